@@ -1,0 +1,10 @@
+//! vjepa's compiler: a small typed IR and the functions from graph to graph that turn a traced forward pass into a
+//! training step and an optimised plan.
+//!
+//! The crate does no file I/O, knows no device and no model by name.
+
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod ir;
+pub mod ops;
