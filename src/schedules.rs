@@ -1,0 +1,297 @@
+//! Learning rate, weight decay and EMA momentum by training step (official `utils/schedulers.py`, `app/vjepa/train.py`).
+//!
+//! Steps count from 0. The official code advances its learning rate and weight decay schedulers *before* it uses them,
+//! so step `i` runs at their position `i + 1`: the peak is reached exactly at step `warmup_steps - 1`. The momentum is
+//! not advanced first: step 0 uses its start value. All schedules are stretched by `ipe_scale` (1.25) and training stops
+//! at 80 % of them, so no end value is ever reached.
+
+use std::f64::consts::PI;
+
+/// Linear warm-up, then half a cosine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WarmupCosine {
+    /// Learning rate the warm-up starts from.
+    pub start: f64,
+    /// Learning rate at the end of the warm-up.
+    pub peak: f64,
+    /// Learning rate at the end of the cosine.
+    pub end: f64,
+    /// Steps of warm-up; 0 starts at the peak.
+    pub warmup_steps: u64,
+    /// Steps of warm-up and cosine together. Later steps stay at `end`.
+    pub total_steps: u64,
+}
+
+impl WarmupCosine {
+    /// Learning rate of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        let position = step.saturating_add(1);
+        if position < self.warmup_steps {
+            let progress = position as f64 / self.warmup_steps as f64;
+            return self.start + progress * (self.peak - self.start);
+        }
+        let cosine_steps = self.total_steps.saturating_sub(self.warmup_steps).max(1);
+        let progress = (position - self.warmup_steps) as f64 / cosine_steps as f64;
+        half_cosine(self.peak, self.end, progress)
+    }
+}
+
+/// Half a cosine from the first step on, up or down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineWd {
+    /// Weight decay before the first step.
+    pub start: f64,
+    /// Weight decay at the end.
+    pub end: f64,
+    /// Steps until `end`. Later steps stay there.
+    pub total_steps: u64,
+}
+
+impl CosineWd {
+    /// Weight decay of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        let progress = step.saturating_add(1) as f64 / self.total_steps.max(1) as f64;
+        half_cosine(self.start, self.end, progress)
+    }
+}
+
+/// From `start` at progress 0 to `end` at progress 1 and after, never beyond `end`.
+fn half_cosine(start: f64, end: f64, progress: f64) -> f64 {
+    let value = end + (start - end) * 0.5 * (1.0 + (PI * progress.min(1.0)).cos());
+    if end <= start { value.max(end) } else { value.min(end) }
+}
+
+/// Momentum of the target encoder, linear in the step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinearEma {
+    /// Momentum of step 0.
+    pub start: f64,
+    /// Momentum at the end.
+    pub end: f64,
+    /// Steps until `end`; a fraction of a step counts, unlike in the other two. Later steps stay at `end`.
+    pub total_steps: f64,
+}
+
+impl LinearEma {
+    /// Momentum of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        if step as f64 >= self.total_steps {
+            return self.end;
+        }
+        self.start + step as f64 * (self.end - self.start) / self.total_steps
+    }
+}
+
+/// What a training step needs of its schedules.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepRates {
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay of the decayed parameter groups.
+    pub wd: f64,
+    /// Momentum `m` of the EMA update `target = m * target + (1 - m) * online`.
+    pub momentum: f64,
+    /// Whether gradients are clipped.
+    pub clip_active: bool,
+}
+
+/// Lengths and values of a pre-training run's schedules. The defaults of [`ScheduleConfig::official`] are ViT-L/16's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScheduleConfig {
+    /// Steps per epoch (official `ipe`).
+    pub steps_per_epoch: u64,
+    /// Epochs of training.
+    pub epochs: u64,
+    /// Stretch of all schedules over the run.
+    pub ipe_scale: f64,
+    /// Steps of warm-up.
+    pub warmup_steps: u64,
+    /// Learning rates: start of the warm-up, peak, end.
+    pub lr: [f64; 3],
+    /// Weight decay at start and end.
+    pub wd: [f64; 2],
+    /// EMA momentum at start and end.
+    pub ema: [f64; 2],
+    /// First 0-based step whose gradients are clipped; `None` never clips.
+    pub clip_from_step: Option<u64>,
+}
+
+impl ScheduleConfig {
+    /// ViT-L/16's values with warm-up given in epochs. Clipping starts in the epoch *after* the one that follows the
+    /// warm-up (`epoch > warmup`, counted from 0).
+    pub fn official(steps_per_epoch: u64, epochs: u64, warmup_epochs: u64) -> Self {
+        Self {
+            steps_per_epoch,
+            epochs,
+            ipe_scale: 1.25,
+            warmup_steps: warmup_epochs.saturating_mul(steps_per_epoch),
+            lr: [2.0e-4, 6.25e-4, 1.0e-6],
+            wd: [0.04, 0.4],
+            ema: [0.998, 1.0],
+            clip_from_step: Some(warmup_epochs.saturating_add(1).saturating_mul(steps_per_epoch)),
+        }
+    }
+}
+
+/// All schedules of a pre-training run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Learning rate.
+    pub lr: WarmupCosine,
+    /// Weight decay.
+    pub wd: CosineWd,
+    /// EMA momentum.
+    pub ema: LinearEma,
+    /// First 0-based step whose gradients are clipped; `None` never clips.
+    pub clip_from_step: Option<u64>,
+}
+
+impl Schedule {
+    /// The schedules of `config`: the cosines over `int(ipe_scale * epochs * steps_per_epoch)` steps.
+    pub fn new(config: &ScheduleConfig) -> Self {
+        let (epochs, per_epoch) = (config.epochs as f64, config.steps_per_epoch as f64);
+        // The official code multiplies in another order for the momentum; at 1e-12 it is the same number.
+        let stretched = config.ipe_scale * epochs * per_epoch;
+        let total_steps = stretched as u64;
+        let [start, peak, end] = config.lr;
+        let [wd_start, wd_end] = config.wd;
+        let [ema_start, ema_end] = config.ema;
+        Self {
+            lr: WarmupCosine {
+                start,
+                peak,
+                end,
+                warmup_steps: config.warmup_steps,
+                total_steps,
+            },
+            wd: CosineWd {
+                start: wd_start,
+                end: wd_end,
+                total_steps,
+            },
+            ema: LinearEma {
+                start: ema_start,
+                end: ema_end,
+                total_steps: stretched,
+            },
+            clip_from_step: config.clip_from_step,
+        }
+    }
+
+    /// Rates of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> StepRates {
+        StepRates {
+            lr: self.lr.at(step),
+            wd: self.wd.at(step),
+            momentum: self.ema.at(step),
+            clip_active: self.clip_from_step.is_some_and(|first| step >= first),
+        }
+    }
+}
+
+/// Schedules of the frozen evaluation's probe: learning rate to 0, weight decay *down* to 1e-6.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProbeSchedule {
+    /// Learning rate.
+    pub lr: WarmupCosine,
+    /// Weight decay.
+    pub wd: CosineWd,
+}
+
+impl ProbeSchedule {
+    /// Over `total_steps` = epochs times steps per epoch; `start_lr` counts only when there is a warm-up. The official
+    /// evaluations have none, `lr` 1e-3 and `wd` 0.01.
+    pub fn new(total_steps: u64, warmup_steps: u64, start_lr: f64, lr: f64, wd: f64) -> Self {
+        Self {
+            lr: WarmupCosine {
+                start: start_lr,
+                peak: lr,
+                end: 0.0,
+                warmup_steps,
+                total_steps,
+            },
+            wd: CosineWd {
+                start: wd,
+                end: 1.0e-6,
+                total_steps,
+            },
+        }
+    }
+
+    /// Learning rate and weight decay of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> (f64, f64) {
+        (self.lr.at(step), self.wd.at(step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(got: f64, want: f64) {
+        assert!((got - want).abs() <= 1e-12 * want.abs(), "{got} is not {want}");
+    }
+
+    #[test]
+    fn official_run() {
+        let schedule = Schedule::new(&ScheduleConfig::official(300, 300, 40));
+        assert_eq!(schedule.lr.total_steps, 112_500);
+        close(schedule.at(0).lr, 2.000_354_166_666_666_8e-4);
+        close(schedule.at(11_999).lr, 6.25e-4);
+        close(schedule.at(89_999).lr, 7.504_222_442_956_086e-5);
+        close(schedule.at(0).wd, 0.040_000_000_070_183_84);
+        close(schedule.at(0).momentum, 0.998);
+        close(schedule.at(89_999).momentum, 0.999_599_982_222_222_2);
+    }
+
+    #[test]
+    fn clipping_starts_one_epoch_after_the_warm_up() {
+        let schedule = Schedule::new(&ScheduleConfig::official(300, 300, 40));
+        assert!(!schedule.at(41 * 300 - 1).clip_active);
+        assert!(schedule.at(41 * 300).clip_active);
+    }
+
+    #[test]
+    fn recipe_of_the_drifting_textures() {
+        let schedule = Schedule::new(&ScheduleConfig {
+            steps_per_epoch: 750,
+            epochs: 1,
+            ipe_scale: 1.25,
+            warmup_steps: 75,
+            lr: [2e-4, 2e-3, 0.0],
+            wd: [0.04, 0.4],
+            ema: [0.996, 1.0],
+            clip_from_step: Some(0),
+        });
+        assert!(schedule.at(0).clip_active);
+        close(schedule.at(74).lr, 2e-3);
+        close(schedule.at(375).momentum, 0.996 + 0.004 * 375.0 / 937.5);
+        assert!(schedule.at(749).lr > 0.0);
+    }
+
+    #[test]
+    fn past_the_end_every_schedule_holds_its_end_value() {
+        let mut config = ScheduleConfig::official(2, 5, 1);
+        config.clip_from_step = None;
+        let rates = Schedule::new(&config).at(u64::MAX);
+        close(rates.lr, 1e-6);
+        close(rates.wd, 0.4);
+        close(rates.momentum, 1.0);
+        assert!(!rates.clip_active);
+    }
+
+    #[test]
+    fn probe_decays_both() {
+        let schedule = ProbeSchedule::new(100, 0, 1e-3, 1e-3, 0.01);
+        close(schedule.at(0).0, 9.997_532_801_828_658e-4);
+        close(schedule.at(0).1, 0.009_997_533_048_548_475);
+        assert_eq!(schedule.at(99).0, 0.0);
+        close(schedule.at(99).1, 1e-6);
+    }
+
+    #[test]
+    fn runs_of_no_length_do_not_divide_by_zero() {
+        let rates = Schedule::new(&ScheduleConfig::official(0, 0, 0)).at(0);
+        assert!(rates.lr.is_finite() && rates.wd.is_finite() && rates.momentum.is_finite());
+    }
+}
