@@ -1,0 +1,226 @@
+//! The rules between values: what divides what, what lies where, and what this program does not do.
+
+use super::data::{AugmentConfig, DataConfig, DatasetType, Normalization};
+use super::error::ConfigError;
+use super::training::{Dtype, LossConfig, MetaConfig, OptimizationConfig};
+use super::{Config, ModelConfig};
+use crate::masks::Geometry;
+
+type Checked = Result<(), ConfigError>;
+
+fn must(holds: bool, key: &str, rule: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(ConfigError::rule(key, rule())) }
+}
+
+fn within(key: &str, value: usize, low: usize, high: usize) -> Checked {
+    must((low..=high).contains(&value), key, || format!("is {value}; it must lie between {low} and {high}"))
+}
+
+/// Everything that can be judged without touching a file.
+pub(super) fn check(config: &Config) -> Checked {
+    data(&config.data)?;
+    model(&config.model)?;
+    augment(&config.data_aug)?;
+    loss(&config.loss)?;
+    optimization(&config.optimization)?;
+    meta(&config.meta)?;
+    let logging = &config.logging;
+    must(logging.metrics_every > 0, "logging.metrics_every", || "is 0; it must be at least 1 step".into())?;
+    for (key, value) in
+        [("checkpoint_every", logging.checkpoint_every), ("diagnostics_every", logging.diagnostics_every)]
+    {
+        must(value != Some(0), &format!("logging.{key}"), || "is 0; give steps, or null".into())?;
+    }
+    let tag = &logging.write_tag;
+    must(!tag.is_empty() && !tag.contains(['/', '\\', '\0']), "logging.write_tag", || {
+        format!("is \"{tag}\"; it becomes part of file names, so it must not be empty or contain a slash")
+    })?;
+    config.mask.check(geometry(&config.data))
+}
+
+/// The clip as the masks see it.
+pub(super) fn geometry(data: &DataConfig) -> Geometry {
+    Geometry {
+        frames: data.num_frames,
+        height: data.crop_size,
+        width: data.crop_size,
+        tubelet: data.tubelet_size,
+        patch: data.patch_size,
+    }
+}
+
+fn data(data: &DataConfig) -> Checked {
+    // Upper bounds keep every product of sizes inside 64 bits and refuse typos before they ask for terabytes.
+    within("data.batch_size", data.batch_size, 1, 1 << 20)?;
+    within("data.num_frames", data.num_frames, 1, 1 << 12)?;
+    within("data.tubelet_size", data.tubelet_size, 1, 1 << 12)?;
+    within("data.sampling_rate", data.sampling_rate, 1, 1 << 16)?;
+    within("data.crop_size", data.crop_size, 1, 1 << 13)?;
+    within("data.patch_size", data.patch_size, 1, 1 << 13)?;
+    within("data.num_workers", data.num_workers, 0, 1 << 10)?;
+    let DataConfig { num_frames, tubelet_size, crop_size, patch_size, .. } = *data;
+    if num_frames == 1 {
+        return Err(ConfigError::unsupported(
+            "data.num_frames",
+            "image models (1 frame) cannot be trained; use 2 or more",
+        ));
+    }
+    must(num_frames.is_multiple_of(tubelet_size), "data.num_frames", || {
+        format!("is {num_frames}; it must be a multiple of data.tubelet_size, {tubelet_size}")
+    })?;
+    must(crop_size.is_multiple_of(patch_size), "data.crop_size", || {
+        format!("is {crop_size}; it must be a multiple of data.patch_size, {patch_size}")
+    })?;
+    let [time, height, width] = data.grid();
+    must(time * height * width <= 1 << 20, "data.crop_size", || {
+        format!("and data.num_frames give {time} x {height} x {width} tokens; at most 2^20 are allowed")
+    })?;
+    if data.num_clips != 1 {
+        return Err(ConfigError::unsupported(
+            "data.num_clips",
+            "only one clip from a video can be trained on; write 1",
+        ));
+    }
+    must(data.max_bad_fraction > 0.0 && data.max_bad_fraction <= 1.0, "data.max_bad_fraction", || {
+        format!("is {}; it must be above 0 and at most 1", data.max_bad_fraction)
+    })?;
+    if let Some(seconds) = data.clip_duration {
+        must(seconds > 0.0, "data.clip_duration", || format!("is {seconds}; it must be above 0 seconds"))?;
+    }
+    if let Normalization::Custom { std, mean } = data.normalization {
+        must(
+            std.iter().all(|&s| s.is_finite() && s > 0.0) && mean.iter().all(|m| m.is_finite()),
+            "data.normalization",
+            || "must have finite means and deviations above 0".into(),
+        )?;
+    }
+    if let Some(weights) = &data.datasets_weights {
+        must(weights.len() == data.datasets.len(), "data.datasets_weights", || {
+            format!("lists {} weights for {} entries of data.datasets", weights.len(), data.datasets.len())
+        })?;
+        must(weights.iter().all(|&w| w >= 0.0) && weights.iter().any(|&w| w > 0.0), "data.datasets_weights", || {
+            "must be 0 or more, and not all 0".into()
+        })?;
+    }
+    if data.dataset_type == DatasetType::DriftingTextures && !data.datasets.is_empty() {
+        return Err(ConfigError::rule(
+            "data.datasets",
+            "must be left out with dataset_type DriftingTextures, which reads no files",
+        ));
+    }
+    Ok(())
+}
+
+fn model(model: &ModelConfig) -> Checked {
+    let encoder = model.sizes()?;
+    let predictor = model.predictor_sizes()?;
+    within("model.embed_dim", encoder.embed_dim, 6, 1 << 15)?;
+    within("model.depth", encoder.depth, 1, 1 << 10)?;
+    within("model.num_heads", encoder.num_heads, 1, 1 << 15)?;
+    within("model.pred_embed_dim", predictor.embed_dim, 6, 1 << 15)?;
+    within("model.pred_depth", predictor.depth, 1, 1 << 10)?;
+    within("model.pred_num_heads", predictor.num_heads, 1, 1 << 15)?;
+    must(encoder.mlp_ratio > 0.0 && encoder.mlp_ratio <= 64.0 && encoder.mlp_dim() > 0, "model.mlp_ratio", || {
+        format!("is {}; it must be above 0 and at most 64", encoder.mlp_ratio)
+    })?;
+    must(encoder.embed_dim.is_multiple_of(encoder.num_heads), "model.num_heads", || {
+        format!("is {}; it must divide the encoder width (embed_dim), {}", encoder.num_heads, encoder.embed_dim)
+    })?;
+    must(predictor.embed_dim.is_multiple_of(predictor.num_heads), "model.pred_num_heads", || {
+        format!(
+            "is {} (the encoder's number unless given); it must divide model.pred_embed_dim, {}",
+            predictor.num_heads, predictor.embed_dim
+        )
+    })?;
+    // The sines and cosines of an axis come in pairs; without `uniform_power` the height and width get a quarter each.
+    let even = if model.uniform_power { 2 } else { 8 };
+    for (key, width) in [("model.embed_dim", encoder.embed_dim), ("model.pred_embed_dim", predictor.embed_dim)] {
+        must(width.is_multiple_of(even), key, || format!("is {width}; the position table needs a multiple of {even}"))?;
+    }
+    if !model.use_mask_tokens {
+        return Err(ConfigError::unsupported(
+            "model.use_mask_tokens",
+            "the predictor always uses mask tokens, as in every released recipe; write true",
+        ));
+    }
+    Ok(())
+}
+
+fn augment(aug: &AugmentConfig) -> Checked {
+    let instead = "no released recipe uses it";
+    if aug.auto_augment {
+        return Err(ConfigError::unsupported("data_aug.auto_augment", format!("{instead}; write false")));
+    }
+    if aug.motion_shift {
+        return Err(ConfigError::unsupported("data_aug.motion_shift", format!("{instead}; write false")));
+    }
+    if aug.reprob != 0.0 {
+        return Err(ConfigError::unsupported("data_aug.reprob", format!("{instead} in pre-training; write 0.0")));
+    }
+    let [low, high] = aug.random_resize_scale;
+    must(low > 0.0 && low <= high && high <= 1.0, "data_aug.random_resize_scale", || {
+        format!("is [{low}, {high}]; it must be [low, high] with 0 < low <= high <= 1")
+    })?;
+    let [low, high] = aug.random_resize_aspect_ratio;
+    must(low > 0.0 && low <= high, "data_aug.random_resize_aspect_ratio", || {
+        format!("is [{low}, {high}]; it must be [low, high] with 0 < low <= high")
+    })
+}
+
+fn loss(loss: &LossConfig) -> Checked {
+    must(loss.loss_exp > 0.0, "loss.loss_exp", || format!("is {}; it must be above 0", loss.loss_exp))?;
+    must(loss.reg_coeff >= 0.0, "loss.reg_coeff", || format!("is {}; it must be 0 or more", loss.reg_coeff))
+}
+
+fn optimization(o: &OptimizationConfig) -> Checked {
+    let count = |key: &str, value: Option<u64>| {
+        let fits = value.is_none_or(|n| (1..=1 << 40).contains(&n));
+        must(fits, &format!("optimization.{key}"), || "must lie between 1 and 2^40".into())
+    };
+    count("ipe", o.ipe)?;
+    count("steps", o.steps)?;
+    count("epochs", Some(o.epochs))?;
+    must(o.ipe_scale > 0.0 && o.ipe_scale <= 1e6, "optimization.ipe_scale", || {
+        format!("is {}; it must be above 0 and at most 1e6", o.ipe_scale)
+    })?;
+    for (key, value) in [
+        ("warmup", o.warmup),
+        ("start_lr", o.start_lr),
+        ("lr", o.lr),
+        ("final_lr", o.final_lr),
+        ("weight_decay", o.weight_decay),
+        ("final_weight_decay", o.final_weight_decay),
+    ] {
+        must(value >= 0.0, &format!("optimization.{key}"), || format!("is {value}; it must be 0 or more"))?;
+    }
+    if let Some(norm) = o.clip_grad {
+        must(norm > 0.0, "optimization.clip_grad", || {
+            format!("is {norm}; it must be above 0, or null for no clipping")
+        })?;
+    }
+    must(o.eps > 0.0, "optimization.eps", || format!("is {}; it must be above 0", o.eps))?;
+    must(o.betas.iter().all(|b| (0.0..1.0).contains(b)), "optimization.betas", || {
+        format!("are {:?}; both must be at least 0 and below 1", o.betas)
+    })?;
+    must(o.ema.iter().all(|m| (0.0..=1.0).contains(m)), "optimization.ema", || {
+        format!("is {:?}; both must lie between 0 and 1", o.ema)
+    })?;
+    // Where the data set decides the length of an epoch, the plan is checked when it is known.
+    if o.steps.is_some() || o.ipe.is_some() {
+        o.plan(None)?;
+    }
+    Ok(())
+}
+
+fn meta(meta: &MetaConfig) -> Checked {
+    if meta.dtype == Dtype::Float16 {
+        return Err(ConfigError::unsupported(
+            "meta.dtype",
+            "float16 needs loss scaling, which is not done; use bfloat16 or float32",
+        ));
+    }
+    if meta.read_checkpoint.is_some() && !meta.load_checkpoint {
+        return Err(ConfigError::rule("meta.read_checkpoint", "names a checkpoint, but meta.load_checkpoint is false"));
+    }
+    Ok(())
+}
