@@ -157,23 +157,9 @@ impl Schedule {
         let [wd_start, wd_end] = config.wd;
         let [ema_start, ema_end] = config.ema;
         Self {
-            lr: WarmupCosine {
-                start,
-                peak,
-                end,
-                warmup_steps: config.warmup_steps,
-                total_steps,
-            },
-            wd: CosineWd {
-                start: wd_start,
-                end: wd_end,
-                total_steps,
-            },
-            ema: LinearEma {
-                start: ema_start,
-                end: ema_end,
-                total_steps: stretched,
-            },
+            lr: WarmupCosine { start, peak, end, warmup_steps: config.warmup_steps, total_steps },
+            wd: CosineWd { start: wd_start, end: wd_end, total_steps },
+            ema: LinearEma { start: ema_start, end: ema_end, total_steps: stretched },
             clip_from_step: config.clip_from_step,
         }
     }
@@ -203,18 +189,8 @@ impl ProbeSchedule {
     /// evaluations have none, `lr` 1e-3 and `wd` 0.01.
     pub fn new(total_steps: u64, warmup_steps: u64, start_lr: f64, lr: f64, wd: f64) -> Self {
         Self {
-            lr: WarmupCosine {
-                start: start_lr,
-                peak: lr,
-                end: 0.0,
-                warmup_steps,
-                total_steps,
-            },
-            wd: CosineWd {
-                start: wd,
-                end: 1.0e-6,
-                total_steps,
-            },
+            lr: WarmupCosine { start: start_lr, peak: lr, end: 0.0, warmup_steps, total_steps },
+            wd: CosineWd { start: wd, end: 1.0e-6, total_steps },
         }
     }
 

@@ -235,19 +235,11 @@ impl Tensors {
     }
 
     fn missing(&self, name: &str) -> TensorsError {
-        TensorsError::Missing {
-            path: self.path.clone(),
-            name: name.into(),
-        }
+        TensorsError::Missing { path: self.path.clone(), name: name.into() }
     }
 
     fn wrong_type(&self, name: &str, dtype: Dtype, wanted: &'static str) -> TensorsError {
-        TensorsError::Type {
-            path: self.path.clone(),
-            name: name.into(),
-            dtype,
-            wanted,
-        }
+        TensorsError::Type { path: self.path.clone(), name: name.into(), dtype, wanted }
     }
 
     fn integers(&self, name: &str, wanted: &'static str) -> Result<Vec<i64>, TensorsError> {

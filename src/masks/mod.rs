@@ -71,10 +71,7 @@ impl Geometry {
             }
         }
         if self.frames > 1 && !self.frames.is_multiple_of(self.tubelet) {
-            let rule = format!(
-                "must be a multiple of the tubelet {}, but is {}",
-                self.tubelet, self.frames
-            );
+            let rule = format!("must be a multiple of the tubelet {}, but is {}", self.tubelet, self.frames);
             return Err(MaskError::invalid("frames", rule));
         }
         for (key, side) in [("height", self.height), ("width", self.width)] {
@@ -83,11 +80,8 @@ impl Geometry {
                 return Err(MaskError::invalid(key, rule));
             }
         }
-        let grid = Grid {
-            t: (self.frames / self.tubelet).max(1),
-            h: self.height / self.patch,
-            w: self.width / self.patch,
-        };
+        let grid =
+            Grid { t: (self.frames / self.tubelet).max(1), h: self.height / self.patch, w: self.width / self.patch };
         let tokens = grid.t.checked_mul(grid.h).and_then(|n| n.checked_mul(grid.w));
         match tokens {
             Some(n) if i32::try_from(n).is_ok() => Ok(grid),
@@ -111,11 +105,7 @@ impl IndexBatch {
     /// The rows cut to their first `len` indices. A row is never shorter than `len`.
     fn truncated(rows: &[Vec<i32>], len: usize) -> Self {
         let indices = rows.iter().flat_map(|row| row.iter().take(len).copied()).collect();
-        Self {
-            batch: rows.len(),
-            len,
-            indices,
-        }
+        Self { batch: rows.len(), len, indices }
     }
 
     /// The rows, one per sample.
@@ -170,11 +160,7 @@ fn check_range(key: String, range: (f64, f64), low: f64, high: f64) -> Result<()
     if min > low && min <= max && max <= high {
         return Ok(());
     }
-    let upper = if high.is_finite() {
-        format!(" <= {high}")
-    } else {
-        " < inf".into()
-    };
+    let upper = if high.is_finite() { format!(" <= {high}") } else { " < inf".into() };
     let rule = format!("must be [min, max] with {low} < min <= max{upper}, but is [{min}, {max}]");
     Err(MaskError::Invalid { key, rule })
 }
@@ -190,13 +176,7 @@ fn check_batch(batch: usize) -> Result<(), MaskError> {
 mod tests {
     use super::*;
 
-    const CLIP: Geometry = Geometry {
-        frames: 16,
-        height: 224,
-        width: 224,
-        tubelet: 2,
-        patch: 16,
-    };
+    const CLIP: Geometry = Geometry { frames: 16, height: 224, width: 224, tubelet: 2, patch: 16 };
 
     #[test]
     fn grids() {
@@ -214,10 +194,7 @@ mod tests {
         let wide = Geometry { width: 230, ..CLIP };
         assert_eq!(message(wide), "`width` must be a multiple of the patch 16, but is 230");
         assert_eq!(message(Geometry { patch: 0, ..CLIP }), "`patch` must be at least 1");
-        let huge = Geometry {
-            frames: usize::MAX - 1,
-            ..CLIP
-        };
+        let huge = Geometry { frames: usize::MAX - 1, ..CLIP };
         assert!(message(huge).contains("i32"));
     }
 }

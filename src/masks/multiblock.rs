@@ -164,10 +164,7 @@ impl MaskCollator {
     /// Block sizes of iteration `counter` (0 for the first), one per generator. Every generator seeds with the counter,
     /// so all of them see the same three random numbers and share the aspect ratio.
     pub fn block_sizes(&self, counter: u64) -> Vec<BlockSize> {
-        self.configs
-            .iter()
-            .map(|config| block_size(self.grid, config, counter))
-            .collect()
+        self.configs.iter().map(|config| block_size(self.grid, config, counter)).collect()
     }
 
     /// The pairs of iteration `counter` for `batch` samples, positions from `positions` in the official order:
@@ -237,10 +234,7 @@ impl MaskCollator {
                 return Ok((indices(contexts), indices(targets)));
             }
         }
-        Err(MaskError::NoContext {
-            generator,
-            tries: MAX_TRIES,
-        })
+        Err(MaskError::NoContext { generator, tries: MAX_TRIES })
     }
 
     /// Marks one block at a random position.
@@ -260,17 +254,10 @@ impl MaskCollator {
 fn block_size(grid: Grid, config: &MultiBlockConfig, counter: u64) -> BlockSize {
     let mut rng = TorchRng::new(counter);
     let mut between = |(min, max): (f64, f64)| min + f64::from(rng.rand()) * (max - min);
-    let (temporal, spatial, aspect) = (
-        between(config.temporal_scale),
-        between(config.spatial_scale),
-        between(config.aspect_ratio),
-    );
+    let (temporal, spatial, aspect) =
+        (between(config.temporal_scale), between(config.spatial_scale), between(config.aspect_ratio));
     let (h, w) = block_sides(grid, spatial, aspect);
-    BlockSize {
-        t: ((grid.t as f64 * temporal) as usize).clamp(1, grid.t),
-        h,
-        w,
-    }
+    BlockSize { t: ((grid.t as f64 * temporal) as usize).clamp(1, grid.t), h, w }
 }
 
 #[cfg(test)]

@@ -2,13 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CLIP: Geometry = Geometry {
-    frames: 16,
-    height: 224,
-    width: 224,
-    tubelet: 2,
-    patch: 16,
-};
+const CLIP: Geometry = Geometry { frames: 16, height: 224, width: 224, tubelet: 2, patch: 16 };
 
 fn official() -> MaskCollator {
     let configs = vec![MultiBlockConfig::short_range(), MultiBlockConfig::long_range()];
@@ -16,9 +10,7 @@ fn official() -> MaskCollator {
 }
 
 fn error(geometry: Geometry, config: MultiBlockConfig) -> String {
-    MaskCollator::new(geometry, vec![MultiBlockConfig::short_range(), config])
-        .unwrap_err()
-        .to_string()
+    MaskCollator::new(geometry, vec![MultiBlockConfig::short_range(), config]).unwrap_err().to_string()
 }
 
 #[test]
@@ -109,10 +101,7 @@ fn validation_names_key_and_rule() {
     assert!(with(|c| c.max_temporal_keep = 0.0).starts_with("`mask[1].max_temporal_keep` must be"));
     assert!(with(|c| c.max_keep = Some(0)).starts_with("`mask[1].max_keep` must be"));
     assert!(with(|c| c.spatial_scale = (0.001, 0.2)).contains("gives blocks of 0x0 patches"));
-    assert_eq!(
-        MaskCollator::new(CLIP, vec![]).unwrap_err().to_string(),
-        "`mask` must list at least one generator"
-    );
+    assert_eq!(MaskCollator::new(CLIP, vec![]).unwrap_err().to_string(), "`mask` must list at least one generator");
     assert!(official().sample_at(0, 0, 0).is_err());
 }
 

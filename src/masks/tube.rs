@@ -106,13 +106,7 @@ impl TubeCollator {
 mod tests {
     use super::*;
 
-    const CLIP: Geometry = Geometry {
-        frames: 16,
-        height: 224,
-        width: 224,
-        tubelet: 2,
-        patch: 16,
-    };
+    const CLIP: Geometry = Geometry { frames: 16, height: 224, width: 224, tubelet: 2, patch: 16 };
 
     #[test]
     fn official_counts_at_ratio_nine_tenths() {
