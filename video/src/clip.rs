@@ -1,0 +1,284 @@
+//! Random access: which packets to decode for the frames asked for.
+//!
+//! Frames are decoded in decoding order from the right key frame to the last packet wanted, and the container's
+//! timestamps say which picture is which frame. Packets that nothing is predicted from are left out unless wanted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::backend::{Backend, Look, Picture};
+use crate::error::{Fault, VideoError};
+use crate::frame::{ColorSpace, Frame};
+use crate::guard::contained;
+use crate::h264::H264;
+use crate::info::{ClipInfo, Codec};
+use crate::table::{Sample, Setup, Track};
+use crate::vp9::Vp9;
+use crate::ClipDecoder;
+
+pub(crate) struct Clip {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    track: Track,
+    info: ClipInfo,
+    /// Key samples in decoding order.
+    keys: Vec<usize>,
+    /// Key samples already looked at: does decoding start cleanly there?
+    clean: HashMap<usize, bool>,
+    backend: Box<dyn Backend>,
+    run: Option<Run>,
+    packet: Vec<u8>,
+}
+
+/// A decoding run in progress: the decoder holds all references of samples before `next`.
+#[derive(Clone, Copy)]
+struct Run {
+    next: usize,
+    /// Set while decoding the pictures around a key frame that is no clean start: those before it in presentation order
+    /// lack their references and are left out.
+    not_before: Option<i64>,
+}
+
+impl Clip {
+    pub(crate) fn open(path: &Path, mut file: File, len: u64, track: Track) -> Result<Self, VideoError> {
+        let keys: Vec<usize> = indices(&track.samples, |s| s.key);
+        let first = keys.first().copied().unwrap_or(0);
+        let codec = if track.setup == Setup::Vp9 { Codec::Vp9 } else { Codec::H264 };
+        let mut packet = Vec::new();
+        let backend = read(&mut file, len, &track.samples, first, &mut packet)
+            .and_then(|()| contained(|| backend(&track.setup, &packet)))
+            .map_err(|fault| fault.at(path, None))?;
+        let (coded_width, coded_height) = backend.size();
+        let missing = track.samples.iter().position(|s| s.offset.saturating_add(u64::from(s.size)) > len);
+        let intact = missing.and_then(|m| track.shown.iter().position(|s| s.sample as usize >= m));
+        let info = ClipInfo {
+            codec,
+            coded_width,
+            coded_height,
+            orientation: track.orientation,
+            frames: track.shown.len(),
+            intact_frames: intact.unwrap_or(track.shown.len()),
+            timestamps: track.shown.iter().map(|s| s.time).collect(),
+            duration: track.duration,
+        };
+        let (path, clean) = (path.to_path_buf(), HashMap::new());
+        let mut clip = Clip { path, file, len, track, info, keys, clean, backend, run: None, packet };
+        // A damaged index shows in its first packet already: better to say so before training starts.
+        clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
+        Ok(clip)
+    }
+
+    fn sample(&self, i: usize) -> Result<Sample, Fault> {
+        self.track.samples.get(i).copied().ok_or_else(|| Fault::corrupt("its index ends early"))
+    }
+
+    /// Read packet `i` into `self.packet` and look at it.
+    fn look(&mut self, i: usize) -> Result<Look, Fault> {
+        read(&mut self.file, self.len, &self.track.samples, i, &mut self.packet)?;
+        let (backend, packet) = (&self.backend, &self.packet);
+        contained(|| backend.look(packet))
+    }
+
+    fn starts_cleanly(&mut self, key: usize) -> Result<bool, Fault> {
+        if let Some(&clean) = self.clean.get(&key) {
+            return Ok(clean);
+        }
+        let clean = self.look(key)?.clean_start;
+        self.clean.insert(key, clean);
+        Ok(clean)
+    }
+
+    /// Where to start decoding for sample `target`.
+    ///
+    /// The last key frame at or before it, in decoding and presentation order. If that one opens a group whose leading
+    /// pictures refer to the group before (open GOP), start one key frame earlier: then those pictures decode too, and
+    /// the reference lists of all that follow are as the encoder saw them. `strict` goes back to a clean start.
+    fn start_for(&mut self, target: usize, strict: bool) -> Result<usize, Fault> {
+        let pts = self.sample(target)?.pts;
+        let before = self.keys.partition_point(|&k| k <= target);
+        let mut skipped = 0;
+        for n in (0..before).rev() {
+            let Some(&key) = self.keys.get(n) else { break };
+            if self.sample(key)?.pts > pts {
+                continue;
+            }
+            if self.starts_cleanly(key)? || (skipped > 0 && !strict) {
+                return Ok(key);
+            }
+            skipped += 1;
+        }
+        Ok(self.keys.first().copied().filter(|&k| k <= target).unwrap_or(0))
+    }
+
+    /// Decode up to sample `target` and return its picture; pictures of `wanted` samples on the way are kept too.
+    fn decode_to(&mut self, target: usize, wanted: &mut BTreeMap<usize, Option<Picture>>) -> Result<(), Stop> {
+        let mut strict = false;
+        loop {
+            let at_target = |fault| Stop { fault, sample: target };
+            let start = self.start_for(target, strict).map_err(at_target)?;
+            let run = match self.run.take() {
+                Some(run) if run.next <= target && run.next >= start && !strict => run,
+                _ => {
+                    contained(|| self.backend.reset()).map_err(at_target)?;
+                    let clean = self.starts_cleanly(start).map_err(at_target)?;
+                    let not_before = if clean { None } else { Some(self.sample(start).map_err(at_target)?.pts) };
+                    Run { next: start, not_before }
+                }
+            };
+            let clean = self.clean.get(&start).copied().unwrap_or(true);
+            match self.decode_run(run, target, wanted) {
+                Ok(()) => return Ok(()),
+                Err(Stop { fault: Fault::Unsupported(_), .. }) if self.backend.fall_back() => {}
+                Err(_) if !clean && !strict => strict = true,
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+
+    fn decode_run(
+        &mut self,
+        mut run: Run,
+        target: usize,
+        wanted: &mut BTreeMap<usize, Option<Picture>>,
+    ) -> Result<(), Stop> {
+        let start = run.next;
+        for i in start..=target {
+            let at = |fault| Stop { fault, sample: i };
+            let sample = self.sample(i).map_err(at)?;
+            if i > start && sample.key {
+                run.not_before = None;
+            }
+            let slot = wanted.get_mut(&i);
+            if run.not_before.is_some_and(|pts| sample.pts < pts) && slot.is_none() {
+                continue;
+            }
+            let look = self.look(i).map_err(at)?;
+            if look.droppable && slot.is_none() {
+                continue;
+            }
+            let (backend, packet) = (&mut self.backend, &self.packet);
+            let picture = contained(|| backend.decode(packet)).map_err(at)?;
+            if let Some(slot) = slot {
+                if picture.is_none() {
+                    return Err(at(Fault::corrupt("a packet without picture")));
+                }
+                *slot = picture;
+            }
+        }
+        self.run = Some(Run { next: target + 1, ..run });
+        Ok(())
+    }
+
+    /// The frame shown from `sample`, or the first one after it that it would have been needed for.
+    fn frame_of(&self, sample: usize) -> Option<usize> {
+        self.track.shown.iter().position(|s| s.sample as usize == sample)
+    }
+
+    fn cut_off(&self) -> VideoError {
+        let detail = format!("{} bytes are left of it", self.len);
+        VideoError::Truncated { path: self.path.clone(), first_bad_frame: self.info.intact_frames, detail }
+    }
+
+    fn frame(&self, index: usize, time: f64, picture: Picture) -> Frame {
+        let Picture { width, height, y, u, v, matrix, full_range } = picture;
+        let container = self.track.color;
+        let color = ColorSpace {
+            matrix: matrix.or(container.map(|c| c.matrix)).unwrap_or_default(),
+            full_range: full_range.or(container.map(|c| c.full_range)).unwrap_or(false),
+        };
+        Frame { width, height, y, u, v, color, orientation: self.track.orientation, index, time }
+    }
+}
+
+/// A fault and the sample whose decoding met it.
+struct Stop {
+    fault: Fault,
+    sample: usize,
+}
+
+impl ClipDecoder for Clip {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn info(&self) -> &ClipInfo {
+        &self.info
+    }
+
+    fn frames(&mut self, indices: &[usize]) -> Result<Vec<Frame>, VideoError> {
+        let mut wanted: BTreeMap<usize, Option<Picture>> = BTreeMap::new();
+        let mut shown = Vec::with_capacity(indices.len());
+        for &index in indices {
+            let Some(&entry) = self.track.shown.get(index) else {
+                let (path, frames) = (self.path.clone(), self.info.frames);
+                let cut = self.track.cut || self.info.intact_frames < frames;
+                return Err(if cut { self.cut_off() } else { VideoError::FrameOutOfRange { path, frame: index, frames } });
+            };
+            wanted.insert(entry.sample as usize, None);
+            shown.push((index, entry));
+        }
+        let targets: Vec<usize> = wanted.keys().copied().collect();
+        for target in targets {
+            // A strict restart for an earlier target may have passed over this one already.
+            if matches!(wanted.get(&target), Some(Some(_))) {
+                continue;
+            }
+            if let Err(stop) = self.decode_to(target, &mut wanted) {
+                self.run = None;
+                return Err(match stop.fault {
+                    Fault::Cut(_) => self.cut_off(),
+                    fault => fault.at(&self.path, self.frame_of(stop.sample)),
+                });
+            }
+        }
+        let mut uses: HashMap<usize, usize> = HashMap::new();
+        for (_, entry) in &shown {
+            *uses.entry(entry.sample as usize).or_default() += 1;
+        }
+        let mut frames = Vec::with_capacity(shown.len());
+        for (index, entry) in shown {
+            let sample = entry.sample as usize;
+            let left = uses.get_mut(&sample).map_or(0, |n| {
+                *n -= 1;
+                *n
+            });
+            // The last use takes the planes, earlier ones copy them.
+            let picture = match wanted.get_mut(&sample) {
+                Some(slot) if left == 0 => slot.take(),
+                Some(slot) => slot.clone(),
+                None => None,
+            };
+            let Some(picture) = picture else {
+                return Err(Fault::corrupt("no picture").at(&self.path, Some(index)));
+            };
+            frames.push(self.frame(index, entry.time, picture));
+        }
+        Ok(frames)
+    }
+}
+
+fn indices(samples: &[Sample], keep: impl Fn(&Sample) -> bool) -> Vec<usize> {
+    samples.iter().enumerate().filter(|(_, s)| keep(s)).map(|(i, _)| i).collect()
+}
+
+fn backend(setup: &Setup, first: &[u8]) -> Result<Box<dyn Backend>, Fault> {
+    Ok(match setup {
+        Setup::H264 { length_size, parameter_sets } => Box::new(H264::new(*length_size, parameter_sets, first)?),
+        Setup::Vp9 => Box::new(Vp9::new(first)?),
+    })
+}
+
+/// Read packet `i` into `packet`, which grows to the largest packet and no further.
+fn read(file: &mut File, len: u64, samples: &[Sample], i: usize, packet: &mut Vec<u8>) -> Result<(), Fault> {
+    let sample = samples.get(i).ok_or_else(|| Fault::corrupt("it has no frames"))?;
+    if sample.offset.saturating_add(u64::from(sample.size)) > len {
+        return Err(Fault::Cut("the packets at its end are missing".into()));
+    }
+    packet.resize(sample.size as usize, 0);
+    file.seek(SeekFrom::Start(sample.offset))?;
+    file.read_exact(packet)?;
+    Ok(())
+}

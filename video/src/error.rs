@@ -1,0 +1,160 @@
+//! What can be wrong with a clip: every variant names the file, what is wrong, and what to do about it.
+
+use std::path::PathBuf;
+
+/// Why a clip, or some frames of it, cannot be read.
+///
+/// The message is one sentence for a person at the command line. A loader that skips bad clips can log it as it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VideoError {
+    /// The path does not exist.
+    #[error("{}: no such file; check the path in the manifest", path.display())]
+    Missing {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// The file has no bytes.
+    #[error("{}: the file is empty (0 bytes); download or copy it again", path.display())]
+    Empty {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// The bytes are not a video container this crate knows.
+    #[error("{}: not a video file ({why}); expected mp4, mov, webm or mkv", path.display())]
+    NotAVideo {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the first bytes look like.
+        why: String,
+    },
+    /// A media file without any video track.
+    #[error("{}: has no video track, only audio or data; remove it from the manifest", path.display())]
+    AudioOnly {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// A container, codec, profile or bit depth outside the pure-Rust decoders.
+    #[error(
+        "{}: not supported by the pure-Rust decoder (codec {codec}); re-encode to H.264 or VP9 8-bit 4:2:0 in mp4 or webm",
+        path.display()
+    )]
+    UnsupportedCodec {
+        /// The file asked for.
+        path: PathBuf,
+        /// Codec, container or profile, e.g. `AV1` or `H.264 10-bit`.
+        codec: String,
+    },
+    /// The file ends before the data its index promises.
+    #[error(
+        "{}: the file is cut off: {detail}; frames before {first_bad_frame} are intact, download it again for the rest",
+        path.display()
+    )]
+    Truncated {
+        /// The file asked for.
+        path: PathBuf,
+        /// The first frame (in presentation order) that cannot be read; 0 when none can.
+        first_bad_frame: usize,
+        /// What is missing.
+        detail: String,
+    },
+    /// The bytes are damaged: the container's tables or the coded picture make no sense.
+    #[error("{}: damaged{}: {detail}; re-encode or replace the file", path.display(), at_frame(*frame))]
+    Corrupt {
+        /// The file asked for.
+        path: PathBuf,
+        /// The frame whose decoding failed, when it is known (it may precede the frame asked for).
+        frame: Option<usize>,
+        /// What the parser or decoder reported.
+        detail: String,
+    },
+    /// The index is not below [`ClipInfo::frames`](crate::ClipInfo::frames).
+    #[error("{}: frame {frame} asked for, but the clip has {frames} frames (0..{frames})", path.display())]
+    FrameOutOfRange {
+        /// The file asked for.
+        path: PathBuf,
+        /// The frame asked for.
+        frame: usize,
+        /// Number of frames shown.
+        frames: usize,
+    },
+    /// The picture is larger than this crate will allocate for.
+    #[error(
+        "{}: pictures of {width}x{height} exceed the limit of {side} a side and {area} in all; re-encode it smaller",
+        path.display(),
+        side = crate::MAX_SIDE,
+        area = crate::MAX_AREA
+    )]
+    TooLarge {
+        /// The file asked for.
+        path: PathBuf,
+        /// Coded width in pixels.
+        width: usize,
+        /// Coded height in pixels.
+        height: usize,
+    },
+    /// The operating system could not open or read the file.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Io {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A third-party parser or decoder panicked; the panic was contained and the decoder thrown away.
+    #[error("{}: the decoder gave up on damaged data ({detail}); re-encode or replace the file", path.display())]
+    Panicked {
+        /// The file asked for.
+        path: PathBuf,
+        /// The panic message.
+        detail: String,
+    },
+}
+
+fn at_frame(frame: Option<usize>) -> String {
+    frame.map(|f| format!(" at frame {f}")).unwrap_or_default()
+}
+
+/// What went wrong inside a parser or decoder, before the file's name is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Unsupported(String),
+    Corrupt(String),
+    Cut(String),
+    TooLarge(usize, usize),
+    AudioOnly,
+    NotAVideo(String),
+    Panicked(String),
+    Io(String),
+}
+
+impl Fault {
+    pub(crate) fn corrupt(detail: impl Into<String>) -> Self {
+        Fault::Corrupt(detail.into())
+    }
+
+    /// Attach the file, and the frame where there is one.
+    pub(crate) fn at(self, path: &std::path::Path, frame: Option<usize>) -> VideoError {
+        let path = path.to_path_buf();
+        match self {
+            Fault::Unsupported(codec) => VideoError::UnsupportedCodec { path, codec },
+            Fault::Corrupt(detail) => VideoError::Corrupt { path, frame, detail },
+            Fault::Cut(detail) => VideoError::Truncated { path, first_bad_frame: frame.unwrap_or(0), detail },
+            Fault::TooLarge(width, height) => VideoError::TooLarge { path, width, height },
+            Fault::AudioOnly => VideoError::AudioOnly { path },
+            Fault::NotAVideo(why) => VideoError::NotAVideo { path, why },
+            Fault::Panicked(detail) => VideoError::Panicked { path, detail },
+            Fault::Io(detail) => VideoError::Io { path, source: std::io::Error::other(detail) },
+        }
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(e: std::io::Error) -> Self {
+        if e.kind() == std::io::ErrorKind::UnexpectedEof {
+            Fault::Cut("it ends in the middle of a table".into())
+        } else {
+            Fault::Io(e.to_string())
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Frame-exact video decoding behind one trait, in pure Rust.
+//!
+//! A clip is opened once and asked for frames by number, in any order:
+//!
+//! ```no_run
+//! let mut clip = vjepa_video::open("clip.mp4")?;
+//! let last = clip.info().frames - 1;
+//! let indices: Vec<usize> = (0..16).map(|i| (4 * i).min(last)).collect();
+//! for frame in clip.frames(&indices)? {
+//!     let rgb = frame.rgb(); // display_height x display_width x 3
+//! }
+//! # Ok::<(), vjepa_video::VideoError>(())
+//! ```
+//!
+//! Frame `i` is the `i`-th picture a player shows, whatever the frame rate does and wherever decoding starts: reading at
+//! random gives bit for bit what reading from the start gives. How:
+//!
+//! 1. [`open`] tells the container from its first bytes and makes one pass over its tables (`mp4`, `mkv`): every packet's
+//!    place, size and timestamp in decoding order. Edit lists hide pre-roll. Frame counts and rates that the container
+//!    merely claims are not used. Packets stay in the file.
+//! 2. [`ClipDecoder::frames`] finds for each frame the key frame to start from, decodes up to the last packet wanted and
+//!    leaves out packets that nothing is predicted from (`clip`). A run that the next call continues is continued.
+//! 3. `h264` and `vp9` turn one packet into one picture.
+//!
+//! | | decoded | refused with [`VideoError::UnsupportedCodec`] |
+//! |---|---|---|
+//! | containers | mp4, mov (also fragmented), webm, mkv | MPEG-TS, AVI, FLV, Ogg, WMV, IVF |
+//! | H.264 | 8-bit 4:2:0 and monochrome, progressive and interlaced | 10-bit, 4:2:2, 4:4:4 |
+//! | VP9 | profile 0 (8-bit 4:2:0) | other profiles |
+//! | others | | AV1, HEVC, VP8, MPEG-4 part 2, ... |
+//!
+//! **Colour.** A [`Frame`] keeps the decoded planes. Matrix and range are what the bitstream signals, else what the
+//! container does, else BT.601 limited range, which is what libswscale assumes and so what published checkpoints saw.
+//!
+//! **Untrusted input.** Every error is a [`VideoError`] that names the file and the remedy. Third-party parsers see bounded
+//! copies of the headers through a reader that ends loops; panics in parsers and decoders are contained (so a program
+//! that aborts on panic loses this); allocation is bounded by the file's length, [`MAX_SIDE`] and [`MAX_AREA`].
+//! Damage is reported where the container or a decoder notices it. H.264 and VP9 carry no checksums: a flipped bit that
+//! leaves a valid stream decodes to a wrong picture that no decoder can tell from a right one.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod backend;
+mod clip;
+mod error;
+mod frame;
+mod guard;
+mod h264;
+mod info;
+mod mkv;
+mod mp4;
+mod mp4_samples;
+mod open;
+mod rgb;
+mod table;
+mod vp9;
+
+use std::path::Path;
+
+pub use error::VideoError;
+pub use frame::{ColorMatrix, ColorSpace, Frame, Orientation};
+pub use info::{ClipInfo, Codec};
+pub use open::{open, probe};
+
+/// Largest width or height in pixels of a coded picture.
+pub const MAX_SIDE: usize = 16384;
+
+/// Largest number of pixels of a coded picture.
+pub const MAX_AREA: usize = 1 << 26;
+
+/// An opened clip that yields frames by number. [`open`] makes one.
+pub trait ClipDecoder {
+    /// The file, as it was given to [`open`].
+    fn path(&self) -> &Path;
+
+    /// What is known about the clip.
+    fn info(&self) -> &ClipInfo;
+
+    /// The frames at `indices`, in this order; duplicates are allowed.
+    ///
+    /// Either all of them are returned, each exactly the picture at that place in presentation order, or none.
+    ///
+    /// # Errors
+    /// [`VideoError::FrameOutOfRange`] for an index not below [`ClipInfo::frames`], [`VideoError::Truncated`] when the
+    /// data of a frame is cut off, [`VideoError::Corrupt`] (or [`VideoError::Panicked`]) when a picture on the way is
+    /// damaged. The clip stays usable for other frames.
+    fn frames(&mut self, indices: &[usize]) -> Result<Vec<Frame>, VideoError>;
+}

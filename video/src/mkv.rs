@@ -1,0 +1,306 @@
+//! webm and mkv: walk the clusters for an exact index, and let `matroska-demuxer` parse the track headers.
+//!
+//! The walk reads block headers and skips the data, so opening a long file costs little and a file cut off anywhere keeps
+//! its intact part. `matroska-demuxer` sees a small file in memory made of the `Info` and `Tracks` elements alone: its seek
+//! tables and cues may point past the end of a cut file, and are not needed.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use matroska_demuxer::{MatrixCoefficients, MatroskaFile, Range, TrackEntry, TrackType};
+
+use crate::error::Fault;
+use crate::frame::{ColorMatrix, ColorSpace, Orientation};
+use crate::guard::{Budgeted, contained};
+use crate::table::{Sample, Setup, Track, shown_frames, typical_step};
+use crate::vp9;
+
+const EBML: u32 = 0x1A45_DFA3;
+const SEGMENT: u32 = 0x1853_8067;
+const INFO: u32 = 0x1549_A966;
+const TRACKS: u32 = 0x1654_AE6B;
+const CLUSTER: u32 = 0x1F43_B675;
+const TIMESTAMP: u32 = 0xE7;
+const SIMPLE_BLOCK: u32 = 0xA3;
+const BLOCK_GROUP: u32 = 0xA0;
+const BLOCK: u32 = 0xA1;
+const REFERENCE_BLOCK: u32 = 0xFB;
+
+/// Track headers larger than this are damage, not description.
+const MAX_HEADER: u64 = 1 << 24;
+
+/// Index the video track of a webm or mkv of `len` bytes.
+pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Track, Fault> {
+    let mut walk = Walk { file: &mut *file, len, headers: Vec::new(), blocks: Vec::new(), cut: false };
+    walk.run()?;
+    let (headers, blocks, cut) = (walk.headers, walk.blocks, walk.cut);
+    let header = contained(|| parse_header(&headers, cut))?;
+    let mut samples = Vec::new();
+    for block in blocks.iter().filter(|b| b.track == header.number) {
+        if block.laced {
+            return Err(Fault::Unsupported("several frames laced into one Matroska block".into()));
+        }
+        let Ok(size) = u32::try_from(block.size) else { return Err(Fault::corrupt("a block of more than 4 GiB")) };
+        samples.push(Sample { offset: block.offset, size, pts: block.time, key: block.key, visible: !block.invisible });
+    }
+    if header.setup == Setup::Vp9 {
+        vp9::inspect(file, len, &mut samples)?;
+    }
+    if samples.is_empty() {
+        return Err(if cut { Fault::Cut("no frame of it is left".into()) } else { Fault::corrupt("it has no frames") });
+    }
+    let shown = shown_frames(&samples, &[], header.seconds_per_tick)?;
+    let last = shown.last().map_or(0.0, |s| s.time);
+    let step = header.frame_seconds.unwrap_or_else(|| typical_step(&shown));
+    let orientation = Orientation::default();
+    let Header { setup, color, .. } = header;
+    Ok(Track { setup, orientation, color, samples, shown, duration: last + step, cut })
+}
+
+struct Block {
+    track: u64,
+    /// Ticks.
+    time: i64,
+    offset: u64,
+    size: u64,
+    key: bool,
+    invisible: bool,
+    laced: bool,
+}
+
+struct Walk<'a, F> {
+    file: &'a mut F,
+    len: u64,
+    /// `Info` and `Tracks`, as they stand in the file, as a segment of their own.
+    headers: Vec<u8>,
+    blocks: Vec<Block>,
+    cut: bool,
+}
+
+/// An element: id, where its data starts, and its size unless the writer left it open (live streams).
+struct Element {
+    id: u32,
+    at: u64,
+    size: Option<u64>,
+}
+
+impl<F: Read + Seek> Walk<'_, F> {
+    fn run(&mut self) -> Result<(), Fault> {
+        let Some(ebml) = self.element(0)? else { return Err(Fault::corrupt("it ends inside its header")) };
+        if ebml.id != EBML {
+            return Err(Fault::NotAVideo("no EBML header".into()));
+        }
+        self.copy(0, &ebml)?;
+        // A segment of unknown size, so that it ends where our copy ends.
+        self.headers.extend_from_slice(&SEGMENT.to_be_bytes());
+        self.headers.extend_from_slice(&[0x01, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]);
+        let mut at = ebml.at + ebml.size.unwrap_or(0);
+        let mut cluster_time = 0i64;
+        let mut group_end = 0u64;
+        while at < self.len {
+            let Some(e) = self.element(at)? else {
+                self.cut = true;
+                break;
+            };
+            let end = e.size.and_then(|s| e.at.checked_add(s));
+            let inside = end.is_some_and(|end| end <= self.len);
+            match e.id {
+                SEGMENT | CLUSTER => {
+                    self.cut |= end.is_some_and(|end| end > self.len);
+                    at = e.at;
+                    continue;
+                }
+                BLOCK_GROUP => {
+                    self.cut |= !inside;
+                    group_end = end.unwrap_or(e.at);
+                    at = e.at;
+                    continue;
+                }
+                _ if !inside => {
+                    self.cut = true;
+                    break;
+                }
+                INFO | TRACKS => self.copy(at, &e)?,
+                TIMESTAMP => cluster_time = i64::try_from(self.unsigned(&e)?).unwrap_or(i64::MAX),
+                SIMPLE_BLOCK => self.block(&e, cluster_time, true)?,
+                BLOCK => self.block(&e, cluster_time, false)?,
+                REFERENCE_BLOCK if e.at < group_end => {
+                    if let Some(block) = self.blocks.last_mut() {
+                        block.key = false;
+                    }
+                }
+                _ => {}
+            }
+            at = end.unwrap_or(self.len);
+        }
+        Ok(())
+    }
+
+    /// The element at `at`; `None` when the file ends inside its header.
+    fn element(&mut self, at: u64) -> Result<Option<Element>, Fault> {
+        self.file.seek(SeekFrom::Start(at))?;
+        let mut bytes = Vec::with_capacity(12);
+        self.file.take(12).read_to_end(&mut bytes)?;
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let id_len = first.leading_zeros() as usize + 1;
+        if id_len > 4 {
+            return Err(Fault::corrupt(format!("no Matroska element at byte {at}")));
+        }
+        let Some(id) = bytes.get(..id_len) else { return Ok(None) };
+        let id = id.iter().fold(0u32, |id, &b| id << 8 | u32::from(b));
+        let rest = bytes.get(id_len..).unwrap_or(&[]);
+        let Some((size, used)) = vint(rest) else {
+            let damaged = rest.first() == Some(&0);
+            return if damaged { Err(Fault::corrupt(format!("no Matroska element at byte {at}"))) } else { Ok(None) };
+        };
+        Ok(Some(Element { id, at: at + (id_len + used) as u64, size }))
+    }
+
+    /// Append the element, header included, to the headers.
+    fn copy(&mut self, at: u64, e: &Element) -> Result<(), Fault> {
+        let bytes = (e.at - at).saturating_add(e.size.unwrap_or(u64::MAX));
+        if self.headers.len() as u64 + bytes > MAX_HEADER {
+            return Err(Fault::corrupt("its track description is impossibly long"));
+        }
+        self.file.seek(SeekFrom::Start(at))?;
+        if self.file.take(bytes).read_to_end(&mut self.headers)? as u64 != bytes {
+            return Err(Fault::Cut("it ends inside its header".into()));
+        }
+        Ok(())
+    }
+
+    fn unsigned(&mut self, e: &Element) -> Result<u64, Fault> {
+        let mut bytes = Vec::with_capacity(8);
+        self.file.seek(SeekFrom::Start(e.at))?;
+        self.file.take(e.size.unwrap_or(0).min(8)).read_to_end(&mut bytes)?;
+        Ok(bytes.iter().fold(0, |n, &b| n << 8 | u64::from(b)))
+    }
+
+    fn block(&mut self, e: &Element, cluster_time: i64, simple: bool) -> Result<(), Fault> {
+        let mut bytes = Vec::with_capacity(12);
+        self.file.seek(SeekFrom::Start(e.at))?;
+        self.file.take(e.size.unwrap_or(0).min(12)).read_to_end(&mut bytes)?;
+        let parsed = vint(&bytes).and_then(|(track, used)| match bytes.get(used..used + 3) {
+            Some(&[t0, t1, flags]) => Some((track?, i16::from_be_bytes([t0, t1]), flags, used as u64 + 3)),
+            _ => None,
+        });
+        let Some((track, shift, flags, header)) = parsed else { return Err(Fault::corrupt("a block without header")) };
+        self.blocks.push(Block {
+            track,
+            time: cluster_time.saturating_add(i64::from(shift)),
+            offset: e.at + header,
+            size: e.size.unwrap_or(0).saturating_sub(header),
+            // A block in a group is a key frame unless a ReferenceBlock follows.
+            key: !simple || flags & 0x80 != 0,
+            invisible: flags & 0x08 != 0,
+            laced: flags & 0x06 != 0,
+        });
+        Ok(())
+    }
+}
+
+/// A variable-length integer and the bytes it takes; the integer is `None` for the reserved "unknown" value.
+fn vint(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
+    let &first = bytes.first()?;
+    let n = first.leading_zeros() as usize + 1;
+    let rest = bytes.get(1..n).filter(|_| n <= 8)?;
+    let value = rest.iter().fold(u64::from(first) & (0x7F >> (n - 1)), |v, &b| v << 8 | u64::from(b));
+    let unknown = value == (1u64 << (7 * n)) - 1;
+    Some(((!unknown).then_some(value), n))
+}
+
+struct Header {
+    number: u64,
+    setup: Setup,
+    color: Option<ColorSpace>,
+    seconds_per_tick: f64,
+    frame_seconds: Option<f64>,
+}
+
+fn parse_header(headers: &[u8], cut: bool) -> Result<Header, Fault> {
+    // An empty cluster, which the parser insists on.
+    let mut bytes = headers.to_vec();
+    bytes.extend_from_slice(&CLUSTER.to_be_bytes());
+    bytes.push(0x80);
+    let file = MatroskaFile::open(Budgeted::new(&bytes)).map_err(|e| match cut {
+        true => Fault::Cut(format!("its track description is missing ({e})")),
+        false => Fault::corrupt(format!("its track description: {e}")),
+    })?;
+    let Some(track) = file.tracks().iter().find(|t| t.track_type() == TrackType::Video) else {
+        return Err(Fault::AudioOnly);
+    };
+    if track.content_encodings().is_some_and(|e| !e.is_empty()) {
+        return Err(Fault::Unsupported("compressed or encrypted Matroska track".into()));
+    }
+    let setup = match track.codec_id() {
+        "V_VP9" => Setup::Vp9,
+        "V_MPEG4/ISO/AVC" => avc_setup(track.codec_private().unwrap_or(&[]))?,
+        "V_AV1" => return Err(Fault::Unsupported("AV1".into())),
+        "V_MPEGH/ISO/HEVC" => return Err(Fault::Unsupported("HEVC".into())),
+        "V_VP8" => return Err(Fault::Unsupported("VP8".into())),
+        other => return Err(Fault::Unsupported(other.into())),
+    };
+    Ok(Header {
+        number: track.track_number().get(),
+        setup,
+        color: color(track),
+        seconds_per_tick: file.info().timestamp_scale().get() as f64 * 1e-9,
+        frame_seconds: track.default_duration().map(|ns| ns.get() as f64 * 1e-9),
+    })
+}
+
+/// Only what the container states; the bitstream speaks otherwise.
+fn color(track: &TrackEntry) -> Option<ColorSpace> {
+    let colour = track.video()?.colour()?;
+    let matrix = match colour.matrix_coefficients()? {
+        MatrixCoefficients::Bt709 => ColorMatrix::Bt709,
+        MatrixCoefficients::Bt470bg | MatrixCoefficients::Smpte170 => ColorMatrix::Bt601,
+        MatrixCoefficients::Bt2020Ncl | MatrixCoefficients::Bt2020Cl => ColorMatrix::Bt2020,
+        MatrixCoefficients::Smpte240 => ColorMatrix::Smpte240,
+        MatrixCoefficients::Fcc73682 => ColorMatrix::Fcc,
+        _ => return None,
+    };
+    Some(ColorSpace { matrix, full_range: colour.range() == Some(Range::Full) })
+}
+
+/// Take apart an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1).
+fn avc_setup(record: &[u8]) -> Result<Setup, Fault> {
+    let parse = || {
+        let (head, mut rest) = record.split_at_checked(5)?;
+        let length_size = usize::from(head.last()? & 3) + 1;
+        let mut parameter_sets = Vec::new();
+        for mask in [0x1F, 0xFF] {
+            let (count, tail) = rest.split_first()?;
+            rest = tail;
+            for _ in 0..count & mask {
+                let (len, tail) = rest.split_first_chunk::<2>()?;
+                let (set, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+                parameter_sets.push(set.to_vec());
+                rest = tail;
+            }
+        }
+        Some(Setup::H264 { length_size, parameter_sets })
+    };
+    parse().ok_or_else(|| Fault::corrupt("its H.264 parameters are incomplete"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variable_length_integers() {
+        assert_eq!(vint(&[0x81]), Some((Some(1), 1)));
+        assert_eq!(vint(&[0x40, 0x02]), Some((Some(2), 2)));
+        assert_eq!(vint(&[0xFF]), Some((None, 1)));
+        assert_eq!(vint(&[0x01, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]), Some((None, 8)));
+        assert_eq!(vint(&[0x40]), None);
+        assert_eq!(vint(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), None);
+    }
+
+    #[test]
+    fn a_short_avc_record_is_damage() {
+        assert!(avc_setup(&[1, 100, 0, 31, 0xFF, 0xE1, 0, 9, 1]).is_err());
+        let ok = avc_setup(&[1, 100, 0, 31, 0xFF, 0xE1, 0, 1, 0x67, 1, 0, 1, 0x68]).unwrap();
+        assert_eq!(ok, Setup::H264 { length_size: 4, parameter_sets: vec![vec![0x67], vec![0x68]] });
+    }
+}

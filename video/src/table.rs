@@ -1,0 +1,141 @@
+//! The exact index of a clip: every coded sample in decoding order, and which of them are shown when.
+
+use crate::error::Fault;
+use crate::frame::{ColorSpace, Orientation};
+
+/// One coded packet, in decoding order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Sample {
+    /// Byte offset in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u32,
+    /// Presentation time in ticks of the track.
+    pub pts: i64,
+    /// The container (or bitstream) says that decoding can start here.
+    pub key: bool,
+    /// The packet yields a picture (a VP9 packet may hold a hidden reference only).
+    pub visible: bool,
+}
+
+/// One frame shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shown {
+    /// Index into [`Track::samples`].
+    pub sample: u32,
+    /// Seconds.
+    pub time: f64,
+}
+
+/// What the decoder needs besides packets.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Setup {
+    /// H.264: bytes per NAL length, then SPS and PPS units without start codes.
+    H264 { length_size: usize, parameter_sets: Vec<Vec<u8>> },
+    /// VP9 carries everything in the bitstream.
+    Vp9,
+}
+
+/// The video track of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Track {
+    pub setup: Setup,
+    pub orientation: Orientation,
+    /// Colour from the container, which overrides the bitstream's.
+    pub color: Option<ColorSpace>,
+    pub samples: Vec<Sample>,
+    pub shown: Vec<Shown>,
+    /// Seconds, from zero to the end of the last frame.
+    pub duration: f64,
+    /// The container ends before it says it does.
+    pub cut: bool,
+}
+
+/// A stretch of media time that is shown: an entry of an edit list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Edit {
+    /// First tick shown; `None` is an empty edit, a pause before the next one.
+    pub start: Option<i64>,
+    /// Length in ticks; `None` runs to the end.
+    pub length: Option<i64>,
+}
+
+/// Which samples are shown, in presentation order, when `edits` apply. No edits show everything from the first frame on.
+///
+/// Frames outside every edit are pre-roll or leftovers: decoded when needed, never shown.
+pub(crate) fn shown_frames(samples: &[Sample], edits: &[Edit], seconds_per_tick: f64) -> Result<Vec<Shown>, Fault> {
+    let mut order: Vec<u32> = (0..samples.len() as u32).filter(|&i| sample(samples, i).visible).collect();
+    // Stable: equal timestamps (damaged files) keep decoding order.
+    order.sort_by_key(|&i| sample(samples, i).pts);
+    let whole = [Edit { start: order.first().map(|&i| sample(samples, i).pts), length: None }];
+    let edits = if edits.is_empty() { &whole[..] } else { edits };
+    let mut shown = Vec::with_capacity(order.len());
+    let mut clock = 0i64;
+    for edit in edits {
+        if let Some(start) = edit.start {
+            let end = edit.length.map(|l| start.saturating_add(l)).unwrap_or(i64::MAX);
+            let first = order.partition_point(|&i| sample(samples, i).pts < start);
+            let last = order.partition_point(|&i| sample(samples, i).pts < end);
+            for &i in order.get(first..last).unwrap_or(&[]) {
+                let ticks = clock.saturating_add(sample(samples, i).pts.saturating_sub(start));
+                shown.push(Shown { sample: i, time: ticks as f64 * seconds_per_tick });
+            }
+        }
+        // An edit list may repeat frames, but a small table must not multiply into a huge one.
+        if shown.len() > 4096 + 16 * samples.len() {
+            return Err(Fault::corrupt("the edit list repeats the clip too often"));
+        }
+        clock = clock.saturating_add(edit.length.unwrap_or(0).max(0));
+    }
+    Ok(shown)
+}
+
+fn sample(samples: &[Sample], i: u32) -> Sample {
+    samples.get(i as usize).copied().unwrap_or(Sample { offset: 0, size: 0, pts: 0, key: false, visible: false })
+}
+
+/// Average distance between the timestamps of neighbouring frames: the length given to the last frame where the
+/// container does not say.
+pub(crate) fn typical_step(shown: &[Shown]) -> f64 {
+    match (shown.first(), shown.last()) {
+        (Some(first), Some(last)) if shown.len() > 1 => (last.time - first.time) / (shown.len() - 1) as f64,
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(pts: &[i64]) -> Vec<Sample> {
+        pts.iter().map(|&pts| Sample { offset: 0, size: 1, pts, key: pts == 0, visible: true }).collect()
+    }
+
+    fn order(shown: &[Shown]) -> Vec<(u32, f64)> {
+        shown.iter().map(|s| (s.sample, s.time)).collect()
+    }
+
+    #[test]
+    fn b_frames_are_sorted_by_presentation_time() {
+        let shown = shown_frames(&samples(&[2, 8, 4, 6]), &[], 0.5).unwrap();
+        assert_eq!(order(&shown), [(0, 0.0), (2, 1.0), (3, 2.0), (1, 3.0)]);
+        assert_eq!(typical_step(&shown), 1.0);
+    }
+
+    #[test]
+    fn edits_hide_pre_roll_pause_and_repeat() {
+        let s = samples(&[0, 1, 2, 3]);
+        let hide = [Edit { start: Some(2), length: Some(2) }];
+        assert_eq!(order(&shown_frames(&s, &hide, 1.0).unwrap()), [(2, 0.0), (3, 1.0)]);
+        let pause = [Edit { start: None, length: Some(5) }, Edit { start: Some(3), length: None }];
+        assert_eq!(order(&shown_frames(&s, &pause, 1.0).unwrap()), [(3, 5.0)]);
+        let twice = [Edit { start: Some(0), length: Some(1) }; 2];
+        assert_eq!(order(&shown_frames(&s, &twice, 1.0).unwrap()), [(0, 0.0), (0, 1.0)]);
+    }
+
+    #[test]
+    fn a_bomb_of_edits_is_refused() {
+        let edits = vec![Edit { start: Some(0), length: None }; 100_000];
+        assert!(shown_frames(&samples(&[0, 1, 2, 3]), &edits, 1.0).is_err());
+    }
+}
