@@ -20,8 +20,9 @@ fn assert_all(checks: &[Check], count: usize) {
 
 #[test]
 fn multiblock_masks_are_the_official_ones() {
-    // Random numbers, block sizes of two generators, and eight batches of two (context, target) pairs.
-    assert_all(&masks::check(&golden("masks")).unwrap(), 3 + 8 * 4);
+    // Random numbers, block sizes of two generators, eight batches of two (context, target) pairs, and two statistics of
+    // each generator.
+    assert_all(&masks::check(&golden("masks")).unwrap(), 3 + 8 * 4 + 4);
 }
 
 #[test]

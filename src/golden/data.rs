@@ -103,6 +103,10 @@ fn check_transforms(tensors: &Tensors, boxes: &[[usize; 4]], checks: &mut Vec<Ch
     let &[channels, count, height, width] = tensors.shape("src_u8_CTHW")? else {
         return Err(bad("`src_u8_CTHW` must have four dimensions".into()));
     };
+    // An empty tensor may claim any number of frames.
+    if tensors.u8("src_u8_CTHW")?.is_empty() {
+        return Err(bad("`src_u8_CTHW` is empty".into()));
+    }
     let source = interleaved(tensors.u8("src_u8_CTHW")?, channels, count, height * width);
     let wrong = |error: TransformError| bad(error.to_string());
     let frames = Frames::new(&source, height, width).map_err(wrong)?;

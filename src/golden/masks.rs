@@ -1,5 +1,6 @@
 //! Masks and random tubes against the official collator, exactly.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -28,6 +29,17 @@ type SizeRow = (u64, [f64; 3], [i64; 3], [i64; 3]);
 #[derive(Deserialize)]
 struct BlockSizes {
     rows: Vec<SizeRow>,
+}
+
+/// Seed of the positions behind the statistics of batches of 24.
+const STATS_SEED: u64 = 1;
+
+#[derive(Deserialize)]
+struct StatsJson {
+    /// By generator, then by size as text.
+    block_size_histogram_seeds0_1999: BTreeMap<String, BTreeMap<String, i64>>,
+    /// By generator: context, target.
+    official_bs24_first100_mean: Vec<[f64; 2]>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +105,51 @@ fn check_collator(dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let tensors = Tensors::read(batches_file(dir)?)?;
     let mut positions = TorchRng::new(0);
     compare_batches(&tensors, &collator, "batch", ["enc", "pred"], &mut positions, &mut checks)?;
+    let stats_path = dir.join("stats.json");
+    if stats_path.exists() {
+        check_stats(&collator, &read_json(&stats_path)?, &stats_path, &mut checks)?;
+    }
     Ok(checks)
+}
+
+/// Compares with the statistics of longer official runs: block sizes of 2000 iterations, and the mean lengths of the
+/// first 100 of 2000 batches of 24.
+fn check_stats(
+    collator: &MaskCollator,
+    stats: &StatsJson,
+    path: &Path,
+    checks: &mut Vec<Check>,
+) -> Result<(), GoldenError> {
+    let mut counts = vec![BTreeMap::<String, i64>::new(); 2];
+    for counter in 0..2000 {
+        for (counts, size) in counts.iter_mut().zip(collator.block_sizes(counter)) {
+            *counts.entry(format!("({}, {}, {})", size.t, size.h, size.w)).or_default() += 1;
+        }
+    }
+    for (generator, got) in counts.iter().enumerate() {
+        let none = BTreeMap::new();
+        let want = stats.block_size_histogram_seeds0_1999.get(&format!("gen{generator}")).unwrap_or(&none);
+        let sizes: BTreeSet<&String> = got.keys().chain(want.keys()).collect();
+        let column = |counts: &BTreeMap<String, i64>| -> Vec<i64> {
+            sizes.iter().map(|&size| counts.get(size).copied().unwrap_or(0)).collect()
+        };
+        checks.push(Check::exact(format!("masks.block_size_histogram.gen{generator}"), &column(got), &column(want)));
+    }
+
+    let mut positions = TorchRng::new(STATS_SEED);
+    let mut sums = [[0.0; 2]; 2];
+    for counter in 0..100 {
+        let pairs = collator.sample(24, counter, &mut positions).map_err(|error| config_error(path, &error))?;
+        for (sum, pair) in sums.iter_mut().zip(pairs) {
+            sum[0] += pair.context.len as f64;
+            sum[1] += pair.target.len as f64;
+        }
+    }
+    for (generator, (sum, want)) in sums.iter().zip(&stats.official_bs24_first100_mean).enumerate() {
+        let got = sum.map(|sum| sum / 100.0);
+        checks.push(Check::series_rel(format!("masks.mean_lengths.gen{generator}"), &got, want, 1e-12));
+    }
+    Ok(())
 }
 
 /// The file of collator batches; its name ends in how many it holds.
@@ -147,7 +203,7 @@ pub fn check_extra(dir: &Path) -> Result<Vec<Check>, GoldenError> {
         config
     });
     let collator = new_collator(CAUSAL_CLIP, configs.to_vec(), &stats_path)?;
-    let samples = tensors.shape("causal.mask_enc.0")?.first().copied().unwrap_or(0);
+    let samples = samples(&tensors, "causal.mask_enc.0")?;
     let pairs = collator.sample(samples, 0, &mut TorchRng::new(CAUSAL_SEED)).map_err(wrong)?;
     compare_pairs(&tensors, &pairs, "causal", ["mask_enc", "mask_pred"], &mut checks)?;
     Ok(checks)
@@ -172,15 +228,22 @@ fn compare_batches(
 ) -> Result<(), GoldenError> {
     for counter in 0u64.. {
         let prefix = format!("{label}{counter}");
-        let Ok(shape) = tensors.shape(&format!("{prefix}.{}.0", kinds[0])) else {
+        let name = format!("{prefix}.{}.0", kinds[0]);
+        if !tensors.contains(&name) {
             break;
-        };
-        let samples = shape.first().copied().unwrap_or(0);
+        }
+        let samples = samples(tensors, &name)?;
         let pairs =
             collator.sample(samples, counter, positions).map_err(|error| config_error(tensors.path(), &error))?;
         compare_pairs(tensors, &pairs, &prefix, kinds, checks)?;
     }
     Ok(())
+}
+
+/// Rows of a tensor, never more than it has values, whatever an empty one claims.
+fn samples(tensors: &Tensors, name: &str) -> Result<usize, GoldenError> {
+    let rows = tensors.shape(name)?.first().copied().unwrap_or(0);
+    Ok(rows.min(tensors.bytes(name)?.len()))
 }
 
 /// Compares each generator's context and target with `{prefix}.{kind}.{generator}`.

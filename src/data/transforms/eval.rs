@@ -1,7 +1,7 @@
 //! The views that an evaluation looks at.
 
-use super::resize::byte_taps;
-use super::{Frames, Normalise, TransformError, check_output};
+use super::resize::{ByteTap, byte_taps};
+use super::{Frames, Normalise, TransformError, channel_rows, check_output};
 
 /// Which part of a resized frame an evaluation looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +57,22 @@ impl EvalTransform {
         let rows = byte_taps(frames.height, height, top, self.size);
         let columns = byte_taps(frames.width, width, left, self.size);
         let affine = self.normalise.affine();
+        let (mut upper, mut lower) = (BlendedRow::default(), BlendedRow::default());
         for (t, frame) in frames.frames.iter().enumerate() {
+            let frame = frame.as_ref();
+            let source = |index: usize| &frame[index * frames.width * 3..][..frames.width * 3];
+            (upper.index, lower.index) = (None, None);
             for (y, row) in rows.iter().enumerate() {
-                let line = |index: usize| &frame.as_ref()[index * frames.width * 3..][..frames.width * 3];
-                let (upper, lower) = (line(row.first), line(row.second));
-                for (c, (offset, scale)) in affine.iter().enumerate() {
-                    let line = &mut out[(c * count + t) * plane + y * self.size..][..self.size];
-                    for (value, column) in line.iter_mut().zip(&columns) {
-                        let blend =
-                            |pixels: &[u8]| column.across(pixels[column.first * 3 + c], pixels[column.second * 3 + c]);
-                        *value = (f32::from(row.down(blend(upper), blend(lower))) - offset) / scale;
+                // Going down, the lower row of one output row is often the upper one of the next.
+                if upper.index != Some(row.first) {
+                    std::mem::swap(&mut upper, &mut lower);
+                }
+                upper.blend(row.first, source(row.first), &columns);
+                lower.blend(row.second, source(row.second), &columns);
+                let lines = channel_rows(out, t * plane + y * self.size, self.size);
+                for (c, line) in lines.into_iter().enumerate() {
+                    for ((value, above), below) in line.iter_mut().zip(&upper.values[c]).zip(&lower.values[c]) {
+                        *value = row.down(*above, *below) as f32 * affine[c].0 + affine[c].1;
                     }
                 }
             }
@@ -87,6 +93,29 @@ impl EvalTransform {
                 let start = (height.max(width) - self.size) / views.saturating_sub(1).max(1) * view;
                 if height > width { (start, 0) } else { (0, start) }
             }
+        }
+    }
+}
+
+/// A source row with its columns blended.
+#[derive(Default)]
+struct BlendedRow {
+    /// Which row it is.
+    index: Option<usize>,
+    /// Each column of the red, green and blue plane, in 1/2048.
+    values: [Vec<i32>; 3],
+}
+
+impl BlendedRow {
+    /// Makes it row `index`, of these bytes, if it is another one.
+    fn blend(&mut self, index: usize, source: &[u8], columns: &[ByteTap]) {
+        if self.index == Some(index) {
+            return;
+        }
+        self.index = Some(index);
+        for (c, values) in self.values.iter_mut().enumerate() {
+            values.clear();
+            values.extend(columns.iter().map(|tap| tap.across(source[tap.first * 3 + c], source[tap.second * 3 + c])));
         }
     }
 }

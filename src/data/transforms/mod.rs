@@ -131,11 +131,11 @@ impl Normalise {
         }
     }
 
-    /// `(x - offset) / scale` of each channel for pixels in 0..=255.
+    /// Gain and bias of each channel for pixels in 0..=255.
     fn affine(&self) -> [(f32, f32); 3] {
         match self {
-            Self::Channels { mean, std } => [0, 1, 2].map(|c| (255.0 * mean[c], 255.0 * std[c])),
-            Self::PerClip => [(0.0, 1.0); 3],
+            Self::Channels { mean, std } => [0, 1, 2].map(|c| (1.0 / (255.0 * std[c]), -mean[c] / std[c])),
+            Self::PerClip => [(1.0, 0.0); 3],
         }
     }
 
@@ -167,6 +167,14 @@ fn check_output(out: &[f32], frames: usize, height: usize, width: usize) -> Resu
         return Err(TransformError::OutputSize { got: out.len(), want });
     }
     Ok(plane)
+}
+
+/// `len` values from `start` on in each channel of a clip `[3, T, H, W]`.
+fn channel_rows(clip: &mut [f32], start: usize, len: usize) -> [&mut [f32]; 3] {
+    let channel = clip.len() / 3;
+    let (red, rest) = clip.split_at_mut(channel);
+    let (green, blue) = rest.split_at_mut(channel);
+    [red, green, blue].map(|values| &mut values[start..][..len])
 }
 
 #[cfg(test)]

@@ -8,16 +8,16 @@ pub(super) struct FloatTap {
     pub weights: (f32, f32),
 }
 
-/// Taps that resize `len` pixels from `start` on to `size` pixels: half-pixel centres, no antialias, edges repeated
+/// Taps that resize a line of `len` pixels to `size` pixels: half-pixel centres, no antialias, edges repeated
 /// (torch `interpolate(mode="bilinear", align_corners=False)`, in f32 as there).
-pub(super) fn float_taps(start: usize, len: usize, size: usize) -> Vec<FloatTap> {
+pub(super) fn float_taps(len: usize, size: usize) -> Vec<FloatTap> {
     let scale = len as f32 / size as f32;
     let last = len.saturating_sub(1);
     let tap = |target: usize| {
         let source = (scale * (target as f32 + 0.5) - 0.5).max(0.0);
         let first = (source as usize).min(last);
         let weight = (source - first as f32).clamp(0.0, 1.0);
-        FloatTap { first: start + first, second: start + (first + 1).min(last), weights: (1.0 - weight, weight) }
+        FloatTap { first, second: (first + 1).min(last), weights: (1.0 - weight, weight) }
     };
     (0..size).map(tap).collect()
 }
@@ -37,10 +37,10 @@ impl ByteTap {
     }
 
     /// Between two such values of neighbouring rows. OpenCV drops four bits before and sixteen after the product.
-    pub fn down(&self, upper: i32, lower: i32) -> u8 {
+    pub fn down(&self, upper: i32, lower: i32) -> i32 {
         let part = |weight: i32, value: i32| (weight * (value >> 4)) >> 16;
         let sum = part(self.weights.0, upper) + part(self.weights.1, lower);
-        ((sum + 2) >> 2).clamp(0, 255) as u8
+        ((sum + 2) >> 2).clamp(0, 255)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The random transform of training clips.
 
 use super::resize::float_taps;
-use super::{CropBox, Frames, Normalise, RandomCrop, TransformError, check_output};
+use super::{CropBox, Frames, Normalise, RandomCrop, TransformError, channel_rows, check_output};
 use crate::rng::{NumpyRng, PyRandom};
 
 /// The transform of pre-training clips.
@@ -79,29 +79,33 @@ pub fn resize_crop<B: AsRef<[u8]>>(
     }
     let affine = normalise.affine();
     let row_bytes = frames.width * 3;
+    let shared = boxes.len() == 1;
     let mut columns = Vec::new();
+    // One output row before its columns are blended: rows first, for that runs along contiguous bytes.
+    let mut blended = Vec::new();
     for (t, frame) in frames.frames.iter().enumerate() {
-        let shared = boxes.len() == 1;
         let crop = if shared { boxes[0] } else { boxes[t] };
         if t == 0 || !shared {
-            columns = float_taps(crop.left, crop.width, width);
+            columns = float_taps(crop.width, width);
             if flip {
                 columns.reverse();
             }
+            blended.resize(crop.width * 3, 0.0f32);
         }
-        let rows = float_taps(crop.top, crop.height, height);
-        for (y, row) in rows.iter().enumerate() {
-            let upper = &frame.as_ref()[row.first * row_bytes..][..row_bytes];
-            let lower = &frame.as_ref()[row.second * row_bytes..][..row_bytes];
-            for (c, (offset, scale)) in affine.iter().enumerate() {
-                let line = &mut out[(c * count + t) * plane + y * width..][..width];
-                for (value, column) in line.iter_mut().zip(&columns) {
-                    let blend = |pixels: &[u8]| {
-                        let (left, right) = (pixels[column.first * 3 + c], pixels[column.second * 3 + c]);
-                        column.weights.0 * f32::from(left) + column.weights.1 * f32::from(right)
-                    };
-                    let pixel = row.weights.0 * blend(upper) + row.weights.1 * blend(lower);
-                    *value = (pixel - offset) / scale;
+        for (y, row) in float_taps(crop.height, height).iter().enumerate() {
+            let source = |index: usize| {
+                let start = (crop.top + index) * row_bytes + crop.left * 3;
+                &frame.as_ref()[start..][..crop.width * 3]
+            };
+            for ((value, upper), lower) in blended.iter_mut().zip(source(row.first)).zip(source(row.second)) {
+                *value = row.weights.0 * f32::from(*upper) + row.weights.1 * f32::from(*lower);
+            }
+            let lines = channel_rows(out, t * plane + y * width, width);
+            for (x, column) in columns.iter().enumerate() {
+                let (left, right) = (&blended[column.first * 3..][..3], &blended[column.second * 3..][..3]);
+                for c in 0..3 {
+                    let pixel = column.weights.0 * left[c] + column.weights.1 * right[c];
+                    lines[c][x] = pixel * affine[c].0 + affine[c].1;
                 }
             }
         }
