@@ -20,8 +20,6 @@ pub enum Stream {
     Crops,
     /// Horizontal flips, indexed by sample draw.
     Flips,
-    /// Order of the samples, indexed by epoch.
-    Order,
 }
 
 /// The `init_by_array` key of one `(seed, stream, index)`.

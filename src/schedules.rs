@@ -95,7 +95,7 @@ pub struct StepRates {
     pub clip_active: bool,
 }
 
-/// Lengths and values of a pre-training run's schedules. The defaults of [`ScheduleConfig::official`] are ViT-L/16's.
+/// Lengths and values of a pre-training run's schedules.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScheduleConfig {
     /// Steps per epoch (official `ipe`).
