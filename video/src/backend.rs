@@ -23,6 +23,8 @@ pub(crate) struct Picture {
     /// As the bitstream signals it.
     pub matrix: Option<ColorMatrix>,
     pub full_range: Option<bool>,
+    /// Output order within a run that starts at a clean start, where the bitstream states it (H.264 picture order count).
+    pub order: Option<i32>,
 }
 
 /// A codec. Packets go in one by one in decoding order; a packet's picture comes out of the same call.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::ClipDecoder;
 use crate::backend::{Backend, Look, Picture};
 use crate::error::{Fault, VideoError};
 use crate::frame::{ColorSpace, Frame};
@@ -16,7 +17,6 @@ use crate::h264::H264;
 use crate::info::{ClipInfo, Codec};
 use crate::table::{Sample, Setup, Track};
 use crate::vp9::Vp9;
-use crate::ClipDecoder;
 
 pub(crate) struct Clip {
     path: PathBuf,
@@ -30,6 +30,8 @@ pub(crate) struct Clip {
     clean: HashMap<usize, bool>,
     backend: Box<dyn Backend>,
     run: Option<Run>,
+    /// Picture order count and timestamp of pictures decoded lately in this run.
+    order: BTreeMap<i32, i64>,
     packet: Vec<u8>,
 }
 
@@ -52,7 +54,11 @@ impl Clip {
             .and_then(|()| contained(|| backend(&track.setup, &packet)))
             .map_err(|fault| fault.at(path, None))?;
         let (coded_width, coded_height) = backend.size();
-        let missing = track.samples.iter().position(|s| s.offset.saturating_add(u64::from(s.size)) > len);
+        let end = |s: &Sample| s.offset.saturating_add(u64::from(s.size));
+        if !track.cut && track.samples.iter().any(|s| end(s) > len) {
+            return Err(Fault::corrupt("its index points past its end").at(path, None));
+        }
+        let missing = track.samples.iter().position(|s| end(s) > len);
         let intact = missing.and_then(|m| track.shown.iter().position(|s| s.sample as usize >= m));
         let info = ClipInfo {
             codec,
@@ -65,7 +71,8 @@ impl Clip {
             duration: track.duration,
         };
         let (path, clean) = (path.to_path_buf(), HashMap::new());
-        let mut clip = Clip { path, file, len, track, info, keys, clean, backend, run: None, packet };
+        let mut clip =
+            Clip { path, file, len, track, info, keys, clean, backend, run: None, order: BTreeMap::new(), packet };
         // A damaged index shows in its first packet already: better to say so before training starts.
         clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
         Ok(clip)
@@ -123,6 +130,7 @@ impl Clip {
                 Some(run) if run.next <= target && run.next >= start && !strict => run,
                 _ => {
                     contained(|| self.backend.reset()).map_err(at_target)?;
+                    self.order.clear();
                     let clean = self.starts_cleanly(start).map_err(at_target)?;
                     let not_before = if clean { None } else { Some(self.sample(start).map_err(at_target)?.pts) };
                     Run { next: start, not_before }
@@ -161,6 +169,12 @@ impl Clip {
             }
             let (backend, packet) = (&mut self.backend, &self.packet);
             let picture = contained(|| backend.decode(packet)).map_err(at)?;
+            if look.clean_start {
+                self.order.clear();
+            }
+            if let Some(order) = picture.as_ref().and_then(|p| p.order) {
+                agree(&mut self.order, order, sample.pts).map_err(at)?;
+            }
             if let Some(slot) = slot {
                 if picture.is_none() {
                     return Err(at(Fault::corrupt("a packet without picture")));
@@ -183,7 +197,7 @@ impl Clip {
     }
 
     fn frame(&self, index: usize, time: f64, picture: Picture) -> Frame {
-        let Picture { width, height, y, u, v, matrix, full_range } = picture;
+        let Picture { width, height, y, u, v, matrix, full_range, order: _ } = picture;
         let container = self.track.color;
         let color = ColorSpace {
             matrix: matrix.or(container.map(|c| c.matrix)).unwrap_or_default(),
@@ -215,7 +229,11 @@ impl ClipDecoder for Clip {
             let Some(&entry) = self.track.shown.get(index) else {
                 let (path, frames) = (self.path.clone(), self.info.frames);
                 let cut = self.track.cut || self.info.intact_frames < frames;
-                return Err(if cut { self.cut_off() } else { VideoError::FrameOutOfRange { path, frame: index, frames } });
+                return Err(if cut {
+                    self.cut_off()
+                } else {
+                    VideoError::FrameOutOfRange { path, frame: index, frames }
+                });
             };
             wanted.insert(entry.sample as usize, None);
             shown.push((index, entry));
@@ -258,6 +276,21 @@ impl ClipDecoder for Clip {
         }
         Ok(frames)
     }
+}
+
+/// Check that timestamps order pictures as the bitstream does; a garbled index would show frames in the wrong order.
+fn agree(seen: &mut BTreeMap<i32, i64>, order: i32, pts: i64) -> Result<(), Fault> {
+    let before = seen.range(..order).next_back().is_none_or(|(_, &p)| p <= pts);
+    let after = seen.range(order.saturating_add(1)..).next().is_none_or(|(_, &p)| pts <= p);
+    if !(before && after) {
+        return Err(Fault::corrupt("the timestamps contradict the order of the pictures"));
+    }
+    seen.insert(order, pts);
+    // Reordering reaches back 16 pictures at most.
+    if seen.len() > 64 {
+        seen.pop_first();
+    }
+    Ok(())
 }
 
 fn indices(samples: &[Sample], keep: impl Fn(&Sample) -> bool) -> Vec<usize> {

@@ -26,6 +26,8 @@ pub(crate) struct H264 {
     size: (usize, usize),
     matrix: Option<ColorMatrix>,
     full_range: Option<bool>,
+    /// The fast engine's picture order counts are exact (types 0 and 2).
+    states_order: bool,
     /// The fast engine met a tool that only the wide one knows.
     wants_wide: bool,
     annex_b: Vec<u8>,
@@ -50,6 +52,7 @@ impl H264 {
             // Code 2 of H.273 is "unspecified".
             matrix: (info.matrix != 2).then(|| ColorMatrix::from_h273(u64::from(info.matrix))),
             full_range: info.full_range.then_some(true),
+            states_order: rusty_h264_decoder::Sps::parse(&unit(sps).rbsp).is_ok_and(|s| s.pic_order_cnt_type != 1),
             wants_wide: false,
             annex_b: Vec::new(),
         };
@@ -197,10 +200,13 @@ impl H264 {
             self.annex_b.extend_from_slice(&[0, 0, 0, 1]);
             self.annex_b.extend_from_slice(nal);
         }
-        let (width, height, y, u, v) = match &mut self.engine {
+        let (width, height, y, u, v, order) = match &mut self.engine {
             Engine::Fast(decoder) => match decoder.decode(&self.annex_b) {
                 Ok(None) => return Ok(None),
-                Ok(Some(f)) => (f.width, f.height, f.y, f.u, f.v),
+                Ok(Some(f)) => {
+                    let order = self.states_order.then(|| decoder.last_poc());
+                    (f.width, f.height, f.y, f.u, f.v, order)
+                }
                 Err(rusty_h264_decoder::DecodeError::Unsupported(what)) => {
                     // The weights are announced in the picture parameters, so this is no damaged slice.
                     self.wants_wide = what == "explicit B weighted prediction";
@@ -223,14 +229,14 @@ impl H264 {
                 if height != self.size.1 {
                     return Err(Fault::Unsupported("H.264 with one field per packet".into()));
                 }
-                (width, height, f.y, f.u, f.v)
+                (width, height, f.y, f.u, f.v, None)
             }
         };
         let chroma = width.div_ceil(2) * height.div_ceil(2);
         if (y.len(), u.len(), v.len()) != (width * height, chroma, chroma) {
             return Err(Fault::corrupt("planes of the wrong size"));
         }
-        Ok(Some(Picture { width, height, y, u, v, matrix: self.matrix, full_range: self.full_range }))
+        Ok(Some(Picture { width, height, y, u, v, matrix: self.matrix, full_range: self.full_range, order }))
     }
 }
 

@@ -50,7 +50,11 @@ fn walk_file(file: &mut (impl Read + Seek), len: u64) -> Result<TopLevel, Fault>
         file.read_exact(&mut head)?;
         let [s0, s1, s2, s3, name @ ..] = head;
         let (header, size) = match u32::from_be_bytes([s0, s1, s2, s3]) {
-            0 => (8, len - at),
+            // "To the end of the file": where that is, a cut file does not say.
+            0 => {
+                top.cut = true;
+                (8, len - at)
+            }
             1 => {
                 let mut large = [0u8; 8];
                 if file.read_exact(&mut large).is_err() {

@@ -31,7 +31,8 @@ pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<(Vec<Sample>, i6
     let mut shifts = runs(ctts.iter().map(|e| (e.sample_count, i64::from(e.sample_offset))));
     let mut dts = 0i64;
     for i in 0..count {
-        let size = if stsz.sample_size == 0 { stsz.sample_sizes.get(i).copied().unwrap_or(0) } else { stsz.sample_size };
+        let size =
+            if stsz.sample_size == 0 { stsz.sample_sizes.get(i).copied().unwrap_or(0) } else { stsz.sample_size };
         let Some((start_of_chunk, chunk)) = offsets.next() else {
             return Err(Fault::corrupt("its index has fewer chunks than frames"));
         };

@@ -126,7 +126,9 @@ impl Vp9 {
     /// `first` is the first key packet, for size and profile.
     pub(crate) fn new(first: &[u8]) -> Result<Self, Fault> {
         let head = split(first).first().and_then(|f| head(f));
-        let Some(head) = head.filter(|h| h.key) else { return Err(Fault::corrupt("its first packet is no VP9 key frame")) };
+        let Some(head) = head.filter(|h| h.key) else {
+            return Err(Fault::corrupt("its first packet is no VP9 key frame"));
+        };
         if head.profile != 0 {
             let what = if head.profile == 1 { "VP9 profile 1, not 4:2:0" } else { "VP9 10/12-bit" };
             return Err(Fault::Unsupported(what.into()));
@@ -207,7 +209,7 @@ impl Vp9 {
             5 => Some(ColorMatrix::Bt2020),
             _ => None,
         };
-        Ok(Picture { width, height, y, u, v, matrix, full_range: self.color.map(|_| full) })
+        Ok(Picture { width, height, y, u, v, matrix, full_range: self.color.map(|_| full), order: None })
     }
 }
 
