@@ -15,7 +15,7 @@ fn main() -> Result<(), vjepa_video::VideoError> {
             clip.frames(&indices)?;
             clips += 1;
         }
-        println!("{:6.1} clips/s  {path}", clips as f64 / start.elapsed().as_secs_f64());
+        println!("{clips} clips, {:.1} a second  {path}", clips as f64 / start.elapsed().as_secs_f64());
     }
     Ok(())
 }

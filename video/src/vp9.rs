@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn headers_tell_key_and_hidden_frames() {
         // marker 10, profile 00, show_existing 0, key 0, shown 1, error_resilient 0, sync code, BT.709 limited, 2x3.
-        let key = [0b1000_0010, 0x49, 0x83, 0x42, 0b010_0_0000, 0, 0b0001_0000, 0, 0b0010_0000];
+        let key = [0b1000_0010, 0x49, 0x83, 0x42, 0b0100_0000, 0, 0b0001_0000, 0, 0b0010_0000];
         let h = head(&key).unwrap();
         assert_eq!((h.key, h.shown, h.color, h.width, h.height), (true, true, Some((2, false)), 2, 3));
         let hidden = head(&[0b1000_0100]).unwrap();
