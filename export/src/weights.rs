@@ -1,0 +1,159 @@
+//! Where weights come from, and the tensors of the written model made from them.
+
+use crate::ExportError;
+use crate::proto::tensor_proto::DataType;
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use vjepa_compiler::ir::DType;
+
+/// The weights of a graph, by official parameter name.
+pub trait WeightSource {
+    /// Element type and shape of the tensor `name`; `None` when there is none.
+    fn describe(&self, name: &str) -> Option<(DType, Vec<usize>)>;
+
+    /// Its values as `f32`, row-major.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not exist.
+    fn read(&self, name: &str) -> io::Result<Cow<'_, [f32]>>;
+}
+
+/// Weights in memory: name to shape and values.
+pub type Weights = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+impl WeightSource for Weights {
+    fn describe(&self, name: &str) -> Option<(DType, Vec<usize>)> {
+        self.get(name).map(|(shape, _)| (DType::F32, shape.clone()))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Cow<'_, [f32]>> {
+        self.get(name).map(|(_, data)| Cow::Borrowed(data.as_slice())).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Values of an [`Initializer`], produced when it is written.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// A weight as it is.
+    Weight(String),
+    /// Rows of a weight, multiplied by a number.
+    Rows { weight: String, rows: Vec<usize>, scale: f32 },
+    /// Computed numbers.
+    Floats(Vec<f32>),
+    /// Shapes, axes and indices.
+    Ints(Vec<i64>),
+}
+
+/// A constant tensor of the written model.
+#[derive(Clone, Debug)]
+pub(crate) struct Initializer {
+    pub name: String,
+    pub data_type: DataType,
+    pub dims: Vec<usize>,
+    pub content: Content,
+}
+
+impl Initializer {
+    /// Size of the values in bytes.
+    pub fn bytes(&self) -> u64 {
+        let size = match self.data_type {
+            DataType::Int64 => 8,
+            DataType::Float16 | DataType::Bfloat16 => 2,
+            _ => 4,
+        };
+        self.dims.iter().fold(size, |product, dim| product.saturating_mul(*dim as u64))
+    }
+
+    /// Writes the values, little-endian: exactly [`Initializer::bytes`].
+    pub fn write(&self, weights: &dyn WeightSource, out: &mut dyn Write) -> Result<(), WriteError> {
+        let elements: usize = self.dims.iter().product();
+        match &self.content {
+            Content::Ints(values) => values.iter().try_for_each(|v| Ok(out.write_all(&v.to_le_bytes())?)),
+            Content::Floats(values) => self.write_floats(values, 1.0, out),
+            Content::Weight(name) => {
+                let data = read(weights, name, elements)?;
+                self.write_floats(&data, 1.0, out)
+            }
+            Content::Rows { weight, rows, scale } => {
+                let (_, shape) =
+                    weights.describe(weight).ok_or_else(|| ExportError::MissingWeight(weight.clone()))?;
+                let width: usize = shape.iter().skip(1).product();
+                let data = read(weights, weight, shape.iter().product())?;
+                for row in rows {
+                    let row = data.get(row * width..(row + 1) * width).ok_or_else(|| {
+                        ExportError::Graph(format!("`{}` needs row {row} of `{weight}`, which is too small", self.name))
+                    })?;
+                    self.write_floats(row, *scale, out)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn write_floats(&self, values: &[f32], scale: f32, out: &mut dyn Write) -> Result<(), WriteError> {
+        let mut buffer = Vec::with_capacity(4 * values.len().min(CHUNK));
+        for chunk in values.chunks(CHUNK) {
+            buffer.clear();
+            let scaled = chunk.iter().map(|value| value * scale);
+            match self.data_type {
+                DataType::Float16 => buffer.extend(scaled.flat_map(|v| f16::from_f32(v).to_le_bytes())),
+                DataType::Bfloat16 => buffer.extend(scaled.flat_map(|v| bf16::from_f32(v).to_le_bytes())),
+                DataType::Int32 => buffer.extend(scaled.flat_map(|v| (v as i32).to_le_bytes())),
+                _ => buffer.extend(scaled.flat_map(f32::to_le_bytes)),
+            }
+            out.write_all(&buffer)?;
+        }
+        Ok(())
+    }
+}
+
+/// Values converted at once when writing.
+const CHUNK: usize = 1 << 16;
+
+/// Reads a weight and checks how many values it has.
+pub(crate) fn read<'w>(
+    weights: &'w dyn WeightSource,
+    name: &str,
+    elements: usize,
+) -> Result<Cow<'w, [f32]>, ExportError> {
+    let data = weights.read(name).map_err(|source| ExportError::ReadWeight { name: name.to_owned(), source })?;
+    if data.len() == elements {
+        Ok(data)
+    } else {
+        Err(ExportError::WeightShape {
+            name: name.to_owned(),
+            expected: format!("{elements} values"),
+            found: format!("{} values", data.len()),
+        })
+    }
+}
+
+/// Writing failed, or what was to be written could not be had.
+pub(crate) enum WriteError {
+    Io(io::Error),
+    Export(ExportError),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        WriteError::Io(error)
+    }
+}
+
+impl From<ExportError> for WriteError {
+    fn from(error: ExportError) -> Self {
+        WriteError::Export(error)
+    }
+}
+
+/// The ONNX element type.
+pub(crate) fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::F32 => DataType::Float,
+        DType::BF16 => DataType::Bfloat16,
+        DType::F16 => DataType::Float16,
+        DType::I32 => DataType::Int32,
+    }
+}
