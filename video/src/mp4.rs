@@ -218,7 +218,7 @@ fn describe(
     let last = shown.last().map_or(0.0, |s| s.time);
     let tail = match shown.as_slice() {
         [only] => match samples.get(only.sample as usize) {
-            Some(s) => (end - s.pts).max(0) as f64 * seconds_per_tick,
+            Some(s) => end.saturating_sub(s.pts).max(0) as f64 * seconds_per_tick,
             None => 0.0,
         },
         _ => typical_step(&shown),

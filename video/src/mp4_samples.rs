@@ -37,7 +37,7 @@ pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<(Vec<Sample>, i6
             return Err(Fault::corrupt("its index has fewer chunks than frames"));
         };
         let offset = match samples.last() {
-            Some(Sample { offset, size, .. }) if !start_of_chunk => offset + u64::from(*size),
+            Some(Sample { offset, size, .. }) if !start_of_chunk => offset.saturating_add(u64::from(*size)),
             _ => chunk,
         };
         let Some(duration) = durations.next() else {
