@@ -6,5 +6,15 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod grad;
+pub mod interp;
 pub mod ir;
 pub mod ops;
+pub mod text;
+#[cfg(feature = "trace")]
+pub mod trace;
+pub mod train;
+pub mod verify;
+
+#[cfg(test)]
+mod testing;

@@ -61,6 +61,21 @@ impl Dim {
         dims.into_iter().fold(Dim::from(1usize), |product, dim| &product * dim)
     }
 
+    /// The terms: `(symbols multiplied, coefficient)`, symbols sorted.
+    pub fn terms(&self) -> impl Iterator<Item = (&[String], i64)> {
+        self.terms.iter().map(|(monomial, coefficient)| (monomial.as_slice(), *coefficient))
+    }
+
+    /// The sum of `terms`, each a coefficient and the symbols it multiplies.
+    pub fn from_terms(terms: impl IntoIterator<Item = (Vec<String>, i64)>) -> Self {
+        let mut dim = Dim::default();
+        for (mut monomial, coefficient) in terms {
+            monomial.sort_unstable();
+            dim.insert(monomial, coefficient);
+        }
+        dim
+    }
+
     fn insert(&mut self, monomial: Vec<String>, coefficient: i64) {
         let entry = self.terms.entry(monomial).or_insert(0);
         *entry = entry.wrapping_add(coefficient);

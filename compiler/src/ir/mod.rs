@@ -4,6 +4,7 @@
 //! and named parameters (kept between runs; official state-dict names). Results are named outputs, and `updates`, which
 //! give parameters their new value when the run is over: a training step is a graph whose updates are the new weights.
 
+mod build;
 mod dim;
 mod graph;
 mod types;

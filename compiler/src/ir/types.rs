@@ -71,6 +71,14 @@ impl TensorType {
         self.shape.len()
     }
 
+    /// False for shapes whose element count could be a polynomial too large to compute with: more than 64 axes, or more
+    /// than 4096 products of terms. No model comes near; a hostile file can.
+    pub fn is_tame(&self) -> bool {
+        let terms = self.shape.iter().map(|dim| dim.terms().count().max(1));
+        let products = terms.fold(1usize, usize::saturating_mul);
+        self.rank() <= 64 && products <= 4096
+    }
+
     /// Number of elements, as an expression.
     pub fn elements(&self) -> Dim {
         Dim::product(&self.shape)

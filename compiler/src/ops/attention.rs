@@ -1,7 +1,9 @@
 //! Scaled dot-product attention without a mask.
 
-use super::{Op, TypeError, arity, require};
-use crate::ir::TensorType;
+use super::reduce::{softmax_grad_row, softmax_row};
+use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
+use crate::interp::Array;
+use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 
 pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     let backward = matches!(op, Op::AttentionGrad { .. });
@@ -15,6 +17,7 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
         && k == v
         && k.rank() == 4
         && q.dtype == k.dtype
+        && q.dtype.is_float()
         && q.shape[..2] == k.shape[..2]
         && q.shape[3] == k.shape[3];
     require(fits, || format!("needs q[B, H, N, d] and k, v[B, H, M, d], got {q}, {k} and {v}"))?;
@@ -24,4 +27,87 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
     } else {
         Ok(vec![q.clone()])
     }
+}
+
+/// Two products of `2·N·M·d` forward and five backward (the scores are computed again), and 5 a score for the softmax.
+pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let (q, k) = (operands[0], operands[1]);
+    let scores = Dim::product([&q.shape[0], &q.shape[1], &q.shape[2], &k.shape[2]]);
+    let (products, softmax) = if matches!(op, Op::Attention { .. }) { (4, 5) } else { (10, 9) };
+    let per_score = &(&q.shape[3] * &Dim::from(products as usize)) + &Dim::from(softmax as usize);
+    let mut cost = Cost::streaming(0, &scores, operands, results);
+    cost.flops = &scores * &per_score;
+    cost
+}
+
+pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let (Op::Attention { scale } | Op::AttentionGrad { scale }) = op else {
+        return Err(EvalError(format!("{} is no attention", op.name())));
+    };
+    let [q, k, v] = [e.inputs[0], e.inputs[1], e.inputs[2]];
+    let mut results: Vec<Array> = e.results.iter().map(|shape| Array::zeros(shape)).collect();
+    let (n, m, d) = (q.shape[2], k.shape[2], q.shape[3]);
+    if n * m * d == 0 {
+        return Ok(results);
+    }
+    for head in 0..q.data.len() / (n * d) {
+        let (rows, keys) = (head * n * d..(head + 1) * n * d, head * m * d..(head + 1) * m * d);
+        let (k, v) = (&k.data[keys.clone()], &v.data[keys.clone()]);
+        for row in rows.step_by(d) {
+            let q = &q.data[row..row + d];
+            let scores: Vec<f64> = k.chunks(d).map(|k| scale * dot(q, k)).collect();
+            let shares: Vec<f64> = softmax_row(&scores).collect();
+            if e.inputs.len() == 3 {
+                for (share, v) in shares.iter().zip(v.chunks(d)) {
+                    add_scaled(&mut results[0].data[row..row + d], *share, v);
+                }
+                continue;
+            }
+            let dy = &e.inputs[4].data[row..row + d];
+            let dshares: Vec<f64> = v.chunks(d).map(|v| dot(dy, v)).collect();
+            let dscores = softmax_grad_row(&shares, &dshares).map(|ds| ds * scale);
+            for (j, (share, dscore)) in shares.iter().zip(dscores).enumerate() {
+                let key = keys.start + j * d;
+                add_scaled(&mut results[0].data[row..row + d], dscore, &k[j * d..(j + 1) * d]);
+                add_scaled(&mut results[1].data[key..key + d], dscore, q);
+                add_scaled(&mut results[2].data[key..key + d], *share, dy);
+            }
+        }
+    }
+    Ok(results)
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add_scaled(to: &mut [f64], factor: f64, x: &[f64]) {
+    for (to, x) in to.iter_mut().zip(x) {
+        *to += factor * x;
+    }
+}
+
+pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let (Op::Attention { scale } | Op::AttentionGrad { scale }) = op else { return Ok(Vec::new()) };
+    let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
+    let products = g.matmul(q, k, false, true)?;
+    let scores = g.mul_scalar(products, *scale)?;
+    let shares = g.push1(Op::Softmax, &[scores])?;
+    let Some(dy) = inputs.get(4).copied() else {
+        return Ok(vec![g.matmul(shares, v, false, false)?]);
+    };
+    let dv = g.matmul(shares, dy, true, false)?;
+    let dshares = g.matmul(dy, v, false, true)?;
+    let dscores = g.push1(Op::SoftmaxGrad, &[shares, dshares])?;
+    let dproducts = g.mul_scalar(dscores, *scale)?;
+    let dq = g.matmul(dproducts, k, false, false)?;
+    let dk = g.matmul(dproducts, q, true, false)?;
+    Ok(vec![dq, dk, dv])
+}
+
+pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let Op::Attention { scale } = op else { return Ok(Vec::new()) };
+    let operands = [r.inputs[0], r.inputs[1], r.inputs[2], r.y, r.dy];
+    let grads = r.graph.push(Op::AttentionGrad { scale: *scale }, &operands)?;
+    Ok(grads.into_iter().map(Some).collect())
 }

@@ -1,15 +1,17 @@
 //! Matrix products.
 
-use super::{Op, TypeError, arity, require};
-use crate::ir::TensorType;
+use super::rules::ensure;
+use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
+use crate::interp::Array;
+use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 
 pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
         Op::MatMul { ta, tb } => {
             arity(operands, 2, 2, "2")?;
             let (a, b) = (operands[0], operands[1]);
-            require(a.rank() >= 2 && a.rank() == b.rank() && a.dtype == b.dtype, || {
-                format!("{a} and {b} are not matrices of one rank and element type")
+            require(a.rank() >= 2 && a.rank() == b.rank() && a.dtype == b.dtype && a.dtype.is_float(), || {
+                format!("{a} and {b} are not matrices of one rank and float type")
             })?;
             let lead = a.rank() - 2;
             require(a.shape[..lead] == b.shape[..lead], || format!("leading axes of {a} and {b} differ"))?;
@@ -31,10 +33,134 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             require(operands.get(2).is_none_or(|bias| bias.shape == weight.shape[..1]), || {
                 format!("bias does not fit weight {weight}")
             })?;
-            require(operands.iter().all(|ty| ty.dtype == x.dtype), || "element types differ".to_owned())?;
+            require(x.dtype.is_float() && operands.iter().all(|ty| ty.dtype == x.dtype), || {
+                "element types differ or are no floats".to_owned()
+            })?;
             let mut shape = x.shape[..x.rank() - 1].to_vec();
             shape.push(weight.shape[0].clone());
             Ok(vec![TensorType::new(x.dtype, shape)])
         }
     }
+}
+
+/// `2·M·N·K`, and one addition an element for a bias.
+pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let a = operands[0];
+    let inner = match op {
+        Op::MatMul { ta: true, .. } => &a.shape[a.rank() - 2],
+        _ => &a.shape[a.rank() - 1],
+    };
+    let mut cost = Cost::streaming(2, &(&results[0].elements() * inner), operands, results);
+    if operands.len() == 3 {
+        cost.flops = &cost.flops + &results[0].elements();
+    }
+    cost
+}
+
+pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let y = match op {
+        Op::MatMul { ta, tb } => matmul((e.inputs[0], *ta), (e.inputs[1], *tb), &e.results[0]),
+        _ => linear(e.inputs[0], e.inputs[1], e.inputs.get(2).copied(), &e.results[0])?,
+    };
+    Ok(vec![y])
+}
+
+/// Batched product of matrices, each with a flag: stored transposed.
+fn matmul((a, ta): (&Array, bool), (b, tb): (&Array, bool), shape: &[usize]) -> Array {
+    let (m, n) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+    let k = a.shape[a.shape.len() - if ta { 2 } else { 1 }];
+    let mut y = Array::zeros(shape);
+    if m * n * k == 0 {
+        return y;
+    }
+    let (row, along) = if ta { (1, m) } else { (k, 1) };
+    let (down, column) = if tb { (1, k) } else { (n, 1) };
+    for ((a, b), y) in a.data.chunks(m * k).zip(b.data.chunks(k * n)).zip(y.data.chunks_mut(m * n)) {
+        for (i, y) in y.chunks_mut(n).enumerate() {
+            for l in 0..k {
+                let factor = a[i * row + l * along];
+                for (j, y) in y.iter_mut().enumerate() {
+                    *y += factor * b[l * down + j * column];
+                }
+            }
+        }
+    }
+    y
+}
+
+/// `x·wᵀ + bias` row by row; the axes of `weight` after the first count as one.
+pub(super) fn linear(x: &Array, weight: &Array, bias: Option<&Array>, shape: &[usize]) -> Result<Array, EvalError> {
+    let (inputs, outputs) = (x.last(), shape.last().copied().unwrap_or(1));
+    ensure(inputs.checked_mul(outputs) == Some(weight.data.len()), || {
+        format!("a weight of {:?} does not take {inputs} to {outputs}", weight.shape)
+    })?;
+    let mut y = Array::zeros(shape);
+    for (row, y) in y.data.chunks_mut(outputs.max(1)).enumerate() {
+        let x = &x.data[row * inputs..(row + 1) * inputs];
+        for (o, y) in y.iter_mut().enumerate() {
+            let weight = &weight.data[o * inputs..(o + 1) * inputs];
+            let product: f64 = x.iter().zip(weight).map(|(x, w)| x * w).sum();
+            *y = product + bias.map_or(0.0, |bias| bias.data[o]);
+        }
+    }
+    Ok(y)
+}
+
+/// `linear` as a matrix product over flattened rows.
+pub(super) fn decompose(g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let (x, weight) = (g.ty(inputs[0]).shape.clone(), g.ty(inputs[1]).shape.clone());
+    let rows = flat(g, inputs[0])?;
+    let product = g.matmul(rows, inputs[1], false, true)?;
+    let mut shape = x[..x.len() - 1].to_vec();
+    shape.push(weight[0].clone());
+    let mut y = g.reshape(product, &shape)?;
+    if let Some(bias) = inputs.get(2) {
+        y = g.add(y, *bias)?;
+    }
+    Ok(vec![y])
+}
+
+/// `x[.., D]` as `[rows, D]`.
+pub(super) fn flat(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
+    let shape = g.ty(x).shape.clone();
+    let Some((last, lead)) = shape.split_last() else { return Ok(x) };
+    g.reshape(x, &[Dim::product(lead), last.clone()])
+}
+
+pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let Op::MatMul { ta, tb } = op else { return linear_grad(r) };
+    let (a, b, dy) = (r.inputs[0], r.inputs[1], r.dy);
+    let needs = [r.need(0), r.need(1)];
+    let g = &mut *r.graph;
+    let da = match (needs[0], ta) {
+        (false, _) => None,
+        (_, false) => Some(g.matmul(dy, b, false, !tb)?),
+        (_, true) => Some(g.matmul(b, dy, *tb, true)?),
+    };
+    let db = match (needs[1], tb) {
+        (false, _) => None,
+        (_, false) => Some(g.matmul(a, dy, !ta, false)?),
+        (_, true) => Some(g.matmul(dy, a, true, *ta)?),
+    };
+    Ok(vec![da, db])
+}
+
+fn linear_grad(r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let needs = [r.need(0), r.need(1), r.need(2)];
+    let (x, weight) = (r.ty(0).shape.clone(), r.ty(1).shape.clone());
+    let g = &mut *r.graph;
+    let dy = flat(g, r.dy)?;
+    let mut grads = vec![None; r.inputs.len()];
+    if needs[0] {
+        let rows = g.matmul(dy, r.inputs[1], false, false)?;
+        grads[0] = Some(g.reshape(rows, &x)?);
+    }
+    if needs[1] {
+        let rows = flat(g, r.inputs[0])?;
+        grads[1] = Some(g.matmul(dy, rows, true, false)?);
+    }
+    if needs[2] {
+        grads[2] = Some(g.sum_to(dy, &weight[..1])?);
+    }
+    Ok(grads)
 }

@@ -1,7 +1,9 @@
 //! Elementwise operations.
 
-use super::{Op, TypeError, arity, require};
-use crate::ir::{Dim, TensorType};
+use super::functions::gelu_slope;
+use super::{Binary, Cost, Eval, EvalError, Op, Reverse, TypeError, Unary, arity, require};
+use crate::interp::{Array, offsets, strides};
+use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 
 pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
@@ -17,6 +19,7 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
         Op::GeluGrad => {
             arity(operands, 2, 2, "2")?;
             require(operands[0] == operands[1], || format!("x is {} but dy is {}", operands[0], operands[1]))?;
+            require(operands[0].dtype.is_float(), || format!("needs floats, got {}", operands[0]))?;
             Ok(vec![operands[0].clone()])
         }
         Op::Cast(dtype) => {
@@ -46,4 +49,164 @@ pub(crate) fn broadcast_shapes(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
             _ => None,
         })
         .collect()
+}
+
+/// One operation an element; 8 for GELU and 12 for its gradient.
+pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let per_element = match op {
+        Op::Unary(Unary::Gelu) => 8,
+        Op::GeluGrad => 12,
+        Op::Cast(_) => 0,
+        _ => 1,
+    };
+    Cost::streaming(per_element, &results[0].elements(), operands, results)
+}
+
+pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let x = e.inputs[0];
+    let y = match op {
+        Op::Unary(f) => x.map(|x| f.apply(x)),
+        Op::Binary(f) => zip(x, e.inputs[1], &e.results[0], |a, b| f.apply(a, b)),
+        Op::AddScalar(c) => {
+            let c = e.number(c)?;
+            x.map(|x| x + c)
+        }
+        Op::MulScalar(c) => {
+            let c = e.number(c)?;
+            x.map(|x| c * x)
+        }
+        Op::PowScalar(c) => x.map(|x| x.powf(*c)),
+        Op::GeluGrad => zip(x, e.inputs[1], &e.results[0], |x, dy| dy * gelu_slope(x)),
+        _ => x.clone(),
+    };
+    Ok(vec![y])
+}
+
+fn zip(a: &Array, b: &Array, shape: &[usize], f: impl Fn(f64, f64) -> f64) -> Array {
+    let (left, right) = (broadcast_offsets(&a.shape, shape), broadcast_offsets(&b.shape, shape));
+    let data = left.iter().zip(&right).map(|(i, j)| f(a.data[*i], b.data[*j])).collect();
+    Array { shape: shape.to_vec(), data }
+}
+
+/// For every element of `to`, where a tensor of shape `from` has the element broadcast there.
+pub(super) fn broadcast_offsets(from: &[usize], to: &[usize]) -> Vec<usize> {
+    let mut steps = vec![0; to.len() - from.len()];
+    let own = from.iter().zip(strides(from)).zip(&to[to.len() - from.len()..]);
+    steps.extend(own.map(|((size, stride), result)| if size == result { stride } else { 0 }));
+    offsets(to, &steps)
+}
+
+/// `gelu` and `gelu_grad` in terms of erf.
+pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let x = inputs[0];
+    let scaled = g.mul_scalar(x, std::f64::consts::FRAC_1_SQRT_2)?;
+    let erf = g.unary(Unary::Erf, scaled)?;
+    let twice = g.add_scalar(erf, 1.0)?;
+    let cdf = g.mul_scalar(twice, 0.5)?;
+    if matches!(op, Op::Unary(_)) {
+        return Ok(vec![g.mul(x, cdf)?]);
+    }
+    let square = g.mul(x, x)?;
+    let exponent = g.mul_scalar(square, -0.5)?;
+    let bell = g.unary(Unary::Exp, exponent)?;
+    let density = g.mul_scalar(bell, 1.0 / (2.0 * std::f64::consts::PI).sqrt())?;
+    let weighted = g.mul(x, density)?;
+    let slope = g.add(cdf, weighted)?;
+    Ok(vec![g.mul(inputs[1], slope)?])
+}
+
+pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let (x, dy) = (r.inputs[0], r.dy);
+    let dx = match op {
+        Op::Unary(f) => unary_grad(*f, r)?,
+        Op::Binary(f) => return binary_grad(*f, r),
+        Op::AddScalar(_) => Some(dy),
+        Op::MulScalar(c) => Some(r.graph.mul_scalar(dy, c.clone())?),
+        Op::PowScalar(0.0) => None,
+        Op::PowScalar(c) => {
+            let power = r.graph.push1(Op::PowScalar(c - 1.0), &[x])?;
+            let slope = r.graph.mul_scalar(power, *c)?;
+            Some(r.graph.mul(dy, slope)?)
+        }
+        Op::Cast(_) => {
+            let dtype = r.ty(0).dtype;
+            Some(r.graph.cast(dy, dtype)?)
+        }
+        _ => None,
+    };
+    Ok(vec![dx])
+}
+
+fn unary_grad(f: Unary, r: &mut Reverse<'_>) -> Result<Option<ValueId>, GraphError> {
+    let (x, y, dy) = (r.inputs[0], r.y, r.dy);
+    let g = &mut *r.graph;
+    let dx = match f {
+        Unary::Neg => g.unary(Unary::Neg, dy)?,
+        Unary::Sign | Unary::Step => return Ok(None),
+        Unary::Abs | Unary::Relu => {
+            let slope = g.unary(if f == Unary::Abs { Unary::Sign } else { Unary::Step }, x)?;
+            g.mul(dy, slope)?
+        }
+        Unary::Exp => g.mul(dy, y)?,
+        Unary::Log => g.div(dy, x)?,
+        Unary::Sqrt => {
+            let ratio = g.div(dy, y)?;
+            g.mul_scalar(ratio, 0.5)?
+        }
+        Unary::Recip => {
+            let square = g.mul(y, y)?;
+            let product = g.mul(dy, square)?;
+            g.unary(Unary::Neg, product)?
+        }
+        Unary::Tanh => {
+            let square = g.mul(y, y)?;
+            let minus = g.unary(Unary::Neg, square)?;
+            let slope = g.add_scalar(minus, 1.0)?;
+            g.mul(dy, slope)?
+        }
+        Unary::Erf => {
+            let square = g.mul(x, x)?;
+            let exponent = g.unary(Unary::Neg, square)?;
+            let bell = g.unary(Unary::Exp, exponent)?;
+            let slope = g.mul_scalar(bell, std::f64::consts::FRAC_2_SQRT_PI)?;
+            g.mul(dy, slope)?
+        }
+        Unary::Gelu => g.push1(Op::GeluGrad, &[x, dy])?,
+    };
+    Ok(Some(dx))
+}
+
+fn binary_grad(f: Binary, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let (a, b, y, dy) = (r.inputs[0], r.inputs[1], r.y, r.dy);
+    let needs = [r.need(0), r.need(1)];
+    let g = &mut *r.graph;
+    let mut grads = vec![None, None];
+    for side in [0, 1].into_iter().filter(|side| needs[*side]) {
+        let wide = match (f, side) {
+            (Binary::Add, _) | (Binary::Sub, 0) => dy,
+            (Binary::Sub, _) => g.unary(Unary::Neg, dy)?,
+            (Binary::Mul, _) => g.mul(dy, if side == 0 { b } else { a })?,
+            (Binary::Div, 0) => g.div(dy, b)?,
+            (Binary::Div, _) => {
+                let slope = g.div(y, b)?;
+                let product = g.mul(dy, slope)?;
+                g.unary(Unary::Neg, product)?
+            }
+            (Binary::Min | Binary::Max, _) => {
+                let share = winner_share(g, f, if side == 0 { (a, b) } else { (b, a) })?;
+                g.mul(dy, share)?
+            }
+        };
+        let shape = g.ty([a, b][side]).shape.clone();
+        grads[side] = Some(g.sum_to(wide, &shape)?);
+    }
+    Ok(grads)
+}
+
+/// 1 where `own` is the smaller (min) or greater (max), 0 where `other` is, ½ on a tie, as PyTorch does.
+fn winner_share(g: &mut Graph, f: Binary, (own, other): (ValueId, ValueId)) -> Result<ValueId, GraphError> {
+    let difference = if f == Binary::Max { g.sub(own, other)? } else { g.sub(other, own)? };
+    let sign = g.unary(Unary::Sign, difference)?;
+    let twice = g.add_scalar(sign, 1.0)?;
+    g.mul_scalar(twice, 0.5)
 }

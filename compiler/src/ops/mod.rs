@@ -5,15 +5,24 @@
 //! decomposition into smaller ones (`decompose`).
 
 mod attention;
+mod attributes;
 mod contraction;
 mod elementwise;
+mod functions;
 mod norm;
 mod optimizer;
 mod reduce;
+mod rules;
 mod shape;
 mod tokens;
 
-use crate::ir::{DType, Dim, Scalar, TensorType};
+pub(crate) use attributes::{Attribute, AttributeMut};
+pub use functions::{Binary, Unary};
+pub use rules::Cost;
+pub(crate) use rules::{Eval, EvalError, Reverse};
+
+use crate::interp::Array;
+use crate::ir::{DType, Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 
 /// An operation with its attributes. Operands are listed as `(a, b, [optional])`, results after the arrow.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,90 +190,17 @@ pub enum Op {
     },
 }
 
-/// Elementwise functions of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Unary {
-    Neg,
-    Abs,
-    /// −1, 0 or 1.
-    Sign,
-    Exp,
-    Log,
-    Sqrt,
-    Recip,
-    Tanh,
-    Erf,
-    Relu,
-    /// 1 where x > 0, else 0.
-    Step,
-    /// Exact GELU, `x·Φ(x)`.
-    Gelu,
-}
-
-/// Elementwise functions of two operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
-}
-
-impl Unary {
-    /// All of them.
-    pub const ALL: [Unary; 12] = [
-        Unary::Neg,
-        Unary::Abs,
-        Unary::Sign,
-        Unary::Exp,
-        Unary::Log,
-        Unary::Sqrt,
-        Unary::Recip,
-        Unary::Tanh,
-        Unary::Erf,
-        Unary::Relu,
-        Unary::Step,
-        Unary::Gelu,
-    ];
-
-    /// Name in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Unary::Neg => "neg",
-            Unary::Abs => "abs",
-            Unary::Sign => "sign",
-            Unary::Exp => "exp",
-            Unary::Log => "log",
-            Unary::Sqrt => "sqrt",
-            Unary::Recip => "recip",
-            Unary::Tanh => "tanh",
-            Unary::Erf => "erf",
-            Unary::Relu => "relu",
-            Unary::Step => "step",
-            Unary::Gelu => "gelu",
-        }
-    }
-}
-
-impl Binary {
-    /// All of them.
-    pub const ALL: [Binary; 6] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Min, Binary::Max];
-
-    /// Name in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Binary::Add => "add",
-            Binary::Sub => "sub",
-            Binary::Mul => "mul",
-            Binary::Div => "div",
-            Binary::Min => "min",
-            Binary::Max => "max",
-        }
-    }
+/// One per file beside this one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Attention,
+    Contraction,
+    Elementwise,
+    Norm,
+    Optimizer,
+    Reduce,
+    Shape,
+    Tokens,
 }
 
 /// Operands that do not fit an operation.
@@ -322,11 +258,8 @@ impl Op {
         }
     }
 
-    /// Result types for operands of these types.
-    ///
-    /// # Errors
-    /// [`TypeError`] says which operand does not fit and why.
-    pub fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+    /// The file that holds this operation's rules.
+    fn family(&self) -> Family {
         match self {
             Op::Unary(_)
             | Op::Binary(_)
@@ -334,25 +267,121 @@ impl Op {
             | Op::MulScalar(_)
             | Op::PowScalar(_)
             | Op::GeluGrad
-            | Op::Cast(_) => elementwise::infer(self, operands),
-            Op::Sum { .. } | Op::Mean { .. } | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => {
-                reduce::infer(self, operands)
-            }
+            | Op::Cast(_) => Family::Elementwise,
+            Op::Sum { .. } | Op::Mean { .. } | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => Family::Reduce,
             Op::Full { .. }
             | Op::Reshape { .. }
             | Op::Permute { .. }
             | Op::Broadcast { .. }
             | Op::Slice { .. }
             | Op::Pad { .. }
-            | Op::Concat { .. } => shape::infer(self, operands),
-            Op::GatherTokens | Op::ScatterTokens { .. } | Op::Tubelets { .. } | Op::PatchEmbed { .. } => {
-                tokens::infer(self, operands)
-            }
-            Op::MatMul { .. } | Op::Linear => contraction::infer(self, operands),
-            Op::LayerNorm { .. } | Op::LayerNormGrad { .. } => norm::infer(self, operands),
-            Op::Attention { .. } | Op::AttentionGrad { .. } => attention::infer(self, operands),
-            Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. } => optimizer::infer(self, operands),
+            | Op::Concat { .. } => Family::Shape,
+            Op::GatherTokens | Op::ScatterTokens { .. } | Op::Tubelets { .. } | Op::PatchEmbed { .. } => Family::Tokens,
+            Op::MatMul { .. } | Op::Linear => Family::Contraction,
+            Op::LayerNorm { .. } | Op::LayerNormGrad { .. } => Family::Norm,
+            Op::Attention { .. } | Op::AttentionGrad { .. } => Family::Attention,
+            Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. } => Family::Optimizer,
         }
+    }
+
+    /// Result types for operands of these types.
+    ///
+    /// # Errors
+    /// [`TypeError`] says which operand does not fit and why.
+    pub fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+        let results = match self.family() {
+            Family::Attention => attention::infer(self, operands)?,
+            Family::Contraction => contraction::infer(self, operands)?,
+            Family::Elementwise => elementwise::infer(self, operands)?,
+            Family::Norm => norm::infer(self, operands)?,
+            Family::Optimizer => optimizer::infer(self, operands)?,
+            Family::Reduce => reduce::infer(self, operands)?,
+            Family::Shape => shape::infer(self, operands)?,
+            Family::Tokens => tokens::infer(self, operands)?,
+        };
+        require(results.iter().all(TensorType::is_tame), || "the result's shape is too complicated".to_owned())?;
+        Ok(results)
+    }
+
+    /// Arithmetic and memory traffic, given the types of operands and results (as [`Op::infer`] accepts and returns them).
+    pub fn cost(&self, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+        match self.family() {
+            Family::Attention => attention::cost(self, operands, results),
+            Family::Contraction => contraction::cost(self, operands, results),
+            Family::Elementwise => elementwise::cost(self, operands, results),
+            Family::Norm => norm::cost(self, operands, results),
+            Family::Optimizer => optimizer::cost(self, operands, results),
+            Family::Reduce => reduce::cost(self, operands, results),
+            Family::Shape => shape::cost(self, operands, results),
+            Family::Tokens => tokens::cost(self, operands, results),
+        }
+    }
+
+    /// Appends this operation, applied to `inputs`, as smaller operations; `None` when it is not a semantic one.
+    ///
+    /// # Errors
+    /// [`GraphError::Type`] when `inputs` do not fit the operation.
+    pub fn decompose(&self, graph: &mut Graph, inputs: &[ValueId]) -> Result<Option<Vec<ValueId>>, GraphError> {
+        self.check(graph, inputs)?;
+        match self {
+            Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax | Op::Mean { .. } => {
+                reduce::decompose(self, graph, inputs).map(Some)
+            }
+            Op::Unary(Unary::Gelu) | Op::GeluGrad => elementwise::decompose(self, graph, inputs).map(Some),
+            Op::Tubelets { .. } | Op::PatchEmbed { .. } => tokens::decompose(self, graph, inputs).map(Some),
+            Op::Linear => contraction::decompose(graph, inputs).map(Some),
+            _ => match self.family() {
+                Family::Norm => norm::decompose(self, graph, inputs).map(Some),
+                Family::Attention => attention::decompose(self, graph, inputs).map(Some),
+                Family::Optimizer => optimizer::decompose(self, graph, inputs).map(Some),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// True when a gradient rule exists; backward operations and the optimiser have none.
+    pub fn differentiable(&self) -> bool {
+        let backward =
+            matches!(self, Op::GeluGrad | Op::SoftmaxGrad | Op::LayerNormGrad { .. } | Op::AttentionGrad { .. });
+        !backward && self.family() != Family::Optimizer
+    }
+
+    /// The interpreter rule, on operands of types that [`Op::infer`] accepted.
+    pub(crate) fn eval(&self, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+        match self.family() {
+            Family::Attention => attention::eval(self, e),
+            Family::Contraction => contraction::eval(self, e),
+            Family::Elementwise => elementwise::eval(self, e),
+            Family::Norm => norm::eval(self, e),
+            Family::Optimizer => optimizer::eval(self, e),
+            Family::Reduce => reduce::eval(self, e),
+            Family::Shape => shape::eval(self, e),
+            Family::Tokens => tokens::eval(self, e),
+        }
+    }
+
+    /// The gradient rule of a [differentiable](Op::differentiable) operation: for each operand its gradient, `None` where
+    /// it is zero or not needed.
+    pub(crate) fn grad(&self, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+        match self.family() {
+            Family::Attention => attention::grad(self, r),
+            Family::Contraction => contraction::grad(self, r),
+            Family::Elementwise => elementwise::grad(self, r),
+            Family::Norm => norm::grad(self, r),
+            Family::Optimizer => Ok(Vec::new()),
+            Family::Reduce => reduce::grad(self, r),
+            Family::Shape => shape::grad(self, r),
+            Family::Tokens => tokens::grad(self, r),
+        }
+    }
+
+    /// Fails unless `inputs` exist and fit.
+    fn check(&self, graph: &Graph, inputs: &[ValueId]) -> Result<(), GraphError> {
+        let mut types = Vec::with_capacity(inputs.len());
+        for id in inputs {
+            types.push(&graph.values.get(id.0).ok_or(GraphError::UnknownValue(id.0))?.ty);
+        }
+        self.infer(&types).map(|_| ()).map_err(|source| GraphError::Type { op: self.name(), source })
     }
 }
 
@@ -369,3 +398,6 @@ fn arity(operands: &[&TensorType], least: usize, most: usize, expected: &'static
 fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), TypeError> {
     if holds { Ok(()) } else { Err(TypeError::Mismatch(message())) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! AdamW and the exponential moving average, as semantic operations.
 
-use super::{Op, TypeError, arity, require};
-use crate::ir::TensorType;
+use super::{Cost, Eval, EvalError, Op, TypeError, Unary, arity, require};
+use crate::interp::Array;
+use crate::ir::{Graph, GraphError, TensorType, ValueId};
 
 pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     let (tensors, scalars): (&[usize], &[usize]) = match op {
@@ -12,6 +13,9 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
     let count = tensors.len() + scalars.len();
     arity(operands, count, count, "3 (ema), 9 (adamw) or 11 (adamw_ema)")?;
     let p = operands[0];
+    require(p.dtype.is_float() && operands.iter().all(|ty| ty.dtype == p.dtype), || {
+        "all operands must be floats of one type".to_owned()
+    })?;
     require(tensors.iter().all(|i| operands[*i] == p), || format!("all tensors must be {p}"))?;
     require(scalars.iter().all(|i| operands[*i].rank() == 0), || "rates must be scalars, f32[]".to_owned())?;
     let results = match op {
@@ -20,4 +24,88 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
         _ => 4,
     };
     Ok(vec![p.clone(); results])
+}
+
+/// 14 operations an element for AdamW, 3 for the average.
+pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let per_element = match op {
+        Op::Ema => 3,
+        Op::AdamW { .. } => 14,
+        _ => 17,
+    };
+    Cost::streaming(per_element, &operands[0].elements(), operands, results)
+}
+
+pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let (Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps }) = op else {
+        return Ok(vec![average(e.inputs[0], e.inputs[1], e.inputs[2].first())]);
+    };
+    let [p, g, m, v] = [0, 1, 2, 3].map(|i| &e.inputs[i].data);
+    let [lr, wd, c1, c2, clip] = [4, 5, 6, 7, 8].map(|i| e.inputs[i].first());
+    let mut results = vec![Array::zeros(&e.results[0]); 3];
+    for i in 0..p.len() {
+        let gradient = clip * g[i];
+        let first = beta1 * m[i] + (1.0 - beta1) * gradient;
+        let second = beta2 * v[i] + (1.0 - beta2) * gradient * gradient;
+        let root = second.sqrt() / c2.sqrt() + eps;
+        results[0].data[i] = p[i] * (1.0 - lr * wd) - lr / c1 * first / root;
+        results[1].data[i] = first;
+        results[2].data[i] = second;
+    }
+    if let (Some(target), Some(momentum)) = (e.inputs.get(9), e.inputs.get(10)) {
+        results.push(average(target, &results[0], momentum.first()));
+    }
+    Ok(results)
+}
+
+fn average(target: &Array, p: &Array, momentum: f64) -> Array {
+    let data = target.data.iter().zip(&p.data).map(|(target, p)| momentum * target + (1.0 - momentum) * p).collect();
+    Array { shape: target.shape.clone(), data }
+}
+
+/// In the order of PyTorch's AdamW: decay, moments, then the step.
+pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let (Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps }) = op else {
+        return Ok(vec![decompose_ema(g, inputs[0], inputs[1], inputs[2])?]);
+    };
+    let [p, gradient, m, v, lr, wd, c1, c2, clip] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| inputs[i]);
+    let rate = g.mul(lr, wd)?;
+    let kept = one_minus(g, rate)?;
+    let decayed = g.mul(p, kept)?;
+    let clipped = g.mul(gradient, clip)?;
+    let square = g.mul(clipped, clipped)?;
+    let first = blend(g, m, clipped, *beta1)?;
+    let second = blend(g, v, square, *beta2)?;
+    let root = g.unary(Unary::Sqrt, second)?;
+    let correction = g.unary(Unary::Sqrt, c2)?;
+    let corrected = g.div(root, correction)?;
+    let denominator = g.add_scalar(corrected, *eps)?;
+    let step = g.div(lr, c1)?;
+    let direction = g.div(first, denominator)?;
+    let change = g.mul(direction, step)?;
+    let mut results = vec![g.sub(decayed, change)?, first, second];
+    if let (Op::AdamWEma { .. }, [.., target, momentum]) = (op, inputs) {
+        results.push(decompose_ema(g, *target, results[0], *momentum)?);
+    }
+    Ok(results)
+}
+
+fn decompose_ema(g: &mut Graph, target: ValueId, p: ValueId, momentum: ValueId) -> Result<ValueId, GraphError> {
+    let kept = g.mul(target, momentum)?;
+    let share = one_minus(g, momentum)?;
+    let new = g.mul(p, share)?;
+    g.add(kept, new)
+}
+
+/// `1 − x`.
+fn one_minus(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
+    let minus = g.unary(Unary::Neg, x)?;
+    g.add_scalar(minus, 1.0)
+}
+
+/// `beta·old + (1 − beta)·new`.
+fn blend(g: &mut Graph, old: ValueId, new: ValueId, beta: f64) -> Result<ValueId, GraphError> {
+    let kept = g.mul_scalar(old, beta)?;
+    let added = g.mul_scalar(new, 1.0 - beta)?;
+    g.add(kept, added)
 }

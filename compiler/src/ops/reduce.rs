@@ -1,12 +1,16 @@
 //! Reductions and softmax.
 
-use super::{Op, TypeError, arity, require};
-use crate::ir::{Dim, TensorType};
+use super::elementwise::broadcast_offsets;
+use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, Unary, arity, require};
+use crate::interp::Array;
+use crate::ir::{Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 
 pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     if matches!(op, Op::SoftmaxGrad) {
         arity(operands, 2, 2, "2")?;
-        require(operands[0] == operands[1], || format!("y is {} but dy is {}", operands[0], operands[1]))?;
+        let y = operands[0];
+        require(y == operands[1], || format!("y is {y} but dy is {}", operands[1]))?;
+        require(y.dtype.is_float() && y.rank() > 0, || format!("needs floats with at least one axis, got {y}"))?;
         return Ok(vec![operands[0].clone()]);
     }
     arity(operands, 1, 1, "1")?;
@@ -27,4 +31,116 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             Ok(vec![x.clone()])
         }
     }
+}
+
+/// One operation an element of the operand; 5 for softmax and log softmax, 4 for the softmax gradient.
+pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let per_element = match op {
+        Op::Sum { .. } | Op::Mean { .. } => 1,
+        Op::SoftmaxGrad => 4,
+        _ => 5,
+    };
+    Cost::streaming(per_element, &operands[0].elements(), operands, results)
+}
+
+pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let x = e.inputs[0];
+    let y = match op {
+        Op::Sum { .. } => sum(x, &e.results[0]),
+        Op::Mean { axes } => {
+            let count: usize = axes.iter().map(|axis| x.shape[*axis]).product();
+            sum(x, &e.results[0]).map(|total| total / count as f64)
+        }
+        Op::Softmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(softmax_row).collect() },
+        Op::LogSoftmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(log_softmax_row).collect() },
+        _ => {
+            let rows = x.rows().zip(e.inputs[1].rows()).flat_map(|(y, dy)| softmax_grad_row(y, dy));
+            Array { shape: x.shape.clone(), data: rows.collect() }
+        }
+    };
+    Ok(vec![y])
+}
+
+fn sum(x: &Array, shape: &[usize]) -> Array {
+    let mut total = Array::zeros(shape);
+    for (value, place) in x.data.iter().zip(broadcast_offsets(shape, &x.shape)) {
+        total.data[place] += value;
+    }
+    total
+}
+
+/// Softmax of one row, shifted by its maximum.
+pub(super) fn softmax_row(row: &[f64]) -> impl Iterator<Item = f64> + '_ {
+    let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = row.iter().map(|x| (x - highest).exp()).sum();
+    row.iter().map(move |x| (x - highest).exp() / total)
+}
+
+/// Not `ln` of the softmax: that is −∞ where a share underflows.
+fn log_softmax_row(row: &[f64]) -> impl Iterator<Item = f64> + '_ {
+    let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = row.iter().map(|x| (x - highest).exp()).sum();
+    row.iter().map(move |x| x - highest - total.ln())
+}
+
+/// `y·(dy − Σ y·dy)` of one row.
+pub(super) fn softmax_grad_row<'a>(y: &'a [f64], dy: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    let inner: f64 = y.iter().zip(dy).map(|(y, dy)| y * dy).sum();
+    y.iter().zip(dy).map(move |(y, dy)| y * (dy - inner))
+}
+
+/// Softmaxes without the shift by the row's maximum, which no operation of the IR computes: for moderate scores only.
+pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let x = inputs[0];
+    let last = [g.ty(x).rank().saturating_sub(1)];
+    let y = match op {
+        Op::Mean { axes } => {
+            let total = g.sum(x, axes)?;
+            g.mul_scalar(total, Scalar::recip(count(g.ty(x), axes)))?
+        }
+        Op::SoftmaxGrad => {
+            let product = g.mul(x, inputs[1])?;
+            let inner = g.sum(product, &last)?;
+            let centred = g.sub(inputs[1], inner)?;
+            g.mul(x, centred)?
+        }
+        _ => {
+            let exp = g.unary(Unary::Exp, x)?;
+            let total = g.sum(exp, &last)?;
+            if matches!(op, Op::Softmax) {
+                g.div(exp, total)?
+            } else {
+                let log = g.unary(Unary::Log, total)?;
+                g.sub(x, log)?
+            }
+        }
+    };
+    Ok(vec![y])
+}
+
+/// Number of elements along `axes`.
+fn count(ty: &TensorType, axes: &[usize]) -> Dim {
+    Dim::product(axes.iter().filter_map(|axis| ty.shape.get(*axis)))
+}
+
+pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let x = r.ty(0).clone();
+    let (y, dy) = (r.y, r.dy);
+    let g = &mut *r.graph;
+    let dx = match op {
+        Op::Sum { .. } => g.broadcast(dy, &x.shape)?,
+        Op::Mean { axes } => {
+            // Scaled before it is repeated: fewer multiplications.
+            let share = g.mul_scalar(dy, Scalar::recip(count(&x, axes)))?;
+            g.broadcast(share, &x.shape)?
+        }
+        Op::Softmax => g.push1(Op::SoftmaxGrad, &[y, dy])?,
+        _ => {
+            let total = g.sum(dy, &[x.rank().saturating_sub(1)])?;
+            let probability = g.unary(Unary::Exp, y)?;
+            let pulled = g.mul(probability, total)?;
+            g.sub(dy, pulled)?
+        }
+    };
+    Ok(vec![Some(dx)])
 }
