@@ -1,0 +1,414 @@
+//! Computes clips ahead of the training loop and hands them out in order.
+//!
+//! Worker threads claim tickets, the numbers of samples in the run, and compute them in whatever order they get to. A bounded
+//! window keeps them from running ahead without limit; the consumer takes results by ticket, so a batch is the same for
+//! any number of workers, and for none. A run resumes from its step number alone.
+//!
+//! An unreadable video costs its place nothing: the next stand-in of that place is tried. It is counted and listed when
+//! the consumer reaches it, in order, so that counts and lists do not depend on the workers either. When too large a share
+//! of tries is bad, or one place finds nothing at all, the loader stops with a message that says so.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::quarantine::Quarantine;
+use super::source::{ClipSource, DataError, SampleInfo, SampleKey};
+use super::stream::SampleStream;
+
+/// Samples tried for one place before giving up. With half of all videos bad, one place in 10^19 is lost.
+pub const MAX_TRIES: u32 = 64;
+
+/// Tries before the share of bad ones is judged.
+pub const JUDGED_FROM: u64 = 64;
+
+/// How a loader works.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// Clips of a batch, on this process.
+    pub batch: usize,
+    /// Worker threads; 0 computes clips when they are asked for, on the caller's thread.
+    pub workers: usize,
+    /// Seed of the sample stream.
+    pub seed: u64,
+    /// First step; a run that resumes gives the number of steps done.
+    pub start_step: u64,
+    /// Clips that may be claimed and not yet handed out; 0 means two batches and one for each worker.
+    pub window: usize,
+    /// This process among `world`.
+    pub rank: usize,
+    /// Processes that share each step.
+    pub world: usize,
+    /// Largest share of tries that may be bad.
+    pub max_bad_fraction: f64,
+    /// Where bad videos are listed (JSON lines); none lists them in memory only.
+    pub quarantine: Option<PathBuf>,
+}
+
+impl LoaderConfig {
+    /// One process, one worker, from the first step on.
+    pub fn new(batch: usize, seed: u64) -> Self {
+        Self {
+            batch,
+            workers: 1,
+            seed,
+            start_step: 0,
+            window: 0,
+            rank: 0,
+            world: 1,
+            max_bad_fraction: 0.5,
+            quarantine: None,
+        }
+    }
+}
+
+/// The clips of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipBatch {
+    /// The step, from 0.
+    pub step: u64,
+    /// `[B, 3, T, H, W]`, row-major.
+    pub clips: Vec<f32>,
+    /// That shape.
+    pub shape: [usize; 5],
+    /// What each clip is.
+    pub infos: Vec<SampleInfo>,
+}
+
+/// What a loader has met so far.
+#[derive(Debug, Clone, Default)]
+pub struct LoaderStats {
+    /// Clips handed out.
+    pub good: u64,
+    /// Tries that found an unusable video; one video may count several times.
+    pub bad: u64,
+    /// Time the consumer waited for clips.
+    pub waited: Duration,
+}
+
+/// Hands out the batches of a run in order.
+pub struct Loader {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    config: LoaderConfig,
+    step: u64,
+    quarantine: Quarantine,
+    stats: LoaderStats,
+    first_bad: Option<DataError>,
+    failed: Option<DataError>,
+    spare: Vec<Vec<f32>>,
+}
+
+struct Shared {
+    source: Arc<dyn ClipSource>,
+    stream: SampleStream,
+    clip_len: usize,
+    stop: AtomicBool,
+    state: Mutex<State>,
+    /// There is room in the window, or the end has come.
+    room: Condvar,
+    /// A result has come in, or a worker has gone.
+    ready: Condvar,
+}
+
+struct State {
+    /// Ticket of the first result not handed out yet.
+    first: u64,
+    window: usize,
+    /// Claimed tickets from `first` on, with their results.
+    slots: VecDeque<Option<Outcome>>,
+    /// Buffers of clips handed out.
+    free: Vec<Vec<f32>>,
+    alive: usize,
+}
+
+/// What became of a ticket.
+struct Outcome {
+    clip: Vec<f32>,
+    bad: Vec<DataError>,
+    result: Result<SampleInfo, DataError>,
+}
+
+impl Loader {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// [`DataError::Setup`] for an empty data set, a batch of 0, a rank outside the world, a list of bad videos that cannot
+    /// be written, or a system that gives no threads.
+    pub fn new(source: Arc<dyn ClipSource>, config: LoaderConfig) -> Result<Self, DataError> {
+        let setup = |why: String| Err(DataError::Setup(why));
+        if config.batch == 0 || config.world == 0 || config.rank >= config.world {
+            return setup(format!(
+                "a loader needs a batch of at least 1 and a rank below the world size; it has batch {}, rank {} of {}",
+                config.batch, config.rank, config.world
+            ));
+        }
+        if source.len() == Some(0) {
+            return setup("the data set is empty".into());
+        }
+        let (batch, world) = (config.batch as u64, config.world as u64);
+        // Half of the range is left for the run itself.
+        let tickets =
+            config.start_step.checked_mul(batch).filter(|&n| n.checked_mul(world).is_some_and(|n| n < 1 << 62));
+        let Some(first) = tickets else {
+            return setup(format!("step {} is too far to start from", config.start_step));
+        };
+        let shape = source.shape();
+        let clip_len = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+        let Some((clip_len, _)) = clip_len.and_then(|n| Some((n, n.checked_mul(config.batch)?))) else {
+            return setup(format!("a batch of {} clips of shape {shape:?} does not fit into memory", config.batch));
+        };
+        let quarantine = Quarantine::open(config.quarantine.as_deref())?;
+        let window = match config.window {
+            0 => 2 * config.batch + config.workers,
+            given => given.max(config.workers),
+        };
+        let shared = Arc::new(Shared {
+            stream: SampleStream { seed: config.seed, len: source.len(), batch, rank: config.rank as u64, world },
+            source,
+            clip_len,
+            stop: AtomicBool::new(false),
+            state: Mutex::new(State { first, window, slots: VecDeque::new(), free: Vec::new(), alive: config.workers }),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        let mut loader = Self {
+            shared,
+            workers: Vec::new(),
+            step: config.start_step,
+            config,
+            quarantine,
+            stats: LoaderStats::default(),
+            first_bad: None,
+            failed: None,
+            spare: Vec::new(),
+        };
+        for number in 0..loader.config.workers {
+            let shared = Arc::clone(&loader.shared);
+            let thread = std::thread::Builder::new().name(format!("loader-{number}")).spawn(move || work(&shared));
+            // Dropping the loader ends the workers that did start.
+            loader.workers.push(thread.map_err(|e| DataError::Setup(format!("cannot start a loader thread: {e}")))?);
+        }
+        Ok(loader)
+    }
+
+    /// The step of the next batch.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Clips, bad tries and waiting time so far, since this loader started.
+    pub fn stats(&self) -> &LoaderStats {
+        &self.stats
+    }
+
+    /// The list of bad videos.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// The next batch, waiting for it if need be.
+    ///
+    /// # Errors
+    /// [`DataError::TooBad`] when too much of the data is unusable, or what the source itself cannot go on after. The loader
+    /// gives the same error from then on.
+    pub fn next_batch(&mut self) -> Result<ClipBatch, DataError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = self.fill();
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+            // Nobody will take what the workers still make.
+            self.shared.stop();
+        }
+        result
+    }
+
+    /// Takes the memory of a batch back for one to come. Optional.
+    pub fn recycle(&mut self, clips: Vec<f32>) {
+        if self.spare.len() < 2 {
+            self.spare.push(clips);
+        }
+    }
+
+    fn fill(&mut self) -> Result<ClipBatch, DataError> {
+        let (len, batch) = (self.shared.clip_len, self.config.batch);
+        let mut clips = self.spare.pop().unwrap_or_default();
+        clips.clear();
+        clips.reserve_exact(len * batch);
+        let mut infos = Vec::with_capacity(batch);
+        for _ in 0..batch {
+            let began = Instant::now();
+            let outcome = self.take()?;
+            self.stats.waited += began.elapsed();
+            let (info, clip) = self.judge(outcome)?;
+            clips.extend_from_slice(&clip);
+            infos.push(info);
+            self.shared.lock().free.push(clip);
+        }
+        let [channels, time, height, width] = self.shared.source.shape();
+        let step = self.step;
+        self.step += 1;
+        Ok(ClipBatch { step, clips, shape: [batch, channels, time, height, width], infos })
+    }
+
+    /// The result of the next ticket.
+    fn take(&self) -> Result<Outcome, DataError> {
+        let mut state = self.shared.lock();
+        if self.config.workers == 0 {
+            let (ticket, buffer) = (state.first, state.free.pop());
+            state.first += 1;
+            drop(state);
+            return Ok(self.shared.compute(ticket, buffer));
+        }
+        loop {
+            if let Some(Some(_)) = state.slots.front() {
+                state.first += 1;
+                let outcome = state.slots.pop_front().flatten();
+                drop(state);
+                self.shared.room.notify_one();
+                return outcome.ok_or_else(|| DataError::Setup("the loader lost a clip".into()));
+            }
+            if state.alive == 0 {
+                return Err(DataError::Setup("all loader threads have ended".into()));
+            }
+            state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Counts and lists what was bad on the way to a clip, and stops the run when it is too much.
+    fn judge(&mut self, outcome: Outcome) -> Result<(SampleInfo, Vec<f32>), DataError> {
+        for error in outcome.bad {
+            self.stats.bad += 1;
+            if let DataError::Bad { path, reason } = &error {
+                self.quarantine.add(path, reason);
+            }
+            self.first_bad.get_or_insert(error);
+        }
+        let (good, bad) = (self.stats.good, self.stats.bad);
+        let info = match outcome.result {
+            Ok(info) => info,
+            Err(error) if error.is_bad_sample() && good == 0 => {
+                return Err(self.too_bad(format!("none of the {bad} samples tried could be read")));
+            }
+            Err(error) if error.is_bad_sample() => {
+                return Err(self.too_bad(format!("{MAX_TRIES} samples in a row could not be read")));
+            }
+            Err(error) => return Err(error),
+        };
+        let tries = good + 1 + bad;
+        if tries >= JUDGED_FROM && bad as f64 > self.config.max_bad_fraction * tries as f64 {
+            let share = self.config.max_bad_fraction;
+            return Err(self.too_bad(format!(
+                "{bad} of {tries} samples tried could not be read, more than data.max_bad_fraction ({share}) allows"
+            )));
+        }
+        self.stats.good += 1;
+        Ok((info, outcome.clip))
+    }
+
+    fn too_bad(&self, what: String) -> DataError {
+        let first = self.first_bad.as_ref().map(|error| format!("; the first was {error}")).unwrap_or_default();
+        let list = match &self.config.quarantine {
+            Some(path) => format!("; all are listed in {}", path.display()),
+            None => String::new(),
+        };
+        DataError::TooBad(format!("{what}{first}{list}"))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for worker in self.workers.drain(..) {
+            // A worker ends after the clip it is at. Its panic, if any, has been reported by the missing result.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The state, also after a panic elsewhere: every change to it is complete when the lock is given back.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Taking the lock makes sure that no worker is between its check and its wait.
+        drop(self.lock());
+        self.room.notify_all();
+    }
+
+    /// Computes the clip of a ticket, trying stand-ins for bad ones.
+    fn compute(&self, ticket: u64, buffer: Option<Vec<f32>>) -> Outcome {
+        let mut clip = buffer.unwrap_or_default();
+        clip.resize(self.clip_len, 0.0);
+        let mut bad = Vec::new();
+        for retry in 0..MAX_TRIES {
+            let key = SampleKey { retry, ..self.stream.key(ticket) };
+            match self.sample(key, &mut clip) {
+                Err(error) if error.is_bad_sample() => bad.push(error),
+                result => return Outcome { clip, bad, result },
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        let last = bad.last().cloned().unwrap_or_else(|| DataError::Setup("no sample was tried".into()));
+        Outcome { clip, bad, result: Err(last) }
+    }
+
+    /// One try; a panic of the source becomes an error.
+    fn sample(&self, key: SampleKey, clip: &mut [f32]) -> Result<SampleInfo, DataError> {
+        // The clip may be half written after a panic; it is written anew or thrown away.
+        catch_unwind(AssertUnwindSafe(|| self.source.sample(key, clip)))
+            .unwrap_or_else(|panic| Err(DataError::Panic { index: key.position, message: message(panic.as_ref()) }))
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+/// Tells the consumer when a worker ends, however it ends.
+struct Alive<'a>(&'a Shared);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.0.lock().alive -= 1;
+        self.0.ready.notify_all();
+    }
+}
+
+fn work(shared: &Shared) {
+    let _alive = Alive(shared);
+    loop {
+        let mut state = shared.lock();
+        while !shared.stop.load(Ordering::Relaxed) && state.slots.len() >= state.window {
+            state = shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let ticket = state.first + state.slots.len() as u64;
+        state.slots.push_back(None);
+        let buffer = state.free.pop();
+        drop(state);
+        let outcome = shared.compute(ticket, buffer);
+        let mut state = shared.lock();
+        let place = ticket - state.first;
+        if let Some(slot) = usize::try_from(place).ok().and_then(|i| state.slots.get_mut(i)) {
+            *slot = Some(outcome);
+        }
+        drop(state);
+        shared.ready.notify_all();
+    }
+}
