@@ -17,10 +17,10 @@ while read -r name _; do
     stem=${name%.*}
     case $name in
     *.mp4)
-        codec="-c:v libx264 -preset veryslow -crf 19 -bf 0 -g 8 -bsf:v filter_units=remove_types=6 -movflags +faststart"
+        codec="-c:v libx264 -preset veryslow -crf 16 -bf 0 -g 8 -bsf:v filter_units=remove_types=6 -movflags +faststart"
         ;;
     *)
-        codec="-c:v libvpx-vp9 -b:v 0 -crf 18 -deadline good -cpu-used 0 -g 8 -auto-alt-ref 0 -lag-in-frames 0"
+        codec="-c:v libvpx-vp9 -b:v 0 -crf 14 -deadline good -cpu-used 0 -g 8 -auto-alt-ref 0 -lag-in-frames 0"
         ;;
     esac
     # The options are lists of words on purpose.
