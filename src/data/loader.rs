@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +69,7 @@ impl LoaderConfig {
 }
 
 /// The clips of one step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ClipBatch {
     /// The step, from 0.
     pub step: u64,
@@ -78,6 +79,17 @@ pub struct ClipBatch {
     pub shape: [usize; 5],
     /// What each clip is.
     pub infos: Vec<SampleInfo>,
+}
+
+impl fmt::Debug for ClipBatch {
+    /// Without the millions of values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClipBatch")
+            .field("step", &self.step)
+            .field("shape", &self.shape)
+            .field("infos", &self.infos)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a loader has met so far.
