@@ -10,6 +10,7 @@ pub mod grad;
 pub mod interp;
 pub mod ir;
 pub mod ops;
+pub mod passes;
 pub mod text;
 #[cfg(feature = "trace")]
 pub mod trace;

@@ -1,0 +1,43 @@
+//! Replaces semantic operations by smaller ones, for back ends without a kernel for them.
+
+use super::rewrite::Rewriter;
+use super::{Changed, Pass};
+use crate::ir::{Graph, GraphError};
+use crate::ops::Op;
+
+/// See the module's first line.
+pub struct Decompose {
+    supported: fn(&Op) -> bool,
+}
+
+impl Decompose {
+    /// Decomposes every operation that can be, once: parts may be semantic operations themselves.
+    pub fn all() -> Self {
+        Self { supported: |_| false }
+    }
+
+    /// Decomposes what the back end does not support.
+    pub fn unless(supported: fn(&Op) -> bool) -> Self {
+        Self { supported }
+    }
+}
+
+impl Pass for Decompose {
+    fn name(&self) -> &'static str {
+        "decompose"
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Option<Changed>, GraphError> {
+        let mut rewriter = Rewriter::start(graph)?;
+        for node in &graph.nodes {
+            let inputs = rewriter.operands(node)?;
+            let parts =
+                if (self.supported)(&node.op) { None } else { node.op.decompose(&mut rewriter.new, &inputs)? };
+            match parts {
+                Some(results) => rewriter.replace(&node.outputs, &results, format!("{} in parts", node.op.name()))?,
+                None => rewriter.copy(node)?,
+            }
+        }
+        rewriter.finish()
+    }
+}
