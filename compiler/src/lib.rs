@@ -11,6 +11,8 @@ pub mod interp;
 pub mod ir;
 pub mod ops;
 pub mod passes;
+pub mod plan;
+pub mod serialize;
 pub mod text;
 #[cfg(feature = "trace")]
 pub mod trace;

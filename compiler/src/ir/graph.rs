@@ -112,9 +112,9 @@ impl Graph {
     /// Declares an input.
     ///
     /// # Errors
-    /// [`GraphError::DuplicateName`].
+    /// [`GraphError::DuplicateName`]; [`GraphError::Other`] when the shape is not [tame](TensorType::is_tame).
     pub fn input(&mut self, name: &str, ty: TensorType) -> Result<ValueId, GraphError> {
-        self.check_name(name)?;
+        self.check_source(name, &ty)?;
         let id = self.push_value(ty, Def::Input(name.to_owned()));
         self.inputs.push(id);
         Ok(id)
@@ -123,9 +123,9 @@ impl Graph {
     /// Declares a parameter.
     ///
     /// # Errors
-    /// [`GraphError::DuplicateName`].
+    /// [`GraphError::DuplicateName`]; [`GraphError::Other`] when the shape is not [tame](TensorType::is_tame).
     pub fn param(&mut self, name: &str, ty: TensorType) -> Result<ValueId, GraphError> {
-        self.check_name(name)?;
+        self.check_source(name, &ty)?;
         let id = self.push_value(ty, Def::Param(name.to_owned()));
         self.params.push(id);
         Ok(id)
@@ -215,7 +215,10 @@ impl Graph {
         ValueId(self.values.len() - 1)
     }
 
-    fn check_name(&self, name: &str) -> Result<(), GraphError> {
+    fn check_source(&self, name: &str, ty: &TensorType) -> Result<(), GraphError> {
+        if !ty.is_tame() {
+            return Err(GraphError::Other(format!("the shape of `{name}` is too complicated")));
+        }
         match self.find(name) {
             Some(_) => Err(GraphError::DuplicateName(name.to_owned())),
             None => Ok(()),

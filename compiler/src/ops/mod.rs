@@ -19,7 +19,7 @@ mod tokens;
 pub(crate) use attributes::{Attribute, AttributeMut};
 pub use functions::{Binary, Unary};
 pub use rules::Cost;
-pub(crate) use rules::{Eval, EvalError, Reverse};
+pub(crate) use rules::{Eval, EvalError, Reverse, bytes};
 
 use crate::interp::Array;
 use crate::ir::{DType, Dim, Graph, GraphError, Scalar, TensorType, ValueId};
