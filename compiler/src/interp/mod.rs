@@ -71,7 +71,9 @@ pub fn run(graph: &Graph, sizes: &Sizes, sources: &BTreeMap<String, Tensor>) -> 
         let name = graph.source_name(*id).unwrap_or_default();
         let tensor = sources.get(name).ok_or_else(|| InterpError::MissingSource(name.to_owned()))?;
         check_source(name, graph.ty(*id), sizes, tensor)?;
-        arrays.insert(name.to_owned(), tensor.to_array());
+        let mut array = tensor.to_array();
+        array.round_to(graph.ty(*id).dtype);
+        arrays.insert(name.to_owned(), array);
     }
     let values = run_arrays(graph, sizes, arrays, true)?;
     let tensor = |id: ValueId| values[id.0].as_ref().map(|array| array.to_tensor(graph.ty(id).dtype));

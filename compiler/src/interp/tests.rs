@@ -43,3 +43,16 @@ fn an_index_out_of_range_is_an_error() {
         assert_eq!(y, result, "token {token}");
     }
 }
+
+#[test]
+fn results_are_rounded_to_their_element_type() {
+    let mut g = Graph::new("g", &[]);
+    let x = g.input("x", TensorType::f32([])).unwrap();
+    let half = g.cast(x, DType::F16).unwrap();
+    let brain = g.cast(x, DType::BF16).unwrap();
+    g.output("f16", half);
+    g.output("bf16", brain);
+    let results = run(&g, &Sizes::new(), &BTreeMap::from([("x".to_owned(), Tensor::scalar(1.001))])).unwrap();
+    assert_eq!(results.outputs["f16"], Tensor::scalar(1.000_976_6));
+    assert_eq!(results.outputs["bf16"], Tensor::scalar(1.0));
+}

@@ -1,40 +1,62 @@
 //! Properties of every operation: decompositions agree with the interpreter rule, costs with shapes.
 
 use super::*;
-use crate::testing::{assert_close, exact, random_graph, roots_of};
+use crate::passes::{Decompose, Pass};
+use crate::testing::{Case, Rng, assert_close, exact, random_graph, random_sources, roots_of, sizes, ty};
 use crate::verify::verify;
 use proptest::prelude::*;
 
 /// The graph with every semantic operation replaced by its decomposition.
 fn decomposed(graph: &Graph) -> Graph {
-    let mut new = Graph::new(&graph.name, &[]);
-    new.symbols = graph.symbols.clone();
-    let mut map = vec![ValueId(0); graph.values.len()];
-    for id in &graph.inputs {
-        map[id.0] = new.input(graph.source_name(*id).unwrap(), graph.ty(*id).clone()).unwrap();
-    }
-    for id in &graph.params {
-        map[id.0] = new.param(graph.source_name(*id).unwrap(), graph.ty(*id).clone()).unwrap();
-    }
-    for node in &graph.nodes {
-        let inputs: Vec<ValueId> = node.inputs.iter().map(|id| map[id.0]).collect();
-        let results = match node.op.decompose(&mut new, &inputs).unwrap() {
-            Some(results) => results,
-            None => new.push(node.op.clone(), &inputs).unwrap(),
-        };
-        for (old, result) in node.outputs.iter().zip(results) {
-            assert_eq!(graph.ty(*old), new.ty(result), "{}", node.op.name());
-            map[old.0] = result;
+    let changed = Decompose::all().run(graph).unwrap();
+    let graph = changed.map_or_else(|| graph.clone(), |changed| changed.graph);
+    verify(&graph).unwrap();
+    graph
+}
+
+#[test]
+fn every_decomposition_computes_the_same() {
+    let adamw = ["4 5"; 4].into_iter().chain([""; 5]).collect::<Vec<_>>();
+    let adamw_ema = adamw.iter().copied().chain(["4 5", ""]).collect::<Vec<_>>();
+    let (beta1, beta2, eps) = (0.9, 0.99, 1e-3);
+    let q = "B 2 N 4";
+    let k = "B 2 5 4";
+    let ops: Vec<(Op, Vec<&str>)> = vec![
+        (Op::Unary(Unary::Gelu), vec!["B N 4"]),
+        (Op::GeluGrad, vec!["B N 4"; 2]),
+        (Op::Mean { axes: vec![0, 2] }, vec!["B N 4"]),
+        (Op::Softmax, vec!["B N 4"]),
+        (Op::SoftmaxGrad, vec!["B N 4"; 2]),
+        (Op::LogSoftmax, vec!["B N 4"]),
+        (Op::Tubelets { tubelet: 2, patch: 3 }, vec!["B 2 4 3 6"]),
+        (Op::PatchEmbed { tubelet: 2, patch: 3 }, vec!["B 2 4 3 6", "5 2 2 3 3", "5"]),
+        (Op::Linear, vec!["B N 4", "5 4", "5"]),
+        (Op::LayerNorm { eps }, vec!["B N 4", "4", "4"]),
+        (Op::LayerNorm { eps }, vec!["B N 4"]),
+        (Op::LayerNormGrad { eps }, vec!["B N 4", "B N 4", "4"]),
+        (Op::LayerNormGrad { eps }, vec!["B N 4", "B N 4"]),
+        (Op::Attention { scale: 0.7 }, vec![q, k, k]),
+        (Op::AttentionGrad { scale: 0.7 }, vec![q, k, k, q, q]),
+        (Op::Ema, vec!["4 5", "4 5", ""]),
+        (Op::AdamW { beta1, beta2, eps }, adamw),
+        (Op::AdamWEma { beta1, beta2, eps }, adamw_ema),
+    ];
+    for (op, shapes) in ops {
+        let mut graph = Graph::new("g", &["B", "N"]);
+        let operands: Vec<ValueId> =
+            shapes.iter().enumerate().map(|(i, shape)| graph.input(&format!("x{i}"), ty(shape)).unwrap()).collect();
+        for (i, y) in graph.push(op.clone(), &operands).unwrap().into_iter().enumerate() {
+            graph.output(&format!("y{i}"), y);
         }
+        let mut sources = random_sources(&graph, &sizes(), &mut Rng(11));
+        if matches!(op.family(), Family::Optimizer) {
+            sources.values_mut().for_each(|array| array.data.iter_mut().for_each(|x| *x = 0.1 + x.abs()));
+        }
+        let case = Case { graph, sizes: sizes(), sources };
+        let parts = decomposed(&case.graph);
+        assert!(parts.nodes.iter().all(|node| node.op != op), "{} stayed whole", op.name());
+        assert_close(&exact(&case), &roots_of(&parts, &case.sizes, &case.sources), 1e-9);
     }
-    for (name, id) in &graph.outputs {
-        new.output(name, map[id.0]);
-    }
-    for (param, id) in &graph.updates {
-        new.update(map[param.0], map[id.0]).unwrap();
-    }
-    verify(&new).unwrap();
-    new
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Removes operations that do nothing, and merges reshapes, permutations, and slices of concatenations.
+//! Removes operations that do nothing, and merges reshapes, permutations, concatenations and their slices.
 
 use super::rewrite::{Replacement, producer, rewrite_locally};
 use super::{Changed, Pass};
@@ -22,6 +22,9 @@ fn rule(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Option<Replace
     let Some(x) = inputs.first().copied() else { return Ok(None) };
     if does_nothing(graph, op, inputs) {
         return Ok(Replacement::one(x, "does nothing"));
+    }
+    if let Op::Concat { axis } = op {
+        return flat_concat(graph, *axis, inputs);
     }
     let Some(before) = producer(graph, x).cloned() else { return Ok(None) };
     let Some(source) = before.inputs.first().copied() else { return Ok(None) };
@@ -61,6 +64,20 @@ fn does_nothing(graph: &Graph, op: &Op, inputs: &[ValueId]) -> bool {
         Op::Sum { axes } | Op::Mean { axes } => axes.iter().all(|axis| ty.shape.get(*axis).is_some_and(Dim::is_one)),
         _ => false,
     }
+}
+
+/// A concatenation whose parts are concatenations along the same axis, as one.
+fn flat_concat(graph: &mut Graph, axis: usize, inputs: &[ValueId]) -> Result<Option<Replacement>, GraphError> {
+    let parts = |id: &ValueId| match producer(graph, *id) {
+        Some(node) if node.op == (Op::Concat { axis }) => node.inputs.clone(),
+        _ => vec![*id],
+    };
+    let flat: Vec<ValueId> = inputs.iter().flat_map(parts).collect();
+    if flat.len() == inputs.len() {
+        return Ok(None);
+    }
+    let y = graph.push1(Op::Concat { axis }, &flat)?;
+    Ok(Replacement::one(y, "a concatenation of a concatenation"))
 }
 
 /// The part of a concatenation that lies exactly between two indices.

@@ -13,6 +13,7 @@ mod cse;
 mod dead_code;
 mod decompose;
 mod fuse_adamw_ema;
+mod merge_pads;
 mod rewrite;
 mod sink_tokens;
 
@@ -22,6 +23,7 @@ pub use cse::CommonSubexpressions;
 pub use dead_code::DeadCode;
 pub use decompose::Decompose;
 pub use fuse_adamw_ema::FuseAdamWEma;
+pub use merge_pads::MergePads;
 pub use sink_tokens::SinkTokens;
 
 use crate::ir::{Graph, GraphError};
@@ -105,6 +107,7 @@ impl Pipeline {
             Box::new(CommonSubexpressions),
             Box::new(DeadCode),
             Box::new(SinkTokens),
+            Box::new(MergePads),
             Box::new(DeadCode),
             Box::new(CleanUp),
             Box::new(CommonSubexpressions),
@@ -173,6 +176,7 @@ pub fn named(name: &str) -> Option<Box<dyn Pass>> {
         Box::new(CommonSubexpressions),
         Box::new(DeadCode),
         Box::new(SinkTokens),
+        Box::new(MergePads),
         Box::new(FuseAdamWEma),
         Box::new(Decompose::all()),
     ];

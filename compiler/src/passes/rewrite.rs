@@ -18,13 +18,17 @@ impl<'a> Rewriter<'a> {
         let mut new = Graph::new(&old.name, &[]);
         new.symbols = old.symbols.clone();
         let mut map = vec![None; old.values.len()];
-        for id in old.inputs.iter().chain(&old.params) {
+        for (id, is_input) in old.inputs.iter().map(|id| (id, true)).chain(old.params.iter().map(|id| (id, false))) {
             let value = old.values.get(id.0).ok_or(GraphError::UnknownValue(id.0))?;
-            map[id.0] = Some(match &value.def {
-                Def::Input(name) => new.input(name, value.ty.clone())?,
-                Def::Param(name) => new.param(name, value.ty.clone())?,
-                Def::Node { .. } => return Err(GraphError::Other(format!("%{} is no source", id.0))),
-            });
+            // Straight into the tables: the builder would look every name up again.
+            let copy = ValueId(new.values.len());
+            new.values.push(value.clone());
+            if is_input {
+                new.inputs.push(copy)
+            } else {
+                new.params.push(copy)
+            }
+            map[id.0] = Some(copy);
         }
         Ok(Self { old, new, map, changes: Vec::new() })
     }

@@ -1,6 +1,82 @@
 use super::*;
-use crate::testing::{assert_close, exact, random_graph, roots_of};
+use crate::grad::differentiate;
+use crate::testing::{Case, Rng, assert_close, exact, random_graph, random_sources, roots_of, sizes};
+use crate::text::parse;
+use crate::train::{ClipGroup, TrainSpec, append_optimizer};
 use proptest::prelude::*;
+
+/// A small model with everything a training step has: attention over packed q, k and v, a masked context, an averaged
+/// target, an L1 loss.
+const MODEL: &str = "\
+graph step[B, N]
+  input clip: f32[B, 1, 2, 4, 6]
+  input context: i32[B, 2]
+  param embed: f32[4, 1, 2, 2, 2]
+  param embed.bias: f32[4]
+  param pos: f32[1, 6, 4]
+  param qkv: f32[12, 4]
+  param norm.weight: f32[4]
+  param norm.bias: f32[4]
+  param target.qkv: f32[12, 4]
+  %0: f32[B, 6, 4] = patch_embed(clip, embed, embed.bias) {tubelet: 2, patch: 2}
+  %1: f32[B, 6, 4] = add(%0, pos)
+  %2: f32[B, 2, 4] = gather_tokens(%1, context)
+  %3: f32[B, 2, 4] = layer_norm(%2, norm.weight, norm.bias) {eps: 1e-6}
+  %4: f32[B, 2, 12] = linear(%3, qkv)
+  %5: f32[B, 2, 3, 2, 2] = reshape(%4) {shape: [B, 2, 3, 2, 2]}
+  %6: f32[3, B, 2, 2, 2] = permute(%5) {axes: [2, 0, 3, 1, 4]}
+  %7: f32[1, B, 2, 2, 2] = slice(%6) {axis: 0, start: 0, end: 1}
+  %8: f32[B, 2, 2, 2] = reshape(%7) {shape: [B, 2, 2, 2]}
+  %9: f32[1, B, 2, 2, 2] = slice(%6) {axis: 0, start: 1, end: 2}
+  %10: f32[B, 2, 2, 2] = reshape(%9) {shape: [B, 2, 2, 2]}
+  %11: f32[1, B, 2, 2, 2] = slice(%6) {axis: 0, start: 2, end: 3}
+  %12: f32[B, 2, 2, 2] = reshape(%11) {shape: [B, 2, 2, 2]}
+  %13: f32[B, 2, 2, 2] = attention(%8, %10, %12) {scale: 0.7}
+  %14: f32[B, 2, 2, 2] = permute(%13) {axes: [0, 2, 1, 3]}
+  %15: f32[B, 2, 4] = reshape(%14) {shape: [B, 2, 4]}
+  %16: f32[B, 2, 4] = add(%2, %15)
+  %17: f32[B, 2, 4] = abs(%16)
+  %18: f32[1, 1, 1] = mean(%17) {axes: [0, 1, 2]}
+  output loss = %18
+";
+
+/// The whole step, from a forward graph that went through the pipeline or one that did not.
+fn step(forward: Graph) -> Graph {
+    let mut graph = forward;
+    let loss = graph.find_output("loss").unwrap();
+    let trained: Vec<_> = ["embed", "embed.bias", "qkv", "norm.weight", "norm.bias"]
+        .into_iter()
+        .map(|name| graph.find(name).unwrap())
+        .collect();
+    let grads = differentiate(&mut graph, loss, &trained).unwrap();
+    let ema = vec![(graph.find("target.qkv").unwrap(), trained[2])];
+    let spec = TrainSpec {
+        gradients: trained.iter().copied().zip(grads).collect(),
+        decay: vec![trained[0], trained[2]],
+        clip: vec![ClipGroup { name: "encoder".into(), params: trained }],
+        ema,
+        ..TrainSpec::default()
+    };
+    append_optimizer(&mut graph, &spec).unwrap();
+    graph
+}
+
+#[test]
+fn the_pipeline_before_and_after_differentiation_keeps_the_step() {
+    let plain = step(parse(MODEL).unwrap());
+    let mut sources = random_sources(&plain, &sizes(), &mut Rng(3));
+    // Second moments and bias corrections are positive.
+    sources.values_mut().for_each(|array| array.data.iter_mut().for_each(|x| *x = x.abs()));
+    let case = Case { graph: plain, sizes: sizes(), sources };
+    let forward = Pipeline::standard().run(&parse(MODEL).unwrap()).unwrap();
+    assert!(forward.log.iter().any(|(pass, _)| *pass == "sink-tokens"));
+    let optimised = Pipeline::standard().run(&step(forward.graph)).unwrap().graph;
+    assert_close(&exact(&case), &roots_of(&optimised, &case.sizes, &case.sources), 1e-9);
+    let count = |graph: &Graph, name: &str| graph.nodes.iter().filter(|node| node.op.name() == name).count();
+    assert_eq!((count(&case.graph, "pad"), count(&optimised, "pad"), count(&optimised, "concat")), (3, 0, 1));
+    assert_eq!((count(&optimised, "adamw"), count(&optimised, "adamw_ema"), count(&optimised, "ema")), (4, 1, 0));
+    assert!(optimised.nodes.len() < case.graph.nodes.len());
+}
 
 #[test]
 fn unknown_names_are_told() {
@@ -25,7 +101,7 @@ proptest! {
     fn every_pass_keeps_what_is_computed(seed in any::<u64>()) {
         let case = random_graph(seed);
         let expected = exact(&case);
-        for name in ["clean-up", "constants", "cse", "dead-code", "sink-tokens", "fuse-adamw-ema", "decompose"] {
+        for name in ["clean-up", "constants", "cse", "dead-code", "sink-tokens", "merge-pads", "fuse-adamw-ema", "decompose"] {
             let pass = named(name).unwrap();
             prop_assert_eq!(pass.name(), name);
             if let Some(changed) = pass.run(&case.graph).unwrap() {

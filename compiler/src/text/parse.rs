@@ -4,6 +4,7 @@ use super::lexer::{Place, Token, tokens};
 use crate::ir::{DType, Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 use crate::ops::{Attribute, AttributeMut, Op};
 use crate::verify::{is_identifier, verify};
+use std::collections::HashMap;
 
 /// A text that is no graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +24,7 @@ pub struct ParseError {
 /// [`ParseError`] says where and what was expected; a graph that parses is well formed.
 pub fn parse(text: &str) -> Result<Graph, ParseError> {
     let tokens = tokens(text).map_err(|(place, expected)| error(place, format!("expected {expected}")))?;
-    let mut parser = Parser { tokens, at: 0, graph: Graph::default(), results: Vec::new() };
+    let mut parser = Parser { tokens, at: 0, graph: Graph::default(), sources: HashMap::new(), results: Vec::new() };
     parser.header()?;
     while parser.line()? {}
     verify(&parser.graph).map_err(|broken| error(parser.place(), broken.to_string()))?;
@@ -38,6 +39,8 @@ struct Parser {
     tokens: Vec<(Token, Place)>,
     at: usize,
     graph: Graph,
+    /// Inputs and parameters by name.
+    sources: HashMap<String, ValueId>,
     /// Values of `%0`, `%1`, ...
     results: Vec<ValueId>,
 }
@@ -178,7 +181,9 @@ impl Parser {
         self.sign(':')?;
         let ty = self.ty()?;
         let added = if input { self.graph.input(&name, ty) } else { self.graph.param(&name, ty) };
-        added.map(|_| ()).map_err(|e| error(place, e.to_string()))
+        let id = added.map_err(|e| error(place, e.to_string()))?;
+        self.sources.insert(name, id);
+        Ok(())
     }
 
     fn node(&mut self) -> Result<(), ParseError> {
@@ -228,7 +233,8 @@ impl Parser {
             return known.ok_or_else(|| error(place, format!("%{number} is not defined above")));
         }
         let name = self.name()?;
-        self.graph.find(&name).ok_or_else(|| error(place, format!("there is no input or parameter `{name}`")))
+        let known = self.sources.get(&name).copied();
+        known.ok_or_else(|| error(place, format!("there is no input or parameter `{name}`")))
     }
 
     fn attributes(&mut self, op: &mut Op) -> Result<(), ParseError> {
