@@ -1,0 +1,295 @@
+//! First values of all weights: drawn on the host, from a seed, the same on every machine.
+//!
+//! Every parameter has a stream of its own, seeded by the seed and its name: adding a block changes no other weight.
+//! Normals come from the polar method over `libm`'s logarithm, so no platform's math library has a say.
+
+use crate::config::{EncoderConfig, PredictorConfig, ProbeConfig};
+use crate::params::NamedTensors;
+
+/// Deviation of the official weights.
+const STD: f64 = 0.02;
+
+/// How weights start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Init {
+    /// What official pre-training starts from: normal of deviation .02 everywhere, *without* the depth rescale, which
+    /// `init_video_model` undoes by drawing every linear layer again.
+    #[default]
+    Official,
+    /// The constructors' own: deviation .02, then the weights of each block's `attn.proj` and `mlp.fc2` divided by
+    /// `sqrt(2 · layer)`, layers from 1.
+    Constructor,
+    /// Xavier normal, deviation `sqrt(2 / (in + out))`, cut at two deviations; the patch embedding counts as a linear layer
+    /// of its tubelet; with the depth rescale. For narrow encoders, whose patch tokens would start much smaller than their
+    /// positions.
+    Xavier,
+}
+
+/// Weights of a new encoder; a target encoder starts as a copy of it.
+pub fn encoder(config: &EncoderConfig, init: Init, seed: u64) -> NamedTensors {
+    backbone("encoder", config.parameter_shapes(), &config.position_table(), init, seed)
+}
+
+/// Weights of a new predictor. Mask tokens start at 0, or, as with `zero_init_mask_tokens: false`, normal of deviation .02.
+pub fn predictor(config: &PredictorConfig, init: Init, zero_mask_tokens: bool, seed: u64) -> NamedTensors {
+    let mut tensors = backbone("predictor", config.parameter_shapes(), &config.position_table(), init, seed);
+    if !zero_mask_tokens {
+        for (name, (_, values)) in tensors.iter_mut().filter(|(name, _)| name.starts_with("mask_tokens.")) {
+            Rng::new(seed, "predictor", name).normal(values, STD, f64::INFINITY);
+        }
+    }
+    tensors
+}
+
+/// Weights of a new attentive probe: deviation .02 with the depth rescale, which nothing undoes here (the cross-attention
+/// is layer 1, the self-attention blocks follow), and PyTorch's default for the last linear layer.
+pub fn probe(config: &ProbeConfig, seed: u64) -> NamedTensors {
+    let tensors = config.parameter_shapes().into_iter().map(|(name, shape)| {
+        let mut values = vec![0f32; shape.iter().product()];
+        let mut rng = Rng::new(seed, "probe", &name);
+        if name.starts_with("linear.") {
+            rng.uniform(&mut values, 1.0 / (config.embed_dim as f64).sqrt());
+        } else if let Some(value) = constant(&name) {
+            values.fill(value);
+        } else {
+            rng.normal(&mut values, STD / probe_rescale(&name), 2.0 / probe_rescale(&name));
+        }
+        (name, (shape, values))
+    });
+    tensors.collect()
+}
+
+/// Weights of a new linear probe: PyTorch's default, uniform within `1 / sqrt(embed_dim)`.
+pub fn linear_probe(embed_dim: usize, num_classes: usize, seed: u64) -> NamedTensors {
+    let shapes = [("linear.weight", vec![num_classes, embed_dim]), ("linear.bias", vec![num_classes])];
+    let tensors = shapes.into_iter().map(|(name, shape)| {
+        let mut values = vec![0f32; shape.iter().product()];
+        Rng::new(seed, "linear_probe", name).uniform(&mut values, 1.0 / (embed_dim as f64).sqrt());
+        (name.to_owned(), (shape, values))
+    });
+    tensors.collect()
+}
+
+fn backbone(model: &str, shapes: Vec<(String, Vec<usize>)>, positions: &[f32], init: Init, seed: u64) -> NamedTensors {
+    let tensors = shapes.into_iter().map(|(name, shape)| {
+        let values = if crate::is_frozen(&name) {
+            positions.to_vec()
+        } else {
+            let mut values = vec![0f32; shape.iter().product()];
+            match constant(&name) {
+                Some(value) => values.fill(value),
+                None => {
+                    let (std, cut) = match init {
+                        // The official cut is at the *value* 2, a hundred deviations away.
+                        Init::Official | Init::Constructor => (STD, 2.0),
+                        Init::Xavier => {
+                            let fans = shape[0] + shape[1..].iter().product::<usize>();
+                            let std = (2.0 / fans as f64).sqrt();
+                            (std, 2.0 * std)
+                        }
+                    };
+                    let by = if init == Init::Official { 1.0 } else { rescale(&name) };
+                    Rng::new(seed, model, &name).normal(&mut values, std / by, cut / by);
+                }
+            }
+            values
+        };
+        (name, (shape, values))
+    });
+    tensors.collect()
+}
+
+/// The value of a parameter that starts constant: norms at weight 1, biases and mask tokens at 0.
+fn constant(name: &str) -> Option<f32> {
+    let (layer, kind) = name.rsplit_once('.').unwrap_or(("", name));
+    if kind == "bias" || name.starts_with("mask_tokens.") {
+        return Some(0.0);
+    }
+    let layer = layer.rsplit('.').next().unwrap_or(layer);
+    (kind == "weight" && layer.contains("norm")).then_some(1.0)
+}
+
+/// `sqrt(2 · layer)` for the two weights of a block that write to the residual stream, 1 for all others.
+fn rescale(name: &str) -> f64 {
+    match block_of(name) {
+        Some(block) if writes_residual(name) => (2.0 * (block + 1) as f64).sqrt(),
+        _ => 1.0,
+    }
+}
+
+/// The same for a probe, whose cross-attention is layer 1 and whose block 0 is layer 2.
+fn probe_rescale(name: &str) -> f64 {
+    let cross = name.starts_with("pooler.cross_attention_block.")
+        && (name.ends_with(".proj.weight") || name.ends_with(".fc2.weight"));
+    match block_of(name) {
+        _ if cross => 2f64.sqrt(),
+        Some(block) if writes_residual(name) => (2.0 * (block + 2) as f64).sqrt(),
+        _ => 1.0,
+    }
+}
+
+fn writes_residual(name: &str) -> bool {
+    name.ends_with(".attn.proj.weight") || name.ends_with(".mlp.fc2.weight")
+}
+
+/// Number of the block a parameter belongs to.
+fn block_of(name: &str) -> Option<usize> {
+    let (_, rest) = name.split_once("blocks.")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64, model: &str, name: &str) -> Self {
+        // FNV-1a over the qualified name, from a start that depends on the seed.
+        let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for byte in model.bytes().chain([b'.']).chain(name.bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Self(hash)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in -1..1.
+    fn signed(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * (2.0 / (1u64 << 53) as f64) - 1.0
+    }
+
+    fn uniform(&mut self, values: &mut [f32], bound: f64) {
+        values.fill_with(|| (self.signed() * bound) as f32);
+    }
+
+    /// Normals of deviation `std`, drawn again where they lie beyond `cut`.
+    fn normal(&mut self, values: &mut [f32], std: f64, cut: f64) {
+        let mut spare = None;
+        values.fill_with(|| {
+            loop {
+                let value = std
+                    * spare.take().unwrap_or_else(|| {
+                        let (first, second) = self.pair();
+                        spare = Some(second);
+                        first
+                    });
+                if value.abs() <= cut {
+                    return value as f32;
+                }
+            }
+        });
+    }
+
+    /// Two standard normals, by Marsaglia's polar method.
+    fn pair(&mut self) -> (f64, f64) {
+        loop {
+            let (u, v) = (self.signed(), self.signed());
+            let s = u * u + v * v;
+            if s > 0.0 && s < 1.0 {
+                let scale = (-2.0 * libm::log(s) / s).sqrt();
+                return (u * scale, v * scale);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn std(tensors: &NamedTensors, name: &str) -> f64 {
+        let values = &tensors[name].1;
+        (values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    }
+
+    fn largest(tensors: &NamedTensors, name: &str) -> f64 {
+        tensors[name].1.iter().map(|&v| f64::from(v.abs())).fold(0.0, f64::max)
+    }
+
+    fn near(got: f64, expected: f64) -> bool {
+        (got / expected - 1.0).abs() < 0.02
+    }
+
+    #[test]
+    fn official_pretraining_starts_without_the_depth_rescale() {
+        let config = EncoderConfig { depth: 4, ..EncoderConfig::small() };
+        let tensors = encoder(&config, Init::Official, 7);
+        for i in 0..4 {
+            assert!(near(std(&tensors, &format!("blocks.{i}.attn.proj.weight")), 0.02));
+            assert!(near(std(&tensors, &format!("blocks.{i}.mlp.fc2.weight")), 0.02));
+        }
+        assert!(near(std(&tensors, "patch_embed.proj.weight"), 0.02));
+        // Cut at a hundred deviations, so some lie beyond two and beyond four.
+        assert!(largest(&tensors, "blocks.0.mlp.fc1.weight") > 0.08);
+        assert!(tensors["norm.weight"].1.iter().all(|&v| v == 1.0));
+        assert!(tensors["blocks.1.norm2.weight"].1.iter().all(|&v| v == 1.0));
+        assert!(tensors["patch_embed.proj.bias"].1.iter().all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn constructors_rescale_what_writes_to_the_residual_stream() {
+        let config = EncoderConfig { depth: 4, ..EncoderConfig::small() };
+        let tensors = encoder(&config, Init::Constructor, 7);
+        for i in 0..4 {
+            let expected = 0.02 / (2.0 * (i + 1) as f64).sqrt();
+            assert!(near(std(&tensors, &format!("blocks.{i}.attn.proj.weight")), expected));
+            assert!(near(std(&tensors, &format!("blocks.{i}.mlp.fc2.weight")), expected));
+            assert!(near(std(&tensors, &format!("blocks.{i}.attn.qkv.weight")), 0.02));
+        }
+    }
+
+    #[test]
+    fn xavier_is_cut_at_two_deviations_and_includes_the_patch_embedding() {
+        let config = EncoderConfig { patch: 8, depth: 4, num_heads: 4, embed_dim: 128, ..EncoderConfig::tiny() };
+        let tensors = encoder(&config, Init::Xavier, 7);
+        let sigma = (2.0f64 / (384.0 + 128.0)).sqrt();
+        // A normal cut at two deviations keeps .8796 of its own.
+        assert!(near(std(&tensors, "patch_embed.proj.weight"), 0.8796 * sigma));
+        assert!(largest(&tensors, "patch_embed.proj.weight") <= 2.0 * sigma);
+        let proj = (2.0f64 / 256.0).sqrt() / 6f64.sqrt();
+        assert!(near(std(&tensors, "blocks.2.attn.proj.weight"), 0.8796 * proj));
+    }
+
+    #[test]
+    fn mask_tokens_start_at_zero_unless_asked() {
+        let config = PredictorConfig::for_encoder(&EncoderConfig::small());
+        assert!(largest(&predictor(&config, Init::Official, true, 1), "mask_tokens.1") == 0.0);
+        let drawn = predictor(&config, Init::Official, false, 1);
+        assert!(largest(&drawn, "mask_tokens.1") > 0.0);
+        assert_ne!(drawn["mask_tokens.0"], drawn["mask_tokens.1"]);
+    }
+
+    #[test]
+    fn probe_keeps_its_rescale() {
+        let config = ProbeConfig { depth: 2, ..ProbeConfig::for_encoder(&EncoderConfig::base(), 400) };
+        let tensors = probe(&config, 3);
+        let cross = "pooler.cross_attention_block";
+        assert!(near(std(&tensors, &format!("{cross}.xattn.kv.weight")), 0.02));
+        assert!(near(std(&tensors, &format!("{cross}.xattn.proj.weight")), 0.02 / 2f64.sqrt()));
+        assert!(near(std(&tensors, &format!("{cross}.mlp.fc2.weight")), 0.02 / 2f64.sqrt()));
+        assert!(near(std(&tensors, "pooler.blocks.0.mlp.fc2.weight"), 0.02 / 2.0));
+        let bound = 1.0 / 768f64.sqrt();
+        assert!(near(std(&tensors, "linear.weight"), bound / 3f64.sqrt()));
+        assert!(largest(&tensors, "linear.bias") <= bound);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_weights_everywhere() {
+        let config = EncoderConfig { depth: 1, ..EncoderConfig::tiny().with_clip(4, 32, 32) };
+        let tensors = encoder(&config, Init::Official, 42);
+        assert_eq!(tensors, encoder(&config, Init::Official, 42));
+        assert_ne!(tensors, encoder(&config, Init::Official, 43));
+        let deeper = EncoderConfig { depth: 2, ..config };
+        assert_eq!(encoder(&deeper, Init::Official, 42)["norm.bias"], tensors["norm.bias"]);
+        assert_eq!(
+            encoder(&deeper, Init::Official, 42)["blocks.0.attn.qkv.weight"],
+            tensors["blocks.0.attn.qkv.weight"]
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! Probes of frozen features: the attentive one of the paper, and a linear one on mean-pooled tokens.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor};
+
+use crate::config::ProbeConfig;
+use crate::encoder::Encoder;
+use crate::error::{ConfigError, ShapeError};
+use crate::layers::{Block, LayerNorm, Linear, Mlp, PROBE_EPS, attend, merge_heads, parameter, split_heads};
+
+/// Attention of a query over features.
+#[derive(Module, Debug)]
+pub struct CrossAttention {
+    /// Of the query.
+    pub q: Linear,
+    /// Of the features: key, then value.
+    pub kv: Linear,
+    /// Part of the official state dict and never applied there: it gets no gradient.
+    pub proj: Linear,
+    /// Heads.
+    pub num_heads: usize,
+}
+
+impl CrossAttention {
+    fn empty(dim: usize, num_heads: usize, device: &Device) -> Self {
+        Self {
+            q: Linear::empty(dim, dim, device),
+            kv: Linear::empty(dim, 2 * dim, device),
+            proj: Linear::empty(dim, dim, device),
+            num_heads,
+        }
+    }
+
+    /// Query `[B, Q, D]` over features `[B, N, D]`: `[B, Q, D]`.
+    pub fn forward(&self, query: Tensor<3>, features: Tensor<3>) -> Tensor<3> {
+        let dim = query.dims()[2];
+        let q = split_heads(self.q.forward(query), self.num_heads); // [B, H, Q, D/H]
+        let kv = self.kv.forward(features); // [B, N, 2D]
+        let [k, v] = [0, 1].map(|i| split_heads(kv.clone().narrow(2, i * dim, dim), self.num_heads)); // [B, H, N, D/H]
+        merge_heads(attend(q, k, v))
+    }
+}
+
+/// Cross-attention with residual, norms and MLP. The query itself is not normalised.
+#[derive(Module, Debug)]
+pub struct CompleteBlock {
+    /// Of the features.
+    pub norm1: LayerNorm,
+    /// Query over features.
+    pub xattn: CrossAttention,
+    /// Before the MLP.
+    pub norm2: LayerNorm,
+    /// MLP.
+    pub mlp: Mlp,
+}
+
+/// How the query reads the features.
+#[derive(Module, Debug)]
+pub enum CrossAttentionBlock {
+    /// As released.
+    Complete(CompleteBlock),
+    /// Attention alone: no residual, no norm, no MLP.
+    Bare(CrossAttention),
+}
+
+impl CrossAttentionBlock {
+    fn empty(config: &ProbeConfig, device: &Device) -> Self {
+        let (dim, heads) = (config.embed_dim, config.num_heads);
+        let xattn = CrossAttention::empty(dim, heads, device);
+        if !config.complete_block {
+            return Self::Bare(xattn);
+        }
+        Self::Complete(CompleteBlock {
+            norm1: LayerNorm::empty(dim, PROBE_EPS, device),
+            xattn,
+            norm2: LayerNorm::empty(dim, PROBE_EPS, device),
+            mlp: Mlp::empty(dim, config.mlp_dim(), device),
+        })
+    }
+
+    /// Query `[B, Q, D]` over features `[B, N, D]`: `[B, Q, D]`.
+    pub fn forward(&self, query: Tensor<3>, features: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Bare(xattn) => xattn.forward(query, features),
+            Self::Complete(block) => {
+                let q = query.clone() + block.xattn.forward(query, block.norm1.forward(features));
+                q.clone() + block.mlp.forward(block.norm2.forward(q))
+            }
+        }
+    }
+}
+
+/// One learned query that reads all features (`src/models/attentive_pooler.py`).
+#[derive(Module, Debug)]
+pub struct AttentivePooler {
+    /// The query `[1, 1, D]`.
+    pub query_tokens: Param<Tensor<3>>,
+    /// Query over features.
+    pub cross_attention_block: CrossAttentionBlock,
+    /// Self-attention over the pooled query, for a depth of more than 1.
+    pub blocks: Vec<Block>,
+}
+
+impl AttentivePooler {
+    fn empty(config: &ProbeConfig, device: &Device) -> Self {
+        let (dim, heads, hidden) = (config.embed_dim, config.num_heads, config.mlp_dim());
+        Self {
+            query_tokens: parameter([1, 1, dim], device),
+            cross_attention_block: CrossAttentionBlock::empty(config, device),
+            blocks: (1..config.depth).map(|_| Block::empty(dim, heads, hidden, PROBE_EPS, device)).collect(),
+        }
+    }
+
+    fn forward(&self, features: Tensor<3>) -> Tensor<3> {
+        let [batch, _, dim] = features.dims();
+        let query = self.query_tokens.val().expand([batch, 1, dim]); // [B, 1, D]
+        let pooled = self.cross_attention_block.forward(query, features); // [B, 1, D]
+        self.blocks.iter().fold(pooled, |pooled, block| block.forward(pooled))
+    }
+}
+
+/// Attentive pooling and a linear layer.
+#[derive(Module, Debug)]
+pub struct AttentiveClassifier {
+    /// Features to one token.
+    pub pooler: AttentivePooler,
+    /// That token to logits.
+    pub linear: Linear,
+    #[module(skip)]
+    config: ProbeConfig,
+}
+
+impl AttentiveClassifier {
+    /// A probe whose parameters have no values yet; see [`Encoder::empty`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a configuration that does not hold its rules.
+    pub fn empty(config: &ProbeConfig, device: &Device) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            pooler: AttentivePooler::empty(config, device),
+            linear: Linear::empty(config.embed_dim, config.num_classes, device),
+            config: config.clone(),
+        })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &ProbeConfig {
+        &self.config
+    }
+
+    /// Features `f32[B, N, D]`, of one clip or of several joined along N, to logits `f32[B, classes]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] for features of another width.
+    pub fn forward(&self, features: Tensor<3>) -> Result<Tensor<2>, ShapeError> {
+        let pooled = self.pool(features)?; // [B, 1, D]
+        Ok(self.linear.forward(pooled.squeeze_dim::<2>(1))) // [B, D] to [B, classes]
+    }
+
+    /// Features `f32[B, N, D]` to one token `f32[B, 1, D]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] for features of another width.
+    pub fn pool(&self, features: Tensor<3>) -> Result<Tensor<3>, ShapeError> {
+        check_features(&features, self.config.embed_dim)?;
+        Ok(self.pooler.forward(features))
+    }
+}
+
+/// A linear layer on the mean of the tokens.
+#[derive(Module, Debug)]
+pub struct LinearProbe {
+    /// Mean token to logits.
+    pub linear: Linear,
+    #[module(skip)]
+    dim: usize,
+}
+
+impl LinearProbe {
+    /// A probe whose parameters have no values yet.
+    pub fn empty(embed_dim: usize, num_classes: usize, device: &Device) -> Self {
+        Self { linear: Linear::empty(embed_dim, num_classes, device), dim: embed_dim }
+    }
+
+    /// Features `f32[B, N, D]` to logits `f32[B, classes]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] for features of another width.
+    pub fn forward(&self, features: Tensor<3>) -> Result<Tensor<2>, ShapeError> {
+        check_features(&features, self.dim)?;
+        Ok(self.linear.forward(features.mean_dim(1).squeeze_dim::<2>(1))) // [B, D] to [B, classes]
+    }
+}
+
+fn check_features(features: &Tensor<3>, dim: usize) -> Result<(), ShapeError> {
+    let dims = features.dims();
+    ShapeError::require(dims[0] > 0 && dims[1] > 0 && dims[2] == dim, "the features", &dims, || {
+        format!("[B, N, {dim}]")
+    })
+}
+
+/// Features of several segments of the same videos: each clip `f32[B, C, T, H, W]` is encoded by itself and the tokens are
+/// joined in order, `f32[B, segments · N, D]` (`attend_across_segments` of the official evaluations).
+///
+/// # Errors
+/// [`ShapeError`] for no segments, or a clip of another shape.
+pub fn segment_features(encoder: &Encoder, segments: Vec<Tensor<5>>) -> Result<Tensor<3>, ShapeError> {
+    ShapeError::require(!segments.is_empty(), "the segments", &[0], || "at least one clip".to_owned())?;
+    let batch = segments[0].dims()[0];
+    for segment in &segments {
+        let dims = segment.dims();
+        ShapeError::require(dims[0] == batch, "a segment", &dims, || format!("a batch of {batch}, like the first"))?;
+    }
+    let features = segments.into_iter().map(|clip| encoder.forward(clip, None)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(features, 1)) // [B, segments · N, D]
+}
+
+/// Mean of the softmax of several views' logits, `f32[B, classes]` each: the prediction of a multi-view evaluation.
+///
+/// # Errors
+/// [`ShapeError`] for no views, or views that differ in shape.
+pub fn mean_probabilities(views: Vec<Tensor<2>>) -> Result<Tensor<2>, ShapeError> {
+    ShapeError::require(!views.is_empty(), "the views", &[0], || "at least one view".to_owned())?;
+    let dims = views[0].dims();
+    for view in &views {
+        ShapeError::require(view.dims() == dims, "a view", &view.dims(), || format!("{dims:?}, like the first"))?;
+    }
+    let share = 1.0 / views.len() as f64;
+    let sum = views.into_iter().map(|logits| softmax(logits, 1)).reduce(|sum, view| sum + view);
+    let Some(sum) = sum else { unreachable!("an empty list is refused above") };
+    Ok(sum.mul_scalar(share))
+}
