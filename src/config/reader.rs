@@ -75,7 +75,7 @@ impl Field for f64 {
         "a finite number".into()
     }
     fn read(value: &Value) -> Option<Self> {
-        // `as_f64` also turns the strings "NaN" of some writers into numbers only when tagged; both are refused here.
+        // `.nan` and `.inf` are numbers to YAML.
         value.as_f64().filter(|x| x.is_finite())
     }
 }
@@ -199,7 +199,9 @@ impl<'a> Section<'a> {
     }
 
     fn typed<T: Field>(&self, key: &str, value: &Value, also: &str) -> Result<T, ConfigError> {
-        T::read(value).ok_or_else(|| {
+        // A YAML tag (`!name`) means nothing here, and the reader would pass over it.
+        let plain = !matches!(value, Value::Tagged(_));
+        plain.then(|| T::read(value)).flatten().ok_or_else(|| {
             let key = self.full(key);
             ConfigError::Type {
                 at: self.source.place(&key),

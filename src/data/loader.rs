@@ -10,14 +10,13 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::batch::{ClipBatch, LoaderConfig, LoaderStats};
 use super::quarantine::Quarantine;
 use super::source::{ClipSource, DataError, SampleInfo, SampleKey};
 use super::stream::SampleStream;
@@ -27,81 +26,6 @@ pub const MAX_TRIES: u32 = 64;
 
 /// Tries before the share of bad ones is judged.
 pub const JUDGED_FROM: u64 = 64;
-
-/// How a loader works.
-#[derive(Debug, Clone)]
-pub struct LoaderConfig {
-    /// Clips of a batch, on this process.
-    pub batch: usize,
-    /// Worker threads; 0 computes clips when they are asked for, on the caller's thread.
-    pub workers: usize,
-    /// Seed of the sample stream.
-    pub seed: u64,
-    /// First step; a run that resumes gives the number of steps done.
-    pub start_step: u64,
-    /// Clips that may be claimed and not yet handed out; 0 means two batches and one for each worker.
-    pub window: usize,
-    /// This process among `world`.
-    pub rank: usize,
-    /// Processes that share each step.
-    pub world: usize,
-    /// Largest share of tries that may be bad.
-    pub max_bad_fraction: f64,
-    /// Where bad videos are listed (JSON lines); none lists them in memory only.
-    pub quarantine: Option<PathBuf>,
-}
-
-impl LoaderConfig {
-    /// One process, one worker, from the first step on.
-    pub fn new(batch: usize, seed: u64) -> Self {
-        Self {
-            batch,
-            workers: 1,
-            seed,
-            start_step: 0,
-            window: 0,
-            rank: 0,
-            world: 1,
-            max_bad_fraction: 0.5,
-            quarantine: None,
-        }
-    }
-}
-
-/// The clips of one step.
-#[derive(Clone, PartialEq)]
-pub struct ClipBatch {
-    /// The step, from 0.
-    pub step: u64,
-    /// `[B, 3, T, H, W]`, row-major.
-    pub clips: Vec<f32>,
-    /// That shape.
-    pub shape: [usize; 5],
-    /// What each clip is.
-    pub infos: Vec<SampleInfo>,
-}
-
-impl fmt::Debug for ClipBatch {
-    /// Without the millions of values.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClipBatch")
-            .field("step", &self.step)
-            .field("shape", &self.shape)
-            .field("infos", &self.infos)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a loader has met so far.
-#[derive(Debug, Clone, Default)]
-pub struct LoaderStats {
-    /// Clips handed out.
-    pub good: u64,
-    /// Tries that found an unusable video; one video may count several times.
-    pub bad: u64,
-    /// Time the consumer waited for clips.
-    pub waited: Duration,
-}
 
 /// Hands out the batches of a run in order.
 pub struct Loader {

@@ -7,6 +7,7 @@
 //! configuration and the step number alone: not on the number of workers, nor on where a run was interrupted. Unreadable
 //! videos are skipped, counted, and listed once by [`Quarantine`].
 
+mod batch;
 mod counter;
 mod dataset;
 mod list;
@@ -19,10 +20,11 @@ mod texture_math;
 pub mod textures;
 pub mod transforms;
 
+pub use batch::{ClipBatch, LoaderConfig, LoaderStats};
 pub use counter::{CounterRng, mix};
 pub use dataset::{SMALLEST_FILE, VideoDataset, open_source};
 pub use list::{EXTENSIONS, VideoEntry, read_videos};
-pub use loader::{ClipBatch, JUDGED_FROM, Loader, LoaderConfig, LoaderStats, MAX_TRIES};
+pub use loader::{JUDGED_FROM, Loader, MAX_TRIES};
 pub use quarantine::{Quarantine, QuarantineLine};
 pub use source::{ClipSource, DataError, SampleInfo, SampleKey};
 pub use stream::{Permutation, SampleStream};
