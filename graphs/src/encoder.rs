@@ -1,12 +1,11 @@
 //! The encoder: a clip, or the part of it that a mask keeps, to tokens.
 
 use burn::module::{Module, Param};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::config::EncoderConfig;
 use crate::error::{ConfigError, ShapeError};
-use crate::layers::{BACKBONE_EPS, Block, LayerNorm, frozen, gather_tokens, parameter};
+use crate::layers::{BACKBONE_EPS, Block, LayerNorm, frozen, gather_tokens, linear, parameter};
 
 /// Weight and bias of a 3-D convolution whose stride is its kernel.
 #[derive(Module, Debug)]
@@ -43,7 +42,7 @@ impl PatchEmbed {
             .permute([0, 2, 4, 6, 1, 3, 5, 7]) // [B, t, h, w, C, dt, dy, dx]
             .reshape([batch, t * h * w, values]); // [B, N, C·dt·dy·dx]
         let weight = weight.reshape([dim, values]); // [D, C·dt·dy·dx]
-        linear(tubelets, weight.transpose(), Some(self.proj.bias.val())) // [B, N, D]
+        linear(tubelets, weight, self.proj.bias.val()) // [B, N, D]
     }
 }
 

@@ -4,7 +4,7 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::activation::gelu;
-use burn::tensor::module::{attention, layer_norm, linear};
+use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::{Device, Int, Tensor};
 
 /// Epsilon of the encoder's and the predictor's layer norms.
@@ -44,7 +44,7 @@ impl Linear {
 
     /// `[..., in]` to `[..., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val().transpose(), Some(self.bias.val()))
+        linear(x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -147,6 +147,30 @@ impl Block {
         let x = x.clone() + self.attn.forward(self.norm1.forward(x));
         x.clone() + self.mlp.forward(self.norm2.forward(x))
     }
+}
+
+/// `x [..., in] · weightᵀ [in, out] + bias [out]`: `[..., out]`.
+///
+/// Burn's own `linear` is recorded in one of two forms, chosen by the number of rows. This is always the first of them,
+/// so that the structure of a trace does not depend on sizes:
+///
+/// ```text
+/// rows = reshape(x)          [rows, in]
+/// w    = swap_dims(weight)   [in, out]
+/// y    = matmul(rows, w)     [rows, out]
+/// b    = reshape(bias)       [1, out]
+/// y    = y + b               [rows, out]
+/// y    = reshape(y)          [..., out]
+/// ```
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    let mut dims = x.dims();
+    let [outputs, inputs] = weight.dims();
+    let rows = dims[..D - 1].iter().product::<usize>();
+    dims[D - 1] = outputs;
+    let y = x
+        .reshape([rows, inputs]) // [rows, in]
+        .matmul(weight.transpose()); // [rows, out]
+    (y + bias.reshape([1, outputs])).reshape(dims) // [..., out]
 }
 
 /// `[B, N, D]` to `[B, heads, N, D / heads]`.

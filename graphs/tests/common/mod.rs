@@ -1,5 +1,8 @@
 //! Golden data: reading, comparing, and models made of it.
 
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
