@@ -22,7 +22,9 @@ impl<'g> Constants<'g> {
         let mut constant: Vec<bool> = graph
             .values
             .iter()
-            .map(|value| matches!(value.def, Def::Param(_)) && value.ty.shape.iter().all(|dim| dim.as_const().is_some()))
+            .map(|value| {
+                matches!(value.def, Def::Param(_)) && value.ty.shape.iter().all(|dim| dim.as_const().is_some())
+            })
             .collect();
         for node in &graph.nodes {
             if node.inputs.iter().all(|id| constant[id.0]) && foldable(graph, node) {
@@ -37,6 +39,19 @@ impl<'g> Constants<'g> {
     /// True when `id` is constant.
     pub fn contains(&self, id: ValueId) -> bool {
         self.constant.get(id.0).copied().unwrap_or(false)
+    }
+
+    /// The value that holds the same numbers in the same order, behind reshapes and broadcasts to a symbolic size.
+    pub fn behind_views(&self, mut id: ValueId) -> ValueId {
+        let elements = |id: ValueId| self.graph.ty(id).shape.iter().filter_map(Dim::as_const).product::<i64>();
+        while let Def::Node { node, .. } = self.graph.value(id).def {
+            let node = &self.graph.nodes[node.0];
+            match (&node.op, node.inputs.as_slice()) {
+                (Op::Reshape { .. } | Op::Broadcast { .. }, [x]) if elements(*x) == elements(id) => id = *x,
+                _ => break,
+            }
+        }
+        id
     }
 
     /// What the constant is called: after the last parameter that went into it.

@@ -1,7 +1,7 @@
 //! The model that [`to_onnx`](crate::to_onnx) made, and how it is written: the weights are streamed, one at a time.
 
 use crate::proto::tensor_proto::DataLocation;
-use crate::proto::{GraphProto, ModelProto, StringStringEntryProto, TensorProto};
+use crate::proto::{ModelProto, StringStringEntryProto, TensorProto};
 use crate::weights::{Initializer, WriteError};
 use crate::{ExportError, ExternalData, WeightSource};
 use prost::Message;
@@ -142,7 +142,7 @@ impl<'w> OnnxModel<'w> {
     /// The message `ModelProto`, put together by hand so that only one weight is in memory at a time.
     fn write_model(&self, places: &[Place], data_name: &str, out: &mut dyn Write) -> Result<u64, WriteError> {
         let mut model = self.model.clone();
-        let graph = model.graph.take().unwrap_or_else(GraphProto::default);
+        let graph = model.graph.take().unwrap_or_default();
         let headers: Vec<TensorProto> =
             self.initializers.iter().zip(places).map(|(tensor, place)| header(tensor, *place, data_name)).collect();
         let raw = |tensor: &Initializer, place: &Place| match place {
@@ -211,10 +211,7 @@ fn start(field: u32, size: u64, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Writes a file beside `path` and renames it.
-fn atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<u64, WriteError>,
-) -> Result<u64, ExportError> {
+fn atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<u64, WriteError>) -> Result<u64, ExportError> {
     let fail = |source: io::Error| ExportError::Write { path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -77,8 +77,7 @@ impl Initializer {
                 self.write_floats(&data, 1.0, out)
             }
             Content::Rows { weight, rows, scale } => {
-                let (_, shape) =
-                    weights.describe(weight).ok_or_else(|| ExportError::MissingWeight(weight.clone()))?;
+                let (_, shape) = weights.describe(weight).ok_or_else(|| ExportError::MissingWeight(weight.clone()))?;
                 let width: usize = shape.iter().skip(1).product();
                 let data = read(weights, weight, shape.iter().product())?;
                 for row in rows {

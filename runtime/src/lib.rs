@@ -1,1 +1,28 @@
+//! What executes vjepa's models.
+//!
+//! - [`Session`]: an exported ONNX model on tract (feature `tract`, pure Rust) or ONNX Runtime (feature `ort`, a shared
+//!   library found at run time), with its [`Preprocessing`]. This half needs neither Burn nor a video library nor a GPU.
+//! - `plan` (feature `burn`): the executor of compiled training and inference plans.
 
+#![warn(missing_docs)]
+
+#[cfg(feature = "burn")]
+pub mod plan;
+
+mod compare;
+#[cfg(feature = "ort")]
+pub mod library;
+pub mod onnx;
+#[cfg(feature = "ort")]
+mod ort;
+pub mod preprocess;
+#[cfg(feature = "tract")]
+mod quiet;
+mod session;
+#[cfg(feature = "tract")]
+mod tract;
+
+pub use compare::{CompareError, Difference, Tolerance, compare};
+pub use onnx::{Dimension, OnnxError, TensorInfo};
+pub use preprocess::{Normalization, PreprocessError, Preprocessing, Sampling};
+pub use session::{ClipBatch, NamedOutput, Options, Runtime, Session, SessionError};

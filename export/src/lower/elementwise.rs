@@ -102,11 +102,12 @@ impl Lowering<'_, '_> {
     ) -> Result<Option<(String, String, Vec<Dim>)>, ExportError> {
         let shape = self.constant_shape(constant)?;
         let (last, leading) = shape.split_last().map_or((1, [].as_slice()), |(last, leading)| (*last, leading));
-        let view = self.view(tensor)?;
-        let keeps_axis = last == 1 || view.shape.last().is_some_and(|dim| *dim == Dim::from(last));
-        if self.ty(tensor).shape != result || leading.iter().any(|size| *size != 1) || !keeps_axis {
+        if self.ty(tensor).shape != result || leading.iter().any(|size| *size != 1) {
             return Ok(None);
         }
+        let view = self.view(tensor)?;
+        let keeps_axis = last == 1 || view.shape.last().is_some_and(|dim| *dim == Dim::from(last));
+        let view = if keeps_axis { view } else { self.rows(tensor)? };
         let shape = if last == 1 { vec![] } else { vec![last] };
         Ok(Some((view.tensor, self.constant(constant, &shape)?, view.shape)))
     }

@@ -196,7 +196,11 @@ impl<'g, 'w> Lowering<'g, 'w> {
 
     fn reshaped(&mut self, view: &View, shape: &[Dim], name: Option<&str>) -> Result<View, ExportError> {
         self.emit.reshape(view, shape, name).ok_or_else(|| {
-            ExportError::Graph(format!("`{}` cannot be reshaped to {}: it has several symbols", view.tensor, text(shape)))
+            ExportError::Graph(format!(
+                "`{}` cannot be reshaped to {}: it has several symbols",
+                view.tensor,
+                text(shape)
+            ))
         })
     }
 
@@ -204,13 +208,14 @@ impl<'g, 'w> Lowering<'g, 'w> {
     fn constant_shape(&self, id: ValueId) -> Result<Vec<usize>, ExportError> {
         let size = |dim: &Dim| dim.as_const().map_or(Some(1), |size| usize::try_from(size).ok());
         let shape: Option<Vec<usize>> = self.ty(id).shape.iter().map(size).collect();
-        shape.filter(|_| self.constants.contains(id)).ok_or_else(|| {
-            ExportError::Graph(format!("%{} ({}) is used before it is computed", id.0, self.ty(id)))
-        })
+        shape
+            .filter(|_| self.constants.contains(id))
+            .ok_or_else(|| ExportError::Graph(format!("%{} ({}) is used before it is computed", id.0, self.ty(id))))
     }
 
     /// Emits a constant in `shape` (of as many elements), once.
     fn constant(&mut self, id: ValueId, shape: &[usize]) -> Result<String, ExportError> {
+        let id = self.constants.behind_views(id);
         if let Some(name) = self.emitted.get(&(id, shape.to_vec())) {
             return Ok(name.clone());
         }
@@ -249,10 +254,10 @@ impl<'g, 'w> Lowering<'g, 'w> {
         }
     }
 
-    /// The deepest module among those the operands were computed in.
+    /// The module the operand that was computed last belongs to.
     fn scope(&self, node: &Node) -> String {
-        let scopes = node.inputs.iter().filter_map(|id| self.views.get(id)).map(|view| view.scope.as_str());
-        scopes.rev().max_by_key(|scope| scope.matches('/').count() + usize::from(!scope.is_empty())).unwrap_or("").into()
+        let computed = node.inputs.iter().filter_map(|id| Some((id, self.views.get(id)?)));
+        computed.max_by_key(|(id, _)| **id).map(|(_, view)| view.scope.clone()).unwrap_or_default()
     }
 }
 

@@ -34,7 +34,8 @@ impl<'w> Lowering<'_, 'w> {
             taken.insert(name.clone());
         }
         let graph = self.graph;
-        let batch = graph.inputs.first().and_then(|id| graph.ty(*id).shape.first()).filter(|dim| dim.as_const().is_none());
+        let batch =
+            graph.inputs.first().and_then(|id| graph.ty(*id).shape.first()).filter(|dim| dim.as_const().is_none());
         let info = |name: &str, ty: &TensorType| ValueInfoProto {
             name: Some(name.to_owned()),
             r#type: Some(type_proto(ty, batch)),

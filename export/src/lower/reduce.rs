@@ -20,7 +20,8 @@ impl Lowering<'_, '_> {
         let result = &self.ty(node.outputs[0]).shape;
         let consumers = self.graph.nodes.iter().filter(|other| other.inputs.contains(&node.outputs[0]));
         let broadcast = consumers.into_iter().any(|other| matches!(other.op, Op::Binary(_)));
-        let kept: Vec<Dim> = (0..result.len()).filter(|a| broadcast || !axes.contains(a)).map(|a| result[a].clone()).collect();
+        let kept: Vec<Dim> =
+            (0..result.len()).filter(|a| broadcast || !axes.contains(a)).map(|a| result[a].clone()).collect();
         let list: Vec<i64> = axes.iter().map(|axis| *axis as i64).collect();
         let list = self.emit.ints(&list);
         let scope = self.scope(node);

@@ -11,7 +11,8 @@ impl Lowering<'_, '_> {
     pub(super) fn patch_embed(&mut self, node: &Node, tubelet: usize, patch: usize) -> Result<View, ExportError> {
         let name = self.named_after(node.inputs[1], node, "patch_embed");
         if self.options.patch_embed == PatchEmbedForm::Gemm {
-            let tubelets = self.rearranged(node.inputs[0], tubelet, patch, &names::join(names::parent(&name), "tubelets"))?;
+            let tubelets =
+                self.rearranged(node.inputs[0], tubelet, patch, &names::join(names::parent(&name), "tubelets"))?;
             let weight = self.constant_shape(node.inputs[1])?;
             let flat = [weight.first().copied().unwrap_or(1), weight.iter().skip(1).product()];
             let mut inputs = vec![tubelets.tensor, self.constant(node.inputs[1], &flat)?];

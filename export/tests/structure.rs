@@ -1,0 +1,125 @@
+//! What exported models consist of, and what cannot be exported.
+
+mod fixtures;
+
+use fixtures::{Head, Model, Sizes, Split, batched};
+use prost::Message;
+use std::collections::BTreeMap;
+use vjepa_compiler::ir::{Graph, TensorType};
+use vjepa_compiler::ops::{Op, Unary};
+use vjepa_export::proto::ModelProto;
+use vjepa_export::{ExportError, ExternalData, OnnxOptions, Weights, to_onnx};
+
+fn export(model: &Model, options: &OnnxOptions) -> ModelProto {
+    let bytes = to_onnx(&model.graph, &model.weights, options).unwrap().to_bytes().unwrap();
+    ModelProto::decode(bytes.as_slice()).unwrap()
+}
+
+fn operators(model: &ModelProto) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for node in &model.graph.as_ref().unwrap().node {
+        *counts.entry(node.op_type().to_owned()).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[test]
+fn an_encoder_has_these_nodes_and_no_others() {
+    for split in [Split::Permuted, Split::Sliced] {
+        let model = export(&Model::new(Sizes::SMALL, Head::None, split).unwrap(), &OnnxOptions::default());
+        let depth = Sizes::SMALL.depth;
+        let expected = [
+            ("Add", 1 + 2 * depth),
+            ("Conv", 1),
+            ("Gelu", depth),
+            ("Gemm", 6 * depth),
+            ("LayerNormalization", 2 * depth + 1),
+            ("MatMul", 2 * depth),
+            ("Reshape", 3 + 4 * depth),
+            ("Softmax", depth),
+            ("Transpose", 1 + 4 * depth),
+        ];
+        assert_eq!(operators(&model), expected.map(|(op, count)| (op.to_owned(), count)).into());
+        let graph = model.graph.unwrap();
+        let names: Vec<&str> = graph.node.iter().map(|node| node.name()).collect();
+        for name in ["patch_embed/proj", "pos_embed", "blocks.0/attn/q", "blocks.1/attn/softmax", "blocks.1/mlp/gelu"] {
+            assert!(names.contains(&name), "{name} is not among {names:?}");
+        }
+        let constants: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+        assert!(constants.contains(&"encoder.blocks.0.attn.q.weight"));
+        assert!(constants.contains(&"encoder.blocks.0.attn.proj.weight") && constants.contains(&"encoder.pos_embed"));
+        assert!(!constants.contains(&"encoder.blocks.0.attn.qkv.weight"));
+    }
+}
+
+#[test]
+fn the_header_is_portable() {
+    let metadata = BTreeMap::from([("vjepa.a".to_owned(), "1".to_owned()), ("vjepa.b".to_owned(), "2".to_owned())]);
+    let options = OnnxOptions { metadata, ..OnnxOptions::default() };
+    let model = export(&Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap(), &options);
+    assert_eq!((model.ir_version(), model.opset_import[0].version()), (9, 20));
+    assert_eq!(model.metadata_props.iter().map(|entry| entry.key()).collect::<Vec<_>>(), ["vjepa.a", "vjepa.b"]);
+    let text = format!("{:?}", model.graph.unwrap().output);
+    assert!(text.contains("DimParam(\"batch\")") && text.contains("logits"), "{text}");
+}
+
+#[test]
+fn the_query_of_a_probe_is_a_constant() {
+    let model = export(&Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap(), &OnnxOptions::default());
+    let graph = model.graph.unwrap();
+    assert!(!graph.node.iter().any(|node| node.name().ends_with("xattn/q")));
+    let query = graph.initializer.iter().find(|tensor| tensor.name().ends_with("xattn.q.folded")).unwrap();
+    assert_eq!(query.dims, [1, 3, 1, 8]);
+}
+
+#[test]
+fn equal_input_gives_equal_bytes_and_external_data_is_aligned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let options = OnnxOptions { external_data: ExternalData::Always, ..OnnxOptions::default() };
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let model = Model::new(Sizes::SMALL, Head::Linear, Split::Permuted).unwrap();
+        let written = to_onnx(&model.graph, &model.weights, &options).unwrap().write(&path).unwrap();
+        let data = written.data.unwrap();
+        let (model, data) = (std::fs::read(&written.model).unwrap(), std::fs::read(data).unwrap());
+        assert_eq!(written.bytes as usize, model.len() + data.len());
+        seen.push((model, data));
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "temporary files are left");
+    let model = ModelProto::decode(seen[0].0.as_slice()).unwrap();
+    let mut external = 0;
+    for tensor in &model.graph.unwrap().initializer {
+        for entry in tensor.external_data.iter().filter(|entry| entry.key() == "offset") {
+            assert_eq!(entry.value().parse::<usize>().unwrap() % 4096, 0);
+            external += 1;
+        }
+    }
+    assert!(external > 10);
+}
+
+#[test]
+fn training_and_misfits_are_errors() {
+    let mut graph = Graph::new("gradient", &["B"]);
+    let x = graph.input("x", TensorType::f32(batched(&[4]))).unwrap();
+    let y = graph.push1(Op::GeluGrad, &[x, x]).unwrap();
+    graph.output("y", y);
+    let error = to_onnx(&graph, &Weights::new(), &OnnxOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("gelu_grad") && error.contains("portable"), "{error}");
+
+    let mut model = Model::new(Sizes::SMALL, Head::None, Split::Permuted).unwrap();
+    let x = model.graph.params[0];
+    let y = model.push(Op::Unary(Unary::Neg), &[x]).unwrap();
+    model.graph.update(x, y).unwrap();
+    let error = to_onnx(&model.graph, &model.weights, &OnnxOptions::default());
+    assert!(matches!(error, Err(ExportError::Training(_))));
+
+    let mut model = Model::new(Sizes::SMALL, Head::None, Split::Permuted).unwrap();
+    model.weights.remove("encoder.blocks.1.mlp.fc1.weight");
+    let error = to_onnx(&model.graph, &model.weights, &OnnxOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("encoder.blocks.1.mlp.fc1.weight"), "{error}");
+    model.weights.insert("encoder.blocks.1.mlp.fc1.weight".into(), (vec![2, 2], vec![0.0; 4]));
+    let error = to_onnx(&model.graph, &model.weights, &OnnxOptions::default()).err();
+    assert!(matches!(error, Some(ExportError::WeightShape { .. })));
+}

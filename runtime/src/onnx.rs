@@ -1,0 +1,157 @@
+//! What a session needs to know of an ONNX file before a runtime gets it: inputs, outputs, metadata, and that its
+//! tensors and external data are what they say.
+//!
+//! The file is foreign: nothing here may panic, and no size in it is believed. Runtimes allocate what tensors declare and
+//! open the files that external data names, so both are checked first.
+
+mod check;
+mod message;
+
+use prost::Message;
+use prost::bytes::Bytes;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Largest model file: what protobuf readers accept.
+const LARGEST_FILE: u64 = i32::MAX as u64;
+
+/// A dimension of an input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dimension {
+    /// Always this size.
+    Size(usize),
+    /// Chosen at each run, under this name (empty when the model gives none).
+    Symbol(String),
+}
+
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<Dimension>,
+    /// True for 32-bit floats, the only element type clips and results have here.
+    pub is_f32: bool,
+}
+
+impl fmt::Display for TensorInfo {
+    /// `clip f32[batch, 3, 16, 224, 224]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims: Vec<String> = self
+            .shape
+            .iter()
+            .map(|dim| match dim {
+                Dimension::Size(size) => size.to_string(),
+                Dimension::Symbol(name) if name.is_empty() => "?".to_owned(),
+                Dimension::Symbol(name) => name.clone(),
+            })
+            .collect();
+        write!(f, "{} {}[{}]", self.name, if self.is_f32 { "f32" } else { "other" }, dims.join(", "))
+    }
+}
+
+/// A model file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OnnxError {
+    /// The file cannot be read.
+    #[error("cannot read the model {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than an ONNX file can be.
+    #[error("the model {} has {bytes} bytes; ONNX files over 2 GB keep their weights in a file beside them", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file is no ONNX model, or a damaged one.
+    #[error("{} is no valid ONNX model: {reason}; export it again", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Its external data is missing or not to be trusted.
+    #[error("the external data of {} is refused: {reason}", path.display())]
+    ExternalData {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A model file, read and checked.
+#[derive(Debug)]
+pub struct OnnxFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Inputs that must be fed.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs.
+    pub outputs: Vec<TensorInfo>,
+    /// `metadata_props`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl OnnxFile {
+    /// Reads and checks a model.
+    ///
+    /// # Errors
+    /// [`OnnxError`].
+    pub fn read(path: &Path) -> Result<Self, OnnxError> {
+        let read = |source| OnnxError::Read { path: path.to_owned(), source };
+        let about = std::fs::metadata(path).map_err(read)?;
+        if !about.is_file() {
+            return Err(read(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a file")));
+        }
+        if about.len() > LARGEST_FILE {
+            return Err(OnnxError::TooLarge { path: path.to_owned(), bytes: about.len() });
+        }
+        Self::parse(path, std::fs::read(path).map_err(read)?.into())
+    }
+
+    fn parse(path: &Path, bytes: Bytes) -> Result<Self, OnnxError> {
+        let malformed = |reason: String| OnnxError::Malformed { path: path.to_owned(), reason };
+        let model = message::Model::decode(bytes.clone()).map_err(|error| malformed(error.to_string()))?;
+        let graph = model.graph.as_ref().ok_or_else(|| malformed("it has no graph".to_owned()))?;
+        check::tensors(graph, bytes.len() as u64).map_err(malformed)?;
+        check::external_data(graph, path)
+            .map_err(|reason| OnnxError::ExternalData { path: path.to_owned(), reason })?;
+        let constants: std::collections::BTreeSet<&str> =
+            graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
+        let fed = graph.inputs.iter().filter(|input| !constants.contains(input.name.as_str()));
+        let inputs = fed.map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
+        let outputs = graph.outputs.iter().map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
+        let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+        Ok(Self { path: path.to_owned(), inputs, outputs, metadata, bytes })
+    }
+}
+
+fn tensor_info(value: &message::ValueInfo) -> Result<TensorInfo, String> {
+    let tensor = value.ty.as_ref().and_then(|ty| ty.tensor.as_ref());
+    let tensor = tensor.ok_or_else(|| format!("`{}` is no tensor", value.name))?;
+    let dims = tensor.shape.as_ref().map(|shape| shape.dims.as_slice()).unwrap_or_default();
+    let shape = dims
+        .iter()
+        .map(|dim| match dim.size {
+            Some(size) => usize::try_from(size)
+                .ok()
+                .filter(|size| *size <= 1 << 31)
+                .map(Dimension::Size)
+                .ok_or_else(|| format!("`{}` has a dimension of {size}", value.name)),
+            None => Ok(Dimension::Symbol(dim.symbol.clone().unwrap_or_default())),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(TensorInfo { name: value.name.clone(), shape, is_f32: tensor.element == message::FLOAT })
+}

@@ -1,0 +1,135 @@
+//! The checks: tensors are no larger than their bytes, external data is a regular file inside the model's folder.
+
+use super::message::{EXTERNAL, Graph, Tensor};
+use std::path::{Component, Path};
+
+/// Largest size, stride, padding or the like in an attribute.
+const LARGEST_ATTRIBUTE: i64 = 1 << 31;
+/// Attributes that say how large something is.
+const SIZES: [&str; 6] = ["kernel_shape", "strides", "pads", "dilations", "output_shape", "output_padding"];
+
+/// Fails when a tensor declares more elements than it has bytes for, or an attribute an absurd size.
+pub(super) fn tensors(graph: &Graph, file_size: u64) -> Result<(), String> {
+    each_attribute_ints(graph, &mut |node, name, values| {
+        let limit = if SIZES.contains(&name) { 1 << 20 } else { LARGEST_ATTRIBUTE };
+        // `Slice` and its like use the ends of the range for "to the end".
+        let sentinel = |value: i64| matches!(value, i64::MIN | i64::MAX) || value == -i64::MAX;
+        match values.iter().find(|value| value.unsigned_abs() > limit as u64 && !sentinel(**value)) {
+            Some(value) => Err(format!("the attribute `{name}` of `{node}` is {value}")),
+            None => Ok(()),
+        }
+    })?;
+    each_tensor(graph, &mut |tensor| {
+        let elements = tensor.dims.iter().try_fold(1u64, |product, dim| {
+            // An empty axis does not excuse an absurd one beside it.
+            u64::try_from(*dim).ok().and_then(|dim| product.checked_mul(dim.max(1)))
+        });
+        let elements = elements.ok_or_else(|| format!("`{}` has the shape {:?}", tensor.name, tensor.dims))?;
+        let empty = tensor.dims.contains(&0);
+        match (&tensor.raw_data, element_bytes(tensor.data_type)) {
+            (Some(raw), Some(size)) if !raw.is_empty() || tensor.data_location != EXTERNAL => {
+                let wanted = if empty { 0 } else { elements.saturating_mul(size) };
+                if wanted != raw.len() as u64 {
+                    return Err(format!("`{}` {:?} has {} bytes of data", tensor.name, tensor.dims, raw.len()));
+                }
+            }
+            // Values in typed fields take at least a byte (or a bit for packed types) each.
+            _ if tensor.data_location != EXTERNAL && elements / 8 > file_size => {
+                return Err(format!("`{}` {:?} is larger than the file", tensor.name, tensor.dims));
+            }
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+/// Fails unless all external data lies in regular files of the model's folder and reaches no further than their end.
+pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<(), String> {
+    let folder = match model.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    each_tensor(graph, &mut |tensor| {
+        let get = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
+            return Ok(());
+        }
+        let name = &tensor.name;
+        let location = get("location").ok_or_else(|| format!("`{name}` names no file"))?;
+        let path = inside(folder, location).map_err(|reason| format!("`{name}` is in `{location}`, {reason}"))?;
+        let number = |key: &str| match get(key) {
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("`{name}` has the {key} `{text}`")),
+            None => Ok(None),
+        };
+        let size = tensor.dims.iter().try_fold(element_bytes(tensor.data_type).unwrap_or(1), |product, dim| {
+            u64::try_from(*dim).ok().and_then(|dim| product.checked_mul(dim))
+        });
+        let size = size.ok_or_else(|| format!("`{name}` has the shape {:?}", tensor.dims))?;
+        let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+        let known = element_bytes(tensor.data_type).is_some();
+        if let Some(length) = length.filter(|length| known && *length != size) {
+            return Err(format!("`{name}` {:?} has {length} bytes of data", tensor.dims));
+        }
+        match offset.checked_add(length.unwrap_or(size)) {
+            Some(end) if end <= path => Ok(()),
+            _ => Err(format!("`{name}` reaches past the end of `{location}`; copy or export it again")),
+        }
+    })
+}
+
+/// Length of the file `location` in `folder`; why not, otherwise.
+fn inside(folder: &Path, location: &str) -> Result<u64, String> {
+    let mut path = folder.to_owned();
+    for part in Path::new(location).components() {
+        match part {
+            Component::Normal(part) => path.push(part),
+            _ => return Err("which is not inside the model's folder".to_owned()),
+        }
+        let about = path.symlink_metadata().map_err(|error| format!("which cannot be read: {error}"))?;
+        if about.file_type().is_symlink() {
+            return Err("which is a link; put the file itself there".to_owned());
+        }
+    }
+    match path.symlink_metadata() {
+        Ok(about) if about.is_file() => Ok(about.len()),
+        _ => Err("which is no regular file".to_owned()),
+    }
+}
+
+/// Bytes of an element of this `TensorProto.DataType`; `None` for strings, packed and unknown types.
+fn element_bytes(data_type: i32) -> Option<u64> {
+    match data_type {
+        2 | 3 | 9 | 17..=20 => Some(1),
+        4 | 5 | 10 | 16 => Some(2),
+        1 | 6 | 12 => Some(4),
+        7 | 11 | 13 | 14 => Some(8),
+        15 => Some(16),
+        _ => None,
+    }
+}
+
+fn each_tensor<'g>(graph: &'g Graph, f: &mut impl FnMut(&'g Tensor) -> Result<(), String>) -> Result<(), String> {
+    let attributes = || graph.nodes.iter().flat_map(|node| &node.attributes);
+    let sparse = graph.sparse.iter().chain(attributes().flat_map(|a| a.sparse.iter().chain(&a.sparses)));
+    let dense = graph.initializers.iter().chain(attributes().flat_map(|a| a.tensor.iter().chain(&a.tensors)));
+    for tensor in dense.chain(sparse.flat_map(|sparse| sparse.values.iter().chain(&sparse.indices))) {
+        f(tensor)?;
+    }
+    // As deep as the decoder allows, which is a hundred levels.
+    attributes().flat_map(|a| a.graph.iter().chain(&a.graphs)).try_for_each(|inner| each_tensor(inner, f))
+}
+
+fn each_attribute_ints(
+    graph: &Graph,
+    f: &mut impl FnMut(&str, &str, &[i64]) -> Result<(), String>,
+) -> Result<(), String> {
+    for node in &graph.nodes {
+        for attribute in &node.attributes {
+            f(&node.name, &attribute.name, &attribute.ints)?;
+            for inner in attribute.graph.iter().chain(&attribute.graphs) {
+                each_attribute_ints(inner, f)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The preprocessing record, as it stands in checkpoints and in the metadata of exported models.
+
+use super::{LARGEST_SIDE, METADATA_KEY, PreprocessError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the frames of a clip are chosen from a video.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// The official `linspace` over `num_frames * sampling_rate` frames.
+    #[default]
+    Vjepa,
+    /// Exactly every `sampling_rate`-th frame.
+    Exact,
+}
+
+/// How pixel values are centred and scaled. Means and deviations are for pixels in `[0, 1]`.
+///
+/// Written as the word `imagenet` or `per_clip`, or as `{"mean": [..], "std": [..]}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Normalization {
+    /// The ImageNet statistics.
+    #[default]
+    Imagenet,
+    /// Each clip to mean 0 and deviation 1 over all its values.
+    PerClip,
+    /// Other statistics.
+    Custom {
+        /// Mean of each channel.
+        mean: [f32; 3],
+        /// Deviation of each channel, above 0.
+        std: [f32; 3],
+    },
+}
+
+impl Normalization {
+    /// Mean and deviation of each channel; none where they are the clip's own.
+    pub fn statistics(&self) -> Option<([f32; 3], [f32; 3])> {
+        match *self {
+            Self::Imagenet => Some(([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])),
+            Self::PerClip => None,
+            Self::Custom { mean, std } => Some((mean, std)),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Word(String),
+    Lists { mean: [f32; 3], std: [f32; 3] },
+}
+
+impl TryFrom<Written> for Normalization {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Word(word) if word == "imagenet" => Ok(Self::Imagenet),
+            Written::Word(word) if word == "per_clip" => Ok(Self::PerClip),
+            Written::Word(word) => Err(format!("the normalization `{word}` is unknown")),
+            Written::Lists { mean, std } if std.iter().all(|s| s.is_finite() && *s > 0.0) => {
+                Ok(Self::Custom { mean, std })
+            }
+            Written::Lists { std, .. } => Err(format!("the deviations {std:?} are not above 0")),
+        }
+    }
+}
+
+impl From<Normalization> for Written {
+    fn from(normalization: Normalization) -> Self {
+        match normalization {
+            Normalization::Imagenet => Self::Word("imagenet".to_owned()),
+            Normalization::PerClip => Self::Word("per_clip".to_owned()),
+            Normalization::Custom { mean, std } => Self::Lists { mean, std },
+        }
+    }
+}
+
+/// How a clip is made from a video: what the model must be fed the same way again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Frames of a clip.
+    pub num_frames: usize,
+    /// Video frames from one clip frame to the next.
+    pub sampling_rate: usize,
+    /// How frames are chosen.
+    pub sampling: Sampling,
+    /// Side of a clip, in pixels.
+    pub crop_size: usize,
+    /// Side of a token, in pixels.
+    pub patch_size: usize,
+    /// Frames of a token.
+    pub tubelet_size: usize,
+    /// How values are scaled.
+    pub normalization: Normalization,
+    /// Colours replaced by their luma.
+    pub grayscale: bool,
+}
+
+impl Preprocessing {
+    /// The record among a model's metadata.
+    ///
+    /// # Errors
+    /// [`PreprocessError::Missing`], [`PreprocessError::Malformed`].
+    pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, PreprocessError> {
+        Self::from_json(metadata.get(METADATA_KEY).ok_or(PreprocessError::Missing)?)
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// [`PreprocessError::Malformed`].
+    pub fn from_json(json: &str) -> Result<Self, PreprocessError> {
+        let record: Self = serde_json::from_str(json).map_err(|error| PreprocessError::Malformed(error.to_string()))?;
+        let frames = 1..=1 << 16;
+        if !frames.contains(&record.num_frames) || !(1..=LARGEST_SIDE).contains(&record.crop_size) {
+            let (frames, side) = (record.num_frames, record.crop_size);
+            return Err(PreprocessError::Malformed(format!("clips of {frames} frames of {side} pixels")));
+        }
+        Ok(record)
+    }
+
+    /// The record as JSON, for [`METADATA_KEY`].
+    pub fn to_json(&self) -> String {
+        // Numbers, words and lists: this cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
