@@ -122,7 +122,9 @@ impl EncoderConfig {
             ("width", self.width, "patch", self.patch),
         ] {
             positive(key, size)?;
-            require(size % step == 0, key, || format!("must be a multiple of `{step_key}` = {step}, got {size}"))?;
+            require(size.is_multiple_of(step), key, || {
+                format!("must be a multiple of `{step_key}` = {step}, got {size}")
+            })?;
         }
         require(self.num_frames > 1, "num_frames", || {
             "must be at least 2: one frame is the official image model, which V-JEPA does not use".to_owned()
@@ -260,14 +262,14 @@ fn transformer(dim: usize, depth: usize, heads: usize, mlp_ratio: f64) -> Result
     positive("embed_dim", dim)?;
     positive("depth", depth)?;
     positive("num_heads", heads)?;
-    require(dim % heads == 0, "num_heads", || format!("must divide `embed_dim` = {dim}, got {heads}"))?;
+    require(dim.is_multiple_of(heads), "num_heads", || format!("must divide `embed_dim` = {dim}, got {heads}"))?;
     require(mlp_ratio.is_finite() && mlp_dim(dim, mlp_ratio) > 0, "mlp_ratio", || {
         format!("must give the MLP at least one hidden value, got {mlp_ratio}")
     })
 }
 
 fn position_width(dim: usize, uniform_power: bool) -> Result<(), ConfigError> {
-    require(uniform_power || dim % 8 == 0, "embed_dim", || {
+    require(uniform_power || dim.is_multiple_of(8), "embed_dim", || {
         format!("must be a multiple of 8 when `uniform_power` is off, got {dim}")
     })
 }
@@ -289,7 +291,7 @@ mod tests {
             preset.validate().unwrap();
             assert_eq!(preset.tokens(), 1568);
             let predictor = PredictorConfig::for_encoder(&preset);
-            assert_eq!(predictor.validate().is_ok(), 384 % preset.num_heads == 0);
+            assert_eq!(predictor.validate().is_ok(), 384usize.is_multiple_of(preset.num_heads));
             ProbeConfig::for_encoder(&preset, 400).validate().unwrap();
         }
         assert_eq!(EncoderConfig::giant().mlp_dim(), 6144);

@@ -97,12 +97,14 @@ impl PretrainLoss {
         PretrainOutput { loss, loss_jepa, loss_reg }
     }
 
-    /// Mean of `|z - target|^p / p`: `[B, K, D]` to `[1]`.
+    /// Mean of `|z - target|^p / p`: `[B, K, D]` to `[1]`; recorded as sub, abs, (powf by p,) mean_dim 2, mean, (div by p).
     fn distance(&self, z: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+        // Features first, then tokens: a batch has millions of values, and one running f32 sum of them all loses digits.
+        let mean = |distance: Tensor<3>| distance.mean_dim(2).mean(); // [B, K, 1], [1]
         let distance = (z - target).abs();
         match self.loss_exp {
-            1.0 => distance.mean(),
-            p => distance.powf_scalar(p).mean().div_scalar(p),
+            1.0 => mean(distance),
+            p => mean(distance.powf_scalar(p)).div_scalar(p),
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct CompleteBlock {
 }
 
 /// How the query reads the features.
+// A model has one of it, and Burn's `Module` is not for boxes.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum CrossAttentionBlock {
     /// As released.

@@ -1,4 +1,8 @@
 //! Golden data: reading, comparing, and models made of it.
+//!
+//! The data come from the official code (facebookresearch/jepa @ 51c59d5, f32 on a CPU). To stay small, `tests/golden`
+//! holds a part of the full set: of `rect`, the predictor and the first sample of its inputs and outputs; of `probe`, the
+//! pixels of the first view; of `tiny`, sampled gradients (256 values, norm, sum and largest of each large tensor).
 
 // Each test file uses a part of this.
 #![allow(dead_code)]
