@@ -1,0 +1,36 @@
+//! What a Burn back end has to offer to execute plans.
+
+use burn_backend::tensor::{FloatTensor, IntTensor};
+use burn_backend::{Backend, Shape, TensorMetadata};
+use vjepa_compiler::ir::{Sizes, TensorType};
+use vjepa_compiler::ops::Op;
+
+/// A tensor of a back end.
+#[derive(Clone)]
+pub enum Operand<B: Backend> {
+    /// Floats.
+    Float(FloatTensor<B>),
+    /// Token indices.
+    Int(IntTensor<B>),
+}
+
+impl<B: Backend> Operand<B> {
+    /// Dimensions; a scalar is `[1]`.
+    pub fn shape(&self) -> Shape {
+        match self {
+            Operand::Float(tensor) => tensor.shape(),
+            Operand::Int(tensor) => tensor.shape(),
+        }
+    }
+}
+
+/// A Burn back end that plans can run on.
+pub trait PlanBackend: Backend {
+    /// Whether [`PlanBackend::kernel`] runs this operation; what it does not run is lowered or decomposed.
+    fn has_kernel(op: &Op) -> bool;
+
+    /// Runs `op`. Operands are moved in at their last use, so a kernel may write into one it holds alone.
+    ///
+    /// Types have been checked: `results` are the types of the results, to be evaluated under `sizes`.
+    fn kernel(op: &Op, operands: Vec<Operand<Self>>, results: &[&TensorType], sizes: &Sizes) -> Vec<Operand<Self>>;
+}

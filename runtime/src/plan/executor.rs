@@ -1,0 +1,247 @@
+//! Walks a plan: feeds inputs, runs nodes, frees what nobody reads any more, hands out results.
+
+use super::params::{Params, read_floats, upload};
+use super::{HostTensor, Operand, PlanBackend, lower};
+use burn_backend::tensor::Device;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use vjepa_compiler::ir::{DType, Def, Graph, Sizes, TensorType, ValueId};
+use vjepa_compiler::passes::{Decompose, Pass};
+use vjepa_compiler::plan::Plan;
+
+/// Running a plan failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The graph cannot be planned.
+    #[error("the graph `{graph}` cannot be planned: {reason}")]
+    Plan {
+        /// Graph name.
+        graph: String,
+        /// Why not.
+        reason: String,
+    },
+    /// An input the graph declares was not given.
+    #[error("input `{0}` is missing")]
+    MissingInput(String),
+    /// A parameter the graph declares is not in the store.
+    #[error("parameter `{0}` is not loaded")]
+    MissingParam(String),
+    /// A source has another shape or type than the graph declares.
+    #[error("`{name}` should be {expected} but is {got}")]
+    Shape {
+        /// Input or parameter.
+        name: String,
+        /// As declared.
+        expected: String,
+        /// As given.
+        got: String,
+    },
+    /// A node of the plan cannot be run on this back end.
+    #[error("operation {op} (node {node}) cannot be run here")]
+    Unsupported {
+        /// Operation name.
+        op: &'static str,
+        /// Its position in the plan.
+        node: usize,
+    },
+}
+
+/// How often decomposition is repeated: attention in softmax in exp is the deepest there is.
+const DECOMPOSITION_DEPTH: usize = 4;
+
+/// Time one node of the plan took, from [`Executor::profile`].
+#[derive(Clone, Copy, Debug)]
+pub struct NodeTime {
+    /// Position in [`Executor::graph`]'s nodes.
+    pub node: usize,
+    /// Wall time.
+    pub time: Duration,
+}
+
+/// A planned graph, ready to run on back end `B`.
+pub struct Executor<B: PlanBackend> {
+    graph: Graph,
+    plan: Plan,
+    profile: Option<Vec<NodeTime>>,
+    backend: std::marker::PhantomData<fn() -> B>,
+}
+
+impl<B: PlanBackend> Executor<B> {
+    /// Plans `graph`. Semantic operations that `B` has no kernel for are decomposed here.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`].
+    pub fn new(graph: &Graph) -> Result<Self, RunError> {
+        let name = graph.name.clone();
+        let fail = |reason: String| RunError::Plan { graph: name.clone(), reason };
+        let pass = Decompose::unless(|op| B::has_kernel(op) || lower::is_primitive(op));
+        let mut lowered = graph.clone();
+        // Parts of a semantic operation may be semantic themselves; nothing nests deeper than this.
+        for _ in 0..DECOMPOSITION_DEPTH {
+            match pass.run(&lowered).map_err(|error| fail(error.to_string()))? {
+                Some(changed) => lowered = changed.graph,
+                None => break,
+            }
+        }
+        let graph = lowered;
+        let plan = Plan::new(&graph).map_err(|error| fail(error.to_string()))?;
+        Ok(Self { graph, plan, profile: None, backend: std::marker::PhantomData })
+    }
+
+    /// The graph as it is executed.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Starts (or clears) the per-node clock; `take_profile` reads it.
+    pub fn profile(&mut self) {
+        self.profile = Some(Vec::new());
+    }
+
+    /// Times of all nodes run since [`Executor::profile`].
+    pub fn take_profile(&mut self) -> Vec<NodeTime> {
+        self.profile.take().unwrap_or_default()
+    }
+
+    /// Runs the plan once. Inputs are given by name; parameters come from `params`, which gets the updates.
+    ///
+    /// Returns the named outputs (a scalar has shape `[]`).
+    ///
+    /// # Errors
+    /// A missing or misshapen input or parameter; nothing has been changed then.
+    pub fn run(
+        &mut self,
+        params: &mut Params<B>,
+        inputs: Vec<(&str, HostTensor)>,
+    ) -> Result<BTreeMap<String, HostTensor>, RunError> {
+        let mut inputs: BTreeMap<&str, HostTensor> = inputs.into_iter().collect();
+        let sizes = self.bind_sizes(&inputs, params)?;
+        let mut values: Vec<Option<Operand<B>>> = Vec::new();
+        values.resize_with(self.graph.values.len(), || None);
+        for id in &self.graph.inputs {
+            let name = self.graph.source_name(*id).unwrap_or_default();
+            let tensor = inputs.remove(name).ok_or_else(|| RunError::MissingInput(name.to_owned()))?;
+            values[id.0] = Some(upload::<B>(tensor, params.device()));
+        }
+        self.bind_params(&mut values, params);
+        let device = params.device().clone();
+        self.run_nodes(&mut values, &sizes, &device)?;
+        self.finish(values, params, &sizes)
+    }
+
+    /// Sizes of the symbols, from the shapes of what was given; every declared shape is checked against them.
+    fn bind_sizes(&self, inputs: &BTreeMap<&str, HostTensor>, params: &Params<B>) -> Result<Sizes, RunError> {
+        let mut sizes = Sizes::new();
+        let sources = self.graph.inputs.iter().chain(&self.graph.params);
+        let mut pending = Vec::new();
+        for id in sources {
+            let value = self.graph.value(*id);
+            let (name, shape, dtype) = match &value.def {
+                Def::Input(name) => {
+                    let tensor = inputs.get(name.as_str()).ok_or_else(|| RunError::MissingInput(name.clone()))?;
+                    let dtype = if matches!(tensor, HostTensor::F32 { .. }) { DType::F32 } else { DType::I32 };
+                    (name, tensor.shape().to_vec(), dtype)
+                }
+                Def::Param(name) => {
+                    let tensor = params.operand(name).ok_or_else(|| RunError::MissingParam(name.clone()))?;
+                    let dtype = if matches!(tensor, Operand::Float(_)) { DType::F32 } else { DType::I32 };
+                    let mut shape = tensor.shape().to_vec();
+                    if value.ty.rank() == 0 && shape == [1] {
+                        shape.clear();
+                    }
+                    (name, shape, dtype)
+                }
+                Def::Node { .. } => continue,
+            };
+            for (dim, size) in value.ty.shape.iter().zip(&shape) {
+                if let Some(symbol) = self.graph.symbols.iter().find(|s| *dim == vjepa_compiler::ir::Dim::symbol(s)) {
+                    sizes.entry(symbol.clone()).or_insert(*size);
+                }
+            }
+            pending.push((name, &value.ty, shape, dtype));
+        }
+        for (name, ty, shape, dtype) in pending {
+            check_shape(name, ty, &shape, dtype, &sizes)?;
+        }
+        Ok(sizes)
+    }
+
+    /// Parameters that are updated are moved out of the store, so that their update can be written in place.
+    fn bind_params(&self, values: &mut [Option<Operand<B>>], params: &mut Params<B>) {
+        for id in &self.graph.params {
+            let name = self.graph.source_name(*id).unwrap_or_default();
+            let updated = self.graph.updates.iter().any(|(param, _)| param == id);
+            values[id.0] = if updated { params.take(name) } else { params.operand(name).cloned() };
+        }
+    }
+
+    fn run_nodes(
+        &mut self,
+        values: &mut [Option<Operand<B>>],
+        sizes: &Sizes,
+        device: &Device<B>,
+    ) -> Result<(), RunError> {
+        for step in &self.plan.steps {
+            let node = &self.graph.nodes[step.node.0];
+            let started = self.profile.is_some().then(Instant::now);
+            let unsupported = || RunError::Unsupported { op: node.op.name(), node: step.node.0 };
+            let mut operands = Vec::with_capacity(node.inputs.len());
+            for (position, id) in node.inputs.iter().enumerate() {
+                // The last mention of a value that is freed after this node takes it out: the kernel then owns it.
+                let last = step.frees.contains(id) && !node.inputs[position + 1..].contains(id);
+                let operand = if last { values[id.0].take() } else { values[id.0].clone() };
+                operands.push(operand.ok_or_else(unsupported)?);
+            }
+            let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
+            let results = if B::has_kernel(&node.op) {
+                B::kernel(&node.op, operands, &types, sizes)
+            } else {
+                let ty = types.first().ok_or_else(unsupported)?;
+                vec![lower::run::<B>(&node.op, operands, ty, sizes, device).ok_or_else(unsupported)?]
+            };
+            for (id, result) in node.outputs.iter().zip(results) {
+                values[id.0] = Some(result);
+            }
+            for id in &step.frees {
+                values[id.0] = None;
+            }
+            if let (Some(started), Some(profile)) = (started, &mut self.profile) {
+                profile.push(NodeTime { node: step.node.0, time: started.elapsed() });
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        mut values: Vec<Option<Operand<B>>>,
+        params: &mut Params<B>,
+        sizes: &Sizes,
+    ) -> Result<BTreeMap<String, HostTensor>, RunError> {
+        let mut outputs = BTreeMap::new();
+        for (name, id) in &self.graph.outputs {
+            let Some(Operand::Float(tensor)) = values[id.0].clone() else { continue };
+            let dims = self.graph.ty(*id).shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<Vec<_>>>();
+            let shape = dims.unwrap_or_default();
+            outputs.insert(name.clone(), HostTensor::F32 { shape, data: read_floats::<B>(tensor) });
+        }
+        let uses = |id: ValueId| self.graph.updates.iter().filter(|(_, new)| *new == id).count();
+        for (param, new) in &self.graph.updates {
+            let operand = if uses(*new) > 1 { values[new.0].clone() } else { values[new.0].take() };
+            if let (Some(name), Some(operand)) = (self.graph.source_name(*param), operand) {
+                params.put(name, operand);
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+fn check_shape(name: &str, ty: &TensorType, shape: &[usize], dtype: DType, sizes: &Sizes) -> Result<(), RunError> {
+    let fits = ty.rank() == shape.len() && ty.shape.iter().zip(shape).all(|(dim, n)| dim.eval(sizes) == Some(*n));
+    if fits && ty.dtype == dtype {
+        return Ok(());
+    }
+    let bound: Vec<String> = sizes.iter().map(|(symbol, size)| format!("{symbol} = {size}")).collect();
+    let expected = if bound.is_empty() { ty.to_string() } else { format!("{ty} with {}", bound.join(", ")) };
+    Err(RunError::Shape { name: name.to_owned(), expected, got: format!("{}{shape:?}", dtype.name()) })
+}

@@ -1,0 +1,178 @@
+//! Attention forward and backward, block by block of query rows: the score matrix never exists as a whole.
+//!
+//! Operands are read where they lie (permuted views of one QKV buffer), results are written as `[B, N, H, d]` and
+//! handed out as `[B, H, N, d]` views, so that the permutation back costs nothing.
+
+use super::contraction::{Matrix, Out, product};
+use super::math;
+use super::tensor::{Strided, dims, strided, tensor};
+use burn_flex::FlexTensor;
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// Query rows of one block: with 1,568 keys the scores take 800 KiB, which stays in the second-level cache.
+const BLOCK: usize = 128;
+
+/// One head's matrix inside a `[B, H, N, d]` tensor.
+fn head<'a>(view: &Strided<'a>, batch: usize, head: usize, rows: usize, cols: usize) -> Matrix<'a> {
+    let at = |axis: usize| view.strides[axis] as usize;
+    let offset = view.offset + batch * at(0) + head * at(1);
+    let data = view.data.get(offset..).unwrap_or_default();
+    Matrix { data, rows, cols, row_stride: at(2), col_stride: at(3) }
+}
+
+/// Rows `start..start + rows` of a matrix.
+fn rows_of(matrix: Matrix<'_>, start: usize, rows: usize) -> Matrix<'_> {
+    Matrix { data: &matrix.data[start * matrix.row_stride..], rows, ..matrix }
+}
+
+/// `[B, N, H, d]` in memory, seen as `[B, H, N, d]`.
+fn heads_first(data: Vec<f32>, [batch, heads, rows, width]: [usize; 4]) -> FlexTensor {
+    tensor(data, &[batch, rows, heads, width]).permute(&[0, 2, 1, 3])
+}
+
+/// A shared result buffer that tasks write disjoint heads of.
+struct Disjoint {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: every task writes only the rows of its own (batch, head) pair, see `Disjoint::head`.
+unsafe impl Sync for Disjoint {}
+
+impl Disjoint {
+    fn new(buffer: &mut [f32]) -> Self {
+        Self { start: buffer.as_mut_ptr(), len: buffer.len() }
+    }
+
+    /// The buffer from `offset` on.
+    ///
+    /// # Safety
+    /// Tasks that hold slices at the same time must write disjoint elements, and the buffer must outlive them. A task
+    /// of head h writes `offset + row·H·d .. + d` with offset = (b·N·H + h)·d, which no other (b, h) touches.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn head(&self, offset: usize) -> &mut [f32] {
+        debug_assert!(offset <= self.len);
+        // SAFETY: `offset` lies inside the buffer; aliasing is excluded by the caller, as documented above.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), self.len - offset) }
+    }
+}
+
+/// `softmax(scale·q·kᵀ)·v`.
+pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64) -> FlexTensor {
+    let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
+    let (q, k, v) = (strided(q), strided(k), strided(v));
+    let mut out = vec![0f32; batch * heads * rows * width];
+    let shared = Disjoint::new(&mut out);
+    (0..batch * heads).into_par_iter().for_each_init(
+        || vec![0f32; BLOCK.min(rows) * keys],
+        |scores, task| {
+            let (b, h) = (task / heads, task % heads);
+            let (q, k, v) = (head(&q, b, h, rows, width), head(&k, b, h, keys, width), head(&v, b, h, keys, width));
+            // SAFETY: this task is the only one with this (b, h).
+            let out = unsafe { shared.head((b * rows * heads + h) * width) };
+            for start in (0..rows).step_by(BLOCK) {
+                let block = BLOCK.min(rows - start);
+                let scores = &mut scores[..block * keys];
+                probabilities(rows_of(q, start, block), k, scores, scale);
+                let target = &mut out[start * heads * width..];
+                let result = Out { data: target, row_stride: heads * width, accumulate: false };
+                product(Matrix::rows(scores, block, keys), v, result, Parallelism::None);
+            }
+        },
+    );
+    heads_first(out, [batch, heads, rows, width])
+}
+
+fn probabilities(q: Matrix<'_>, k: Matrix<'_>, scores: &mut [f32], scale: f64) {
+    let keys = k.rows;
+    product(q, k.t(), Out { data: scores, row_stride: keys, accumulate: false }, Parallelism::None);
+    for row in scores.chunks_exact_mut(keys) {
+        math::softmax_row(row, scale as f32);
+    }
+}
+
+/// `(q, k, v, y, dy) -> dq, dk, dv`; the probabilities are computed again, block by block.
+pub(super) fn backward(operands: &[FlexTensor], scale: f64) -> Vec<FlexTensor> {
+    let [q, k, v, y, dy] = operands else { return Vec::new() };
+    let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
+    let [q, k, v, y, dy] = [q, k, v, y, dy].map(strided);
+    let mut grads = [rows, keys, keys].map(|n| vec![0f32; batch * heads * n * width]);
+    let [dq, dk, dv] = &mut grads;
+    let shared = [Disjoint::new(dq), Disjoint::new(dk), Disjoint::new(dv)];
+    (0..batch * heads).into_par_iter().for_each_init(
+        || [vec![0f32; BLOCK.min(rows) * keys], vec![0f32; BLOCK.min(rows) * keys]],
+        |[p, dp], task| {
+            let (b, h) = (task / heads, task % heads);
+            let task = HeadGrad {
+                q: head(&q, b, h, rows, width),
+                k: head(&k, b, h, keys, width),
+                v: head(&v, b, h, keys, width),
+                y: head(&y, b, h, rows, width),
+                dy: head(&dy, b, h, rows, width),
+                stride: heads * width,
+                scale,
+            };
+            // SAFETY: this task is the only one with this (b, h); the three buffers are distinct.
+            let [dq, dk, dv] = [(0, rows), (1, keys), (2, keys)]
+                .map(|(i, n)| unsafe { shared[i].head((b * n * heads + h) * width) });
+            for start in (0..rows).step_by(BLOCK) {
+                task.block(start, BLOCK.min(rows - start), [p, dp], [&mut *dq, &mut *dk, &mut *dv]);
+            }
+        },
+    );
+    let [dq, dk, dv] = grads;
+    let view = |data, n| heads_first(data, [batch, heads, n, width]);
+    vec![view(dq, rows), view(dk, keys), view(dv, keys)]
+}
+
+/// Operands of one head's backward pass.
+struct HeadGrad<'a> {
+    q: Matrix<'a>,
+    k: Matrix<'a>,
+    v: Matrix<'a>,
+    y: Matrix<'a>,
+    dy: Matrix<'a>,
+    /// Row stride of the results.
+    stride: usize,
+    scale: f64,
+}
+
+impl HeadGrad<'_> {
+    /// Query rows `start..start + block`: dq of these rows, and their share of dk and dv.
+    fn block(&self, start: usize, block: usize, [p, dp]: [&mut Vec<f32>; 2], [dq, dk, dv]: [&mut [f32]; 3]) {
+        let keys = self.k.rows;
+        let (p, dp) = (&mut p[..block * keys], &mut dp[..block * keys]);
+        let (q, y, dy) =
+            (rows_of(self.q, start, block), rows_of(self.y, start, block), rows_of(self.dy, start, block));
+        probabilities(q, self.k, p, self.scale);
+        product(dy, self.v.t(), Out { data: dp, row_stride: keys, accumulate: false }, Parallelism::None);
+        for row in 0..block {
+            let d = row_dot(y, dy, row);
+            let span = row * keys..(row + 1) * keys;
+            math::score_grad(&mut dp[span.clone()], &p[span], d, self.scale as f32);
+        }
+        let (p, ds) = (Matrix::rows(p, block, keys), Matrix::rows(dp, block, keys));
+        let row_stride = self.stride;
+        // The first block writes dk and dv, later ones add to them.
+        let accumulate = start > 0;
+        let dq = &mut dq[start * row_stride..];
+        product(ds, self.k, Out { data: dq, row_stride, accumulate: false }, Parallelism::None);
+        product(ds.t(), q, Out { data: dk, row_stride, accumulate }, Parallelism::None);
+        product(p.t(), dy, Out { data: dv, row_stride, accumulate }, Parallelism::None);
+    }
+}
+
+/// Σ y·dy of one row.
+fn row_dot(y: Matrix<'_>, dy: Matrix<'_>, row: usize) -> f32 {
+    let (a, b) = (row * y.row_stride, row * dy.row_stride);
+    if y.col_stride == 1 && dy.col_stride == 1 {
+        return math::dot(&y.data[a..a + y.cols], &dy.data[b..b + y.cols]);
+    }
+    (0..y.cols).map(|col| y.data[a + col * y.col_stride] * dy.data[b + col * dy.col_stride]).sum()
+}
+
+fn shape4(tensor: &FlexTensor) -> [usize; 4] {
+    let dims = dims(tensor);
+    [0, 1, 2, 3].map(|axis| dims.get(axis).copied().unwrap_or(1))
+}

@@ -1,0 +1,159 @@
+//! Matrix products through the `gemm` crate.
+
+use super::tensor::{dims, floats, tensor};
+use burn_flex::FlexTensor;
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// A matrix in memory: rows and columns with their strides, in elements.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    /// From element (0, 0) on.
+    pub(super) data: &'a [f32],
+    /// Number of rows.
+    pub(super) rows: usize,
+    /// Number of columns.
+    pub(super) cols: usize,
+    /// Distance between rows.
+    pub(super) row_stride: usize,
+    /// Distance between columns.
+    pub(super) col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix.
+    pub(super) fn rows(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub(super) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Elements from (0, 0) to the last one, inclusive.
+    fn span(&self) -> usize {
+        if self.rows == 0 || self.cols == 0 {
+            return 0;
+        }
+        (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1
+    }
+}
+
+/// Where a product goes.
+pub(super) struct Out<'a> {
+    /// From element (0, 0) on.
+    pub(super) data: &'a mut [f32],
+    /// Distance between rows.
+    pub(super) row_stride: usize,
+    /// Whether the product is added to what is there.
+    pub(super) accumulate: bool,
+}
+
+/// `out = a·b` (or `out += a·b`), all in f32.
+///
+/// # Panics
+/// When a buffer is smaller than its matrix: a bug of the caller.
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: Parallelism) {
+    assert_eq!(a.cols, b.rows, "inner sizes of a matrix product");
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(a.span() <= a.data.len() && b.span() <= b.data.len(), "operand of a matrix product is too small");
+    assert!((m - 1) * out.row_stride + n <= out.data.len() && n <= out.row_stride.max(n), "result is too small");
+    let alpha = if out.accumulate { 1.0 } else { 0.0 };
+    // SAFETY: the spans asserted above bound every element that is read or written: row (m−1) and column (n−1) are the
+    // farthest, strides are not negative, and `out` is borrowed mutably, so it aliases neither operand.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.data.as_mut_ptr(),
+            1,
+            out.row_stride as isize,
+            out.accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            alpha,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// All threads for large products; a small one is faster on its own thread.
+fn threads(m: usize, n: usize, k: usize) -> Parallelism {
+    if m * n * k < 64 * 64 * 64 { Parallelism::None } else { Parallelism::Rayon(0) }
+}
+
+/// `x·weightᵀ + bias` over the last axis.
+pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>, shape: &[usize]) -> FlexTensor {
+    let outer: usize = shape[..shape.len() - 1].iter().product();
+    let (values, weights) = (floats(x), floats(weight));
+    let [features, inner] = dims(weight)[..] else { return x.clone() };
+    let bias = bias.map(floats);
+    tensor(linear_rows(&values, &weights, bias.as_deref(), [outer, inner, features]), shape)
+}
+
+/// [`linear`] on slices: `[rows, inner]` times `[features, inner]`ᵀ.
+pub(super) fn linear_rows(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    [rows, inner, features]: [usize; 3],
+) -> Vec<f32> {
+    let mut out = vec![0f32; rows * features];
+    if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
+        out.par_chunks_mut(features * 64).for_each(|rows| {
+            for row in rows.chunks_exact_mut(features) {
+                row.copy_from_slice(bias);
+            }
+        });
+    }
+    let result = Out { data: &mut out, row_stride: features, accumulate: bias.is_some() };
+    let (a, b) = (Matrix::rows(x, rows, inner), Matrix::rows(weight, features, inner).t());
+    product(a, b, result, threads(rows, features, inner));
+    out
+}
+
+/// Batched product with either operand stored transposed.
+pub(super) fn matmul(a: &FlexTensor, b: &FlexTensor, ta: bool, tb: bool, shape: &[usize]) -> FlexTensor {
+    let (left, right) = (floats(a), floats(b));
+    let [m, n] = [shape[shape.len() - 2], shape[shape.len() - 1]];
+    let k = {
+        let stored = dims(a);
+        if ta { stored[stored.len() - 2] } else { stored[stored.len() - 1] }
+    };
+    let mut out = vec![0f32; shape.iter().product()];
+    let matrices = |batch: usize| {
+        let (a, b) = (&left[batch * m * k..(batch + 1) * m * k], &right[batch * k * n..(batch + 1) * k * n]);
+        let a = if ta { Matrix::rows(a, k, m).t() } else { Matrix::rows(a, m, k) };
+        let b = if tb { Matrix::rows(b, n, k).t() } else { Matrix::rows(b, k, n) };
+        (a, b)
+    };
+    if out.len() == m * n {
+        let (a, b) = matrices(0);
+        product(a, b, Out { data: &mut out, row_stride: n, accumulate: false }, threads(m, n, k));
+    } else if m * n > 0 {
+        out.par_chunks_mut(m * n).enumerate().for_each(|(batch, out)| {
+            let (a, b) = matrices(batch);
+            product(a, b, Out { data: out, row_stride: n, accumulate: false }, Parallelism::None);
+        });
+    }
+    tensor(out, shape)
+}

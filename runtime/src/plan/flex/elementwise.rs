@@ -1,0 +1,170 @@
+//! Elementwise kernels, in place where the operand is not needed any more.
+
+use super::math;
+use super::tensor::{dims, floats, scalar, tensor, writable};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+use vjepa_compiler::ir::Sizes;
+use vjepa_compiler::ops::{Binary, Op, Unary};
+
+/// Elements a task works on: large enough to pay for its dispatch, small enough for the first-level cache.
+pub(super) const CHUNK: usize = 16 * 1024;
+
+pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &Sizes) -> FlexTensor {
+    let mut operands = operands.into_iter();
+    let (Some(first), second) = (operands.next(), operands.next()) else { return tensor(Vec::new(), &[0]) };
+    match (op, second) {
+        (Op::Binary(function), Some(second)) => binary(*function, first, second, shape),
+        (Op::GeluGrad, Some(dy)) => gelu_grad(&first, dy),
+        (Op::Unary(Unary::Gelu), _) => gelu(&first),
+        (Op::Unary(function), _) => {
+            let function: fn(f32) -> f32 = match function {
+                Unary::Abs => f32::abs,
+                Unary::Sign => |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x * 0.0 },
+                _ => |x| -x,
+            };
+            map_in_place(first, function)
+        }
+        (Op::AddScalar(c), _) => {
+            let c = c.eval(sizes).unwrap_or(f64::NAN) as f32;
+            map_in_place(first, move |x| x + c)
+        }
+        (Op::MulScalar(c), _) => {
+            let c = c.eval(sizes).unwrap_or(f64::NAN) as f32;
+            map_in_place(first, move |x| x * c)
+        }
+        (_, _) => first,
+    }
+}
+
+fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
+    let mut x = writable(x);
+    x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(|chunk| {
+        for value in chunk {
+            *value = function(*value);
+        }
+    });
+    x
+}
+
+fn gelu(x: &FlexTensor) -> FlexTensor {
+    let values = floats(x);
+    let mut out = vec![0f32; values.len()];
+    out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(out, x)| math::gelu(out, x));
+    tensor(out, &dims(x))
+}
+
+fn gelu_grad(x: &FlexTensor, dy: FlexTensor) -> FlexTensor {
+    let mut out = writable(dy);
+    let values = floats(x);
+    out.storage_mut::<f32>()
+        .par_chunks_mut(CHUNK)
+        .zip(values.par_chunks(CHUNK))
+        .for_each(|(out, x)| math::gelu_grad(out, x));
+    out
+}
+
+fn apply(function: Binary, a: f32, b: f32) -> f32 {
+    match function {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a * b,
+        Binary::Div => a / b,
+        Binary::Min => a.min(b),
+        Binary::Max => a.max(b),
+    }
+}
+
+fn binary(function: Binary, a: FlexTensor, b: FlexTensor, shape: &[usize]) -> FlexTensor {
+    match function {
+        Binary::Add => zip(a, b, shape, |a, b| a + b),
+        Binary::Sub => zip(a, b, shape, |a, b| a - b),
+        Binary::Mul => zip(a, b, shape, |a, b| a * b),
+        other => zip(a, b, shape, move |a, b| apply(other, a, b)),
+    }
+}
+
+fn zip(a: FlexTensor, b: FlexTensor, shape: &[usize], function: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
+    let (left, right) = (dims(&a), dims(&b));
+    let elements = shape.iter().product::<usize>();
+    let count = |dims: &[usize]| dims.iter().product::<usize>();
+    if count(&left) == elements && count(&right) == elements {
+        // Write into whichever operand is free.
+        if a.is_unique() || !b.is_unique() {
+            let mut out = writable(a);
+            let other = floats(&b);
+            zip_chunks(out.storage_mut::<f32>(), &other, &function);
+            return out.reshape(burn_backend::Shape::from(shape.to_vec()));
+        }
+        let mut out = writable(b);
+        let other = floats(&a);
+        zip_chunks(out.storage_mut::<f32>(), &other, &|b, a| function(a, b));
+        return out.reshape(burn_backend::Shape::from(shape.to_vec()));
+    }
+    if count(&left) == elements && count(&right) == 1 {
+        let constant = scalar(&b);
+        return map_in_place(a, move |x| function(x, constant));
+    }
+    if count(&left) == elements && is_suffix(&right, shape) {
+        // `[.., N, D] op [1, N, D]`: the second operand repeats over the leading axes.
+        let mut out = writable(a);
+        let period = floats(&b);
+        if !period.is_empty() {
+            out.storage_mut::<f32>().par_chunks_mut(period.len()).for_each(|chunk| {
+                for (x, p) in chunk.iter_mut().zip(period.iter()) {
+                    *x = function(*x, *p);
+                }
+            });
+        }
+        return out;
+    }
+    tensor(broadcast(&a, &b, shape, &function), shape)
+}
+
+fn zip_chunks(out: &mut [f32], other: &[f32], function: &(impl Fn(f32, f32) -> f32 + Sync)) {
+    out.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(out, other)| {
+        for (a, b) in out.iter_mut().zip(other) {
+            *a = function(*a, *b);
+        }
+    });
+}
+
+/// Whether `dims`, less its leading ones, is the tail of `shape`.
+fn is_suffix(dims: &[usize], shape: &[usize]) -> bool {
+    let core: &[usize] = &dims[dims.iter().take_while(|n| **n == 1).count()..];
+    shape.ends_with(core)
+}
+
+/// The general case: every result element finds its operands by stride (0 along broadcast axes).
+fn broadcast(a: &FlexTensor, b: &FlexTensor, shape: &[usize], function: &impl Fn(f32, f32) -> f32) -> Vec<f32> {
+    let (left, right) = (floats(a), floats(b));
+    let strides = |dims: &[usize]| -> Vec<usize> {
+        let mut strides = vec![0; shape.len()];
+        let mut stride = 1;
+        let lead = shape.len() - dims.len();
+        for axis in (0..dims.len()).rev() {
+            strides[lead + axis] = if dims[axis] == 1 { 0 } else { stride };
+            stride *= dims[axis];
+        }
+        strides
+    };
+    let (sa, sb) = (strides(&dims(a)), strides(&dims(b)));
+    let mut index = vec![0usize; shape.len()];
+    let (mut ia, mut ib) = (0usize, 0usize);
+    let mut out = Vec::with_capacity(shape.iter().product());
+    for _ in 0..shape.iter().product::<usize>() {
+        out.push(function(left[ia], right[ib]));
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            ia += sa[axis];
+            ib += sb[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            ia -= sa[axis] * shape[axis];
+            ib -= sb[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+    out
+}

@@ -1,0 +1,101 @@
+//! AdamW and the moving average: one pass over memory for each parameter.
+
+use super::elementwise::CHUNK;
+use super::tensor::{floats, scalar, writable};
+use burn_flex::FlexTensor;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Constants of AdamW.
+#[derive(Clone, Copy)]
+pub(super) struct Betas {
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    pub(super) eps: f64,
+}
+
+/// Everything one update needs besides the tensors.
+#[derive(Clone, Copy)]
+struct Rates {
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    /// `1 − lr·wd`.
+    decay: f32,
+    /// `lr / c1`.
+    step: f32,
+    /// `1 / √c2`.
+    inv_root_c2: f32,
+    clip: f32,
+}
+
+/// `(p, g, m, v, lr, wd, c1, c2, clip, [target, momentum]) -> p', m', v', [target']`.
+pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas) -> Vec<FlexTensor> {
+    let mut operands = operands.into_iter();
+    let mut next = || operands.next();
+    let (Some(p), Some(g), Some(m), Some(v)) = (next(), next(), next(), next()) else { return Vec::new() };
+    let mut rate = || next().map_or(f32::NAN, |tensor| scalar(&tensor));
+    let (lr, wd, c1, c2, clip) = (rate(), rate(), rate(), rate(), rate());
+    let rates = Rates {
+        beta1: betas.beta1 as f32,
+        beta2: betas.beta2 as f32,
+        eps: betas.eps as f32,
+        decay: 1.0 - lr * wd,
+        step: lr / c1,
+        inv_root_c2: 1.0 / c2.sqrt(),
+        clip,
+    };
+    let target = next();
+    let momentum = next().map_or(f32::NAN, |tensor| scalar(&tensor));
+    let (mut p, mut m, mut v, g) = (writable(p), writable(m), writable(v), floats(&g));
+    let mut target = target.map(writable);
+    let chunks = p
+        .storage_mut::<f32>()
+        .par_chunks_mut(CHUNK)
+        .zip(m.storage_mut::<f32>().par_chunks_mut(CHUNK))
+        .zip(v.storage_mut::<f32>().par_chunks_mut(CHUNK))
+        .zip(g.par_chunks(CHUNK));
+    match &mut target {
+        Some(target) => chunks.zip(target.storage_mut::<f32>().par_chunks_mut(CHUNK)).for_each(|((((p, m), v), g), t)| {
+            update(p, m, v, g, rates);
+            average(t, p, momentum);
+        }),
+        None => chunks.for_each(|(((p, m), v), g)| update(p, m, v, g, rates)),
+    }
+    [Some(p), Some(m), Some(v), target].into_iter().flatten().collect()
+}
+
+#[multiversion(targets = "simd")]
+fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], rates: Rates) {
+    let Rates { beta1, beta2, eps, decay, step, inv_root_c2, clip } = rates;
+    for (((p, m), v), g) in p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
+        let g = g * clip;
+        *m = beta1 * *m + (1.0 - beta1) * g;
+        *v = beta2 * *v + (1.0 - beta2) * g * g;
+        *p = *p * decay - step * *m / (v.sqrt() * inv_root_c2 + eps);
+    }
+}
+
+/// `(target, p, momentum) -> momentum·target + (1 − momentum)·p`.
+pub(super) fn ema(operands: Vec<FlexTensor>) -> FlexTensor {
+    let mut operands = operands.into_iter();
+    let (Some(target), Some(p), Some(momentum)) = (operands.next(), operands.next(), operands.next()) else {
+        return super::tensor::tensor(Vec::new(), &[0]);
+    };
+    let momentum = scalar(&momentum);
+    let mut target = writable(target);
+    let p = floats(&p);
+    target
+        .storage_mut::<f32>()
+        .par_chunks_mut(CHUNK)
+        .zip(p.par_chunks(CHUNK))
+        .for_each(|(t, p)| average(t, p, momentum));
+    target
+}
+
+#[multiversion(targets = "simd")]
+fn average(target: &mut [f32], p: &[f32], momentum: f32) {
+    for (t, p) in target.iter_mut().zip(p) {
+        *t = momentum * *t + (1.0 - momentum) * p;
+    }
+}

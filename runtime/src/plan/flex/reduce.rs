@@ -1,0 +1,85 @@
+//! Sums and softmax.
+
+use super::math;
+use super::tensor::{dims, floats, tensor, writable};
+use burn_flex::{Flex, FlexTensor};
+use burn_backend::ops::FloatTensorOps;
+use rayon::prelude::*;
+use vjepa_compiler::ops::Op;
+
+/// Sum over `axes`, which stay with size 1.
+pub(super) fn sum(x: &FlexTensor, axes: &[usize], shape: &[usize]) -> FlexTensor {
+    let from = dims(x);
+    let values = floats(x);
+    let leading = axes.iter().enumerate().all(|(position, axis)| position == *axis);
+    let kept: usize = shape.iter().product();
+    if leading && kept > 1 && !values.is_empty() {
+        return tensor(sum_rows(&values, kept), shape);
+    }
+    if kept == 1 {
+        // Every chunk in f64, then the chunks: as exact as it gets, and the same on any number of threads.
+        let parts: Vec<f64> =
+            values.par_chunks(1 << 16).map(|chunk| chunk.iter().map(|x| f64::from(*x)).sum()).collect();
+        return tensor(vec![parts.iter().sum::<f64>() as f32], shape);
+    }
+    if let [axis] = axes && axis + 1 == from.len() {
+        let width = from.last().copied().unwrap_or(1).max(1);
+        let sums = values.chunks_exact(width).map(|row| row.iter().sum()).collect();
+        return tensor(sums, shape);
+    }
+    axes.iter().fold(x.clone(), |x, axis| Flex::float_sum_dim(x, *axis))
+}
+
+/// Column sums of a row-major matrix with `width` columns.
+fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
+    let shares: Vec<Vec<f32>> = values
+        .par_chunks(width * 256)
+        .map(|rows| {
+            let mut sums = vec![0f32; width];
+            for row in rows.chunks_exact(width) {
+                math::add_assign(&mut sums, row);
+            }
+            sums
+        })
+        .collect();
+    let mut total = vec![0f32; width];
+    for share in &shares {
+        math::add_assign(&mut total, share);
+    }
+    total
+}
+
+/// Softmax, its gradient, or its logarithm, over the last axis.
+pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>) -> FlexTensor {
+    let mut operands = operands.into_iter();
+    let (Some(first), second) = (operands.next(), operands.next()) else { return tensor(Vec::new(), &[0]) };
+    let width = dims(&first).last().copied().unwrap_or(1).max(1);
+    match (op, second) {
+        (Op::SoftmaxGrad, Some(dy)) => {
+            let mut out = writable(dy);
+            let y = floats(&first);
+            let rows = out.storage_mut::<f32>().par_chunks_mut(width).zip(y.par_chunks(width));
+            rows.for_each(|(dy, y)| {
+                let d = math::dot(dy, y);
+                math::score_grad(dy, y, d, 1.0);
+            });
+            out
+        }
+        (Op::LogSoftmax, _) => {
+            let mut out = writable(first);
+            out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| {
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let log_sum = row.iter().map(|x| (x - max).exp()).sum::<f32>().ln() + max;
+                for x in row {
+                    *x -= log_sum;
+                }
+            });
+            out
+        }
+        _ => {
+            let mut out = writable(first);
+            out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| math::softmax_row(row, 1.0));
+            out
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Flex tensors as slices, and slices as Flex tensors.
+
+use burn_backend::{Bytes, DType, Shape};
+use burn_flex::{FlexTensor, Layout};
+use std::borrow::Cow;
+use vjepa_compiler::ir::{Sizes, TensorType};
+
+/// Shape of the first result; scalars are `[1]`, since Burn has no rank 0.
+pub(super) fn shape_of(results: &[&TensorType], sizes: &Sizes) -> Vec<usize> {
+    let dims = results.first().map(|ty| ty.shape.iter().map(|dim| dim.eval(sizes).unwrap_or(0)).collect());
+    let dims: Vec<usize> = dims.unwrap_or_default();
+    if dims.is_empty() { vec![1] } else { dims }
+}
+
+/// A contiguous tensor over `data`.
+pub(super) fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
+    debug_assert_eq!(data.len(), shape.iter().product::<usize>());
+    FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(Shape::from(shape.to_vec())), DType::F32)
+}
+
+/// Dimensions of a tensor.
+pub(super) fn dims(tensor: &FlexTensor) -> Vec<usize> {
+    tensor.layout().shape().to_vec()
+}
+
+/// The values in row-major order, without a copy when they lie so.
+pub(super) fn floats(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    match tensor.as_slice::<f32>() {
+        Some(slice) => Cow::Borrowed(slice),
+        None => Cow::Owned(tensor.to_contiguous().as_slice::<f32>().map(<[f32]>::to_vec).unwrap_or_default()),
+    }
+}
+
+/// Token indices in row-major order.
+pub(super) fn indices(tensor: &FlexTensor) -> Cow<'_, [i32]> {
+    match tensor.as_slice::<i32>() {
+        Some(slice) => Cow::Borrowed(slice),
+        None => Cow::Owned(tensor.to_contiguous().as_slice::<i32>().map(<[i32]>::to_vec).unwrap_or_default()),
+    }
+}
+
+/// The one value of a scalar tensor.
+pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
+    floats(tensor).first().copied().unwrap_or(f32::NAN)
+}
+
+/// A tensor whose values may be written: the same memory when nobody else reads it, else a copy.
+pub(super) fn writable(tensor: FlexTensor) -> FlexTensor {
+    let whole = tensor.is_contiguous()
+        && tensor.layout().start_offset() == 0
+        && tensor.bytes().len() == tensor.layout().num_elements() * size_of::<f32>();
+    if whole && tensor.is_unique() {
+        return tensor;
+    }
+    let shape = dims(&tensor);
+    self::tensor(floats(&tensor).into_owned(), &shape)
+}
+
+/// Where element `[i, j, k, l]` of a rank-4 tensor lies: base pointer offset and strides, in elements.
+pub(super) struct Strided<'a> {
+    /// The whole buffer.
+    pub(super) data: &'a [f32],
+    /// Offset of element 0.
+    pub(super) offset: usize,
+    /// Stride of each axis.
+    pub(super) strides: Vec<isize>,
+}
+
+/// A strided view of a tensor with non-negative strides (slices and permutations of one buffer; never flipped).
+pub(super) fn strided(tensor: &FlexTensor) -> Strided<'_> {
+    let layout = tensor.layout();
+    Strided { data: tensor.storage::<f32>(), offset: layout.start_offset(), strides: layout.strides().to_vec() }
+}

@@ -1,0 +1,80 @@
+//! The parameters of a run: named tensors that outlive it.
+
+use super::{HostTensor, Operand};
+use burn_backend::tensor::Device;
+use burn_backend::{Backend, TensorMetadata};
+use std::collections::BTreeMap;
+
+/// Named tensors on a device: weights, target weights and optimiser moments under their official names.
+pub struct Params<B: Backend> {
+    device: Device<B>,
+    tensors: BTreeMap<String, Operand<B>>,
+}
+
+impl<B: Backend> Params<B> {
+    /// An empty store on `device`.
+    pub fn new(device: Device<B>) -> Self {
+        Self { device, tensors: BTreeMap::new() }
+    }
+
+    /// The device the tensors live on.
+    pub fn device(&self) -> &Device<B> {
+        &self.device
+    }
+
+    /// Sets a tensor, replacing one of that name.
+    pub fn set(&mut self, name: &str, tensor: HostTensor) {
+        let operand = upload::<B>(tensor, &self.device);
+        self.tensors.insert(name.to_owned(), operand);
+    }
+
+    /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`).
+    pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        match self.tensors.get(name)? {
+            Operand::Float(tensor) => Some((tensor.shape().to_vec(), read_floats::<B>(tensor.clone()))),
+            Operand::Int(_) => None,
+        }
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Makes `to` another name of the tensor called `from` (no copy is made until one of them changes).
+    pub fn alias(&mut self, from: &str, to: &str) -> bool {
+        match self.tensors.get(from).cloned() {
+            Some(tensor) => {
+                self.tensors.insert(to.to_owned(), tensor);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn operand(&self, name: &str) -> Option<&Operand<B>> {
+        self.tensors.get(name)
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Option<Operand<B>> {
+        self.tensors.remove(name)
+    }
+
+    pub(super) fn put(&mut self, name: &str, operand: Operand<B>) {
+        self.tensors.insert(name.to_owned(), operand);
+    }
+}
+
+/// Moves a host tensor to the device.
+pub(super) fn upload<B: Backend>(tensor: HostTensor, device: &Device<B>) -> Operand<B> {
+    match &tensor {
+        HostTensor::F32 { .. } => Operand::Float(B::float_from_data(tensor.into_data(), device)),
+        HostTensor::I32 { .. } => Operand::Int(B::int_from_data(tensor.into_data(), device)),
+    }
+}
+
+/// Copies floats to the host; empty when the device lost them (the run then fails on the shape).
+pub(super) fn read_floats<B: Backend>(tensor: burn_backend::tensor::FloatTensor<B>) -> Vec<f32> {
+    let data = burn_backend::try_read_sync(B::float_into_data(tensor));
+    data.and_then(Result::ok).and_then(|data| data.try_into_vec_as::<f32>().ok()).unwrap_or_default()
+}

@@ -1,0 +1,35 @@
+//! The command line: one file a command, each with its arguments (`Args`) and `run`.
+//!
+//! Every command prints for people, or with `--json` one JSON document (or one a line) for machines on standard output;
+//! progress and warnings go to standard error. Errors are one sentence with the remedy, exit code 1; wrong arguments exit
+//! with 2 as clap does.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A failed command: one sentence that says what to do.
+pub type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(name = "vjepa", version, about = "V-JEPA: pretrain, probe, evaluate, compile, deploy", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+}
+
+/// Parses the arguments, runs the command, and turns its error into a sentence and an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome: Result<(), CliError> = match cli.command {};
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The forward graphs: encoder, predictor, probe, and the pre-training objective.
+
+use super::CompileError;
+use burn::module::Param;
+use burn::tensor::Tensor;
+use vjepa_compiler::ir::Graph;
+use vjepa_compiler::trace::{Scope, TraceError, trace};
+use vjepa_graphs::{
+    AttentiveClassifier, Encoder, EncoderConfig, LinearProbe, MaskPair, ParameterVisitor, Predictor, PredictorConfig,
+    PretrainLoss, ProbeConfig, cross_entropy, normalised_targets, visit_parameters,
+};
+
+/// A classifier on frozen tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// Attentive pooling, then a linear layer.
+    Attentive(ProbeConfig),
+    /// A linear layer on the mean of the tokens.
+    Linear {
+        /// Width of the tokens.
+        embed_dim: usize,
+        /// Number of classes.
+        num_classes: usize,
+    },
+}
+
+/// `encoder[B]`: `clip f32[B, C, T, H, W]` to `encoder_out f32[B, N, D]`; parameters under `prefix` (`encoder.`).
+///
+/// # Errors
+/// [`CompileError`].
+pub fn encoder(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileError> {
+    traced("encoder", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, prefix)?;
+        let clip = clip(scope, config)?;
+        let out = model.forward(clip, None).map_err(failed)?;
+        scope.output("encoder_out", &out)
+    })
+}
+
+/// Like [`encoder`], after each of the config's `out_layers`: outputs `layer_<i>`, and `after_block0` and `patch_embed`
+/// without norm, for comparison with golden data.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn layers(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileError> {
+    traced("layers", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, prefix)?;
+        let clip = clip(scope, config)?;
+        scope.output("patch_embed", &model.patch_embed.forward(clip.clone()))?;
+        if let Some(block) = model.blocks.first() {
+            let embedded = model.embed(clip.clone(), None).map_err(failed)?;
+            scope.output("after_block0", &block.forward(embedded))?;
+        }
+        let wanted = config.out_layers.clone().unwrap_or_default();
+        for (layer, out) in wanted.iter().zip(model.forward_layers(clip, None).map_err(failed)?) {
+            scope.output(&format!("layer_{layer}"), &out)?;
+        }
+        Ok(())
+    })
+}
+
+/// `predictor[B, N_ctx, N_pred]`: `context f32[B, N_ctx, D]`, `mask_enc i32[B, N_ctx]` and `mask_pred i32[B, N_pred]` to
+/// `predictor_out f32[B, N_pred, D]` with mask token `mask_index`; parameters under `predictor.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn predictor(config: &PredictorConfig, mask_index: usize) -> Result<Graph, CompileError> {
+    traced("predictor", &["B", "N_ctx", "N_pred"], |scope| {
+        let model = Predictor::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "predictor.")?;
+        let [batch, kept, wanted] = ["B", "N_ctx", "N_pred"].map(|symbol| scope.size(symbol));
+        let context = scope.input("context", [batch, kept, config.encoder_dim])?;
+        let mask_context = scope.index("mask_enc", [batch, kept])?;
+        let mask_target = scope.index("mask_pred", [batch, wanted])?;
+        let out = model.forward(context, mask_context, mask_target, mask_index).map_err(failed)?;
+        scope.output("predictor_out", &out)
+    })
+}
+
+/// `targets[B]`: the layer-normalised tokens of the target encoder, `targets f32[B, N, D]`; parameters under
+/// `target_encoder.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn targets(config: &EncoderConfig) -> Result<Graph, CompileError> {
+    traced("targets", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "target_encoder.")?;
+        let clip = clip(scope, config)?;
+        let out = normalised_targets(&model, clip).map_err(failed)?;
+        scope.output("targets", &out)
+    })
+}
+
+/// `probe[B, N]`: `features f32[B, N, D]` to `logits f32[B, classes]`; with `targets` also `labels f32[B, classes]`
+/// (one-hot) to `loss f32[]`. Parameters under `probe.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn probe(probe: &Probe, with_loss: bool) -> Result<Graph, CompileError> {
+    traced("probe", &["B", "N"], |scope| {
+        let (dim, classes) = match probe {
+            Probe::Attentive(config) => (config.embed_dim, config.num_classes),
+            Probe::Linear { embed_dim, num_classes } => (*embed_dim, *num_classes),
+        };
+        let [batch, tokens] = ["B", "N"].map(|symbol| scope.size(symbol));
+        let features = scope.input("features", [batch, tokens, dim])?;
+        let logits = match probe {
+            Probe::Attentive(config) => {
+                let model = AttentiveClassifier::empty(config, scope.device()).map_err(failed)?;
+                declare(scope, &model, "probe.")?;
+                model.forward(features).map_err(failed)?
+            }
+            Probe::Linear { .. } => {
+                let model = LinearProbe::empty(dim, classes, scope.device());
+                declare(scope, &model, "probe.")?;
+                model.forward(features).map_err(failed)?
+            }
+        };
+        if with_loss {
+            let labels = scope.input("labels", [batch, classes])?;
+            scope.output("loss", &cross_entropy(logits.clone(), labels).map_err(failed)?)?;
+        }
+        scope.output("logits", &logits)
+    })
+}
+
+/// `pretrain[B, N_ctx0, N_pred0, ...]`: the whole objective. Inputs `clip`, and `mask_enc.<i>`, `mask_pred.<i>` for each
+/// mask generator; outputs `loss`, `loss_jepa` and `loss_reg`, each `f32[]`; parameters under `encoder.`, `predictor.`
+/// and `target_encoder.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn pretrain(
+    encoder: &EncoderConfig,
+    predictor: &PredictorConfig,
+    loss: PretrainLoss,
+    generators: usize,
+) -> Result<Graph, CompileError> {
+    let names: Vec<String> = (0..generators).flat_map(|i| [format!("N_ctx{i}"), format!("N_pred{i}")]).collect();
+    let symbols: Vec<&str> = std::iter::once("B").chain(names.iter().map(String::as_str)).collect();
+    traced("pretrain", &symbols, |scope| {
+        let student = Encoder::empty(encoder, scope.device()).map_err(failed)?;
+        let narrow = Predictor::empty(predictor, scope.device()).map_err(failed)?;
+        let teacher = Encoder::empty(encoder, scope.device()).map_err(failed)?;
+        declare(scope, &student, "encoder.")?;
+        declare(scope, &narrow, "predictor.")?;
+        declare(scope, &teacher, "target_encoder.")?;
+        let clip = clip(scope, encoder)?;
+        let batch = scope.size("B");
+        let mut pairs = Vec::with_capacity(generators);
+        for i in 0..generators {
+            let [kept, wanted] = [format!("N_ctx{i}"), format!("N_pred{i}")].map(|symbol| scope.size(&symbol));
+            let context = scope.index(&format!("mask_enc.{i}"), [batch, kept])?;
+            let target = scope.index(&format!("mask_pred.{i}"), [batch, wanted])?;
+            pairs.push(MaskPair { context, target });
+        }
+        let out = loss.forward(&student, &narrow, &teacher, clip, &pairs).map_err(failed)?;
+        scope.output("loss", &out.loss)?;
+        scope.output("loss_jepa", &out.loss_jepa)?;
+        scope.output("loss_reg", &out.loss_reg)
+    })
+}
+
+fn traced(
+    name: &str,
+    symbols: &[&str],
+    forward: impl Fn(&mut Scope<'_>) -> Result<(), TraceError>,
+) -> Result<Graph, CompileError> {
+    trace(name, symbols, forward).map_err(|source| CompileError::Trace { graph: name.to_owned(), source })
+}
+
+fn failed(error: impl std::fmt::Display) -> TraceError {
+    TraceError::Traced(error.to_string())
+}
+
+fn clip(scope: &mut Scope<'_>, config: &EncoderConfig) -> Result<Tensor<5>, TraceError> {
+    let batch = scope.size("B");
+    scope.input("clip", [batch, config.channels, config.num_frames, config.height, config.width])
+}
+
+/// Declares every parameter of a module under its official name.
+fn declare<M: burn::module::Module>(scope: &mut Scope<'_>, module: &M, prefix: &str) -> Result<(), TraceError> {
+    struct Declare<'a, 'b> {
+        scope: &'a mut Scope<'b>,
+        prefix: &'a str,
+        outcome: Result<(), TraceError>,
+    }
+    impl ParameterVisitor for Declare<'_, '_> {
+        fn parameter<const D: usize>(&mut self, name: &str, parameter: &Param<Tensor<D>>) {
+            if self.outcome.is_ok() {
+                self.outcome = self.scope.param(&format!("{}{name}", self.prefix), &parameter.val());
+            }
+        }
+    }
+    let mut visitor = Declare { scope, prefix, outcome: Ok(()) };
+    visit_parameters(module, &mut visitor);
+    visitor.outcome
+}

@@ -1,0 +1,38 @@
+//! From V-JEPA's modules to compiled graphs: what is traced, what is trained, which names everything has.
+//!
+//! Here the compiler meets the model: the compiler knows no parameter by name, the modules know no compiler.
+
+mod forward;
+mod step;
+
+pub use forward::{Probe, encoder, layers, predictor, pretrain, probe, targets};
+pub use step::{TrainOptions, probe_step, step};
+
+use vjepa_compiler::ir::GraphError;
+use vjepa_compiler::passes::PassError;
+use vjepa_compiler::trace::TraceError;
+
+/// Compiling failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Tracing the modules failed.
+    #[error("cannot trace the {graph} graph: {source}")]
+    Trace {
+        /// Which graph.
+        graph: String,
+        /// Why.
+        source: TraceError,
+    },
+    /// The model's configuration does not hold its rules.
+    #[error(transparent)]
+    Config(#[from] vjepa_graphs::ConfigError),
+    /// The graph could not be built.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Differentiating failed.
+    #[error(transparent)]
+    Grad(#[from] vjepa_compiler::grad::GradError),
+    /// A pass failed.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+}
