@@ -8,7 +8,7 @@ thread_local! {
 }
 
 /// Runs `f`, which catches its panics itself, without the panic hook's message on this thread.
-pub(crate) fn without_panic_message<R>(f: impl FnOnce() -> R) -> R {
+pub fn without_panic_message<R>(f: impl FnOnce() -> R) -> R {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let previous = std::panic::take_hook();

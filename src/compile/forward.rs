@@ -24,6 +24,24 @@ pub enum Probe {
     },
 }
 
+impl Probe {
+    /// Width of the tokens it reads.
+    pub fn embed_dim(&self) -> usize {
+        match self {
+            Self::Attentive(config) => config.embed_dim,
+            Self::Linear { embed_dim, .. } => *embed_dim,
+        }
+    }
+
+    /// Number of classes.
+    pub fn num_classes(&self) -> usize {
+        match self {
+            Self::Attentive(config) => config.num_classes,
+            Self::Linear { num_classes, .. } => *num_classes,
+        }
+    }
+}
+
 /// `encoder[B]`: `clip f32[B, C, T, H, W]` to `encoder_out f32[B, N, D]`; parameters under `prefix` (`encoder.`).
 ///
 /// # Errors
@@ -34,6 +52,22 @@ pub fn encoder(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileErr
         declare(scope, &model, prefix)?;
         let clip = clip(scope, config)?;
         let out = model.forward(clip, None).map_err(failed)?;
+        scope.output("encoder_out", &out)
+    })
+}
+
+/// `encoder_masked[B, K]`: like [`encoder`], of the tokens that `mask_enc i32[B, K]` keeps: `encoder_out f32[B, K, D]`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn encoder_masked(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileError> {
+    traced("encoder_masked", &["B", "K"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, prefix)?;
+        let clip = clip(scope, config)?;
+        let [batch, kept] = ["B", "K"].map(|symbol| scope.size(symbol));
+        let mask = scope.index("mask_enc", [batch, kept])?;
+        let out = model.forward(clip, Some(mask)).map_err(failed)?;
         scope.output("encoder_out", &out)
     })
 }
@@ -101,29 +135,51 @@ pub fn targets(config: &EncoderConfig) -> Result<Graph, CompileError> {
 /// [`CompileError`].
 pub fn probe(probe: &Probe, with_loss: bool) -> Result<Graph, CompileError> {
     traced("probe", &["B", "N"], |scope| {
-        let (dim, classes) = match probe {
-            Probe::Attentive(config) => (config.embed_dim, config.num_classes),
-            Probe::Linear { embed_dim, num_classes } => (*embed_dim, *num_classes),
-        };
         let [batch, tokens] = ["B", "N"].map(|symbol| scope.size(symbol));
-        let features = scope.input("features", [batch, tokens, dim])?;
-        let logits = match probe {
-            Probe::Attentive(config) => {
-                let model = AttentiveClassifier::empty(config, scope.device()).map_err(failed)?;
-                declare(scope, &model, "probe.")?;
-                model.forward(features).map_err(failed)?
-            }
-            Probe::Linear { .. } => {
-                let model = LinearProbe::empty(dim, classes, scope.device());
-                declare(scope, &model, "probe.")?;
-                model.forward(features).map_err(failed)?
-            }
-        };
+        let features = scope.input("features", [batch, tokens, probe.embed_dim()])?;
+        let logits = classify(scope, probe, features)?;
         if with_loss {
-            let labels = scope.input("labels", [batch, classes])?;
+            let labels = scope.input("labels", [batch, probe.num_classes()])?;
             scope.output("loss", &cross_entropy(logits.clone(), labels).map_err(failed)?)?;
         }
         scope.output("logits", &logits)
+    })
+}
+
+/// `frozen[B]`: what is deployed. `clip f32[B, C, T, H, W]` to `logits f32[B, classes]` through encoder and probe, or
+/// without a probe to `encoder_out f32[B, N, D]`; parameters under `encoder.` and `probe.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn frozen(config: &EncoderConfig, probe: Option<&Probe>) -> Result<Graph, CompileError> {
+    traced("frozen", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "encoder.")?;
+        let clip = clip(scope, config)?;
+        let features = model.forward(clip, None).map_err(failed)?;
+        match probe {
+            None => scope.output("encoder_out", &features),
+            Some(probe) => {
+                let logits = classify(scope, probe, features)?;
+                scope.output("logits", &logits)
+            }
+        }
+    })
+}
+
+/// `pooled[B, N]`: `features f32[B, N, D]` to the token an attentive probe's linear layer reads, `pooled f32[B, 1, D]`,
+/// for comparison with golden data. Parameters under `probe.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn pooled(config: &ProbeConfig) -> Result<Graph, CompileError> {
+    traced("pooled", &["B", "N"], |scope| {
+        let model = AttentiveClassifier::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "probe.")?;
+        let [batch, tokens] = ["B", "N"].map(|symbol| scope.size(symbol));
+        let features = scope.input("features", [batch, tokens, config.embed_dim])?;
+        let pooled = model.pool(features).map_err(failed)?;
+        scope.output("pooled", &pooled)
     })
 }
 
@@ -162,6 +218,22 @@ pub fn pretrain(
         scope.output("loss_jepa", &out.loss_jepa)?;
         scope.output("loss_reg", &out.loss_reg)
     })
+}
+
+/// Tokens to logits, parameters under `probe.`.
+fn classify(scope: &mut Scope<'_>, probe: &Probe, features: Tensor<3>) -> Result<Tensor<2>, TraceError> {
+    match probe {
+        Probe::Attentive(config) => {
+            let model = AttentiveClassifier::empty(config, scope.device()).map_err(failed)?;
+            declare(scope, &model, "probe.")?;
+            model.forward(features).map_err(failed)
+        }
+        Probe::Linear { embed_dim, num_classes } => {
+            let model = LinearProbe::empty(*embed_dim, *num_classes, scope.device());
+            declare(scope, &model, "probe.")?;
+            model.forward(features).map_err(failed)
+        }
+    }
 }
 
 fn traced(

@@ -5,8 +5,8 @@
 mod forward;
 mod step;
 
-pub use forward::{Probe, encoder, layers, predictor, pretrain, probe, targets};
-pub use step::{TrainOptions, probe_step, step};
+pub use forward::{Probe, encoder, frozen, layers, predictor, pretrain, probe, targets};
+pub use step::{TrainOptions, optimizer, probe_step, step};
 
 use vjepa_compiler::ir::GraphError;
 use vjepa_compiler::passes::PassError;

@@ -1,0 +1,98 @@
+//! A frozen model, an encoder or an encoder with a probe, as a compiled plan that is fed clips.
+
+use std::collections::BTreeMap;
+
+use vjepa_compiler::ir::Graph;
+use vjepa_compiler::passes::Pipeline;
+use vjepa_graphs::EncoderConfig;
+use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params, RunError};
+
+use crate::compile::{self, CompileError, Probe};
+use crate::weights::Tensors;
+
+/// A frozen model could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum FrozenError {
+    /// Compiling failed.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Planning or running failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Values that are no whole clips of the model.
+    #[error("the model takes clips of shape {expected:?}, got {got} values")]
+    Clip {
+        /// `[C, T, H, W]`.
+        expected: [usize; 4],
+        /// Values given.
+        got: usize,
+    },
+    /// A probe for features of another width.
+    #[error(
+        "the probe reads features {probe} wide, but the encoder's are {encoder} wide; use the encoder it was trained on"
+    )]
+    Width {
+        /// Width the probe reads.
+        probe: usize,
+        /// Width of the encoder.
+        encoder: usize,
+    },
+    /// A tensor whose values do not fill its shape.
+    #[error("`{0}` has not as many values as its shape says")]
+    Tensor(String),
+}
+
+/// A compiled model with its weights.
+pub struct Frozen {
+    graph: Graph,
+    executor: Executor<Cpu>,
+    params: Params<Cpu>,
+    clip: [usize; 4],
+}
+
+impl Frozen {
+    /// Compiles an encoder, and a probe on its tokens where one is given. `weights` has the parameters under `encoder.`
+    /// and `probe.`; outputs are `logits` with a probe and `encoder_out` without.
+    ///
+    /// # Errors
+    /// [`FrozenError`].
+    pub fn new(encoder: &EncoderConfig, probe: Option<&Probe>, weights: &Tensors) -> Result<Self, FrozenError> {
+        if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
+            return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
+        }
+        let traced = compile::frozen(encoder, probe)?;
+        let graph = Pipeline::standard().run(&traced).map_err(CompileError::from)?.graph;
+        let executor = Executor::new(&graph)?;
+        let mut params = Params::new(Default::default());
+        for (name, (shape, data)) in weights {
+            let tensor = HostTensor::f32(shape.clone(), data.clone());
+            params.set(name, tensor.ok_or_else(|| FrozenError::Tensor(name.clone()))?);
+        }
+        let clip = [encoder.channels, encoder.num_frames, encoder.height, encoder.width];
+        Ok(Self { graph, executor, params, clip })
+    }
+
+    /// The optimised graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Shape of one clip, `[C, T, H, W]`.
+    pub fn clip(&self) -> [usize; 4] {
+        self.clip
+    }
+
+    /// Runs whole clips, `[B, C, T, H, W]` row-major, in one batch.
+    ///
+    /// # Errors
+    /// [`FrozenError::Clip`], [`FrozenError::Run`].
+    pub fn run(&mut self, clips: Vec<f32>) -> Result<BTreeMap<String, HostTensor>, FrozenError> {
+        let got = clips.len();
+        let refuse = || FrozenError::Clip { expected: self.clip, got };
+        let one: usize = self.clip.iter().product();
+        let count = got.checked_div(one).filter(|count| *count > 0).ok_or_else(refuse)?;
+        let shape: Vec<usize> = std::iter::once(count).chain(self.clip).collect();
+        let clips = HostTensor::f32(shape, clips).ok_or_else(refuse)?;
+        Ok(self.executor.run(&mut self.params, vec![("clip", clips)])?)
+    }
+}
