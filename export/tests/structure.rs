@@ -25,7 +25,7 @@ fn operators(model: &ModelProto) -> BTreeMap<String, usize> {
 
 #[test]
 fn an_encoder_has_these_nodes_and_no_others() {
-    for split in [Split::Permuted, Split::Sliced] {
+    for split in [Split::Permuted, Split::Sliced, Split::Heads] {
         let model = export(&Model::new(Sizes::SMALL, Head::None, split).unwrap(), &OnnxOptions::default());
         let depth = Sizes::SMALL.depth;
         let expected = [

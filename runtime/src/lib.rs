@@ -16,7 +16,6 @@ pub mod onnx;
 #[cfg(feature = "ort")]
 mod ort;
 pub mod preprocess;
-#[cfg(feature = "tract")]
 mod quiet;
 mod session;
 #[cfg(feature = "tract")]
@@ -25,6 +24,5 @@ mod tract;
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use preprocess::{Normalization, PreprocessError, Preprocessing, Sampling};
-#[cfg(feature = "tract")]
 pub use quiet::without_panic_message;
 pub use session::{ClipBatch, NamedOutput, Options, Runtime, Session, SessionError};

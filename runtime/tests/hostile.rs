@@ -5,7 +5,9 @@
 mod fixtures;
 
 use fixtures::{Head, Model, Sizes, Split, input};
+use prost::Message;
 use std::path::Path;
+use vjepa_export::proto::ModelProto;
 use vjepa_export::{ExternalData, OnnxOptions, to_onnx};
 use vjepa_runtime::{ClipBatch, Options, Session, SessionError};
 
@@ -57,6 +59,35 @@ fn mutated_files_do_not_panic() {
         // Some still open and run, with other numbers.
         let _ = open(folder.path(), &damaged);
     }
+}
+
+/// Attributes that once made a runtime allocate or count without end.
+#[test]
+fn absurd_attributes_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelProto::decode(bytes().as_slice()).unwrap();
+    for (op, attribute, int, ints) in [
+        ("LayerNormalization", "axis", Some(-274_877_906_945), vec![]),
+        ("Softmax", "axis", Some(i64::MIN), vec![]),
+        ("Transpose", "perm", None, vec![0, 2, 2]),
+        ("Transpose", "perm", None, vec![0, 2, 1 << 40]),
+        ("Conv", "strides", None, vec![2, 2, 1 << 30]),
+    ] {
+        let mut bad = model.clone();
+        let nodes = bad.graph.as_mut().unwrap().node.iter_mut();
+        for node in nodes.filter(|node| node.op_type() == op) {
+            for found in node.attribute.iter_mut().filter(|found| found.name() == attribute) {
+                found.i = int;
+                found.ints.clone_from(&ints);
+            }
+        }
+        let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
+        assert!(error.contains(attribute), "{error}");
+    }
+    // A tensor that declares more than it has.
+    let mut bad = model.clone();
+    bad.graph.as_mut().unwrap().initializer[0].dims = vec![1 << 40, 1 << 10];
+    assert!(open(folder.path(), &bad.encode_to_vec()).is_err());
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn write(folder: &Path, graph: &Graph, weights: &Weights, options: &OnnxOptions)
 fn encoders_and_probes() {
     let sizes = Sizes::SMALL;
     for head in [Head::None, Head::Attentive, Head::Linear] {
-        for split in [Split::Permuted, Split::Sliced] {
+        for split in [Split::Permuted, Split::Sliced, Split::Heads] {
             let model = Model::new(sizes, head, split).unwrap();
             let name = format!("{head:?}, {split:?}");
             check(&name, &model.graph, &model.weights, &OnnxOptions::default(), sizes.clip(1), &[1, 3]);

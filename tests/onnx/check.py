@@ -30,7 +30,10 @@ def outputs(path, batch):
     feeds = {}
     for entry in session.get_inputs():
         shape = [size if isinstance(size, int) else batch for size in entry.shape]
-        feeds[entry.name] = random.standard_normal(shape, dtype=np.float32)
+        if entry.type == "tensor(float)":
+            feeds[entry.name] = random.standard_normal(shape, dtype=np.float32)
+        else:
+            feeds[entry.name] = random.integers(0, 4, shape, dtype=np.int32)
     return session.run(None, feeds)
 
 

@@ -1,21 +1,34 @@
 //! The checks: tensors are no larger than their bytes, external data is a regular file inside the model's folder.
 
-use super::message::{EXTERNAL, Graph, Tensor};
+use super::message::{Attribute, EXTERNAL, Graph, Tensor};
 use std::path::{Component, Path};
 
-/// Largest size, stride, padding or the like in an attribute.
-const LARGEST_ATTRIBUTE: i64 = 1 << 31;
-/// Attributes that say how large something is.
-const SIZES: [&str; 6] = ["kernel_shape", "strides", "pads", "dilations", "output_shape", "output_padding"];
+/// Largest magnitude of an integer attribute: runtimes count up to an axis and allocate a padding.
+fn limit(attribute: &str) -> u64 {
+    match attribute {
+        "axis" | "axes" | "perm" | "batch_dims" | "batch_axis" | "time_axis" => 64,
+        "kernel_shape" | "strides" | "pads" | "dilations" | "output_shape" | "output_padding" | "group"
+        | "blocksize" => 1 << 20,
+        _ => 1 << 31,
+    }
+}
 
 /// Fails when a tensor declares more elements than it has bytes for, or an attribute an absurd size.
 pub(super) fn tensors(graph: &Graph, file_size: u64) -> Result<(), String> {
-    each_attribute_ints(graph, &mut |node, name, values| {
-        let limit = if SIZES.contains(&name) { 1 << 20 } else { LARGEST_ATTRIBUTE };
+    each_attribute(graph, &mut |node, attribute| {
+        if attribute.name == "perm" {
+            let mut axes = attribute.ints.clone();
+            axes.sort_unstable();
+            if !axes.into_iter().eq(0..attribute.ints.len() as i64) {
+                return Err(format!("the `perm` of `{node}` is {:?}", attribute.ints));
+            }
+        }
         // `Slice` and its like use the ends of the range for "to the end".
         let sentinel = |value: i64| matches!(value, i64::MIN | i64::MAX) || value == -i64::MAX;
-        match values.iter().find(|value| value.unsigned_abs() > limit as u64 && !sentinel(**value)) {
-            Some(value) => Err(format!("the attribute `{name}` of `{node}` is {value}")),
+        let limit = limit(&attribute.name);
+        let mut values = attribute.ints.iter().chain([&attribute.int]);
+        match values.find(|value| value.unsigned_abs() > limit && (limit < 1 << 31 || !sentinel(**value))) {
+            Some(value) => Err(format!("the attribute `{}` of `{node}` is {value}", attribute.name)),
             None => Ok(()),
         }
     })?;
@@ -119,15 +132,12 @@ fn each_tensor<'g>(graph: &'g Graph, f: &mut impl FnMut(&'g Tensor) -> Result<()
     attributes().flat_map(|a| a.graph.iter().chain(&a.graphs)).try_for_each(|inner| each_tensor(inner, f))
 }
 
-fn each_attribute_ints(
-    graph: &Graph,
-    f: &mut impl FnMut(&str, &str, &[i64]) -> Result<(), String>,
-) -> Result<(), String> {
+fn each_attribute(graph: &Graph, f: &mut impl FnMut(&str, &Attribute) -> Result<(), String>) -> Result<(), String> {
     for node in &graph.nodes {
         for attribute in &node.attributes {
-            f(&node.name, &attribute.name, &attribute.ints)?;
+            f(&node.name, attribute)?;
             for inner in attribute.graph.iter().chain(&attribute.graphs) {
-                each_attribute_ints(inner, f)?;
+                each_attribute(inner, f)?;
             }
         }
     }

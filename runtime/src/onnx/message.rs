@@ -41,6 +41,8 @@ pub(super) struct Node {
 pub(super) struct Attribute {
     #[prost(string, tag = "1")]
     pub name: String,
+    #[prost(int64, tag = "3")]
+    pub int: i64,
     #[prost(message, optional, tag = "5")]
     pub tensor: Option<Tensor>,
     #[prost(message, optional, tag = "6")]
