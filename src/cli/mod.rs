@@ -4,6 +4,15 @@
 //! progress and warnings go to standard error. Errors are one sentence with the remedy, exit code 1; wrong arguments exit
 //! with 2 as clap does.
 
+mod clips;
+mod compile;
+mod doctor;
+mod features;
+mod frames;
+mod inspect;
+mod run;
+mod verify;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -19,12 +28,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Compile(compile::Args),
+    Doctor(doctor::Args),
+    Features(features::Args),
+    Frames(frames::Args),
+    Inspect(inspect::Args),
+    Run(run::Args),
+    /// Compare this program with data recorded from the official code
+    Verify(verify::Args),
 }
 
 /// Parses the arguments, runs the command, and turns its error into a sentence and an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome: Result<(), CliError> = match cli.command {};
+    let outcome: Result<(), CliError> = match cli.command {
+        Command::Compile(args) => compile::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Features(args) => features::run(&args),
+        Command::Frames(args) => frames::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::run(args),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,0 +1,140 @@
+//! Clips as commands are given them: a video file, or a safetensors file with `clip_u8` `[B, 3, T, H, W]`.
+
+use std::path::Path;
+
+use vjepa_runtime::{Normalization, Preprocessing, Sampling};
+
+use super::CliError;
+use crate::data::sampling::ClipSampler;
+use crate::data::transforms::standardise;
+use crate::golden::tensors::Tensors;
+
+/// Prepared clips, `[count, 3, T, S, S]` row-major.
+pub(super) struct Clips {
+    pub count: usize,
+    pub data: Vec<f32>,
+}
+
+/// Reads and prepares clips as `record` says. A video gives one clip from its beginning, the centre of each frame.
+pub(super) fn read(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        stored(path, record)
+    } else {
+        video(path, record)
+    }
+}
+
+fn video(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
+    let mut clip = vjepa_video::open(path)?;
+    let sampler = ClipSampler {
+        random: false,
+        exact: record.sampling == Sampling::Exact,
+        ..ClipSampler::pretrain(record.num_frames, record.sampling_rate)
+    };
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let indices = sampler.sample(clip.info().frames, |low, _| low).map_err(|error| at(&error))?;
+    let indices = indices.first().map(Vec::as_slice).unwrap_or_default();
+    let frames = clip.frames(indices)?;
+    let Some(first) = frames.first() else { return Err(at(&"the video has no frames").into()) };
+    let (height, width) = (first.display_height(), first.display_width());
+    let pixels: Vec<Vec<u8>> = frames.iter().map(vjepa_video::Frame::rgb).collect();
+    let data = record.prepare(&pixels, height, width).map_err(|error| at(&error))?;
+    Ok(Clips { count: 1, data })
+}
+
+fn stored(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
+    let tensors = Tensors::read(path)?;
+    let shape = tensors.shape("clip_u8").map_err(|_| {
+        format!("{} holds no tensor `clip_u8`; give a video, or u8 clips [B, 3, T, H, W] of that name", path.display())
+    })?;
+    let side = record.crop_size;
+    let wanted = [3, record.num_frames, side, side];
+    let &[count, ..] = shape else { return Err(format!("{}: `clip_u8` is a scalar", path.display()).into()) };
+    if count == 0 || shape.get(1..) != Some(wanted.as_slice()) {
+        let asked = format!("[B, 3, {}, {side}, {side}]", record.num_frames);
+        return Err(format!(
+            "{}: `clip_u8` is {shape:?} but the model takes {asked}; give clips of that size, or the --config they belong to",
+            path.display()
+        )
+        .into());
+    }
+    let bytes = tensors.u8("clip_u8")?;
+    let one: usize = wanted.iter().product();
+    let mut data = Vec::with_capacity(bytes.len());
+    for clip in bytes.chunks_exact(one) {
+        data.extend(prepared(clip, record));
+    }
+    Ok(Clips { count, data })
+}
+
+/// One clip of bytes `[3, pixels]`, grey where the record says so, centred and scaled.
+fn prepared(clip: &[u8], record: &Preprocessing) -> Vec<f32> {
+    let pixels = clip.len() / 3;
+    let mut values: Vec<f32> = clip.iter().map(|value| f32::from(*value)).collect();
+    if record.grayscale {
+        for i in 0..pixels {
+            let [red, green, blue] = [0, 1, 2].map(|c| u32::from(clip[c * pixels + i]));
+            // The luma of `Preprocessing::prepare`.
+            let luma = ((77 * red + 150 * green + 29 * blue + 128) >> 8) as f32;
+            (0..3).for_each(|c| values[c * pixels + i] = luma);
+        }
+    }
+    match record.normalization.statistics() {
+        None => standardise(&mut values),
+        Some((mean, std)) => {
+            for (c, plane) in values.chunks_exact_mut(pixels.max(1)).enumerate() {
+                let (shift, scale) = (255.0 * mean[c % 3], 255.0 * std[c % 3]);
+                plane.iter_mut().for_each(|value| *value = (*value - shift) / scale);
+            }
+        }
+    }
+    values
+}
+
+/// The record in the form the runtime reads; the two are written alike.
+pub(super) fn runtime_record(record: &crate::config::Preprocessing) -> Result<Preprocessing, CliError> {
+    Ok(Preprocessing::from_json(&serde_json::to_string(record)?)?)
+}
+
+/// The record in words: `8 frames of 64x64, every 4th, imagenet`.
+pub(super) fn in_words(record: &Preprocessing) -> String {
+    let scaled = match record.normalization {
+        Normalization::Imagenet => "ImageNet mean and deviation".to_owned(),
+        Normalization::PerClip => "standardised per clip".to_owned(),
+        Normalization::Custom { mean, std } => format!("mean {mean:?} and deviation {std:?}"),
+    };
+    let (frames, side, step) = (record.num_frames, record.crop_size, record.sampling_rate);
+    let grey = if record.grayscale { ", grey" } else { "" };
+    let exact = if record.sampling == Sampling::Exact { " exactly" } else { "" };
+    format!("{frames} frames of {side}x{side}, step {step}{exact}, {scaled}{grey}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_and_decoded_clips_are_scaled_alike() {
+        // Frames of the crop's size are resized and cropped, so equal pixels everywhere keep the comparison exact.
+        let record = |normalization, grayscale| Preprocessing {
+            num_frames: 2,
+            sampling_rate: 1,
+            sampling: Sampling::Vjepa,
+            crop_size: 4,
+            patch_size: 4,
+            tubelet_size: 2,
+            normalization,
+            grayscale,
+        };
+        let frame: Vec<u8> = [200, 100, 50].repeat(64);
+        let stored: Vec<u8> = [[200; 32], [100; 32], [50; 32]].concat();
+        for (normalization, grey) in
+            [(Normalization::Imagenet, false), (Normalization::Imagenet, true), (Normalization::PerClip, false)]
+        {
+            let record = record(normalization, grey);
+            let decoded = record.prepare(&[&frame, &frame], 8, 8).unwrap();
+            let close = prepared(&stored, &record).iter().zip(&decoded).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(close, "{record:?}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `vjepa compile`: a checkpoint as a deployable model, or a graph to look at.
+
+mod export;
+mod graph;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::CliError;
+
+/// Compile a checkpoint (and a probe) to ONNX, or show a graph.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["checkpoint", "graph"])))]
+pub struct Args {
+    /// The encoder: an official .pth.tar or .pt, or safetensors with official names.
+    #[arg(long, value_name = "FILE", requires = "export")]
+    checkpoint: Option<PathBuf>,
+    /// A probe to put on the encoder, as `vjepa probe` writes it.
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    probe: Option<PathBuf>,
+    /// Show a graph of the configured model instead.
+    #[arg(long, value_name = "GRAPH", requires = "config")]
+    graph: Option<GraphName>,
+    /// Configuration with the model's sizes; needed where the checkpoint does not tell them.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change a value of the configuration.
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+    /// What to compile to.
+    #[arg(long, requires = "checkpoint", requires = "out")]
+    export: Option<ExportFormat>,
+    /// What the exported model is meant to run on.
+    #[arg(long, value_enum, default_value = "portable")]
+    target: ExportTarget,
+    /// Precision of the exported weights.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: ExportPrecision,
+    /// What to print of a graph.
+    #[arg(long, value_enum, default_value = "report")]
+    emit: Emit,
+    /// Classes of the probe whose graph is shown.
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    classes: usize,
+    /// Where to write: the model, or the graph instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Run the exported model and compare it with the plan (the default).
+    #[arg(long, overrides_with = "no_verify")]
+    verify: bool,
+    /// Do not run the exported model.
+    #[arg(long)]
+    no_verify: bool,
+    /// ONNX Runtime's shared library for the verification.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Formats of exported models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// An ONNX file.
+    Onnx,
+}
+
+/// Targets of exported models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExportTarget {
+    /// Standard operators, opset 20: ONNX Runtime, tract, and others.
+    Portable,
+}
+
+/// Precisions of exported models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExportPrecision {
+    /// 32-bit floats.
+    F32,
+}
+
+/// Graphs that can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GraphName {
+    /// Clip to tokens.
+    Encoder,
+    /// Context tokens to target tokens.
+    Predictor,
+    /// Tokens to classes, attentive.
+    Probe,
+    /// The whole training step: forward, gradients, clipping, AdamW, moving average.
+    Step,
+}
+
+/// Ways to show a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Emit {
+    /// Text that parses back.
+    Ir,
+    /// Operations, arithmetic, bytes, parameters and peak memory.
+    Report,
+    /// The serialised graph, for --out FILE.vjg.
+    Vjg,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    match (&args.checkpoint, args.graph) {
+        (Some(checkpoint), _) => export::run(args, checkpoint),
+        (None, Some(name)) => graph::run(args, name),
+        (None, None) => Err("give --checkpoint FILE --export onnx --out FILE, or --graph NAME --config FILE".into()),
+    }
+}

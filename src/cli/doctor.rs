@@ -1,0 +1,196 @@
+//! `vjepa doctor`: what this machine has, and how to get what is missing.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use vjepa_runtime::Runtime;
+use vjepa_runtime::library::Search;
+
+use super::CliError;
+
+/// Say what this machine has for training and running models, and how to get what is missing.
+#[derive(clap::Args)]
+pub struct Args {
+    /// ONNX Runtime's shared library.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing looked for.
+struct Finding {
+    key: &'static str,
+    found: bool,
+    /// What was found, or what its absence means.
+    what: String,
+    /// How to get it.
+    remedy: Option<String>,
+}
+
+/// Runs the command. Nothing that is missing is an error: all of it is optional.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let findings = [processor(), memory(), onnx_runtime(args), cuda(), tensorrt(), ffmpeg()];
+    if args.json {
+        let mut about = serde_json::Map::new();
+        about.insert("vjepa".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+        for finding in &findings {
+            let entry: Value = json!({"found": finding.found, "what": finding.what, "remedy": finding.remedy});
+            about.insert(finding.key.to_owned(), entry);
+        }
+        println!("{}", Value::Object(about));
+        return Ok(());
+    }
+    println!("vjepa {}: pure-Rust video decoders (H.264, VP9), CPU training, tract", env!("CARGO_PKG_VERSION"));
+    for finding in &findings {
+        let mark = if finding.found { "yes" } else { "no " };
+        println!("  {mark}  {:<13} {}", finding.key, finding.what);
+        if let Some(remedy) = &finding.remedy {
+            println!("       {:<13} -> {remedy}", "");
+        }
+    }
+    Ok(())
+}
+
+fn processor() -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let extensions = extensions();
+    let fast = extensions.is_empty() || extensions.contains(&"avx2") || extensions.contains(&"neon");
+    let listed = if extensions.is_empty() { "no SIMD known here".to_owned() } else { extensions.join(", ") };
+    Finding {
+        key: "processor",
+        found: true,
+        what: format!("{cores} cores usable, {}: {listed}", std::env::consts::ARCH),
+        remedy: (!fast).then(|| "without AVX2 training is several times slower; use a newer machine".to_owned()),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn extensions() -> Vec<&'static str> {
+    let known = [
+        ("sse4.2", std::is_x86_feature_detected!("sse4.2")),
+        ("avx2", std::is_x86_feature_detected!("avx2")),
+        ("fma", std::is_x86_feature_detected!("fma")),
+        ("avx512f", std::is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
+        ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
+    ];
+    known.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn extensions() -> Vec<&'static str> {
+    if std::arch::is_aarch64_feature_detected!("neon") { vec!["neon"] } else { Vec::new() }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn extensions() -> Vec<&'static str> {
+    Vec::new()
+}
+
+fn memory() -> Finding {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let gigabytes = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kibibytes| kibibytes / (1 << 20) as f64)
+    };
+    match (gigabytes("MemTotal:"), gigabytes("MemAvailable:")) {
+        (Some(total), Some(free)) => Finding {
+            key: "memory",
+            found: true,
+            what: format!("{total:.1} GiB, {free:.1} GiB of it available"),
+            remedy: (free < 2.0).then(|| "the quickstart wants 2 GiB; close something".to_owned()),
+        },
+        _ => Finding { key: "memory", found: false, what: "cannot be told on this system".to_owned(), remedy: None },
+    }
+}
+
+fn onnx_runtime(args: &Args) -> Finding {
+    let key = "onnxruntime";
+    match Runtime::discover(&Search { explicit: args.ort_lib.clone(), ..Search::default() }) {
+        Ok(library) => Finding { key, found: true, what: library.to_string(), remedy: None },
+        Err(error) => Finding {
+            key,
+            found: false,
+            what: "models run on tract, about half as fast".to_owned(),
+            remedy: Some(error.to_string()),
+        },
+    }
+}
+
+fn cuda() -> Finding {
+    let key = "cuda";
+    let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
+    let library = find_library("libcuda.so");
+    match (driver, library) {
+        (Some(driver), Some(library)) => {
+            let version = driver.lines().next().unwrap_or_default().trim().to_owned();
+            let what = format!("{version} ({}); this build computes on the CPU only", library.display());
+            Finding { key, found: true, what, remedy: None }
+        }
+        (None, None) => Finding {
+            key,
+            found: false,
+            what: "no NVIDIA driver; training runs on the CPU".to_owned(),
+            remedy: Some("on a machine with an NVIDIA GPU, install its driver".to_owned()),
+        },
+        (driver, _) => Finding {
+            key,
+            found: false,
+            what: if driver.is_some() { "a driver, but no libcuda.so" } else { "libcuda.so, but no driver loaded" }
+                .to_owned(),
+            remedy: Some(
+                "reinstall the NVIDIA driver; in a container, start it with the GPU passed through".to_owned(),
+            ),
+        },
+    }
+}
+
+fn tensorrt() -> Finding {
+    let key = "tensorrt";
+    match find_library("libnvinfer.so") {
+        Some(library) => Finding { key, found: true, what: library.display().to_string(), remedy: None },
+        None => Finding {
+            key,
+            found: false,
+            what: "no libnvinfer; models run on tract or ONNX Runtime".to_owned(),
+            remedy: Some(
+                "only useful with an NVIDIA GPU: install TensorRT 10 and put its libraries on LD_LIBRARY_PATH"
+                    .to_owned(),
+            ),
+        },
+    }
+}
+
+fn ffmpeg() -> Finding {
+    Finding {
+        key: "ffmpeg",
+        found: false,
+        what: "not in this build; H.264 and VP9 need none".to_owned(),
+        remedy: Some(
+            "re-encode other codecs, for example `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned(),
+        ),
+    }
+}
+
+/// The first file in the loader's usual folders whose name begins with `name`.
+fn find_library(name: &str) -> Option<PathBuf> {
+    let variable = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let usual = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
+    let folders = std::env::split_paths(&variable)
+        .chain(["/usr/local/nvidia/lib64", "/usr/local/cuda/lib64"].map(PathBuf::from))
+        .chain(usual.map(PathBuf::from));
+    folders.filter(|folder| !folder.as_os_str().is_empty()).find_map(|folder| in_folder(&folder, name))
+}
+
+fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found.into_iter().next()
+}

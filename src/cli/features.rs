@@ -1,0 +1,92 @@
+//! `vjepa features`: what a frozen encoder makes of clips.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+
+use super::{CliError, clips};
+use crate::config::Config;
+use crate::frozen::Frozen;
+use crate::weights::{self, Tensors};
+
+/// Clips encoded at once.
+const BATCH: usize = 4;
+
+/// Write a frozen encoder's tokens of a video or of stored clips.
+#[derive(clap::Args)]
+pub struct Args {
+    /// An official .pth.tar or .pt, or safetensors with official names.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A video, or a .safetensors file with `clip_u8` [B, 3, T, H, W].
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write `encoder_out` [B, N, D].
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Which encoder: the target encoder if there is one, unless named.
+    #[arg(long, value_parser = ["target_encoder", "encoder"], value_name = "NAME")]
+    encoder: Option<String>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let weights = weights::load(&args.checkpoint)?;
+    let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
+    let model = weights::describe(&weights, config.as_ref())?;
+    let encoder = match args.encoder.as_deref() {
+        Some(named) => named,
+        None => weights.encoder()?,
+    };
+    let record = clips::runtime_record(&model.preprocessing)?;
+    let clips = clips::read(&args.input, &record)?;
+    let tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
+    let mut frozen = Frozen::new(&model.encoder, None, &tensors)?;
+    drop(tensors);
+
+    let bar = ProgressBar::new(clips.count as u64);
+    let one: usize = frozen.clip().iter().product();
+    let shape = vec![clips.count, model.encoder.tokens(), model.encoder.embed_dim];
+    let mut features = Vec::with_capacity(shape.iter().product());
+    for batch in clips.data.chunks(one * BATCH) {
+        let mut outputs = frozen.run(batch.to_vec())?;
+        let out = outputs.remove("encoder_out").ok_or("the encoder's plan has no output")?;
+        features.extend_from_slice(out.floats());
+        bar.inc((batch.len() / one.max(1)) as u64);
+    }
+    bar.finish_and_clear();
+    let bad = features.iter().filter(|value| !value.is_finite()).count();
+    if bad > 0 {
+        return Err(format!(
+            "{bad} of {} features are not finite: the weights of {} are damaged or not those of this model",
+            features.len(),
+            args.checkpoint.display()
+        )
+        .into());
+    }
+    let out = Tensors::from([("encoder_out".to_owned(), (shape.clone(), features))]);
+    let metadata = BTreeMap::from([
+        ("vjepa.encoder".to_owned(), encoder.to_owned()),
+        (vjepa_runtime::preprocess::METADATA_KEY.to_owned(), record.to_json()),
+    ]);
+    weights::save_safetensors(&args.out, &out, &metadata)?;
+    if args.json {
+        let summary = serde_json::json!({
+            "out": args.out, "encoder_out": shape, "encoder": encoder, "described_by": model.source,
+            "preprocessing": model.preprocessing,
+        });
+        println!("{summary}");
+    } else {
+        println!("clips    {} ({})", clips::in_words(&record), args.input.display());
+        println!("encoder  {encoder} of {}, described by {}", args.checkpoint.display(), model.source);
+        println!("wrote    encoder_out {shape:?} to {}", args.out.display());
+    }
+    Ok(())
+}

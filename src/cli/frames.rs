@@ -1,0 +1,72 @@
+//! `vjepa frames`: frames of a video as pictures.
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+
+use super::CliError;
+
+/// Frames decoded at once.
+const BATCH: usize = 16;
+
+/// Write frames of a video as PNGs whose names sort in the order asked for.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The video.
+    file: PathBuf,
+    /// Frame numbers from 0, in presentation order; duplicates are allowed.
+    #[arg(long, value_delimiter = ',', required = true, value_name = "N,N,...")]
+    indices: Vec<usize>,
+    /// Folder for the pictures; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let mut clip = vjepa_video::open(&args.file)?;
+    let frames = clip.info().frames;
+    if let Some(frame) = args.indices.iter().copied().find(|index| *index >= frames) {
+        let path = args.file.clone();
+        return Err(vjepa_video::VideoError::FrameOutOfRange { path, frame, frames }.into());
+    }
+    std::fs::create_dir_all(&args.out)
+        .map_err(|error| format!("cannot make the folder {}: {error}", args.out.display()))?;
+    let places = args.indices.len().saturating_sub(1).to_string().len().max(3);
+    let digits = args.indices.iter().max().map_or(0, |largest| largest.to_string().len()).max(6);
+    let bar = ProgressBar::new(args.indices.len() as u64);
+    let mut written = Vec::with_capacity(args.indices.len());
+    for (batch, indices) in args.indices.chunks(BATCH).enumerate() {
+        for (i, frame) in clip.frames(indices)?.iter().enumerate() {
+            let place = batch * BATCH + i;
+            let path = args.out.join(format!("{place:0places$}_frame{:0digits$}.png", frame.index));
+            write_png(&path, frame.display_width(), frame.display_height(), &frame.rgb())
+                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            written.push(serde_json::json!({"file": path, "frame": frame.index, "time": frame.time}));
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    if args.json {
+        println!("{}", serde_json::json!({"frames": written}));
+    } else {
+        println!("wrote {} frames of {} to {}", written.len(), args.file.display(), args.out.display());
+    }
+    Ok(())
+}
+
+/// Writes interleaved RGB as a PNG.
+fn write_png(path: &Path, width: usize, height: usize, rgb: &[u8]) -> Result<(), png::EncodingError> {
+    let file = BufWriter::new(std::fs::File::create(path)?);
+    let side = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let mut encoder = png::Encoder::new(file, side(width), side(height));
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(rgb)?;
+    writer.finish()
+}

@@ -1,0 +1,194 @@
+//! `vjepa inspect`: what a file is and holds.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use vjepa_compiler::ir::Graph;
+use vjepa_runtime::onnx::OnnxFile;
+
+use super::CliError;
+use crate::weights::{self, Format, PROBE_KEY, ProbeRecord};
+
+/// Describe a checkpoint, a graph (.ir, .vjg), an ONNX file or a video.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The file.
+    file: PathBuf,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a file seems to be, from its name and first bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Checkpoint,
+    GraphText,
+    Graph,
+    Onnx,
+    Video,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let file = args.file.as_path();
+    let about = match kind(file)? {
+        Kind::Checkpoint => checkpoint(file)?,
+        Kind::GraphText => {
+            let text = std::fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
+            let graph = vjepa_compiler::text::parse(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+            graph_value(&graph)
+        }
+        Kind::Graph => {
+            let bytes = std::fs::read(file).map_err(|error| cannot_read(file, &error))?;
+            let graph =
+                vjepa_compiler::serialize::decode(&bytes).map_err(|error| format!("{}: {error}", file.display()))?;
+            graph_value(&graph)
+        }
+        Kind::Onnx => onnx(file)?,
+        Kind::Video => video(file)?,
+    };
+    if args.json {
+        println!("{about}");
+    } else {
+        println!("{}", file.display());
+        print_value(&about, 1);
+    }
+    Ok(())
+}
+
+fn cannot_read(file: &Path, error: &std::io::Error) -> String {
+    format!("cannot read {}: {error}", file.display())
+}
+
+fn kind(file: &Path) -> Result<Kind, CliError> {
+    let mut head = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|opened| opened.take(16).read_to_end(&mut head))
+        .map_err(|error| cannot_read(file, &error))?;
+    let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
+    Ok(match extension.as_str() {
+        "safetensors" | "pt" | "pth" | "tar" => Kind::Checkpoint,
+        "ir" => Kind::GraphText,
+        "vjg" => Kind::Graph,
+        "onnx" => Kind::Onnx,
+        // A zip, a pickle, or a safetensors header.
+        _ if head.starts_with(b"PK\x03\x04") || head.starts_with(&[0x80, 2]) || head.get(8) == Some(&b'{') => {
+            Kind::Checkpoint
+        }
+        _ => Kind::Video,
+    })
+}
+
+fn checkpoint(file: &Path) -> Result<Value, CliError> {
+    let weights = weights::load(file)?;
+    let mut models: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut types: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for (name, shape, element) in weights.tensors() {
+        let model = models.entry(name.split('.').next().unwrap_or(name).to_owned()).or_default();
+        *model = (model.0 + 1, model.1 + shape.iter().product::<usize>());
+        *types.entry(element.name()).or_default() += 1;
+    }
+    let models: serde_json::Map<String, Value> = models
+        .into_iter()
+        .map(|(model, (tensors, parameters))| (model, json!({"tensors": tensors, "parameters": parameters})))
+        .collect();
+    let format = match weights.format() {
+        Format::PyTorch => "PyTorch",
+        Format::Safetensors => "safetensors",
+    };
+    let mut about = json!({"kind": "checkpoint", "format": format, "holds": models, "types": types});
+    if let Some(step) = weights.record().and_then(|record| record.step) {
+        about["step"] = json!(step);
+    }
+    if let Some(text) = weights.metadata().get(PROBE_KEY) {
+        let record: ProbeRecord =
+            serde_json::from_str(text).map_err(|error| format!("{}: its `{PROBE_KEY}`: {error}", file.display()))?;
+        about["probe"] = serde_json::to_value(record)?;
+    }
+    if weights.encoder().is_ok() {
+        match weights::describe(&weights, None) {
+            Ok(model) => {
+                about["encoder"] = json!({
+                    "described_by": model.source, "embed_dim": model.encoder.embed_dim, "depth": model.encoder.depth,
+                    "num_heads": model.encoder.num_heads, "tokens": model.encoder.grid(),
+                    "patch": model.encoder.patch, "tubelet": model.encoder.tubelet,
+                });
+                about["preprocessing"] = serde_json::to_value(&model.preprocessing)?;
+            }
+            // Not an error here: the file is described as far as it describes itself.
+            Err(error) => about["note"] = json!(error.to_string()),
+        }
+    }
+    Ok(about)
+}
+
+fn graph_value(graph: &Graph) -> Value {
+    let typed = |id| format!("{} {}", graph.source_name(id).unwrap_or_default(), graph.ty(id));
+    let mut operations: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in &graph.nodes {
+        *operations.entry(node.op.name()).or_default() += 1;
+    }
+    let parameters = graph.params.iter().filter_map(|id| graph.ty(*id).elements().as_const()).sum::<i64>();
+    json!({
+        "kind": "graph", "name": graph.name, "symbols": graph.symbols,
+        "inputs": graph.inputs.iter().map(|id| typed(*id)).collect::<Vec<_>>(),
+        "outputs": graph.outputs.iter().map(|(name, id)| format!("{name} {}", graph.ty(*id))).collect::<Vec<_>>(),
+        "parameters": {"tensors": graph.params.len(), "parameters": parameters, "updated": graph.updates.len()},
+        "nodes": graph.nodes.len(), "operations": operations,
+    })
+}
+
+fn onnx(file: &Path) -> Result<Value, CliError> {
+    let model = OnnxFile::read(file)?;
+    let typed = |tensors: &[vjepa_runtime::TensorInfo]| tensors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    // Values that are JSON themselves are shown as such.
+    let metadata: serde_json::Map<String, Value> = model
+        .metadata
+        .iter()
+        .map(|(key, text)| (key.clone(), serde_json::from_str(text).unwrap_or_else(|_| json!(text))))
+        .collect();
+    Ok(json!({
+        "kind": "ONNX model", "bytes": model.bytes.len(), "inputs": typed(&model.inputs),
+        "outputs": typed(&model.outputs), "metadata": metadata,
+    }))
+}
+
+fn video(file: &Path) -> Result<Value, CliError> {
+    let info = vjepa_video::probe(file)?;
+    Ok(json!({
+        "kind": "video", "codec": info.codec.to_string(), "width": info.width(), "height": info.height(),
+        "frames": info.frames, "intact_frames": info.intact_frames, "duration": info.duration,
+        "average_fps": info.average_fps(),
+        "rotated": u32::from(info.orientation.quarter_turns) * 90, "mirrored": info.orientation.mirrored,
+    }))
+}
+
+/// Prints a mapping as indented lines.
+fn print_value(value: &Value, depth: usize) {
+    let Value::Object(entries) = value else { return };
+    let width = entries.keys().map(String::len).max().unwrap_or(0);
+    for (key, value) in entries {
+        let lead = "  ".repeat(depth);
+        match value {
+            Value::Object(inner) if inner.values().any(Value::is_object) || inner.len() > 4 => {
+                println!("{lead}{key}");
+                print_value(value, depth + 1);
+            }
+            _ => println!("{lead}{key:<width$}  {}", in_line(value)),
+        }
+    }
+}
+
+fn in_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(in_line).collect::<Vec<_>>().join(", "),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| format!("{key} {}", in_line(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
