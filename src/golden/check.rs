@@ -168,6 +168,21 @@ impl Check {
         Self::measured(name, rel_l2, max_abs, limit)
     }
 
+    /// The same check under another name; a note on a shape mismatch stays.
+    pub fn renamed(mut self, new: impl Into<String>) -> Self {
+        let (Check::Measured { name, .. } | Check::Unsupported { name, .. }) = &mut self;
+        let note = name.find(" (").map(|start| name[start..].to_owned()).unwrap_or_default();
+        *name = new.into() + &note;
+        self
+    }
+
+    /// The same check with `group.` before its name.
+    pub fn under(mut self, group: &str) -> Self {
+        let (Check::Measured { name, .. } | Check::Unsupported { name, .. }) = &mut self;
+        *name = format!("{group}.{name}");
+        self
+    }
+
     /// What was compared.
     pub fn name(&self) -> &str {
         match self {
@@ -235,6 +250,21 @@ pub enum GoldenError {
     /// A tensor file is unusable.
     #[error(transparent)]
     Tensors(#[from] TensorsError),
+    /// The golden model cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] crate::compile::CompileError),
+    /// The compiled graph cannot be run on the golden data.
+    #[error(transparent)]
+    Run(#[from] vjepa_runtime::plan::RunError),
+    /// A checkpoint is unusable.
+    #[error(transparent)]
+    Weights(#[from] crate::weights::WeightsError),
+    /// A folder holds nothing to compare with.
+    #[error("{} holds no golden data that is recognised: give a folder such as golden/tiny, or the one above it", .0.display())]
+    Nothing(PathBuf),
+    /// A graph lacks a result it should have: a bug.
+    #[error("the compiled graph has no output `{0}`")]
+    Missing(String),
     /// The golden configuration cannot be run.
     #[error("{}: {why}", path.display())]
     Config {

@@ -98,6 +98,12 @@ pub fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
     Ok(checks)
 }
 
+/// The schedules of a training configuration such as `tiny/`.
+pub(super) fn training_schedule(dir: &Path) -> Result<Schedule, GoldenError> {
+    let golden: TrainingJson = read_json(&dir.join("config.json"))?;
+    Ok(golden.hparams.schedule())
+}
+
 fn check_training(golden: &TrainingJson) -> Vec<Check> {
     let schedule = golden.hparams.schedule();
     let rates: Vec<_> = golden.steps.iter().map(|step| schedule.at(step.step.saturating_sub(1))).collect();

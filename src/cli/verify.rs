@@ -1,0 +1,81 @@
+//! `vjepa verify`: compares this program with data recorded from the official code.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use super::CliError;
+use crate::golden::check::Check;
+use crate::golden::{self};
+
+/// Arguments of `vjepa verify`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Compare with golden data: one line a quantity; exit code 0 when everything recognised is within its limit
+    Golden {
+        /// A folder of golden data, or the folder of all of them
+        dir: PathBuf,
+        /// One JSON object a line: name, rel_l2, max_abs, limit, pass; or name, unsupported
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How many comparisons came out how.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    unsupported: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Data that cannot be read, a quantity out of its limit, or nothing to compare with.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let What::Golden { dir, json } = args.what;
+    let folders = golden::folders(&dir)?;
+    let many = folders.len() > 1 || folders.first().is_some_and(|(folder, _)| *folder != dir);
+    let mut tally = Tally::default();
+    let mut output = Ok(());
+    let mut errors = Vec::new();
+    for (folder, kind) in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut report = |check: Check| {
+            let check = if many { check.under(&name) } else { check };
+            match check {
+                Check::Unsupported { .. } => tally.unsupported += 1,
+                Check::Measured { pass: true, .. } => tally.passed += 1,
+                Check::Measured { pass: false, .. } => tally.failed += 1,
+            }
+            if output.is_ok() {
+                let line = if json { check.to_json_line() } else { check.to_string() };
+                output = writeln!(std::io::stdout().lock(), "{line}");
+            }
+        };
+        if let Err(error) = golden::run(&folder, kind, &mut report) {
+            errors.push(format!("{name}: {error}"));
+        }
+    }
+    match output {
+        // The reader has seen enough (`| head`).
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
+    let Tally { passed, failed, unsupported } = tally;
+    eprintln!("{passed} passed, {failed} failed, {unsupported} unsupported");
+    if !errors.is_empty() {
+        return Err(errors.join("; ").into());
+    }
+    match (failed, passed) {
+        (1.., _) => Err(format!("{failed} of {} quantities are out of their limit", failed + passed).into()),
+        (0, 0) => Err(format!("nothing in {} could be compared: what it holds is not supported", dir.display()).into()),
+        _ => Ok(()),
+    }
+}
