@@ -5,6 +5,7 @@ use crate::ir::Sizes;
 use burn::tensor::Device;
 use burn_capture::TensorId;
 use burn_ir::OperationIr;
+use std::collections::BTreeSet;
 
 /// Operations and boundary of one recording.
 pub(super) struct Recording {
@@ -23,10 +24,13 @@ pub(super) fn record(
     let mut outcome = Ok(());
     let captured = device.capture_scope(|capture| {
         outcome = forward(&mut scope);
-        let outputs: Vec<TensorId> = match outcome {
-            Ok(()) => scope.outputs.iter().map(|(_, id)| *id).collect(),
-            Err(_) => Vec::new(),
-        };
+        // One tensor may be a result under several names; Burn wants it once.
+        let mut outputs: Vec<TensorId> = Vec::new();
+        for (_, id) in scope.outputs.iter().filter(|_| outcome.is_ok()) {
+            if !outputs.contains(id) {
+                outputs.push(*id);
+            }
+        }
         capture.complete([], outputs)
     });
     outcome?;

@@ -54,7 +54,8 @@ pub(super) fn run<B: Backend>(
         Op::Unary(function) => unary::<B>(*function, x),
         Op::Binary(function) => {
             let Operand::Float(other) = operands.next()? else { return None };
-            binary::<B>(*function, expand_rank::<B>(x, shape.len()), expand_rank::<B>(other, shape.len()))
+            let (x, other) = (expand_rank::<B>(x, shape.len()), expand_rank::<B>(other, shape.len()));
+            binary::<B>(*function, x, other, device)
         }
         Op::AddScalar(c) => B::float_add_scalar(x, scalar(c.eval(sizes)?)),
         Op::MulScalar(c) => B::float_mul_scalar(x, scalar(c.eval(sizes)?)),
@@ -65,9 +66,7 @@ pub(super) fn run<B: Backend>(
         Op::Permute { axes } => B::float_permute(x, axes),
         Op::Broadcast { .. } => B::float_expand(x, shape),
         Op::Slice { axis, start, end } => slice::<B>(x, *axis, start.eval(sizes)?, end.eval(sizes)?),
-        Op::Pad { axis, before, after } => {
-            pad::<B>(x, *axis, before.eval(sizes)?, after.eval(sizes)?, device)
-        }
+        Op::Pad { axis, before, after } => pad::<B>(x, *axis, before.eval(sizes)?, after.eval(sizes)?, device),
         Op::Concat { axis } => {
             let mut all = vec![x];
             for operand in operands {
@@ -128,7 +127,12 @@ fn unary<B: Backend>(function: Unary, x: FloatTensor<B>) -> FloatTensor<B> {
     }
 }
 
-fn binary<B: Backend>(function: Binary, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+fn binary<B: Backend>(
+    function: Binary,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    device: &burn_backend::tensor::Device<B>,
+) -> FloatTensor<B> {
     match function {
         Binary::Add => B::float_add(a, b),
         Binary::Sub => B::float_sub(a, b),
@@ -138,23 +142,13 @@ fn binary<B: Backend>(function: Binary, a: FloatTensor<B>, b: FloatTensor<B>) ->
         Binary::Min | Binary::Max => {
             let shape = broadcast(&a.shape(), &b.shape());
             let (a, b) = (B::float_expand(a, shape.clone()), B::float_expand(b, shape));
-            let bools = B::bool_dtype_of(&a);
+            let bools = burn_backend::get_device_settings::<B>(device).bool_dtype;
             let take_b = match function {
                 Binary::Min => B::float_lower(b.clone(), a.clone(), bools),
                 _ => B::float_greater(b.clone(), a.clone(), bools),
             };
             B::float_mask_where(a, take_b, b)
         }
-    }
-}
-
-trait BoolDTypeOf: Backend {
-    fn bool_dtype_of(tensor: &FloatTensor<Self>) -> burn_backend::BoolDType;
-}
-
-impl<B: Backend> BoolDTypeOf for B {
-    fn bool_dtype_of(tensor: &FloatTensor<Self>) -> burn_backend::BoolDType {
-        burn_backend::get_device_settings::<B>(&B::float_device(tensor)).bool_dtype
     }
 }
 

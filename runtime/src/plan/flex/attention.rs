@@ -114,8 +114,8 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64) -> Vec<FlexTensor> {
                 scale,
             };
             // SAFETY: this task is the only one with this (b, h); the three buffers are distinct.
-            let [dq, dk, dv] = [(0, rows), (1, keys), (2, keys)]
-                .map(|(i, n)| unsafe { shared[i].head((b * n * heads + h) * width) });
+            let [dq, dk, dv] =
+                [(0, rows), (1, keys), (2, keys)].map(|(i, n)| unsafe { shared[i].head((b * n * heads + h) * width) });
             for start in (0..rows).step_by(BLOCK) {
                 task.block(start, BLOCK.min(rows - start), [p, dp], [&mut *dq, &mut *dk, &mut *dv]);
             }
@@ -143,8 +143,7 @@ impl HeadGrad<'_> {
     fn block(&self, start: usize, block: usize, [p, dp]: [&mut Vec<f32>; 2], [dq, dk, dv]: [&mut [f32]; 3]) {
         let keys = self.k.rows;
         let (p, dp) = (&mut p[..block * keys], &mut dp[..block * keys]);
-        let (q, y, dy) =
-            (rows_of(self.q, start, block), rows_of(self.y, start, block), rows_of(self.dy, start, block));
+        let (q, y, dy) = (rows_of(self.q, start, block), rows_of(self.y, start, block), rows_of(self.dy, start, block));
         probabilities(q, self.k, p, self.scale);
         product(dy, self.v.t(), Out { data: dp, row_stride: keys, accumulate: false }, Parallelism::None);
         for row in 0..block {

@@ -28,13 +28,7 @@ impl<'a> Matrix<'a> {
 
     /// The transpose, without moving anything.
     pub(super) fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
+        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
     /// Elements from (0, 0) to the last one, inclusive.

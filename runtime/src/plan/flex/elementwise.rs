@@ -20,7 +20,15 @@ pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &S
         (Op::Unary(function), _) => {
             let function: fn(f32) -> f32 = match function {
                 Unary::Abs => f32::abs,
-                Unary::Sign => |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x * 0.0 },
+                Unary::Sign => |x| {
+                    if x > 0.0 {
+                        1.0
+                    } else if x < 0.0 {
+                        -1.0
+                    } else {
+                        x * 0.0
+                    }
+                },
                 _ => |x| -x,
             };
             map_in_place(first, function)

@@ -170,7 +170,8 @@ mod tests {
             assert!((f64::from(exp(x)) - exact).abs() <= 2e-7 * exact, "exp({x})");
         }
         // erf at points with known values (Abramowitz & Stegun, table 7.1).
-        for (x, exact) in [(0.0, 0.0), (0.5, 0.520_499_88), (1.0, 0.842_700_8), (1.5, 0.966_105_1), (2.0, 0.995_322_27)] {
+        for (x, exact) in [(0.0, 0.0), (0.5, 0.520_499_88), (1.0, 0.842_700_8), (1.5, 0.966_105_1), (2.0, 0.995_322_27)]
+        {
             assert!((erf(x) - exact).abs() < 3e-7 && (erf(-x) + exact).abs() < 3e-7, "erf({x})");
         }
     }

@@ -56,10 +56,12 @@ pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas) -> Vec<FlexTensor> 
         .zip(v.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .zip(g.par_chunks(CHUNK));
     match &mut target {
-        Some(target) => chunks.zip(target.storage_mut::<f32>().par_chunks_mut(CHUNK)).for_each(|((((p, m), v), g), t)| {
-            update(p, m, v, g, rates);
-            average(t, p, momentum);
-        }),
+        Some(target) => {
+            chunks.zip(target.storage_mut::<f32>().par_chunks_mut(CHUNK)).for_each(|((((p, m), v), g), t)| {
+                update(p, m, v, g, rates);
+                average(t, p, momentum);
+            })
+        }
         None => chunks.for_each(|(((p, m), v), g)| update(p, m, v, g, rates)),
     }
     [Some(p), Some(m), Some(v), target].into_iter().flatten().collect()

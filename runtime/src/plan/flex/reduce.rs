@@ -2,8 +2,8 @@
 
 use super::math;
 use super::tensor::{dims, floats, tensor, writable};
-use burn_flex::{Flex, FlexTensor};
 use burn_backend::ops::FloatTensorOps;
+use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 use vjepa_compiler::ops::Op;
 
@@ -22,7 +22,9 @@ pub(super) fn sum(x: &FlexTensor, axes: &[usize], shape: &[usize]) -> FlexTensor
             values.par_chunks(1 << 16).map(|chunk| chunk.iter().map(|x| f64::from(*x)).sum()).collect();
         return tensor(vec![parts.iter().sum::<f64>() as f32], shape);
     }
-    if let [axis] = axes && axis + 1 == from.len() {
+    if let [axis] = axes
+        && axis + 1 == from.len()
+    {
         let width = from.last().copied().unwrap_or(1).max(1);
         let sums = values.chunks_exact(width).map(|row| row.iter().sum()).collect();
         return tensor(sums, shape);

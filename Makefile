@@ -1,0 +1,26 @@
+# `make test` runs everything: ONNX Runtime included (fetched through pip when it is not in build/).
+PYTHON ?= python3
+VENV := build/onnxruntime/venv
+# One resolution of features and one profile for programs and tests, so that Burn is compiled once.
+CARGO_FLAGS := --release --locked --workspace
+
+.PHONY: test lint onnxruntime texts
+
+test: onnxruntime
+	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
+		cargo test $(CARGO_FLAGS)
+
+onnxruntime: $(VENV)/ready
+
+$(VENV)/ready: tests/onnx/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement tests/onnx/requirements.txt
+	touch $@
+
+lint:
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+# Rewrites the checked-in texts of graphs and filetests from what the compiler makes now.
+texts:
+	UPDATE_IR=1 UPDATE_FILETESTS=1 cargo test $(CARGO_FLAGS) --test graph_text --test filetests

@@ -1,0 +1,165 @@
+//! `vjepa train`.
+
+use super::CliError;
+use crate::config::Config;
+use crate::train::{Interrupt, Observer, StepReport, TrainError, TrainRun, TrainState, train};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Pretrain by masked latent prediction.
+#[derive(clap::Args)]
+pub struct Args {
+    /// YAML configuration in the official sections (see configs/).
+    #[arg(long)]
+    config: PathBuf,
+    /// Override a setting, e.g. --set optimization.lr=1e-3 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Go on from the latest checkpoint in `logging.folder`.
+    #[arg(long)]
+    resume: bool,
+    /// Where to run; this build has `cpu`.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
+    #[arg(long)]
+    eager: bool,
+    /// Stop after this step; the schedules stay those of the whole run.
+    #[arg(long, value_name = "STEP")]
+    stop_at: Option<u64>,
+    /// One JSON object a step on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    require_cpu(&args.device)?;
+    let config = Config::from_file(&args.config, &args.sets)?;
+    for (key, why) in config.ignored() {
+        eprintln!("note: `{key}` is ignored here: {why}");
+    }
+    let interrupt = Interrupt::on_signals()?;
+    let run = TrainRun { resume: args.resume, eager: args.eager, stop_at: args.stop_at };
+    let mut observer = Progress::new(args.json);
+    if config.logging.diagnostics_every.is_some() {
+        observer.diagnose = Some(crate::eval::TrainingDiagnostics::new(&config)?);
+    }
+    let outcome = train(&config, &run, &interrupt, &mut observer)?;
+    observer.finish();
+    if args.json {
+        let summary = serde_json::json!({
+            "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
+            "bad_videos": outcome.bad_videos, "interrupted": outcome.interrupted,
+        });
+        println!("{summary}");
+    } else {
+        let ended = if outcome.interrupted { "stopped" } else { "done" };
+        println!("{ended} after {} steps, loss {:.4}", outcome.steps, outcome.loss);
+        println!("checkpoint  {}", outcome.checkpoint.display());
+        println!("metrics     {}", outcome.metrics.display());
+        if outcome.bad_videos > 0 {
+            println!("left out    {} unreadable videos (listed beside the metrics)", outcome.bad_videos);
+        }
+        if outcome.interrupted {
+            println!("go on with  the same command and --resume");
+        }
+    }
+    Ok(())
+}
+
+/// Fails for anything but the CPU, saying what is missing.
+pub(super) fn require_cpu(device: &str) -> Result<(), CliError> {
+    if device == "cpu" {
+        return Ok(());
+    }
+    let cuda = device.starts_with("cuda");
+    let why = if cuda { "this build has no CUDA back end yet" } else { "no such device" };
+    Err(format!("--device {device}: {why}; use --device cpu").into())
+}
+
+/// Shows the run to a person, or to a machine.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    json: bool,
+    began: Instant,
+    pub(super) diagnose: Option<crate::eval::TrainingDiagnostics>,
+}
+
+impl Progress {
+    pub(super) fn new(json: bool) -> Self {
+        let bar = ProgressBar::no_length();
+        let template = "{msg}\n{wide_bar:.cyan/blue} {pos}/{len} steps  {elapsed} gone, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar, json, began: Instant::now(), diagnose: None }
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for Progress {
+    fn phase(&mut self, what: &str) {
+        self.bar.set_message(what.to_owned());
+        if self.bar.is_hidden() {
+            eprintln!("{what} ...");
+        }
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        if self.json {
+            let line = serde_json::json!({
+                "step": report.step, "epoch": report.epoch, "loss": report.loss, "loss_jepa": report.loss_jepa,
+                "loss_reg": report.loss_reg, "lr": report.lr, "wd": report.wd, "momentum": report.momentum,
+                "grad_norm": {"encoder": report.grad_norms[0], "predictor": report.grad_norms[1]},
+                "data_ms": report.waited.as_secs_f64() * 1e3, "step_ms": report.took.as_secs_f64() * 1e3,
+            });
+            println!("{line}");
+        }
+        self.bar.set_length(report.of);
+        self.bar.set_position(report.step + 1);
+        let text = format!(
+            "loss {:.4}  lr {:.2e}  ema {:.5}  |g| {:.2e} {:.2e}  {:.0} ms/step (data {:.0})",
+            report.loss,
+            report.lr,
+            report.momentum,
+            report.grad_norms[0],
+            report.grad_norms[1],
+            report.took.as_secs_f64() * 1e3,
+            report.waited.as_secs_f64() * 1e3
+        );
+        if self.bar.is_hidden() && !self.json && report.step.is_multiple_of(50) {
+            let seconds = self.began.elapsed().as_secs();
+            eprintln!("step {:>6}/{}  {text}  {seconds} s", report.step, report.of);
+        }
+        self.bar.set_message(text);
+    }
+
+    fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
+        let Some(diagnostics) = &mut self.diagnose else { return Ok(()) };
+        let found = diagnostics.measure(state).map_err(|error| TrainError::Observer(error.to_string()))?;
+        let text = format!(
+            "step {:>6}  context gap {:+.1} %  effective rank {:.1}  target deviation {:.3}",
+            state.step(),
+            100.0 * found.context_gap,
+            found.effective_rank,
+            found.deviation
+        );
+        if self.json {
+            let line = serde_json::json!({
+                "step": state.step(), "context_gap": found.context_gap, "effective_rank": found.effective_rank,
+                "deviation": found.deviation,
+            });
+            println!("{line}");
+        } else if self.bar.is_hidden() {
+            eprintln!("{text}");
+        } else {
+            self.bar.println(text);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! Ctrl-C and SIGTERM: the step under way is finished, the state is saved, the run ends.
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A request to end the run.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    raised: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Raised by Ctrl-C and SIGTERM from now on; a second one ends the program at once.
+    ///
+    /// # Errors
+    /// When the system refuses the handlers.
+    pub fn on_signals() -> std::io::Result<Self> {
+        let interrupt = Self::default();
+        for signal in [SIGINT, SIGTERM] {
+            // Registered first, so that it sees whether an earlier signal has raised the flag already.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, interrupt.raised.clone())?;
+            signal_hook::flag::register(signal, interrupt.raised.clone())?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Whether the run shall end.
+    pub fn raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+
+    /// Asks for the end, as a signal would.
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::Relaxed);
+    }
+}

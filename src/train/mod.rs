@@ -1,0 +1,129 @@
+//! Pre-training: data, masks and rates in, the compiled step, checkpoints and metrics out.
+//!
+//! [`train`] reads like the algorithm; what it stands on is beside it: the run's state and its compiled step
+//! (`state.rs`), what a step costs and says (`metrics.rs`), files that survive being killed (`checkpoint.rs`), Burn's
+//! autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
+
+mod checkpoint;
+mod eager;
+mod error;
+mod interrupt;
+mod masks;
+mod metrics;
+mod models;
+mod state;
+
+pub use checkpoint::{Checkpoint, CheckpointRecord};
+pub use error::TrainError;
+pub use interrupt::Interrupt;
+pub use masks::Masks;
+pub use metrics::{Metrics, StepReport};
+pub use models::{Models, initial_weights, model_configs};
+pub use state::TrainState;
+
+use crate::config::Config;
+use crate::data::{Loader, LoaderConfig, open_source};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// How a run is started.
+#[derive(Clone, Debug, Default)]
+pub struct TrainRun {
+    /// Go on from the latest checkpoint in the folder.
+    pub resume: bool,
+    /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
+    pub eager: bool,
+    /// Stop after this step instead of the configured one; the schedules do not change.
+    pub stop_at: Option<u64>,
+}
+
+/// What happens during a run, for progress bars and diagnostics.
+pub trait Observer {
+    /// Something that takes a while begins.
+    fn phase(&mut self, what: &str);
+    /// A step is done.
+    fn step(&mut self, report: &StepReport);
+    /// Every `logging.diagnostics_every` steps, and after the last: the state may be read and run, not changed.
+    ///
+    /// # Errors
+    /// Whatever the observer's own work fails with; the run then stops.
+    fn diagnose(&mut self, _state: &mut TrainState) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainOutcome {
+    /// Steps done in all.
+    pub steps: u64,
+    /// Loss of the last step.
+    pub loss: f64,
+    /// The latest checkpoint.
+    pub checkpoint: PathBuf,
+    /// The metrics.
+    pub metrics: PathBuf,
+    /// Videos that were left out.
+    pub bad_videos: u64,
+    /// Whether a signal ended the run before its last step.
+    pub interrupted: bool,
+}
+
+/// Runs the configured pre-training.
+///
+/// # Errors
+/// [`TrainError`]; a loss that is not finite ends the run before anything is saved over.
+pub fn train(
+    config: &Config,
+    run: &TrainRun,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<TrainOutcome, TrainError> {
+    config.check_training()?;
+    let folder = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
+    std::fs::create_dir_all(&folder).map_err(|source| TrainError::Io { path: folder.clone(), source })?;
+    let source = open_source(config)?;
+    let batch = config.data.batch_size as u64;
+    let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
+    let masks = Masks::new(config)?;
+
+    observer.phase("compiling the training step");
+    let mut state = TrainState::new(config, plan, run.eager)?;
+    let files = Checkpoint::new(&folder, &config.logging.write_tag);
+    state.begin(config, &files, run.resume)?;
+
+    let last = run.stop_at.unwrap_or(plan.steps).min(plan.steps);
+    let every = config.logging.checkpoint_every.unwrap_or(plan.steps_per_epoch).max(1);
+    let mut metrics = Metrics::open(&folder, &config.logging.write_tag, state.step(), config.logging.metrics_every)?;
+    let mut loader = Loader::new(source, LoaderConfig::from_config(config, state.step()))?;
+    let mut loss = f64::NAN;
+    observer.phase("training");
+    while state.step() < last && !interrupt.raised() {
+        let began = Instant::now();
+        let clips = loader.next_batch()?;
+        let waited = began.elapsed();
+        let pairs = masks.at(config.meta.seed, state.step(), config.data.batch_size)?;
+        let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
+        report.waited = waited;
+        report.took = began.elapsed();
+        loss = report.loss;
+        metrics.add(&report)?;
+        observer.step(&report);
+        if config.logging.diagnostics_every.is_some_and(|n| state.step().is_multiple_of(n.max(1))) {
+            observer.diagnose(&mut state)?;
+        }
+        if state.step().is_multiple_of(every) && state.step() < last {
+            state.save(config, &files)?;
+        }
+    }
+    metrics.flush()?;
+    state.save(config, &files)?;
+    Ok(TrainOutcome {
+        steps: state.step(),
+        loss,
+        checkpoint: files.latest(),
+        metrics: metrics.path().to_owned(),
+        bad_videos: loader.stats().bad,
+        interrupted: state.step() < last,
+    })
+}

@@ -1,0 +1,74 @@
+//! The models of a configuration, and the weights a run starts with.
+
+use super::TrainError;
+use crate::config::{Config, ConfigError, Init, MaskConfig};
+use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig, init};
+
+/// Sizes of everything a run trains.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Models {
+    /// The encoder, and the target encoder.
+    pub encoder: EncoderConfig,
+    /// The predictor.
+    pub predictor: PredictorConfig,
+    /// Mask generators, which is also how many mask tokens there are.
+    pub generators: usize,
+}
+
+/// The models a configuration describes.
+///
+/// # Errors
+/// [`TrainError::Config`] for sizes that do not fit together.
+pub fn model_configs(config: &Config) -> Result<Models, TrainError> {
+    let sizes = config.model.sizes()?;
+    let data = &config.data;
+    let encoder = EncoderConfig {
+        num_frames: data.num_frames,
+        height: data.crop_size,
+        width: data.crop_size,
+        tubelet: data.tubelet_size,
+        patch: data.patch_size,
+        channels: 3,
+        embed_dim: sizes.embed_dim,
+        depth: sizes.depth,
+        num_heads: sizes.num_heads,
+        mlp_ratio: sizes.mlp_ratio,
+        uniform_power: config.model.uniform_power,
+        out_layers: None,
+    };
+    let generators = match &config.mask {
+        MaskConfig::MultiBlock(blocks) => blocks.len(),
+        MaskConfig::RandomTube(tubes) => tubes.len(),
+    };
+    let narrow = config.model.predictor_sizes()?;
+    let predictor = PredictorConfig {
+        embed_dim: narrow.embed_dim,
+        depth: narrow.depth,
+        num_heads: narrow.num_heads,
+        mlp_ratio: narrow.mlp_ratio,
+        num_mask_tokens: generators,
+        ..PredictorConfig::for_encoder(&encoder)
+    };
+    let rule = |error: vjepa_graphs::ConfigError| ConfigError::rule("model".to_owned(), error.to_string());
+    encoder.validate().map_err(rule)?;
+    predictor.validate().map_err(rule)?;
+    Ok(Models { encoder, predictor, generators })
+}
+
+/// Fresh weights under `encoder.` and `predictor.`, position tables included; the target encoder starts as a copy.
+pub fn initial_weights(config: &Config, models: &Models, seed: u64) -> NamedTensors {
+    let kind = match config.model.init {
+        Init::Official => init::Init::Official,
+        Init::Constructor => init::Init::Constructor,
+        Init::Xavier => init::Init::Xavier,
+    };
+    let zero = config.model.zero_init_mask_tokens;
+    let encoder = init::encoder(&models.encoder, kind, seed);
+    let predictor = init::predictor(&models.predictor, kind, zero, seed.wrapping_add(1));
+    let named = |prefix: &str, tensors: NamedTensors| -> NamedTensors {
+        tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
+    };
+    let mut all = named("encoder.", encoder);
+    all.extend(named("predictor.", predictor));
+    all
+}
