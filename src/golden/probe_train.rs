@@ -145,6 +145,7 @@ impl<'a> Training<'a> {
         for _ in 0..ITERATIONS {
             let (_, reached) = self.train(&guess)?;
             let mut miss = 0f64;
+            let mut bad: Vec<String> = Vec::new();
             for (name, (_, guess)) in &mut guess {
                 let Some((_, last)) = last.get(name) else { continue };
                 let reached = reached.get(&format!("probe.{name}")).map(|(_, values)| values).unwrap_or_default();
@@ -153,11 +154,12 @@ impl<'a> Training<'a> {
                     *guess += last - reached;
                     if counts(i) {
                         miss = nan_max(miss, f64::from((last - reached).abs()));
+                        if (last - reached).abs() > 1e-6 { bad.push(format!("{name}[{i}] {:e}", last - reached)); }
                     }
                 }
             }
             if std::env::var_os("VJEPA_TRACE").is_some() {
-                eprintln!("miss {miss:e}");
+                eprintln!("miss {miss:e} {} {:?}", bad.len(), &bad[..bad.len().min(12)]);
             }
             if miss.is_nan() {
                 return Ok(None);
