@@ -100,21 +100,27 @@ pub struct Weights {
 /// # Errors
 /// [`WeightsError`]: an unreadable, damaged or foreign file, or a record in it that cannot be used.
 pub fn load(path: &Path) -> Result<Weights, WeightsError> {
-    let read = |source| WeightsError::Read { path: path.to_owned(), source };
-    let malformed = |why: &str| WeightsError::Malformed { path: path.to_owned(), why: why.to_owned() };
-    if std::fs::metadata(path).map_err(read)?.is_dir() {
+    let path = path.to_owned();
+    let read = |source| WeightsError::Read { path: path.clone(), source };
+    let malformed = |why: &str| WeightsError::Malformed { path: path.clone(), why: why.to_owned() };
+    if std::fs::metadata(&path).map_err(read)?.is_dir() {
         return Err(malformed("it is a folder"));
     }
     let mut head = Vec::with_capacity(16);
-    File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(read)?;
+    File::open(&path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(read)?;
     if head.is_empty() {
         return Err(malformed("it is empty (0 bytes)"));
     }
-    let path = path.to_owned();
     // Something cut off may have no more than the beginning of a header, so the name has a say too.
     let named = path.extension().is_some_and(|extension| extension == "safetensors");
     if named || safetensors::looks_like(&head) {
-        let safetensors::Index { entries, others, metadata } = safetensors::index(&path)?;
+        let safetensors::Index { entries: stored, others, metadata } = safetensors::index(&path)?;
+        let mut entries = BTreeMap::new();
+        for (name, entry) in stored {
+            if entries.insert(unwrapped(&name), entry).is_some() {
+                return Err(malformed(&format!("two of its keys mean `{}`", unwrapped(&name))));
+            }
+        }
         let record = record(&path, &metadata)?;
         return Ok(Weights { path, format: Format::Safetensors, entries, others, metadata, record });
     }
@@ -333,6 +339,12 @@ impl Weights {
         let found = if models.is_empty() { "no tensors".to_owned() } else { models.join(", ") };
         WeightsError::NoModel { path: self.path.clone(), wanted: wanted.to_owned(), found }
     }
+}
+
+/// A name without the wrappers `module.` and `backbone.` that the official code puts around models.
+fn unwrapped(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').filter(|part| !matches!(*part, "module" | "backbone")).collect();
+    parts.join(".")
 }
 
 fn first_part(name: &str) -> &str {

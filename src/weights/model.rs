@@ -88,7 +88,7 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
         }
     };
     model.encoder.validate().map_err(|error| WeightsError::Config { path: path(), error })?;
-    let present = |name: &&str| weights.has(name);
+    let present = |name: &&&str| weights.has(name);
     let mut expected: Vec<_> = ["encoder", "target_encoder"]
         .iter()
         .filter(present)

@@ -4,6 +4,7 @@
 //! the file until they are asked for. Their strides are not looked at: official checkpoints hold contiguous tensors.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -12,13 +13,14 @@ use burn_store::pytorch::PytorchReader;
 
 use super::element::Element;
 use super::safetensors::bytes_of;
-use super::{Entry, MODELS, Place, WeightsError};
+use super::{Entry, MODELS, Place, WeightsError, unwrapped};
 
 /// Reads the index of a file: the tensors of the models in it, without the optimiser's.
 pub(super) fn index(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
     let malformed = |why: String| WeightsError::Malformed { path: path.to_owned(), why };
     let length = std::fs::metadata(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?.len();
-    let reader = guarded(|| PytorchReader::new(path).map_err(|error| error.to_string())).map_err(malformed)?;
+    let reader = guarded(|| PytorchReader::new(path).map_err(|error| error.to_string()));
+    let reader = reader.map_err(|why| malformed(reason(path, &why)))?;
     let mut entries = BTreeMap::new();
     for (key, tensor) in reader.into_tensors() {
         let Some(name) = official_name(&key) else { continue };
@@ -47,6 +49,18 @@ pub(super) fn index(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError
     Ok(entries)
 }
 
+/// Why a file cannot be read: a zip archive that has lost its end is no archive to the reader, which then tries other
+/// formats and complains of those.
+fn reason(path: &Path, why: &str) -> String {
+    let mut head = [0; 4];
+    let zip =
+        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *b"PK\x03\x04";
+    if zip && why.starts_with("Pickle") {
+        return "its archive has no end, it is cut off".to_owned();
+    }
+    why.trim_end_matches('.').to_owned()
+}
+
 /// The bytes of one tensor.
 pub(super) fn bytes(tensor: &burn_store::burn_pack::Tensor) -> Result<Vec<u8>, String> {
     guarded(|| tensor.to_bytes().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string()))
@@ -54,9 +68,8 @@ pub(super) fn bytes(tensor: &burn_store::burn_pack::Tensor) -> Result<Vec<u8>, S
 
 /// `encoder.module.backbone.blocks.0.norm1.weight` is `encoder.blocks.0.norm1.weight`; none for what belongs to no model.
 fn official_name(key: &str) -> Option<String> {
-    let parts: Vec<&str> = key.split('.').filter(|part| !matches!(*part, "module" | "backbone")).collect();
-    let (model, rest) = parts.split_first()?;
-    (MODELS.contains(model) && !rest.is_empty()).then(|| parts.join("."))
+    let name = unwrapped(key);
+    name.split_once('.').is_some_and(|(model, _)| MODELS.contains(&model)).then_some(name)
 }
 
 /// Runs the reader on a foreign file: its panics become errors.
