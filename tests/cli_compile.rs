@@ -1,0 +1,144 @@
+//! `vjepa compile` and `vjepa run`: a checkpoint and a probe become a model that runs on videos by its own record.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use predicates::prelude::PredicateBooleanExt;
+use support::{TINY, refused, texture, tiny, vjepa, write};
+use vjepa::weights::{PROBE_KEY, Tensors, save_safetensors};
+
+/// A linear probe of three classes that reads nothing but the first value of the mean token.
+fn probe(folder: &Path) -> PathBuf {
+    let mut weight = vec![0.0; 3 * 96];
+    (weight[0], weight[96]) = (5.0, -5.0);
+    let tensors = Tensors::from([
+        ("probe.linear.weight".to_owned(), (vec![3, 96], weight)),
+        ("probe.linear.bias".to_owned(), (vec![3], vec![0.0, 0.1, 0.2])),
+    ]);
+    let record =
+        serde_json::json!({"kind": "linear", "classes": 3, "labels": ["left", "right", "up"], "embed_dim": 96});
+    let path = folder.join("probe.safetensors");
+    save_safetensors(&path, &tensors, &BTreeMap::from([(PROBE_KEY.to_owned(), record.to_string())])).unwrap();
+    path
+}
+
+fn export(folder: &Path, extra: &[&Path]) -> (assert_cmd::Command, PathBuf) {
+    let out = folder.join("model.onnx");
+    let mut command = vjepa();
+    command.args(["compile", "--export", "onnx", "--checkpoint"]).arg(tiny("weights.safetensors"));
+    command.arg("--out").arg(&out).args(extra);
+    (command, out)
+}
+
+fn lines(output: &[u8]) -> Vec<serde_json::Value> {
+    String::from_utf8_lossy(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn encoder_and_probe_are_exported_verified_and_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        write(folder.path(), "tiny.yaml", format!("{TINY}\n").replace("batch_size: 4", "normalization: per_clip"));
+    let probe = probe(folder.path());
+    let (mut command, model) =
+        export(folder.path(), &[Path::new("--config"), &config, Path::new("--probe"), &probe, Path::new("--json")]);
+    let summary = lines(&command.assert().success().get_output().stdout).remove(0);
+    assert_eq!(summary["parity"]["tract"]["pass"], true);
+    assert!(summary["parity"]["tract"]["max_abs"].as_f64().unwrap() <= 1e-4);
+    let sha = summary["metadata"]["vjepa.checkpoint_sha256"].as_str().unwrap();
+    assert!(sha.len() == 64 && sha.bytes().all(|byte| byte.is_ascii_hexdigit()));
+
+    let shown = vjepa().arg("inspect").arg(&model).arg("--json").assert().success().get_output().stdout.clone();
+    let shown = lines(&shown).remove(0);
+    assert_eq!(shown["inputs"], serde_json::json!(["clip f32[batch, 3, 8, 64, 64]"]));
+    assert_eq!(shown["outputs"], serde_json::json!(["logits f32[batch, 3]"]));
+    assert_eq!(shown["metadata"]["vjepa.labels"], serde_json::json!(["left", "right", "up"]));
+    assert_eq!(shown["metadata"]["vjepa.preprocessing"]["normalization"], "per_clip");
+
+    let mut command = vjepa();
+    command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).arg(texture("t0_d0_s1.webm"));
+    let results = lines(&command.args(["--json", "--top-k", "2"]).assert().success().get_output().stdout);
+    assert_eq!(results.len(), 2);
+    for result in &results {
+        let top = result["top"].as_array().unwrap();
+        assert_eq!(top.len(), 2);
+        assert!(["left", "right", "up"].contains(&top[0]["label"].as_str().unwrap()));
+        let probability = |i: usize| top[i]["probability"].as_f64().unwrap();
+        assert!(probability(0) >= probability(1) && probability(0) <= 1.0);
+        assert!(result["latency_ms"].as_f64().unwrap() > 0.0);
+    }
+    let mut command = vjepa();
+    command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).args(["--runtime", "tract"]);
+    command.assert().success().stdout(predicates::str::contains("%  ").and(predicates::str::contains(" ms")));
+}
+
+#[test]
+fn an_encoder_alone_gives_tokens_and_one_bad_input_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let (mut command, model) = export(folder.path(), &[Path::new("--config"), &config, Path::new("--no-verify")]);
+    command.assert().success();
+    let mut command = vjepa();
+    command.arg("run").arg(&model).arg(tiny("config.json")).arg(texture("t0_d0_s0.mp4")).arg("--json");
+    let output = command.assert().code(1).get_output().clone();
+    let results = lines(&output.stdout);
+    assert!(results[0]["error"].as_str().unwrap().contains("not a video"));
+    assert_eq!(results[1]["outputs"][0]["shape"], serde_json::json!([1, 64, 96]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 of 2 inputs"));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let with = |path: &Path| [Path::new("--config").to_owned(), config.clone(), "--probe".into(), path.to_owned()];
+    let refuse = |path: &Path| {
+        let extra = with(path);
+        let extra: Vec<&Path> = extra.iter().map(PathBuf::as_path).collect();
+        let (mut command, out) = export(folder.path(), &extra);
+        let message = refused(&mut command);
+        assert!(!out.exists());
+        message
+    };
+    assert!(refuse(&tiny("weights.safetensors")).contains("vjepa_probe"));
+    let narrow = |classes: usize, labels: &[&str]| {
+        let tensors = Tensors::from([
+            ("probe.linear.weight".to_owned(), (vec![2, 48], vec![0.0; 96])),
+            ("probe.linear.bias".to_owned(), (vec![2], vec![0.0; 2])),
+        ]);
+        let record = serde_json::json!({"kind": "linear", "classes": classes, "labels": labels, "embed_dim": 48});
+        let path = folder.path().join("narrow.safetensors");
+        save_safetensors(&path, &tensors, &BTreeMap::from([(PROBE_KEY.to_owned(), record.to_string())])).unwrap();
+        path
+    };
+    assert!(refuse(&narrow(2, &[])).contains("48 wide, but the encoder's are 96"));
+    assert!(refuse(&narrow(3, &[])).contains("probe.linear.bias must be [3], got [2]"));
+    assert!(refuse(&narrow(2, &["one"])).contains("1 labels for 2 classes"));
+    assert!(refused(&mut export(folder.path(), &[]).0).contains("pass --config"));
+    vjepa().arg("compile").assert().code(2);
+    vjepa().args(["compile", "--graph", "encoder"]).assert().code(2);
+    let garbage = write(folder.path(), "garbage.onnx", "not a model");
+    assert!(refused(vjepa().arg("run").arg(&garbage).arg(texture("t0_d0_s0.mp4"))).contains("garbage.onnx"));
+}
+
+#[test]
+fn graphs_are_shown_as_text_and_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    for graph in ["encoder", "predictor", "probe", "step"] {
+        let mut command = vjepa();
+        command.args(["compile", "--graph", graph, "--emit", "ir", "--config"]).arg(&config);
+        let text = String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap();
+        let parsed = vjepa_compiler::text::parse(&text).unwrap();
+        assert_eq!(vjepa_compiler::text::print(&parsed), text);
+        let mut command = vjepa();
+        command.args(["compile", "--graph", graph, "--json", "--config"]).arg(&config);
+        let report = lines(&command.assert().success().get_output().stdout).remove(0);
+        for key in ["flops", "bytes", "parameters", "peak_memory"] {
+            assert!(report[key].as_u64().unwrap() > 0, "{graph} {key}");
+        }
+        assert_eq!(report["sizes"]["B"], 4);
+    }
+}

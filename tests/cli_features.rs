@@ -1,0 +1,177 @@
+//! `vjepa features`: official numbers from every kind of checkpoint, and checkpoints that are refused.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use support::{TINY, assert_official_features, pytorch, refused, texture, tiny, vjepa, write};
+use vjepa::golden::tensors::Tensors as Stored;
+use vjepa::weights::{self, RECORD_KEY, Tensors, save_safetensors};
+
+fn features(folder: &Path, checkpoint: &Path, config: Option<&Path>, input: &Path) -> (assert_cmd::Command, PathBuf) {
+    let out = folder.join("features.safetensors");
+    let mut command = vjepa();
+    command.arg("features").arg("--checkpoint").arg(checkpoint).arg("--input").arg(input).arg("--out").arg(&out);
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    (command, out)
+}
+
+/// The golden weights, with `encoder.` replaced by `model.`.
+fn golden_weights(model: &str) -> Tensors {
+    let all = weights::load(&tiny("weights.safetensors")).unwrap().all().unwrap();
+    let renamed = |(name, tensor): (String, _)| match name.strip_prefix("encoder.") {
+        Some(rest) => (format!("{model}.{rest}"), tensor),
+        None => (name, tensor),
+    };
+    all.into_iter().map(renamed).collect()
+}
+
+#[test]
+fn safetensors_give_the_official_features() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let clips = tiny("forward.safetensors");
+    let (mut command, out) = features(folder.path(), &tiny("weights.safetensors"), Some(&config), &clips);
+    let output = command.arg("--json").assert().success().get_output().stdout.clone();
+    let summary: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!(summary["encoder_out"], serde_json::json!([4, 64, 96]));
+    assert_eq!(summary["encoder"], "encoder");
+    assert_eq!(Stored::read(&out).unwrap().shape("encoder_out").unwrap(), [4, 64, 96]);
+    assert_official_features(&out);
+}
+
+#[test]
+fn pytorch_checkpoints_give_the_official_features_of_the_target_encoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let mut tensors = golden_weights("target_encoder");
+    // Another encoder beside it, which must not be taken.
+    for (name, (shape, data)) in golden_weights("encoder") {
+        tensors.entry(name).or_insert((shape, vec![0.0; data.len()]));
+    }
+    for (file, wrapper) in [("jepa-latest.pth.tar", "module.backbone."), ("plain.pt", "")] {
+        let checkpoint = write(folder.path(), file, pytorch::official(&tensors, wrapper));
+        let (mut command, out) = features(folder.path(), &checkpoint, Some(&config), &tiny("forward.safetensors"));
+        command.assert().success();
+        assert_official_features(&out);
+    }
+}
+
+#[test]
+fn our_own_checkpoints_need_no_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("run-latest.safetensors");
+    let mut tensors = golden_weights("target_encoder");
+    tensors.insert("adam.m.encoder.norm.bias".to_owned(), (vec![96], vec![0.0; 96]));
+    let record = serde_json::json!({"format": 1, "step": 10, "loss": 0.5, "config": TINY}).to_string();
+    save_safetensors(&checkpoint, &tensors, &BTreeMap::from([(RECORD_KEY.to_owned(), record)])).unwrap();
+    let (mut command, out) = features(folder.path(), &checkpoint, None, &tiny("forward.safetensors"));
+    command.assert().success();
+    assert_official_features(&out);
+}
+
+#[test]
+fn a_video_is_cut_to_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    for video in ["t0_d0_s0.mp4", "t0_d0_s1.webm"] {
+        let (mut command, out) = features(folder.path(), &tiny("weights.safetensors"), Some(&config), &texture(video));
+        command.assert().success();
+        let tokens = Stored::read(&out).unwrap();
+        assert_eq!(tokens.shape("encoder_out").unwrap(), [1, 64, 96]);
+        assert!(tokens.f32("encoder_out").unwrap().iter().all(|value| value.is_finite()));
+    }
+}
+
+#[test]
+fn every_misfit_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let refuse = |name: &str, change: &dyn Fn(&mut Tensors)| {
+        let mut tensors = golden_weights("encoder");
+        change(&mut tensors);
+        let path = folder.path().join(name);
+        save_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+        refused(&mut features(folder.path(), &path, Some(&config), &tiny("forward.safetensors")).0)
+    };
+    let message = refuse("missing.safetensors", &|tensors| {
+        tensors.remove("encoder.norm.bias");
+        tensors.remove("encoder.blocks.1.mlp.fc2.weight");
+    });
+    assert!(message.contains("missing.safetensors"), "{message}");
+    assert!(message.contains("missing: encoder.blocks.1.mlp.fc2.weight, encoder.norm.bias"), "{message}");
+    let message = refuse("shape.safetensors", &|tensors| {
+        if let Some(tensor) = tensors.get_mut("encoder.blocks.0.attn.qkv.weight") {
+            tensor.0.reverse();
+        }
+    });
+    assert!(message.contains("encoder.blocks.0.attn.qkv.weight must be [288, 96], got [96, 288]"), "{message}");
+    let message = refuse("unexpected.safetensors", &|tensors| {
+        tensors.insert("encoder.cls_token".to_owned(), (vec![1], vec![0.0]));
+        tensors.insert("decoder.weight".to_owned(), (vec![1], vec![0.0]));
+    });
+    assert!(message.contains("unexpected: decoder.weight, encoder.cls_token"), "{message}");
+    let message = refuse("predictor.safetensors", &|tensors| tensors.retain(|name, _| !name.starts_with("encoder.")));
+    assert!(message.contains("only predictor"), "{message}");
+    let message = refuse("nan.safetensors", &|tensors| {
+        if let Some((_, data)) = tensors.get_mut("encoder.norm.weight") {
+            data[0] = f32::NAN;
+        }
+    });
+    assert!(message.contains("not finite"), "{message}");
+}
+
+#[test]
+fn damaged_checkpoints_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let refuse = |name: &str, bytes: &[u8]| {
+        let path = write(folder.path(), name, bytes);
+        let (mut command, out) = features(folder.path(), &path, Some(&config), &tiny("forward.safetensors"));
+        let message = refused(&mut command);
+        assert!(message.contains(name) && !out.exists(), "{message}");
+        message
+    };
+    let stored = std::fs::read(tiny("weights.safetensors")).unwrap();
+    assert!(refuse("half.safetensors", &stored[..stored.len() / 2]).contains("cut off"));
+    assert!(refuse("empty.pt", b"").contains("empty"));
+    assert!(refuse("text.pt", b"not weights").contains("not a usable checkpoint"));
+    let archive = pytorch::official(&golden_weights("target_encoder"), "module.backbone.");
+    assert!(refuse("half.pth.tar", &archive[..archive.len() / 2]).contains("cut off"));
+    let mut flipped = archive.clone();
+    flipped[archive.len() / 2] ^= 0x40;
+    refuse("flipped.pth.tar", &flipped);
+    // A tensor far larger than the file: refused before anything is allocated for it.
+    let huge = pytorch::Value::Tensor { shape: vec![1 << 20, 1 << 20], data: vec![0.0] };
+    let root = [("encoder".to_owned(), pytorch::Value::Dict(vec![("pos_embed".to_owned(), huge)]))];
+    assert!(refuse("huge.pth.tar", &pytorch::checkpoint(&root)).contains("too short"));
+    let root = [("epoch".to_owned(), pytorch::Value::Int(3))];
+    assert!(refuse("nothing.pth.tar", &pytorch::checkpoint(&root)).contains("target_encoder"));
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let refuse = |config: Option<&Path>, input: &Path| {
+        refused(&mut features(folder.path(), &tiny("weights.safetensors"), config, input).0)
+    };
+    let clips = tiny("forward.safetensors");
+    assert!(refuse(None, &clips).contains("pass --config"));
+    assert!(refuse(Some(&config), &tiny("weights.safetensors")).contains("clip_u8"));
+    assert!(refuse(Some(&config), &tiny("config.json")).contains("not a video"));
+    assert!(refuse(Some(&config), Path::new("/no/such/clip.mp4")).contains("no such file"));
+    let empty = write(folder.path(), "empty.mp4", "");
+    assert!(refuse(Some(&config), &empty).contains("empty"));
+    let video = std::fs::read(texture("t0_d0_s0.mp4")).unwrap();
+    let cut = write(folder.path(), "cut.mp4", &video[..video.len() / 3]);
+    assert!(refuse(Some(&config), &cut).contains("cut.mp4"));
+    // A model for longer clips has other positions.
+    let longer = write(folder.path(), "longer.yaml", TINY.replace("num_frames: 8", "num_frames: 16"));
+    assert!(refuse(Some(&longer), &clips).contains("pos_embed must be [1, 128, 96], got [1, 64, 96]"));
+    let odd = write(folder.path(), "odd.yaml", TINY.replace("crop_size: 64", "crop_size: 65"));
+    assert!(refuse(Some(&odd), &clips).contains("crop_size"));
+}

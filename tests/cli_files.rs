@@ -1,0 +1,125 @@
+//! `vjepa frames`, `inspect` and `doctor`.
+
+mod support;
+
+use std::path::Path;
+
+use support::{TINY, pytorch, refused, texture, tiny, vjepa, write};
+
+fn json(command: &mut assert_cmd::Command) -> serde_json::Value {
+    serde_json::from_slice(&command.arg("--json").assert().success().get_output().stdout).unwrap()
+}
+
+/// Size and RGB pixels of a PNG.
+fn png(path: &Path) -> (u32, u32, Vec<u8>) {
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    pixels.truncate(info.buffer_size());
+    (info.width, info.height, pixels)
+}
+
+#[test]
+fn frames_are_written_in_the_order_asked_for() {
+    for video in ["t0_d0_s0.mp4", "t0_d0_s1.webm"] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("new/frames");
+        vjepa().arg("frames").arg(texture(video)).args(["--indices", "7,2,5,2", "--out"]).arg(&out).assert().success();
+        let mut names: Vec<String> =
+            std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        let wanted = ["000_frame000007.png", "001_frame000002.png", "002_frame000005.png", "003_frame000002.png"];
+        assert_eq!(names, wanted);
+        // Pixels are those of the decoder, whatever was decoded before.
+        let mut clip = vjepa_video::open(texture(video)).unwrap();
+        for (name, index) in names.iter().zip([7, 2, 5, 2]) {
+            let frame = clip.frames(&[index]).unwrap().remove(0);
+            assert_eq!(png(&out.join(name)), (48, 48, frame.rgb()), "{video} {name}");
+        }
+    }
+}
+
+#[test]
+fn frames_that_do_not_exist_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = |file: &Path, indices: &str| {
+        let mut command = vjepa();
+        command.arg("frames").arg(file).args(["--indices", indices, "--out"]).arg(folder.path().join("out"));
+        command
+    };
+    let message = refused(&mut frames(&texture("t0_d0_s0.mp4"), "0,8"));
+    assert!(message.contains("frame 8 asked for, but the clip has 8 frames"), "{message}");
+    assert!(!folder.path().join("out").exists());
+    assert!(refused(&mut frames(&tiny("config.json"), "0")).contains("not a video"));
+    assert!(refused(&mut frames(Path::new("/no/such.mp4"), "0")).contains("no such file"));
+    frames(&texture("t0_d0_s0.mp4"), "1,x").assert().code(2);
+    frames(&texture("t0_d0_s0.mp4"), "-1").assert().code(2);
+}
+
+#[test]
+fn inspect_tells_what_a_file_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let inspect = |file: &Path| {
+        let mut command = vjepa();
+        command.arg("inspect").arg(file);
+        command
+    };
+    let video = json(&mut inspect(&texture("t0_d0_s1.webm")));
+    assert_eq!((&video["kind"], &video["codec"], &video["frames"]), (&"video".into(), &"VP9".into(), &8.into()));
+
+    let stored = json(&mut inspect(&tiny("weights.safetensors")));
+    assert_eq!(stored["format"], "safetensors");
+    assert_eq!(stored["holds"]["encoder"]["parameters"], 489_408);
+    assert!(stored["note"].as_str().unwrap().contains("--config"));
+
+    let tensors = vjepa::weights::load(&tiny("weights.safetensors")).unwrap().all().unwrap();
+    let archive = write(folder.path(), "jepa.pth.tar", pytorch::official(&tensors, "module.backbone."));
+    let pickled = json(&mut inspect(&archive));
+    assert_eq!(pickled["format"], "PyTorch");
+    assert_eq!(pickled["holds"], stored["holds"]);
+
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let (text, binary) = (folder.path().join("encoder.ir"), folder.path().join("encoder.vjg"));
+    for (emit, out) in [("ir", &text), ("vjg", &binary)] {
+        let mut command = vjepa();
+        command.args(["compile", "--graph", "encoder", "--emit", emit, "--config"]).arg(&config).arg("--out").arg(out);
+        command.assert().success();
+    }
+    let graph = json(&mut inspect(&text));
+    assert_eq!((&graph["kind"], &graph["name"]), (&"graph".into(), &"encoder".into()));
+    assert_eq!(graph["inputs"], serde_json::json!(["clip f32[B, 3, 8, 64, 64]"]));
+    assert_eq!(json(&mut inspect(&binary)), graph);
+
+    inspect(&texture("t0_d0_s0.mp4")).assert().success().stdout(predicates::str::contains("H.264"));
+}
+
+#[test]
+fn inspect_refuses_what_is_nothing_it_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, contents) in [
+        ("empty.onnx", &b""[..]),
+        ("broken.onnx", b"\x08\x07\x12\x99"),
+        ("broken.vjg", b"\xff\xff\xff"),
+        ("broken.ir", b"graph what is this"),
+        ("broken.safetensors", b"\xff\xff\xff\xff\xff\xff\xff\xff{"),
+        ("broken.pt", b"PK\x03\x04"),
+        ("notes.txt", b"hello"),
+    ] {
+        let path = write(folder.path(), name, contents);
+        assert!(refused(vjepa().arg("inspect").arg(&path)).contains(name));
+    }
+    assert!(refused(vjepa().arg("inspect").arg("/no/such/file")).contains("/no/such/file"));
+}
+
+#[test]
+fn doctor_says_what_there_is() {
+    let found = json(vjepa().arg("doctor"));
+    assert_eq!(found["processor"]["found"], true);
+    for key in ["memory", "onnxruntime", "cuda", "tensorrt", "ffmpeg"] {
+        assert!(found[key]["what"].is_string(), "{key}");
+        // What is missing comes with the way to get it.
+        assert!(key == "memory" || found[key]["found"] == true || found[key]["remedy"].is_string(), "{key}");
+    }
+    vjepa().arg("doctor").assert().success().stdout(predicates::str::contains("cores usable"));
+}

@@ -1,0 +1,56 @@
+//! What tests of the command line share: the binary, the golden data, small files.
+#![allow(dead_code)] // Each test program uses its own part.
+
+pub mod pytorch;
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use vjepa::golden::check::Limit;
+use vjepa::golden::tensors::Tensors;
+
+/// Sizes of the golden model `tiny`.
+pub const TINY: &str = "\
+model: {embed_dim: 96, depth: 3, num_heads: 3, pred_embed_dim: 48, pred_depth: 2}
+data: {crop_size: 64, num_frames: 8, tubelet_size: 2, patch_size: 16, batch_size: 4}
+";
+
+/// The program.
+pub fn vjepa() -> Command {
+    Command::cargo_bin("vjepa").expect("the program is built with its tests")
+}
+
+/// A file of the golden model `tiny`.
+pub fn tiny(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name)
+}
+
+/// A file of the texture clips.
+pub fn texture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures").join(name)
+}
+
+/// Writes a file into a folder.
+pub fn write(folder: &Path, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, contents).expect("scratch folders can be written to");
+    path
+}
+
+/// Runs a command that must fail with exit code 1 and one line on standard error; returns that line.
+pub fn refused(command: &mut Command) -> String {
+    let output = command.assert().code(1).get_output().clone();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.starts_with("error: ") && text.trim_end().lines().count() == 1, "one sentence, not: {text}");
+    assert!(output.stdout.is_empty());
+    text
+}
+
+/// Fails unless `encoder_out` in `path` is what the official encoder gave for the golden clips.
+pub fn assert_official_features(path: &Path) {
+    let got = Tensors::read(path).expect("features were written").f32("encoder_out").expect("they hold encoder_out");
+    let golden = Tensors::read(tiny("forward.safetensors")).expect("golden data are there");
+    let limit = Limit::Both { rel_l2: 1e-5, max_abs: 1e-4 };
+    let check = golden.compare("encoder_out", &got, limit).expect("golden data hold encoder_out");
+    assert!(!check.failed(), "{check}");
+}
