@@ -3,12 +3,17 @@
 #![warn(missing_docs)]
 
 pub mod cli;
+mod clips;
 pub mod compile;
 pub mod config;
 pub mod data;
+mod deploy;
+pub mod eval;
 pub mod frozen;
 pub mod golden;
 pub mod masks;
+pub mod quickstart;
 pub mod rng;
 pub mod schedules;
+pub mod train;
 pub mod weights;

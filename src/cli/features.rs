@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 
-use super::{CliError, clips};
+use super::CliError;
+use crate::clips;
 use crate::config::Config;
 use crate::frozen::Frozen;
 use crate::weights::{self, Tensors};

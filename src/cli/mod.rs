@@ -4,13 +4,15 @@
 //! progress and warnings go to standard error. Errors are one sentence with the remedy, exit code 1; wrong arguments exit
 //! with 2 as clap does.
 
-mod clips;
+
 mod compile;
 mod doctor;
 mod features;
 mod frames;
 mod inspect;
+mod quickstart;
 mod run;
+mod train;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -33,13 +35,16 @@ enum Command {
     Features(features::Args),
     Frames(frames::Args),
     Inspect(inspect::Args),
+    Quickstart(quickstart::Args),
     Run(run::Args),
+    Train(train::Args),
     /// Compare this program with data recorded from the official code
     Verify(verify::Args),
 }
 
 /// Parses the arguments, runs the command, and turns its error into a sentence and an exit code.
 pub fn main() -> ExitCode {
+    quit_when_nobody_reads();
     let cli = Cli::parse();
     let outcome: Result<(), CliError> = match cli.command {
         Command::Compile(args) => compile::run(&args),
@@ -47,7 +52,9 @@ pub fn main() -> ExitCode {
         Command::Features(args) => features::run(&args),
         Command::Frames(args) => frames::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Quickstart(args) => quickstart::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Verify(args) => verify::run(args),
     };
     match outcome {
@@ -56,5 +63,15 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// `vjepa ... | head`: a closed pipe ends the program silently, as it does others, instead of failing a print.
+fn quit_when_nobody_reads() {
+    #[cfg(unix)]
+    {
+        let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        // Without the handler a closed pipe is told less politely; that is no reason not to run.
+        let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always);
     }
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use vjepa_runtime::{ClipBatch, NamedOutput, Options, Preprocessing, Runtime, Session};
 
-use super::{CliError, clips};
+use super::CliError;
+use crate::clips;
 
 /// Run an exported model on videos.
 #[derive(clap::Args)]

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use crate::config::Config;
+use crate::eval::Watch;
 use crate::train::{Interrupt, Observer, StepReport, TrainError, TrainRun, TrainState, train};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -44,10 +45,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let run = TrainRun { resume: args.resume, eager: args.eager, stop_at: args.stop_at };
     let mut observer = Progress::new(args.json);
     if config.logging.diagnostics_every.is_some() {
-        observer.diagnose = Some(crate::eval::TrainingDiagnostics::new(&config)?);
+        observer.watch = Some(Watch::new(&config)?);
     }
     let outcome = train(&config, &run, &interrupt, &mut observer)?;
     observer.finish();
+    if let Some(watch) = &observer.watch {
+        watch.save(&outcome.metrics.with_file_name(format!("{}-diagnostics.jsonl", config.logging.write_tag)))?;
+    }
     if args.json {
         let summary = serde_json::json!({
             "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
@@ -84,7 +88,7 @@ pub(super) struct Progress {
     bar: ProgressBar,
     json: bool,
     began: Instant,
-    pub(super) diagnose: Option<crate::eval::TrainingDiagnostics>,
+    pub(super) watch: Option<Watch>,
 }
 
 impl Progress {
@@ -94,7 +98,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, json, began: Instant::now(), diagnose: None }
+        Self { bar, json, began: Instant::now(), watch: None }
     }
 
     pub(super) fn finish(&self) {
@@ -140,19 +144,19 @@ impl Observer for Progress {
     }
 
     fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
-        let Some(diagnostics) = &mut self.diagnose else { return Ok(()) };
-        let found = diagnostics.measure(state).map_err(|error| TrainError::Observer(error.to_string()))?;
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let found = watch.measure(state).map_err(|error| TrainError::Observer(error.to_string()))?;
         let text = format!(
             "step {:>6}  context gap {:+.1} %  effective rank {:.1}  target deviation {:.3}",
             state.step(),
             100.0 * found.context_gap,
             found.effective_rank,
-            found.deviation
+            found.deviation_mean
         );
         if self.json {
             let line = serde_json::json!({
                 "step": state.step(), "context_gap": found.context_gap, "effective_rank": found.effective_rank,
-                "deviation": found.deviation,
+                "deviation": found.deviation_mean,
             });
             println!("{line}");
         } else if self.bar.is_hidden() {

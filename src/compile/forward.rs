@@ -195,16 +195,43 @@ pub fn pretrain(
     loss: PretrainLoss,
     generators: usize,
 ) -> Result<Graph, CompileError> {
+    objective("pretrain", ["clip"; 2], encoder, predictor, loss, generators)
+}
+
+/// `diagnose[B, N_ctx0, N_pred0, ...]`: like [`pretrain`], but context and targets are of the inputs `clip_context` and
+/// `clip_target`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn diagnose(
+    encoder: &EncoderConfig,
+    predictor: &PredictorConfig,
+    loss: PretrainLoss,
+    generators: usize,
+) -> Result<Graph, CompileError> {
+    objective("diagnose", ["clip_context", "clip_target"], encoder, predictor, loss, generators)
+}
+
+/// The objective over the inputs named `clips`: what the context is of and what the targets are of.
+fn objective(
+    name: &str,
+    clips: [&str; 2],
+    encoder: &EncoderConfig,
+    predictor: &PredictorConfig,
+    loss: PretrainLoss,
+    generators: usize,
+) -> Result<Graph, CompileError> {
     let names: Vec<String> = (0..generators).flat_map(|i| [format!("N_ctx{i}"), format!("N_pred{i}")]).collect();
     let symbols: Vec<&str> = std::iter::once("B").chain(names.iter().map(String::as_str)).collect();
-    traced("pretrain", &symbols, |scope| {
+    traced(name, &symbols, |scope| {
         let student = Encoder::empty(encoder, scope.device()).map_err(failed)?;
         let narrow = Predictor::empty(predictor, scope.device()).map_err(failed)?;
         let teacher = Encoder::empty(encoder, scope.device()).map_err(failed)?;
         declare(scope, &student, "encoder.")?;
         declare(scope, &narrow, "predictor.")?;
         declare(scope, &teacher, "target_encoder.")?;
-        let clip = clip(scope, encoder)?;
+        let context = named_clip(scope, clips[0], encoder)?;
+        let target = if clips[1] == clips[0] { context.clone() } else { named_clip(scope, clips[1], encoder)? };
         let batch = scope.size("B");
         let mut pairs = Vec::with_capacity(generators);
         for i in 0..generators {
@@ -213,7 +240,7 @@ pub fn pretrain(
             let target = scope.index(&format!("mask_pred.{i}"), [batch, wanted])?;
             pairs.push(MaskPair { context, target });
         }
-        let out = loss.forward(&student, &narrow, &teacher, clip, &pairs).map_err(failed)?;
+        let out = loss.forward_across(&student, &narrow, &teacher, [context, target], &pairs).map_err(failed)?;
         scope.output("loss", &out.loss)?;
         scope.output("loss_jepa", &out.loss_jepa)?;
         scope.output("loss_reg", &out.loss_reg)
@@ -249,8 +276,12 @@ fn failed(error: impl std::fmt::Display) -> TraceError {
 }
 
 fn clip(scope: &mut Scope<'_>, config: &EncoderConfig) -> Result<Tensor<5>, TraceError> {
+    named_clip(scope, "clip", config)
+}
+
+fn named_clip(scope: &mut Scope<'_>, name: &str, config: &EncoderConfig) -> Result<Tensor<5>, TraceError> {
     let batch = scope.size("B");
-    scope.input("clip", [batch, config.channels, config.num_frames, config.height, config.width])
+    scope.input(name, [batch, config.channels, config.num_frames, config.height, config.width])
 }
 
 /// Declares every parameter of a module under its official name.

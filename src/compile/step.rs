@@ -3,7 +3,7 @@
 use super::forward::{self, Probe};
 use super::CompileError;
 use vjepa_compiler::grad::differentiate;
-use vjepa_compiler::ir::{Graph, GraphError, ValueId};
+use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 use vjepa_compiler::passes::Pipeline;
 use vjepa_compiler::train::{ClipGroup, TrainSpec, append_optimizer};
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, is_frozen};
@@ -45,6 +45,40 @@ pub fn step(
     let groups = ["encoder", "predictor"];
     let ema = pairs(&graph, "target_encoder.", "encoder.");
     train(graph, &groups, ema, options)
+}
+
+/// The optimiser alone: gradients are the inputs `grad/<parameter>`; otherwise as [`step`]. For gradients that come from
+/// elsewhere.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn optimizer(
+    encoder: &EncoderConfig,
+    predictor: &PredictorConfig,
+    options: TrainOptions,
+) -> Result<Graph, CompileError> {
+    let mut graph = Graph::new("optimizer", &[]);
+    let mut spec = TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, ..Default::default() };
+    for (group, shapes) in [("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())] {
+        let mut params = Vec::new();
+        for (name, shape) in shapes.into_iter().filter(|(name, _)| !is_frozen(name)) {
+            let ty = TensorType::f32(shape.into_iter().map(Dim::from));
+            let param = graph.param(&format!("{group}.{name}"), ty.clone())?;
+            let gradient = graph.input(&format!("grad/{group}.{name}"), ty.clone())?;
+            if group == "encoder" {
+                let target = graph.param(&format!("target_encoder.{name}"), ty.clone())?;
+                spec.ema.push((target, param));
+            }
+            if ty.rank() > 1 && !is_bias(&name) {
+                spec.decay.push(param);
+            }
+            spec.gradients.push((param, gradient));
+            params.push(param);
+        }
+        spec.clip.push(ClipGroup { name: group.to_owned(), params });
+    }
+    append_optimizer(&mut graph, &spec)?;
+    Ok(Pipeline::standard().run(&graph)?.graph)
 }
 
 /// A probe's training step: cross entropy, one clipped group, AdamW.

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::{EvalError, font};
-use crate::weights::write_atomically;
+use super::{EvalError, font, write_atomic};
 
 /// Red, green and blue.
 pub type Rgb = [u8; 3];
@@ -186,10 +185,7 @@ impl Canvas {
     /// # Errors
     /// [`EvalError::File`].
     pub fn save(&self, path: &Path) -> Result<(), EvalError> {
-        use std::io::Write;
-        let bytes = self.png(path)?;
-        write_atomically(path, |out| out.write_all(&bytes))
-            .map_err(|error| EvalError::file(path, format!("cannot be written: {error}")))
+        write_atomic(path, &self.png(path)?)
     }
 }
 

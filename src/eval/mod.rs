@@ -20,10 +20,12 @@ pub mod pictures;
 pub mod probe_file;
 pub mod textures;
 pub mod videos;
+mod watch;
 
 pub use attentive::{ProbeOptions, ProbeRunner, ProbeTrainer};
 pub use diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 pub use features::{EncoderPlan, Features, FrozenEncoder};
+pub use watch::Watch;
 pub use textures::{TextureProtocol, TextureReport, evaluate_textures};
 
 use std::path::PathBuf;
@@ -92,4 +94,11 @@ impl EvalError {
     pub(crate) fn file(path: &std::path::Path, reason: impl std::fmt::Display) -> Self {
         Self::File { path: path.to_owned(), reason: reason.to_string() }
     }
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write_atomic(path: &std::path::Path, bytes: &[u8]) -> Result<(), EvalError> {
+    use std::io::Write;
+    crate::weights::write_atomically(path, |out| out.write_all(bytes))
+        .map_err(|error| EvalError::file(path, format!("cannot be written: {error}")))
 }

@@ -142,7 +142,12 @@ impl<'a> Training<'a> {
     /// The weights from which the steps lead to `last`; `None` where the iteration does not get there.
     fn recover(&mut self, last: &NamedTensors) -> Result<Option<NamedTensors>, GoldenError> {
         let mut guess = last.clone();
-        for _ in 0..ITERATIONS {
+        let alpha: f32 = std::env::var("VJA").ok().and_then(|x| x.parse().ok()).unwrap_or(0.5);
+        let n1: usize = std::env::var("VJN").ok().and_then(|x| x.parse().ok()).unwrap_or(60);
+        let a2: f32 = std::env::var("VJB").ok().and_then(|x| x.parse().ok()).unwrap_or(1.0);
+        for it in 0..ITERATIONS {
+            let snap = it >= n1;
+            let alpha = if snap { a2 } else { alpha };
             let (_, reached) = self.train(&guess)?;
             let mut miss = 0f64;
             let mut bad: Vec<String> = Vec::new();
@@ -151,7 +156,8 @@ impl<'a> Training<'a> {
                 let reached = reached.get(&format!("probe.{name}")).map(|(_, values)| values).unwrap_or_default();
                 let counts = has_gradient(name, last.len());
                 for (i, ((guess, reached), last)) in guess.iter_mut().zip(reached).zip(last).enumerate() {
-                    *guess += last - reached;
+                    *guess += alpha * (last - reached);
+                    if snap { *guess = half::f16::from_f32(*guess).to_f32(); }
                     if counts(i) {
                         miss = nan_max(miss, f64::from((last - reached).abs()));
                         if (last - reached).abs() > 1e-6 { bad.push(format!("{name}[{i}] {:e}", last - reached)); }
@@ -159,7 +165,7 @@ impl<'a> Training<'a> {
                 }
             }
             if std::env::var_os("VJEPA_TRACE").is_some() {
-                eprintln!("miss {miss:e} {} {:?}", bad.len(), &bad[..bad.len().min(12)]);
+                let b = &guess["pooler.cross_attention_block.mlp.fc1.bias"].1; let worst = b.iter().fold(0f32, |a, x| a.max(x.abs())); let big = b.iter().filter(|x| x.abs() > 1e-5).count(); eprintln!("miss {miss:e} {} fc1.bias max {worst:e} big {big} {:?}", bad.len(), &bad[..bad.len().min(3)]);
             }
             if miss.is_nan() {
                 return Ok(None);

@@ -5,7 +5,6 @@ use crate::ir::Sizes;
 use burn::tensor::Device;
 use burn_capture::TensorId;
 use burn_ir::OperationIr;
-use std::collections::BTreeSet;
 
 /// Operations and boundary of one recording.
 pub(super) struct Recording {

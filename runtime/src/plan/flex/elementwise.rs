@@ -97,17 +97,28 @@ fn zip(a: FlexTensor, b: FlexTensor, shape: &[usize], function: impl Fn(f32, f32
     let elements = shape.iter().product::<usize>();
     let count = |dims: &[usize]| dims.iter().product::<usize>();
     if count(&left) == elements && count(&right) == elements {
-        // Write into whichever operand is free.
-        if a.is_unique() || !b.is_unique() {
+        // Write into whichever operand is free; with none free, one pass from both into a third.
+        if a.is_unique() {
             let mut out = writable(a);
             let other = floats(&b);
             zip_chunks(out.storage_mut::<f32>(), &other, &function);
             return out.reshape(burn_backend::Shape::from(shape.to_vec()));
         }
-        let mut out = writable(b);
-        let other = floats(&a);
-        zip_chunks(out.storage_mut::<f32>(), &other, &|b, a| function(a, b));
-        return out.reshape(burn_backend::Shape::from(shape.to_vec()));
+        if b.is_unique() {
+            let mut out = writable(b);
+            let other = floats(&a);
+            zip_chunks(out.storage_mut::<f32>(), &other, &|b, a| function(a, b));
+            return out.reshape(burn_backend::Shape::from(shape.to_vec()));
+        }
+        let (left, right) = (floats(&a), floats(&b));
+        let mut out = vec![0f32; elements];
+        let operands = left.par_chunks(CHUNK).zip(right.par_chunks(CHUNK));
+        out.par_chunks_mut(CHUNK).zip(operands).for_each(|(out, (a, b))| {
+            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                *out = function(*a, *b);
+            }
+        });
+        return tensor(out, shape);
     }
     if count(&left) == elements && count(&right) == 1 {
         let constant = scalar(&b);

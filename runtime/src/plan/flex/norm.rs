@@ -102,7 +102,7 @@ fn row_grad(dx: &mut [f32], x: &[f32], weight: Option<&[f32]>, sums: [&mut [f32]
             *dot += g * (x - mean);
         }
     }
-    let (mut total, mut total_dot) = (sum.iter().sum::<f32>(), dot.iter().sum::<f32>());
+    let (mut total, mut total_dot) = (math::lane_sum(sum), math::lane_sum(dot));
     for (g, x) in g_rest.iter().zip(x_rest) {
         total += g;
         total_dot += g * (x - mean);

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use vjepa_runtime::{Normalization, Preprocessing, Sampling};
 
-use super::CliError;
+use crate::cli::CliError;
 use crate::data::sampling::ClipSampler;
 use crate::data::transforms::standardise;
 use crate::golden::tensors::Tensors;
 
 /// Prepared clips, `[count, 3, T, S, S]` row-major.
-pub(super) struct Clips {
+pub(crate) struct Clips {
     pub count: usize,
     pub data: Vec<f32>,
 }
 
 /// Reads and prepares clips as `record` says. A video gives one clip from its beginning, the centre of each frame.
-pub(super) fn read(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
+pub(crate) fn read(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         stored(path, record)
     } else {
@@ -92,12 +92,12 @@ fn prepared(clip: &[u8], record: &Preprocessing) -> Vec<f32> {
 }
 
 /// The record in the form the runtime reads; the two are written alike.
-pub(super) fn runtime_record(record: &crate::config::Preprocessing) -> Result<Preprocessing, CliError> {
+pub(crate) fn runtime_record(record: &crate::config::Preprocessing) -> Result<Preprocessing, CliError> {
     Ok(Preprocessing::from_json(&serde_json::to_string(record)?)?)
 }
 
 /// The record in words: `8 frames of 64x64, every 4th, imagenet`.
-pub(super) fn in_words(record: &Preprocessing) -> String {
+pub(crate) fn in_words(record: &Preprocessing) -> String {
     let scaled = match record.normalization {
         Normalization::Imagenet => "ImageNet mean and deviation".to_owned(),
         Normalization::PerClip => "standardised per clip".to_owned(),

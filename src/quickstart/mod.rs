@@ -1,0 +1,114 @@
+//! `vjepa quickstart`: the whole job on this machine in minutes.
+//!
+//! Pre-train, evaluate against random weights, put a probe on, export, run the export on video files: on drifting textures
+//! ([`textures`](self)), or on a person's own folder of videos, where there are no labels and pictures take the place of
+//! accuracies.
+
+mod files;
+mod screen;
+mod show;
+mod textures;
+mod videos;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::cli::CliError;
+use crate::config::Config;
+use crate::train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, initial_weights, model_configs, train};
+use screen::Screen;
+use vjepa_graphs::NamedTensors;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Quickstart {
+    /// Where everything goes.
+    pub folder: PathBuf,
+    /// Seed of weights, data and masks.
+    pub seed: u64,
+    /// Training steps instead of the recipe's.
+    pub steps: Option<u64>,
+    /// A folder of videos to train on instead of textures.
+    pub videos: Option<PathBuf>,
+    /// Print JSON instead of the table.
+    pub json: bool,
+}
+
+/// Does it all and prints the summary.
+///
+/// # Errors
+/// Whatever a part fails with, in one sentence.
+pub fn run(options: &Quickstart) -> Result<(), CliError> {
+    match &options.videos {
+        None => textures::run(options),
+        Some(videos) => videos::run(options, videos),
+    }
+}
+
+/// A pre-training run with everything later stages need.
+struct Pretrained {
+    config: Config,
+    outcome: TrainOutcome,
+    /// Encoder weights before and after, names without prefix.
+    random: NamedTensors,
+    encoder: NamedTensors,
+}
+
+/// The recipe with what was asked for.
+fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -> Result<Config, CliError> {
+    let mut sets = vec![format!("meta.seed={}", options.seed)];
+    sets.push(format!("logging.folder={}", serde_json::to_string(&options.folder)?));
+    if let Some(steps) = options.steps {
+        sets.push(format!("optimization.steps={steps}"));
+        // A short run keeps the recipe's share of warm-up and its number of diagnostics.
+        sets.push(format!("optimization.warmup_steps={}", (steps / 10).max(1)));
+        sets.push(format!("logging.diagnostics_every={}", (steps / 6).max(1)));
+    }
+    sets.extend_from_slice(extra);
+    Ok(Config::from_yaml(recipe, name, &sets)?)
+}
+
+/// How long a step takes here: two of them, on a state that is thrown away.
+fn seconds_a_step(config: &Config) -> Result<f64, CliError> {
+    let plan = config.optimization.plan(Some(1))?;
+    let mut state = TrainState::new(config, plan, false)?;
+    state.set_weights(initial_weights(config, state.models(), 0))?;
+    let masks = crate::train::Masks::new(config)?;
+    let data = &config.data;
+    let shape = [data.batch_size, 3, data.num_frames, data.crop_size, data.crop_size];
+    let clips: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let mut fastest = f64::INFINITY;
+    for step in 0..3 {
+        let pairs = masks.at(config.meta.seed, step, data.batch_size)?;
+        let began = Instant::now();
+        state.train_step(clips.clone(), shape, &pairs)?;
+        fastest = fastest.min(began.elapsed().as_secs_f64());
+    }
+    Ok(fastest)
+}
+
+/// Trains afresh: an earlier run's checkpoint in the folder is replaced.
+fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError> {
+    let folder = config.logging.folder.clone().unwrap_or_default();
+    let old = Checkpoint::new(Path::new(&folder), &config.logging.write_tag).latest();
+    if old.exists() {
+        std::fs::remove_file(&old).map_err(|error| format!("cannot replace {}: {error}", old.display()))?;
+    }
+    let random = initial_weights(&config, &model_configs(&config)?, config.meta.seed);
+    let interrupt = Interrupt::on_signals()?;
+    let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
+    if outcome.interrupted {
+        return Err(format!("stopped after {} steps; the checkpoint is {}", outcome.steps, outcome.checkpoint.display()).into());
+    }
+    let trained = crate::weights::load(&outcome.checkpoint)?.all()?;
+    let encoder = stripped(trained, "target_encoder.");
+    Ok(Pretrained { config, outcome, random: stripped(random, "encoder."), encoder })
+}
+
+/// Tensors under a prefix, without it.
+fn stripped(tensors: NamedTensors, prefix: &str) -> NamedTensors {
+    tensors
+        .into_iter()
+        .filter_map(|(name, tensor)| name.strip_prefix(prefix).map(|rest| (rest.to_owned(), tensor)))
+        .collect()
+}

@@ -1,0 +1,86 @@
+//! What a person sees while it runs: one bar at a time, or a line now and then where there is no terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Instant;
+
+use crate::eval::Watch;
+use crate::train::{Observer, StepReport, TrainError, TrainState};
+
+/// Lines a bar-less run prints for one stage, at most.
+const LINES: usize = 5;
+
+pub(super) struct Screen {
+    bar: ProgressBar,
+    began: Instant,
+    told: usize,
+    /// Losses by step.
+    pub(super) losses: Vec<(u64, f64)>,
+    pub(super) watch: Option<Watch>,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len}  {eta} left  {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, began: Instant::now(), told: 0, losses: Vec::new(), watch: None }
+    }
+
+    /// A new stage, said in one line.
+    pub(super) fn stage(&mut self, what: &str) {
+        self.told = 0;
+        self.say(&format!("[{:>4} s] {what}", self.began.elapsed().as_secs()));
+    }
+
+    pub(super) fn say(&self, line: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    pub(super) fn progress(&mut self, what: &str, done: usize, total: usize) {
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(what.to_owned());
+        let due = self.told * total.max(1) / LINES;
+        if self.bar.is_hidden() && done >= due && done > 0 {
+            self.told = done * LINES / total.max(1) + 1;
+            eprintln!("         {what}: {done} of {total}");
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+}
+
+impl Observer for Screen {
+    fn phase(&mut self, _: &str) {}
+
+    fn step(&mut self, report: &StepReport) {
+        self.losses.push((report.step, report.loss));
+        let text = format!("loss {:.3}, {:.0} ms a step", report.loss, report.took.as_secs_f64() * 1e3);
+        self.progress(&text, report.step as usize + 1, report.of as usize);
+    }
+
+    fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let found = watch.measure(state).map_err(|error| TrainError::Observer(error.to_string()))?;
+        let line = format!(
+            "         step {:>4}: held-out loss {:.3}, context gap {:+.1} %, effective rank {:.1}",
+            state.step(),
+            found.loss,
+            100.0 * found.context_gap,
+            found.effective_rank
+        );
+        self.say(&line);
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! The recipe on drifting textures, from the first step to a table.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::screen::Screen;
+use super::{Pretrained, Quickstart, configure, files, pretrain, seconds_a_step, show};
+use crate::cli::CliError;
+use crate::clips;
+use crate::compile::Probe;
+use crate::data::textures::TEXTURES;
+use crate::data::{ClipSource, DriftingTextures, SampleKey, mix};
+use crate::deploy::{Export, Exported, export};
+use crate::eval::features::Keep;
+use crate::eval::logistic::{Labelled, fit_tuned};
+use crate::eval::probe_file::{linear_weights, save_probe};
+use crate::eval::{FrozenEncoder, TextureProtocol, TextureReport, Watch, evaluate_textures};
+use crate::train::model_configs;
+use vjepa_graphs::EncoderConfig;
+use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
+
+const RECIPE: &str = include_str!("../../configs/quickstart.yaml");
+/// Labelled clips of the exported probe, validation split included.
+const PROBE_CLIPS: usize = 1600;
+const VALIDATION: usize = 400;
+/// Everything but training, in training steps: evaluation of two encoders, probe, export, files.
+const OTHER_WORK: f64 = 220.0;
+
+/// How the exported model did on one runtime.
+pub(super) struct FileRun {
+    pub runtime: String,
+    pub accuracy: f64,
+    pub latency_ms: f64,
+}
+
+/// Everything the table is made of.
+pub(super) struct Results {
+    pub report: TextureReport,
+    pub exported: Exported,
+    pub files: BTreeMap<&'static str, FileRun>,
+    pub clips: usize,
+    pub steps: u64,
+    pub seconds: f64,
+    pub paths: BTreeMap<&'static str, PathBuf>,
+}
+
+pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
+    let config = configure(RECIPE, "the quickstart recipe", options, &[])?;
+    let mut screen = Screen::new();
+    let step = seconds_a_step(&config)?;
+    let steps = config.optimization.plan(None)?.steps;
+    let minutes = step * (steps as f64 + OTHER_WORK) / 60.0;
+    screen.say(&format!(
+        "V-JEPA on drifting textures: {steps} steps, evaluation, export. About {:.0} minutes here; everything goes to {}",
+        minutes.ceil(),
+        options.folder.display()
+    ));
+    screen.stage("pre-training through the compiled step");
+    screen.watch = Some(Watch::new(&config)?);
+    let run = pretrain(config, &mut screen)?;
+
+    screen.stage("evaluating the pretrained encoder and a random one on fresh clips");
+    let models = model_configs(&run.config)?;
+    let normalization = run.config.data.normalization;
+    let protocol = TextureProtocol::recipe(options.seed);
+    let report = evaluate_textures(&models.encoder, &run.random, &run.encoder, normalization, &protocol, &mut |p| {
+        screen.progress(p.what, p.done, p.total);
+    })?;
+
+    screen.stage("probe, export, and the exported model on video files");
+    let probe = fit_probe(&run, &models.encoder, options, &mut screen)?;
+    let model = options.folder.join("textures.onnx");
+    let exported = export(&Export {
+        checkpoint: &run.outcome.checkpoint,
+        probe: Some(&probe),
+        config: None,
+        out: &model,
+        verify: true,
+        ort_lib: None,
+    })?;
+    let videos = files::unpack(&options.folder.join("videos"))?;
+    let mut on_files = BTreeMap::new();
+    for (name, parity) in &exported.parity {
+        if matches!(parity, crate::deploy::Parity::Agrees { .. }) {
+            let runtime = if *name == "ort" { Runtime::Ort } else { Runtime::Tract };
+            on_files.insert(*name, run_files(&model, runtime, &videos)?);
+        }
+    }
+    screen.stage("pictures");
+    let mut paths = show::pictures(&run, &models, &screen, &options.folder)?;
+    paths.extend([
+        ("checkpoint", run.outcome.checkpoint.clone()),
+        ("metrics", run.outcome.metrics.clone()),
+        ("probe", probe),
+        ("model", model),
+        ("videos", options.folder.join("videos")),
+    ]);
+    screen.finish();
+    let results = Results {
+        report,
+        exported,
+        files: on_files,
+        clips: videos.len(),
+        steps,
+        seconds: screen.seconds(),
+        paths,
+    };
+    if options.json { println!("{}", show::json(&results)?) } else { print!("{}", show::table(&results)) }
+    Ok(())
+}
+
+/// A linear probe for textures on mean tokens, from fresh labelled clips.
+fn fit_probe(
+    run: &Pretrained,
+    config: &EncoderConfig,
+    options: &Quickstart,
+    screen: &mut Screen,
+) -> Result<PathBuf, CliError> {
+    let source = DriftingTextures::new(config.num_frames, config.height, run.config.data.normalization);
+    let seed = mix(&[options.seed, 0x65_7870_6F72_74]);
+    let mut encoder = FrozenEncoder::new(config, &run.encoder)?;
+    let key = |index: usize| SampleKey { seed, epoch: 0, position: index as u64, retry: 0 };
+    let fill = |index: usize, clip: &mut [f32]| {
+        source.sample(key(index), clip)?;
+        Ok(())
+    };
+    let features =
+        encoder.extract(PROBE_CLIPS, Keep::Mean, fill, "clips for the probe", &mut |p| {
+            screen.progress(p.what, p.done, p.total);
+        })?;
+    let mut blank = vec![0f32; source.shape().iter().product()];
+    let mut labels = Vec::with_capacity(PROBE_CLIPS);
+    for index in 0..PROBE_CLIPS {
+        let info = source.sample(key(index), &mut blank)?;
+        labels.push(info.label.and_then(|label| usize::try_from(label).ok()).ok_or("a texture has no label")?);
+    }
+    let dim = features.dim;
+    let (held_out, train) = features.values.split_at(VALIDATION * dim);
+    let labelled = |features, labels| Labelled { features, dim, labels };
+    let (model, ..) = fit_tuned(
+        labelled(train, &labels[VALIDATION..]),
+        labelled(held_out, &labels[..VALIDATION]),
+        TEXTURES.len(),
+    )?;
+    let path = options.folder.join("probe.safetensors");
+    let probe = Probe::Linear { embed_dim: dim, num_classes: TEXTURES.len() };
+    let names = TEXTURES.map(str::to_owned);
+    save_probe(&path, &probe, &linear_weights(&model), &names, &BTreeMap::new())?;
+    Ok(path)
+}
+
+/// Decodes every file, runs it, and counts the right ones.
+fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Result<FileRun, CliError> {
+    let threads = std::thread::available_parallelism().ok().map(usize::from);
+    let session = Session::open(model, &Options { runtime, threads, ..Options::default() })?;
+    let record = session.preprocessing()?;
+    let (mut right, mut times) = (0usize, Vec::with_capacity(videos.len()));
+    for (path, label) in videos {
+        let clip = clips::read(path, &record)?;
+        let shape = [1, 3, record.num_frames, record.crop_size, record.crop_size];
+        let batch = ClipBatch::new(shape, &clip.data)?;
+        let began = Instant::now();
+        let outputs = session.run(&batch)?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        let logits = outputs.iter().find(|output| output.name == "logits").ok_or("the model has no logits")?;
+        let best = logits.data.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
+        right += usize::from(best == Some(*label));
+    }
+    times.sort_by(f64::total_cmp);
+    let latency_ms = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
+    Ok(FileRun { runtime: session.runtime(), accuracy: right as f64 / videos.len().max(1) as f64, latency_ms })
+}

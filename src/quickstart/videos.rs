@@ -1,0 +1,147 @@
+//! The same job on a person's own folder of videos: no labels, so diagnostics and nearest neighbours tell what was learned.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::screen::Screen;
+use super::{Quickstart, configure, pretrain, seconds_a_step, show};
+use crate::cli::CliError;
+use crate::data::VideoDataset;
+use crate::deploy::{Export, export};
+use crate::eval::features::{Features, Keep};
+use crate::eval::pictures::{self, Neighbour, ShownClip};
+use crate::eval::{FrozenEncoder, Watch, neighbours};
+use crate::train::model_configs;
+
+const RECIPE: &str = include_str!("../../configs/quickstart_videos.yaml");
+/// Videos that are compared with each other.
+const COMPARED: usize = 200;
+/// Rows of the picture, and neighbours in each.
+const ROWS: usize = 6;
+const NEAREST: usize = 3;
+/// Everything but training, in training steps.
+const OTHER_WORK: f64 = 40.0;
+
+pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
+    let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
+    let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
+    let mut screen = Screen::new();
+    let step = seconds_a_step(&config)?;
+    let steps = config.optimization.plan(Some(1))?.steps;
+    screen.say(&format!(
+        "V-JEPA on the videos in {}: {steps} steps. About {:.0} minutes here if decoding keeps up; everything goes to {}",
+        videos.display(),
+        (step * (steps as f64 + OTHER_WORK) / 60.0).ceil(),
+        options.folder.display()
+    ));
+    screen.stage("pre-training through the compiled step");
+    screen.watch = Some(Watch::new(&config)?);
+    let run = pretrain(config, &mut screen)?;
+    let models = model_configs(&run.config)?;
+
+    screen.stage("nearest neighbours of your videos");
+    let dataset = VideoDataset::open(&run.config)?;
+    let (clips, names) = compared(&dataset, models.encoder.num_frames, models.encoder.height)?;
+    let len = clips.len() / names.len().max(1);
+    let mut encoder = FrozenEncoder::new(&models.encoder, &run.encoder)?;
+    let fill = |index: usize, out: &mut [f32]| {
+        out.copy_from_slice(&clips[index * len..(index + 1) * len]);
+        Ok(())
+    };
+    let features: Features = encoder.extract(names.len(), Keep::Mean, fill, "videos", &mut |p| {
+        screen.progress(p.what, p.done, p.total);
+    })?;
+    let nearest = neighbours::nearest(&features, NEAREST);
+    let shape = [3, models.encoder.num_frames, models.encoder.height, models.encoder.width];
+    let normalization = run.config.data.normalization;
+    let shown = |index: usize| ShownClip { values: &clips[index * len..(index + 1) * len], shape, normalization };
+    let rows: Vec<Vec<Neighbour<'_>>> = (0..names.len())
+        .step_by(names.len().div_ceil(ROWS).max(1))
+        .map(|query| {
+            let own = Neighbour { clip: shown(query), caption: names[query].clone() };
+            let others = nearest[query].iter().map(|(index, similarity)| Neighbour {
+                clip: shown(*index),
+                caption: format!("{} {similarity:.2}", names[*index]),
+            });
+            std::iter::once(own).chain(others).collect()
+        })
+        .collect();
+    let mut paths = show::pictures(&run, &models, &screen, &options.folder)?;
+    let picture = options.folder.join("neighbours.png");
+    pictures::neighbours(&rows).save(&picture)?;
+
+    screen.stage("export");
+    let model = options.folder.join("encoder.onnx");
+    let request = Export {
+        checkpoint: &run.outcome.checkpoint,
+        probe: None,
+        config: None,
+        out: &model,
+        verify: true,
+        ort_lib: None,
+    };
+    let exported = export(&request)?;
+    paths.extend([("neighbours", picture), ("model", model), ("checkpoint", run.outcome.checkpoint.clone())]);
+    screen.finish();
+    let last = screen.watch.as_ref().and_then(|watch| watch.history().last()).map(|(_, report)| *report);
+    if options.json {
+        let parity: BTreeMap<&str, serde_json::Value> =
+            exported.parity.iter().map(|(name, parity)| (*name, parity.json())).collect();
+        let summary = serde_json::json!({
+            "diagnostics": last, "parity": parity, "files": paths, "steps": steps, "seconds": screen.seconds(),
+            "bad_videos": run.outcome.bad_videos,
+        });
+        println!("{summary}");
+        return Ok(());
+    }
+    print(&exported.parity, last, &paths, run.outcome.bad_videos);
+    Ok(())
+}
+
+/// Up to [`COMPARED`] videos, spread over the list: clips `[n, 3, T, S, S]` and their names. Unreadable ones are left out.
+fn compared(dataset: &VideoDataset, frames: usize, side: usize) -> Result<(Vec<f32>, Vec<String>), CliError> {
+    let len = 3 * frames * side * side;
+    let entries = dataset.entries();
+    let (mut clips, mut names) = (Vec::new(), Vec::new());
+    for index in (0..entries.len()).step_by(entries.len().div_ceil(COMPARED).max(1)) {
+        let mut clip = vec![0f32; len];
+        match dataset.evaluate(index, &mut clip) {
+            Ok(_) => {
+                clips.extend(clip);
+                let name = entries[index].path.file_name().map(|name| name.to_string_lossy().into_owned());
+                names.push(name.unwrap_or_default());
+            }
+            Err(error) if error.is_bad_sample() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if names.len() < 2 {
+        return Err("fewer than two videos can be read: nothing to compare".into());
+    }
+    Ok((clips, names))
+}
+
+fn print(
+    parity: &[(&'static str, crate::deploy::Parity)],
+    last: Option<crate::eval::DiagnosticsReport>,
+    paths: &BTreeMap<&'static str, PathBuf>,
+    bad: u64,
+) {
+    if let Some(found) = last {
+        println!("\nafter training, on held-out clips\n");
+        println!("  context gap       {:+.1} %   (above 5 %: the predictor uses its context)", 100.0 * found.context_gap);
+        println!("  effective rank    {:.1}     (below 2: features have collapsed)", found.effective_rank);
+        println!("  target deviation  {:.3}", found.deviation_mean);
+    }
+    println!("\nthe exported encoder against the plan\n");
+    for (name, parity) in parity {
+        println!("  {name:<8} {parity}");
+    }
+    println!("\nfiles\n");
+    for (what, path) in paths {
+        println!("  {what:<12} {}", path.display());
+    }
+    if bad > 0 {
+        println!("\n{bad} unreadable videos were left out");
+    }
+}
