@@ -66,14 +66,30 @@ impl PretrainLoss {
         clip: Tensor<5>,
         pairs: &[MaskPair],
     ) -> Result<PretrainOutput, ShapeError> {
+        self.forward_across(encoder, predictor, target_encoder, [clip.clone(), clip], pairs)
+    }
+
+    /// The same with context and targets of different clips, `[context, target]`: what a predictor loses by looking at the
+    /// wrong context tells whether it looks at its context at all.
+    ///
+    /// # Errors
+    /// As [`PretrainLoss::forward`].
+    pub fn forward_across(
+        &self,
+        encoder: &Encoder,
+        predictor: &Predictor,
+        target_encoder: &Encoder,
+        [context_clip, target_clip]: [Tensor<5>; 2],
+        pairs: &[MaskPair],
+    ) -> Result<PretrainOutput, ShapeError> {
         ShapeError::require(!pairs.is_empty(), "the mask pairs", &[0], || "at least one pair".to_owned())?;
-        let targets = normalised_targets(target_encoder, clip.clone())?; // [B, N, D]
+        let targets = normalised_targets(target_encoder, target_clip)?; // [B, N, D]
         let mut predictions = Vec::with_capacity(pairs.len());
         for (index, pair) in pairs.iter().enumerate() {
             ShapeError::require(pair.target.dims()[1] > 1, "the target mask", &pair.target.dims(), || {
                 "[B, K] with K at least 2".to_owned()
             })?;
-            let context = encoder.forward(clip.clone(), Some(pair.context.clone()))?; // [B, Kc, D]
+            let context = encoder.forward(context_clip.clone(), Some(pair.context.clone()))?; // [B, Kc, D]
             let z = predictor.forward(context, pair.context.clone(), pair.target.clone(), index)?; // [B, K, D]
             predictions.push((z, gather_tokens(targets.clone(), pair.target.clone())));
         }

@@ -7,9 +7,11 @@
 
 mod compile;
 mod doctor;
+mod eval;
 mod features;
 mod frames;
 mod inspect;
+mod probe;
 mod quickstart;
 mod run;
 mod train;
@@ -32,9 +34,11 @@ struct Cli {
 enum Command {
     Compile(compile::Args),
     Doctor(doctor::Args),
+    Eval(eval::Args),
     Features(features::Args),
     Frames(frames::Args),
     Inspect(inspect::Args),
+    Probe(probe::Args),
     Quickstart(quickstart::Args),
     Run(run::Args),
     Train(train::Args),
@@ -49,9 +53,11 @@ pub fn main() -> ExitCode {
     let outcome: Result<(), CliError> = match cli.command {
         Command::Compile(args) => compile::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),
         Command::Frames(args) => frames::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Train(args) => train::run(&args),

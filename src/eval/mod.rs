@@ -2,7 +2,7 @@
 //!
 //! [`FrozenEncoder`] runs the compiled encoder over clips; its [`Features`] feed [`logistic`] regression (the linear
 //! figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`]. [`textures`] is the whole
-//! protocol on drifting textures; [`videos`] reads labelled video files as clips and views. [`diagnostics`] tells learning
+//! protocol on drifting textures; [`video_probe`] is that of labelled video files ([`videos`], features kept by [`cache`]). [`diagnostics`] tells learning
 //! from a falling loss; [`pictures`] and [`chart`] draw what a person wants to see.
 
 pub mod attentive;
@@ -19,6 +19,7 @@ pub mod neighbours;
 pub mod pictures;
 pub mod probe_file;
 pub mod textures;
+pub mod video_probe;
 pub mod videos;
 mod watch;
 
