@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn round_ticks() {
         assert_eq!(ticks((0.0, 750.0), 5), [0.0, 200.0, 400.0, 600.0]);
-        assert_eq!(ticks((0.41, 0.59), 5).len(), 4);
+        assert_eq!(ticks((0.41, 0.59), 5).len(), 3);
         assert_eq!(number(0.45, (0.41, 0.59)), "0.45");
         assert_eq!(number(-0.0, (-1.0, 1.0)), "0.0");
         assert_eq!(range([f64::NAN, 3.0].into_iter()), (2.5, 3.5));

@@ -26,8 +26,8 @@ mod watch;
 pub use attentive::{ProbeOptions, ProbeRunner, ProbeTrainer};
 pub use diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 pub use features::{EncoderPlan, Features, FrozenEncoder};
-pub use watch::Watch;
 pub use textures::{TextureProtocol, TextureReport, evaluate_textures};
+pub use watch::Watch;
 
 use std::path::PathBuf;
 
