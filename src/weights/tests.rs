@@ -60,8 +60,7 @@ fn shapes_and_position_table_tell_the_clip() {
 fn a_stored_record_describes_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run-latest.safetensors");
-    let yaml =
-        "model: {embed_dim: 96, depth: 3, num_heads: 3}\ndata: {crop_size: 64, num_frames: 8, normalization: per_clip}";
+    let yaml = "model: {embed_dim: 96, depth: 3, num_heads: 3, pred_embed_dim: 48, pred_depth: 2}\ndata: {crop_size: 64, num_frames: 8, normalization: per_clip}";
     let record = serde_json::json!({"format": 1, "step": 7, "config": yaml}).to_string();
     let mut tensors = load(&golden()).unwrap().take_encoder(&tiny()).unwrap();
     tensors.insert("adam.m.encoder.norm.bias".to_owned(), (vec![96], vec![0.0; 96]));
