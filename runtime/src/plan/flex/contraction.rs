@@ -90,9 +90,26 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: P
     }
 }
 
-/// All threads for large products; a small one is faster on its own thread.
-fn threads(m: usize, n: usize, k: usize) -> Parallelism {
-    if m * n * k < 64 * 64 * 64 { Parallelism::None } else { Parallelism::Rayon(0) }
+/// Products below this many multiplications are done on the calling thread: dispatch would cost more than it saves.
+const SMALL: usize = 64 * 64 * 64;
+/// Row blocks are multiples of this, the height of the widest microkernel.
+const ROWS: usize = 48;
+
+/// [`product`] on all threads: blocks of rows, a task each. Blocks are independent, so a thread that is late (the machine
+/// is shared) delays its own block only, where the library's own split waits for every thread at every panel.
+fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let tasks = 2 * rayon::current_num_threads();
+    let block = m.div_ceil(tasks).next_multiple_of(ROWS);
+    if m * n * k < SMALL || block >= m || n == 0 {
+        return product(a, b, Out { data: out, row_stride: n, accumulate }, Parallelism::None);
+    }
+    out.par_chunks_mut(block * n).enumerate().for_each(|(task, out)| {
+        let start = task * block;
+        let data = a.data.get(start * a.row_stride..).unwrap_or_default();
+        let rows = Matrix { data, rows: block.min(m - start), ..a };
+        product(rows, b, Out { data: out, row_stride: n, accumulate }, Parallelism::None);
+    });
 }
 
 /// `x·weightᵀ + bias` over the last axis.
@@ -119,9 +136,8 @@ pub(super) fn linear_rows(
             }
         });
     }
-    let result = Out { data: &mut out, row_stride: features, accumulate: bias.is_some() };
     let (a, b) = (Matrix::rows(x, rows, inner), Matrix::rows(weight, features, inner).t());
-    product(a, b, result, threads(rows, features, inner));
+    parallel_product(a, b, &mut out, bias.is_some_and(|bias| !bias.is_empty()));
     out
 }
 
@@ -142,7 +158,7 @@ pub(super) fn matmul(a: &FlexTensor, b: &FlexTensor, ta: bool, tb: bool, shape: 
     };
     if out.len() == m * n {
         let (a, b) = matrices(0);
-        product(a, b, Out { data: &mut out, row_stride: n, accumulate: false }, threads(m, n, k));
+        parallel_product(a, b, &mut out, false);
     } else if m * n > 0 {
         out.par_chunks_mut(m * n).enumerate().for_each(|(batch, out)| {
             let (a, b) = matrices(batch);
