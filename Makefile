@@ -9,6 +9,8 @@ CARGO_FLAGS := --release --locked --workspace
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
 		cargo test $(CARGO_FLAGS)
+	target/release/examples/tiny_onnx build/onnx
+	$(VENV)/bin/python tests/onnx/check.py build/onnx/*.onnx
 
 onnxruntime: $(VENV)/ready
 

@@ -4,7 +4,6 @@
 //! progress and warnings go to standard error. Errors are one sentence with the remedy, exit code 1; wrong arguments exit
 //! with 2 as clap does.
 
-
 mod compile;
 mod doctor;
 mod eval;

@@ -5,7 +5,9 @@
 mod forward;
 mod step;
 
-pub use forward::{Probe, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe, targets};
+pub use forward::{
+    Probe, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe, targets,
+};
 pub use step::{TrainOptions, optimizer, probe_step, step};
 
 use vjepa_compiler::ir::GraphError;

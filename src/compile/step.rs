@@ -1,7 +1,7 @@
 //! The training steps: forward, gradients, clipping, AdamW and moving average in one graph.
 
-use super::forward::{self, Probe};
 use super::CompileError;
+use super::forward::{self, Probe};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 use vjepa_compiler::passes::Pipeline;
@@ -58,7 +58,8 @@ pub fn optimizer(
     options: TrainOptions,
 ) -> Result<Graph, CompileError> {
     let mut graph = Graph::new("optimizer", &[]);
-    let mut spec = TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, ..Default::default() };
+    let mut spec =
+        TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, ..Default::default() };
     for (group, shapes) in [("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())] {
         let mut params = Vec::new();
         for (name, shape) in shapes.into_iter().filter(|(name, _)| !is_frozen(name)) {

@@ -98,7 +98,12 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError>
     let interrupt = Interrupt::on_signals()?;
     let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
     if outcome.interrupted {
-        return Err(format!("stopped after {} steps; the checkpoint is {}", outcome.steps, outcome.checkpoint.display()).into());
+        return Err(format!(
+            "stopped after {} steps; the checkpoint is {}",
+            outcome.steps,
+            outcome.checkpoint.display()
+        )
+        .into());
     }
     let trained = crate::weights::load(&outcome.checkpoint)?.all()?;
     let encoder = stripped(trained, "target_encoder.");

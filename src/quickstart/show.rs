@@ -80,7 +80,8 @@ pub(super) fn table(results: &Results) -> String {
     let mut text = String::new();
     let report = &results.report;
     let labels = report.protocol.labels_per_class;
-    let _ = writeln!(text, "\naccuracy on fresh clips, {labels} labels a class (± standard error over draws of labels)\n");
+    let _ =
+        writeln!(text, "\naccuracy on fresh clips, {labels} labels a class (± standard error over draws of labels)\n");
     let _ = writeln!(text, "  {:<22}{:>16}{:>16}{:>9}", "", "random init", "pretrained", "gain");
     for (task, scores, errors) in [
         ("texture", report.accuracy.texture, report.standard_error.texture),
@@ -99,7 +100,11 @@ pub(super) fn table(results: &Results) -> String {
         row("linear", |scores| Some(scores.linear));
         row("attentive", |scores| scores.attentive);
     }
-    let _ = writeln!(text, "\nthe exported model (encoder + linear probe) against the plan, and on {} video files\n", results.clips);
+    let _ = writeln!(
+        text,
+        "\nthe exported model (encoder + linear probe) against the plan, and on {} video files\n",
+        results.clips
+    );
     for (name, parity) in &results.exported.parity {
         match (parity, results.files.get(name)) {
             (Parity::Agrees { difference, .. }, Some(run)) => {

@@ -97,16 +97,13 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
         ("videos", options.folder.join("videos")),
     ]);
     screen.finish();
-    let results = Results {
-        report,
-        exported,
-        files: on_files,
-        clips: videos.len(),
-        steps,
-        seconds: screen.seconds(),
-        paths,
-    };
-    if options.json { println!("{}", show::json(&results)?) } else { print!("{}", show::table(&results)) }
+    let results =
+        Results { report, exported, files: on_files, clips: videos.len(), steps, seconds: screen.seconds(), paths };
+    if options.json {
+        println!("{}", show::json(&results)?)
+    } else {
+        print!("{}", show::table(&results))
+    }
     Ok(())
 }
 
@@ -125,10 +122,9 @@ fn fit_probe(
         source.sample(key(index), clip)?;
         Ok(())
     };
-    let features =
-        encoder.extract(PROBE_CLIPS, Keep::Mean, fill, "clips for the probe", &mut |p| {
-            screen.progress(p.what, p.done, p.total);
-        })?;
+    let features = encoder.extract(PROBE_CLIPS, Keep::Mean, fill, "clips for the probe", &mut |p| {
+        screen.progress(p.what, p.done, p.total);
+    })?;
     let mut blank = vec![0f32; source.shape().iter().product()];
     let mut labels = Vec::with_capacity(PROBE_CLIPS);
     for index in 0..PROBE_CLIPS {
@@ -138,11 +134,8 @@ fn fit_probe(
     let dim = features.dim;
     let (held_out, train) = features.values.split_at(VALIDATION * dim);
     let labelled = |features, labels| Labelled { features, dim, labels };
-    let (model, ..) = fit_tuned(
-        labelled(train, &labels[VALIDATION..]),
-        labelled(held_out, &labels[..VALIDATION]),
-        TEXTURES.len(),
-    )?;
+    let (model, ..) =
+        fit_tuned(labelled(train, &labels[VALIDATION..]), labelled(held_out, &labels[..VALIDATION]), TEXTURES.len())?;
     let path = options.folder.join("probe.safetensors");
     let probe = Probe::Linear { embed_dim: dim, num_classes: TEXTURES.len() };
     let names = TEXTURES.map(str::to_owned);

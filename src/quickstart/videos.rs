@@ -129,7 +129,10 @@ fn print(
 ) {
     if let Some(found) = last {
         println!("\nafter training, on held-out clips\n");
-        println!("  context gap       {:+.1} %   (above 5 %: the predictor uses its context)", 100.0 * found.context_gap);
+        println!(
+            "  context gap       {:+.1} %   (above 5 %: the predictor uses its context)",
+            100.0 * found.context_gap
+        );
         println!("  effective rank    {:.1}     (below 2: features have collapsed)", found.effective_rank);
         println!("  target deviation  {:.3}", found.deviation_mean);
     }

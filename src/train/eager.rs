@@ -5,9 +5,7 @@ use super::models::Models;
 use crate::masks::{IndexBatch, MaskPair};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::collections::BTreeMap;
-use vjepa_graphs::{
-    Encoder, NamedTensors, Predictor, PretrainLoss, gradients, load_parameters, parameter_names,
-};
+use vjepa_graphs::{Encoder, NamedTensors, Predictor, PretrainLoss, gradients, load_parameters, parameter_names};
 use vjepa_runtime::plan::{Cpu, HostTensor, Params};
 
 /// The eager model; its weights are loaded afresh for every step.
@@ -51,10 +49,7 @@ impl EagerGradients {
         let clip = Tensor::<5>::from_data(TensorData::new(clips, shape), &self.device);
         let pairs: Vec<vjepa_graphs::MaskPair> = pairs
             .iter()
-            .map(|pair| vjepa_graphs::MaskPair {
-                context: self.index(&pair.context),
-                target: self.index(&pair.target),
-            })
+            .map(|pair| vjepa_graphs::MaskPair { context: self.index(&pair.context), target: self.index(&pair.target) })
             .collect();
         let out = self
             .loss
@@ -68,7 +63,8 @@ impl EagerGradients {
         ]);
         let tape = out.loss.backward();
         let mut inputs = Named::new();
-        for (prefix, found) in [("encoder.", gradients(&encoder, &tape)), ("predictor.", gradients(&predictor, &tape))] {
+        for (prefix, found) in [("encoder.", gradients(&encoder, &tape)), ("predictor.", gradients(&predictor, &tape))]
+        {
             inputs.extend(
                 found
                     .into_iter()

@@ -85,7 +85,8 @@ impl TrainState {
             Some(path) => {
                 let loaded = weights::load(Path::new(path))?;
                 let Models { encoder, predictor, .. } = &self.models;
-                let mut wanted = vec![("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())];
+                let mut wanted =
+                    vec![("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())];
                 if loaded.has("target_encoder") {
                     wanted.push(("target_encoder", encoder.parameter_shapes()));
                 }

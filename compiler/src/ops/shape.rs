@@ -98,7 +98,9 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let x = e.inputs[0];
     let y = match op {
         Op::Reshape { .. } => {
-            ensure(x.data.len() == shape.iter().product::<usize>(), || format!("{:?} does not reshape to {shape:?}", x.shape))?;
+            ensure(x.data.len() == shape.iter().product::<usize>(), || {
+                format!("{:?} does not reshape to {shape:?}", x.shape)
+            })?;
             Array { shape: shape.clone(), data: x.data.clone() }
         }
         Op::Permute { axes } => {

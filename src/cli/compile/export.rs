@@ -41,4 +41,3 @@ pub(super) fn run(args: &Args, checkpoint: &Path) -> Result<(), CliError> {
     }
     Ok(())
 }
-

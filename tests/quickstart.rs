@@ -1,0 +1,63 @@
+//! `vjepa quickstart`, shortened: every stage runs and the document has what it promises.
+
+use assert_cmd::Command;
+use std::time::Duration;
+
+fn quickstart(extra: &[&str], folder: &std::path::Path) -> serde_json::Value {
+    let mut command = Command::cargo_bin("vjepa").unwrap();
+    command.args(["quickstart", "--steps", "6", "--json", "--out"]).arg(folder).args(extra);
+    let output = command.timeout(Duration::from_secs(900)).assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).unwrap()
+}
+
+fn exists(found: &serde_json::Value, names: &[&str]) {
+    for name in names {
+        let path = found["files"][name].as_str().unwrap_or_else(|| panic!("no `{name}` among the files"));
+        assert!(std::path::Path::new(path).exists(), "{path} does not exist");
+    }
+}
+
+/// Runs on ONNX Runtime too where the test command has brought it.
+fn runtimes() -> Vec<&'static str> {
+    let required = std::env::var("VJEPA_REQUIRE_ORT").is_ok_and(|value| value == "1");
+    if required { vec!["tract", "ort"] } else { vec!["tract"] }
+}
+
+#[test]
+fn on_textures() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = quickstart(&["--seed", "3"], folder.path());
+    for task in ["texture", "motion"] {
+        for encoder in ["random", "pretrained"] {
+            for probe in ["linear", "attentive"] {
+                let accuracy = found["accuracy"][task][encoder][probe].as_f64().unwrap();
+                assert!((0.05..=1.0).contains(&accuracy), "{task} {encoder} {probe}: {accuracy}");
+            }
+        }
+    }
+    for runtime in runtimes() {
+        assert!(found["parity"][runtime]["max_abs"].as_f64().unwrap() <= 1e-4, "{}", found["parity"]);
+        assert!(found["latency_ms"][runtime].as_f64().unwrap() > 0.0);
+        // Even six steps in, a linear probe on 1,600 labels tells textures of decoded files far above chance, 1/8.
+        assert!(found["file_accuracy"][runtime].as_f64().unwrap() > 0.3, "{}", found["file_accuracy"]);
+    }
+    exists(&found, &["checkpoint", "model", "probe", "masks", "features", "training", "videos", "metrics"]);
+}
+
+#[test]
+fn on_a_folder_of_videos_with_a_broken_one() {
+    let (videos, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let clips = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
+    for (i, entry) in std::fs::read_dir(clips).unwrap().map(Result::unwrap).enumerate() {
+        if entry.path().extension().is_some_and(|extension| extension == "mp4") && i % 4 == 0 {
+            std::fs::copy(entry.path(), videos.path().join(entry.file_name())).unwrap();
+        }
+    }
+    std::fs::write(videos.path().join("broken.mp4"), vec![7u8; 4000]).unwrap();
+    let found = quickstart(&["--videos", &videos.path().display().to_string()], out.path());
+    assert!(found["diagnostics"]["effective_rank"].as_f64().unwrap() > 1.0);
+    for runtime in runtimes() {
+        assert!(found["parity"][runtime]["max_abs"].as_f64().unwrap() <= 1e-4, "{}", found["parity"]);
+    }
+    exists(&found, &["checkpoint", "model", "neighbours", "masks", "features", "training"]);
+}

@@ -1,0 +1,134 @@
+//! Behaviour of `vjepa train`: the real binary in a scratch folder.
+
+use assert_cmd::Command;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use vjepa::train::Checkpoint;
+
+/// A run of seconds: a tiny model on small texture clips.
+const TINY: [&str; 16] = [
+    "data.batch_size=4",
+    "data.crop_size=32",
+    "model.embed_dim=32",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.pred_embed_dim=16",
+    "model.pred_depth=1",
+    "model.pred_num_heads=2",
+    "optimization.steps=6",
+    "optimization.warmup_steps=2",
+    "logging.checkpoint_every=3",
+    "logging.metrics_every=1",
+    "logging.diagnostics_every=null",
+    "mask.0.num_blocks=4",
+    "mask.1.num_blocks=1",
+    "meta.seed=5",
+];
+
+fn recipe() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.yaml")
+}
+
+fn train(folder: &Path, extra: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("vjepa").unwrap();
+    command.args(["train", "--config"]).arg(recipe()).timeout(Duration::from_secs(300));
+    for set in TINY {
+        command.args(["--set", set]);
+    }
+    command.arg("--set").arg(format!("logging.folder={}", folder.display())).args(extra);
+    command
+}
+
+fn losses(folder: &Path) -> Vec<f64> {
+    let mut reader = csv::Reader::from_path(folder.join("jepa-metrics.csv")).unwrap();
+    reader.records().map(|row| row.unwrap().get(2).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(whole.path(), &[]).assert().success();
+    train(parts.path(), &["--stop-at", "3"]).assert().success();
+    train(parts.path(), &["--resume"]).assert().success();
+    let load = |folder: &Path| Checkpoint::new(folder, "jepa").load().unwrap();
+    let ((a, record), (b, resumed)) = (load(whole.path()), load(parts.path()));
+    assert_eq!((record.step, resumed.step), (6, 6));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, (_, values)) in &a {
+        assert!(values == &b[name].1, "`{name}` differs after resuming");
+    }
+    assert_eq!(losses(whole.path()), losses(parts.path()));
+    assert_eq!(losses(whole.path()).len(), 6);
+}
+
+#[test]
+fn the_compiled_step_and_burns_autodiff_agree() {
+    let (compiled, eager) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(compiled.path(), &[]).assert().success();
+    train(eager.path(), &["--eager"]).assert().success();
+    for (step, (a, b)) in losses(compiled.path()).iter().zip(losses(eager.path())).enumerate() {
+        assert!((a - b).abs() <= 1e-4 * b.abs(), "step {step}: compiled {a}, eager {b}");
+    }
+}
+
+#[test]
+fn a_second_run_does_not_overwrite_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), &["--stop-at", "2"]).assert().success();
+    let before = std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap();
+    let output = train(folder.path(), &[]).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&output).contains("--resume"), "{}", String::from_utf8_lossy(&output));
+    assert_eq!(before, std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap());
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), &["--stop-at", "3"]).assert().success();
+    let before = std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap();
+    let wild = ["--resume", "--set", "optimization.lr=1e30", "--set", "optimization.start_lr=1e30"];
+    let output = train(folder.path(), &wild).assert().failure().get_output().stderr.clone();
+    let message = String::from_utf8_lossy(&output);
+    assert!(message.contains("at step") && message.contains("optimization.lr"), "{message}");
+    assert_eq!(before, std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_saves_and_leaves_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_vjepa"));
+    child.args(["train", "--config"]).arg(recipe());
+    for set in TINY {
+        child.args(["--set", set]);
+    }
+    child.args(["--set", "optimization.steps=100000", "--set", "logging.checkpoint_every=100000"]);
+    child.arg("--set").arg(format!("logging.folder={}", folder.path().display()));
+    let mut child = child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Metrics are written every step: once there are rows, training is under way.
+    let metrics = folder.path().join("jepa-metrics.csv");
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 3 {
+        assert!(std::time::Instant::now() < deadline, "the run did not start");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(child.wait().unwrap().success());
+    let (_, record) = Checkpoint::new(folder.path(), "jepa").load().unwrap();
+    assert!(record.step > 0 && record.step < 100_000);
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (set, words) in [
+        ("data.crop_size=33", "crop_size"),
+        ("model.num_heads=5", "num_heads"),
+        ("optimization.lrr=1", "lr"),
+        ("meta.dtype=bfloat16", "meta.dtype=float32"),
+    ] {
+        let output = train(folder.path(), &["--set", set]).assert().failure().get_output().stderr.clone();
+        let message = String::from_utf8_lossy(&output);
+        assert!(message.contains(words), "{set}: {message}");
+    }
+}
