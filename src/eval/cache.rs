@@ -85,7 +85,7 @@ pub fn cached_video_features(
     Ok((made, false))
 }
 
-fn read(path: &PathBuf, dim: usize, plan: &ViewPlan) -> Option<VideoFeatures> {
+fn read(path: &Path, dim: usize, plan: &ViewPlan) -> Option<VideoFeatures> {
     let weights = weights::load(path).ok()?;
     let (shape, values) = weights.get("features").ok()?;
     let of = |key: &str| weights.metadata().get(key);
@@ -95,7 +95,7 @@ fn read(path: &PathBuf, dim: usize, plan: &ViewPlan) -> Option<VideoFeatures> {
     let bad = bad.into_iter().map(|(path, reason)| BadVideo { path, reason }).collect();
     let &[rows, tokens, width] = shape.as_slice() else { return None };
     let fits = width == dim && rows == labels.len() * plan.views && paths.len() == labels.len();
-    fits.then(|| VideoFeatures { features: Features { tokens, dim, values }, labels, paths, bad })
+    fits.then_some(VideoFeatures { features: Features { tokens, dim, values }, labels, paths, bad })
 }
 
 fn write(path: &Path, made: &VideoFeatures) -> Result<(), EvalError> {

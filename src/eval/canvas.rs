@@ -104,6 +104,7 @@ impl Canvas {
     }
 
     /// Diagonal stripes over a rectangle, `step` pixels apart; they run on from one rectangle into the next.
+    #[allow(clippy::too_many_arguments)]
     pub fn hatch(&mut self, x: usize, y: usize, width: usize, height: usize, step: usize, colour: Rgb, share: f32) {
         for row in y..(y + height).min(self.height) {
             for column in x..(x + width).min(self.width) {

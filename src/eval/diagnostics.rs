@@ -247,7 +247,7 @@ mod tests {
     fn a_single_clip_is_never_a_batch() {
         assert_eq!(batches(7, 3), [0..3, 3..7]);
         assert_eq!(batches(6, 3), [0..3, 3..6]);
-        assert_eq!(batches(2, 8), [0..2]);
+        assert_eq!(batches(2, 8), vec![0..2; 1]);
     }
 
     #[test]

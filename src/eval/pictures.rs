@@ -3,7 +3,7 @@
 use super::canvas::{Canvas, Rgb, ink};
 use super::chart::{Chart, Panel, Series};
 use super::diagnostics::DiagnosticsReport;
-use super::linalg::principal_axes;
+use super::linalg::{mean_row, principal_axes};
 use crate::config::Normalization;
 
 /// A clip as it was fed to an encoder, to be shown again.
@@ -84,7 +84,7 @@ const FRAME: usize = 152;
 /// Space between frames.
 const GAP: usize = 8;
 /// Space for the names of rows.
-const NAMES: usize = 190;
+const NAMES: usize = 216;
 /// Space around everything, and above the first row.
 const EDGE: usize = 24;
 const HEAD: usize = 64;
@@ -108,10 +108,14 @@ impl Sheet {
         (EDGE + NAMES + column * (self.frame.0 + GAP), HEAD + row * (self.frame.1 + GAP))
     }
 
-    fn name(&mut self, row: usize, name: &str, note: &str, colour: Rgb) {
+    /// Names a row: one line in colour, the others muted.
+    fn name(&mut self, row: usize, name: &str, notes: &[&str], colour: Rgb) {
         let y = self.at(row, 0).1 + self.frame.1 / 2;
-        self.canvas.text(EDGE, y.saturating_sub(16), name, 2, colour);
-        self.canvas.text(EDGE, y + 6, note, 1, ink::MUTED);
+        let top = y.saturating_sub(11 * (1 + notes.len()));
+        self.canvas.text(EDGE, top, name, 2, colour);
+        for (line, note) in notes.iter().enumerate() {
+            self.canvas.text(EDGE, top + 22 * (line + 1), note, 2, ink::MUTED);
+        }
     }
 }
 
@@ -133,11 +137,15 @@ pub fn masks(clip: ShownClip<'_>, tubelet: usize, patch: usize, generators: &[Sh
         )
         .collect();
     for (row, (name, kind, shown, colour)) in rows.iter().enumerate() {
-        let note = match row {
-            0 => format!("{frames} frames, {tokens} tokens"),
-            _ => format!("{name}: {} of {tokens} tokens", shown.len()),
+        let count = match row {
+            0 => format!("{tokens} tokens"),
+            _ => format!("{} of {tokens} tokens", shown.len()),
         };
-        sheet.name(row, if row == 0 { name } else { kind }, &note, *colour);
+        if row == 0 {
+            sheet.name(row, name, &[&format!("{frames} frames"), &count], *colour);
+        } else {
+            sheet.name(row, kind, &[name, &count], *colour);
+        }
         let mut visible = vec![row == 0; tokens];
         for token in shown.iter() {
             if let Some(slot) = usize::try_from(*token).ok().and_then(|token| visible.get_mut(token)) {
@@ -168,14 +176,15 @@ pub fn masks(clip: ShownClip<'_>, tubelet: usize, patch: usize, generators: &[Sh
 pub struct ShownFeatures<'a> {
     /// Name of the encoder.
     pub name: &'a str,
-    /// `[clips, tokens, dim]`.
+    /// `[clips, tokens, dim]`: the shown clips first, then others that the components are found with, too. With 16 clips or
+    /// more, what all clips have in common at a position is taken away before: else positions are all one sees.
     pub tokens: &'a [f32],
     /// Width of a token.
     pub dim: usize,
 }
 
 /// Clips above their features: the first three principal components of each encoder's tokens, over all clips together, as
-/// red, green and blue. One column a time step.
+/// red, green and blue, so that equal colours are similar features. One column a time step.
 pub fn features(clips: &[ShownClip<'_>], tubelet: usize, patch: usize, encoders: &[ShownFeatures<'_>]) -> Canvas {
     let shape = clips.first().map_or([3, 1, 1, 1], |clip| clip.shape);
     let [_, frames, height, width] = shape;
@@ -186,17 +195,20 @@ pub fn features(clips: &[ShownClip<'_>], tubelet: usize, patch: usize, encoders:
     let rows = clips.len() * (1 + encoders.len());
     let title = "Features as colours: three principal components";
     let mut sheet = Sheet::new(title, rows, steps, (width * scale, height * scale));
-    let colours: Vec<Vec<Rgb>> = encoders.iter().map(|encoder| components(encoder.tokens, encoder.dim)).collect();
+    let colours: Vec<Vec<Rgb>> = encoders
+        .iter()
+        .map(|encoder| components(&without_positions(encoder.tokens, steps * cells * encoder.dim), encoder.dim))
+        .collect();
     for (number, clip) in clips.iter().enumerate() {
         let row = number * (1 + encoders.len());
-        sheet.name(row, &format!("clip {}", number + 1), "", ink::DARK);
+        sheet.name(row, &format!("clip {}", number + 1), &[], ink::DARK);
         for step in 0..steps {
             let (x, y) = sheet.at(row, step);
             let picture = clip.frame((step * tubelet).min(frames.saturating_sub(1)));
             sheet.canvas.image(x, y, &picture.rgb, picture.width, scale);
         }
         for (place, (encoder, colours)) in encoders.iter().zip(&colours).enumerate() {
-            sheet.name(row + 1 + place, encoder.name, "features", ink::MUTED);
+            sheet.name(row + 1 + place, encoder.name, &[], ink::MUTED);
             for token in 0..steps * cells {
                 let (x, y) = sheet.at(row + 1 + place, token / cells.max(1));
                 let (cell, side) = (token % cells.max(1), patch * scale);
@@ -207,6 +219,21 @@ pub fn features(clips: &[ShownClip<'_>], tubelet: usize, patch: usize, encoders:
         }
     }
     sheet.canvas
+}
+
+/// Fewer clips than this do not tell what positions have in common.
+const CLIPS_FOR_POSITIONS: usize = 16;
+
+/// Clips of `row` values each without the mean clip, where there are enough of them.
+fn without_positions(tokens: &[f32], row: usize) -> Vec<f32> {
+    let mut tokens = tokens.to_vec();
+    if tokens.len() / row.max(1) >= CLIPS_FOR_POSITIONS {
+        let mean = mean_row(&tokens, row);
+        for clip in tokens.chunks_exact_mut(row.max(1)) {
+            clip.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= *mean as f32);
+        }
+    }
+    tokens
 }
 
 /// Three principal components of tokens as bytes, each stretched from its 2nd to its 98th percentile.

@@ -372,7 +372,7 @@ impl Attentive {
         for (number, draw) in clips.draws[task].iter().take(protocol.attentive_draws).enumerate() {
             let mut options = ProbeOptions {
                 epochs: protocol.attentive_epochs,
-                batch: 16,
+                batch: 8,
                 seed: mix(&[protocol.seed, number as u64]),
                 ..ProbeOptions::default()
             };

@@ -17,6 +17,8 @@ use crate::train::{Masks, Models};
 
 /// Clips in the picture of features.
 const SHOWN: usize = 4;
+/// Clips its colours are found with.
+const COLOURED: usize = 64;
 
 /// Draws mask, features and training curves into `folder`; returns what is where.
 pub(super) fn pictures(
@@ -28,11 +30,12 @@ pub(super) fn pictures(
     let data = &run.config.data;
     let source = open_source(&run.config)?;
     let seed = run.config.meta.seed;
-    let held_out = HeldOut::draw(source.as_ref(), seed.wrapping_add(1), SHOWN)?;
+    let held_out = HeldOut::draw(source.as_ref(), seed.wrapping_add(1), COLOURED)?;
     let len: usize = held_out.shape.iter().product();
     let shown: Vec<ShownClip<'_>> = held_out
         .clips
         .chunks_exact(len.max(1))
+        .take(SHOWN)
         .map(|values| ShownClip { values, shape: held_out.shape, normalization: data.normalization })
         .collect();
     let mut paths = BTreeMap::new();

@@ -115,7 +115,7 @@ fn fit_probe(
     screen: &mut Screen,
 ) -> Result<PathBuf, CliError> {
     let source = DriftingTextures::new(config.num_frames, config.height, run.config.data.normalization);
-    let seed = mix(&[options.seed, 0x65_7870_6F72_74]);
+    let seed = mix(&[options.seed, 0x6578_706F_7274]);
     let mut encoder = FrozenEncoder::new(config, &run.encoder)?;
     let key = |index: usize| SampleKey { seed, epoch: 0, position: index as u64, retry: 0 };
     let fill = |index: usize, clip: &mut [f32]| {

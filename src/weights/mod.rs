@@ -85,6 +85,9 @@ struct WrittenRecord {
     preprocessing: Option<Preprocessing>,
 }
 
+/// Names and shapes of a model's parameters.
+pub type Shapes = Vec<(String, Vec<usize>)>;
+
 /// An open weights file.
 pub struct Weights {
     path: PathBuf,
@@ -254,7 +257,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`WeightsError::Mismatch`] with every name at fault.
-    pub fn check(&self, models: &[(&str, Vec<(String, Vec<usize>)>)]) -> Result<(), WeightsError> {
+    pub fn check(&self, models: &[(&str, Shapes)]) -> Result<(), WeightsError> {
         let mut faults = LoadError::default();
         let foreign = |name: &&String| {
             let model = first_part(name);
