@@ -58,7 +58,7 @@ impl TextureProtocol {
             draws: 10,
             attentive_draws: 3,
             attentive_lr: vec![1e-3, 3e-3],
-            attentive_epochs: 20,
+            attentive_epochs: 30,
             all_labels: false,
             seed,
         }
