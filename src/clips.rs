@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vjepa_runtime::{Normalization, Preprocessing, Sampling};
+use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling};
 
 use crate::cli::CliError;
 use crate::data::sampling::ClipSampler;
@@ -106,7 +106,8 @@ pub(crate) fn in_words(record: &Preprocessing) -> String {
     let (frames, side, step) = (record.num_frames, record.crop_size, record.sampling_rate);
     let grey = if record.grayscale { ", grey" } else { "" };
     let exact = if record.sampling == Sampling::Exact { " exactly" } else { "" };
-    format!("{frames} frames of {side}x{side}, step {step}{exact}, {scaled}{grey}")
+    let whole = if record.framing == Framing::Whole { ", uncropped" } else { "" };
+    format!("{frames} frames of {side}x{side}{whole}, step {step}{exact}, {scaled}{grey}")
 }
 
 #[cfg(test)]
@@ -125,6 +126,7 @@ mod tests {
             tubelet_size: 2,
             normalization,
             grayscale,
+            framing: Framing::Centre,
         };
         let frame: Vec<u8> = [200, 100, 50].repeat(64);
         let stored: Vec<u8> = [[200; 32], [100; 32], [50; 32]].concat();

@@ -23,6 +23,6 @@ mod tract;
 
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use onnx::{Dimension, OnnxError, TensorInfo};
-pub use preprocess::{Normalization, PreprocessError, Preprocessing, Sampling};
+pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};
 pub use quiet::without_panic_message;
 pub use session::{ClipBatch, NamedOutput, Options, Runtime, Session, SessionError};

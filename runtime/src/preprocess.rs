@@ -5,7 +5,7 @@
 
 mod record;
 
-pub use record::{Normalization, Preprocessing, Sampling};
+pub use record::{Framing, Normalization, Preprocessing, Sampling};
 
 /// Metadata key of the record.
 pub const METADATA_KEY: &str = "vjepa.preprocessing";
@@ -64,7 +64,11 @@ impl Preprocessing {
         }
         let size = self.crop_size;
         let plane = size * size;
-        let (rows, columns) = centre(height, width, size);
+        let short = match self.framing {
+            Framing::Centre => (size as f64 * 256.0 / 224.0) as usize,
+            Framing::Whole => size,
+        };
+        let (rows, columns) = centre(height, width, short, size);
         let mut clip = vec![0.0; 3 * frames.len() * plane];
         let statistics = self.normalization.statistics();
         let mut source = Vec::with_capacity(bytes);
@@ -119,9 +123,8 @@ impl Tap {
     }
 }
 
-/// Rows and columns of the centre, `size` pixels square, of a frame resized to a short side of 256/224 of it.
-fn centre(height: usize, width: usize, size: usize) -> (Vec<Tap>, Vec<Tap>) {
-    let short = (size as f64 * 256.0 / 224.0) as usize;
+/// Rows and columns of the centre, `size` pixels square, of a frame resized to a short side of `short`.
+fn centre(height: usize, width: usize, short: usize, size: usize) -> (Vec<Tap>, Vec<Tap>) {
     let (tall, wide) = match height.min(width) {
         side if side == short => (height, width),
         side => {

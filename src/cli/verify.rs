@@ -4,8 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use super::CliError;
-use crate::golden::check::Check;
-use crate::golden::{self};
+use crate::golden::{self, check::Check};
 
 /// Arguments of `vjepa verify`.
 #[derive(clap::Args)]
@@ -48,7 +47,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
     for (folder, kind) in folders {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut report = |check: Check| {
-            let check = if many { check.under(&name) } else { check };
+            let named = check.name().starts_with(&format!("{name}."));
+            let check = if many && !named { check.under(&name) } else { check };
             match check {
                 Check::Unsupported { .. } => tally.unsupported += 1,
                 Check::Measured { pass: true, .. } => tally.passed += 1,

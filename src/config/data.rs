@@ -283,6 +283,17 @@ impl AugmentConfig {
     }
 }
 
+/// Which part of a frame an evaluation sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// The official evaluation: short side resized to 256/224 of the crop, then the centre.
+    #[default]
+    Centre,
+    /// Short side resized to the crop, then the centre: all of a square frame. For models trained on uncropped clips.
+    Whole,
+}
+
 /// How a clip was prepared: what an encoder must be fed the same way again. Goes into checkpoints and ONNX metadata as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -303,6 +314,9 @@ pub struct Preprocessing {
     pub normalization: Normalization,
     /// Colours replaced by their luma.
     pub grayscale: bool,
+    /// Which part of a frame is seen.
+    #[serde(default)]
+    pub framing: Framing,
 }
 
 impl From<&DataConfig> for Preprocessing {
@@ -316,6 +330,10 @@ impl From<&DataConfig> for Preprocessing {
             tubelet_size: data.tubelet_size,
             normalization: data.normalization,
             grayscale: data.grayscale,
+            framing: match data.dataset_type {
+                DatasetType::Video => Framing::Centre,
+                DatasetType::DriftingTextures => Framing::Whole,
+            },
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) mod reader;
 mod training;
 mod validate;
 
-pub use data::{AugmentConfig, DataConfig, DatasetType, MaskType, Normalization, Preprocessing, Sampling};
+pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, MaskType, Normalization, Preprocessing, Sampling};
 pub use error::ConfigError;
 pub use mask::MaskConfig;
 pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};

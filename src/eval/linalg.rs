@@ -42,15 +42,15 @@ fn rotate(a: &mut [f64], n: usize, p: usize, q: usize) {
     }
 }
 
-/// Effective rank of rows `[count, dim]`: the exponential of the entropy of their singular values, each as a share of their
-/// sum (Roy and Vetterli, 2007), after the mean row is taken away. 0 when all rows are equal.
+/// Effective rank of rows `[count, dim]`: the exponential of the entropy of the singular values of their covariance (the
+/// variances along its principal axes), each as a share of their sum (Roy and Vetterli, 2007). 0 when all rows are equal.
 pub fn effective_rank(rows: &[f32], dim: usize) -> f64 {
     let centred = centred(rows, dim);
     let count = centred.len() / dim.max(1);
     if count == 0 || dim == 0 {
         return 0.0;
     }
-    // The singular values are the roots of the eigenvalues of the smaller of the two Gram matrices.
+    // The smaller of the two Gram matrices has the same eigenvalues but for zeros.
     let (vectors, n) = if count <= dim { (centred, count) } else { (transposed(&centred, count, dim), dim) };
     let width = vectors.len() / n;
     let mut gram = vec![0f64; n * n];
@@ -61,10 +61,10 @@ pub fn effective_rank(rows: &[f32], dim: usize) -> f64 {
             gram[j * n + i] = dot;
         }
     }
-    let values: Vec<f64> = symmetric_eigenvalues(&gram, n).into_iter().map(|value| value.max(0.0).sqrt()).collect();
+    let values = symmetric_eigenvalues(&gram, n);
     let most = values.iter().copied().fold(0.0, f64::max);
-    // Below this a singular value is rounding of the Gram matrix, whose eigenvalues are their squares.
-    let kept: Vec<f64> = values.into_iter().filter(|value| *value > 1e-7 * most).collect();
+    // Below this a value is rounding.
+    let kept: Vec<f64> = values.into_iter().filter(|value| *value > 1e-13 * most).collect();
     let sum: f64 = kept.iter().sum();
     if sum == 0.0 {
         return 0.0;
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn effective_ranks_of_known_matrices() {
-        // A cross: two equal singular values.
+        // A cross: two equal variances.
         let cross = [1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, -1.0, 0.0];
         assert!((effective_rank(&cross, 3) - 2.0).abs() < 1e-9);
         // Points of a line, far from the origin.
@@ -175,9 +175,9 @@ mod tests {
         assert!((effective_rank(&line, 3) - 1.0).abs() < 1e-4);
         assert_eq!(effective_rank(&[3.0; 12], 3), 0.0);
         assert_eq!(effective_rank(&[], 3), 0.0);
-        // Singular values 3 and 1: entropy of (.75, .25).
+        // Variances 9 and 1: entropy of (.9, .1).
         let uneven = [3.0, 0.0, -3.0, 0.0, 0.0, 1.0, 0.0, -1.0];
-        let entropy = -(0.75f64 * 0.75f64.ln() + 0.25 * 0.25f64.ln());
+        let entropy = -(0.9f64 * 0.9f64.ln() + 0.1 * 0.1f64.ln());
         assert!((effective_rank(&uneven, 2) - entropy.exp()).abs() < 1e-6);
         // The same from the other Gram matrix.
         let wide = [3.0, 0.0, 0.0, 0.0, 0.0, -3.0, 0.0, 0.0, 0.0, 0.0];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{Check, GoldenError, Limit};
-use super::run::{FORWARD, index, run_once, values};
+use super::run::{FORWARD, index, plan, run_once, stored, values};
 use super::training::Training;
 use crate::compile;
 use vjepa_runtime::plan::HostTensor;
@@ -12,7 +12,7 @@ use vjepa_runtime::plan::HostTensor;
 pub(super) fn check(training: &Training) -> Result<Vec<Check>, GoldenError> {
     let computed = compute(training)?;
     let mut checks = Vec::new();
-    for name in super::run::stored(&training.forward, "") {
+    for name in stored(&training.forward, "") {
         if name == "clip_u8" || name.starts_with("mask_") {
             continue;
         }
@@ -46,11 +46,11 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
     let targets = run_once(&compile::targets(&training.encoder)?, &mut params, vec![clip()])?;
     let targets = values(&targets, "targets")?;
 
-    let masked = super::run::plan(&compile::encoder_masked(&training.encoder, "encoder.")?);
-    let mut masked = masked?;
+    let mut masked = plan(&compile::encoder_masked(&training.encoder, "encoder.")?)?;
+    let tokens = training.encoder.tokens();
     for generator in 0..training.generators {
-        let mask_enc = index(&training.forward, &format!("mask_enc.{generator}"))?;
-        let mask_pred = index(&training.forward, &format!("mask_pred.{generator}"))?;
+        let mask_enc = index(&training.forward, &format!("mask_enc.{generator}"), tokens)?;
+        let mask_pred = index(&training.forward, &format!("mask_pred.{generator}"), tokens)?;
         let mut context = masked.run(&mut params, vec![clip(), ("mask_enc", mask_enc.clone())])?;
         computed.insert(format!("encoder_out_masked.{generator}"), values(&context, "encoder_out")?);
         let Some(context) = context.remove("encoder_out") else { continue };

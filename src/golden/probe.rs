@@ -138,7 +138,7 @@ fn check_clips(
     checks: &mut Vec<Check>,
 ) -> Result<(), GoldenError> {
     let io = &golden.io;
-    let (&[segments, views, ..], Some(first)) = (io.shape("multiclip.clips_u8")?, clips.first()) else {
+    let (&[segments, views, _, _, _, _, _], Some(first)) = (io.shape("multiclip.clips_u8")?, clips.first()) else {
         return Err(wrong(io, "`multiclip.clips_u8` should be [segments, views, B, C, T, H, W]".to_owned()));
     };
     let config = encoder_config(golden, first)?;

@@ -69,9 +69,14 @@ pub(super) fn float(tensors: &Tensors, name: &str) -> Result<HostTensor, GoldenE
     Ok(HostTensor::F32 { shape: tensors.shape(name)?.to_vec(), data: tensors.f32(name)? })
 }
 
-/// A stored mask as token indices.
-pub(super) fn index(tensors: &Tensors, name: &str) -> Result<HostTensor, GoldenError> {
-    let data = tensors.i64(name)?.into_iter().map(|i| i32::try_from(i).unwrap_or(-1)).collect();
+/// A stored mask as indices of `tokens` tokens.
+pub(super) fn index(tensors: &Tensors, name: &str, tokens: usize) -> Result<HostTensor, GoldenError> {
+    let in_range = |i: i64| i32::try_from(i).ok().filter(|i| usize::try_from(*i).is_ok_and(|i| i < tokens));
+    let data: Option<Vec<i32>> = tensors.i64(name)?.into_iter().map(in_range).collect();
+    let Some(data) = data else {
+        let why = format!("`{name}` has an index outside the {tokens} tokens of a clip");
+        return Err(GoldenError::Config { path: tensors.path().into(), why });
+    };
     Ok(HostTensor::I32 { shape: tensors.shape(name)?.to_vec(), data })
 }
 

@@ -158,7 +158,7 @@ impl Training {
         for generator in 0..self.generators {
             for kind in ["mask_enc", "mask_pred"] {
                 let name = format!("{kind}.{generator}");
-                masks.push((name.clone(), index(tensors, &format!("{prefix}{name}"))?));
+                masks.push((name.clone(), index(tensors, &format!("{prefix}{name}"), self.encoder.tokens())?));
             }
         }
         Ok(masks)

@@ -3,7 +3,7 @@
 use vjepa_graphs::{EncoderConfig, PredictorConfig};
 
 use super::{Weights, WeightsError};
-use crate::config::{Config, ConfigError, ModelName, Normalization, Preprocessing, Sampling};
+use crate::config::{Config, ConfigError, Framing, ModelName, Normalization, Preprocessing, Sampling};
 
 /// An encoder described: enough to build it and to feed it.
 #[derive(Clone, Debug)]
@@ -117,6 +117,7 @@ fn official_preprocessing(encoder: &EncoderConfig) -> Preprocessing {
         tubelet_size: encoder.tubelet,
         normalization: Normalization::Imagenet,
         grayscale: false,
+        framing: Framing::Centre,
     }
 }
 

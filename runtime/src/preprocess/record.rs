@@ -79,6 +79,17 @@ impl From<Normalization> for Written {
     }
 }
 
+/// Which part of a frame an evaluation sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// The official evaluation: short side resized to 256/224 of the crop, then the centre.
+    #[default]
+    Centre,
+    /// Short side resized to the crop, then the centre: all of a square frame. For models trained on uncropped clips.
+    Whole,
+}
+
 /// How a clip is made from a video: what the model must be fed the same way again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +110,9 @@ pub struct Preprocessing {
     pub normalization: Normalization,
     /// Colours replaced by their luma.
     pub grayscale: bool,
+    /// Which part of a frame is seen.
+    #[serde(default)]
+    pub framing: Framing,
 }
 
 impl Preprocessing {

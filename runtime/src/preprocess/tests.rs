@@ -10,6 +10,7 @@ fn record(normalization: Normalization) -> Preprocessing {
         tubelet_size: 2,
         normalization,
         grayscale: false,
+        framing: Framing::Centre,
     }
 }
 
@@ -76,4 +77,15 @@ fn wrong_frames_are_errors() {
     assert!(matches!(record.prepare(&[[0u8; 12]], 2, 2), Err(PreprocessError::FrameCount { expected: 2, got: 1 })));
     assert!(matches!(record.prepare(&[[0u8; 12], [0; 12]], 2, 3), Err(PreprocessError::FrameSize { got: 12, .. })));
     assert!(record.prepare(&[[0u8; 0], []], 0, usize::MAX).is_err());
+}
+
+#[test]
+fn a_whole_frame_of_the_crops_size_is_left_as_it_is() {
+    let frame: Vec<u8> = (0..28 * 28 * 3).map(|i| (i % 251) as u8).collect();
+    let custom = Normalization::Custom { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
+    let record = Preprocessing { framing: Framing::Whole, ..record(custom) };
+    let clip = record.prepare(&[&frame, &frame], 28, 28).unwrap();
+    for (pixel, rgb) in frame.chunks_exact(3).enumerate() {
+        assert!((clip[pixel] - f32::from(rgb[0])).abs() < 1e-3, "pixel {pixel}");
+    }
 }
