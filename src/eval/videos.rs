@@ -1,7 +1,7 @@
 //! Labelled video files as an evaluation sees them: several clips a video, several views a clip.
 //!
 //! As in the official evaluations, nothing is random: clips start at the beginning of equal parts of the video (and overlap
-//! where it is short); a single view is the centre, more are spread along the long side.
+//! where it is short); a single view is the centre as the record frames it, more are spread along the long side.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::features::{Features, FrozenEncoder, Keep};
 use super::{EvalError, OnProgress, Progress};
-use crate::config::{Preprocessing, Sampling};
+use crate::config::{Framing, Preprocessing, Sampling};
 use crate::data::sampling::ClipSampler;
 use crate::data::transforms::{EvalTransform, Frames, Normalise, Views};
 use crate::data::{SMALLEST_FILE, VideoEntry, read_videos};
@@ -93,7 +93,11 @@ impl ViewPlan {
         let clips = sampler.sample(video.info().frames, |low, _| low).map_err(|error| text(&error))?;
         let transform = EvalTransform {
             size: record.crop_size,
-            views: if self.views == 1 { Views::Centre } else { Views::Spread(self.views) },
+            views: match (self.views, record.framing) {
+                (1, Framing::Centre) => Views::Centre,
+                (1, Framing::Whole) => Views::Whole,
+                (views, _) => Views::Spread(views),
+            },
             normalise: Normalise::from_statistics(record.normalization.statistics()),
         };
         let len = self.clip_len();

@@ -41,7 +41,7 @@ pub(super) fn pictures(
     let mut paths = BTreeMap::new();
 
     let pairs = Masks::new(&run.config)?.at(seed, 0, 1)?;
-    let names: Vec<String> = (0..pairs.len()).map(|i| format!("mask generator {i}")).collect();
+    let names: Vec<String> = (0..pairs.len()).map(|i| format!("generator {i}")).collect();
     let generators: Vec<ShownMask<'_>> = pairs
         .iter()
         .zip(&names)

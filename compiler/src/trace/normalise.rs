@@ -131,18 +131,19 @@ fn bias(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Replacement, G
     replace(Op::Linear, vec![x, weight, vector])
 }
 
-/// `reshape(linear(reshape(x)))` is `linear(x)` when the reshapes only fold and unfold leading axes.
+/// Rows folded for a linear and unfolded after it: the linear works on the unfolded rows as well.
 fn linear_between_reshapes(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Replacement, GraphError> {
     let (Op::Reshape { shape }, [y]) = (op, inputs) else { return Ok(None) };
     let Some(Node { op: Op::Linear, inputs: linear, .. }) = node(graph, *y) else { return Ok(None) };
     let Some(Node { op: Op::Reshape { .. }, inputs: folded, .. }) = node(graph, linear[0]) else { return Ok(None) };
-    let (from, features) = (&graph.ty(folded[0]).shape, &graph.ty(linear[1]).shape);
-    let (Some((last, lead)), Some((inner, outer))) = (shape.split_last(), from.split_last()) else { return Ok(None) };
-    if lead != outer || *last != features[0] || *inner != features[1] {
+    let features = &graph.ty(linear[1]).shape;
+    let Some((last, lead)) = shape.split_last() else { return Ok(None) };
+    if *last != features[0] || graph.ty(*y).rank() != 2 {
         return Ok(None);
     }
     let mut operands = linear.clone();
-    operands[0] = folded[0];
+    let (folded, unfolded) = (folded[0], [lead, &features[1..]].concat());
+    operands[0] = copy(graph, &Op::Reshape { shape: unfolded }, &[folded])?;
     replace(Op::Linear, operands)
 }
 

@@ -8,6 +8,8 @@ use super::{Frames, Normalise, TransformError, channel_rows, check_output};
 pub enum Views {
     /// The centre of a frame whose short side is 256/224 of the result.
     Centre,
+    /// The centre of a frame whose short side is that of the result: all of a square frame.
+    Whole,
     /// This many crops along the long side of a frame whose short side is that of the result; one is its beginning.
     Spread(usize),
 }
@@ -27,7 +29,7 @@ impl EvalTransform {
     /// Number of views.
     pub fn view_count(&self) -> usize {
         match self.views {
-            Views::Centre => 1,
+            Views::Centre | Views::Whole => 1,
             Views::Spread(views) => views,
         }
     }
@@ -50,7 +52,7 @@ impl EvalTransform {
         let plane = check_output(out, count, self.size, self.size)?;
         let short = match self.views {
             Views::Centre => (self.size as f64 * 256.0 / 224.0) as usize,
-            Views::Spread(_) => self.size,
+            Views::Whole | Views::Spread(_) => self.size,
         };
         let (height, width) = short_side(frames.height, frames.width, short);
         let (top, left) = self.corner(height, width, view);
@@ -84,7 +86,7 @@ impl EvalTransform {
     /// Top-left corner of a view in a resized frame, of which no side is shorter than the view's.
     fn corner(&self, height: usize, width: usize, view: usize) -> (usize, usize) {
         match self.views {
-            Views::Centre => {
+            Views::Centre | Views::Whole => {
                 // Python rounds a half to the even neighbour.
                 let middle = |side: usize| ((side - self.size) as f64 / 2.0).round_ties_even() as usize;
                 (middle(height), middle(width))

@@ -113,6 +113,18 @@ fn centre_takes_seven_eighths_of_the_short_side() {
 }
 
 #[test]
+fn whole_takes_all_of_a_square_frame() {
+    let transform = EvalTransform { size: 8, views: Views::Whole, normalise: PLAIN };
+    let frames = [ramp(8, 8)];
+    let mut out = vec![0.0; 3 * 64];
+    transform.apply(Frames::new(&frames, 8, 8).unwrap(), 0, &mut out).unwrap();
+    assert_eq!((out[0], out[63], out[64 + 7]), (0.0, 7.0, 7.0));
+    let frames = [ramp(8, 12)];
+    transform.apply(Frames::new(&frames, 8, 12).unwrap(), 0, &mut out).unwrap();
+    assert_eq!((out[64], out[64 + 7]), (2.0, 9.0));
+}
+
+#[test]
 fn wrong_sizes_are_errors() {
     let none: [Vec<u8>; 0] = [];
     assert!(matches!(Frames::new(&none, 4, 4), Err(TransformError::Empty { .. })));
