@@ -117,6 +117,10 @@ pub fn train(
         }
     }
     metrics.flush()?;
+    let measured = config.logging.diagnostics_every.is_none_or(|n| state.step().is_multiple_of(n.max(1)));
+    if !measured && state.step() == last {
+        observer.diagnose(&mut state)?;
+    }
     state.save(config, &files)?;
     Ok(TrainOutcome {
         steps: state.step(),

@@ -1,0 +1,230 @@
+//! The CPU's kernels against the interpreter: every operation on odd sizes, on contiguous operands and on views.
+#![cfg(feature = "burn")]
+
+use std::collections::BTreeMap;
+use vjepa_compiler::interp::{self, Tensor};
+use vjepa_compiler::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};
+use vjepa_compiler::ops::{Binary, Op, Unary};
+use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+
+/// Deterministic values in -1..1.
+fn values(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn ty(shape: &[usize]) -> TensorType {
+    TensorType::f32(shape.iter().map(|n| Dim::from(*n)))
+}
+
+/// Runs the graph on both and compares all outputs.
+fn compare(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>) {
+    let (mut host, mut sources) = (Vec::new(), BTreeMap::new());
+    for (seed, id) in graph.inputs.iter().enumerate() {
+        let source = graph.source_name(*id).unwrap();
+        let shape: Vec<usize> = graph.ty(*id).shape.iter().map(|dim| dim.eval(&Sizes::new()).unwrap()).collect();
+        if graph.ty(*id).dtype == DType::I32 {
+            let data = indices[source].clone();
+            host.push((source, HostTensor::i32(shape.clone(), data.clone()).unwrap()));
+            sources.insert(source.to_owned(), Tensor::i32(shape, data));
+        } else {
+            let data = values(shape.iter().product(), seed as u32 + 1);
+            host.push((source, HostTensor::f32(shape.clone(), data.clone()).unwrap()));
+            sources.insert(source.to_owned(), Tensor::f32(shape, data));
+        }
+    }
+    let expected = interp::run(graph, &Sizes::new(), &sources).unwrap();
+    let mut executor = Executor::<Cpu>::new(graph).unwrap();
+    let got = executor.run(&mut Params::new(Default::default()), host).unwrap();
+    for (output, tensor) in &expected.outputs {
+        let (want, have) = (tensor.as_f32().unwrap(), &got[output]);
+        assert_eq!(have.shape(), tensor.shape.as_slice(), "{name}, {output}: shape");
+        let norm = want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let pairs = want.iter().zip(have.floats());
+        let error = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        assert!(error <= 2e-6 * norm + 1e-6, "{name}, {output}: off by {error} of {norm}");
+    }
+}
+
+/// An operation on inputs of these shapes; with `views`, every operand of rank 2 and more is a permuted view of an input.
+fn check(op: Op, shapes: &[&[usize]], views: bool) {
+    let mut graph = Graph::new("kernel", &[]);
+    let mut operands: Vec<ValueId> = Vec::new();
+    for (i, shape) in shapes.iter().enumerate() {
+        let name = format!("x{i}");
+        if views && shape.len() > 1 {
+            let turned: Vec<usize> = shape.iter().rev().copied().collect();
+            let input = graph.input(&name, ty(&turned)).unwrap();
+            let axes = (0..shape.len()).rev().collect();
+            operands.push(graph.push1(Op::Permute { axes }, &[input]).unwrap());
+        } else {
+            operands.push(graph.input(&name, ty(shape)).unwrap());
+        }
+    }
+    let results = graph.push(op.clone(), &operands).unwrap();
+    for (i, result) in results.iter().enumerate() {
+        graph.output(&format!("y{i}"), *result);
+    }
+    compare(&format!("{} {shapes:?}, views {views}", op.name()), &graph, &BTreeMap::new());
+}
+
+fn both(op: &Op, shapes: &[&[usize]]) {
+    check(op.clone(), shapes, false);
+    check(op.clone(), shapes, true);
+}
+
+#[test]
+fn contractions() {
+    for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+        let turn = |shape: [usize; 2], turned: bool| if turned { [shape[1], shape[0]] } else { shape };
+        for [m, k, n] in [[1, 1, 1], [5, 7, 3], [129, 33, 65], [300, 64, 96]] {
+            both(&Op::MatMul { ta, tb }, &[&turn([m, k], ta), &turn([k, n], tb)]);
+        }
+        let (a, b) = (turn([5, 9], ta), turn([9, 4], tb));
+        both(&Op::MatMul { ta, tb }, &[&[3, 2, a[0], a[1]], &[3, 2, b[0], b[1]]]);
+    }
+    for rows in [1, 3, 257] {
+        both(&Op::Linear, &[&[2, rows, 40], &[24, 40], &[24]]);
+        both(&Op::Linear, &[&[2, rows, 40], &[24, 40]]);
+    }
+}
+
+#[test]
+fn attention_in_blocks() {
+    // 128 query rows are a block: below, exactly, just above, and more than one; with as many keys and with others.
+    for [rows, keys, width] in [[1, 1, 8], [7, 19, 8], [128, 128, 16], [131, 131, 5], [300, 257, 24]] {
+        let (q, k): (&[usize], &[usize]) = (&[2, 3, rows, width], &[2, 3, keys, width]);
+        let scale = 1.0 / (width as f64).sqrt();
+        both(&Op::Attention { scale }, &[q, k, k]);
+    }
+}
+
+#[test]
+fn attention_backward() {
+    for [rows, keys, width] in [[3, 5, 4], [129, 129, 8], [260, 70, 6]] {
+        let (q, k): (&[usize], &[usize]) = (&[1, 2, rows, width], &[1, 2, keys, width]);
+        let scale = 1.0 / (width as f64).sqrt();
+        // y must be the forward's result: built in the graph, not an input.
+        let mut graph = Graph::new("kernel", &[]);
+        let shapes = [("q", q), ("k", k), ("v", k), ("dy", q)];
+        let [q, k, v, dy] = shapes.map(|(name, shape)| graph.input(name, ty(shape)).unwrap());
+        let y = graph.push1(Op::Attention { scale }, &[q, k, v]).unwrap();
+        let grads = graph.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy]).unwrap();
+        for (name, grad) in ["dq", "dk", "dv"].iter().zip(grads) {
+            graph.output(name, grad);
+        }
+        compare(&format!("attention_grad {rows}x{keys}x{width}"), &graph, &BTreeMap::new());
+    }
+}
+
+#[test]
+fn norms_and_softmax() {
+    for width in [1, 5, 16, 40, 129] {
+        let shape: &[usize] = &[3, 67, width];
+        both(&Op::Softmax, &[shape]);
+        both(&Op::LogSoftmax, &[shape]);
+        both(&Op::SoftmaxGrad, &[shape, shape]);
+        if width > 1 {
+            both(&Op::LayerNorm { eps: 1e-6 }, &[shape]);
+            both(&Op::LayerNorm { eps: 1e-6 }, &[shape, &[width], &[width]]);
+            both(&Op::LayerNormGrad { eps: 1e-6 }, &[shape, shape]);
+            both(&Op::LayerNormGrad { eps: 1e-6 }, &[shape, shape, &[width]]);
+        }
+    }
+}
+
+#[test]
+fn elementwise_and_reductions() {
+    let shape: &[usize] = &[3, 31, 17];
+    for function in Unary::ALL {
+        if !matches!(function, Unary::Log | Unary::Sqrt | Unary::Recip) {
+            both(&Op::Unary(function), &[shape]);
+        }
+    }
+    for function in Binary::ALL {
+        if function != Binary::Div {
+            for other in [shape, &[1, 31, 17], &[1, 1, 17], &[3, 1, 17], &[3, 31, 1], &[1, 1, 1]] {
+                both(&Op::Binary(function), &[shape, other]);
+                both(&Op::Binary(function), &[other, shape]);
+            }
+        }
+    }
+    both(&Op::GeluGrad, &[shape, shape]);
+    both(&Op::AddScalar(Scalar::from(0.5)), &[shape]);
+    both(&Op::MulScalar(Scalar::recip(Dim::from(7usize))), &[shape]);
+    both(&Op::PowScalar(2.0), &[shape]);
+    for axes in [vec![0], vec![1], vec![2], vec![0, 1], vec![1, 2], vec![0, 1, 2]] {
+        both(&Op::Sum { axes: axes.clone() }, &[shape]);
+        both(&Op::Mean { axes }, &[shape]);
+    }
+}
+
+#[test]
+fn moving_data() {
+    let dims = |sizes: &[usize]| sizes.iter().map(|n| Dim::from(*n)).collect::<Vec<_>>();
+    let shape: &[usize] = &[2, 5, 7];
+    both(&Op::Reshape { shape: dims(&[10, 7]) }, &[shape]);
+    both(&Op::Permute { axes: vec![2, 0, 1] }, &[shape]);
+    both(&Op::Broadcast { shape: dims(&[2, 5, 7]) }, &[&[1, 5, 7]]);
+    both(&Op::Slice { axis: 1, start: Dim::from(1usize), end: Dim::from(4usize) }, &[shape]);
+    both(&Op::Pad { axis: 2, before: Dim::from(2usize), after: Dim::from(3usize) }, &[shape]);
+    both(&Op::Concat { axis: 1 }, &[shape, &[2, 3, 7], &[2, 1, 7]]);
+    both(&Op::Tubelets { tubelet: 2, patch: 3 }, &[&[2, 3, 4, 6, 9]]);
+    both(&Op::PatchEmbed { tubelet: 2, patch: 3 }, &[&[2, 3, 4, 6, 9], &[11, 3, 2, 3, 3], &[11]]);
+}
+
+#[test]
+fn tokens() {
+    let index = || TensorType::new(DType::I32, [2usize, 4].map(Dim::from));
+    let rows = BTreeMap::from([("index", vec![0, 5, 2, 2, 6, 1, 0, 3])]);
+    for batch in [1, 2] {
+        let mut graph = Graph::new("gather", &[]);
+        let x = graph.input("x", ty(&[batch, 7, 5])).unwrap();
+        let i = graph.input("index", index()).unwrap();
+        let y = graph.push1(Op::GatherTokens, &[x, i]).unwrap();
+        graph.output("y", y);
+        compare("gather_tokens", &graph, &rows);
+    }
+    let mut graph = Graph::new("scatter", &[]);
+    let x = graph.input("x", ty(&[2, 4, 5])).unwrap();
+    let i = graph.input("index", index()).unwrap();
+    let y = graph.push1(Op::ScatterTokens { tokens: Dim::from(7usize) }, &[x, i]).unwrap();
+    graph.output("y", y);
+    compare("scatter_tokens", &graph, &rows);
+}
+
+#[test]
+fn optimiser() {
+    // Second moments, decays and corrections must be positive: made from the inputs in the graph.
+    for fused in [false, true] {
+        let mut graph = Graph::new("adamw", &[]);
+        let inputs = ["p", "g", "m", "v", "target"].map(|name| graph.input(name, ty(&[37, 3])).unwrap());
+        let [p, g, m, v, target] = inputs;
+        let v = graph.push1(Op::Binary(Binary::Mul), &[v, v]).unwrap();
+        let full = |graph: &mut Graph, value: f64| {
+            graph.push1(Op::Full { value: Scalar::from(value), ty: TensorType::f32([]) }, &[]).unwrap()
+        };
+        let rates = [1e-2, 0.1, 0.1, 0.001, 0.5].map(|value| full(&mut graph, value));
+        let momentum = full(&mut graph, 0.99);
+        let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
+        let mut operands = vec![p, g, m, v];
+        operands.extend(rates);
+        let results = if fused {
+            operands.extend([target, momentum]);
+            graph.push(Op::AdamWEma { beta1, beta2, eps }, &operands).unwrap()
+        } else {
+            let mut results = graph.push(Op::AdamW { beta1, beta2, eps }, &operands).unwrap();
+            results.push(graph.push1(Op::Ema, &[target, results[0], momentum]).unwrap());
+            results
+        };
+        for (i, result) in results.iter().enumerate() {
+            graph.output(&format!("y{i}"), *result);
+        }
+        compare(&format!("adamw, fused {fused}"), &graph, &BTreeMap::new());
+    }
+}
