@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_norway::Value;
+pub use vjepa_runtime::Framing;
 
 use super::error::ConfigError;
 use super::reader::{Field, Section, words};
@@ -281,17 +282,6 @@ impl AugmentConfig {
         section.finish()?;
         Ok(config)
     }
-}
-
-/// Which part of a frame an evaluation sees.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// The official evaluation: short side resized to 256/224 of the crop, then the centre.
-    #[default]
-    Centre,
-    /// Short side resized to the crop, then the centre: all of a square frame. For models trained on uncropped clips.
-    Whole,
 }
 
 /// How a clip was prepared: what an encoder must be fed the same way again. Goes into checkpoints and ONNX metadata as JSON.

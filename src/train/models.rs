@@ -1,7 +1,8 @@
 //! The models of a configuration, and the weights a run starts with.
 
 use super::TrainError;
-use crate::config::{Config, ConfigError, Init, MaskConfig};
+use crate::config::{Config, ConfigError, Init};
+use crate::weights::{encoder_config, predictor_config};
 use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig, init};
 
 /// Sizes of everything a run trains.
@@ -20,39 +21,12 @@ pub struct Models {
 /// # Errors
 /// [`TrainError::Config`] for sizes that do not fit together.
 pub fn model_configs(config: &Config) -> Result<Models, TrainError> {
-    let sizes = config.model.sizes()?;
-    let data = &config.data;
-    let encoder = EncoderConfig {
-        num_frames: data.num_frames,
-        height: data.crop_size,
-        width: data.crop_size,
-        tubelet: data.tubelet_size,
-        patch: data.patch_size,
-        channels: 3,
-        embed_dim: sizes.embed_dim,
-        depth: sizes.depth,
-        num_heads: sizes.num_heads,
-        mlp_ratio: sizes.mlp_ratio,
-        uniform_power: config.model.uniform_power,
-        out_layers: None,
-    };
-    let generators = match &config.mask {
-        MaskConfig::MultiBlock(blocks) => blocks.len(),
-        MaskConfig::RandomTube(tubes) => tubes.len(),
-    };
-    let narrow = config.model.predictor_sizes()?;
-    let predictor = PredictorConfig {
-        embed_dim: narrow.embed_dim,
-        depth: narrow.depth,
-        num_heads: narrow.num_heads,
-        mlp_ratio: narrow.mlp_ratio,
-        num_mask_tokens: generators,
-        ..PredictorConfig::for_encoder(&encoder)
-    };
+    let encoder = encoder_config(config)?;
+    let predictor = predictor_config(config)?;
     let rule = |error: vjepa_graphs::ConfigError| ConfigError::rule("model".to_owned(), error.to_string());
     encoder.validate().map_err(rule)?;
     predictor.validate().map_err(rule)?;
-    Ok(Models { encoder, predictor, generators })
+    Ok(Models { encoder, predictor, generators: config.mask.len() })
 }
 
 /// Fresh weights under `encoder.` and `predictor.`, position tables included; the target encoder starts as a copy.
