@@ -127,7 +127,7 @@ pub fn train(
         loss,
         checkpoint: files.latest(),
         metrics: metrics.path().to_owned(),
-        bad_videos: loader.stats().bad,
+        bad_videos: loader.quarantine().len() as u64,
         interrupted: state.step() < last,
     })
 }
