@@ -125,12 +125,7 @@ fn fit_probe(
     let features = encoder.extract(PROBE_CLIPS, Keep::Mean, fill, "clips for the probe", &mut |p| {
         screen.progress(p.what, p.done, p.total);
     })?;
-    let mut blank = vec![0f32; source.shape().iter().product()];
-    let mut labels = Vec::with_capacity(PROBE_CLIPS);
-    for index in 0..PROBE_CLIPS {
-        let info = source.sample(key(index), &mut blank)?;
-        labels.push(info.label.and_then(|label| usize::try_from(label).ok()).ok_or("a texture has no label")?);
-    }
+    let labels: Vec<usize> = (0..PROBE_CLIPS).map(|index| source.labels(seed, index as u64).texture).collect();
     let dim = features.dim;
     let (held_out, train) = features.values.split_at(VALIDATION * dim);
     let labelled = |features, labels| Labelled { features, dim, labels };

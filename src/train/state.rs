@@ -226,18 +226,7 @@ impl TrainState {
 
     /// A copy of all tensors on the host.
     pub fn weights(&self) -> NamedTensors {
-        let shape_of = |shape: Vec<usize>, data: &[f32]| {
-            // Scalars travel as [1] on the device; no parameter of ours is one.
-            debug_assert_eq!(shape.iter().product::<usize>(), data.len());
-            shape
-        };
-        self.params
-            .names()
-            .filter_map(|name| {
-                let (shape, data) = self.params.get(name)?;
-                Some((name.to_owned(), (shape_of(shape, &data), data)))
-            })
-            .collect()
+        self.params.names().filter_map(|name| Some((name.to_owned(), self.params.get(name)?))).collect()
     }
 
     /// Steps done.

@@ -3,7 +3,7 @@
 use super::params::{Params, read_floats, upload};
 use super::{HostTensor, Operand, PlanBackend, lower};
 use burn_backend::tensor::Device;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 use vjepa_compiler::ir::{DType, Def, Graph, Sizes, TensorType, ValueId};
 use vjepa_compiler::passes::{Decompose, Pass};
@@ -62,6 +62,8 @@ pub struct NodeTime {
 pub struct Executor<B: PlanBackend> {
     graph: Graph,
     plan: Plan,
+    /// Parameters that get a new value.
+    updated: HashSet<ValueId>,
     profile: Option<Vec<NodeTime>>,
     backend: std::marker::PhantomData<fn() -> B>,
 }
@@ -85,7 +87,8 @@ impl<B: PlanBackend> Executor<B> {
         }
         let graph = lowered;
         let plan = Plan::new(&graph).map_err(|error| fail(error.to_string()))?;
-        Ok(Self { graph, plan, profile: None, backend: std::marker::PhantomData })
+        let updated = graph.updates.iter().map(|(param, _)| *param).collect();
+        Ok(Self { graph, plan, updated, profile: None, backend: std::marker::PhantomData })
     }
 
     /// The graph as it is executed.
@@ -170,8 +173,7 @@ impl<B: PlanBackend> Executor<B> {
     fn bind_params(&self, values: &mut [Option<Operand<B>>], params: &mut Params<B>) {
         for id in &self.graph.params {
             let name = self.graph.source_name(*id).unwrap_or_default();
-            let updated = self.graph.updates.iter().any(|(param, _)| param == id);
-            values[id.0] = if updated { params.take(name) } else { params.operand(name).cloned() };
+            values[id.0] = if self.updated.contains(id) { params.take(name) } else { params.operand(name).cloned() };
         }
     }
 
@@ -214,7 +216,7 @@ impl<B: PlanBackend> Executor<B> {
 
     fn finish(
         &self,
-        mut values: Vec<Option<Operand<B>>>,
+        values: Vec<Option<Operand<B>>>,
         params: &mut Params<B>,
         sizes: &Sizes,
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
@@ -225,10 +227,9 @@ impl<B: PlanBackend> Executor<B> {
             let shape = dims.unwrap_or_default();
             outputs.insert(name.clone(), HostTensor::F32 { shape, data: read_floats::<B>(tensor) });
         }
-        let uses = |id: ValueId| self.graph.updates.iter().filter(|(_, new)| *new == id).count();
+        // Two parameters may get one value; the handles still in `values` go when this returns.
         for (param, new) in &self.graph.updates {
-            let operand = if uses(*new) > 1 { values[new.0].clone() } else { values[new.0].take() };
-            if let (Some(name), Some(operand)) = (self.graph.source_name(*param), operand) {
+            if let (Some(name), Some(operand)) = (self.graph.source_name(*param), values[new.0].clone()) {
                 params.put(name, operand);
             }
         }

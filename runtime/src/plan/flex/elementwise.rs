@@ -72,23 +72,14 @@ fn gelu_grad(x: &FlexTensor, dy: FlexTensor) -> FlexTensor {
     out
 }
 
-fn apply(function: Binary, a: f32, b: f32) -> f32 {
-    match function {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Div => a / b,
-        Binary::Min => a.min(b),
-        Binary::Max => a.max(b),
-    }
-}
-
 fn binary(function: Binary, a: FlexTensor, b: FlexTensor, shape: &[usize]) -> FlexTensor {
     match function {
         Binary::Add => zip(a, b, shape, |a, b| a + b),
         Binary::Sub => zip(a, b, shape, |a, b| a - b),
         Binary::Mul => zip(a, b, shape, |a, b| a * b),
-        other => zip(a, b, shape, move |a, b| apply(other, a, b)),
+        Binary::Div => zip(a, b, shape, |a, b| a / b),
+        Binary::Min => zip(a, b, shape, f32::min),
+        Binary::Max => zip(a, b, shape, f32::max),
     }
 }
 
