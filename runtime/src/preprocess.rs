@@ -103,28 +103,31 @@ impl Preprocessing {
     }
 }
 
-/// A pixel between two source pixels of a line, the weights in 1/2048 (OpenCV `INTER_LINEAR` of bytes).
-struct Tap {
-    first: usize,
-    second: usize,
+/// A byte pixel between two source pixels of a line; the weights are in 1/2048 (OpenCV `INTER_LINEAR` of bytes).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ByteTap {
+    /// The source pixel before it.
+    pub first: usize,
+    /// The source pixel after it; the same one at an edge.
+    pub second: usize,
     weights: (i32, i32),
 }
 
-impl Tap {
+impl ByteTap {
     /// Between two pixels of a row, in 1/2048.
-    fn across(&self, left: u8, right: u8) -> i32 {
+    pub fn across(&self, left: u8, right: u8) -> i32 {
         i32::from(left) * self.weights.0 + i32::from(right) * self.weights.1
     }
 
     /// Between two such values of neighbouring rows. OpenCV drops four bits before and sixteen after the product.
-    fn down(&self, upper: i32, lower: i32) -> i32 {
+    pub fn down(&self, upper: i32, lower: i32) -> i32 {
         let part = |weight: i32, value: i32| (weight * (value >> 4)) >> 16;
         ((part(self.weights.0, upper) + part(self.weights.1, lower) + 2) >> 2).clamp(0, 255)
     }
 }
 
 /// Rows and columns of the centre, `size` pixels square, of a frame resized to a short side of `short`.
-fn centre(height: usize, width: usize, short: usize, size: usize) -> (Vec<Tap>, Vec<Tap>) {
+fn centre(height: usize, width: usize, short: usize, size: usize) -> (Vec<ByteTap>, Vec<ByteTap>) {
     let (tall, wide) = match height.min(width) {
         side if side == short => (height, width),
         side => {
@@ -135,11 +138,11 @@ fn centre(height: usize, width: usize, short: usize, size: usize) -> (Vec<Tap>, 
     };
     // Python rounds a half to the even neighbour.
     let start = |side: usize| (side.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
-    (taps(height, tall, start(tall), size), taps(width, wide, start(wide), size))
+    (byte_taps(height, tall, start(tall), size), byte_taps(width, wide, start(wide), size))
 }
 
-/// Pixels `start..start + count` of a line of `len` pixels resized to `size`.
-fn taps(len: usize, size: usize, start: usize, count: usize) -> Vec<Tap> {
+/// Taps of the pixels `start..start + count` of a line of `len` pixels resized to `size`.
+pub fn byte_taps(len: usize, size: usize, start: usize, count: usize) -> Vec<ByteTap> {
     let scale = len as f64 / size as f64;
     let last = len.saturating_sub(1);
     let tap = |target: usize| {
@@ -148,7 +151,7 @@ fn taps(len: usize, size: usize, start: usize, count: usize) -> Vec<Tap> {
         let first = floor.max(0.0) as usize;
         let weight = if floor < 0.0 || first >= last { 0.0 } else { source - floor };
         let fixed = |weight: f32| (weight * 2048.0).round_ties_even() as i32;
-        Tap { first: first.min(last), second: (first + 1).min(last), weights: (fixed(1.0 - weight), fixed(weight)) }
+        ByteTap { first: first.min(last), second: (first + 1).min(last), weights: (fixed(1.0 - weight), fixed(weight)) }
     };
     (start..start + count).map(tap).collect()
 }

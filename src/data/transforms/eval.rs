@@ -1,7 +1,7 @@
 //! The views that an evaluation looks at.
 
-use super::resize::{ByteTap, byte_taps};
 use super::{Frames, Normalise, TransformError, channel_rows, check_output};
+use vjepa_runtime::preprocess::{ByteTap, byte_taps};
 
 /// Which part of a resized frame an evaluation looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
