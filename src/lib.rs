@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod cli;
 mod clips;
 pub mod compile;

@@ -4,6 +4,7 @@
 //! progress and warnings go to standard error. Errors are one sentence with the remedy, exit code 1; wrong arguments exit
 //! with 2 as clap does.
 
+mod bench;
 mod compile;
 mod doctor;
 mod eval;
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Compile(compile::Args),
     Doctor(doctor::Args),
     Eval(eval::Args),
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
     quit_when_nobody_reads();
     let cli = Cli::parse();
     let outcome: Result<(), CliError> = match cli.command {
+        Command::Bench(args) => bench::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Eval(args) => eval::run(&args),

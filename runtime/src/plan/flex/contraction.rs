@@ -112,6 +112,16 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: b
     });
 }
 
+/// The product of two `side`×`side` matrices on all threads, for measuring what the machine can do at most.
+///
+/// # Panics
+/// When a slice is shorter than `side²`.
+pub fn square_product(a: &[f32], b: &[f32], side: usize) -> Vec<f32> {
+    let mut out = vec![0f32; side * side];
+    parallel_product(Matrix::rows(a, side, side), Matrix::rows(b, side, side), &mut out, false);
+    out
+}
+
 /// `x·weightᵀ + bias` over the last axis.
 pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>, shape: &[usize]) -> FlexTensor {
     let outer: usize = shape[..shape.len() - 1].iter().product();

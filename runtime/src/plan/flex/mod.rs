@@ -14,6 +14,8 @@ mod reduce;
 mod tensor;
 mod tokens;
 
+pub use contraction::square_product;
+
 use super::backend::{Operand, PlanBackend};
 use burn_flex::{Flex, FlexTensor};
 use vjepa_compiler::ir::{Sizes, TensorType};

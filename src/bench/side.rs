@@ -1,0 +1,143 @@
+//! One side of a comparison: a process that runs a step when told.
+
+use serde::Deserialize;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A side failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SideError {
+    /// It could not be started.
+    #[error("cannot start {name} ({program}): {source}")]
+    Start {
+        /// The side.
+        name: String,
+        /// Its program.
+        program: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It ended, or said something else than an answer. What it printed before stands on standard error.
+    #[error("{name} ended or failed; what it said is above{}", said.as_ref().map_or(String::new(), |s| format!(" ({s})")))]
+    Silent {
+        /// The side.
+        name: String,
+        /// The line that is no answer.
+        said: Option<String>,
+    },
+}
+
+/// What a side answers to `run`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Answer {
+    /// Wall time in milliseconds.
+    pub ms: f64,
+    /// CPU time of all its threads in milliseconds.
+    pub cpu_ms: f64,
+    /// Loss of the step, or mean |y| of the encoder's output.
+    pub loss: f64,
+}
+
+#[derive(Deserialize)]
+struct Ready {
+    ready: String,
+    /// FLOPs of each mask set, where the side counts them.
+    #[serde(default)]
+    flops: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Peak {
+    peak_bytes: Option<u64>,
+}
+
+/// A running side.
+pub struct Side {
+    /// What it is called in the table.
+    pub name: String,
+    /// What it says of itself: library and version.
+    pub about: String,
+    /// Arithmetic of each mask set, if it counted it.
+    pub flops: Vec<f64>,
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Side {
+    /// Starts the process and waits until it has built its model.
+    ///
+    /// # Errors
+    /// [`SideError`].
+    pub fn start(name: &str, mut command: Command) -> Result<Self, SideError> {
+        let program = PathBuf::from(command.get_program()).display().to_string();
+        let failed = |source| SideError::Start { name: name.to_owned(), program: program.clone(), source };
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(SideError::Silent { name: name.to_owned(), said: None });
+        };
+        let stdout = BufReader::new(stdout);
+        let mut side =
+            Self { name: name.to_owned(), about: String::new(), flops: Vec::new(), child, stdin, stdout };
+        let ready: Ready = side.answer()?;
+        (side.about, side.flops) = (ready.ready, ready.flops);
+        Ok(side)
+    }
+
+    /// Runs one step with the masks of this set.
+    ///
+    /// # Errors
+    /// [`SideError::Silent`].
+    pub fn run(&mut self, set: usize) -> Result<Answer, SideError> {
+        self.tell(&format!("run {set}"))?;
+        self.answer()
+    }
+
+    /// Peak memory in bytes: of the device where the side knows it, else of the process (all, and without mapped files).
+    ///
+    /// # Errors
+    /// [`SideError::Silent`].
+    pub fn peak(&mut self) -> Result<[u64; 2], SideError> {
+        self.tell("memory")?;
+        let Peak { peak_bytes } = self.answer()?;
+        Ok(match peak_bytes {
+            Some(bytes) => [bytes; 2],
+            None => {
+                let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+                let field = |key: &str| -> u64 {
+                    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+                    let kib = line.trim().trim_end_matches("kB").trim();
+                    kib.parse::<u64>().unwrap_or(0) * 1024
+                };
+                let peak = field("VmHWM:");
+                [peak, peak.saturating_sub(field("RssFile:"))]
+            }
+        })
+    }
+
+    fn tell(&mut self, line: &str) -> Result<(), SideError> {
+        let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
+        sent.map_err(|_| SideError::Silent { name: self.name.clone(), said: None })
+    }
+
+    fn answer<T: for<'a> Deserialize<'a>>(&mut self) -> Result<T, SideError> {
+        let mut line = String::new();
+        let read = self.stdout.read_line(&mut line);
+        let said = (!line.trim().is_empty()).then(|| line.trim().to_owned());
+        let silent = SideError::Silent { name: self.name.clone(), said };
+        match read {
+            Ok(n) if n > 0 => serde_json::from_str(&line).map_err(|_| silent),
+            _ => Err(silent),
+        }
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // It ends by itself when its input ends; a side that hangs is killed.
+        let _ = writeln!(self.stdin, "quit");
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,160 @@
+//! Taking turns, and what came of it.
+
+use super::side::{Answer, Side, SideError};
+use serde::Serialize;
+
+/// Figures of one side; ratios are this side's time over the first side's in the same round.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// Its name.
+    pub name: String,
+    /// Library and version.
+    pub about: String,
+    /// Median wall time of a run, in milliseconds.
+    pub ms: f64,
+    /// Median CPU time of a run, in milliseconds.
+    pub cpu_ms: f64,
+    /// Median ratio, and its quartiles.
+    pub ratio: [f64; 3],
+    /// Median ratio of CPU times.
+    pub cpu_ratio: f64,
+    /// Peak memory of the process or on the device, in bytes.
+    pub peak: u64,
+    /// The same without mapped files (program and libraries).
+    pub peak_anonymous: u64,
+    /// Arithmetic of a run in FLOP/s, where the side counts it.
+    pub flops_per_second: Option<f64>,
+    /// Largest relative difference of a loss from the first side's, over all runs.
+    pub loss_difference: f64,
+}
+
+/// A comparison: sides in the order given, the first one the reference.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// Rounds counted.
+    pub rounds: usize,
+    /// FLOP/s of plain matrix products on this machine.
+    pub product_peak: Option<f64>,
+    /// The sides.
+    pub sides: Vec<Measured>,
+}
+
+/// Lets the sides take turns: `warmup` rounds uncounted, then `rounds`. Round r uses the masks of set r modulo `sets`.
+///
+/// # Errors
+/// [`SideError`] of the first side that fails.
+pub fn compare(
+    sides: &mut [Side],
+    sets: usize,
+    warmup: usize,
+    rounds: usize,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Comparison, SideError> {
+    let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); sides.len()];
+    let total = warmup + rounds;
+    for round in 0..total {
+        for (side, answers) in sides.iter_mut().zip(&mut answers) {
+            // Threads of the side before may still spin for their next task.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            answers.push(side.run(round % sets.max(1))?);
+        }
+        progress(round + 1, total);
+    }
+    let reference = answers.first().cloned().unwrap_or_default();
+    let mut measured = Vec::new();
+    for (side, answers) in sides.iter_mut().zip(&answers) {
+        measured.push(measure(side, answers, &reference, sets, warmup)?);
+    }
+    Ok(Comparison { rounds, product_peak: None, sides: measured })
+}
+
+fn measure(
+    side: &mut Side,
+    all: &[Answer],
+    reference: &[Answer],
+    sets: usize,
+    warmup: usize,
+) -> Result<Measured, SideError> {
+    let paired = || all.iter().zip(reference).skip(warmup);
+    let ratios = sorted(paired().map(|(own, first)| own.ms / first.ms));
+    let differences = all.iter().zip(reference).map(|(own, first)| (own.loss - first.loss).abs() / first.loss.abs());
+    let [peak, peak_anonymous] = side.peak()?;
+    let rates = sorted(all.iter().enumerate().skip(warmup).filter_map(|(round, own)| {
+        Some(side.flops.get(round % sets.max(1))? / (own.ms / 1e3))
+    }));
+    Ok(Measured {
+        name: side.name.clone(),
+        about: side.about.clone(),
+        ms: quantile(&sorted(all.iter().skip(warmup).map(|own| own.ms)), 0.5),
+        cpu_ms: quantile(&sorted(all.iter().skip(warmup).map(|own| own.cpu_ms)), 0.5),
+        ratio: [0.5, 0.25, 0.75].map(|q| quantile(&ratios, q)),
+        cpu_ratio: quantile(&sorted(paired().map(|(own, first)| own.cpu_ms / first.cpu_ms)), 0.5),
+        peak,
+        peak_anonymous,
+        flops_per_second: (!rates.is_empty()).then(|| quantile(&rates, 0.5)),
+        loss_difference: differences.fold(0.0, f64::max),
+    })
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Linear interpolation between the neighbours of rank `q·(n − 1)`; NaN for an empty list.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let rank = q * sorted.len().saturating_sub(1) as f64;
+    let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
+    match (sorted.get(low), sorted.get(high)) {
+        (Some(a), Some(b)) => a + (b - a) * (rank - low as f64),
+        _ => f64::NAN,
+    }
+}
+
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = self.sides.iter().map(|side| side.name.len()).max().unwrap_or(0).max(8);
+        writeln!(
+            f,
+            "{:<width$} {:>9} {:>7} {:>15} {:>9} {:>7} {:>9} {:>9} {:>9} {:>10}",
+            "", "ms", "ratio", "quartiles", "CPU ms", "ratio", "peak MB", "anon. MB", "GFLOP/s", "loss diff."
+        )?;
+        for side in &self.sides {
+            let [ratio, low, high] = side.ratio;
+            let rate = side.flops_per_second.map_or(String::new(), |rate| format!("{:.0}", rate / 1e9));
+            writeln!(
+                f,
+                "{:<width$} {:>9.1} {:>7.2} {:>15} {:>9.1} {:>7.2} {:>9.0} {:>9.0} {:>9} {:>10.1e}",
+                side.name,
+                side.ms,
+                ratio,
+                format!("{low:.2} - {high:.2}"),
+                side.cpu_ms,
+                side.cpu_ratio,
+                side.peak as f64 / 1e6,
+                side.peak_anonymous as f64 / 1e6,
+                rate,
+                side.loss_difference,
+            )?;
+        }
+        if let Some(peak) = self.product_peak {
+            let best = self.sides.first().and_then(|side| side.flops_per_second);
+            let share = best.map_or(String::new(), |rate| format!("; the first row runs at {:.0} % of it", 100.0 * rate / peak));
+            writeln!(f, "plain f32 matrix products here: {:.0} GFLOP/s{share}", peak / 1e9)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+
+    #[test]
+    fn quantiles_interpolate() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.5), 2.0);
+        assert_eq!(quantile(&[1.0, 2.0], 0.25), 1.25);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+}
