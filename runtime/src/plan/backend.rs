@@ -29,8 +29,23 @@ pub trait PlanBackend: Backend {
     /// Whether [`PlanBackend::kernel`] runs this operation; what it does not run is lowered or decomposed.
     fn has_kernel(op: &Op) -> bool;
 
+    /// Memory that one executor keeps from node to node and from run to run.
+    type Memory: Default;
+
     /// Runs `op`. Operands are moved in at their last use, so a kernel may write into one it holds alone.
     ///
     /// Types have been checked: `results` are the types of the results, to be evaluated under `sizes`.
-    fn kernel(op: &Op, operands: Vec<Operand<Self>>, results: &[&TensorType], sizes: &Sizes) -> Vec<Operand<Self>>;
+    fn kernel(
+        op: &Op,
+        operands: Vec<Operand<Self>>,
+        results: &[&TensorType],
+        sizes: &Sizes,
+        memory: &mut Self::Memory,
+    ) -> Vec<Operand<Self>>;
+
+    /// Takes a value that the plan frees.
+    fn recycle(_operand: Operand<Self>, _memory: &mut Self::Memory) {}
+
+    /// A run is over.
+    fn end_run(_memory: &mut Self::Memory) {}
 }

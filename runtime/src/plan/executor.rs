@@ -65,7 +65,7 @@ pub struct Executor<B: PlanBackend> {
     /// Parameters that get a new value.
     updated: HashSet<ValueId>,
     profile: Option<Vec<NodeTime>>,
-    backend: std::marker::PhantomData<fn() -> B>,
+    memory: B::Memory,
 }
 
 impl<B: PlanBackend> Executor<B> {
@@ -88,7 +88,7 @@ impl<B: PlanBackend> Executor<B> {
         let graph = lowered;
         let plan = Plan::new(&graph).map_err(|error| fail(error.to_string()))?;
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
-        Ok(Self { graph, plan, updated, profile: None, backend: std::marker::PhantomData })
+        Ok(Self { graph, plan, updated, profile: None, memory: B::Memory::default() })
     }
 
     /// The graph as it is executed.
@@ -129,6 +129,7 @@ impl<B: PlanBackend> Executor<B> {
         self.bind_params(&mut values, params);
         let device = params.device().clone();
         self.run_nodes(&mut values, &sizes, &device)?;
+        B::end_run(&mut self.memory);
         self.finish(values, params, &sizes)
     }
 
@@ -196,7 +197,7 @@ impl<B: PlanBackend> Executor<B> {
             }
             let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
             let results = if B::has_kernel(&node.op) {
-                B::kernel(&node.op, operands, &types, sizes)
+                B::kernel(&node.op, operands, &types, sizes, &mut self.memory)
             } else {
                 let ty = types.first().ok_or_else(unsupported)?;
                 vec![lower::run::<B>(&node.op, operands, ty, sizes, device).ok_or_else(unsupported)?]
@@ -205,7 +206,9 @@ impl<B: PlanBackend> Executor<B> {
                 values[id.0] = Some(result);
             }
             for id in &step.frees {
-                values[id.0] = None;
+                if let Some(freed) = values[id.0].take() {
+                    B::recycle(freed, &mut self.memory);
+                }
             }
             if let (Some(started), Some(profile)) = (started, &mut self.profile) {
                 profile.push(NodeTime { node: step.node.0, time: started.elapsed() });

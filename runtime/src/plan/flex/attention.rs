@@ -5,6 +5,7 @@
 
 use super::contraction::{Matrix, Out, product};
 use super::math;
+use super::pool::Pool;
 use super::tensor::{Strided, dims, strided, tensor};
 use burn_flex::FlexTensor;
 use gemm::Parallelism;
@@ -59,10 +60,10 @@ impl Disjoint {
 }
 
 /// `softmax(scale·q·kᵀ)·v`.
-pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64) -> FlexTensor {
+pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64, pool: &mut Pool) -> FlexTensor {
     let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
     let (q, k, v) = (strided(q), strided(k), strided(v));
-    let mut out = vec![0f32; batch * heads * rows * width];
+    let mut out = pool.take(batch * heads * rows * width);
     let shared = Disjoint::new(&mut out);
     (0..batch * heads).into_par_iter().for_each_init(
         || vec![0f32; BLOCK.min(rows) * keys],
@@ -93,11 +94,11 @@ fn probabilities(q: Matrix<'_>, k: Matrix<'_>, scores: &mut [f32], scale: f64) {
 }
 
 /// `(q, k, v, y, dy) -> dq, dk, dv`; the probabilities are computed again, block by block.
-pub(super) fn backward(operands: &[FlexTensor], scale: f64) -> Vec<FlexTensor> {
+pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> Vec<FlexTensor> {
     let [q, k, v, y, dy] = operands else { return Vec::new() };
     let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
     let [q, k, v, y, dy] = [q, k, v, y, dy].map(strided);
-    let mut grads = [rows, keys, keys].map(|n| vec![0f32; batch * heads * n * width]);
+    let mut grads = [rows, keys, keys].map(|n| pool.take(batch * heads * n * width));
     let [dq, dk, dv] = &mut grads;
     let shared = [Disjoint::new(dq), Disjoint::new(dk), Disjoint::new(dv)];
     (0..batch * heads).into_par_iter().for_each_init(

@@ -1,5 +1,6 @@
 //! Matrix products through the `gemm` crate.
 
+use super::pool::Pool;
 use super::tensor::{dims, floats, tensor};
 use burn_flex::FlexTensor;
 use gemm::Parallelism;
@@ -99,7 +100,7 @@ const ROWS: usize = 48;
 /// is shared) delays its own block only, where the library's own split waits for every thread at every panel.
 fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
-    let tasks = 2 * rayon::current_num_threads();
+    let tasks = rayon::current_num_threads();
     let block = m.div_ceil(tasks).next_multiple_of(ROWS);
     if m * n * k < SMALL || block >= m || n == 0 {
         return product(a, b, Out { data: out, row_stride: n, accumulate }, Parallelism::None);
@@ -123,12 +124,18 @@ pub fn square_product(a: &[f32], b: &[f32], side: usize) -> Vec<f32> {
 }
 
 /// `x·weightᵀ + bias` over the last axis.
-pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>, shape: &[usize]) -> FlexTensor {
+pub(super) fn linear(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    shape: &[usize],
+    pool: &mut Pool,
+) -> FlexTensor {
     let outer: usize = shape[..shape.len() - 1].iter().product();
     let (values, weights) = (floats(x), floats(weight));
     let [features, inner] = dims(weight)[..] else { return x.clone() };
     let bias = bias.map(floats);
-    tensor(linear_rows(&values, &weights, bias.as_deref(), [outer, inner, features]), shape)
+    tensor(linear_rows(&values, &weights, bias.as_deref(), [outer, inner, features], pool), shape)
 }
 
 /// [`linear`] on slices: `[rows, inner]` times `[features, inner]`ᵀ.
@@ -137,8 +144,9 @@ pub(super) fn linear_rows(
     weight: &[f32],
     bias: Option<&[f32]>,
     [rows, inner, features]: [usize; 3],
+    pool: &mut Pool,
 ) -> Vec<f32> {
-    let mut out = vec![0f32; rows * features];
+    let mut out = pool.take(rows * features);
     if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
         out.par_chunks_mut(features * 64).for_each(|rows| {
             for row in rows.chunks_exact_mut(features) {
@@ -152,14 +160,21 @@ pub(super) fn linear_rows(
 }
 
 /// Batched product with either operand stored transposed.
-pub(super) fn matmul(a: &FlexTensor, b: &FlexTensor, ta: bool, tb: bool, shape: &[usize]) -> FlexTensor {
+pub(super) fn matmul(
+    a: &FlexTensor,
+    b: &FlexTensor,
+    ta: bool,
+    tb: bool,
+    shape: &[usize],
+    pool: &mut Pool,
+) -> FlexTensor {
     let (left, right) = (floats(a), floats(b));
     let [m, n] = [shape[shape.len() - 2], shape[shape.len() - 1]];
     let k = {
         let stored = dims(a);
         if ta { stored[stored.len() - 2] } else { stored[stored.len() - 1] }
     };
-    let mut out = vec![0f32; shape.iter().product()];
+    let mut out = pool.take(shape.iter().product());
     let matrices = |batch: usize| {
         let (a, b) = (&left[batch * m * k..(batch + 1) * m * k], &right[batch * k * n..(batch + 1) * k * n]);
         let a = if ta { Matrix::rows(a, k, m).t() } else { Matrix::rows(a, m, k) };

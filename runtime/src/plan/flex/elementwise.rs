@@ -1,6 +1,7 @@
 //! Elementwise kernels, in place where the operand is not needed any more.
 
 use super::math;
+use super::pool::Pool;
 use super::tensor::{dims, floats, scalar, tensor, writable};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -10,13 +11,13 @@ use vjepa_compiler::ops::{Binary, Op, Unary};
 /// Elements a task works on: large enough to pay for its dispatch, small enough for the first-level cache.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &Sizes) -> FlexTensor {
+pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &Sizes, pool: &mut Pool) -> FlexTensor {
     let mut operands = operands.into_iter();
     let (Some(first), second) = (operands.next(), operands.next()) else { return tensor(Vec::new(), &[0]) };
     match (op, second) {
-        (Op::Binary(function), Some(second)) => binary(*function, first, second, shape),
-        (Op::GeluGrad, Some(dy)) => gelu_grad(&first, dy),
-        (Op::Unary(Unary::Gelu), _) => gelu(&first),
+        (Op::Binary(function), Some(second)) => binary(*function, first, second, shape, pool),
+        (Op::GeluGrad, Some(dy)) => gelu_grad(first, dy, pool),
+        (Op::Unary(Unary::Gelu), _) => gelu(first, pool),
         (Op::Unary(function), _) => {
             let function: fn(f32) -> f32 = match function {
                 Unary::Abs => f32::abs,
@@ -31,22 +32,22 @@ pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &S
                 },
                 _ => |x| -x,
             };
-            map_in_place(first, function)
+            map_in_place(first, function, pool)
         }
         (Op::AddScalar(c), _) => {
             let c = c.eval(sizes).unwrap_or(f64::NAN) as f32;
-            map_in_place(first, move |x| x + c)
+            map_in_place(first, move |x| x + c, pool)
         }
         (Op::MulScalar(c), _) => {
             let c = c.eval(sizes).unwrap_or(f64::NAN) as f32;
-            map_in_place(first, move |x| x * c)
+            map_in_place(first, move |x| x * c, pool)
         }
         (_, _) => first,
     }
 }
 
-fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
-    let mut x = writable(x);
+fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync, pool: &mut Pool) -> FlexTensor {
+    let mut x = writable(x, pool);
     x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(|chunk| {
         for value in chunk {
             *value = function(*value);
@@ -55,54 +56,67 @@ fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync) -> FlexTens
     x
 }
 
-fn gelu(x: &FlexTensor) -> FlexTensor {
-    let values = floats(x);
-    let mut out = vec![0f32; values.len()];
+fn gelu(x: FlexTensor, pool: &mut Pool) -> FlexTensor {
+    if x.is_unique() {
+        let mut x = writable(x, pool);
+        x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(math::gelu_in_place);
+        return x;
+    }
+    let values = floats(&x);
+    let mut out = pool.take(values.len());
     out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(out, x)| math::gelu(out, x));
-    tensor(out, &dims(x))
+    tensor(out, &dims(&x))
 }
 
-fn gelu_grad(x: &FlexTensor, dy: FlexTensor) -> FlexTensor {
-    let mut out = writable(dy);
-    let values = floats(x);
+fn gelu_grad(x: FlexTensor, dy: FlexTensor, pool: &mut Pool) -> FlexTensor {
+    let mut out = writable(dy, pool);
+    let values = floats(&x);
     out.storage_mut::<f32>()
         .par_chunks_mut(CHUNK)
         .zip(values.par_chunks(CHUNK))
         .for_each(|(out, x)| math::gelu_grad(out, x));
+    drop(values);
+    pool.recycle(x);
     out
 }
 
-fn binary(function: Binary, a: FlexTensor, b: FlexTensor, shape: &[usize]) -> FlexTensor {
+fn binary(function: Binary, a: FlexTensor, b: FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     match function {
-        Binary::Add => zip(a, b, shape, |a, b| a + b),
-        Binary::Sub => zip(a, b, shape, |a, b| a - b),
-        Binary::Mul => zip(a, b, shape, |a, b| a * b),
-        Binary::Div => zip(a, b, shape, |a, b| a / b),
-        Binary::Min => zip(a, b, shape, f32::min),
-        Binary::Max => zip(a, b, shape, f32::max),
+        Binary::Add => zip(a, b, shape, |a, b| a + b, pool),
+        Binary::Sub => zip(a, b, shape, |a, b| a - b, pool),
+        Binary::Mul => zip(a, b, shape, |a, b| a * b, pool),
+        Binary::Div => zip(a, b, shape, |a, b| a / b, pool),
+        Binary::Min => zip(a, b, shape, f32::min, pool),
+        Binary::Max => zip(a, b, shape, f32::max, pool),
     }
 }
 
-fn zip(a: FlexTensor, b: FlexTensor, shape: &[usize], function: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
+fn zip(
+    a: FlexTensor,
+    b: FlexTensor,
+    shape: &[usize],
+    function: impl Fn(f32, f32) -> f32 + Sync,
+    pool: &mut Pool,
+) -> FlexTensor {
     let (left, right) = (dims(&a), dims(&b));
     let elements = shape.iter().product::<usize>();
     let count = |dims: &[usize]| dims.iter().product::<usize>();
     if count(&left) == elements && count(&right) == elements {
         // Write into whichever operand is free; with none free, one pass from both into a third.
         if a.is_unique() {
-            let mut out = writable(a);
-            let other = floats(&b);
-            zip_chunks(out.storage_mut::<f32>(), &other, &function);
+            let mut out = writable(a, pool);
+            zip_chunks(out.storage_mut::<f32>(), &floats(&b), &function);
+            pool.recycle(b);
             return out.reshape(burn_backend::Shape::from(shape.to_vec()));
         }
         if b.is_unique() {
-            let mut out = writable(b);
-            let other = floats(&a);
-            zip_chunks(out.storage_mut::<f32>(), &other, &|b, a| function(a, b));
+            let mut out = writable(b, pool);
+            zip_chunks(out.storage_mut::<f32>(), &floats(&a), &|b, a| function(a, b));
+            pool.recycle(a);
             return out.reshape(burn_backend::Shape::from(shape.to_vec()));
         }
         let (left, right) = (floats(&a), floats(&b));
-        let mut out = vec![0f32; elements];
+        let mut out = pool.take(elements);
         let operands = left.par_chunks(CHUNK).zip(right.par_chunks(CHUNK));
         out.par_chunks_mut(CHUNK).zip(operands).for_each(|(out, (a, b))| {
             for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
@@ -113,11 +127,11 @@ fn zip(a: FlexTensor, b: FlexTensor, shape: &[usize], function: impl Fn(f32, f32
     }
     if count(&left) == elements && count(&right) == 1 {
         let constant = scalar(&b);
-        return map_in_place(a, move |x| function(x, constant));
+        return map_in_place(a, move |x| function(x, constant), pool);
     }
     if count(&left) == elements && is_suffix(&right, shape) {
         // `[.., N, D] op [1, N, D]`: the second operand repeats over the leading axes.
-        let mut out = writable(a);
+        let mut out = writable(a, pool);
         let period = floats(&b);
         if !period.is_empty() {
             out.storage_mut::<f32>().par_chunks_mut(period.len()).for_each(|chunk| {

@@ -67,6 +67,14 @@ pub(super) fn gelu(out: &mut [f32], x: &[f32]) {
     }
 }
 
+/// `x[i] = x[i]·Φ(x[i])`.
+#[multiversion(targets = "simd")]
+pub(super) fn gelu_in_place(x: &mut [f32]) {
+    for x in x {
+        *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+    }
+}
+
 /// `out[i] *= gelu'(x[i])`.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu_grad(out: &mut [f32], x: &[f32]) {

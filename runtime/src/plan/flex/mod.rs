@@ -10,11 +10,14 @@ mod elementwise;
 mod math;
 mod norm;
 mod optimizer;
+mod pool;
 mod reduce;
 mod tensor;
 mod tokens;
 
 pub use contraction::square_product;
+
+pub use pool::Pool;
 
 use super::backend::{Operand, PlanBackend};
 use burn_flex::{Flex, FlexTensor};
@@ -22,6 +25,8 @@ use vjepa_compiler::ir::{Sizes, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
 impl PlanBackend for Flex {
+    type Memory = Pool;
+
     fn has_kernel(op: &Op) -> bool {
         match op {
             Op::Unary(function) => matches!(function, Unary::Gelu | Unary::Neg | Unary::Abs | Unary::Sign),
@@ -59,7 +64,13 @@ impl PlanBackend for Flex {
         }
     }
 
-    fn kernel(op: &Op, operands: Vec<Operand<Self>>, results: &[&TensorType], sizes: &Sizes) -> Vec<Operand<Self>> {
+    fn kernel(
+        op: &Op,
+        operands: Vec<Operand<Self>>,
+        results: &[&TensorType],
+        sizes: &Sizes,
+        pool: &mut Pool,
+    ) -> Vec<Operand<Self>> {
         // Flex has one tensor type for floats and integers; the verifier has checked which is which.
         let operands: Vec<FlexTensor> = operands
             .into_iter()
@@ -70,28 +81,48 @@ impl PlanBackend for Flex {
         let shape = tensor::shape_of(results, sizes);
         let outputs = match op {
             Op::Unary(_) | Op::Binary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::GeluGrad => {
-                vec![elementwise::run(op, operands, &shape, sizes)]
+                vec![elementwise::run(op, operands, &shape, sizes, pool)]
             }
-            Op::Sum { axes } => vec![reduce::sum(&operands[0], axes, &shape)],
-            Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => vec![reduce::softmax(op, operands)],
-            Op::Concat { axis } => vec![tokens::concat(&operands, *axis, &shape)],
-            Op::GatherTokens => vec![tokens::gather(&operands[0], &operands[1], &shape)],
-            Op::ScatterTokens { .. } => vec![tokens::scatter(&operands[0], &operands[1], &shape)],
-            Op::Tubelets { tubelet, patch } => vec![tokens::tubelets(&operands[0], *tubelet, *patch, &shape)],
-            Op::PatchEmbed { tubelet, patch } => vec![tokens::patch_embed(&operands, *tubelet, *patch, &shape)],
-            Op::MatMul { ta, tb } => vec![contraction::matmul(&operands[0], &operands[1], *ta, *tb, &shape)],
-            Op::Linear => vec![contraction::linear(&operands[0], &operands[1], operands.get(2), &shape)],
-            Op::LayerNorm { eps } => vec![norm::layer_norm(&operands, *eps)],
-            Op::LayerNormGrad { eps } => norm::layer_norm_grad(&operands, *eps),
-            Op::Attention { scale } => vec![attention::forward(&operands[0], &operands[1], &operands[2], *scale)],
-            Op::AttentionGrad { scale } => attention::backward(&operands, *scale),
+            Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => vec![reduce::softmax(op, operands, pool)],
+            Op::LayerNormGrad { eps } => norm::layer_norm_grad(operands, *eps, pool),
             Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
-                optimizer::adamw(operands, optimizer::Betas { beta1: *beta1, beta2: *beta2, eps: *eps })
+                optimizer::adamw(operands, optimizer::Betas { beta1: *beta1, beta2: *beta2, eps: *eps }, pool)
             }
-            Op::Ema => vec![optimizer::ema(operands)],
-            // `has_kernel` is the same list; anything else never gets here.
-            _ => operands,
+            Op::Ema => vec![optimizer::ema(operands, pool)],
+            _ => {
+                let outputs = read_only(op, &operands, &shape, pool);
+                operands.into_iter().for_each(|operand| pool.recycle(operand));
+                outputs
+            }
         };
         outputs.into_iter().map(Operand::Float).collect()
     }
+
+    fn recycle(operand: Operand<Self>, pool: &mut Pool) {
+        let (Operand::Float(tensor) | Operand::Int(tensor)) = operand;
+        pool.recycle(tensor);
+    }
+
+    fn end_run(pool: &mut Pool) {
+        pool.end_run();
+    }
+}
+
+/// Kernels that write into none of their operands.
+fn read_only(op: &Op, operands: &[FlexTensor], shape: &[usize], pool: &mut Pool) -> Vec<FlexTensor> {
+    vec![match (op, operands) {
+        (Op::Sum { axes }, [x]) => reduce::sum(x, axes, shape),
+        (Op::Concat { axis }, parts) => tokens::concat(parts, *axis, shape, pool),
+        (Op::GatherTokens, [x, index]) => tokens::gather(x, index, shape, pool),
+        (Op::ScatterTokens { .. }, [x, index]) => tokens::scatter(x, index, shape, pool),
+        (Op::Tubelets { tubelet, patch }, [clip]) => tokens::tubelets(clip, *tubelet, *patch, shape, pool),
+        (Op::PatchEmbed { tubelet, patch }, _) => tokens::patch_embed(operands, *tubelet, *patch, shape, pool),
+        (Op::MatMul { ta, tb }, [a, b]) => contraction::matmul(a, b, *ta, *tb, shape, pool),
+        (Op::Linear, [x, weight, bias @ ..]) => contraction::linear(x, weight, bias.first(), shape, pool),
+        (Op::LayerNorm { eps }, _) => norm::layer_norm(operands, *eps, pool),
+        (Op::Attention { scale }, [q, k, v]) => attention::forward(q, k, v, *scale, pool),
+        (Op::AttentionGrad { scale }, _) => return attention::backward(operands, *scale, pool),
+        // `has_kernel` is the same list; anything else never gets here.
+        _ => return operands.to_vec(),
+    }]
 }

@@ -1,6 +1,7 @@
 //! Layer normalisation over the last axis.
 
 use super::math;
+use super::pool::Pool;
 use super::tensor::{dims, floats, tensor, writable};
 use burn_flex::FlexTensor;
 use multiversion::multiversion;
@@ -10,7 +11,7 @@ use rayon::prelude::*;
 const ROWS: usize = 32;
 
 /// `(x, [weight, bias])`.
-pub(super) fn layer_norm(operands: &[FlexTensor], eps: f64) -> FlexTensor {
+pub(super) fn layer_norm(operands: &[FlexTensor], eps: f64, pool: &mut Pool) -> FlexTensor {
     let Some(x) = operands.first() else { return tensor(Vec::new(), &[0]) };
     let (shape, values) = (dims(x), floats(x));
     let width = shape.last().copied().unwrap_or(1).max(1);
@@ -18,7 +19,7 @@ pub(super) fn layer_norm(operands: &[FlexTensor], eps: f64) -> FlexTensor {
         [_, weight, bias] => Some((floats(weight), floats(bias))),
         _ => None,
     };
-    let mut out = vec![0f32; values.len()];
+    let mut out = pool.take(values.len());
     out.par_chunks_mut(width * ROWS).zip(values.par_chunks(width * ROWS)).for_each(|(out, x)| {
         for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
             let (mean, rstd) = math::moments(x, eps as f32);
@@ -46,12 +47,14 @@ fn normalise_affine(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], me
 }
 
 /// `(x, dy, [weight]) -> dx, [dweight, dbias]`.
-pub(super) fn layer_norm_grad(operands: &[FlexTensor], eps: f64) -> Vec<FlexTensor> {
-    let [x, dy, rest @ ..] = operands else { return Vec::new() };
-    let shape = dims(x);
-    let (x, weight) = (floats(x), rest.first().map(floats));
+pub(super) fn layer_norm_grad(operands: Vec<FlexTensor>, eps: f64, pool: &mut Pool) -> Vec<FlexTensor> {
+    let mut operands = operands.into_iter();
+    let (Some(input), Some(dy)) = (operands.next(), operands.next()) else { return Vec::new() };
+    let weight = operands.next();
+    let shape = dims(&input);
+    let (x, weight) = (floats(&input), weight.as_ref().map(floats));
     let width = shape.last().copied().unwrap_or(1).max(1);
-    let mut dx = writable(dy.clone());
+    let mut dx = writable(dy, pool);
     let weight = weight.as_deref();
     // Every task sums its own rows' share of dweight and dbias; the shares are added in order, so that the result does
     // not depend on how the tasks were scheduled.
@@ -68,7 +71,10 @@ pub(super) fn layer_norm_grad(operands: &[FlexTensor], eps: f64) -> Vec<FlexTens
             (dweight, dbias)
         })
         .collect();
-    if weight.is_none() {
+    let affine = weight.is_some();
+    drop(x);
+    pool.recycle(input);
+    if !affine {
         return vec![dx];
     }
     let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);

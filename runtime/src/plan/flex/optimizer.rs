@@ -1,6 +1,7 @@
 //! AdamW and the moving average: one pass over memory for each parameter.
 
 use super::elementwise::CHUNK;
+use super::pool::Pool;
 use super::tensor::{floats, scalar, writable};
 use burn_flex::FlexTensor;
 use multiversion::multiversion;
@@ -30,7 +31,7 @@ struct Rates {
 }
 
 /// `(p, g, m, v, lr, wd, c1, c2, clip, [target, momentum]) -> p', m', v', [target']`.
-pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas) -> Vec<FlexTensor> {
+pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas, pool: &mut Pool) -> Vec<FlexTensor> {
     let mut operands = operands.into_iter();
     let mut next = || operands.next();
     let (Some(p), Some(g), Some(m), Some(v)) = (next(), next(), next(), next()) else { return Vec::new() };
@@ -47,14 +48,14 @@ pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas) -> Vec<FlexTensor> 
     };
     let target = next();
     let momentum = next().map_or(f32::NAN, |tensor| scalar(&tensor));
-    let (mut p, mut m, mut v, g) = (writable(p), writable(m), writable(v), floats(&g));
-    let mut target = target.map(writable);
+    let (mut p, mut m, mut v) = (writable(p, pool), writable(m, pool), writable(v, pool));
+    let (values, mut target) = (floats(&g), target.map(|target| writable(target, pool)));
     let chunks = p
         .storage_mut::<f32>()
         .par_chunks_mut(CHUNK)
         .zip(m.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .zip(v.storage_mut::<f32>().par_chunks_mut(CHUNK))
-        .zip(g.par_chunks(CHUNK));
+        .zip(values.par_chunks(CHUNK));
     match &mut target {
         Some(target) => {
             chunks.zip(target.storage_mut::<f32>().par_chunks_mut(CHUNK)).for_each(|((((p, m), v), g), t)| {
@@ -64,6 +65,8 @@ pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas) -> Vec<FlexTensor> 
         }
         None => chunks.for_each(|(((p, m), v), g)| update(p, m, v, g, rates)),
     }
+    drop(values);
+    pool.recycle(g);
     [Some(p), Some(m), Some(v), target].into_iter().flatten().collect()
 }
 
@@ -79,13 +82,13 @@ fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], rates: Rates) 
 }
 
 /// `(target, p, momentum) -> momentum·target + (1 − momentum)·p`.
-pub(super) fn ema(operands: Vec<FlexTensor>) -> FlexTensor {
+pub(super) fn ema(operands: Vec<FlexTensor>, pool: &mut Pool) -> FlexTensor {
     let mut operands = operands.into_iter();
     let (Some(target), Some(p), Some(momentum)) = (operands.next(), operands.next(), operands.next()) else {
         return super::tensor::tensor(Vec::new(), &[0]);
     };
     let momentum = scalar(&momentum);
-    let mut target = writable(target);
+    let mut target = writable(target, pool);
     let p = floats(&p);
     target
         .storage_mut::<f32>()

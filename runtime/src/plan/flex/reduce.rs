@@ -1,6 +1,7 @@
 //! Sums and softmax.
 
 use super::math;
+use super::pool::Pool;
 use super::tensor::{dims, floats, tensor, writable};
 use burn_backend::ops::FloatTensorOps;
 use burn_flex::{Flex, FlexTensor};
@@ -52,13 +53,13 @@ fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// Softmax, its gradient, or its logarithm, over the last axis.
-pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>) -> FlexTensor {
+pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>, pool: &mut Pool) -> FlexTensor {
     let mut operands = operands.into_iter();
     let (Some(first), second) = (operands.next(), operands.next()) else { return tensor(Vec::new(), &[0]) };
     let width = dims(&first).last().copied().unwrap_or(1).max(1);
     match (op, second) {
         (Op::SoftmaxGrad, Some(dy)) => {
-            let mut out = writable(dy);
+            let mut out = writable(dy, pool);
             let y = floats(&first);
             let rows = out.storage_mut::<f32>().par_chunks_mut(width).zip(y.par_chunks(width));
             rows.for_each(|(dy, y)| {
@@ -68,7 +69,7 @@ pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>) -> FlexTensor {
             out
         }
         (Op::LogSoftmax, _) => {
-            let mut out = writable(first);
+            let mut out = writable(first, pool);
             out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| {
                 let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let log_sum = row.iter().map(|x| (x - max).exp()).sum::<f32>().ln() + max;
@@ -79,7 +80,7 @@ pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>) -> FlexTensor {
             out
         }
         _ => {
-            let mut out = writable(first);
+            let mut out = writable(first, pool);
             out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| math::softmax_row(row, 1.0));
             out
         }

@@ -1,5 +1,6 @@
 //! Flex tensors as slices, and slices as Flex tensors.
 
+use super::pool::Pool;
 use burn_backend::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use std::borrow::Cow;
@@ -45,7 +46,7 @@ pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
 }
 
 /// A tensor whose values may be written: the same memory when nobody else reads it, else a copy.
-pub(super) fn writable(tensor: FlexTensor) -> FlexTensor {
+pub(super) fn writable(tensor: FlexTensor, pool: &mut Pool) -> FlexTensor {
     let whole = tensor.is_contiguous()
         && tensor.layout().start_offset() == 0
         && tensor.bytes().len() == tensor.layout().num_elements() * size_of::<f32>();
@@ -53,7 +54,16 @@ pub(super) fn writable(tensor: FlexTensor) -> FlexTensor {
         return tensor;
     }
     let shape = dims(&tensor);
-    self::tensor(floats(&tensor).into_owned(), &shape)
+    let copy = match tensor.as_slice::<f32>() {
+        Some(values) => {
+            let mut copy = pool.take(values.len());
+            copy.copy_from_slice(values);
+            copy
+        }
+        None => floats(&tensor).into_owned(),
+    };
+    pool.recycle(tensor);
+    self::tensor(copy, &shape)
 }
 
 /// Where element `[i, j, k, l]` of a rank-4 tensor lies: base pointer offset and strides, in elements.

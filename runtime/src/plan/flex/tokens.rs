@@ -1,16 +1,17 @@
 //! Tokens: gathering, scattering, cutting clips into tubelets, concatenation.
 
 use super::contraction;
+use super::pool::Pool;
 use super::tensor::{dims, floats, indices, tensor};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 /// `x[B|1, N, D]` at `index[B, K]`; an index outside 0..N gives a row of NaN, which no loss survives unseen.
-pub(super) fn gather(x: &FlexTensor, index: &FlexTensor, shape: &[usize]) -> FlexTensor {
+pub(super) fn gather(x: &FlexTensor, index: &FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     let (from, values, rows) = (dims(x), floats(x), indices(index));
     let [_, kept, width] = shape[..] else { return x.clone() };
     let (shared, tokens) = (from[0] == 1, from[1]);
-    let mut out = vec![0f32; shape.iter().product()];
+    let mut out = pool.take(shape.iter().product());
     if width > 0 {
         out.par_chunks_mut(width * 64).enumerate().for_each(|(chunk, out)| {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
@@ -30,11 +31,11 @@ pub(super) fn gather(x: &FlexTensor, index: &FlexTensor, shape: &[usize]) -> Fle
 }
 
 /// `dy[B, K, D]` added to rows `index[B, K]` of zeros `[B, N, D]`.
-pub(super) fn scatter(dy: &FlexTensor, index: &FlexTensor, shape: &[usize]) -> FlexTensor {
+pub(super) fn scatter(dy: &FlexTensor, index: &FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     let (values, rows) = (floats(dy), indices(index));
     let [_, tokens, width] = shape[..] else { return dy.clone() };
     let kept = dims(dy)[1];
-    let mut out = vec![0f32; shape.iter().product()];
+    let mut out = pool.zeros(shape.iter().product());
     if width > 0 && tokens > 0 {
         out.par_chunks_mut(tokens * width).enumerate().for_each(|(batch, out)| {
             for position in 0..kept {
@@ -52,12 +53,12 @@ pub(super) fn scatter(dy: &FlexTensor, index: &FlexTensor, shape: &[usize]) -> F
 }
 
 /// `clip[B, C, T, H, W]` as rows `[B, N, C·tubelet·patch²]`.
-pub(super) fn tubelets(clip: &FlexTensor, tubelet: usize, patch: usize, shape: &[usize]) -> FlexTensor {
+pub(super) fn tubelets(clip: &FlexTensor, tubelet: usize, patch: usize, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     let (from, values) = (dims(clip), floats(clip));
     let [_, channels, frames, height, width] = from[..] else { return clip.clone() };
     let [_, tokens, features] = shape[..] else { return clip.clone() };
     let (rows, cols) = (height / patch, width / patch);
-    let mut out = vec![0f32; shape.iter().product()];
+    let mut out = pool.take(shape.iter().product());
     if features > 0 {
         out.par_chunks_mut(features).enumerate().for_each(|(row, out)| {
             let (batch, token) = (row / tokens, row % tokens);
@@ -74,19 +75,20 @@ pub(super) fn tubelets(clip: &FlexTensor, tubelet: usize, patch: usize, shape: &
 }
 
 /// `(clip, weight, [bias])`: tubelets, then a linear with the flattened weight.
-pub(super) fn patch_embed(operands: &[FlexTensor], tubelet: usize, patch: usize, shape: &[usize]) -> FlexTensor {
+pub(super) fn patch_embed(operands: &[FlexTensor], tubelet: usize, patch: usize, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     let [clip, weight, bias @ ..] = operands else { return tensor(Vec::new(), &[0]) };
     let inner = dims(weight)[1..].iter().product();
     let [batch, tokens, features] = shape[..] else { return clip.clone() };
-    let rows = tubelets(clip, tubelet, patch, &[batch, tokens, inner]);
+    let rows = tubelets(clip, tubelet, patch, &[batch, tokens, inner], pool);
     let bias = bias.first().map(floats);
-    let out =
-        contraction::linear_rows(&floats(&rows), &floats(weight), bias.as_deref(), [batch * tokens, inner, features]);
+    let sizes = [batch * tokens, inner, features];
+    let out = contraction::linear_rows(&floats(&rows), &floats(weight), bias.as_deref(), sizes, pool);
+    pool.recycle(rows);
     tensor(out, shape)
 }
 
 /// One after the other along `axis`.
-pub(super) fn concat(parts: &[FlexTensor], axis: usize, shape: &[usize]) -> FlexTensor {
+pub(super) fn concat(parts: &[FlexTensor], axis: usize, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     let inner: usize = shape[axis + 1..].iter().product();
     let outer: usize = shape[..axis].iter().product();
     let parts: Vec<_> = parts.iter().map(|part| (dims(part)[axis] * inner, floats(part))).collect();
@@ -94,7 +96,7 @@ pub(super) fn concat(parts: &[FlexTensor], axis: usize, shape: &[usize]) -> Flex
     if total == 0 || outer == 0 {
         return tensor(Vec::new(), shape);
     }
-    let mut out = vec![0f32; outer * total];
+    let mut out = pool.take(outer * total);
     out.par_chunks_mut(total).enumerate().for_each(|(row, out)| {
         let mut start = 0;
         for (len, values) in &parts {
