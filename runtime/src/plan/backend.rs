@@ -30,7 +30,7 @@ pub trait PlanBackend: Backend {
     fn has_kernel(op: &Op) -> bool;
 
     /// Memory that one executor keeps from node to node and from run to run.
-    type Memory: Default;
+    type Memory: Default + Send;
 
     /// Runs `op`. Operands are moved in at their last use, so a kernel may write into one it holds alone.
     ///
@@ -45,6 +45,11 @@ pub trait PlanBackend: Backend {
 
     /// Takes a value that the plan frees.
     fn recycle(_operand: Operand<Self>, _memory: &mut Self::Memory) {}
+
+    /// Runs `walk`, which calls the kernels, where they find their threads.
+    fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
+        walk()
+    }
 
     /// A run is over.
     fn end_run(_memory: &mut Self::Memory) {}

@@ -128,7 +128,7 @@ impl<B: PlanBackend> Executor<B> {
         }
         self.bind_params(&mut values, params);
         let device = params.device().clone();
-        self.run_nodes(&mut values, &sizes, &device)?;
+        B::on_workers(|| self.run_nodes(&mut values, &sizes, &device))?;
         B::end_run(&mut self.memory);
         self.finish(values, params, &sizes)
     }
@@ -190,9 +190,11 @@ impl<B: PlanBackend> Executor<B> {
             let unsupported = || RunError::Unsupported { op: node.op.name(), node: step.node.0 };
             let mut operands = Vec::with_capacity(node.inputs.len());
             for (position, id) in node.inputs.iter().enumerate() {
-                // The last mention of a value that is freed after this node takes it out: the kernel then owns it.
-                let last = step.frees.contains(id) && !node.inputs[position + 1..].contains(id);
-                let operand = if last { values[id.0].take() } else { values[id.0].clone() };
+                // The last mention of a value that is freed after this node takes it out: the kernel then owns it. So does a
+                // parameter's last mention, where its own new value is written over it.
+                let over = || step.in_place.iter().any(|(operand, _)| *operand == position);
+                let owned = (step.frees.contains(id) || over()) && !node.inputs[position + 1..].contains(id);
+                let operand = if owned { values[id.0].take() } else { values[id.0].clone() };
                 operands.push(operand.ok_or_else(unsupported)?);
             }
             let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();

@@ -93,8 +93,9 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: P
 
 /// Products below this many multiplications are done on the calling thread: dispatch would cost more than it saves.
 const SMALL: usize = 64 * 64 * 64;
-/// Row blocks are multiples of this, the height of the widest microkernel.
-const ROWS: usize = 48;
+/// Row blocks are multiples of this: of the microkernels' sides of 6 and 8, which lie along the rows of a row-major
+/// result.
+const ROWS: usize = 24;
 
 /// [`product`] on all threads: blocks of rows, a task each. Blocks are independent, so a thread that is late (the machine
 /// is shared) delays its own block only, where the library's own split waits for every thread at every panel.

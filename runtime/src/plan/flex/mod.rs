@@ -103,6 +103,12 @@ impl PlanBackend for Flex {
         pool.recycle(tensor);
     }
 
+    /// On a thread of the pool the kernels share: called from outside, every one of them would wake a thread, sleep, and
+    /// be woken again.
+    fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| walk())
+    }
+
     fn end_run(pool: &mut Pool) {
         pool.end_run();
     }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 const SMALL: usize = 2048;
 /// A request may get a buffer larger by one part in this many.
 const SLACK: usize = 4;
+/// Idle buffers may take one part in this many beyond what was needed at once.
+const RESERVE: usize = 8;
 /// Runs after which an unused buffer is given back.
 const IDLE_RUNS: usize = 4;
 
@@ -21,6 +23,10 @@ const IDLE_RUNS: usize = 4;
 pub struct Pool {
     idle: BTreeMap<usize, Vec<Idle>>,
     clock: u64,
+    /// Floats handed out, the most there have been, and floats idle here.
+    lent: usize,
+    most: usize,
+    kept: usize,
     /// Value of the clock at the end of each of the last runs.
     marks: std::collections::VecDeque<u64>,
 }
@@ -40,12 +46,14 @@ impl Pool {
         let mut buffer = match fits {
             Some(capacity) => self.remove(capacity),
             None => {
-                // What nothing fitted makes room for the new one, so that memory stays near what the plan needs.
-                self.evict(len);
                 // Sizes vary with the masks: rounding up lets the next step's buffers fit.
-                Vec::with_capacity(len.next_multiple_of((len / 16).next_power_of_two().max(1024)))
+                let capacity = len.next_multiple_of((len / 16).next_power_of_two().max(1024));
+                self.make_room(capacity);
+                Vec::with_capacity(capacity)
             }
         };
+        self.lent += buffer.capacity();
+        self.most = self.most.max(self.lent);
         // Only what has never been written is cleared here.
         buffer.resize(len, 0.0);
         buffer
@@ -64,16 +72,18 @@ impl Pool {
         if list.is_empty() {
             self.idle.remove(&capacity);
         }
+        self.kept -= buffer.capacity();
         buffer
     }
 
-    /// Gives the longest idle buffers back to the system until they make up for `len`.
-    fn evict(&mut self, len: usize) {
-        let mut freed = 0;
-        while freed < len {
+    /// Gives the longest idle buffers back to the system until `len` more floats stay near what runs so far have needed
+    /// at once.
+    fn make_room(&mut self, len: usize) {
+        let limit = self.most.max(self.lent + len) + self.most / RESERVE;
+        while self.lent + self.kept + len > limit {
             let oldest = self.idle.iter().min_by_key(|(_, list)| list.first().map(|idle| idle.since));
             let Some(capacity) = oldest.map(|(capacity, _)| *capacity) else { return };
-            freed += capacity;
+            self.kept -= capacity;
             if let Some(list) = self.idle.get_mut(&capacity) {
                 list.remove(0);
                 if list.is_empty() {
@@ -99,6 +109,8 @@ impl Pool {
     pub(super) fn give(&mut self, buffer: Vec<f32>) {
         if buffer.capacity() >= SMALL {
             self.clock += 1;
+            self.lent = self.lent.saturating_sub(buffer.capacity());
+            self.kept += buffer.capacity();
             self.idle.entry(buffer.capacity()).or_default().push(Idle { buffer, since: self.clock });
         }
     }
@@ -114,6 +126,7 @@ impl Pool {
             list.retain(|idle| idle.since > oldest);
             !list.is_empty()
         });
+        self.kept = self.idle.iter().map(|(capacity, list)| capacity * list.len()).sum();
     }
 }
 
