@@ -4,7 +4,7 @@ use super::CompileError;
 use super::forward::{self, Probe};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
-use vjepa_compiler::passes::Pipeline;
+use vjepa_compiler::passes::{Pipeline, Recompute, Recomputed};
 use vjepa_compiler::train::{ClipGroup, TrainSpec, append_optimizer};
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, is_frozen};
 
@@ -19,11 +19,13 @@ pub struct TrainOptions {
     pub export_gradients: bool,
     /// Whether passes run (off: the graph as differentiated, for bisecting).
     pub optimise: bool,
+    /// What the backward part computes again instead of keeping it.
+    pub recompute: Option<Recomputed>,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, export_gradients: false, optimise: true }
+        Self { betas: [0.9, 0.999], eps: 1e-8, export_gradients: false, optimise: true, recompute: None }
     }
 }
 
@@ -126,7 +128,15 @@ fn train(
         eps: options.eps,
     };
     append_optimizer(&mut graph, &spec)?;
-    Ok(if options.optimise { Pipeline::standard().run(&graph)?.graph } else { graph })
+    if !options.optimise {
+        return Ok(graph);
+    }
+    let graph = Pipeline::standard().run(&graph)?.graph;
+    Ok(match options.recompute {
+        // Last, since it is what common subexpressions undoes.
+        Some(what) => Pipeline::new(vec![Box::new(Recompute { output: "loss".to_owned(), what })]).run(&graph)?.graph,
+        None => graph,
+    })
 }
 
 /// Parameters under `prefix` that are learned: all but the position tables and those nothing reads (the probe's output

@@ -14,6 +14,7 @@ mod dead_code;
 mod decompose;
 mod fuse_adamw_ema;
 mod merge_pads;
+mod recompute;
 mod rewrite;
 mod sink_tokens;
 
@@ -24,6 +25,7 @@ pub use dead_code::DeadCode;
 pub use decompose::Decompose;
 pub use fuse_adamw_ema::FuseAdamWEma;
 pub use merge_pads::MergePads;
+pub use recompute::{Recompute, Recomputed};
 pub use sink_tokens::SinkTokens;
 
 use crate::ir::{Graph, GraphError};

@@ -51,7 +51,12 @@ impl<'a> Rewriter<'a> {
     /// Appends the node as it is.
     pub fn copy(&mut self, node: &Node) -> Result<(), GraphError> {
         let inputs = self.operands(node)?;
-        let results = self.new.push(node.op.clone(), &inputs)?;
+        self.copy_with(node, &inputs)
+    }
+
+    /// Appends the node with other operands, values of the new graph.
+    pub fn copy_with(&mut self, node: &Node, inputs: &[ValueId]) -> Result<(), GraphError> {
+        let results = self.new.push(node.op.clone(), inputs)?;
         self.put(&node.outputs, &results)
     }
 

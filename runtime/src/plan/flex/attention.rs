@@ -32,53 +32,26 @@ fn heads_first(data: Vec<f32>, [batch, heads, rows, width]: [usize; 4]) -> FlexT
     tensor(data, &[batch, rows, heads, width]).permute(&[0, 2, 1, 3])
 }
 
-/// A shared result buffer that tasks write disjoint heads of.
-struct Disjoint {
-    start: *mut f32,
-    len: usize,
-}
-
-// SAFETY: every task writes only the rows of its own (batch, head) pair, see `Disjoint::head`.
-unsafe impl Sync for Disjoint {}
-
-impl Disjoint {
-    fn new(buffer: &mut [f32]) -> Self {
-        Self { start: buffer.as_mut_ptr(), len: buffer.len() }
-    }
-
-    /// The buffer from `offset` on.
-    ///
-    /// # Safety
-    /// Tasks that hold slices at the same time must write disjoint elements, and the buffer must outlive them. A task
-    /// of head h writes `offset + row·H·d .. + d` with offset = (b·N·H + h)·d, which no other (b, h) touches.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn head(&self, offset: usize) -> &mut [f32] {
-        debug_assert!(offset <= self.len);
-        // SAFETY: `offset` lies inside the buffer; aliasing is excluded by the caller, as documented above.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), self.len - offset) }
-    }
-}
-
 /// `softmax(scale·q·kᵀ)·v`.
 pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64, pool: &mut Pool) -> FlexTensor {
     let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
     let (q, k, v) = (strided(q), strided(k), strided(v));
     let mut out = pool.take(batch * heads * rows * width);
-    let shared = Disjoint::new(&mut out);
+    let shared = Out::new(&mut out, heads * width);
     (0..batch * heads).into_par_iter().for_each_init(
         || vec![0f32; BLOCK.min(rows) * keys],
         |scores, task| {
             let (b, h) = (task / heads, task % heads);
             let (q, k, v) = (head(&q, b, h, rows, width), head(&k, b, h, keys, width), head(&v, b, h, keys, width));
-            // SAFETY: this task is the only one with this (b, h).
-            let out = unsafe { shared.head((b * rows * heads + h) * width) };
+            // SAFETY: a task writes columns h·d .. h·d + d of the rows of its own b, which no other (b, h) touches.
+            let out = unsafe { shared.part((b * rows * heads + h) * width) };
             for start in (0..rows).step_by(BLOCK) {
                 let block = BLOCK.min(rows - start);
                 let scores = &mut scores[..block * keys];
                 probabilities(rows_of(q, start, block), k, scores, scale);
-                let target = &mut out[start * heads * width..];
-                let result = Out { data: target, row_stride: heads * width, accumulate: false };
-                product(Matrix::rows(scores, block, keys), v, result, Parallelism::None);
+                // SAFETY: rows of this task's own part, one block after the other.
+                let out = unsafe { out.part(start * heads * width) };
+                product(Matrix::rows(scores, block, keys), v, out, Parallelism::None);
             }
         },
     );
@@ -87,7 +60,7 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64
 
 fn probabilities(q: Matrix<'_>, k: Matrix<'_>, scores: &mut [f32], scale: f64) {
     let keys = k.rows;
-    product(q, k.t(), Out { data: scores, row_stride: keys, accumulate: false }, Parallelism::None);
+    product(q, k.t(), Out::new(scores, keys), Parallelism::None);
     for row in scores.chunks_exact_mut(keys) {
         math::softmax_row(row, scale as f32);
     }
@@ -100,7 +73,7 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
     let [q, k, v, y, dy] = [q, k, v, y, dy].map(strided);
     let mut grads = [rows, keys, keys].map(|n| pool.take(batch * heads * n * width));
     let [dq, dk, dv] = &mut grads;
-    let shared = [Disjoint::new(dq), Disjoint::new(dk), Disjoint::new(dv)];
+    let shared = [dq, dk, dv].map(|grad| Out::new(grad, heads * width));
     (0..batch * heads).into_par_iter().for_each_init(
         || [vec![0f32; BLOCK.min(rows) * keys], vec![0f32; BLOCK.min(rows) * keys]],
         |[p, dp], task| {
@@ -111,14 +84,18 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
                 v: head(&v, b, h, keys, width),
                 y: head(&y, b, h, rows, width),
                 dy: head(&dy, b, h, rows, width),
-                stride: heads * width,
                 scale,
             };
-            // SAFETY: this task is the only one with this (b, h); the three buffers are distinct.
-            let [dq, dk, dv] =
-                [(0, rows), (1, keys), (2, keys)].map(|(i, n)| unsafe { shared[i].head((b * n * heads + h) * width) });
+            let [dq, dk, dv] = [(0, rows), (1, keys), (2, keys)].map(|(i, n)| {
+                let offset = (b * n * heads + h) * width;
+                // SAFETY: a task writes columns h·d .. h·d + d of the rows of its own b, which no other (b, h) touches; the
+                // three results are distinct.
+                unsafe { shared[i].part(offset) }
+            });
             for start in (0..rows).step_by(BLOCK) {
-                task.block(start, BLOCK.min(rows - start), [p, dp], [&mut *dq, &mut *dk, &mut *dv]);
+                // SAFETY: rows of this task's own part, one block after the other.
+                let dq = unsafe { dq.part(start * heads * width) };
+                task.block(start, BLOCK.min(rows - start), [p, dp], [dq, dk, dv]);
             }
         },
     );
@@ -134,32 +111,27 @@ struct HeadGrad<'a> {
     v: Matrix<'a>,
     y: Matrix<'a>,
     dy: Matrix<'a>,
-    /// Row stride of the results.
-    stride: usize,
     scale: f64,
 }
 
 impl HeadGrad<'_> {
     /// Query rows `start..start + block`: dq of these rows, and their share of dk and dv.
-    fn block(&self, start: usize, block: usize, [p, dp]: [&mut Vec<f32>; 2], [dq, dk, dv]: [&mut [f32]; 3]) {
+    fn block(&self, start: usize, block: usize, [p, dp]: [&mut Vec<f32>; 2], [dq, dk, dv]: [Out<'_>; 3]) {
         let keys = self.k.rows;
         let (p, dp) = (&mut p[..block * keys], &mut dp[..block * keys]);
         let (q, y, dy) = (rows_of(self.q, start, block), rows_of(self.y, start, block), rows_of(self.dy, start, block));
         probabilities(q, self.k, p, self.scale);
-        product(dy, self.v.t(), Out { data: dp, row_stride: keys, accumulate: false }, Parallelism::None);
+        product(dy, self.v.t(), Out::new(dp, keys), Parallelism::None);
         for row in 0..block {
             let d = row_dot(y, dy, row);
             let span = row * keys..(row + 1) * keys;
             math::score_grad(&mut dp[span.clone()], &p[span], d, self.scale as f32);
         }
         let (p, ds) = (Matrix::rows(p, block, keys), Matrix::rows(dp, block, keys));
-        let row_stride = self.stride;
+        product(ds, self.k, dq, Parallelism::None);
         // The first block writes dk and dv, later ones add to them.
-        let accumulate = start > 0;
-        let dq = &mut dq[start * row_stride..];
-        product(ds, self.k, Out { data: dq, row_stride, accumulate: false }, Parallelism::None);
-        product(ds.t(), q, Out { data: dk, row_stride, accumulate }, Parallelism::None);
-        product(p.t(), dy, Out { data: dv, row_stride, accumulate }, Parallelism::None);
+        product(ds.t(), q, dk.accumulating(start > 0), Parallelism::None);
+        product(p.t(), dy, dv.accumulating(start > 0), Parallelism::None);
     }
 }
 

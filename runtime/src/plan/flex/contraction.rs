@@ -41,14 +41,50 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Where a product goes.
+/// Where a product goes: a matrix in a result that other threads write other parts of.
+#[derive(Clone, Copy)]
 pub(super) struct Out<'a> {
-    /// From element (0, 0) on.
-    pub(super) data: &'a mut [f32],
+    /// Element (0, 0).
+    start: *mut f32,
+    /// Elements from there to the end of the result.
+    len: usize,
     /// Distance between rows.
-    pub(super) row_stride: usize,
+    row_stride: usize,
     /// Whether the product is added to what is there.
     pub(super) accumulate: bool,
+    result: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: an `Out` is made from a mutable borrow that lives as long as it does, and parts of one are made by
+// `Out::part`, whose callers promise that what threads write at the same time does not overlap.
+unsafe impl Send for Out<'_> {}
+// SAFETY: as above; a shared `Out` is only copied from.
+unsafe impl Sync for Out<'_> {}
+
+impl<'a> Out<'a> {
+    /// A whole result with rows this far apart, written over.
+    pub(super) fn new(data: &'a mut [f32], row_stride: usize) -> Self {
+        let (start, len) = (data.as_mut_ptr(), data.len());
+        Self { start, len, row_stride, accumulate: false, result: std::marker::PhantomData }
+    }
+
+    /// The matrix that begins `offset` elements after this one's, in the same result.
+    ///
+    /// # Safety
+    /// Elements of parts that are written at the same time must not overlap.
+    ///
+    /// # Panics
+    /// When `offset` lies outside the result.
+    pub(super) unsafe fn part(self, offset: usize) -> Self {
+        assert!(offset <= self.len, "part of a result begins outside of it");
+        // SAFETY: the offset lies inside the result or at its end.
+        Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, ..self }
+    }
+
+    /// Adds to what is there, or writes over it.
+    pub(super) fn accumulating(self, accumulate: bool) -> Self {
+        Self { accumulate, ..self }
+    }
 }
 
 /// `out = a·b` (or `out += a·b`), all in f32.
@@ -62,16 +98,16 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: P
         return;
     }
     assert!(a.span() <= a.data.len() && b.span() <= b.data.len(), "operand of a matrix product is too small");
-    assert!((m - 1) * out.row_stride + n <= out.data.len() && n <= out.row_stride.max(n), "result is too small");
+    assert!((m - 1) * out.row_stride + n <= out.len, "result is too small");
     let alpha = if out.accumulate { 1.0 } else { 0.0 };
     // SAFETY: the spans asserted above bound every element that is read or written: row (m−1) and column (n−1) are the
-    // farthest, strides are not negative, and `out` is borrowed mutably, so it aliases neither operand.
+    // farthest, strides are not negative, and `out` stems from a mutable borrow, so it aliases neither operand.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.data.as_mut_ptr(),
+            out.start,
             1,
             out.row_stride as isize,
             out.accumulate,
@@ -93,24 +129,40 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: P
 
 /// Products below this many multiplications are done on the calling thread: dispatch would cost more than it saves.
 const SMALL: usize = 64 * 64 * 64;
-/// Row blocks are multiples of this: of the microkernels' sides of 6 and 8, which lie along the rows of a row-major
-/// result.
-const ROWS: usize = 24;
+/// Column blocks are no narrower than this, and multiples of the widest vector.
+const COLUMNS: usize = 64;
+/// Row blocks are multiples of this, the microkernels' side along the rows of a row-major result.
+const ROWS: usize = 6;
 
-/// [`product`] on all threads: blocks of rows, a task each. Blocks are independent, so a thread that is late (the machine
-/// is shared) delays its own block only, where the library's own split waits for every thread at every panel.
-fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: bool) {
+/// [`product`] on all threads, a block a task. Blocks are independent, so a thread that is late (the machine is shared)
+/// delays its own block only, where the library's own split waits for every thread at every panel.
+///
+/// Blocks are columns, two a thread, where there are enough: each packs only its own part of `b`, which is the operand
+/// that is packed at most cost, and the second one evens out who began late. Narrow results are split by rows, one block
+/// a thread, since each block packs all of `b`.
+fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
-    let tasks = rayon::current_num_threads();
-    let block = m.div_ceil(tasks).next_multiple_of(ROWS);
-    if m * n * k < SMALL || block >= m || n == 0 {
-        return product(a, b, Out { data: out, row_stride: n, accumulate }, Parallelism::None);
+    let threads = rayon::current_num_threads();
+    if m * n * k < SMALL || threads == 1 {
+        return product(a, b, out, Parallelism::None);
     }
-    out.par_chunks_mut(block * n).enumerate().for_each(|(task, out)| {
-        let start = task * block;
+    let columns = n.div_ceil(2 * threads).next_multiple_of(16);
+    if columns >= COLUMNS {
+        return (0..n.div_ceil(columns)).into_par_iter().with_max_len(1).for_each(|task| {
+            let start = task * columns;
+            let data = b.data.get(start * b.col_stride..).unwrap_or_default();
+            let block = Matrix { data, cols: columns.min(n - start), ..b };
+            // SAFETY: blocks are disjoint ranges of columns.
+            product(a, block, unsafe { out.part(start) }, Parallelism::None);
+        });
+    }
+    let rows = m.div_ceil(threads).next_multiple_of(ROWS);
+    (0..m.div_ceil(rows)).into_par_iter().with_max_len(1).for_each(|task| {
+        let start = task * rows;
         let data = a.data.get(start * a.row_stride..).unwrap_or_default();
-        let rows = Matrix { data, rows: block.min(m - start), ..a };
-        product(rows, b, Out { data: out, row_stride: n, accumulate }, Parallelism::None);
+        let block = Matrix { data, rows: rows.min(m - start), ..a };
+        // SAFETY: blocks are disjoint ranges of rows.
+        product(block, b, unsafe { out.part(start * out.row_stride) }, Parallelism::None);
     });
 }
 
@@ -120,7 +172,7 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: b
 /// When a slice is shorter than `side²`.
 pub fn square_product(a: &[f32], b: &[f32], side: usize) -> Vec<f32> {
     let mut out = vec![0f32; side * side];
-    parallel_product(Matrix::rows(a, side, side), Matrix::rows(b, side, side), &mut out, false);
+    parallel_product(Matrix::rows(a, side, side), Matrix::rows(b, side, side), Out::new(&mut out, side));
     out
 }
 
@@ -156,7 +208,8 @@ pub(super) fn linear_rows(
         });
     }
     let (a, b) = (Matrix::rows(x, rows, inner), Matrix::rows(weight, features, inner).t());
-    parallel_product(a, b, &mut out, bias.is_some_and(|bias| !bias.is_empty()));
+    let accumulate = bias.is_some_and(|bias| !bias.is_empty());
+    parallel_product(a, b, Out::new(&mut out, features).accumulating(accumulate));
     out
 }
 
@@ -184,11 +237,11 @@ pub(super) fn matmul(
     };
     if out.len() == m * n {
         let (a, b) = matrices(0);
-        parallel_product(a, b, &mut out, false);
+        parallel_product(a, b, Out::new(&mut out, n));
     } else if m * n > 0 {
         out.par_chunks_mut(m * n).enumerate().for_each(|(batch, out)| {
             let (a, b) = matrices(batch);
-            product(a, b, Out { data: out, row_stride: n, accumulate: false }, Parallelism::None);
+            product(a, b, Out::new(out, n), Parallelism::None);
         });
     }
     tensor(out, shape)

@@ -1,0 +1,121 @@
+//! Computes again in the backward part what is cheap to compute, instead of keeping it from the forward part.
+
+use super::rewrite::Rewriter;
+use super::{Changed, Pass};
+use crate::ir::{Def, Graph, GraphError, Node, ValueId};
+use crate::ops::{Op, Unary};
+use std::collections::HashMap;
+
+/// What may be computed twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recomputed {
+    /// GELU and layer norms: a few operations an element.
+    Elementwise,
+    /// Those, and linear layers and attention: about a third more arithmetic. Sums (the residual stream) are kept.
+    Blocks,
+}
+
+/// See the module's first line.
+///
+/// The forward part are the nodes that the named output needs. A value computed there and read by nodes outside of it is
+/// computed again, in front of the first of these readers; its operands are then kept, or computed again in their turn.
+pub struct Recompute {
+    /// The output that the forward part computes: the loss.
+    pub output: String,
+    /// What may be computed twice.
+    pub what: Recomputed,
+}
+
+impl Pass for Recompute {
+    fn name(&self) -> &'static str {
+        "recompute"
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Option<Changed>, GraphError> {
+        let Some(loss) = graph.find_output(&self.output) else { return Ok(None) };
+        let forward = ancestors(graph, loss);
+        let mut rewriter = Rewriter::start(graph)?;
+        let mut again = Again { graph, forward: &forward, what: self.what, made: HashMap::new() };
+        for (position, node) in graph.nodes.iter().enumerate() {
+            if forward[position] {
+                rewriter.copy(node)?;
+                continue;
+            }
+            let mut operands = Vec::with_capacity(node.inputs.len());
+            for id in &node.inputs {
+                operands.push(again.operand(&mut rewriter, *id)?);
+            }
+            rewriter.copy_with(node, &operands)?;
+        }
+        for id in again.made.keys() {
+            let op = again.producer(*id).map_or("", |node| node.op.name());
+            rewriter.note(format!("%{} ({op}) is computed again", id.0));
+        }
+        rewriter.finish()
+    }
+}
+
+/// For every node, whether `root` needs it.
+fn ancestors(graph: &Graph, root: ValueId) -> Vec<bool> {
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut pending = vec![root];
+    while let Some(id) = pending.pop() {
+        if let Def::Node { node, .. } = graph.value(id).def
+            && !std::mem::replace(&mut needed[node.0], true)
+        {
+            pending.extend(&graph.nodes[node.0].inputs);
+        }
+    }
+    needed
+}
+
+struct Again<'a> {
+    graph: &'a Graph,
+    forward: &'a [bool],
+    what: Recomputed,
+    /// Old values and what was computed in their place.
+    made: HashMap<ValueId, ValueId>,
+}
+
+impl Again<'_> {
+    fn producer(&self, id: ValueId) -> Option<&Node> {
+        let Def::Node { node, .. } = self.graph.value(id).def else { return None };
+        self.forward[node.0].then(|| &self.graph.nodes[node.0])
+    }
+
+    /// What a backward node reads for `id`: a value made again, or the old one.
+    fn operand(&mut self, rewriter: &mut Rewriter<'_>, id: ValueId) -> Result<ValueId, GraphError> {
+        if let Some(made) = self.made.get(&id) {
+            return Ok(*made);
+        }
+        let Some(node) = self.producer(id).filter(|node| self.worthwhile(node)).cloned() else {
+            return rewriter.get(id);
+        };
+        let mut operands = Vec::with_capacity(node.inputs.len());
+        for id in &node.inputs {
+            operands.push(self.operand(rewriter, *id)?);
+        }
+        let result = rewriter.new.push1(node.op.clone(), &operands)?;
+        if !is_view(&node.op) {
+            self.made.insert(id, result);
+        }
+        Ok(result)
+    }
+
+    fn worthwhile(&self, node: &Node) -> bool {
+        let cheap = match node.op {
+            Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } => true,
+            Op::Linear | Op::Attention { .. } => self.what == Recomputed::Blocks,
+            // Views cost nothing; they are made again where what they show is.
+            Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } => {
+                return node.inputs.first().and_then(|id| self.producer(*id)).is_some_and(|node| self.worthwhile(node));
+            }
+            _ => false,
+        };
+        cheap && node.outputs.len() == 1
+    }
+}
+
+fn is_view(op: &Op) -> bool {
+    matches!(op, Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. })
+}
