@@ -14,6 +14,7 @@ mod pool;
 mod reduce;
 mod tensor;
 mod tokens;
+mod workers;
 
 pub use contraction::square_product;
 
@@ -106,7 +107,7 @@ impl PlanBackend for Flex {
     /// On a thread of the pool the kernels share: called from outside, every one of them would wake a thread, sleep, and
     /// be woken again.
     fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
-        rayon::scope(|_| walk())
+        workers::awake(walk)
     }
 
     fn end_run(pool: &mut Pool) {
