@@ -198,6 +198,7 @@ fn operands(rng: &mut Rng, graph: &Graph, op: &Op) -> Vec<ValueId> {
     };
     match op {
         Op::Full { .. } => Vec::new(),
+        Op::MatMul { .. } if rng.below(2) == 0 => vec![x, alike(rng), any(rng)],
         Op::Binary(_) if rng.below(2) == 0 => vec![x, any(rng)],
         Op::Binary(_) | Op::GeluGrad | Op::SoftmaxGrad | Op::Concat { .. } | Op::MatMul { .. } => vec![x, alike(rng)],
         Op::GatherTokens | Op::ScatterTokens { .. } => vec![x, named("index")],

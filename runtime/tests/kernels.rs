@@ -84,6 +84,7 @@ fn contractions() {
         let turn = |shape: [usize; 2], turned: bool| if turned { [shape[1], shape[0]] } else { shape };
         for [m, k, n] in [[1, 1, 1], [5, 7, 3], [129, 33, 65], [300, 64, 96]] {
             both(&Op::MatMul { ta, tb }, &[&turn([m, k], ta), &turn([k, n], tb)]);
+            both(&Op::MatMul { ta, tb }, &[&turn([m, k], ta), &turn([k, n], tb), &[m, n]]);
         }
         let (a, b) = (turn([5, 9], ta), turn([9, 4], tb));
         both(&Op::MatMul { ta, tb }, &[&[3, 2, a[0], a[1]], &[3, 2, b[0], b[1]]]);

@@ -36,7 +36,12 @@ enum Engine {
 ///
 /// # Errors
 /// [`BenchError`]; standard output that nobody reads ends it without one.
-pub fn serve(contender: &Contender, case: &Path, model: Option<&Path>, threads: Option<usize>) -> Result<(), BenchError> {
+pub fn serve(
+    contender: &Contender,
+    case: &Path,
+    model: Option<&Path>,
+    threads: Option<usize>,
+) -> Result<(), BenchError> {
     let case = Case::read(case)?;
     let (mut engine, about, flops) = build(contender, &case, model, threads)?;
     let mut out = std::io::stdout();
@@ -129,7 +134,11 @@ impl Engine {
                         let o: Vec<_> = node.inputs.iter().map(|id| graph.ty(*id)).collect();
                         let r: Vec<_> = node.outputs.iter().map(|id| graph.ty(*id)).collect();
                         let f = node.op.cost(&o, &r).flops.eval(&sizes).unwrap_or(0) as f64;
-                        let key = if std::env::var("PROF").is_ok_and(|v| v == "2") { format!("{} {:?}", node.op.name(), r.iter().map(|t| t.to_string()).collect::<Vec<_>>()) } else { node.op.name().to_owned() };
+                        let key = if std::env::var("PROF").is_ok_and(|v| v == "2") {
+                            format!("{} {:?}", node.op.name(), r.iter().map(|t| t.to_string()).collect::<Vec<_>>())
+                        } else {
+                            node.op.name().to_owned()
+                        };
                         let e = by.entry(key).or_default();
                         e.0 += t.time.as_secs_f64() * 1e3;
                         e.1 += 1;
@@ -164,8 +173,9 @@ pub(super) fn mean_abs(values: &[f32]) -> f64 {
 }
 
 fn sizes(batch: usize, pairs: &[MaskPair]) -> Sizes {
-    let lengths = pairs.iter().enumerate().flat_map(|(i, pair)| {
-        [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]
-    });
+    let lengths = pairs
+        .iter()
+        .enumerate()
+        .flat_map(|(i, pair)| [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]);
     std::iter::once(("B".to_owned(), batch)).chain(lengths).collect()
 }

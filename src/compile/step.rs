@@ -4,7 +4,7 @@ use super::CompileError;
 use super::forward::{self, Probe};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
-use vjepa_compiler::passes::{Pipeline, Recompute, Recomputed};
+use vjepa_compiler::passes::{Pipeline, Recomputed};
 use vjepa_compiler::train::{ClipGroup, TrainSpec, append_optimizer};
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, is_frozen};
 
@@ -25,7 +25,13 @@ pub struct TrainOptions {
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, export_gradients: false, optimise: true, recompute: None }
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            export_gradients: false,
+            optimise: true,
+            recompute: Some(Recomputed::Elementwise),
+        }
     }
 }
 
@@ -132,11 +138,7 @@ fn train(
         return Ok(graph);
     }
     let graph = Pipeline::standard().run(&graph)?.graph;
-    Ok(match options.recompute {
-        // Last, since it is what common subexpressions undoes.
-        Some(what) => Pipeline::new(vec![Box::new(Recompute { output: "loss".to_owned(), what })]).run(&graph)?.graph,
-        None => graph,
-    })
+    Ok(Pipeline::training("loss", options.recompute).run(&graph)?.graph)
 }
 
 /// Parameters under `prefix` that are learned: all but the position tables and those nothing reads (the probe's output

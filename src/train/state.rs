@@ -45,7 +45,7 @@ impl TrainState {
         let models = model_configs(config)?;
         let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let optimization = &config.optimization;
-        let options = TrainOptions { betas: optimization.betas, eps: optimization.eps, recompute: match std::env::var("RC").as_deref() { Ok("1") => Some(vjepa_compiler::passes::Recomputed::Elementwise), Ok("2") => Some(vjepa_compiler::passes::Recomputed::Blocks), _ => None }, ..TrainOptions::default() };
+        let options = TrainOptions { betas: optimization.betas, eps: optimization.eps, ..TrainOptions::default() };
         let Models { encoder, predictor, generators } = &models;
         let (graph, eager) = if eager {
             let graph = compile::optimizer(encoder, predictor, options)?;

@@ -8,7 +8,7 @@ use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
         Op::MatMul { ta, tb } => {
-            arity(operands, 2, 2, "2")?;
+            arity(operands, 2, 3, "2 or 3")?;
             let (a, b) = (operands[0], operands[1]);
             require(a.rank() >= 2 && a.rank() == b.rank() && a.dtype == b.dtype && a.dtype.is_float(), || {
                 format!("{a} and {b} are not matrices of one rank and float type")
@@ -22,7 +22,9 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             })?;
             let mut shape = a.shape[..lead].to_vec();
             shape.extend([a.shape[m].clone(), b.shape[n].clone()]);
-            Ok(vec![TensorType::new(a.dtype, shape)])
+            let result = TensorType::new(a.dtype, shape);
+            require(operands.get(2).is_none_or(|c| **c == result), || format!("what is added is not {result}"))?;
+            Ok(vec![result])
         }
         _ => {
             arity(operands, 2, 3, "2 or 3")?;
@@ -43,7 +45,7 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
     }
 }
 
-/// `2·M·N·K`, and one addition an element for a bias.
+/// `2·M·N·K`, and one addition an element for a bias or what is added.
 pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let a = operands[0];
     let inner = match op {
@@ -59,7 +61,13 @@ pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -
 
 pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let y = match op {
-        Op::MatMul { ta, tb } => matmul((e.inputs[0], *ta), (e.inputs[1], *tb), &e.results[0]),
+        Op::MatMul { ta, tb } => {
+            let mut y = matmul((e.inputs[0], *ta), (e.inputs[1], *tb), &e.results[0]);
+            if let Some(c) = e.inputs.get(2) {
+                y.data.iter_mut().zip(&c.data).for_each(|(y, c)| *y += c);
+            }
+            y
+        }
         _ => linear(e.inputs[0], e.inputs[1], e.inputs.get(2).copied(), &e.results[0])?,
     };
     Ok(vec![y])
@@ -142,7 +150,11 @@ pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>,
         (_, false) => Some(g.matmul(a, dy, !ta, false)?),
         (_, true) => Some(g.matmul(dy, a, true, *ta)?),
     };
-    Ok(vec![da, db])
+    let mut grads = vec![da, db];
+    if r.inputs.len() == 3 {
+        grads.push(Some(dy));
+    }
+    Ok(grads)
 }
 
 fn linear_grad(r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {

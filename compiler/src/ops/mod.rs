@@ -132,7 +132,7 @@ pub enum Op {
     },
 
     // Contractions (contraction.rs)
-    /// `(a[.., M, K], b[.., K, N]) -> [.., M, N]`; leading axes equal. A transposed operand is given as stored.
+    /// `(a[.., M, K], b[.., K, N], [c[.., M, N]]) -> a·b + c`; leading axes equal. A transposed operand is given as stored.
     MatMul {
         /// `a` is stored as `[.., K, M]`.
         ta: bool,

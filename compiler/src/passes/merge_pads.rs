@@ -14,7 +14,7 @@ impl Pass for MergePads {
     }
 
     fn run(&self, graph: &Graph) -> Result<Option<Changed>, GraphError> {
-        rewrite_locally(graph, rule)
+        rewrite_locally(graph, |new, _, op, operands| rule(new, op, operands))
     }
 }
 

@@ -12,6 +12,7 @@ mod constants;
 mod cse;
 mod dead_code;
 mod decompose;
+mod fuse_accumulate;
 mod fuse_adamw_ema;
 mod merge_pads;
 mod recompute;
@@ -23,6 +24,7 @@ pub use constants::FoldConstants;
 pub use cse::CommonSubexpressions;
 pub use dead_code::DeadCode;
 pub use decompose::Decompose;
+pub use fuse_accumulate::FuseAccumulate;
 pub use fuse_adamw_ema::FuseAdamWEma;
 pub use merge_pads::MergePads;
 pub use recompute::{Recompute, Recomputed};
@@ -118,6 +120,16 @@ impl Pipeline {
         ])
     }
 
+    /// What a training step goes through after [`Pipeline::standard`]: fusions that only pay in a backward part, then, since
+    /// common subexpressions would undo it, what is computed again.
+    pub fn training(loss: &str, recompute: Option<Recomputed>) -> Self {
+        let mut passes: Vec<Box<dyn Pass>> = vec![Box::new(FuseAccumulate), Box::new(DeadCode)];
+        if let Some(what) = recompute {
+            passes.push(Box::new(Recompute { output: loss.to_owned(), what }));
+        }
+        Self::new(passes)
+    }
+
     /// These passes, verifying only the graph that goes in.
     pub fn new(passes: Vec<Box<dyn Pass>>) -> Self {
         Self { passes, stop_at: None, verify: cfg!(test) }
@@ -180,6 +192,8 @@ pub fn named(name: &str) -> Option<Box<dyn Pass>> {
         Box::new(SinkTokens),
         Box::new(MergePads),
         Box::new(FuseAdamWEma),
+        Box::new(FuseAccumulate),
+        Box::new(Recompute { output: "loss".to_owned(), what: Recomputed::Elementwise }),
         Box::new(Decompose::all()),
     ];
     all.into_iter().find(|pass| pass.name() == name)

@@ -116,15 +116,16 @@ impl Replacement {
     }
 }
 
-/// A rule that looks at one operation and, through the new graph, at how its operands are computed.
-pub(super) type Rule = fn(&mut Graph, &Op, &[ValueId]) -> Result<Option<Replacement>, GraphError>;
-
-/// Runs a local rule over every node in order; operands a rule sees are already rewritten.
-pub(super) fn rewrite_locally(graph: &Graph, rule: Rule) -> Result<Option<Changed>, GraphError> {
+/// Runs a local rule over every node in order. A rule looks at one operation and, through the new graph it gets, at how
+/// its operands are computed; it gets their ids in the old graph and in the new one.
+pub(super) fn rewrite_locally(
+    graph: &Graph,
+    rule: impl Fn(&mut Graph, &[ValueId], &Op, &[ValueId]) -> Result<Option<Replacement>, GraphError>,
+) -> Result<Option<Changed>, GraphError> {
     let mut rewriter = Rewriter::start(graph)?;
     for node in &graph.nodes {
         let inputs = rewriter.operands(node)?;
-        match rule(&mut rewriter.new, &node.op, &inputs)? {
+        match rule(&mut rewriter.new, &node.inputs, &node.op, &inputs)? {
             Some(replacement) => {
                 let value = node.outputs.first().map_or(0, |id| id.0);
                 let change = format!("%{value} ({}): {}", node.op.name(), replacement.why);

@@ -98,12 +98,32 @@ fn stopping_at_cuts_the_list_and_wrong_input_is_told() {
     assert!(matches!(Pipeline::standard().run(&broken), Err(PassError::Input(_))));
 }
 
+#[test]
+fn what_is_computed_again_is_not_kept() {
+    let mut plain = parse(&MODEL.replace("abs(%16)", "gelu(%16)")).unwrap();
+    plain = step(plain);
+    let mut sources = random_sources(&plain, &sizes(), &mut Rng(4));
+    sources.values_mut().for_each(|array| array.data.iter_mut().for_each(|x| *x = x.abs()));
+    let case = Case { graph: plain, sizes: sizes(), sources };
+    let count = |graph: &Graph, name: &str| graph.nodes.iter().filter(|node| node.op.name() == name).count();
+    for (what, norms, linears) in [(Recomputed::Elementwise, 2, 1), (Recomputed::Blocks, 2, 2)] {
+        let pass = Recompute { output: "loss".to_owned(), what };
+        let again = pass.run(&case.graph).unwrap().unwrap().graph;
+        verify(&again).unwrap();
+        assert_eq!((count(&again, "layer_norm"), count(&again, "linear")), (norms, linears));
+        assert_close(&exact(&case), &roots_of(&again, &case.sizes, &case.sources), 1e-12);
+    }
+    let nothing = Recompute { output: "no such output".to_owned(), what: Recomputed::Blocks };
+    assert!(nothing.run(&case.graph).unwrap().is_none());
+}
+
 proptest! {
     #[test]
     fn every_pass_keeps_what_is_computed(seed in any::<u64>()) {
         let case = random_graph(seed);
         let expected = exact(&case);
-        for name in ["clean-up", "constants", "cse", "dead-code", "sink-tokens", "merge-pads", "fuse-adamw-ema"] {
+        for name in ["clean-up", "constants", "cse", "dead-code", "sink-tokens", "merge-pads", "fuse-adamw-ema",
+            "fuse-accumulate"] {
             let pass = named(name).unwrap();
             prop_assert_eq!(pass.name(), name);
             if let Some(changed) = pass.run(&case.graph).unwrap() {

@@ -148,7 +148,7 @@ impl<'g, 'w> Lowering<'g, 'w> {
             Op::GatherTokens => self.gather(node)?,
             Op::Tubelets { tubelet, patch } => self.tubelets(node, *tubelet, *patch)?,
             Op::PatchEmbed { tubelet, patch } => self.patch_embed(node, *tubelet, *patch)?,
-            Op::MatMul { ta, tb } => self.matmul(node, *ta, *tb)?,
+            Op::MatMul { ta, tb } if node.inputs.len() == 2 => self.matmul(node, *ta, *tb)?,
             Op::Linear => self.linear(node)?,
             Op::LayerNorm { eps } => self.layer_norm(node, *eps)?,
             Op::Attention { scale } => self.attention(id, node, *scale)?,

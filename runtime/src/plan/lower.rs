@@ -79,7 +79,12 @@ pub(super) fn run<B: Backend>(
             let Operand::Float(other) = operands.next()? else { return None };
             let last = x.shape().len() - 1;
             let flip = |tensor, flip: bool| if flip { B::float_swap_dims(tensor, last - 1, last) } else { tensor };
-            B::float_matmul(flip(x, *ta), flip(other, *tb))
+            let product = B::float_matmul(flip(x, *ta), flip(other, *tb));
+            match operands.next() {
+                Some(Operand::Float(added)) => B::float_add(product, added),
+                Some(Operand::Int(_)) => return None,
+                None => product,
+            }
         }
         Op::GatherTokens => {
             let Operand::Int(index) = operands.next()? else { return None };

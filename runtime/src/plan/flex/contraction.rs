@@ -213,36 +213,34 @@ pub(super) fn linear_rows(
     out
 }
 
-/// Batched product with either operand stored transposed.
+/// Batched product with either operand stored transposed, written to `out` or added to it.
 pub(super) fn matmul(
     a: &FlexTensor,
     b: &FlexTensor,
-    ta: bool,
-    tb: bool,
-    shape: &[usize],
-    pool: &mut Pool,
+    [ta, tb]: [bool; 2],
+    mut out: FlexTensor,
+    accumulate: bool,
 ) -> FlexTensor {
     let (left, right) = (floats(a), floats(b));
-    let [m, n] = [shape[shape.len() - 2], shape[shape.len() - 1]];
-    let k = {
-        let stored = dims(a);
-        if ta { stored[stored.len() - 2] } else { stored[stored.len() - 1] }
-    };
-    let mut out = pool.take(shape.iter().product());
+    let (shape, stored) = (dims(&out), dims(a));
+    let [.., m, n] = shape[..] else { return out };
+    let [.., rows, cols] = stored[..] else { return out };
+    let k = if ta { rows } else { cols };
     let matrices = |batch: usize| {
         let (a, b) = (&left[batch * m * k..(batch + 1) * m * k], &right[batch * k * n..(batch + 1) * k * n]);
         let a = if ta { Matrix::rows(a, k, m).t() } else { Matrix::rows(a, m, k) };
         let b = if tb { Matrix::rows(b, n, k).t() } else { Matrix::rows(b, k, n) };
         (a, b)
     };
-    if out.len() == m * n {
+    let result = out.storage_mut::<f32>();
+    if result.len() == m * n {
         let (a, b) = matrices(0);
-        parallel_product(a, b, Out::new(&mut out, n));
+        parallel_product(a, b, Out::new(result, n).accumulating(accumulate));
     } else if m * n > 0 {
-        out.par_chunks_mut(m * n).enumerate().for_each(|(batch, out)| {
+        result.par_chunks_mut(m * n).enumerate().for_each(|(batch, result)| {
             let (a, b) = matrices(batch);
-            product(a, b, Out::new(out, n), Parallelism::None);
+            product(a, b, Out::new(result, n).accumulating(accumulate), Parallelism::None);
         });
     }
-    tensor(out, shape)
+    out
 }

@@ -88,23 +88,17 @@ pub(super) fn gelu_grad(out: &mut [f32], x: &[f32]) {
 /// Softmax of one row in place, of `scale·row`.
 #[multiversion(targets = "simd")]
 pub(super) fn softmax_row(row: &mut [f32], scale: f32) {
+    // Comparisons, not `f32::max`, whose rule for NaN keeps the loop scalar. A NaN makes the sum below NaN all the same.
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [f32::NEG_INFINITY; 16];
     let chunks = row.chunks_exact(16);
     let rest = chunks.remainder();
     for chunk in chunks {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(*x);
+            *lane = larger(*x, *lane);
         }
     }
-    let mut max = f32::NEG_INFINITY;
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = lanes[i].max(lanes[i + half]);
-        }
-    }
-    for x in lanes[..1].iter().chain(rest) {
-        max = max.max(*x);
-    }
+    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, x| larger(*x, max));
     let mut sums = [0f32; 16];
     let mut chunks = row.chunks_exact_mut(16);
     for chunk in &mut chunks {

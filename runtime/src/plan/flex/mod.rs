@@ -89,6 +89,15 @@ impl PlanBackend for Flex {
             Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
                 optimizer::adamw(operands, optimizer::Betas { beta1: *beta1, beta2: *beta2, eps: *eps }, pool)
             }
+            Op::MatMul { ta, tb } if operands.len() == 3 => {
+                let mut operands = operands.into_iter();
+                let (Some(a), Some(b), Some(c)) = (operands.next(), operands.next(), operands.next()) else {
+                    return Vec::new();
+                };
+                let sum = contraction::matmul(&a, &b, [*ta, *tb], tensor::writable(c, pool), true);
+                [a, b].into_iter().for_each(|operand| pool.recycle(operand));
+                vec![sum]
+            }
             Op::Ema => vec![optimizer::ema(operands, pool)],
             _ => {
                 let outputs = read_only(op, &operands, &shape, pool);
@@ -124,7 +133,7 @@ fn read_only(op: &Op, operands: &[FlexTensor], shape: &[usize], pool: &mut Pool)
         (Op::ScatterTokens { .. }, [x, index]) => tokens::scatter(x, index, shape, pool),
         (Op::Tubelets { tubelet, patch }, [clip]) => tokens::tubelets(clip, *tubelet, *patch, shape, pool),
         (Op::PatchEmbed { tubelet, patch }, _) => tokens::patch_embed(operands, *tubelet, *patch, shape, pool),
-        (Op::MatMul { ta, tb }, [a, b]) => contraction::matmul(a, b, *ta, *tb, shape, pool),
+        (Op::MatMul { ta, tb }, [a, b]) => contraction::matmul(a, b, [*ta, *tb], pool.empty(shape), false),
         (Op::Linear, [x, weight, bias @ ..]) => contraction::linear(x, weight, bias.first(), shape, pool),
         (Op::LayerNorm { eps }, _) => norm::layer_norm(operands, *eps, pool),
         (Op::Attention { scale }, [q, k, v]) => attention::forward(q, k, v, *scale, pool),

@@ -59,6 +59,11 @@ impl Pool {
         buffer
     }
 
+    /// A contiguous tensor with arbitrary values.
+    pub(super) fn empty(&mut self, shape: &[usize]) -> FlexTensor {
+        super::tensor::tensor(self.take(shape.iter().product()), shape)
+    }
+
     /// `len` zeros.
     pub(super) fn zeros(&mut self, len: usize) -> Vec<f32> {
         let mut buffer = self.take(len);
