@@ -75,7 +75,7 @@ fn every_semantic_rule_agrees_with_finite_differences() {
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
         let (a, b) = (if ta { "B 5 N" } else { "B N 5" }, if tb { "B 4 5" } else { "B 5 4" });
         check(Op::MatMul { ta, tb }, &[a, b]);
-        check(Op::MatMul { ta, tb }, &[a, b, "B N 5"]);
+        check(Op::MatMul { ta, tb }, &[a, b, "B N 4"]);
     }
     check(Op::Linear, &["B N 4", "5 4", "5"]);
     check(Op::Linear, &["4", "5 4"]);
