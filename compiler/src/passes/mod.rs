@@ -108,9 +108,11 @@ impl Pipeline {
         Self::new(vec![
             Box::new(CleanUp),
             Box::new(FoldConstants),
-            Box::new(CommonSubexpressions),
             Box::new(DeadCode),
+            // Before common subexpressions: tokens sink only through what nothing else reads, and the mask pairs, which
+            // embed the same clip, each embed only their own tokens.
             Box::new(SinkTokens),
+            Box::new(CommonSubexpressions),
             Box::new(MergePads),
             Box::new(DeadCode),
             Box::new(CleanUp),
