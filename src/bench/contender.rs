@@ -5,12 +5,14 @@ use super::{BenchError, Case, What};
 use crate::frozen::Frozen;
 use crate::masks::MaskPair;
 use crate::train::{TrainState, model_configs};
+use crate::weights::write_atomically;
 use cpu_time::ProcessTime;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::plan::{Plan, Report};
+use vjepa_runtime::plan::{Cpu, Executor};
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
 /// Which side this process is.
@@ -36,7 +38,12 @@ enum Engine {
 ///
 /// # Errors
 /// [`BenchError`]; standard output that nobody reads ends it without one.
-pub fn serve(contender: &Contender, case: &Path, model: Option<&Path>, threads: Option<usize>) -> Result<(), BenchError> {
+pub fn serve(
+    contender: &Contender,
+    case: &Path,
+    model: Option<&Path>,
+    threads: Option<usize>,
+) -> Result<(), BenchError> {
     let case = Case::read(case)?;
     let (mut engine, about, flops) = build(contender, &case, model, threads)?;
     let mut out = std::io::stdout();
@@ -52,6 +59,10 @@ pub fn serve(contender: &Contender, case: &Path, model: Option<&Path>, threads: 
                 let loss = engine.run(set)?;
                 let ms = began.elapsed().as_secs_f64() * 1e3;
                 say(serde_json::json!({"ms": ms, "cpu_ms": cpu.elapsed().as_secs_f64() * 1e3, "loss": loss}))
+            }
+            (Some("profile"), _) => {
+                let table = engine.profile(case.mask_sets(), Path::new(line["profile".len()..].trim()))?;
+                say(serde_json::json!({"table": table}))
             }
             (Some("memory"), _) => say(serde_json::json!({"peak_bytes": null})),
             _ => break,
@@ -158,14 +169,43 @@ impl Engine {
     }
 }
 
+/// Steps of a profile.
+const PROFILED: usize = 5;
+
+impl Engine {
+    /// Runs a few steps of a plan with the time of every node; writes the trace and returns the table.
+    fn profile(&mut self, sets: usize, trace: &Path) -> Result<String, BenchError> {
+        if let Some(executor) = self.executor() {
+            executor.profile();
+        }
+        for step in 0..PROFILED {
+            self.run(step % sets.max(1))?;
+        }
+        let executor = self.executor().ok_or_else(|| BenchError::Eager("only a plan has a profile".to_owned()))?;
+        let profile = executor.take_profile();
+        let written = write_atomically(trace, |file| profile.write_trace(file));
+        written.map_err(|source| BenchError::Io { path: trace.to_owned(), source })?;
+        Ok(profile.to_string())
+    }
+
+    fn executor(&mut self) -> Option<&mut Executor<Cpu>> {
+        match self {
+            Self::Step { state, .. } => Some(state.executor()),
+            Self::Encoder { frozen, .. } => Some(frozen.executor()),
+            Self::Eager { .. } | Self::Model { .. } => None,
+        }
+    }
+}
+
 /// Mean |y|.
 pub(super) fn mean_abs(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(value.abs())).sum::<f64>() / values.len().max(1) as f64
 }
 
 fn sizes(batch: usize, pairs: &[MaskPair]) -> Sizes {
-    let lengths = pairs.iter().enumerate().flat_map(|(i, pair)| {
-        [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]
-    });
+    let lengths = pairs
+        .iter()
+        .enumerate()
+        .flat_map(|(i, pair)| [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]);
     std::iter::once(("B".to_owned(), batch)).chain(lengths).collect()
 }
