@@ -126,34 +126,7 @@ impl Engine {
             Self::Step { state, clip: (shape, data), masks } => {
                 let pairs = masks.get(set).map(Vec::as_slice).unwrap_or_default();
                 let shape: [usize; 5] = shape.as_slice().try_into().unwrap_or_default();
-                if std::env::var_os("PROF").is_some() {
-                    state.executor().profile();
-                }
-                let loss = state.train_step(data.clone(), shape, pairs)?.loss;
-                if std::env::var_os("PROF").is_some() {
-                    let times = state.executor().take_profile();
-                    let graph = state.graph();
-                    let sizes = sizes(shape[0], pairs);
-                    let mut by: std::collections::BTreeMap<String, (f64, u64, f64)> = Default::default();
-                    for t in &times {
-                        let node = &graph.nodes[t.node];
-                        let o: Vec<_> = node.inputs.iter().map(|id| graph.ty(*id)).collect();
-                        let r: Vec<_> = node.outputs.iter().map(|id| graph.ty(*id)).collect();
-                        let f = node.op.cost(&o, &r).flops.eval(&sizes).unwrap_or(0) as f64;
-                        let key = if std::env::var("PROF").is_ok_and(|v| v == "2") { format!("{} {:?}", node.op.name(), r.iter().map(|t| t.to_string()).collect::<Vec<_>>()) } else { node.op.name().to_owned() };
-                        let e = by.entry(key).or_default();
-                        e.0 += t.time.as_secs_f64() * 1e3;
-                        e.1 += 1;
-                        e.2 += f;
-                    }
-                    let mut v: Vec<_> = by.into_iter().collect();
-                    v.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
-                    for (k, (ms, n, f)) in v.iter().take(25) {
-                        eprintln!("{k:70} {ms:9.2} ms {n:6} {:8.1} GFLOP/s", f / ms / 1e6);
-                    }
-                    eprintln!("total {:.1}", v.iter().map(|x| x.1.0).sum::<f64>());
-                }
-                Ok(loss)
+                Ok(state.train_step(data.clone(), shape, pairs)?.loss)
             }
             Self::Eager { step, masks } => step.run(masks.get(set).map(Vec::as_slice).unwrap_or_default()),
             Self::Encoder { frozen, clip } => {

@@ -102,6 +102,8 @@ fn described(graph: &str, config: &Config) -> Result<Vec<(&'static str, String)>
     let (sizes, data) = (config.model.sizes()?, &config.data);
     let dtype = match config.meta.dtype {
         Dtype::Float32 => "float32",
+        // The setting is about training; everything else is f32 whatever it says.
+        _ if graph != "step" => "float32",
         Dtype::Bfloat16 => "bfloat16",
         Dtype::Float16 => "float16",
     };

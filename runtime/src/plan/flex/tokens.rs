@@ -53,7 +53,13 @@ pub(super) fn scatter(dy: &FlexTensor, index: &FlexTensor, shape: &[usize], pool
 }
 
 /// `clip[B, C, T, H, W]` as rows `[B, N, C·tubelet·patch²]`.
-pub(super) fn tubelets(clip: &FlexTensor, tubelet: usize, patch: usize, shape: &[usize], pool: &mut Pool) -> FlexTensor {
+pub(super) fn tubelets(
+    clip: &FlexTensor,
+    tubelet: usize,
+    patch: usize,
+    shape: &[usize],
+    pool: &mut Pool,
+) -> FlexTensor {
     let (from, values) = (dims(clip), floats(clip));
     let [_, channels, frames, height, width] = from[..] else { return clip.clone() };
     let [_, tokens, features] = shape[..] else { return clip.clone() };
@@ -75,7 +81,13 @@ pub(super) fn tubelets(clip: &FlexTensor, tubelet: usize, patch: usize, shape: &
 }
 
 /// `(clip, weight, [bias])`: tubelets, then a linear with the flattened weight.
-pub(super) fn patch_embed(operands: &[FlexTensor], tubelet: usize, patch: usize, shape: &[usize], pool: &mut Pool) -> FlexTensor {
+pub(super) fn patch_embed(
+    operands: &[FlexTensor],
+    tubelet: usize,
+    patch: usize,
+    shape: &[usize],
+    pool: &mut Pool,
+) -> FlexTensor {
     let [clip, weight, bias @ ..] = operands else { return tensor(Vec::new(), &[0]) };
     let inner = dims(weight)[1..].iter().product();
     let [batch, tokens, features] = shape[..] else { return clip.clone() };
