@@ -77,6 +77,11 @@ impl Frozen {
         &self.graph
     }
 
+    /// The executor, for profiles.
+    pub fn executor(&mut self) -> &mut Executor<Cpu> {
+        &mut self.executor
+    }
+
     /// Shape of one clip, `[C, T, H, W]`.
     pub fn clip(&self) -> [usize; 4] {
         self.clip

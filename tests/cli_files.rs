@@ -89,7 +89,15 @@ fn inspect_tells_what_a_file_is() {
     let graph = json(&mut inspect(&text));
     assert_eq!((&graph["kind"], &graph["name"]), (&"graph".into(), &"encoder".into()));
     assert_eq!(graph["inputs"], serde_json::json!(["clip f32[B, 3, 8, 64, 64]"]));
-    assert_eq!(json(&mut inspect(&binary)), graph);
+    // The file holds the same graph, and its plan and record.
+    let mut compiled = json(&mut inspect(&binary));
+    assert_eq!(compiled["kind"], "compiled graph");
+    assert_eq!(compiled["compiled_for"]["model.embed_dim"], "96");
+    compiled["kind"] = graph["kind"].clone();
+    for only in ["plan", "compiled_for"] {
+        assert!(compiled.as_object_mut().unwrap().remove(only).is_some());
+    }
+    assert_eq!(compiled, graph);
 
     inspect(&texture("t0_d0_s0.mp4")).assert().success().stdout(predicates::str::contains("H.264"));
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use predicates::str::contains;
-use vjepa::compile::{self, Probe, TrainOptions};
+use vjepa::compile::{self, Passes, Probe, TrainOptions};
 use vjepa::golden::{self, Kind};
 use vjepa_compiler::interp;
 use vjepa_compiler::ir::{Def, Graph, Sizes};
@@ -82,8 +82,9 @@ fn sources(graph: &Graph) -> BTreeMap<String, HostTensor> {
 
 fn step(optimise: bool) -> Graph {
     let (encoder, predictor) = small();
-    let options = TrainOptions { export_gradients: true, optimise, ..TrainOptions::default() };
-    compile::step(&encoder, &predictor, LOSS, MASKS.len(), options).unwrap()
+    let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
+    let mut passes = if optimise { Passes::default() } else { Passes::none() };
+    compile::step_with(&encoder, &predictor, LOSS, MASKS.len(), options, &mut passes).unwrap()
 }
 
 /// Outputs and updated parameters, by name.

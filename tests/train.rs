@@ -1,48 +1,11 @@
 //! Behaviour of `vjepa train`: the real binary in a scratch folder.
 
-use assert_cmd::Command;
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::time::Duration;
+use support::{SMALL_RUN, losses, recipe, train};
 use vjepa::train::Checkpoint;
-
-/// A run of seconds: a tiny model on small texture clips.
-const TINY: [&str; 16] = [
-    "data.batch_size=4",
-    "data.crop_size=32",
-    "model.embed_dim=32",
-    "model.depth=2",
-    "model.num_heads=2",
-    "model.pred_embed_dim=16",
-    "model.pred_depth=1",
-    "model.pred_num_heads=2",
-    "optimization.steps=6",
-    "optimization.warmup_steps=2",
-    "logging.checkpoint_every=3",
-    "logging.metrics_every=1",
-    "logging.diagnostics_every=null",
-    "mask.0.num_blocks=4",
-    "mask.1.num_blocks=1",
-    "meta.seed=5",
-];
-
-fn recipe() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.yaml")
-}
-
-fn train(folder: &Path, extra: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("vjepa").unwrap();
-    command.args(["train", "--config"]).arg(recipe()).timeout(Duration::from_secs(300));
-    for set in TINY {
-        command.args(["--set", set]);
-    }
-    command.arg("--set").arg(format!("logging.folder={}", folder.display())).args(extra);
-    command
-}
-
-fn losses(folder: &Path) -> Vec<f64> {
-    let mut reader = csv::Reader::from_path(folder.join("jepa-metrics.csv")).unwrap();
-    reader.records().map(|row| row.unwrap().get(2).unwrap().parse().unwrap()).collect()
-}
 
 #[test]
 fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
@@ -99,7 +62,7 @@ fn sigterm_saves_and_leaves_cleanly() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_vjepa"));
     child.args(["train", "--config"]).arg(recipe());
-    for set in TINY {
+    for set in SMALL_RUN {
         child.args(["--set", set]);
     }
     child.args(["--set", "optimization.steps=100000", "--set", "logging.checkpoint_every=100000"]);

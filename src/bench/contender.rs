@@ -5,12 +5,14 @@ use super::{BenchError, Case, What};
 use crate::frozen::Frozen;
 use crate::masks::MaskPair;
 use crate::train::{TrainState, model_configs};
+use crate::weights::write_atomically;
 use cpu_time::ProcessTime;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::plan::{Plan, Report};
+use vjepa_runtime::plan::{Cpu, Executor};
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
 /// Which side this process is.
@@ -57,6 +59,10 @@ pub fn serve(
                 let loss = engine.run(set)?;
                 let ms = began.elapsed().as_secs_f64() * 1e3;
                 say(serde_json::json!({"ms": ms, "cpu_ms": cpu.elapsed().as_secs_f64() * 1e3, "loss": loss}))
+            }
+            (Some("profile"), _) => {
+                let table = engine.profile(case.mask_sets(), Path::new(line["profile".len()..].trim()))?;
+                say(serde_json::json!({"table": table}))
             }
             (Some("memory"), _) => say(serde_json::json!({"peak_bytes": null})),
             _ => break,
@@ -120,38 +126,7 @@ impl Engine {
             Self::Step { state, clip: (shape, data), masks } => {
                 let pairs = masks.get(set).map(Vec::as_slice).unwrap_or_default();
                 let shape: [usize; 5] = shape.as_slice().try_into().unwrap_or_default();
-                if std::env::var_os("PROF").is_some() {
-                    state.executor().profile();
-                }
-                let loss = state.train_step(data.clone(), shape, pairs)?.loss;
-                if std::env::var_os("PROF").is_some() {
-                    let times = state.executor().take_profile();
-                    let graph = state.graph();
-                    let sizes = sizes(shape[0], pairs);
-                    let mut by: std::collections::BTreeMap<String, (f64, u64, f64)> = Default::default();
-                    for t in &times {
-                        let node = &graph.nodes[t.node];
-                        let o: Vec<_> = node.inputs.iter().map(|id| graph.ty(*id)).collect();
-                        let r: Vec<_> = node.outputs.iter().map(|id| graph.ty(*id)).collect();
-                        let f = node.op.cost(&o, &r).flops.eval(&sizes).unwrap_or(0) as f64;
-                        let key = if std::env::var("PROF").is_ok_and(|v| v == "2") {
-                            format!("{} {:?}", node.op.name(), r.iter().map(|t| t.to_string()).collect::<Vec<_>>())
-                        } else {
-                            node.op.name().to_owned()
-                        };
-                        let e = by.entry(key).or_default();
-                        e.0 += t.time.as_secs_f64() * 1e3;
-                        e.1 += 1;
-                        e.2 += f;
-                    }
-                    let mut v: Vec<_> = by.into_iter().collect();
-                    v.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
-                    for (k, (ms, n, f)) in v.iter().take(25) {
-                        eprintln!("{k:70} {ms:9.2} ms {n:6} {:8.1} GFLOP/s", f / ms / 1e6);
-                    }
-                    eprintln!("total {:.1}", v.iter().map(|x| x.1.0).sum::<f64>());
-                }
-                Ok(loss)
+                Ok(state.train_step(data.clone(), shape, pairs)?.loss)
             }
             Self::Eager { step, masks } => step.run(masks.get(set).map(Vec::as_slice).unwrap_or_default()),
             Self::Encoder { frozen, clip } => {
@@ -163,6 +138,34 @@ impl Engine {
                 let outputs = session.run(&ClipBatch::new(shape, data)?)?;
                 Ok(outputs.first().map_or(f64::NAN, |output| mean_abs(&output.data)))
             }
+        }
+    }
+}
+
+/// Steps of a profile.
+const PROFILED: usize = 5;
+
+impl Engine {
+    /// Runs a few steps of a plan with the time of every node; writes the trace and returns the table.
+    fn profile(&mut self, sets: usize, trace: &Path) -> Result<String, BenchError> {
+        if let Some(executor) = self.executor() {
+            executor.profile();
+        }
+        for step in 0..PROFILED {
+            self.run(step % sets.max(1))?;
+        }
+        let executor = self.executor().ok_or_else(|| BenchError::Eager("only a plan has a profile".to_owned()))?;
+        let profile = executor.take_profile();
+        let written = write_atomically(trace, |file| profile.write_trace(file));
+        written.map_err(|source| BenchError::Io { path: trace.to_owned(), source })?;
+        Ok(profile.to_string())
+    }
+
+    fn executor(&mut self) -> Option<&mut Executor<Cpu>> {
+        match self {
+            Self::Step { state, .. } => Some(state.executor()),
+            Self::Encoder { frozen, .. } => Some(frozen.executor()),
+            Self::Eager { .. } | Self::Model { .. } => None,
         }
     }
 }

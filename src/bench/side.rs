@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A side failed.
@@ -52,6 +52,11 @@ struct Peak {
     peak_bytes: Option<u64>,
 }
 
+#[derive(Deserialize)]
+struct Table {
+    table: String,
+}
+
 /// A running side.
 pub struct Side {
     /// What it is called in the table.
@@ -91,6 +96,16 @@ impl Side {
     pub fn run(&mut self, set: usize) -> Result<Answer, SideError> {
         self.tell(&format!("run {set}"))?;
         self.answer()
+    }
+
+    /// Runs a few steps with the time of every node, writes the trace to a file and returns the table.
+    ///
+    /// # Errors
+    /// [`SideError::Silent`], for sides other than the plan as well.
+    pub fn profile(&mut self, trace: &Path) -> Result<String, SideError> {
+        self.tell(&format!("profile {}", trace.display()))?;
+        let Table { table } = self.answer()?;
+        Ok(table)
     }
 
     /// Peak memory in bytes: of the device where the side knows it, else of the process (all, and without mapped files).

@@ -74,6 +74,10 @@ struct Common {
     /// Threads of every side; all cores unless given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Afterwards time every operation of the plan over five steps: print a table and write a trace for Chrome or
+    /// Perfetto.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Write the figures to a file as JSON.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -183,7 +187,15 @@ fn comparison(
     })?;
     bar.finish_and_clear();
     result.product_peak = Some(peak);
-    show(common, what, config, &result)
+    let table = match (&common.profile, sides.first_mut()) {
+        (Some(trace), Some(plan)) => Some((plan.profile(trace)?, trace)),
+        _ => None,
+    };
+    show(common, what, config, &result)?;
+    if let Some((table, trace)) = table.filter(|_| !common.json) {
+        print!("\n{table}trace       {}\n", trace.display());
+    }
+    Ok(())
 }
 
 fn start(common: &Common, case: &Path, models: &[String]) -> Result<Vec<Side>, CliError> {

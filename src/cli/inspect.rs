@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use vjepa_compiler::ir::Graph;
+use vjepa_compiler::serialize::Artifact;
 use vjepa_runtime::onnx::OnnxFile;
 
 use super::CliError;
@@ -43,9 +44,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         }
         Kind::Graph => {
             let bytes = std::fs::read(file).map_err(|error| cannot_read(file, &error))?;
-            let graph =
+            let artifact =
                 vjepa_compiler::serialize::decode(&bytes).map_err(|error| format!("{}: {error}", file.display()))?;
-            graph_value(&graph)
+            compiled_value(&artifact)
         }
         Kind::Onnx => onnx(file)?,
         Kind::Video => video(file)?,
@@ -139,6 +140,19 @@ fn graph_value(graph: &Graph) -> Value {
         "parameters": {"tensors": graph.params.len(), "parameters": parameters, "updated": graph.updates.len()},
         "nodes": graph.nodes.len(), "operations": operations,
     })
+}
+
+/// A graph with its plan and what it was compiled for.
+fn compiled_value(artifact: &Artifact) -> Value {
+    let mut about = graph_value(&artifact.graph);
+    about["kind"] = json!("compiled graph");
+    let steps = &artifact.plan.steps;
+    about["plan"] = json!({
+        "steps": steps.len(), "in_place": steps.iter().filter(|step| !step.in_place.is_empty()).count(),
+        "frees": steps.iter().map(|step| step.frees.len()).sum::<usize>(),
+    });
+    about["compiled_for"] = json!(artifact.record);
+    about
 }
 
 fn onnx(file: &Path) -> Result<Value, CliError> {

@@ -1,12 +1,14 @@
 //! `vjepa train`.
 
 use super::CliError;
+use crate::compile::Passes;
 use crate::config::Config;
 use crate::eval::Watch;
-use crate::train::{Interrupt, Observer, StepReport, TrainError, TrainRun, TrainState, train};
+use crate::train::{Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainRun, TrainState, train};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+use vjepa_runtime::plan::Profile;
 
 /// Pretrain by masked latent prediction.
 #[derive(clap::Args)]
@@ -29,6 +31,21 @@ pub struct Args {
     /// Stop after this step; the schedules stay those of the whole run.
     #[arg(long, value_name = "STEP")]
     stop_at: Option<u64>,
+    /// Run the step from a file of `vjepa compile --graph step --out FILE.vjg` instead of compiling it now.
+    #[arg(long, value_name = "FILE", conflicts_with = "eager")]
+    plan: Option<PathBuf>,
+    /// Time every operation of a few steps: print a table and write a trace for Chrome or Perfetto.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Steps to profile, after three to warm up.
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "profile", value_parser = clap::value_parser!(u64).range(1..))]
+    profile_steps: u64,
+    /// End the compiler's passes here: PASS on the whole step, forward/PASS before it is differentiated, or none.
+    #[arg(long, value_name = "PASS", conflicts_with_all = ["plan", "eager"])]
+    stop_after: Option<String>,
+    /// Check the graph after every pass.
+    #[arg(long, conflicts_with_all = ["plan", "eager"])]
+    verify_ir: bool,
     /// One JSON object a step on standard output.
     #[arg(long)]
     json: bool,
@@ -42,13 +59,24 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         eprintln!("note: `{key}` is ignored here: {why}");
     }
     let interrupt = Interrupt::on_signals()?;
-    let run = TrainRun { resume: args.resume, eager: args.eager, stop_at: args.stop_at };
+    let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
+    let run = TrainRun {
+        resume: args.resume,
+        eager: args.eager,
+        stop_at: args.stop_at,
+        plan: args.plan.clone(),
+        passes: Passes { stop_after, verify: args.verify_ir, ..Passes::default() },
+        profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
+    };
     let mut observer = Progress::new(args.json);
     if config.logging.diagnostics_every.is_some() {
         observer.watch = Some(Watch::new(&config)?);
     }
     let outcome = train(&config, &run, &interrupt, &mut observer)?;
     observer.finish();
+    if args.profile.is_some() && !observer.profiled {
+        eprintln!("note: the run ended before the steps that were to be profiled; no trace is written");
+    }
     if let Some(watch) = &observer.watch {
         watch.save(&outcome.metrics.with_file_name(format!("{}-diagnostics.jsonl", config.logging.write_tag)))?;
     }
@@ -89,6 +117,7 @@ pub(super) struct Progress {
     json: bool,
     began: Instant,
     pub(super) watch: Option<Watch>,
+    profiled: bool,
 }
 
 impl Progress {
@@ -98,7 +127,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, json, began: Instant::now(), watch: None }
+        Self { bar, json, began: Instant::now(), watch: None, profiled: false }
     }
 
     pub(super) fn finish(&self) {
@@ -141,6 +170,26 @@ impl Observer for Progress {
             eprintln!("step {:>6}/{}  {text}  {seconds} s", report.step, report.of);
         }
         self.bar.set_message(text);
+    }
+
+    fn profiled(&mut self, profile: &Profile<'_>, trace: &Path) {
+        self.profiled = true;
+        if self.json {
+            let runs = profile.runs().len().max(1) as f64;
+            let operations: Vec<_> = profile
+                .by_op()
+                .into_iter()
+                .map(|(op, time)| {
+                    serde_json::json!({
+                        "op": op, "count": time.count as f64 / runs, "ms": time.seconds * 1e3 / runs,
+                        "flops_per_second": time.flops_per_second(), "bytes_per_second": time.bytes_per_second(),
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::json!({"profile": trace, "steps": runs, "operations": operations}));
+        } else {
+            self.bar.suspend(|| println!("{profile}trace       {}", trace.display()));
+        }
     }
 
     fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {

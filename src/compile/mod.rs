@@ -2,13 +2,17 @@
 //!
 //! Here the compiler meets the model: the compiler knows no parameter by name, the modules know no compiler.
 
+mod artifact;
 mod forward;
+mod passes;
 mod step;
 
+pub use artifact::{ArtifactError, DEVICE, artifact, load_step, save_artifact};
 pub use forward::{
     Probe, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe, targets,
 };
-pub use step::{TrainOptions, optimizer, probe_step, step};
+pub use passes::{Passes, Stage, StopAfter};
+pub use step::{TrainOptions, optimizer, probe_step, step, step_with};
 
 use vjepa_compiler::ir::GraphError;
 use vjepa_compiler::passes::PassError;

@@ -1,7 +1,7 @@
 //! The training steps: forward, gradients, clipping, AdamW and moving average in one graph.
 
-use super::CompileError;
 use super::forward::{self, Probe};
+use super::{CompileError, Passes};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 use vjepa_compiler::passes::{Pipeline, Recomputed};
@@ -17,21 +17,13 @@ pub struct TrainOptions {
     pub eps: f64,
     /// Whether the gradients are outputs too, `grad/<parameter>`.
     pub export_gradients: bool,
-    /// Whether passes run (off: the graph as differentiated, for bisecting).
-    pub optimise: bool,
     /// What the backward part computes again instead of keeping it.
     pub recompute: Option<Recomputed>,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self {
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            export_gradients: false,
-            optimise: true,
-            recompute: Some(Recomputed::Elementwise),
-        }
+        Self { betas: [0.9, 0.999], eps: 1e-8, export_gradients: false, recompute: Some(Recomputed::Elementwise) }
     }
 }
 
@@ -48,11 +40,30 @@ pub fn step(
     generators: usize,
     options: TrainOptions,
 ) -> Result<Graph, CompileError> {
-    let mut graph = forward::pretrain(encoder, predictor, loss, generators)?;
+    step_with(encoder, predictor, loss, generators, options, &mut Passes::default())
+}
+
+/// As [`step`], with a say in which passes run and a record of what was done.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn step_with(
+    encoder: &EncoderConfig,
+    predictor: &PredictorConfig,
+    loss: PretrainLoss,
+    generators: usize,
+    options: TrainOptions,
+    passes: &mut Passes,
+) -> Result<Graph, CompileError> {
+    let mut graph = Graph::default();
+    passes.stage("trace", &mut graph, |graph| {
+        *graph = forward::pretrain(encoder, predictor, loss, generators)?;
+        Ok::<_, CompileError>(())
+    })?;
     graph.name = "step".to_owned();
     let groups = ["encoder", "predictor"];
     let ema = pairs(&graph, "target_encoder.", "encoder.");
-    train(graph, &groups, ema, options)
+    train(graph, &groups, ema, options, passes)
 }
 
 /// The optimiser alone: gradients are the inputs `grad/<parameter>`; otherwise as [`step`]. For gradients that come from
@@ -97,7 +108,7 @@ pub fn optimizer(
 pub fn probe_step(probe: &Probe, options: TrainOptions) -> Result<Graph, CompileError> {
     let mut graph = forward::probe(probe, true)?;
     graph.name = "probe_step".to_owned();
-    train(graph, &["probe"], Vec::new(), options)
+    train(graph, &["probe"], Vec::new(), options, &mut Passes::default())
 }
 
 fn train(
@@ -105,8 +116,9 @@ fn train(
     groups: &[&str],
     ema: Vec<(String, String)>,
     options: TrainOptions,
+    passes: &mut Passes,
 ) -> Result<Graph, CompileError> {
-    let mut graph = if options.optimise { Pipeline::standard().run(&graph)?.graph } else { graph };
+    let mut graph = passes.forward(graph)?;
     let loss = graph.find_output("loss").ok_or_else(|| GraphError::Other("the graph has no loss".to_owned()))?;
     let mut trained: Vec<ValueId> = Vec::new();
     let mut clip = Vec::new();
@@ -116,7 +128,7 @@ fn train(
         trained.extend(&params);
         clip.push(ClipGroup { name: (*group).to_owned(), params });
     }
-    let gradients = differentiate(&mut graph, loss, &trained)?;
+    let gradients = passes.stage("grad", &mut graph, |graph| differentiate(graph, loss, &trained))?;
     if options.export_gradients {
         for (param, gradient) in trained.iter().zip(&gradients) {
             let name = format!("grad/{}", graph.source_name(*param).unwrap_or_default());
@@ -133,12 +145,8 @@ fn train(
         beta2: options.betas[1],
         eps: options.eps,
     };
-    append_optimizer(&mut graph, &spec)?;
-    if !options.optimise {
-        return Ok(graph);
-    }
-    let graph = Pipeline::standard().run(&graph)?.graph;
-    Ok(Pipeline::training("loss", options.recompute).run(&graph)?.graph)
+    passes.stage("optimizer", &mut graph, |graph| append_optimizer(graph, &spec))?;
+    passes.whole(graph, options.recompute)
 }
 
 /// Parameters under `prefix` that are learned: all but the position tables and those nothing reads (the probe's output

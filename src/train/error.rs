@@ -20,6 +20,9 @@ pub enum TrainError {
     /// The step cannot be compiled.
     #[error(transparent)]
     Compile(#[from] crate::compile::CompileError),
+    /// The step compiled before cannot be used.
+    #[error(transparent)]
+    Artifact(#[from] crate::compile::ArtifactError),
     /// The compiled step cannot be run.
     #[error(transparent)]
     Run(#[from] vjepa_runtime::plan::RunError),

@@ -11,6 +11,7 @@ mod interrupt;
 mod masks;
 mod metrics;
 mod models;
+mod profile;
 mod state;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
@@ -19,12 +20,16 @@ pub use interrupt::Interrupt;
 pub use masks::Masks;
 pub use metrics::{Metrics, StepReport};
 pub use models::{Models, initial_weights, model_configs};
-pub use state::TrainState;
+pub use profile::ProfileRequest;
+pub use state::{StepSource, TrainState};
 
+use crate::compile::{Passes, load_step};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, open_source};
-use std::path::PathBuf;
+use profile::Profiler;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+use vjepa_runtime::plan::Profile;
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +40,12 @@ pub struct TrainRun {
     pub eager: bool,
     /// Stop after this step instead of the configured one; the schedules do not change.
     pub stop_at: Option<u64>,
+    /// The step compiled before, instead of compiling it now.
+    pub plan: Option<PathBuf>,
+    /// How the step is compiled.
+    pub passes: Passes,
+    /// Steps to profile.
+    pub profile: Option<ProfileRequest>,
 }
 
 /// What happens during a run, for progress bars and diagnostics.
@@ -43,6 +54,8 @@ pub trait Observer {
     fn phase(&mut self, what: &str);
     /// A step is done.
     fn step(&mut self, report: &StepReport);
+    /// The steps asked for are profiled, and the trace is written.
+    fn profiled(&mut self, _profile: &Profile<'_>, _trace: &Path) {}
     /// Every `logging.diagnostics_every` steps, and after the last: the state may be read and run, not changed.
     ///
     /// # Errors
@@ -88,7 +101,12 @@ pub fn train(
     let masks = Masks::new(config)?;
 
     observer.phase("compiling the training step");
-    let mut state = TrainState::new(config, plan, run.eager)?;
+    let step = match &run.plan {
+        _ if run.eager => StepSource::Eager,
+        Some(path) => StepSource::Compiled(Box::new(load_step(path, config)?)),
+        None => StepSource::Passes(run.passes.clone()),
+    };
+    let mut state = TrainState::from_source(config, plan, step)?;
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
     state.begin(config, &files, run.resume)?;
 
@@ -96,6 +114,7 @@ pub fn train(
     let every = config.logging.checkpoint_every.unwrap_or(plan.steps_per_epoch).max(1);
     let mut metrics = Metrics::open(&folder, &config.logging.write_tag, state.step(), config.logging.metrics_every)?;
     let mut loader = Loader::new(source, LoaderConfig::from_config(config, state.step()))?;
+    let profiler = Profiler::new(run.profile.as_ref(), state.step(), last);
     let mut loss = f64::NAN;
     observer.phase("training");
     while state.step() < last && !interrupt.raised() {
@@ -103,12 +122,14 @@ pub fn train(
         let clips = loader.next_batch()?;
         let waited = began.elapsed();
         let pairs = masks.at(config.meta.seed, state.step(), config.data.batch_size)?;
+        profiler.before(&mut state);
         let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
         report.waited = waited;
         report.took = began.elapsed();
         loss = report.loss;
         metrics.add(&report)?;
         observer.step(&report);
+        profiler.after(&mut state, observer)?;
         if config.logging.diagnostics_every.is_some_and(|n| state.step().is_multiple_of(n.max(1))) {
             observer.diagnose(&mut state)?;
         }

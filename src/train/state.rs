@@ -4,7 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::eager::EagerGradients;
 use super::models::{Models, initial_weights, model_configs};
 use super::{StepReport, TrainError};
-use crate::compile::{self, TrainOptions};
+use crate::compile::{self, Passes, TrainOptions};
 use crate::config::{Config, Dtype, StepPlan};
 use crate::masks::{IndexBatch, MaskPair};
 use crate::schedules::{CosineWd, LinearEma, Schedule, StepRates, WarmupCosine};
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vjepa_compiler::ir::Graph;
+use vjepa_compiler::serialize::Artifact;
 use vjepa_graphs::{NamedTensors, PretrainLoss};
 use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
 
@@ -31,12 +32,31 @@ pub struct TrainState {
     saved: Option<PathBuf>,
 }
 
+/// Where the step of a run comes from.
+pub enum StepSource {
+    /// It is compiled now, by these passes.
+    Passes(Passes),
+    /// It was compiled before.
+    Compiled(Box<Artifact>),
+    /// Burn's autodiff, and a compiled optimiser.
+    Eager,
+}
+
 impl TrainState {
     /// Compiles the step of a configuration; there are no weights yet.
     ///
     /// # Errors
-    /// [`TrainError`] for sizes that do not fit or settings this build does not run.
+    /// As [`TrainState::from_source`].
     pub fn new(config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
+        let source = if eager { StepSource::Eager } else { StepSource::Passes(Passes::default()) };
+        Self::from_source(config, plan, source)
+    }
+
+    /// A state with the step of a configuration; there are no weights yet.
+    ///
+    /// # Errors
+    /// [`TrainError`] for sizes that do not fit or settings this build does not run.
+    pub fn from_source(config: &Config, plan: StepPlan, source: StepSource) -> Result<Self, TrainError> {
         if config.meta.dtype != Dtype::Float32 {
             return Err(TrainError::Unsupported(
                 "`meta.dtype: bfloat16` is not run by this build yet: add --set meta.dtype=float32".to_owned(),
@@ -47,14 +67,19 @@ impl TrainState {
         let optimization = &config.optimization;
         let options = TrainOptions { betas: optimization.betas, eps: optimization.eps, ..TrainOptions::default() };
         let Models { encoder, predictor, generators } = &models;
-        let (graph, eager) = if eager {
-            let graph = compile::optimizer(encoder, predictor, options)?;
-            (graph, Some(EagerGradients::new(&models, loss)?))
-        } else {
-            (compile::step(encoder, predictor, loss, *generators, options)?, None)
+        let (executor, eager) = match source {
+            StepSource::Eager => {
+                let graph = compile::optimizer(encoder, predictor, options)?;
+                (Executor::new(&graph)?, Some(EagerGradients::new(&models, loss)?))
+            }
+            StepSource::Passes(mut passes) => {
+                let graph = compile::step_with(encoder, predictor, loss, *generators, options, &mut passes)?;
+                (Executor::new(&graph)?, None)
+            }
+            StepSource::Compiled(artifact) => (Executor::from_plan(artifact.graph, artifact.plan)?, None),
         };
         Ok(Self {
-            executor: Executor::new(&graph)?,
+            executor,
             params: Params::new(Default::default()),
             eager,
             schedule: schedule(config, &plan),

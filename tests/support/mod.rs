@@ -4,6 +4,7 @@
 pub mod pytorch;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use assert_cmd::Command;
 use vjepa::golden::check::Limit;
@@ -14,6 +15,48 @@ pub const TINY: &str = "\
 model: {embed_dim: 96, depth: 3, num_heads: 3, pred_embed_dim: 48, pred_depth: 2}
 data: {crop_size: 64, num_frames: 8, tubelet_size: 2, patch_size: 16, batch_size: 4}
 ";
+
+/// A run of seconds: a tiny model on small texture clips.
+pub const SMALL_RUN: [&str; 16] = [
+    "data.batch_size=4",
+    "data.crop_size=32",
+    "model.embed_dim=32",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.pred_embed_dim=16",
+    "model.pred_depth=1",
+    "model.pred_num_heads=2",
+    "optimization.steps=6",
+    "optimization.warmup_steps=2",
+    "logging.checkpoint_every=3",
+    "logging.metrics_every=1",
+    "logging.diagnostics_every=null",
+    "mask.0.num_blocks=4",
+    "mask.1.num_blocks=1",
+    "meta.seed=5",
+];
+
+/// The configuration that [`SMALL_RUN`] makes small.
+pub fn recipe() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.yaml")
+}
+
+/// `vjepa train` of the small run into a folder.
+pub fn train(folder: &Path, extra: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("vjepa").unwrap();
+    command.args(["train", "--config"]).arg(recipe()).timeout(Duration::from_secs(300));
+    for set in SMALL_RUN {
+        command.args(["--set", set]);
+    }
+    command.arg("--set").arg(format!("logging.folder={}", folder.display())).args(extra);
+    command
+}
+
+/// Losses of all steps of a run.
+pub fn losses(folder: &Path) -> Vec<f64> {
+    let mut reader = csv::Reader::from_path(folder.join("jepa-metrics.csv")).unwrap();
+    reader.records().map(|row| row.unwrap().get(2).unwrap().parse().unwrap()).collect()
+}
 
 /// The program.
 pub fn vjepa() -> Command {

@@ -1,6 +1,6 @@
 //! Element types and tensor types.
 
-use super::Dim;
+use super::{Dim, Sizes};
 use std::fmt;
 
 /// Element type of a tensor.
@@ -77,6 +77,12 @@ impl TensorType {
         let terms = self.shape.iter().map(|dim| dim.terms().count().max(1));
         let products = terms.fold(1usize, usize::saturating_mul);
         self.rank() <= 64 && products <= 4096
+    }
+
+    /// The type with numbers for its symbols, `f32[4, 1568, 1024]`; `None` when one has no size.
+    pub fn sized(&self, sizes: &Sizes) -> Option<String> {
+        let dims = self.shape.iter().map(|dim| dim.eval(sizes).map(Dim::from)).collect::<Option<Vec<_>>>()?;
+        Some(Self::new(self.dtype, dims).to_string())
     }
 
     /// Number of elements, as an expression.

@@ -32,6 +32,8 @@ pub use sink_tokens::SinkTokens;
 
 use crate::ir::{Graph, GraphError};
 use crate::verify::{VerifyError, verify};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// A function from graph to graph that keeps inputs, parameters, outputs, updates and what they compute.
 pub trait Pass {
@@ -95,6 +97,20 @@ pub struct Optimised {
     pub log: Vec<(&'static str, Vec<String>)>,
 }
 
+/// A pass that has run, for [`Pipeline::run_observed`].
+pub struct PassRun<'a> {
+    /// Its label in the pipeline, `dead-code.2`.
+    pub label: &'a str,
+    /// Wall time of the pass alone.
+    pub time: Duration,
+    /// The graph it was given.
+    pub before: &'a Graph,
+    /// The graph it made; the same where it changed nothing.
+    pub after: &'a Graph,
+    /// What it changed, one sentence each.
+    pub changes: &'a [String],
+}
+
 /// Passes in the order they run.
 pub struct Pipeline {
     passes: Vec<Box<dyn Pass>>,
@@ -122,10 +138,12 @@ impl Pipeline {
         ])
     }
 
-    /// What a training step goes through after [`Pipeline::standard`]: fusions that only pay in a backward part, then, since
-    /// common subexpressions would undo it, what is computed again.
+    /// What a training step goes through: [`Pipeline::standard`], fusions that only pay in a backward part, and last, since
+    /// common subexpressions would undo it, what is computed again. `loss` is the output that the forward part computes.
     pub fn training(loss: &str, recompute: Option<Recomputed>) -> Self {
-        let mut passes: Vec<Box<dyn Pass>> = vec![Box::new(FuseAccumulate), Box::new(DeadCode)];
+        let mut passes = Self::standard().passes;
+        passes.push(Box::new(FuseAccumulate));
+        passes.push(Box::new(DeadCode));
         if let Some(what) = recompute {
             passes.push(Box::new(Recompute { output: loss.to_owned(), what }));
         }
@@ -137,7 +155,7 @@ impl Pipeline {
         Self { passes, stop_at: None, verify: cfg!(test) }
     }
 
-    /// Stops after the first pass of this name.
+    /// Stops after the pass with this label; see [`Pipeline::labels`].
     #[must_use]
     pub fn stopping_at(mut self, name: &str) -> Self {
         self.stop_at = Some(name.to_owned());
@@ -156,27 +174,54 @@ impl Pipeline {
         self.passes.iter().map(|pass| pass.name()).collect()
     }
 
+    /// A label for each pass, in order: its name, and from the second pass of that name on a number, `dead-code.2`.
+    pub fn labels(&self) -> Vec<String> {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let label = |name| {
+            let count = seen.entry(name).or_default();
+            *count += 1;
+            if *count == 1 { name.to_owned() } else { format!("{name}.{count}") }
+        };
+        self.names().into_iter().map(label).collect()
+    }
+
     /// Runs the passes on `graph`.
     ///
     /// # Errors
     /// [`PassError`] when the graph does not verify, a pass fails or breaks the graph, or the pass to stop at is unknown.
     pub fn run(&self, graph: &Graph) -> Result<Optimised, PassError> {
-        if let Some(name) = self.stop_at.as_deref().filter(|name| !self.names().contains(name)) {
-            return Err(PassError::Unknown { name: name.to_owned(), known: self.names().join(", ") });
+        self.run_observed(graph, &mut |_| {})
+    }
+
+    /// As [`Pipeline::run`]; `observe` is told of every pass that has run.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`].
+    pub fn run_observed(&self, graph: &Graph, observe: &mut dyn FnMut(PassRun<'_>)) -> Result<Optimised, PassError> {
+        let labels = self.labels();
+        if let Some(name) = self.stop_at.as_ref().filter(|name| !labels.contains(name)) {
+            return Err(PassError::Unknown { name: name.clone(), known: labels.join(", ") });
         }
         verify(graph)?;
         let mut optimised = Optimised { graph: graph.clone(), log: Vec::new() };
-        for pass in &self.passes {
+        for (pass, label) in self.passes.iter().zip(&labels) {
             let name = pass.name();
+            let began = Instant::now();
             let changed = pass.run(&optimised.graph).map_err(|source| PassError::Failed { pass: name, source })?;
-            if let Some(changed) = changed {
-                if self.verify {
-                    verify(&changed.graph).map_err(|source| PassError::Broken { pass: name, source })?;
+            let time = began.elapsed();
+            let before = &optimised.graph;
+            match changed {
+                Some(Changed { graph: after, changes }) => {
+                    if self.verify {
+                        verify(&after).map_err(|source| PassError::Broken { pass: name, source })?;
+                    }
+                    observe(PassRun { label, time, before, after: &after, changes: &changes });
+                    optimised.graph = after;
+                    optimised.log.push((name, changes));
                 }
-                optimised.graph = changed.graph;
-                optimised.log.push((name, changed.changes));
+                None => observe(PassRun { label, time, before, after: before, changes: &[] }),
             }
-            if self.stop_at.as_deref() == Some(name) {
+            if self.stop_at.as_ref() == Some(label) {
                 break;
             }
         }
@@ -184,9 +229,9 @@ impl Pipeline {
     }
 }
 
-/// The pass of that name.
-pub fn named(name: &str) -> Option<Box<dyn Pass>> {
-    let all: Vec<Box<dyn Pass>> = vec![
+/// One of each pass there is.
+pub fn all() -> Vec<Box<dyn Pass>> {
+    vec![
         Box::new(CleanUp),
         Box::new(FoldConstants),
         Box::new(CommonSubexpressions),
@@ -197,8 +242,12 @@ pub fn named(name: &str) -> Option<Box<dyn Pass>> {
         Box::new(FuseAccumulate),
         Box::new(Recompute { output: "loss".to_owned(), what: Recomputed::Elementwise }),
         Box::new(Decompose::all()),
-    ];
-    all.into_iter().find(|pass| pass.name() == name)
+    ]
+}
+
+/// The pass of that name.
+pub fn named(name: &str) -> Option<Box<dyn Pass>> {
+    all().into_iter().find(|pass| pass.name() == name)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How much memory a plan takes.
 
-use super::{Plan, PlanError};
+use super::{Plan, PlanError, Step};
 use crate::ir::{Graph, NodeId, Sizes, ValueId};
 use crate::ops::{Op, bytes};
 
@@ -22,37 +22,24 @@ impl Plan {
     /// # Errors
     /// [`PlanError::Size`] when a symbol has no size.
     pub fn memory(&self, graph: &Graph, sizes: &Sizes) -> Result<Memory, PlanError> {
-        let count = graph.values.len();
-        let owner = (0..count).map(ValueId).collect();
-        let mut held = Held { graph, sizes, owner, bytes: vec![(0, 0); count] };
-        let mut memory = Memory::default();
-        for id in &graph.params {
-            memory.parameters += held.allocate(*id)?;
-        }
-        let mut now = memory.parameters;
-        for id in &graph.inputs {
-            now += held.allocate(*id)?;
-        }
-        memory.peak = now;
+        let mut held = Held::new(graph, sizes)?;
+        let mut memory = Memory { parameters: held.parameters, peak: held.now, peak_node: None };
         for step in &self.steps {
-            let Some(node) = graph.nodes.get(step.node.0) else { continue };
-            for (result, id) in node.outputs.iter().enumerate() {
-                let reused = step.in_place.iter().find(|(_, to)| *to == result).map(|(operand, _)| *operand);
-                let reused = if matches!(node.op, Op::Reshape { .. }) { Some(0) } else { reused };
-                match reused.and_then(|operand| node.inputs.get(operand)) {
-                    Some(operand) => held.share(*id, *operand),
-                    None => now += held.allocate(*id)?,
-                }
-            }
-            if now > memory.peak {
-                memory.peak = now;
-                memory.peak_node = Some(step.node);
-            }
-            for id in &step.frees {
-                now -= held.release(*id).min(now);
+            let during = held.step(step)?;
+            if during > memory.peak {
+                (memory.peak, memory.peak_node) = (during, Some(step.node));
             }
         }
         Ok(memory)
+    }
+
+    /// Bytes held while each step runs, in the plan's order, parameters and inputs included.
+    ///
+    /// # Errors
+    /// [`PlanError::Size`] when a symbol has no size.
+    pub fn live(&self, graph: &Graph, sizes: &Sizes) -> Result<Vec<u64>, PlanError> {
+        let mut held = Held::new(graph, sizes)?;
+        self.steps.iter().map(|step| held.step(step)).collect()
     }
 }
 
@@ -63,14 +50,46 @@ struct Held<'a> {
     owner: Vec<ValueId>,
     /// For each owner: bytes, and values that lie there.
     bytes: Vec<(u64, usize)>,
+    parameters: u64,
+    now: u64,
 }
 
-impl Held<'_> {
-    fn allocate(&mut self, id: ValueId) -> Result<u64, PlanError> {
+impl<'a> Held<'a> {
+    /// Parameters and inputs are there.
+    fn new(graph: &'a Graph, sizes: &'a Sizes) -> Result<Self, PlanError> {
+        let count = graph.values.len();
+        let owner = (0..count).map(ValueId).collect();
+        let mut held = Self { graph, sizes, owner, bytes: vec![(0, 0); count], parameters: 0, now: 0 };
+        graph.params.iter().try_for_each(|id| held.allocate(*id))?;
+        held.parameters = held.now;
+        graph.inputs.iter().try_for_each(|id| held.allocate(*id))?;
+        Ok(held)
+    }
+
+    /// Runs a step; bytes held while it runs, before it frees anything.
+    fn step(&mut self, step: &Step) -> Result<u64, PlanError> {
+        let Some(node) = self.graph.nodes.get(step.node.0) else { return Ok(self.now) };
+        for (result, id) in node.outputs.iter().enumerate() {
+            let reused = step.in_place.iter().find(|(_, to)| *to == result).map(|(operand, _)| *operand);
+            let reused = if matches!(node.op, Op::Reshape { .. }) { Some(0) } else { reused };
+            match reused.and_then(|operand| node.inputs.get(operand)) {
+                Some(operand) => self.share(*id, *operand),
+                None => self.allocate(*id)?,
+            }
+        }
+        let during = self.now;
+        for id in &step.frees {
+            self.now = self.now.saturating_sub(self.release(*id));
+        }
+        Ok(during)
+    }
+
+    fn allocate(&mut self, id: ValueId) -> Result<(), PlanError> {
         let ty = self.graph.ty(id);
         let size = bytes(ty).eval(self.sizes).ok_or_else(|| PlanError::Size(ty.to_string()))? as u64;
         self.bytes[id.0] = (size, 1);
-        Ok(size)
+        self.now = self.now.checked_add(size).ok_or_else(|| PlanError::Size(ty.to_string()))?;
+        Ok(())
     }
 
     fn share(&mut self, id: ValueId, with: ValueId) {

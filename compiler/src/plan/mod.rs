@@ -3,12 +3,14 @@
 //! An executor walks [`Plan::steps`]: it evaluates the node, overwriting the operands it may, and drops the values the
 //! step frees. The plan does not depend on sizes; [`Plan::memory`] and [`Report`] evaluate it under some.
 
+mod check;
 mod memory;
 mod report;
 mod schedule;
+mod text;
 
 pub use memory::Memory;
-pub use report::{OpTotals, Report};
+pub use report::{NodeCost, OpTotals, Report};
 
 use crate::ir::{Def, Graph, Node, NodeId, ValueId};
 use crate::ops::Op;
@@ -23,6 +25,14 @@ pub enum PlanError {
     /// A shape has no size under the given sizes.
     #[error("`{0}` has no value, or too large a one, under the given sizes")]
     Size(String),
+    /// A plan that does not run its graph: see [`Plan::check`].
+    #[error("step {step} of the plan: {why}")]
+    Unsound {
+        /// Position of the step.
+        step: usize,
+        /// What does not hold.
+        why: String,
+    },
 }
 
 /// One node of the plan.

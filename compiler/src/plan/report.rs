@@ -1,9 +1,35 @@
 //! What a graph costs, as numbers and as a table.
 
 use super::{Memory, Plan, PlanError};
-use crate::ir::{Dim, Graph, Sizes, TensorType};
+use crate::ir::{Dim, Graph, Node, Sizes, TensorType};
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// What one node costs under some sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeCost {
+    /// Floating-point operations; a multiply-add counts 2.
+    pub flops: u64,
+    /// Bytes read and written if every operand and result goes through memory once.
+    pub bytes: u64,
+}
+
+impl NodeCost {
+    /// Measures a node of `graph` under `sizes`.
+    ///
+    /// # Errors
+    /// [`PlanError::Size`] when a symbol has no size or a number does not fit 64 bits.
+    pub fn new(graph: &Graph, node: &Node, sizes: &Sizes) -> Result<Self, PlanError> {
+        let operands: Vec<&TensorType> = node.inputs.iter().map(|id| graph.ty(*id)).collect();
+        let results: Vec<&TensorType> = node.outputs.iter().map(|id| graph.ty(*id)).collect();
+        let cost = node.op.cost(&operands, &results);
+        Ok(Self { flops: number(&cost.flops, sizes)?, bytes: number(&cost.bytes, sizes)? })
+    }
+}
+
+fn number(dim: &Dim, sizes: &Sizes) -> Result<u64, PlanError> {
+    dim.eval(sizes).map(|n| n as u64).ok_or_else(|| PlanError::Size(dim.to_string()))
+}
 
 /// Totals of one kind of operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +40,26 @@ pub struct OpTotals {
     pub flops: u64,
     /// Bytes read and written.
     pub bytes: u64,
+}
+
+impl OpTotals {
+    /// All nodes of `graph` under `sizes`.
+    ///
+    /// # Errors
+    /// As [`NodeCost::new`].
+    pub fn of(graph: &Graph, sizes: &Sizes) -> Result<Self, PlanError> {
+        let mut total = Self::default();
+        for node in &graph.nodes {
+            total.add(NodeCost::new(graph, node, sizes)?);
+        }
+        Ok(total)
+    }
+
+    fn add(&mut self, cost: NodeCost) {
+        self.count += 1;
+        self.flops = self.flops.saturating_add(cost.flops);
+        self.bytes = self.bytes.saturating_add(cost.bytes);
+    }
 }
 
 /// Cost of a graph under some sizes. Printed, it is a table.
@@ -37,25 +83,19 @@ impl Report {
     /// # Errors
     /// [`PlanError::Size`] when a symbol has no size or a number does not fit 64 bits.
     pub fn new(graph: &Graph, plan: &Plan, sizes: &Sizes) -> Result<Self, PlanError> {
-        let number = |dim: &Dim| dim.eval(sizes).map(|n| n as u64).ok_or_else(|| PlanError::Size(dim.to_string()));
         let mut kinds: BTreeMap<&'static str, OpTotals> = BTreeMap::new();
         let mut total = OpTotals::default();
         for node in &graph.nodes {
-            let operands: Vec<&TensorType> = node.inputs.iter().map(|id| graph.ty(*id)).collect();
-            let results: Vec<&TensorType> = node.outputs.iter().map(|id| graph.ty(*id)).collect();
-            let cost = node.op.cost(&operands, &results);
-            let (flops, bytes) = (number(&cost.flops)?, number(&cost.bytes)?);
+            let cost = NodeCost::new(graph, node, sizes)?;
             for totals in [kinds.entry(node.op.name()).or_default(), &mut total] {
-                totals.count += 1;
-                totals.flops = totals.flops.saturating_add(flops);
-                totals.bytes = totals.bytes.saturating_add(bytes);
+                totals.add(cost);
             }
         }
         let mut by_op: Vec<_> = kinds.into_iter().collect();
         by_op.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.flops, totals.bytes)));
         let mut parameters = 0u64;
         for id in &graph.params {
-            parameters = parameters.saturating_add(number(&graph.ty(*id).elements())?);
+            parameters = parameters.saturating_add(number(&graph.ty(*id).elements(), sizes)?);
         }
         Ok(Self { graph: graph.name.clone(), total, parameters, memory: plan.memory(graph, sizes)?, by_op })
     }

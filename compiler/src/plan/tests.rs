@@ -93,10 +93,49 @@ proptest! {
         let case = random_graph(seed);
         let plan = Plan::new(&case.graph).unwrap();
         walk(&case.graph, &plan);
+        prop_assert_eq!(plan.check(&case.graph), Ok(()));
         let memory = plan.memory(&case.graph, &case.sizes).unwrap();
         let everything: usize = case.graph.values.iter().map(|v| bytes_of(&v.ty, &case.sizes)).sum();
         prop_assert!(memory.peak <= everything as u64);
     }
+}
+
+#[test]
+fn plans_that_do_not_run_their_graph_are_told() {
+    let graph = chain();
+    let plan = Plan::new(&graph).unwrap();
+    let why = |change: &dyn Fn(&mut Vec<Step>)| {
+        let mut wrong = plan.clone();
+        change(&mut wrong.steps);
+        wrong.check(&graph).unwrap_err().to_string()
+    };
+    assert_eq!(why(&|steps| steps.swap(0, 1)), "step 0 of the plan: reads value 1, which is not there");
+    assert_eq!(why(&|steps| steps[1].node = NodeId(0)), "step 1 of the plan: node 0 runs twice or does not exist");
+    assert_eq!(why(&|steps| steps.truncate(4)), "step 4 of the plan: node 4 never runs");
+    let needed = "step 3 of the plan: frees value 3, which is not there or still needed";
+    assert_eq!(why(&|steps| steps[3].frees.push(ValueId(3))), needed);
+    assert!(why(&|steps| steps[4].frees.push(ValueId(5))).contains("frees value 5"));
+    assert!(why(&|steps| steps[4].frees.push(ValueId(99))).contains("frees value 99"));
+    assert_eq!(why(&|steps| steps[1].frees.clear()), "step 1 of the plan: overwrites value 1 without freeing it");
+    assert_eq!(why(&|steps| steps[4].frees = vec![ValueId(4)]), "step 5 of the plan: value 3 is never freed");
+    assert!(why(&|steps| steps[0].in_place.push((0, 0))).contains("overwrites value 0, which is still needed"));
+    assert!(why(&|steps| steps[3].in_place.push((0, 0))).contains("overwrites value 3, which is still needed"));
+    assert_eq!(
+        why(&|steps| steps[4].in_place.push((1, 0))),
+        "step 4 of the plan: cannot write result 0 over operand 1"
+    );
+    assert!(why(&|steps| steps[2].in_place.push((0, 0))).contains("cannot write result 0 over operand 0"));
+}
+
+#[test]
+fn the_text_shows_shapes_memory_and_what_happens_to_it() {
+    let graph = chain();
+    let text = Plan::new(&graph).unwrap().text(&graph, &Sizes::new()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3 + 5);
+    assert!(lines[3].ends_with("<- peak %0 f32[16] = exp(x f32[16])  frees x"), "{text}");
+    assert!(lines[4].ends_with("%1 f32[16] = tanh(%0 f32[16])  %1 over %0  frees %0"), "{text}");
+    assert_eq!(text.matches("<- peak").count(), 1);
 }
 
 fn bytes_of(ty: &TensorType, sizes: &Sizes) -> usize {

@@ -17,6 +17,7 @@ mod parse;
 mod print;
 
 pub use parse::{ParseError, parse};
+pub(crate) use print::Names;
 pub use print::print;
 
 use crate::ir::{Def, Graph, Node, NodeId, Value, ValueId};

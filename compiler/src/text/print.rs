@@ -43,13 +43,13 @@ impl fmt::Display for Graph {
 }
 
 /// How each value is referred to.
-struct Names<'a> {
+pub(crate) struct Names<'a> {
     graph: &'a Graph,
     numbers: Vec<Option<usize>>,
 }
 
 impl<'a> Names<'a> {
-    fn new(graph: &'a Graph) -> Self {
+    pub(crate) fn new(graph: &'a Graph) -> Self {
         let mut numbers = vec![None; graph.values.len()];
         let results = graph.nodes.iter().flat_map(|node| &node.outputs);
         for (number, id) in results.enumerate() {
@@ -60,7 +60,7 @@ impl<'a> Names<'a> {
         Self { graph, numbers }
     }
 
-    fn of(&self, id: ValueId) -> String {
+    pub(crate) fn of(&self, id: ValueId) -> String {
         match self.numbers.get(id.0) {
             Some(Some(number)) => format!("%{number}"),
             Some(None) => self.graph.source_name(id).map_or("%?".to_owned(), |name| Name(name).to_string()),

@@ -1,13 +1,16 @@
 //! Walks a plan: feeds inputs, runs nodes, frees what nobody reads any more, hands out results.
 
 use super::params::{Params, read_floats, upload};
+use super::profile::{Profile, RunTimes};
 use super::{HostTensor, Operand, PlanBackend, lower};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vjepa_compiler::ir::{DType, Def, Graph, Sizes, TensorType, ValueId};
+use vjepa_compiler::ops::Op;
 use vjepa_compiler::passes::{Decompose, Pass};
 use vjepa_compiler::plan::Plan;
+use vjepa_compiler::verify::verify;
 
 /// Running a plan failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,46 +52,61 @@ pub enum RunError {
 /// How often decomposition is repeated: attention in softmax in exp is the deepest there is.
 const DECOMPOSITION_DEPTH: usize = 4;
 
-/// Time one node of the plan took, from [`Executor::profile`].
-#[derive(Clone, Copy, Debug)]
-pub struct NodeTime {
-    /// Position in [`Executor::graph`]'s nodes.
-    pub node: usize,
-    /// Wall time.
-    pub time: Duration,
-}
-
 /// A planned graph, ready to run on back end `B`.
 pub struct Executor<B: PlanBackend> {
     graph: Graph,
     plan: Plan,
     /// Parameters that get a new value.
     updated: HashSet<ValueId>,
-    profile: Option<Vec<NodeTime>>,
+    profile: Option<Vec<RunTimes>>,
     memory: B::Memory,
 }
 
 impl<B: PlanBackend> Executor<B> {
-    /// Plans `graph`. Semantic operations that `B` has no kernel for are decomposed here.
+    /// Plans `graph`, [lowered](Executor::lower) for this back end.
     ///
     /// # Errors
     /// [`RunError::Plan`].
     pub fn new(graph: &Graph) -> Result<Self, RunError> {
-        let name = graph.name.clone();
-        let fail = |reason: String| RunError::Plan { graph: name.clone(), reason };
-        let pass = Decompose::unless(|op| B::has_kernel(op) || lower::is_primitive(op));
+        let graph = Self::lower(graph)?;
+        let plan = Plan::new(&graph).map_err(|error| cannot_plan(&graph, &error))?;
+        Ok(Self::of(graph, plan))
+    }
+
+    /// Takes a graph that was [lowered](Executor::lower) and planned before.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`] when the plan does not run the graph, [`RunError::Unsupported`] when it was lowered for another
+    /// back end.
+    pub fn from_plan(graph: Graph, plan: Plan) -> Result<Self, RunError> {
+        verify(&graph).map_err(|error| cannot_plan(&graph, &error))?;
+        plan.check(&graph).map_err(|error| cannot_plan(&graph, &error))?;
+        match graph.nodes.iter().position(|node| !runs::<B>(&node.op)) {
+            Some(node) => Err(RunError::Unsupported { op: graph.nodes[node].op.name(), node }),
+            None => Ok(Self::of(graph, plan)),
+        }
+    }
+
+    /// The graph with the semantic operations decomposed that `B` has no kernel for.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`] when the graph is ill formed.
+    pub fn lower(graph: &Graph) -> Result<Graph, RunError> {
+        let pass = Decompose::unless(runs::<B>);
         let mut lowered = graph.clone();
         // Parts of a semantic operation may be semantic themselves; nothing nests deeper than this.
         for _ in 0..DECOMPOSITION_DEPTH {
-            match pass.run(&lowered).map_err(|error| fail(error.to_string()))? {
+            match pass.run(&lowered).map_err(|error| cannot_plan(graph, &error))? {
                 Some(changed) => lowered = changed.graph,
                 None => break,
             }
         }
-        let graph = lowered;
-        let plan = Plan::new(&graph).map_err(|error| fail(error.to_string()))?;
+        Ok(lowered)
+    }
+
+    fn of(graph: Graph, plan: Plan) -> Self {
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
-        Ok(Self { graph, plan, updated, profile: None, memory: B::Memory::default() })
+        Self { graph, plan, updated, profile: None, memory: B::Memory::default() }
     }
 
     /// The graph as it is executed.
@@ -96,14 +114,20 @@ impl<B: PlanBackend> Executor<B> {
         &self.graph
     }
 
+    /// The plan that is walked.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Starts (or clears) the per-node clock; `take_profile` reads it.
     pub fn profile(&mut self) {
         self.profile = Some(Vec::new());
     }
 
-    /// Times of all nodes run since [`Executor::profile`].
-    pub fn take_profile(&mut self) -> Vec<NodeTime> {
-        self.profile.take().unwrap_or_default()
+    /// Stops the clock: times of all runs since [`Executor::profile`].
+    pub fn take_profile(&mut self) -> Profile<'_> {
+        let runs = self.profile.take().unwrap_or_default();
+        Profile::new(&self.graph, &self.plan, runs)
     }
 
     /// Runs the plan once. Inputs are given by name; parameters come from `params`, which gets the updates.
@@ -128,6 +152,9 @@ impl<B: PlanBackend> Executor<B> {
         }
         self.bind_params(&mut values, params);
         let device = params.device().clone();
+        if let Some(profile) = &mut self.profile {
+            profile.push(RunTimes::new(sizes.clone()));
+        }
         B::on_workers(|| self.run_nodes(&mut values, &sizes, &device))?;
         B::end_run(&mut self.memory);
         self.finish(values, params, &sizes)
@@ -212,8 +239,8 @@ impl<B: PlanBackend> Executor<B> {
                     B::recycle(freed, &mut self.memory);
                 }
             }
-            if let (Some(started), Some(profile)) = (started, &mut self.profile) {
-                profile.push(NodeTime { node: step.node.0, time: started.elapsed() });
+            if let (Some(started), Some(run)) = (started, self.profile.as_mut().and_then(|runs| runs.last_mut())) {
+                run.record(step.node.0, started);
             }
         }
         Ok(())
@@ -240,6 +267,15 @@ impl<B: PlanBackend> Executor<B> {
         }
         Ok(outputs)
     }
+}
+
+/// Whether an operation is run as it is, not decomposed.
+fn runs<B: PlanBackend>(op: &Op) -> bool {
+    B::has_kernel(op) || lower::is_primitive(op)
+}
+
+fn cannot_plan(graph: &Graph, reason: &dyn std::fmt::Display) -> RunError {
+    RunError::Plan { graph: graph.name.clone(), reason: reason.to_string() }
 }
 
 fn check_shape(name: &str, ty: &TensorType, shape: &[usize], dtype: DType, sizes: &Sizes) -> Result<(), RunError> {

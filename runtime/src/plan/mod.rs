@@ -11,12 +11,14 @@ mod flex;
 mod host;
 mod lower;
 mod params;
+mod profile;
 
 pub use backend::{Operand, PlanBackend};
-pub use executor::{Executor, NodeTime, RunError};
+pub use executor::{Executor, RunError};
 pub use flex::square_product;
 pub use host::HostTensor;
 pub use params::Params;
+pub use profile::{NodeTime, OpTime, Profile, RunTimes};
 
 /// The CPU back end plans run on by default.
 pub type Cpu = burn_flex::Flex;

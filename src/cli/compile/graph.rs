@@ -3,53 +3,97 @@
 use std::path::Path;
 
 use vjepa_compiler::ir::{Graph, Sizes};
-use vjepa_compiler::passes::Pipeline;
-use vjepa_compiler::plan::{Plan, Report};
+use vjepa_compiler::plan::Plan;
 use vjepa_graphs::{PretrainLoss, ProbeConfig};
+use vjepa_runtime::plan::{Cpu, Executor};
 
-use super::{Args, CliError, Emit, GraphName};
-use crate::compile::{self, Probe, TrainOptions};
-use crate::config::{Config, MaskConfig};
+use super::super::train::require_cpu;
+use super::{Args, CliError, Emit, GraphName, show};
+use crate::compile::{self, Passes, Probe, TrainOptions};
+use crate::config::{Config, Dtype, MaskConfig};
 use crate::masks::{MaskCollator, MaskError, MaskPair, TubeCollator};
-use crate::weights::{encoder_config, predictor_config, write_atomically};
+use crate::weights::{encoder_config, predictor_config};
 
 /// Steps whose masks are drawn to find typical lengths.
 const MASK_STEPS: u64 = 32;
 
 pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
+    require_cpu(&args.device)?;
     let path = args.config.as_deref().ok_or("--graph needs --config FILE")?;
     let config = Config::from_file(path, &args.set)?;
-    let traced = trace(name, &config, args.classes)?;
-    let graph = Pipeline::standard().run(&traced)?.graph;
-    match args.emit {
-        Emit::Ir => text(args, &graph),
-        Emit::Report => report(args, &graph, &sizes(name, &config)?),
+    let sizes = sizes(name, &config)?;
+    let emit = args.emit.unwrap_or_else(|| emit_for(args.out.as_deref()));
+    let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
+    let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
+    if emit == Emit::Passes {
+        passes.sizes = Some(sizes.clone());
+    }
+    let graph = compiled(name, &config, args.classes, &mut passes)?;
+    match emit {
+        Emit::Ir => show::text(args, &graph),
+        Emit::Report => show::report(args, &graph, &sizes),
+        Emit::Plan => {
+            let lowered = Executor::<Cpu>::lower(&graph)?;
+            show::plan(args, &lowered, &Plan::new(&lowered)?, &sizes)
+        }
+        Emit::Passes => {
+            let mut lowered = graph;
+            passes.stage("lower", &mut lowered, |graph| -> Result<(), CliError> {
+                *graph = Executor::<Cpu>::lower(graph)?;
+                Ok(())
+            })?;
+            passes.stage("plan", &mut lowered, |graph| Plan::new(graph))?;
+            show::passes(args, &lowered.name, &passes, &sizes)
+        }
         Emit::Vjg => {
             let out = args.out.as_deref().ok_or("--emit vjg needs --out FILE")?;
-            let bytes = vjepa_compiler::serialize::encode(&graph);
-            write(out, &bytes)?;
-            let (nodes, length) = (graph.nodes.len(), bytes.len());
-            say(args, out, serde_json::json!({"graph": graph.name, "nodes": nodes, "bytes": length}))
+            if name == GraphName::Step && config.meta.dtype != Dtype::Float32 {
+                let why = "only `meta.dtype: float32` is run by this build yet: add --set meta.dtype=float32";
+                return Err(why.into());
+            }
+            let mut artifact = compile::artifact(&graph, &config)?;
+            if let Some(stop) = &passes.stop_after {
+                // For who looks at the file; the graph computes the same.
+                artifact.record.insert("passes until".to_owned(), stop.to_string());
+            }
+            let bytes = compile::save_artifact(out, &artifact)?;
+            let (nodes, steps) = (artifact.graph.nodes.len(), artifact.plan.steps.len());
+            let about = serde_json::json!({
+                "graph": artifact.graph.name, "nodes": nodes, "steps": steps, "bytes": bytes, "record": artifact.record,
+            });
+            show::say(args, out, about)
         }
     }
 }
 
-fn trace(name: GraphName, config: &Config, classes: usize) -> Result<Graph, CliError> {
+/// What a file of this name holds.
+fn emit_for(out: Option<&Path>) -> Emit {
+    match out.and_then(Path::extension).and_then(|extension| extension.to_str()) {
+        Some("vjg") => Emit::Vjg,
+        Some("ir") => Emit::Ir,
+        _ => Emit::Report,
+    }
+}
+
+fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passes) -> Result<Graph, CliError> {
     let encoder = encoder_config(config)?;
-    Ok(match name {
-        GraphName::Encoder => compile::encoder(&encoder, "encoder.")?,
-        GraphName::Predictor => compile::predictor(&predictor_config(config)?, 0)?,
-        GraphName::Probe => {
-            let probe = ProbeConfig::for_encoder(&encoder, classes);
-            compile::probe(&Probe::Attentive(probe), false)?
-        }
-        GraphName::Step => {
-            let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
-            let (betas, eps) = (config.optimization.betas, config.optimization.eps);
-            let options = TrainOptions { betas, eps, ..TrainOptions::default() };
-            compile::step(&encoder, &predictor_config(config)?, loss, config.mask.len(), options)?
-        }
-    })
+    if name == GraphName::Step {
+        let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
+        let (betas, eps) = (config.optimization.betas, config.optimization.eps);
+        let options = TrainOptions { betas, eps, ..TrainOptions::default() };
+        let predictor = predictor_config(config)?;
+        return Ok(compile::step_with(&encoder, &predictor, loss, config.mask.len(), options, passes)?);
+    }
+    let mut graph = Graph::default();
+    passes.stage("trace", &mut graph, |graph| -> Result<(), CliError> {
+        *graph = match name {
+            GraphName::Predictor => compile::predictor(&predictor_config(config)?, 0)?,
+            GraphName::Probe => compile::probe(&Probe::Attentive(ProbeConfig::for_encoder(&encoder, classes)), false)?,
+            GraphName::Encoder | GraphName::Step => compile::encoder(&encoder, "encoder.")?,
+        };
+        Ok(())
+    })?;
+    Ok(passes.run(graph)?)
 }
 
 /// The configured batch, and the mean mask lengths of a few drawn batches.
@@ -96,71 +140,4 @@ fn mask_lengths(config: &Config) -> Result<Vec<(usize, usize)>, CliError> {
     }
     let steps = MASK_STEPS as usize;
     Ok(sums.into_iter().map(|(context, target)| ((context / steps).max(1), (target / steps).max(1))).collect())
-}
-
-fn text(args: &Args, graph: &Graph) -> Result<(), CliError> {
-    let text = vjepa_compiler::text::print(graph);
-    match &args.out {
-        Some(out) => {
-            write(out, text.as_bytes())?;
-            say(args, out, serde_json::json!({"graph": graph.name, "nodes": graph.nodes.len(), "bytes": text.len()}))
-        }
-        None if args.json => {
-            println!("{}", serde_json::json!({"graph": graph.name, "nodes": graph.nodes.len(), "ir": text}));
-            Ok(())
-        }
-        None => {
-            print!("{text}");
-            Ok(())
-        }
-    }
-}
-
-fn report(args: &Args, graph: &Graph, sizes: &Sizes) -> Result<(), CliError> {
-    let report = Report::new(graph, &Plan::new(graph)?, sizes)?;
-    let operations: Vec<_> = report
-        .by_op
-        .iter()
-        .map(|(op, totals)| {
-            serde_json::json!({"op": op, "count": totals.count, "flops": totals.flops, "bytes": totals.bytes})
-        })
-        .collect();
-    let json = serde_json::json!({
-        "graph": report.graph, "sizes": sizes, "nodes": report.total.count, "flops": report.total.flops,
-        "bytes": report.total.bytes, "parameters": report.parameters, "parameter_bytes": report.memory.parameters,
-        "peak_memory": report.memory.peak, "operations": operations,
-    });
-    let bound: Vec<String> = sizes.iter().map(|(symbol, size)| format!("{symbol} = {size}")).collect();
-    let text = format!("{}: {}\n{report}", report.graph, bound.join(", "));
-    match &args.out {
-        Some(out) => {
-            let json = serde_json::to_vec_pretty(&json)?;
-            write(out, if args.json { &json } else { text.as_bytes() })?;
-            say(args, out, serde_json::json!({"graph": report.graph}))
-        }
-        None => {
-            if args.json {
-                println!("{json}");
-            } else {
-                print!("{text}");
-            }
-            Ok(())
-        }
-    }
-}
-
-fn write(out: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    use std::io::Write;
-    write_atomically(out, |file| file.write_all(bytes))
-        .map_err(|error| format!("cannot write {}: {error}", out.display()).into())
-}
-
-fn say(args: &Args, out: &Path, mut about: serde_json::Value) -> Result<(), CliError> {
-    if args.json {
-        about["out"] = serde_json::to_value(out)?;
-        println!("{about}");
-    } else {
-        println!("wrote {}", out.display());
-    }
-    Ok(())
 }

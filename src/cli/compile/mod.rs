@@ -2,6 +2,7 @@
 
 mod export;
 mod graph;
+mod show;
 
 use std::path::PathBuf;
 
@@ -37,9 +38,19 @@ pub struct Args {
     /// Precision of the exported weights.
     #[arg(long, value_enum, default_value = "f32")]
     precision: ExportPrecision,
-    /// What to print of a graph.
-    #[arg(long, value_enum, default_value = "report")]
-    emit: Emit,
+    /// What to print of a graph; by default the report, or what --out FILE.vjg or FILE.ir asks for.
+    #[arg(long, value_enum, requires = "graph")]
+    emit: Option<Emit>,
+    /// End the passes here: PASS (on a training step: on the whole step), forward/PASS (before it is differentiated,
+    /// and no pass after), or none.
+    #[arg(long, value_name = "PASS", requires = "graph")]
+    stop_after: Option<String>,
+    /// Check the graph after every pass.
+    #[arg(long, requires = "graph")]
+    verify_ir: bool,
+    /// What the graph is compiled for; this build has `cpu`.
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Classes of the probe whose graph is shown.
     #[arg(long, default_value_t = 400, value_name = "N")]
     classes: usize,
@@ -101,7 +112,11 @@ enum Emit {
     Ir,
     /// Operations, arithmetic, bytes, parameters and peak memory.
     Report,
-    /// The serialised graph, for --out FILE.vjg.
+    /// The plan for the typical sizes: order, shapes, memory held, what is freed and overwritten.
+    Plan,
+    /// Each pass: time, nodes, changes, arithmetic and traffic before and after.
+    Passes,
+    /// Graph, plan and what they were compiled for as a file, for --out FILE.vjg and `vjepa train --plan`.
     Vjg,
 }
 

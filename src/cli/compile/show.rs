@@ -1,0 +1,156 @@
+//! Graphs on standard output or in a file: text, report, plan, passes.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use vjepa_compiler::ir::{Graph, Sizes};
+use vjepa_compiler::plan::{OpTotals, Plan, Report};
+
+use super::{Args, CliError};
+use crate::compile::{Passes, Stage};
+use crate::weights::write_atomically;
+
+/// The graph as text that parses back.
+pub(super) fn text(args: &Args, graph: &Graph) -> Result<(), CliError> {
+    let text = vjepa_compiler::text::print(graph);
+    match &args.out {
+        Some(out) => {
+            write(out, text.as_bytes())?;
+            say(args, out, json!({"graph": graph.name, "nodes": graph.nodes.len(), "bytes": text.len()}))
+        }
+        None if args.json => {
+            println!("{}", json!({"graph": graph.name, "nodes": graph.nodes.len(), "ir": text}));
+            Ok(())
+        }
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+/// Operations, arithmetic, traffic, memory.
+pub(super) fn report(args: &Args, graph: &Graph, sizes: &Sizes) -> Result<(), CliError> {
+    let report = Report::new(graph, &Plan::new(graph)?, sizes)?;
+    let operations: Vec<_> = report
+        .by_op
+        .iter()
+        .map(|(op, totals)| json!({"op": op, "count": totals.count, "flops": totals.flops, "bytes": totals.bytes}))
+        .collect();
+    let json = json!({
+        "graph": report.graph, "sizes": sizes, "nodes": report.total.count, "flops": report.total.flops,
+        "bytes": report.total.bytes, "parameters": report.parameters, "parameter_bytes": report.memory.parameters,
+        "peak_memory": report.memory.peak, "operations": operations,
+    });
+    let text = format!("{}: {}\n{report}", report.graph, bound(sizes));
+    document(args, &report.graph, &text, &json)
+}
+
+/// The plan, step by step.
+pub(super) fn plan(args: &Args, graph: &Graph, plan: &Plan, sizes: &Sizes) -> Result<(), CliError> {
+    let (text, memory) = (plan.text(graph, sizes)?, plan.memory(graph, sizes)?);
+    let live = plan.live(graph, sizes)?;
+    let step = |(step, live): (&vjepa_compiler::plan::Step, u64)| {
+        let node = graph.nodes.get(step.node.0);
+        json!({
+            "node": step.node.0, "op": node.map(|node| node.op.name()), "in_place": step.in_place,
+            "frees": step.frees.iter().map(|id| id.0).collect::<Vec<_>>(), "bytes_held": live,
+        })
+    };
+    let json = json!({
+        "graph": graph.name, "sizes": sizes, "parameter_bytes": memory.parameters, "peak_memory": memory.peak,
+        "steps": plan.steps.iter().zip(live).map(step).collect::<Vec<_>>(),
+    });
+    document(args, &graph.name, &text, &json)
+}
+
+/// What every pass took and changed, and the memory of this process.
+pub(super) fn passes(args: &Args, graph: &str, passes: &Passes, sizes: &Sizes) -> Result<(), CliError> {
+    let total: f64 = passes.stages.iter().map(|stage| stage.time.as_secs_f64() * 1e3).sum();
+    let peak = peak_memory();
+    let mut text = format!("{graph}: {}\n", bound(sizes));
+    text +=
+        &format!("{:<24} {:>9} {:>15} {:>8} {:>23} {:>23}\n", "stage", "ms", "nodes", "changes", "GFLOP", "GB moved");
+    passes.stages.iter().for_each(|stage| text += &line(stage));
+    text += &format!("{:<24} {total:>9.2}\n", "total");
+    if let Some(peak) = peak {
+        text += &format!("peak memory of this process {:.1} MB\n", peak as f64 / 1e6);
+    }
+    let totals = |totals: &OpTotals| json!({"flops": totals.flops, "bytes": totals.bytes});
+    let stages: Vec<Value> = passes
+        .stages
+        .iter()
+        .map(|stage| {
+            json!({
+                "name": stage.name, "ms": stage.time.as_secs_f64() * 1e3, "nodes": stage.nodes,
+                "changes": stage.changes, "cost": stage.cost.as_ref().map(|cost| cost.each_ref().map(totals)),
+            })
+        })
+        .collect();
+    let json = json!({"graph": graph, "sizes": sizes, "stages": stages, "ms": total, "peak_process_memory": peak});
+    document(args, graph, &text, &json)
+}
+
+fn line(stage: &Stage) -> String {
+    let arrow = |[from, to]: [String; 2]| if from == to { to } else { format!("{from} -> {to}") };
+    let cost = |unit: fn(&OpTotals) -> u64| {
+        let billions = |cost: &OpTotals| format!("{:.1}", unit(cost) as f64 / 1e9);
+        stage.cost.as_ref().map_or("-".to_owned(), |cost| arrow(cost.each_ref().map(billions)))
+    };
+    format!(
+        "{:<24} {:>9.2} {:>15} {:>8} {:>23} {:>23}\n",
+        stage.name,
+        stage.time.as_secs_f64() * 1e3,
+        arrow(stage.nodes.map(|nodes| nodes.to_string())),
+        stage.changes,
+        cost(|totals| totals.flops),
+        cost(|totals| totals.bytes)
+    )
+}
+
+/// Peak memory of this process in bytes, where the system tells it.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(kib.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+fn bound(sizes: &Sizes) -> String {
+    sizes.iter().map(|(symbol, size)| format!("{symbol} = {size}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Text for people or JSON for machines, to a file or to standard output.
+fn document(args: &Args, graph: &str, text: &str, json: &Value) -> Result<(), CliError> {
+    match &args.out {
+        Some(out) => {
+            let pretty = serde_json::to_vec_pretty(json)?;
+            write(out, if args.json { &pretty } else { text.as_bytes() })?;
+            say(args, out, json!({"graph": graph}))
+        }
+        None => {
+            if args.json {
+                println!("{json}");
+            } else {
+                print!("{text}");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn write(out: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    use std::io::Write;
+    write_atomically(out, |file| file.write_all(bytes))
+        .map_err(|error| format!("cannot write {}: {error}", out.display()).into())
+}
+
+/// Says that a file was written, and what about it.
+pub(super) fn say(args: &Args, out: &Path, mut about: Value) -> Result<(), CliError> {
+    if args.json {
+        about["out"] = serde_json::to_value(out)?;
+        println!("{about}");
+    } else {
+        println!("wrote {}", out.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Which passes run on a graph, and what is measured of them.
+//!
+//! A forward graph goes through the passes once. A training step goes through them twice: its forward graph before it is
+//! differentiated, and the whole step. [`StopAfter`] cuts the sequence anywhere, which finds the pass behind a
+//! miscompile by bisection: the cut runs compute the same.
+
+use super::CompileError;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+use vjepa_compiler::ir::{Graph, Sizes};
+use vjepa_compiler::passes::{PassError, Pipeline, Recomputed};
+use vjepa_compiler::plan::OpTotals;
+use vjepa_compiler::verify::verify;
+
+/// The output that a training step's forward part computes.
+const LOSS: &str = "loss";
+
+/// The last pass that runs, as it is written: `none`, `PASS` or `forward/PASS`, the passes as [`Pipeline::labels`] has
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopAfter {
+    /// No pass runs at all.
+    Nothing,
+    /// The forward graph's passes end here, and none runs on the step.
+    Forward(String),
+    /// The step's passes end here; all run on its forward graph. For a graph without gradients as [`StopAfter::Forward`].
+    Whole(String),
+}
+
+impl FromStr for StopAfter {
+    type Err = PassError;
+
+    fn from_str(text: &str) -> Result<Self, PassError> {
+        let (label, stop) = match text.strip_prefix("forward/") {
+            _ if text == "none" => return Ok(Self::Nothing),
+            Some(label) => (label, Self::Forward(label.to_owned())),
+            None => (text, Self::Whole(text.to_owned())),
+        };
+        let labels = match &stop {
+            Self::Forward(_) => Pipeline::standard().labels(),
+            _ => Pipeline::training(LOSS, Some(Recomputed::Elementwise)).labels(),
+        };
+        if labels.iter().any(|known| known == label) {
+            Ok(stop)
+        } else {
+            Err(PassError::Unknown { name: label.to_owned(), known: format!("none, {}", labels.join(", ")) })
+        }
+    }
+}
+
+impl fmt::Display for StopAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => write!(f, "none"),
+            Self::Forward(label) => write!(f, "forward/{label}"),
+            Self::Whole(label) => write!(f, "{label}"),
+        }
+    }
+}
+
+/// What is made of a graph on its way: traced, changed by a pass, differentiated, ...
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// `trace`, `forward/clean-up`, `grad`, `optimizer`, `clean-up`, ...
+    pub name: String,
+    /// Wall time, without what measuring costs.
+    pub time: Duration,
+    /// Nodes before and after.
+    pub nodes: [usize; 2],
+    /// Changes a pass made; 0 for what is no pass.
+    pub changes: usize,
+    /// Arithmetic and traffic before and after, where there are sizes to measure under.
+    pub cost: Option<[OpTotals; 2]>,
+}
+
+/// How graphs are optimised. The default runs every pass.
+#[derive(Clone, Debug, Default)]
+pub struct Passes {
+    /// Where the passes end; `None` after the last.
+    pub stop_after: Option<StopAfter>,
+    /// Whether the verifier runs after every pass.
+    pub verify: bool,
+    /// Sizes that costs are measured under; without them they are not.
+    pub sizes: Option<Sizes>,
+    /// What has been done so far.
+    pub stages: Vec<Stage>,
+}
+
+impl Passes {
+    /// No pass runs.
+    pub fn none() -> Self {
+        Self { stop_after: Some(StopAfter::Nothing), ..Self::default() }
+    }
+
+    /// Runs the passes on a graph that is not differentiated.
+    ///
+    /// # Errors
+    /// [`CompileError::Pass`].
+    pub fn run(&mut self, graph: Graph) -> Result<Graph, CompileError> {
+        match self.stop_after.clone() {
+            Some(StopAfter::Nothing) => self.skipped(graph),
+            None => self.pipeline(Pipeline::standard(), graph, "", None),
+            Some(StopAfter::Forward(label) | StopAfter::Whole(label)) => {
+                self.pipeline(Pipeline::standard(), graph, "", Some(&label))
+            }
+        }
+    }
+
+    /// Runs the passes on the forward graph of a step.
+    pub(super) fn forward(&mut self, graph: Graph) -> Result<Graph, CompileError> {
+        match self.stop_after.clone() {
+            Some(StopAfter::Nothing) => self.skipped(graph),
+            Some(StopAfter::Forward(label)) => self.pipeline(Pipeline::standard(), graph, "forward/", Some(&label)),
+            None | Some(StopAfter::Whole(_)) => self.pipeline(Pipeline::standard(), graph, "forward/", None),
+        }
+    }
+
+    /// Runs the passes on a whole step.
+    pub(super) fn whole(&mut self, graph: Graph, recompute: Option<Recomputed>) -> Result<Graph, CompileError> {
+        let pipeline = Pipeline::training(LOSS, recompute);
+        match self.stop_after.clone() {
+            Some(StopAfter::Nothing | StopAfter::Forward(_)) => self.skipped(graph),
+            Some(StopAfter::Whole(label)) => self.pipeline(pipeline, graph, "", Some(&label)),
+            None => self.pipeline(pipeline, graph, "", None),
+        }
+    }
+
+    fn skipped(&self, graph: Graph) -> Result<Graph, CompileError> {
+        if self.verify {
+            verify(&graph).map_err(PassError::from)?;
+        }
+        Ok(graph)
+    }
+
+    fn pipeline(
+        &mut self,
+        pipeline: Pipeline,
+        graph: Graph,
+        prefix: &str,
+        stop: Option<&str>,
+    ) -> Result<Graph, CompileError> {
+        let mut pipeline = pipeline.with_verify(self.verify);
+        if let Some(label) = stop {
+            pipeline = pipeline.stopping_at(label);
+        }
+        let mut stages = Vec::new();
+        let optimised = pipeline.run_observed(&graph, &mut |run| {
+            let cost = [run.before, run.after].map(|graph| self.cost(graph));
+            stages.push(Stage {
+                name: format!("{prefix}{}", run.label),
+                time: run.time,
+                nodes: [run.before.nodes.len(), run.after.nodes.len()],
+                changes: run.changes.len(),
+                cost: both(cost),
+            });
+        })?;
+        self.stages.append(&mut stages);
+        Ok(optimised.graph)
+    }
+
+    /// Does something to a graph that is no pass, and records it as `name`.
+    ///
+    /// # Errors
+    /// What `make` fails with.
+    pub fn stage<T, E>(
+        &mut self,
+        name: &str,
+        graph: &mut Graph,
+        make: impl FnOnce(&mut Graph) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let (before, cost) = (graph.nodes.len(), self.cost(graph));
+        let began = Instant::now();
+        let made = make(graph)?;
+        let time = began.elapsed();
+        let cost = both([cost, self.cost(graph)]);
+        self.stages.push(Stage { name: name.to_owned(), time, nodes: [before, graph.nodes.len()], changes: 0, cost });
+        Ok(made)
+    }
+
+    fn cost(&self, graph: &Graph) -> Option<OpTotals> {
+        self.sizes.as_ref().and_then(|sizes| OpTotals::of(graph, sizes).ok())
+    }
+}
+
+fn both(cost: [Option<OpTotals>; 2]) -> Option<[OpTotals; 2]> {
+    match cost {
+        [Some(before), Some(after)] => Some([before, after]),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_are_read_and_written_and_unknown_passes_told() {
+        for text in ["none", "cse", "forward/sink-tokens", "dead-code.2"] {
+            assert_eq!(text.parse::<StopAfter>().unwrap().to_string(), text);
+        }
+        for text in ["inline", "forward/inline"] {
+            let error = text.parse::<StopAfter>().unwrap_err().to_string();
+            assert!(error.starts_with("there is no pass `inline`; the passes are none, clean-up, "), "{error}");
+        }
+    }
+}
