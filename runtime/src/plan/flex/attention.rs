@@ -11,8 +11,14 @@ use burn_flex::FlexTensor;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-/// Query rows of one block: with 1,568 keys the scores take 800 KiB, which stays in the second-level cache.
-const BLOCK: usize = 128;
+/// Scores of one block, in elements: 1 MiB, half of a second-level cache. Each block packs keys and values again, so
+/// blocks are as large as the cache allows.
+const SCORES: usize = 256 * 1024;
+
+/// Query rows of one block, for so many keys and `buffers` matrices of scores.
+fn block_rows(rows: usize, keys: usize, buffers: usize) -> usize {
+    (SCORES / (buffers * keys.max(1))).next_multiple_of(8).clamp(32, 512).min(rows)
+}
 
 /// One head's matrix inside a `[B, H, N, d]` tensor.
 fn head<'a>(view: &Strided<'a>, batch: usize, head: usize, rows: usize, cols: usize) -> Matrix<'a> {
@@ -38,15 +44,16 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64
     let (q, k, v) = (strided(q), strided(k), strided(v));
     let mut out = pool.take(batch * heads * rows * width);
     let shared = Out::new(&mut out, heads * width);
+    let most = block_rows(rows, keys, 1);
     (0..batch * heads).into_par_iter().for_each_init(
-        || vec![0f32; BLOCK.min(rows) * keys],
+        || vec![0f32; most * keys],
         |scores, task| {
             let (b, h) = (task / heads, task % heads);
             let (q, k, v) = (head(&q, b, h, rows, width), head(&k, b, h, keys, width), head(&v, b, h, keys, width));
             // SAFETY: a task writes columns h·d .. h·d + d of the rows of its own b, which no other (b, h) touches.
             let out = unsafe { shared.part((b * rows * heads + h) * width) };
-            for start in (0..rows).step_by(BLOCK) {
-                let block = BLOCK.min(rows - start);
+            for start in (0..rows).step_by(most.max(1)) {
+                let block = most.min(rows - start);
                 let scores = &mut scores[..block * keys];
                 probabilities(rows_of(q, start, block), k, scores, scale);
                 // SAFETY: rows of this task's own part, one block after the other.
@@ -73,9 +80,10 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
     let [q, k, v, y, dy] = [q, k, v, y, dy].map(strided);
     let mut grads = [rows, keys, keys].map(|n| pool.take(batch * heads * n * width));
     let [dq, dk, dv] = &mut grads;
+    let most = block_rows(rows, keys, 2);
     let shared = [dq, dk, dv].map(|grad| Out::new(grad, heads * width));
     (0..batch * heads).into_par_iter().for_each_init(
-        || [vec![0f32; BLOCK.min(rows) * keys], vec![0f32; BLOCK.min(rows) * keys]],
+        || [vec![0f32; most * keys], vec![0f32; most * keys]],
         |[p, dp], task| {
             let (b, h) = (task / heads, task % heads);
             let task = HeadGrad {
@@ -92,10 +100,10 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
                 // three results are distinct.
                 unsafe { shared[i].part(offset) }
             });
-            for start in (0..rows).step_by(BLOCK) {
+            for start in (0..rows).step_by(most.max(1)) {
                 // SAFETY: rows of this task's own part, one block after the other.
                 let dq = unsafe { dq.part(start * heads * width) };
-                task.block(start, BLOCK.min(rows - start), [p, dp], [dq, dk, dv]);
+                task.block(start, most.min(rows - start), [p, dp], [dq, dk, dv]);
             }
         },
     );
