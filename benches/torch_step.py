@@ -5,7 +5,7 @@ Written for this comparison from the model's description. Attention is `scaled_d
 
 Usage: torch_step.py CASE.json [--compile] [--device cpu|cuda] [--dtype f32|bf16] [--threads N]
 
-Reads one command a line from standard input (`run I`, `memory`, `quit`) and answers each with one line of JSON. CASE.json
+Reads one command a line from standard input (`run I`, `memory`, `products`, `quit`) and answers each with one line of JSON. CASE.json
 and the files it names are written by `vjepa bench`; I is the number of a set of masks.
 """
 
@@ -86,6 +86,9 @@ class Predictor(nn.Module):
 class Step:
     def __init__(self, case, folder, args):
         self.case, self.args, self.device = case, args, torch.device(args.device)
+        if self.device.type == "cuda":
+            # Burn's f32 products are TF32 on CUDA: like with like.
+            torch.set_float32_matmul_precision("high")
         self.encoder, self.target = Encoder(case["encoder"]), Encoder(case["encoder"])
         self.predictor = Predictor(case["predictor"])
         models = {"encoder.": self.encoder, "predictor.": self.predictor, "target_encoder.": self.target}
@@ -99,7 +102,8 @@ class Step:
             model.load_state_dict(own, strict=True)
             model.to(self.device)
         self.target.requires_grad_(False)
-        self.clip = raw["clip"].to(self.device)
+        # Clips come from the host in every step, on all sides.
+        self.host_clip = raw["clip"].pin_memory() if self.device.type == "cuda" else raw["clip"]
         self.masks = [
             [tuple(raw[name].long().to(self.device) for name in pair) for pair in pairs] for pairs in case["masks"]
         ]
@@ -132,12 +136,13 @@ class Step:
         self.sync()
         cpu, start = time.process_time(), time.perf_counter()
         bf16 = self.args.dtype == "bf16"
+        clip = self.host_clip.to(self.device, non_blocking=True)
         if self.case["what"] == "encoder":
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                loss = self.forward(self.clip).float().abs().mean()
+                loss = self.forward(clip).float().abs().mean()
         else:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                loss = self.loss_of(self.clip, self.masks[i])
+                loss = self.loss_of(clip, self.masks[i])
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -147,7 +152,22 @@ class Step:
                 torch._foreach_lerp_(targets, sources, 1.0 - self.case["rates"]["momentum"])
         self.sync()
         wall = time.perf_counter() - start
-        return {"ms": 1e3 * wall, "cpu_ms": 1e3 * (time.process_time() - cpu), "loss": loss.item()}
+        return {"ms": 1e3 * wall, "cpu_ms": 1e3 * (time.process_time() - cpu), "loss": loss.item() if loss.isfinite() else None}
+
+    def products(self):
+        """FLOP/s of plain matrix products on the device, in the precision compared."""
+        side, count = 8192, 20
+        dtype = torch.bfloat16 if self.args.dtype == "bf16" else torch.float32
+        a, b = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
+        best = math.inf
+        for _ in range(3):
+            self.sync()
+            start = time.perf_counter()
+            for _ in range(count):
+                a @ b
+            self.sync()
+            best = min(best, (time.perf_counter() - start) / count)
+        return 2.0 * side**3 / best
 
     def forward(self, clip):
         if not hasattr(self, "compiled"):
@@ -168,12 +188,17 @@ def main():
     with open(args.case, encoding="utf-8") as file:
         case = json.load(file)
     step = Step(case, os.path.dirname(args.case), args)
-    print(json.dumps({"ready": f"PyTorch {torch.__version__}"}), flush=True)
+    about = f"PyTorch {torch.__version__}"
+    if step.device.type == "cuda":
+        about += f" on {torch.cuda.get_device_name(step.device)}, products of f32 as TF32"
+    print(json.dumps({"ready": about}), flush=True)
     for line in sys.stdin:
         words = line.split()
         if not words or words[0] == "quit":
             break
-        if words[0] == "memory":
+        if words[0] == "products":
+            print(json.dumps({"flops": step.products()}), flush=True)
+        elif words[0] == "memory":
             peak = torch.cuda.max_memory_allocated() if step.device.type == "cuda" else None
             print(json.dumps({"peak_bytes": peak}), flush=True)
         else:

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::EncoderConfig;
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params, RunError};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunError};
 
-use crate::compile::{self, CompileError, Probe};
+use crate::compile::{self, CompileError, Precision, Probe};
 use crate::weights::Tensors;
 
 /// A frozen model could not be built or run.
@@ -45,25 +45,40 @@ pub enum FrozenError {
 /// A compiled model with its weights.
 pub struct Frozen {
     graph: Graph,
-    executor: Executor<Cpu>,
-    params: Params<Cpu>,
+    executor: DeviceExecutor,
+    params: DeviceParams,
     clip: [usize; 4],
 }
 
 impl Frozen {
+    /// As [`Frozen::on`] the CPU, in f32.
+    ///
+    /// # Errors
+    /// [`FrozenError`].
+    pub fn new(encoder: &EncoderConfig, probe: Option<&Probe>, weights: &Tensors) -> Result<Self, FrozenError> {
+        Self::on(Device::CPU, Precision::F32, encoder, probe, weights)
+    }
+
     /// Compiles an encoder, and a probe on its tokens where one is given. `weights` has the parameters under `encoder.`
     /// and `probe.`; outputs are `logits` with a probe and `encoder_out` without.
     ///
     /// # Errors
     /// [`FrozenError`].
-    pub fn new(encoder: &EncoderConfig, probe: Option<&Probe>, weights: &Tensors) -> Result<Self, FrozenError> {
+    pub fn on(
+        device: Device,
+        precision: Precision,
+        encoder: &EncoderConfig,
+        probe: Option<&Probe>,
+        weights: &Tensors,
+    ) -> Result<Self, FrozenError> {
         if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
             return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
         }
         let traced = compile::frozen(encoder, probe)?;
         let graph = Pipeline::standard().run(&traced).map_err(CompileError::from)?.graph;
-        let executor = Executor::new(&graph)?;
-        let mut params = Params::new(Default::default());
+        let graph = precision.apply(graph)?;
+        let executor = device.plan(&graph)?;
+        let mut params = device.params();
         for (name, (shape, data)) in weights {
             let tensor = HostTensor::f32(shape.clone(), data.clone());
             params.set(name, tensor.ok_or_else(|| FrozenError::Tensor(name.clone()))?);
@@ -78,13 +93,18 @@ impl Frozen {
     }
 
     /// The executor, for profiles.
-    pub fn executor(&mut self) -> &mut Executor<Cpu> {
+    pub fn executor(&mut self) -> &mut DeviceExecutor {
         &mut self.executor
     }
 
     /// Shape of one clip, `[C, T, H, W]`.
     pub fn clip(&self) -> [usize; 4] {
         self.clip
+    }
+
+    /// The store of its weights.
+    pub fn params(&self) -> &DeviceParams {
+        &self.params
     }
 
     /// Runs whole clips, `[B, C, T, H, W]` row-major, in one batch.

@@ -10,7 +10,7 @@ use assert_cmd::Command;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use predicates::str::contains;
 use vjepa::compile::{self, Passes, Probe, TrainOptions};
-use vjepa::golden::{self, Kind};
+use vjepa::golden::{self, Engine, Kind};
 use vjepa_compiler::interp;
 use vjepa_compiler::ir::{Def, Graph, Sizes};
 use vjepa_graphs::init::{self, Init};
@@ -247,7 +247,7 @@ fn carried(folder: &str) -> PathBuf {
 fn assert_verified(folder: &str, kind: Kind, count: usize) {
     assert_eq!(golden::recognise(&carried(folder)), Some(kind));
     let mut checks = Vec::new();
-    golden::run(&carried(folder), kind, &mut |check| checks.push(check)).unwrap();
+    golden::run(Engine::default(), &carried(folder), kind, &mut |check| checks.push(check)).unwrap();
     let failures: Vec<String> = checks.iter().filter(|check| check.failed()).map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let passed = checks.iter().filter(|check| matches!(check, golden::check::Check::Measured { .. })).count();

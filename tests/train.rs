@@ -88,7 +88,7 @@ fn wrong_settings_are_named() {
         ("data.crop_size=33", "crop_size"),
         ("model.num_heads=5", "num_heads"),
         ("optimization.lrr=1", "lr"),
-        ("meta.dtype=bfloat16", "meta.dtype=float32"),
+        ("meta.dtype=float16", "bfloat16"),
     ] {
         let output = train(folder.path(), &["--set", set]).assert().failure().get_output().stderr.clone();
         let message = String::from_utf8_lossy(&output);

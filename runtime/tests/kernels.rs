@@ -1,4 +1,5 @@
-//! The CPU's kernels against the interpreter: every operation on odd sizes, on contiguous operands and on views.
+//! The CPU's kernels, and the lowering to Burn's operations that other back ends take, against the interpreter: every
+//! operation on odd sizes, on contiguous operands and on views.
 #![cfg(feature = "burn")]
 
 use std::collections::BTreeMap;
@@ -22,8 +23,15 @@ fn ty(shape: &[usize]) -> TensorType {
     TensorType::f32(shape.iter().map(|n| Dim::from(*n)))
 }
 
-/// Runs the graph on both and compares all outputs.
+/// Runs the graph with kernels, without, and on the interpreter, and compares all outputs.
 fn compare(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>) {
+    // bf16 keeps 8 bits; lowered, a product is rounded before its bias is added.
+    let narrow = graph.values.iter().any(|value| value.ty.dtype == DType::BF16);
+    compare_within(name, graph, indices, if narrow { [4e-3; 2] } else { [2e-6, 5e-6] });
+}
+
+/// [`compare`] with limits of its own: relative L2 distance with kernels, and without.
+fn compare_within(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>, limits: [f64; 2]) {
     let (mut host, mut sources) = (Vec::new(), BTreeMap::new());
     for (seed, id) in graph.inputs.iter().enumerate() {
         let source = graph.source_name(*id).unwrap();
@@ -39,15 +47,17 @@ fn compare(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>) {
         }
     }
     let expected = interp::run(graph, &Sizes::new(), &sources).unwrap();
-    let mut executor = Executor::<Cpu>::new(graph).unwrap();
-    let got = executor.run(&mut Params::new(Default::default()), host).unwrap();
-    for (output, tensor) in &expected.outputs {
-        let (want, have) = (tensor.as_f32().unwrap(), &got[output]);
-        assert_eq!(have.shape(), tensor.shape.as_slice(), "{name}, {output}: shape");
-        let norm = want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        let pairs = want.iter().zip(have.floats());
-        let error = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
-        assert!(error <= 2e-6 * norm + 1e-6, "{name}, {output}: off by {error} of {norm}");
+    let paths = [("kernels", Executor::<Cpu>::new(graph)), ("lowered", Executor::without_kernels(graph))];
+    for ((path, executor), limit) in paths.into_iter().zip(limits) {
+        let got = executor.unwrap().run(&mut Params::new(Default::default()), host.clone()).unwrap();
+        for (output, tensor) in &expected.outputs {
+            let (want, have) = (tensor.as_f32().unwrap(), &got[output]);
+            assert_eq!(have.shape(), tensor.shape.as_slice(), "{name}, {output}: shape");
+            let norm = want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+            let pairs = want.iter().zip(have.floats());
+            let error = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+            assert!(error <= limit * norm + 1e-6, "{name}, {output}, {path}: off by {error} of {norm}");
+        }
     }
 }
 
@@ -228,4 +238,58 @@ fn optimiser() {
         }
         compare(&format!("adamw, fused {fused}"), &graph, &BTreeMap::new());
     }
+}
+
+#[test]
+fn scores_of_any_size() {
+    // Unshifted, e^300 is infinite in f32 and so is every share.
+    let mut graph = Graph::new("large", &[]);
+    let x = graph.input("x", ty(&[3, 40])).unwrap();
+    let x = graph.push1(Op::MulScalar(Scalar::from(300.0)), &[x]).unwrap();
+    for (name, op) in [("softmax", Op::Softmax), ("log_softmax", Op::LogSoftmax)] {
+        let y = graph.push1(op, &[x]).unwrap();
+        graph.output(name, y);
+    }
+    let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| graph.input(name, ty(&[2, 2, 9, 8])).unwrap());
+    let q = graph.push1(Op::MulScalar(Scalar::from(400.0)), &[q]).unwrap();
+    let y = graph.push1(Op::Attention { scale: 1.0 }, &[q, k, v]).unwrap();
+    graph.output("y", y);
+    let grads = graph.push(Op::AttentionGrad { scale: 1.0 }, &[q, k, v, y, dy]).unwrap();
+    for (name, grad) in ["dq", "dk", "dv"].iter().zip(grads) {
+        graph.output(name, grad);
+    }
+    // Scores near 1000 are only known to 1e-4 in f32, and exponentials turn that into relative errors.
+    compare_within("large scores", &graph, &BTreeMap::new(), [2e-3; 2]);
+}
+
+#[test]
+fn products_in_bf16() {
+    let mut graph = Graph::new("narrow", &[]);
+    let narrow = |graph: &mut Graph, name: &str, shape: &[usize]| {
+        let wide = graph.input(name, ty(shape)).unwrap();
+        graph.cast(wide, DType::BF16).unwrap()
+    };
+    let out = |graph: &mut Graph, name: &str, value: ValueId| {
+        let wide = graph.cast(value, DType::F32).unwrap();
+        graph.output(name, wide);
+    };
+    let [x, weight] = [("x", vec![2, 31, 40]), ("weight", vec![24, 40])].map(|(name, s)| narrow(&mut graph, name, &s));
+    let bias = narrow(&mut graph, "bias", &[24]);
+    let y = graph.push1(Op::Linear, &[x, weight, bias]).unwrap();
+    out(&mut graph, "linear", y);
+    let y = graph.push1(Op::MatMul { ta: true, tb: false }, &[x, x]).unwrap();
+    out(&mut graph, "matmul", y);
+    let clip = narrow(&mut graph, "clip", &[2, 3, 4, 6, 9]);
+    let kernel = narrow(&mut graph, "kernel", &[11, 3, 2, 3, 3]);
+    let y = graph.push1(Op::PatchEmbed { tubelet: 2, patch: 3 }, &[clip, kernel]).unwrap();
+    out(&mut graph, "patch_embed", y);
+    let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| narrow(&mut graph, name, &[2, 2, 19, 16]));
+    for (prefix, scale) in [("usual", 0.25), ("own", 0.4)] {
+        let y = graph.push1(Op::Attention { scale }, &[q, k, v]).unwrap();
+        out(&mut graph, &format!("{prefix} attention"), y);
+        for (i, grad) in graph.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy]).unwrap().into_iter().enumerate() {
+            out(&mut graph, &format!("{prefix} gradient {i}"), grad);
+        }
+    }
+    compare("bf16", &graph, &BTreeMap::new());
 }

@@ -242,7 +242,7 @@ impl Case {
 }
 
 /// Values of about unit variance without a pattern, the same at every call.
-fn noise(count: usize) -> Vec<f32> {
+pub(super) fn noise(count: usize) -> Vec<f32> {
     let mut state = 0x9e37_79b9_u32;
     (0..count)
         .map(|_| {

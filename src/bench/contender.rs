@@ -1,8 +1,10 @@
 //! Our own sides: the compiled plan, Burn without a compiler, exported models. Each runs in a process of its own.
 
 use super::eager::EagerStep;
+use super::encoder::EncoderMean;
+use super::machine::device_peak;
 use super::{BenchError, Case, What};
-use crate::frozen::Frozen;
+use crate::compile::Precision;
 use crate::masks::MaskPair;
 use crate::train::{TrainState, model_configs};
 use crate::weights::write_atomically;
@@ -12,7 +14,7 @@ use std::path::Path;
 use std::time::Instant;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::plan::{Plan, Report};
-use vjepa_runtime::plan::{Cpu, Executor};
+use vjepa_runtime::plan::{Device, DeviceExecutor};
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
 /// Which side this process is.
@@ -30,22 +32,31 @@ pub enum Contender {
 enum Engine {
     Step { state: Box<TrainState>, clip: (Vec<usize>, Vec<f32>), masks: Vec<Vec<MaskPair>> },
     Eager { step: Box<EagerStep>, masks: Vec<Vec<MaskPair>> },
-    Encoder { frozen: Box<Frozen>, clip: Vec<f32> },
+    Encoder { encoder: Box<EncoderMean>, clip: (Vec<usize>, Vec<f32>) },
     Model { session: Box<Session>, clip: (Vec<usize>, Vec<f32>) },
+}
+
+/// What a side is started with.
+pub struct SideRequest<'a> {
+    /// Which it is.
+    pub contender: Contender,
+    /// The case file.
+    pub case: &'a Path,
+    /// The exported model of a [`Contender::Model`].
+    pub model: Option<&'a Path>,
+    /// Threads of an exported model's runtime.
+    pub threads: Option<usize>,
+    /// Where the plan runs; the others have the CPU.
+    pub device: Device,
 }
 
 /// Builds the contender's model, then answers commands on standard input until `quit`.
 ///
 /// # Errors
 /// [`BenchError`]; standard output that nobody reads ends it without one.
-pub fn serve(
-    contender: &Contender,
-    case: &Path,
-    model: Option<&Path>,
-    threads: Option<usize>,
-) -> Result<(), BenchError> {
-    let case = Case::read(case)?;
-    let (mut engine, about, flops) = build(contender, &case, model, threads)?;
+pub fn serve(request: &SideRequest<'_>) -> Result<(), BenchError> {
+    let case = Case::read(request.case)?;
+    let (mut engine, about, flops) = build(request, &case)?;
     let mut out = std::io::stdout();
     let mut say = |value: serde_json::Value| writeln!(out, "{value}").and_then(|()| out.flush()).is_ok();
     if !say(serde_json::json!({"ready": about, "flops": flops})) {
@@ -64,7 +75,11 @@ pub fn serve(
                 let table = engine.profile(case.mask_sets(), Path::new(line["profile".len()..].trim()))?;
                 say(serde_json::json!({"table": table}))
             }
-            (Some("memory"), _) => say(serde_json::json!({"peak_bytes": null})),
+            (Some("memory"), _) => say(serde_json::json!({"peak_bytes": engine.device_memory()})),
+            (Some("products"), _) => {
+                let precision = Precision::of(case.config()?.meta.dtype).unwrap_or_default();
+                say(serde_json::json!({"flops": device_peak(request.device, precision)?}))
+            }
             _ => break,
         };
         if !answered {
@@ -74,20 +89,17 @@ pub fn serve(
     Ok(())
 }
 
-fn build(
-    contender: &Contender,
-    case: &Case,
-    model: Option<&Path>,
-    threads: Option<usize>,
-) -> Result<(Engine, String, Vec<f64>), BenchError> {
+fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<f64>), BenchError> {
     let config = case.config()?;
+    let device = request.device;
+    let precision = Precision::of(config.meta.dtype).unwrap_or_default();
     let mut tensors = case.tensors()?;
     let clip = tensors.remove("clip").unwrap_or_default();
     let masks = (0..case.mask_sets()).map(|set| case.masks(set)).collect::<Result<Vec<_>, _>>()?;
-    let version = env!("CARGO_PKG_VERSION");
-    Ok(match (contender, case.what) {
+    let about = format!("vjepa {}, compiled plan on {device}, {precision}", env!("CARGO_PKG_VERSION"));
+    Ok(match (&request.contender, case.what) {
         (Contender::Plan, What::Step) => {
-            let mut state = TrainState::new(&config, config.optimization.plan(Some(1))?, false)?;
+            let mut state = TrainState::on(device, &config, config.optimization.plan(Some(1))?, false)?;
             state.set_weights(tensors)?;
             let graph = state.graph();
             let plan = Plan::new(graph)?;
@@ -95,24 +107,24 @@ fn build(
                 .iter()
                 .map(|pairs| Ok(Report::new(graph, &plan, &sizes(config.data.batch_size, pairs))?.total.flops as f64))
                 .collect::<Result<Vec<_>, BenchError>>()?;
-            (Engine::Step { state: Box::new(state), clip, masks }, format!("vjepa {version}, compiled plan"), flops)
+            (Engine::Step { state: Box::new(state), clip, masks }, about, flops)
         }
         (Contender::Plan, What::Encoder) => {
             let models = model_configs(&config)?;
             tensors.retain(|name, _| name.starts_with("encoder."));
-            let frozen = Frozen::new(&models.encoder, None, &tensors)?;
-            let report = Report::new(frozen.graph(), &Plan::new(frozen.graph())?, &sizes(config.data.batch_size, &[]))?;
+            let encoder = EncoderMean::new(device, precision, &models.encoder, tensors)?;
+            let graph = encoder.graph();
+            let report = Report::new(graph, &Plan::new(graph)?, &sizes(config.data.batch_size, &[]))?;
             let flops = vec![report.total.flops as f64; case.mask_sets()];
-            let engine = Engine::Encoder { frozen: Box::new(frozen), clip: clip.1 };
-            (engine, format!("vjepa {version}, compiled plan"), flops)
+            (Engine::Encoder { encoder: Box::new(encoder), clip }, about, flops)
         }
         (Contender::Burn, _) => {
             let step = Box::new(EagerStep::new(&config, tensors, clip, case.what)?);
             (Engine::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
         }
         (Contender::Model(runtime), _) => {
-            let path = model.ok_or_else(|| BenchError::Eager("a model side needs a model file".to_owned()))?;
-            let options = Options { runtime: *runtime, threads, ..Options::default() };
+            let path = request.model.ok_or_else(|| BenchError::Eager("a model side needs a model file".to_owned()))?;
+            let options = Options { runtime: *runtime, threads: request.threads, ..Options::default() };
             let session = Session::open(path, &options)?;
             let about = session.runtime();
             (Engine::Model { session: Box::new(session), clip }, about, Vec::new())
@@ -121,6 +133,15 @@ fn build(
 }
 
 impl Engine {
+    /// Peak memory on the device, where it is not the process's.
+    fn device_memory(&mut self) -> Option<u64> {
+        match self {
+            Self::Step { state, .. } => state.params().device_memory(),
+            Self::Encoder { encoder, .. } => encoder.device_memory(),
+            Self::Eager { .. } | Self::Model { .. } => None,
+        }
+    }
+
     fn run(&mut self, set: usize) -> Result<f64, BenchError> {
         match self {
             Self::Step { state, clip: (shape, data), masks } => {
@@ -129,10 +150,7 @@ impl Engine {
                 Ok(state.train_step(data.clone(), shape, pairs)?.loss)
             }
             Self::Eager { step, masks } => step.run(masks.get(set).map(Vec::as_slice).unwrap_or_default()),
-            Self::Encoder { frozen, clip } => {
-                let outputs = frozen.run(clip.clone())?;
-                Ok(outputs.get("encoder_out").map_or(f64::NAN, |tensor| mean_abs(tensor.floats())))
-            }
+            Self::Encoder { encoder, clip: (shape, data) } => encoder.run(shape.clone(), data.clone()),
             Self::Model { session, clip: (shape, data) } => {
                 let shape: [usize; 5] = shape.as_slice().try_into().unwrap_or_default();
                 let outputs = session.run(&ClipBatch::new(shape, data)?)?;
@@ -161,10 +179,10 @@ impl Engine {
         Ok(profile.to_string())
     }
 
-    fn executor(&mut self) -> Option<&mut Executor<Cpu>> {
+    fn executor(&mut self) -> Option<&mut DeviceExecutor> {
         match self {
             Self::Step { state, .. } => Some(state.executor()),
-            Self::Encoder { frozen, .. } => Some(frozen.executor()),
+            Self::Encoder { encoder, .. } => Some(encoder.executor()),
             Self::Eager { .. } | Self::Model { .. } => None,
         }
     }

@@ -8,12 +8,13 @@
 mod case;
 mod contender;
 mod eager;
+mod encoder;
 mod machine;
 mod side;
 mod table;
 
 pub use case::{Case, CaseRequest, What};
-pub use contender::{Contender, serve};
+pub use contender::{Contender, SideRequest, serve};
 pub use machine::product_peak;
 pub use side::{Answer, Side, SideError};
 pub use table::{Comparison, Measured, compare};
@@ -43,9 +44,9 @@ pub enum BenchError {
     /// The training step failed.
     #[error(transparent)]
     Train(#[from] crate::train::TrainError),
-    /// The encoder failed.
+    /// A plan failed.
     #[error(transparent)]
-    Frozen(#[from] crate::frozen::FrozenError),
+    Run(#[from] vjepa_runtime::plan::RunError),
     /// Compiling failed.
     #[error(transparent)]
     Compile(#[from] crate::compile::CompileError),

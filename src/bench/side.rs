@@ -35,8 +35,8 @@ pub struct Answer {
     pub ms: f64,
     /// CPU time of all its threads in milliseconds.
     pub cpu_ms: f64,
-    /// Loss of the step, or mean |y| of the encoder's output.
-    pub loss: f64,
+    /// Loss of the step, or mean |y| of the encoder's output; none where it is no number.
+    pub loss: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +45,11 @@ struct Ready {
     /// FLOPs of each mask set, where the side counts them.
     #[serde(default)]
     flops: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Products {
+    flops: f64,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +133,16 @@ impl Side {
                 [peak, peak.saturating_sub(field("RssFile:"))]
             }
         })
+    }
+
+    /// FLOP/s of plain matrix products through this side's library, on its device and in its precision.
+    ///
+    /// # Errors
+    /// [`SideError::Silent`].
+    pub fn products(&mut self) -> Result<f64, SideError> {
+        self.tell("products")?;
+        let Products { flops } = self.answer()?;
+        Ok(flops)
     }
 
     fn tell(&mut self, line: &str) -> Result<(), SideError> {

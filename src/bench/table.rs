@@ -22,8 +22,10 @@ pub struct Measured {
     pub peak: u64,
     /// The same without mapped files (program and libraries).
     pub peak_anonymous: u64,
-    /// Arithmetic of a run in FLOP/s, where the side counts it.
+    /// Arithmetic of a run in FLOP/s: what the plan needs for it, over this side's time.
     pub flops_per_second: Option<f64>,
+    /// That rate over the machine's plain matrix products (model FLOPs utilisation).
+    pub mfu: Option<f64>,
     /// Largest relative difference of a loss from the first side's, over all runs.
     pub loss_difference: f64,
 }
@@ -33,7 +35,7 @@ pub struct Measured {
 pub struct Comparison {
     /// Rounds counted.
     pub rounds: usize,
-    /// FLOP/s of plain matrix products on this machine.
+    /// FLOP/s of plain matrix products on this machine; on a GPU in the precision compared, through the fastest side's library.
     pub product_peak: Option<f64>,
     /// The sides.
     pub sides: Vec<Measured>,
@@ -61,9 +63,10 @@ pub fn compare(
         progress(round + 1, total);
     }
     let reference = answers.first().cloned().unwrap_or_default();
+    let flops = sides.iter().map(|side| side.flops.clone()).find(|flops| !flops.is_empty()).unwrap_or_default();
     let mut measured = Vec::new();
     for (side, answers) in sides.iter_mut().zip(&answers) {
-        measured.push(measure(side, answers, &reference, sets, warmup)?);
+        measured.push(measure(side, answers, &reference, &flops, warmup)?);
     }
     Ok(Comparison { rounds, product_peak: None, sides: measured })
 }
@@ -72,18 +75,19 @@ fn measure(
     side: &mut Side,
     all: &[Answer],
     reference: &[Answer],
-    sets: usize,
+    flops: &[f64],
     warmup: usize,
 ) -> Result<Measured, SideError> {
     let paired = || all.iter().zip(reference).skip(warmup);
     let ratios = sorted(paired().map(|(own, first)| own.ms / first.ms));
-    let differences = all.iter().zip(reference).map(|(own, first)| (own.loss - first.loss).abs() / first.loss.abs());
+    let loss = |answer: &Answer| answer.loss.unwrap_or(f64::NAN);
+    let differences = all.iter().zip(reference).map(|(own, first)| (loss(own) - loss(first)).abs() / loss(first).abs());
     let [peak, peak_anonymous] = side.peak()?;
     let rates = sorted(
         all.iter()
             .enumerate()
             .skip(warmup)
-            .filter_map(|(round, own)| Some(side.flops.get(round % sets.max(1))? / (own.ms / 1e3))),
+            .filter_map(|(round, own)| Some(flops.get(round % flops.len().max(1))? / (own.ms / 1e3))),
     );
     Ok(Measured {
         name: side.name.clone(),
@@ -95,8 +99,26 @@ fn measure(
         peak,
         peak_anonymous,
         flops_per_second: (!rates.is_empty()).then(|| quantile(&rates, 0.5)),
-        loss_difference: differences.fold(0.0, f64::max),
+        mfu: None,
+        loss_difference: differences.fold(0.0, worse),
     })
+}
+
+impl Comparison {
+    /// Notes what the machine can do, and each side's share of it.
+    #[must_use]
+    pub fn with_peak(mut self, peak: f64) -> Self {
+        self.product_peak = Some(peak);
+        for side in &mut self.sides {
+            side.mfu = side.flops_per_second.map(|rate| rate / peak);
+        }
+        self
+    }
+}
+
+/// The larger one; a difference that is no number is the worst there is.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -120,15 +142,15 @@ impl std::fmt::Display for Comparison {
         let width = self.sides.iter().map(|side| side.name.len()).max().unwrap_or(0).max(8);
         writeln!(
             f,
-            "{:<width$} {:>9} {:>7} {:>15} {:>9} {:>7} {:>9} {:>9} {:>9} {:>10}",
-            "", "ms", "ratio", "quartiles", "CPU ms", "ratio", "peak MB", "anon. MB", "GFLOP/s", "loss diff."
+            "{:<width$} {:>9} {:>7} {:>15} {:>9} {:>7} {:>9} {:>9} {:>9} {:>6} {:>10}",
+            "", "ms", "ratio", "quartiles", "CPU ms", "ratio", "peak MB", "anon. MB", "GFLOP/s", "MFU %", "loss diff."
         )?;
         for side in &self.sides {
             let [ratio, low, high] = side.ratio;
             let rate = side.flops_per_second.map_or(String::new(), |rate| format!("{:.0}", rate / 1e9));
             writeln!(
                 f,
-                "{:<width$} {:>9.1} {:>7.2} {:>15} {:>9.1} {:>7.2} {:>9.0} {:>9.0} {:>9} {:>10.1e}",
+                "{:<width$} {:>9.1} {:>7.2} {:>15} {:>9.1} {:>7.2} {:>9.0} {:>9.0} {:>9} {:>6} {:>10.1e}",
                 side.name,
                 side.ms,
                 ratio,
@@ -138,14 +160,12 @@ impl std::fmt::Display for Comparison {
                 side.peak as f64 / 1e6,
                 side.peak_anonymous as f64 / 1e6,
                 rate,
+                side.mfu.map_or(String::new(), |mfu| format!("{:.1}", 100.0 * mfu)),
                 side.loss_difference,
             )?;
         }
         if let Some(peak) = self.product_peak {
-            let best = self.sides.first().and_then(|side| side.flops_per_second);
-            let share = best
-                .map_or(String::new(), |rate| format!("; the first row runs at {:.0} % of it", 100.0 * rate / peak));
-            writeln!(f, "plain f32 matrix products here: {:.0} GFLOP/s{share}", peak / 1e9)?;
+            writeln!(f, "plain matrix products here: {:.0} GFLOP/s", peak / 1e9)?;
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! `vjepa bench`: this program beside others, interleaved in one run.
 
 use super::CliError;
-use super::train::require_cpu;
-use crate::bench::{Case, CaseRequest, Comparison, Contender, Side, What, compare, product_peak, serve};
+use super::device::DeviceArg;
+use crate::bench::{Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, product_peak, serve};
+use crate::compile::Precision;
 use crate::config::Config;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vjepa_runtime::plan::Device;
 
 /// The PyTorch side, written for this comparison.
 const TORCH: &str = include_str!("../../benches/torch_step.py");
@@ -65,12 +67,11 @@ struct Common {
     /// Leave out Burn eager.
     #[arg(long)]
     no_burn: bool,
-    /// Where to run; this build has `cpu`.
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Arithmetic.
-    #[arg(long, default_value = "f32", value_parser = ["f32"])]
-    precision: String,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Arithmetic of products, f32 or bf16, or both in turn (f32,bf16); on a GPU f32 is TF32 on all sides.
+    #[arg(long, default_value = "f32", value_delimiter = ',')]
+    precision: Vec<Precision>,
     /// Threads of every side; all cores unless given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -121,6 +122,8 @@ struct SideArgs {
     model: Option<PathBuf>,
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 /// Runs the command.
@@ -148,7 +151,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                 "burn" => Contender::Burn,
                 runtime => Contender::Model(runtime.parse()?),
             };
-            Ok(serve(&contender, &args.case, args.model.as_deref(), args.threads)?)
+            let device = args.device.open()?;
+            let (case, model) = (args.case.as_path(), args.model.as_deref());
+            Ok(serve(&SideRequest { contender, case, model, threads: args.threads, device })?)
         }
     }
 }
@@ -175,34 +180,76 @@ fn comparison(
     mask_sets: usize,
     models: &[String],
 ) -> Result<(), CliError> {
-    require_cpu(&common.device)?;
-    let folder = tempfile::tempdir()?;
-    let case = Case::write(&CaseRequest { what, config, mask_sets }, folder.path())?;
-    let peak = product_peak();
-    let mut sides = start(common, &case.path(), models)?;
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
-    let mut result = compare(&mut sides, mask_sets, common.warmup, common.rounds, |done, of| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    result.product_peak = Some(peak);
-    let table = match (&common.profile, sides.first_mut()) {
-        (Some(trace), Some(plan)) => Some((plan.profile(trace)?, trace)),
-        _ => None,
-    };
-    show(common, what, config, &result)?;
-    if let Some((table, trace)) = table.filter(|_| !common.json) {
-        print!("\n{table}trace       {}\n", trace.display());
+    let device = common.device.open()?;
+    if !device.is_cpu() && !models.is_empty() {
+        return Err("exported models run on the CPU here: leave out --onnx, or use --device cpu".into());
+    }
+    let mut figures = Vec::new();
+    for precision in &common.precision {
+        let mut config = config.clone();
+        config.meta.dtype = precision.dtype();
+        let folder = tempfile::tempdir()?;
+        let case = Case::write(&CaseRequest { what, config: &config, mask_sets }, folder.path())?;
+        let cpu_peak = device.is_cpu().then(product_peak);
+        let mut sides = start(common, device, *precision, &case.path(), models)?;
+        let bar =
+            ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
+        let result = compare(&mut sides, mask_sets, common.warmup, common.rounds, |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        let peak = match cpu_peak {
+            Some(peak) => peak,
+            None => {
+                sides.iter_mut().map(Side::products).try_fold(0.0, |best: f64, side| side.map(|own| own.max(best)))?
+            }
+        };
+        let result = result.with_peak(peak);
+        let profiled = match (&common.profile, sides.first_mut()) {
+            (Some(trace), Some(plan)) => Some((plan.profile(trace)?, trace)),
+            _ => None,
+        };
+        figures.push(json_of(common, device, *precision, what, &config, &result)?);
+        if !common.json {
+            show(what, &config, *precision, device, &result)?;
+            if let Some((table, trace)) = profiled {
+                print!("\n{table}trace       {}\n", trace.display());
+            }
+        }
+        // What is there already is kept when a later precision fails.
+        save(common, &figures)?;
+    }
+    if common.json {
+        println!("{}", one_or_all(&figures));
     }
     Ok(())
 }
 
-fn start(common: &Common, case: &Path, models: &[String]) -> Result<Vec<Side>, CliError> {
+fn one_or_all(figures: &[serde_json::Value]) -> serde_json::Value {
+    match figures {
+        [one] => one.clone(),
+        all => all.into(),
+    }
+}
+
+fn save(common: &Common, figures: &[serde_json::Value]) -> Result<(), CliError> {
+    let Some(out) = &common.out else { return Ok(()) };
+    let json = serde_json::to_vec_pretty(&one_or_all(figures))?;
+    Ok(std::fs::write(out, json).map_err(|error| format!("cannot write {}: {error}", out.display()))?)
+}
+
+fn start(
+    common: &Common,
+    device: Device,
+    precision: Precision,
+    case: &Path,
+    models: &[String],
+) -> Result<Vec<Side>, CliError> {
     let own = std::env::current_exe()?;
-    let side = |kind: &str, model: Option<&str>| {
+    let side = |kind: &str, device: Device, model: Option<&str>| {
         let mut command = Command::new(&own);
-        command.args(["bench", "side", kind]).arg(case);
+        command.args(["bench", "side", kind, "--device", &device.to_string()]).arg(case);
         if let Some(model) = model {
             command.args(["--model", model]);
         }
@@ -211,23 +258,27 @@ fn start(common: &Common, case: &Path, models: &[String]) -> Result<Vec<Side>, C
         }
         command
     };
-    let mut sides = vec![Side::start("plan", side("plan", None))?];
+    let mut sides = vec![Side::start("plan", side("plan", device, None))?];
     for model in models {
         let (runtime, file) = model
             .split_once('=')
             .ok_or_else(|| format!("--onnx {model}: write RUNTIME=FILE, as in tract=model.onnx"))?;
-        sides.push(Side::start(&format!("{runtime} {}", file_name(file)), side(runtime, Some(file)))?);
+        sides.push(Side::start(&format!("{runtime} {}", file_name(file)), side(runtime, Device::CPU, Some(file)))?);
     }
-    if !common.no_burn {
-        sides.push(Side::start("Burn eager", side("burn", None))?);
+    // Burn's modules are only run as they are on the CPU, where they know no autocast.
+    if !common.no_burn && device.is_cpu() && precision == Precision::F32 {
+        sides.push(Side::start("Burn eager", side("burn", Device::CPU, None))?);
     }
     if let Some(python) = &common.torch {
         for compiled in [false, true] {
             if compiled && common.no_torch_compile {
                 continue;
             }
+            let name = device.to_string();
+            let name = if device.is_cpu() { "cpu" } else { &name };
             let mut command = Command::new(python);
-            command.args(["-c", TORCH]).arg(case).args(compiled.then_some("--compile"));
+            command.args(["-c", TORCH]).arg(case).args(["--device", name, "--dtype", &precision.to_string()]);
+            command.args(compiled.then_some("--compile"));
             if let Some(threads) = common.threads {
                 command.args(["--threads", &threads.to_string()]);
             }
@@ -241,32 +292,41 @@ fn file_name(file: &str) -> String {
     Path::new(file).file_name().map_or_else(|| file.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn show(common: &Common, what: What, config: &Config, result: &Comparison) -> Result<(), CliError> {
+fn json_of(
+    common: &Common,
+    device: Device,
+    precision: Precision,
+    what: What,
+    config: &Config,
+    result: &Comparison,
+) -> Result<serde_json::Value, CliError> {
     let sizes = config.model.sizes()?;
-    let json = serde_json::json!({
+    Ok(serde_json::json!({
         "what": what, "width": sizes.embed_dim, "depth": sizes.depth, "heads": sizes.num_heads,
         "frames": config.data.num_frames, "size": config.data.crop_size, "batch": config.data.batch_size,
-        "device": common.device, "precision": common.precision, "version": env!("CARGO_PKG_VERSION"),
+        "device": device.to_string(), "precision": precision.to_string(), "version": env!("CARGO_PKG_VERSION"),
         "threads": common.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)),
         "result": result,
-    });
-    if let Some(out) = &common.out {
-        std::fs::write(out, serde_json::to_vec_pretty(&json)?)
-            .map_err(|error| format!("cannot write {}: {error}", out.display()))?;
-    }
-    if common.json {
-        println!("{json}");
-    } else {
-        let (frames, side, batch) = (config.data.num_frames, config.data.crop_size, config.data.batch_size);
-        let name = match what {
-            What::Step => "training step",
-            What::Encoder => "encoder",
-        };
-        println!(
-            "{name}: width {}, depth {}, heads {}; {frames}x{side}x{side}, batch {batch}; {} rounds, {}",
-            sizes.embed_dim, sizes.depth, sizes.num_heads, result.rounds, common.precision
-        );
-        print!("{result}");
-    }
+    }))
+}
+
+fn show(
+    what: What,
+    config: &Config,
+    precision: Precision,
+    device: Device,
+    result: &Comparison,
+) -> Result<(), CliError> {
+    let sizes = config.model.sizes()?;
+    let (frames, side, batch) = (config.data.num_frames, config.data.crop_size, config.data.batch_size);
+    let name = match what {
+        What::Step => "training step",
+        What::Encoder => "encoder",
+    };
+    println!(
+        "{name}: width {}, depth {}, heads {}; {frames}x{side}x{side}, batch {batch}; {} rounds, {precision} on {device}",
+        sizes.embed_dim, sizes.depth, sizes.num_heads, result.rounds
+    );
+    print!("{result}");
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use vjepa_runtime::Runtime;
 use vjepa_runtime::library::Search;
+use vjepa_runtime::plan::Device;
 
 use super::CliError;
 
@@ -126,8 +127,11 @@ fn cuda() -> Finding {
     match (driver, library) {
         (Some(driver), Some(library)) => {
             let version = driver.lines().next().unwrap_or_default().trim().to_owned();
-            let what = format!("{version} ({}); this build computes on the CPU only", library.display());
-            Finding { key, found: true, what, remedy: None }
+            let (use_, remedy) = match Device::open("cuda:0") {
+                Ok(_) => ("--device cuda:0 runs plans on it (experimental)".to_owned(), None),
+                Err(error) => ("plans run on the CPU only".to_owned(), Some(error.to_string())),
+            };
+            Finding { key, found: true, what: format!("{version} ({}); {use_}", library.display()), remedy }
         }
         (None, None) => Finding {
             key,

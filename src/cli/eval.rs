@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::CliError;
+use super::device::DeviceArg;
 use super::probe::{Bar, Cache, tell_bad};
 use crate::compile::Probe;
 use crate::config::Config;
@@ -34,6 +35,8 @@ pub struct Args {
     views: u16,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -41,9 +44,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    let device = args.device.open()?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
     let probe = weights::load_probe(&args.probe)?;
-    let mut opened = open_encoder(&args.checkpoint, config.as_ref())?;
+    let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
     if reads != makes {
         return Err(format!(
@@ -64,7 +68,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     bar.clear();
     let count = crate::eval::attentive::classes(&probe.probe);
     let classes = classes_of(&found.labels, &probe.labels, count)?;
-    let accuracy = evaluate_probe(&probe.probe, &probe.tensors, &found.features, &classes, set.views)?;
+    let accuracy = evaluate_probe(device, &probe.probe, &probe.tensors, &found.features, &classes, set.views)?;
     if args.json {
         let summary = serde_json::json!({
             "top1": accuracy.top1, "top5": accuracy.top5, "videos": accuracy.videos, "classes": count,

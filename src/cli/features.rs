@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 
 use super::CliError;
+use super::device::DeviceArg;
 use crate::clips;
+use crate::compile::Precision;
 use crate::config::Config;
 use crate::frozen::Frozen;
 use crate::weights::{self, Tensors};
@@ -32,6 +34,8 @@ pub struct Args {
     /// Which encoder: the target encoder if there is one, unless named.
     #[arg(long, value_parser = ["target_encoder", "encoder"], value_name = "NAME")]
     encoder: Option<String>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -39,6 +43,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    let device = args.device.open()?;
     let weights = weights::load(&args.checkpoint)?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
     let model = weights::describe(&weights, config.as_ref())?;
@@ -49,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let record = clips::runtime_record(&model.preprocessing)?;
     let clips = clips::read(&args.input, &record)?;
     let tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
-    let mut frozen = Frozen::new(&model.encoder, None, &tensors)?;
+    let mut frozen = Frozen::on(device, Precision::F32, &model.encoder, None, &tensors)?;
     drop(tensors);
 
     let bar = ProgressBar::new(clips.count as u64);

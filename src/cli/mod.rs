@@ -6,6 +6,7 @@
 
 mod bench;
 mod compile;
+mod device;
 mod doctor;
 mod eval;
 mod features;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
+use super::device::DeviceArg;
 use crate::config::Config;
 use crate::eval::features::Keep;
 use crate::eval::probe_file::save_probe;
@@ -59,6 +60,8 @@ pub struct Args {
     seed: u64,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -88,11 +91,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if !(args.lr.is_finite() && args.lr > 0.0 && args.wd.is_finite() && args.wd >= 0.0) {
         return Err("--lr must be a positive number and --wd not a negative one".into());
     }
+    let device = args.device.open()?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
     let kind = if args.kind == "linear" { ProbeKind::Linear } else { ProbeKind::Attentive };
     let keep = if kind == ProbeKind::Linear { Keep::Mean } else { Keep::Tokens };
     let names = args.names.as_deref().map(read_names).transpose()?;
-    let mut opened = open_encoder(&args.checkpoint, config.as_ref())?;
+    let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
     let mut bar = Bar::default();
     let set = |list: &Path| VideoSet {
         list: list.into(),
@@ -117,12 +121,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     let encoder = &opened.encoder;
     let trained = train_probe(kind, encoder, &train.features, &classes, labels.len(), &options, &mut |p| bar.show(p))?;
-    let on_train = evaluate_probe(&trained.probe, &trained.weights, &train.features, &classes, 1)?;
+    let on_train = evaluate_probe(device, &trained.probe, &trained.weights, &train.features, &classes, 1)?;
     let on_val = match &val {
         None => None,
         Some(val) => {
             let classes = classes_of(&val.labels, &labels, labels.len())?;
-            Some(evaluate_probe(&trained.probe, &trained.weights, &val.features, &classes, 1)?)
+            Some(evaluate_probe(device, &trained.probe, &trained.weights, &val.features, &classes, 1)?)
         }
     };
     bar.clear();

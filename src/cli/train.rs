@@ -1,8 +1,9 @@
 //! `vjepa train`.
 
 use super::CliError;
+use super::device::DeviceArg;
 use crate::compile::Passes;
-use crate::config::Config;
+use crate::config::{Config, Dtype};
 use crate::eval::Watch;
 use crate::train::{Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainRun, TrainState, train};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,9 +23,8 @@ pub struct Args {
     /// Go on from the latest checkpoint in `logging.folder`.
     #[arg(long)]
     resume: bool,
-    /// Where to run; this build has `cpu`.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
     #[arg(long)]
     eager: bool,
@@ -53,16 +53,20 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    require_cpu(&args.device)?;
+    let device = args.device.open()?;
     let config = Config::from_file(&args.config, &args.sets)?;
     for (key, why) in config.ignored() {
         eprintln!("note: `{key}` is ignored here: {why}");
+    }
+    if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
+        eprintln!("note: the CPU emulates bfloat16: the numbers are right, but --set meta.dtype=float32 is faster");
     }
     let interrupt = Interrupt::on_signals()?;
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let run = TrainRun {
         resume: args.resume,
         eager: args.eager,
+        device,
         stop_at: args.stop_at,
         plan: args.plan.clone(),
         passes: Passes { stop_after, verify: args.verify_ir, ..Passes::default() },
@@ -70,7 +74,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     let mut observer = Progress::new(args.json);
     if config.logging.diagnostics_every.is_some() {
-        observer.watch = Some(Watch::new(&config)?);
+        observer.watch = Some(Watch::new(device, &config)?);
     }
     let outcome = train(&config, &run, &interrupt, &mut observer)?;
     observer.finish();
@@ -99,16 +103,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         }
     }
     Ok(())
-}
-
-/// Fails for anything but the CPU, saying what is missing.
-pub(super) fn require_cpu(device: &str) -> Result<(), CliError> {
-    if device == "cpu" {
-        return Ok(());
-    }
-    let cuda = device.starts_with("cuda");
-    let why = if cuda { "this build has no CUDA back end yet" } else { "no such device" };
-    Err(format!("--device {device}: {why}; use --device cpu").into())
 }
 
 /// Shows the run to a person, or to a machine.

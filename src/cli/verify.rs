@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use super::CliError;
+use super::device::DeviceArg;
+use crate::compile::Precision;
 use crate::golden::{self, check::Check};
 
 /// Arguments of `vjepa verify`.
@@ -19,6 +21,15 @@ enum What {
     Golden {
         /// A folder of golden data, or the folder of all of them
         dir: PathBuf,
+        /// Where models run.
+        #[command(flatten)]
+        device: DeviceArg,
+        /// Arithmetic of products: f32 or bf16 (which needs --relax).
+        #[arg(long, default_value = "f32")]
+        precision: Precision,
+        /// Widen every limit that is not exact by this factor: bf16, and CUDA's TF32, are coarser than f32.
+        #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+        relax: f64,
         /// One JSON object a line: name, rel_l2, max_abs, limit, pass; or name, unsupported
         #[arg(long)]
         json: bool,
@@ -38,7 +49,11 @@ struct Tally {
 /// # Errors
 /// Data that cannot be read, a quantity out of its limit, or nothing to compare with.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let What::Golden { dir, json } = args.what;
+    let What::Golden { dir, json, device, precision, relax } = args.what;
+    if !(relax.is_finite() && relax >= 1.0) {
+        return Err("--relax widens limits: give a number of at least 1".into());
+    }
+    let engine = golden::Engine { device: device.open()?, precision };
     let folders = golden::folders(&dir)?;
     let many = folders.len() > 1 || folders.first().is_some_and(|(folder, _)| *folder != dir);
     let mut tally = Tally::default();
@@ -48,6 +63,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut report = |check: Check| {
             let named = check.name().starts_with(&format!("{name}."));
+            let check = check.relaxed(relax);
             let check = if many && !named { check.under(&name) } else { check };
             match check {
                 Check::Unsupported { .. } => tally.unsupported += 1,
@@ -59,7 +75,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
                 output = writeln!(std::io::stdout().lock(), "{line}");
             }
         };
-        if let Err(error) = golden::run(&folder, kind, &mut report) {
+        if let Err(error) = golden::run(engine, &folder, kind, &mut report) {
             errors.push(format!("{name}: {error}"));
         }
     }

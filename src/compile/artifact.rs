@@ -8,10 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::{Artifact, DecodeError, Record, decode, encode};
-use vjepa_runtime::plan::{Cpu, Executor, RunError};
-
-/// The only device of this build.
-pub const DEVICE: &str = "cpu";
+use vjepa_runtime::plan::{Device, RunError};
 
 /// A compiled graph's file cannot be made or used. Every sentence ends with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +55,13 @@ fn remedy(path: &Path) -> String {
     format!("compile it again with `vjepa compile --graph step --config ... --out {}`", path.display())
 }
 
-/// Lowers a graph for this build's device, plans it and notes what of `config` went into it.
+/// Lowers a graph for a device, plans it and notes what of `config` went into it.
 ///
 /// # Errors
 /// [`ArtifactError`].
-pub fn artifact(graph: &Graph, config: &Config) -> Result<Artifact, ArtifactError> {
-    let record = described(&graph.name, config)?.into_iter().map(|(key, value)| (key.to_owned(), value));
-    Ok(Artifact::new(&Executor::<Cpu>::lower(graph)?, record.collect::<Record>())?)
+pub fn artifact(graph: &Graph, config: &Config, device: Device) -> Result<Artifact, ArtifactError> {
+    let record = described(&graph.name, config, device)?.into_iter().map(|(key, value)| (key.to_owned(), value));
+    Ok(Artifact::new(&device.lower(graph)?, record.collect::<Record>())?)
 }
 
 /// Writes a compiled graph; returns the file's length in bytes.
@@ -78,15 +75,15 @@ pub fn save_artifact(path: &Path, artifact: &Artifact) -> Result<usize, Artifact
     Ok(bytes.len())
 }
 
-/// Reads the training step of `config`, compiled before.
+/// Reads the training step of `config` on a device, compiled before.
 ///
 /// # Errors
 /// [`ArtifactError::Differs`] names the first setting it was compiled otherwise for.
-pub fn load_step(path: &Path, config: &Config) -> Result<Artifact, ArtifactError> {
+pub fn load_step(path: &Path, config: &Config, device: Device) -> Result<Artifact, ArtifactError> {
     let bytes = std::fs::read(path).map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?;
     let artifact = decode(&bytes).map_err(|source| ArtifactError::Decode { path: path.to_owned(), source })?;
     let differs = |difference| ArtifactError::Differs { path: path.to_owned(), difference };
-    if let Some(difference) = difference(&artifact.record, &described("step", config)?) {
+    if let Some(difference) = difference(&artifact.record, &described("step", config, device)?) {
         return Err(differs(difference));
     }
     // The record says so; the graph is what runs.
@@ -98,7 +95,7 @@ pub fn load_step(path: &Path, config: &Config) -> Result<Artifact, ArtifactError
 
 /// What a graph of `config` is compiled for, by keys of the configuration where there is one. What is an input of the
 /// graph (batch, mask lengths, rates) is not in it.
-fn described(graph: &str, config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
+fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'static str, String)>, ConfigError> {
     let (sizes, data) = (config.model.sizes()?, &config.data);
     let dtype = match config.meta.dtype {
         Dtype::Float32 => "float32",
@@ -110,7 +107,7 @@ fn described(graph: &str, config: &Config) -> Result<Vec<(&'static str, String)>
     let mut list = vec![
         ("program", format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
         ("graph", graph.to_owned()),
-        ("device", DEVICE.to_owned()),
+        ("device", device.kind().to_owned()),
         ("meta.dtype", dtype.to_owned()),
         ("model.embed_dim", sizes.embed_dim.to_string()),
         ("model.depth", sizes.depth.to_string()),

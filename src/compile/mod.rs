@@ -5,13 +5,15 @@
 mod artifact;
 mod forward;
 mod passes;
+mod precision;
 mod step;
 
-pub use artifact::{ArtifactError, DEVICE, artifact, load_step, save_artifact};
+pub use artifact::{ArtifactError, artifact, load_step, save_artifact};
 pub use forward::{
     Probe, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe, targets,
 };
 pub use passes::{Passes, Stage, StopAfter};
+pub use precision::Precision;
 pub use step::{TrainOptions, optimizer, probe_step, step, step_with};
 
 use vjepa_compiler::ir::GraphError;

@@ -4,7 +4,7 @@
 //! differentiated, and the whole step. [`StopAfter`] cuts the sequence anywhere, which finds the pass behind a
 //! miscompile by bisection: the cut runs compute the same.
 
-use super::CompileError;
+use super::{CompileError, Precision};
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ impl FromStr for StopAfter {
         };
         let labels = match &stop {
             Self::Forward(_) => Pipeline::standard().labels(),
-            _ => Pipeline::training(LOSS, Some(Recomputed::Elementwise)).labels(),
+            _ => Pipeline::training(LOSS, Some(Recomputed::Elementwise), true).labels(),
         };
         if labels.iter().any(|known| known == label) {
             Ok(stop)
@@ -116,9 +116,14 @@ impl Passes {
         }
     }
 
-    /// Runs the passes on a whole step.
-    pub(super) fn whole(&mut self, graph: Graph, recompute: Option<Recomputed>) -> Result<Graph, CompileError> {
-        let pipeline = Pipeline::training(LOSS, recompute);
+    /// Runs the passes on a whole step. Cut before `autocast`, a step of bf16 computes in f32.
+    pub(super) fn whole(
+        &mut self,
+        graph: Graph,
+        recompute: Option<Recomputed>,
+        precision: Precision,
+    ) -> Result<Graph, CompileError> {
+        let pipeline = Pipeline::training(LOSS, recompute, precision == Precision::Bf16);
         match self.stop_after.clone() {
             Some(StopAfter::Nothing | StopAfter::Forward(_)) => self.skipped(graph),
             Some(StopAfter::Whole(label)) => self.pipeline(pipeline, graph, "", Some(&label)),

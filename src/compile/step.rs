@@ -1,7 +1,7 @@
 //! The training steps: forward, gradients, clipping, AdamW and moving average in one graph.
 
 use super::forward::{self, Probe};
-use super::{CompileError, Passes};
+use super::{CompileError, Passes, Precision};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 use vjepa_compiler::passes::{Pipeline, Recomputed};
@@ -19,11 +19,19 @@ pub struct TrainOptions {
     pub export_gradients: bool,
     /// What the backward part computes again instead of keeping it.
     pub recompute: Option<Recomputed>,
+    /// What products are computed in.
+    pub precision: Precision,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, export_gradients: false, recompute: Some(Recomputed::Elementwise) }
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            export_gradients: false,
+            recompute: Some(Recomputed::Elementwise),
+            precision: Precision::F32,
+        }
     }
 }
 
@@ -146,7 +154,7 @@ fn train(
         eps: options.eps,
     };
     passes.stage("optimizer", &mut graph, |graph| append_optimizer(graph, &spec))?;
-    passes.whole(graph, options.recompute)
+    passes.whole(graph, options.recompute, options.precision)
 }
 
 /// Parameters under `prefix` that are learned: all but the position tables and those nothing reads (the probe's output

@@ -4,7 +4,7 @@
 
 use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{NamedTensors, init};
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::features::Features;
 use super::metrics::softmax;
@@ -65,17 +65,25 @@ pub fn first_weights(probe: &Probe, seed: u64) -> NamedTensors {
 /// A compiled training step of a probe, for any number of trainings.
 pub struct ProbeTrainer {
     probe: Probe,
-    executor: Executor<Cpu>,
+    executor: DeviceExecutor,
 }
 
 impl ProbeTrainer {
-    /// Compiles the step.
+    /// Compiles the step for the CPU.
+    ///
+    /// # Errors
+    /// As [`ProbeTrainer::on`].
+    pub fn new(probe: &Probe) -> Result<Self, EvalError> {
+        Self::on(Device::CPU, probe)
+    }
+
+    /// Compiles the step for a device.
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`].
-    pub fn new(probe: &Probe) -> Result<Self, EvalError> {
+    pub fn on(device: Device, probe: &Probe) -> Result<Self, EvalError> {
         let graph = compile::probe_step(probe, TrainOptions::default())?;
-        Ok(Self { probe: probe.clone(), executor: Executor::new(&graph)? })
+        Ok(Self { probe: probe.clone(), executor: device.plan(&graph)? })
     }
 
     /// Trains from first weights on the clips `rows` of `features`, whose classes `labels` gives for every clip of
@@ -94,7 +102,7 @@ impl ProbeTrainer {
         let classes = classes(&self.probe);
         check(&self.probe, features, labels, rows, options)?;
         let first = first_weights(&self.probe, options.seed);
-        let mut params = Params::new(Default::default());
+        let mut params = self.executor.device().params();
         for (name, (shape, values)) in &first {
             let zeros = HostTensor::F32 { shape: shape.clone(), data: vec![0.0; values.len()] };
             params.set(&format!("adam.m.probe.{name}"), zeros.clone());
@@ -179,23 +187,30 @@ fn check(
 /// A compiled probe with its weights.
 pub struct ProbeRunner {
     probe: Probe,
-    executor: Executor<Cpu>,
-    params: Params<Cpu>,
+    executor: DeviceExecutor,
+    params: DeviceParams,
 }
 
 impl ProbeRunner {
     /// Clips classified at once.
     const BATCH: usize = 64;
 
-    /// Compiles the probe; `weights` are named as by [`first_weights`], or so under `probe.`.
+    /// As [`ProbeRunner::on`] the CPU.
+    ///
+    /// # Errors
+    /// As [`ProbeRunner::on`].
+    pub fn new(probe: &Probe, weights: &NamedTensors) -> Result<Self, EvalError> {
+        Self::on(Device::CPU, probe, weights)
+    }
+
+    /// Compiles the probe for a device; `weights` are named as by [`first_weights`], or so under `probe.`.
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`], [`EvalError::Setup`] for weights that are not whole.
-    pub fn new(probe: &Probe, weights: &NamedTensors) -> Result<Self, EvalError> {
+    pub fn on(device: Device, probe: &Probe, weights: &NamedTensors) -> Result<Self, EvalError> {
         let graph = compile::probe(probe, false)?;
         let graph = Pipeline::standard().run(&graph).map_err(CompileError::from)?.graph;
-        let mut runner =
-            Self { probe: probe.clone(), executor: Executor::new(&graph)?, params: Params::new(Default::default()) };
+        let mut runner = Self { probe: probe.clone(), executor: device.plan(&graph)?, params: device.params() };
         runner.load(weights)?;
         Ok(runner)
     }

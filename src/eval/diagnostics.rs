@@ -12,7 +12,7 @@ use serde::Serialize;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss};
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::features::Features;
 use super::{EvalError, linalg, neighbours};
@@ -96,8 +96,8 @@ pub struct DiagnosticsReport {
 
 /// Compiled diagnostics of one model.
 pub struct Diagnostics {
-    objective: Executor<Cpu>,
-    targets: Executor<Cpu>,
+    objective: DeviceExecutor,
+    targets: DeviceExecutor,
     tokens: usize,
     dim: usize,
     generators: usize,
@@ -112,12 +112,13 @@ const NEIGHBOURS: usize = 5;
 pub const KNN_CLIPS: usize = 128;
 
 impl Diagnostics {
-    /// Compiles for a model and some held-out clips, at least two. `masks` draws the pairs, one a generator, of a batch by
+    /// Compiles for a device, a model and some held-out clips, at least two. `masks` draws the pairs, one a generator, of a batch by
     /// its number and size, as [`crate::masks::MaskCollator::sample_at`] does.
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Setup`].
     pub fn new<E: std::fmt::Display>(
+        device: Device,
         encoder: &EncoderConfig,
         predictor: &PredictorConfig,
         loss: PretrainLoss,
@@ -137,9 +138,9 @@ impl Diagnostics {
             drawn.push(masks(number as u64, size.len()).map_err(|error| EvalError::setup(error.to_string()))?);
         }
         let generators = drawn.first().map_or(0, Vec::len);
-        let plan = |graph: Graph| -> Result<Executor<Cpu>, EvalError> {
+        let plan = |graph: Graph| -> Result<DeviceExecutor, EvalError> {
             let graph = Pipeline::standard().run(&graph).map_err(CompileError::from)?.graph;
-            Ok(Executor::new(&graph)?)
+            Ok(device.plan(&graph)?)
         };
         Ok(Self {
             objective: plan(compile::diagnose(encoder, predictor, loss, generators)?)?,
@@ -157,7 +158,7 @@ impl Diagnostics {
     ///
     /// # Errors
     /// [`EvalError::Run`] for parameters that are missing or misshapen.
-    pub fn run(&mut self, params: &mut Params<Cpu>) -> Result<DiagnosticsReport, EvalError> {
+    pub fn run(&mut self, params: &mut DeviceParams) -> Result<DiagnosticsReport, EvalError> {
         let count = self.held_out.len();
         let len: usize = self.held_out.shape.iter().product();
         let (mut own, mut other) = (0f64, 0f64);
@@ -215,8 +216,8 @@ fn batches(count: usize, batch: usize) -> Vec<std::ops::Range<usize>> {
 }
 
 fn loss(
-    objective: &mut Executor<Cpu>,
-    params: &mut Params<Cpu>,
+    objective: &mut DeviceExecutor,
+    params: &mut DeviceParams,
     held_out: &HeldOut,
     context: &[f32],
     target: &[f32],
@@ -265,11 +266,12 @@ mod tests {
         let masks =
             MaskCollator::new(geometry, vec![MultiBlockConfig::blocks(2, 0.2), MultiBlockConfig::blocks(1, 0.5)]);
         let masks = masks.unwrap();
-        let mut diagnostics = Diagnostics::new(&encoder, &predictor, PretrainLoss::default(), held_out, 8, |n, b| {
-            masks.sample_at(0, n, b)
-        })
-        .unwrap();
-        let mut params = Params::new(Default::default());
+        let mut diagnostics =
+            Diagnostics::new(Device::CPU, &encoder, &predictor, PretrainLoss::default(), held_out, 8, |n, b| {
+                masks.sample_at(0, n, b)
+            })
+            .unwrap();
+        let mut params = Device::CPU.params();
         let student = init::encoder(&encoder, Init::Xavier, 0);
         for (prefix, tensors) in [
             ("encoder.", student.clone()),

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{EncoderConfig, NamedTensors};
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::{EvalError, OnProgress, Progress};
 use crate::compile::{self, CompileError};
@@ -87,18 +87,18 @@ fn mean_token(tokens: &[f32], dim: usize) -> Vec<f32> {
 /// A planned encoder without weights of its own: it reads them from any store that has them under its prefix.
 pub struct EncoderPlan {
     config: EncoderConfig,
-    executor: Executor<Cpu>,
+    executor: DeviceExecutor,
 }
 
 impl EncoderPlan {
-    /// Compiles the encoder; its parameters are looked up under `prefix` (`encoder.`, `target_encoder.`).
+    /// Compiles the encoder for a device; its parameters are looked up under `prefix` (`encoder.`, `target_encoder.`).
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`].
-    pub fn new(config: &EncoderConfig, prefix: &str) -> Result<Self, EvalError> {
+    pub fn new(device: Device, config: &EncoderConfig, prefix: &str) -> Result<Self, EvalError> {
         let graph = compile::encoder(config, prefix)?;
         let graph = Pipeline::standard().run(&graph).map_err(CompileError::from)?.graph;
-        Ok(Self { config: config.clone(), executor: Executor::new(&graph)? })
+        Ok(Self { config: config.clone(), executor: device.plan(&graph)? })
     }
 
     /// Sizes of the encoder.
@@ -115,7 +115,7 @@ impl EncoderPlan {
     ///
     /// # Errors
     /// [`EvalError::Setup`] for part of a clip or none, [`EvalError::Run`] for weights that are not in `params`.
-    pub fn run(&mut self, params: &mut Params<Cpu>, clips: Vec<f32>) -> Result<Features, EvalError> {
+    pub fn run(&mut self, params: &mut DeviceParams, clips: Vec<f32>) -> Result<Features, EvalError> {
         let count = clips.len() / self.clip_len().max(1);
         let config = &self.config;
         let shape = vec![count, config.channels, config.num_frames, config.height, config.width];
@@ -140,32 +140,45 @@ pub enum Keep {
 /// A compiled encoder with its weights.
 pub struct FrozenEncoder {
     plan: EncoderPlan,
-    params: Params<Cpu>,
+    params: DeviceParams,
 }
 
 impl FrozenEncoder {
     /// Clips encoded at once.
     pub const BATCH: usize = 16;
 
+    /// As [`FrozenEncoder::on`] the CPU.
+    ///
+    /// # Errors
+    /// As [`EncoderPlan::new`].
+    pub fn new(config: &EncoderConfig, weights: &NamedTensors) -> Result<Self, EvalError> {
+        Self::on(Device::CPU, config, weights)
+    }
+
     /// An encoder with weights under their official names, plain (`blocks.0.attn.qkv.weight`) or under `encoder.` as
     /// [`crate::weights::Weights::take_encoder`] gives them.
     ///
     /// # Errors
     /// As [`EncoderPlan::new`].
-    pub fn new(config: &EncoderConfig, weights: &NamedTensors) -> Result<Self, EvalError> {
-        let mut params = Params::new(Default::default());
+    pub fn on(device: Device, config: &EncoderConfig, weights: &NamedTensors) -> Result<Self, EvalError> {
+        let mut params = device.params();
         for (name, (shape, values)) in weights {
             let name = name.strip_prefix("encoder.").unwrap_or(name);
             let tensor = HostTensor::f32(shape.clone(), values.clone())
                 .ok_or_else(|| EvalError::setup(format!("`{name}` has not the values its shape asks for")))?;
             params.set(&format!("encoder.{name}"), tensor);
         }
-        Ok(Self { plan: EncoderPlan::new(config, "encoder.")?, params })
+        Ok(Self { plan: EncoderPlan::new(device, config, "encoder.")?, params })
     }
 
     /// Sizes of the encoder.
     pub fn config(&self) -> &EncoderConfig {
         self.plan.config()
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.params.device()
     }
 
     /// Features of whole clips, in one batch.

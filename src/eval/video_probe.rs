@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_graphs::{NamedTensors, ProbeConfig};
+use vjepa_runtime::plan::Device;
 
 use super::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, classes, mean_over_views};
 use super::cache::{cached_video_features, file_digest};
@@ -36,15 +37,15 @@ pub struct OpenEncoder {
     pub digest: String,
 }
 
-/// Opens the encoder of a checkpoint: its target encoder where there is one.
+/// Opens the encoder of a checkpoint on a device: its target encoder where there is one.
 ///
 /// # Errors
 /// [`EvalError::Weights`] for a checkpoint that does not fit, [`EvalError::File`] for one that cannot be read.
-pub fn open_encoder(checkpoint: &Path, config: Option<&Config>) -> Result<OpenEncoder, EvalError> {
+pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) -> Result<OpenEncoder, EvalError> {
     let file = weights::load(checkpoint)?;
     let model = weights::describe(&file, config)?;
     let tensors = file.take_encoder(&model.encoder)?;
-    let encoder = FrozenEncoder::new(&model.encoder, &tensors)?;
+    let encoder = FrozenEncoder::on(device, &model.encoder, &tensors)?;
     Ok(OpenEncoder { encoder, model, digest: file_digest(checkpoint)? })
 }
 
@@ -155,7 +156,8 @@ pub fn train_probe(
         ProbeKind::Attentive => {
             let probe = Probe::Attentive(ProbeConfig::for_encoder(encoder.config(), class_count));
             let rows: Vec<usize> = (0..labels.len()).collect();
-            let weights = ProbeTrainer::new(&probe)?.fit(features, labels, &rows, options, progress)?;
+            let weights =
+                ProbeTrainer::on(encoder.device(), &probe)?.fit(features, labels, &rows, options, progress)?;
             Ok(TrainedProbe { probe, weights, c: None })
         }
         ProbeKind::Linear => {
@@ -218,13 +220,14 @@ pub struct Accuracy {
 /// # Errors
 /// As [`ProbeRunner::probabilities`].
 pub fn evaluate_probe(
+    device: Device,
     probe: &Probe,
     weights: &NamedTensors,
     features: &Features,
     labels: &[usize],
     views: usize,
 ) -> Result<Accuracy, EvalError> {
-    let mut runner = ProbeRunner::new(probe, weights)?;
+    let mut runner = ProbeRunner::on(device, probe, weights)?;
     let count = classes(probe);
     let probabilities = mean_over_views(&runner.probabilities(features)?, count, views);
     if probabilities.len() != labels.len() * count {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use vjepa_graphs::PretrainLoss;
+use vjepa_runtime::plan::Device;
 
 use super::diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 use super::{EvalError, write_atomic};
@@ -20,11 +21,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Draws held-out clips of the run's data and compiles the diagnostics.
+    /// Draws held-out clips of the run's data and compiles the diagnostics for the device of the run.
     ///
     /// # Errors
     /// [`EvalError`] when no clips are found, or the configuration's parts do not fit together.
-    pub fn new(config: &Config) -> Result<Self, EvalError> {
+    pub fn new(device: Device, config: &Config) -> Result<Self, EvalError> {
         let setup = |error: crate::train::TrainError| EvalError::Setup(error.to_string());
         let source = open_source(config)?;
         let models = model_configs(config).map_err(setup)?;
@@ -34,7 +35,7 @@ impl Watch {
         let held_out = HeldOut::draw(source.as_ref(), seed, CLIPS)?;
         let draw = |number: u64, batch: usize| masks.at(seed, number, batch);
         let batch = config.data.batch_size.min(CLIPS);
-        let diagnostics = Diagnostics::new(&models.encoder, &models.predictor, loss, held_out, batch, draw)?;
+        let diagnostics = Diagnostics::new(device, &models.encoder, &models.predictor, loss, held_out, batch, draw)?;
         Ok(Self { diagnostics, history: Vec::new() })
     }
 

@@ -137,6 +137,26 @@ impl Check {
         Check::Measured { name: name.into(), rel_l2, max_abs, limit, pass: limit.holds(rel_l2, max_abs) }
     }
 
+    /// The same comparison with a limit `factor` times as wide, for arithmetic coarser than f32; exact ones stay exact.
+    #[must_use]
+    pub fn relaxed(self, factor: f64) -> Self {
+        match self {
+            Check::Measured { name, rel_l2, max_abs, limit, .. } => {
+                let limit = match limit {
+                    Limit::RelL2(limit) => Limit::RelL2(limit * factor),
+                    Limit::MaxAbs(limit) => Limit::MaxAbs(limit * factor),
+                    Limit::Both { rel_l2, max_abs } => {
+                        Limit::Both { rel_l2: rel_l2 * factor, max_abs: max_abs * factor }
+                    }
+                    Limit::Exact => Limit::Exact,
+                };
+                // Shapes that differ are infinitely far apart and stay so.
+                Self::measured(name, rel_l2, max_abs, limit)
+            }
+            other => other,
+        }
+    }
+
     /// A failing comparison: the numbers of values differ.
     pub fn mismatch(name: impl Into<String>, got: usize, want: usize, limit: Limit) -> Self {
         let name = format!("{} (shape mismatch: {got} values, expected {want})", name.into());

@@ -6,12 +6,12 @@ use serde::Deserialize;
 
 use super::check::{Check, GoldenError, Limit, read_json};
 use super::clip::Clip;
-use super::run::{FORWARD, run_once, values};
+use super::run::{Engine, FORWARD, run_once, values};
 use super::tensors::Tensors;
 use crate::compile;
 use crate::weights::{self, Weights};
 use vjepa_graphs::EncoderConfig;
-use vjepa_runtime::plan::{HostTensor, Params};
+use vjepa_runtime::plan::HostTensor;
 
 /// `expected.json`: official name, shape and type of every tensor.
 #[derive(Deserialize)]
@@ -21,7 +21,7 @@ struct Expected {
 }
 
 /// Compares with `expected.json` and `expected.safetensors`.
-pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let expected: Expected = read_json(&dir.join("expected.json"))?;
     let golden = Tensors::read(dir.join("expected.safetensors"))?;
     let weights = weights::load(&file(dir)?)?;
@@ -42,7 +42,7 @@ pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
     for model in ["encoder", "target_encoder"] {
         let stored = format!("{model}_out");
         if golden.contains(&stored) {
-            checks.push(outputs(&weights, model, clip, &golden, &stored)?.under("checkpoint"));
+            checks.push(outputs(engine, &weights, [model, &stored], clip, &golden)?.under("checkpoint"));
         }
     }
     Ok(checks)
@@ -63,17 +63,23 @@ fn file(dir: &Path) -> Result<PathBuf, GoldenError> {
 
 /// Compares one encoder's output. A checkpoint does not say how many heads its encoder has, and the folder does not
 /// either: the number that fits best counts.
-fn outputs(weights: &Weights, model: &str, clip: &Clip, golden: &Tensors, stored: &str) -> Result<Check, GoldenError> {
+fn outputs(
+    engine: Engine,
+    weights: &Weights,
+    [model, stored]: [&str; 2],
+    clip: &Clip,
+    golden: &Tensors,
+) -> Result<Check, GoldenError> {
     let mut best: Option<(f64, Check)> = None;
     let config = sizes(weights, model, clip)?;
     for num_heads in (1..=config.embed_dim.min(64)).filter(|heads| config.embed_dim.is_multiple_of(*heads)) {
         let config = EncoderConfig { num_heads, ..config.clone() };
-        let mut params = Params::new(Default::default());
+        let mut params = engine.params();
         for (name, (shape, data)) in weights.take(model, "encoder", config.parameter_shapes())? {
             params.set(&name, HostTensor::F32 { shape, data });
         }
         let graph = compile::encoder(&config, "encoder.")?;
-        let got = values(&run_once(&graph, &mut params, vec![("clip", clip.host())])?, "encoder_out")?;
+        let got = values(&run_once(engine, &graph, &mut params, vec![("clip", clip.host())])?, "encoder_out")?;
         let check = golden.compare(stored, &got, FORWARD)?;
         let Check::Measured { rel_l2, .. } = check else { continue };
         if best.as_ref().is_none_or(|(least, _)| rel_l2 < *least) {

@@ -5,14 +5,14 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::check::{Check, GoldenError, Limit, read_json};
-use super::run::{run_once, values};
+use super::run::{Engine, run_once, values};
 use super::tensors::Tensors;
 use vjepa_compiler::ir::{Dim, Graph, TensorType};
 use vjepa_compiler::ops::Unary;
 use vjepa_graphs::init::{self, Init};
 use vjepa_graphs::position::{interpolate_bicubic, resize_table, sincos_1d, sincos_2d, sincos_3d};
 use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig};
-use vjepa_runtime::plan::{HostTensor, Params};
+use vjepa_runtime::plan::HostTensor;
 
 /// Of tables, and of GELU.
 const TABLE: Limit = Limit::MaxAbs(1e-6);
@@ -21,14 +21,14 @@ const PATCH: usize = 16;
 const TUBELET: usize = 2;
 
 /// Compares with `extra.safetensors` and, where it is there, `stats.json`; masks are [`super::masks::check_extra`]'s.
-pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let golden = Tensors::read(dir.join("extra.safetensors"))?;
     let mut checks = Vec::new();
     for name in golden.names() {
         if name.starts_with("causal.") || name == "gelu.x" {
             continue;
         }
-        let got = if name == "gelu.y" { Some(gelu(&golden)?) } else { table(name, golden.shape(name)?) };
+        let got = if name == "gelu.y" { Some(gelu(engine, &golden)?) } else { table(name, golden.shape(name)?) };
         checks.push(match got {
             Some(values) => golden.compare(name, &values, TABLE)?.under("extra"),
             None => Check::unsupported(format!("extra.{name}"), "this program knows no rule for such a tensor"),
@@ -42,7 +42,7 @@ pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
 }
 
 /// GELU through a plan.
-fn gelu(golden: &Tensors) -> Result<Vec<f32>, GoldenError> {
+fn gelu(engine: Engine, golden: &Tensors) -> Result<Vec<f32>, GoldenError> {
     let build = || {
         let mut graph = Graph::new("gelu", &["N"]);
         let x = graph.input("x", TensorType::f32([Dim::symbol("N")]))?;
@@ -53,7 +53,7 @@ fn gelu(golden: &Tensors) -> Result<Vec<f32>, GoldenError> {
     let graph = build().map_err(|error: vjepa_compiler::ir::GraphError| GoldenError::Compile(error.into()))?;
     let data = golden.f32("gelu.x")?;
     let x = HostTensor::F32 { shape: vec![data.len()], data };
-    values(&run_once(&graph, &mut Params::new(Default::default()), vec![("x", x)])?, "y")
+    values(&run_once(engine, &graph, &mut engine.params(), vec![("x", x)])?, "y")
 }
 
 /// The table a name describes; `None` for names of no known form, and for sizes other than those stored.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{Check, GoldenError, Limit};
-use super::run::{FORWARD, index, plan, run_once, stored, values};
+use super::run::{FORWARD, index, run_once, stored, values};
 use super::training::Training;
 use crate::compile;
 use vjepa_runtime::plan::HostTensor;
@@ -27,6 +27,7 @@ pub(super) fn check(training: &Training) -> Result<Vec<Check>, GoldenError> {
 
 fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenError> {
     let mut params = training.params()?;
+    let engine = training.engine;
     let mut computed = BTreeMap::from([
         ("encoder_pos_embed".to_owned(), training.encoder.position_table()),
         ("predictor_pos_embed".to_owned(), training.predictor.position_table()),
@@ -35,18 +36,18 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
     let clip = || ("clip", training.clip.host());
 
     let sample = ("clip", training.clip.first_sample().host());
-    let layers = run_once(&compile::layers(&training.encoder, "encoder.")?, &mut params, vec![sample])?;
+    let layers = run_once(engine, &compile::layers(&training.encoder, "encoder.")?, &mut params, vec![sample])?;
     for (golden, output) in
         [("patch_embed", "patch_embed"), ("after_block0_b0", "after_block0"), ("out_layers_first_b0", "layer_0")]
     {
         computed.insert(golden.to_owned(), values(&layers, output)?);
     }
-    let whole = run_once(&compile::encoder(&training.encoder, "encoder.")?, &mut params, vec![clip()])?;
+    let whole = run_once(engine, &compile::encoder(&training.encoder, "encoder.")?, &mut params, vec![clip()])?;
     computed.insert("encoder_out".to_owned(), values(&whole, "encoder_out")?);
-    let targets = run_once(&compile::targets(&training.encoder)?, &mut params, vec![clip()])?;
+    let targets = run_once(engine, &compile::targets(&training.encoder)?, &mut params, vec![clip()])?;
     let targets = values(&targets, "targets")?;
 
-    let mut masked = plan(&compile::encoder_masked(&training.encoder, "encoder.")?)?;
+    let mut masked = engine.plan(&compile::encoder_masked(&training.encoder, "encoder.")?)?;
     let tokens = training.encoder.tokens();
     for generator in 0..training.generators {
         let mask_enc = index(&training.forward, &format!("mask_enc.{generator}"), tokens)?;
@@ -58,7 +59,7 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
         computed.insert(format!("target_gathered.{generator}"), gather(training, &targets, &mask_pred));
         let graph = compile::predictor(&training.predictor, generator)?;
         let inputs = vec![("context", context), ("mask_enc", mask_enc), ("mask_pred", mask_pred)];
-        let predicted = run_once(&graph, &mut params, inputs)?;
+        let predicted = run_once(engine, &graph, &mut params, inputs)?;
         computed.insert(format!("predictor_out.{generator}"), values(&predicted, "predictor_out")?);
     }
     Ok(computed)

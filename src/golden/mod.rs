@@ -1,8 +1,7 @@
 //! `vjepa verify golden`: compares this program with data recorded from the official code.
 //!
 //! [`run`] takes a folder of the golden data, or a folder of such folders, recognises what each holds by its files, and
-//! hands every comparison to the caller as it is made. Models run as compiled graphs on the CPU's plan, as they do in
-//! training; sizes come from the folder.
+//! hands every comparison to the caller as it is made. Models run as compiled graphs, as they do in training; sizes come from the folder.
 
 pub mod check;
 mod checkpoint;
@@ -22,6 +21,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use check::{Check, GoldenError, read_json};
+pub use run::Engine;
 
 /// What a folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +85,11 @@ pub fn folders(dir: &Path) -> Result<Vec<(PathBuf, Kind)>, GoldenError> {
     if found.is_empty() { Err(GoldenError::Nothing(dir.into())) } else { Ok(found) }
 }
 
-/// Compares with one folder; `report` gets each part's checks when the part is done.
+/// Compares with one folder, models run by `engine`; `report` gets each part's checks when the part is done.
 ///
 /// # Errors
 /// [`GoldenError`] for data that cannot be read or run; what was compared before has been reported.
-pub fn run(dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)) -> Result<(), GoldenError> {
+pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)) -> Result<(), GoldenError> {
     let mut add = |checks: Vec<Check>| checks.into_iter().for_each(&mut *report);
     match kind {
         Kind::Training => {
@@ -102,7 +102,7 @@ pub fn run(dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)) -> Result<(), 
                 add(vec![Check::unsupported("model", "the folder lacks forward.safetensors or weights.safetensors")]);
                 return Ok(());
             }
-            let training = training::Training::read(dir)?;
+            let training = training::Training::read(engine, dir)?;
             add(forward::check(&training)?);
             add(step::check_first_batch(&training)?);
             if masks {
@@ -110,10 +110,10 @@ pub fn run(dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)) -> Result<(), 
             }
         }
         Kind::Rope => add(vec![Check::unsupported("model", "RoPE models are not supported yet")]),
-        Kind::Checkpoint => add(checkpoint::check(dir)?),
-        Kind::Probe => add(probe::check(dir)?),
+        Kind::Checkpoint => add(checkpoint::check(engine, dir)?),
+        Kind::Probe => add(probe::check(engine, dir)?),
         Kind::Extra => {
-            add(extra::check(dir)?);
+            add(extra::check(engine, dir)?);
             add(masks::check_extra(dir)?);
         }
         Kind::Masks => add(masks::check(dir)?),

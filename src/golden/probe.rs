@@ -8,12 +8,12 @@ use serde::Deserialize;
 use super::check::{Check, GoldenError, read_json};
 use super::clip::Clip;
 use super::probe_train::{self, NO_FIRST_WEIGHTS, Probed};
-use super::run::{FORWARD, load, plan, values};
+use super::run::{Engine, FORWARD, load, values};
 use super::tensors::Tensors;
 use crate::compile;
 use vjepa_graphs::position::sincos_1d;
 use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
-use vjepa_runtime::plan::{HostTensor, Params};
+use vjepa_runtime::plan::HostTensor;
 
 /// `info.json`.
 #[derive(Deserialize)]
@@ -35,14 +35,16 @@ pub(super) struct TrainStep {
 
 /// Everything in the folder.
 pub(super) struct Golden {
+    pub(super) engine: Engine,
     pub(super) info: Info,
     pub(super) weights: Tensors,
     pub(super) io: Tensors,
 }
 
 /// Compares with `weights.safetensors` and `io.safetensors`.
-pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let golden = Golden {
+        engine,
         info: read_json(&dir.join("info.json"))?,
         weights: Tensors::read(dir.join("weights.safetensors"))?,
         io: Tensors::read(dir.join("io.safetensors"))?,
@@ -142,9 +144,9 @@ fn check_clips(
         return Err(wrong(io, "`multiclip.clips_u8` should be [segments, views, B, C, T, H, W]".to_owned()));
     };
     let config = encoder_config(golden, first)?;
-    let mut params = Params::new(Default::default());
+    let mut params = golden.engine.params();
     load(&mut params, &golden.weights, "encoder.", "encoder.")?;
-    let mut encoder = plan(&compile::encoder(&config, "encoder.")?)?;
+    let mut encoder = golden.engine.plan(&compile::encoder(&config, "encoder.")?)?;
     let mut encode = |clip: &Clip| -> Result<Vec<f32>, GoldenError> {
         values(&encoder.run(&mut params, vec![("clip", clip.host())])?, "encoder_out")
     };

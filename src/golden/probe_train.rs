@@ -8,12 +8,12 @@
 use super::check::{Check, GoldenError, Limit};
 use super::probe::{Golden, one_hot, probe_weights, wrong};
 use super::run::{
-    FORWARD, Outputs, compare_kept, float, has_gradient, plan, run_once, scalar, stored, values, zero_moments,
+    Engine, FORWARD, Outputs, compare_kept, float, has_gradient, run_once, scalar, stored, values, zero_moments,
 };
 use super::step::compare_gradients;
 use crate::compile::{self, Probe, TrainOptions};
 use vjepa_graphs::{NamedTensors, ProbeConfig};
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{DeviceParams, HostTensor};
 
 /// The evaluation's largest gradient norm.
 const MAX_NORM: f64 = 1.0;
@@ -30,6 +30,7 @@ pub(super) const NO_FIRST_WEIGHTS: &str =
 
 /// A probe with weights.
 pub(super) struct Probed {
+    engine: Engine,
     pub(super) config: ProbeConfig,
     pub(super) weights: NamedTensors,
     /// Whether the weights are those that the values without `after` in their name were recorded with.
@@ -46,12 +47,15 @@ impl Probed {
 
     fn run(&self, features: HostTensor) -> Result<Vec<f32>, GoldenError> {
         let graph = compile::probe(&Probe::Attentive(self.config.clone()), false)?;
-        values(&plan(&graph)?.run(&mut store(&self.weights), vec![("features", features)])?, "logits")
+        values(
+            &self.engine.plan(&graph)?.run(&mut store(self.engine, &self.weights), vec![("features", features)])?,
+            "logits",
+        )
     }
 }
 
-fn store(weights: &NamedTensors) -> Params<Cpu> {
-    let mut params = Params::new(Default::default());
+fn store(engine: Engine, weights: &NamedTensors) -> DeviceParams {
+    let mut params = engine.params();
     for (name, (shape, data)) in weights {
         params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: data.clone() });
     }
@@ -66,7 +70,7 @@ pub(super) fn check(
     checks: &mut Vec<Check>,
 ) -> Result<Probed, GoldenError> {
     let weights = probe_weights(&golden.weights, name)?;
-    let mut probe = Probed { config: config.clone(), weights, first: true };
+    let mut probe = Probed { engine: golden.engine, config: config.clone(), weights, first: true };
     let features = float(&golden.io, "features")?;
     let logits = probe.run(features)?;
     let after = format!("{name}.after{}.logits", golden.info.train.len());
@@ -102,7 +106,8 @@ fn check_forward(
     if io.contains(&stored) {
         let graph = compile::pooled(&probe.config)?;
         let inputs = vec![("features", float(io, "features")?)];
-        let pooled = values(&run_once(&graph, &mut store(&probe.weights), inputs)?, "pooled")?;
+        let pooled =
+            values(&run_once(golden.engine, &graph, &mut store(golden.engine, &probe.weights), inputs)?, "pooled")?;
         checks.push(io.compare(&stored, &pooled, FORWARD)?.under("probe"));
     }
     let stored = format!("{name}.logits");
@@ -150,12 +155,12 @@ fn check_first_step(
     let weight = HostTensor::F32 { shape: vec![classes, dim], data: weight };
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let graph = compile::probe_step(&Probe::Linear { embed_dim: dim, num_classes: classes }, options)?;
-    let mut params = Params::new(Default::default());
+    let mut params = golden.engine.params();
     params.set("probe.linear.weight", weight);
     params.set("probe.linear.bias", HostTensor::F32 { shape: vec![classes], data: vec![0.0; classes] });
     zero_moments(&mut params, &graph);
     let features = HostTensor::F32 { shape: vec![batch, 1, dim], data: pooled };
-    let outputs = Executor::<Cpu>::new(&graph)?.run(&mut params, inputs(golden, features, classes, 1))?;
+    let outputs = golden.engine.plan_step(graph.clone())?.run(&mut params, inputs(golden, features, classes, 1))?;
     let loss = scalar(&outputs, "loss")?;
     checks.push(Check::scalar_rel(format!("probe.{name}.train.loss0"), loss, row.loss, FIRST_LOSS));
     for parameter in ["linear.weight", "linear.bias"] {
@@ -204,8 +209,8 @@ fn least_squares(rows: &[f32], targets: &[f32], [batch, dim, classes]: [usize; 3
 fn check_training(golden: &Golden, name: &str, probe: &Probed, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let graph = compile::probe_step(&Probe::Attentive(probe.config.clone()), options)?;
-    let mut executor = Executor::<Cpu>::new(&graph)?;
-    let mut params = store(&probe.weights);
+    let mut executor = golden.engine.plan_step(graph.clone())?;
+    let mut params = store(golden.engine, &probe.weights);
     zero_moments(&mut params, &graph);
     let rows = &golden.info.train;
     let mut outputs: Vec<Outputs> = Vec::with_capacity(rows.len());
@@ -237,7 +242,8 @@ fn check_training(golden: &Golden, name: &str, probe: &Probed, checks: &mut Vec<
         let (shape, values) = params.get(&format!("probe.{parameter}"))?;
         Some((parameter.clone(), (shape, values)))
     });
-    let trained = Probed { config: probe.config.clone(), weights: weights.collect(), first: false };
+    let trained =
+        Probed { engine: golden.engine, config: probe.config.clone(), weights: weights.collect(), first: false };
     let logits = trained.run(float(&golden.io, "features")?)?;
     checks.push(golden.io.compare(&format!("{after}.logits"), &logits, TRAINED)?.under("probe"));
     Ok(())

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::check::{Check, GoldenError, Limit};
 use super::tensors::{Tensors, TensorsError};
+use crate::compile::Precision;
 use vjepa_compiler::ir::{Def, Graph};
 use vjepa_compiler::passes::Pipeline;
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 /// Forward activations: relative L2 and largest difference.
 pub(super) const FORWARD: Limit = Limit::Both { rel_l2: 1e-5, max_abs: 1e-4 };
@@ -14,19 +15,42 @@ pub(super) const FORWARD: Limit = Limit::Both { rel_l2: 1e-5, max_abs: 1e-4 };
 /// Named results of a run.
 pub(super) type Outputs = BTreeMap<String, HostTensor>;
 
-/// Plans a graph, after the passes every graph goes through.
-pub(super) fn plan(graph: &Graph) -> Result<Executor<Cpu>, GoldenError> {
-    let graph = Pipeline::standard().run(graph).map_err(|error| GoldenError::Compile(error.into()))?.graph;
-    Ok(Executor::new(&graph)?)
+/// What compiled graphs run on, and in which arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Engine {
+    /// Where.
+    pub device: Device,
+    /// What products are computed in.
+    pub precision: Precision,
+}
+
+impl Engine {
+    /// Plans a forward graph, after the passes every graph goes through.
+    pub(super) fn plan(self, graph: &Graph) -> Result<DeviceExecutor, GoldenError> {
+        let graph = Pipeline::standard().run(graph).map_err(|error| GoldenError::Compile(error.into()))?.graph;
+        self.plan_step(graph)
+    }
+
+    /// Plans a step, which has been through the passes.
+    pub(super) fn plan_step(self, graph: Graph) -> Result<DeviceExecutor, GoldenError> {
+        let graph = self.precision.apply(graph).map_err(GoldenError::Compile)?;
+        Ok(self.device.plan(&graph)?)
+    }
+
+    /// An empty store.
+    pub(super) fn params(self) -> DeviceParams {
+        self.device.params()
+    }
 }
 
 /// Plans a graph and runs it once.
 pub(super) fn run_once(
+    engine: Engine,
     graph: &Graph,
-    params: &mut Params<Cpu>,
+    params: &mut DeviceParams,
     inputs: Vec<(&str, HostTensor)>,
 ) -> Result<Outputs, GoldenError> {
-    Ok(plan(graph)?.run(params, inputs)?)
+    Ok(engine.plan(graph)?.run(params, inputs)?)
 }
 
 /// The values of one result.
@@ -41,7 +65,7 @@ pub(super) fn scalar(outputs: &Outputs, name: &str) -> Result<f64, GoldenError> 
 }
 
 /// Puts the tensors whose names start with `from` into a store, with `to` in its place.
-pub(super) fn load(params: &mut Params<Cpu>, tensors: &Tensors, from: &str, to: &str) -> Result<(), GoldenError> {
+pub(super) fn load(params: &mut DeviceParams, tensors: &Tensors, from: &str, to: &str) -> Result<(), GoldenError> {
     for name in tensors.names() {
         if let Some(rest) = name.strip_prefix(from) {
             params.set(&format!("{to}{rest}"), float(tensors, name)?);
@@ -51,7 +75,7 @@ pub(super) fn load(params: &mut Params<Cpu>, tensors: &Tensors, from: &str, to: 
 }
 
 /// Sets every parameter of a graph that the store does not have yet to zeros: the optimiser's moments.
-pub(super) fn zero_moments(params: &mut Params<Cpu>, graph: &Graph) {
+pub(super) fn zero_moments(params: &mut DeviceParams, graph: &Graph) {
     for id in &graph.params {
         let value = graph.value(*id);
         let Def::Param(name) = &value.def else { continue };

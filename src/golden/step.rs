@@ -9,7 +9,7 @@ use crate::compile::{self, TrainOptions};
 use crate::schedules::StepRates;
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::PretrainLoss;
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{DeviceParams, HostTensor};
 
 /// Losses of the first batch.
 const LOSS: f64 = 1e-5;
@@ -55,12 +55,13 @@ fn first_batch(training: &Training, loss: PretrainLoss) -> Result<Outputs, Golde
     let masks = training.masks(&training.forward, "")?;
     let rates = StepRates { lr: 0.0, wd: 0.0, momentum: 1.0, clip_active: false };
     let inputs = inputs(training, training.clip.host(), &masks, rates, 1);
-    Ok(Executor::<Cpu>::new(&graph)?.run(&mut params, inputs)?)
+    Ok(training.engine.plan_step(graph.clone())?.run(&mut params, inputs)?)
 }
 
 fn step_graph(training: &Training, loss: PretrainLoss, export_gradients: bool) -> Result<Graph, GoldenError> {
     let Hparams { betas, eps, .. } = &training.hparams;
-    let options = TrainOptions { betas: *betas, eps: *eps, export_gradients, ..TrainOptions::default() };
+    let precision = training.engine.precision;
+    let options = TrainOptions { betas: *betas, eps: *eps, export_gradients, precision, ..TrainOptions::default() };
     Ok(compile::step(&training.encoder, &training.predictor, loss, training.generators, options)?)
 }
 
@@ -134,7 +135,7 @@ pub(super) fn check_run(training: &Training) -> Result<Vec<Check>, GoldenError> 
     let masks = Tensors::read(training.dir.join("masks_10steps.safetensors"))?;
     let Hparams { loss_exp, reg_coeff, .. } = training.hparams;
     let graph = step_graph(training, PretrainLoss { loss_exp, reg_coeff }, false)?;
-    let mut executor = Executor::<Cpu>::new(&graph)?;
+    let mut executor = training.engine.plan_step(graph.clone())?;
     let mut params = training.params()?;
     zero_moments(&mut params, &graph);
     let mut checks = Vec::new();
@@ -176,7 +177,7 @@ fn recorded(row: &Step) -> [(&'static str, f64); 5] {
 /// Parameters after one step, where the gradient is more than rounding.
 fn check_first_step(
     training: &Training,
-    params: &Params<Cpu>,
+    params: &DeviceParams,
     masks: &[(String, HostTensor)],
     rates: StepRates,
     checks: &mut Vec<Check>,
@@ -191,7 +192,7 @@ fn check_first_step(
     let mut fresh = training.params()?;
     zero_moments(&mut fresh, &graph);
     let inputs = inputs(training, training.clip.host(), masks, rates, 1);
-    let gradients = Executor::<Cpu>::new(&graph)?.run(&mut fresh, inputs)?;
+    let gradients = training.engine.plan_step(graph.clone())?.run(&mut fresh, inputs)?;
     let limit = Limit::MaxAbs(0.02 * rates.lr);
     for name in stored(&golden, "param/") {
         let got = params.get(name).map(|(_, values)| values).unwrap_or_default();
@@ -206,7 +207,7 @@ fn check_first_step(
 }
 
 /// Parameters and moving averages after the last step, and what the encoders then give for the first sample.
-fn check_last_step(training: &Training, params: &mut Params<Cpu>, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+fn check_last_step(training: &Training, params: &mut DeviceParams, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
     let limit = Limit::Both { rel_l2: RUN, max_abs: training.hparams.lr };
     let count = training.steps.len();
     let file = training.dir.join(format!("params_step{count}.safetensors"));
@@ -227,7 +228,7 @@ fn check_last_step(training: &Training, params: &mut Params<Cpu>, checks: &mut V
         for model in ["encoder", "target_encoder"] {
             let graph = compile::encoder(&training.encoder, &format!("{model}."))?;
             let sample = ("clip", training.clip.first_sample().host());
-            let got = values(&run_once(&graph, params, vec![sample])?, "encoder_out")?;
+            let got = values(&run_once(training.engine, &graph, params, vec![sample])?, "encoder_out")?;
             let check = golden.compare(&format!("{model}_out_b0"), &got, Limit::RelL2(RUN))?;
             checks.push(check.under(&format!("after{count}")));
         }

@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::check::{GoldenError, read_json};
 use super::clip::Clip;
-use super::run::{index, load};
+use super::run::{Engine, index, load};
 use super::tensors::Tensors;
 use vjepa_graphs::{EncoderConfig, PredictorConfig};
-use vjepa_runtime::plan::{Cpu, HostTensor, Params};
+use vjepa_runtime::plan::{DeviceParams, HostTensor};
 
 #[derive(Deserialize)]
 struct TrainingJson {
@@ -77,6 +77,7 @@ pub(super) struct Step {
 
 /// Everything the checks of a training configuration start from.
 pub(super) struct Training {
+    pub(super) engine: Engine,
     pub(super) dir: PathBuf,
     pub(super) encoder: EncoderConfig,
     pub(super) predictor: PredictorConfig,
@@ -93,7 +94,7 @@ pub(super) struct Training {
 
 impl Training {
     /// Reads `config.json`, `weights.safetensors` and `forward.safetensors`.
-    pub(super) fn read(dir: &Path) -> Result<Self, GoldenError> {
+    pub(super) fn read(engine: Engine, dir: &Path) -> Result<Self, GoldenError> {
         let path = dir.join("config.json");
         let TrainingJson { config, hparams, first_batch, steps } = read_json(&path)?;
         let weights = Tensors::read(dir.join("weights.safetensors"))?;
@@ -130,6 +131,7 @@ impl Training {
         };
         predictor.validate().map_err(wrong)?;
         Ok(Self {
+            engine,
             dir: dir.into(),
             encoder,
             predictor,
@@ -144,8 +146,8 @@ impl Training {
     }
 
     /// The weights a run starts from: encoder, predictor, and the target encoder as a copy of the encoder.
-    pub(super) fn params(&self) -> Result<Params<Cpu>, GoldenError> {
-        let mut params = Params::new(Default::default());
+    pub(super) fn params(&self) -> Result<DeviceParams, GoldenError> {
+        let mut params = self.engine.params();
         load(&mut params, &self.weights, "encoder.", "encoder.")?;
         load(&mut params, &self.weights, "predictor.", "predictor.")?;
         load(&mut params, &self.weights, "encoder.", "target_encoder.")?;

@@ -18,6 +18,7 @@ use crate::eval::probe_file::{linear_weights, save_probe};
 use crate::eval::{FrozenEncoder, TextureProtocol, TextureReport, Watch, evaluate_textures};
 use crate::train::model_configs;
 use vjepa_graphs::EncoderConfig;
+use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
 const RECIPE: &str = include_str!("../../configs/quickstart.yaml");
@@ -57,7 +58,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
         options.folder.display()
     ));
     screen.stage("pre-training through the compiled step");
-    screen.watch = Some(Watch::new(&config)?);
+    screen.watch = Some(Watch::new(Device::CPU, &config)?);
     let run = pretrain(config, &mut screen)?;
 
     screen.stage("evaluating the pretrained encoder and a random one on fresh clips");

@@ -12,6 +12,7 @@ use crate::eval::features::{Features, Keep};
 use crate::eval::pictures::{self, Neighbour, ShownClip};
 use crate::eval::{FrozenEncoder, Watch, neighbours};
 use crate::train::model_configs;
+use vjepa_runtime::plan::Device;
 
 const RECIPE: &str = include_str!("../../configs/quickstart_videos.yaml");
 /// Videos that are compared with each other.
@@ -35,7 +36,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
         options.folder.display()
     ));
     screen.stage("pre-training through the compiled step");
-    screen.watch = Some(Watch::new(&config)?);
+    screen.watch = Some(Watch::new(Device::CPU, &config)?);
     let run = pretrain(config, &mut screen)?;
     let models = model_configs(&run.config)?;
 

@@ -6,7 +6,7 @@ use crate::masks::{IndexBatch, MaskPair};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 use vjepa_graphs::{Encoder, NamedTensors, Predictor, PretrainLoss, gradients, load_parameters, parameter_names};
-use vjepa_runtime::plan::{Cpu, HostTensor, Params};
+use vjepa_runtime::plan::{DeviceParams, HostTensor};
 
 /// The eager model; its weights are loaded afresh for every step.
 pub(super) struct EagerGradients {
@@ -34,7 +34,7 @@ impl EagerGradients {
     /// Gradients as the inputs `grad/<parameter>` of the compiled optimiser, and the losses.
     pub(super) fn run(
         &self,
-        params: &Params<Cpu>,
+        params: &DeviceParams,
         clips: Vec<f32>,
         shape: [usize; 5],
         pairs: &[MaskPair],
@@ -79,7 +79,7 @@ impl EagerGradients {
     }
 }
 
-fn named<M: burn::module::Module>(params: &Params<Cpu>, prefix: &str, module: &M) -> NamedTensors {
+fn named<M: burn::module::Module>(params: &DeviceParams, prefix: &str, module: &M) -> NamedTensors {
     parameter_names(module)
         .into_iter()
         .filter_map(|name| params.get(&format!("{prefix}{name}")).map(|tensor| (name, tensor)))

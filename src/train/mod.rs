@@ -29,7 +29,7 @@ use crate::data::{Loader, LoaderConfig, open_source};
 use profile::Profiler;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vjepa_runtime::plan::Profile;
+use vjepa_runtime::plan::{Device, Profile};
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub struct TrainRun {
     pub resume: bool,
     /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
     pub eager: bool,
+    /// Where to run.
+    pub device: Device,
     /// Stop after this step instead of the configured one; the schedules do not change.
     pub stop_at: Option<u64>,
     /// The step compiled before, instead of compiling it now.
@@ -103,10 +105,10 @@ pub fn train(
     observer.phase("compiling the training step");
     let step = match &run.plan {
         _ if run.eager => StepSource::Eager,
-        Some(path) => StepSource::Compiled(Box::new(load_step(path, config)?)),
+        Some(path) => StepSource::Compiled(Box::new(load_step(path, config, run.device)?)),
         None => StepSource::Passes(run.passes.clone()),
     };
-    let mut state = TrainState::from_source(config, plan, step)?;
+    let mut state = TrainState::from_source(run.device, config, plan, step)?;
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
     state.begin(config, &files, run.resume)?;
 

@@ -4,8 +4,8 @@ use super::checkpoint::Checkpoint;
 use super::eager::EagerGradients;
 use super::models::{Models, initial_weights, model_configs};
 use super::{StepReport, TrainError};
-use crate::compile::{self, Passes, TrainOptions};
-use crate::config::{Config, Dtype, StepPlan};
+use crate::compile::{self, Passes, Precision, TrainOptions};
+use crate::config::{Config, StepPlan};
 use crate::masks::{IndexBatch, MaskPair};
 use crate::schedules::{CosineWd, LinearEma, Schedule, StepRates, WarmupCosine};
 use crate::weights;
@@ -15,13 +15,13 @@ use std::time::Duration;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
 use vjepa_graphs::{NamedTensors, PretrainLoss};
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 /// Everything that changes from step to step.
 pub struct TrainState {
     models: Models,
-    params: Params<Cpu>,
-    executor: Executor<Cpu>,
+    params: DeviceParams,
+    executor: DeviceExecutor,
     eager: Option<EagerGradients>,
     schedule: Schedule,
     plan: StepPlan,
@@ -43,44 +43,63 @@ pub enum StepSource {
 }
 
 impl TrainState {
-    /// Compiles the step of a configuration; there are no weights yet.
+    /// Compiles the step of a configuration for the CPU; there are no weights yet.
+    ///
+    /// # Errors
+    /// As [`TrainState::on`].
+    pub fn new(config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
+        Self::on(Device::CPU, config, plan, eager)
+    }
+
+    /// Compiles the step of a configuration for a device; there are no weights yet.
     ///
     /// # Errors
     /// As [`TrainState::from_source`].
-    pub fn new(config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
+    pub fn on(device: Device, config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
         let source = if eager { StepSource::Eager } else { StepSource::Passes(Passes::default()) };
-        Self::from_source(config, plan, source)
+        Self::from_source(device, config, plan, source)
     }
 
-    /// A state with the step of a configuration; there are no weights yet.
+    /// A state with the step of a configuration on a device; there are no weights yet.
     ///
     /// # Errors
     /// [`TrainError`] for sizes that do not fit or settings this build does not run.
-    pub fn from_source(config: &Config, plan: StepPlan, source: StepSource) -> Result<Self, TrainError> {
-        if config.meta.dtype != Dtype::Float32 {
-            return Err(TrainError::Unsupported(
-                "`meta.dtype: bfloat16` is not run by this build yet: add --set meta.dtype=float32".to_owned(),
-            ));
+    pub fn from_source(
+        device: Device,
+        config: &Config,
+        plan: StepPlan,
+        source: StepSource,
+    ) -> Result<Self, TrainError> {
+        let unsupported = |why: &str| TrainError::Unsupported(why.to_owned());
+        let precision = Precision::of(config.meta.dtype)
+            .ok_or_else(|| unsupported("`meta.dtype: float16` is not run by this build: use bfloat16 or float32"))?;
+        let eager = matches!(source, StepSource::Eager);
+        if eager && precision != Precision::F32 {
+            return Err(unsupported("--eager computes in f32: add --set meta.dtype=float32"));
+        }
+        if eager && !device.is_cpu() {
+            return Err(unsupported("--eager computes on the CPU: add --device cpu"));
         }
         let models = model_configs(config)?;
         let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let optimization = &config.optimization;
-        let options = TrainOptions { betas: optimization.betas, eps: optimization.eps, ..TrainOptions::default() };
+        let options =
+            TrainOptions { betas: optimization.betas, eps: optimization.eps, precision, ..TrainOptions::default() };
         let Models { encoder, predictor, generators } = &models;
         let (executor, eager) = match source {
             StepSource::Eager => {
                 let graph = compile::optimizer(encoder, predictor, options)?;
-                (Executor::new(&graph)?, Some(EagerGradients::new(&models, loss)?))
+                (device.plan(&graph)?, Some(EagerGradients::new(&models, loss)?))
             }
             StepSource::Passes(mut passes) => {
                 let graph = compile::step_with(encoder, predictor, loss, *generators, options, &mut passes)?;
-                (Executor::new(&graph)?, None)
+                (device.plan(&graph)?, None)
             }
-            StepSource::Compiled(artifact) => (Executor::from_plan(artifact.graph, artifact.plan)?, None),
+            StepSource::Compiled(artifact) => (device.take(artifact.graph, artifact.plan)?, None),
         };
         Ok(Self {
             executor,
-            params: Params::new(Default::default()),
+            params: device.params(),
             eager,
             schedule: schedule(config, &plan),
             plan,
@@ -244,7 +263,15 @@ impl TrainState {
     /// # Errors
     /// [`TrainError`]; the old checkpoint then stays.
     pub fn save(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
-        files.save(config, self.step, self.loss, &self.weights())?;
+        let weights = self.weights();
+        // A device that lost its memory gives back nothing; the old checkpoint is better than half a new one.
+        if weights.len() != self.params.names().count() {
+            return Err(TrainError::Unsupported(format!(
+                "{} lost the weights: nothing was saved",
+                self.params.device()
+            )));
+        }
+        files.save(config, self.step, self.loss, &weights)?;
         self.saved = Some(files.latest());
         Ok(())
     }
@@ -265,7 +292,7 @@ impl TrainState {
     }
 
     /// The tensors, for graphs that read them (encoder, diagnostics).
-    pub fn params(&mut self) -> &mut Params<Cpu> {
+    pub fn params(&mut self) -> &mut DeviceParams {
         &mut self.params
     }
 
@@ -275,12 +302,12 @@ impl TrainState {
     }
 
     /// The compiled step's executor, for profiles.
-    pub fn executor(&mut self) -> &mut Executor<Cpu> {
+    pub fn executor(&mut self) -> &mut DeviceExecutor {
         &mut self.executor
     }
 }
 
-fn set(params: &mut Params<Cpu>, name: &str, shape: Vec<usize>, data: Vec<f32>) {
+fn set(params: &mut DeviceParams, name: &str, shape: Vec<usize>, data: Vec<f32>) {
     params.set(name, HostTensor::F32 { shape, data });
 }
 

@@ -7,6 +7,7 @@
 //! Run the pipeline on the forward graph before differentiating (tokens sink only while no backward node reads the
 //! values in between), and again on the whole step.
 
+mod autocast;
 mod clean_up;
 mod constants;
 mod cse;
@@ -19,9 +20,10 @@ mod recompute;
 mod rewrite;
 mod sink_tokens;
 
+pub use autocast::Autocast;
 pub use clean_up::CleanUp;
 pub use constants::FoldConstants;
-pub use cse::CommonSubexpressions;
+pub use cse::{CommonScalars, CommonSubexpressions};
 pub use dead_code::DeadCode;
 pub use decompose::Decompose;
 pub use fuse_accumulate::FuseAccumulate;
@@ -138,10 +140,15 @@ impl Pipeline {
         ])
     }
 
-    /// What a training step goes through: [`Pipeline::standard`], fusions that only pay in a backward part, and last, since
-    /// common subexpressions would undo it, what is computed again. `loss` is the output that the forward part computes.
-    pub fn training(loss: &str, recompute: Option<Recomputed>) -> Self {
+    /// What a training step goes through: [`Pipeline::standard`], [`Autocast`] where products shall be `narrow`, fusions
+    /// that only pay in a backward part, and last, since common subexpressions would undo it, what is computed again. `loss`
+    /// is the output that the forward part computes.
+    pub fn training(loss: &str, recompute: Option<Recomputed>, narrow: bool) -> Self {
         let mut passes = Self::standard().passes;
+        if narrow {
+            // Before products are fused with sums, which stay f32, and before what is computed again: casts are.
+            passes.push(Box::new(Autocast));
+        }
         passes.push(Box::new(FuseAccumulate));
         passes.push(Box::new(DeadCode));
         if let Some(what) = recompute {
@@ -239,6 +246,7 @@ pub fn all() -> Vec<Box<dyn Pass>> {
         Box::new(SinkTokens),
         Box::new(MergePads),
         Box::new(FuseAdamWEma),
+        Box::new(Autocast),
         Box::new(FuseAccumulate),
         Box::new(Recompute { output: "loss".to_owned(), what: Recomputed::Elementwise }),
         Box::new(Decompose::all()),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// What may be computed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recomputed {
-    /// GELU and layer norms: a few operations an element.
+    /// GELU, layer norms and casts: a few operations an element.
     Elementwise,
     /// Those, and linear layers and attention: about a third more arithmetic. Sums (the residual stream) are kept.
     Blocks,
@@ -104,7 +104,7 @@ impl Again<'_> {
 
     fn worthwhile(&self, node: &Node) -> bool {
         let cheap = match node.op {
-            Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } => true,
+            Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } | Op::Cast(_) => true,
             Op::Linear | Op::Attention { .. } => self.what == Recomputed::Blocks,
             // Views cost nothing; they are made again where what they show is.
             Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } => {

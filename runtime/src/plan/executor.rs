@@ -2,13 +2,13 @@
 
 use super::params::{Params, read_floats, upload};
 use super::profile::{Profile, RunTimes};
-use super::{HostTensor, Operand, PlanBackend, lower};
+use super::{DeviceError, HostTensor, Operand, PlanBackend, lower};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 use vjepa_compiler::ir::{DType, Def, Graph, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
-use vjepa_compiler::passes::{Decompose, Pass};
+use vjepa_compiler::passes::{CommonScalars, Decompose, Pass};
 use vjepa_compiler::plan::Plan;
 use vjepa_compiler::verify::verify;
 
@@ -47,6 +47,25 @@ pub enum RunError {
         /// Its position in the plan.
         node: usize,
     },
+    /// A result cannot be read back.
+    #[error("output `{name}` was lost on the device: {why}")]
+    Lost {
+        /// The output.
+        name: String,
+        /// What the back end says.
+        why: String,
+    },
+    /// Plan and parameters are on different devices.
+    #[error("the plan is for {plan} but its parameters are on {params}")]
+    Elsewhere {
+        /// Device of the plan.
+        plan: String,
+        /// Device of the parameters.
+        params: String,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// How often decomposition is repeated: attention in softmax in exp is the deepest there is.
@@ -59,6 +78,8 @@ pub struct Executor<B: PlanBackend> {
     /// Parameters that get a new value.
     updated: HashSet<ValueId>,
     profile: Option<Vec<RunTimes>>,
+    /// Whether the back end's kernels are used.
+    kernels: bool,
     memory: B::Memory,
 }
 
@@ -68,9 +89,21 @@ impl<B: PlanBackend> Executor<B> {
     /// # Errors
     /// [`RunError::Plan`].
     pub fn new(graph: &Graph) -> Result<Self, RunError> {
-        let graph = Self::lower(graph)?;
+        Self::planned(graph, true)
+    }
+
+    /// As [`Executor::new`] without the back end's kernels: the path of a back end that has none, for comparison.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`].
+    pub fn without_kernels(graph: &Graph) -> Result<Self, RunError> {
+        Self::planned(graph, false)
+    }
+
+    fn planned(graph: &Graph, kernels: bool) -> Result<Self, RunError> {
+        let graph = Self::lower_for(graph, kernels)?;
         let plan = Plan::new(&graph).map_err(|error| cannot_plan(&graph, &error))?;
-        Ok(Self::of(graph, plan))
+        Ok(Self::of(graph, plan, kernels))
     }
 
     /// Takes a graph that was [lowered](Executor::lower) and planned before.
@@ -79,34 +112,54 @@ impl<B: PlanBackend> Executor<B> {
     /// [`RunError::Plan`] when the plan does not run the graph, [`RunError::Unsupported`] when it was lowered for another
     /// back end.
     pub fn from_plan(graph: Graph, plan: Plan) -> Result<Self, RunError> {
+        Self::checked(graph, plan, true)
+    }
+
+    /// [`Executor::from_plan`], with or without the back end's kernels.
+    pub(super) fn checked(graph: Graph, plan: Plan, kernels: bool) -> Result<Self, RunError> {
         verify(&graph).map_err(|error| cannot_plan(&graph, &error))?;
         plan.check(&graph).map_err(|error| cannot_plan(&graph, &error))?;
-        match graph.nodes.iter().position(|node| !runs::<B>(&node.op)) {
+        let runs = Self::runs(kernels);
+        match graph.nodes.iter().position(|node| !runs(&node.op)) {
             Some(node) => Err(RunError::Unsupported { op: graph.nodes[node].op.name(), node }),
-            None => Ok(Self::of(graph, plan)),
+            None => Ok(Self::of(graph, plan, kernels)),
         }
     }
 
-    /// The graph with the semantic operations decomposed that `B` has no kernel for.
+    /// The graph with the semantic operations decomposed that `B` has no kernel for and Burn no operation.
     ///
     /// # Errors
     /// [`RunError::Plan`] when the graph is ill formed.
     pub fn lower(graph: &Graph) -> Result<Graph, RunError> {
-        let pass = Decompose::unless(runs::<B>);
+        Self::lower_for(graph, true)
+    }
+
+    /// [`Executor::lower`], with or without the back end's kernels.
+    pub(super) fn lower_for(graph: &Graph, kernels: bool) -> Result<Graph, RunError> {
+        let pass = Decompose::unless(Self::runs(kernels));
         let mut lowered = graph.clone();
+        let mut decomposed = false;
         // Parts of a semantic operation may be semantic themselves; nothing nests deeper than this.
         for _ in 0..DECOMPOSITION_DEPTH {
             match pass.run(&lowered).map_err(|error| cannot_plan(graph, &error))? {
-                Some(changed) => lowered = changed.graph,
+                Some(changed) => (lowered, decomposed) = (changed.graph, true),
                 None => break,
             }
+        }
+        // An optimiser in parts computes the same few rates for each of hundreds of parameters.
+        if decomposed && let Some(changed) = CommonScalars.run(&lowered).map_err(|error| cannot_plan(graph, &error))? {
+            lowered = changed.graph;
         }
         Ok(lowered)
     }
 
-    fn of(graph: Graph, plan: Plan) -> Self {
+    fn runs(kernels: bool) -> fn(&Op) -> bool {
+        if kernels { |op| B::has_kernel(op) || lower::is_lowered(op) } else { lower::is_lowered }
+    }
+
+    fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
-        Self { graph, plan, updated, profile: None, memory: B::Memory::default() }
+        Self { graph, plan, updated, profile: None, kernels, memory: B::Memory::default() }
     }
 
     /// The graph as it is executed.
@@ -225,17 +278,17 @@ impl<B: PlanBackend> Executor<B> {
                 operands.push(operand.ok_or_else(unsupported)?);
             }
             let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
-            let results = if B::has_kernel(&node.op) {
+            let results = if self.kernels && B::has_kernel(&node.op) {
                 B::kernel(&node.op, operands, &types, sizes, &mut self.memory)
             } else {
-                let ty = types.first().ok_or_else(unsupported)?;
-                vec![lower::run::<B>(&node.op, operands, ty, sizes, device).ok_or_else(unsupported)?]
+                lower::run::<B>(&node.op, operands, &types, sizes, device).ok_or_else(unsupported)?
             };
             for (id, result) in node.outputs.iter().zip(results) {
                 values[id.0] = Some(result);
             }
             for id in &step.frees {
-                if let Some(freed) = values[id.0].take() {
+                // The back end keeps memory for its kernels only, which know what lies in it.
+                if let Some(freed) = values[id.0].take().filter(|_| self.kernels) {
                     B::recycle(freed, &mut self.memory);
                 }
             }
@@ -257,7 +310,8 @@ impl<B: PlanBackend> Executor<B> {
             let Some(Operand::Float(tensor)) = values[id.0].clone() else { continue };
             let dims = self.graph.ty(*id).shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<Vec<_>>>();
             let shape = dims.unwrap_or_default();
-            outputs.insert(name.clone(), HostTensor::F32 { shape, data: read_floats::<B>(tensor) });
+            let data = read_floats::<B>(tensor).map_err(|why| RunError::Lost { name: name.clone(), why })?;
+            outputs.insert(name.clone(), HostTensor::F32 { shape, data });
         }
         // Two parameters may get one value; the handles still in `values` go when this returns.
         for (param, new) in &self.graph.updates {
@@ -267,11 +321,6 @@ impl<B: PlanBackend> Executor<B> {
         }
         Ok(outputs)
     }
-}
-
-/// Whether an operation is run as it is, not decomposed.
-fn runs<B: PlanBackend>(op: &Op) -> bool {
-    B::has_kernel(op) || lower::is_primitive(op)
 }
 
 fn cannot_plan(graph: &Graph, reason: &dyn std::fmt::Display) -> RunError {

@@ -28,10 +28,11 @@ impl<B: Backend> Params<B> {
         self.tensors.insert(name.to_owned(), operand);
     }
 
-    /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`).
+    /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not
+    /// there, or that the device lost.
     pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
         match self.tensors.get(name)? {
-            Operand::Float(tensor) => Some((tensor.shape().to_vec(), read_floats::<B>(tensor.clone()))),
+            Operand::Float(tensor) => Some((tensor.shape().to_vec(), read_floats::<B>(tensor.clone()).ok()?)),
             Operand::Int(_) => None,
         }
     }
@@ -73,8 +74,9 @@ pub(super) fn upload<B: Backend>(tensor: HostTensor, device: &Device<B>) -> Oper
     }
 }
 
-/// Copies floats to the host; empty when the device lost them (the run then fails on the shape).
-pub(super) fn read_floats<B: Backend>(tensor: burn_backend::tensor::FloatTensor<B>) -> Vec<f32> {
-    let data = burn_backend::try_read_sync(B::float_into_data(tensor));
-    data.and_then(Result::ok).and_then(|data| data.try_into_vec_as::<f32>().ok()).unwrap_or_default()
+/// Copies floats to the host, or says why the device cannot give them.
+pub(super) fn read_floats<B: Backend>(tensor: burn_backend::tensor::FloatTensor<B>) -> Result<Vec<f32>, String> {
+    let data = burn_backend::try_read_sync(B::float_into_data(tensor)).ok_or("it cannot be read here")?;
+    let data = data.map_err(|error| error.to_string())?;
+    data.try_into_vec_as::<f32>().map_err(|error| format!("{error:?}"))
 }

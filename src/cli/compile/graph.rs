@@ -2,23 +2,20 @@
 
 use std::path::Path;
 
+use super::{Args, CliError, Emit, GraphName, show};
+use crate::compile::{self, Passes, Precision, Probe, TrainOptions};
+use crate::config::{Config, MaskConfig};
+use crate::masks::{MaskCollator, MaskError, MaskPair, TubeCollator};
+use crate::weights::{encoder_config, predictor_config};
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::Plan;
 use vjepa_graphs::{PretrainLoss, ProbeConfig};
-use vjepa_runtime::plan::{Cpu, Executor};
-
-use super::super::train::require_cpu;
-use super::{Args, CliError, Emit, GraphName, show};
-use crate::compile::{self, Passes, Probe, TrainOptions};
-use crate::config::{Config, Dtype, MaskConfig};
-use crate::masks::{MaskCollator, MaskError, MaskPair, TubeCollator};
-use crate::weights::{encoder_config, predictor_config};
 
 /// Steps whose masks are drawn to find typical lengths.
 const MASK_STEPS: u64 = 32;
 
 pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
-    require_cpu(&args.device)?;
+    let device = args.device.open()?;
     let path = args.config.as_deref().ok_or("--graph needs --config FILE")?;
     let config = Config::from_file(path, &args.set)?;
     let sizes = sizes(name, &config)?;
@@ -33,13 +30,13 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
         Emit::Ir => show::text(args, &graph),
         Emit::Report => show::report(args, &graph, &sizes),
         Emit::Plan => {
-            let lowered = Executor::<Cpu>::lower(&graph)?;
+            let lowered = device.lower(&graph)?;
             show::plan(args, &lowered, &Plan::new(&lowered)?, &sizes)
         }
         Emit::Passes => {
             let mut lowered = graph;
             passes.stage("lower", &mut lowered, |graph| -> Result<(), CliError> {
-                *graph = Executor::<Cpu>::lower(graph)?;
+                *graph = device.lower(graph)?;
                 Ok(())
             })?;
             passes.stage("plan", &mut lowered, |graph| Plan::new(graph))?;
@@ -47,11 +44,7 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
         }
         Emit::Vjg => {
             let out = args.out.as_deref().ok_or("--emit vjg needs --out FILE")?;
-            if name == GraphName::Step && config.meta.dtype != Dtype::Float32 {
-                let why = "only `meta.dtype: float32` is run by this build yet: add --set meta.dtype=float32";
-                return Err(why.into());
-            }
-            let mut artifact = compile::artifact(&graph, &config)?;
+            let mut artifact = compile::artifact(&graph, &config, device)?;
             if let Some(stop) = &passes.stop_after {
                 // For who looks at the file; the graph computes the same.
                 artifact.record.insert("passes until".to_owned(), stop.to_string());
@@ -80,7 +73,9 @@ fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passe
     if name == GraphName::Step {
         let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let (betas, eps) = (config.optimization.betas, config.optimization.eps);
-        let options = TrainOptions { betas, eps, ..TrainOptions::default() };
+        let precision = Precision::of(config.meta.dtype)
+            .ok_or("`meta.dtype: float16` is not run by this build: use bfloat16 or float32")?;
+        let options = TrainOptions { betas, eps, precision, ..TrainOptions::default() };
         let predictor = predictor_config(config)?;
         return Ok(compile::step_with(&encoder, &predictor, loss, config.mask.len(), options, passes)?);
     }

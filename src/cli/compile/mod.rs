@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::CliError;
+use super::device::DeviceArg;
 
 /// Compile a checkpoint (and a probe) to ONNX, or show a graph.
 #[derive(clap::Args)]
@@ -48,9 +49,8 @@ pub struct Args {
     /// Check the graph after every pass.
     #[arg(long, requires = "graph")]
     verify_ir: bool,
-    /// What the graph is compiled for; this build has `cpu`.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Classes of the probe whose graph is shown.
     #[arg(long, default_value_t = 400, value_name = "N")]
     classes: usize,

@@ -3,6 +3,9 @@
 //! Matrix products go to the `gemm` crate, which picks AVX-512, AVX2 or NEON at run time; the loops beside them are
 //! compiled for the same instruction sets and chosen at run time too. Attention works on blocks of query rows, so no
 //! N×N matrix is ever in memory.
+//!
+//! bf16 is emulated: such values lie in f32 storage, rounded to what bf16 holds after every operation (`precision.rs`).
+//! Products accumulate in f32 as on a GPU; nothing gets faster.
 
 mod attention;
 mod contraction;
@@ -11,6 +14,7 @@ mod math;
 mod norm;
 mod optimizer;
 mod pool;
+mod precision;
 mod reduce;
 mod tensor;
 mod tokens;
@@ -53,8 +57,8 @@ impl PlanBackend for Flex {
             | Op::AdamW { .. }
             | Op::Ema
             | Op::AdamWEma { .. } => true,
+            Op::Cast(dtype) => dtype.is_float(),
             Op::PowScalar(_)
-            | Op::Cast(_)
             | Op::Mean { .. }
             | Op::Full { .. }
             | Op::Reshape { .. }
@@ -86,6 +90,7 @@ impl PlanBackend for Flex {
             }
             Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => vec![reduce::softmax(op, operands, pool)],
             Op::LayerNormGrad { eps } => norm::layer_norm_grad(operands, *eps, pool),
+            Op::Cast(_) => operands.into_iter().take(1).map(precision::widened).collect(),
             Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
                 optimizer::adamw(operands, optimizer::Betas { beta1: *beta1, beta2: *beta2, eps: *eps }, pool)
             }
@@ -105,7 +110,8 @@ impl PlanBackend for Flex {
                 outputs
             }
         };
-        outputs.into_iter().map(Operand::Float).collect()
+        let stored = outputs.into_iter().zip(results).map(|(output, ty)| precision::stored(output, ty.dtype));
+        stored.map(Operand::Float).collect()
     }
 
     fn recycle(operand: Operand<Self>, pool: &mut Pool) {

@@ -1,61 +1,103 @@
 //! Operations without a kernel, as Burn's own tensor operations. This is what makes a plan run on any back end.
+//!
+//! Here are the operations that move data or compute element by element; `semantic.rs` has norms, softmax and linear
+//! layers, `attention.rs` attention and its gradient. What is in none of them is decomposed in the IR before it gets here
+//! ([`is_lowered`] says which). Element types are the tensors' own: a `cast` makes a bf16 tensor, and products of bf16
+//! tensors are bf16.
+
+mod attention;
+mod semantic;
 
 use super::Operand;
-use burn_backend::tensor::{FloatTensor, IntTensor};
+use burn_backend::tensor::{Device, FloatTensor, IntTensor};
 use burn_backend::{Backend, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorMetadata};
-use vjepa_compiler::ir::{Dim, Sizes, TensorType};
+use vjepa_compiler::ir::{DType, Dim, Sizes, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
 /// Whether [`run`] runs this operation.
-pub(super) fn is_primitive(op: &Op) -> bool {
-    matches!(
-        op,
+pub(super) fn is_lowered(op: &Op) -> bool {
+    match op {
+        Op::Cast(dtype) => dtype.is_float(),
         Op::Unary(_)
-            | Op::Binary(_)
-            | Op::AddScalar(_)
-            | Op::MulScalar(_)
-            | Op::PowScalar(_)
-            | Op::Sum { .. }
-            | Op::Mean { .. }
-            | Op::Full { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Broadcast { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concat { .. }
-            | Op::MatMul { .. }
-            | Op::GatherTokens
-            | Op::ScatterTokens { .. }
-    )
+        | Op::Binary(_)
+        | Op::AddScalar(_)
+        | Op::MulScalar(_)
+        | Op::PowScalar(_)
+        | Op::Sum { .. }
+        | Op::Mean { .. }
+        | Op::Softmax
+        | Op::SoftmaxGrad
+        | Op::LogSoftmax
+        | Op::Full { .. }
+        | Op::Reshape { .. }
+        | Op::Permute { .. }
+        | Op::Broadcast { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Concat { .. }
+        | Op::MatMul { .. }
+        | Op::Linear
+        | Op::LayerNorm { .. }
+        | Op::Attention { .. }
+        | Op::AttentionGrad { .. }
+        | Op::GatherTokens
+        | Op::ScatterTokens { .. } => true,
+        _ => false,
+    }
 }
 
-/// Runs a primitive operation; `None` for semantic operations, which are decomposed before they get here.
+/// Runs an operation on operands the verifier has checked; `None` for one that is not lowered ([`is_lowered`]).
 pub(super) fn run<B: Backend>(
     op: &Op,
     operands: Vec<Operand<B>>,
-    result: &TensorType,
+    results: &[&TensorType],
     sizes: &Sizes,
-    device: &burn_backend::tensor::Device<B>,
-) -> Option<Operand<B>> {
-    let shape = eval_shape(&result.shape, sizes)?;
+    device: &Device<B>,
+) -> Option<Vec<Operand<B>>> {
+    let ty = results.first()?;
+    let shape = eval_shape(&ty.shape, sizes)?;
     if let Op::Full { value, .. } = op {
-        let full = B::float_full(shape, scalar(value.eval(sizes)?), device, FloatDType::F32);
-        return Some(Operand::Float(full));
+        let full = B::float_full(shape, scalar(value.eval(sizes)?), device, float_dtype(ty.dtype));
+        return Some(vec![Operand::Float(full)]);
     }
-    let mut operands = operands.into_iter();
-    let first = operands.next()?;
-    let x = match (first, op) {
-        (Operand::Float(x), _) => x,
-        (Operand::Int(x), Op::Reshape { .. }) => return Some(Operand::Int(B::int_reshape(x, shape))),
-        (Operand::Int(_), _) => return None,
+    let mut index = None;
+    let mut floats = Vec::with_capacity(operands.len());
+    for operand in operands {
+        match operand {
+            Operand::Float(tensor) => floats.push(tensor),
+            Operand::Int(tensor) => index = Some(tensor),
+        }
+    }
+    if let (Op::Reshape { .. }, Some(index)) = (op, index.take_if(|_| floats.is_empty())) {
+        return Some(vec![Operand::Int(B::int_reshape(index, shape))]);
+    }
+    let results = match op {
+        Op::AttentionGrad { scale } => attention::backward::<B>(floats, *scale)?,
+        Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax | Op::Linear | Op::LayerNorm { .. } => {
+            vec![semantic::run::<B>(op, floats)?]
+        }
+        Op::Attention { scale } => vec![attention::forward::<B>(floats, *scale)?],
+        Op::Concat { axis } => vec![B::float_cat(floats, *axis)],
+        _ => vec![primitive::<B>(op, floats, index, shape, sizes)?],
     };
-    let y = match op {
+    Some(results.into_iter().map(Operand::Float).collect())
+}
+
+fn primitive<B: Backend>(
+    op: &Op,
+    floats: Vec<FloatTensor<B>>,
+    index: Option<IntTensor<B>>,
+    shape: Shape,
+    sizes: &Sizes,
+) -> Option<FloatTensor<B>> {
+    let mut floats = floats.into_iter();
+    let x = floats.next()?;
+    Some(match op {
+        Op::Cast(dtype) => B::float_cast(x, float_dtype(*dtype)),
         Op::Unary(function) => unary::<B>(*function, x),
         Op::Binary(function) => {
-            let Operand::Float(other) = operands.next()? else { return None };
-            let (x, other) = (expand_rank::<B>(x, shape.len()), expand_rank::<B>(other, shape.len()));
-            binary::<B>(*function, x, other, device)
+            let (x, other) = (expand_rank::<B>(x, shape.len()), expand_rank::<B>(floats.next()?, shape.len()));
+            binary::<B>(*function, x, other)
         }
         Op::AddScalar(c) => B::float_add_scalar(x, scalar(c.eval(sizes)?)),
         Op::MulScalar(c) => B::float_mul_scalar(x, scalar(c.eval(sizes)?)),
@@ -66,39 +108,38 @@ pub(super) fn run<B: Backend>(
         Op::Permute { axes } => B::float_permute(x, axes),
         Op::Broadcast { .. } => B::float_expand(x, shape),
         Op::Slice { axis, start, end } => slice::<B>(x, *axis, start.eval(sizes)?, end.eval(sizes)?),
-        Op::Pad { axis, before, after } => pad::<B>(x, *axis, before.eval(sizes)?, after.eval(sizes)?, device),
-        Op::Concat { axis } => {
-            let mut all = vec![x];
-            for operand in operands {
-                let Operand::Float(tensor) = operand else { return None };
-                all.push(tensor);
-            }
-            B::float_cat(all, *axis)
-        }
+        Op::Pad { axis, before, after } => pad::<B>(x, *axis, before.eval(sizes)?, after.eval(sizes)?),
         Op::MatMul { ta, tb } => {
-            let Operand::Float(other) = operands.next()? else { return None };
-            let last = x.shape().len() - 1;
-            let flip = |tensor, flip: bool| if flip { B::float_swap_dims(tensor, last - 1, last) } else { tensor };
-            let product = B::float_matmul(flip(x, *ta), flip(other, *tb));
-            match operands.next() {
-                Some(Operand::Float(added)) => B::float_add(product, added),
-                Some(Operand::Int(_)) => return None,
+            let flip = |tensor, flip: bool| if flip { transposed::<B>(tensor) } else { tensor };
+            let product = B::float_matmul(flip(x, *ta), flip(floats.next()?, *tb));
+            match floats.next() {
+                Some(added) => B::float_add(product, added),
                 None => product,
             }
         }
-        Op::GatherTokens => {
-            let Operand::Int(index) = operands.next()? else { return None };
-            gather::<B>(x, index, &shape)
-        }
+        Op::GatherTokens => gather::<B>(x, index?, &shape),
         Op::ScatterTokens { .. } => {
-            let Operand::Int(index) = operands.next()? else { return None };
             let rows = x.shape();
-            let zeros = B::float_zeros(shape, device, FloatDType::F32);
-            B::float_scatter_add(1, zeros, row_index::<B>(index, &rows), x)
+            let zeros = B::float_zeros(shape, &x.device(), x.dtype().into());
+            B::float_scatter_add(1, zeros, row_index::<B>(index?, &rows), x)
         }
         _ => return None,
-    };
-    Some(Operand::Float(y))
+    })
+}
+
+/// Burn's element type; token indices are never asked for.
+fn float_dtype(dtype: DType) -> FloatDType {
+    match dtype {
+        DType::BF16 => FloatDType::BF16,
+        DType::F16 => FloatDType::F16,
+        DType::F32 | DType::I32 => FloatDType::F32,
+    }
+}
+
+/// The last two axes swapped, as a view.
+fn transposed<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let rank = x.shape().len();
+    B::float_swap_dims(x, rank - 2, rank - 1)
 }
 
 /// A shape under `sizes`; scalars become `[1]`, since Burn has no rank 0.
@@ -132,12 +173,7 @@ fn unary<B: Backend>(function: Unary, x: FloatTensor<B>) -> FloatTensor<B> {
     }
 }
 
-fn binary<B: Backend>(
-    function: Binary,
-    a: FloatTensor<B>,
-    b: FloatTensor<B>,
-    device: &burn_backend::tensor::Device<B>,
-) -> FloatTensor<B> {
+fn binary<B: Backend>(function: Binary, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
     match function {
         Binary::Add => B::float_add(a, b),
         Binary::Sub => B::float_sub(a, b),
@@ -147,7 +183,7 @@ fn binary<B: Backend>(
         Binary::Min | Binary::Max => {
             let shape = broadcast(&a.shape(), &b.shape());
             let (a, b) = (B::float_expand(a, shape.clone()), B::float_expand(b, shape));
-            let bools = burn_backend::get_device_settings::<B>(device).bool_dtype;
+            let bools = burn_backend::get_device_settings::<B>(&a.device()).bool_dtype;
             let take_b = match function {
                 Binary::Min => B::float_lower(b.clone(), a.clone(), bools),
                 _ => B::float_greater(b.clone(), a.clone(), bools),
@@ -180,17 +216,11 @@ fn slice<B: Backend>(x: FloatTensor<B>, axis: usize, start: usize, end: usize) -
     B::float_slice(x, &ranges)
 }
 
-fn pad<B: Backend>(
-    x: FloatTensor<B>,
-    axis: usize,
-    before: usize,
-    after: usize,
-    device: &burn_backend::tensor::Device<B>,
-) -> FloatTensor<B> {
+fn pad<B: Backend>(x: FloatTensor<B>, axis: usize, before: usize, after: usize) -> FloatTensor<B> {
     let zeros = |count: usize| {
         let mut dims = x.shape().to_vec();
         dims[axis] = count;
-        B::float_zeros(Shape::from(dims), device, FloatDType::F32)
+        B::float_zeros(Shape::from(dims), &x.device(), x.dtype().into())
     };
     let mut parts = Vec::with_capacity(3);
     if before > 0 {
