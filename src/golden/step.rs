@@ -60,7 +60,7 @@ fn first_batch(training: &Training, loss: PretrainLoss) -> Result<Outputs, Golde
 
 fn step_graph(training: &Training, loss: PretrainLoss, export_gradients: bool) -> Result<Graph, GoldenError> {
     let Hparams { betas, eps, .. } = &training.hparams;
-    let options = TrainOptions { betas: *betas, eps: *eps, export_gradients };
+    let options = TrainOptions { betas: *betas, eps: *eps, export_gradients, ..TrainOptions::default() };
     Ok(compile::step(&training.encoder, &training.predictor, loss, training.generators, options)?)
 }
 
