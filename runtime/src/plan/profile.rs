@@ -142,7 +142,7 @@ impl<'a> Profile<'a> {
         let start = self.runs.first().map(|run| run.began);
         let micros = |at: Instant| start.map_or(0.0, |start| at.duration_since(start).as_secs_f64() * 1e6);
         let name = json!({"name": self.graph.name});
-        write!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")?;
+        writeln!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
         write!(out, "{}", json!({"name": "process_name", "ph": "M", "pid": 1, "tid": 1, "args": name}))?;
         for (number, run) in self.runs.iter().enumerate() {
             let event = json!({
