@@ -12,6 +12,7 @@ mod eval;
 mod features;
 mod frames;
 mod inspect;
+mod memory;
 mod probe;
 mod quickstart;
 mod run;

@@ -5,7 +5,9 @@ use super::device::DeviceArg;
 use crate::compile::Passes;
 use crate::config::{Config, Dtype};
 use crate::eval::Watch;
-use crate::train::{Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainRun, TrainState, train};
+use crate::train::{
+    Interrupt, MaskSizes, Masks, Observer, ProfileRequest, StepReport, TrainError, TrainRun, TrainState, train,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -46,6 +48,10 @@ pub struct Args {
     /// Check the graph after every pass.
     #[arg(long, conflicts_with_all = ["plan", "eager"])]
     verify_ir: bool,
+    /// The most memory the step may take, weights included (800MB, 1.5GiB): what does not fit is computed again in the
+    /// backward part.
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
+    memory_budget: Option<super::memory::Bytes>,
     /// One JSON object a step on standard output.
     #[arg(long)]
     json: bool,
@@ -63,13 +69,17 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     let interrupt = Interrupt::on_signals()?;
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
+    let memory = match args.memory_budget {
+        Some(budget) => Some((budget.0, Masks::new(&config)?.sizes(&config, MaskSizes::Largest)?)),
+        None => None,
+    };
     let run = TrainRun {
         resume: args.resume,
         eager: args.eager,
         device,
         stop_at: args.stop_at,
         plan: args.plan.clone(),
-        passes: Passes { stop_after, verify: args.verify_ir, ..Passes::default() },
+        passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
     };
     let mut observer = Progress::new(args.json);

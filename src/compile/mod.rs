@@ -43,4 +43,19 @@ pub enum CompileError {
     /// A pass failed.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// The graph cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] vjepa_compiler::plan::PlanError),
+    /// A step that takes more memory than it may, whatever is computed again.
+    #[error(
+        "the step needs {} MB even when everything is computed again, more than the memory budget of {} MB: lower \
+         `data.batch_size` or raise --memory-budget",
+        least.div_ceil(1_000_000), budget / 1_000_000
+    )]
+    Memory {
+        /// The budget in bytes.
+        budget: u64,
+        /// The least that is needed, in bytes.
+        least: u64,
+    },
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::passes::{PassError, Pipeline, Recomputed};
-use vjepa_compiler::plan::OpTotals;
+use vjepa_compiler::plan::{OpTotals, Plan};
 use vjepa_compiler::verify::verify;
 
 /// The output that a training step's forward part computes.
@@ -83,6 +83,9 @@ pub struct Passes {
     pub verify: bool,
     /// Sizes that costs are measured under; without them they are not.
     pub sizes: Option<Sizes>,
+    /// The most memory a step may take, in bytes, and the sizes it is to run with: what does not fit otherwise is computed
+    /// again instead of kept.
+    pub memory: Option<(u64, Sizes)>,
     /// What has been done so far.
     pub stages: Vec<Stage>,
 }
@@ -118,6 +121,27 @@ impl Passes {
 
     /// Runs the passes on a whole step. Cut before `autocast`, a step of bf16 computes in f32.
     pub(super) fn whole(
+        &mut self,
+        graph: Graph,
+        recompute: Option<Recomputed>,
+        precision: Precision,
+    ) -> Result<Graph, CompileError> {
+        let Some((budget, sizes)) = self.memory.clone() else { return self.recomputing(graph, recompute, precision) };
+        let mut least = u64::MAX;
+        for what in [None, Some(Recomputed::Elementwise), Some(Recomputed::Blocks)] {
+            let done = self.stages.len();
+            let step = self.recomputing(graph.clone(), what, precision)?;
+            let peak = Plan::new(&step).and_then(|plan| plan.memory(&step, &sizes))?.peak;
+            if peak <= budget {
+                return Ok(step);
+            }
+            least = least.min(peak);
+            self.stages.truncate(done);
+        }
+        Err(CompileError::Memory { budget, least })
+    }
+
+    fn recomputing(
         &mut self,
         graph: Graph,
         recompute: Option<Recomputed>,

@@ -3,6 +3,10 @@
 use super::TrainError;
 use crate::config::{Config, MaskConfig};
 use crate::masks::{MaskCollator, MaskPair, TubeCollator};
+use vjepa_compiler::ir::Sizes;
+
+/// Steps whose masks are drawn to find their lengths.
+const DRAWN: u64 = 32;
 
 /// Draws the masks of a step; which ones depends on seed and step alone.
 pub enum Masks {
@@ -35,4 +39,36 @@ impl Masks {
             Self::RandomTube(collator) => collator.sample_at(seed, step, batch)?,
         })
     }
+
+    /// The configured batch `B` and the lengths `N_ctx<i>`, `N_pred<i>` of a few steps' masks, as sizes of a step's graph.
+    ///
+    /// # Errors
+    /// [`TrainError::Mask`].
+    pub fn sizes(&self, config: &Config, which: MaskSizes) -> Result<Sizes, TrainError> {
+        let batch = config.data.batch_size;
+        let mut lengths = vec![[Vec::new(), Vec::new()]; config.mask.len()];
+        for step in 0..DRAWN {
+            for ([contexts, targets], pair) in lengths.iter_mut().zip(self.at(config.meta.seed, step, batch)?) {
+                contexts.push(pair.context.len);
+                targets.push(pair.target.len);
+            }
+        }
+        let one = |all: &[usize]| match which {
+            MaskSizes::Mean => (all.iter().sum::<usize>() / all.len().max(1)).max(1),
+            MaskSizes::Largest => all.iter().copied().max().unwrap_or(1),
+        };
+        let named = lengths.iter().enumerate().flat_map(|(i, [contexts, targets])| {
+            [(format!("N_ctx{i}"), one(contexts)), (format!("N_pred{i}"), one(targets))]
+        });
+        Ok(std::iter::once(("B".to_owned(), batch)).chain(named).collect())
+    }
+}
+
+/// Which of the drawn lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaskSizes {
+    /// Their mean: what a step costs.
+    Mean,
+    /// The largest of each: what memory it takes.
+    Largest,
 }

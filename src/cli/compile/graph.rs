@@ -4,15 +4,12 @@ use std::path::Path;
 
 use super::{Args, CliError, Emit, GraphName, show};
 use crate::compile::{self, Passes, Precision, Probe, TrainOptions};
-use crate::config::{Config, MaskConfig};
-use crate::masks::{MaskCollator, MaskError, MaskPair, TubeCollator};
+use crate::config::Config;
+use crate::train::{MaskSizes, Masks};
 use crate::weights::{encoder_config, predictor_config};
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::Plan;
 use vjepa_graphs::{PretrainLoss, ProbeConfig};
-
-/// Steps whose masks are drawn to find typical lengths.
-const MASK_STEPS: u64 = 32;
 
 pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     let device = args.device.open()?;
@@ -22,6 +19,9 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     let emit = args.emit.unwrap_or_else(|| emit_for(args.out.as_deref()));
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
+    if let Some(budget) = args.memory_budget {
+        passes.memory = Some((budget.0, Masks::new(&config)?.sizes(&config, MaskSizes::Largest)?));
+    }
     if emit == Emit::Passes {
         passes.sizes = Some(sizes.clone());
     }
@@ -101,38 +101,14 @@ fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
             sizes.insert("N".to_owned(), config.data.grid().iter().product());
         }
         GraphName::Predictor => {
-            if let Some((context, target)) = mask_lengths(config)?.first() {
-                sizes.extend([("N_ctx".to_owned(), *context), ("N_pred".to_owned(), *target)]);
+            let step = Masks::new(config)?.sizes(config, MaskSizes::Mean)?;
+            for (symbol, of) in [("N_ctx", "N_ctx0"), ("N_pred", "N_pred0")] {
+                sizes.extend(step.get(of).map(|size| (symbol.to_owned(), *size)));
             }
         }
         GraphName::Step => {
-            for (i, (context, target)) in mask_lengths(config)?.into_iter().enumerate() {
-                sizes.extend([(format!("N_ctx{i}"), context), (format!("N_pred{i}"), target)]);
-            }
+            sizes.extend(Masks::new(config)?.sizes(config, MaskSizes::Mean)?);
         }
     }
     Ok(sizes)
-}
-
-/// Mean context and target length of each generator.
-fn mask_lengths(config: &Config) -> Result<Vec<(usize, usize)>, CliError> {
-    let (geometry, batch, seed) = (config.geometry(), config.data.batch_size, config.meta.seed);
-    let draw: Box<dyn Fn(u64) -> Result<Vec<MaskPair>, MaskError>> = match &config.mask {
-        MaskConfig::MultiBlock(blocks) => {
-            let collator = MaskCollator::new(geometry, blocks.clone())?;
-            Box::new(move |step| collator.sample_at(seed, step, batch))
-        }
-        MaskConfig::RandomTube(tubes) => {
-            let collator = TubeCollator::new(geometry, tubes.clone())?;
-            Box::new(move |step| collator.sample_at(seed, step, batch))
-        }
-    };
-    let mut sums = vec![(0, 0); config.mask.len()];
-    for step in 0..MASK_STEPS {
-        for (sum, pair) in sums.iter_mut().zip(draw(step)?) {
-            *sum = (sum.0 + pair.context.len, sum.1 + pair.target.len);
-        }
-    }
-    let steps = MASK_STEPS as usize;
-    Ok(sums.into_iter().map(|(context, target)| ((context / steps).max(1), (target / steps).max(1))).collect())
 }

@@ -57,6 +57,9 @@ pub struct Args {
     /// Where to write: the model, or the graph instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// The most memory a step may take (800MB, 1.5GiB): what does not fit is computed again in its backward part.
+    #[arg(long, value_name = "BYTES", requires = "graph")]
+    memory_budget: Option<super::memory::Bytes>,
     /// Run the exported model and compare it with the plan (the default).
     #[arg(long, overrides_with = "no_verify")]
     verify: bool,
