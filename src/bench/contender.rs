@@ -36,7 +36,12 @@ enum Engine {
 ///
 /// # Errors
 /// [`BenchError`]; standard output that nobody reads ends it without one.
-pub fn serve(contender: &Contender, case: &Path, model: Option<&Path>, threads: Option<usize>) -> Result<(), BenchError> {
+pub fn serve(
+    contender: &Contender,
+    case: &Path,
+    model: Option<&Path>,
+    threads: Option<usize>,
+) -> Result<(), BenchError> {
     let case = Case::read(case)?;
     let (mut engine, about, flops) = build(contender, &case, model, threads)?;
     let mut out = std::io::stdout();
@@ -137,8 +142,9 @@ pub(super) fn mean_abs(values: &[f32]) -> f64 {
 }
 
 fn sizes(batch: usize, pairs: &[MaskPair]) -> Sizes {
-    let lengths = pairs.iter().enumerate().flat_map(|(i, pair)| {
-        [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]
-    });
+    let lengths = pairs
+        .iter()
+        .enumerate()
+        .flat_map(|(i, pair)| [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]);
     std::iter::once(("B".to_owned(), batch)).chain(lengths).collect()
 }

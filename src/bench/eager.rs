@@ -45,7 +45,10 @@ impl EagerStep {
         let Models { encoder, predictor, .. } = model_configs(config)?;
         let mut part = |prefix: &str| -> NamedTensors {
             let names: Vec<String> = tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
-            names.into_iter().filter_map(|name| Some((name[prefix.len()..].to_owned(), tensors.remove(&name)?))).collect()
+            names
+                .into_iter()
+                .filter_map(|name| Some((name[prefix.len()..].to_owned(), tensors.remove(&name)?)))
+                .collect()
         };
         let load = |tensors: NamedTensors| {
             let empty = Encoder::empty(&encoder, &device).map_err(|error| failed(error.to_string()))?;
@@ -94,7 +97,8 @@ impl EagerStep {
         let loss = f64::from(out.loss.clone().into_scalar::<f32>());
         let tape = out.loss.backward();
         self.steps += 1;
-        let mut adamw = AdamW { path: Vec::new(), tape, moments: &mut self.moments, rates: self.rates, steps: self.steps };
+        let mut adamw =
+            AdamW { path: Vec::new(), tape, moments: &mut self.moments, rates: self.rates, steps: self.steps };
         adamw.path.push("encoder".to_owned());
         self.encoder = self.encoder.clone().map(&mut adamw);
         adamw.path[0] = "predictor".to_owned();

@@ -78,8 +78,7 @@ impl Side {
             return Err(SideError::Silent { name: name.to_owned(), said: None });
         };
         let stdout = BufReader::new(stdout);
-        let mut side =
-            Self { name: name.to_owned(), about: String::new(), flops: Vec::new(), child, stdin, stdout };
+        let mut side = Self { name: name.to_owned(), about: String::new(), flops: Vec::new(), child, stdin, stdout };
         let ready: Ready = side.answer()?;
         (side.about, side.flops) = (ready.ready, ready.flops);
         Ok(side)

@@ -79,9 +79,12 @@ fn measure(
     let ratios = sorted(paired().map(|(own, first)| own.ms / first.ms));
     let differences = all.iter().zip(reference).map(|(own, first)| (own.loss - first.loss).abs() / first.loss.abs());
     let [peak, peak_anonymous] = side.peak()?;
-    let rates = sorted(all.iter().enumerate().skip(warmup).filter_map(|(round, own)| {
-        Some(side.flops.get(round % sets.max(1))? / (own.ms / 1e3))
-    }));
+    let rates = sorted(
+        all.iter()
+            .enumerate()
+            .skip(warmup)
+            .filter_map(|(round, own)| Some(side.flops.get(round % sets.max(1))? / (own.ms / 1e3))),
+    );
     Ok(Measured {
         name: side.name.clone(),
         about: side.about.clone(),
@@ -140,7 +143,8 @@ impl std::fmt::Display for Comparison {
         }
         if let Some(peak) = self.product_peak {
             let best = self.sides.first().and_then(|side| side.flops_per_second);
-            let share = best.map_or(String::new(), |rate| format!("; the first row runs at {:.0} % of it", 100.0 * rate / peak));
+            let share = best
+                .map_or(String::new(), |rate| format!("; the first row runs at {:.0} % of it", 100.0 * rate / peak));
             writeln!(f, "plain f32 matrix products here: {:.0} GFLOP/s{share}", peak / 1e9)?;
         }
         Ok(())

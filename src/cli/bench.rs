@@ -201,8 +201,9 @@ fn start(common: &Common, case: &Path, models: &[String]) -> Result<Vec<Side>, C
     };
     let mut sides = vec![Side::start("plan", side("plan", None))?];
     for model in models {
-        let (runtime, file) =
-            model.split_once('=').ok_or_else(|| format!("--onnx {model}: write RUNTIME=FILE, as in tract=model.onnx"))?;
+        let (runtime, file) = model
+            .split_once('=')
+            .ok_or_else(|| format!("--onnx {model}: write RUNTIME=FILE, as in tract=model.onnx"))?;
         sides.push(Side::start(&format!("{runtime} {}", file_name(file)), side(runtime, Some(file)))?);
     }
     if !common.no_burn {

@@ -6,7 +6,8 @@ mod forward;
 mod step;
 
 pub use forward::{
-    Probe, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe, targets,
+    Head, Probe, deployed, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe,
+    targets,
 };
 pub use step::{TrainOptions, optimizer, probe_step, step};
 
@@ -25,6 +26,9 @@ pub enum CompileError {
         /// Why.
         source: TraceError,
     },
+    /// A deployed model that cannot give what its head asks for.
+    #[error("{0}")]
+    Head(&'static str),
     /// The model's configuration does not hold its rules.
     #[error(transparent)]
     Config(#[from] vjepa_graphs::ConfigError),

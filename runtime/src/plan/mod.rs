@@ -13,8 +13,8 @@ mod lower;
 mod params;
 
 pub use backend::{Operand, PlanBackend};
-pub use flex::square_product;
 pub use executor::{Executor, NodeTime, RunError};
+pub use flex::square_product;
 pub use host::HostTensor;
 pub use params::Params;
 
