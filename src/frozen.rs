@@ -38,8 +38,16 @@ pub enum FrozenError {
         encoder: usize,
     },
     /// A tensor whose values do not fill its shape.
-    #[error("`{0}` has not as many values as its shape says")]
+    #[error("`{0}` cannot be read, or has not as many values as its shape says")]
     Tensor(String),
+}
+
+/// A traced graph after the standard passes.
+///
+/// # Errors
+/// [`CompileError::Pass`].
+pub fn optimised(traced: &Graph) -> Result<Graph, CompileError> {
+    Ok(Pipeline::standard().run(traced)?.graph)
 }
 
 /// A compiled model with its weights.
@@ -74,9 +82,7 @@ impl Frozen {
         if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
             return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
         }
-        let traced = compile::frozen(encoder, probe)?;
-        let graph = Pipeline::standard().run(&traced).map_err(CompileError::from)?.graph;
-        let graph = precision.apply(graph)?;
+        let graph = precision.apply(optimised(&compile::frozen(encoder, probe)?)?)?;
         let executor = device.plan(&graph)?;
         let mut params = device.params();
         for (name, (shape, data)) in weights {
@@ -84,6 +90,28 @@ impl Frozen {
             params.set(name, tensor.ok_or_else(|| FrozenError::Tensor(name.clone()))?);
         }
         let clip = [encoder.channels, encoder.num_frames, encoder.height, encoder.width];
+        Ok(Self { graph, executor, params, clip })
+    }
+
+    /// A plan of an optimised graph of the parameters that `read` gives, for clips `[C, T, H, W]`.
+    ///
+    /// # Errors
+    /// [`FrozenError`]; [`FrozenError::Tensor`] names a parameter that could not be read.
+    pub fn of_graph(
+        graph: Graph,
+        clip: [usize; 4],
+        read: impl Fn(&str) -> std::io::Result<Vec<f32>>,
+    ) -> Result<Self, FrozenError> {
+        let executor = Device::CPU.plan(&graph)?;
+        let mut params = Device::CPU.params();
+        for id in &graph.params {
+            let name = graph.source_name(*id).unwrap_or_default();
+            let unusable = || FrozenError::Tensor(name.to_owned());
+            let size = |dim: &vjepa_compiler::ir::Dim| dim.as_const().and_then(|size| usize::try_from(size).ok());
+            let shape: Vec<usize> = graph.ty(*id).shape.iter().map(size).collect::<Option<_>>().ok_or_else(unusable)?;
+            let values = read(name).map_err(|_| unusable())?;
+            params.set(name, HostTensor::f32(shape, values).ok_or_else(unusable)?);
+        }
         Ok(Self { graph, executor, params, clip })
     }
 

@@ -142,3 +142,75 @@ fn graphs_are_shown_as_text_and_report() {
         assert_eq!(report["sizes"]["B"], 4);
     }
 }
+
+#[test]
+fn narrow_models_come_with_a_report_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let common = [Path::new("--config"), &config, Path::new("--precision")];
+    for precision in ["bf16", "f16-weights", "int8", "int8-static"] {
+        let (mut command, model) = export(folder.path(), &common);
+        let summary = lines(&command.args([precision, "--json"]).assert().success().get_output().stdout).remove(0);
+        assert_eq!(summary["accuracy"]["precision"], precision);
+        assert!(summary["accuracy"]["agreement"].as_f64().unwrap() > 0.999, "{summary}");
+        let report = std::fs::read(model.with_file_name("model.onnx.accuracy.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!((&report["pass"], &report["clips"]), (&true.into(), &16.into()));
+        assert!(report["outputs"][0]["rel_l2"].as_f64().unwrap() > 1e-5);
+    }
+    let (mut command, model) = export(folder.path(), &common);
+    let message = refused(command.args(["bf16", "--min-agreement", "1"]));
+    assert!(message.contains("--min-agreement") && message.contains("was removed"), "{message}");
+    assert!(!model.exists());
+    let (mut command, _) = export(folder.path(), &common);
+    assert!(refused(command.args(["f16", "--target", "tract"])).contains("use f32"));
+}
+
+#[test]
+fn other_clip_sizes_and_layers_agree_with_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    for (flags, outputs) in [
+        (["--frames", "16", "--resolution", "96"], serde_json::json!(["encoder_out f32[batch, 288, 96]"])),
+        (
+            ["--out-layers", "0,2", "--head", "features"],
+            serde_json::json!(["layer_0 f32[batch, 96]", "layer_2 f32[batch, 96]"]),
+        ),
+        (["--head", "features", "--batch", "3"], serde_json::json!(["features f32[3, 96]"])),
+    ] {
+        let (mut command, model) = export(folder.path(), &[Path::new("--config"), &config]);
+        let summary = lines(&command.args(flags).arg("--json").assert().success().get_output().stdout).remove(0);
+        assert_eq!(summary["parity"]["tract"]["pass"], true);
+        let shown = vjepa().arg("inspect").arg(&model).arg("--json").assert().success().get_output().stdout.clone();
+        assert_eq!(lines(&shown).remove(0)["outputs"], outputs);
+    }
+    let (mut command, _) = export(folder.path(), &[Path::new("--config"), &config]);
+    assert!(refused(command.args(["--resolution", "100"])).contains("multiple of `patch`"));
+    let (mut command, _) = export(folder.path(), &[Path::new("--config"), &config]);
+    assert!(refused(command.args(["--head", "pooled"])).contains("attentive probe"));
+}
+
+#[test]
+fn drawn_weights_give_the_same_bytes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let mut seen = Vec::new();
+    for name in ["a", "b"] {
+        let out = folder.path().join(name).join("model.onnx");
+        let mut command = vjepa();
+        command.args([
+            "compile",
+            "--export",
+            "onnx",
+            "--random-weights",
+            "7",
+            "--external-data",
+            "--no-verify",
+            "--config",
+        ]);
+        command.arg(&config).arg("--out").arg(&out).assert().success();
+        let data = std::fs::read(out.with_file_name("model.onnx.data")).unwrap();
+        seen.push((std::fs::read(&out).unwrap(), data));
+    }
+    assert!(seen[0] == seen[1] && seen[0].1.len() > 1 << 20);
+}

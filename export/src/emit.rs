@@ -35,7 +35,16 @@ pub(crate) struct Emitter {
     ints: BTreeMap<Vec<i64>, String>,
     scalars: BTreeMap<(i32, u32), String>,
     reshapes: BTreeMap<(String, Vec<Dim>), View>,
+    /// Large constants are kept as IEEE half and widened by a `Cast`.
+    pub narrow_weights: bool,
+    /// True once an operator of ONNX Runtime's own was used.
+    pub contrib: bool,
 }
+
+/// ONNX Runtime's own operators.
+pub(crate) const CONTRIB: &str = "com.microsoft";
+/// Smaller constants stay as they are when weights are narrowed.
+const SMALLEST_NARROWED: usize = 4096;
 
 impl Emitter {
     /// Keeps `name` from being given to a node.
@@ -67,11 +76,41 @@ impl Emitter {
         name
     }
 
-    /// Adds a constant called `name` (made unique) and gives its name.
+    /// A node of ONNX Runtime's own.
+    pub fn contrib(&mut self, op: &str, name: &str, inputs: &[&str], attributes: &[(&str, Attr)]) -> String {
+        let name = self.node(op, name, inputs, attributes);
+        if let Some(node) = self.nodes.last_mut() {
+            node.domain = Some(CONTRIB.to_owned());
+        }
+        self.contrib = true;
+        name
+    }
+
+    /// Names more results of the last node: `name` with each suffix.
+    pub fn more_results(&mut self, name: &str, suffixes: &[&str]) -> Vec<String> {
+        let names: Vec<String> = suffixes.iter().map(|suffix| self.unique(&format!("{name}/{suffix}"))).collect();
+        if let Some(node) = self.nodes.last_mut() {
+            node.output.extend(names.iter().cloned());
+        }
+        names
+    }
+
+    /// Adds a constant called `name` (made unique) and gives the name of the tensor to read.
     pub fn constant(&mut self, name: &str, data_type: DataType, dims: Vec<usize>, content: Content) -> String {
         let name = self.unique(name);
+        self.stored(name, data_type, dims, content)
+    }
+
+    fn stored(&mut self, name: String, data_type: DataType, dims: Vec<usize>, content: Content) -> String {
+        let large = dims.iter().product::<usize>() >= SMALLEST_NARROWED;
+        let narrow = self.narrow_weights && large && data_type == DataType::Float;
+        let data_type = if narrow { DataType::Float16 } else { data_type };
         self.initializers.push(Initializer { name: name.clone(), data_type, dims, content });
-        name
+        if !narrow {
+            return name;
+        }
+        let to = [("to", Attr::Int(DataType::Float as i64))];
+        self.node("Cast", &format!("{name}/widen"), &[&name], &to)
     }
 
     /// Adds a constant under exactly this name, which [`Emitter::reserve`] kept for it; a second one gets another name.
@@ -79,8 +118,7 @@ impl Emitter {
         if self.initializers.iter().any(|known| known.name == name) {
             return self.constant(name, data_type, dims, content);
         }
-        self.initializers.push(Initializer { name: name.to_owned(), data_type, dims, content });
-        name.to_owned()
+        self.stored(name.to_owned(), data_type, dims, content)
     }
 
     /// A vector of integers, one constant for equal vectors.
@@ -104,6 +142,15 @@ impl Emitter {
         let name = self.constant(&format!("scalar/{value:?}"), data_type, Vec::new(), Content::Floats(vec![value]));
         self.scalars.insert(key, name.clone());
         name
+    }
+
+    /// A zero point.
+    pub fn small_integer(&mut self, value: i64, data_type: DataType) -> String {
+        let name = format!("zero_point/{value}{}", if data_type == DataType::Int8 { "/signed" } else { "" });
+        match self.initializers.iter().find(|known| known.name == name) {
+            Some(known) => known.name.clone(),
+            None => self.constant(&name, data_type, Vec::new(), Content::Ints(vec![value])),
+        }
     }
 
     /// `view` in another shape of as many elements; `None` when ONNX needs more than one unknown size for it.

@@ -16,6 +16,16 @@ pub enum ExportError {
         /// Why.
         reason: String,
     },
+    /// A setting that the target cannot honour.
+    #[error("{what} cannot be had for the target `{target}`; use {instead}")]
+    Option {
+        /// What was asked for.
+        what: String,
+        /// What was exported for.
+        target: Target,
+        /// What can be had.
+        instead: String,
+    },
     /// The graph trains: it updates parameters.
     #[error("the graph `{0}` updates parameters; only frozen graphs (encoder, probe) can be exported")]
     Training(String),

@@ -5,6 +5,7 @@
 //! answer: operand `[b, h, n, d]` is channel `rows[h·size + d]` of token `(b, n)`. With it the exporter writes one `Gemm`
 //! per operand.
 
+use crate::fold::Constants;
 use vjepa_compiler::ir::{Def, Dim, Graph, ValueId};
 use vjepa_compiler::ops::Op;
 
@@ -29,8 +30,8 @@ struct Atom {
     extent: Dim,
 }
 
-/// The projection behind the attention operand `operand` (`[B, H, N, d]`), if it is one of parameters.
-pub(crate) fn projection(graph: &Graph, operand: ValueId) -> Option<Projection> {
+/// The projection behind the attention operand `operand` (`[B, H, N, d]`), if it is one by constants.
+pub(crate) fn projection(graph: &Graph, constants: &Constants<'_>, operand: ValueId) -> Option<Projection> {
     let mut moves = Vec::new();
     let mut at = operand;
     let linear = loop {
@@ -46,8 +47,7 @@ pub(crate) fn projection(graph: &Graph, operand: ValueId) -> Option<Projection> 
         }
     };
     let (x, weight, bias) = (*linear.inputs.first()?, *linear.inputs.get(1)?, linear.inputs.get(2).copied());
-    let is_param = |id: ValueId| matches!(graph.value(id).def, Def::Param(_));
-    if !is_param(weight) || !bias.is_none_or(is_param) {
+    if !constants.contains(weight) || !bias.is_none_or(|bias| constants.contains(bias)) {
         return None;
     }
     let source = &graph.ty(at).shape;
@@ -188,7 +188,7 @@ mod tests {
         let y = g.push1(Op::Permute { axes: vec![2, 0, 3, 1, 4] }, &[y]).unwrap();
         let k = g.push1(Op::Slice { axis: 0, start: d(1), end: d(2) }, &[y]).unwrap();
         let k = g.push1(Op::Reshape { shape: shape(&[2, 5, 3]) }, &[k]).unwrap();
-        assert_eq!(projection(&g, k).unwrap().rows, (6..12).collect::<Vec<_>>());
+        assert_eq!(projection(&g, &Constants::of(&g), k).unwrap().rows, (6..12).collect::<Vec<_>>());
     }
 
     #[test]
@@ -198,13 +198,13 @@ mod tests {
         // Features outermost in the projection: heads are every second channel.
         let v = g.push1(Op::Reshape { shape: shape(&[5, 3, 2]) }, &[v]).unwrap();
         let v = g.push1(Op::Permute { axes: vec![0, 3, 1, 2] }, &[v]).unwrap();
-        assert_eq!(projection(&g, v).unwrap().rows, [6, 8, 10, 7, 9, 11]);
+        assert_eq!(projection(&g, &Constants::of(&g), v).unwrap().rows, [6, 8, 10, 7, 9, 11]);
     }
 
     #[test]
     fn what_mixes_tokens_and_channels_is_no_projection() {
         let (mut g, y) = graph(6);
         let y = g.push1(Op::Reshape { shape: shape(&[3, 2, 5]) }, &[y]).unwrap();
-        assert_eq!(projection(&g, y), None);
+        assert_eq!(projection(&g, &Constants::of(&g), y), None);
     }
 }

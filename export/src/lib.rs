@@ -8,7 +8,10 @@
 //!   streams stay two-dimensional from the position embedding to the end (see [`lower`]);
 //! - query, key and value are three `Gemm`s, however the graph arranged their projection, and the softmax scale is
 //!   folded into the query's ([`heads`]);
-//! - what depends on weights only is computed here ([`fold`]).
+//! - what depends on weights only is computed here ([`fold`]), and a probe's one query goes through its key projection
+//!   beforehand ([`passes`]).
+//!
+//! Which form is written for which [`Target`] and [`Precision`] was chosen by measurement.
 //!
 //! The crate does not depend on Burn and knows no model by name.
 
@@ -23,6 +26,7 @@ mod lower;
 mod model;
 mod names;
 mod options;
+mod passes;
 mod weights;
 
 /// The ONNX messages, generated from `proto/onnx.proto`.
@@ -34,5 +38,6 @@ pub mod proto {
 pub use error::ExportError;
 pub use lower::to_onnx;
 pub use model::{OnnxModel, Written};
-pub use options::{ExternalData, OnnxOptions, PatchEmbedForm, Target};
+pub use options::{ExternalData, Int8, OPSETS, OnnxOptions, PatchEmbedForm, Precision, Target};
+pub use passes::{round_to, rounded};
 pub use weights::{WeightSource, Weights};

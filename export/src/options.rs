@@ -1,23 +1,80 @@
 //! What to write.
 
-use std::collections::BTreeMap;
+use crate::ExportError;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
+
+/// Versions of the standard operators that can be written. Older ones keep the axes of `ReduceMean` in an attribute; newer
+/// ones are not known here.
+pub const OPSETS: RangeInclusive<i64> = 18..=25;
 
 /// What the model is meant to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
-    /// Standard operators only, opset 20: ONNX Runtime, tract and everything else.
+    /// Standard operators only, opset 20 unless told otherwise: ONNX Runtime, tract and everything else.
     #[default]
     Portable,
+    /// ONNX Runtime on a CPU: its own `MultiHeadAttention`, which never holds a matrix of scores.
+    OrtCpu,
+    /// tract: 32-bit floats.
+    Tract,
+    /// TensorRT: standard operators, every tensor typed, normalisations and softmax in 32 bits.
+    TensorRt,
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::Portable => f.write_str("portable"),
-        }
+        f.write_str(match self {
+            Target::Portable => "portable",
+            Target::OrtCpu => "ort-cpu",
+            Target::Tract => "tract",
+            Target::TensorRt => "tensorrt",
+        })
     }
+}
+
+/// Arithmetic and storage of the model. Inputs and outputs are 32-bit floats whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// Products in IEEE half, normalisations, softmax and the residual stream in 32 bits; every tensor typed.
+    F16,
+    /// The same in bfloat16.
+    Bf16,
+    /// Arithmetic in 32 bits, large weights kept as IEEE half and widened when the model is loaded.
+    F16Weights,
+    /// 8-bit products of token streams, weights by output channel, activations by their range at each run.
+    Int8Dynamic,
+    /// 8-bit products, activations by ranges known beforehand ([`Int8::ranges`]), as `QuantizeLinear` and
+    /// `DequantizeLinear` pairs.
+    Int8Static,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+            Precision::F16Weights => "f16-weights",
+            Precision::Int8Dynamic => "int8",
+            Precision::Int8Static => "int8-static",
+        })
+    }
+}
+
+/// What is to be known for 8-bit products; keys are the weights' parameter names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Int8 {
+    /// Layers that stay in 32 bits.
+    pub keep: BTreeSet<String>,
+    /// Smallest and largest value of each layer's input, for [`Precision::Int8Static`].
+    pub ranges: BTreeMap<String, [f32; 2]>,
 }
 
 /// How the patch embedding is written.
@@ -47,8 +104,20 @@ pub enum ExternalData {
 pub struct OnnxOptions {
     /// What the model is meant to run on.
     pub target: Target,
+    /// Arithmetic and storage.
+    pub precision: Precision,
+    /// What 8-bit products need to know.
+    pub int8: Int8,
+    /// Version of the standard operators, within [`OPSETS`].
+    pub opset: i64,
+    /// Clips of a run; any number when not given.
+    pub batch: Option<usize>,
     /// How the patch embedding is written.
     pub patch_embed: PatchEmbedForm,
+    /// Whether a probe's one query is folded through its key projection, so that no key or value is ever projected.
+    pub fold_query: bool,
+    /// Whether weight and bias of a layer norm go into the linear layers behind it.
+    pub fold_norms: bool,
     /// Where weights are kept.
     pub external_data: ExternalData,
     /// `metadata_props` of the model, written in the map's order (`vjepa.preprocessing`, `vjepa.arch`, ...).
@@ -60,12 +129,73 @@ pub struct OnnxOptions {
 
 impl Default for OnnxOptions {
     fn default() -> Self {
+        Self::new(Target::Portable, Precision::F32)
+    }
+}
+
+impl OnnxOptions {
+    /// The forms that were measured to be best for a target and a precision (`docs/onnx-forms.md`).
+    pub fn new(target: Target, precision: Precision) -> Self {
+        // Conv has no bfloat16 before opset 22.
+        let patch_embed = if precision == Precision::Bf16 { PatchEmbedForm::Gemm } else { PatchEmbedForm::Conv };
         Self {
-            target: Target::default(),
-            patch_embed: PatchEmbedForm::default(),
+            target,
+            precision,
+            int8: Int8::default(),
+            opset: 20,
+            batch: None,
+            patch_embed,
+            fold_query: true,
+            // tract computes weight and bias of a norm in passes of their own; calibrated ranges are of what is not folded.
+            fold_norms: target == Target::Tract && !matches!(precision, Precision::Int8Dynamic | Precision::Int8Static),
             external_data: ExternalData::default(),
             metadata: BTreeMap::new(),
             scope_root: Some("encoder".to_owned()),
         }
+    }
+
+    /// Fails when the target cannot run what is asked for.
+    ///
+    /// # Errors
+    /// [`ExportError::Option`] says what, where and what to use instead.
+    pub fn check(&self) -> Result<(), ExportError> {
+        let refuse = |what: String, instead: &str| {
+            Err(ExportError::Option { what, target: self.target, instead: instead.to_owned() })
+        };
+        if !OPSETS.contains(&self.opset) {
+            let range = format!("{} to {}", OPSETS.start(), OPSETS.end());
+            return refuse(format!("opset {}", self.opset), &format!("one from {range}"));
+        }
+        if self.batch == Some(0) {
+            return refuse("a batch of 0 clips".to_owned(), "at least 1, or `dynamic`");
+        }
+        let precision = format!("the precision `{}`", self.precision);
+        match (self.target, self.precision) {
+            (Target::Tract, Precision::F16 | Precision::Bf16) => {
+                refuse(precision, "f32, or f16-weights for a smaller file (tract computes in 32 bits)")
+            }
+            (Target::OrtCpu, Precision::Bf16) => {
+                refuse(precision, "f32 or int8 (its CPU kernels have no bfloat16 products), or the target `tensorrt`")
+            }
+            (Target::TensorRt, Precision::Int8Dynamic) => {
+                refuse(precision, "int8-static (TensorRT takes calibrated ranges only)")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Version of the file format: the oldest that goes with the opset, so that older runtimes open it.
+    pub(crate) fn ir_version(&self) -> i64 {
+        match self.opset {
+            ..=18 => 8,
+            19..=20 => 9,
+            21..=22 => 10,
+            _ => 11,
+        }
+    }
+
+    /// True when large products are 8-bit ones.
+    pub(crate) fn is_int8(&self) -> bool {
+        matches!(self.precision, Precision::Int8Dynamic | Precision::Int8Static)
     }
 }

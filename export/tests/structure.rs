@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Graph, TensorType};
 use vjepa_compiler::ops::{Op, Unary};
 use vjepa_export::proto::ModelProto;
-use vjepa_export::{ExportError, ExternalData, OnnxOptions, Weights, to_onnx};
+use vjepa_export::proto::tensor_proto::DataType;
+use vjepa_export::{ExportError, ExternalData, OnnxOptions, Precision, Target, Weights, to_onnx};
 
 fn export(model: &Model, options: &OnnxOptions) -> ModelProto {
     let bytes = to_onnx(&model.graph, &model.weights, options).unwrap().to_bytes().unwrap();
@@ -64,12 +65,80 @@ fn the_header_is_portable() {
 }
 
 #[test]
-fn the_query_of_a_probe_is_a_constant() {
+fn no_key_or_value_is_projected_for_the_query_of_a_probe() {
     let model = export(&Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap(), &OnnxOptions::default());
     let graph = model.graph.unwrap();
-    assert!(!graph.node.iter().any(|node| node.name().ends_with("xattn/q")));
-    let query = graph.initializer.iter().find(|tensor| tensor.name().ends_with("xattn.q.folded")).unwrap();
-    assert_eq!(query.dims, [1, 3, 1, 8]);
+    assert!(!graph.node.iter().any(|node| node.name().contains("xattn/q") || node.name().contains("xattn/k")));
+    let constants: Vec<_> = graph.initializer.iter().filter(|tensor| tensor.name().contains("xattn")).collect();
+    let shapes: Vec<&[i64]> = constants.iter().map(|tensor| tensor.dims.as_slice()).collect();
+    // The folded query [D, H], and a value projection of each head [1, H, D, d], with its bias.
+    assert!(shapes.contains(&[24, 3].as_slice()) && shapes.contains(&[1, 3, 24, 8].as_slice()), "{shapes:?}");
+    let plain = OnnxOptions { fold_query: false, ..OnnxOptions::default() };
+    let plain = export(&Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap(), &plain);
+    assert!(plain.graph.unwrap().node.iter().any(|node| node.name().ends_with("xattn/k")));
+}
+
+#[test]
+fn onnx_runtimes_own_attention_is_used_where_asked_for() {
+    let model = Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap();
+    let model = export(&model, &OnnxOptions::new(Target::OrtCpu, Precision::F32));
+    assert_eq!(operators(&model).get("MultiHeadAttention"), Some(&Sizes::SMALL.depth));
+    let domains: Vec<&str> = model.opset_import.iter().map(|set| set.domain()).collect();
+    assert_eq!(domains, ["", "com.microsoft"]);
+}
+
+#[test]
+fn narrow_models_have_casts_at_every_border_and_no_others() {
+    for (precision, element) in [(Precision::F16, DataType::Float16), (Precision::Bf16, DataType::Bfloat16)] {
+        let model = Model::new(Sizes::SMALL, Head::None, Split::Permuted).unwrap();
+        let model = export(&model, &OnnxOptions::new(Target::TensorRt, precision));
+        let depth = Sizes::SMALL.depth;
+        // The clip and the patch tokens; each block: two norms, two branches, softmax in and out.
+        assert_eq!(operators(&model).get("Cast"), Some(&(2 + 6 * depth)));
+        for tensor in &model.graph.unwrap().initializer {
+            let wide = tensor.name().contains("norm") || tensor.name().contains("pos_embed");
+            let floats = tensor.data_type() != DataType::Int64 as i32;
+            let expected = if wide { DataType::Float } else { element };
+            assert!(!floats || tensor.data_type() == expected as i32, "{}", tensor.name());
+        }
+    }
+}
+
+#[test]
+fn eight_bit_models_keep_what_they_are_told_to() {
+    let model = Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap();
+    let mut options = OnnxOptions::new(Target::Portable, Precision::Int8Dynamic);
+    options.int8.keep.insert("encoder.blocks.1.mlp.fc2.weight".to_owned());
+    let exported = export(&model, &options);
+    let counts = operators(&exported);
+    // Query, key and value share one quantised input.
+    assert_eq!((counts["MatMulInteger"], counts["DynamicQuantizeLinear"]), (6 * 2 - 1, 4 * 2 - 1));
+    let graph = exported.graph.unwrap();
+    assert!(graph.node.iter().any(|node| node.name() == "blocks.1/mlp/fc2" && node.op_type() == "Gemm"));
+
+    options.precision = Precision::Int8Static;
+    let error = to_onnx(&model.graph, &model.weights, &options).err().unwrap().to_string();
+    assert!(error.contains("needs the range") && error.contains("qkv.weight"), "{error}");
+}
+
+#[test]
+fn what_a_target_cannot_do_says_what_can_be_done() {
+    let model = Model::new(Sizes::SMALL, Head::None, Split::Permuted).unwrap();
+    let refuse = |options: OnnxOptions| to_onnx(&model.graph, &model.weights, &options).err().unwrap().to_string();
+    let message = refuse(OnnxOptions::new(Target::Tract, Precision::Bf16));
+    assert!(message.contains("`bf16`") && message.contains("`tract`") && message.contains("use f32"), "{message}");
+    assert!(refuse(OnnxOptions::new(Target::TensorRt, Precision::Int8Dynamic)).contains("int8-static"));
+    assert!(refuse(OnnxOptions { opset: 17, ..OnnxOptions::default() }).contains("18 to 25"));
+    assert!(refuse(OnnxOptions { batch: Some(0), ..OnnxOptions::default() }).contains("at least 1"));
+}
+
+#[test]
+fn a_fixed_batch_is_in_every_shape() {
+    let model = Model::new(Sizes::SMALL, Head::Linear, Split::Permuted).unwrap();
+    let model = export(&model, &OnnxOptions { batch: Some(3), ..OnnxOptions::default() });
+    let graph = model.graph.unwrap();
+    let text = format!("{:?} {:?}", graph.input, graph.output);
+    assert!(text.contains("DimValue(3)") && !text.contains("DimParam"), "{text}");
 }
 
 #[test]

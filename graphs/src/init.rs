@@ -72,31 +72,38 @@ pub fn linear_probe(embed_dim: usize, num_classes: usize, seed: u64) -> NamedTen
 
 fn backbone(model: &str, shapes: Vec<(String, Vec<usize>)>, positions: &[f32], init: Init, seed: u64) -> NamedTensors {
     let tensors = shapes.into_iter().map(|(name, shape)| {
-        let values = if crate::is_frozen(&name) {
-            positions.to_vec()
-        } else {
-            let mut values = vec![0f32; shape.iter().product()];
-            match constant(&name) {
-                Some(value) => values.fill(value),
-                None => {
-                    let (std, cut) = match init {
-                        // The official cut is at the *value* 2, a hundred deviations away.
-                        Init::Official | Init::Constructor => (STD, 2.0),
-                        Init::Xavier => {
-                            let fans = shape[0] + shape[1..].iter().product::<usize>();
-                            let std = (2.0 / fans as f64).sqrt();
-                            (std, 2.0 * std)
-                        }
-                    };
-                    let by = if init == Init::Official { 1.0 } else { rescale(&name) };
-                    Rng::new(seed, model, &name).normal(&mut values, std / by, cut / by);
-                }
-            }
-            values
-        };
+        let frozen = crate::is_frozen(&name);
+        let values = if frozen { positions.to_vec() } else { drawn(model, &name, &shape, init, seed) };
         (name, (shape, values))
     });
     tensors.collect()
+}
+
+/// One weight of [`encoder`], drawn alone: `shape` is that of [`EncoderConfig::parameter_shapes`]. Position tables are not
+/// drawn; see [`EncoderConfig::position_table`].
+pub fn encoder_weight(name: &str, shape: &[usize], init: Init, seed: u64) -> Vec<f32> {
+    drawn("encoder", name, shape, init, seed)
+}
+
+fn drawn(model: &str, name: &str, shape: &[usize], init: Init, seed: u64) -> Vec<f32> {
+    let mut values = vec![0f32; shape.iter().product()];
+    match constant(name) {
+        Some(value) => values.fill(value),
+        None => {
+            let (std, cut) = match init {
+                // The official cut is at the *value* 2, a hundred deviations away.
+                Init::Official | Init::Constructor => (STD, 2.0),
+                Init::Xavier => {
+                    let fans = shape.iter().take(1).sum::<usize>() + shape.iter().skip(1).product::<usize>();
+                    let std = (2.0 / fans as f64).sqrt();
+                    (std, 2.0 * std)
+                }
+            };
+            let by = if init == Init::Official { 1.0 } else { rescale(name) };
+            Rng::new(seed, model, name).normal(&mut values, std / by, cut / by);
+        }
+    }
+    values
 }
 
 /// The value of a parameter that starts constant: norms at weight 1, biases and mask tokens at 0.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{Graph, Scalar, Sizes as Symbols, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
-use vjepa_export::{ExternalData, OnnxOptions, PatchEmbedForm, Weights, to_onnx};
+use vjepa_export::{ExternalData, Int8, OnnxOptions, PatchEmbedForm, Precision, Target, Weights, to_onnx};
 use vjepa_runtime::{ClipBatch, NamedOutput, Options, Runtime, Session, SessionError, Tolerance, compare};
 
 fn oracle(graph: &Graph, weights: &Weights, shape: [usize; 5], clip: &[f32]) -> Vec<NamedOutput> {
@@ -92,6 +92,55 @@ fn patch_embedding_as_gemm_and_external_data() {
     let external = OnnxOptions { external_data: ExternalData::Always, ..OnnxOptions::default() };
     for (name, options) in [("gemm", gemm), ("external", external)] {
         check(name, &model.graph, &model.weights, &options, Sizes::SMALL.clip(1), &[2]);
+    }
+}
+
+#[test]
+fn folded_norms_unfolded_queries_old_operators_and_fixed_batches() {
+    let model = Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap();
+    let plain = OnnxOptions::default;
+    for (name, options) in [
+        ("norms", OnnxOptions { fold_norms: true, ..plain() }),
+        ("query", OnnxOptions { fold_query: false, ..plain() }),
+        ("opset 18", OnnxOptions { opset: 18, ..plain() }),
+        ("batch 2", OnnxOptions { batch: Some(2), ..plain() }),
+        ("tract", OnnxOptions::new(Target::Tract, Precision::F32)),
+    ] {
+        check(name, &model.graph, &model.weights, &options, Sizes::SMALL.clip(1), &[2]);
+    }
+}
+
+/// Narrow models are near the interpreter's 32-bit results, on every runtime that takes them.
+#[test]
+fn narrow_models_and_onnx_runtimes_own_operators() {
+    let sizes = Sizes::SMALL;
+    let model = Model::new(sizes, Head::Attentive, Split::Permuted).unwrap();
+    let linears = model.weights.keys().filter(|name| name.ends_with("weight") && name.contains("blocks"));
+    let ranges = linears.map(|name| (name.clone(), [-8.0, 8.0])).collect();
+    let fixed = Int8 { ranges, ..Int8::default() };
+    let shape = sizes.clip(2);
+    let data = input(&shape);
+    let expected = oracle(&model.graph, &model.weights, shape, &data);
+    let clips = ClipBatch::new(shape, &data).unwrap();
+    let exact = Tolerance::default();
+    let near = |relative| Tolerance { absolute: f64::INFINITY, relative };
+    for (target, precision, tolerance, on_tract) in [
+        (Target::OrtCpu, Precision::F32, exact, false),
+        (Target::Portable, Precision::F16Weights, near(2e-3), true),
+        (Target::Portable, Precision::F16, near(5e-3), false),
+        (Target::Portable, Precision::Int8Dynamic, near(5e-2), true),
+        (Target::OrtCpu, Precision::Int8Dynamic, near(5e-2), false),
+        (Target::Portable, Precision::Int8Static, near(1e-1), true),
+    ] {
+        let options = OnnxOptions { int8: fixed.clone(), ..OnnxOptions::new(target, precision) };
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &model.graph, &model.weights, &options);
+        for session in [on_tract.then(tract), ort()].into_iter().flatten() {
+            let session = Session::open(&path, &session).unwrap();
+            let found = compare(&session, &clips, &expected, tolerance);
+            let found = found.unwrap_or_else(|error| panic!("{target} {precision}, {}: {error}", session.runtime()));
+            println!("{target} {precision}, {}: {}", session.runtime(), found[0]);
+        }
     }
 }
 

@@ -45,7 +45,7 @@ enum Command {
     Quickstart(quickstart::Args),
     Run(run::Args),
     Train(train::Args),
-    /// Compare this program with data recorded from the official code
+    /// Compare this program with the official code's numbers, or a bundle with its own record
     Verify(verify::Args),
 }
 

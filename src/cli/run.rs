@@ -7,12 +7,13 @@ use vjepa_runtime::{ClipBatch, NamedOutput, Options, Preprocessing, Runtime, Ses
 
 use super::CliError;
 use crate::clips;
+use crate::deploy::bundle;
 
 /// Run an exported model on videos.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model, as `vjepa compile --export onnx` writes it.
-    #[arg(value_name = "MODEL.onnx")]
+    /// The model, as `vjepa compile --export onnx` writes it, or a bundle.
+    #[arg(value_name = "MODEL|BUNDLE")]
     model: PathBuf,
     /// Videos, or .safetensors files with `clip_u8` [B, 3, T, H, W].
     #[arg(required = true, value_name = "INPUT")]
@@ -39,7 +40,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let runtime: Runtime = args.runtime.parse()?;
     let options = Options { runtime, ort_lib: args.ort_lib.clone(), threads, ..Options::default() };
-    let session = Session::open(&args.model, &options)?;
+    let session = Session::open(&bundle::model_of(&args.model)?, &options)?;
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", args.model.display());
     let record = session.preprocessing().map_err(|error| at(&error))?;
     let labels: Vec<String> = match session.metadata().get("vjepa.labels") {

@@ -1,12 +1,14 @@
-//! `vjepa verify`: compares this program with data recorded from the official code.
+//! `vjepa verify`: compares this program with data recorded from the official code, and a bundle with its own record.
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::DeviceArg;
 use crate::compile::Precision;
+use crate::deploy::{bundle, open_session as open};
 use crate::golden::{self, check::Check};
+use vjepa_runtime::{Difference, Runtime, Session};
 
 /// Arguments of `vjepa verify`.
 #[derive(clap::Args)]
@@ -34,6 +36,20 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Check a bundle's files and run its stored clips: exit code 0 when the runtime gives the right numbers
+    Bundle {
+        /// The folder, as `vjepa compile --export bundle` writes it
+        dir: PathBuf,
+        /// What to run it on: all there is, unless named
+        #[arg(long, default_value = "all", value_parser = ["all", "auto", "tract", "ort"])]
+        runtime: String,
+        /// ONNX Runtime's shared library
+        #[arg(long, value_name = "FILE")]
+        ort_lib: Option<PathBuf>,
+        /// One JSON object an output and runtime
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// How many comparisons came out how.
@@ -49,11 +65,84 @@ struct Tally {
 /// # Errors
 /// Data that cannot be read, a quantity out of its limit, or nothing to compare with.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let What::Golden { dir, json, device, precision, relax } = args.what;
-    if !(relax.is_finite() && relax >= 1.0) {
-        return Err("--relax widens limits: give a number of at least 1".into());
+    match args.what {
+        What::Golden { dir, json, device, precision, relax } => {
+            if !(relax.is_finite() && relax >= 1.0) {
+                return Err("--relax widens limits: give a number of at least 1".into());
+            }
+            golden(dir, json, golden::Engine { device: device.open()?, precision }, relax)
+        }
+        What::Bundle { dir, runtime, ort_lib, json } => bundle(&dir, &runtime, ort_lib, json),
     }
-    let engine = golden::Engine { device: device.open()?, precision };
+}
+
+/// Checks the files, then runs the stored clips: tract and ONNX Runtime, as far as they are there and the model is for them.
+fn bundle(dir: &Path, runtime: &str, ort_lib: Option<PathBuf>, json: bool) -> Result<(), CliError> {
+    let manifest = bundle::check(dir)?;
+    let model = dir.join(&manifest.model);
+    let runtimes = match runtime {
+        "all" => vec![Runtime::Tract, Runtime::Ort],
+        word => vec![word.parse()?],
+    };
+    let named = runtimes.len() == 1;
+    let mut proven = 0;
+    if !json {
+        println!("files    {} as they were written", manifest.files.len());
+    }
+    for runtime in runtimes {
+        let (session, differences) = match proof(dir, &manifest, &model, runtime, ort_lib.as_ref()) {
+            Ok(Ok(found)) => found,
+            Ok(Err(why)) if !named => {
+                eprintln!("not run: {why}");
+                continue;
+            }
+            Ok(Err(why)) => return Err(why.into()),
+            Err(error) => return Err(error),
+        };
+        proven += 1;
+        for difference in differences {
+            if json {
+                let line = serde_json::json!({
+                    "runtime": session.runtime(), "output": difference.name, "rel_l2": difference.relative,
+                    "max_abs": difference.absolute, "limit": manifest.tolerance, "pass": true,
+                });
+                println!("{line}");
+            } else {
+                println!("agrees   {difference} on {}", session.runtime());
+            }
+        }
+    }
+    if proven == 0 {
+        return Err("no runtime here runs this model; see `vjepa doctor`".into());
+    }
+    Ok(())
+}
+
+/// What a runtime gives; why it is not asked, otherwise.
+fn proof(
+    dir: &Path,
+    manifest: &bundle::Manifest,
+    model: &Path,
+    runtime: Runtime,
+    ort_lib: Option<&PathBuf>,
+) -> Result<Result<(Session, Vec<Difference>), String>, CliError> {
+    let target = manifest.provenance.get("vjepa.target").map(String::as_str).unwrap_or_default();
+    let precision = manifest.provenance.get("vjepa.precision").map(String::as_str).unwrap_or_default();
+    if runtime == Runtime::Tract && (target == "ort-cpu" || matches!(precision, "f16" | "bf16")) {
+        return Ok(Err(format!("tract has no form for {precision} models of the target {target}")));
+    }
+    if runtime == Runtime::Ort && precision == "bf16" {
+        return Ok(Err("ONNX Runtime has no bf16 products for CPUs".to_owned()));
+    }
+    let session = match open(model, runtime, ort_lib)? {
+        Ok(session) => session,
+        Err(why) => return Ok(Err(why)),
+    };
+    let differences = bundle::prove(dir, manifest, &session)?;
+    Ok(Ok((session, differences)))
+}
+
+fn golden(dir: PathBuf, json: bool, engine: golden::Engine, relax: f64) -> Result<(), CliError> {
     let folders = golden::folders(&dir)?;
     let many = folders.len() > 1 || folders.first().is_some_and(|(folder, _)| *folder != dir);
     let mut tally = Tally::default();

@@ -167,6 +167,78 @@ pub fn frozen(config: &EncoderConfig, probe: Option<&Probe>) -> Result<Graph, Co
     })
 }
 
+/// What a deployed model gives for a clip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// `logits f32[B, classes]` of the probe.
+    Probe,
+    /// `features f32[B, D]`, the mean of the tokens.
+    Features,
+    /// `pooled f32[B, D]`, the token that an attentive probe's linear layer reads.
+    Pooled,
+    /// `encoder_out f32[B, N, D]`, all tokens.
+    Tokens,
+}
+
+/// `deployed[B]`: encoder and head. With the config's `out_layers`, tokens or features after each of these blocks, as
+/// `layer_<i>`.
+///
+/// # Errors
+/// [`CompileError`]; [`CompileError::Head`] for a head that probe or layers do not give.
+pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Result<Graph, CompileError> {
+    let several = config.out_layers.is_some();
+    match (head, probe) {
+        (Head::Probe, None) => return Err(CompileError::Head("the head `probe` needs a probe; give --probe FILE")),
+        (Head::Pooled, None | Some(Probe::Linear { .. })) => {
+            return Err(CompileError::Head("the head `pooled` needs an attentive probe; `features` is the mean token"));
+        }
+        (Head::Probe | Head::Pooled, _) if several => {
+            return Err(CompileError::Head(
+                "a probe reads the last block only; with --out-layers use the head `tokens` or `features`",
+            ));
+        }
+        _ => {}
+    }
+    traced("deployed", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "encoder.")?;
+        let clip = clip(scope, config)?;
+        if let Some(layers) = config.out_layers.as_deref() {
+            let mut wanted = layers.to_vec();
+            wanted.sort_unstable();
+            wanted.dedup();
+            for (layer, tokens) in wanted.iter().zip(model.forward_layers(clip, None).map_err(failed)?) {
+                let name = format!("layer_{layer}");
+                match head {
+                    Head::Features => scope.output(&name, &mean_token(tokens))?,
+                    _ => scope.output(&name, &tokens)?,
+                }
+            }
+            return Ok(());
+        }
+        let tokens = model.forward(clip, None).map_err(failed)?;
+        match (head, probe) {
+            (Head::Probe, Some(probe)) => {
+                let logits = classify(scope, probe, tokens)?;
+                scope.output("logits", &logits)
+            }
+            (Head::Pooled, Some(Probe::Attentive(config))) => {
+                let model = AttentiveClassifier::empty(config, scope.device()).map_err(failed)?;
+                declare(scope, &model, "probe.")?;
+                let pooled = model.pool(tokens).map_err(failed)?;
+                scope.output("pooled", &pooled.squeeze_dim::<2>(1))
+            }
+            (Head::Features, _) => scope.output("features", &mean_token(tokens)),
+            _ => scope.output("encoder_out", &tokens),
+        }
+    })
+}
+
+/// Tokens `[B, N, D]` to their mean `[B, D]`.
+fn mean_token(tokens: Tensor<3>) -> Tensor<2> {
+    tokens.mean_dim(1).squeeze_dim::<2>(1)
+}
+
 /// `pooled[B, N]`: `features f32[B, N, D]` to the token an attentive probe's linear layer reads, `pooled f32[B, 1, D]`,
 /// for comparison with golden data. Parameters under `probe.`.
 ///

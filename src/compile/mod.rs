@@ -10,7 +10,8 @@ mod step;
 
 pub use artifact::{ArtifactError, artifact, load_step, save_artifact};
 pub use forward::{
-    Probe, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe, targets,
+    Head, Probe, deployed, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe,
+    targets,
 };
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
@@ -31,6 +32,9 @@ pub enum CompileError {
         /// Why.
         source: TraceError,
     },
+    /// A deployed model that cannot give what its head asks for.
+    #[error("{0}")]
+    Head(&'static str),
     /// The model's configuration does not hold its rules.
     #[error(transparent)]
     Config(#[from] vjepa_graphs::ConfigError),

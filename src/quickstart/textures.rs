@@ -11,7 +11,7 @@ use crate::clips;
 use crate::compile::Probe;
 use crate::data::textures::TEXTURES;
 use crate::data::{ClipSource, DriftingTextures, SampleKey, mix};
-use crate::deploy::{Export, Exported, export};
+use crate::deploy::{Export, Exported, Form, Origin, export};
 use crate::eval::features::Keep;
 use crate::eval::logistic::{Labelled, fit_tuned};
 use crate::eval::probe_file::{linear_weights, save_probe};
@@ -73,12 +73,13 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
     let probe = fit_probe(&run, &models.encoder, options, &mut screen)?;
     let model = options.folder.join("textures.onnx");
     let exported = export(&Export {
-        checkpoint: &run.outcome.checkpoint,
+        origin: Origin::Checkpoint(&run.outcome.checkpoint),
         probe: Some(&probe),
         config: None,
         out: &model,
         verify: true,
         ort_lib: None,
+        form: Form::default(),
     })?;
     let videos = files::unpack(&options.folder.join("videos"))?;
     let mut on_files = BTreeMap::new();

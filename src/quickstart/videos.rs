@@ -7,7 +7,7 @@ use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_a_step, show};
 use crate::cli::CliError;
 use crate::data::VideoDataset;
-use crate::deploy::{Export, export};
+use crate::deploy::{Export, Form, Origin, export};
 use crate::eval::features::{Features, Keep};
 use crate::eval::pictures::{self, Neighbour, ShownClip};
 use crate::eval::{FrozenEncoder, Watch, neighbours};
@@ -74,12 +74,13 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
     screen.stage("export");
     let model = options.folder.join("encoder.onnx");
     let request = Export {
-        checkpoint: &run.outcome.checkpoint,
+        origin: Origin::Checkpoint(&run.outcome.checkpoint),
         probe: None,
         config: None,
         out: &model,
         verify: true,
         ort_lib: None,
+        form: Form::default(),
     };
     let exported = export(&request)?;
     paths.extend([("neighbours", picture), ("model", model), ("checkpoint", run.outcome.checkpoint.clone())]);

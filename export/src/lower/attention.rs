@@ -1,12 +1,15 @@
-//! `attention`: three `Gemm`s where the operands are projections of tokens, then `MatMul`, `Softmax`, `MatMul`.
+//! `attention`: three `Gemm`s where the operands are projections of tokens, then `MatMul`, `Softmax`, `MatMul`, or ONNX
+//! Runtime's `MultiHeadAttention`.
 
+use super::quantised::Matrix;
 use super::{Lowering, Operand, number};
-use crate::ExportError;
-use crate::emit::View;
+use crate::emit::{Attr, View};
 use crate::heads::Projection;
 use crate::names;
 use crate::weights::{Content, data_type};
-use vjepa_compiler::ir::{Def, Dim, Node, NodeId, ValueId};
+use crate::{ExportError, Target};
+use vjepa_compiler::ir::{DType, Def, Dim, Node, NodeId, ValueId};
+use vjepa_compiler::ops::Op;
 
 impl Lowering<'_, '_> {
     pub(super) fn attention(&mut self, id: NodeId, node: &Node, scale: f64) -> Result<View, ExportError> {
@@ -14,21 +17,72 @@ impl Lowering<'_, '_> {
         let [query, key, value] = operands.as_slice() else {
             return Err(self.unsupported(node, "it needs a query, keys and values"));
         };
+        if self.options.target == Target::OrtCpu
+            && let [Operand::Projection(q), Operand::Projection(k), Operand::Projection(v)] = operands.as_slice()
+            && self.is_read_by_token(node)
+        {
+            return self.multi_head(node, [q, k, v], scale);
+        }
         let scope = operands.iter().find_map(|operand| self.operand_scope(operand)).unwrap_or_else(|| self.scope(node));
         // Queries and values are [B, H, N, d]; keys are turned at once, [B, H, d, N].
         let q = self.operand(query, node.inputs[0], "q", &scope, scale, [0, 2, 1, 3])?;
         let k = self.operand(key, node.inputs[1], "k", &scope, 1.0, [0, 2, 3, 1])?;
         let v = self.operand(value, node.inputs[2], "v", &scope, 1.0, [0, 2, 1, 3])?;
         let scores = self.emit.node("MatMul", &names::join(&scope, "scores"), &[&q, &k], &[]);
-        let axis = [("axis", crate::emit::Attr::Int(-1))];
+        let dtype = self.ty(node.outputs[0]).dtype;
+        let scores = self.converted(scores, dtype, DType::F32, &names::join(&scope, "scores/wide"));
+        let axis = [("axis", Attr::Int(-1))];
         let weights = self.emit.node("Softmax", &names::join(&scope, "softmax"), &[&scores], &axis);
+        let weights = self.converted(weights, DType::F32, dtype, &names::join(&scope, "softmax/narrow"));
         let tensor = self.emit.node("MatMul", &names::join(&scope, "context"), &[&weights, &v], &[]);
         Ok(View { tensor, shape: self.ty(node.outputs[0]).shape.clone(), scope })
     }
 
+    /// A tensor in another element type.
+    fn converted(&mut self, tensor: String, from: DType, to: DType, name: &str) -> String {
+        let to_type = [("to", Attr::Int(data_type(to) as i64))];
+        if from == to { tensor } else { self.emit.node("Cast", name, &[&tensor], &to_type) }
+    }
+
+    /// True when all that is done with the result is to put heads beside each other again.
+    fn is_read_by_token(&self, node: &Node) -> bool {
+        let result = node.outputs[0];
+        let graph = self.graph;
+        let turned = |reader: &Node| matches!(&reader.op, Op::Permute { axes } if axes.as_slice() == [0, 2, 1, 3]);
+        self.ty(result).dtype == DType::F32
+            && !graph.outputs.iter().any(|(_, id)| *id == result)
+            && graph.nodes.iter().filter(|reader| reader.inputs.contains(&result)).all(turned)
+    }
+
+    /// ONNX Runtime's attention over tokens `[B, N, H·d]`: it works through blocks of scores and never holds all of them.
+    fn multi_head(&mut self, node: &Node, parts: [&Projection; 3], scale: f64) -> Result<View, ExportError> {
+        let scope = names::parent(&self.owner(parts[0].weight)).to_owned();
+        let mut inputs = Vec::with_capacity(3);
+        for ((projection, id), role) in parts.into_iter().zip(&node.inputs).zip(["q", "k", "v"]) {
+            let [batch, heads, tokens, features] = self.ty(*id).shape.as_slice() else {
+                return Err(ExportError::Graph(format!("%{} is no [B, H, N, d]", id.0)));
+            };
+            let channels = Dim::from(number(heads)? * number(features)?);
+            let name = names::join(&scope, role);
+            let gemm = self.project(projection, &name, role, 1.0, vec![batch * tokens, channels.clone()])?;
+            let shape = [batch.clone(), tokens.clone(), channels];
+            inputs.push(self.reshaped(&gemm, &shape, Some(&format!("{name}/tokens")))?.tensor);
+        }
+        let [batch, heads, tokens, features] = self.ty(node.outputs[0]).shape.as_slice() else {
+            return Err(self.unsupported(node, "its result is no [B, H, N, d]"));
+        };
+        let shape = vec![batch.clone(), tokens.clone(), heads * features];
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let attributes = [("num_heads", Attr::Int(number(heads)? as i64)), ("scale", Attr::Float(scale as f32))];
+        let tensor = self.emit.contrib("MultiHeadAttention", &names::join(&scope, "context"), &inputs, &attributes);
+        let view = View { tensor, shape, scope };
+        self.by_token.insert(node.outputs[0], view.clone());
+        Ok(view)
+    }
+
     fn operand_scope(&self, operand: &Operand) -> Option<String> {
         let Operand::Projection(projection) = operand else { return None };
-        Some(names::parent(&self.module(projection.weight)).to_owned())
+        Some(names::parent(&self.owner(projection.weight)).to_owned())
     }
 
     /// An operand, from `[B, N, H, d]` turned by `axes`.
@@ -94,36 +148,42 @@ impl Lowering<'_, '_> {
         shape: Vec<Dim>,
     ) -> Result<View, ExportError> {
         let x = self.rows(projection.x)?;
-        let mut inputs = vec![x.tensor];
-        for parameter in [Some(projection.weight), projection.bias].into_iter().flatten() {
-            inputs.push(self.rows_of_parameter(parameter, projection, role, scale)?);
-        }
-        Ok(self.gemm(name, &inputs, shape))
+        let weight = self.rows_of_parameter(projection.weight, projection, role, scale)?;
+        let bias = projection.bias.map(|bias| self.rows_of_parameter(bias, projection, role, scale)).transpose()?;
+        self.product(name, &x, weight, bias, shape)
     }
 
-    /// Some rows of a parameter as an initialiser; the parameter itself when that is all of it.
+    /// Some rows of a parameter; the parameter itself when that is all of it.
     fn rows_of_parameter(
         &mut self,
         parameter: ValueId,
         projection: &Projection,
         role: &str,
         scale: f64,
-    ) -> Result<String, ExportError> {
-        let ty = self.ty(parameter);
-        let all = number(&ty.shape[0])?;
+    ) -> Result<Matrix, ExportError> {
+        let mut matrix = self.matrix(parameter)?;
+        let all = matrix.dims.first().copied().unwrap_or(0);
         let scale = scale as f32;
         if scale == 1.0 && projection.rows.iter().copied().eq(0..all) {
-            return Ok(self.natural(parameter)?.tensor);
+            return Ok(matrix);
         }
-        let official = self.graph.source_name(parameter).unwrap_or_default().to_owned();
-        self.check_weight(&official, ty)?;
-        let whole = projection.rows.len() == all;
-        let name = names::part_of(&official, if whole { "scaled" } else { role });
-        let mut dims = vec![projection.rows.len()];
-        for dim in &ty.shape[1..] {
-            dims.push(number(dim)?);
+        matrix.name = names::part_of(&matrix.name, if projection.rows.len() == all { "scaled" } else { role });
+        matrix.whole = false;
+        matrix.content = match matrix.content {
+            Content::Weight(weight) => Content::Rows { weight, rows: projection.rows.clone(), scale, columns: None },
+            Content::Rows { weight, columns, .. } => {
+                Content::Rows { weight, rows: projection.rows.clone(), scale, columns }
+            }
+            Content::Floats(values) => {
+                let width: usize = matrix.dims.iter().skip(1).product();
+                let rows = projection.rows.iter().filter_map(|row| values.get(row * width..(row + 1) * width));
+                Content::Floats(rows.flatten().map(|value| value * scale).collect())
+            }
+            other => other,
+        };
+        if let Some(first) = matrix.dims.first_mut() {
+            *first = projection.rows.len();
         }
-        let content = Content::Rows { weight: official, rows: projection.rows.clone(), scale };
-        Ok(self.emit.constant(&name, data_type(ty.dtype), dims, content))
+        Ok(matrix)
     }
 }

@@ -6,7 +6,10 @@ use crate::emit::{Attr, View};
 use crate::names;
 use crate::weights::data_type;
 use vjepa_compiler::ir::{DType, Dim, Node, Scalar, ValueId};
-use vjepa_compiler::ops::{Binary, Op};
+use vjepa_compiler::ops::{Binary, Op, Unary};
+
+/// The first opset with `Gelu`.
+const GELU_OPSET: i64 = 20;
 
 impl Lowering<'_, '_> {
     /// Functions of one operand work on the tensor in whatever shape it has.
@@ -16,6 +19,7 @@ impl Lowering<'_, '_> {
         let scope = self.scope(node);
         let name = names::join(&scope, node.op.name());
         let tensor = match &node.op {
+            Op::Unary(Unary::Gelu) if self.options.opset < GELU_OPSET => self.gelu(&x.tensor, dtype, &name),
             Op::Unary(f) => match unary_op(*f) {
                 Some(op) => self.emit.node(op, &name, &[&x.tensor], &[]),
                 None => {
@@ -32,6 +36,17 @@ impl Lowering<'_, '_> {
             _ => return Err(self.unsupported(node, "it is no function of one operand")),
         };
         Ok(View { tensor, shape: x.shape, scope })
+    }
+
+    /// `x · (1 + erf(x / √2)) / 2`.
+    fn gelu(&mut self, x: &str, dtype: DType, name: &str) -> String {
+        let [root, one, half] =
+            [std::f32::consts::SQRT_2, 1.0, 0.5].map(|number| self.emit.scalar(number, data_type(dtype)));
+        let y = self.emit.node("Div", &format!("{name}/divided"), &[x, &root], &[]);
+        let y = self.emit.node("Erf", &format!("{name}/erf"), &[&y], &[]);
+        let y = self.emit.node("Add", &format!("{name}/shifted"), &[&y, &one], &[]);
+        let y = self.emit.node("Mul", &format!("{name}/product"), &[x, &y], &[]);
+        self.emit.node("Mul", name, &[&y, &half], &[])
     }
 
     fn cast(&mut self, tensor: &str, to: DType, name: &str) -> String {

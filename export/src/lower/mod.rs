@@ -9,6 +9,7 @@ mod elementwise;
 mod movement;
 mod outputs;
 mod projection;
+mod quantised;
 mod reduce;
 mod tokens;
 
@@ -42,6 +43,8 @@ pub fn to_onnx<'w>(
     if graph.outputs.is_empty() {
         return Err(ExportError::NoOutput(graph.name.clone()));
     }
+    options.check()?;
+    let graph = &crate::passes::prepare(graph, options)?;
     let mut lowering = Lowering::new(graph, weights, options)?;
     for index in 0..graph.nodes.len() {
         if lowering.needed[index] {
@@ -68,6 +71,11 @@ struct Lowering<'g, 'w> {
     needed: Vec<bool>,
     operands: BTreeMap<NodeId, Vec<Operand>>,
     emitted: BTreeMap<(ValueId, Vec<usize>), String>,
+    /// Constants of linear layers by name and shape, and what quantised layers share.
+    matrices: BTreeMap<(String, Vec<usize>), String>,
+    shared: quantised::Shared,
+    /// Results of attention that lie by token, `[B, N, H·d]`.
+    by_token: BTreeMap<ValueId, View>,
 }
 
 impl<'g, 'w> Lowering<'g, 'w> {
@@ -82,7 +90,11 @@ impl<'g, 'w> Lowering<'g, 'w> {
             needed: vec![false; graph.nodes.len()],
             operands: BTreeMap::new(),
             emitted: BTreeMap::new(),
+            matrices: BTreeMap::new(),
+            shared: quantised::Shared::default(),
+            by_token: BTreeMap::new(),
         };
+        lowering.emit.narrow_weights = options.precision == crate::Precision::F16Weights;
         lowering.mark_needed();
         for id in graph.inputs.iter().chain(&graph.params) {
             let name = graph.source_name(*id).unwrap_or_default();
@@ -118,7 +130,7 @@ impl<'g, 'w> Lowering<'g, 'w> {
             let operands: Vec<Operand> = node
                 .inputs
                 .iter()
-                .map(|operand| match heads::projection(graph, *operand) {
+                .map(|operand| match heads::projection(graph, &self.constants, *operand) {
                     Some(projection) if !self.constants.contains(*operand) => Operand::Projection(projection),
                     _ => Operand::Value(*operand),
                 })
@@ -252,6 +264,15 @@ impl<'g, 'w> Lowering<'g, 'w> {
             Def::Param(name) => names::module_path(name, root),
             _ => String::new(),
         }
+    }
+
+    /// Path of the module that a weight belongs to, also one that was folded into another constant.
+    fn owner(&self, id: ValueId) -> String {
+        if matches!(self.graph.value(id).def, Def::Param(_)) || !self.constants.contains(id) {
+            return self.module(id);
+        }
+        let label = self.constants.label(id);
+        names::module_path(label.strip_suffix(".folded").unwrap_or(&label), self.options.scope_root.as_deref())
     }
 
     /// The module the operand that was computed last belongs to.

@@ -10,13 +10,18 @@ impl Lowering<'_, '_> {
     /// `Gemm` of `[rows, in]` with the weight as stored, `[out, in]`.
     pub(super) fn linear(&mut self, node: &Node) -> Result<View, ExportError> {
         let x = self.rows(node.inputs[0])?;
-        let mut inputs = vec![x.tensor.clone()];
-        for operand in &node.inputs[1..] {
-            inputs.push(self.natural(*operand)?.tensor);
-        }
         let name = self.named_after(node.inputs[1], node, "linear");
         let result = rows_of(&self.ty(node.outputs[0]).shape);
-        Ok(self.gemm(&name, &inputs, result))
+        if node.inputs[1..].iter().any(|id| !self.constants.contains(*id)) {
+            let mut inputs = vec![x.tensor];
+            for operand in &node.inputs[1..] {
+                inputs.push(self.natural(*operand)?.tensor);
+            }
+            return Ok(self.gemm(&name, &inputs, result));
+        }
+        let weight = self.matrix(node.inputs[1])?;
+        let bias = node.inputs.get(2).map(|bias| self.matrix(*bias)).transpose()?;
+        self.product(&name, &x, weight, bias, result)
     }
 
     /// The `Gemm` itself.
@@ -50,6 +55,9 @@ impl Lowering<'_, '_> {
 
     pub(super) fn matmul(&mut self, node: &Node, ta: bool, tb: bool) -> Result<View, ExportError> {
         let name = names::join(&self.scope(node), "matmul");
+        if let Some(view) = self.flat_matmul(node, ta || tb, &name)? {
+            return Ok(view);
+        }
         let mut operands = Vec::new();
         for (operand, (transposed, suffix)) in node.inputs.iter().zip([(ta, "a"), (tb, "b")]) {
             let mut view = self.natural(*operand)?;
@@ -68,9 +76,24 @@ impl Lowering<'_, '_> {
         Ok(View { scope: names::parent(&name).to_owned(), tensor, shape: self.ty(node.outputs[0]).shape.clone() })
     }
 
+    /// A product with one constant matrix for the whole batch is one of all rows.
+    fn flat_matmul(&mut self, node: &Node, turned: bool, name: &str) -> Result<Option<View>, ExportError> {
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        if turned || self.constants.contains(a) || !self.constants.contains(b) || self.ty(b).rank() != 3 {
+            return Ok(None);
+        }
+        let shape = self.constant_shape(b)?;
+        let [1, inner, columns] = *shape.as_slice() else { return Ok(None) };
+        let x = self.rows(a)?;
+        let matrix = self.constant(b, &[inner, columns])?;
+        let tensor = self.emit.node("MatMul", name, &[&x.tensor, &matrix], &[]);
+        let rows = x.shape.first().cloned().unwrap_or_default();
+        Ok(Some(View { scope: names::parent(name).to_owned(), tensor, shape: vec![rows, Dim::from(columns)] }))
+    }
+
     /// The name of the module that owns `parameter`, else `leaf` where the node stands.
     pub(super) fn named_after(&self, parameter: ValueId, node: &Node, leaf: &str) -> String {
-        match self.module(parameter) {
+        match self.owner(parameter) {
             module if module.is_empty() => names::join(&self.scope(node), leaf),
             module => module,
         }

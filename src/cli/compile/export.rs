@@ -1,30 +1,32 @@
-//! `vjepa compile --export onnx`.
+//! `vjepa compile --export`.
 
-use std::path::Path;
-
-use super::{Args, CliError};
+use super::{Args, CliError, ExportFormat};
 use crate::clips;
 use crate::config::Config;
-use crate::deploy::{Export, Exported, arch, export};
+use crate::deploy::{Export, Exported, Origin, arch, bundle, export};
 
-pub(super) fn run(args: &Args, checkpoint: &Path) -> Result<(), CliError> {
+pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     let out = args.out.as_deref().ok_or("--export needs --out FILE")?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.set)).transpose()?;
     let request = Export {
-        checkpoint,
+        origin,
         probe: args.probe.as_deref(),
         config: config.as_ref(),
         out,
         verify: args.verify || !args.no_verify,
         ort_lib: args.ort_lib.clone(),
+        form: args.form.form()?,
     };
-    let Exported { written, nodes, metadata, parity, model, probe } = export(&request)?;
+    let Exported { written, nodes, metadata, parity, accuracy, model, probe } = match args.export {
+        Some(ExportFormat::Bundle) => bundle::write(&request, &args.licence)?,
+        _ => export(&request)?,
+    };
     if args.json {
         let runtimes: serde_json::Map<String, serde_json::Value> =
             parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
         let summary = serde_json::json!({
             "model": written.model, "data": written.data, "bytes": written.bytes, "nodes": nodes,
-            "metadata": metadata, "parity": runtimes,
+            "metadata": metadata, "parity": runtimes, "accuracy": accuracy.as_ref().map(|(report, _)| report),
         });
         println!("{summary}");
         return Ok(());
@@ -38,6 +40,10 @@ pub(super) fn run(args: &Args, checkpoint: &Path) -> Result<(), CliError> {
     }
     for (name, parity) in &parity {
         println!("{name:<8} {parity}");
+    }
+    if let Some((accuracy, place)) = &accuracy {
+        println!("accuracy {accuracy}");
+        println!("         {}", place.display());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `vjepa compile`: a checkpoint as a deployable model, or a graph to look at.
 
 mod export;
+mod form;
 mod graph;
 mod show;
 
@@ -10,16 +11,20 @@ use clap::ValueEnum;
 
 use super::CliError;
 use super::device::DeviceArg;
+use crate::deploy::Origin;
 
 /// Compile a checkpoint (and a probe) to ONNX, or show a graph.
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["checkpoint", "graph"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["checkpoint", "random_weights", "graph"])))]
 pub struct Args {
     /// The encoder: an official .pth.tar or .pt, or safetensors with official names.
     #[arg(long, value_name = "FILE", requires = "export")]
     checkpoint: Option<PathBuf>,
+    /// Instead of a checkpoint: weights drawn from a seed, of the configured sizes, to try a deployment with.
+    #[arg(long, value_name = "SEED", requires = "export", requires = "config")]
+    random_weights: Option<u64>,
     /// A probe to put on the encoder, as `vjepa probe` writes it.
-    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    #[arg(long, value_name = "FILE", requires = "export")]
     probe: Option<PathBuf>,
     /// Show a graph of the configured model instead.
     #[arg(long, value_name = "GRAPH", requires = "config")]
@@ -31,14 +36,13 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", requires = "config")]
     set: Vec<String>,
     /// What to compile to.
-    #[arg(long, requires = "checkpoint", requires = "out")]
+    #[arg(long, requires = "out", conflicts_with = "graph")]
     export: Option<ExportFormat>,
-    /// What the exported model is meant to run on.
-    #[arg(long, value_enum, default_value = "portable")]
-    target: ExportTarget,
-    /// Precision of the exported weights.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: ExportPrecision,
+    #[command(flatten)]
+    form: form::FormArgs,
+    /// The licence of the weights, for a bundle's record.
+    #[arg(long, value_name = "TEXT", default_value = "not stated: that of the checkpoint applies")]
+    licence: String,
     /// What to print of a graph; by default the report, or what --out FILE.vjg or FILE.ir asks for.
     #[arg(long, value_enum, requires = "graph")]
     emit: Option<Emit>,
@@ -79,20 +83,8 @@ pub struct Args {
 enum ExportFormat {
     /// An ONNX file.
     Onnx,
-}
-
-/// Targets of exported models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ExportTarget {
-    /// Standard operators, opset 20: ONNX Runtime, tract, and others.
-    Portable,
-}
-
-/// Precisions of exported models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ExportPrecision {
-    /// 32-bit floats.
-    F32,
+    /// A folder with model, preprocessing, labels, provenance, sums and parity vectors.
+    Bundle,
 }
 
 /// Graphs that can be shown.
@@ -125,9 +117,12 @@ enum Emit {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    match (&args.checkpoint, args.graph) {
-        (Some(checkpoint), _) => export::run(args, checkpoint),
-        (None, Some(name)) => graph::run(args, name),
-        (None, None) => Err("give --checkpoint FILE --export onnx --out FILE, or --graph NAME --config FILE".into()),
+    match (&args.checkpoint, args.random_weights, args.graph) {
+        (Some(checkpoint), _, _) => export::run(args, Origin::Checkpoint(checkpoint)),
+        (None, Some(seed), _) => export::run(args, Origin::Drawn(seed)),
+        (None, None, Some(name)) => graph::run(args, name),
+        (None, None, None) => {
+            Err("give --checkpoint FILE --export onnx --out FILE, or --graph NAME --config FILE".into())
+        }
     }
 }

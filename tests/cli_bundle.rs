@@ -1,0 +1,113 @@
+//! Bundles: written whole, proven, run; changed, cut off, linked or added to, they are refused.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::{TINY, refused, texture, tiny, vjepa, write};
+
+fn bundle(folder: &Path) -> PathBuf {
+    let config = write(folder, "tiny.yaml", TINY);
+    let out = folder.join("bundle");
+    let mut command = vjepa();
+    command
+        .args(["compile", "--export", "bundle", "--licence", "test", "--checkpoint"])
+        .arg(tiny("weights.safetensors"));
+    command.arg("--config").arg(config).arg("--out").arg(&out).assert().success();
+    out
+}
+
+fn verify(folder: &Path) -> assert_cmd::Command {
+    let mut command = vjepa();
+    command.args(["verify", "bundle"]).arg(folder).args(["--runtime", "tract"]);
+    command
+}
+
+#[test]
+fn a_bundle_is_complete_proven_and_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = bundle(folder.path());
+    let mut names: Vec<String> =
+        std::fs::read_dir(&bundle).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["SHA256SUMS", "bundle.json", "model.onnx", "parity.safetensors", "preprocessing.json"]);
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(bundle.join("bundle.json")).unwrap()).unwrap();
+    assert_eq!((&manifest["licence"], &manifest["model"]), (&"test".into(), &"model.onnx".into()));
+    assert_eq!(manifest["provenance"]["vjepa.checkpoint_sha256"].as_str().unwrap().len(), 64);
+    let output = verify(&bundle).arg("--json").assert().success().get_output().stdout.clone();
+    let line: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert!(line["pass"] == true && line["max_abs"].as_f64().unwrap() < 1e-4, "{line}");
+    vjepa().arg("run").arg(&bundle).arg(texture("t0_d0_s0.mp4")).assert().success();
+    // Nothing is left beside it, and it is not written over.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    let mut again = vjepa();
+    again.args(["compile", "--export", "bundle", "--checkpoint"]).arg(tiny("weights.safetensors"));
+    again.arg("--config").arg(folder.path().join("tiny.yaml")).arg("--out").arg(&bundle);
+    assert!(refused(&mut again).contains("already there"));
+}
+
+#[test]
+fn what_was_tampered_with_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = bundle(folder.path());
+    let copy = |name: &str| {
+        let copy = folder.path().join(name);
+        std::fs::create_dir(&copy).unwrap();
+        for entry in std::fs::read_dir(&original).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        copy
+    };
+    let edit = |copy: &Path, from: &str, to: &str| {
+        let path = copy.join("bundle.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    };
+
+    let changed = copy("changed");
+    let mut bytes = std::fs::read(changed.join("model.onnx")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(changed.join("model.onnx"), &bytes).unwrap();
+    assert!(refused(&mut verify(&changed)).contains("`model.onnx` was changed"));
+    assert!(refused(vjepa().arg("run").arg(&changed).arg(texture("t0_d0_s0.mp4"))).contains("was changed"));
+
+    let cut = copy("cut");
+    std::fs::write(cut.join("parity.safetensors"), b"short").unwrap();
+    assert!(refused(&mut verify(&cut)).contains("has 5 bytes instead of"));
+
+    let added = copy("added");
+    std::fs::write(added.join("more"), b"").unwrap();
+    assert!(refused(&mut verify(&added)).contains("`more` does not belong"));
+
+    let missing = copy("missing");
+    std::fs::remove_file(missing.join("preprocessing.json")).unwrap();
+    assert!(refused(&mut verify(&missing)).contains("`preprocessing.json` cannot be read"));
+
+    let outside = copy("outside");
+    edit(&outside, "\"preprocessing.json\"", "\"../tiny.yaml\"");
+    assert!(refused(&mut verify(&outside)).contains("not a name inside the folder"));
+
+    for manifest in ["{}", "[", "", "{\"format\": 9}"] {
+        let damaged = copy(&format!("damaged{}", manifest.len()));
+        std::fs::write(damaged.join("bundle.json"), manifest).unwrap();
+        assert!(refused(&mut verify(&damaged)).contains("malformed"));
+    }
+    assert!(refused(&mut verify(folder.path())).contains("no bundle"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = bundle(folder.path());
+    let (model, elsewhere) = (bundle.join("model.onnx"), folder.path().join("elsewhere.onnx"));
+    std::fs::hard_link(&model, &elsewhere).unwrap();
+    assert!(refused(&mut verify(&bundle)).contains("hard link"));
+    std::fs::remove_file(&model).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &model).unwrap();
+    assert!(refused(&mut verify(&bundle)).contains("is a link"));
+}
