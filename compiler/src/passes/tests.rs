@@ -153,7 +153,7 @@ proptest! {
     #[test]
     fn every_cut_of_the_pipeline_keeps_what_is_computed(seed in any::<u64>(), cut in any::<prop::sample::Index>()) {
         let case = random_graph(seed);
-        let training = || Pipeline::training("y", Some(Recomputed::Elementwise));
+        let training = || Pipeline::training("y", Some(Recomputed::Elementwise), false);
         let labels = training().labels();
         let cut = cut.index(labels.len());
         let mut ran = Vec::new();
