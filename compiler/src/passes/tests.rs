@@ -85,7 +85,7 @@ fn the_pipeline_before_and_after_differentiation_keeps_the_step() {
 fn unknown_names_are_told() {
     let graph = Graph::new("g", &[]);
     let error = Pipeline::standard().stopping_at("inline").run(&graph).unwrap_err().to_string();
-    assert!(error.starts_with("there is no pass `inline`; the passes are clean-up, constants, cse"), "{error}");
+    assert!(error.starts_with("there is no pass `inline`; the passes are clean-up, constants, dead-code"), "{error}");
 }
 
 #[test]
