@@ -94,7 +94,7 @@ bench() {
     local name=$1 limit=$2 what=$3 precision=$4
     shift 4
     stage "$name" "$limit" "$binary" bench "$what" --device "$device" --precision "$precision" --no-burn \
-        "${rounds[@]}" --out "$OUT/$name.json" "$@" && tail -n 8 "$OUT/$name.log"
+        "${rounds[@]}" --out "$OUT/$name.json" "$@" && [ -f "$OUT/$name.log" ] && tail -n 8 "$OUT/$name.log"
 }
 
 golden=$root/tests/golden/tiny
