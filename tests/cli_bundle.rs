@@ -111,3 +111,27 @@ fn links_are_refused() {
     std::os::unix::fs::symlink(&elsewhere, &model).unwrap();
     assert!(refused(&mut verify(&bundle)).contains("is a link"));
 }
+
+#[test]
+fn a_triton_repository_has_a_configuration_beside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let repository = folder.path().join("models");
+    let compile = |flags: &[&str]| {
+        let mut command = vjepa();
+        command.args(["compile", "--export", "triton", "--no-verify", "--checkpoint"]).arg(tiny("weights.safetensors"));
+        command.arg("--config").arg(&config).arg("--out").arg(&repository).args(flags);
+        command
+    };
+    compile(&["--name", "cpu", "--head", "features"]).assert().success();
+    let text = std::fs::read_to_string(repository.join("cpu/config.pbtxt")).unwrap();
+    assert!(text.contains("max_batch_size: 8") && text.contains("dims: [ 3, 8, 64, 64 ]") && text.contains("KIND_CPU"));
+    assert!(repository.join("cpu/1/model.onnx").is_file());
+    compile(&["--name", "gpu", "--target", "tensorrt", "--batch", "2"]).assert().success();
+    let text = std::fs::read_to_string(repository.join("gpu/config.pbtxt")).unwrap();
+    assert!(text.contains("max_batch_size: 0") && text.contains("dims: [ 2, 3, 8, 64, 64 ]"), "{text}");
+    assert!(text.contains("name: \"tensorrt\"") && !text.contains("dynamic_batching"));
+    assert!(refused(&mut compile(&["--name", "cpu"])).contains("already there"));
+    assert!(refused(&mut compile(&["--name", "../up"])).contains("letters"));
+    assert_eq!(std::fs::read_dir(&repository).unwrap().count(), 2);
+}

@@ -60,7 +60,8 @@ impl Judged<'_> {
 
     fn describe(&self, precision: Precision) -> String {
         match self {
-            Self::File(session) => session.runtime(),
+            // The report travels with the model: without the place of the library.
+            Self::File(session) => session.runtime().split(" (").next().unwrap_or_default().to_owned(),
             Self::Rounded(_) => {
                 format!("plan with every {precision} value rounded (no runtime here computes in {precision})")
             }

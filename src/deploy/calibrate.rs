@@ -23,7 +23,7 @@ const OUTLIER: f64 = 0.05;
 /// Tokens of a clip that a layer is judged by.
 const JUDGED: usize = 16;
 /// Layers that read fewer rows a clip are never quantised.
-const FEWEST_ROWS: usize = 16;
+const FEWEST_ROWS: usize = 8;
 
 /// Prepared clips, one after the other, and where they come from.
 pub(crate) struct Calibration {

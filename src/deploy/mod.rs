@@ -9,6 +9,7 @@ pub(crate) mod bundle;
 mod calibrate;
 mod parity;
 mod source;
+pub(crate) mod triton;
 
 pub(crate) use accuracy::Accuracy;
 use parity::TOLERANCE;

@@ -15,7 +15,7 @@ use vjepa_compiler::ir::{DType, Def, Dim, NodeId, ValueId};
 use vjepa_compiler::ops::{Binary, Op};
 
 /// Products over fewer rows a clip stay in 32 bits: a probe's on one token cost nothing.
-const FEWEST_ROWS: i64 = 16;
+const FEWEST_ROWS: i64 = 8;
 
 /// A constant operand of a linear layer that is not written yet.
 pub(super) struct Matrix {

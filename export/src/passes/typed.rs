@@ -30,10 +30,12 @@ pub fn rounded(graph: &Graph, low: DType) -> Result<Graph, ExportError> {
     Typer { copier: Copier::same(graph)?, casts: BTreeMap::new(), how: How::Round(low) }.run()
 }
 
-/// Parameters that only products read.
+/// Parameters that only products read; what constants are made of stays wide until they are whole.
 fn narrow_parameters(graph: &Graph) -> Vec<bool> {
+    let constants = Constants::of(graph);
+    let computes = |node: &&Node| !is_product(&node.op) || node.outputs.iter().all(|id| constants.contains(*id));
     let mut narrow: Vec<bool> = graph.values.iter().map(|value| matches!(value.def, Def::Param(_))).collect();
-    for node in graph.nodes.iter().filter(|node| !is_product(&node.op)) {
+    for node in graph.nodes.iter().filter(computes) {
         node.inputs.iter().for_each(|id| narrow[id.0] = false);
     }
     graph.outputs.iter().for_each(|(_, id)| narrow[id.0] = false);

@@ -40,6 +40,9 @@ pub struct Args {
     export: Option<ExportFormat>,
     #[command(flatten)]
     form: form::FormArgs,
+    /// The model's name in a Triton repository.
+    #[arg(long, default_value = "vjepa")]
+    name: String,
     /// The licence of the weights, for a bundle's record.
     #[arg(long, value_name = "TEXT", default_value = "not stated: that of the checkpoint applies")]
     licence: String,
@@ -85,6 +88,8 @@ enum ExportFormat {
     Onnx,
     /// A folder with model, preprocessing, labels, provenance, sums and parity vectors.
     Bundle,
+    /// A Triton model repository.
+    Triton,
 }
 
 /// Graphs that can be shown.
