@@ -1,5 +1,6 @@
 //! Matrix products through the `gemm` crate.
 
+use super::math;
 use super::pool::Pool;
 use super::tensor::{dims, floats, tensor};
 use burn_flex::FlexTensor;
@@ -81,6 +82,16 @@ impl<'a> Out<'a> {
         Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, ..self }
     }
 
+    /// Adds `bias` to each of `rows` rows.
+    fn add_to_rows(self, rows: usize, bias: &[f32]) {
+        assert!(rows == 0 || (rows - 1) * self.row_stride + bias.len() <= self.len, "rows outside of the result");
+        for row in 0..rows {
+            // SAFETY: the rows lie inside the result, as asserted; this part is written by the caller's thread alone.
+            let row = unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.row_stride), bias.len()) };
+            math::add_assign(row, bias);
+        }
+    }
+
     /// Adds to what is there, or writes over it.
     pub(super) fn accumulating(self, accumulate: bool) -> Self {
         Self { accumulate, ..self }
@@ -140,11 +151,13 @@ const ROWS: usize = 6;
 /// Blocks are columns, two a thread, where there are enough: each packs only its own part of `b`, which is the operand
 /// that is packed at most cost, and the second one evens out who began late. Narrow results are split by rows, one block
 /// a thread, since each block packs all of `b`.
-fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
+///
+/// A bias is added to each block while it is in the cache.
+fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f32]>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     let threads = rayon::current_num_threads();
     if m * n * k < SMALL || threads == 1 {
-        return product(a, b, out, Parallelism::None);
+        return block_product(a, b, out, bias);
     }
     let columns = n.div_ceil(2 * threads).next_multiple_of(16);
     if columns >= COLUMNS {
@@ -152,8 +165,9 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
             let start = task * columns;
             let data = b.data.get(start * b.col_stride..).unwrap_or_default();
             let block = Matrix { data, cols: columns.min(n - start), ..b };
+            let bias = bias.and_then(|bias| bias.get(start..start + block.cols));
             // SAFETY: blocks are disjoint ranges of columns.
-            product(a, block, unsafe { out.part(start) }, Parallelism::None);
+            block_product(a, block, unsafe { out.part(start) }, bias);
         });
     }
     let rows = m.div_ceil(threads).next_multiple_of(ROWS);
@@ -162,8 +176,16 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
         let data = a.data.get(start * a.row_stride..).unwrap_or_default();
         let block = Matrix { data, rows: rows.min(m - start), ..a };
         // SAFETY: blocks are disjoint ranges of rows.
-        product(block, b, unsafe { out.part(start * out.row_stride) }, Parallelism::None);
+        block_product(block, b, unsafe { out.part(start * out.row_stride) }, bias);
     });
+}
+
+/// [`product`] on this thread, and then the bias.
+fn block_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f32]>) {
+    product(a, b, out, Parallelism::None);
+    if let Some(bias) = bias {
+        out.add_to_rows(a.rows, bias);
+    }
 }
 
 /// The product of two `side`×`side` matrices on all threads, for measuring what the machine can do at most.
@@ -172,7 +194,7 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
 /// When a slice is shorter than `side²`.
 pub fn square_product(a: &[f32], b: &[f32], side: usize) -> Vec<f32> {
     let mut out = vec![0f32; side * side];
-    parallel_product(Matrix::rows(a, side, side), Matrix::rows(b, side, side), Out::new(&mut out, side));
+    parallel_product(Matrix::rows(a, side, side), Matrix::rows(b, side, side), Out::new(&mut out, side), None);
     out
 }
 
@@ -200,16 +222,8 @@ pub(super) fn linear_rows(
     pool: &mut Pool,
 ) -> Vec<f32> {
     let mut out = pool.take(rows * features);
-    if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
-        out.par_chunks_mut(features * 64).for_each(|rows| {
-            for row in rows.chunks_exact_mut(features) {
-                row.copy_from_slice(bias);
-            }
-        });
-    }
     let (a, b) = (Matrix::rows(x, rows, inner), Matrix::rows(weight, features, inner).t());
-    let accumulate = bias.is_some_and(|bias| !bias.is_empty());
-    parallel_product(a, b, Out::new(&mut out, features).accumulating(accumulate));
+    parallel_product(a, b, Out::new(&mut out, features), bias);
     out
 }
 
@@ -235,7 +249,7 @@ pub(super) fn matmul(
     let result = out.storage_mut::<f32>();
     if result.len() == m * n {
         let (a, b) = matrices(0);
-        parallel_product(a, b, Out::new(result, n).accumulating(accumulate));
+        parallel_product(a, b, Out::new(result, n).accumulating(accumulate), None);
     } else if m * n > 0 {
         result.par_chunks_mut(m * n).enumerate().for_each(|(batch, result)| {
             let (a, b) = matrices(batch);
