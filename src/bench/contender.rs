@@ -124,7 +124,9 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
         }
         (Contender::Model(runtime), _) => {
             let path = request.model.ok_or_else(|| BenchError::Eager("a model side needs a model file".to_owned()))?;
-            let options = Options { runtime: *runtime, threads: request.threads, ..Options::default() };
+            // All cores, as the other sides take.
+            let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+            let options = Options { runtime: *runtime, threads, ..Options::default() };
             let session = Session::open(path, &options)?;
             let about = session.runtime();
             (Engine::Model { session: Box::new(session), clip }, about, Vec::new())
