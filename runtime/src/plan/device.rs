@@ -53,7 +53,7 @@ pub enum DeviceError {
     /// The device's memory is full.
     #[error(
         "{device} is out of memory: use fewer clips at once (--set data.batch_size=N in training, --batch in benchmarks), \
-         a smaller clip, or --set meta.dtype=bfloat16"
+         compute more of the step again (train --memory-budget), or use --set meta.dtype=bfloat16"
     )]
     OutOfMemory {
         /// The device.
