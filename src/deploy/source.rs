@@ -23,7 +23,7 @@ pub(crate) struct Source {
 }
 
 enum Base {
-    File { weights: Weights, model: &'static str },
+    File { weights: Box<Weights>, model: &'static str },
     Drawn { seed: u64 },
 }
 
@@ -38,7 +38,7 @@ impl Source {
             position::resize_table(&mut table, stored.grid(), wanted.grid())?;
             own.insert("encoder.pos_embed".to_owned(), table);
         }
-        Ok(Self::new(Base::File { weights, model }, wanted, own))
+        Ok(Self::new(Base::File { weights: Box::new(weights), model }, wanted, own))
     }
 
     /// Drawn from a seed as pre-training starts.
