@@ -72,6 +72,22 @@ fn encoder_and_probe_are_exported_verified_and_run() {
     let mut command = vjepa();
     command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).args(["--runtime", "tract"]);
     command.assert().success().stdout(predicates::str::contains("%  ").and(predicates::str::contains(" ms")));
+
+    // The checkpoint's plan says the same as the exported model.
+    let mut command = vjepa();
+    command.args(["run", "--runtime", "plan", "--json", "--top-k", "2"]).arg(tiny("weights.safetensors"));
+    command.arg(texture("t0_d0_s0.mp4")).arg("--probe").arg(&probe).arg("--config").arg(&config);
+    let planned = lines(&command.assert().success().get_output().stdout).remove(0);
+    for i in 0..2 {
+        assert_eq!(planned["top"][i]["label"], results[0]["top"][i]["label"]);
+        let of = |result: &serde_json::Value| result["top"][i]["probability"].as_f64().unwrap();
+        assert!((of(&planned) - of(&results[0])).abs() < 1e-4);
+    }
+    let refusal = refused(vjepa().args(["run", "--runtime", "plan"]).arg(&model).arg(texture("t0_d0_s0.mp4")));
+    assert!(refusal.contains("--runtime plan runs a checkpoint"), "{refusal}");
+    let mut command = vjepa();
+    command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).arg("--probe").arg(&probe);
+    assert!(refused(&mut command).contains("--probe and --config are for --runtime plan"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod memory;
 mod probe;
 mod quickstart;
 mod run;
+mod runner;
 mod train;
 mod verify;
 

@@ -3,24 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use vjepa_runtime::{ClipBatch, NamedOutput, Options, Preprocessing, Runtime, Session};
+use vjepa_runtime::{NamedOutput, Options, Runtime};
 
 use super::CliError;
+use super::runner::Runner;
 use crate::clips;
-use crate::deploy::bundle;
 
 /// Run an exported model on videos.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model, as `vjepa compile --export onnx` writes it, or a bundle.
-    #[arg(value_name = "MODEL|BUNDLE")]
+    /// The model, as `vjepa compile --export onnx` writes it, or a bundle; with --runtime plan a checkpoint.
+    #[arg(value_name = "MODEL|BUNDLE|CHECKPOINT")]
     model: PathBuf,
     /// Videos, or .safetensors files with `clip_u8` [B, 3, T, H, W].
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// What runs the model; `auto` takes what needs no installation.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "tract", "ort"])]
+    /// What runs the model; `auto` takes what needs no installation, `plan` compiles a checkpoint here and now.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "tract", "ort", "plan"])]
     runtime: String,
+    /// With --runtime plan: a probe to put on the encoder.
+    #[arg(long, value_name = "FILE")]
+    probe: Option<PathBuf>,
+    /// With --runtime plan: the model's sizes, where the checkpoint does not tell them.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// ONNX Runtime's shared library.
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
@@ -38,23 +44,26 @@ pub struct Args {
 /// Runs the command. An input that cannot be used is told and the others are run all the same.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-    let runtime: Runtime = args.runtime.parse()?;
-    let options = Options { runtime, ort_lib: args.ort_lib.clone(), threads, ..Options::default() };
-    let session = Session::open(&bundle::model_of(&args.model)?, &options)?;
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", args.model.display());
-    let record = session.preprocessing().map_err(|error| at(&error))?;
-    let labels: Vec<String> = match session.metadata().get("vjepa.labels") {
-        None => Vec::new(),
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| at(&format!("its `vjepa.labels` are no list of names ({error}); export it again")))?,
+    let mut runner = if args.runtime == "plan" {
+        if args.threads.is_some() {
+            return Err("--threads is for exported models; the plan takes RAYON_NUM_THREADS".into());
+        }
+        Runner::plan(&args.model, args.probe.as_deref(), args.config.as_deref())?
+    } else {
+        if args.probe.is_some() || args.config.is_some() {
+            return Err("--probe and --config are for --runtime plan; an exported model has its probe inside".into());
+        }
+        let runtime: Runtime = args.runtime.parse()?;
+        let options = Options { runtime, ort_lib: args.ort_lib.clone(), threads, ..Options::default() };
+        Runner::exported(&args.model, &options)?
     };
     if !args.json {
-        println!("{} on {}", args.model.display(), session.runtime());
-        println!("clips: {}", clips::in_words(&record));
+        println!("{} on {}", args.model.display(), runner.about());
+        println!("clips: {}", clips::in_words(&runner.record));
     }
     let mut failed = 0;
     for input in &args.inputs {
-        if let Err(error) = one(args, &session, &record, &labels, input) {
+        if let Err(error) = one(args, &mut runner, input) {
             failed += 1;
             if args.json {
                 println!("{}", serde_json::json!({"input": input, "error": error.to_string()}));
@@ -68,29 +77,21 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-fn one(
-    args: &Args,
-    session: &Session,
-    record: &Preprocessing,
-    labels: &[String],
-    input: &Path,
-) -> Result<(), CliError> {
+fn one(args: &Args, runner: &mut Runner, input: &Path) -> Result<(), CliError> {
     let began = Instant::now();
-    let clips = clips::read(input, record)?;
+    let clips = clips::read(input, &runner.record)?;
     let prepared = began.elapsed().as_secs_f64() * 1e3;
-    let side = record.crop_size;
     let one = clips.data.len() / clips.count.max(1);
     for (number, clip) in clips.data.chunks_exact(one.max(1)).enumerate() {
-        let batch = ClipBatch::new([1, 3, record.num_frames, side, side], clip)?;
         let began = Instant::now();
-        let outputs = session.run(&batch)?;
+        let outputs = runner.run(clip)?;
         let latency = began.elapsed().as_secs_f64() * 1e3;
         let name = if clips.count > 1 { format!("{}[{number}]", input.display()) } else { input.display().to_string() };
         let top = outputs.iter().find(|output| output.name == "logits").map(|logits| top_k(&logits.data, args.top_k));
-        let label = |class: usize| labels.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
+        let label = |class: usize| runner.labels.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
         if args.json {
             let mut line = serde_json::json!({
-                "input": name, "runtime": session.runtime(), "prepare_ms": prepared / clips.count.max(1) as f64,
+                "input": name, "runtime": runner.about(), "prepare_ms": prepared / clips.count.max(1) as f64,
                 "latency_ms": latency,
             });
             match &top {
