@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use vjepa_compiler::ir::Graph;
-use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::EncoderConfig;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunError};
 
@@ -42,14 +41,6 @@ pub enum FrozenError {
     Tensor(String),
 }
 
-/// A traced graph after the standard passes.
-///
-/// # Errors
-/// [`CompileError::Pass`].
-pub fn optimised(traced: &Graph) -> Result<Graph, CompileError> {
-    Ok(Pipeline::standard().run(traced)?.graph)
-}
-
 /// A compiled model with its weights.
 pub struct Frozen {
     graph: Graph,
@@ -82,7 +73,7 @@ impl Frozen {
         if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
             return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
         }
-        let graph = precision.apply(optimised(&compile::frozen(encoder, probe)?)?)?;
+        let graph = precision.apply(compile::optimised(&compile::frozen(encoder, probe)?)?)?;
         let executor = device.plan(&graph)?;
         let mut params = device.params();
         for (name, (shape, data)) in weights {

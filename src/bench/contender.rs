@@ -6,7 +6,7 @@ use super::machine::device_peak;
 use super::{BenchError, Case, What};
 use crate::compile::Precision;
 use crate::masks::MaskPair;
-use crate::train::{TrainState, model_configs};
+use crate::train::{TrainState, model_configs, step_sizes};
 use crate::weights::write_atomically;
 use cpu_time::ProcessTime;
 use std::io::{BufRead, Write};
@@ -123,7 +123,8 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
             (Engine::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
         }
         (Contender::Model(runtime), _) => {
-            let path = request.model.ok_or_else(|| BenchError::Eager("a model side needs a model file".to_owned()))?;
+            let path =
+                request.model.ok_or_else(|| BenchError::Refused("a model side needs a model file".to_owned()))?;
             // All cores, as the other sides take.
             let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
             let options = Options { runtime: *runtime, threads, ..Options::default() };
@@ -174,7 +175,7 @@ impl Engine {
         for step in 0..PROFILED {
             self.run(step % sets.max(1))?;
         }
-        let executor = self.executor().ok_or_else(|| BenchError::Eager("only a plan has a profile".to_owned()))?;
+        let executor = self.executor().ok_or_else(|| BenchError::Refused("only a plan has a profile".to_owned()))?;
         let profile = executor.take_profile();
         let written = write_atomically(trace, |file| profile.write_trace(file));
         written.map_err(|source| BenchError::Io { path: trace.to_owned(), source })?;
@@ -196,9 +197,5 @@ pub(super) fn mean_abs(values: &[f32]) -> f64 {
 }
 
 fn sizes(batch: usize, pairs: &[MaskPair]) -> Sizes {
-    let lengths = pairs
-        .iter()
-        .enumerate()
-        .flat_map(|(i, pair)| [(format!("N_ctx{i}"), pair.context.len), (format!("N_pred{i}"), pair.target.len)]);
-    std::iter::once(("B".to_owned(), batch)).chain(lengths).collect()
+    step_sizes(batch, pairs.iter().map(|pair| [pair.context.len, pair.target.len]))
 }

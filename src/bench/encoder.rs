@@ -4,7 +4,6 @@ use super::BenchError;
 use crate::compile::{self, Precision};
 use vjepa_compiler::ir::{Graph, GraphError};
 use vjepa_compiler::ops::Unary;
-use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{EncoderConfig, NamedTensors};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
@@ -23,7 +22,7 @@ impl EncoderMean {
         weights: NamedTensors,
     ) -> Result<Self, BenchError> {
         let graph = with_mean(compile::frozen(config, None)?).map_err(compile::CompileError::from)?;
-        let graph = Pipeline::standard().run(&graph).map_err(compile::CompileError::from)?.graph;
+        let graph = compile::optimised(&graph)?;
         let executor = device.plan(&precision.apply(graph)?)?;
         let mut params = device.params();
         for (name, (shape, data)) in weights {

@@ -62,4 +62,7 @@ pub enum BenchError {
     /// The eager modules refused their input.
     #[error("Burn's modules: {0}")]
     Eager(String),
+    /// A side was asked for what it does not have.
+    #[error("{0}")]
+    Refused(String),
 }

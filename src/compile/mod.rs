@@ -17,9 +17,17 @@ pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use step::{TrainOptions, optimizer, probe_step, step, step_with};
 
-use vjepa_compiler::ir::GraphError;
-use vjepa_compiler::passes::PassError;
+use vjepa_compiler::ir::{Graph, GraphError};
+use vjepa_compiler::passes::{PassError, Pipeline};
 use vjepa_compiler::trace::TraceError;
+
+/// A traced graph after the passes that every graph goes through.
+///
+/// # Errors
+/// [`CompileError::Pass`].
+pub fn optimised(traced: &Graph) -> Result<Graph, CompileError> {
+    Ok(Pipeline::standard().run(traced)?.graph)
+}
 
 /// Compiling failed.
 #[derive(Debug, thiserror::Error)]

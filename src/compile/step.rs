@@ -4,7 +4,7 @@ use super::forward::{self, Probe};
 use super::{CompileError, Passes, Precision};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
-use vjepa_compiler::passes::{Pipeline, Recomputed};
+use vjepa_compiler::passes::Recomputed;
 use vjepa_compiler::train::{ClipGroup, TrainSpec, append_optimizer};
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, is_frozen};
 
@@ -106,7 +106,7 @@ pub fn optimizer(
         spec.clip.push(ClipGroup { name: group.to_owned(), params });
     }
     append_optimizer(&mut graph, &spec)?;
-    Ok(Pipeline::standard().run(&graph)?.graph)
+    super::optimised(&graph)
 }
 
 /// A probe's training step: cross entropy, one clipped group, AdamW.

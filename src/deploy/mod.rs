@@ -31,7 +31,7 @@ use crate::cli::CliError;
 use crate::clips;
 use crate::compile::{self, Head};
 use crate::config::Config;
-use crate::frozen::{Frozen, optimised};
+use crate::frozen::Frozen;
 use crate::weights::{self, Model, ProbeFile};
 use accuracy::Judged;
 use source::Source;
@@ -226,7 +226,7 @@ fn open(request: &Export<'_>) -> Result<Opened, CliError> {
     }
     let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
     let traced = compile::deployed(&model.encoder, probe.as_ref().map(|file| &file.probe), head)?;
-    let graph = optimised(&traced)?;
+    let graph = compile::optimised(&traced)?;
     let clip = [model.encoder.channels, model.encoder.num_frames, model.encoder.height, model.encoder.width];
     let record = clips::runtime_record(&model.preprocessing)?;
     Ok(Opened { model, probe, source, graph, clip, record })

@@ -2,14 +2,13 @@
 //!
 //! The official recipe: AdamW at 1e-3 with a cosine to 0, weight decay .01 with a cosine to 1e-6, gradients clipped at 1.
 
-use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{NamedTensors, init};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::features::Features;
 use super::metrics::softmax;
 use super::{EvalError, OnProgress, Progress};
-use crate::compile::{self, CompileError, Probe, TrainOptions};
+use crate::compile::{self, Probe, TrainOptions};
 use crate::data::Permutation;
 use crate::data::mix;
 use crate::schedules::ProbeSchedule;
@@ -209,7 +208,7 @@ impl ProbeRunner {
     /// [`EvalError::Compile`], [`EvalError::Run`], [`EvalError::Setup`] for weights that are not whole.
     pub fn on(device: Device, probe: &Probe, weights: &NamedTensors) -> Result<Self, EvalError> {
         let graph = compile::probe(probe, false)?;
-        let graph = Pipeline::standard().run(&graph).map_err(CompileError::from)?.graph;
+        let graph = compile::optimised(&graph)?;
         let mut runner = Self { probe: probe.clone(), executor: device.plan(&graph)?, params: device.params() };
         runner.load(weights)?;
         Ok(runner)

@@ -10,13 +10,12 @@
 
 use serde::Serialize;
 use vjepa_compiler::ir::Graph;
-use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::features::Features;
 use super::{EvalError, linalg, neighbours};
-use crate::compile::{self, CompileError};
+use crate::compile;
 use crate::data::{ClipSource, SampleKey, mix};
 use crate::masks::{IndexBatch, MaskPair};
 
@@ -139,7 +138,7 @@ impl Diagnostics {
         }
         let generators = drawn.first().map_or(0, Vec::len);
         let plan = |graph: Graph| -> Result<DeviceExecutor, EvalError> {
-            let graph = Pipeline::standard().run(&graph).map_err(CompileError::from)?.graph;
+            let graph = compile::optimised(&graph)?;
             Ok(device.plan(&graph)?)
         };
         Ok(Self {

@@ -1,12 +1,11 @@
 //! Features of frozen encoders: the compiled encoder run over clips, batch by batch.
 
 use rayon::prelude::*;
-use vjepa_compiler::passes::Pipeline;
 use vjepa_graphs::{EncoderConfig, NamedTensors};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::{EvalError, OnProgress, Progress};
-use crate::compile::{self, CompileError};
+use crate::compile;
 
 /// Token features of clips, `f32[clips, tokens, dim]`; mean-pooled features have one token a clip.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -97,7 +96,7 @@ impl EncoderPlan {
     /// [`EvalError::Compile`], [`EvalError::Run`].
     pub fn new(device: Device, config: &EncoderConfig, prefix: &str) -> Result<Self, EvalError> {
         let graph = compile::encoder(config, prefix)?;
-        let graph = Pipeline::standard().run(&graph).map_err(CompileError::from)?.graph;
+        let graph = compile::optimised(&graph)?;
         Ok(Self { config: config.clone(), executor: device.plan(&graph)? })
     }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::check::{Check, GoldenError, Limit};
 use super::tensors::{Tensors, TensorsError};
-use crate::compile::Precision;
+use crate::compile::{self, Precision};
 use vjepa_compiler::ir::{Def, Graph};
-use vjepa_compiler::passes::Pipeline;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 /// Forward activations: relative L2 and largest difference.
@@ -27,7 +26,7 @@ pub struct Engine {
 impl Engine {
     /// Plans a forward graph, after the passes every graph goes through.
     pub(super) fn plan(self, graph: &Graph) -> Result<DeviceExecutor, GoldenError> {
-        let graph = Pipeline::standard().run(graph).map_err(|error| GoldenError::Compile(error.into()))?.graph;
+        let graph = compile::optimised(graph).map_err(GoldenError::Compile)?;
         self.plan_step(graph)
     }
 

@@ -57,11 +57,17 @@ impl Masks {
             MaskSizes::Mean => (all.iter().sum::<usize>() / all.len().max(1)).max(1),
             MaskSizes::Largest => all.iter().copied().max().unwrap_or(1),
         };
-        let named = lengths.iter().enumerate().flat_map(|(i, [contexts, targets])| {
-            [(format!("N_ctx{i}"), one(contexts)), (format!("N_pred{i}"), one(targets))]
-        });
-        Ok(std::iter::once(("B".to_owned(), batch)).chain(named).collect())
+        Ok(step_sizes(batch, lengths.iter().map(|[contexts, targets]| [one(contexts), one(targets)])))
     }
+}
+
+/// Sizes of a step's graph: `B`, and `N_ctx<i>` and `N_pred<i>` from each generator's context and target length.
+pub fn step_sizes(batch: usize, lengths: impl IntoIterator<Item = [usize; 2]>) -> Sizes {
+    let named = lengths
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, [context, target])| [(format!("N_ctx{i}"), context), (format!("N_pred{i}"), target)]);
+    std::iter::once(("B".to_owned(), batch)).chain(named).collect()
 }
 
 /// Which of the drawn lengths.

@@ -17,7 +17,7 @@ mod state;
 pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub use error::TrainError;
 pub use interrupt::Interrupt;
-pub use masks::{MaskSizes, Masks};
+pub use masks::{MaskSizes, Masks, step_sizes};
 pub use metrics::{Metrics, StepReport};
 pub use models::{Models, initial_weights, model_configs};
 pub use profile::ProfileRequest;

@@ -4,7 +4,7 @@ use super::rewrite::Rewriter;
 use super::{Changed, Pass};
 use crate::ir::{Def, Graph, GraphError, Node, ValueId};
 use crate::ops::{Op, Unary};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// What may be computed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ impl Pass for Recompute {
         let Some(loss) = graph.find_output(&self.output) else { return Ok(None) };
         let forward = ancestors(graph, loss);
         let mut rewriter = Rewriter::start(graph)?;
-        let mut again = Again { graph, forward: &forward, what: self.what, made: HashMap::new() };
+        let mut again = Again { graph, forward: &forward, what: self.what, made: BTreeMap::new() };
         for (position, node) in graph.nodes.iter().enumerate() {
             if forward[position] {
                 rewriter.copy(node)?;
@@ -74,7 +74,7 @@ struct Again<'a> {
     forward: &'a [bool],
     what: Recomputed,
     /// Old values and what was computed in their place.
-    made: HashMap<ValueId, ValueId>,
+    made: BTreeMap<ValueId, ValueId>,
 }
 
 impl Again<'_> {
@@ -107,7 +107,7 @@ impl Again<'_> {
             Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } | Op::Cast(_) => true,
             Op::Linear | Op::Attention { .. } => self.what == Recomputed::Blocks,
             // Views cost nothing; they are made again where what they show is.
-            Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } => {
+            ref op if is_view(op) => {
                 return node.inputs.first().and_then(|id| self.producer(*id)).is_some_and(|node| self.worthwhile(node));
             }
             _ => false,

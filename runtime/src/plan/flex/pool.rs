@@ -111,7 +111,7 @@ impl Pool {
     }
 
     /// Takes a buffer back.
-    pub(super) fn give(&mut self, buffer: Vec<f32>) {
+    fn give(&mut self, buffer: Vec<f32>) {
         if buffer.capacity() >= SMALL {
             self.clock += 1;
             self.lent = self.lent.saturating_sub(buffer.capacity());
