@@ -50,14 +50,6 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// As [`Frozen::on`] the CPU, in f32.
-    ///
-    /// # Errors
-    /// [`FrozenError`].
-    pub fn new(encoder: &EncoderConfig, probe: Option<&Probe>, weights: &Tensors) -> Result<Self, FrozenError> {
-        Self::on(Device::CPU, Precision::F32, encoder, probe, weights)
-    }
-
     /// Compiles an encoder, and a probe on its tokens where one is given. `weights` has the parameters under `encoder.`
     /// and `probe.`; outputs are `logits` with a probe and `encoder_out` without.
     ///

@@ -2,17 +2,23 @@
 //!
 //! - [`Session`]: an exported ONNX model on tract (feature `tract`, pure Rust) or ONNX Runtime (feature `ort`, a shared
 //!   library found at run time), with its [`Preprocessing`]. This half needs neither Burn nor a video library nor a GPU.
-//! - `plan` (feature `burn`): the executor of compiled training and inference plans.
+//! - `plan` (feature `burn`): the executor of compiled training and inference plans; a [`Session`] then runs `*.vjg` too.
 
 #![warn(missing_docs)]
 
 #[cfg(feature = "burn")]
 pub mod plan;
 
+mod classify;
 mod compare;
+#[cfg(feature = "burn")]
+pub mod compiled;
+#[cfg(feature = "ort")]
+mod engines;
 #[cfg(feature = "ort")]
 pub mod library;
 pub mod onnx;
+mod options;
 #[cfg(feature = "ort")]
 mod ort;
 pub mod preprocess;
@@ -21,8 +27,10 @@ mod session;
 #[cfg(feature = "tract")]
 mod tract;
 
+pub use classify::{ClassifyError, LABELS_KEY, Prediction, probabilities, top};
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use onnx::{Dimension, OnnxError, TensorInfo};
+pub use options::{Batches, Options, Progress, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};
 pub use quiet::without_panic_message;
-pub use session::{ClipBatch, NamedOutput, Options, Runtime, Session, SessionError};
+pub use session::{ClipBatch, NamedOutput, Session, SessionError};

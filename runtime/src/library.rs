@@ -5,7 +5,7 @@
 //! wheel `onnxruntime` carries the library), `build/onnxruntime` of the source tree the executable was built in, and the
 //! system's loader.
 
-use crate::session::Runtime;
+use crate::options::Runtime;
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -102,6 +102,8 @@ pub struct OnnxFile {
     pub outputs: Vec<TensorInfo>,
     /// `metadata_props`.
     pub metadata: BTreeMap<String, String>,
+    /// Files beside it that hold weights, sorted.
+    pub external: Vec<String>,
 }
 
 impl OnnxFile {
@@ -126,7 +128,7 @@ impl OnnxFile {
         let model = message::Model::decode(bytes.clone()).map_err(|error| malformed(error.to_string()))?;
         let graph = model.graph.as_ref().ok_or_else(|| malformed("it has no graph".to_owned()))?;
         check::tensors(graph, bytes.len() as u64).map_err(malformed)?;
-        check::external_data(graph, path)
+        let external = check::external_data(graph, path)
             .map_err(|reason| OnnxError::ExternalData { path: path.to_owned(), reason })?;
         let constants: std::collections::BTreeSet<&str> =
             graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -134,7 +136,7 @@ impl OnnxFile {
         let inputs = fed.map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
         let outputs = graph.outputs.iter().map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
         let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-        Ok(Self { path: path.to_owned(), inputs, outputs, metadata, bytes })
+        Ok(Self { path: path.to_owned(), inputs, outputs, metadata, bytes, external })
     }
 }
 

@@ -1,9 +1,12 @@
 //! ONNX Runtime, loaded from its shared library at run time.
 
+use crate::engines::{self, CUDA_REMEDY, TENSORRT_REMEDY};
 use crate::library::{Library, LibraryError, Search};
 use crate::onnx::{OnnxFile, TensorInfo};
-use crate::session::{ClipBatch, NamedOutput, SessionError};
+use crate::options::{Options, Runtime};
+use crate::session::{Feed, NamedOutput, SessionError};
 use ort::environment::Environment;
+use ort::ep::ExecutionProviderDispatch;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
@@ -17,27 +20,45 @@ static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
 pub(crate) struct Model {
     session: Mutex<Session>,
     library: Library,
+    /// CUDA or TensorRT; empty on the CPU.
+    provider: &'static str,
 }
 
 impl Model {
-    pub fn open(file: &OnnxFile, search: &Search, threads: Option<usize>) -> Result<Self, SessionError> {
+    pub fn open(file: &OnnxFile, search: &Search, options: &Options) -> Result<Self, SessionError> {
         let (library, environment) = environment(search)?;
-        let session = load(&environment, &file.path, threads).map_err(|error| SessionError::Load {
-            runtime: "ONNX Runtime",
-            path: file.path.clone(),
-            reason: error.to_string(),
+        let load = |provider| load(&environment, &file.path, options.threads, provider);
+        let (provider, loaded) = match options.runtime {
+            Runtime::Cuda => ("CUDA", load(Some(engines::cuda(options.gpu)))),
+            Runtime::TensorRt => {
+                let engine = engines::tensorrt(file, &library, options)?;
+                let loaded =
+                    engines::watched(options.progress.as_ref(), &engine, || load(Some(engine.provider.clone())));
+                ("TensorRT", loaded)
+            }
+            _ => ("", load(None)),
+        };
+        let session = loaded.map_err(|failure| match failure {
+            Failure::Provider(reason) => {
+                let remedy = if provider == "CUDA" { CUDA_REMEDY } else { TENSORRT_REMEDY };
+                SessionError::Provider { provider, library: library.to_string(), reason, remedy }
+            }
+            Failure::Load(reason) => SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason },
         })?;
-        Ok(Self { session: Mutex::new(session), library })
+        Ok(Self { session: Mutex::new(session), library, provider })
     }
 
     pub fn describe(&self) -> String {
-        self.library.to_string()
+        match self.provider {
+            "" => self.library.to_string(),
+            provider => format!("{provider} through {}", self.library),
+        }
     }
 
-    pub fn run(&self, clips: &ClipBatch<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+    pub fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let error = |error: ort::Error| SessionError::Run { runtime: "ONNX Runtime", reason: error.to_string() };
-        let clip = TensorRef::from_array_view((clips.shape(), clips.data())).map_err(error)?;
+        let clip = TensorRef::from_array_view((feed.shape, feed.data)).map_err(error)?;
         let results = session.run(ort::inputs![clip]).map_err(error)?;
         let named = outputs.iter().map(|info| {
             let missing =
@@ -51,13 +72,35 @@ impl Model {
     }
 }
 
-fn load(environment: &Environment, path: &Path, threads: Option<usize>) -> ort::Result<Session> {
-    let mut builder: SessionBuilder =
-        Session::builder(environment)?.with_optimization_level(GraphOptimizationLevel::All)?;
-    if let Some(threads) = threads {
-        builder = builder.with_intra_threads(threads)?;
+/// Where loading failed.
+enum Failure {
+    /// The GPU provider does not start.
+    Provider(String),
+    /// The model does not load.
+    Load(String),
+}
+
+fn load(
+    environment: &Environment,
+    path: &Path,
+    threads: Option<usize>,
+    provider: Option<ExecutionProviderDispatch>,
+) -> Result<Session, Failure> {
+    let plain = || -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(environment)?.with_optimization_level(GraphOptimizationLevel::All)?;
+        Ok(match threads {
+            Some(threads) => builder.with_intra_threads(threads)?,
+            None => builder,
+        })
+    };
+    let mut builder = plain().map_err(|error| Failure::Load(error.to_string()))?;
+    if let Some(provider) = provider {
+        let failed = |reason: String| Failure::Provider(reason);
+        builder = builder.with_execution_providers([provider]).map_err(|error| failed(error.to_string()))?;
+        // What the GPU cannot run would otherwise run on the CPU without a word.
+        builder = builder.with_disable_cpu_fallback().map_err(|error| failed(error.to_string()))?;
     }
-    builder.commit_from_file(path)
+    builder.commit_from_file(path).map_err(|error| Failure::Load(error.to_string()))
 }
 
 /// Loads the library, once in a process.

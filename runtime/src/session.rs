@@ -1,47 +1,10 @@
-//! The session: one exported model, run by tract or by ONNX Runtime.
+//! The session: one model, run by tract, by ONNX Runtime or as a compiled plan.
 
 use crate::onnx::{Dimension, OnnxError, OnnxFile, TensorInfo};
+use crate::options::{Options, Runtime};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// What runs a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Runtime {
-    /// tract, which is always there; where it is not compiled in, ONNX Runtime.
-    #[default]
-    Auto,
-    /// tract: pure Rust, compiled in.
-    Tract,
-    /// ONNX Runtime: faster, a shared library that must be installed.
-    Ort,
-}
-
-impl std::str::FromStr for Runtime {
-    type Err = SessionError;
-
-    fn from_str(word: &str) -> Result<Self, SessionError> {
-        match word {
-            "auto" => Ok(Runtime::Auto),
-            "tract" => Ok(Runtime::Tract),
-            "ort" => Ok(Runtime::Ort),
-            _ => Err(SessionError::UnknownRuntime(word.to_owned())),
-        }
-    }
-}
-
-/// How to open a model.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// What runs it.
-    pub runtime: Runtime,
-    /// ONNX Runtime's shared library; searched for when not given (see [`crate::library`]).
-    pub ort_lib: Option<PathBuf>,
-    /// More folders to search for it.
-    pub ort_dirs: Vec<PathBuf>,
-    /// Threads; not given, tract uses one and ONNX Runtime one for each core.
-    pub threads: Option<usize>,
-}
 
 /// A model could not be opened or run.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +17,72 @@ pub enum SessionError {
     #[error(transparent)]
     Library(#[from] crate::library::LibraryError),
     /// A runtime that this build leaves out.
-    #[error("this build has no {0}; rebuild vjepa-runtime with the feature `{0}`")]
+    #[error("this build cannot run this model; rebuild vjepa-runtime with the feature `{0}`")]
     NotBuilt(&'static str),
     /// An unknown word for a runtime.
-    #[error("there is no runtime `{0}`; use `auto`, `tract` or `ort`")]
+    #[error("there is no runtime `{0}`; use auto, tract, ort, cuda, tensorrt or plan")]
     UnknownRuntime(String),
+    /// A file for another runtime than the one asked for.
+    #[error("{} is no file for the runtime {runtime}: {remedy}", path.display())]
+    OtherRuntime {
+        /// The model.
+        path: PathBuf,
+        /// The runtime asked for.
+        runtime: Runtime,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A GPU provider of ONNX Runtime that cannot be used.
+    #[error("{provider} cannot be used with {library}: {reason}; {remedy}, or run on the CPU with --runtime ort")]
+    Provider {
+        /// CUDA or TensorRT.
+        provider: &'static str,
+        /// The library, with version and place.
+        library: String,
+        /// What it says.
+        reason: String,
+        /// What to install.
+        remedy: &'static str,
+    },
+    /// The folder for TensorRT's engines.
+    #[error("cannot keep TensorRT's engines in {}: {reason}; give a folder with --engine-cache", folder.display())]
+    EngineCache {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A compiled model that cannot be used.
+    #[error("{}: {reason}; make it again with `vjepa compile --export plan`", path.display())]
+    Compiled {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A number of threads that cannot be had.
+    #[error(
+        "the plan runs on {running} threads, not {asked}; they are started once in a process: set RAYON_NUM_THREADS"
+    )]
+    Threads {
+        /// Asked for.
+        asked: usize,
+        /// Running.
+        running: usize,
+    },
+    /// The classes' names are not what they should be.
+    #[error("{}: {reason}; export it again", path.display())]
+    Labels {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The model takes something else than one clip.
-    #[error("{} takes {inputs}; a model for clips has one input f32[B, 3, T, H, W]", path.display())]
+    #[error(
+        "{} takes {inputs}; a model for clips has one input f32[B, 3, T, H, W], or f32[B, V, 3, T, H, W] for V views",
+        path.display()
+    )]
     Inputs {
         /// The model.
         path: PathBuf,
@@ -145,11 +167,20 @@ pub struct NamedOutput {
     pub data: Vec<f32>,
 }
 
+/// What a run feeds an engine: clips in the shape that the model's input has.
+#[derive(Clone, Copy)]
+pub(crate) struct Feed<'a> {
+    pub shape: &'a [usize],
+    pub data: &'a [f32],
+}
+
 enum Engine {
     #[cfg(feature = "tract")]
     Tract(crate::tract::Model),
     #[cfg(feature = "ort")]
     Ort(crate::ort::Model),
+    #[cfg(feature = "burn")]
+    Plan(Box<crate::compiled::Model>),
 }
 
 /// An open model.
@@ -157,6 +188,7 @@ pub struct Session {
     input: TensorInfo,
     outputs: Vec<TensorInfo>,
     metadata: BTreeMap<String, String>,
+    labels: Vec<String>,
     engine: Engine,
 }
 
@@ -167,43 +199,99 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Reads, checks and loads a model.
+    /// Reads, checks and loads a model: an ONNX file, or with feature `burn` a `*.vjg`.
     ///
     /// # Errors
     /// [`SessionError`]; a damaged or hostile file is an error, never a panic.
     pub fn open(path: &Path, options: &Options) -> Result<Self, SessionError> {
-        let file = OnnxFile::read(path)?;
-        let [input] = file.inputs.as_slice() else { return Err(inputs_error(&file)) };
-        if !input.is_f32 || input.shape.len() != 5 {
-            return Err(inputs_error(&file));
+        let compiled = path.extension().is_some_and(|extension| extension == "vjg");
+        let other = |remedy| SessionError::OtherRuntime { path: path.to_owned(), runtime: options.runtime, remedy };
+        match options.runtime {
+            Runtime::Auto | Runtime::Plan if compiled => return open_compiled(path, options),
+            Runtime::Plan => return Err(other("make a *.vjg with `vjepa compile --export plan`")),
+            _ if compiled => return Err(other("export with `vjepa compile --export onnx`, or use --runtime plan")),
+            _ => {}
         }
+        let file = OnnxFile::read(path)?;
+        clip_input(&file.path, &file.inputs)?;
         let engine = match options.runtime {
             Runtime::Auto if cfg!(feature = "tract") => open_tract(&file, options)?,
-            Runtime::Auto | Runtime::Ort => open_ort(&file, options)?,
             Runtime::Tract => open_tract(&file, options)?,
+            _ => open_ort(&file, options)?,
         };
-        let OnnxFile { mut inputs, outputs, metadata, .. } = file;
-        Ok(Self { input: inputs.remove(0), outputs, metadata, engine })
+        let OnnxFile { inputs, outputs, metadata, .. } = file;
+        Self::of(path, inputs, outputs, metadata, engine)
     }
 
-    /// Runs a batch of clips.
+    /// A compiled model that is already in memory, with the metadata its file would have; `name` stands in messages.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    #[cfg(feature = "burn")]
+    pub fn of_compiled(
+        name: &Path,
+        executor: crate::plan::DeviceExecutor,
+        params: crate::plan::DeviceParams,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<Self, SessionError> {
+        let model = crate::compiled::Model::new(executor, params);
+        let (inputs, outputs) = model.interface(name)?;
+        Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)))
+    }
+
+    fn of(
+        path: &Path,
+        inputs: Vec<TensorInfo>,
+        outputs: Vec<TensorInfo>,
+        metadata: BTreeMap<String, String>,
+        engine: Engine,
+    ) -> Result<Self, SessionError> {
+        let input = clip_input(path, &inputs)?.clone();
+        let labels = crate::classify::labels(&metadata)
+            .map_err(|reason| SessionError::Labels { path: path.to_owned(), reason })?;
+        Ok(Self { input, outputs, metadata, labels, engine })
+    }
+
+    /// Runs a batch of clips. A model for several [views](Session::views) takes as many clips for each result.
     ///
     /// # Errors
     /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Run`].
     pub fn run(&self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, SessionError> {
-        let fits = self.input.shape.iter().zip(clips.shape).all(|(dim, size)| match dim {
-            Dimension::Size(wanted) => *wanted == size,
-            Dimension::Symbol(_) => size > 0,
+        let [count, clip @ ..] = clips.shape;
+        let mut shape = vec![count / self.views()];
+        if self.input.shape.len() == 6 {
+            shape.push(self.views());
+        }
+        shape.extend(clip);
+        let fits = self.input.shape.iter().zip(&shape).all(|(dim, size)| match dim {
+            Dimension::Size(wanted) => wanted == size,
+            Dimension::Symbol(_) => *size > 0,
         });
-        if !fits {
+        if !fits || count % self.views() != 0 {
             return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape.to_vec() });
         }
+        let feed = Feed { shape: &shape, data: clips.data };
         match &self.engine {
             #[cfg(feature = "tract")]
-            Engine::Tract(model) => model.run(clips, &self.outputs),
+            Engine::Tract(model) => model.run(feed, &self.outputs),
             #[cfg(feature = "ort")]
-            Engine::Ort(model) => model.run(clips, &self.outputs),
+            Engine::Ort(model) => model.run(feed, &self.outputs),
+            #[cfg(feature = "burn")]
+            Engine::Plan(model) => model.run(feed, &self.outputs),
         }
+    }
+
+    /// Clips the model averages for one result; 1 for a model of single clips.
+    pub fn views(&self) -> usize {
+        match self.input.shape.as_slice() {
+            [_, Dimension::Size(views), _, _, _, _] => (*views).max(1),
+            _ => 1,
+        }
+    }
+
+    /// Names of the classes; none where the model carries none.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
     }
 
     /// The input: a clip.
@@ -236,14 +324,34 @@ impl Session {
             Engine::Tract(model) => model.describe(),
             #[cfg(feature = "ort")]
             Engine::Ort(model) => model.describe(),
+            #[cfg(feature = "burn")]
+            Engine::Plan(model) => model.describe(),
         }
     }
 }
 
-fn inputs_error(file: &OnnxFile) -> SessionError {
-    let inputs: Vec<String> = file.inputs.iter().map(TensorInfo::to_string).collect();
-    let inputs = if inputs.is_empty() { "nothing".to_owned() } else { inputs.join(" and ") };
-    SessionError::Inputs { path: file.path.clone(), inputs }
+/// The one input, when it is clips or views of clips.
+fn clip_input<'a>(path: &Path, inputs: &'a [TensorInfo]) -> Result<&'a TensorInfo, SessionError> {
+    if let [input] = inputs {
+        let views = matches!(input.shape.as_slice(), [_, Dimension::Size(1..), _, _, _, _]);
+        if input.is_f32 && (views || input.shape.len() == 5) {
+            return Ok(input);
+        }
+    }
+    let words: Vec<String> = inputs.iter().map(TensorInfo::to_string).collect();
+    let inputs = if words.is_empty() { "nothing".to_owned() } else { words.join(" and ") };
+    Err(SessionError::Inputs { path: path.to_owned(), inputs })
+}
+
+#[cfg(feature = "burn")]
+fn open_compiled(path: &Path, options: &Options) -> Result<Session, SessionError> {
+    let (executor, params, metadata) = crate::compiled::open(path, options)?;
+    Session::of_compiled(path, executor, params, metadata)
+}
+
+#[cfg(not(feature = "burn"))]
+fn open_compiled(_: &Path, _: &Options) -> Result<Session, SessionError> {
+    Err(SessionError::NotBuilt("burn"))
 }
 
 #[cfg(feature = "tract")]
@@ -259,7 +367,7 @@ fn open_tract(_: &OnnxFile, _: &Options) -> Result<Engine, SessionError> {
 #[cfg(feature = "ort")]
 fn open_ort(file: &OnnxFile, options: &Options) -> Result<Engine, SessionError> {
     let search = crate::library::Search { explicit: options.ort_lib.clone(), folders: options.ort_dirs.clone() };
-    crate::ort::Model::open(file, &search, options.threads).map(Engine::Ort)
+    crate::ort::Model::open(file, &search, options).map(Engine::Ort)
 }
 
 #[cfg(not(feature = "ort"))]

@@ -1,7 +1,7 @@
 //! tract: one optimised plan for each batch size, since a symbolic batch costs a fifth of the speed.
 
 use crate::onnx::{Dimension, OnnxFile, TensorInfo};
-use crate::session::{ClipBatch, NamedOutput, SessionError};
+use crate::session::{Feed, NamedOutput, SessionError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ pub(crate) struct Model {
     executor: Executor,
     threads: usize,
     /// Most recently used last.
-    plans: Mutex<Vec<([usize; 5], Plan)>>,
+    plans: Mutex<Vec<(Vec<usize>, Plan)>>,
 }
 
 impl Model {
@@ -38,7 +38,7 @@ impl Model {
         let model = Self { path: file.path.clone(), model, executor, threads, plans: Mutex::default() };
         // A model that cannot be optimised is told now, not at the first clip.
         if let Some(shape) = single_clip(&file.inputs) {
-            model.plan(shape).map_err(|reason| load_error(&file.path, reason))?;
+            model.plan(&shape).map_err(|reason| load_error(&file.path, reason))?;
         }
         Ok(model)
     }
@@ -48,10 +48,10 @@ impl Model {
         format!("tract ({threads})")
     }
 
-    pub fn run(&self, clips: &ClipBatch<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
-        let plan = self.plan(clips.shape()).map_err(|reason| load_error(&self.path, reason))?;
+    pub fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+        let plan = self.plan(feed.shape).map_err(|reason| load_error(&self.path, reason))?;
         let results = guarded(|| {
-            let clip = Tensor::from_shape(&clips.shape(), clips.data())?;
+            let clip = Tensor::from_shape(feed.shape, feed.data)?;
             multithread_tract_scope(self.executor.clone(), || plan.run(tvec!(clip.into_tvalue())))
         });
         let run_error = |reason| SessionError::Run { runtime: "tract", reason };
@@ -65,9 +65,9 @@ impl Model {
     }
 
     /// The plan for clips of this shape.
-    fn plan(&self, shape: [usize; 5]) -> Result<Plan, String> {
+    fn plan(&self, shape: &[usize]) -> Result<Plan, String> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = plans.iter().position(|(known, _)| *known == shape) {
+        if let Some(found) = plans.iter().position(|(known, _)| known == shape) {
             let entry = plans.remove(found);
             let plan = entry.1.clone();
             plans.push(entry);
@@ -80,7 +80,7 @@ impl Model {
         if plans.len() >= MOST_PLANS {
             plans.remove(0);
         }
-        plans.push((shape, plan.clone()));
+        plans.push((shape.to_vec(), plan.clone()));
         Ok(plan)
     }
 }
@@ -98,14 +98,13 @@ fn parse(file: &OnnxFile) -> TractResult<InferenceModel> {
 }
 
 /// The shape of one clip, when everything but the batch is fixed.
-fn single_clip(inputs: &[TensorInfo]) -> Option<[usize; 5]> {
+fn single_clip(inputs: &[TensorInfo]) -> Option<Vec<usize>> {
     let [input] = inputs else { return None };
     let size = |(axis, dim): (usize, &Dimension)| match dim {
         Dimension::Size(size) => Some(*size),
         Dimension::Symbol(_) => (axis == 0).then_some(1),
     };
-    let shape: Vec<usize> = input.shape.iter().enumerate().map(size).collect::<Option<_>>()?;
-    shape.try_into().ok()
+    input.shape.iter().enumerate().map(size).collect()
 }
 
 fn load_error(path: &std::path::Path, reason: String) -> SessionError {

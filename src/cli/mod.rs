@@ -11,6 +11,7 @@ mod doctor;
 mod eval;
 mod features;
 mod frames;
+mod gpu;
 mod inspect;
 mod memory;
 mod probe;

@@ -7,6 +7,7 @@
 mod accuracy;
 pub(crate) mod bundle;
 mod calibrate;
+pub(crate) mod compiled;
 mod parity;
 mod source;
 pub(crate) mod triton;
@@ -139,16 +140,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
     let form = &request.form;
     let mut options = form_options(form)?;
     let Opened { source, graph, clip, record, .. } = opened;
-
-    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
-    options.metadata = metadata(opened, form, labels)?;
-    match request.origin {
-        Origin::Checkpoint(path) => options.metadata.insert("vjepa.checkpoint_sha256".to_owned(), sha256(path)?),
-        Origin::Drawn(seed) => options.metadata.insert("vjepa.random_weights".to_owned(), seed.to_string()),
-    };
-    if let Some(path) = request.probe {
-        options.metadata.insert("vjepa.probe_sha256".to_owned(), sha256(path)?);
-    }
+    options.metadata = full_metadata(request, opened)?;
     if let Some(folder) = request.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
@@ -307,6 +299,20 @@ fn refuse(written: &Written, error: &CliError) -> CliError {
     format!("{} was removed, since it does not agree with the plan: {error}", written.model.display()).into()
 }
 
+/// What a model carries: provenance, sums of the files it was made of, preprocessing and labels.
+fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTreeMap<String, String>, CliError> {
+    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
+    let mut metadata = metadata(opened, &request.form, labels)?;
+    match request.origin {
+        Origin::Checkpoint(path) => metadata.insert("vjepa.checkpoint_sha256".to_owned(), sha256(path)?),
+        Origin::Drawn(seed) => metadata.insert("vjepa.random_weights".to_owned(), seed.to_string()),
+    };
+    if let Some(path) = request.probe {
+        metadata.insert("vjepa.probe_sha256".to_owned(), sha256(path)?);
+    }
+    Ok(metadata)
+}
+
 /// `metadata_props`: provenance, preprocessing and labels.
 fn metadata(opened: &Opened, form: &Form, labels: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     let mut metadata = BTreeMap::from([
@@ -317,7 +323,7 @@ fn metadata(opened: &Opened, form: &Form, labels: &[String]) -> Result<BTreeMap<
         ("vjepa.exporter".to_owned(), format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
     ]);
     if !labels.is_empty() && form.head.is_none_or(|head| head == Head::Probe) {
-        metadata.insert("vjepa.labels".to_owned(), serde_json::to_string(labels)?);
+        metadata.insert(vjepa_runtime::LABELS_KEY.to_owned(), serde_json::to_string(labels)?);
     }
     Ok(metadata)
 }

@@ -1,6 +1,7 @@
 //! The checks: tensors are no larger than their bytes, external data is a regular file inside the model's folder.
 
 use super::message::{Attribute, EXTERNAL, Graph, Tensor};
+use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 /// Largest magnitude of an integer attribute: runtimes count up to an axis and allocate a padding.
@@ -57,11 +58,12 @@ pub(super) fn tensors(graph: &Graph, file_size: u64) -> Result<(), String> {
 }
 
 /// Fails unless all external data lies in regular files of the model's folder and reaches no further than their end.
-pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<(), String> {
+pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<Vec<String>, String> {
     let folder = match model.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    let mut files = BTreeSet::new();
     each_tensor(graph, &mut |tensor| {
         let get = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
         if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
@@ -69,6 +71,7 @@ pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<(), String> {
         }
         let name = &tensor.name;
         let location = get("location").ok_or_else(|| format!("`{name}` names no file"))?;
+        files.insert(location.clone());
         let path = inside(folder, location).map_err(|reason| format!("`{name}` is in `{location}`, {reason}"))?;
         let number = |key: &str| match get(key) {
             Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("`{name}` has the {key} `{text}`")),
@@ -87,7 +90,8 @@ pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<(), String> {
             Some(end) if end <= path => Ok(()),
             _ => Err(format!("`{name}` reaches past the end of `{location}`; copy or export it again")),
         }
-    })
+    })?;
+    Ok(files.into_iter().collect())
 }
 
 /// Length of the file `location` in `folder`; why not, otherwise.

@@ -3,7 +3,7 @@
 use super::{Args, CliError, ExportFormat};
 use crate::clips;
 use crate::config::Config;
-use crate::deploy::{Export, Exported, Origin, arch, bundle, export, triton};
+use crate::deploy::{Export, Exported, Origin, arch, bundle, compiled, export, triton};
 
 pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     let out = args.out.as_deref().ok_or("--export needs --out FILE")?;
@@ -19,6 +19,7 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     };
     let Exported { written, nodes, metadata, parity, accuracy, model, probe } = match args.export {
         Some(ExportFormat::Bundle) => bundle::write(&request, &args.licence)?,
+        Some(ExportFormat::Plan) => compiled::write(&request)?,
         Some(ExportFormat::Triton) => triton::write(&request, &args.name)?,
         _ => export(&request)?,
     };

@@ -13,7 +13,7 @@ use super::CliError;
 use super::device::DeviceArg;
 use crate::deploy::Origin;
 
-/// Compile a checkpoint (and a probe) to ONNX, or show a graph.
+/// Compile a checkpoint (and a probe) to ONNX or to a plan, or show a graph.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["checkpoint", "random_weights", "graph"])))]
 pub struct Args {
@@ -90,6 +90,8 @@ enum ExportFormat {
     Bundle,
     /// A Triton model repository.
     Triton,
+    /// A compiled plan (FILE.vjg) and its weights beside it: what `vjepa run`, `serve` and `bench infer` run fastest here.
+    Plan,
 }
 
 /// Graphs that can be shown.

@@ -1,0 +1,56 @@
+//! The flags of models on a GPU.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::CliError;
+use vjepa_runtime::{Batches, Options, Progress};
+
+/// Flags for `--runtime cuda` and `--runtime tensorrt`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct GpuArgs {
+    /// Which GPU, counted from 0.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    gpu: usize,
+    /// Batches TensorRT builds its engine for, as MIN:OPT:MAX; single clips unless given.
+    #[arg(long, value_name = "MIN:OPT:MAX", value_parser = batches)]
+    batches: Option<Batches>,
+    /// Folder in which TensorRT's engines are kept; the user's cache folder unless given.
+    #[arg(long, value_name = "DIR")]
+    engine_cache: Option<PathBuf>,
+}
+
+impl GpuArgs {
+    /// Options of a session with these flags; what takes long is told on standard error.
+    pub fn options(&self) -> Options {
+        Options {
+            gpu: self.gpu,
+            batches: self.batches,
+            engine_cache: self.engine_cache.clone(),
+            progress: Some(Progress(Arc::new(|text| eprintln!("{text}")))),
+            ..Options::default()
+        }
+    }
+}
+
+fn batches(text: &str) -> Result<Batches, CliError> {
+    let wrong = || format!("`{text}` is no MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX");
+    let sizes: Vec<usize> = text.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    match sizes.as_slice() {
+        &[min, opt, max] if 1 <= min && min <= opt && opt <= max => Ok(Batches { min, opt, max }),
+        _ => Err(wrong().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_three_growing_numbers() {
+        assert_eq!(batches("1:4:8").unwrap(), Batches { min: 1, opt: 4, max: 8 });
+        for wrong in ["", "4", "1:8:4", "0:1:1", "1:2:3:4", "a:b:c"] {
+            assert!(batches(wrong).unwrap_err().to_string().contains("MIN:OPT:MAX"), "{wrong}");
+        }
+    }
+}

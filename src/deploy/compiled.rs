@@ -1,0 +1,111 @@
+//! A frozen encoder and its head as a compiled plan: `model.vjg` with graph, plan and record, and the weights beside it.
+
+use std::path::Path;
+
+use vjepa_compiler::ir::Graph;
+use vjepa_compiler::serialize::{Artifact, Record};
+use vjepa_export::{Precision, Target, WeightSource, Written};
+use vjepa_runtime::compiled::{DEVICE, PROGRAM, WEIGHTS, WEIGHTS_SHA256, program};
+use vjepa_runtime::plan::{Device, HostTensor};
+use vjepa_runtime::{ClipBatch, Options, Runtime, Session, compare};
+
+use super::parity::{TOLERANCE, noise};
+use super::{Export, Exported, Form, Opened, accuracy, full_metadata, metadata, open, sha256};
+use crate::cli::CliError;
+use crate::compile::save_artifact;
+use crate::weights::{Tensors, save_safetensors};
+
+/// Writes the plan and its weights and, unless told not to, opens them again and compares.
+pub(crate) fn write(request: &Export<'_>) -> Result<Exported, CliError> {
+    let out = request.out;
+    suits(out, &request.form)?;
+    let opened = open(request)?;
+    let metadata = full_metadata(request, &opened)?;
+    let weights = out.with_extension("safetensors");
+    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+    }
+    save_safetensors(&weights, &parameters(&opened)?, &Default::default())?;
+    let mut record: Record = metadata.clone();
+    let name = weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let ours = [
+        (PROGRAM, program()),
+        ("graph", opened.graph.name.clone()),
+        (DEVICE, Device::CPU.kind().to_owned()),
+        (WEIGHTS, name),
+        (WEIGHTS_SHA256, sha256(&weights)?),
+    ];
+    record.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    let artifact = Artifact::new(&Device::CPU.lower(&opened.graph)?, record)?;
+    let bytes = save_artifact(out, &artifact)? as u64 + std::fs::metadata(&weights)?.len();
+    let written = Written { model: out.to_owned(), data: Some(weights), bytes };
+    if request.verify {
+        verify(out, &opened).map_err(|error| super::refuse(&written, &error))?;
+    }
+    Ok(Exported {
+        written,
+        nodes: artifact.graph.nodes.len(),
+        metadata,
+        parity: Vec::new(),
+        accuracy: None,
+        model: opened.model,
+        probe: opened.probe,
+    })
+}
+
+/// What a plan has no choice of is an error when it is asked for.
+fn suits(out: &Path, form: &Form) -> Result<(), CliError> {
+    if out.extension().is_none_or(|extension| extension != "vjg") {
+        return Err(format!("{}: a compiled plan is written to a file that ends in .vjg", out.display()).into());
+    }
+    let plain = Form::default();
+    if form.precision != Precision::F32 || form.target != Target::default() {
+        return Err("a compiled plan is f32 for this CPU; leave out --precision and --target, or --export onnx".into());
+    }
+    if form.batch.is_some() || form.opset != plain.opset {
+        return Err("a compiled plan takes any batch and has no opset; leave out --batch and --opset".into());
+    }
+    Ok(())
+}
+
+/// The graph's parameters.
+fn parameters(opened: &Opened) -> Result<Tensors, CliError> {
+    let Opened { graph, source, .. } = opened;
+    let one = |id: &vjepa_compiler::ir::ValueId| -> Result<_, CliError> {
+        let name = graph.source_name(*id).unwrap_or_default();
+        let values = source.read(name).map_err(|error| format!("`{name}` cannot be read: {error}"))?.into_owned();
+        Ok((name.to_owned(), (shape_of(graph, *id)?, values)))
+    };
+    graph.params.iter().map(one).collect()
+}
+
+fn shape_of(graph: &Graph, id: vjepa_compiler::ir::ValueId) -> Result<Vec<usize>, CliError> {
+    let size = |dim: &vjepa_compiler::ir::Dim| dim.as_const().and_then(|size| usize::try_from(size).ok());
+    let shape = graph.ty(id).shape.iter().map(size).collect::<Option<_>>();
+    shape.ok_or_else(|| format!("a parameter is {}", graph.ty(id)).into())
+}
+
+/// The file, opened as anyone would, gives what the plan in memory gives.
+fn verify(path: &Path, opened: &Opened) -> Result<(), CliError> {
+    let session = Session::open(path, &Options { runtime: Runtime::Plan, ..Options::default() })?;
+    let [channels, frames, height, width] = opened.clip;
+    let shape = [session.views(), channels, frames, height, width];
+    let clips = noise(shape.iter().product());
+    let expected = accuracy::named(&mut opened.plan()?, &clips)?;
+    compare(&session, &ClipBatch::new(shape, &clips)?, &expected, TOLERANCE)?;
+    Ok(())
+}
+
+/// A session of the plan of an opened model, without a file.
+pub(crate) fn in_memory(request: &Export<'_>) -> Result<Session, CliError> {
+    let opened = open(request)?;
+    let executor = Device::CPU.plan(&opened.graph)?;
+    let mut params = Device::CPU.params();
+    for (name, (shape, values)) in parameters(&opened)? {
+        let tensor = HostTensor::f32(shape, values);
+        params.set(&name, tensor.ok_or_else(|| format!("`{name}` has not as many values as its shape says"))?);
+    }
+    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
+    Ok(Session::of_compiled(request.out, executor, params, metadata(&opened, &request.form, labels)?)?)
+}
