@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling};
+use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling, Session};
 
 use crate::cli::CliError;
+use crate::compile::Looks;
 use crate::data::sampling::ClipSampler;
 use crate::data::transforms::standardise;
+use crate::eval::videos::ViewPlan;
 use crate::golden::tensors::Tensors;
 
 /// Prepared clips, `[count, 3, T, S, S]` row-major.
@@ -22,6 +24,42 @@ pub(crate) fn read(path: &Path, record: &Preprocessing) -> Result<Clips, CliErro
     } else {
         video(path, record)
     }
+}
+
+/// Metadata keys of a model that averages several clips and views.
+pub(crate) const CLIPS_KEY: &str = "vjepa.clips";
+pub(crate) const VIEWS_KEY: &str = "vjepa.views";
+
+/// How many clips and views a model takes for a result.
+pub(crate) fn looks(session: &Session) -> Result<Looks, CliError> {
+    let number = |key: &str| match session.metadata().get(key) {
+        None => Ok(1),
+        Some(text) => text.parse::<usize>().ok().filter(|n| (1..=1 << 10).contains(n)).ok_or_else(|| {
+            format!("its `{key}` is `{text}`, which is no number of clips; export it again")
+        }),
+    };
+    let looks = Looks { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
+    match session.views() {
+        taken if taken == looks.count() => Ok(looks),
+        taken => Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {looks:?}").into()),
+    }
+}
+
+/// As [`read`] for a model that looks at several clips and views: `[results, views · clips, 3, T, S, S]`. A video gives
+/// clips from its beginning to its end; stored clips are taken in groups.
+pub(crate) fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Clips, CliError> {
+    let count = looks.count();
+    if count == 1 || path.extension().is_some_and(|extension| extension == "safetensors") {
+        let clips = read(path, record)?;
+        return match clips.count % count {
+            0 => Ok(clips),
+            _ => Err(format!("{} holds {} clips; the model takes {count} for a result", path.display(), clips.count).into()),
+        };
+    }
+    let preprocessing = serde_json::from_str(&record.to_json())?;
+    let plan = ViewPlan { preprocessing, clips: looks.clips, views: looks.views };
+    let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Clips { count, data })
 }
 
 fn video(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {

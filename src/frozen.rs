@@ -47,6 +47,16 @@ pub struct Frozen {
     executor: DeviceExecutor,
     params: DeviceParams,
     clip: [usize; 4],
+    /// Clips of a result, where the graph takes several: `[B, clips, C, T, H, W]`.
+    several: Option<usize>,
+}
+
+/// The second size of a graph's input that takes several clips for a result.
+fn several(graph: &Graph) -> Option<usize> {
+    match graph.inputs.first().map(|id| graph.ty(*id).shape.as_slice()) {
+        Some([_, clips, _, _, _, _]) => clips.as_const().and_then(|clips| usize::try_from(clips).ok()),
+        _ => None,
+    }
 }
 
 impl Frozen {
@@ -73,7 +83,7 @@ impl Frozen {
             params.set(name, tensor.ok_or_else(|| FrozenError::Tensor(name.clone()))?);
         }
         let clip = [encoder.channels, encoder.num_frames, encoder.height, encoder.width];
-        Ok(Self { graph, executor, params, clip })
+        Ok(Self { several: several(&graph), graph, executor, params, clip })
     }
 
     /// A plan of an optimised graph of the parameters that `read` gives, for clips `[C, T, H, W]`.
@@ -95,7 +105,7 @@ impl Frozen {
             let values = read(name).map_err(|_| unusable())?;
             params.set(name, HostTensor::f32(shape, values).ok_or_else(unusable)?);
         }
-        Ok(Self { graph, executor, params, clip })
+        Ok(Self { several: several(&graph), graph, executor, params, clip })
     }
 
     /// The optimised graph.
@@ -113,6 +123,11 @@ impl Frozen {
         self.clip
     }
 
+    /// Clips of one result.
+    pub fn clips_of_a_result(&self) -> usize {
+        self.several.unwrap_or(1)
+    }
+
     /// The store of its weights.
     pub fn params(&self) -> &DeviceParams {
         &self.params
@@ -126,8 +141,9 @@ impl Frozen {
         let got = clips.len();
         let refuse = || FrozenError::Clip { expected: self.clip, got };
         let one: usize = self.clip.iter().product();
+        let one = one * self.clips_of_a_result();
         let count = got.checked_div(one).filter(|count| *count > 0).ok_or_else(refuse)?;
-        let shape: Vec<usize> = std::iter::once(count).chain(self.clip).collect();
+        let shape: Vec<usize> = std::iter::once(count).chain(self.several).chain(self.clip).collect();
         let clips = HostTensor::f32(shape, clips).ok_or_else(refuse)?;
         Ok(self.executor.run(&mut self.params, vec![("clip", clips)])?)
     }

@@ -31,5 +31,6 @@ pub use params::{
 };
 pub use predictor::Predictor;
 pub use probe::{
-    AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, mean_probabilities, segment_features,
+    AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, averaged_views, joined_segments,
+    mean_probabilities, segment_features,
 };

@@ -219,6 +219,31 @@ pub fn segment_features(encoder: &Encoder, segments: Vec<Tensor<5>>) -> Result<T
     Ok(Tensor::cat(features, 1)) // [B, segments · N, D]
 }
 
+/// As [`segment_features`] for clips encoded in one batch: `f32[B · segments, N, D]`, the segments of a video one after the
+/// other, to `f32[B, segments · N, D]`.
+///
+/// # Errors
+/// [`ShapeError`] for a batch that is no whole number of videos.
+pub fn joined_segments(tokens: Tensor<3>, segments: usize) -> Result<Tensor<3>, ShapeError> {
+    let dims = tokens.dims();
+    ShapeError::require(segments > 0 && dims[0] % segments == 0, "the tokens", &dims, || {
+        format!("[B * {segments}, N, D]")
+    })?;
+    Ok(tokens.reshape([dims[0] / segments, segments * dims[1], dims[2]]))
+}
+
+/// As [`mean_probabilities`] for views in one batch: logits `f32[B · views, classes]`, the views of a video one after the
+/// other, to `f32[B, classes]`.
+///
+/// # Errors
+/// [`ShapeError`] for a batch that is no whole number of videos.
+pub fn averaged_views(logits: Tensor<2>, views: usize) -> Result<Tensor<2>, ShapeError> {
+    let dims = logits.dims();
+    ShapeError::require(views > 0 && dims[0] % views == 0, "the logits", &dims, || format!("[B * {views}, classes]"))?;
+    let each = softmax(logits, 1).reshape([dims[0] / views, views, dims[1]]);
+    Ok(each.mean_dim(1).squeeze_dim::<2>(1))
+}
+
 /// Mean of the softmax of several views' logits, `f32[B, classes]` each: the prediction of a multi-view evaluation.
 ///
 /// # Errors

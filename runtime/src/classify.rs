@@ -1,12 +1,12 @@
 //! From frames to labels: preprocessing, a run, probabilities.
 
-use crate::{ClipBatch, PreprocessError, Session, SessionError};
+use crate::{ClipBatch, NamedOutput, PreprocessError, Session, SessionError};
 use std::collections::BTreeMap;
 
 /// Metadata key of the classes' names, a JSON list.
 pub const LABELS_KEY: &str = "vjepa.labels";
-/// The output that holds one score a class.
-const LOGITS: &str = "logits";
+/// The outputs that hold a value for each class: scores, or the probabilities of a model that averages views.
+pub const CLASS_OUTPUTS: [&str; 2] = ["logits", "probabilities"];
 
 /// A class and how probable it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +29,11 @@ pub enum ClassifyError {
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
     /// A model without a probe.
-    #[error("the model gives {0} and no `{LOGITS}`; export it with a probe to classify with it")]
-    NoLogits(String),
+    #[error("the model gives {0} and no classes; export it with a probe to classify with it")]
+    NoClasses(String),
+    /// A model that looks at several clips for one result.
+    #[error("the model averages {0} clips and views for a result; prepare them and use `Session::run`")]
+    Views(usize),
 }
 
 impl Session {
@@ -45,18 +48,27 @@ impl Session {
         height: usize,
         width: usize,
     ) -> Result<Vec<Prediction>, ClassifyError> {
+        if self.views() > 1 {
+            return Err(ClassifyError::Views(self.views()));
+        }
         let record = self.preprocessing()?;
         let clip = record.prepare(frames, height, width)?;
         let side = record.crop_size;
         let outputs = self.run(&ClipBatch::new([1, 3, record.num_frames, side, side], &clip)?)?;
-        match outputs.iter().find(|output| output.name == LOGITS) {
-            Some(logits) => Ok(top(&logits.data, self.labels(), usize::MAX)),
-            None => {
-                let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
-                Err(ClassifyError::NoLogits(names.join(" and ")))
-            }
-        }
+        predictions(&outputs, self.labels(), usize::MAX).ok_or_else(|| {
+            let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+            ClassifyError::NoClasses(names.join(" and "))
+        })
     }
+}
+
+/// The `k` most probable classes among the outputs for one result, most probable first; none of a model without classes.
+pub fn predictions(outputs: &[NamedOutput], labels: &[String], k: usize) -> Option<Vec<Prediction>> {
+    let output = outputs.iter().find(|output| CLASS_OUTPUTS.contains(&output.name.as_str()))?;
+    Some(match output.name.as_str() {
+        "logits" => top(&output.data, labels, k),
+        _ => sorted(output.data.iter().map(|p| f64::from(*p)).collect(), labels, k),
+    })
 }
 
 /// Softmax of the scores of one clip.
@@ -69,8 +81,12 @@ pub fn probabilities(logits: &[f32]) -> Vec<f64> {
 
 /// The `k` most probable classes of one clip's scores, most probable first. `labels` may be empty.
 pub fn top(logits: &[f32], labels: &[String], k: usize) -> Vec<Prediction> {
+    sorted(probabilities(logits), labels, k)
+}
+
+fn sorted(probabilities: Vec<f64>, labels: &[String], k: usize) -> Vec<Prediction> {
     let name = |(class, probability)| Prediction { class, label: labels.get(class).cloned(), probability };
-    let mut classes: Vec<Prediction> = probabilities(logits).into_iter().enumerate().map(name).collect();
+    let mut classes: Vec<Prediction> = probabilities.into_iter().enumerate().map(name).collect();
     classes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     classes.truncate(k);
     classes

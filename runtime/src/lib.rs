@@ -27,7 +27,7 @@ mod session;
 #[cfg(feature = "tract")]
 mod tract;
 
-pub use classify::{ClassifyError, LABELS_KEY, Prediction, probabilities, top};
+pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};

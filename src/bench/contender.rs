@@ -5,6 +5,7 @@ use super::encoder::EncoderMean;
 use super::machine::device_peak;
 use super::{BenchError, Case, What};
 use crate::compile::Precision;
+use crate::data::CounterRng;
 use crate::masks::MaskPair;
 use crate::train::{TrainState, model_configs, step_sizes};
 use crate::weights::write_atomically;
@@ -15,7 +16,7 @@ use std::time::Instant;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::plan::{Plan, Report};
 use vjepa_runtime::plan::{Device, DeviceExecutor};
-use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
+use vjepa_runtime::{ClipBatch, Dimension, Options, Runtime, Session};
 
 /// Which side this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +41,14 @@ enum Engine {
 pub struct SideRequest<'a> {
     /// Which it is.
     pub contender: Contender,
-    /// The case file.
-    pub case: &'a Path,
+    /// The case file; a [`Contender::Model`] does without one.
+    pub case: Option<&'a Path>,
     /// The exported model of a [`Contender::Model`].
     pub model: Option<&'a Path>,
-    /// Threads of an exported model's runtime.
-    pub threads: Option<usize>,
+    /// Clips of a run of a model without a case.
+    pub batch: usize,
+    /// How the model is opened, but for the runtime.
+    pub options: Options,
     /// Where the plan runs; the others have the CPU.
     pub device: Device,
 }
@@ -55,8 +58,27 @@ pub struct SideRequest<'a> {
 /// # Errors
 /// [`BenchError`]; standard output that nobody reads ends it without one.
 pub fn serve(request: &SideRequest<'_>) -> Result<(), BenchError> {
-    let case = Case::read(request.case)?;
-    let (mut engine, about, flops) = build(request, &case)?;
+    let Some(path) = request.case else {
+        let session = open(request)?;
+        let clip = noise_clip(&session, request.batch)?;
+        let about = session.runtime();
+        return respond(Engine::Model { session: Box::new(session), clip }, &about, &[], 1, || None);
+    };
+    let case = Case::read(path)?;
+    let (engine, about, flops) = build(request, &case)?;
+    let precision = Precision::of(case.config()?.meta.dtype).unwrap_or_default();
+    let device = request.device;
+    respond(engine, &about, &flops, case.mask_sets(), move || Some(device_peak(device, precision)))
+}
+
+/// Answers commands on standard input.
+fn respond(
+    mut engine: Engine,
+    about: &str,
+    flops: &[f64],
+    sets: usize,
+    products: impl Fn() -> Option<Result<f64, BenchError>>,
+) -> Result<(), BenchError> {
     let mut out = std::io::stdout();
     let mut say = |value: serde_json::Value| writeln!(out, "{value}").and_then(|()| out.flush()).is_ok();
     if !say(serde_json::json!({"ready": about, "flops": flops})) {
@@ -72,14 +94,14 @@ pub fn serve(request: &SideRequest<'_>) -> Result<(), BenchError> {
                 say(serde_json::json!({"ms": ms, "cpu_ms": cpu.elapsed().as_secs_f64() * 1e3, "loss": loss}))
             }
             (Some("profile"), _) => {
-                let table = engine.profile(case.mask_sets(), Path::new(line["profile".len()..].trim()))?;
+                let table = engine.profile(sets, Path::new(line["profile".len()..].trim()))?;
                 say(serde_json::json!({"table": table}))
             }
             (Some("memory"), _) => say(serde_json::json!({"peak_bytes": engine.device_memory()})),
-            (Some("products"), _) => {
-                let precision = Precision::of(case.config()?.meta.dtype).unwrap_or_default();
-                say(serde_json::json!({"flops": device_peak(request.device, precision)?}))
-            }
+            (Some("products"), _) => match products() {
+                Some(flops) => say(serde_json::json!({"flops": flops?})),
+                None => break,
+            },
             _ => break,
         };
         if !answered {
@@ -122,17 +144,38 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
             let step = Box::new(EagerStep::new(&config, tensors, clip, case.what)?);
             (Engine::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
         }
-        (Contender::Model(runtime), _) => {
-            let path =
-                request.model.ok_or_else(|| BenchError::Refused("a model side needs a model file".to_owned()))?;
-            // All cores, as the other sides take.
-            let threads = request.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-            let options = Options { runtime: *runtime, threads, ..Options::default() };
-            let session = Session::open(path, &options)?;
+        (Contender::Model(_), _) => {
+            let session = open(request)?;
             let about = session.runtime();
             (Engine::Model { session: Box::new(session), clip }, about, Vec::new())
         }
     })
+}
+
+/// The exported model of a side, on all cores as the other sides unless told otherwise.
+fn open(request: &SideRequest<'_>) -> Result<Session, BenchError> {
+    let (Some(path), Contender::Model(runtime)) = (request.model, &request.contender) else {
+        return Err(BenchError::Refused("a model side needs a model file".to_owned()));
+    };
+    let threads = request.options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    Ok(Session::open(path, &Options { runtime: *runtime, threads, ..request.options.clone() })?)
+}
+
+/// Clips of noise that a model takes, with their shape.
+fn noise_clip(session: &Session, batch: usize) -> Result<(Vec<usize>, Vec<f32>), BenchError> {
+    let dims = &session.input().shape;
+    let size = |dim: &Dimension| match dim {
+        Dimension::Size(size) => Some(*size),
+        Dimension::Symbol(_) => None,
+    };
+    let clip: Option<Vec<usize>> = dims.iter().skip(dims.len().saturating_sub(4)).map(size).collect();
+    let clip = clip.ok_or_else(|| {
+        BenchError::Refused(format!("the model takes {}: clips of any size cannot be made up", session.input()))
+    })?;
+    let shape: Vec<usize> = std::iter::once(batch * session.views()).chain(clip).collect();
+    let mut rng = CounterRng::new(&[0x0062_656e_6368]);
+    let values = (0..shape.iter().product()).map(|_| rng.uniform(-2.0, 2.0) as f32).collect();
+    Ok((shape, values))
 }
 
 impl Engine {

@@ -17,7 +17,7 @@ pub use case::{Case, CaseRequest, What};
 pub use contender::{Contender, SideRequest, serve};
 pub use machine::product_peak;
 pub use side::{Answer, Side, SideError};
-pub use table::{Comparison, Measured, compare};
+pub use table::{Comparison, Latencies, Measured, compare};
 
 /// A benchmark failed.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,8 @@ pub struct Measured {
     pub about: String,
     /// Median wall time of a run, in milliseconds.
     pub ms: f64,
+    /// 95th and 99th percentile of the wall times, in milliseconds.
+    pub tail: [f64; 2],
     /// Median CPU time of a run, in milliseconds.
     pub cpu_ms: f64,
     /// Median ratio, and its quartiles.
@@ -83,6 +85,7 @@ fn measure(
     let loss = |answer: &Answer| answer.loss.unwrap_or(f64::NAN);
     let differences = all.iter().zip(reference).map(|(own, first)| (loss(own) - loss(first)).abs() / loss(first).abs());
     let [peak, peak_anonymous] = side.peak()?;
+    let times = sorted(all.iter().skip(warmup).map(|own| own.ms));
     let rates = sorted(
         all.iter()
             .enumerate()
@@ -92,7 +95,8 @@ fn measure(
     Ok(Measured {
         name: side.name.clone(),
         about: side.about.clone(),
-        ms: quantile(&sorted(all.iter().skip(warmup).map(|own| own.ms)), 0.5),
+        ms: quantile(&times, 0.5),
+        tail: [0.95, 0.99].map(|q| quantile(&times, q)),
         cpu_ms: quantile(&sorted(all.iter().skip(warmup).map(|own| own.cpu_ms)), 0.5),
         ratio: [0.5, 0.25, 0.75].map(|q| quantile(&ratios, q)),
         cpu_ratio: quantile(&sorted(paired().map(|(own, first)| own.cpu_ms / first.cpu_ms)), 0.5),
@@ -166,6 +170,42 @@ impl std::fmt::Display for Comparison {
         }
         if let Some(peak) = self.product_peak {
             writeln!(f, "plain matrix products here: {:.0} GFLOP/s", peak / 1e9)?;
+        }
+        Ok(())
+    }
+}
+
+/// A comparison of models as those who serve them look at it.
+pub struct Latencies<'a> {
+    /// The comparison.
+    pub comparison: &'a Comparison,
+    /// Clips of a run.
+    pub batch: usize,
+}
+
+impl std::fmt::Display for Latencies<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sides = &self.comparison.sides;
+        let width = sides.iter().map(|side| side.name.len()).max().unwrap_or(0).max(8);
+        writeln!(
+            f,
+            "{:<width$} {:>8} {:>8} {:>8} {:>7} {:>15} {:>8} {:>8} {:>9} {:>9} {:>11}",
+            "", "p50 ms", "p95 ms", "p99 ms", "ratio", "quartiles", "clips/s", "CPU ms", "peak MB", "anon. MB", "difference"
+        )?;
+        for side in sides {
+            let ([ratio, low, high], [p95, p99]) = (side.ratio, side.tail);
+            writeln!(
+                f,
+                "{:<width$} {:>8.1} {p95:>8.1} {p99:>8.1} {ratio:>7.2} {:>15} {:>8.1} {:>8.1} {:>9.0} {:>9.0} {:>11.1e}",
+                side.name,
+                side.ms,
+                format!("{low:.2}-{high:.2}"),
+                self.batch as f64 * 1e3 / side.ms,
+                side.cpu_ms,
+                side.peak as f64 / 1e6,
+                side.peak_anonymous as f64 / 1e6,
+                side.loss_difference
+            )?;
         }
         Ok(())
     }

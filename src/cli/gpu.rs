@@ -1,6 +1,7 @@
 //! The flags of models on a GPU.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use super::CliError;
@@ -29,6 +30,17 @@ impl GpuArgs {
             engine_cache: self.engine_cache.clone(),
             progress: Some(Progress(Arc::new(|text| eprintln!("{text}")))),
             ..Options::default()
+        }
+    }
+
+    /// Gives the flags to another process of this program.
+    pub fn pass_on(&self, command: &mut Command) {
+        command.args(["--gpu", &self.gpu.to_string()]);
+        if let Some(Batches { min, opt, max }) = self.batches {
+            command.args(["--batches", &format!("{min}:{opt}:{max}")]);
+        }
+        if let Some(folder) = &self.engine_cache {
+            command.arg("--engine-cache").arg(folder);
         }
     }
 }

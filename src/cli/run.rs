@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, top};
+use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, predictions};
 
 use super::CliError;
 use super::gpu::GpuArgs;
 use super::runner::Runner;
 use crate::clips;
+use crate::compile::Looks;
 
 /// Run an exported model on videos.
 #[derive(clap::Args)]
@@ -63,7 +64,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     if !args.json {
         println!("{} on {}", args.model.display(), runner.session.runtime());
-        println!("clips: {}", clips::in_words(&runner.record));
+        let several = match runner.looks {
+            Looks::SINGLE => String::new(),
+            Looks { clips, views } => format!("; {clips} clips x {views} views averaged"),
+        };
+        println!("clips: {}{several}", clips::in_words(&runner.record));
     }
     let mut failed = 0;
     for input in &args.inputs {
@@ -83,22 +88,20 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 fn one(args: &Args, runner: &Runner, input: &Path) -> Result<(), CliError> {
     let began = Instant::now();
-    let clips = clips::read(input, &runner.record)?;
+    let clips = clips::read_views(input, &runner.record, runner.looks)?;
     let prepared = began.elapsed().as_secs_f64() * 1e3;
-    let one = clips.data.len() / clips.count.max(1);
+    let one = clips.data.len() / clips.count.max(1) * runner.looks.count();
+    let results = clips.count / runner.looks.count();
     for (number, clip) in clips.data.chunks_exact(one.max(1)).enumerate() {
         let began = Instant::now();
         let outputs = runner.run(clip)?;
         let latency = began.elapsed().as_secs_f64() * 1e3;
-        let name = if clips.count > 1 { format!("{}[{number}]", input.display()) } else { input.display().to_string() };
-        let top = outputs
-            .iter()
-            .find(|output| output.name == "logits")
-            .map(|logits| top(&logits.data, runner.session.labels(), args.top_k));
+        let name = if results > 1 { format!("{}[{number}]", input.display()) } else { input.display().to_string() };
+        let top = predictions(&outputs, runner.session.labels(), args.top_k);
         let label = |p: &Prediction| p.label.clone().unwrap_or_else(|| format!("class {}", p.class));
         if args.json {
             let mut line = serde_json::json!({
-                "input": name, "runtime": runner.session.runtime(), "prepare_ms": prepared / clips.count.max(1) as f64,
+                "input": name, "runtime": runner.session.runtime(), "prepare_ms": prepared / results.max(1) as f64,
                 "latency_ms": latency,
             });
             match &top {

@@ -5,6 +5,8 @@ use std::path::Path;
 use vjepa_runtime::{ClipBatch, NamedOutput, Options, Preprocessing, Session};
 
 use super::CliError;
+use crate::clips;
+use crate::compile::Looks;
 use crate::config::Config;
 use crate::deploy::{Export, Form, Origin, bundle, compiled};
 
@@ -13,6 +15,8 @@ pub(super) struct Runner {
     pub(super) session: Session,
     /// How clips are made for it.
     pub(super) record: Preprocessing,
+    /// Clips and views of a result.
+    pub(super) looks: Looks,
 }
 
 impl Runner {
@@ -40,12 +44,13 @@ impl Runner {
 
     fn of(path: &Path, session: Session) -> Result<Self, CliError> {
         let record = session.preprocessing().map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self { session, record })
+        let looks = clips::looks(&session).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self { session, record, looks })
     }
 
-    /// Outputs for one clip, `[3, T, H, W]` as the record makes it.
+    /// Outputs for the clips of one result, `[clips, 3, T, H, W]` as the record makes them.
     pub(super) fn run(&self, clip: &[f32]) -> Result<Vec<NamedOutput>, CliError> {
         let side = self.record.crop_size;
-        Ok(self.session.run(&ClipBatch::new([1, 3, self.record.num_frames, side, side], clip)?)?)
+        Ok(self.session.run(&ClipBatch::new([self.looks.count(), 3, self.record.num_frames, side, side], clip)?)?)
     }
 }

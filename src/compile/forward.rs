@@ -7,7 +7,7 @@ use vjepa_compiler::ir::Graph;
 use vjepa_compiler::trace::{Scope, TraceError, trace};
 use vjepa_graphs::{
     AttentiveClassifier, Encoder, EncoderConfig, LinearProbe, MaskPair, ParameterVisitor, Predictor, PredictorConfig,
-    PretrainLoss, ProbeConfig, cross_entropy, normalised_targets, visit_parameters,
+    PretrainLoss, ProbeConfig, averaged_views, cross_entropy, joined_segments, normalised_targets, visit_parameters,
 };
 
 /// A classifier on frozen tokens.
@@ -178,6 +178,45 @@ pub enum Head {
     Pooled,
     /// `encoder_out f32[B, N, D]`, all tokens.
     Tokens,
+}
+
+/// How many clips a prediction is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// Clips from the beginning to the end of a video, whose tokens one call of the probe reads together.
+    pub clips: usize,
+    /// Views along the long side of the frames, whose probabilities are averaged.
+    pub views: usize,
+}
+
+impl Looks {
+    /// One clip, one view.
+    pub const SINGLE: Self = Self { clips: 1, views: 1 };
+
+    /// Clips of a prediction in all.
+    pub fn count(self) -> usize {
+        self.clips * self.views
+    }
+}
+
+/// `deployed[B]` of several clips and views, as the official evaluations make a prediction: `clip f32[B, V·K, 3, T, H, W]`,
+/// the K clips of a view one after the other, to `probabilities f32[B, classes]`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn deployed_views(config: &EncoderConfig, probe: &Probe, looks: Looks) -> Result<Graph, CompileError> {
+    traced("deployed", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "encoder.")?;
+        let (batch, count) = (scope.size("B"), looks.count());
+        let clip = [config.channels, config.num_frames, config.height, config.width];
+        let clips: Tensor<6> = scope.input("clip", [batch, count, clip[0], clip[1], clip[2], clip[3]])?;
+        let clips = clips.reshape([batch * count, clip[0], clip[1], clip[2], clip[3]]);
+        let tokens = model.forward(clips, None).map_err(failed)?; // [B·V·K, N, D]
+        let tokens = joined_segments(tokens, looks.clips).map_err(failed)?; // [B·V, K·N, D]
+        let logits = classify(scope, probe, tokens)?; // [B·V, classes]
+        scope.output("probabilities", &averaged_views(logits, looks.views).map_err(failed)?)
+    })
 }
 
 /// `deployed[B]`: encoder and head. With the config's `out_layers`, tokens or features after each of these blocks, as

@@ -10,7 +10,7 @@ mod step;
 
 pub use artifact::{ArtifactError, artifact, load_step, save_artifact};
 pub use forward::{
-    Head, Probe, deployed, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe,
+    Head, Looks, Probe, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe,
     targets,
 };
 pub use passes::{Passes, Stage, StopAfter};

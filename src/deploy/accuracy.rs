@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use vjepa_export::Precision;
-use vjepa_runtime::{ClipBatch, NamedOutput, Session};
+use vjepa_runtime::{CLASS_OUTPUTS, ClipBatch, NamedOutput, Session};
 
 use super::calibrate::Calibration;
 use crate::cli::CliError;
@@ -87,7 +87,8 @@ pub(crate) fn measure(
     min_agreement: f64,
 ) -> Result<Accuracy, CliError> {
     let [channels, frames, height, width] = plan.clip();
-    let shape = [1, channels, frames, height, width];
+    let shape = [plan.clips_of_a_result(), channels, frames, height, width];
+    let results = (calibration.count / shape[0]).max(1) as f64;
     let mut sums: Vec<(String, [f64; 4])> = Vec::new();
     let (mut agreed, mut classified) = (0usize, false);
     for clip in calibration.data.chunks_exact(shape.iter().product::<usize>().max(1)) {
@@ -102,23 +103,22 @@ pub(crate) fn measure(
                 }
                 None => sums.push((wanted.name.clone(), [difference, length, cosine, largest])),
             }
-            if wanted.name == "logits" {
+            if CLASS_OUTPUTS.contains(&wanted.name.as_str()) {
                 classified = true;
                 agreed += usize::from(best(&found.data) == best(&wanted.data));
             }
         }
     }
-    let count = calibration.count.max(1) as f64;
     let outputs: Vec<OutputAccuracy> = sums
         .into_iter()
         .map(|(name, [difference, length, cosine, max_abs])| OutputAccuracy {
             name,
             rel_l2: (difference / length).sqrt(),
-            cosine: cosine / count,
+            cosine: cosine / results,
             max_abs,
         })
         .collect();
-    let top1_agreement = classified.then(|| agreed as f64 / count);
+    let top1_agreement = classified.then(|| agreed as f64 / results);
     let cosine = outputs.iter().fold(f64::INFINITY, |least, output| {
         if output.cosine.is_nan() { f64::NEG_INFINITY } else { least.min(output.cosine) }
     });

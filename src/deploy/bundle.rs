@@ -86,7 +86,7 @@ pub(crate) fn write(request: &Export<'_>, licence: &str) -> Result<Exported, Cli
     let opened = open(&inner)?;
     let mut exported = export_opened(&inner, &opened)?;
 
-    let count = inner.form.batch.unwrap_or(1);
+    let count = inner.form.batch.unwrap_or(1) * inner.form.looks.count();
     let clips = calibrate::clips(&[], count, &opened.record, opened.model.preprocessing.normalization)?;
     let [channels, frames, height, width] = opened.clip;
     let mut vectors = Tensors::new();

@@ -90,7 +90,7 @@ pub(crate) fn int8(
         tapped.output(tap, *id);
     }
     let mut frozen = Frozen::of_graph(tapped, clip, |name| Ok(source.read(name)?.into_owned()))?;
-    let one: usize = clip.iter().product();
+    let one = clip.iter().product::<usize>() * frozen.clips_of_a_result();
     let mut ranges: BTreeMap<String, [f32; 2]> = BTreeMap::new();
     let mut samples: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for clip in calibration.data.chunks_exact(one.max(1)) {

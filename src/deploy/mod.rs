@@ -30,7 +30,7 @@ use vjepa_runtime::{Preprocessing, Runtime};
 
 use crate::cli::CliError;
 use crate::clips;
-use crate::compile::{self, Head};
+use crate::compile::{self, Head, Looks};
 use crate::config::Config;
 use crate::frozen::Frozen;
 use crate::weights::{self, Model, ProbeFile};
@@ -60,6 +60,8 @@ pub(crate) struct Form {
     pub batch: Option<usize>,
     /// The probe where there is one, else all tokens, when not given.
     pub head: Option<Head>,
+    /// Clips and views of a prediction.
+    pub looks: Looks,
     /// Another clip size than the weights were trained on.
     pub frames: Option<usize>,
     pub resolution: Option<usize>,
@@ -79,6 +81,7 @@ impl Default for Form {
             opset: OnnxOptions::default().opset,
             batch: None,
             head: None,
+            looks: Looks::SINGLE,
             frames: None,
             resolution: None,
             out_layers: None,
@@ -149,7 +152,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
     let narrow = form.precision != Precision::F32;
     let calibration = match int8 || (narrow && request.verify) {
         true => {
-            let count = CLIPS[usize::from(source.parameters() > LARGE)];
+            let count = CLIPS[usize::from(source.parameters() > LARGE)] * form.looks.count();
             Some(calibrate::clips(&form.calibration, count, record, opened.model.preprocessing.normalization)?)
         }
         false => None,
@@ -217,7 +220,14 @@ fn open(request: &Export<'_>) -> Result<Opened, CliError> {
         source.extend(&probe.tensors);
     }
     let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
-    let traced = compile::deployed(&model.encoder, probe.as_ref().map(|file| &file.probe), head)?;
+    let kind = probe.as_ref().map(|file| &file.probe);
+    let traced = match (form.looks, kind) {
+        (Looks::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
+        (looks, Some(probe)) if head == Head::Probe && form.out_layers.is_none() => {
+            compile::deployed_views(&model.encoder, probe, looks)?
+        }
+        _ => return Err("--clips and --views average a probe's predictions; give --probe, and no other --head".into()),
+    };
     let graph = compile::optimised(&traced)?;
     let clip = [model.encoder.channels, model.encoder.num_frames, model.encoder.height, model.encoder.width];
     let record = clips::runtime_record(&model.preprocessing)?;
@@ -322,6 +332,10 @@ fn metadata(opened: &Opened, form: &Form, labels: &[String]) -> Result<BTreeMap<
         ("vjepa.target".to_owned(), form.target.to_string()),
         ("vjepa.exporter".to_owned(), format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
     ]);
+    if form.looks != Looks::SINGLE {
+        metadata.insert(clips::CLIPS_KEY.to_owned(), form.looks.clips.to_string());
+        metadata.insert(clips::VIEWS_KEY.to_owned(), form.looks.views.to_string());
+    }
     if !labels.is_empty() && form.head.is_none_or(|head| head == Head::Probe) {
         metadata.insert(vjepa_runtime::LABELS_KEY.to_owned(), serde_json::to_string(labels)?);
     }

@@ -61,7 +61,7 @@ pub(super) fn verify(
 ) -> Result<Vec<(&'static str, Parity)>, CliError> {
     let count = batch.unwrap_or(if parameters > LARGE { 1 } else { VERIFIED_CLIPS });
     let [channels, frames, height, width] = frozen.clip();
-    let shape = [count, channels, frames, height, width];
+    let shape = [count * frozen.clips_of_a_result(), channels, frames, height, width];
     let clips = noise(shape.iter().product());
     let expected: Vec<NamedOutput> = named(frozen, &clips)?;
     let clips = ClipBatch::new(shape, &clips)?;

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use vjepa_export::Target;
+use vjepa_runtime::CLASS_OUTPUTS;
 use vjepa_runtime::onnx::{Dimension, OnnxFile, TensorInfo};
 
 use super::{Export, Exported, export_opened, open};
@@ -85,7 +86,7 @@ fn config(name: &str, file: &OnnxFile, target: Target, labelled: bool) -> String
         infos.iter().map(|info| tensor(info, label(info))).collect::<Vec<_>>().join(",\n  ")
     };
     let label =
-        |info: &TensorInfo| if labelled && info.name == "logits" { " label_filename: \"labels.txt\"" } else { "" };
+        |info: &TensorInfo| if labelled && CLASS_OUTPUTS.contains(&info.name.as_str()) { " label_filename: \"labels.txt\"" } else { "" };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "max_batch_size: {}", if batched { LARGEST_BATCH } else { 0 });
     let _ = writeln!(text, "input [\n  {}\n]", list(&file.inputs, &|_| ""));

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use vjepa_export::{ExternalData, Precision, Target};
 
 use super::CliError;
-use crate::compile::Head;
+use crate::compile::{Head, Looks};
 use crate::deploy::Form;
 
 /// Flags of an export.
@@ -28,6 +28,12 @@ pub(super) struct FormArgs {
     /// What the model gives; the probe where there is one, else all tokens.
     #[arg(long, value_enum)]
     head: Option<ExportHead>,
+    /// With a probe: clips from the beginning to the end of a video that make one prediction.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=64))]
+    clips: u16,
+    /// With a probe: views along the long side of the frames, whose probabilities are averaged inside the model.
+    #[arg(long, default_value_t = 1, value_name = "V", value_parser = clap::value_parser!(u16).range(1..=64))]
+    views: u16,
     /// Frames of a clip, where they are not those of the training; positions are interpolated.
     #[arg(long, value_name = "N")]
     frames: Option<usize>,
@@ -139,6 +145,7 @@ impl FormArgs {
             opset: self.opset,
             batch,
             head,
+            looks: Looks { clips: self.clips.into(), views: self.views.into() },
             frames: self.frames,
             resolution: self.resolution,
             out_layers: self.out_layers.clone(),

@@ -1,7 +1,10 @@
 //! `vjepa bench`: this program beside others, interleaved in one run.
 
+mod models;
+
 use super::CliError;
 use super::device::DeviceArg;
+use super::gpu::GpuArgs;
 use crate::bench::{Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, product_peak, serve};
 use crate::compile::Precision;
 use crate::config::Config;
@@ -9,10 +12,11 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vjepa_runtime::Options;
 use vjepa_runtime::plan::Device;
 
 /// The PyTorch side, written for this comparison.
-const TORCH: &str = include_str!("../../benches/torch_step.py");
+const TORCH: &str = include_str!("../../../benches/torch_step.py");
 
 /// Compare speed and memory with other programs, taking turns.
 #[derive(clap::Args)]
@@ -25,7 +29,7 @@ pub struct Args {
 enum Bench {
     /// The training step: compiled plan, Burn eager, and PyTorch where there is one
     Step(StepArgs),
-    /// The encoder on whole clips: compiled plan, exported models, Burn eager, and PyTorch where there is one
+    /// Models on whole clips: exported files on their runtimes; without a file the encoder's plan, Burn eager, PyTorch
     Infer(InferArgs),
     /// One side of a comparison, driven through standard input
     #[command(hide = true)]
@@ -49,9 +53,9 @@ struct Common {
     /// Side of a clip in pixels.
     #[arg(long, default_value_t = 112)]
     size: usize,
-    /// Clips of a batch.
-    #[arg(long, default_value_t = 4)]
-    batch: usize,
+    /// Clips of a batch; 4 unless given, and 1 for model files.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: Option<u32>,
     /// Rounds that count.
     #[arg(long, default_value_t = 12)]
     rounds: usize,
@@ -104,6 +108,18 @@ struct StepArgs {
 
 #[derive(clap::Args)]
 struct InferArgs {
+    /// Exported or compiled models (*.onnx, *.vjg) or bundles to measure as they are; the first one is the reference.
+    #[arg(value_name = "MODEL")]
+    files: Vec<PathBuf>,
+    /// With models: what runs them, each on each; `auto` is the plan for *.vjg and tract for the others.
+    #[arg(long, value_name = "R,R,..", value_delimiter = ',', requires = "files", default_value = "auto",
+          value_parser = ["auto", "tract", "ort", "cuda", "tensorrt", "plan"])]
+    runtime: Vec<String>,
+    /// ONNX Runtime's shared library.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+    #[command(flatten)]
+    gpu: GpuArgs,
     #[command(flatten)]
     common: Common,
     /// Exported models to run beside the plan, as RUNTIME=FILE (tract=model.onnx, ort=model.onnx).
@@ -113,15 +129,21 @@ struct InferArgs {
 
 #[derive(clap::Args)]
 struct SideArgs {
-    /// plan, burn, tract or ort.
+    /// plan, burn, or an exported model's runtime.
     kind: String,
-    /// The case to run.
-    case: PathBuf,
+    /// The case to run; none for a model on clips of noise.
+    case: Option<PathBuf>,
     /// An exported model.
     #[arg(long)]
     model: Option<PathBuf>,
     #[arg(long)]
     threads: Option<usize>,
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    #[arg(long)]
+    ort_lib: Option<PathBuf>,
+    #[command(flatten)]
+    gpu: GpuArgs,
     #[command(flatten)]
     device: DeviceArg,
 }
@@ -137,6 +159,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             };
             comparison(common, What::Step, &config, args.mask_sets, &[])
         }
+        Bench::Infer(args) if !args.files.is_empty() => models::run(args),
         Bench::Infer(args) => {
             let common = &args.common;
             let config = match &common.config {
@@ -147,20 +170,22 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         }
         Bench::Side(args) => {
             let contender = match args.kind.as_str() {
-                "plan" => Contender::Plan,
+                "plan" if args.case.is_some() => Contender::Plan,
                 "burn" => Contender::Burn,
                 runtime => Contender::Model(runtime.parse()?),
             };
             let device = args.device.open()?;
-            let (case, model) = (args.case.as_path(), args.model.as_deref());
-            Ok(serve(&SideRequest { contender, case, model, threads: args.threads, device })?)
+            let (case, model) = (args.case.as_deref(), args.model.as_deref());
+            let options = Options { threads: args.threads, ort_lib: args.ort_lib.clone(), ..args.gpu.options() };
+            Ok(serve(&SideRequest { contender, case, model, batch: args.batch, options, device })?)
         }
     }
 }
 
 /// The configuration that the flags describe; its rates stay where they are.
 fn config(common: &Common, pred_width: Option<usize>, pred_depth: usize) -> Result<Config, CliError> {
-    let Common { model, frames, size, batch, .. } = common;
+    let Common { model, frames, size, .. } = common;
+    let batch = common.batch.unwrap_or(4);
     let base = Config::from_yaml(&format!("model: {{model_name: vit_{model}}}\n"), "", &[])?;
     let pred_width = pred_width.unwrap_or(base.model.sizes()?.embed_dim / 2);
     let yaml = format!(
@@ -192,13 +217,7 @@ fn comparison(
         let case = Case::write(&CaseRequest { what, config: &config, mask_sets }, folder.path())?;
         let cpu_peak = device.is_cpu().then(product_peak);
         let mut sides = start(common, device, *precision, &case.path(), models)?;
-        let bar =
-            ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
-        let result = compare(&mut sides, mask_sets, common.warmup, common.rounds, |done, of| {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-        })?;
-        bar.finish_and_clear();
+        let result = turns(&mut sides, mask_sets, common)?;
         let peak = match cpu_peak {
             Some(peak) => peak,
             None => {
@@ -224,6 +243,18 @@ fn comparison(
         println!("{}", one_or_all(&figures));
     }
     Ok(())
+}
+
+/// The sides take turns under a progress bar.
+fn turns(sides: &mut [Side], mask_sets: usize, common: &Common) -> Result<Comparison, CliError> {
+    let bar =
+        ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
+    let result = compare(sides, mask_sets, common.warmup, common.rounds, |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(result)
 }
 
 fn one_or_all(figures: &[serde_json::Value]) -> serde_json::Value {

@@ -1,0 +1,54 @@
+//! `vjepa bench infer MODEL...`: files as they are, each on each runtime asked for.
+
+use super::super::CliError;
+use super::{InferArgs, file_name, save, turns};
+use crate::bench::{Latencies, Side};
+use crate::deploy::bundle;
+use std::path::Path;
+use std::process::Command;
+
+pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
+    let common = &args.common;
+    if !args.models.is_empty() || common.torch.is_some() || common.config.is_some() || common.profile.is_some() {
+        let others = "--onnx, --torch, --config and --profile are for `bench infer` without a model file";
+        return Err(others.into());
+    }
+    let batch = common.batch.unwrap_or(1) as usize;
+    let mut sides = Vec::new();
+    for file in &args.files {
+        let model = bundle::model_of(file)?;
+        for runtime in &args.runtime {
+            let name = format!("{runtime} {}", file_name(&file.display().to_string()));
+            sides.push(Side::start(&name, command(args, batch, runtime, &model)?)?);
+        }
+    }
+    let result = turns(&mut sides, 1, common)?;
+    let figures = serde_json::json!({
+        "what": "models", "batch": batch, "version": env!("CARGO_PKG_VERSION"), "result": result,
+        "threads": common.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)),
+    });
+    if common.json {
+        println!("{figures}");
+    } else {
+        println!("batch {batch}, {} rounds", result.rounds);
+        print!("{}", Latencies { comparison: &result, batch });
+        for side in &result.sides {
+            println!("{}: {}", side.name, side.about);
+        }
+    }
+    save(common, &[figures])
+}
+
+fn command(args: &InferArgs, batch: usize, runtime: &str, model: &Path) -> Result<Command, CliError> {
+    let common = &args.common;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench", "side", runtime, "--batch", &batch.to_string(), "--model"]).arg(model);
+    if let Some(threads) = common.threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    if let Some(library) = &args.ort_lib {
+        command.arg("--ort-lib").arg(library);
+    }
+    args.gpu.pass_on(&mut command);
+    Ok(command)
+}
