@@ -34,14 +34,18 @@ pub(crate) const VIEWS_KEY: &str = "vjepa.views";
 pub(crate) fn looks(session: &Session) -> Result<Looks, CliError> {
     let number = |key: &str| match session.metadata().get(key) {
         None => Ok(1),
-        Some(text) => text.parse::<usize>().ok().filter(|n| (1..=1 << 10).contains(n)).ok_or_else(|| {
-            format!("its `{key}` is `{text}`, which is no number of clips; export it again")
-        }),
+        Some(text) => text
+            .parse::<usize>()
+            .ok()
+            .filter(|n| (1..=1 << 10).contains(n))
+            .ok_or_else(|| format!("its `{key}` is `{text}`, which is no number of clips; export it again")),
     };
     let looks = Looks { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
     match session.views() {
         taken if taken == looks.count() => Ok(looks),
-        taken => Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {looks:?}").into()),
+        taken => {
+            Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {looks:?}").into())
+        }
     }
 }
 
@@ -53,7 +57,10 @@ pub(crate) fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> R
         let clips = read(path, record)?;
         return match clips.count % count {
             0 => Ok(clips),
-            _ => Err(format!("{} holds {} clips; the model takes {count} for a result", path.display(), clips.count).into()),
+            _ => {
+                Err(format!("{} holds {} clips; the model takes {count} for a result", path.display(), clips.count)
+                    .into())
+            }
         };
     }
     let preprocessing = serde_json::from_str(&record.to_json())?;

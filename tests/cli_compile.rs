@@ -230,3 +230,53 @@ fn drawn_weights_give_the_same_bytes_again() {
     }
     assert!(seen[0] == seen[1] && seen[0].1.len() > 1 << 20);
 }
+
+#[test]
+fn an_engine_is_built_or_the_line_that_builds_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let out = folder.path().join("it's.onnx");
+    let engine = |extra: &[&str]| {
+        let mut command = vjepa();
+        command.args(["compile", "--export", "tensorrt", "--head", "features", "--batches", "1:4:8", "--json"]);
+        command.arg("--checkpoint").arg(tiny("weights.safetensors")).arg("--config").arg(&config);
+        command.arg("--out").arg(&out).args(extra);
+        command
+    };
+    let summary = lines(&engine(&[]).assert().success().get_output().stdout).remove(0);
+    assert_eq!(summary["metadata"]["vjepa.target"], "tensorrt");
+    assert_eq!(summary["metadata"]["vjepa.precision"], "f16");
+    // Machines with TensorRT have built it.
+    if let Some(line) = summary["engine"]["trtexec"].as_str() {
+        assert!(line.contains("--stronglyTyped") && line.contains("--optShapes=clip:4x3x8x64x64"), "{line}");
+        assert!(line.contains(r"it'\''s.onnx'"), "{line}");
+        assert!(summary["engine"]["absent"].as_str().unwrap().contains("--runtime ort"));
+    }
+    assert!(refused(&mut engine(&["--target", "tract"])).contains("--target"));
+    let mut command = vjepa();
+    command.arg("run").arg(&out).args(["--runtime", "tensorrt", "--batches", "8:4:1"]).arg(texture("t0_d0_s0.mp4"));
+    command.assert().code(2).stderr(predicates::str::contains("MIN:OPT:MAX"));
+}
+
+#[test]
+fn clips_and_views_are_averaged_inside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let probe = probe(folder.path());
+    let looks: Vec<&Path> = ["--clips", "2", "--views", "3"].into_iter().map(Path::new).collect();
+    let with = |more: &[&Path]| {
+        let base = [Path::new("--config"), &config];
+        let (command, model) = export(folder.path(), &[base.as_slice(), &looks, more].concat());
+        (command, model)
+    };
+    let (mut command, model) = with(&[Path::new("--probe"), &probe]);
+    command.assert().success();
+    let mut command = vjepa();
+    command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).arg("--json");
+    let ours = lines(&command.assert().success().get_output().stdout).remove(0);
+    let total: f64 = ours["top"].as_array().unwrap().iter().map(|class| class["probability"].as_f64().unwrap()).sum();
+    assert!((total - 1.0).abs() < 1e-5, "{total}");
+
+    let (mut command, _) = with(&[]);
+    assert!(refused(&mut command).contains("--clips and --views average a probe's predictions"));
+}

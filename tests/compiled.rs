@@ -14,7 +14,9 @@ fn compiled(folder: &Path) -> PathBuf {
     let config = write(folder, "tiny.yaml", TINY);
     let out = folder.join("model.vjg");
     let mut command = vjepa();
-    command.args(["compile", "--export", "plan", "--head", "features", "--checkpoint"]).arg(tiny("weights.safetensors"));
+    command
+        .args(["compile", "--export", "plan", "--head", "features", "--checkpoint"])
+        .arg(tiny("weights.safetensors"));
     command.arg("--config").arg(config).arg("--out").arg(&out).assert().success();
     out
 }
@@ -37,7 +39,9 @@ fn a_session_of_the_plan_gives_what_the_exported_model_gives() {
 
     let onnx = folder.path().join("model.onnx");
     let mut command = vjepa();
-    command.args(["compile", "--export", "onnx", "--head", "features", "--checkpoint"]).arg(tiny("weights.safetensors"));
+    command
+        .args(["compile", "--export", "onnx", "--head", "features", "--checkpoint"])
+        .arg(tiny("weights.safetensors"));
     command.arg("--config").arg(folder.path().join("tiny.yaml")).arg("--out").arg(&onnx).assert().success();
     let other = Session::open(&onnx, &Options::default()).unwrap();
     let values: Vec<f32> = (0..2 * 3 * 8 * 64 * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
@@ -63,7 +67,9 @@ fn files_for_other_runtimes_are_told() {
     let error = Session::open(Path::new("model.onnx"), &plan()).unwrap_err().to_string();
     assert!(error.contains("--export plan"), "{error}");
     let mut command = vjepa();
-    command.args(["compile", "--export", "plan", "--precision", "f16", "--checkpoint"]).arg(tiny("weights.safetensors"));
+    command
+        .args(["compile", "--export", "plan", "--precision", "f16", "--checkpoint"])
+        .arg(tiny("weights.safetensors"));
     command.arg("--config").arg(folder.path().join("tiny.yaml")).arg("--out").arg(folder.path().join("half.vjg"));
     assert!(refused(&mut command).contains("a compiled plan is f32"));
 }

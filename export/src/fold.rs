@@ -62,7 +62,7 @@ impl<'g> Constants<'g> {
         format!("{}.folded", name.strip_suffix(".weight").unwrap_or(name))
     }
 
-    /// Its values, with size 1 for every symbol.
+    /// Its values; one row where axis 0 is symbolic.
     pub fn values(&self, id: ValueId, weights: &dyn WeightSource, label: &str) -> Result<Vec<f32>, ExportError> {
         let fail = |reason: String| ExportError::Fold { name: label.to_owned(), reason };
         let mut part = Graph { symbols: self.graph.symbols.clone(), ..Graph::new("constant", &[]) };
@@ -89,7 +89,17 @@ impl<'g> Constants<'g> {
         let sizes: Sizes = part.symbols.iter().map(|symbol| (symbol.clone(), 1)).collect();
         let results = interp::run(&part, &sizes, &sources).map_err(|error| fail(error.to_string()))?;
         let values = results.outputs.get("constant").and_then(Tensor::as_f32).map(<[f32]>::to_vec);
-        values.ok_or_else(|| fail("it holds integers".to_owned()))
+        let mut values = values.ok_or_else(|| fail("it holds integers".to_owned()))?;
+        // A multiple of the batch (`2*B` of two views) has several rows even so.
+        let shape = &self.graph.ty(id).shape;
+        if let Some(rows) = shape.first().filter(|dim| dim.as_const().is_none()) {
+            let one: usize = shape.iter().skip(1).filter_map(Dim::as_const).map(|size| size as usize).product();
+            if rows.eval(&sizes).is_none_or(|rows| Some(rows) != values.len().checked_div(one)) {
+                return Err(fail(format!("%{} is {}, which has no equal rows", id.0, self.graph.ty(id))));
+            }
+            values.truncate(one);
+        }
+        Ok(values)
     }
 
     /// The nodes that compute `id`, in order.

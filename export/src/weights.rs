@@ -129,7 +129,13 @@ impl Initializer {
                 Ok(out.write_all(&bytes[..size])?)
             }),
             Content::Int8 { of, scales, turned } => self.write_int8(of, scales, *turned, weights, out),
-            Content::Floats(values) => self.write_floats(values, out),
+            Content::Floats(values) if values.len() == elements => self.write_floats(values, out),
+            Content::Floats(values) => Err(ExportError::WeightShape {
+                name: self.name.clone(),
+                expected: format!("{elements} values"),
+                found: format!("{} values", values.len()),
+            }
+            .into()),
             Content::Weight(name) => {
                 let data = read(weights, name, elements)?;
                 self.write_floats(&data, out)

@@ -190,7 +190,17 @@ impl std::fmt::Display for Latencies<'_> {
         writeln!(
             f,
             "{:<width$} {:>8} {:>8} {:>8} {:>7} {:>15} {:>8} {:>8} {:>9} {:>9} {:>11}",
-            "", "p50 ms", "p95 ms", "p99 ms", "ratio", "quartiles", "clips/s", "CPU ms", "peak MB", "anon. MB", "difference"
+            "",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            "ratio",
+            "quartiles",
+            "clips/s",
+            "CPU ms",
+            "peak MB",
+            "anon. MB",
+            "difference"
         )?;
         for side in sides {
             let ([ratio, low, high], [p95, p99]) = (side.ratio, side.tail);

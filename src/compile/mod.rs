@@ -10,8 +10,8 @@ mod step;
 
 pub use artifact::{ArtifactError, artifact, load_step, save_artifact};
 pub use forward::{
-    Head, Looks, Probe, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain, probe,
-    targets,
+    Head, Looks, Probe, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor,
+    pretrain, probe, targets,
 };
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;

@@ -34,7 +34,7 @@ const PARITY: &str = "parity.safetensors";
 /// Largest manifest that is read.
 const LARGEST_MANIFEST: u64 = 1 << 20;
 /// A narrow model's results on other devices may be this many times further from the plan than they were here.
-const SLACK: f64 = 3.0;
+pub(super) const SLACK: f64 = 3.0;
 
 /// `bundle.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

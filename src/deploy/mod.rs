@@ -10,6 +10,7 @@ mod calibrate;
 pub(crate) mod compiled;
 mod parity;
 mod source;
+pub(crate) mod tensorrt;
 pub(crate) mod triton;
 
 pub(crate) use accuracy::Accuracy;

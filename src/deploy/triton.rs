@@ -85,8 +85,9 @@ fn config(name: &str, file: &OnnxFile, target: Target, labelled: bool) -> String
     let list = |infos: &[TensorInfo], label: &dyn Fn(&TensorInfo) -> &'static str| {
         infos.iter().map(|info| tensor(info, label(info))).collect::<Vec<_>>().join(",\n  ")
     };
-    let label =
-        |info: &TensorInfo| if labelled && CLASS_OUTPUTS.contains(&info.name.as_str()) { " label_filename: \"labels.txt\"" } else { "" };
+    let label = |info: &TensorInfo| {
+        if labelled && CLASS_OUTPUTS.contains(&info.name.as_str()) { " label_filename: \"labels.txt\"" } else { "" }
+    };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "max_batch_size: {}", if batched { LARGEST_BATCH } else { 0 });
     let _ = writeln!(text, "input [\n  {}\n]", list(&file.inputs, &|_| ""));

@@ -247,8 +247,7 @@ fn comparison(
 
 /// The sides take turns under a progress bar.
 fn turns(sides: &mut [Side], mask_sets: usize, common: &Common) -> Result<Comparison, CliError> {
-    let bar =
-        ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
     let result = compare(sides, mask_sets, common.warmup, common.rounds, |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);

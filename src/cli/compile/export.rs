@@ -3,7 +3,7 @@
 use super::{Args, CliError, ExportFormat};
 use crate::clips;
 use crate::config::Config;
-use crate::deploy::{Export, Exported, Origin, arch, bundle, compiled, export, triton};
+use crate::deploy::{Export, Exported, Origin, arch, bundle, compiled, export, tensorrt, triton};
 
 pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     let out = args.out.as_deref().ok_or("--export needs --out FILE")?;
@@ -15,20 +15,28 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         out,
         verify: args.verify || !args.no_verify,
         ort_lib: args.ort_lib.clone(),
-        form: args.form.form()?,
+        form: args.form.form(args.export == Some(ExportFormat::Tensorrt))?,
     };
-    let Exported { written, nodes, metadata, parity, accuracy, model, probe } = match args.export {
+    let mut engine = None;
+    let exported = match args.export {
+        Some(ExportFormat::Tensorrt) => {
+            let (exported, built) = tensorrt::write(&request, &args.gpu.options())?;
+            engine = Some(built);
+            exported
+        }
         Some(ExportFormat::Bundle) => bundle::write(&request, &args.licence)?,
         Some(ExportFormat::Plan) => compiled::write(&request)?,
         Some(ExportFormat::Triton) => triton::write(&request, &args.name)?,
         _ => export(&request)?,
     };
+    let Exported { written, nodes, metadata, parity, accuracy, model, probe } = exported;
     if args.json {
         let runtimes: serde_json::Map<String, serde_json::Value> =
             parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
         let summary = serde_json::json!({
             "model": written.model, "data": written.data, "bytes": written.bytes, "nodes": nodes,
             "metadata": metadata, "parity": runtimes, "accuracy": accuracy.as_ref().map(|(report, _)| report),
+            "engine": engine.as_ref().map(tensorrt::Engine::json),
         });
         println!("{summary}");
         return Ok(());
@@ -46,6 +54,9 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     if let Some((accuracy, place)) = &accuracy {
         println!("accuracy {accuracy}");
         println!("         {}", place.display());
+    }
+    if let Some(engine) = &engine {
+        println!("engine   {engine}");
     }
     Ok(())
 }

@@ -100,9 +100,11 @@ enum ExportHead {
 }
 
 impl FormArgs {
-    /// The form; what contradicts itself is an error.
-    pub fn form(&self) -> Result<Form, CliError> {
+    /// The form, of a TensorRT engine's model where one is built; what contradicts itself is an error.
+    pub fn form(&self, engine: bool) -> Result<Form, CliError> {
         let target = match self.target {
+            // An engine has no other target; another one that was asked for is refused later.
+            ExportTarget::Portable if engine => Target::TensorRt,
             ExportTarget::Portable => Target::Portable,
             ExportTarget::OrtCpu => Target::OrtCpu,
             ExportTarget::Tract => Target::Tract,

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 
 use super::CliError;
 use super::device::DeviceArg;
+use super::gpu::GpuArgs;
 use crate::deploy::Origin;
 
 /// Compile a checkpoint (and a probe) to ONNX or to a plan, or show a graph.
@@ -57,6 +58,8 @@ pub struct Args {
     #[arg(long, requires = "graph")]
     verify_ir: bool,
     #[command(flatten)]
+    gpu: GpuArgs,
+    #[command(flatten)]
     device: DeviceArg,
     /// Classes of the probe whose graph is shown.
     #[arg(long, default_value_t = 400, value_name = "N")]
@@ -90,6 +93,8 @@ enum ExportFormat {
     Bundle,
     /// A Triton model repository.
     Triton,
+    /// A typed ONNX file and its TensorRT engine, or the trtexec line where TensorRT is not installed.
+    Tensorrt,
     /// A compiled plan (FILE.vjg) and its weights beside it: what `vjepa run`, `serve` and `bench infer` run fastest here.
     Plan,
 }
