@@ -171,10 +171,23 @@ fn narrow_models_come_with_a_report_or_not_at_all() {
         assert!(summary["accuracy"]["agreement"].as_f64().unwrap() > 0.999, "{summary}");
         let report = std::fs::read(model.with_file_name("model.onnx.accuracy.json")).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
-        assert_eq!((&report["pass"], &report["clips"]), (&true.into(), &16.into()));
+        assert_eq!((&report["pass"], &report["clips"]), (&true.into(), &128.into()));
         assert!(report["outputs"][0]["rel_l2"].as_f64().unwrap() > 1e-5);
     }
     let (mut command, model) = export(folder.path(), &common);
+    let plain = lines(&command.args(["int8", "--json"]).assert().success().get_output().stdout).remove(0);
+    assert_eq!(plain["accuracy"]["kept_f32"], serde_json::json!([]));
+    let reached = plain["accuracy"]["agreement"].as_f64().unwrap();
+    let asked = (reached + 0.1 * (1.0 - reached)).to_string();
+    let (mut command, model) = export(folder.path(), &common);
+    command.args(["int8", "--json", "--min-agreement", &asked]);
+    let wider = lines(&command.assert().success().get_output().stdout).remove(0);
+    assert!(!wider["accuracy"]["kept_f32"].as_array().unwrap().is_empty(), "layers go back to 32 bits: {wider}");
+    assert!(wider["accuracy"]["agreement"].as_f64().unwrap() >= asked.parse().unwrap());
+    let (mut command, _) = export(folder.path(), &common);
+    assert!(refused(command.args(["int8", "--min-agreement", "1"])).contains("at least 1 is asked for"));
+
+    let (mut command, _) = export(folder.path(), &common);
     let message = refused(command.args(["bf16", "--min-agreement", "1"]));
     assert!(message.contains("--min-agreement") && message.contains("was removed"), "{message}");
     assert!(!model.exists());

@@ -63,14 +63,15 @@ struct Layer {
     tap: String,
 }
 
-/// Ranges of every large linear layer's input over the clips, and the layers that must stay in 32 bits.
+/// Ranges of every large linear layer's input over the clips, and the layers that must stay in 32 bits; then the layers that
+/// need not, the one that loses most first.
 pub(crate) fn int8(
     graph: &Graph,
     source: &Source,
     clip: [usize; 4],
     calibration: &Calibration,
     with_ranges: bool,
-) -> Result<Int8, CliError> {
+) -> Result<(Int8, Vec<String>), CliError> {
     let mut tapped = graph.clone();
     tapped.outputs.clear();
     let mut layers: Vec<Layer> = Vec::new();
@@ -108,17 +109,22 @@ pub(crate) fn int8(
         }
     }
     let mut int8 = Int8::default();
+    let mut narrow: Vec<(f64, String)> = Vec::new();
     for layer in &layers {
         let range = ranges.get(&layer.tap).copied().unwrap_or_default();
         let rows = samples.get(&layer.tap).map(Vec::as_slice).unwrap_or_default();
-        if error_of(&source.read(&layer.weight)?, source, &layer.weight, rows, range) > OUTLIER {
-            int8.keep.insert(layer.weight.clone());
+        match error_of(&source.read(&layer.weight)?, source, &layer.weight, rows, range) {
+            error if error > OUTLIER => {
+                int8.keep.insert(layer.weight.clone());
+            }
+            error => narrow.push((error, layer.weight.clone())),
         }
         if with_ranges {
             int8.ranges.insert(layer.weight.clone(), range);
         }
     }
-    Ok(int8)
+    narrow.sort_by(|a, b| b.0.total_cmp(&a.0));
+    Ok((int8, narrow.into_iter().map(|(_, weight)| weight).collect()))
 }
 
 /// Relative distance (L2) of a layer's result in 8 bits from its result in 32.

@@ -39,8 +39,10 @@ use accuracy::Judged;
 use source::Source;
 
 /// Calibration clips when none are given, and for a model of more than [`LARGE`] weights.
-const CLIPS: [usize; 2] = [16, 4];
+const CLIPS: [usize; 2] = [128, 4];
 const LARGE: usize = 60_000_000;
+/// The part of the 8-bit layers, one in so many, that goes back to 32 bits when a model does not agree.
+const WIDENED: usize = 6;
 
 /// Where the encoder comes from.
 #[derive(Clone, Copy)]
@@ -158,13 +160,12 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
         }
         false => None,
     };
+    let mut narrow_layers = Vec::new();
     if let Some(calibration) = calibration.as_ref().filter(|_| int8) {
-        options.int8 = calibrate::int8(graph, source, *clip, calibration, form.precision == Precision::Int8Static)?;
+        let ranges = form.precision == Precision::Int8Static;
+        (options.int8, narrow_layers) = calibrate::int8(graph, source, *clip, calibration, ranges)?;
     }
-    let onnx = to_onnx(graph, source, &options)?;
-    let written = onnx.write(request.out)?;
-    let nodes = onnx.proto().graph.as_ref().map_or(0, |graph| graph.node.len());
-    drop(onnx);
+    let (written, nodes) = write(request.out, opened, &options)?;
     let mut exported = Exported {
         written,
         nodes,
@@ -179,12 +180,41 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
     }
     let judged = match calibration {
         None => parity_of(request, opened).map(|parity| exported.parity = parity),
-        Some(calibration) => {
-            report(request, opened, &calibration, &options.int8).map(|found| exported.accuracy = Some(found))
-        }
+        Some(calibration) => loop {
+            match report(request, opened, &calibration, &options.int8) {
+                // The layers that lose most go back to 32 bits, as long as most stay in 8.
+                Ok((accuracy, _)) if !accuracy.pass && narrow_layers.len() > options.int8.keep.len() => {
+                    let widened = narrow_layers.len().div_ceil(WIDENED);
+                    options.int8.keep.extend(narrow_layers.drain(..widened));
+                    (exported.written, exported.nodes) = write(request.out, opened, &options)?;
+                }
+                found => break found.and_then(agreeing).map(|found| exported.accuracy = Some(found)),
+            }
+        },
     };
     judged.map_err(|error| refuse(&exported.written, &error))?;
     Ok(exported)
+}
+
+/// Writes the ONNX file; the second value is the number of its nodes.
+fn write(path: &Path, opened: &Opened, options: &OnnxOptions) -> Result<(Written, usize), CliError> {
+    let onnx = to_onnx(&opened.graph, &opened.source, options)?;
+    let nodes = onnx.proto().graph.as_ref().map_or(0, |graph| graph.node.len());
+    Ok((onnx.write(path)?, nodes))
+}
+
+/// A report of a model that agrees as often as is asked for.
+fn agreeing((accuracy, place): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), CliError> {
+    if accuracy.pass {
+        return Ok((accuracy, place));
+    }
+    let wanted = accuracy.min_agreement;
+    Err(format!(
+        "{accuracy}; at least {wanted} is asked for. Use a wider --precision, more --calibration clips, or another \
+         --min-agreement; {} has the report",
+        place.display()
+    )
+    .into())
 }
 
 fn open(request: &Export<'_>) -> Result<Opened, CliError> {
@@ -290,15 +320,6 @@ fn report(
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let place = path.with_file_name(format!("{name}.accuracy.json"));
     accuracy.write(&place)?;
-    if !accuracy.pass {
-        let wanted = form.min_agreement;
-        return Err(format!(
-            "{accuracy}; at least {wanted} is asked for. Use a wider --precision, more --calibration clips, or another \
-             --min-agreement; {} has the report",
-            place.display()
-        )
-        .into());
-    }
     Ok((accuracy, place))
 }
 
