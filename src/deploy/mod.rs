@@ -8,6 +8,8 @@ mod accuracy;
 pub(crate) mod bundle;
 mod calibrate;
 pub(crate) mod compiled;
+#[cfg(test)]
+mod hostile;
 mod parity;
 mod source;
 pub(crate) mod tensorrt;

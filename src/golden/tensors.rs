@@ -75,7 +75,12 @@ impl Tensors {
     /// [`TensorsError::Read`] and [`TensorsError::Format`], both naming the file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TensorsError> {
         let path = path.as_ref().to_path_buf();
-        match std::fs::read(&path) {
+        // A device or a pipe may never end.
+        let regular = std::fs::metadata(&path).and_then(|about| match about.is_file() {
+            true => Ok(()),
+            false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file")),
+        });
+        match regular.and_then(|()| std::fs::read(&path)) {
             Ok(data) => Self::from_bytes(path, data),
             Err(source) => Err(TensorsError::Read { path, source }),
         }
