@@ -174,7 +174,7 @@ fn narrow_models_come_with_a_report_or_not_at_all() {
         assert_eq!((&report["pass"], &report["clips"]), (&true.into(), &128.into()));
         assert!(report["outputs"][0]["rel_l2"].as_f64().unwrap() > 1e-5);
     }
-    let (mut command, model) = export(folder.path(), &common);
+    let (mut command, _) = export(folder.path(), &common);
     let plain = lines(&command.args(["int8", "--json"]).assert().success().get_output().stdout).remove(0);
     assert_eq!(plain["accuracy"]["kept_f32"], serde_json::json!([]));
     let reached = plain["accuracy"]["agreement"].as_f64().unwrap();

@@ -226,7 +226,7 @@ pub fn segment_features(encoder: &Encoder, segments: Vec<Tensor<5>>) -> Result<T
 /// [`ShapeError`] for a batch that is no whole number of videos.
 pub fn joined_segments(tokens: Tensor<3>, segments: usize) -> Result<Tensor<3>, ShapeError> {
     let dims = tokens.dims();
-    ShapeError::require(segments > 0 && dims[0] % segments == 0, "the tokens", &dims, || {
+    ShapeError::require(segments > 0 && dims[0].is_multiple_of(segments), "the tokens", &dims, || {
         format!("[B * {segments}, N, D]")
     })?;
     Ok(tokens.reshape([dims[0] / segments, segments * dims[1], dims[2]]))
@@ -239,7 +239,9 @@ pub fn joined_segments(tokens: Tensor<3>, segments: usize) -> Result<Tensor<3>, 
 /// [`ShapeError`] for a batch that is no whole number of videos.
 pub fn averaged_views(logits: Tensor<2>, views: usize) -> Result<Tensor<2>, ShapeError> {
     let dims = logits.dims();
-    ShapeError::require(views > 0 && dims[0] % views == 0, "the logits", &dims, || format!("[B * {views}, classes]"))?;
+    ShapeError::require(views > 0 && dims[0].is_multiple_of(views), "the logits", &dims, || {
+        format!("[B * {views}, classes]")
+    })?;
     let each = softmax(logits, 1).reshape([dims[0] / views, views, dims[1]]);
     Ok(each.mean_dim(1).squeeze_dim::<2>(1))
 }
