@@ -179,7 +179,7 @@ fn narrow_models_come_with_a_report_or_not_at_all() {
     assert_eq!(plain["accuracy"]["kept_f32"], serde_json::json!([]));
     let reached = plain["accuracy"]["agreement"].as_f64().unwrap();
     let asked = (reached + 0.1 * (1.0 - reached)).to_string();
-    let (mut command, model) = export(folder.path(), &common);
+    let (mut command, _) = export(folder.path(), &common);
     command.args(["int8", "--json", "--min-agreement", &asked]);
     let wider = lines(&command.assert().success().get_output().stdout).remove(0);
     assert!(!wider["accuracy"]["kept_f32"].as_array().unwrap().is_empty(), "layers go back to 32 bits: {wider}");
@@ -187,7 +187,7 @@ fn narrow_models_come_with_a_report_or_not_at_all() {
     let (mut command, _) = export(folder.path(), &common);
     assert!(refused(command.args(["int8", "--min-agreement", "1"])).contains("at least 1 is asked for"));
 
-    let (mut command, _) = export(folder.path(), &common);
+    let (mut command, model) = export(folder.path(), &common);
     let message = refused(command.args(["bf16", "--min-agreement", "1"]));
     assert!(message.contains("--min-agreement") && message.contains("was removed"), "{message}");
     assert!(!model.exists());

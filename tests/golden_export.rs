@@ -21,7 +21,7 @@ use vjepa_runtime::{ClipBatch, NamedOutput, Options, Runtime, Session, Tolerance
 const LIMIT: Tolerance = Tolerance { absolute: 1e-4, relative: 1e-5 };
 
 fn golden(file: &str) -> Stored {
-    Stored::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap()
+    Stored::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap()
 }
 
 /// The sessions a file is checked on.
