@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::DeviceArg;
+use super::gpu::GpuArgs;
 use crate::compile::Precision;
 use crate::deploy::{bundle, open_session as open};
 use crate::golden::{self, check::Check};
-use vjepa_runtime::{Difference, Runtime, Session};
+use vjepa_runtime::{Difference, Options, Runtime, Session};
 
 /// Arguments of `vjepa verify`.
 #[derive(clap::Args)]
@@ -40,12 +41,14 @@ enum What {
     Bundle {
         /// The folder, as `vjepa compile --export bundle` writes it
         dir: PathBuf,
-        /// What to run it on: all there is, unless named
-        #[arg(long, default_value = "all", value_parser = ["all", "auto", "tract", "ort"])]
+        /// What to run it on: what there is on this CPU, unless named
+        #[arg(long, default_value = "all", value_parser = ["all", "auto", "tract", "ort", "cuda", "tensorrt"])]
         runtime: String,
         /// ONNX Runtime's shared library
         #[arg(long, value_name = "FILE")]
         ort_lib: Option<PathBuf>,
+        #[command(flatten)]
+        gpu: GpuArgs,
         /// One JSON object an output and runtime
         #[arg(long)]
         json: bool,
@@ -72,12 +75,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
             }
             golden(dir, json, golden::Engine { device: device.open()?, precision }, relax)
         }
-        What::Bundle { dir, runtime, ort_lib, json } => bundle(&dir, &runtime, ort_lib, json),
+        What::Bundle { dir, runtime, ort_lib, gpu, json } => {
+            bundle(&dir, &runtime, &Options { ort_lib, ..gpu.options() }, json)
+        }
     }
 }
 
 /// Checks the files, then runs the stored clips: tract and ONNX Runtime, as far as they are there and the model is for them.
-fn bundle(dir: &Path, runtime: &str, ort_lib: Option<PathBuf>, json: bool) -> Result<(), CliError> {
+fn bundle(dir: &Path, runtime: &str, options: &Options, json: bool) -> Result<(), CliError> {
     let manifest = bundle::check(dir)?;
     let model = dir.join(&manifest.model);
     let runtimes = match runtime {
@@ -90,7 +95,7 @@ fn bundle(dir: &Path, runtime: &str, ort_lib: Option<PathBuf>, json: bool) -> Re
         println!("files    {} as they were written", manifest.files.len());
     }
     for runtime in runtimes {
-        let (session, differences) = match proof(dir, &manifest, &model, runtime, ort_lib.as_ref()) {
+        let (session, differences) = match proof(dir, &manifest, &model, runtime, options) {
             Ok(Ok(found)) => found,
             Ok(Err(why)) if !named => {
                 eprintln!("not run: {why}");
@@ -124,7 +129,7 @@ fn proof(
     manifest: &bundle::Manifest,
     model: &Path,
     runtime: Runtime,
-    ort_lib: Option<&PathBuf>,
+    options: &Options,
 ) -> Result<Result<(Session, Vec<Difference>), String>, CliError> {
     let target = manifest.provenance.get("vjepa.target").map(String::as_str).unwrap_or_default();
     let precision = manifest.provenance.get("vjepa.precision").map(String::as_str).unwrap_or_default();
@@ -134,9 +139,12 @@ fn proof(
     if runtime == Runtime::Ort && precision == "bf16" {
         return Ok(Err("ONNX Runtime has no bf16 products for CPUs".to_owned()));
     }
-    let session = match open(model, runtime, ort_lib)? {
-        Ok(session) => session,
-        Err(why) => return Ok(Err(why)),
+    let session = match runtime {
+        Runtime::Cuda | Runtime::TensorRt => Session::open(model, &Options { runtime, ..options.clone() })?,
+        _ => match open(model, runtime, options.ort_lib.as_ref())? {
+            Ok(session) => session,
+            Err(why) => return Ok(Err(why)),
+        },
     };
     let differences = bundle::prove(dir, manifest, &session)?;
     Ok(Ok((session, differences)))

@@ -97,6 +97,34 @@ bench() {
         "${rounds[@]}" --out "$OUT/$name.json" "$@" && [ -f "$OUT/$name.log" ] && tail -n 8 "$OUT/$name.log"
 }
 
+# Exported models through the ONNX Runtime of this Python: on the CPU, and with CUDA and TensorRT where its build has them.
+onnx() {
+    local library runtimes=ort size=224 model=vit_base precision
+    library=$("$python" -c 'import glob, os, onnxruntime
+print(sorted(glob.glob(os.path.join(os.path.dirname(onnxruntime.__file__), "capi", "libonnxruntime.so.*")))[-1])' 2>/dev/null)
+    if [ -z "$library" ]; then
+        echo "no ONNX Runtime for $python: exported models are left out"
+        return
+    fi
+    if [ "$dry" = true ]; then
+        model=vit_tiny size=64
+    else
+        case $("$python" -c 'import onnxruntime; print(*onnxruntime.get_available_providers())' 2>/dev/null) in
+            *Tensorrt*CUDA* | *CUDA*Tensorrt*) runtimes=ort,cuda,tensorrt ;;
+            *CUDA*) runtimes=ort,cuda ;;
+            *) echo "this ONNX Runtime has no CUDA: exported models run on the CPU only" ;;
+        esac
+    fi
+    printf 'model: {model_name: %s}\ndata: {num_frames: 16, crop_size: %d}\n' "$model" "$size" >exported.yaml
+    for precision in f32 f16; do
+        stage "onnx-$precision" 60 "$binary" compile --random-weights 1 --config exported.yaml --head features \
+            --export tensorrt --precision "$precision" --batches 1:4:8 --ort-lib "$library" --out "$precision.onnx" &&
+            stage "onnx-bench-$precision" 90 "$binary" bench infer "$precision.onnx" --runtime "$runtimes" --batches 1:4:8 \
+                --batch 4 "${rounds[@]}" --ort-lib "$library" --engine-cache engines --out "$OUT/onnx-$precision.json" &&
+            cat "$OUT/onnx-bench-$precision.log"
+    done
+}
+
 golden=$root/tests/golden/tiny
 torch=()
 if "$python" -c 'import torch' >/dev/null 2>&1; then torch=(--torch "$python"); else echo "no PyTorch for $python: its sides are left out"; fi
@@ -122,6 +150,7 @@ fi
 # What matters most first: what is not reached in time is missing, the rest is there.
 bench step-bf16 200 step bf16 "${scale[@]}" --mask-sets 2 "${eager[@]}"
 bench infer-bf16 100 infer bf16 "${infer[@]}" "${eager[@]}"
+onnx
 bench step-f32 150 step f32 "${scale[@]}" --mask-sets 2 "${eager[@]}"
 if [ ${#compiled[@]} -gt 0 ]; then
     bench step-compile 240 step bf16 "${scale[@]}" --mask-sets 1 "${compiled[@]}"
