@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let metadata = BTreeMap::from([("vjepa.arch".to_owned(), "test".to_owned())]);
     let plain = OnnxOptions { metadata, ..OnnxOptions::default() };
     let gemm = OnnxOptions { patch_embed: PatchEmbedForm::Gemm, ..plain.clone() };
+    let blocks = OnnxOptions { largest_scores: Some(300), ..plain.clone() };
     let external = OnnxOptions { external_data: ExternalData::Always, ..plain.clone() };
     for (name, sizes, head, split, options) in [
         ("encoder", Sizes::SMALL, Head::None, Split::Permuted, &plain),
@@ -24,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("encoder-heads", Sizes::SMALL, Head::None, Split::Heads, &plain),
         ("encoder-gemm", Sizes::SMALL, Head::None, Split::Permuted, &gemm),
         ("encoder-external", Sizes::SMALL, Head::None, Split::Permuted, &external),
+        ("encoder-blocks", Sizes::SMALL, Head::None, Split::Permuted, &blocks),
         ("probe", Sizes::SMALL, Head::Attentive, Split::Permuted, &plain),
         ("linear-probe", Sizes::SMALL, Head::Linear, Split::Permuted, &plain),
         ("vit-tiny", Sizes::VIT_TINY, Head::Attentive, Split::Permuted, &plain),

@@ -119,6 +119,9 @@ pub struct OnnxOptions {
     /// Whether weight and bias of a layer norm go into the linear layers behind it; not for int8-static, whose ranges are
     /// of what is not folded.
     pub fold_norms: bool,
+    /// Scores of a clip's attention that are held at once, in bytes; more are worked through in blocks of queries. None
+    /// holds all of them.
+    pub largest_scores: Option<usize>,
     /// Where weights are kept.
     pub external_data: ExternalData,
     /// `metadata_props` of the model, written in the map's order (`vjepa.preprocessing`, `vjepa.arch`, ...).
@@ -127,6 +130,9 @@ pub struct OnnxOptions {
     /// `blocks.0/attn/proj`.
     pub scope_root: Option<String>,
 }
+
+/// What ONNX Runtime works through fastest (docs/onnx-forms.md).
+const LARGEST_SCORES: usize = 32 << 20;
 
 impl Default for OnnxOptions {
     fn default() -> Self {
@@ -147,6 +153,9 @@ impl OnnxOptions {
             batch: None,
             patch_embed,
             fold_query: true,
+            // TensorRT finds attention by its three nodes, and tract gains nothing.
+            largest_scores: (target == Target::Portable && !matches!(precision, Precision::F16 | Precision::Bf16))
+                .then_some(LARGEST_SCORES),
             // Measured: no runtime is faster for it.
             fold_norms: false,
             external_data: ExternalData::default(),

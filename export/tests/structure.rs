@@ -88,6 +88,20 @@ fn onnx_runtimes_own_attention_is_used_where_asked_for() {
 }
 
 #[test]
+fn many_scores_are_worked_through_in_blocks_of_queries() {
+    let model = Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap();
+    let options = OnnxOptions { largest_scores: Some(300), ..OnnxOptions::default() };
+    let blocks = export(&model, &options);
+    let whole = export(&model, &OnnxOptions::default());
+    assert_eq!(operators(&whole).get("Split"), None);
+    assert_eq!(operators(&blocks).get("Split"), Some(&Sizes::SMALL.depth));
+    assert!(operators(&blocks).get("Softmax") > operators(&whole).get("Softmax"));
+    for target in [Target::Tract, Target::TensorRt] {
+        assert_eq!(OnnxOptions::new(target, Precision::F32).largest_scores, None);
+    }
+}
+
+#[test]
 fn narrow_models_have_casts_at_every_border_and_no_others() {
     for (precision, element) in [(Precision::F16, DataType::Float16), (Precision::Bf16, DataType::Bfloat16)] {
         let model = Model::new(Sizes::SMALL, Head::None, Split::Permuted).unwrap();

@@ -11,6 +11,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest model file: what protobuf readers accept.
@@ -120,7 +121,7 @@ impl OnnxFile {
         if about.len() > LARGEST_FILE {
             return Err(OnnxError::TooLarge { path: path.to_owned(), bytes: about.len() });
         }
-        Self::parse(path, std::fs::read(path).map_err(read)?.into())
+        Self::parse(path, contents(path, about.len()).map_err(read)?)
     }
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self, OnnxError> {
@@ -138,6 +139,19 @@ impl OnnxFile {
         let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
         Ok(Self { path: path.to_owned(), inputs, outputs, metadata, bytes, external })
     }
+}
+
+/// The bytes of a file of that length, in pages of their own: given up, they are the system's again at once, before a
+/// runtime reads the file a second time. An allocator would keep them for later.
+fn contents(path: &Path, length: u64) -> std::io::Result<Bytes> {
+    let mut file = std::fs::File::open(path)?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    let mut pages = memmap2::MmapMut::map_anon(length)?;
+    file.read_exact(&mut pages)?;
+    Ok(Bytes::from_owner(pages))
 }
 
 fn tensor_info(value: &message::ValueInfo) -> Result<TensorInfo, String> {

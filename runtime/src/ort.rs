@@ -25,18 +25,22 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub fn open(file: &OnnxFile, search: &Search, options: &Options) -> Result<Self, SessionError> {
+    /// Loads the file from its place; its bytes are given up for that.
+    pub fn open(file: &mut OnnxFile, search: &Search, options: &Options) -> Result<Self, SessionError> {
         let (library, environment) = environment(search)?;
+        let engine = match options.runtime {
+            Runtime::TensorRt => Some(engines::tensorrt(file, &library, options)?),
+            _ => None,
+        };
+        file.bytes = prost::bytes::Bytes::new();
         let load = |provider| load(&environment, &file.path, options.threads, provider);
-        let (provider, loaded) = match options.runtime {
-            Runtime::Cuda => ("CUDA", load(Some(engines::cuda(options.gpu)))),
-            Runtime::TensorRt => {
-                let engine = engines::tensorrt(file, &library, options)?;
-                let loaded =
-                    engines::watched(options.progress.as_ref(), &engine, || load(Some(engine.provider.clone())));
-                ("TensorRT", loaded)
+        let (provider, loaded) = match &engine {
+            Some(engine) => {
+                let loaded = || load(Some(engine.provider.clone()));
+                ("TensorRT", engines::watched(options.progress.as_ref(), engine, loaded))
             }
-            _ => ("", load(None)),
+            None if options.runtime == Runtime::Cuda => ("CUDA", load(Some(engines::cuda(options.gpu)))),
+            None => ("", load(None)),
         };
         let session = loaded.map_err(|failure| match failure {
             Failure::Provider(reason) => {

@@ -212,12 +212,12 @@ impl Session {
             _ if compiled => return Err(other("export with `vjepa compile --export onnx`, or use --runtime plan")),
             _ => {}
         }
-        let file = OnnxFile::read(path)?;
+        let mut file = OnnxFile::read(path)?;
         clip_input(&file.path, &file.inputs)?;
         let engine = match options.runtime {
             Runtime::Auto if cfg!(feature = "tract") => open_tract(&file, options)?,
             Runtime::Tract => open_tract(&file, options)?,
-            _ => open_ort(&file, options)?,
+            _ => open_ort(&mut file, options)?,
         };
         let OnnxFile { inputs, outputs, metadata, .. } = file;
         Self::of(path, inputs, outputs, metadata, engine)
@@ -365,12 +365,12 @@ fn open_tract(_: &OnnxFile, _: &Options) -> Result<Engine, SessionError> {
 }
 
 #[cfg(feature = "ort")]
-fn open_ort(file: &OnnxFile, options: &Options) -> Result<Engine, SessionError> {
+fn open_ort(file: &mut OnnxFile, options: &Options) -> Result<Engine, SessionError> {
     let search = crate::library::Search { explicit: options.ort_lib.clone(), folders: options.ort_dirs.clone() };
     crate::ort::Model::open(file, &search, options).map(Engine::Ort)
 }
 
 #[cfg(not(feature = "ort"))]
-fn open_ort(_: &OnnxFile, _: &Options) -> Result<Engine, SessionError> {
+fn open_ort(_: &mut OnnxFile, _: &Options) -> Result<Engine, SessionError> {
     Err(SessionError::NotBuilt("ort"))
 }

@@ -105,6 +105,7 @@ fn folded_norms_unfolded_queries_old_operators_and_fixed_batches() {
         ("opset 18", OnnxOptions { opset: 18, ..plain() }),
         ("batch 2", OnnxOptions { batch: Some(2), ..plain() }),
         ("tract", OnnxOptions::new(Target::Tract, Precision::F32)),
+        ("blocks of queries", OnnxOptions { largest_scores: Some(300), ..plain() }),
     ] {
         check(name, &model.graph, &model.weights, &options, Sizes::SMALL.clip(1), &[2]);
     }

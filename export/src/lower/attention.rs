@@ -11,6 +11,9 @@ use crate::{ExportError, Target};
 use vjepa_compiler::ir::{DType, Def, Dim, Node, NodeId, ValueId};
 use vjepa_compiler::ops::Op;
 
+/// More blocks of queries only make more nodes.
+const MOST_BLOCKS: usize = 8;
+
 impl Lowering<'_, '_> {
     pub(super) fn attention(&mut self, id: NodeId, node: &Node, scale: f64) -> Result<View, ExportError> {
         let operands = self.operands.get(&id).cloned().unwrap_or_default();
@@ -28,14 +31,55 @@ impl Lowering<'_, '_> {
         let q = self.operand(query, node.inputs[0], "q", &scope, scale, [0, 2, 1, 3])?;
         let k = self.operand(key, node.inputs[1], "k", &scope, 1.0, [0, 2, 3, 1])?;
         let v = self.operand(value, node.inputs[2], "v", &scope, 1.0, [0, 2, 1, 3])?;
-        let scores = self.emit.node("MatMul", &names::join(&scope, "scores"), &[&q, &k], &[]);
-        let dtype = self.ty(node.outputs[0]).dtype;
-        let scores = self.converted(scores, dtype, DType::F32, &names::join(&scope, "scores/wide"));
-        let axis = [("axis", Attr::Int(-1))];
-        let weights = self.emit.node("Softmax", &names::join(&scope, "softmax"), &[&scores], &axis);
-        let weights = self.converted(weights, DType::F32, dtype, &names::join(&scope, "softmax/narrow"));
-        let tensor = self.emit.node("MatMul", &names::join(&scope, "context"), &[&weights, &v], &[]);
+        let tensor = match self.query_blocks(node)? {
+            Some(sizes) => self.attend_in_blocks(node, &scope, [&q, &k, &v], &sizes),
+            None => self.attend(node, &scope, [&q, &k, &v]),
+        };
         Ok(View { tensor, shape: self.ty(node.outputs[0]).shape.clone(), scope })
+    }
+
+    /// Scores, their softmax, and the values weighted by it.
+    fn attend(&mut self, node: &Node, scope: &str, [q, k, v]: [&str; 3]) -> String {
+        let scores = self.emit.node("MatMul", &names::join(scope, "scores"), &[q, k], &[]);
+        let dtype = self.ty(node.outputs[0]).dtype;
+        let scores = self.converted(scores, dtype, DType::F32, &names::join(scope, "scores/wide"));
+        let axis = [("axis", Attr::Int(-1))];
+        let weights = self.emit.node("Softmax", &names::join(scope, "softmax"), &[&scores], &axis);
+        let weights = self.converted(weights, DType::F32, dtype, &names::join(scope, "softmax/narrow"));
+        self.emit.node("MatMul", &names::join(scope, "context"), &[&weights, v], &[])
+    }
+
+    /// How many queries each block has, when the scores of all of them are more than a clip's should be.
+    fn query_blocks(&self, node: &Node) -> Result<Option<Vec<i64>>, ExportError> {
+        let Some(most) = self.options.largest_scores else { return Ok(None) };
+        let [query, key] = [0, 1].map(|operand| &self.ty(node.inputs[operand]).shape);
+        let ([_, heads, queries, _], [_, _, keys, _]) = (query.as_slice(), key.as_slice()) else { return Ok(None) };
+        let (heads, queries, keys) = (number(heads)?, number(queries)?, number(keys)?);
+        let bytes = heads.saturating_mul(queries).saturating_mul(keys).saturating_mul(size_of::<f32>());
+        let blocks = bytes.div_ceil(most.max(1)).min(MOST_BLOCKS).min(queries);
+        if blocks < 2 {
+            return Ok(None);
+        }
+        let (size, longer) = (queries / blocks, queries % blocks);
+        Ok(Some((0..blocks).map(|block| (size + usize::from(block < longer)) as i64).collect()))
+    }
+
+    /// Block after block of queries, so that what a softmax reads was written just before.
+    fn attend_in_blocks(&mut self, node: &Node, scope: &str, [q, k, v]: [&str; 3], sizes: &[i64]) -> String {
+        let name = names::join(scope, "q/blocks");
+        let sizes_name = self.emit.ints(sizes);
+        let axis = [("axis", Attr::Int(2))];
+        let first = self.emit.node("Split", &name, &[q, &sizes_name], &axis);
+        let suffixes: Vec<String> = (1..sizes.len()).map(|block| block.to_string()).collect();
+        let suffixes: Vec<&str> = suffixes.iter().map(String::as_str).collect();
+        let rest = self.emit.more_results(&name, &suffixes);
+        let blocks: Vec<String> = std::iter::once(first)
+            .chain(rest)
+            .enumerate()
+            .map(|(block, q)| self.attend(node, &names::join(scope, &format!("block{block}")), [&q, k, v]))
+            .collect();
+        let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
+        self.emit.node("Concat", &names::join(scope, "context"), &blocks, &axis)
     }
 
     /// A tensor in another element type.
