@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vjepa_compiler::ir::{DType, Graph, GraphError, TensorType};
 use vjepa_compiler::ops::{Binary, Op};
-use vjepa_export::{ExternalData, OnnxOptions, PatchEmbedForm, Weights, to_onnx};
+use vjepa_export::{ExternalData, OnnxOptions, PatchEmbedForm, Precision, Target, Weights, to_onnx};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: tiny_onnx FOLDER")?);
@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gemm = OnnxOptions { patch_embed: PatchEmbedForm::Gemm, ..plain.clone() };
     let blocks = OnnxOptions { largest_scores: Some(300), ..plain.clone() };
     let external = OnnxOptions { external_data: ExternalData::Always, ..plain.clone() };
+    let narrow = OnnxOptions::new;
     for (name, sizes, head, split, options) in [
         ("encoder", Sizes::SMALL, Head::None, Split::Permuted, &plain),
         ("encoder-sliced", Sizes::SMALL, Head::None, Split::Sliced, &plain),
@@ -29,6 +30,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("probe", Sizes::SMALL, Head::Attentive, Split::Permuted, &plain),
         ("linear-probe", Sizes::SMALL, Head::Linear, Split::Permuted, &plain),
         ("vit-tiny", Sizes::VIT_TINY, Head::Attentive, Split::Permuted, &plain),
+        ("probe-f16", Sizes::SMALL, Head::Attentive, Split::Permuted, &narrow(Target::Portable, Precision::F16)),
+        ("probe-bf16", Sizes::SMALL, Head::Attentive, Split::Permuted, &narrow(Target::Portable, Precision::Bf16)),
+        ("tensorrt-f16", Sizes::SMALL, Head::Attentive, Split::Permuted, &narrow(Target::TensorRt, Precision::F16)),
+        ("tensorrt-bf16", Sizes::SMALL, Head::Attentive, Split::Permuted, &narrow(Target::TensorRt, Precision::Bf16)),
+        (
+            "probe-int8",
+            Sizes::SMALL,
+            Head::Attentive,
+            Split::Permuted,
+            &narrow(Target::Portable, Precision::Int8Dynamic),
+        ),
     ] {
         let model = Model::new(sizes, head, split)?;
         let path = folder.join(format!("{name}.onnx"));
