@@ -5,6 +5,7 @@
 //! open the files that external data names, so both are checked first.
 
 mod check;
+mod grow;
 mod message;
 
 use prost::Message;
@@ -126,11 +127,18 @@ impl OnnxFile {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self, OnnxError> {
         let malformed = |reason: String| OnnxError::Malformed { path: path.to_owned(), reason };
-        let model = message::Model::decode(bytes.clone()).map_err(|error| malformed(error.to_string()))?;
+        let mut model = message::Model::decode(bytes.clone()).map_err(|error| malformed(error.to_string()))?;
+        let functions = std::mem::take(&mut model.functions).into_iter().map(message::Function::into_graph);
+        let functions: Vec<message::Graph> = functions.collect();
         let graph = model.graph.as_ref().ok_or_else(|| malformed("it has no graph".to_owned()))?;
-        check::tensors(graph, bytes.len() as u64).map_err(malformed)?;
-        let external = check::external_data(graph, path)
-            .map_err(|reason| OnnxError::ExternalData { path: path.to_owned(), reason })?;
+        let mut external = std::collections::BTreeSet::new();
+        for graph in functions.iter().chain([graph]) {
+            check::tensors(graph, bytes.len() as u64).map_err(malformed)?;
+            grow::constants(graph).map_err(malformed)?;
+            let files = check::external_data(graph, path);
+            external.extend(files.map_err(|reason| OnnxError::ExternalData { path: path.to_owned(), reason })?);
+        }
+        let external = external.into_iter().collect();
         let constants: std::collections::BTreeSet<&str> =
             graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
         let fed = graph.inputs.iter().filter(|input| !constants.contains(input.name.as_str()));

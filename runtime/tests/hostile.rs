@@ -7,7 +7,7 @@ mod fixtures;
 use fixtures::{Head, Model, Sizes, Split, input};
 use prost::Message;
 use std::path::Path;
-use vjepa_export::proto::ModelProto;
+use vjepa_export::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use vjepa_export::{ExternalData, OnnxOptions, to_onnx};
 use vjepa_runtime::{ClipBatch, Options, Session, SessionError};
 
@@ -138,5 +138,152 @@ fn external_data_stays_in_the_folder() {
         std::fs::remove_file(&data).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &data).unwrap();
         refused("a link");
+        std::fs::remove_file(&data).unwrap();
+        std::fs::hard_link(&elsewhere, &data).unwrap();
+        refused("a hard link");
+        // The same file under one name is what was there at first.
+        std::fs::remove_file(&elsewhere).unwrap();
+        Session::open(&path, &Options::default()).unwrap();
+        // A folder that is a link leads out as well as a file.
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::fs::rename(&data, folder.path().join("real/model.data")).unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        let text = b"model.onnx.data";
+        for (place, good_place) in [("link/model.data", false), ("real/model.data", true)] {
+            let mut moved = good.clone();
+            while let Some(at) = moved.windows(text.len()).position(|window| window == text) {
+                moved[at..at + text.len()].copy_from_slice(place.as_bytes());
+            }
+            std::fs::write(&path, &moved).unwrap();
+            assert_eq!(Session::open(&path, &Options::default()).is_ok(), good_place, "{place}");
+        }
+    }
+}
+
+/// Runtimes differ in which of two places they open, so neither may be.
+#[test]
+fn external_data_has_one_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let model = Model::new(Sizes::SMALL, Head::None, Split::Permuted).unwrap();
+    let options = OnnxOptions { external_data: ExternalData::Always, ..OnnxOptions::default() };
+    to_onnx(&model.graph, &model.weights, &options).unwrap().write(&path).unwrap();
+    let mut twice = ModelProto::decode(std::fs::read(&path).unwrap().as_slice()).unwrap();
+    let tensors = twice.graph.as_mut().unwrap().initializer.iter_mut();
+    let tensor = tensors.into_iter().find(|tensor| !tensor.external_data.is_empty()).unwrap();
+    let mut second = tensor.external_data[0].clone();
+    assert_eq!(second.key(), "location");
+    second.value = Some("/etc/passwd".to_owned());
+    tensor.external_data.push(second);
+    std::fs::write(&path, twice.encode_to_vec()).unwrap();
+    let error = Session::open(&path, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("names its location twice"), "{error}");
+}
+
+/// A tensor of 2^60 elements that has no data.
+fn absurd() -> TensorProto {
+    TensorProto {
+        dims: vec![1 << 30, 1 << 30],
+        data_type: Some(1),
+        name: Some("absurd".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn node(op: &str, inputs: &[&str], output: &str, attribute: Option<AttributeProto>) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.to_owned()],
+        name: Some(format!("{op} node")),
+        op_type: Some(op.to_owned()),
+        attribute: attribute.into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+fn attribute(name: &str, tensor: Option<TensorProto>, graph: Option<GraphProto>) -> AttributeProto {
+    AttributeProto { name: Some(name.to_owned()), t: tensor, g: graph, ..Default::default() }
+}
+
+/// Wherever a tensor can stand, one that declares more than the file holds is refused before anything is allocated.
+#[test]
+fn tensors_larger_than_the_file_are_refused_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelProto::decode(bytes().as_slice()).unwrap();
+    let constant = || node("Constant", &[], "big", Some(attribute("value", Some(absurd()), None)));
+    let inner = || GraphProto { node: vec![constant()], ..Default::default() };
+    type Change = fn(&mut GraphProto, TensorProto, NodeProto, GraphProto);
+    let changes: [(&str, Change); 5] = [
+        ("an initializer", |graph, tensor, _, _| graph.initializer.push(tensor)),
+        ("with negative dimensions", |graph, tensor, _, _| {
+            graph.initializer.push(TensorProto { dims: vec![-4, -4], ..tensor });
+        }),
+        ("whose product overflows", |graph, tensor, _, _| {
+            graph.initializer.push(TensorProto { dims: vec![1 << 40; 4], ..tensor });
+        }),
+        ("a constant", |graph, _, constant, _| graph.node.insert(0, constant)),
+        ("in a branch", |graph, _, _, inner| {
+            graph.node.insert(0, node("If", &["clip"], "x", Some(attribute("then_branch", None, Some(inner)))));
+        }),
+    ];
+    for (what, change) in changes {
+        let mut bad = model.clone();
+        change(bad.graph.as_mut().unwrap(), absurd(), constant(), inner());
+        let error = open(folder.path(), &bad.encode_to_vec()).expect_err(what).to_string();
+        assert!(error.contains("absurd"), "{what}: {error}");
+    }
+    let mut bad = model.clone();
+    bad.functions.push(FunctionProto { node: vec![constant()], ..Default::default() });
+    let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
+    assert!(error.contains("absurd"), "a function: {error}");
+    // One value of a sparse tensor that is 2^60 large when it is made dense.
+    let mut bad = model.clone();
+    bad.graph
+        .as_mut()
+        .unwrap()
+        .sparse_initializer
+        .push(vjepa_export::proto::SparseTensorProto { dims: vec![1 << 30, 1 << 30], ..Default::default() });
+    let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
+    assert!(error.contains("a sparse tensor"), "{error}");
+}
+
+/// A list of 64-bit integers, in a typed field or as bytes.
+fn list(name: &str, values: &[i64], raw: bool) -> TensorProto {
+    let mut tensor = TensorProto {
+        dims: vec![values.len() as i64],
+        data_type: Some(7),
+        name: Some(name.to_owned()),
+        ..Default::default()
+    };
+    if raw {
+        tensor.raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    } else {
+        tensor.int64_data = values.to_vec();
+    }
+    tensor
+}
+
+/// A few bytes that a runtime would blow up while it loads.
+#[test]
+fn constants_that_grow_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelProto::decode(bytes().as_slice()).unwrap();
+    for (op, inputs) in [
+        ("ConstantOfShape", vec!["sizes"]),
+        ("Expand", vec!["one", "sizes"]),
+        ("Tile", vec!["one", "sizes"]),
+        ("Pad", vec!["one", "sizes"]),
+        ("Range", vec!["zero", "end", "one"]),
+    ] {
+        for raw in [false, true] {
+            let form = |name, values| list(name, values, raw);
+            let mut bad = model.clone();
+            let graph = bad.graph.as_mut().unwrap();
+            graph.initializer.extend([form("sizes", &[1 << 20; 4]), form("one", &[1])]);
+            graph.initializer.extend([form("zero", &[0]), form("end", &[1 << 60])]);
+            graph.node.insert(0, node(op, &inputs, "grown", None));
+            let error = open(folder.path(), &bad.encode_to_vec()).expect_err(op).to_string();
+            assert!(error.contains(op) && error.contains("out of constants"), "{op}, {raw}: {error}");
+        }
     }
 }

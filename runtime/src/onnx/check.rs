@@ -1,6 +1,6 @@
 //! The checks: tensors are no larger than their bytes, external data is a regular file inside the model's folder.
 
-use super::message::{Attribute, EXTERNAL, Graph, Tensor};
+use super::message::{Attribute, EXTERNAL, Graph, SparseTensor, Tensor};
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
@@ -33,11 +33,13 @@ pub(super) fn tensors(graph: &Graph, file_size: u64) -> Result<(), String> {
             None => Ok(()),
         }
     })?;
+    each_sparse(graph, &mut |sparse| match elements(&sparse.dims) {
+        // Runtimes make them dense.
+        Some(elements) if elements / 8 <= file_size => Ok(()),
+        _ => Err(format!("a sparse tensor {:?} is larger than the file", sparse.dims)),
+    })?;
     each_tensor(graph, &mut |tensor| {
-        let elements = tensor.dims.iter().try_fold(1u64, |product, dim| {
-            // An empty axis does not excuse an absurd one beside it.
-            u64::try_from(*dim).ok().and_then(|dim| product.checked_mul(dim.max(1)))
-        });
+        let elements = elements(&tensor.dims);
         let elements = elements.ok_or_else(|| format!("`{}` has the shape {:?}", tensor.name, tensor.dims))?;
         let empty = tensor.dims.contains(&0);
         match (&tensor.raw_data, element_bytes(tensor.data_type)) {
@@ -57,6 +59,12 @@ pub(super) fn tensors(graph: &Graph, file_size: u64) -> Result<(), String> {
     })
 }
 
+/// Product of the dimensions; none where one is negative or it is no number. An empty axis does not excuse an absurd one
+/// beside it.
+fn elements(dims: &[i64]) -> Option<u64> {
+    dims.iter().try_fold(1u64, |product, dim| u64::try_from(*dim).ok()?.max(1).checked_mul(product))
+}
+
 /// Fails unless all external data lies in regular files of the model's folder and reaches no further than their end.
 pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<Vec<String>, String> {
     let folder = match model.parent() {
@@ -70,6 +78,11 @@ pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<Vec<String>, 
             return Ok(());
         }
         let name = &tensor.name;
+        let mut keys = BTreeSet::new();
+        // Runtimes differ in which of two they take.
+        if let Some(twice) = tensor.external_data.iter().find(|entry| !keys.insert(entry.key.as_str())) {
+            return Err(format!("`{name}` names its {} twice", twice.key));
+        }
         let location = get("location").ok_or_else(|| format!("`{name}` names no file"))?;
         files.insert(location.clone());
         let path = inside(folder, location).map_err(|reason| format!("`{name}` is in `{location}`, {reason}"))?;
@@ -108,9 +121,18 @@ fn inside(folder: &Path, location: &str) -> Result<u64, String> {
         }
     }
     match path.symlink_metadata() {
-        Ok(about) if about.is_file() => Ok(about.len()),
+        Ok(about) if about.is_file() && has_one_name(&about) => Ok(about.len()),
+        Ok(about) if about.is_file() => Err("which is a hard link to a file elsewhere; put a copy there".to_owned()),
         _ => Err("which is no regular file".to_owned()),
     }
+}
+
+/// False for a file with several names: one of them may lead out of the folder.
+fn has_one_name(about: &std::fs::Metadata) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::nlink(about) == 1;
+    #[cfg(not(unix))]
+    return about.is_file();
 }
 
 /// Bytes of an element of this `TensorProto.DataType`; `None` for strings, packed and unknown types.
@@ -123,6 +145,11 @@ fn element_bytes(data_type: i32) -> Option<u64> {
         15 => Some(16),
         _ => None,
     }
+}
+
+fn each_sparse(graph: &Graph, f: &mut impl FnMut(&SparseTensor) -> Result<(), String>) -> Result<(), String> {
+    graph.sparse.iter().try_for_each(&mut *f)?;
+    each_attribute(graph, &mut |_, attribute| attribute.sparse.iter().chain(&attribute.sparses).try_for_each(&mut *f))
 }
 
 fn each_tensor<'g>(graph: &'g Graph, f: &mut impl FnMut(&'g Tensor) -> Result<(), String>) -> Result<(), String> {

@@ -13,6 +13,27 @@ pub(super) struct Model {
     pub graph: Option<Graph>,
     #[prost(message, repeated, tag = "14")]
     pub metadata: Vec<Entry>,
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<Function>,
+}
+
+/// A function of the model's own, which runtimes put in the place of the nodes that call it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Function {
+    #[prost(message, repeated, tag = "7")]
+    pub nodes: Vec<Node>,
+    /// Values of attributes that a call leaves out.
+    #[prost(message, repeated, tag = "11")]
+    pub attributes: Vec<Attribute>,
+}
+
+impl Function {
+    /// Its body as a graph, the attributes as those of one more node.
+    pub fn into_graph(self) -> Graph {
+        let mut nodes = self.nodes;
+        nodes.push(Node { attributes: self.attributes, ..Node::default() });
+        Graph { nodes, ..Graph::default() }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -31,8 +52,14 @@ pub(super) struct Graph {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Node {
+    #[prost(string, repeated, tag = "1")]
+    pub inputs: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub outputs: Vec<String>,
     #[prost(string, tag = "3")]
     pub name: String,
+    #[prost(string, tag = "4")]
+    pub op: String,
     #[prost(message, repeated, tag = "5")]
     pub attributes: Vec<Attribute>,
 }
@@ -65,6 +92,9 @@ pub(super) struct SparseTensor {
     pub values: Option<Tensor>,
     #[prost(message, optional, tag = "2")]
     pub indices: Option<Tensor>,
+    /// Shape of the dense tensor it stands for.
+    #[prost(int64, repeated, packed = "false", tag = "3")]
+    pub dims: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -73,6 +103,8 @@ pub(super) struct Tensor {
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub data_type: i32,
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
     #[prost(bytes = "bytes", optional, tag = "9")]
