@@ -184,4 +184,22 @@ mod tests {
             assert!(close, "{record:?}");
         }
     }
+
+    #[test]
+    fn streams_and_videos_are_cut_alike() {
+        let (normalization, framing) = (Normalization::Imagenet, Framing::Centre);
+        for (sampling, exact) in [(Sampling::Vjepa, false), (Sampling::Exact, true)] {
+            for (num_frames, sampling_rate) in [(16, 4), (8, 1), (2, 3), (1, 5), (64, 7)] {
+                let (crop_size, patch_size, tubelet_size, grayscale) = (4, 4, 2, false);
+                #[rustfmt::skip]
+                let record = Preprocessing {
+                    num_frames, sampling_rate, sampling, crop_size, patch_size, tubelet_size, normalization, grayscale, framing,
+                };
+                let sampler =
+                    ClipSampler { random: false, exact, ..ClipSampler::pretrain(num_frames, sampling_rate) };
+                let video = sampler.sample(num_frames * sampling_rate + 9, |low, _| low).unwrap();
+                assert_eq!(video, [record.frame_offsets()], "{record:?}");
+            }
+        }
+    }
 }

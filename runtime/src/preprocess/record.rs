@@ -131,11 +131,28 @@ impl Preprocessing {
     pub fn from_json(json: &str) -> Result<Self, PreprocessError> {
         let record: Self = serde_json::from_str(json).map_err(|error| PreprocessError::Malformed(error.to_string()))?;
         let frames = 1..=1 << 16;
+        if !frames.contains(&record.sampling_rate) {
+            return Err(PreprocessError::Malformed(format!("clips of every {}th frame", record.sampling_rate)));
+        }
         if !frames.contains(&record.num_frames) || !(1..=LARGEST_SIDE).contains(&record.crop_size) {
             let (frames, side) = (record.num_frames, record.crop_size);
             return Err(PreprocessError::Malformed(format!("clips of {frames} frames of {side} pixels")));
         }
         Ok(record)
+    }
+
+    /// Which frames of a video make a clip: `num_frames` numbers, ascending, counted from the clip's first frame. The last
+    /// says how many frames must have come before a clip can be cut from a stream.
+    pub fn frame_offsets(&self) -> Vec<usize> {
+        let span = self.num_frames.saturating_mul(self.sampling_rate);
+        let offset = |frame: usize| match self.sampling {
+            Sampling::Exact => frame.saturating_mul(self.sampling_rate),
+            // `np.linspace(0, span, num_frames)` truncated, as in the official code: its last value is the span.
+            Sampling::Vjepa if frame == 0 => 0,
+            Sampling::Vjepa if frame + 1 == self.num_frames => span.saturating_sub(1),
+            Sampling::Vjepa => (frame as f64 * (span as f64 / (self.num_frames - 1) as f64)) as usize,
+        };
+        (0..self.num_frames).map(offset).collect()
     }
 
     /// The record as JSON, for [`METADATA_KEY`].

@@ -29,7 +29,9 @@ fn json_survives_and_is_what_the_training_config_writes() {
 #[test]
 fn malformed_records_are_errors() {
     let good = record(Normalization::Imagenet).to_json();
-    for (from, to) in [("imagenet", "other"), ("28", "0"), ("28", "99999999"), ("\"num_frames\":2,", "")] {
+    for (from, to) in
+        [("imagenet", "other"), ("28", "0"), ("28", "99999999"), (":4,", ":0,"), ("\"num_frames\":2,", "")]
+    {
         assert!(Preprocessing::from_json(&good.replace(from, to)).is_err(), "{to}");
     }
     let std = r#"{"mean":[0,0,0],"std":[0,1,1]}"#;
@@ -88,4 +90,15 @@ fn a_whole_frame_of_the_crops_size_is_left_as_it_is() {
     for (pixel, rgb) in frame.chunks_exact(3).enumerate() {
         assert!((clip[pixel] - f32::from(rgb[0])).abs() < 1e-3, "pixel {pixel}");
     }
+}
+
+#[test]
+fn frames_of_a_clip_in_a_stream() {
+    let clip = |sampling, num_frames, sampling_rate| {
+        Preprocessing { sampling, num_frames, sampling_rate, ..record(Normalization::Imagenet) }.frame_offsets()
+    };
+    let official = [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63];
+    assert_eq!(clip(Sampling::Vjepa, 16, 4), official);
+    assert_eq!(clip(Sampling::Exact, 4, 3), [0, 3, 6, 9]);
+    assert_eq!((clip(Sampling::Vjepa, 1, 5), clip(Sampling::Exact, 1, 5)), (vec![0], vec![0]));
 }
