@@ -14,7 +14,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use vjepa_runtime::{ClipBatch, Dimension, Options, Preprocessing, Session, top};
+use vjepa_runtime::{ClassifyError, ClipBatch, Dimension, Options, Preprocessing, Session, top};
 
 const USAGE: &str = "batch_folder MODEL FOLDER [--batch N] [--runtime auto|tract|ort] [--threads N]";
 /// Pictures and raw frames with longer sides are refused before they are read.
@@ -163,6 +163,9 @@ fn run(session: &Session, record: &Preprocessing, clips: &[Clip], batch: usize) 
 fn folder() -> Result<bool, Fault> {
     let args = args()?;
     let session = Session::open(&args.model, &args.options)?;
+    if session.views() > 1 {
+        return Err(ClassifyError::Views(session.views()).into());
+    }
     let record = session.preprocessing()?;
     let offsets = record.frame_offsets();
     let (batch, fixed) = match session.input().shape.first() {
