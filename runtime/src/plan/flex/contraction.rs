@@ -50,7 +50,7 @@ pub(super) struct Out<'a> {
     /// Elements from there to the end of the result.
     len: usize,
     /// Distance between rows.
-    row_stride: usize,
+    pub(super) row_stride: usize,
     /// Whether the product is added to what is there.
     pub(super) accumulate: bool,
     result: std::marker::PhantomData<&'a mut [f32]>,
@@ -142,15 +142,15 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: P
 const SMALL: usize = 64 * 64 * 64;
 /// Column blocks are no narrower than this, and multiples of the widest vector.
 const COLUMNS: usize = 64;
+/// Columns of a block that packing what it shares with others costs little.
+const WIDE: usize = 256;
 /// Row blocks are multiples of this, the microkernels' side along the rows of a row-major result.
 const ROWS: usize = 6;
 
 /// [`product`] on all threads, a block a task. Blocks are independent, so a thread that is late (the machine is shared)
 /// delays its own block only, where the library's own split waits for every thread at every panel.
 ///
-/// Blocks are columns, two a thread, where there are enough: each packs only its own part of `b`, which is the operand
-/// that is packed at most cost, and the second one evens out who began late. Narrow results are split by rows, one block
-/// a thread, since each block packs all of `b`.
+/// Every block packs anew what it shares with the others, so blocks are few and split the longer way: see [`Blocks`].
 ///
 /// A bias is added to each block while it is in the cache.
 fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f32]>) {
@@ -159,25 +159,48 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f
     if m * n * k < SMALL || threads == 1 {
         return block_product(a, b, out, bias);
     }
-    let columns = n.div_ceil(2 * threads).next_multiple_of(16);
-    if columns >= COLUMNS {
-        return (0..n.div_ceil(columns)).into_par_iter().with_max_len(1).for_each(|task| {
+    match Blocks::of(m, n, a.col_stride == 1, threads) {
+        Blocks::Columns(columns) => (0..n.div_ceil(columns)).into_par_iter().with_max_len(1).for_each(|task| {
             let start = task * columns;
             let data = b.data.get(start * b.col_stride..).unwrap_or_default();
             let block = Matrix { data, cols: columns.min(n - start), ..b };
             let bias = bias.and_then(|bias| bias.get(start..start + block.cols));
             // SAFETY: blocks are disjoint ranges of columns.
             block_product(a, block, unsafe { out.part(start) }, bias);
-        });
+        }),
+        Blocks::Rows(rows) => (0..m.div_ceil(rows)).into_par_iter().with_max_len(1).for_each(|task| {
+            let start = task * rows;
+            let data = a.data.get(start * a.row_stride..).unwrap_or_default();
+            let block = Matrix { data, rows: rows.min(m - start), ..a };
+            // SAFETY: blocks are disjoint ranges of rows.
+            block_product(block, b, unsafe { out.part(start * out.row_stride) }, bias);
+        }),
     }
-    let rows = m.div_ceil(threads).next_multiple_of(ROWS);
-    (0..m.div_ceil(rows)).into_par_iter().with_max_len(1).for_each(|task| {
-        let start = task * rows;
-        let data = a.data.get(start * a.row_stride..).unwrap_or_default();
-        let block = Matrix { data, rows: rows.min(m - start), ..a };
-        // SAFETY: blocks are disjoint ranges of rows.
-        block_product(block, b, unsafe { out.part(start * out.row_stride) }, bias);
-    });
+}
+
+/// How a product is split among threads: blocks of so many columns, or rows, of the result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Blocks {
+    Columns(usize),
+    Rows(usize),
+}
+
+impl Blocks {
+    /// Measured on the shapes of a training step. Columns, if `a` lies in rows: it is packed at little cost. Two blocks a
+    /// thread, which evens out who began late, while they are [`WIDE`]; narrower ones cost up to a tenth. A transposed `a`
+    /// (the gradient of a weight) is packed at as much cost as `b`, so the longer side is split. Rows where columns
+    /// are too few for two blocks a thread.
+    fn of(m: usize, n: usize, a_in_rows: bool, threads: usize) -> Self {
+        let columns = |blocks: usize| n.div_ceil(blocks).next_multiple_of(16);
+        let narrow = columns(2 * threads) < COLUMNS;
+        if narrow || (!a_in_rows && m > n) {
+            Self::Rows(m.div_ceil(threads).next_multiple_of(ROWS))
+        } else if a_in_rows && columns(2 * threads) >= WIDE {
+            Self::Columns(columns(2 * threads))
+        } else {
+            Self::Columns(columns(threads))
+        }
+    }
 }
 
 /// [`product`] on this thread, and then the bias.
