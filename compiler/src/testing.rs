@@ -154,14 +154,18 @@ fn propose(rng: &mut Rng, graph: &Graph, smooth: bool) -> Op {
         4 => Op::MulScalar(c.into()),
         5 if smooth => Op::PowScalar(2.0),
         5 => Op::PowScalar(rng.pick(&[0.0, 1.0, 2.0, -0.5])),
-        6 => {
-            rng.pick(&[Op::GeluGrad, Op::SoftmaxGrad, Op::LayerNormGrad { eps: 0.5 }, Op::AttentionGrad { scale: 0.5 }])
-        }
+        6 => rng.pick(&[
+            Op::GeluGrad,
+            Op::GeluWithGrad,
+            Op::SoftmaxGrad,
+            Op::LayerNormGrad { eps: 0.5 },
+            Op::AttentionGrad { scale: 0.5 },
+        ]),
         7 if smooth => Op::Softmax,
         7 => Op::Cast(rng.pick(&[DType::F32, DType::BF16])),
         8 => Op::Sum { axes: vec![axis] },
         9 => Op::Mean { axes: (0..=axis).collect() },
-        10 => rng.pick(&[Op::Softmax, Op::LogSoftmax]),
+        10 => rng.pick(&[Op::Softmax, Op::LogSoftmax, Op::SquaredNorm]),
         11 => Op::Full { value: c.into(), ty: TensorType::f32(x.shape) },
         12 => Op::Reshape { shape: rng.pick(&[vec![x.elements()], x.shape.clone(), dims("B N 4"), dims("B 2 N 2")]) },
         13 => {
@@ -200,7 +204,8 @@ fn operands(rng: &mut Rng, graph: &Graph, op: &Op) -> Vec<ValueId> {
         Op::Full { .. } => Vec::new(),
         Op::MatMul { .. } if rng.below(2) == 0 => vec![x, alike(rng), any(rng)],
         Op::Binary(_) if rng.below(2) == 0 => vec![x, any(rng)],
-        Op::Binary(_) | Op::GeluGrad | Op::SoftmaxGrad | Op::Concat { .. } | Op::MatMul { .. } => vec![x, alike(rng)],
+        Op::Binary(_) | Op::GeluGrad | Op::GeluWithGrad | Op::SoftmaxGrad => vec![x, alike(rng)],
+        Op::Concat { .. } | Op::MatMul { .. } => vec![x, alike(rng)],
         Op::GatherTokens | Op::ScatterTokens { .. } => vec![x, named("index")],
         Op::PatchEmbed { .. } => vec![x, named("kernel"), named("b")],
         Op::Linear | Op::LayerNorm { .. } if rng.below(4) == 0 => {

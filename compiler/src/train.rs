@@ -126,22 +126,17 @@ fn clip_scale(
     group: &ClipGroup,
     max_norm: ValueId,
 ) -> Result<ValueId, GraphError> {
-    let mut total = None;
+    let mut gradients = Vec::with_capacity(group.params.len());
     for param in &group.params {
         let Some((_, gradient)) = spec.gradients.iter().find(|(id, _)| id == param) else {
             let name = param_name(graph, *param)?;
             return Err(GraphError::Other(format!("`{name}` is in clip group `{}` but is not trained", group.name)));
         };
-        let square = graph.mul(*gradient, *gradient)?;
-        let sum = graph.sum_to(square, &[])?;
-        total = Some(match total {
-            Some(total) => graph.add(total, sum)?,
-            None => sum,
-        });
+        gradients.push(*gradient);
     }
-    let total = match total {
-        Some(total) => total,
-        None => graph.full(0.0, TensorType::f32([]))?,
+    let total = match gradients.as_slice() {
+        [] => graph.full(0.0, TensorType::f32([]))?,
+        gradients => graph.push1(Op::SquaredNorm, gradients)?,
     };
     let norm = graph.unary(Unary::Sqrt, total)?;
     graph.output(&format!("grad_norm.{}", group.name), norm);

@@ -134,6 +134,27 @@ fn attention_backward() {
 }
 
 #[test]
+fn packed_attention() {
+    // Clips of several lengths below each other, an empty part, one row, more rows than a block.
+    for (parts, heads, width) in
+        [(vec![2, 7, 3, 5], 2, 4), (vec![1, 1], 3, 5), (vec![2, 0, 1, 9], 1, 8), (vec![1, 600, 2, 33], 2, 16)]
+    {
+        let rows: usize = parts.chunks(2).map(|part| part[0] * part[1]).sum();
+        let parts: Vec<Dim> = parts.into_iter().map(Dim::from).collect();
+        let scale = 1.0 / (width as f64).sqrt();
+        both(&Op::PackedAttention { heads, scale, parts: parts.clone() }, &[&[rows, 3 * heads * width]]);
+        let mut graph = Graph::new("kernel", &[]);
+        let qkv = graph.input("qkv", ty(&[rows, 3 * heads * width])).unwrap();
+        let turned = graph.input("dy", ty(&[heads * width, rows])).unwrap();
+        let dy = graph.push1(Op::Permute { axes: vec![1, 0] }, &[turned]).unwrap();
+        let y = graph.push1(Op::PackedAttention { heads, scale, parts: parts.clone() }, &[qkv]).unwrap();
+        let dqkv = graph.push1(Op::PackedAttentionGrad { heads, scale, parts }, &[qkv, y, dy]).unwrap();
+        graph.output("dqkv", dqkv);
+        compare(&format!("packed_attention_grad {rows}x{heads}x{width}"), &graph, &BTreeMap::new());
+    }
+}
+
+#[test]
 fn norms_and_softmax() {
     for width in [1, 5, 16, 40, 129] {
         let shape: &[usize] = &[3, 67, width];
@@ -166,6 +187,7 @@ fn elementwise_and_reductions() {
         }
     }
     both(&Op::GeluGrad, &[shape, shape]);
+    both(&Op::GeluWithGrad, &[shape, shape]);
     both(&Op::AddScalar(Scalar::from(0.5)), &[shape]);
     both(&Op::MulScalar(Scalar::recip(Dim::from(7usize))), &[shape]);
     both(&Op::PowScalar(2.0), &[shape]);
@@ -237,6 +259,15 @@ fn optimiser() {
             graph.output(&format!("y{i}"), *result);
         }
         compare(&format!("adamw, fused {fused}"), &graph, &BTreeMap::new());
+    }
+}
+
+#[test]
+fn squared_norms() {
+    for sizes in [vec![1], vec![17, 3], vec![40_000, 2, 90_001]] {
+        let shapes: Vec<Vec<usize>> = sizes.iter().map(|n| vec![3, *n]).collect();
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        both(&Op::SquaredNorm, &shapes);
     }
 }
 

@@ -38,7 +38,7 @@ impl FromStr for StopAfter {
             None => (text, Self::Whole(text.to_owned())),
         };
         let labels = match &stop {
-            Self::Forward(_) => Pipeline::standard().labels(),
+            Self::Forward(_) => Pipeline::forward().labels(),
             _ => Pipeline::training(LOSS, Some(Recomputed::Elementwise), true).labels(),
         };
         if labels.iter().any(|known| known == label) {
@@ -114,8 +114,8 @@ impl Passes {
     pub(super) fn forward(&mut self, graph: Graph) -> Result<Graph, CompileError> {
         match self.stop_after.clone() {
             Some(StopAfter::Nothing) => self.skipped(graph),
-            Some(StopAfter::Forward(label)) => self.pipeline(Pipeline::standard(), graph, "forward/", Some(&label)),
-            None | Some(StopAfter::Whole(_)) => self.pipeline(Pipeline::standard(), graph, "forward/", None),
+            Some(StopAfter::Forward(label)) => self.pipeline(Pipeline::forward(), graph, "forward/", Some(&label)),
+            None | Some(StopAfter::Whole(_)) => self.pipeline(Pipeline::forward(), graph, "forward/", None),
         }
     }
 

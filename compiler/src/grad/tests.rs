@@ -56,6 +56,8 @@ fn every_shape_and_reduction_rule_agrees_with_finite_differences() {
     }
     check(Op::Softmax, &["B N 4"]);
     check(Op::LogSoftmax, &["B N 4"]);
+    check(Op::SquaredNorm, &["B N 4"]);
+    check(Op::SquaredNorm, &["B 4", "", "5 4"]);
     check(Op::Reshape { shape: dims("N B 4") }, &["B N 4"]);
     check(Op::Permute { axes: vec![2, 0, 1] }, &["B N 4"]);
     check(Op::Broadcast { shape: dims("B N 4") }, &["1 N 1"]);
@@ -82,6 +84,7 @@ fn every_semantic_rule_agrees_with_finite_differences() {
     check(Op::LayerNorm { eps: 1e-2 }, &["B N 4", "4", "4"]);
     check(Op::LayerNorm { eps: 1e-2 }, &["B N 4"]);
     check(Op::Attention { scale: 0.7 }, &["B 2 N 4", "B 2 5 4", "B 2 5 4"]);
+    check(Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, &["12 12"]);
 }
 
 #[test]

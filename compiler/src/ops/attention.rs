@@ -44,11 +44,16 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let (Op::Attention { scale } | Op::AttentionGrad { scale }) = op else {
         return Err(EvalError(format!("{} is no attention", op.name())));
     };
-    let [q, k, v] = [e.inputs[0], e.inputs[1], e.inputs[2]];
-    let mut results: Vec<Array> = e.results.iter().map(|shape| Array::zeros(shape)).collect();
+    Ok(attend([e.inputs[0], e.inputs[1], e.inputs[2]], e.inputs.get(4).copied(), *scale))
+}
+
+/// `y` of `q[B, H, N, d]` and `k, v[B, H, M, d]`, or with `dy` the gradients of the three.
+pub(super) fn attend([q, k, v]: [&Array; 3], dy: Option<&Array>, scale: f64) -> Vec<Array> {
+    let results: &[&Array] = if dy.is_some() { &[q, k, v] } else { &[q] };
+    let mut results: Vec<Array> = results.iter().map(|x| Array::zeros(&x.shape)).collect();
     let (n, m, d) = (q.shape[2], k.shape[2], q.shape[3]);
     if n * m * d == 0 {
-        return Ok(results);
+        return results;
     }
     for head in 0..q.data.len() / (n * d) {
         let (rows, keys) = (head * n * d..(head + 1) * n * d, head * m * d..(head + 1) * m * d);
@@ -57,13 +62,13 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
             let q = &q.data[row..row + d];
             let scores: Vec<f64> = k.chunks(d).map(|k| scale * dot(q, k)).collect();
             let shares: Vec<f64> = softmax_row(&scores).collect();
-            if e.inputs.len() == 3 {
+            let Some(dy) = dy else {
                 for (share, v) in shares.iter().zip(v.chunks(d)) {
                     add_scaled(&mut results[0].data[row..row + d], *share, v);
                 }
                 continue;
-            }
-            let dy = &e.inputs[4].data[row..row + d];
+            };
+            let dy = &dy.data[row..row + d];
             let dshares: Vec<f64> = v.chunks(d).map(|v| dot(dy, v)).collect();
             let dscores = softmax_grad_row(&shares, &dshares).map(|ds| ds * scale);
             for (j, (share, dscore)) in shares.iter().zip(dscores).enumerate() {
@@ -74,7 +79,7 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
             }
         }
     }
-    Ok(results)
+    results
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

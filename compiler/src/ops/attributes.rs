@@ -89,11 +89,14 @@ impl Op {
             Op::MatMul { ta, tb } => vec![("ta", A::Flag(ta)), ("tb", A::Flag(tb))],
             Op::LayerNorm { eps } | Op::LayerNormGrad { eps } => vec![("eps", A::Number(eps))],
             Op::Attention { scale } | Op::AttentionGrad { scale } => vec![("scale", A::Number(scale))],
+            Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+                vec![("heads", A::Count(heads)), ("scale", A::Number(scale)), ("parts", A::Dims(parts))]
+            }
             Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
                 vec![("beta1", A::Number(beta1)), ("beta2", A::Number(beta2)), ("eps", A::Number(eps))]
             }
             Op::Unary(_) | Op::Binary(_) | Op::GeluGrad | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => Vec::new(),
-            Op::GatherTokens | Op::Linear | Op::Ema => Vec::new(),
+            Op::GeluWithGrad | Op::SquaredNorm | Op::GatherTokens | Op::Linear | Op::Ema => Vec::new(),
         }
     }
 
@@ -117,12 +120,14 @@ impl Op {
             Op::MulScalar(1.0.into()),
             Op::PowScalar(1.0),
             Op::GeluGrad,
+            Op::GeluWithGrad,
             Op::Cast(DType::F32),
             Op::Sum { axes: Vec::new() },
             Op::Mean { axes: Vec::new() },
             Op::Softmax,
             Op::SoftmaxGrad,
             Op::LogSoftmax,
+            Op::SquaredNorm,
             Op::Full { value: 0.0.into(), ty: TensorType::f32([]) },
             Op::Reshape { shape: Vec::new() },
             Op::Permute { axes: Vec::new() },
@@ -140,6 +145,8 @@ impl Op {
             Op::LayerNormGrad { eps: 0.0 },
             Op::Attention { scale: 1.0 },
             Op::AttentionGrad { scale: 1.0 },
+            Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new() },
+            Op::PackedAttentionGrad { heads: 1, scale: 1.0, parts: Vec::new() },
             Op::AdamW { beta1: 0.0, beta2: 0.0, eps: 0.0 },
             Op::Ema,
             Op::AdamWEma { beta1: 0.0, beta2: 0.0, eps: 0.0 },

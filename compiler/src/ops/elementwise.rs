@@ -16,11 +16,12 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
                 .ok_or_else(|| TypeError::Mismatch(format!("{} and {} do not broadcast", operands[0], operands[1])))?;
             Ok(vec![TensorType::new(operands[0].dtype, shape)])
         }
-        Op::GeluGrad => {
+        Op::GeluGrad | Op::GeluWithGrad => {
             arity(operands, 2, 2, "2")?;
             require(operands[0] == operands[1], || format!("x is {} but dy is {}", operands[0], operands[1]))?;
             require(operands[0].dtype.is_float(), || format!("needs floats, got {}", operands[0]))?;
-            Ok(vec![operands[0].clone()])
+            let results = if matches!(op, Op::GeluWithGrad) { 2 } else { 1 };
+            Ok(vec![operands[0].clone(); results])
         }
         Op::Cast(dtype) => {
             arity(operands, 1, 1, "1")?;
@@ -51,11 +52,12 @@ pub(crate) fn broadcast_shapes(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
         .collect()
 }
 
-/// One operation an element; 8 for GELU and 12 for its gradient.
+/// One operation an element; 8 for GELU, 12 for its gradient and 13 for both.
 pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let per_element = match op {
         Op::Unary(Unary::Gelu) => 8,
         Op::GeluGrad => 12,
+        Op::GeluWithGrad => 13,
         Op::Cast(_) => 0,
         _ => 1,
     };
@@ -77,6 +79,10 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
         }
         Op::PowScalar(c) => x.map(|x| x.powf(*c)),
         Op::GeluGrad => zip(x, e.inputs[1], &e.results[0], |x, dy| dy * gelu_slope(x)),
+        Op::GeluWithGrad => {
+            let y = x.map(|x| Unary::Gelu.apply(x));
+            return Ok(vec![y, zip(x, e.inputs[1], &e.results[1], |x, dy| dy * gelu_slope(x))]);
+        }
         _ => x.clone(),
     };
     Ok(vec![y])
@@ -96,9 +102,12 @@ pub(super) fn broadcast_offsets(from: &[usize], to: &[usize]) -> Vec<usize> {
     offsets(to, &steps)
 }
 
-/// `gelu` and `gelu_grad` in terms of erf.
+/// `gelu` and `gelu_grad` in terms of erf, and both together as one after the other.
 pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
     let x = inputs[0];
+    if matches!(op, Op::GeluWithGrad) {
+        return Ok(vec![g.unary(Unary::Gelu, x)?, g.push1(Op::GeluGrad, inputs)?]);
+    }
     let scaled = g.mul_scalar(x, std::f64::consts::FRAC_1_SQRT_2)?;
     let erf = g.unary(Unary::Erf, scaled)?;
     let twice = g.add_scalar(erf, 1.0)?;

@@ -1,16 +1,18 @@
 //! The closed set of operations.
 //!
-//! [`Op`] is the enumeration; each family file beside this one holds, for its operations, the type rule (`infer`), the
-//! cost (`cost`), the interpreter rule (`eval`), the gradient rule (`grad`) and, for semantic operations, the
-//! decomposition into smaller ones (`decompose`).
+//! [`Op`] is the enumeration, `dispatch.rs` says which family an operation belongs to. Each family file beside it holds,
+//! for its operations, the type rule (`infer`), the cost (`cost`), the interpreter rule (`eval`), the gradient rule (`grad`)
+//! and, for semantic operations, the decomposition into smaller ones (`decompose`).
 
 mod attention;
 mod attributes;
 mod contraction;
+mod dispatch;
 mod elementwise;
 mod functions;
 mod norm;
 mod optimizer;
+mod packed_attention;
 mod reduce;
 mod rules;
 mod shape;
@@ -21,8 +23,7 @@ pub use functions::{Binary, Unary};
 pub use rules::Cost;
 pub(crate) use rules::{Eval, EvalError, Reverse, bytes};
 
-use crate::interp::Array;
-use crate::ir::{DType, Dim, Graph, GraphError, Scalar, TensorType, ValueId};
+use crate::ir::{DType, Dim, Scalar, TensorType};
 
 /// An operation with its attributes. Operands are listed as `(a, b, [optional])`, results after the arrow.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub enum Op {
     PowScalar(f64),
     /// `(x, dy) -> dy · gelu'(x)`, exact (erf) GELU.
     GeluGrad,
+    /// `(x, dy) -> gelu(x), dy · gelu'(x)`, which have most of their arithmetic in common.
+    GeluWithGrad,
     /// `(x) -> x` in another element type.
     Cast(DType),
 
@@ -60,6 +63,8 @@ pub enum Op {
     SoftmaxGrad,
     /// `(x) -> log softmax over the last axis`.
     LogSoftmax,
+    /// `(a, b, ..) -> f32[]`, the sum of the squares of all elements of all operands.
+    SquaredNorm,
 
     // Shape (shape.rs)
     /// `() -> a tensor filled with one number`.
@@ -166,6 +171,27 @@ pub enum Op {
         scale: f64,
     },
 
+    // Attention over rows as a linear layer makes them (packed_attention.rs)
+    /// `(qkv[R, 3·H·d]) -> [R, H·d]`: attention of each clip's rows among themselves. Queries, keys and values of a row lie
+    /// one after the other, head by head; R = Σ B·N over the parts.
+    PackedAttention {
+        /// H.
+        heads: usize,
+        /// Multiplies the scores.
+        scale: f64,
+        /// B and N of each part in turn: B clips of N rows.
+        parts: Vec<Dim>,
+    },
+    /// `(qkv, y, dy) -> dqkv`.
+    PackedAttentionGrad {
+        /// H.
+        heads: usize,
+        /// As in the forward.
+        scale: f64,
+        /// As in the forward.
+        parts: Vec<Dim>,
+    },
+
     // Optimiser (optimizer.rs); lr, wd, c1, c2, clip and momentum are f32[] values.
     /// `(p, g, m, v, lr, wd, c1, c2, clip) -> p', m', v'`: AdamW with decoupled decay on `clip·g`; c1 and c2 are the bias
     /// corrections `1 − β^t`.
@@ -188,19 +214,6 @@ pub enum Op {
         /// Added to the root of the second moment.
         eps: f64,
     },
-}
-
-/// One per file beside this one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Attention,
-    Contraction,
-    Elementwise,
-    Norm,
-    Optimizer,
-    Reduce,
-    Shape,
-    Tokens,
 }
 
 /// Operands that do not fit an operation.
@@ -229,12 +242,14 @@ impl Op {
             Op::MulScalar(_) => "mul_scalar",
             Op::PowScalar(_) => "pow_scalar",
             Op::GeluGrad => "gelu_grad",
+            Op::GeluWithGrad => "gelu_with_grad",
             Op::Cast(_) => "cast",
             Op::Sum { .. } => "sum",
             Op::Mean { .. } => "mean",
             Op::Softmax => "softmax",
             Op::SoftmaxGrad => "softmax_grad",
             Op::LogSoftmax => "log_softmax",
+            Op::SquaredNorm => "squared_norm",
             Op::Full { .. } => "full",
             Op::Reshape { .. } => "reshape",
             Op::Permute { .. } => "permute",
@@ -252,136 +267,12 @@ impl Op {
             Op::LayerNormGrad { .. } => "layer_norm_grad",
             Op::Attention { .. } => "attention",
             Op::AttentionGrad { .. } => "attention_grad",
+            Op::PackedAttention { .. } => "packed_attention",
+            Op::PackedAttentionGrad { .. } => "packed_attention_grad",
             Op::AdamW { .. } => "adamw",
             Op::Ema => "ema",
             Op::AdamWEma { .. } => "adamw_ema",
         }
-    }
-
-    /// The file that holds this operation's rules.
-    fn family(&self) -> Family {
-        match self {
-            Op::Unary(_)
-            | Op::Binary(_)
-            | Op::AddScalar(_)
-            | Op::MulScalar(_)
-            | Op::PowScalar(_)
-            | Op::GeluGrad
-            | Op::Cast(_) => Family::Elementwise,
-            Op::Sum { .. } | Op::Mean { .. } | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => Family::Reduce,
-            Op::Full { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Broadcast { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concat { .. } => Family::Shape,
-            Op::GatherTokens | Op::ScatterTokens { .. } | Op::Tubelets { .. } | Op::PatchEmbed { .. } => Family::Tokens,
-            Op::MatMul { .. } | Op::Linear => Family::Contraction,
-            Op::LayerNorm { .. } | Op::LayerNormGrad { .. } => Family::Norm,
-            Op::Attention { .. } | Op::AttentionGrad { .. } => Family::Attention,
-            Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. } => Family::Optimizer,
-        }
-    }
-
-    /// Result types for operands of these types.
-    ///
-    /// # Errors
-    /// [`TypeError`] says which operand does not fit and why.
-    pub fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
-        let results = match self.family() {
-            Family::Attention => attention::infer(self, operands)?,
-            Family::Contraction => contraction::infer(self, operands)?,
-            Family::Elementwise => elementwise::infer(self, operands)?,
-            Family::Norm => norm::infer(self, operands)?,
-            Family::Optimizer => optimizer::infer(self, operands)?,
-            Family::Reduce => reduce::infer(self, operands)?,
-            Family::Shape => shape::infer(self, operands)?,
-            Family::Tokens => tokens::infer(self, operands)?,
-        };
-        require(results.iter().all(TensorType::is_tame), || "the result's shape is too complicated".to_owned())?;
-        Ok(results)
-    }
-
-    /// Arithmetic and memory traffic, given the types of operands and results (as [`Op::infer`] accepts and returns them).
-    pub fn cost(&self, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
-        match self.family() {
-            Family::Attention => attention::cost(self, operands, results),
-            Family::Contraction => contraction::cost(self, operands, results),
-            Family::Elementwise => elementwise::cost(self, operands, results),
-            Family::Norm => norm::cost(self, operands, results),
-            Family::Optimizer => optimizer::cost(self, operands, results),
-            Family::Reduce => reduce::cost(self, operands, results),
-            Family::Shape => shape::cost(self, operands, results),
-            Family::Tokens => tokens::cost(self, operands, results),
-        }
-    }
-
-    /// Appends this operation, applied to `inputs`, as smaller operations; `None` when it is not a semantic one.
-    ///
-    /// # Errors
-    /// [`GraphError::Type`] when `inputs` do not fit the operation.
-    pub fn decompose(&self, graph: &mut Graph, inputs: &[ValueId]) -> Result<Option<Vec<ValueId>>, GraphError> {
-        self.check(graph, inputs)?;
-        match self {
-            Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax | Op::Mean { .. } => {
-                reduce::decompose(self, graph, inputs).map(Some)
-            }
-            Op::Unary(Unary::Gelu) | Op::GeluGrad => elementwise::decompose(self, graph, inputs).map(Some),
-            Op::Tubelets { .. } | Op::PatchEmbed { .. } => tokens::decompose(self, graph, inputs).map(Some),
-            Op::Linear => contraction::decompose(graph, inputs).map(Some),
-            _ => match self.family() {
-                Family::Norm => norm::decompose(self, graph, inputs).map(Some),
-                Family::Attention => attention::decompose(self, graph, inputs).map(Some),
-                Family::Optimizer => optimizer::decompose(self, graph, inputs).map(Some),
-                _ => Ok(None),
-            },
-        }
-    }
-
-    /// True when a gradient rule exists; backward operations and the optimiser have none.
-    pub fn differentiable(&self) -> bool {
-        let backward =
-            matches!(self, Op::GeluGrad | Op::SoftmaxGrad | Op::LayerNormGrad { .. } | Op::AttentionGrad { .. });
-        !backward && self.family() != Family::Optimizer
-    }
-
-    /// The interpreter rule, on operands of types that [`Op::infer`] accepted.
-    pub(crate) fn eval(&self, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
-        match self.family() {
-            Family::Attention => attention::eval(self, e),
-            Family::Contraction => contraction::eval(self, e),
-            Family::Elementwise => elementwise::eval(self, e),
-            Family::Norm => norm::eval(self, e),
-            Family::Optimizer => optimizer::eval(self, e),
-            Family::Reduce => reduce::eval(self, e),
-            Family::Shape => shape::eval(self, e),
-            Family::Tokens => tokens::eval(self, e),
-        }
-    }
-
-    /// The gradient rule of a [differentiable](Op::differentiable) operation: for each operand its gradient, `None` where
-    /// it is zero or not needed.
-    pub(crate) fn grad(&self, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
-        match self.family() {
-            Family::Attention => attention::grad(self, r),
-            Family::Contraction => contraction::grad(self, r),
-            Family::Elementwise => elementwise::grad(self, r),
-            Family::Norm => norm::grad(self, r),
-            Family::Optimizer => Ok(Vec::new()),
-            Family::Reduce => reduce::grad(self, r),
-            Family::Shape => shape::grad(self, r),
-            Family::Tokens => tokens::grad(self, r),
-        }
-    }
-
-    /// Fails unless `inputs` exist and fit.
-    fn check(&self, graph: &Graph, inputs: &[ValueId]) -> Result<(), GraphError> {
-        let mut types = Vec::with_capacity(inputs.len());
-        for id in inputs {
-            types.push(&graph.values.get(id.0).ok_or(GraphError::UnknownValue(id.0))?.ty);
-        }
-        self.infer(&types).map(|_| ()).map_err(|source| GraphError::Type { op: self.name(), source })
     }
 }
 

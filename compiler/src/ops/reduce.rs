@@ -13,6 +13,14 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
         require(y.dtype.is_float() && y.rank() > 0, || format!("needs floats with at least one axis, got {y}"))?;
         return Ok(vec![operands[0].clone()]);
     }
+    if matches!(op, Op::SquaredNorm) {
+        arity(operands, 1, usize::MAX, "1 or more")?;
+        let dtype = operands[0].dtype;
+        require(dtype.is_float() && operands.iter().all(|x| x.dtype == dtype), || {
+            "all operands must be floats of one type".to_owned()
+        })?;
+        return Ok(vec![TensorType::new(dtype, [])]);
+    }
     arity(operands, 1, 1, "1")?;
     let x = operands[0];
     require(x.dtype.is_float(), || format!("needs floats, got {x}"))?;
@@ -33,11 +41,15 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
     }
 }
 
-/// One operation an element of the operand; 5 for softmax and log softmax, 4 for the softmax gradient.
+/// One operation an element of the operand; 2 for squares, 5 for softmax and log softmax, 4 for the softmax gradient.
 pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let per_element = match op {
         Op::Sum { .. } | Op::Mean { .. } => 1,
         Op::SoftmaxGrad => 4,
+        Op::SquaredNorm => {
+            let elements = operands.iter().fold(Dim::default(), |sum, x| &sum + &x.elements());
+            return Cost::streaming(2, &elements, operands, results);
+        }
         _ => 5,
     };
     Cost::streaming(per_element, &operands[0].elements(), operands, results)
@@ -52,6 +64,10 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
             sum(x, &e.results[0]).map(|total| total / count as f64)
         }
         Op::Softmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(softmax_row).collect() },
+        Op::SquaredNorm => {
+            let total = e.inputs.iter().flat_map(|x| &x.data).map(|x| x * x).sum();
+            Array { shape: Vec::new(), data: vec![total] }
+        }
         Op::LogSoftmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(log_softmax_row).collect() },
         _ => {
             let rows = x.rows().zip(e.inputs[1].rows()).flat_map(|(y, dy)| softmax_grad_row(y, dy));
@@ -98,6 +114,7 @@ pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Ve
             let total = g.sum(x, axes)?;
             g.mul_scalar(total, Scalar::recip(count(g.ty(x), axes)))?
         }
+        Op::SquaredNorm => squares(g, inputs)?,
         Op::SoftmaxGrad => {
             let product = g.mul(x, inputs[1])?;
             let inner = g.sum(product, &last)?;
@@ -118,12 +135,28 @@ pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Ve
     Ok(vec![y])
 }
 
+fn squares(g: &mut Graph, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
+    let mut total = None;
+    for x in inputs {
+        let square = g.mul(*x, *x)?;
+        let sum = g.sum_to(square, &[])?;
+        total = Some(match total {
+            Some(total) => g.add(total, sum)?,
+            None => sum,
+        });
+    }
+    total.ok_or_else(|| GraphError::Other("a norm of nothing".to_owned()))
+}
+
 /// Number of elements along `axes`.
 fn count(ty: &TensorType, axes: &[usize]) -> Dim {
     Dim::product(axes.iter().filter_map(|axis| ty.shape.get(*axis)))
 }
 
 pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    if matches!(op, Op::SquaredNorm) {
+        return squared_norm_grad(r);
+    }
     let x = r.ty(0).clone();
     let (y, dy) = (r.y, r.dy);
     let g = &mut *r.graph;
@@ -143,4 +176,14 @@ pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>,
         }
     };
     Ok(vec![Some(dx)])
+}
+
+/// `2·dy·x` for each operand.
+fn squared_norm_grad(r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let twice = r.graph.mul_scalar(r.dy, 2.0)?;
+    let mut grads = Vec::with_capacity(r.inputs.len());
+    for (i, x) in r.inputs.iter().enumerate() {
+        grads.push(if r.need(i) { Some(r.graph.mul(*x, twice)?) } else { None });
+    }
+    Ok(grads)
 }

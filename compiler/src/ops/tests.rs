@@ -1,9 +1,12 @@
 //! Properties of every operation: decompositions agree with the interpreter rule, costs with shapes.
 
+use super::dispatch::Family;
 use super::*;
+use crate::ir::{Graph, ValueId};
 use crate::passes::{Decompose, Pass};
 use crate::testing::{
-    Case, Rng, assert_close, assert_close_unless_overflowed, exact, random_graph, random_sources, roots_of, sizes, ty,
+    Case, Rng, assert_close, assert_close_unless_overflowed, dims, exact, random_graph, random_sources, roots_of,
+    sizes, ty,
 };
 use crate::verify::verify;
 use proptest::prelude::*;
@@ -26,10 +29,12 @@ fn every_decomposition_computes_the_same() {
     let ops: Vec<(Op, Vec<&str>)> = vec![
         (Op::Unary(Unary::Gelu), vec!["B N 4"]),
         (Op::GeluGrad, vec!["B N 4"; 2]),
+        (Op::GeluWithGrad, vec!["B N 4"; 2]),
         (Op::Mean { axes: vec![0, 2] }, vec!["B N 4"]),
         (Op::Softmax, vec!["B N 4"]),
         (Op::SoftmaxGrad, vec!["B N 4"; 2]),
         (Op::LogSoftmax, vec!["B N 4"]),
+        (Op::SquaredNorm, vec!["B N 4", "", "5 4"]),
         (Op::Tubelets { tubelet: 2, patch: 3 }, vec!["B 2 4 3 6"]),
         (Op::PatchEmbed { tubelet: 2, patch: 3 }, vec!["B 2 4 3 6", "5 2 2 3 3", "5"]),
         (Op::Linear, vec!["B N 4", "5 4", "5"]),
@@ -39,6 +44,8 @@ fn every_decomposition_computes_the_same() {
         (Op::LayerNormGrad { eps }, vec!["B N 4", "B N 4"]),
         (Op::Attention { scale: 0.7 }, vec![q, k, k]),
         (Op::AttentionGrad { scale: 0.7 }, vec![q, k, k, q, q]),
+        (Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, vec!["12 12"]),
+        (Op::PackedAttentionGrad { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, vec!["12 12", "12 4", "12 4"]),
         (Op::Ema, vec!["4 5", "4 5", ""]),
         (Op::AdamW { beta1, beta2, eps }, adamw),
         (Op::AdamWEma { beta1, beta2, eps }, adamw_ema),
@@ -58,6 +65,21 @@ fn every_decomposition_computes_the_same() {
         let parts = decomposed(&case.graph);
         assert!(parts.nodes.iter().all(|node| node.op != op), "{} stayed whole", op.name());
         assert_close(&exact(&case), &roots_of(&parts, &case.sizes, &case.sources), 1e-9);
+    }
+}
+
+#[test]
+fn packed_attention_needs_parts_that_are_its_rows() {
+    let infer = |heads, parts: &str, qkv| {
+        let op = Op::PackedAttention { heads, scale: 1.0, parts: dims(parts) };
+        op.infer(&[&ty(qkv)]).map_err(|error| error.to_string())
+    };
+    assert_eq!(infer(2, "2 3 3 2", "12 12"), Ok(vec![ty("12 4")]));
+    for parts in ["", "2", "2 3", "2 3 3 2 1", "B N"] {
+        assert!(infer(2, parts, "12 12").unwrap_err().starts_with("the parts, B and N in turn"), "{parts}");
+    }
+    for (heads, qkv) in [(0, "12 12"), (5, "12 12"), (2, "B 12 12"), (2, "12 N"), (usize::MAX, "12 12")] {
+        assert!(infer(heads, "2 3 3 2", qkv).unwrap_err().starts_with("needs floats [R, 3·H·d]"), "{heads} {qkv}");
     }
 }
 

@@ -57,7 +57,13 @@ impl Pass for Autocast {
 fn is_contraction(node: &Node, graph: &Graph) -> bool {
     let product = matches!(
         node.op,
-        Op::MatMul { .. } | Op::Linear | Op::PatchEmbed { .. } | Op::Attention { .. } | Op::AttentionGrad { .. }
+        Op::MatMul { .. }
+            | Op::Linear
+            | Op::PatchEmbed { .. }
+            | Op::Attention { .. }
+            | Op::AttentionGrad { .. }
+            | Op::PackedAttention { .. }
+            | Op::PackedAttentionGrad { .. }
     );
     product && node.inputs.iter().all(|id| graph.ty(*id).dtype == DType::F32)
 }

@@ -4,8 +4,9 @@
 //! nothing. The list of passes is a plain vector ([`Pipeline::standard`]) read top to bottom;
 //! [`Pipeline::stopping_at`] cuts it, which finds the pass behind a miscompile by bisection.
 //!
-//! Run the pipeline on the forward graph before differentiating (tokens sink only while no backward node reads the
-//! values in between), and again on the whole step.
+//! A training step goes through [`Pipeline::forward`] before it is differentiated (tokens sink only while no backward node
+//! reads the values in between, and rows that are together forward are together backward), and through
+//! [`Pipeline::training`] as a whole.
 
 mod autocast;
 mod clean_up;
@@ -15,7 +16,10 @@ mod dead_code;
 mod decompose;
 mod fuse_accumulate;
 mod fuse_adamw_ema;
+mod fuse_gelu;
 mod merge_pads;
+mod merge_rows;
+mod pack_attention;
 mod recompute;
 mod rewrite;
 mod sink_tokens;
@@ -28,7 +32,10 @@ pub use dead_code::DeadCode;
 pub use decompose::Decompose;
 pub use fuse_accumulate::FuseAccumulate;
 pub use fuse_adamw_ema::FuseAdamWEma;
+pub use fuse_gelu::FuseGelu;
 pub use merge_pads::MergePads;
+pub use merge_rows::MergeRows;
+pub use pack_attention::PackAttention;
 pub use recompute::{Recompute, Recomputed};
 pub use sink_tokens::SinkTokens;
 
@@ -140,6 +147,27 @@ impl Pipeline {
         ])
     }
 
+    /// What the forward graph of a training step goes through before it is differentiated: [`Pipeline::standard`], and what
+    /// only pays with a backward part.
+    pub fn forward() -> Self {
+        let mut passes = Self::standard().passes;
+        let more: [Box<dyn Pass>; 9] = [
+            // Once more: values that two operations read have one reader now if both were selected from.
+            Box::new(SinkTokens),
+            Box::new(CommonSubexpressions),
+            Box::new(DeadCode),
+            // After tokens have sunk: no selection moves through rows that were put together.
+            Box::new(MergeRows),
+            Box::new(CleanUp),
+            Box::new(DeadCode),
+            Box::new(PackAttention),
+            Box::new(CleanUp),
+            Box::new(DeadCode),
+        ];
+        passes.extend(more);
+        Self::new(passes)
+    }
+
     /// What a training step goes through: [`Pipeline::standard`], [`Autocast`] where products shall be `narrow`, fusions
     /// that only pay in a backward part, and last, since common subexpressions would undo it, what is computed again. `loss`
     /// is the output that the forward part computes.
@@ -154,6 +182,8 @@ impl Pipeline {
         if let Some(what) = recompute {
             passes.push(Box::new(Recompute { output: loss.to_owned(), what }));
         }
+        // What is computed again is computed beside its gradient.
+        passes.push(Box::new(FuseGelu));
         Self::new(passes)
     }
 
@@ -244,10 +274,13 @@ pub fn all() -> Vec<Box<dyn Pass>> {
         Box::new(CommonSubexpressions),
         Box::new(DeadCode),
         Box::new(SinkTokens),
+        Box::new(MergeRows),
+        Box::new(PackAttention),
         Box::new(MergePads),
         Box::new(FuseAdamWEma),
         Box::new(Autocast),
         Box::new(FuseAccumulate),
+        Box::new(FuseGelu),
         Box::new(Recompute { output: "loss".to_owned(), what: Recomputed::Elementwise }),
         Box::new(Decompose::all()),
     ]

@@ -105,7 +105,7 @@ impl Again<'_> {
     fn worthwhile(&self, node: &Node) -> bool {
         let cheap = match node.op {
             Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } | Op::Cast(_) => true,
-            Op::Linear | Op::Attention { .. } => self.what == Recomputed::Blocks,
+            Op::Linear | Op::Attention { .. } | Op::PackedAttention { .. } => self.what == Recomputed::Blocks,
             // Views cost nothing; they are made again where what they show is.
             ref op if is_view(op) => {
                 return node.inputs.first().and_then(|id| self.producer(*id)).is_some_and(|node| self.worthwhile(node));

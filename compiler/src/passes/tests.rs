@@ -71,7 +71,7 @@ fn the_pipeline_before_and_after_differentiation_keeps_the_step() {
     // Second moments and bias corrections are positive.
     sources.values_mut().for_each(|array| array.data.iter_mut().for_each(|x| *x = x.abs()));
     let case = Case { graph: plain, sizes: sizes(), sources };
-    let forward = Pipeline::standard().run(&parse(MODEL).unwrap()).unwrap();
+    let forward = Pipeline::forward().run(&parse(MODEL).unwrap()).unwrap();
     assert!(forward.log.iter().any(|(pass, _)| *pass == "sink-tokens"));
     let optimised = Pipeline::standard().run(&step(forward.graph)).unwrap().graph;
     assert_close(&exact(&case), &roots_of(&optimised, &case.sizes, &case.sources), 1e-9);
@@ -90,7 +90,7 @@ fn unknown_names_are_told() {
 
 #[test]
 fn passes_of_one_name_are_told_apart() {
-    let labels = Pipeline::standard().labels();
+    let labels = Pipeline::forward().labels();
     assert!(labels.contains(&"dead-code".to_owned()) && labels.contains(&"dead-code.2".to_owned()));
     let distinct: std::collections::BTreeSet<_> = labels.iter().collect();
     assert_eq!(distinct.len(), labels.len());
@@ -181,10 +181,9 @@ proptest! {
             }
             graph
         };
-        let pipeline = Pipeline::standard().with_verify(true);
         let plain = roots_of(&gradients(case.graph.clone()), &case.sizes, &case.sources);
-        let forward = pipeline.run(&case.graph).unwrap().graph;
-        let optimised = pipeline.run(&gradients(forward)).unwrap().graph;
+        let forward = Pipeline::forward().with_verify(true).run(&case.graph).unwrap().graph;
+        let optimised = Pipeline::standard().with_verify(true).run(&gradients(forward)).unwrap().graph;
         assert_close(&plain, &roots_of(&optimised, &case.sizes, &case.sources), 1e-6);
     }
 }

@@ -156,6 +156,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         }
         Op::Ema => vec![(0, 0)],
         Op::Binary(_) | Op::GeluGrad | Op::SoftmaxGrad => vec![(0, 0), (1, 0)],
+        Op::GeluWithGrad => vec![(0, 0), (1, 1)],
         Op::MatMul { .. } => vec![(2, 0)],
         Op::AdamW { .. } => vec![(0, 0), (2, 1), (3, 2)],
         Op::AdamWEma { .. } => vec![(0, 0), (2, 1), (3, 2), (9, 3)],

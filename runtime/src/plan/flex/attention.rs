@@ -16,7 +16,7 @@ use rayon::prelude::*;
 const SCORES: usize = 256 * 1024;
 
 /// Query rows of one block, for so many keys and `buffers` matrices of scores.
-fn block_rows(rows: usize, keys: usize, buffers: usize) -> usize {
+pub(super) fn block_rows(rows: usize, keys: usize, buffers: usize) -> usize {
     (SCORES / (buffers * keys.max(1))).next_multiple_of(8).clamp(32, 512).min(rows)
 }
 
@@ -52,17 +52,22 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64
             let (q, k, v) = (head(&q, b, h, rows, width), head(&k, b, h, keys, width), head(&v, b, h, keys, width));
             // SAFETY: a task writes columns h·d .. h·d + d of the rows of its own b, which no other (b, h) touches.
             let out = unsafe { shared.part((b * rows * heads + h) * width) };
-            for start in (0..rows).step_by(most.max(1)) {
-                let block = most.min(rows - start);
-                let scores = &mut scores[..block * keys];
-                probabilities(rows_of(q, start, block), k, scores, scale);
-                // SAFETY: rows of this task's own part, one block after the other.
-                let out = unsafe { out.part(start * heads * width) };
-                product(Matrix::rows(scores, block, keys), v, out, Parallelism::None);
-            }
+            head_forward([q, k, v], out, scale, scores, most);
         },
     );
     heads_first(out, [batch, heads, rows, width])
+}
+
+/// One head, `most` query rows at a time; `out` is written by this thread alone.
+pub(super) fn head_forward([q, k, v]: [Matrix<'_>; 3], out: Out<'_>, scale: f64, scores: &mut [f32], most: usize) {
+    for start in (0..q.rows).step_by(most.max(1)) {
+        let block = most.min(q.rows - start);
+        let scores = &mut scores[..block * k.rows];
+        probabilities(rows_of(q, start, block), k, scores, scale);
+        // SAFETY: rows of the head's own part, one block after the other.
+        let out = unsafe { out.part(start * out.row_stride) };
+        product(Matrix::rows(scores, block, k.rows), v, out, Parallelism::None);
+    }
 }
 
 fn probabilities(q: Matrix<'_>, k: Matrix<'_>, scores: &mut [f32], scale: f64) {
@@ -100,11 +105,7 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
                 // three results are distinct.
                 unsafe { shared[i].part(offset) }
             });
-            for start in (0..rows).step_by(most.max(1)) {
-                // SAFETY: rows of this task's own part, one block after the other.
-                let dq = unsafe { dq.part(start * heads * width) };
-                task.block(start, most.min(rows - start), [p, dp], [dq, dk, dv]);
-            }
+            task.run([p, dp], [dq, dk, dv], most);
         },
     );
     let [dq, dk, dv] = grads;
@@ -113,16 +114,25 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
 }
 
 /// Operands of one head's backward pass.
-struct HeadGrad<'a> {
-    q: Matrix<'a>,
-    k: Matrix<'a>,
-    v: Matrix<'a>,
-    y: Matrix<'a>,
-    dy: Matrix<'a>,
-    scale: f64,
+pub(super) struct HeadGrad<'a> {
+    pub(super) q: Matrix<'a>,
+    pub(super) k: Matrix<'a>,
+    pub(super) v: Matrix<'a>,
+    pub(super) y: Matrix<'a>,
+    pub(super) dy: Matrix<'a>,
+    pub(super) scale: f64,
 }
 
 impl HeadGrad<'_> {
+    /// All query rows, `most` at a time; the results are written by this thread alone.
+    pub(super) fn run(&self, [p, dp]: [&mut Vec<f32>; 2], [dq, dk, dv]: [Out<'_>; 3], most: usize) {
+        for start in (0..self.q.rows).step_by(most.max(1)) {
+            // SAFETY: rows of the head's own part, one block after the other.
+            let dq = unsafe { dq.part(start * dq.row_stride) };
+            self.block(start, most.min(self.q.rows - start), [&mut *p, &mut *dp], [dq, dk, dv]);
+        }
+    }
+
     /// Query rows `start..start + block`: dq of these rows, and their share of dk and dv.
     fn block(&self, start: usize, block: usize, [p, dp]: [&mut Vec<f32>; 2], [dq, dk, dv]: [Out<'_>; 3]) {
         let keys = self.k.rows;

@@ -80,6 +80,16 @@ fn gelu_grad(x: FlexTensor, dy: FlexTensor, pool: &mut Pool) -> FlexTensor {
     out
 }
 
+/// `(x, dy) -> gelu(x), dy·gelu'(x)`.
+pub(super) fn gelu_with_grad(operands: Vec<FlexTensor>, pool: &mut Pool) -> Vec<FlexTensor> {
+    let mut operands = operands.into_iter();
+    let (Some(x), Some(dy)) = (operands.next(), operands.next()) else { return Vec::new() };
+    let (mut y, mut dx) = (writable(x, pool), writable(dy, pool));
+    let chunks = y.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(dx.storage_mut::<f32>().par_chunks_mut(CHUNK));
+    chunks.for_each(|(x, dy)| math::gelu_with_grad(x, dy));
+    vec![y, dx]
+}
+
 fn binary(function: Binary, a: FlexTensor, b: FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
     match function {
         Binary::Add => zip(a, b, shape, |a, b| a + b, pool),

@@ -85,6 +85,17 @@ pub(super) fn gelu_grad(out: &mut [f32], x: &[f32]) {
     }
 }
 
+/// `dy[i] *= gelu'(x[i])`, and then `x[i] = gelu(x[i])`.
+#[multiversion(targets = "simd")]
+pub(super) fn gelu_with_grad(x: &mut [f32], dy: &mut [f32]) {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    for (x, dy) in x.iter_mut().zip(dy) {
+        let cdf = 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+        *dy *= cdf + *x * INV_SQRT_2PI * exp(-0.5 * *x * *x);
+        *x *= cdf;
+    }
+}
+
 /// Softmax of one row in place, of `scale·row`.
 #[multiversion(targets = "simd")]
 pub(super) fn softmax_row(row: &mut [f32], scale: f32) {
@@ -133,6 +144,24 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     lane_sum(lanes) + rest
+}
+
+/// Σ xᵢ²: few enough terms in f32 that no digit is lost, their sums in f64.
+#[multiversion(targets = "simd")]
+pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
+    let mut total = 0f64;
+    for block in x.chunks(512) {
+        let mut lanes = [0f32; 16];
+        let chunks = block.chunks_exact(16);
+        let rest: f32 = chunks.remainder().iter().map(|x| x * x).sum();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += x * x;
+            }
+        }
+        total += f64::from(lane_sum(lanes) + rest);
+    }
+    total
 }
 
 /// `p[i] = scale·p[i]·(dp[i] − d)`: the gradient of scores from probabilities, in place of `dp`.

@@ -13,6 +13,7 @@ mod elementwise;
 mod math;
 mod norm;
 mod optimizer;
+mod packed_attention;
 mod pool;
 mod precision;
 mod reduce;
@@ -39,11 +40,14 @@ impl PlanBackend for Flex {
             Op::AddScalar(_)
             | Op::MulScalar(_)
             | Op::GeluGrad
+            | Op::GeluWithGrad
             | Op::Sum { .. }
             | Op::Softmax
             | Op::SoftmaxGrad
             | Op::LogSoftmax
+            | Op::SquaredNorm
             | Op::Concat { .. }
+            | Op::Reshape { .. }
             | Op::GatherTokens
             | Op::ScatterTokens { .. }
             | Op::Tubelets { .. }
@@ -54,6 +58,8 @@ impl PlanBackend for Flex {
             | Op::LayerNormGrad { .. }
             | Op::Attention { .. }
             | Op::AttentionGrad { .. }
+            | Op::PackedAttention { .. }
+            | Op::PackedAttentionGrad { .. }
             | Op::AdamW { .. }
             | Op::Ema
             | Op::AdamWEma { .. } => true,
@@ -61,7 +67,6 @@ impl PlanBackend for Flex {
             Op::PowScalar(_)
             | Op::Mean { .. }
             | Op::Full { .. }
-            | Op::Reshape { .. }
             | Op::Permute { .. }
             | Op::Broadcast { .. }
             | Op::Slice { .. }
@@ -76,6 +81,13 @@ impl PlanBackend for Flex {
         sizes: &Sizes,
         pool: &mut Pool,
     ) -> Vec<Operand<Self>> {
+        if let (Op::Reshape { .. }, Some(operand)) = (op, operands.first()) {
+            let shape = tensor::shape_of(results, sizes);
+            return vec![match operand {
+                Operand::Float(x) => Operand::Float(tensor::reshaped(x, &shape)),
+                Operand::Int(x) => Operand::Int(tensor::reshaped(x, &shape)),
+            }];
+        }
         // Flex has one tensor type for floats and integers; the verifier has checked which is which.
         let operands: Vec<FlexTensor> = operands
             .into_iter()
@@ -89,6 +101,7 @@ impl PlanBackend for Flex {
                 vec![elementwise::run(op, operands, &shape, sizes, pool)]
             }
             Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => vec![reduce::softmax(op, operands, pool)],
+            Op::GeluWithGrad => elementwise::gelu_with_grad(operands, pool),
             Op::LayerNormGrad { eps } => norm::layer_norm_grad(operands, *eps, pool),
             Op::Cast(_) => operands.into_iter().take(1).map(precision::widened).collect(),
             Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
@@ -104,6 +117,11 @@ impl PlanBackend for Flex {
                 vec![sum]
             }
             Op::Ema => vec![optimizer::ema(operands, pool)],
+            Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+                let outputs = vec![packed_attention::run(&operands, (*heads, *scale, parts), (&shape, sizes), pool)];
+                operands.into_iter().for_each(|operand| pool.recycle(operand));
+                outputs
+            }
             _ => {
                 let outputs = read_only(op, &operands, &shape, pool);
                 operands.into_iter().for_each(|operand| pool.recycle(operand));
@@ -134,6 +152,7 @@ impl PlanBackend for Flex {
 fn read_only(op: &Op, operands: &[FlexTensor], shape: &[usize], pool: &mut Pool) -> Vec<FlexTensor> {
     vec![match (op, operands) {
         (Op::Sum { axes }, [x]) => reduce::sum(x, axes, shape),
+        (Op::SquaredNorm, parts) => reduce::squared_norm(parts),
         (Op::Concat { axis }, parts) => tokens::concat(parts, *axis, shape, pool),
         (Op::GatherTokens, [x, index]) => tokens::gather(x, index, shape, pool),
         (Op::ScatterTokens { .. }, [x, index]) => tokens::scatter(x, index, shape, pool),

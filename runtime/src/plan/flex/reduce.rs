@@ -52,6 +52,17 @@ fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
     total
 }
 
+/// Values of one task of [`squared_norm`].
+const SQUARES: usize = 1 << 16;
+
+/// `Σ x²` over all elements of all operands. Chunks are summed in f64 and in order: the same on any number of threads.
+pub(super) fn squared_norm(operands: &[FlexTensor]) -> FlexTensor {
+    let values: Vec<_> = operands.iter().map(floats).collect();
+    let chunks: Vec<&[f32]> = values.iter().flat_map(|values| values.chunks(SQUARES)).collect();
+    let parts: Vec<f64> = chunks.par_iter().map(|chunk| math::sum_of_squares(chunk)).collect();
+    tensor(vec![parts.iter().sum::<f64>() as f32], &[1])
+}
+
 /// Softmax, its gradient, or its logarithm, over the last axis.
 pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>, pool: &mut Pool) -> FlexTensor {
     let mut operands = operands.into_iter();

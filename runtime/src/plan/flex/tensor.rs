@@ -19,6 +19,17 @@ pub(super) fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(Shape::from(shape.to_vec())), DType::F32)
 }
 
+/// The tensor in another shape of as many elements: a view where they lie in order, rows out of a larger tensor too (which
+/// Flex's own reshape copies), else a copy.
+pub(super) fn reshaped(x: &FlexTensor, shape: &[usize]) -> FlexTensor {
+    let shape = Shape::from(shape.to_vec());
+    if !x.is_contiguous() {
+        return x.reshape(shape);
+    }
+    let strides = Layout::contiguous(shape.clone()).strides().to_vec();
+    FlexTensor::from_arc(x.data_arc(), Layout::new(shape, strides, x.layout().start_offset()), x.dtype())
+}
+
 /// Dimensions of a tensor.
 pub(super) fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().to_vec()
@@ -80,4 +91,20 @@ pub(super) struct Strided<'a> {
 pub(super) fn strided(tensor: &FlexTensor) -> Strided<'_> {
     let layout = tensor.layout();
     Strided { data: tensor.storage::<f32>(), offset: layout.start_offset(), strides: layout.strides().to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_out_of_a_larger_tensor_are_reshaped_where_they_lie() {
+        let whole = tensor((0..24).map(|x| x as f32).collect(), &[6, 4]);
+        let rows = whole.narrow(0, 2, 3);
+        let cut = reshaped(&rows, &[3, 2, 2]);
+        assert_eq!((dims(&cut), floats(&cut).to_vec()), (vec![3, 2, 2], (8..20).map(|x| x as f32).collect()));
+        assert!(std::sync::Arc::ptr_eq(&whole.data_arc(), &cut.data_arc()));
+        let turned = reshaped(&rows.permute(&[1, 0]), &[12]);
+        assert_eq!(floats(&turned)[..4], [8.0, 12.0, 16.0, 9.0]);
+    }
 }

@@ -1,0 +1,189 @@
+//! Attention over queries, keys and values as the rows of one linear layer, those of several batches below each other.
+
+use super::attention::attend;
+use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
+use crate::interp::Array;
+use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
+
+/// The attributes, which forward and backward have in common.
+fn attributes(op: &Op) -> Option<(usize, f64, &[Dim])> {
+    match op {
+        Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+            Some((*heads, *scale, parts))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+    let backward = matches!(op, Op::PackedAttentionGrad { .. });
+    if backward {
+        arity(operands, 3, 3, "3")?
+    } else {
+        arity(operands, 1, 1, "1")?
+    }
+    let (heads, _, parts) = attributes(op).unwrap_or_default();
+    let qkv = operands[0];
+    let width = head_width(qkv, heads);
+    let Some(width) = width.filter(|_| qkv.rank() == 2 && qkv.dtype.is_float()) else {
+        return Err(TypeError::Mismatch(format!("needs floats [R, 3·H·d] with H = {heads} heads, got {qkv}")));
+    };
+    let tame = parts.chunks(2).all(|part| TensorType::new(qkv.dtype, part.iter().cloned()).is_tame());
+    let rows = |part: &[Dim]| Dim::product(part);
+    let fits = tame
+        && !parts.is_empty()
+        && parts.len().is_multiple_of(2)
+        && parts.chunks(2).fold(Dim::default(), |sum, part| &sum + &rows(part)) == qkv.shape[0];
+    require(fits, || format!("the parts, B and N in turn, are not the rows of {qkv}"))?;
+    let y = TensorType::new(qkv.dtype, [qkv.shape[0].clone(), Dim::from(heads * width)]);
+    if backward {
+        require(*operands[1] == y && *operands[2] == y, || format!("y and dy must be {y}"))?;
+        return Ok(vec![qkv.clone()]);
+    }
+    Ok(vec![y])
+}
+
+/// d, where the last axis of `qkv` is 3·H·d.
+fn head_width(qkv: &TensorType, heads: usize) -> Option<usize> {
+    let width = usize::try_from(qkv.shape.last()?.as_const()?).ok()?;
+    let all = heads.checked_mul(3).filter(|all| *all > 0)?;
+    (width > 0 && width.is_multiple_of(all)).then_some(width / all)
+}
+
+/// As attention on each part: two products of `2·N²·d` a head forward and five backward, and 5 and 9 a score.
+pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let (heads, _, parts) = attributes(op).unwrap_or_default();
+    let width = head_width(operands[0], heads).unwrap_or_default();
+    let (products, softmax) = if matches!(op, Op::PackedAttention { .. }) { (4, 5) } else { (10, 9) };
+    let per_score = Dim::from(heads * (width * products + softmax));
+    let scores = parts.chunks(2).fold(Dim::default(), |sum, part| match part {
+        [batch, rows] => &sum + &Dim::product([batch, rows, rows]),
+        _ => sum,
+    });
+    let mut cost = Cost::streaming(0, &scores, operands, results);
+    cost.flops = &scores * &per_score;
+    cost
+}
+
+pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let Some((heads, scale, parts)) = attributes(op) else {
+        return Err(EvalError(format!("{} is no packed attention", op.name())));
+    };
+    let mut result = Array::zeros(&e.results[0]);
+    let mut first = 0;
+    for part in parts.chunks_exact(2) {
+        let (clips, rows) = (e.size(&part[0])?, e.size(&part[1])?);
+        for clip in 0..if rows == 0 { 0 } else { clips } {
+            let place = Clip { first: first + clip * rows, rows, heads };
+            let [q, k, v] = [0, 1, 2].map(|of| place.read(e.inputs[0], of, 3));
+            match e.inputs.get(2) {
+                None => place.write(&mut result, &attend([&q, &k, &v], None, scale)[0], 0, 1),
+                Some(dy) => {
+                    let dy = place.read(dy, 0, 1);
+                    for (third, grad) in attend([&q, &k, &v], Some(&dy), scale).iter().enumerate() {
+                        place.write(&mut result, grad, third, 3);
+                    }
+                }
+            }
+        }
+        first += clips * rows;
+    }
+    Ok(vec![result])
+}
+
+/// Rows `first..first + rows` of a matrix whose columns are `H·d`, or several times that.
+struct Clip {
+    first: usize,
+    rows: usize,
+    heads: usize,
+}
+
+impl Clip {
+    /// Indices of part `of` of `parts` of the columns, in the order `[H, N, d]`, and d.
+    fn places(&self, width: usize, of: usize, parts: usize) -> (impl Iterator<Item = usize>, usize) {
+        let (first, rows, features) = (self.first, self.rows, width / parts);
+        let d = features / self.heads;
+        let at = move |head: usize, row: usize| (first + row) * width + of * features + head * d;
+        let places =
+            (0..self.heads).flat_map(move |head| (0..rows).flat_map(move |row| at(head, row)..at(head, row) + d));
+        (places, d)
+    }
+
+    /// `[1, H, N, d]`.
+    fn read(&self, matrix: &Array, of: usize, parts: usize) -> Array {
+        let (places, d) = self.places(matrix.last(), of, parts);
+        Array { shape: vec![1, self.heads, self.rows, d], data: places.map(|place| matrix.data[place]).collect() }
+    }
+
+    fn write(&self, matrix: &mut Array, values: &Array, of: usize, parts: usize) {
+        let (places, _) = self.places(matrix.last(), of, parts);
+        places.zip(&values.data).for_each(|(place, value)| matrix.data[place] = *value);
+    }
+}
+
+const SWAP: [usize; 4] = [0, 2, 1, 3];
+
+/// As attention (or its gradient) on the heads of each part, cut out and put together again.
+pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let Some((heads, scale, parts)) = attributes(op) else { return Ok(Vec::new()) };
+    let mut results = Vec::new();
+    let mut first = Dim::default();
+    for part in parts.chunks_exact(2) {
+        let end = &first + &Dim::product(part);
+        let mut rows = Vec::with_capacity(3);
+        for input in inputs {
+            rows.push(g.slice(*input, 0, first.clone(), end.clone())?);
+        }
+        let [q, k, v] = thirds(g, rows[0], (part, heads))?;
+        let made = match rows.as_slice() {
+            [_, y, dy] => {
+                let [y, dy] = [split(g, *y, (part, heads))?, split(g, *dy, (part, heads))?];
+                g.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy])?
+            }
+            _ => g.push(Op::Attention { scale }, &[q, k, v])?,
+        };
+        let mut columns = Vec::with_capacity(made.len());
+        for value in made {
+            columns.push(g.permute(value, &SWAP)?);
+        }
+        let joined = if columns.len() == 1 { columns[0] } else { g.push1(Op::Concat { axis: 2 }, &columns)? };
+        let shape = g.ty(joined).shape.clone();
+        results.push(g.reshape(joined, &[Dim::product(part), Dim::product(&shape[2..])])?);
+        first = end;
+    }
+    if results.len() > 1 {
+        results = vec![g.push1(Op::Concat { axis: 0 }, &results)?];
+    }
+    Ok(results)
+}
+
+/// Rows `[B·N, 3·H·d]` as queries, keys and values `[B, H, N, d]`.
+fn thirds(g: &mut Graph, rows: ValueId, (part, heads): (&[Dim], usize)) -> Result<[ValueId; 3], GraphError> {
+    let cut = heads_of(g, rows, (part, 3 * heads))?;
+    let mut third = |i: usize| {
+        let part = g.slice(cut, 2, Dim::from(i * heads), Dim::from((i + 1) * heads))?;
+        g.permute(part, &SWAP)
+    };
+    Ok([third(0)?, third(1)?, third(2)?])
+}
+
+/// Rows `[B·N, H·d]` as `[B, H, N, d]`.
+fn split(g: &mut Graph, rows: ValueId, part: (&[Dim], usize)) -> Result<ValueId, GraphError> {
+    let cut = heads_of(g, rows, part)?;
+    g.permute(cut, &SWAP)
+}
+
+/// Rows `[B·N, heads·d]` as `[B, N, heads, d]`.
+fn heads_of(g: &mut Graph, rows: ValueId, (part, heads): (&[Dim], usize)) -> Result<ValueId, GraphError> {
+    let width = g.ty(rows).shape.last().and_then(Dim::as_const).and_then(|width| usize::try_from(width).ok());
+    let d = width.unwrap_or_default() / heads.max(1);
+    let mut shape = part.to_vec();
+    shape.extend([Dim::from(heads), Dim::from(d)]);
+    g.reshape(rows, &shape)
+}
+
+pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    let Op::PackedAttention { heads, scale, parts } = op.clone() else { return Ok(Vec::new()) };
+    let operands = [r.inputs[0], r.y, r.dy];
+    Ok(vec![Some(r.graph.push1(Op::PackedAttentionGrad { heads, scale, parts }, &operands)?)])
+}
