@@ -195,8 +195,7 @@ mod tests {
                 let record = Preprocessing {
                     num_frames, sampling_rate, sampling, crop_size, patch_size, tubelet_size, normalization, grayscale, framing,
                 };
-                let sampler =
-                    ClipSampler { random: false, exact, ..ClipSampler::pretrain(num_frames, sampling_rate) };
+                let sampler = ClipSampler { random: false, exact, ..ClipSampler::pretrain(num_frames, sampling_rate) };
                 let video = sampler.sample(num_frames * sampling_rate + 9, |low, _| low).unwrap();
                 assert_eq!(video, [record.frame_offsets()], "{record:?}");
             }

@@ -26,7 +26,8 @@ pub(super) fn constants(graph: &Graph) -> Result<(), String> {
 }
 
 fn check(node: &Node, constants: &Constants<'_>) -> Result<(), String> {
-    let operand = |index: usize| node.inputs.get(index).and_then(|name| constants.get(name.as_str()));
+    let operand =
+        |index: usize| node.inputs.get(index).and_then(|name| constants.get(name.as_str())).map(Vec::as_slice);
     let made = match node.op.as_str() {
         "ConstantOfShape" => operand(0).map(product),
         "Expand" | "Tile" | "OneHot" => operand(1).map(product),
@@ -43,20 +44,20 @@ fn check(node: &Node, constants: &Constants<'_>) -> Result<(), String> {
     }
 }
 
-fn product(sizes: &Vec<i64>) -> u64 {
+fn product(sizes: &[i64]) -> u64 {
     sizes.iter().map(|size| u64::try_from(*size).unwrap_or(0).max(1)).fold(1, u64::saturating_mul)
 }
 
 /// Elements that pads, first before each axis and then behind each, make of one.
-fn padding(pads: &Vec<i64>) -> u64 {
+fn padding(pads: &[i64]) -> u64 {
     let (before, after) = pads.split_at(pads.len() / 2);
     let axes = before.iter().zip(after).map(|(a, b)| a.unsigned_abs().saturating_add(b.unsigned_abs()));
     axes.fold(1, |product, pads| product.saturating_mul(pads.saturating_add(1)))
 }
 
 /// Elements of a range whose start, when it is not known, is 0, and step 1.
-fn range(start: Option<&Vec<i64>>, end: Option<&Vec<i64>>, step: Option<&Vec<i64>>) -> Option<u64> {
-    let first = |values: Option<&Vec<i64>>| values.and_then(|values| values.first().copied());
+fn range(start: Option<&[i64]>, end: Option<&[i64]>, step: Option<&[i64]>) -> Option<u64> {
+    let first = |values: Option<&[i64]>| values.and_then(|values| values.first().copied());
     let length = first(end)?.abs_diff(first(start).unwrap_or(0));
     length.checked_div(first(step).unwrap_or(1).unsigned_abs())
 }
