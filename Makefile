@@ -4,13 +4,25 @@ VENV := build/onnxruntime/venv
 # One resolution of features and one profile for programs and tests, so that Burn is compiled once.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: test lint onnxruntime texts
+.PHONY: test lint onnxruntime texts clients
 
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
 		cargo test $(CARGO_FLAGS)
 	target/release/examples/tiny_onnx build/onnx
 	$(VENV)/bin/python tests/onnx/check.py build/onnx/*.onnx
+
+# Triton's clients and a headless Chromium (`apt-get install chromium`) against the server.
+MODEL ?= quickstart/textures.onnx
+VIDEO ?= quickstart/videos/t3_d1_s0.mp4
+clients: build/serve/venv/ready
+	build/serve/venv/bin/python tests/serve/client.py $(MODEL)
+	build/serve/venv/bin/python tests/serve/page.py $(MODEL) $(VIDEO)
+
+build/serve/venv/ready: tests/serve/requirements.txt
+	$(PYTHON) -m venv build/serve/venv
+	build/serve/venv/bin/python -m pip install --quiet --requirement tests/serve/requirements.txt
+	touch $@
 
 onnxruntime: $(VENV)/ready
 

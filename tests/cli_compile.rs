@@ -6,23 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use predicates::prelude::PredicateBooleanExt;
-use support::{TINY, refused, texture, tiny, vjepa, write};
+use support::{TINY, probe, refused, texture, tiny, vjepa, write};
 use vjepa::weights::{PROBE_KEY, Tensors, save_safetensors};
-
-/// A linear probe of three classes that reads nothing but the first value of the mean token.
-fn probe(folder: &Path) -> PathBuf {
-    let mut weight = vec![0.0; 3 * 96];
-    (weight[0], weight[96]) = (5.0, -5.0);
-    let tensors = Tensors::from([
-        ("probe.linear.weight".to_owned(), (vec![3, 96], weight)),
-        ("probe.linear.bias".to_owned(), (vec![3], vec![0.0, 0.1, 0.2])),
-    ]);
-    let record =
-        serde_json::json!({"kind": "linear", "classes": 3, "labels": ["left", "right", "up"], "embed_dim": 96});
-    let path = folder.join("probe.safetensors");
-    save_safetensors(&path, &tensors, &BTreeMap::from([(PROBE_KEY.to_owned(), record.to_string())])).unwrap();
-    path
-}
 
 fn export(folder: &Path, extra: &[&Path]) -> (assert_cmd::Command, PathBuf) {
     let out = folder.join("model.onnx");

@@ -278,6 +278,11 @@ impl Session {
             Engine::Ort(model) => model.run(feed, &self.outputs),
             #[cfg(feature = "burn")]
             Engine::Plan(model) => model.run(feed, &self.outputs),
+            #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
+            _ => {
+                let reason = format!("this build runs nothing, {} values of shape {:?} neither", feed.data.len(), feed.shape);
+                Err(SessionError::Run { runtime: "no runtime", reason })
+            }
         }
     }
 
@@ -326,6 +331,8 @@ impl Session {
             Engine::Ort(model) => model.describe(),
             #[cfg(feature = "burn")]
             Engine::Plan(model) => model.describe(),
+            #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
+            _ => String::new(),
         }
     }
 }

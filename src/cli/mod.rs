@@ -18,6 +18,7 @@ mod probe;
 mod quickstart;
 mod run;
 mod runner;
+mod serve;
 mod train;
 mod verify;
 
@@ -46,6 +47,7 @@ enum Command {
     Probe(probe::Args),
     Quickstart(quickstart::Args),
     Run(run::Args),
+    Serve(serve::Args),
     Train(train::Args),
     /// Compare this program with the official code's numbers, or a bundle with its own record
     Verify(verify::Args),
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Verify(args) => verify::run(args),
     };

@@ -3,12 +3,14 @@
 
 pub mod pytorch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
 use vjepa::golden::check::Limit;
 use vjepa::golden::tensors::Tensors;
+use vjepa::weights::{self, PROBE_KEY, save_safetensors};
 
 /// Sizes of the golden model `tiny`.
 pub const TINY: &str = "\
@@ -66,6 +68,21 @@ pub fn vjepa() -> Command {
 /// A file of the golden model `tiny`.
 pub fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name)
+}
+
+/// A linear probe of three classes that reads nothing but the first value of the mean token.
+pub fn probe(folder: &Path) -> PathBuf {
+    let mut weight = vec![0.0; 3 * 96];
+    (weight[0], weight[96]) = (5.0, -5.0);
+    let tensors = weights::Tensors::from([
+        ("probe.linear.weight".to_owned(), (vec![3, 96], weight)),
+        ("probe.linear.bias".to_owned(), (vec![3], vec![0.0, 0.1, 0.2])),
+    ]);
+    let record =
+        serde_json::json!({"kind": "linear", "classes": 3, "labels": ["left", "right", "up"], "embed_dim": 96});
+    let path = folder.join("probe.safetensors");
+    save_safetensors(&path, &tensors, &BTreeMap::from([(PROBE_KEY.to_owned(), record.to_string())])).unwrap();
+    path
 }
 
 /// A file of the texture clips.

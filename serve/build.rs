@@ -1,0 +1,12 @@
+//! Generates the gRPC service from `proto/inference.proto`, without `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/inference.proto");
+    let files = protox::compile(["proto/inference.proto"], ["proto"])?;
+    // Tensors stay in the buffer that they arrived in.
+    let mut config = prost_build::Config::new();
+    config.bytes([".inference.ModelInferRequest.raw_input_contents"]);
+    // Connections are not its business.
+    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(files, config)?;
+    Ok(())
+}

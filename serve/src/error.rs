@@ -1,0 +1,155 @@
+//! What a request can be refused with, in the words of HTTP and of gRPC.
+
+use std::time::Duration;
+
+/// Why a request got no result: one sentence, and the class of the failure.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum InferError {
+    /// The request is not what it should be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The model that was asked for is another.
+    #[error("there is no model `{wanted}` here; this server has `{here}`, version 1")]
+    UnknownModel {
+        /// Model (and version) of the request.
+        wanted: String,
+        /// The model that is served.
+        here: String,
+    },
+    /// The path leads nowhere.
+    #[error("there is nothing at {0}; see `GET /v2` and `GET /`")]
+    UnknownPath(String),
+    /// The path takes another method.
+    #[error("{path} does not take {method}")]
+    Method {
+        /// The path.
+        path: String,
+        /// The method of the request.
+        method: String,
+    },
+    /// The body has a form that is not read.
+    #[error("{0}")]
+    MediaType(String),
+    /// No token, or another one.
+    #[error("this server wants its token: send `Authorization: Bearer TOKEN`")]
+    Unauthorized,
+    /// A page of another site made the browser send this.
+    #[error("requests from pages of {0} are refused; open this server's own page")]
+    Origin(String),
+    /// The body is over the limit.
+    #[error("the body is larger than {0} bytes, the most this server takes; see --max-body")]
+    TooLarge(usize),
+    /// The body did not come in time.
+    #[error("the body did not arrive within {} s", .0.as_secs_f64())]
+    SlowBody(Duration),
+    /// The client went away, or its body broke off.
+    #[error("the body broke off: {0}")]
+    BrokenBody(String),
+    /// Too much waits already.
+    #[error("{0}; try again in a second")]
+    Busy(String),
+    /// The server is on its way out.
+    #[error("the server is shutting down; send the request to another one")]
+    Draining,
+    /// The deadline is over.
+    #[error("the request was not done within its {} ms", .0.as_millis())]
+    Expired(Duration),
+    /// The model failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl InferError {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Invalid(_) | Self::BrokenBody(_) => 400,
+            Self::Unauthorized => 401,
+            Self::Origin(_) => 403,
+            Self::UnknownModel { .. } | Self::UnknownPath(_) => 404,
+            Self::Method { .. } => 405,
+            Self::SlowBody(_) => 408,
+            Self::TooLarge(_) => 413,
+            Self::MediaType(_) => 415,
+            Self::Failed(_) => 500,
+            Self::Busy(_) | Self::Draining => 503,
+            Self::Expired(_) => 504,
+        }
+    }
+
+    /// The gRPC status code.
+    pub(crate) fn code(&self) -> tonic::Code {
+        use tonic::Code;
+        match self {
+            Self::Invalid(_) | Self::BrokenBody(_) | Self::MediaType(_) => Code::InvalidArgument,
+            Self::Unauthorized => Code::Unauthenticated,
+            Self::Origin(_) => Code::PermissionDenied,
+            Self::UnknownModel { .. } => Code::NotFound,
+            Self::UnknownPath(_) | Self::Method { .. } => Code::Unimplemented,
+            Self::TooLarge(_) => Code::ResourceExhausted,
+            Self::Failed(_) => Code::Internal,
+            Self::Busy(_) | Self::Draining => Code::Unavailable,
+            Self::SlowBody(_) | Self::Expired(_) => Code::DeadlineExceeded,
+        }
+    }
+
+    /// Why it counts as rejected in the metrics, where it does.
+    pub(crate) fn rejection(&self) -> Option<&'static str> {
+        match self {
+            Self::Busy(_) => Some("busy"),
+            Self::Draining => Some("draining"),
+            Self::Unauthorized | Self::Origin(_) => Some("unauthorized"),
+            Self::TooLarge(_) => Some("too_large"),
+            Self::SlowBody(_) => Some("slow_body"),
+            _ => None,
+        }
+    }
+}
+
+impl From<InferError> for tonic::Status {
+    fn from(error: InferError) -> Self {
+        tonic::Status::new(error.code(), error.to_string())
+    }
+}
+
+/// The server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another --host, --port or --grpc-port")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Reachable from elsewhere without a token.
+    #[error("{0} can be reached from other machines, so a token is needed: give --token-file FILE, or serve on 127.0.0.1")]
+    NeedsToken(std::net::IpAddr),
+    /// Reachable from elsewhere without TLS.
+    #[error(
+        "{0} can be reached from other machines, and without TLS token and clips travel in clear: give --tls-cert and \
+         --tls-key, or --insecure behind a proxy that has TLS"
+    )]
+    NeedsTls(std::net::IpAddr),
+    /// The token is none.
+    #[error("the token {0}; write 16 to 1024 printable characters, as `openssl rand -hex 32` does")]
+    Token(&'static str),
+    /// The certificate or its key cannot be used.
+    #[error("{what}: {reason}; give the certificate chain and its key as PEM files")]
+    Tls {
+        /// What was read.
+        what: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// The name cannot stand in a path.
+    #[error("--name {0}: a model's name has letters, digits, `_`, `-` and `.` only")]
+    Name(String),
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Setting(String),
+    /// The system gives no threads.
+    #[error("cannot start the server's threads: {0}")]
+    Threads(std::io::Error),
+}

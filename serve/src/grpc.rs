@@ -1,0 +1,278 @@
+//! The Open Inference Protocol over gRPC, with Triton's configuration and statistics.
+
+use crate::state::Core;
+use crate::error::InferError;
+use crate::metrics::Sum;
+use crate::model::{Clips, VERSION};
+use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead};
+use crate::queue::Values;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+/// Messages, client and server of the protocol, as they are generated from `proto/inference.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod proto {
+    tonic::include_proto!("inference");
+}
+
+use proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use proto::infer_parameter::ParameterChoice;
+use proto::model_config::SchedulingChoice;
+use proto::model_infer_response::InferOutputTensor;
+use proto::model_metadata_response::TensorMetadata;
+use proto::*;
+
+/// The service.
+pub(crate) struct Service(pub Arc<Core>);
+
+impl Service {
+    /// The service as a router of requests, with the server's limit on messages.
+    pub fn into_router(self) -> axum::Router {
+        // The message around a tensor needs a little room too.
+        let limit = self.0.settings.limits.body;
+        let service = GrpcInferenceServiceServer::new(self)
+            .max_decoding_message_size(limit.saturating_add(1 << 16))
+            .max_encoding_message_size(usize::MAX);
+        tonic::service::Routes::new(service).prepare().into_axum_router()
+    }
+
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), InferError> {
+        let given = request.metadata().get("authorization");
+        match &self.0.settings.security.token {
+            Some(token) if !token.admits(given.map(|value| value.as_encoded_bytes())) => Err(InferError::Unauthorized),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks token and model, and counts the request.
+    fn about<T>(&self, request: &Request<T>, name: &str, version: &str) -> Result<(), Status> {
+        let outcome = self.admit(request).and_then(|()| self.0.check_model(name, version));
+        self.0.answered("grpc_metadata", outcome.as_ref().map(|()| 200));
+        Ok(outcome?)
+    }
+
+    async fn infer(&self, request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
+        let core = &self.0;
+        self.admit(&request)?;
+        let admitted = core.admit()?;
+        let timeout = deadline(request.metadata());
+        let request = request.into_inner();
+        core.check_model(&request.model_name, &request.model_version)?;
+        let patience = core.patience([timeout, asked(&request)?].into_iter().flatten().min());
+        let (shape, values) = clips(core, &request)?;
+        let named = request.outputs.iter().map(|output| (output.name.as_str(), true));
+        let wanted = protocol::wanted(&core.info, named, true)?;
+        let mut held = None;
+        core.hold(&mut held, values.len() * size_of::<f32>())?;
+        let (model_name, id) = (request.model_name, request.id);
+        drop((request.inputs, request.raw_input_contents));
+        let answer = core.infer(&admitted, shape, values, held, patience).await?;
+        let mut response =
+            ModelInferResponse { model_name, model_version: VERSION.to_owned(), id, ..ModelInferResponse::default() };
+        for one in wanted {
+            let output = protocol::pick(&answer.outputs, one)?;
+            let mut bytes = Vec::with_capacity(size_of_val(output.data.as_slice()));
+            crate::http::append(&mut bytes, &output.data);
+            response.raw_output_contents.push(bytes);
+            response.outputs.push(InferOutputTensor {
+                name: output.name.clone(),
+                datatype: DATATYPE.to_owned(),
+                shape: output.shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect(),
+                ..InferOutputTensor::default()
+            });
+        }
+        Ok(response)
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit.
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count.saturating_mul(3600)),
+        "M" => Duration::from_secs(count.saturating_mul(60)),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// The parameter `timeout`, in microseconds.
+fn asked(request: &ModelInferRequest) -> Result<Option<Duration>, InferError> {
+    let Some(parameter) = request.parameters.get("timeout") else { return Ok(None) };
+    let micros = match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(value)) => u64::try_from(value).ok(),
+        Some(ParameterChoice::Uint64Param(value)) => Some(value),
+        _ => None,
+    };
+    let wrong = || InferError::Invalid("the parameter `timeout` is no whole number from 0 on".to_owned());
+    micros.map(|micros| Some(Duration::from_micros(micros))).ok_or_else(wrong)
+}
+
+/// The request's clips, from `raw_input_contents` or from `contents`.
+fn clips(core: &Core, request: &ModelInferRequest) -> Result<(Clips, Values), InferError> {
+    let invalid = |what: &str| InferError::Invalid(format!("{what}; the model takes {}", core.info.input));
+    let [input] = request.inputs.as_slice() else { return Err(invalid("the request must have one input")) };
+    if input.parameters.contains_key("shared_memory_region") {
+        return Err(InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned()));
+    }
+    let sizes: Result<Vec<u64>, _> = input.shape.iter().map(|size| u64::try_from(*size)).collect();
+    let shape = sizes.map_err(|_| invalid("a size of the shape is negative"))?;
+    let head = InputHead { name: &input.name, datatype: &input.datatype, shape };
+    let shape = protocol::clip_shape(&core.info, core.settings.batching.max_clips, &head)?;
+    let contents = input.contents.as_ref().map(|contents| &contents.fp32_contents).filter(|values| !values.is_empty());
+    match (request.raw_input_contents.as_slice(), contents) {
+        ([raw], None) => {
+            protocol::check_bytes(shape, raw.len())?;
+            Ok((shape, Values::Bytes(raw.clone())))
+        }
+        ([], Some(values)) => {
+            protocol::check_count(shape, values.len())?;
+            Ok((shape, Values::Floats(values.clone())))
+        }
+        ([], None) => Err(invalid("the input has no values in `raw_input_contents` or `fp32_contents`")),
+        _ => Err(invalid("the input's values are there more than once")),
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Service {
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: self.0.ready() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+        self.about(&request, &request.get_ref().name, &request.get_ref().version)?;
+        Ok(Response::new(ModelReadyResponse { ready: self.0.ready() }))
+    }
+
+    async fn server_metadata(
+        &self,
+        request: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(ServerMetadataResponse {
+            name: "vjepa".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        self.about(&request, &request.get_ref().name, &request.get_ref().version)?;
+        let info = &self.0.info;
+        let tensor = |tensor: &vjepa_runtime::TensorInfo| TensorMetadata {
+            name: tensor.name.clone(),
+            datatype: DATATYPE.to_owned(),
+            shape: protocol::dims(tensor),
+        };
+        Ok(Response::new(ModelMetadataResponse {
+            name: info.name.clone(),
+            versions: vec![VERSION.to_owned()],
+            platform: info.runtime.clone(),
+            inputs: vec![tensor(&info.input)],
+            outputs: info.outputs.iter().map(tensor).collect(),
+        }))
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        let outcome = self.infer(request).await;
+        self.0.answered("grpc_infer", outcome.as_ref().map(|_| 200));
+        Ok(Response::new(outcome?))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        self.about(&request, &request.get_ref().name, &request.get_ref().version)?;
+        let batching = self.0.settings.batching;
+        let configuration = protocol::configuration(&self.0.info, batching.max_clips);
+        let data_type = DataType::TypeFp32.into();
+        let mut tensors = configuration.tensors.into_iter();
+        let input = tensors.by_ref().take(1).map(|(name, dims)| ModelInput { name: name.to_owned(), data_type, dims });
+        let input = input.collect();
+        let output = tensors.map(|(name, dims)| ModelOutput { name: name.to_owned(), data_type, dims }).collect();
+        let delay = u64::try_from(batching.max_delay.as_micros()).unwrap_or(u64::MAX);
+        let dynamic = ModelDynamicBatching { preferred_batch_size: Vec::new(), max_queue_delay_microseconds: delay };
+        let config = ModelConfig {
+            name: self.0.info.name.clone(),
+            platform: self.0.info.runtime.clone(),
+            max_batch_size: i32::try_from(configuration.max_batch).unwrap_or(i32::MAX),
+            input,
+            output,
+            backend: "vjepa".to_owned(),
+            scheduling_choice: (configuration.max_batch > 0).then_some(SchedulingChoice::DynamicBatching(dynamic)),
+        };
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let name = Some(request.get_ref().name.as_str()).filter(|name| !name.is_empty());
+        self.about(&request, name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
+        let all = self.0.metrics.statistics();
+        let sum = |sum: Sum| Some(StatisticDuration { count: sum.count, ns: sum.ns });
+        let none = Some(StatisticDuration { count: 0, ns: 0 });
+        let batch = |(clips, time): (&usize, &Sum)| InferBatchStatistics {
+            batch_size: *clips as u64,
+            compute_input: none,
+            compute_infer: sum(*time),
+            compute_output: none,
+        };
+        let statistics = ModelStatistics {
+            name: self.0.info.name.clone(),
+            version: VERSION.to_owned(),
+            last_inference: all.last_ms,
+            inference_count: all.clips,
+            execution_count: all.runs,
+            inference_stats: Some(InferStatistics {
+                success: sum(all.success),
+                fail: sum(all.fail),
+                queue: sum(all.queue),
+                compute_input: none,
+                compute_infer: sum(all.compute),
+                compute_output: none,
+                cache_hit: none,
+                cache_miss: none,
+            }),
+            batch_stats: all.batches.iter().map(batch).collect(),
+        };
+        Ok(Response::new(ModelStatisticsResponse { model_stats: vec![statistics] }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        let of = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&metadata)
+        };
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "m", "1", "1x", "-1S", "99999999999999999999S"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `POST /v1/classify`: a video file in, labels with probabilities out.
+
+use super::body::{self, Whole};
+use super::reply::json;
+use crate::state::{Admitted, Core, VideoReader, beside, shortened};
+use crate::error::InferError;
+use crate::model::Clips;
+use crate::queue::{Answer, Values};
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::Value;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vjepa_runtime::{NamedOutput, predictions};
+
+/// Labels of an answer, unless asked otherwise.
+const TOP: usize = 5;
+
+/// What the query of the address asks for.
+struct Asked {
+    top: usize,
+    timeout: Option<Duration>,
+}
+
+/// Classifies the video in the body.
+///
+/// # Errors
+/// [`InferError`]; a body that is no video is [`InferError::Invalid`].
+pub(super) async fn classify(
+    core: &Arc<Core>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    body: &mut Body,
+) -> Result<Response, InferError> {
+    let admitted = core.admit()?;
+    let asked = asked(query)?;
+    let patience = core.patience(asked.timeout);
+    let Whole { bytes, held } = body::read(core, headers, body, 0).await?;
+    let file = file_of(headers, bytes).await?;
+    if file.is_empty() {
+        return Err(InferError::Invalid("the body is empty; send a video file".to_owned()));
+    }
+    let began = Instant::now();
+    let deadline = tokio::time::Instant::from_std(admitted.began() + patience);
+    let reading = tokio::time::timeout_at(deadline, clip_of(core, file));
+    let clip = reading.await.map_err(|_| InferError::Expired(patience))??;
+    let read = began.elapsed();
+    let (shape, values) = fill(core, clip)?;
+    let answer = core.infer(&admitted, shape, Values::Floats(values), held, patience).await?;
+    let mut reply = serde_json::json!({"model": core.info.name});
+    let values: usize = answer.outputs.iter().map(|output| output.data.len()).sum();
+    beside(values * size_of::<f32>(), || describe(core, &answer, asked.top, &mut reply));
+    reply["timing_ms"] = timing(&admitted, read, &answer);
+    Ok(json(&reply))
+}
+
+fn timing(admitted: &Admitted, read: Duration, answer: &Answer) -> Value {
+    let ms = |time: Duration| (time.as_secs_f64() * 1e5).round() / 100.0;
+    serde_json::json!({
+        "read": ms(read), "queue": ms(answer.queued), "compute": ms(answer.computed),
+        "total": ms(admitted.began().elapsed()), "batch": answer.batch,
+    })
+}
+
+fn asked(query: Option<&str>) -> Result<Asked, InferError> {
+    let mut asked = Asked { top: TOP, timeout: None };
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let wrong = || InferError::Invalid(format!("`{}` is no whole number from 1 on", shortened(pair)));
+        let number = || value.parse::<u32>().ok().filter(|number| *number > 0).ok_or_else(wrong);
+        match key {
+            "top_k" => asked.top = number()? as usize,
+            "timeout_ms" => asked.timeout = Some(Duration::from_millis(number()?.into())),
+            _ => {
+                let key = shortened(key);
+                return Err(InferError::Invalid(format!("`{key}` is no parameter; there are `top_k` and `timeout_ms`")));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+/// The file in a body: the body itself, or the first file of a form.
+async fn file_of(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, InferError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.get(..19).is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data")) {
+        return Ok(bytes);
+    }
+    let invalid = |what: String| InferError::Invalid(format!("the form cannot be read ({what}); send a file as `file`"));
+    let boundary = multer::parse_boundary(kind).map_err(|error| invalid(error.to_string()))?;
+    let whole = http_body_util::BodyDataStream::new(http_body_util::Full::new(bytes));
+    let mut form = multer::Multipart::new(whole, boundary);
+    while let Some(field) = form.next_field().await.map_err(|error| invalid(error.to_string()))? {
+        if field.file_name().is_some() || field.name() == Some("file") {
+            return field.bytes().await.map_err(|error| invalid(error.to_string()));
+        }
+    }
+    Err(invalid("it has no file".to_owned()))
+}
+
+/// Decodes a file on a thread where that may take its time.
+async fn clip_of(core: &Arc<Core>, file: Bytes) -> Result<Vec<f32>, InferError> {
+    let Some(reader) = core.video.clone() else {
+        return Err(InferError::Invalid("this server reads no videos; send clips to /v2".to_owned()));
+    };
+    let busy = |_| InferError::Busy("as many videos as may wait already".to_owned());
+    let place = core.videos.clone().try_acquire_owned().map_err(busy)?;
+    let turn = core.decoders.clone().acquire_owned().await.map_err(|_| InferError::Draining)?;
+    let work = tokio::task::spawn_blocking(move || {
+        let _until_done = (place, turn);
+        decode(&*reader, &file)
+    });
+    work.await.map_err(|_| InferError::Failed("the video decoder gave up; the server goes on".to_owned()))?
+}
+
+fn decode(reader: &VideoReader, file: &[u8]) -> Result<Vec<f32>, InferError> {
+    let failed = |error: std::io::Error| InferError::Failed(format!("the video cannot be put into a file: {error}"));
+    let mut place = tempfile::Builder::new().prefix("vjepa-video-").tempfile().map_err(failed)?;
+    place.write_all(file).map_err(failed)?;
+    let path = place.path();
+    // The client knows nothing of where its file lies.
+    let told = |error: String| error.replace(&path.display().to_string(), "the video");
+    reader(path).map_err(|error| InferError::Invalid(told(error)))
+}
+
+/// The clip as the model's input: repeated where the model takes several at a time.
+fn fill(core: &Core, clip: Vec<f32>) -> Result<(Clips, Vec<f32>), InferError> {
+    let wrong = || InferError::Failed(format!("the video's clip does not fit {}", core.info.input));
+    let row = core.info.row().filter(|row| row.values() == Some(clip.len())).ok_or_else(wrong)?;
+    let rows = core.info.fixed_batch().unwrap_or(1);
+    let values = if rows == 1 { clip } else { clip.repeat(rows) };
+    Ok((row.with_rows(rows), values))
+}
+
+/// Labels for a classifier; for another model what its outputs are, and their mean over tokens. Where the model takes
+/// several clips at a time, all are the same and the first result counts.
+fn describe(core: &Core, answer: &Answer, top: usize, reply: &mut Value) {
+    let rows: Vec<NamedOutput> = answer.outputs.iter().map(first_row).collect();
+    match predictions(&rows, &core.info.labels, top) {
+        Some(top) => {
+            let entry = |one: vjepa_runtime::Prediction| {
+                serde_json::json!({"class": one.class, "label": one.label, "probability": one.probability})
+            };
+            reply["top"] = top.into_iter().map(entry).collect();
+        }
+        None => reply["outputs"] = rows.iter().map(features).collect(),
+    }
+}
+
+fn first_row(output: &NamedOutput) -> NamedOutput {
+    let shape = output.shape.get(1..).unwrap_or_default().to_vec();
+    let data = output.data.get(..shape.iter().product()).unwrap_or(&output.data).to_vec();
+    NamedOutput { name: output.name.clone(), shape, data }
+}
+
+/// What a row is, and its mean over everything but the last axis.
+fn features(row: &NamedOutput) -> Value {
+    let width = row.shape.last().copied().unwrap_or(1).max(1);
+    let mut mean = vec![0.0f64; width];
+    for token in row.data.chunks_exact(width) {
+        mean.iter_mut().zip(token).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    let tokens = (row.data.len() / width).max(1) as f64;
+    let mean: Vec<f32> = mean.into_iter().map(|sum| (sum / tokens) as f32).collect();
+    serde_json::json!({"name": row.name, "shape": row.shape, "mean": mean})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_means_over_tokens() {
+        let output = NamedOutput { name: "x".to_owned(), shape: vec![1, 2, 3], data: vec![1.0, 2.0, 3.0, 3.0, 4.0, 5.0] };
+        assert_eq!(features(&first_row(&output))["mean"], serde_json::json!([2.0, 3.0, 4.0]));
+    }
+
+    #[test]
+    fn the_query_is_read_strictly() {
+        assert_eq!(asked(Some("top_k=3&timeout_ms=250")).unwrap().top, 3);
+        assert_eq!(asked(None).unwrap().top, TOP);
+        for bad in ["top_k=0", "top_k=x", "top_k", "k=1", "timeout_ms=-1"] {
+            assert!(asked(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! An instance: one thread with one engine, which takes batches from the queue and hands out results.
+
+use crate::error::InferError;
+use crate::metrics::Metrics;
+use crate::model::{BatchSizes, Engine, LARGEST_PLAN};
+use crate::queue::{Answer, Job, Queue};
+use std::any::Any;
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vjepa_runtime::{ClipBatch, NamedOutput, without_panic_message};
+
+/// An engine with all it needs to work.
+pub(crate) struct Instance {
+    pub engine: Box<dyn Engine>,
+    pub sizes: BatchSizes,
+    pub queue: Arc<Queue>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Instance {
+    /// Works until the queue is closed and empty.
+    pub fn work(mut self) {
+        while let Some(jobs) = self.queue.take() {
+            self.run(jobs);
+        }
+    }
+
+    fn run(&mut self, jobs: Vec<Job>) {
+        let began = Instant::now();
+        let clips: usize = jobs.iter().map(|job| job.shape.rows).sum();
+        let outcome = self.guarded(&jobs, clips);
+        let computed = began.elapsed();
+        self.metrics.ran(clips, computed, outcome.is_ok());
+        match outcome {
+            Ok(outputs) => hand_out(jobs, outputs, clips, began, computed),
+            Err(reason) => {
+                tracing::error!(clips, reason, "run failed");
+                // Nobody listens any more when a client went away.
+                jobs.into_iter().for_each(|job| drop(job.answer.send(Err(InferError::Failed(reason.clone())))));
+            }
+        }
+    }
+
+    /// A panic in a runtime is that request's failure and not the server's end.
+    fn guarded(&mut self, jobs: &[Job], clips: usize) -> Result<Vec<NamedOutput>, String> {
+        without_panic_message(|| catch_unwind(AssertUnwindSafe(|| self.compute(jobs, clips)))).unwrap_or_else(|panic| {
+            Err(format!("the runtime panicked ({}); the request was given up, the server goes on", text_of(&*panic)))
+        })
+    }
+
+    fn compute(&mut self, jobs: &[Job], clips: usize) -> Result<Vec<NamedOutput>, String> {
+        let Some(first) = jobs.first() else { return Ok(Vec::new()) };
+        let values = match jobs {
+            [only] => only.values.as_floats(),
+            several => {
+                let mut all = Vec::with_capacity(several.iter().map(|job| job.values.len()).sum());
+                several.iter().for_each(|job| job.values.append_to(&mut all));
+                Cow::Owned(all)
+            }
+        };
+        let mut results: Vec<NamedOutput> = Vec::new();
+        let mut rest = values.as_ref();
+        for size in cut(clips, self.sizes) {
+            let (part, after) = rest.split_at_checked(values.len() / clips * size).ok_or("a request lost its values")?;
+            rest = after;
+            let batch = ClipBatch::new(first.shape.with_rows(size).batch(), part).map_err(|e| e.to_string())?;
+            append(&mut results, self.engine.run(&batch)?, size, clips)?;
+        }
+        Ok(results)
+    }
+}
+
+/// The sizes that `clips` are run in.
+fn cut(clips: usize, sizes: BatchSizes) -> Vec<usize> {
+    match sizes {
+        BatchSizes::Any => vec![clips],
+        BatchSizes::PowersOfTwo => {
+            let large = std::iter::repeat_n(LARGEST_PLAN, clips / LARGEST_PLAN);
+            let small = (0..LARGEST_PLAN.ilog2()).rev().map(|bit| 1 << bit).filter(|size: &usize| clips & size != 0);
+            large.chain(small).collect()
+        }
+    }
+}
+
+/// Puts the results of one part after those of the parts before.
+fn append(all: &mut Vec<NamedOutput>, part: Vec<NamedOutput>, size: usize, clips: usize) -> Result<(), String> {
+    if all.is_empty() {
+        *all = part;
+        return Ok(());
+    }
+    for (whole, part) in all.iter_mut().zip(part) {
+        let (Some(rows), Some(more)) = (whole.shape.first_mut(), part.shape.first()) else {
+            return Err(format!("`{}` has no batch; serve the model with --max-batch 1", whole.name));
+        };
+        if *more != size {
+            return Err(format!("`{}` has {more} rows for {size} of {clips} clips", part.name));
+        }
+        *rows += more;
+        whole.data.extend_from_slice(&part.data);
+    }
+    Ok(())
+}
+
+/// Gives each request its rows.
+fn hand_out(jobs: Vec<Job>, outputs: Vec<NamedOutput>, clips: usize, began: Instant, computed: Duration) {
+    let timed = |job: &Job, outputs| Answer { outputs, queued: began - job.entered, computed, batch: clips };
+    let mut jobs = jobs.into_iter();
+    if jobs.len() == 1 {
+        if let Some(job) = jobs.next() {
+            let answer = timed(&job, outputs);
+            drop(job.answer.send(Ok(answer)));
+        }
+        return;
+    }
+    let mut first = 0;
+    for job in jobs {
+        let rows = first..first + job.shape.rows;
+        first = rows.end;
+        let own = outputs.iter().map(|output| rows_of(output, clips, &rows)).collect::<Result<Vec<_>, _>>();
+        let answer = own.map(|outputs| timed(&job, outputs)).map_err(InferError::Failed);
+        drop(job.answer.send(answer));
+    }
+}
+
+fn rows_of(output: &NamedOutput, clips: usize, rows: &std::ops::Range<usize>) -> Result<NamedOutput, String> {
+    let wrong = || format!("`{}` has no row for each of {clips} clips; serve the model with --max-batch 1", output.name);
+    let (all, rest) = output.shape.split_first().filter(|(all, _)| **all == clips).ok_or_else(wrong)?;
+    let row = output.data.len() / all;
+    let data = output.data.get(rows.start * row..rows.end * row).ok_or_else(wrong)?.to_vec();
+    Ok(NamedOutput { name: output.name.clone(), shape: [&[rows.len()], rest].concat(), data })
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_cut_into_powers_of_two() {
+        assert_eq!(cut(7, BatchSizes::PowersOfTwo), [4, 2, 1]);
+        assert_eq!(cut(21, BatchSizes::PowersOfTwo), [8, 8, 4, 1]);
+        assert_eq!(cut(7, BatchSizes::Any), [7]);
+    }
+
+    #[test]
+    fn rows_go_to_whom_they_belong() {
+        let output = NamedOutput { name: "y".to_owned(), shape: vec![3, 2], data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] };
+        let rows = rows_of(&output, 3, &(1..3)).unwrap();
+        assert_eq!((rows.shape, rows.data), (vec![2, 2], vec![3.0, 4.0, 5.0, 6.0]));
+        assert!(rows_of(&output, 2, &(0..1)).unwrap_err().contains("no row for each of 2 clips"));
+    }
+}

@@ -1,0 +1,209 @@
+//! What is counted: for Prometheus at `/metrics`, and in the form of Triton's statistics.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    /// `infer`, `classify`, `grpc`, `health`, ...
+    endpoint: &'static str,
+    /// HTTP's status, also for gRPC's equivalents.
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// Counters, gauges and histograms of one server.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Ended, Counter>,
+    rejected: Family<Reason, Counter>,
+    expired: Counter,
+    in_flight: Gauge,
+    connections: Gauge,
+    queue_depth: Gauge,
+    batch_clips: Histogram,
+    clips: Counter,
+    queue_seconds: Histogram,
+    compute_seconds: Histogram,
+    request_seconds: Histogram,
+    statistics: Mutex<Statistics>,
+}
+
+/// Sums over all requests since the start, as Triton tells them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statistics {
+    /// Milliseconds since 1970 of the last one.
+    pub last_ms: u64,
+    /// Clips.
+    pub clips: u64,
+    /// Runs.
+    pub runs: u64,
+    pub success: Sum,
+    pub fail: Sum,
+    pub queue: Sum,
+    pub compute: Sum,
+    /// Runs by their clips.
+    pub batches: BTreeMap<usize, Sum>,
+}
+
+/// A count with the time it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    pub count: u64,
+    pub ns: u64,
+}
+
+impl Sum {
+    fn add(&mut self, time: Duration) {
+        self.count += 1;
+        self.ns = self.ns.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+impl Metrics {
+    pub fn new(model: &str, runtime: &str) -> Self {
+        let mut registry = Registry::with_prefix("vjepa");
+        let seconds = || Histogram::new(exponential_buckets(0.0005, 2.0, 18));
+        let about = [("version", env!("CARGO_PKG_VERSION")), ("model", model), ("runtime", runtime)];
+        let about: Vec<(String, String)> = about.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        registry.register("build", "What is served, by what", Info::new(about));
+        let metrics = Self {
+            requests: Family::default(),
+            rejected: Family::default(),
+            expired: Counter::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            queue_depth: Gauge::default(),
+            batch_clips: Histogram::new(exponential_buckets(1.0, 2.0, 8)),
+            clips: Counter::default(),
+            queue_seconds: seconds(),
+            compute_seconds: seconds(),
+            request_seconds: seconds(),
+            statistics: Mutex::default(),
+            registry: Registry::default(),
+        };
+        registry.register("requests", "Requests by endpoint and status", metrics.requests.clone());
+        registry.register("requests_rejected", "Requests refused before the model", metrics.rejected.clone());
+        registry.register("requests_expired", "Requests over their deadline", metrics.expired.clone());
+        registry.register("requests_in_flight", "Inferences accepted and not answered", metrics.in_flight.clone());
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("queue_depth", "Requests that wait for an instance", metrics.queue_depth.clone());
+        registry.register("batch_clips", "Clips of a run", metrics.batch_clips.clone());
+        registry.register("clips", "Clips run", metrics.clips.clone());
+        let timed = [
+            ("queue", "Time in the queue", &metrics.queue_seconds),
+            ("compute", "Time of a run", &metrics.compute_seconds),
+            ("request", "Time of an inference from its first byte to its result", &metrics.request_seconds),
+        ];
+        for (name, help, histogram) in timed {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        Self { registry, ..metrics }
+    }
+
+    /// Everything in the text form of OpenMetrics, which Prometheus reads.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    pub fn queue_depth(&self, depth: usize) {
+        self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, endpoint: &'static str, status: u16) {
+        self.requests.get_or_create(&Ended { endpoint, status }).inc();
+    }
+
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub fn expired(&self) {
+        self.expired.inc();
+    }
+
+    /// Counts an inference for as long as the guard lives.
+    pub fn in_flight(&self) -> Counted {
+        Counted::new(self.in_flight.clone())
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    pub fn connected(&self) -> Counted {
+        Counted::new(self.connections.clone())
+    }
+
+    /// An instance ran a batch.
+    pub fn ran(&self, clips: usize, time: Duration, ok: bool) {
+        self.compute_seconds.observe(time.as_secs_f64());
+        self.batch_clips.observe(clips as f64);
+        if ok {
+            self.clips.inc_by(clips as u64);
+            let mut statistics = self.lock();
+            statistics.clips += clips as u64;
+            statistics.runs += 1;
+            statistics.batches.entry(clips).or_default().add(time);
+        }
+    }
+
+    /// An inference succeeded; the parts of its time.
+    pub fn succeeded(&self, queued: Duration, computed: Duration, total: Duration) {
+        self.queue_seconds.observe(queued.as_secs_f64());
+        self.request_seconds.observe(total.as_secs_f64());
+        let mut statistics = self.lock();
+        statistics.success.add(total);
+        statistics.queue.add(queued);
+        statistics.compute.add(computed);
+        statistics.last_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// An inference failed.
+    pub fn failed(&self, total: Duration) {
+        self.lock().fail.add(total);
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Statistics> {
+        self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One more, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,186 @@
+//! What is served: a model's description, and the engines that run it.
+
+use crate::error::ServeError;
+use vjepa_runtime::{ClipBatch, Dimension, NamedOutput, Session, TensorInfo};
+
+/// The only version of a model that there is.
+pub(crate) const VERSION: &str = "1";
+
+/// Largest batch of [`BatchSizes::PowersOfTwo`]: with it there are as many sizes as tract keeps plans.
+pub(crate) const LARGEST_PLAN: usize = 8;
+
+/// Something that runs clips: a [`Session`], or what a test puts in its place. One thread owns one engine.
+pub trait Engine: Send {
+    /// Runs a batch.
+    ///
+    /// # Errors
+    /// A sentence for the client.
+    fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String>;
+}
+
+impl Engine for Session {
+    fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
+        Session::run(self, clips).map_err(|error| error.to_string())
+    }
+}
+
+/// Batches that an engine runs without preparing itself anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchSizes {
+    /// Every size costs the same to begin.
+    #[default]
+    Any,
+    /// Each new size is planned once and plans are few, so batches are cut into powers of two (tract).
+    PowersOfTwo,
+}
+
+/// A model's description: what clients are told and requests are checked against.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// Name in paths and requests.
+    pub name: String,
+    /// What runs it, for people and as the protocol's `platform`.
+    pub runtime: String,
+    /// The clips `f32[B, 3, T, H, W]`, or `f32[B, V, 3, T, H, W]` where a result is made of V clips.
+    pub input: TensorInfo,
+    /// The outputs, `f32`.
+    pub outputs: Vec<TensorInfo>,
+    /// Names of the classes of `logits`; may be empty.
+    pub labels: Vec<String>,
+    /// Which batches are cheap.
+    pub batch_sizes: BatchSizes,
+}
+
+impl ModelInfo {
+    /// The description of an open session under a name.
+    pub fn of(name: &str, session: &Session) -> Self {
+        let runtime = session.runtime();
+        Self {
+            name: name.to_owned(),
+            batch_sizes: if runtime.starts_with("tract") { BatchSizes::PowersOfTwo } else { BatchSizes::Any },
+            runtime,
+            input: session.input().clone(),
+            outputs: session.outputs().to_vec(),
+            labels: session.labels().to_vec(),
+        }
+    }
+
+    /// Clips that every request must have; none where the batch is free.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        match self.input.shape.first() {
+            Some(Dimension::Size(size)) => Some(*size),
+            _ => None,
+        }
+    }
+
+    /// True when clips of several requests may run together: the batch is free, and every output has it first.
+    pub fn batched(&self) -> bool {
+        let free = |info: &TensorInfo| matches!(info.shape.first(), Some(Dimension::Symbol(_)));
+        free(&self.input) && self.outputs.iter().all(free)
+    }
+
+    /// The clips of one result, where the model fixes their sizes.
+    pub fn row(&self) -> Option<Clips> {
+        let fixed = self.input.shape.get(1..)?.iter().map(|dim| match dim {
+            Dimension::Size(size) => Some(*size),
+            Dimension::Symbol(_) => None,
+        });
+        Clips::of(&[&[1], fixed.collect::<Option<Vec<_>>>()?.as_slice()].concat())
+    }
+}
+
+/// The shape of a request's clips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clips {
+    /// Results.
+    pub rows: usize,
+    /// Clips of a result.
+    pub views: usize,
+    /// `[3, T, H, W]`.
+    pub clip: [usize; 4],
+}
+
+impl Clips {
+    /// Reads `[B, 3, T, H, W]` or `[B, V, 3, T, H, W]`; none for another number of dimensions.
+    pub fn of(shape: &[usize]) -> Option<Self> {
+        match *shape {
+            [rows, a, b, c, d] => Some(Self { rows, views: 1, clip: [a, b, c, d] }),
+            [rows, views, a, b, c, d] => Some(Self { rows, views, clip: [a, b, c, d] }),
+            _ => None,
+        }
+    }
+
+    /// How many values they have; none for more than there can be.
+    pub fn values(&self) -> Option<usize> {
+        [self.views].iter().chain(&self.clip).try_fold(self.rows, |product, size| product.checked_mul(*size))
+    }
+
+    /// The same clips for another number of results.
+    pub fn with_rows(self, rows: usize) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// As a session takes them: `[B · V, 3, T, H, W]`.
+    pub(crate) fn batch(&self) -> [usize; 5] {
+        let [a, b, c, d] = self.clip;
+        [self.rows * self.views, a, b, c, d]
+    }
+}
+
+/// A model with its engines: one for each instance.
+pub struct Model {
+    pub(crate) info: ModelInfo,
+    pub(crate) engines: Vec<Box<dyn Engine>>,
+}
+
+impl Model {
+    /// A model run by `sessions`, all open on the same file; each is an instance with a thread of its own.
+    ///
+    /// # Errors
+    /// [`ServeError::Name`]; [`ServeError::Setting`] without a session.
+    pub fn new(name: &str, sessions: Vec<Session>) -> Result<Self, ServeError> {
+        let first = sessions.first().ok_or_else(|| ServeError::Setting("a model needs one session at least".to_owned()))?;
+        let info = ModelInfo::of(name, first);
+        Self::with_engines(info, sessions.into_iter().map(|session| Box::new(session) as Box<dyn Engine>).collect())
+    }
+
+    /// A model run by any engines.
+    ///
+    /// # Errors
+    /// [`ServeError::Name`] for a name that cannot stand in a path; [`ServeError::Setting`] without an engine.
+    pub fn with_engines(info: ModelInfo, engines: Vec<Box<dyn Engine>>) -> Result<Self, ServeError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if info.name.is_empty() || info.name.starts_with('.') || !info.name.chars().all(plain) {
+            return Err(ServeError::Name(info.name));
+        }
+        if engines.is_empty() {
+            return Err(ServeError::Setting("a model needs one engine at least".to_owned()));
+        }
+        Ok(Self { info, engines })
+    }
+
+    /// Runs clips of zeros through every engine, in every batch size that it prepares itself for, so that no request pays
+    /// for that. A model whose clips vary in size is left as it is.
+    ///
+    /// # Errors
+    /// What an engine says of clips it cannot run.
+    pub fn warm_up(&mut self, max_clips: usize) -> Result<(), String> {
+        let Some(row) = self.info.row() else { return Ok(()) };
+        let sizes: Vec<usize> = match (self.info.fixed_batch(), self.info.batch_sizes) {
+            (Some(fixed), _) => vec![fixed],
+            (None, BatchSizes::Any) => vec![1],
+            (None, BatchSizes::PowersOfTwo) => {
+                let most = if self.info.batched() { max_clips.min(LARGEST_PLAN) } else { 1 };
+                (0..usize::BITS).map(|bit| 1 << bit).take_while(|size| *size <= most).collect()
+            }
+        };
+        for engine in &mut self.engines {
+            for size in &sizes {
+                let shape = row.with_rows(*size);
+                let zeros = vec![0.0; shape.values().ok_or("its clips are too large")?];
+                engine.run(&ClipBatch::new(shape.batch(), &zeros).map_err(|error| error.to_string())?)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The Open Inference Protocol, apart from how it travels: what a request's tensors must be, what the model is.
+
+use crate::state::shortened;
+use crate::error::InferError;
+use crate::model::{Clips, ModelInfo};
+use vjepa_runtime::{Dimension, NamedOutput, TensorInfo};
+
+/// The only element type.
+pub(crate) const DATATYPE: &str = "FP32";
+
+/// Extensions of the protocol that this server has.
+pub(crate) const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "statistics"];
+
+/// The head of an input tensor in a request.
+pub(crate) struct InputHead<'a> {
+    pub name: &'a str,
+    pub datatype: &'a str,
+    pub shape: Vec<u64>,
+}
+
+/// Checks the head of a request's only input; gives its shape.
+///
+/// # Errors
+/// [`InferError::Invalid`] with what the model takes.
+pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_>) -> Result<Clips, InferError> {
+    let invalid = |what: String| Err(InferError::Invalid(format!("{what}; the model takes {}", info.input)));
+    if head.name != info.input.name {
+        return invalid(format!("there is no input `{}`", shortened(head.name)));
+    }
+    if head.datatype != DATATYPE {
+        return invalid(format!("`{}` is {} instead of {DATATYPE}", head.name, shortened(head.datatype)));
+    }
+    let shown: Vec<u64> = head.shape.iter().copied().take(8).collect();
+    let sizes: Vec<usize> = head.shape.iter().map_while(|size| usize::try_from(*size).ok()).collect();
+    let fits = info.input.shape.len() == head.shape.len()
+        && info.input.shape.iter().zip(&sizes).all(|(dim, size)| match dim {
+            Dimension::Size(wanted) => wanted == size,
+            Dimension::Symbol(_) => *size > 0,
+        });
+    let Some(shape) = Clips::of(&sizes).filter(|_| fits) else {
+        return invalid(format!("`{}` has the shape {shown:?}", head.name));
+    };
+    if info.fixed_batch().is_none() && shape.rows > max_clips {
+        let rows = shape.rows;
+        return Err(InferError::Invalid(format!("a batch of {rows} is more than the {max_clips} of a request; send several")));
+    }
+    Ok(shape)
+}
+
+/// Checks that there are as many values as the shape says.
+///
+/// # Errors
+/// [`InferError::Invalid`].
+pub(crate) fn check_count(shape: Clips, values: usize) -> Result<(), InferError> {
+    let wanted = shape.values();
+    if wanted == Some(values) {
+        return Ok(());
+    }
+    let wanted = wanted.map_or_else(|| "more than there can be".to_owned(), |wanted| wanted.to_string());
+    Err(InferError::Invalid(format!("the shape makes it {wanted} values, the request brought {values}")))
+}
+
+/// Checks that binary data fills the shape.
+///
+/// # Errors
+/// [`InferError::Invalid`].
+pub(crate) fn check_bytes(shape: Clips, bytes: usize) -> Result<(), InferError> {
+    if !bytes.is_multiple_of(size_of::<f32>()) {
+        return Err(InferError::Invalid(format!("{bytes} bytes are no whole number of {DATATYPE} values of 4 bytes")));
+    }
+    check_count(shape, bytes / size_of::<f32>())
+}
+
+/// An output that a request asked for, by its place among the model's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub index: usize,
+    /// As bytes behind the JSON; for HTTP only.
+    pub binary: bool,
+}
+
+/// The outputs of a request: those named, or all.
+///
+/// # Errors
+/// [`InferError::Invalid`] for a name that the model has not.
+pub(crate) fn wanted<'a>(
+    info: &ModelInfo,
+    named: impl ExactSizeIterator<Item = (&'a str, bool)>,
+    binary: bool,
+) -> Result<Vec<Wanted>, InferError> {
+    if named.len() == 0 {
+        return Ok((0..info.outputs.len()).map(|index| Wanted { index, binary }).collect());
+    }
+    let mut all: Vec<Wanted> = Vec::new();
+    for (name, binary) in named {
+        let index = info.outputs.iter().position(|output| output.name == name);
+        let index = index.filter(|index| all.iter().all(|other| other.index != *index)).ok_or_else(|| {
+            let names: Vec<&str> = info.outputs.iter().map(|output| output.name.as_str()).collect();
+            let name = shortened(name);
+            InferError::Invalid(format!("`{name}` is no output, or asked for twice; the model has {}", names.join(", ")))
+        })?;
+        all.push(Wanted { index, binary });
+    }
+    Ok(all)
+}
+
+/// The wanted ones of a run's results.
+///
+/// # Errors
+/// [`InferError::Failed`] when the model gave fewer than it says.
+pub(crate) fn pick<'a>(outputs: &'a [NamedOutput], wanted: Wanted) -> Result<&'a NamedOutput, InferError> {
+    outputs.get(wanted.index).ok_or_else(|| InferError::Failed("the model left out an output".to_owned()))
+}
+
+/// A shape as the protocol writes it, with -1 for what varies.
+pub(crate) fn dims(info: &TensorInfo) -> Vec<i64> {
+    let size = |dim: &Dimension| match dim {
+        Dimension::Size(size) => i64::try_from(*size).unwrap_or(i64::MAX),
+        Dimension::Symbol(_) => -1,
+    };
+    info.shape.iter().map(size).collect()
+}
+
+/// The model as Triton's configuration has it: the largest batch (0 where requests are not joined), input and outputs
+/// without the batch where there is one.
+pub(crate) struct Configuration<'a> {
+    pub max_batch: usize,
+    pub tensors: Vec<(&'a str, Vec<i64>)>,
+}
+
+/// The configuration; the input is the first of its tensors.
+pub(crate) fn configuration(info: &ModelInfo, max_clips: usize) -> Configuration<'_> {
+    let batched = info.batched();
+    let tensors = std::iter::once(&info.input).chain(&info.outputs);
+    let without_batch = |tensor: &TensorInfo| dims(tensor).split_off(usize::from(batched));
+    Configuration {
+        max_batch: if batched { max_clips } else { 0 },
+        tensors: tensors.map(|tensor| (tensor.name.as_str(), without_batch(tensor))).collect(),
+    }
+}

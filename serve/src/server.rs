@@ -1,0 +1,266 @@
+//! A server from its start to its end.
+
+use crate::state::{Core, VideoReader};
+use crate::error::ServeError;
+use crate::grpc::Service;
+use crate::guard::Guarded;
+use crate::instance::Instance;
+use crate::listen::{Answerer, Listener, Protocol};
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::queue::Queue;
+use crate::settings::Settings;
+use axum::body::Body;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+/// How far a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Running,
+    /// Lets nothing in and finishes what runs.
+    Draining,
+    /// Ends at once.
+    Stopped,
+}
+
+/// A running server. Dropped, it ends at once.
+pub struct Server {
+    http: SocketAddr,
+    grpc: Option<SocketAddr>,
+    stage: watch::Sender<Stage>,
+    done: Mutex<mpsc::Receiver<()>>,
+    queue: Arc<Queue>,
+    runtime: Option<Runtime>,
+}
+
+/// Ends a server from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Handle(watch::Sender<Stage>);
+
+impl Handle {
+    /// Finishes what runs, lets nothing more in, and ends.
+    pub fn drain(&self) {
+        self.advance(Stage::Draining);
+    }
+
+    /// Ends at once.
+    pub fn stop(&self) {
+        self.advance(Stage::Stopped);
+    }
+
+    fn advance(&self, to: Stage) {
+        self.0.send_if_modified(|stage| {
+            let later = to > *stage;
+            *stage = to.max(*stage);
+            later
+        });
+    }
+}
+
+impl Server {
+    /// Starts serving; when this returns, both addresses are listened on.
+    ///
+    /// # Errors
+    /// [`ServeError`]: an address in use, or one that others reach without token or TLS.
+    pub fn start(model: Model, settings: Settings, video: Option<Arc<VideoReader>>) -> Result<Self, ServeError> {
+        if settings.batching.max_clips == 0 || settings.limits.queue == 0 {
+            return Err(ServeError::Setting("--max-batch and --queue must be 1 at least".to_owned()));
+        }
+        for address in std::iter::once(settings.http).chain(settings.grpc) {
+            settings.security.allows(address.ip())?;
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("vjepa-serve")
+            .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
+            .max_blocking_threads(64)
+            .enable_all()
+            .build()
+            .map_err(ServeError::Threads)?;
+        let inside = runtime.enter();
+        let http = bind(settings.http)?;
+        let grpc = settings.grpc.map(bind).transpose()?;
+        drop(inside);
+        let place = |socket: &TcpListener, asked| socket.local_addr().unwrap_or(asked);
+        let http_at = place(&http, settings.http);
+        let grpc_at = grpc.as_ref().zip(settings.grpc).map(|(socket, asked)| place(socket, asked));
+
+        let metrics = Arc::new(Metrics::new(&model.info.name, &model.info.runtime));
+        let joined = model.info.batched();
+        let queue = Arc::new(Queue::new(settings.limits.queue, settings.batching, joined, metrics.clone()));
+        start_instances(model.engines, model.info.batch_sizes, &queue, &metrics)?;
+        let mut core = Core::new(model.info, settings, queue.clone(), metrics);
+        core.video = video;
+        let core = Arc::new(core);
+        let (stage, _) = watch::channel(Stage::Running);
+        let (ended, done) = mpsc::channel();
+        let running = run(core, http, grpc, stage.subscribe());
+        runtime.spawn(async move {
+            running.await;
+            // Nobody may wait for it.
+            let _ = ended.send(());
+        });
+        Ok(Self { http: http_at, grpc: grpc_at, stage, done: Mutex::new(done), queue, runtime: Some(runtime) })
+    }
+
+    /// Where HTTP is answered.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where gRPC is answered.
+    pub fn grpc(&self) -> Option<SocketAddr> {
+        self.grpc
+    }
+
+    /// What ends the server from another thread.
+    pub fn handle(&self) -> Handle {
+        Handle(self.stage.clone())
+    }
+
+    /// Lets SIGTERM and Ctrl-C drain the server, and a second one stop it.
+    ///
+    /// # Errors
+    /// [`ServeError::Threads`] when the system gives no signals.
+    pub fn obey_signals(&self) -> Result<(), ServeError> {
+        let (Some(runtime), handle) = (&self.runtime, self.handle()) else { return Ok(()) };
+        let _inside = runtime.enter();
+        let mut signals = Signals::new().map_err(ServeError::Threads)?;
+        runtime.spawn(async move {
+            signals.next().await;
+            tracing::info!("finishing what runs; another signal ends at once");
+            handle.drain();
+            signals.next().await;
+            handle.stop();
+        });
+        Ok(())
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) {
+        // It also ends without a word when its task panicked, which was told.
+        let _ = self.done.get_mut().unwrap_or_else(PoisonError::into_inner).recv();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle().stop();
+        self.queue.close();
+        // A run in an engine cannot be broken off; the threads end with the process.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Listens, inside a runtime.
+fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let listen = || {
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    listen().map_err(|source| ServeError::Listen { address, source })
+}
+
+fn start_instances(
+    engines: Vec<Box<dyn crate::model::Engine>>,
+    sizes: crate::model::BatchSizes,
+    queue: &Arc<Queue>,
+    metrics: &Arc<Metrics>,
+) -> Result<(), ServeError> {
+    for (number, engine) in engines.into_iter().enumerate() {
+        let instance = Instance { engine, sizes, queue: queue.clone(), metrics: metrics.clone() };
+        let thread = std::thread::Builder::new().name(format!("vjepa-instance-{number}"));
+        thread.spawn(move || instance.work()).map_err(ServeError::Threads)?;
+    }
+    Ok(())
+}
+
+/// Serves until the end of the drain.
+async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut stage: watch::Receiver<Stage>) {
+    let (close, closing) = watch::channel(false);
+    let listener = |socket, protocol, alpn: &[u8], answer| Listener {
+        core: core.clone(),
+        socket,
+        protocol,
+        tls: core.settings.security.tls.as_ref().map(|tls| tls.acceptor(alpn)),
+        answer,
+        closing: closing.clone(),
+    };
+    let mut listeners = tokio::task::JoinSet::new();
+    let shared = core.clone();
+    let answer: Answerer = Arc::new(move |request| Box::pin(crate::http::answer(shared.clone(), request)));
+    listeners.spawn(listener(http, Protocol::Http, b"http/1.1", answer).run());
+    if let Some(grpc) = grpc {
+        let router = Service(core.clone()).into_router();
+        let shared = core.clone();
+        let answer: Answerer = Arc::new(move |request| {
+            let router = router.clone();
+            let request = request.map(|body| Body::new(Guarded::new(body, shared.clone())));
+            Box::pin(async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) })
+        });
+        listeners.spawn(listener(grpc, Protocol::Grpc, b"h2", answer).run());
+    }
+    // The server itself is the sender; when it is gone, so is the reason to go on.
+    let draining = stage.wait_for(|stage| *stage >= Stage::Draining).await.map_or(Stage::Stopped, |stage| *stage);
+    core.drain();
+    if draining == Stage::Draining {
+        let finished = async {
+            core.idle().await;
+            core.queue.close();
+            close.send_replace(true);
+            // Answers are on their way to clients that read them.
+            while listeners.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = finished => {}
+            () = tokio::time::sleep(core.settings.limits.drain) => tracing::warn!("requests still ran after the drain time"),
+            _ = stage.wait_for(|stage| *stage >= Stage::Stopped) => {}
+        }
+    }
+    core.queue.close();
+    tracing::info!("ended");
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+

@@ -1,0 +1,225 @@
+//! What both protocols share: the model, its queue, the state of the server, and inference itself.
+
+use crate::error::InferError;
+use crate::metrics::{Counted, Metrics};
+use crate::model::{Clips, ModelInfo, VERSION};
+use crate::queue::{Answer, Job, Queue, Values};
+use crate::settings::{Limits, Settings};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Makes the clips of one result, `[V, 3, T, S, S]`, of a video file, or says in a sentence why it cannot.
+pub type VideoReader = dyn Fn(&Path) -> Result<Vec<f32>, String> + Send + Sync;
+
+/// Bytes of a permit of [`Core::bodies`].
+const BLOCK: usize = 1024;
+
+/// The shared part of a server.
+pub(crate) struct Core {
+    pub info: ModelInfo,
+    pub settings: Settings,
+    pub queue: Arc<Queue>,
+    pub metrics: Arc<Metrics>,
+    pub video: Option<Arc<VideoReader>>,
+    /// Memory for bodies, in blocks.
+    pub bodies: Arc<Semaphore>,
+    /// Videos decoded at a time.
+    pub decoders: Arc<Semaphore>,
+    /// Videos decoded or waiting for it.
+    pub videos: Arc<Semaphore>,
+    draining: AtomicBool,
+    running: AtomicUsize,
+    idle: Notify,
+}
+
+/// An inference that was let in; the server does not end before it is dropped.
+pub(crate) struct Admitted {
+    core: Arc<Core>,
+    _counted: Counted,
+    began: Instant,
+}
+
+impl Admitted {
+    /// When the request was let in.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.core.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.core.idle.notify_waiters();
+        }
+    }
+}
+
+impl Core {
+    pub fn new(info: ModelInfo, settings: Settings, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
+        let Limits { bodies, decoders, queue: waiting, .. } = settings.limits;
+        let decoders = decoders.clamp(1, 1 << 16);
+        Self {
+            bodies: Arc::new(Semaphore::new((bodies / BLOCK).clamp(1, Semaphore::MAX_PERMITS))),
+            decoders: Arc::new(Semaphore::new(decoders)),
+            videos: Arc::new(Semaphore::new(decoders + waiting.min(1 << 16))),
+            info,
+            settings,
+            queue,
+            metrics,
+            video: None,
+            draining: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            idle: Notify::new(),
+        }
+    }
+
+    /// False once the server is on its way out.
+    pub fn ready(&self) -> bool {
+        !self.draining.load(Ordering::Acquire)
+    }
+
+    /// Lets no inference in any more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Waits until no inference runs.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Lets an inference in.
+    ///
+    /// # Errors
+    /// [`InferError::Draining`].
+    pub fn admit(self: &Arc<Self>) -> Result<Admitted, InferError> {
+        // Counted first: a drain that starts now either sees this request or is seen by it.
+        self.running.fetch_add(1, Ordering::AcqRel);
+        let admitted = Admitted { core: self.clone(), _counted: self.metrics.in_flight(), began: Instant::now() };
+        if self.ready() { Ok(admitted) } else { Err(InferError::Draining) }
+    }
+
+    /// Takes memory for `bytes` more of a body, together with what `held` has.
+    ///
+    /// # Errors
+    /// [`InferError::Busy`] when all bodies together would be too large.
+    pub fn hold(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), InferError> {
+        let have = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(BLOCK).saturating_sub(have);
+        if more == 0 {
+            return Ok(());
+        }
+        let busy = |_| InferError::Busy("other requests' bodies fill the memory that is set aside for them".to_owned());
+        let more = u32::try_from(more).map_err(|_| InferError::TooLarge(self.settings.limits.body))?;
+        let more = self.bodies.clone().try_acquire_many_owned(more).map_err(busy)?;
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+
+    /// Checks the model's name and version; an empty version is any.
+    ///
+    /// # Errors
+    /// [`InferError::UnknownModel`].
+    pub fn check_model(&self, name: &str, version: &str) -> Result<(), InferError> {
+        if name == self.info.name && (version.is_empty() || version == VERSION) {
+            return Ok(());
+        }
+        let wanted = if version.is_empty() { name.to_owned() } else { format!("{name}, version {version}") };
+        Err(InferError::UnknownModel { wanted: shortened(&wanted), here: self.info.name.clone() })
+    }
+
+    /// How long a request may take: what it asks for, within the server's limit.
+    pub fn patience(&self, asked: Option<Duration>) -> Duration {
+        let longest = self.settings.limits.request;
+        asked.filter(|asked| !asked.is_zero()).map_or(longest, |asked| asked.min(longest))
+    }
+
+    /// Queues clips and waits for their results.
+    ///
+    /// # Errors
+    /// [`InferError`]; an expired request has left the queue.
+    pub async fn infer(
+        &self,
+        admitted: &Admitted,
+        shape: Clips,
+        values: Values,
+        held: Option<OwnedSemaphorePermit>,
+        patience: Duration,
+    ) -> Result<Answer, InferError> {
+        let (answer, receiver) = oneshot::channel();
+        let deadline = admitted.began + patience;
+        let mut waiting = Waiting { queue: &self.queue, receiver };
+        let outcome = match self.queue.push(Job { shape, values, entered: Instant::now(), deadline, answer, held }) {
+            Err(error) => Err(error),
+            Ok(()) => match tokio::time::timeout_at(deadline.into(), &mut waiting.receiver).await {
+                Ok(Ok(outcome)) => outcome,
+                // The queue drops a request that expired.
+                Ok(Err(_)) | Err(_) => Err(InferError::Expired(patience)),
+            },
+        };
+        let total = admitted.began.elapsed();
+        match &outcome {
+            Ok(answer) => self.metrics.succeeded(answer.queued, answer.computed, total),
+            Err(_) => self.metrics.failed(total),
+        }
+        outcome
+    }
+
+    /// Counts the end of a request.
+    pub fn answered(&self, endpoint: &'static str, outcome: Result<u16, &InferError>) {
+        let status = outcome.unwrap_or_else(|error| {
+            if let Some(reason) = error.rejection() {
+                self.metrics.rejected(reason);
+            }
+            if matches!(error, InferError::Expired(_)) {
+                self.metrics.expired();
+            }
+            tracing::debug!(endpoint, status = error.status(), %error, "refused");
+            error.status()
+        });
+        self.metrics.answered(endpoint, status);
+    }
+}
+
+/// Waits for a result; a client that goes away takes its request out of the queue.
+struct Waiting<'a> {
+    queue: &'a Queue,
+    receiver: oneshot::Receiver<Result<Answer, InferError>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Nothing came: the request may still wait.
+        self.receiver.close();
+        if matches!(self.receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed)) {
+            self.queue.sweep();
+        }
+    }
+}
+
+/// A client's words in an error, short enough to send back.
+pub(crate) fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(64).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short
+}
+
+/// Work that would keep other requests waiting is done beside them.
+pub(crate) fn beside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+    const LONG: usize = 1 << 17;
+    if bytes > LONG { tokio::task::block_in_place(work) } else { work() }
+}

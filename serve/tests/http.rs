@@ -1,0 +1,138 @@
+//! The protocol over HTTP against the engine itself.
+
+mod support;
+
+use serde_json::json;
+use support::*;
+
+fn expected(batch: usize) -> (Vec<f32>, Vec<f32>) {
+    let data = input(&clips(batch));
+    let wanted = logits(batch, &data).data;
+    (data, wanted)
+}
+
+fn close(got: &[f32], wanted: &[f32]) {
+    assert_eq!(got.len(), wanted.len());
+    assert!(got.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?} {wanted:?}");
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn from_bytes(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+#[test]
+fn metadata_health_and_metrics() {
+    let server = serve(settings());
+    assert_eq!(get(&server, "/v2/health/live").status, 200);
+    assert_eq!(get(&server, "/v2/health/ready").status, 200);
+    assert_eq!(get(&server, "/v2").json()["extensions"][0], "binary_tensor_data");
+    let about = get(&server, "/v2/models/tiny").json();
+    assert_eq!(about["inputs"], json!([{"name": "clip", "datatype": "FP32", "shape": [-1, 3, 2, 4, 4]}]));
+    assert_eq!(about["outputs"], json!([{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]));
+    assert_eq!(get(&server, "/v2/models/tiny/versions/1/ready").status, 200);
+    let config = get(&server, "/v2/models/tiny/config").json();
+    assert_eq!((&config["max_batch_size"], &config["input"][0]["dims"]), (&json!(8), &json!([3, 2, 4, 4])));
+    let (data, _) = expected(2);
+    let body = json!({"inputs": [{"name": "clip", "datatype": "FP32", "shape": clips(2), "data": data}]});
+    assert_eq!(post(&server, INFER, &body).status, 200);
+    let stats = get(&server, "/v2/models/tiny/stats").json();
+    assert_eq!((&stats["model_stats"][0]["inference_count"], &stats["model_stats"][0]["execution_count"]), (&json!(2), &json!(1)));
+    let metrics = String::from_utf8(get(&server, "/metrics").body).unwrap();
+    for line in [
+        "vjepa_requests_total{endpoint=\"infer\",status=\"200\"} 1",
+        "vjepa_clips_total 2",
+        "vjepa_queue_depth 0",
+        "vjepa_requests_in_flight 0",
+        "vjepa_batch_clips_bucket{le=\"2.0\"} 1",
+        "vjepa_compute_seconds_count 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
+
+#[test]
+fn tensors_as_json_and_as_bytes_give_what_the_engine_gives() {
+    let server = serve(settings());
+    for batch in [1, 3] {
+        let (data, wanted) = expected(batch);
+        let shape = clips(batch);
+        let tensor = json!({"name": "clip", "datatype": "FP32", "shape": shape, "data": data});
+        let reply = post(&server, INFER, &json!({"id": "seven", "inputs": [tensor]})).json();
+        assert_eq!((&reply["id"], &reply["model_name"], &reply["model_version"]), (&json!("seven"), &json!("tiny"), &json!("1")));
+        assert_eq!(reply["outputs"][0]["shape"], json!([batch, 3]));
+        close(&numbers(&reply["outputs"][0]["data"]), &wanted);
+
+        let binary = |extra: serde_json::Value| {
+            let size = data.len() * 4;
+            let mut head = json!({"inputs": [{"name": "clip", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": size}}]});
+            head.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            post_binary(&server, INFER, &head, &data)
+        };
+        close(&numbers(&binary(json!({})).json()["outputs"][0]["data"]), &wanted);
+        for extra in [
+            json!({"parameters": {"binary_data_output": true}}),
+            json!({"outputs": [{"name": "logits", "parameters": {"binary_data": true}}]}),
+        ] {
+            let reply = binary(extra);
+            let length: usize = reply.header("inference-header-content-length").unwrap().parse().unwrap();
+            let head: serde_json::Value = serde_json::from_slice(&reply.body[..length]).unwrap();
+            assert_eq!(head["outputs"][0]["parameters"]["binary_data_size"], json!(wanted.len() * 4));
+            close(&from_bytes(&reply.body[length..]), &wanted);
+        }
+        let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw = send(&server, "POST", INFER, &[("Inference-Header-Content-Length", "0")], &bytes);
+        assert_eq!(raw.status, 200);
+        close(&from_bytes(&raw.body[raw.body.len() - wanted.len() * 4..]), &wanted);
+    }
+}
+
+#[test]
+fn wrong_requests_are_told_what_is_wrong() {
+    let server = serve(settings());
+    let (data, _) = expected(1);
+    let good = json!({"name": "clip", "datatype": "FP32", "shape": clips(1), "data": data});
+    let with = |key: &str, value: serde_json::Value| {
+        let mut tensor = good.clone();
+        tensor[key] = value;
+        json!({"inputs": [tensor]})
+    };
+    for (body, status, words) in [
+        (with("name", json!("x")), 400, "there is no input `x`; the model takes clip f32["),
+        (with("datatype", json!("INT8")), 400, "`clip` is INT8 instead of FP32"),
+        (with("shape", json!([1, 3, 2, 4])), 400, "has the shape [1, 3, 2, 4]"),
+        (with("shape", json!([1, 3, 2, 4, 5])), 400, "has the shape [1, 3, 2, 4, 5]"),
+        (with("shape", json!([0, 3, 2, 4, 4])), 400, "has the shape [0, 3, 2, 4, 4]"),
+        (with("shape", json!([1u64 << 60, 3, 2, 4, 4])), 400, "is more than the 8 of a request"),
+        (with("shape", json!([2, 3, 2, 4, 4])), 400, "makes it 192 values, the request brought 96"),
+        (with("shape", json!([-1, 3, 2, 4, 4])), 400, "no inference request as JSON"),
+        (with("data", json!(["a"])), 400, "a number that FP32 can hold"),
+        (with("parameters", json!({"binary_data_size": 4})), 400, "either `data` or `binary_data_size`"),
+        (json!({"inputs": []}), 400, "must have one input"),
+        (json!({"inputs": [good, good]}), 400, "must have one input"),
+        (json!({"inputs": [good], "outputs": [{"name": "x"}]}), 400, "`x` is no output"),
+        (json!({"inputs": [good], "parameters": {"timeout": -1}}), 400, "`timeout` is no whole number"),
+        (json!([]), 400, "no inference request as JSON"),
+    ] {
+        let reply = post(&server, INFER, &body);
+        assert!(reply.status == status && reply.sentence().contains(words), "{words}: {}", reply.sentence());
+    }
+    for (method, path, status, words) in [
+        ("GET", "/v2/models/other", 404, "there is no model `other` here; this server has `tiny`"),
+        ("GET", "/v2/models/tiny/versions/2", 404, "`tiny, version 2`"),
+        ("GET", "/nowhere", 404, "there is nothing at `/nowhere`"),
+        ("GET", INFER, 405, "does not take GET"),
+        ("DELETE", "/v2", 405, "does not take DELETE"),
+        ("POST", "/metrics", 405, "does not take POST"),
+        ("POST", "/v1/classify", 400, "the body is empty"),
+    ] {
+        let reply = send(&server, method, path, &[], b"");
+        assert!(reply.status == status && reply.sentence().contains(words), "{words}: {}", reply.sentence());
+    }
+    assert_eq!(send(&server, "GET", INFER, &[], b"").header("allow"), Some("POST"));
+    let gzip = send(&server, "POST", INFER, &[("Content-Encoding", "gzip")], b"x");
+    assert!(gzip.status == 415 && gzip.sentence().contains("send it as it is"));
+}

@@ -1,0 +1,218 @@
+//! `vjepa serve`: an exported model over HTTP and gRPC.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use vjepa_runtime::onnx::OnnxFile;
+use vjepa_runtime::{Batches, Dimension, Options, Preprocessing, Runtime, Session};
+use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader};
+
+use super::CliError;
+use super::gpu::GpuArgs;
+use crate::clips;
+use crate::compile::Looks;
+use crate::deploy::bundle;
+
+/// Serve a model: Open Inference Protocol v2 over HTTP and gRPC, labels for video files, a page to drop clips on.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model, as `vjepa compile --export onnx` or `plan` writes it, or a bundle.
+    #[arg(value_name = "MODEL|BUNDLE")]
+    model: PathBuf,
+    /// What runs the model; `auto` takes what needs no installation.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "tract", "ort", "cuda", "tensorrt", "plan"])]
+    runtime: String,
+    /// ONNX Runtime's shared library.
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+    /// The model's name in paths and requests; the file's or folder's own when not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Address to listen on. One that other machines reach needs --token-file, and TLS or --insecure.
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    host: IpAddr,
+    /// Port of HTTP; 0 takes a free one.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Port of gRPC; 0 takes a free one.
+    #[arg(long, default_value_t = 8001, value_name = "PORT")]
+    grpc_port: u16,
+    /// Answer HTTP only.
+    #[arg(long)]
+    no_grpc: bool,
+    /// Copies of the model that run at a time, each with its own memory and threads.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    instances: usize,
+    /// Threads of all instances together; all cores unless given.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Most clips of a run and of a request.
+    #[arg(long, default_value_t = 8, value_name = "CLIPS")]
+    max_batch: usize,
+    /// How long a request waits for others to run with, in milliseconds.
+    #[arg(long, default_value_t = 2.0, value_name = "MS")]
+    max_delay: f64,
+    /// Requests that may wait; more are refused with 503.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    queue: usize,
+    /// Longest time of a request in seconds; then it is refused with 504.
+    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
+    timeout: f64,
+    /// Largest body, `64MiB` for example.
+    #[arg(long, default_value = "64MiB", value_name = "SIZE")]
+    max_body: String,
+    /// Memory for the bodies of all requests together.
+    #[arg(long, default_value = "512MiB", value_name = "SIZE")]
+    max_bodies: String,
+    /// Most connections of HTTP, and as many of gRPC.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    connections: usize,
+    /// Time for running requests at shutdown, in seconds.
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    drain: f64,
+    /// File with the token that clients must send.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate chain as PEM; needs --tls-key.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Listen without TLS where other machines reach the server.
+    #[arg(long)]
+    insecure: bool,
+    #[command(flatten)]
+    gpu: GpuArgs,
+    /// Tell of refused requests too.
+    #[arg(long)]
+    verbose: bool,
+    /// JSON lines: where the server listens on standard output, events on standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command, until a signal ends it.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let settings = settings(args)?;
+    log(args);
+    let name = name(args)?;
+    let sessions = sessions(args)?;
+    let Some(first) = sessions.first() else { return Err("--instances must be 1 at least".into()) };
+    let (about, video) = (first.runtime(), video_reader(&args.model, first));
+    let mut model = Model::new(&name, sessions)?;
+    model.warm_up(args.max_batch).map_err(|error| format!("{}: {error}", args.model.display()))?;
+    let record = video.as_ref().map(|(record, _)| clips::in_words(record));
+    let server = Server::start(model, settings, video.map(|(_, reader)| reader))?;
+    server.obey_signals()?;
+    tell(args, &name, &about, record, &server);
+    server.wait();
+    Ok(())
+}
+
+fn settings(args: &Args) -> Result<Settings, CliError> {
+    let time = |flag: &str, value: f64, unit: f64| {
+        Duration::try_from_secs_f64(value * unit).map_err(|_| format!("{flag} {value}: give a time of 0 or more"))
+    };
+    let size = |flag: &str, text: &str| {
+        let bytes = parse_size::parse_size(text).map_err(|error| format!("{flag} {text}: {error}; write 64MiB"))?;
+        usize::try_from(bytes).map_err(|_| format!("{flag} {text} is more than this machine can address"))
+    };
+    let token = args.token_file.as_deref().map(token).transpose()?;
+    let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    Ok(Settings {
+        http: SocketAddr::new(args.host, args.port),
+        grpc: (!args.no_grpc).then(|| SocketAddr::new(args.host, args.grpc_port)),
+        batching: Batching { max_clips: args.max_batch, max_delay: time("--max-delay", args.max_delay, 1e-3)? },
+        limits: Limits {
+            queue: args.queue,
+            body: size("--max-body", &args.max_body)?,
+            bodies: size("--max-bodies", &args.max_bodies)?,
+            connections: args.connections,
+            request: time("--timeout", args.timeout, 1.0)?,
+            drain: time("--drain", args.drain, 1.0)?,
+            ..Limits::default()
+        },
+        security: Security { token, tls: tls.map(|(cert, key)| Tls::read(cert, key)).transpose()?, insecure: args.insecure },
+    })
+}
+
+fn token(path: &Path) -> Result<Token, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the token {}: {error}", path.display()))?;
+    Ok(Token::new(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
+fn name(args: &Args) -> Result<String, CliError> {
+    let stem = || {
+        let whole = std::path::absolute(&args.model).ok()?;
+        Some(whole.file_stem()?.to_string_lossy().into_owned())
+    };
+    args.name.clone().or_else(stem).ok_or_else(|| format!("{} has no name; give --name", args.model.display()).into())
+}
+
+/// One session for each instance, which share the threads.
+fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
+    let path = bundle::model_of(&args.model)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (args.threads.unwrap_or(cores) / args.instances.max(1)).max(1);
+    let runtime: Runtime = args.runtime.parse()?;
+    let mut options =
+        Options { runtime, ort_lib: args.ort_lib.clone(), threads: Some(threads), ..args.gpu.options() };
+    if runtime == Runtime::TensorRt && options.batches.is_none() {
+        // An engine for every batch that requests can make; a fixed batch needs none.
+        let inputs = OnnxFile::read(&path)?.inputs;
+        let free = inputs.iter().all(|input| matches!(input.shape.first(), Some(Dimension::Symbol(_))));
+        let max = args.max_batch.max(1);
+        options.batches = free.then_some(Batches { min: 1, opt: max, max });
+    }
+    (0..args.instances).map(|_| Ok(Session::open(&path, &options)?)).collect()
+}
+
+/// Reads videos as the model's record says; none for a model without a record, which takes tensors only.
+fn video_reader(model: &Path, session: &Session) -> Option<(Preprocessing, Arc<VideoReader>)> {
+    let reader = session.preprocessing().map_err(CliError::from).and_then(|record| Ok((record, clips::looks(session)?)));
+    match reader {
+        Err(error) => {
+            eprintln!("{}: {error}; videos are refused, tensors are served", model.display());
+            None
+        }
+        Ok((record, looks)) => {
+            let known = record.clone();
+            Some((known, Arc::new(move |path: &Path| clip(path, &record, looks))))
+        }
+    }
+}
+
+fn clip(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Vec<f32>, String> {
+    clips::read_views(path, record, looks).map(|clips| clips.data).map_err(|error| error.to_string())
+}
+
+fn log(args: &Args) {
+    let level = if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // It can only be set twice by a second server of this process.
+    let _ = if args.json { builder.json().try_init() } else { builder.without_time().try_init() };
+}
+
+fn tell(args: &Args, name: &str, about: &str, record: Option<String>, server: &Server) {
+    let (http, grpc) = (server.http(), server.grpc());
+    if args.json {
+        let line = serde_json::json!({
+            "event": "listening", "model": name, "runtime": about, "http": http, "grpc": grpc,
+            "tls": args.tls_cert.is_some(),
+        });
+        println!("{line}");
+        return;
+    }
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    println!("{name} on {about}");
+    if let Some(record) = record {
+        println!("clips: {record}");
+    }
+    println!("{scheme}  {scheme}://{http}/  (page, /v1/classify, /v2/models/{name}, /metrics)");
+    if let Some(grpc) = grpc {
+        println!("grpc  {grpc}");
+    }
+}
