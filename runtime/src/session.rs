@@ -280,7 +280,8 @@ impl Session {
             Engine::Plan(model) => model.run(feed, &self.outputs),
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
             _ => {
-                let reason = format!("this build runs nothing, {} values of shape {:?} neither", feed.data.len(), feed.shape);
+                let reason =
+                    format!("this build runs nothing, {} values of shape {:?} neither", feed.data.len(), feed.shape);
                 Err(SessionError::Run { runtime: "no runtime", reason })
             }
         }

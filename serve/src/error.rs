@@ -124,7 +124,9 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// Reachable from elsewhere without a token.
-    #[error("{0} can be reached from other machines, so a token is needed: give --token-file FILE, or serve on 127.0.0.1")]
+    #[error(
+        "{0} can be reached from other machines, so a token is needed: give --token-file FILE, or serve on 127.0.0.1"
+    )]
     NeedsToken(std::net::IpAddr),
     /// Reachable from elsewhere without TLS.
     #[error(

@@ -1,11 +1,11 @@
 //! The Open Inference Protocol over gRPC, with Triton's configuration and statistics.
 
-use crate::state::Core;
 use crate::error::InferError;
 use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead};
 use crate::queue::Values;
+use crate::state::Core;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;

@@ -63,7 +63,8 @@ impl Instance {
         let mut results: Vec<NamedOutput> = Vec::new();
         let mut rest = values.as_ref();
         for size in cut(clips, self.sizes) {
-            let (part, after) = rest.split_at_checked(values.len() / clips * size).ok_or("a request lost its values")?;
+            let (part, after) =
+                rest.split_at_checked(values.len() / clips * size).ok_or("a request lost its values")?;
             rest = after;
             let batch = ClipBatch::new(first.shape.with_rows(size).batch(), part).map_err(|e| e.to_string())?;
             append(&mut results, self.engine.run(&batch)?, size, clips)?;
@@ -125,7 +126,8 @@ fn hand_out(jobs: Vec<Job>, outputs: Vec<NamedOutput>, clips: usize, began: Inst
 }
 
 fn rows_of(output: &NamedOutput, clips: usize, rows: &std::ops::Range<usize>) -> Result<NamedOutput, String> {
-    let wrong = || format!("`{}` has no row for each of {clips} clips; serve the model with --max-batch 1", output.name);
+    let wrong =
+        || format!("`{}` has no row for each of {clips} clips; serve the model with --max-batch 1", output.name);
     let (all, rest) = output.shape.split_first().filter(|(all, _)| **all == clips).ok_or_else(wrong)?;
     let row = output.data.len() / all;
     let data = output.data.get(rows.start * row..rows.end * row).ok_or_else(wrong)?.to_vec();

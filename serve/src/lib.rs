@@ -11,7 +11,6 @@
 
 #![warn(missing_docs)]
 
-
 mod error;
 mod grpc;
 mod guard;

@@ -1,7 +1,7 @@
 //! Accepts connections of one protocol: how many, how long they may be silent, and how they end.
 
-use crate::state::Core;
 use crate::settings::Limits;
+use crate::state::Core;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::service::service_fn;
@@ -9,8 +9,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -137,7 +137,7 @@ impl Connection {
         match self.protocol {
             Protocol::Http => {
                 let mut builder = hyper::server::conn::http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(1 << 16);
+                builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(1 << 18);
                 let connection = pin!(builder.serve_connection(stream, service));
                 self.watch(connection, |connection| connection.graceful_shutdown()).await;
             }
@@ -149,8 +149,9 @@ impl Connection {
                     .keep_alive_timeout(self.limits.head)
                     .max_concurrent_streams(u32::try_from(self.limits.queue).unwrap_or(u32::MAX).clamp(16, 1024))
                     .max_header_list_size(1 << 16)
-                    .initial_stream_window_size(1 << 20)
-                    .initial_connection_window_size(1 << 22);
+                    .max_frame_size(1 << 20)
+                    .initial_stream_window_size(1 << 22)
+                    .initial_connection_window_size(1 << 24);
                 let connection = pin!(builder.serve_connection(stream, service));
                 self.watch(connection, |connection| connection.graceful_shutdown()).await;
             }

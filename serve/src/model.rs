@@ -139,7 +139,8 @@ impl Model {
     /// # Errors
     /// [`ServeError::Name`]; [`ServeError::Setting`] without a session.
     pub fn new(name: &str, sessions: Vec<Session>) -> Result<Self, ServeError> {
-        let first = sessions.first().ok_or_else(|| ServeError::Setting("a model needs one session at least".to_owned()))?;
+        let first =
+            sessions.first().ok_or_else(|| ServeError::Setting("a model needs one session at least".to_owned()))?;
         let info = ModelInfo::of(name, first);
         Self::with_engines(info, sessions.into_iter().map(|session| Box::new(session) as Box<dyn Engine>).collect())
     }

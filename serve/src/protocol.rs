@@ -1,8 +1,8 @@
 //! The Open Inference Protocol, apart from how it travels: what a request's tensors must be, what the model is.
 
-use crate::state::shortened;
 use crate::error::InferError;
 use crate::model::{Clips, ModelInfo};
+use crate::state::shortened;
 use vjepa_runtime::{Dimension, NamedOutput, TensorInfo};
 
 /// The only element type.
@@ -42,7 +42,9 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     };
     if info.fixed_batch().is_none() && shape.rows > max_clips {
         let rows = shape.rows;
-        return Err(InferError::Invalid(format!("a batch of {rows} is more than the {max_clips} of a request; send several")));
+        return Err(InferError::Invalid(format!(
+            "a batch of {rows} is more than the {max_clips} of a request; send several"
+        )));
     }
     Ok(shape)
 }
@@ -97,7 +99,10 @@ pub(crate) fn wanted<'a>(
         let index = index.filter(|index| all.iter().all(|other| other.index != *index)).ok_or_else(|| {
             let names: Vec<&str> = info.outputs.iter().map(|output| output.name.as_str()).collect();
             let name = shortened(name);
-            InferError::Invalid(format!("`{name}` is no output, or asked for twice; the model has {}", names.join(", ")))
+            InferError::Invalid(format!(
+                "`{name}` is no output, or asked for twice; the model has {}",
+                names.join(", ")
+            ))
         })?;
         all.push(Wanted { index, binary });
     }
@@ -108,7 +113,7 @@ pub(crate) fn wanted<'a>(
 ///
 /// # Errors
 /// [`InferError::Failed`] when the model gave fewer than it says.
-pub(crate) fn pick<'a>(outputs: &'a [NamedOutput], wanted: Wanted) -> Result<&'a NamedOutput, InferError> {
+pub(crate) fn pick(outputs: &[NamedOutput], wanted: Wanted) -> Result<&NamedOutput, InferError> {
     outputs.get(wanted.index).ok_or_else(|| InferError::Failed("the model left out an output".to_owned()))
 }
 

@@ -290,7 +290,10 @@ mod tests {
         assert_eq!(queue.take().unwrap().len(), 2);
         let (first, _b) = job(1, 1, LONG);
         queue.push(first).unwrap();
-        let taker = { let queue = queue.clone(); std::thread::spawn(move || queue.take().unwrap().len()) };
+        let taker = {
+            let queue = queue.clone();
+            std::thread::spawn(move || queue.take().unwrap().len())
+        };
         let (second, _c) = job(1, 1, LONG);
         queue.push(second).unwrap();
         assert_eq!(taker.join().unwrap(), 2);

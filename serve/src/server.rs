@@ -1,6 +1,5 @@
 //! A server from its start to its end.
 
-use crate::state::{Core, VideoReader};
 use crate::error::ServeError;
 use crate::grpc::Service;
 use crate::guard::Guarded;
@@ -10,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::queue::Queue;
 use crate::settings::Settings;
+use crate::state::{Core, VideoReader};
 use axum::body::Body;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -263,4 +263,3 @@ impl Signals {
         }
     }
 }
-

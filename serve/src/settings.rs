@@ -157,7 +157,8 @@ mod tests {
         let token = Token::new("  0123456789abcdef\n").unwrap();
         assert!(token.admits(Some(b"Bearer 0123456789abcdef")));
         assert!(token.admits(Some(b"bearer 0123456789abcdef")));
-        for wrong in [&b"Bearer 0123456789abcdeX"[..], b"Bearer 0123456789abcde", b"0123456789abcdef", b"Bearer ", b""] {
+        for wrong in [&b"Bearer 0123456789abcdeX"[..], b"Bearer 0123456789abcde", b"0123456789abcdef", b"Bearer ", b""]
+        {
             assert!(!token.admits(Some(wrong)));
         }
         assert!(!token.admits(None));

@@ -62,7 +62,13 @@ fn what_is_no_video_is_told_so() {
     // Where the file lay is nobody's business.
     assert_eq!((refused.status, refused.sentence().as_str()), (400, "the video: this is no video"));
     assert_eq!((ask(b"bomb").status, ask(b"size").status), (500, 500));
-    let form = send(&server, "POST", "/v1/classify", &[("Content-Type", "multipart/form-data; boundary=x")], b"--x\r\nnonsense");
+    let form = send(
+        &server,
+        "POST",
+        "/v1/classify",
+        &[("Content-Type", "multipart/form-data; boundary=x")],
+        b"--x\r\nnonsense",
+    );
     assert!(form.status == 400 && form.sentence().contains("the form cannot be read"), "{form:?}");
     let unbounded = send(&server, "POST", "/v1/classify", &[("Content-Type", "multipart/form-data")], b"clip");
     assert_eq!(unbounded.status, 400);

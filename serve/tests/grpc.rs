@@ -112,7 +112,11 @@ async fn wrong_requests_have_their_code_and_sentence() {
         (with(&|r| r.raw_input_contents[0].truncate(92)), Code::InvalidArgument, "the request brought 23"),
         (with(&|r| r.raw_input_contents.clear()), Code::InvalidArgument, "has no values"),
         (with(&|r| r.raw_input_contents.push(vec![0; 96].into())), Code::InvalidArgument, "more than once"),
-        (with(&|r| drop(r.parameters.insert("timeout".to_owned(), timeout("x".to_owned())))), Code::InvalidArgument, "`timeout`"),
+        (
+            with(&|r| drop(r.parameters.insert("timeout".to_owned(), timeout("x".to_owned())))),
+            Code::InvalidArgument,
+            "`timeout`",
+        ),
         (with(&|r| r.raw_input_contents[0] = vec![0; 1 << 20].into()), Code::OutOfRange, ""),
     ] {
         let status = client.model_infer(request).await.unwrap_err();
@@ -192,7 +196,10 @@ async fn messages_that_dawdle_or_fill_the_memory_are_ended() {
         assert_eq!(status.code(), code, "{status:?}");
     }
     let mut client = client(&server).await;
-    assert_eq!(values(&client.model_infer(raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24])).await.unwrap().into_inner()), [24.0]);
+    assert_eq!(
+        values(&client.model_infer(raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24])).await.unwrap().into_inner()),
+        [24.0]
+    );
 }
 
 #[test]

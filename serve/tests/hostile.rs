@@ -44,7 +44,15 @@ fn malformed(random: &mut Random) -> Vec<u8> {
         }
         // Shapes that lie.
         2 => {
-            let size = random.pick(&["1152921504606846976", "18446744073709551615", "0", "-1", "1e3", "99999999999999999999", "7"]);
+            let size = random.pick(&[
+                "1152921504606846976",
+                "18446744073709551615",
+                "0",
+                "-1",
+                "1e3",
+                "99999999999999999999",
+                "7",
+            ]);
             let shape = match random.below(3) {
                 0 => format!("[{size},3,2,2,2]"),
                 1 => format!("[1,3,{size},{size},{size}]"),
@@ -63,7 +71,8 @@ fn malformed(random: &mut Random) -> Vec<u8> {
             let json = format!(
                 "{{\"inputs\":[{{\"name\":\"clip\",\"datatype\":\"FP32\",\"shape\":[1,3,2,2,2],\"parameters\":{{\"binary_data_size\":{size}}}}}]}}"
             );
-            let told = random.pick(&["right", "0", "1", "999999", "18446744073709551615", "99999999999999999999", "-1", "x"]);
+            let told =
+                random.pick(&["right", "0", "1", "999999", "18446744073709551615", "99999999999999999999", "-1", "x"]);
             let told = if told == "right" { json.len().to_string() } else { told.to_owned() };
             let mut body = json.into_bytes();
             let data = if size == "96" && told != "0" { 92 } else { random.below(200) };
@@ -76,7 +85,15 @@ fn malformed(random: &mut Random) -> Vec<u8> {
         }
         // Methods and paths.
         6 => {
-            let path = random.pick(&["/v2/models/sums/infer/x", "/v2/models//infer", "/v2/../etc/passwd", "/%2e%2e/%00", "/v1/classify?x=1", "//", "/v2/models/sums/versions/9/infer"]);
+            let path = random.pick(&[
+                "/v2/models/sums/infer/x",
+                "/v2/models//infer",
+                "/v2/../etc/passwd",
+                "/%2e%2e/%00",
+                "/v1/classify?x=1",
+                "//",
+                "/v2/models/sums/versions/9/infer",
+            ]);
             let method = random.pick(&["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"]);
             request(method, path, &[], b"")
         }
@@ -197,7 +214,8 @@ fn more_connections_than_may_be_are_turned_away() {
 
 #[test]
 fn bodies_are_bounded_alone_and_together() {
-    let server = patient(Limits { body: 1 << 20, bodies: 3 << 20, body_time: Duration::from_secs(5), ..Limits::default() });
+    let server =
+        patient(Limits { body: 1 << 20, bodies: 3 << 20, body_time: Duration::from_secs(5), ..Limits::default() });
     let told = send(&server, "POST", SUM_INFER, &[], &vec![b' '; (1 << 20) + 1]);
     assert_eq!(told.status, 413);
     assert!(told.sentence().contains("larger than 1048576 bytes"));
@@ -231,7 +249,8 @@ fn bodies_are_bounded_alone_and_together() {
 #[test]
 fn a_token_is_asked_for_everywhere_but_at_the_door() {
     let token = Some(Token::new("correct horse battery".replace(' ', "-").as_str()).unwrap());
-    let server = serve_scripted(Settings { security: Security { token, ..Security::default() }, ..settings() }, 1, |_| Ok(()));
+    let server =
+        serve_scripted(Settings { security: Security { token, ..Security::default() }, ..settings() }, 1, |_| Ok(()));
     for open in ["/v2/health/live", "/v2/health/ready", "/"] {
         assert_eq!(get(&server, open).status, 200, "{open}");
     }

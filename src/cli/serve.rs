@@ -135,12 +135,17 @@ fn settings(args: &Args) -> Result<Settings, CliError> {
             drain: time("--drain", args.drain, 1.0)?,
             ..Limits::default()
         },
-        security: Security { token, tls: tls.map(|(cert, key)| Tls::read(cert, key)).transpose()?, insecure: args.insecure },
+        security: Security {
+            token,
+            tls: tls.map(|(cert, key)| Tls::read(cert, key)).transpose()?,
+            insecure: args.insecure,
+        },
     })
 }
 
 fn token(path: &Path) -> Result<Token, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the token {}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read the token {}: {error}", path.display()))?;
     Ok(Token::new(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
@@ -158,8 +163,7 @@ fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (args.threads.unwrap_or(cores) / args.instances.max(1)).max(1);
     let runtime: Runtime = args.runtime.parse()?;
-    let mut options =
-        Options { runtime, ort_lib: args.ort_lib.clone(), threads: Some(threads), ..args.gpu.options() };
+    let mut options = Options { runtime, ort_lib: args.ort_lib.clone(), threads: Some(threads), ..args.gpu.options() };
     if runtime == Runtime::TensorRt && options.batches.is_none() {
         // An engine for every batch that requests can make; a fixed batch needs none.
         let inputs = OnnxFile::read(&path)?.inputs;
@@ -172,7 +176,8 @@ fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
 
 /// Reads videos as the model's record says; none for a model without a record, which takes tensors only.
 fn video_reader(model: &Path, session: &Session) -> Option<(Preprocessing, Arc<VideoReader>)> {
-    let reader = session.preprocessing().map_err(CliError::from).and_then(|record| Ok((record, clips::looks(session)?)));
+    let reader =
+        session.preprocessing().map_err(CliError::from).and_then(|record| Ok((record, clips::looks(session)?)));
     match reader {
         Err(error) => {
             eprintln!("{}: {error}; videos are refused, tensors are served", model.display());

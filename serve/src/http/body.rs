@@ -1,12 +1,12 @@
 //! Reads a request's body within limits of size, time and memory.
 
-use crate::state::Core;
 use crate::error::InferError;
+use crate::state::Core;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
-use hyper::body::Body as _;
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -25,10 +25,17 @@ pub(super) struct Whole {
 /// # Errors
 /// [`InferError::TooLarge`], [`InferError::SlowBody`], [`InferError::BrokenBody`]; [`InferError::Busy`] when other bodies
 /// fill the memory; [`InferError::MediaType`] for a compressed body.
-pub(super) async fn read(core: &Core, headers: &HeaderMap, body: &mut Body, tensor: usize) -> Result<Whole, InferError> {
+pub(super) async fn read(
+    core: &Core,
+    headers: &HeaderMap,
+    body: &mut Body,
+    tensor: usize,
+) -> Result<Whole, InferError> {
     if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();
-        return Err(InferError::MediaType(format!("bodies of Content-Encoding `{coding}` are not read; send it as it is")));
+        return Err(InferError::MediaType(format!(
+            "bodies of Content-Encoding `{coding}` are not read; send it as it is"
+        )));
     }
     let limit = core.settings.limits.body;
     let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());

@@ -2,10 +2,10 @@
 
 use super::body::{self, Whole};
 use super::reply::json;
-use crate::state::{Admitted, Core, VideoReader, beside, shortened};
 use crate::error::InferError;
 use crate::model::Clips;
 use crate::queue::{Answer, Values};
+use crate::state::{Admitted, Core, VideoReader, beside, shortened};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -76,7 +76,9 @@ fn asked(query: Option<&str>) -> Result<Asked, InferError> {
             "timeout_ms" => asked.timeout = Some(Duration::from_millis(number()?.into())),
             _ => {
                 let key = shortened(key);
-                return Err(InferError::Invalid(format!("`{key}` is no parameter; there are `top_k` and `timeout_ms`")));
+                return Err(InferError::Invalid(format!(
+                    "`{key}` is no parameter; there are `top_k` and `timeout_ms`"
+                )));
             }
         }
     }
@@ -89,7 +91,8 @@ async fn file_of(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, InferError>
     if !kind.get(..19).is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data")) {
         return Ok(bytes);
     }
-    let invalid = |what: String| InferError::Invalid(format!("the form cannot be read ({what}); send a file as `file`"));
+    let invalid =
+        |what: String| InferError::Invalid(format!("the form cannot be read ({what}); send a file as `file`"));
     let boundary = multer::parse_boundary(kind).map_err(|error| invalid(error.to_string()))?;
     let whole = http_body_util::BodyDataStream::new(http_body_util::Full::new(bytes));
     let mut form = multer::Multipart::new(whole, boundary);
@@ -141,9 +144,7 @@ fn describe(core: &Core, answer: &Answer, top: usize, reply: &mut Value) {
     let rows: Vec<NamedOutput> = answer.outputs.iter().map(first_row).collect();
     match predictions(&rows, &core.info.labels, top) {
         Some(top) => {
-            let entry = |one: vjepa_runtime::Prediction| {
-                serde_json::json!({"class": one.class, "label": one.label, "probability": one.probability})
-            };
+            let entry = |one: vjepa_runtime::Prediction| serde_json::json!({"class": one.class, "label": one.label, "probability": one.probability});
             reply["top"] = top.into_iter().map(entry).collect();
         }
         None => reply["outputs"] = rows.iter().map(features).collect(),
@@ -174,7 +175,8 @@ mod tests {
 
     #[test]
     fn features_are_means_over_tokens() {
-        let output = NamedOutput { name: "x".to_owned(), shape: vec![1, 2, 3], data: vec![1.0, 2.0, 3.0, 3.0, 4.0, 5.0] };
+        let output =
+            NamedOutput { name: "x".to_owned(), shape: vec![1, 2, 3], data: vec![1.0, 2.0, 3.0, 3.0, 4.0, 5.0] };
         assert_eq!(features(&first_row(&output))["mean"], serde_json::json!([2.0, 3.0, 4.0]));
     }
 

@@ -7,8 +7,8 @@ mod reply;
 mod tensor;
 mod v2;
 
-use crate::state::{Core, shortened};
 use crate::error::InferError;
+use crate::state::{Core, shortened};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use axum::response::Response;
@@ -124,9 +124,7 @@ async fn go(
         Route::Metrics => Ok(metrics(core)),
         Route::Live => Ok(reply::json(&serde_json::json!({"live": true}))),
         Route::Ready => Ok(readiness(core, serde_json::json!({"ready": core.ready()}))),
-        Route::ModelReady => {
-            Ok(readiness(core, serde_json::json!({"name": core.info.name, "ready": core.ready()})))
-        }
+        Route::ModelReady => Ok(readiness(core, serde_json::json!({"name": core.info.name, "ready": core.ready()}))),
         Route::Server => Ok(v2::server_metadata()),
         Route::Model => Ok(v2::model_metadata(core)),
         Route::Configuration => Ok(v2::configuration(core)),

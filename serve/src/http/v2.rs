@@ -3,11 +3,11 @@
 use super::body::{self, Whole};
 use super::reply::json;
 use super::tensor::{Floats, Written};
-use crate::state::{Core, beside};
 use crate::error::InferError;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead, Wanted};
 use crate::queue::{Answer, Values};
+use crate::state::{Core, beside};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
@@ -156,7 +156,13 @@ fn raw(core: &Core, bytes: &Bytes) -> Result<Checked, InferError> {
     let shape = row.with_rows(rows.clamp(core.info.fixed_batch().unwrap_or(1), most));
     protocol::check_bytes(shape, bytes.len())?;
     let wanted = protocol::wanted(&core.info, std::iter::empty(), true)?;
-    Ok(Checked { id: String::new(), shape, values: Values::Bytes(bytes.clone()), wanted, patience: core.patience(None) })
+    Ok(Checked {
+        id: String::new(),
+        shape,
+        values: Values::Bytes(bytes.clone()),
+        wanted,
+        patience: core.patience(None),
+    })
 }
 
 /// A request as JSON, with binary data behind it or without.
@@ -200,7 +206,8 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
         if output.parameters.contains_key("classification") {
             return Err(invalid("the classification extension is not there; POST a video to /v1/classify".to_owned()));
         }
-        named.push((output.name.as_str(), flag(&output.parameters, "binary_data")?.unwrap_or(all_binary == Some(true))));
+        named
+            .push((output.name.as_str(), flag(&output.parameters, "binary_data")?.unwrap_or(all_binary == Some(true))));
     }
     let wanted = protocol::wanted(&core.info, named.into_iter(), all_binary == Some(true))?;
     let asked = size_parameter(&request.parameters, "timeout")?.map(Duration::from_micros);
