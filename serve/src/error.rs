@@ -52,7 +52,7 @@ pub enum InferError {
     #[error("the server is shutting down; send the request to another one")]
     Draining,
     /// The deadline is over.
-    #[error("the request was not done within its {} ms", .0.as_millis())]
+    #[error("the request was not done within its {} ms", .0.as_secs_f64() * 1e3)]
     Expired(Duration),
     /// The model failed.
     #[error("{0}")]

@@ -228,12 +228,13 @@ impl GrpcInferenceService for Service {
         self.about(&request, name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
         let all = self.0.metrics.statistics();
         let sum = |sum: Sum| Some(StatisticDuration { count: sum.count, ns: sum.ns });
-        let none = Some(StatisticDuration { count: 0, ns: 0 });
+        // Triton counts copies beside each run; perf_analyzer insists that the counts are equal.
+        let none = |run: Sum| sum(run.without_time());
         let batch = |(clips, time): (&usize, &Sum)| InferBatchStatistics {
             batch_size: *clips as u64,
-            compute_input: none,
+            compute_input: none(*time),
             compute_infer: sum(*time),
-            compute_output: none,
+            compute_output: none(*time),
         };
         let statistics = ModelStatistics {
             name: self.0.info.name.clone(),
@@ -245,11 +246,11 @@ impl GrpcInferenceService for Service {
                 success: sum(all.success),
                 fail: sum(all.fail),
                 queue: sum(all.queue),
-                compute_input: none,
+                compute_input: none(all.compute),
                 compute_infer: sum(all.compute),
-                compute_output: none,
-                cache_hit: none,
-                cache_miss: none,
+                compute_output: none(all.compute),
+                cache_hit: sum(Sum::default()),
+                cache_miss: sum(Sum::default()),
             }),
             batch_stats: all.batches.iter().map(batch).collect(),
         };

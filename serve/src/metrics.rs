@@ -69,6 +69,11 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
+    /// The same count, which took nothing.
+    pub fn without_time(self) -> Self {
+        Self { ns: 0, ..self }
+    }
+
     fn add(&mut self, time: Duration) {
         self.count += 1;
         self.ns = self.ns.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

@@ -191,7 +191,8 @@ async fn messages_that_dawdle_or_fill_the_memory_are_ended() {
             .header("te", "trailers")
             .body(tonic::body::Body::new(Stalled(Some([&[0, 0, 2, 0, 0][..], &message].concat().into()))))
             .unwrap();
-        let response = tower::Service::call(&mut channel, request).await.unwrap();
+        let ready = tower::ServiceExt::ready(&mut channel).await.unwrap();
+        let response = tower::Service::call(ready, request).await.unwrap();
         let status = tonic::Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), code, "{status:?}");
     }

@@ -4,6 +4,7 @@ use super::body::{self, Whole};
 use super::reply::json;
 use super::tensor::{Floats, Written};
 use crate::error::InferError;
+use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead, Wanted};
 use crate::queue::{Answer, Values};
@@ -62,13 +63,16 @@ pub(super) fn configuration(core: &Core) -> Response {
 /// `GET /v2/models/M/stats`.
 pub(super) fn statistics(core: &Core) -> Response {
     let all = core.metrics.statistics();
-    let sum = |sum: crate::metrics::Sum| serde_json::json!({"count": sum.count, "ns": sum.ns});
-    let zero = || serde_json::json!({"count": 0, "ns": 0});
+    let sum = |sum: Sum| serde_json::json!({"count": sum.count, "ns": sum.ns});
+    // Triton counts copies beside each run; perf_analyzer insists that the counts are equal.
+    let none = |run: Sum| sum(run.without_time());
     let batches: Vec<Value> = all
         .batches
         .iter()
         .map(|(clips, time)| {
-            serde_json::json!({"batch_size": clips, "compute_input": zero(), "compute_infer": sum(*time), "compute_output": zero()})
+            serde_json::json!({
+                "batch_size": clips, "compute_input": none(*time), "compute_infer": sum(*time), "compute_output": none(*time),
+            })
         })
         .collect();
     json(&serde_json::json!({"model_stats": [{
@@ -76,8 +80,8 @@ pub(super) fn statistics(core: &Core) -> Response {
         "inference_count": all.clips, "execution_count": all.runs,
         "inference_stats": {
             "success": sum(all.success), "fail": sum(all.fail), "queue": sum(all.queue),
-            "compute_input": zero(), "compute_infer": sum(all.compute), "compute_output": zero(),
-            "cache_hit": zero(), "cache_miss": zero(),
+            "compute_input": none(all.compute), "compute_infer": sum(all.compute), "compute_output": none(all.compute),
+            "cache_hit": sum(Sum::default()), "cache_miss": sum(Sum::default()),
         },
         "batch_stats": batches,
     }]}))
