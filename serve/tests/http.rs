@@ -40,7 +40,10 @@ fn metadata_health_and_metrics() {
     let body = json!({"inputs": [{"name": "clip", "datatype": "FP32", "shape": clips(2), "data": data}]});
     assert_eq!(post(&server, INFER, &body).status, 200);
     let stats = get(&server, "/v2/models/tiny/stats").json();
-    assert_eq!((&stats["model_stats"][0]["inference_count"], &stats["model_stats"][0]["execution_count"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (&stats["model_stats"][0]["inference_count"], &stats["model_stats"][0]["execution_count"]),
+        (&json!(2), &json!(1))
+    );
     let parts = &stats["model_stats"][0]["inference_stats"];
     let counts = ["compute_input", "compute_infer", "compute_output"].map(|part| parts[part]["count"].as_u64());
     assert_eq!(counts, [Some(1); 3], "perf_analyzer insists on it");
@@ -65,7 +68,10 @@ fn tensors_as_json_and_as_bytes_give_what_the_engine_gives() {
         let shape = clips(batch);
         let tensor = json!({"name": "clip", "datatype": "FP32", "shape": shape, "data": data});
         let reply = post(&server, INFER, &json!({"id": "seven", "inputs": [tensor]})).json();
-        assert_eq!((&reply["id"], &reply["model_name"], &reply["model_version"]), (&json!("seven"), &json!("tiny"), &json!("1")));
+        assert_eq!(
+            (&reply["id"], &reply["model_name"], &reply["model_version"]),
+            (&json!("seven"), &json!("tiny"), &json!("1"))
+        );
         assert_eq!(reply["outputs"][0]["shape"], json!([batch, 3]));
         close(&numbers(&reply["outputs"][0]["data"]), &wanted);
 

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use vjepa_runtime::onnx::OnnxFile;
 use vjepa_runtime::{Batches, Dimension, Options, Preprocessing, Runtime, Session};
 use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader};
@@ -195,10 +199,13 @@ fn clip(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Vec<f32>, S
 }
 
 fn log(args: &Args) {
-    let level = if args.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let level = if args.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    // What the protocols' libraries do frame by frame is nobody's wish.
+    let ours = Targets::new().with_default(LevelFilter::WARN).with_target("vjepa_serve", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = if args.json { lines.json().boxed() } else { lines.without_time().boxed() };
     // It can only be set twice by a second server of this process.
-    let _ = if args.json { builder.json().try_init() } else { builder.without_time().try_init() };
+    let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
 }
 
 fn tell(args: &Args, name: &str, about: &str, record: Option<String>, server: &Server) {

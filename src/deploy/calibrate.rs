@@ -114,7 +114,8 @@ pub(crate) fn int8(
         let range = ranges.get(&layer.tap).copied().unwrap_or_default();
         let rows = samples.get(&layer.tap).map(Vec::as_slice).unwrap_or_default();
         match error_of(&source.read(&layer.weight)?, source, &layer.weight, rows, range) {
-            error if error > OUTLIER => {
+            // No number is the worst there is.
+            error if error.is_nan() || error > OUTLIER => {
                 int8.keep.insert(layer.weight.clone());
             }
             error => narrow.push((error, layer.weight.clone())),
