@@ -215,7 +215,7 @@ impl GrpcInferenceService for Service {
             input,
             output,
             backend: "vjepa".to_owned(),
-            scheduling_choice: (configuration.max_batch > 0).then_some(SchedulingChoice::DynamicBatching(dynamic)),
+            scheduling_choice: self.0.info.joined().then_some(SchedulingChoice::DynamicBatching(dynamic)),
         };
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }

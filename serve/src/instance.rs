@@ -2,7 +2,7 @@
 
 use crate::error::InferError;
 use crate::metrics::Metrics;
-use crate::model::{BatchSizes, Engine, LARGEST_PLAN};
+use crate::model::{BatchSizes, Engine};
 use crate::queue::{Answer, Job, Queue};
 use std::any::Any;
 use std::borrow::Cow;
@@ -77,11 +77,7 @@ impl Instance {
 fn cut(clips: usize, sizes: BatchSizes) -> Vec<usize> {
     match sizes {
         BatchSizes::Any => vec![clips],
-        BatchSizes::PowersOfTwo => {
-            let large = std::iter::repeat_n(LARGEST_PLAN, clips / LARGEST_PLAN);
-            let small = (0..LARGEST_PLAN.ilog2()).rev().map(|bit| 1 << bit).filter(|size: &usize| clips & size != 0);
-            large.chain(small).collect()
-        }
+        BatchSizes::One => vec![1; clips],
     }
 }
 
@@ -142,13 +138,6 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn batches_are_cut_into_powers_of_two() {
-        assert_eq!(cut(7, BatchSizes::PowersOfTwo), [4, 2, 1]);
-        assert_eq!(cut(21, BatchSizes::PowersOfTwo), [8, 8, 4, 1]);
-        assert_eq!(cut(7, BatchSizes::Any), [7]);
-    }
 
     #[test]
     fn rows_go_to_whom_they_belong() {

@@ -6,9 +6,6 @@ use vjepa_runtime::{ClipBatch, Dimension, NamedOutput, Session, TensorInfo};
 /// The only version of a model that there is.
 pub(crate) const VERSION: &str = "1";
 
-/// Largest batch of [`BatchSizes::PowersOfTwo`]: with it there are as many sizes as tract keeps plans.
-pub(crate) const LARGEST_PLAN: usize = 8;
-
 /// Something that runs clips: a [`Session`], or what a test puts in its place. One thread owns one engine.
 pub trait Engine: Send {
     /// Runs a batch.
@@ -24,14 +21,15 @@ impl Engine for Session {
     }
 }
 
-/// Batches that an engine runs without preparing itself anew.
+/// Batches that are worth running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchSizes {
-    /// Every size costs the same to begin.
+    /// Clips that run together cost less than alone.
     #[default]
     Any,
-    /// Each new size is planned once and plans are few, so batches are cut into powers of two (tract).
-    PowersOfTwo,
+    /// They cost the same, and each size is planned on its own, with its own copy of the weights (tract): every result is
+    /// run alone.
+    One,
 }
 
 /// A model's description: what clients are told and requests are checked against.
@@ -47,7 +45,7 @@ pub struct ModelInfo {
     pub outputs: Vec<TensorInfo>,
     /// Names of the classes of `logits`; may be empty.
     pub labels: Vec<String>,
-    /// Which batches are cheap.
+    /// Which batches are run.
     pub batch_sizes: BatchSizes,
 }
 
@@ -57,7 +55,7 @@ impl ModelInfo {
         let runtime = session.runtime();
         Self {
             name: name.to_owned(),
-            batch_sizes: if runtime.starts_with("tract") { BatchSizes::PowersOfTwo } else { BatchSizes::Any },
+            batch_sizes: if runtime.starts_with("tract") { BatchSizes::One } else { BatchSizes::Any },
             runtime,
             input: session.input().clone(),
             outputs: session.outputs().to_vec(),
@@ -73,10 +71,20 @@ impl ModelInfo {
         }
     }
 
-    /// True when clips of several requests may run together: the batch is free, and every output has it first.
+    /// True when a request may have any number of clips: the batch is free, and every output has it first.
     pub fn batched(&self) -> bool {
         let free = |info: &TensorInfo| matches!(info.shape.first(), Some(Dimension::Symbol(_)));
         free(&self.input) && self.outputs.iter().all(free)
+    }
+
+    /// True when clips of several requests run together.
+    pub fn joined(&self) -> bool {
+        self.batched() && self.batch_sizes == BatchSizes::Any
+    }
+
+    /// How the clips of a run are cut. What has no free batch cannot be.
+    pub(crate) fn run_sizes(&self) -> BatchSizes {
+        if self.batched() { self.batch_sizes } else { BatchSizes::Any }
     }
 
     /// The clips of one result, where the model fixes their sizes.
@@ -160,27 +168,17 @@ impl Model {
         Ok(Self { info, engines })
     }
 
-    /// Runs clips of zeros through every engine, in every batch size that it prepares itself for, so that no request pays
-    /// for that. A model whose clips vary in size is left as it is.
+    /// Runs clips of zeros through every engine, so that no request pays for what an engine does the first time. A model
+    /// whose clips vary in size is left as it is.
     ///
     /// # Errors
     /// What an engine says of clips it cannot run.
-    pub fn warm_up(&mut self, max_clips: usize) -> Result<(), String> {
+    pub fn warm_up(&mut self) -> Result<(), String> {
         let Some(row) = self.info.row() else { return Ok(()) };
-        let sizes: Vec<usize> = match (self.info.fixed_batch(), self.info.batch_sizes) {
-            (Some(fixed), _) => vec![fixed],
-            (None, BatchSizes::Any) => vec![1],
-            (None, BatchSizes::PowersOfTwo) => {
-                let most = if self.info.batched() { max_clips.min(LARGEST_PLAN) } else { 1 };
-                (0..usize::BITS).map(|bit| 1 << bit).take_while(|size| *size <= most).collect()
-            }
-        };
+        let shape = row.with_rows(self.info.fixed_batch().unwrap_or(1));
+        let zeros = vec![0.0; shape.values().ok_or("its clips are too large")?];
         for engine in &mut self.engines {
-            for size in &sizes {
-                let shape = row.with_rows(*size);
-                let zeros = vec![0.0; shape.values().ok_or("its clips are too large")?];
-                engine.run(&ClipBatch::new(shape.batch(), &zeros).map_err(|error| error.to_string())?)?;
-            }
+            engine.run(&ClipBatch::new(shape.batch(), &zeros).map_err(|error| error.to_string())?)?;
         }
         Ok(())
     }

@@ -90,9 +90,9 @@ impl Server {
         let grpc_at = grpc.as_ref().zip(settings.grpc).map(|(socket, asked)| place(socket, asked));
 
         let metrics = Arc::new(Metrics::new(&model.info.name, &model.info.runtime));
-        let joined = model.info.batched();
+        let joined = model.info.joined();
         let queue = Arc::new(Queue::new(settings.limits.queue, settings.batching, joined, metrics.clone()));
-        start_instances(model.engines, model.info.batch_sizes, &queue, &metrics)?;
+        start_instances(model.engines, model.info.run_sizes(), &queue, &metrics)?;
         let mut core = Core::new(model.info, settings, queue.clone(), metrics);
         core.video = video;
         let core = Arc::new(core);

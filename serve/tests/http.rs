@@ -4,6 +4,8 @@ mod support;
 
 use serde_json::json;
 use support::*;
+use vjepa_runtime::{ClipBatch, Dimension, NamedOutput};
+use vjepa_serve::{Engine, Model, Server};
 
 fn expected(batch: usize) -> (Vec<f32>, Vec<f32>) {
     let data = input(&clips(batch));
@@ -97,6 +99,50 @@ fn tensors_as_json_and_as_bytes_give_what_the_engine_gives() {
         assert_eq!(raw.status, 200);
         close(&from_bytes(&raw.body[raw.body.len() - wanted.len() * 4..]), &wanted);
     }
+}
+
+/// An engine for pairs of clips: the mean of what [`Tiny`] gives for both.
+struct Pairs;
+
+impl Engine for Pairs {
+    fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
+        let both = logits(clips.shape()[0], clips.data());
+        let rows =
+            both.data.chunks_exact(6).flat_map(|pair| [0, 1, 2].map(|class| (pair[class] + pair[class + 3]) / 2.0));
+        Ok(vec![NamedOutput { shape: vec![both.shape[0] / 2, 3], data: rows.collect(), ..both }])
+    }
+}
+
+#[test]
+fn results_made_of_several_clips() {
+    let mut info = info("pairs", [3, 2, 4, 4], "logits", 3);
+    info.input.shape.insert(1, Dimension::Size(2));
+    let server = Server::start(Model::with_engines(info, vec![Box::new(Pairs)]).unwrap(), settings(), None).unwrap();
+    let data = input(&clips(6));
+    let tensor = json!({"name": "clip", "datatype": "FP32", "shape": [3, 2, 3, 2, 4, 4], "data": data});
+    let reply = post(&server, "/v2/models/pairs/infer", &json!({"inputs": [tensor]})).json();
+    assert_eq!(reply["outputs"][0]["shape"], json!([3, 3]));
+    let wanted = Pairs.run(&ClipBatch::new(clips(6), &data).unwrap()).unwrap().remove(0);
+    close(&numbers(&reply["outputs"][0]["data"]), &wanted.data);
+    let flat = json!({"name": "clip", "datatype": "FP32", "shape": clips(6), "data": data});
+    assert_eq!(post(&server, "/v2/models/pairs/infer", &json!({"inputs": [flat]})).status, 400);
+}
+
+#[test]
+fn a_fixed_batch_is_asked_for_whole() {
+    let mut info = info("two", [3, 2, 4, 4], "logits", 3);
+    (info.input.shape[0], info.outputs[0].shape[0]) = (Dimension::Size(2), Dimension::Size(2));
+    let server = Server::start(Model::with_engines(info, vec![Box::new(Tiny)]).unwrap(), settings(), None).unwrap();
+    assert_eq!(get(&server, "/v2/models/two/config").json()["max_batch_size"], json!(0));
+    let ask = |batch: usize| {
+        let data = input(&clips(batch));
+        let tensor = json!({"name": "clip", "datatype": "FP32", "shape": clips(batch), "data": data});
+        (post(&server, "/v2/models/two/infer", &json!({"inputs": [tensor]})), logits(batch, &data).data)
+    };
+    let (reply, wanted) = ask(2);
+    close(&numbers(&reply.json()["outputs"][0]["data"]), &wanted);
+    let (refused, _) = ask(1);
+    assert!(refused.status == 400 && refused.sentence().contains("f32[2, 3, 2, 4, 4]"), "{refused:?}");
 }
 
 #[test]

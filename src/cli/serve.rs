@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let Some(first) = sessions.first() else { return Err("--instances must be 1 at least".into()) };
     let (about, video) = (first.runtime(), video_reader(&args.model, first));
     let mut model = Model::new(&name, sessions)?;
-    model.warm_up(args.max_batch).map_err(|error| format!("{}: {error}", args.model.display()))?;
+    model.warm_up().map_err(|error| format!("{}: {error}", args.model.display()))?;
     let record = video.as_ref().map(|(record, _)| clips::in_words(record));
     let server = Server::start(model, settings, video.map(|(_, reader)| reader))?;
     server.obey_signals()?;

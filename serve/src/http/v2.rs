@@ -53,7 +53,7 @@ pub(super) fn configuration(core: &Core) -> Response {
         "version_policy": {"latest": {"num_versions": 1}}, "max_batch_size": configuration.max_batch,
         "input": input, "output": tensors.collect::<Vec<_>>(), "parameters": {},
     });
-    if configuration.max_batch > 0 {
+    if core.info.joined() {
         let delay = u64::try_from(batching.max_delay.as_micros()).unwrap_or(u64::MAX);
         answer["dynamic_batching"] = serde_json::json!({"max_queue_delay_microseconds": delay});
     }

@@ -48,14 +48,14 @@ pub fn info(name: &str, clip: [usize; 4], output: &str, width: usize) -> ModelIn
         input: TensorInfo { name: "clip".to_owned(), shape, is_f32: true },
         outputs: vec![output],
         labels: Vec::new(),
-        batch_sizes: BatchSizes::PowersOfTwo,
+        batch_sizes: BatchSizes::One,
     }
 }
 
 /// The small classifier with names for its classes.
 pub fn tiny() -> Model {
     let labels = ["ant", "bee", "cat"].map(str::to_owned).to_vec();
-    let info = ModelInfo { labels, ..info("tiny", [3, 2, 4, 4], "logits", 3) };
+    let info = ModelInfo { labels, batch_sizes: BatchSizes::Any, ..info("tiny", [3, 2, 4, 4], "logits", 3) };
     Model::with_engines(info, vec![Box::new(Tiny)]).unwrap()
 }
 
