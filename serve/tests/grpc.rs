@@ -161,6 +161,57 @@ async fn the_token_is_asked_for_over_grpc_too() {
     assert_eq!(values(&client.model_infer(known).await.unwrap().into_inner()), [24.0]);
 }
 
+/// Answers a request whose message is these bytes.
+async fn send_bytes(channel: &mut Channel, address: &str, body: tonic::body::Body) -> tonic::Status {
+    let request = hyper::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap();
+    let ready = tower::ServiceExt::ready(channel).await.unwrap();
+    let response = tower::Service::call(ready, request).await.unwrap();
+    match tonic::Status::from_header_map(response.headers()) {
+        Some(status) => status,
+        None => {
+            let whole = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            tonic::Status::from_header_map(whole.trailers().unwrap()).unwrap()
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_messages_have_a_code_and_the_next_good_one_its_result() {
+    let server = serve_scripted(settings(), 1, |_| Ok(()));
+    let address = format!("http://{}", server.grpc().unwrap());
+    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let good = prost::Message::encode_to_vec(&raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24]));
+    let mut random = 5u64;
+    let mut below = |limit: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % limit
+    };
+    let mut refused = 0;
+    for _ in 0..2_000 {
+        let mut message = good.clone();
+        for _ in 0..1 + below(4) {
+            let at = below(message.len());
+            message[at] = below(256) as u8;
+        }
+        message.truncate(message.len() - below(2) * below(message.len()));
+        // The length before the message lies now and then.
+        let told = if below(8) == 0 { below(1 << 31) as u32 } else { message.len() as u32 };
+        let bytes = [&[0][..], &told.to_be_bytes(), &message].concat();
+        let body = tonic::body::Body::new(http_body_util::Full::new(bytes.into()));
+        let status = send_bytes(&mut channel, &address, body).await;
+        assert!(!status.message().contains("panic"), "{status:?}");
+        refused += usize::from(status.code() != Code::Ok);
+    }
+    assert!(refused > 1_000, "{refused}");
+    let mut client = client(&server).await;
+    let request = raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24]);
+    assert_eq!(values(&client.model_infer(request).await.unwrap().into_inner()), [24.0]);
+}
+
 /// A message that begins and never ends.
 struct Stalled(Option<hyper::body::Bytes>);
 
@@ -186,14 +237,8 @@ async fn messages_that_dawdle_or_fill_the_memory_are_ended() {
     let address = format!("http://{}", server.grpc().unwrap());
     let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
     for (message, code) in [(vec![0, 0, 0, 1, 0, 7], Code::DeadlineExceeded), (vec![0; 1 << 17], Code::Unavailable)] {
-        let request = hyper::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(tonic::body::Body::new(Stalled(Some([&[0, 0, 2, 0, 0][..], &message].concat().into()))))
-            .unwrap();
-        let ready = tower::ServiceExt::ready(&mut channel).await.unwrap();
-        let response = tower::Service::call(ready, request).await.unwrap();
-        let status = tonic::Status::from_header_map(response.headers()).unwrap();
+        let body = tonic::body::Body::new(Stalled(Some([&[0, 0, 2, 0, 0][..], &message].concat().into())));
+        let status = send_bytes(&mut channel, &address, body).await;
         assert_eq!(status.code(), code, "{status:?}");
     }
     let mut client = client(&server).await;
