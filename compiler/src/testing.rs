@@ -90,7 +90,10 @@ fn random(seed: u64, smooth: bool) -> Case {
     }
     let steps = 5 + rng.below(20);
     let mut tries = 0;
-    while graph.nodes.len() < steps && tries < 2000 {
+    // What is computed of indices alone is nothing to look at.
+    let floats =
+        |graph: &Graph| graph.nodes.iter().flat_map(|node| &node.outputs).any(|id| graph.ty(*id).dtype.is_float());
+    while (graph.nodes.len() < steps || !floats(&graph)) && tries < 2000 {
         tries += 1;
         let op = propose(&mut rng, &graph, smooth);
         let inputs = operands(&mut rng, &graph, &op);

@@ -47,6 +47,12 @@ fn errors_say_where_and_what() {
     assert_eq!(message("graph", "graf"), "line 1, column 1: expected `graph NAME[SYMBOLS]`, found `graf`");
 }
 
+/// A seed whose first nodes were all of integers, which left the generator nothing to give out.
+#[test]
+fn a_graph_of_indices_gets_floats_too() {
+    assert!(!testing::random_graph(17_744_884_793_643_662_712).graph.outputs.is_empty());
+}
+
 proptest! {
     #[test]
     fn random_graphs_round_trip(seed in any::<u64>()) {
