@@ -167,9 +167,9 @@ const float *vjepa_outputs_values(const struct vjepa_outputs *outputs, size_t in
 /**
  * Opens a model, an ONNX file as `vjepa compile --export onnx` writes it, and puts it at `*session`.
  *
- * `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library; null searches the
- * usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this fails `*session`
- * is null.
+ * `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library;
+ * null searches the usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this
+ * fails `*session` is null.
  */
 int32_t vjepa_open(const char *path,
                    const char *runtime,
@@ -225,149 +225,6 @@ size_t vjepa_label_count(const struct vjepa_session *session);
  * The name of a class, in UTF-8; null when it has none. The text is the session's.
  */
 const char *vjepa_label(const struct vjepa_session *session, size_t class_index);
-
-/**
- * What was wrong in this thread's last call that failed; empty when none has. The text is the library's and stays until
- * the thread's next failure.
- */
-const char *vjepa_last_error(void);
-
-/**
- * Opens a model, an ONNX file as `vjepa compile --export onnx` writes it, and puts it at `*session`.
- *
- * `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library; null searches the
- * usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this fails `*session`
- * is null.
- */
-int32_t vjepa_open(const char *path,
-                   const char *runtime,
-                   const char *ort_library,
-                   size_t threads,
-                   struct vjepa_session **session);
-
-/**
- * Frees a session; null is nothing to free.
- */
-void vjepa_close(struct vjepa_session *session);
-
-/**
- * What runs the model, with its version: "tract (1 thread)". Null when `session` is null; else the session's.
- */
-const char *vjepa_runtime(const struct vjepa_session *session);
-
-/**
- * Frames of a clip; 0 when the model does not say how clips are prepared.
- */
-size_t vjepa_num_frames(const struct vjepa_session *session);
-
-/**
- * Side of a prepared clip in pixels; 0 when the model does not say how clips are prepared.
- */
-size_t vjepa_crop_size(const struct vjepa_session *session);
-
-/**
- * Which frames of a video make a clip: counted from the clip's first one, `vjepa_num_frames` numbers, ascending, at
- * `offsets`, which has room for `room`.
- */
-int32_t vjepa_frame_offsets(const struct vjepa_session *session,
-                            size_t *offsets,
-                            size_t room);
-
-/**
- * The five sizes of a batch of prepared clips, [B, 3, T, H, W], at `shape`; 0 for one that is chosen at each run.
- */
-int32_t vjepa_input_shape(const struct vjepa_session *session,
-                          size_t *shape);
-
-/**
- * Clips that the model averages for one result, 1 for most; `vjepa_run` takes as many for each. 0 when `session` is null.
- */
-size_t vjepa_views(const struct vjepa_session *session);
-
-/**
- * How many classes have names.
- */
-size_t vjepa_label_count(const struct vjepa_session *session);
-
-/**
- * The name of a class, in UTF-8; null when it has none. The text is the session's.
- */
-const char *vjepa_label(const struct vjepa_session *session, size_t class_index);
-
-/**
- * Classifies one clip: `num_frames` frames one behind the other, each `height` by `width` pixels of interleaved RGB bytes,
- * `frames_size` bytes in all. The most probable classes, at most `room`, come to `predictions`, the most probable first;
- * `*count` is how many. Frames are resized, cropped and scaled as in training; which frames of a video belong in a clip
- * says `vjepa_frame_offsets`.
- */
-int32_t vjepa_classify(const struct vjepa_session *session,
-                       const uint8_t *frames,
-                       size_t frames_size,
-                       size_t num_frames,
-                       size_t height,
-                       size_t width,
-                       struct vjepa_prediction *predictions,
-                       size_t room,
-                       size_t *count);
-
-/**
- * Prepares one clip for `vjepa_run`: f32 [3, T, S, S], row-major, at `clip`, which has room for `room` values. Frames are
- * given as to `vjepa_classify`.
- */
-int32_t vjepa_prepare(const struct vjepa_session *session,
-                      const uint8_t *frames,
-                      size_t frames_size,
-                      size_t num_frames,
-                      size_t height,
-                      size_t width,
-                      float *clip,
-                      size_t room);
-
-/**
- * Runs a batch of prepared clips, f32 [B, 3, T, H, W] row-major, `count` values in all; `shape` has the five sizes. The
- * results come to `*outputs`, which is null when this fails.
- */
-int32_t vjepa_run(const struct vjepa_session *session,
-                  const float *clips,
-                  size_t count,
-                  const size_t *shape,
-                  struct vjepa_outputs **outputs);
-
-/**
- * Frees results; null is nothing to free.
- */
-void vjepa_outputs_free(struct vjepa_outputs *outputs);
-
-/**
- * How many results there are.
- */
-size_t vjepa_outputs_count(const struct vjepa_outputs *outputs);
-
-/**
- * Name of a result ("logits"); null when there is no such one. The text, as all below, belongs to the results.
- */
-const char *vjepa_outputs_name(const struct vjepa_outputs *outputs,
-                               size_t index);
-
-/**
- * Number of a result's dimensions; 0 when there is no such one.
- */
-size_t vjepa_outputs_rank(const struct vjepa_outputs *outputs, size_t index);
-
-/**
- * A result's dimensions, `vjepa_outputs_rank` of them; null when there is no such one.
- */
-const size_t *vjepa_outputs_shape(const struct vjepa_outputs *outputs, size_t index);
-
-/**
- * Number of a result's values, the product of its dimensions; 0 when there is no such one.
- */
-size_t vjepa_outputs_size(const struct vjepa_outputs *outputs, size_t index);
-
-/**
- * A result's values, row-major, `vjepa_outputs_size` of them; null when there is no such one.
- */
-const float *vjepa_outputs_values(const struct vjepa_outputs *outputs, size_t index);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -24,9 +24,9 @@ const _: () = {
 
 /// Opens a model, an ONNX file as `vjepa compile --export onnx` writes it, and puts it at `*session`.
 ///
-/// `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library; null searches the
-/// usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this fails `*session`
-/// is null.
+/// `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library;
+/// null searches the usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this
+/// fails `*session` is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vjepa_open(
     path: *const c_char,

@@ -9,10 +9,8 @@ fn folder() -> PathBuf {
 
 #[test]
 fn the_header_is_current() {
-    let mut builder = cbindgen::Builder::new();
-    for source in ["lib.rs", "failure.rs", "session.rs", "run.rs"] {
-        builder = builder.with_src(folder().join("src").join(source));
-    }
+    // The modules are found from there; naming them too would declare every function twice.
+    let builder = cbindgen::Builder::new().with_src(folder().join("src/lib.rs"));
     let config = cbindgen::Config::from_file(folder().join("cbindgen.toml")).unwrap();
     let mut made = Vec::new();
     builder.with_config(config).generate().unwrap().write(&mut made);
@@ -22,6 +20,7 @@ fn the_header_is_current() {
     }
     let made = String::from_utf8(made).unwrap();
     assert_eq!(std::fs::read_to_string(&place).unwrap(), made, "UPDATE_HEADER=1 writes the header again");
+    assert_eq!(made.matches("int32_t vjepa_run(").count(), 1);
 }
 
 #[test]
