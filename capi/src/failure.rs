@@ -2,8 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use vjepa_runtime::{ClassifyError, PreprocessError, SessionError, without_panic_message};
+use vjepa_runtime::{ClassifyError, PreprocessError, SessionError};
 
 /// Done.
 pub const VJEPA_OK: i32 = 0;
@@ -105,19 +104,13 @@ pub(crate) fn value<R>(otherwise: R, body: impl FnOnce() -> Result<R, Failure>) 
 }
 
 fn caught<R>(body: impl FnOnce() -> Result<R, Failure>) -> Result<R, i32> {
-    let result = without_panic_message(|| catch_unwind(AssertUnwindSafe(body)));
-    let result = result.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic).to_owned())));
+    let result = vjepa_runtime::caught(body).unwrap_or_else(|panic| Err(Failure::Panic(panic)));
     result.map_err(|failure| {
         let text = c_text(&failure.to_string());
         // A thread that is ending keeps no text.
         let _ = LAST.try_with(|last| *last.borrow_mut() = text);
         failure.code()
     })
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }
 
 #[cfg(test)]

@@ -120,10 +120,7 @@ pub unsafe extern "C" fn vjepa_input_shape(session: *const SessionHandle, shape:
     status(|| {
         // SAFETY: a session of `vjepa_open`.
         let session = unsafe { pointer::reference(session, "session") }?;
-        let size = |dim: &Dimension| match dim {
-            Dimension::Size(size) => *size,
-            Dimension::Symbol(_) => 0,
-        };
+        let size = |dim: &Dimension| dim.size().unwrap_or(0);
         let dims: Vec<usize> = session.session.input().shape.iter().map(size).collect();
         let (Some(batch), Some(clip)) = (dims.first(), dims.last_chunk::<4>()) else { return Err(Failure::NoClip) };
         let [channels, frames, height, width] = *clip;

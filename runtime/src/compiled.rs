@@ -4,6 +4,7 @@
 //! The record says for which program and device it was compiled, which file has the weights and what their SHA-256 is,
 //! and carries the metadata that an ONNX file of the same model has (`vjepa.*`). `vjepa compile --export plan` writes it.
 
+use crate::files::{hex, is_name};
 use crate::onnx::{Dimension, TensorInfo};
 use crate::options::Options;
 use crate::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
@@ -11,7 +12,7 @@ use crate::session::{Feed, NamedOutput, SessionError};
 use safetensors::tensor::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use vjepa_compiler::ir::{DType, Dim, Graph, ValueId};
 use vjepa_compiler::serialize::{Record, decode};
@@ -111,8 +112,7 @@ pub(crate) fn open(
     let device = Device::open(&device).map_err(|error| wrong(error.to_string()))?;
     let weights = weights_path(path, said(WEIGHTS)?).map_err(wrong)?;
     let stored = std::fs::read(&weights).map_err(|error| wrong(format!("its weights cannot be read ({error})")))?;
-    let sum: String = Sha256::digest(&stored).iter().map(|byte| format!("{byte:02x}")).collect();
-    if sum != *said(WEIGHTS_SHA256)? {
+    if hex(&Sha256::digest(&stored)) != *said(WEIGHTS_SHA256)? {
         return Err(wrong(format!("{} does not hold the weights it was written with", weights.display())));
     }
     let params = params(&artifact.graph, device, &stored).map_err(wrong)?;
@@ -129,8 +129,7 @@ fn metadata(record: &Record) -> BTreeMap<String, String> {
 
 /// The weights' file: in the model's folder, a regular file and no link.
 fn weights_path(model: &Path, name: &str) -> Result<PathBuf, String> {
-    let mut parts = Path::new(name).components();
-    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name) {
+    if !is_name(name) {
         return Err(format!("its weights' file `{name}` is not a name in its folder"));
     }
     let path = model.with_file_name(name);

@@ -4,9 +4,10 @@
 //! engine is named by all of them, so that nothing stale is ever loaded, and `engine.json` in it says what it is for. A
 //! provider takes all of the model or the session does not open: nothing is left to the CPU in silence.
 
+use crate::files::{hash_all, hex};
 use crate::library::Library;
-use crate::onnx::{Dimension, OnnxFile};
-use crate::options::{Batches, Options, Progress};
+use crate::onnx::{OnnxFile, TensorInfo};
+use crate::options::{Batches, Options, Progress, Runtime};
 use crate::session::SessionError;
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use sha2::{Digest, Sha256};
@@ -17,10 +18,21 @@ use std::time::{Duration, Instant};
 mod gpu;
 
 /// What is installed for CUDA and for TensorRT.
-pub(crate) const CUDA_REMEDY: &str =
+const CUDA_REMEDY: &str =
     "install onnxruntime-gpu with the CUDA and cuDNN it names, and point --ort-lib to its libonnxruntime";
-pub(crate) const TENSORRT_REMEDY: &str = "install onnxruntime-gpu and TensorRT 10 (libnvinfer.so.10, libnvonnxparser.so.10) where the \
+const TENSORRT_REMEDY: &str = "install onnxruntime-gpu and TensorRT 10 (libnvinfer.so.10, libnvonnxparser.so.10) where the \
                                loader finds them, and point --ort-lib to its libonnxruntime";
+
+/// A GPU provider's name.
+pub(crate) fn name(provider: Runtime) -> &'static str {
+    if provider == Runtime::TensorRt { "TensorRT" } else { "CUDA" }
+}
+
+/// A GPU provider that cannot be used, and what to install.
+pub(crate) fn unusable(provider: Runtime, library: &Library, reason: String) -> SessionError {
+    let remedy = if provider == Runtime::TensorRt { TENSORRT_REMEDY } else { CUDA_REMEDY };
+    SessionError::Provider { provider: name(provider), library: library.to_string(), reason, remedy }
+}
 
 /// The CUDA provider in plain f32: TF32 would lose what the parity tolerances ask for.
 pub(crate) fn cuda(gpu: usize) -> ExecutionProviderDispatch {
@@ -40,13 +52,7 @@ pub(crate) struct Engine {
 /// The TensorRT provider with engine and timing caches. Precision is the model's own: no flag that would narrow it is set,
 /// which leaves the network strongly typed.
 pub(crate) fn tensorrt(file: &OnnxFile, library: &Library, options: &Options) -> Result<Engine, SessionError> {
-    let missing = |reason: String| SessionError::Provider {
-        provider: "TensorRT",
-        library: library.to_string(),
-        reason,
-        remedy: TENSORRT_REMEDY,
-    };
-    let machine = gpu::describe(options.gpu).map_err(missing)?;
+    let machine = gpu::describe(options.gpu).map_err(|reason| unusable(Runtime::TensorRt, library, reason))?;
     let batches = batches(file, options.batches)?;
     let base = match &options.engine_cache {
         Some(folder) => folder.clone(),
@@ -56,16 +62,16 @@ pub(crate) fn tensorrt(file: &OnnxFile, library: &Library, options: &Options) ->
         })?,
     };
     let folder = base.join(key(file, library, &machine, batches)?);
-    let unusable =
+    let refused =
         |error: std::io::Error| SessionError::EngineCache { folder: folder.clone(), reason: error.to_string() };
-    std::fs::create_dir_all(&folder).map_err(unusable)?;
+    std::fs::create_dir_all(&folder).map_err(refused)?;
     let note = serde_json::json!({
         "model": file.path, "onnxruntime": format!("1.{}", library.minor), "tensorrt": machine.tensorrt,
         "gpu": machine.name, "compute_capability": machine.capability, "driver": machine.driver,
         "batches": batches.map(|b| [b.min, b.opt, b.max]),
     });
-    std::fs::write(folder.join("engine.json"), format!("{note:#}\n")).map_err(unusable)?;
-    let built = kept(&folder).map_err(unusable)?;
+    std::fs::write(folder.join("engine.json"), format!("{note:#}\n")).map_err(refused)?;
+    let built = kept(&folder).map_err(refused)?;
     let place = folder.to_str().ok_or_else(|| SessionError::EngineCache {
         folder: folder.clone(),
         reason: "its name is not UTF-8".to_owned(),
@@ -76,11 +82,11 @@ pub(crate) fn tensorrt(file: &OnnxFile, library: &Library, options: &Options) ->
         .with_engine_cache_path(place)
         .with_timing_cache(true)
         .with_timing_cache_path(place);
-    if let (Some(batches), Some(shapes)) = (batches, shapes(file)) {
-        provider = provider
-            .with_profile_min_shapes(shapes(batches.min))
-            .with_profile_opt_shapes(shapes(batches.opt))
-            .with_profile_max_shapes(shapes(batches.max));
+    let shapes = |batch| file.inputs.first().and_then(|input| input.with_batch(batch));
+    if let Some(Batches { min, opt, max }) = batches
+        && let (Some(min), Some(opt), Some(max)) = (shapes(min), shapes(opt), shapes(max))
+    {
+        provider = provider.with_profile_min_shapes(min).with_profile_opt_shapes(opt).with_profile_max_shapes(max);
     }
     Ok(Engine { folder, built, provider: provider.build().error_on_failure() })
 }
@@ -116,7 +122,7 @@ fn batches(file: &OnnxFile, asked: Option<Batches>) -> Result<Option<Batches>, S
     let refuse = |reason: &str| {
         Err(SessionError::Load { runtime: "TensorRT", path: file.path.clone(), reason: reason.to_owned() })
     };
-    let dynamic = file.inputs.iter().any(|input| matches!(input.shape.first(), Some(Dimension::Symbol(_))));
+    let dynamic = file.inputs.iter().any(TensorInfo::has_free_batch);
     match asked {
         Some(_) if !dynamic => refuse("its batch is fixed; leave the batches out, or export with --batch dynamic"),
         Some(Batches { min, opt, max }) if min == 0 || opt < min || max < opt => {
@@ -124,17 +130,6 @@ fn batches(file: &OnnxFile, asked: Option<Batches>) -> Result<Option<Batches>, S
         }
         _ => Ok(dynamic.then(|| asked.unwrap_or_default())),
     }
-}
-
-/// `clip:1x3x16x224x224` for a batch.
-fn shapes(file: &OnnxFile) -> Option<impl Fn(usize) -> String> {
-    let input = file.inputs.first()?;
-    let rest = input.shape.iter().skip(1).map(|dim| match dim {
-        Dimension::Size(size) => Some(format!("x{size}")),
-        Dimension::Symbol(_) => None,
-    });
-    let (name, rest) = (input.name.clone(), rest.collect::<Option<String>>()?);
-    Some(move |batch: usize| format!("{name}:{batch}{rest}"))
 }
 
 /// Name of an engine's folder.
@@ -148,17 +143,10 @@ fn key(
     hash.update(&file.bytes);
     for data in &file.external {
         let path = file.path.with_file_name(data);
-        let read = |source| crate::OnnxError::Read { path: path.clone(), source };
-        let mut reader = std::fs::File::open(&path).map_err(read)?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match std::io::Read::read(&mut reader, &mut buffer).map_err(read)? {
-                0 => break,
-                count => hash.update(&buffer[..count]),
-            }
-        }
+        let hashed = std::fs::File::open(&path).and_then(|mut file| hash_all(&mut hash, &mut file));
+        hashed.map_err(|source| crate::OnnxError::Read { path: path.clone(), source })?;
     }
-    let digest: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(hash.finalize().first_chunk::<8>().map_or(&[], |first| first.as_slice()));
     let batches = batches.map_or(String::new(), |b| format!("-b{}.{}.{}", b.min, b.opt, b.max));
     let gpu::Machine { capability, driver, tensorrt, .. } = machine;
     Ok(format!("{digest}-ort1.{}-trt{tensorrt}-sm{capability}-driver{driver}{batches}", library.minor))

@@ -15,6 +15,7 @@ mod compare;
 pub mod compiled;
 #[cfg(feature = "ort")]
 mod engines;
+pub mod files;
 #[cfg(feature = "ort")]
 pub mod library;
 pub mod onnx;
@@ -32,5 +33,5 @@ pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};
-pub use quiet::without_panic_message;
-pub use session::{ClipBatch, NamedOutput, Session, SessionError};
+pub use quiet::{caught, without_panic_message};
+pub use session::{ClipBatch, NamedOutput, Session, SessionError, is_compiled};

@@ -27,6 +27,16 @@ pub enum Dimension {
     Symbol(String),
 }
 
+impl Dimension {
+    /// The size, where it is always the same.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Self::Size(size) => Some(*size),
+            Self::Symbol(_) => None,
+        }
+    }
+}
+
 /// An input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -36,6 +46,30 @@ pub struct TensorInfo {
     pub shape: Vec<Dimension>,
     /// True for 32-bit floats, the only element type clips and results have here.
     pub is_f32: bool,
+}
+
+impl TensorInfo {
+    /// Whether a tensor of this shape is one: sizes where they are fixed, anything above 0 where they are not.
+    pub fn accepts(&self, shape: &[usize]) -> bool {
+        let fits = |(dim, size): (&Dimension, &usize)| dim.size().map_or(*size > 0, |wanted| wanted == *size);
+        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(fits)
+    }
+
+    /// Whether the first size, the batch, is chosen at each run.
+    pub fn has_free_batch(&self) -> bool {
+        matches!(self.shape.first(), Some(Dimension::Symbol(_)))
+    }
+
+    /// The sizes behind the batch, where all are fixed.
+    pub fn row(&self) -> Option<Vec<usize>> {
+        self.shape.get(1..)?.iter().map(Dimension::size).collect()
+    }
+
+    /// Its shape for a batch as TensorRT's tools write it, `clip:8x3x16x224x224`, where the rest is fixed.
+    pub fn with_batch(&self, batch: usize) -> Option<String> {
+        let rest: String = self.row()?.iter().map(|size| format!("x{size}")).collect();
+        Some(format!("{}:{batch}{rest}", self.name))
+    }
 }
 
 impl fmt::Display for TensorInfo {

@@ -1,6 +1,6 @@
 //! ONNX Runtime, loaded from its shared library at run time.
 
-use crate::engines::{self, CUDA_REMEDY, TENSORRT_REMEDY};
+use crate::engines;
 use crate::library::{Library, LibraryError, Search};
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
@@ -20,8 +20,7 @@ static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
 pub(crate) struct Model {
     session: Mutex<Session>,
     library: Library,
-    /// CUDA or TensorRT; empty on the CPU.
-    provider: &'static str,
+    runs_on: Runtime,
 }
 
 impl Model {
@@ -34,28 +33,30 @@ impl Model {
         };
         file.bytes = prost::bytes::Bytes::new();
         let load = |provider| load(&environment, &file.path, options.threads, provider);
-        let (provider, loaded) = match &engine {
+        let (runs_on, loaded) = match &engine {
             Some(engine) => {
                 let loaded = || load(Some(engine.provider.clone()));
-                ("TensorRT", engines::watched(options.progress.as_ref(), engine, loaded))
+                (Runtime::TensorRt, engines::watched(options.progress.as_ref(), engine, loaded))
             }
-            None if options.runtime == Runtime::Cuda => ("CUDA", load(Some(engines::cuda(options.gpu)))),
-            None => ("", load(None)),
+            None if options.runtime == Runtime::Cuda => (Runtime::Cuda, load(Some(engines::cuda(options.gpu)))),
+            None => (Runtime::Ort, load(None)),
         };
         let session = loaded.map_err(|failure| match failure {
-            Failure::Provider(reason) => {
-                let remedy = if provider == "CUDA" { CUDA_REMEDY } else { TENSORRT_REMEDY };
-                SessionError::Provider { provider, library: library.to_string(), reason, remedy }
-            }
+            Failure::Provider(reason) => engines::unusable(runs_on, &library, reason),
             Failure::Load(reason) => SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason },
         })?;
-        Ok(Self { session: Mutex::new(session), library, provider })
+        Ok(Self { session: Mutex::new(session), library, runs_on })
+    }
+
+    /// CUDA, TensorRT, or the CPU as [`Runtime::Ort`].
+    pub fn runs_on(&self) -> Runtime {
+        self.runs_on
     }
 
     pub fn describe(&self) -> String {
-        match self.provider {
-            "" => self.library.to_string(),
-            provider => format!("{provider} through {}", self.library),
+        match self.runs_on {
+            Runtime::Ort => self.library.to_string(),
+            provider => format!("{} through {}", engines::name(provider), self.library),
         }
     }
 

@@ -1,6 +1,8 @@
-//! Keeps the standard panic message from the terminal while a caught panic of a foreign library unwinds.
+//! Panics of foreign libraries as errors, without the standard message on the terminal.
 
+use std::any::Any;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
@@ -22,4 +24,19 @@ pub fn without_panic_message<R>(f: impl FnOnce() -> R) -> R {
     let result = f();
     QUIET.set(before);
     result
+}
+
+/// Runs `f`; a panic becomes its text. What `f` was changing when it panicked is the caller's to give up.
+///
+/// # Errors
+/// The text of the panic.
+pub fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    without_panic_message(|| catch_unwind(AssertUnwindSafe(f)))
+        .map_err(|panic| panic_text(&*panic).unwrap_or("no reason given").to_owned())
+}
+
+/// What a panic said, if it said anything.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> Option<&str> {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
 }

@@ -204,7 +204,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`]; a damaged or hostile file is an error, never a panic.
     pub fn open(path: &Path, options: &Options) -> Result<Self, SessionError> {
-        let compiled = path.extension().is_some_and(|extension| extension == "vjg");
+        let compiled = is_compiled(path);
         let other = |remedy| SessionError::OtherRuntime { path: path.to_owned(), runtime: options.runtime, remedy };
         match options.runtime {
             Runtime::Auto | Runtime::Plan if compiled => return open_compiled(path, options),
@@ -263,11 +263,7 @@ impl Session {
             shape.push(self.views());
         }
         shape.extend(clip);
-        let fits = self.input.shape.iter().zip(&shape).all(|(dim, size)| match dim {
-            Dimension::Size(wanted) => wanted == size,
-            Dimension::Symbol(_) => *size > 0,
-        });
-        if !fits || count % self.views() != 0 {
+        if !self.input.accepts(&shape) || count % self.views() != 0 {
             return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape.to_vec() });
         }
         let feed = Feed { shape: &shape, data: clips.data };
@@ -323,6 +319,20 @@ impl Session {
         crate::Preprocessing::from_metadata(&self.metadata)
     }
 
+    /// Which runtime runs the model; never [`Runtime::Auto`].
+    pub fn runs_on(&self) -> Runtime {
+        match &self.engine {
+            #[cfg(feature = "tract")]
+            Engine::Tract(_) => Runtime::Tract,
+            #[cfg(feature = "ort")]
+            Engine::Ort(model) => model.runs_on(),
+            #[cfg(feature = "burn")]
+            Engine::Plan(_) => Runtime::Plan,
+            #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
+            _ => Runtime::Auto,
+        }
+    }
+
     /// What runs the model, with its version and place: `ONNX Runtime 1.32 (/usr/lib/libonnxruntime.so)`.
     pub fn runtime(&self) -> String {
         match &self.engine {
@@ -336,6 +346,11 @@ impl Session {
             _ => String::new(),
         }
     }
+}
+
+/// Whether a file is a compiled plan by its name, `*.vjg`, and no ONNX file.
+pub fn is_compiled(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "vjg")
 }
 
 /// The one input, when it is clips or views of clips.

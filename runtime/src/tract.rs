@@ -1,8 +1,7 @@
 //! tract: one optimised plan for each batch size, since a symbolic batch costs a fifth of the speed.
 
-use crate::onnx::{Dimension, OnnxFile, TensorInfo};
+use crate::onnx::{OnnxFile, TensorInfo};
 use crate::session::{Feed, NamedOutput, SessionError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tract_onnx::pb::ModelProto;
@@ -100,11 +99,8 @@ fn parse(file: &OnnxFile) -> TractResult<InferenceModel> {
 /// The shape of one clip, when everything but the batch is fixed.
 fn single_clip(inputs: &[TensorInfo]) -> Option<Vec<usize>> {
     let [input] = inputs else { return None };
-    let size = |(axis, dim): (usize, &Dimension)| match dim {
-        Dimension::Size(size) => Some(*size),
-        Dimension::Symbol(_) => (axis == 0).then_some(1),
-    };
-    input.shape.iter().enumerate().map(size).collect()
+    let batch = input.shape.first()?.size().unwrap_or(1);
+    Some([&[batch], input.row()?.as_slice()].concat())
 }
 
 fn load_error(path: &std::path::Path, reason: String) -> SessionError {
@@ -113,12 +109,7 @@ fn load_error(path: &std::path::Path, reason: String) -> SessionError {
 
 /// Runs tract's code on a foreign model: its panics become errors.
 fn guarded<R>(f: impl FnOnce() -> TractResult<R>) -> Result<R, String> {
-    crate::quiet::without_panic_message(|| catch_unwind(AssertUnwindSafe(f)))
-        .map_err(|panic| format!("it does not understand the model ({})", panic_text(&*panic)))?
+    crate::quiet::caught(f)
+        .map_err(|panic| format!("it does not understand the model ({panic})"))?
         .map_err(|error| format!("{error:#}"))
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }

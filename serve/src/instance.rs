@@ -4,12 +4,10 @@ use crate::error::InferError;
 use crate::metrics::Metrics;
 use crate::model::{BatchSizes, Engine};
 use crate::queue::{Answer, Job, Queue};
-use std::any::Any;
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vjepa_runtime::{ClipBatch, NamedOutput, without_panic_message};
+use vjepa_runtime::{ClipBatch, NamedOutput, caught};
 
 /// An engine with all it needs to work.
 pub(crate) struct Instance {
@@ -45,8 +43,8 @@ impl Instance {
 
     /// A panic in a runtime is that request's failure and not the server's end.
     fn guarded(&mut self, jobs: &[Job], clips: usize) -> Result<Vec<NamedOutput>, String> {
-        without_panic_message(|| catch_unwind(AssertUnwindSafe(|| self.compute(jobs, clips)))).unwrap_or_else(|panic| {
-            Err(format!("the runtime panicked ({}); the request was given up, the server goes on", text_of(&*panic)))
+        caught(|| self.compute(jobs, clips)).unwrap_or_else(|panic| {
+            Err(format!("the runtime panicked ({panic}); the request was given up, the server goes on"))
         })
     }
 
@@ -128,11 +126,6 @@ fn rows_of(output: &NamedOutput, clips: usize, rows: &std::ops::Range<usize>) ->
     let row = output.data.len() / all;
     let data = output.data.get(rows.start * row..rows.end * row).ok_or_else(wrong)?.to_vec();
     Ok(NamedOutput { name: output.name.clone(), shape: [&[rows.len()], rest].concat(), data })
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }
 
 #[cfg(test)]

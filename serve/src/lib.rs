@@ -29,7 +29,7 @@ mod tls;
 pub use crate::state::VideoReader;
 pub use error::{InferError, ServeError};
 pub use grpc::proto;
-pub use model::{BatchSizes, Clips, Engine, Model, ModelInfo};
+pub use model::{BatchSizes, Clips, Engine, Model, ModelInfo, is_model_name};
 pub use server::{Handle, Server};
 pub use settings::{Batching, Limits, Security, Settings, Token};
 pub use tls::Tls;

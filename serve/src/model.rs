@@ -1,7 +1,7 @@
 //! What is served: a model's description, and the engines that run it.
 
 use crate::error::ServeError;
-use vjepa_runtime::{ClipBatch, Dimension, NamedOutput, Session, TensorInfo};
+use vjepa_runtime::{ClipBatch, NamedOutput, Runtime, Session, TensorInfo};
 
 /// The only version of a model that there is.
 pub(crate) const VERSION: &str = "1";
@@ -52,11 +52,10 @@ pub struct ModelInfo {
 impl ModelInfo {
     /// The description of an open session under a name.
     pub fn of(name: &str, session: &Session) -> Self {
-        let runtime = session.runtime();
         Self {
             name: name.to_owned(),
-            batch_sizes: if runtime.starts_with("tract") { BatchSizes::One } else { BatchSizes::Any },
-            runtime,
+            batch_sizes: if session.runs_on() == Runtime::Tract { BatchSizes::One } else { BatchSizes::Any },
+            runtime: session.runtime(),
             input: session.input().clone(),
             outputs: session.outputs().to_vec(),
             labels: session.labels().to_vec(),
@@ -65,16 +64,12 @@ impl ModelInfo {
 
     /// Clips that every request must have; none where the batch is free.
     pub fn fixed_batch(&self) -> Option<usize> {
-        match self.input.shape.first() {
-            Some(Dimension::Size(size)) => Some(*size),
-            _ => None,
-        }
+        self.input.shape.first()?.size()
     }
 
     /// True when a request may have any number of clips: the batch is free, and every output has it first.
     pub fn batched(&self) -> bool {
-        let free = |info: &TensorInfo| matches!(info.shape.first(), Some(Dimension::Symbol(_)));
-        free(&self.input) && self.outputs.iter().all(free)
+        self.input.has_free_batch() && self.outputs.iter().all(TensorInfo::has_free_batch)
     }
 
     /// True when clips of several requests run together.
@@ -89,11 +84,7 @@ impl ModelInfo {
 
     /// The clips of one result, where the model fixes their sizes.
     pub fn row(&self) -> Option<Clips> {
-        let fixed = self.input.shape.get(1..)?.iter().map(|dim| match dim {
-            Dimension::Size(size) => Some(*size),
-            Dimension::Symbol(_) => None,
-        });
-        Clips::of(&[&[1], fixed.collect::<Option<Vec<_>>>()?.as_slice()].concat())
+        Clips::of(&[&[1], self.input.row()?.as_slice()].concat())
     }
 }
 
@@ -135,6 +126,12 @@ impl Clips {
     }
 }
 
+/// Whether a model may be called so: the name stands in paths, of addresses and of repositories.
+pub fn is_model_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+}
+
 /// A model with its engines: one for each instance.
 pub struct Model {
     pub(crate) info: ModelInfo,
@@ -158,8 +155,7 @@ impl Model {
     /// # Errors
     /// [`ServeError::Name`] for a name that cannot stand in a path; [`ServeError::Setting`] without an engine.
     pub fn with_engines(info: ModelInfo, engines: Vec<Box<dyn Engine>>) -> Result<Self, ServeError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if info.name.is_empty() || info.name.starts_with('.') || !info.name.chars().all(plain) {
+        if !is_model_name(&info.name) {
             return Err(ServeError::Name(info.name));
         }
         if engines.is_empty() {

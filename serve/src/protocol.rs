@@ -32,12 +32,8 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     }
     let shown: Vec<u64> = head.shape.iter().copied().take(8).collect();
     let sizes: Vec<usize> = head.shape.iter().map_while(|size| usize::try_from(*size).ok()).collect();
-    let fits = info.input.shape.len() == head.shape.len()
-        && info.input.shape.iter().zip(&sizes).all(|(dim, size)| match dim {
-            Dimension::Size(wanted) => wanted == size,
-            Dimension::Symbol(_) => *size > 0,
-        });
-    let Some(shape) = Clips::of(&sizes).filter(|_| fits) else {
+    // A size that is no number here made the list shorter.
+    let Some(shape) = Clips::of(&sizes).filter(|_| sizes.len() == head.shape.len() && info.input.accepts(&sizes)) else {
         return invalid(format!("`{}` has the shape {shown:?}", head.name));
     };
     if info.fixed_batch().is_none() && shape.rows > max_clips {
@@ -119,10 +115,7 @@ pub(crate) fn pick(outputs: &[NamedOutput], wanted: Wanted) -> Result<&NamedOutp
 
 /// A shape as the protocol writes it, with -1 for what varies.
 pub(crate) fn dims(info: &TensorInfo) -> Vec<i64> {
-    let size = |dim: &Dimension| match dim {
-        Dimension::Size(size) => i64::try_from(*size).unwrap_or(i64::MAX),
-        Dimension::Symbol(_) => -1,
-    };
+    let size = |dim: &Dimension| dim.size().map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX));
     info.shape.iter().map(size).collect()
 }
 

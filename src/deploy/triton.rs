@@ -10,7 +10,7 @@ use std::path::Path;
 
 use vjepa_export::Target;
 use vjepa_runtime::CLASS_OUTPUTS;
-use vjepa_runtime::onnx::{Dimension, OnnxFile, TensorInfo};
+use vjepa_runtime::onnx::{OnnxFile, TensorInfo};
 
 use super::{Export, Exported, export_opened, open};
 use crate::cli::CliError;
@@ -25,8 +25,7 @@ const QUEUE_DELAY: usize = 2000;
 /// # Errors
 /// What an export can fail with; a name that is no folder's; a model that is already there.
 pub(crate) fn write(request: &Export<'_>, name: &str) -> Result<Exported, CliError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+    if !vjepa_serve::is_model_name(name) {
         return Err(format!("--name {name}: a model's name has letters, digits, `_`, `-` and `.` only").into());
     }
     let place = request.out.join(name);
@@ -67,7 +66,7 @@ fn text(path: &Path, text: &str) -> Result<(), CliError> {
 
 /// `config.pbtxt`, in protobuf's text form.
 fn config(name: &str, file: &OnnxFile, target: Target, labelled: bool) -> String {
-    let batched = file.inputs.iter().all(|input| matches!(input.shape.first(), Some(Dimension::Symbol(_))));
+    let batched = file.inputs.iter().all(TensorInfo::has_free_batch);
     let gpu = target == Target::TensorRt;
     let mut text = format!("name: \"{name}\"\nbackend: \"onnxruntime\"\n");
     let tensor = |info: &TensorInfo, label: &str| {
@@ -75,10 +74,7 @@ fn config(name: &str, file: &OnnxFile, target: Target, labelled: bool) -> String
             .shape
             .iter()
             .skip(usize::from(batched))
-            .map(|dim| match dim {
-                Dimension::Size(size) => size.to_string(),
-                Dimension::Symbol(_) => "-1".to_owned(),
-            })
+            .map(|dim| dim.size().map_or("-1".to_owned(), |size| size.to_string()))
             .collect();
         format!("{{ name: \"{}\" data_type: TYPE_FP32 dims: [ {} ]{label} }}", info.name, dims.join(", "))
     };

@@ -1,6 +1,7 @@
 //! The checks: tensors are no larger than their bytes, external data is a regular file inside the model's folder.
 
 use super::message::{Attribute, EXTERNAL, Graph, SparseTensor, Tensor};
+use crate::files::is_own;
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
@@ -120,19 +121,9 @@ fn inside(folder: &Path, location: &str) -> Result<u64, String> {
             return Err("which is a link; put the file itself there".to_owned());
         }
     }
-    match path.symlink_metadata() {
-        Ok(about) if about.is_file() && has_one_name(&about) => Ok(about.len()),
-        Ok(about) if about.is_file() => Err("which is a hard link to a file elsewhere; put a copy there".to_owned()),
-        _ => Err("which is no regular file".to_owned()),
-    }
-}
-
-/// False for a file with several names: one of them may lead out of the folder.
-fn has_one_name(about: &std::fs::Metadata) -> bool {
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::nlink(about) == 1;
-    #[cfg(not(unix))]
-    return about.is_file();
+    let about = path.symlink_metadata().map_err(|_| "which is no regular file".to_owned())?;
+    is_own(&about).map_err(|why| format!("which {why}"))?;
+    Ok(about.len())
 }
 
 /// Bytes of an element of this `TensorProto.DataType`; `None` for strings, packed and unknown types.
@@ -153,24 +144,27 @@ fn each_sparse(graph: &Graph, f: &mut impl FnMut(&SparseTensor) -> Result<(), St
 }
 
 fn each_tensor<'g>(graph: &'g Graph, f: &mut impl FnMut(&'g Tensor) -> Result<(), String>) -> Result<(), String> {
-    let attributes = || graph.nodes.iter().flat_map(|node| &node.attributes);
-    let sparse = graph.sparse.iter().chain(attributes().flat_map(|a| a.sparse.iter().chain(&a.sparses)));
-    let dense = graph.initializers.iter().chain(attributes().flat_map(|a| a.tensor.iter().chain(&a.tensors)));
-    for tensor in dense.chain(sparse.flat_map(|sparse| sparse.values.iter().chain(&sparse.indices))) {
-        f(tensor)?;
-    }
-    // As deep as the decoder allows, which is a hundred levels.
-    attributes().flat_map(|a| a.graph.iter().chain(&a.graphs)).try_for_each(|inner| each_tensor(inner, f))
+    each_graph(graph, &mut |graph| {
+        let attributes = || graph.nodes.iter().flat_map(|node| &node.attributes);
+        let sparse = graph.sparse.iter().chain(attributes().flat_map(|a| a.sparse.iter().chain(&a.sparses)));
+        let dense = graph.initializers.iter().chain(attributes().flat_map(|a| a.tensor.iter().chain(&a.tensors)));
+        dense.chain(sparse.flat_map(|sparse| sparse.values.iter().chain(&sparse.indices))).try_for_each(&mut *f)
+    })
 }
 
 fn each_attribute(graph: &Graph, f: &mut impl FnMut(&str, &Attribute) -> Result<(), String>) -> Result<(), String> {
-    for node in &graph.nodes {
-        for attribute in &node.attributes {
-            f(&node.name, attribute)?;
-            for inner in attribute.graph.iter().chain(&attribute.graphs) {
-                each_attribute(inner, f)?;
-            }
-        }
-    }
-    Ok(())
+    each_graph(graph, &mut |graph| {
+        let attributes = graph.nodes.iter().flat_map(|node| node.attributes.iter().map(|of| (&node.name, of)));
+        attributes.into_iter().try_for_each(|(node, attribute)| f(node, attribute))
+    })
+}
+
+/// The graph, and those in the attributes of its nodes, as deep as the decoder allows, which is a hundred levels.
+pub(super) fn each_graph<'g>(
+    graph: &'g Graph,
+    f: &mut impl FnMut(&'g Graph) -> Result<(), String>,
+) -> Result<(), String> {
+    f(graph)?;
+    let attributes = graph.nodes.iter().flat_map(|node| &node.attributes);
+    attributes.flat_map(|a| a.graph.iter().chain(&a.graphs)).try_for_each(|inner| each_graph(inner, f))
 }

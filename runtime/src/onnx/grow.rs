@@ -3,6 +3,7 @@
 //!
 //! Sizes that are themselves computed are not followed: what a graph computes is not bounded by its file.
 
+use super::check::each_graph;
 use super::message::{Graph, Node, Tensor};
 use std::collections::BTreeMap;
 
@@ -98,11 +99,4 @@ fn list(tensor: &Tensor) -> Option<Vec<i64>> {
         Some(_) => None,
         None => (tensor.int64_data.len() <= LONGEST).then(|| tensor.int64_data.clone()),
     }
-}
-
-fn each_graph<'g>(graph: &'g Graph, f: &mut impl FnMut(&'g Graph) -> Result<(), String>) -> Result<(), String> {
-    f(graph)?;
-    let attributes = graph.nodes.iter().flat_map(|node| &node.attributes);
-    // As deep as the decoder allows, which is a hundred levels.
-    attributes.flat_map(|a| a.graph.iter().chain(&a.graphs)).try_for_each(|inner| each_graph(inner, f))
 }

@@ -155,8 +155,7 @@ fn caught<T>(device: Device, f: impl FnOnce() -> Result<T, RunError>) -> Result<
         Ok(Err(RunError::Lost { why, .. })) => why,
         Ok(result) => return result,
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            text.unwrap_or("its library gave up without a word").to_owned()
+            crate::quiet::panic_text(&*panic).unwrap_or("its library gave up without a word").to_owned()
         }
     };
     Err(DeviceError::from_message(device, &said).into())

@@ -59,6 +59,19 @@ pub(super) fn lane_sum(mut lanes: [f32; 16]) -> f32 {
     lanes[0]
 }
 
+/// Φ(x).
+#[inline(always)]
+fn normal_cdf(x: f32) -> f32 {
+    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// gelu'(x), where `cdf` is Φ(x).
+#[inline(always)]
+fn gelu_slope(x: f32, cdf: f32) -> f32 {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    cdf + x * INV_SQRT_2PI * exp(-0.5 * x * x)
+}
+
 /// `out[i] = x[i]·Φ(x[i])`.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu(out: &mut [f32], x: &[f32]) {
@@ -71,27 +84,24 @@ pub(super) fn gelu(out: &mut [f32], x: &[f32]) {
 #[multiversion(targets = "simd")]
 pub(super) fn gelu_in_place(x: &mut [f32]) {
     for x in x {
-        *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+        *x *= normal_cdf(*x);
     }
 }
 
 /// `out[i] *= gelu'(x[i])`.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu_grad(out: &mut [f32], x: &[f32]) {
-    const INV_SQRT_2PI: f32 = 0.398_942_3;
     for (out, x) in out.iter_mut().zip(x) {
-        let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-        *out *= cdf + x * INV_SQRT_2PI * exp(-0.5 * x * x);
+        *out *= gelu_slope(*x, normal_cdf(*x));
     }
 }
 
 /// `dy[i] *= gelu'(x[i])`, and then `x[i] = gelu(x[i])`.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu_with_grad(x: &mut [f32], dy: &mut [f32]) {
-    const INV_SQRT_2PI: f32 = 0.398_942_3;
     for (x, dy) in x.iter_mut().zip(dy) {
-        let cdf = 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
-        *dy *= cdf + *x * INV_SQRT_2PI * exp(-0.5 * *x * *x);
+        let cdf = normal_cdf(*x);
+        *dy *= gelu_slope(*x, cdf);
         *x *= cdf;
     }
 }
