@@ -228,6 +228,17 @@ fn operands(rng: &mut Rng, graph: &Graph, op: &Op) -> Vec<ValueId> {
     }
 }
 
+/// The graph with the gradients of its output `loss` as outputs `d NAME`.
+pub fn with_gradients(mut graph: Graph, of: &[&str]) -> Graph {
+    let loss = graph.find_output("loss").unwrap();
+    let wrt: Vec<ValueId> = of.iter().map(|name| graph.find(name).unwrap()).collect();
+    for (name, gradient) in of.iter().zip(differentiate(&mut graph, loss, &wrt).unwrap()) {
+        graph.output(&format!("d {name}"), gradient);
+    }
+    verify(&graph).unwrap();
+    graph
+}
+
 /// Outputs and updates by name, computed in `f64` without rounding.
 pub fn exact(case: &Case) -> BTreeMap<String, Array> {
     roots_of(&case.graph, &case.sizes, &case.sources)
@@ -272,17 +283,14 @@ pub fn weighted_sum(graph: &mut Graph, y: ValueId) -> ValueId {
 
 /// Compares the gradient of output `loss` with respect to every float source with central differences.
 pub fn check_gradients(case: &Case, rng: &mut Rng) {
-    let mut graph = case.graph.clone();
-    let loss = graph.find_output("loss").unwrap();
+    let graph = &case.graph;
     let sources: Vec<ValueId> = graph.inputs.iter().chain(&graph.params).copied().collect();
     let wrt: Vec<ValueId> = sources.into_iter().filter(|id| graph.ty(*id).dtype.is_float()).collect();
-    let grads = differentiate(&mut graph, loss, &wrt).unwrap();
-    for (id, gradient) in wrt.iter().zip(&grads) {
-        assert_eq!(graph.ty(*id), graph.ty(*gradient));
-        let name = graph.source_name(*id).unwrap().to_owned();
-        graph.output(&format!("d {name}"), *gradient);
+    let names: Vec<String> = wrt.iter().map(|id| graph.source_name(*id).unwrap().to_owned()).collect();
+    let graph = with_gradients(graph.clone(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    for (id, name) in wrt.iter().zip(&names) {
+        assert_eq!(graph.ty(*id), graph.ty(graph.find_output(&format!("d {name}")).unwrap()));
     }
-    verify(&graph).unwrap();
     let results = roots_of(&graph, &case.sizes, &case.sources);
     for id in &wrt {
         let name = graph.source_name(*id).unwrap();

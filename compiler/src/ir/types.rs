@@ -71,6 +71,11 @@ impl TensorType {
         self.shape.len()
     }
 
+    /// The sizes, where none has a symbol.
+    pub fn fixed_shape(&self) -> Option<Vec<usize>> {
+        self.shape.iter().map(|dim| dim.eval(&Sizes::new())).collect()
+    }
+
     /// False for shapes whose element count could be a polynomial too large to compute with: more than 64 axes, or more
     /// than 4096 products of terms. No model comes near; a hostile file can.
     pub fn is_tame(&self) -> bool {

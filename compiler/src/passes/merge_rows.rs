@@ -1,6 +1,6 @@
 //! Computes at once, for the rows of several values together, what these go through with the same weights.
 
-use super::rewrite::Rewriter;
+use super::rewrite::{Rewriter, as_rows, row_count};
 use super::{Changed, Pass};
 use crate::ir::{Def, Dim, Graph, GraphError, Node, ValueId};
 use crate::ops::{Binary, Op, Unary};
@@ -252,19 +252,13 @@ impl Merger<'_> {
         let mut matrices = Vec::with_capacity(parts.len());
         for id in &parts {
             let shape = &self.rewriter.old.ty(*id).shape;
-            let matrix: Vec<Dim> = [row_count(shape)].into_iter().chain(shape.last().cloned()).collect();
             let part = self.rewriter.get(*id)?;
-            matrices.push(self.rewriter.new.reshape(part, &matrix)?);
+            matrices.push(self.rewriter.new.reshape(part, &as_rows(shape))?);
         }
         let whole = self.rewriter.new.push1(Op::Concat { axis: 0 }, &matrices)?;
         self.merged.insert(parts, whole);
         Ok(whole)
     }
-}
-
-/// The product of all axes but the last.
-fn row_count(shape: &[Dim]) -> Dim {
-    Dim::product(shape.split_last().map_or(shape, |(_, lead)| lead))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Lets attention read queries, keys and values as the rows that a linear layer made, and write rows for the next one.
 
-use super::rewrite::{Rewriter, producer, use_counts};
+use super::rewrite::{Rewriter, as_rows, producer, row_count, use_counts};
 use super::{Changed, Pass};
 use crate::ir::{Dim, Graph, GraphError, Node, ValueId};
 use crate::ops::Op;
@@ -27,8 +27,7 @@ impl Pass for PackAttention {
                 rewriter.copy(node)?;
                 continue;
             };
-            let from = graph.ty(source).shape.clone();
-            let matrix: Vec<Dim> = [row_count(&from)].into_iter().chain(from.last().cloned()).collect();
+            let matrix = as_rows(&graph.ty(source).shape);
             let source = rewriter.get(source)?;
             let rows = rewriter.new.reshape(source, &matrix)?;
             let y = rewriter.new.push1(Op::PackedAttention { heads, scale, parts }, &[rows])?;
@@ -127,18 +126,14 @@ fn swapped(node: &Node) -> Option<&ValueId> {
     }
 }
 
-/// The product of all axes but the last.
-fn row_count(shape: &[Dim]) -> Dim {
-    Dim::product(shape.split_last().map_or(shape, |(_, lead)| lead))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::passes::{CleanUp, DeadCode, MergeRows, Pipeline};
-    use crate::testing::{Case, Rng, assert_close, exact, random_sources, roots_of, sizes, weighted_sum};
+    use crate::testing::{
+        Case, Rng, assert_close, exact, random_sources, roots_of, sizes, weighted_sum, with_gradients,
+    };
     use crate::text::parse;
-    use crate::verify::verify;
 
     /// Two batches through one attention block, width 8, two heads.
     fn block() -> Case {
@@ -237,14 +232,8 @@ mod tests {
             loss = Some(loss.map_or(sum, |loss| plain.graph.add(loss, sum).unwrap()));
         }
         plain.graph.output("loss", loss.unwrap());
-        let gradients = |mut graph: Graph| {
-            let loss = graph.find_output("loss").unwrap();
-            let wrt = ["x", "y", "qkv", "proj"].map(|name| graph.find(name).unwrap());
-            for (id, gradient) in wrt.iter().zip(crate::grad::differentiate(&mut graph, loss, &wrt).unwrap()) {
-                let name = format!("d {}", graph.source_name(*id).unwrap());
-                graph.output(&name, gradient);
-            }
-            verify(&graph).unwrap();
+        let gradients = |graph: Graph| {
+            let graph = with_gradients(graph, &["x", "y", "qkv", "proj"]);
             Pipeline::standard().run(&graph).unwrap().graph
         };
         let expected = roots_of(&gradients(plain.graph.clone()), &plain.sizes, &plain.sources);

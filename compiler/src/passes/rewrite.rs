@@ -1,8 +1,18 @@
 //! The tool passes are built with: copies a graph node by node and lets the pass put something else in a node's place.
 
 use super::Changed;
-use crate::ir::{Def, Graph, GraphError, Node, ValueId};
+use crate::ir::{Def, Dim, Graph, GraphError, Node, ValueId};
 use crate::ops::Op;
+
+/// The product of all axes but the last.
+pub(super) fn row_count(shape: &[Dim]) -> Dim {
+    Dim::product(shape.split_last().map_or(shape, |(_, lead)| lead))
+}
+
+/// `[.., D]` as a matrix, `[rows, D]`.
+pub(super) fn as_rows(shape: &[Dim]) -> Vec<Dim> {
+    std::iter::once(row_count(shape)).chain(shape.last().cloned()).collect()
+}
 
 /// A new graph under construction, and where each old value went.
 pub(super) struct Rewriter<'a> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::grad::differentiate;
 use crate::testing::{
     Case, Rng, assert_close, assert_close_unless_overflowed, exact, random_graph, random_smooth_graph, random_sources,
-    roots_of, sizes, weighted_sum,
+    roots_of, sizes, weighted_sum, with_gradients,
 };
 use crate::text::parse;
 use crate::train::{ClipGroup, TrainSpec, append_optimizer};
@@ -172,15 +172,7 @@ proptest! {
         let y = case.graph.find_output("y").unwrap();
         let loss = weighted_sum(&mut case.graph, y);
         case.graph.output("loss", loss);
-        let gradients = |mut graph: Graph| {
-            let loss = graph.find_output("loss").unwrap();
-            let wrt: Vec<_> = ["x", "w", "b", "kernel"].map(|name| graph.find(name).unwrap()).to_vec();
-            for (id, gradient) in wrt.iter().zip(differentiate(&mut graph, loss, &wrt).unwrap()) {
-                let name = format!("d {}", graph.source_name(*id).unwrap());
-                graph.output(&name, gradient);
-            }
-            graph
-        };
+        let gradients = |graph: Graph| with_gradients(graph, &["x", "w", "b", "kernel"]);
         let plain = roots_of(&gradients(case.graph.clone()), &case.sizes, &case.sources);
         let forward = Pipeline::forward().with_verify(true).run(&case.graph).unwrap().graph;
         let optimised = Pipeline::standard().with_verify(true).run(&gradients(forward)).unwrap().graph;

@@ -1,7 +1,8 @@
 use super::*;
-use crate::grad::differentiate;
 use crate::ir::TensorType;
-use crate::testing::{Case, Rng, assert_close, exact, random_sources, roots_of, sizes, ty, weighted_sum};
+use crate::testing::{
+    Case, Rng, assert_close, exact, random_sources, roots_of, sizes, ty, weighted_sum, with_gradients,
+};
 use crate::verify::verify;
 use proptest::prelude::*;
 
@@ -140,16 +141,7 @@ proptest! {
         }
         plain.output("loss", loss);
         let case = case(plain, seed);
-        let gradients = |mut graph: Graph| {
-            let loss = graph.find_output("loss").unwrap();
-            let wrt = ["w", "v", "b", "xN", "x2"].map(|name| graph.find(name).unwrap());
-            for (id, gradient) in wrt.iter().zip(differentiate(&mut graph, loss, &wrt).unwrap()) {
-                let name = format!("d {}", graph.source_name(*id).unwrap());
-                graph.output(&name, gradient);
-            }
-            verify(&graph).unwrap();
-            graph
-        };
+        let gradients = |graph: Graph| with_gradients(graph, &["w", "v", "b", "xN", "x2"]);
         let expected = roots_of(&gradients(case.graph.clone()), &case.sizes, &case.sources);
         let found = roots_of(&gradients(merged(&case.graph)), &case.sizes, &case.sources);
         assert_close(&expected, &found, 1e-9);
