@@ -100,8 +100,7 @@ impl Frozen {
         for id in &graph.params {
             let name = graph.source_name(*id).unwrap_or_default();
             let unusable = || FrozenError::Tensor(name.to_owned());
-            let size = |dim: &vjepa_compiler::ir::Dim| dim.as_const().and_then(|size| usize::try_from(size).ok());
-            let shape: Vec<usize> = graph.ty(*id).shape.iter().map(size).collect::<Option<_>>().ok_or_else(unusable)?;
+            let shape = graph.ty(*id).fixed_shape().ok_or_else(unusable)?;
             let values = read(name).map_err(|_| unusable())?;
             params.set(name, HostTensor::f32(shape, values).ok_or_else(unusable)?);
         }
@@ -116,6 +115,11 @@ impl Frozen {
     /// The executor, for profiles.
     pub fn executor(&mut self) -> &mut DeviceExecutor {
         &mut self.executor
+    }
+
+    /// The plan and its weights, without the rest.
+    pub fn into_parts(self) -> (DeviceExecutor, DeviceParams) {
+        (self.executor, self.params)
     }
 
     /// Shape of one clip, `[C, T, H, W]`.

@@ -7,6 +7,7 @@ pub mod cli;
 mod clips;
 pub mod compile;
 pub mod config;
+mod cores;
 pub mod data;
 mod deploy;
 pub mod eval;

@@ -33,7 +33,8 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     let shown: Vec<u64> = head.shape.iter().copied().take(8).collect();
     let sizes: Vec<usize> = head.shape.iter().map_while(|size| usize::try_from(*size).ok()).collect();
     // A size that is no number here made the list shorter.
-    let Some(shape) = Clips::of(&sizes).filter(|_| sizes.len() == head.shape.len() && info.input.accepts(&sizes)) else {
+    let Some(shape) = Clips::of(&sizes).filter(|_| sizes.len() == head.shape.len() && info.input.accepts(&sizes))
+    else {
         return invalid(format!("`{}` has the shape {shown:?}", head.name));
     };
     if info.fixed_batch().is_none() && shape.rows > max_clips {

@@ -5,7 +5,8 @@ use super::encoder::EncoderMean;
 use super::machine::device_peak;
 use super::{BenchError, Case, What};
 use crate::compile::Precision;
-use crate::data::CounterRng;
+use crate::cores::cores;
+use crate::deploy::noise;
 use crate::masks::MaskPair;
 use crate::train::{TrainState, model_configs, step_sizes};
 use crate::weights::write_atomically;
@@ -16,7 +17,7 @@ use std::time::Instant;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::plan::{Plan, Report};
 use vjepa_runtime::plan::{Device, DeviceExecutor};
-use vjepa_runtime::{ClipBatch, Dimension, Options, Runtime, Session};
+use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
 /// Which side this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,24 +158,18 @@ fn open(request: &SideRequest<'_>) -> Result<Session, BenchError> {
     let (Some(path), Contender::Model(runtime)) = (request.model, &request.contender) else {
         return Err(BenchError::Refused("a model side needs a model file".to_owned()));
     };
-    let threads = request.options.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let threads = request.options.threads.or_else(cores);
     Ok(Session::open(path, &Options { runtime: *runtime, threads, ..request.options.clone() })?)
 }
 
 /// Clips of noise that a model takes, with their shape.
 fn noise_clip(session: &Session, batch: usize) -> Result<(Vec<usize>, Vec<f32>), BenchError> {
-    let dims = &session.input().shape;
-    let size = |dim: &Dimension| match dim {
-        Dimension::Size(size) => Some(*size),
-        Dimension::Symbol(_) => None,
-    };
-    let clip: Option<Vec<usize>> = dims.iter().skip(dims.len().saturating_sub(4)).map(size).collect();
-    let clip = clip.ok_or_else(|| {
+    let row = session.input().row();
+    let clip = row.as_ref().and_then(|row| row.last_chunk::<4>()).ok_or_else(|| {
         BenchError::Refused(format!("the model takes {}: clips of any size cannot be made up", session.input()))
     })?;
-    let shape: Vec<usize> = std::iter::once(batch * session.views()).chain(clip).collect();
-    let mut rng = CounterRng::new(&[0x0062_656e_6368]);
-    let values = (0..shape.iter().product()).map(|_| rng.uniform(-2.0, 2.0) as f32).collect();
+    let shape: Vec<usize> = std::iter::once(batch * session.views()).chain(*clip).collect();
+    let values = noise(shape.iter().product());
     Ok((shape, values))
 }
 

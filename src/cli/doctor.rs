@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn processor() -> Finding {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = crate::cores::cores().unwrap_or(1);
     let extensions = extensions();
     let fast = extensions.is_empty() || extensions.contains(&"avx2") || extensions.contains(&"neon");
     let listed = if extensions.is_empty() { "no SIMD known here".to_owned() } else { extensions.join(", ") };

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, predictions};
+use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, is_compiled, predictions};
 
 use super::CliError;
-use super::gpu::GpuArgs;
 use super::runner::Runner;
+use super::runtime::{RuntimeArgs, words};
 use crate::clips;
 use crate::compile::Looks;
+use crate::cores::cores;
 
 /// Run an exported model on videos.
 #[derive(clap::Args)]
@@ -21,7 +22,7 @@ pub struct Args {
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// What runs the model; `auto` takes what needs no installation, `plan` compiles a checkpoint here and now.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "tract", "ort", "cuda", "tensorrt", "plan"])]
+    #[arg(long, default_value = "auto", value_parser = words())]
     runtime: String,
     /// With --runtime plan: a probe to put on the encoder.
     #[arg(long, value_name = "FILE")]
@@ -29,9 +30,6 @@ pub struct Args {
     /// With --runtime plan: the model's sizes, where the checkpoint does not tell them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// ONNX Runtime's shared library.
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
     /// Classes to print.
     #[arg(long, default_value_t = 5, value_name = "K")]
     top_k: usize,
@@ -39,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     #[command(flatten)]
-    gpu: GpuArgs,
+    session: RuntimeArgs,
     /// One JSON object a clip on standard output.
     #[arg(long)]
     json: bool,
@@ -47,10 +45,9 @@ pub struct Args {
 
 /// Runs the command. An input that cannot be used is told and the others are run all the same.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let threads = args.threads.or_else(cores);
     let runtime: Runtime = args.runtime.parse()?;
-    let compiled = args.model.extension().is_some_and(|extension| extension == "vjg");
-    let runner = if runtime == Runtime::Plan && !compiled {
+    let runner = if runtime == Runtime::Plan && !is_compiled(&args.model) {
         if args.threads.is_some() {
             return Err("--threads is for exported models; the plan takes RAYON_NUM_THREADS".into());
         }
@@ -59,7 +56,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         if args.probe.is_some() || args.config.is_some() {
             return Err("--probe and --config are for --runtime plan; an exported model has its probe inside".into());
         }
-        let options = Options { runtime, ort_lib: args.ort_lib.clone(), threads, ..args.gpu.options() };
+        let options = Options { runtime, threads, ..args.session.options() };
         Runner::exported(&args.model, &options)?
     };
     if !args.json {

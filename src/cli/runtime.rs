@@ -1,15 +1,25 @@
-//! The flags of models on a GPU.
+//! The flags of models on a runtime.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use super::CliError;
-use vjepa_runtime::{Batches, Options, Progress};
+use clap::builder::PossibleValuesParser;
+use vjepa_runtime::{Batches, Options, Progress, Runtime};
 
-/// Flags for `--runtime cuda` and `--runtime tensorrt`.
+/// Reads the word of a runtime.
+pub(super) fn words() -> PossibleValuesParser {
+    PossibleValuesParser::new(Runtime::WORDS.map(|(word, _)| word))
+}
+
+/// Flags of a session, whichever its runtime: where ONNX Runtime is, and which GPU and engine `--runtime cuda` and
+/// `--runtime tensorrt` take.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct GpuArgs {
+pub(super) struct RuntimeArgs {
+    /// ONNX Runtime's shared library.
+    #[arg(long, value_name = "FILE")]
+    pub ort_lib: Option<PathBuf>,
     /// Which GPU, counted from 0.
     #[arg(long, default_value_t = 0, value_name = "N")]
     gpu: usize,
@@ -21,10 +31,11 @@ pub(super) struct GpuArgs {
     engine_cache: Option<PathBuf>,
 }
 
-impl GpuArgs {
+impl RuntimeArgs {
     /// Options of a session with these flags; what takes long is told on standard error.
     pub fn options(&self) -> Options {
         Options {
+            ort_lib: self.ort_lib.clone(),
             gpu: self.gpu,
             batches: self.batches,
             engine_cache: self.engine_cache.clone(),
@@ -35,6 +46,9 @@ impl GpuArgs {
 
     /// Gives the flags to another process of this program.
     pub fn pass_on(&self, command: &mut Command) {
+        if let Some(library) = &self.ort_lib {
+            command.arg("--ort-lib").arg(library);
+        }
         command.args(["--gpu", &self.gpu.to_string()]);
         if let Some(Batches { min, opt, max }) = self.batches {
             command.args(["--batches", &format!("{min}:{opt}:{max}")]);

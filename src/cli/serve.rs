@@ -10,13 +10,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use vjepa_runtime::onnx::OnnxFile;
-use vjepa_runtime::{Batches, Dimension, Options, Preprocessing, Runtime, Session};
+use vjepa_runtime::{Batches, Options, Preprocessing, Runtime, Session, TensorInfo};
 use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader};
 
 use super::CliError;
-use super::gpu::GpuArgs;
+use super::runtime::{RuntimeArgs, words};
 use crate::clips;
 use crate::compile::Looks;
+use crate::cores::cores;
 use crate::deploy::bundle;
 
 /// Serve a model: Open Inference Protocol v2 over HTTP and gRPC, labels for video files, a page to drop clips on.
@@ -26,11 +27,8 @@ pub struct Args {
     #[arg(value_name = "MODEL|BUNDLE")]
     model: PathBuf,
     /// What runs the model; `auto` takes what needs no installation.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "tract", "ort", "cuda", "tensorrt", "plan"])]
+    #[arg(long, default_value = "auto", value_parser = words())]
     runtime: String,
-    /// ONNX Runtime's shared library.
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
     /// The model's name in paths and requests; the file's or folder's own when not given.
     #[arg(long)]
     name: Option<String>,
@@ -89,7 +87,7 @@ pub struct Args {
     #[arg(long)]
     insecure: bool,
     #[command(flatten)]
-    gpu: GpuArgs,
+    session: RuntimeArgs,
     /// Tell of refused requests too.
     #[arg(long)]
     verbose: bool,
@@ -164,16 +162,15 @@ fn name(args: &Args) -> Result<String, CliError> {
 /// One session for each instance, which share the threads.
 fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
     let path = bundle::model_of(&args.model)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (args.threads.unwrap_or(cores) / args.instances.max(1)).max(1);
+    let threads = args.threads.or_else(cores).unwrap_or(1);
+    let threads = (threads / args.instances.max(1)).max(1);
     let runtime: Runtime = args.runtime.parse()?;
-    let mut options = Options { runtime, ort_lib: args.ort_lib.clone(), threads: Some(threads), ..args.gpu.options() };
+    let mut options = Options { runtime, threads: Some(threads), ..args.session.options() };
     if runtime == Runtime::TensorRt && options.batches.is_none() {
         // An engine for every batch that requests can make; a fixed batch needs none.
         let inputs = OnnxFile::read(&path)?.inputs;
-        let free = inputs.iter().all(|input| matches!(input.shape.first(), Some(Dimension::Symbol(_))));
         let max = args.max_batch.max(1);
-        options.batches = free.then_some(Batches { min: 1, opt: max, max });
+        options.batches = inputs.iter().all(TensorInfo::has_free_batch).then_some(Batches { min: 1, opt: max, max });
     }
     (0..args.instances).map(|_| Ok(Session::open(&path, &options)?)).collect()
 }

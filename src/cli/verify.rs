@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::gpu::GpuArgs;
+use super::runtime::RuntimeArgs;
 use crate::compile::Precision;
 use crate::deploy::{bundle, open_session as open};
 use crate::golden::{self, check::Check};
@@ -44,11 +44,8 @@ enum What {
         /// What to run it on: what there is on this CPU, unless named
         #[arg(long, default_value = "all", value_parser = ["all", "auto", "tract", "ort", "cuda", "tensorrt"])]
         runtime: String,
-        /// ONNX Runtime's shared library
-        #[arg(long, value_name = "FILE")]
-        ort_lib: Option<PathBuf>,
         #[command(flatten)]
-        gpu: GpuArgs,
+        session: RuntimeArgs,
         /// One JSON object an output and runtime
         #[arg(long)]
         json: bool,
@@ -75,9 +72,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             }
             golden(dir, json, golden::Engine { device: device.open()?, precision }, relax)
         }
-        What::Bundle { dir, runtime, ort_lib, gpu, json } => {
-            bundle(&dir, &runtime, &Options { ort_lib, ..gpu.options() }, json)
-        }
+        What::Bundle { dir, runtime, session, json } => bundle(&dir, &runtime, &session.options(), json),
     }
 }
 

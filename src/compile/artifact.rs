@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::{Artifact, DecodeError, Record, decode, encode};
+use vjepa_runtime::compiled::{PROGRAM, program};
 use vjepa_runtime::plan::{Device, RunError};
 
 /// A compiled graph's file cannot be made or used. Every sentence ends with what to do.
@@ -105,7 +106,7 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
         Dtype::Float16 => "float16",
     };
     let mut list = vec![
-        ("program", format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
+        (PROGRAM, program()),
         ("graph", graph.to_owned()),
         ("device", device.kind().to_owned()),
         ("meta.dtype", dtype.to_owned()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use vjepa_export::Precision;
-use vjepa_runtime::{CLASS_OUTPUTS, ClipBatch, NamedOutput, Session};
+use vjepa_runtime::{CLASS_OUTPUTS, ClipBatch, NamedOutput, Session, Tolerance};
 
 use super::calibrate::Calibration;
 use crate::cli::CliError;
@@ -139,7 +139,16 @@ pub(crate) fn measure(
     })
 }
 
+/// A narrow model's results on other devices may be this many times further from the plan than they were here.
+const SLACK: f64 = 3.0;
+
 impl Accuracy {
+    /// How far results may be from the plan's on another device.
+    pub fn tolerance(&self) -> Tolerance {
+        let worst = |of: fn(&OutputAccuracy) -> f64| self.outputs.iter().map(of).fold(0.0, f64::max);
+        Tolerance { absolute: worst(|o| o.max_abs) * SLACK, relative: worst(|o| o.rel_l2) * SLACK }
+    }
+
     /// Writes the report.
     pub fn write(&self, path: &Path) -> Result<(), CliError> {
         let json = serde_json::to_vec_pretty(self)?;

@@ -14,10 +14,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vjepa_export::Precision;
+use vjepa_runtime::files::{is_name, is_own};
 use vjepa_runtime::{ClipBatch, Difference, NamedOutput, Session, Tolerance, compare};
 
 use super::{Export, Exported, TOLERANCE, accuracy, calibrate, export_opened, open, sha256};
@@ -33,8 +34,6 @@ const MODEL: &str = "model.onnx";
 const PARITY: &str = "parity.safetensors";
 /// Largest manifest that is read.
 const LARGEST_MANIFEST: u64 = 1 << 20;
-/// A narrow model's results on other devices may be this many times further from the plan than they were here.
-pub(super) const SLACK: f64 = 3.0;
 
 /// `bundle.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,25 +85,22 @@ pub(crate) fn write(request: &Export<'_>, licence: &str) -> Result<Exported, Cli
     let opened = open(&inner)?;
     let mut exported = export_opened(&inner, &opened)?;
 
-    let count = inner.form.batch.unwrap_or(1) * inner.form.looks.count();
-    let clips = calibrate::clips(&[], count, &opened.record, opened.model.preprocessing.normalization)?;
+    let (form, normalization) = (&inner.form, opened.model.preprocessing.normalization);
+    let clips = calibrate::clips(&[], form.batch.unwrap_or(1), form.looks, &opened.record, normalization)?;
     let [channels, frames, height, width] = opened.clip;
     let mut vectors = Tensors::new();
     for output in accuracy::named(&mut opened.plan()?, &clips.data)? {
         vectors.insert(format!("expected.{}", output.name), (output.shape, output.data));
     }
-    vectors.insert("clip".to_owned(), (vec![count, channels, frames, height, width], clips.data));
+    vectors.insert("clip".to_owned(), (vec![clips.count, channels, frames, height, width], clips.data));
     save_safetensors(&folder.path().join(PARITY), &vectors, &BTreeMap::new())?;
     json(&folder.path().join("preprocessing.json"), &serde_json::from_str(&opened.record.to_json())?)?;
     if let Some(labels) = exported.metadata.get("vjepa.labels") {
         json(&folder.path().join("labels.json"), &serde_json::from_str(labels)?)?;
     }
     let tolerance = match exported.accuracy.as_ref() {
-        _ if inner.form.precision == Precision::F32 => [TOLERANCE.absolute, TOLERANCE.relative],
-        Some((report, _)) => {
-            let worst = |of: fn(&accuracy::OutputAccuracy) -> f64| report.outputs.iter().map(of).fold(0.0, f64::max);
-            [worst(|o| o.max_abs) * SLACK, worst(|o| o.rel_l2) * SLACK]
-        }
+        _ if inner.form.precision == Precision::F32 => TOLERANCE,
+        Some((report, _)) => report.tolerance(),
         None => return Err("a bundle of a narrow precision needs its accuracy report; leave out --no-verify".into()),
     };
     let provenance =
@@ -113,7 +109,7 @@ pub(crate) fn write(request: &Export<'_>, licence: &str) -> Result<Exported, Cli
         format: FORMAT,
         model: MODEL.to_owned(),
         parity: PARITY.to_owned(),
-        tolerance,
+        tolerance: [tolerance.absolute, tolerance.relative],
         licence: licence.to_owned(),
         provenance: provenance.map(|(key, value)| (key.clone(), value.clone())).collect(),
         files: records(folder.path())?,
@@ -163,7 +159,7 @@ pub(crate) fn check(folder: &Path) -> Result<Manifest, CliError> {
     let about = path.symlink_metadata().map_err(|error| {
         refuse(format!("it is no bundle, since `{MANIFEST}` cannot be read ({error}); make one with `vjepa compile --export bundle`"))
     })?;
-    regular(&about).map_err(|why| refuse(format!("`{MANIFEST}` {why}")))?;
+    is_own(&about).map_err(|why| refuse(format!("`{MANIFEST}` {why}")))?;
     if about.len() > LARGEST_MANIFEST {
         return Err(refuse(format!("`{MANIFEST}` has {} bytes, which is no manifest", about.len())));
     }
@@ -179,8 +175,7 @@ pub(crate) fn check(folder: &Path) -> Result<Manifest, CliError> {
         return Err(refuse("its tolerance is no number".to_owned()));
     }
     for name in manifest.files.keys() {
-        let mut parts = Path::new(name).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name.as_str()) {
+        if !is_name(name) {
             return Err(refuse(format!("`{name}` is not a name inside the folder")));
         }
     }
@@ -198,7 +193,7 @@ pub(crate) fn check(folder: &Path) -> Result<Manifest, CliError> {
     for (name, record) in &manifest.files {
         let path = folder.join(name);
         let about = path.symlink_metadata().map_err(|error| refuse(format!("`{name}` cannot be read ({error})")))?;
-        regular(&about).map_err(|why| refuse(format!("`{name}` {why}")))?;
+        is_own(&about).map_err(|why| refuse(format!("`{name}` {why}")))?;
         if about.len() != record.bytes {
             let (is, was) = (about.len(), record.bytes);
             return Err(refuse(format!("`{name}` has {is} bytes instead of {was}; copy the bundle again")));
@@ -208,24 +203,6 @@ pub(crate) fn check(folder: &Path) -> Result<Manifest, CliError> {
         }
     }
     Ok(manifest)
-}
-
-/// Why a file is none that is read: links could lead out of the folder or be written to from outside.
-fn regular(about: &fs::Metadata) -> Result<(), &'static str> {
-    if about.file_type().is_symlink() {
-        return Err("is a link; put the file itself there");
-    }
-    if !about.is_file() {
-        return Err("is no regular file");
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if about.nlink() != 1 {
-            return Err("is a hard link to a file elsewhere; copy the bundle instead");
-        }
-    }
-    Ok(())
 }
 
 /// The model of a path: the path itself, or the model of a bundle whose files are as they should be.

@@ -12,6 +12,7 @@ use vjepa_runtime::Preprocessing;
 use super::source::Source;
 use crate::cli::CliError;
 use crate::clips;
+use crate::compile::Looks;
 use crate::data::textures::DriftingTextures;
 use crate::data::{ClipSource, SampleKey};
 use crate::frozen::Frozen;
@@ -32,14 +33,16 @@ pub(crate) struct Calibration {
     pub origin: String,
 }
 
-/// The clips of `files`, or else `count` generated ones: drifting textures in the model's own preprocessing.
+/// The clips of `files`, or else generated ones for `results` results: drifting textures in the model's own preprocessing.
 pub(crate) fn clips(
     files: &[PathBuf],
-    count: usize,
+    results: usize,
+    looks: Looks,
     record: &Preprocessing,
     normalization: crate::config::Normalization,
 ) -> Result<Calibration, CliError> {
     if files.is_empty() {
+        let count = results * looks.count();
         let source = DriftingTextures::new(record.num_frames, record.crop_size, normalization);
         let one: usize = source.shape().iter().product();
         let mut data = vec![0.0; one * count];
@@ -50,7 +53,7 @@ pub(crate) fn clips(
     }
     let mut all = Calibration { count: 0, data: Vec::new(), origin: format!("{} files", files.len()) };
     for file in files {
-        let clips = clips::read(file, record)?;
+        let clips = clips::read_views(file, record, looks)?;
         all.count += clips.count;
         all.data.extend(clips.data);
     }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use vjepa_compiler::ir::Graph;
+use vjepa_compiler::ir::ValueId;
 use vjepa_compiler::serialize::{Artifact, Record};
 use vjepa_export::{Precision, Target, WeightSource, Written};
 use vjepa_runtime::compiled::{DEVICE, PROGRAM, WEIGHTS, WEIGHTS_SHA256, program};
-use vjepa_runtime::plan::{Device, HostTensor};
-use vjepa_runtime::{ClipBatch, Options, Runtime, Session, compare};
+use vjepa_runtime::plan::Device;
+use vjepa_runtime::{ClipBatch, Options, Runtime, Session, compare, is_compiled};
 
 use super::parity::{TOLERANCE, noise};
-use super::{Export, Exported, Form, Opened, accuracy, full_metadata, metadata, open, sha256};
+use super::{Export, Exported, Form, Opened, accuracy, full_metadata, make_folder_of, metadata, open, sha256};
 use crate::cli::CliError;
 use crate::compile::save_artifact;
 use crate::weights::{Tensors, save_safetensors};
@@ -22,10 +22,7 @@ pub(crate) fn write(request: &Export<'_>) -> Result<Exported, CliError> {
     let opened = open(request)?;
     let metadata = full_metadata(request, &opened)?;
     let weights = out.with_extension("safetensors");
-    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
-    }
+    make_folder_of(out)?;
     save_safetensors(&weights, &parameters(&opened)?, &Default::default())?;
     let mut record: Record = metadata.clone();
     let name = weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -56,7 +53,7 @@ pub(crate) fn write(request: &Export<'_>) -> Result<Exported, CliError> {
 
 /// What a plan has no choice of is an error when it is asked for.
 fn suits(out: &Path, form: &Form) -> Result<(), CliError> {
-    if out.extension().is_none_or(|extension| extension != "vjg") {
+    if !is_compiled(out) {
         return Err(format!("{}: a compiled plan is written to a file that ends in .vjg", out.display()).into());
     }
     let plain = Form::default();
@@ -72,18 +69,13 @@ fn suits(out: &Path, form: &Form) -> Result<(), CliError> {
 /// The graph's parameters.
 fn parameters(opened: &Opened) -> Result<Tensors, CliError> {
     let Opened { graph, source, .. } = opened;
-    let one = |id: &vjepa_compiler::ir::ValueId| -> Result<_, CliError> {
+    let one = |id: &ValueId| -> Result<_, CliError> {
         let name = graph.source_name(*id).unwrap_or_default();
         let values = source.read(name).map_err(|error| format!("`{name}` cannot be read: {error}"))?.into_owned();
-        Ok((name.to_owned(), (shape_of(graph, *id)?, values)))
+        let shape = graph.ty(*id).fixed_shape().ok_or_else(|| format!("`{name}` is {}", graph.ty(*id)))?;
+        Ok((name.to_owned(), (shape, values)))
     };
     graph.params.iter().map(one).collect()
-}
-
-fn shape_of(graph: &Graph, id: vjepa_compiler::ir::ValueId) -> Result<Vec<usize>, CliError> {
-    let size = |dim: &vjepa_compiler::ir::Dim| dim.as_const().and_then(|size| usize::try_from(size).ok());
-    let shape = graph.ty(id).shape.iter().map(size).collect::<Option<_>>();
-    shape.ok_or_else(|| format!("a parameter is {}", graph.ty(id)).into())
 }
 
 /// The file, opened as anyone would, gives what the plan in memory gives.
@@ -100,12 +92,6 @@ fn verify(path: &Path, opened: &Opened) -> Result<(), CliError> {
 /// A session of the plan of an opened model, without a file.
 pub(crate) fn in_memory(request: &Export<'_>) -> Result<Session, CliError> {
     let opened = open(request)?;
-    let executor = Device::CPU.plan(&opened.graph)?;
-    let mut params = Device::CPU.params();
-    for (name, (shape, values)) in parameters(&opened)? {
-        let tensor = HostTensor::f32(shape, values);
-        params.set(&name, tensor.ok_or_else(|| format!("`{name}` has not as many values as its shape says"))?);
-    }
-    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
-    Ok(Session::of_compiled(request.out, executor, params, metadata(&opened, &request.form, labels)?)?)
+    let (executor, params) = opened.plan()?.into_parts();
+    Ok(Session::of_compiled(request.out, executor, params, metadata(&opened, &request.form)?)?)
 }

@@ -9,6 +9,7 @@ use vjepa_runtime::Preprocessing;
 
 use super::{bundle, calibrate, sha256};
 use crate::clips;
+use crate::compile::Looks;
 use crate::config::Normalization;
 use crate::weights::{Tensors, save_safetensors};
 
@@ -137,7 +138,7 @@ fn calibration_files_that_lie_about_sizes_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let read = |header: &str, length: Option<u64>, data: &[u8]| {
         let path = stored(folder.path(), header, length.unwrap_or(header.len() as u64), data);
-        calibrate::clips(&[path], 1, &record(), Normalization::Imagenet).map(|found| found.count)
+        calibrate::clips(&[path], 1, Looks::SINGLE, &record(), Normalization::Imagenet).map(|found| found.count)
     };
     let one = [7u8; 96];
     assert_eq!(read(&clip_header("[1,3,2,4,4]", "96"), None, &one).unwrap(), 1);
@@ -201,7 +202,7 @@ proptest! {
             bytes.truncate(cut / 3 % bytes.len());
         }
         fs::write(&path, &bytes).unwrap();
-        match calibrate::clips(&[path], 1, &record(), Normalization::Imagenet) {
+        match calibrate::clips(&[path], 1, Looks::SINGLE, &record(), Normalization::Imagenet) {
             Ok(found) => prop_assert_eq!(found.data.len(), found.count * 96),
             Err(error) => prop_assert!(error.to_string().len() > 10, "{}", error),
         }

@@ -17,10 +17,9 @@ pub(crate) mod triton;
 
 pub(crate) use accuracy::Accuracy;
 use parity::TOLERANCE;
-pub(crate) use parity::{Parity, open as open_session};
+pub(crate) use parity::{Parity, noise, open as open_session};
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -29,6 +28,7 @@ use vjepa_export::{
     ExternalData, Int8, OnnxOptions, Precision, Target, WeightSource, Written, round_to, rounded, to_onnx,
 };
 use vjepa_graphs::EncoderConfig;
+use vjepa_runtime::files::{hash_all, hex};
 use vjepa_runtime::{Preprocessing, Runtime};
 
 use crate::cli::CliError;
@@ -149,16 +149,14 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
     let mut options = form_options(form)?;
     let Opened { source, graph, clip, record, .. } = opened;
     options.metadata = full_metadata(request, opened)?;
-    if let Some(folder) = request.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
-    }
+    make_folder_of(request.out)?;
     let int8 = matches!(form.precision, Precision::Int8Dynamic | Precision::Int8Static);
     let narrow = form.precision != Precision::F32;
     let calibration = match int8 || (narrow && request.verify) {
         true => {
-            let count = CLIPS[usize::from(source.parameters() > LARGE)] * form.looks.count();
-            Some(calibrate::clips(&form.calibration, count, record, opened.model.preprocessing.normalization)?)
+            let count = CLIPS[usize::from(source.parameters() > LARGE)];
+            let normalization = opened.model.preprocessing.normalization;
+            Some(calibrate::clips(&form.calibration, count, form.looks, record, normalization)?)
         }
         false => None,
     };
@@ -196,6 +194,13 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
     };
     judged.map_err(|error| refuse(&exported.written, &error))?;
     Ok(exported)
+}
+
+/// Makes the folder that a file will lie in.
+fn make_folder_of(path: &Path) -> Result<(), CliError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    Ok(std::fs::create_dir_all(folder)
+        .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?)
 }
 
 /// Writes the ONNX file; the second value is the number of its nodes.
@@ -335,8 +340,7 @@ fn refuse(written: &Written, error: &CliError) -> CliError {
 
 /// What a model carries: provenance, sums of the files it was made of, preprocessing and labels.
 fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTreeMap<String, String>, CliError> {
-    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
-    let mut metadata = metadata(opened, &request.form, labels)?;
+    let mut metadata = metadata(opened, &request.form)?;
     match request.origin {
         Origin::Checkpoint(path) => metadata.insert("vjepa.checkpoint_sha256".to_owned(), sha256(path)?),
         Origin::Drawn(seed) => metadata.insert("vjepa.random_weights".to_owned(), seed.to_string()),
@@ -348,7 +352,8 @@ fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTreeMap<Strin
 }
 
 /// `metadata_props`: provenance, preprocessing and labels.
-fn metadata(opened: &Opened, form: &Form, labels: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+fn metadata(opened: &Opened, form: &Form) -> Result<BTreeMap<String, String>, CliError> {
+    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
     let mut metadata = BTreeMap::from([
         (vjepa_runtime::preprocess::METADATA_KEY.to_owned(), opened.record.to_json()),
         ("vjepa.arch".to_owned(), arch(&opened.model.encoder)),
@@ -374,16 +379,9 @@ pub(crate) fn arch(encoder: &EncoderConfig) -> String {
 
 /// SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String, CliError> {
-    let read = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let mut file = std::fs::File::open(path).map_err(read)?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let count = file.read(&mut buffer).map_err(read)?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&buffer[..count]);
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    std::fs::File::open(path)
+        .and_then(|mut file| hash_all(&mut hash, &mut file))
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(hex(&hash.finalize()))
 }

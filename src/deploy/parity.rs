@@ -44,7 +44,7 @@ pub(crate) fn open(
             Ok(_) => {}
         }
     }
-    let threads = std::thread::available_parallelism().ok().map(usize::from);
+    let threads = crate::cores::cores();
     let options = Options { runtime, ort_lib: ort_lib.cloned(), threads, ..Options::default() };
     Ok(Ok(Session::open(path, &options)?))
 }

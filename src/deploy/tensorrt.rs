@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use vjepa_export::{Precision, Target};
-use vjepa_runtime::onnx::{Dimension, OnnxFile};
+use vjepa_runtime::onnx::OnnxFile;
 use vjepa_runtime::{Batches, ClipBatch, Difference, Options, Runtime, Session, SessionError, Tolerance, compare};
 
-use super::bundle::SLACK;
 use super::parity::noise;
 use super::{Export, Exported, accuracy, export_opened, open, refuse};
 use crate::cli::CliError;
@@ -24,29 +23,25 @@ pub(crate) enum Engine {
     Elsewhere { why: String, line: String },
 }
 
-/// Exports for TensorRT; `options` say which GPU, batches and cache.
+/// Exports for TensorRT; `options` say which library, GPU, batches and cache.
 pub(crate) fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engine), CliError> {
     if request.form.target != Target::TensorRt {
         return Err("--export tensorrt is for the target tensorrt; leave out --target".into());
     }
     let opened = open(request)?;
     let exported = export_opened(request, &opened)?;
-    let file = OnnxFile::read(request.out)?;
-    let line = trtexec(&file, options.batches.unwrap_or_default())?;
-    let options = Options { runtime: Runtime::TensorRt, ort_lib: request.ort_lib.clone(), ..options.clone() };
+    let options = Options { runtime: Runtime::TensorRt, ..options.clone() };
     let session = match Session::open(request.out, &options) {
         Ok(session) => session,
         Err(error @ (SessionError::Provider { .. } | SessionError::Library(_))) => {
+            let line = trtexec(&OnnxFile::read(request.out)?, options.batches.unwrap_or_default())?;
             return Ok((exported, Engine::Elsewhere { why: error.to_string(), line }));
         }
         Err(error) => return Err(error.into()),
     };
     let tolerance = match &exported.accuracy {
         _ if request.form.precision == Precision::F32 => TF32,
-        Some((report, _)) => {
-            let worst = |of: fn(&accuracy::OutputAccuracy) -> f64| report.outputs.iter().map(of).fold(0.0, f64::max);
-            Tolerance { absolute: worst(|o| o.max_abs) * SLACK, relative: worst(|o| o.rel_l2) * SLACK }
-        }
+        Some((report, _)) => report.tolerance(),
         None => return Err("an engine of a narrow precision needs its accuracy report; leave out --no-verify".into()),
     };
     let [channels, frames, height, width] = opened.clip;
@@ -71,22 +66,10 @@ fn trtexec(file: &OnnxFile, batches: Batches) -> Result<String, CliError> {
     let (onnx, plan) = (quoted(&file.path), quoted(&file.path.with_extension("plan")));
     let timing = quoted(&file.path.with_extension("timing"));
     let mut line = format!("trtexec --onnx={onnx} --saveEngine={plan} --stronglyTyped --timingCacheFile={timing}");
-    for input in &file.inputs {
-        if !matches!(input.shape.first(), Some(Dimension::Symbol(_))) {
-            continue;
-        }
-        let rest: Option<String> = input
-            .shape
-            .iter()
-            .skip(1)
-            .map(|dim| match dim {
-                Dimension::Size(size) => Some(format!("x{size}")),
-                Dimension::Symbol(_) => None,
-            })
-            .collect();
-        let rest = rest.ok_or_else(|| format!("`{input}` has more than its batch open"))?;
+    for input in file.inputs.iter().filter(|input| input.has_free_batch()) {
         for (flag, batch) in [("min", batches.min), ("opt", batches.opt), ("max", batches.max)] {
-            line += &format!(" --{flag}Shapes={}:{batch}{rest}", input.name);
+            let shape = input.with_batch(batch).ok_or_else(|| format!("`{input}` has more than its batch open"))?;
+            line += &format!(" --{flag}Shapes={shape}");
         }
     }
     Ok(line)

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use vjepa_runtime::files::{hash_all, hex};
 
 use super::features::{Features, FrozenEncoder, Keep};
 use super::videos::{BadVideo, VideoFeatures, ViewPlan, video_features};
@@ -26,18 +26,9 @@ const VERSION: &str = "vjepa-features-1";
 /// [`EvalError::File`].
 pub fn file_digest(path: &Path) -> Result<String, EvalError> {
     let fail = |error: std::io::Error| EvalError::file(path, format!("cannot be read: {error}"));
-    let mut file = File::open(path).map_err(fail)?;
-    let (mut digest, mut buffer) = (Sha256::new(), vec![0u8; 1 << 20]);
-    loop {
-        match file.read(&mut buffer).map_err(fail)? {
-            0 => return Ok(hex(&digest.finalize())),
-            read => digest.update(&buffer[..read]),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = Sha256::new();
+    File::open(path).and_then(|mut file| hash_all(&mut digest, &mut file)).map_err(fail)?;
+    Ok(hex(&digest.finalize()))
 }
 
 /// Name of the cached features of some videos under an encoder whose checkpoint has the digest `checkpoint`.

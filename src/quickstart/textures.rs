@@ -142,7 +142,7 @@ fn fit_probe(
 
 /// Decodes every file, runs it, and counts the right ones.
 fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Result<FileRun, CliError> {
-    let threads = std::thread::available_parallelism().ok().map(usize::from);
+    let threads = crate::cores::cores();
     let session = Session::open(model, &Options { runtime, threads, ..Options::default() })?;
     let record = session.preprocessing()?;
     let (mut right, mut times) = (0usize, Vec::with_capacity(videos.len()));

@@ -154,9 +154,7 @@ fn caught<T>(device: Device, f: impl FnOnce() -> Result<T, RunError>) -> Result<
     let said = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Err(RunError::Lost { why, .. })) => why,
         Ok(result) => return result,
-        Err(panic) => {
-            crate::quiet::panic_text(&*panic).unwrap_or("its library gave up without a word").to_owned()
-        }
+        Err(panic) => crate::quiet::panic_text(&*panic).unwrap_or("its library gave up without a word").to_owned(),
     };
     Err(DeviceError::from_message(device, &said).into())
 }

@@ -4,10 +4,11 @@ mod models;
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::gpu::GpuArgs;
+use super::runtime::{RuntimeArgs, words};
 use crate::bench::{Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, product_peak, serve};
 use crate::compile::Precision;
 use crate::config::Config;
+use crate::cores::cores;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -113,13 +114,10 @@ struct InferArgs {
     files: Vec<PathBuf>,
     /// With models: what runs them, each on each; `auto` is the plan for *.vjg and tract for the others.
     #[arg(long, value_name = "R,R,..", value_delimiter = ',', requires = "files", default_value = "auto",
-          value_parser = ["auto", "tract", "ort", "cuda", "tensorrt", "plan"])]
+          value_parser = words())]
     runtime: Vec<String>,
-    /// ONNX Runtime's shared library.
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
     #[command(flatten)]
-    gpu: GpuArgs,
+    session: RuntimeArgs,
     #[command(flatten)]
     common: Common,
     /// Exported models to run beside the plan, as RUNTIME=FILE (tract=model.onnx, ort=model.onnx).
@@ -140,10 +138,8 @@ struct SideArgs {
     threads: Option<usize>,
     #[arg(long, default_value_t = 1)]
     batch: usize,
-    #[arg(long)]
-    ort_lib: Option<PathBuf>,
     #[command(flatten)]
-    gpu: GpuArgs,
+    session: RuntimeArgs,
     #[command(flatten)]
     device: DeviceArg,
 }
@@ -176,7 +172,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             };
             let device = args.device.open()?;
             let (case, model) = (args.case.as_deref(), args.model.as_deref());
-            let options = Options { threads: args.threads, ort_lib: args.ort_lib.clone(), ..args.gpu.options() };
+            let options = Options { threads: args.threads, ..args.session.options() };
             Ok(serve(&SideRequest { contender, case, model, batch: args.batch, options, device })?)
         }
     }
@@ -335,7 +331,7 @@ fn json_of(
         "what": what, "width": sizes.embed_dim, "depth": sizes.depth, "heads": sizes.num_heads,
         "frames": config.data.num_frames, "size": config.data.crop_size, "batch": config.data.batch_size,
         "device": device.to_string(), "precision": precision.to_string(), "version": env!("CARGO_PKG_VERSION"),
-        "threads": common.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)),
+        "threads": common.threads.or_else(cores),
         "result": result,
     }))
 }

@@ -3,6 +3,7 @@
 use super::super::CliError;
 use super::{InferArgs, file_name, save, turns};
 use crate::bench::{Latencies, Side};
+use crate::cores::cores;
 use crate::deploy::bundle;
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +26,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     let result = turns(&mut sides, 1, common)?;
     let figures = serde_json::json!({
         "what": "models", "batch": batch, "version": env!("CARGO_PKG_VERSION"), "result": result,
-        "threads": common.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)),
+        "threads": common.threads.or_else(cores),
     });
     if common.json {
         println!("{figures}");
@@ -46,9 +47,6 @@ fn command(args: &InferArgs, batch: usize, runtime: &str, model: &Path) -> Resul
     if let Some(threads) = common.threads {
         command.args(["--threads", &threads.to_string()]);
     }
-    if let Some(library) = &args.ort_lib {
-        command.arg("--ort-lib").arg(library);
-    }
-    args.gpu.pass_on(&mut command);
+    args.session.pass_on(&mut command);
     Ok(command)
 }

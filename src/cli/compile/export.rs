@@ -14,13 +14,13 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         config: config.as_ref(),
         out,
         verify: args.verify || !args.no_verify,
-        ort_lib: args.ort_lib.clone(),
+        ort_lib: args.session.ort_lib.clone(),
         form: args.form.form(args.export == Some(ExportFormat::Tensorrt))?,
     };
     let mut engine = None;
     let exported = match args.export {
         Some(ExportFormat::Tensorrt) => {
-            let (exported, built) = tensorrt::write(&request, &args.gpu.options())?;
+            let (exported, built) = tensorrt::write(&request, &args.session.options())?;
             engine = Some(built);
             exported
         }

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::gpu::GpuArgs;
+use super::runtime::RuntimeArgs;
 use crate::deploy::Origin;
 
 /// Compile a checkpoint (and a probe) to ONNX or to a plan, or show a graph.
@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long, requires = "graph")]
     verify_ir: bool,
     #[command(flatten)]
-    gpu: GpuArgs,
+    session: RuntimeArgs,
     #[command(flatten)]
     device: DeviceArg,
     /// Classes of the probe whose graph is shown.
@@ -76,9 +76,6 @@ pub struct Args {
     /// Do not run the exported model.
     #[arg(long)]
     no_verify: bool,
-    /// ONNX Runtime's shared library for the verification.
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
