@@ -4,16 +4,11 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{TINY, refused, texture, tiny, vjepa, write};
+use support::{TINY, compile, refused, texture, tiny, vjepa, write};
 
 fn bundle(folder: &Path) -> PathBuf {
-    let config = write(folder, "tiny.yaml", TINY);
     let out = folder.join("bundle");
-    let mut command = vjepa();
-    command
-        .args(["compile", "--export", "bundle", "--licence", "test", "--checkpoint"])
-        .arg(tiny("weights.safetensors"));
-    command.arg("--config").arg(config).arg("--out").arg(&out).assert().success();
+    compile(folder, "bundle", &out).args(["--licence", "test"]).assert().success();
     out
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use predicates::prelude::PredicateBooleanExt;
-use support::{TINY, probe, refused, texture, tiny, vjepa, write};
+use support::{TINY, compile, probe, refused, texture, tiny, vjepa, write};
 use vjepa::weights::{PROBE_KEY, Tensors, save_safetensors};
 
 fn export(folder: &Path, extra: &[&Path]) -> (assert_cmd::Command, PathBuf) {
@@ -232,13 +232,10 @@ fn drawn_weights_give_the_same_bytes_again() {
 #[test]
 fn an_engine_is_built_or_the_line_that_builds_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let config = write(folder.path(), "tiny.yaml", TINY);
     let out = folder.path().join("it's.onnx");
     let engine = |extra: &[&str]| {
-        let mut command = vjepa();
-        command.args(["compile", "--export", "tensorrt", "--head", "features", "--batches", "1:4:8", "--json"]);
-        command.arg("--checkpoint").arg(tiny("weights.safetensors")).arg("--config").arg(&config);
-        command.arg("--out").arg(&out).args(extra);
+        let mut command = compile(folder.path(), "tensorrt", &out);
+        command.args(["--head", "features", "--batches", "1:4:8", "--json"]).args(extra);
         command
     };
     let summary = lines(&engine(&[]).assert().success().get_output().stdout).remove(0);

@@ -8,14 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::{TINY, probe, refused, texture, tiny, vjepa, write};
+use support::{compile, probe, refused, texture, vjepa, write};
 
 fn model(folder: &Path) -> PathBuf {
     let out = folder.join("model.onnx");
-    let mut command = vjepa();
-    command.args(["compile", "--export", "onnx", "--checkpoint"]).arg(tiny("weights.safetensors"));
-    command.arg("--config").arg(write(folder, "tiny.yaml", TINY)).arg("--probe").arg(probe(folder));
-    command.arg("--out").arg(&out).assert().success();
+    compile(folder, "onnx", &out).arg("--probe").arg(probe(folder)).assert().success();
     out
 }
 

@@ -5,19 +5,14 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{TINY, refused, texture, tiny, vjepa, write};
+use support::{compile, refused, texture, vjepa};
 use vjepa_compiler::serialize::{Artifact, decode, encode};
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
 /// `model.vjg` of the golden encoder in `folder`.
 fn compiled(folder: &Path) -> PathBuf {
-    let config = write(folder, "tiny.yaml", TINY);
     let out = folder.join("model.vjg");
-    let mut command = vjepa();
-    command
-        .args(["compile", "--export", "plan", "--head", "features", "--checkpoint"])
-        .arg(tiny("weights.safetensors"));
-    command.arg("--config").arg(config).arg("--out").arg(&out).assert().success();
+    compile(folder, "plan", &out).args(["--head", "features"]).assert().success();
     out
 }
 
@@ -38,11 +33,7 @@ fn a_session_of_the_plan_gives_what_the_exported_model_gives() {
     assert!(session.runtime().starts_with("the compiled plan on cpu"), "{}", session.runtime());
 
     let onnx = folder.path().join("model.onnx");
-    let mut command = vjepa();
-    command
-        .args(["compile", "--export", "onnx", "--head", "features", "--checkpoint"])
-        .arg(tiny("weights.safetensors"));
-    command.arg("--config").arg(folder.path().join("tiny.yaml")).arg("--out").arg(&onnx).assert().success();
+    compile(folder.path(), "onnx", &onnx).args(["--head", "features"]).assert().success();
     let other = Session::open(&onnx, &Options::default()).unwrap();
     let values: Vec<f32> = (0..2 * 3 * 8 * 64 * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
     let clips = ClipBatch::new([2, 3, 8, 64, 64], &values).unwrap();
@@ -66,11 +57,8 @@ fn files_for_other_runtimes_are_told() {
     assert!(open(Runtime::Ort).contains("--runtime plan"));
     let error = Session::open(Path::new("model.onnx"), &plan()).unwrap_err().to_string();
     assert!(error.contains("--export plan"), "{error}");
-    let mut command = vjepa();
-    command
-        .args(["compile", "--export", "plan", "--precision", "f16", "--checkpoint"])
-        .arg(tiny("weights.safetensors"));
-    command.arg("--config").arg(folder.path().join("tiny.yaml")).arg("--out").arg(folder.path().join("half.vjg"));
+    let mut command = compile(folder.path(), "plan", &folder.path().join("half.vjg"));
+    command.args(["--precision", "f16"]);
     assert!(refused(&mut command).contains("a compiled plan is f32"));
 }
 

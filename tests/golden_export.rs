@@ -5,7 +5,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use support::vjepa;
 use vjepa::compile;
 use vjepa::golden::tensors::Tensors as Stored;
 use vjepa_compiler::trace::{TraceError, trace};
@@ -62,23 +61,17 @@ fn exported_encoders_give_the_official_tokens() {
     let clips = ClipBatch::new(shape, &clips).unwrap();
     let expected = [output("encoder_out", forward.shape("encoder_out").unwrap(), forward.f32("encoder_out").unwrap())];
     let folder = tempfile::tempdir().unwrap();
-    let config = support::write(folder.path(), "tiny.yaml", support::TINY);
     for (name, target) in [("portable", Target::Portable), ("ort-cpu", Target::OrtCpu), ("tract", Target::Tract)] {
         let path = folder.path().join(format!("{name}.onnx"));
-        let mut command = vjepa();
-        command.args(["compile", "--export", "onnx", "--head", "tokens", "--target", name, "--no-verify"]);
-        command.arg("--checkpoint").arg(support::tiny("weights.safetensors")).arg("--config").arg(&config);
-        command.arg("--out").arg(&path).assert().success();
+        let mut command = support::compile(folder.path(), "onnx", &path);
+        command.args(["--head", "tokens", "--target", name, "--no-verify"]).assert().success();
         for session in sessions(&path, target) {
             compare(&session, &clips, &expected, LIMIT)
                 .unwrap_or_else(|error| panic!("{name} on {}: {error}", session.runtime()));
         }
     }
     let path = folder.path().join("model.vjg");
-    let mut command = vjepa();
-    command.args(["compile", "--export", "plan", "--head", "tokens", "--checkpoint"]);
-    command.arg(support::tiny("weights.safetensors")).arg("--config").arg(&config).arg("--out").arg(&path);
-    command.assert().success();
+    support::compile(folder.path(), "plan", &path).args(["--head", "tokens"]).assert().success();
     compare(&Session::open(&path, &Options::default()).unwrap(), &clips, &expected, LIMIT).unwrap();
 }
 

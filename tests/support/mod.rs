@@ -70,6 +70,15 @@ pub fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny").join(name)
 }
 
+/// `vjepa compile --export` of the golden model `tiny`, with its configuration beside `out` in `folder`.
+pub fn compile(folder: &Path, export: &str, out: &Path) -> Command {
+    let config = write(folder, "tiny.yaml", TINY);
+    let mut command = vjepa();
+    command.args(["compile", "--export", export, "--checkpoint"]).arg(tiny("weights.safetensors"));
+    command.arg("--config").arg(config).arg("--out").arg(out);
+    command
+}
+
 /// A linear probe of three classes that reads nothing but the first value of the mean token.
 pub fn probe(folder: &Path) -> PathBuf {
     let mut weight = vec![0.0; 3 * 96];
