@@ -272,6 +272,13 @@ fn clips_and_views_are_averaged_inside_the_model() {
     let total: f64 = ours["top"].as_array().unwrap().iter().map(|class| class["probability"].as_f64().unwrap()).sum();
     assert!((total - 1.0).abs() < 1e-5, "{total}");
 
+    // A narrow model is judged on all looks at each video, not on one clip of each.
+    let video = texture("t0_d0_s0.mp4");
+    let narrow = ["--precision", "f16-weights", "--json", "--calibration"].map(Path::new);
+    let (mut command, _) = with(&[&[Path::new("--probe"), &probe], narrow.as_slice(), &[&video]].concat());
+    let summary = lines(&command.assert().success().get_output().stdout).remove(0);
+    assert_eq!((&summary["accuracy"]["clips"], &summary["accuracy"]["agreement"]), (&6.into(), &1.0.into()));
+
     let (mut command, _) = with(&[]);
     assert!(refused(&mut command).contains("--clips and --views average a probe's predictions"));
 }
