@@ -119,8 +119,8 @@ pub struct OnnxOptions {
     /// Whether weight and bias of a layer norm go into the linear layers behind it; not for int8-static, whose ranges are
     /// of what is not folded.
     pub fold_norms: bool,
-    /// Scores of a clip's attention that are held at once, in bytes; more are worked through in blocks of queries. None
-    /// holds all of them.
+    /// Scores of a clip's attention that are held at once, in bytes; more are worked through in blocks of queries, or of
+    /// heads for tract. None holds all of them.
     pub largest_scores: Option<usize>,
     /// Where weights are kept.
     pub external_data: ExternalData,
@@ -131,7 +131,7 @@ pub struct OnnxOptions {
     pub scope_root: Option<String>,
 }
 
-/// What ONNX Runtime works through fastest (docs/onnx-forms.md).
+/// What ONNX Runtime and tract work through fastest (docs/onnx-forms.md).
 const LARGEST_SCORES: usize = 32 << 20;
 
 impl Default for OnnxOptions {
@@ -153,9 +153,10 @@ impl OnnxOptions {
             batch: None,
             patch_embed,
             fold_query: true,
-            // TensorRT finds attention by its three nodes, and tract gains nothing.
-            largest_scores: (target == Target::Portable && !matches!(precision, Precision::F16 | Precision::Bf16))
-                .then_some(LARGEST_SCORES),
+            // TensorRT finds attention by its three nodes.
+            largest_scores: (matches!(target, Target::Portable | Target::Tract)
+                && !matches!(precision, Precision::F16 | Precision::Bf16))
+            .then_some(LARGEST_SCORES),
             // Measured: no runtime is faster for it.
             fold_norms: false,
             external_data: ExternalData::default(),

@@ -200,7 +200,7 @@ impl std::fmt::Display for Latencies<'_> {
             "CPU ms",
             "peak MB",
             "anon. MB",
-            "difference"
+            "|y| diff."
         )?;
         for side in sides {
             let ([ratio, low, high], [p95, p99]) = (side.ratio, side.tail);

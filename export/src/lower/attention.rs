@@ -11,8 +11,17 @@ use crate::{ExportError, Target};
 use vjepa_compiler::ir::{DType, Def, Dim, Node, NodeId, ValueId};
 use vjepa_compiler::ops::Op;
 
-/// More blocks of queries only make more nodes.
+/// More blocks only make more nodes.
 const MOST_BLOCKS: usize = 8;
+
+/// Parts of an attention that are computed one after the other.
+struct Blocks {
+    /// Of `[B, H, N, d]`: 1 for groups of heads (tract, which packs keys and values anew for every product), 2 for blocks
+    /// of queries.
+    axis: i64,
+    /// Heads or queries of each.
+    sizes: Vec<i64>,
+}
 
 impl Lowering<'_, '_> {
     pub(super) fn attention(&mut self, id: NodeId, node: &Node, scale: f64) -> Result<View, ExportError> {
@@ -31,8 +40,8 @@ impl Lowering<'_, '_> {
         let q = self.operand(query, node.inputs[0], "q", &scope, scale, [0, 2, 1, 3])?;
         let k = self.operand(key, node.inputs[1], "k", &scope, 1.0, [0, 2, 3, 1])?;
         let v = self.operand(value, node.inputs[2], "v", &scope, 1.0, [0, 2, 1, 3])?;
-        let tensor = match self.query_blocks(node)? {
-            Some(sizes) => self.attend_in_blocks(node, &scope, [&q, &k, &v], &sizes),
+        let tensor = match self.blocks(node)? {
+            Some(blocks) => self.attend_in_blocks(node, &scope, [&q, &k, &v], &blocks),
             None => self.attend(node, &scope, [&q, &k, &v]),
         };
         Ok(View { tensor, shape: self.ty(node.outputs[0]).shape.clone(), scope })
@@ -49,37 +58,46 @@ impl Lowering<'_, '_> {
         self.emit.node("MatMul", &names::join(scope, "context"), &[&weights, v], &[])
     }
 
-    /// How many queries each block has, when the scores of all of them are more than a clip's should be.
-    fn query_blocks(&self, node: &Node) -> Result<Option<Vec<i64>>, ExportError> {
+    /// The blocks an attention is worked through in, when its scores are more than a clip's should be.
+    fn blocks(&mut self, node: &Node) -> Result<Option<Blocks>, ExportError> {
         let Some(most) = self.options.largest_scores else { return Ok(None) };
         let [query, key] = [0, 1].map(|operand| &self.ty(node.inputs[operand]).shape);
         let ([_, heads, queries, _], [_, _, keys, _]) = (query.as_slice(), key.as_slice()) else { return Ok(None) };
         let (heads, queries, keys) = (number(heads)?, number(queries)?, number(keys)?);
         let bytes = heads.saturating_mul(queries).saturating_mul(keys).saturating_mul(size_of::<f32>());
-        let blocks = bytes.div_ceil(most.max(1)).min(MOST_BLOCKS).min(queries);
+        let (axis, size) = if self.options.target == Target::Tract { (1, heads) } else { (2, queries) };
+        let blocks = bytes.div_ceil(most.max(1)).min(MOST_BLOCKS).min(size);
         if blocks < 2 {
             return Ok(None);
         }
-        let (size, longer) = (queries / blocks, queries % blocks);
-        Ok(Some((0..blocks).map(|block| (size + usize::from(block < longer)) as i64).collect()))
+        let (least, longer) = (size / blocks, size % blocks);
+        let sizes = (0..blocks).map(|block| (least + usize::from(block < longer)) as i64).collect();
+        Ok(Some(Blocks { axis, sizes }))
     }
 
-    /// Block after block of queries, so that what a softmax reads was written just before.
-    fn attend_in_blocks(&mut self, node: &Node, scope: &str, [q, k, v]: [&str; 3], sizes: &[i64]) -> String {
-        let name = names::join(scope, "q/blocks");
+    /// Block after block, so that what a softmax reads was written just before.
+    fn attend_in_blocks(&mut self, node: &Node, scope: &str, [q, k, v]: [&str; 3], blocks: &Blocks) -> String {
+        let queries = self.split(q, &names::join(scope, "q/blocks"), blocks);
+        let by_heads = blocks.axis == 1;
+        let [keys, values] = [(k, "k/blocks"), (v, "v/blocks")].map(|(tensor, name)| match by_heads {
+            true => self.split(tensor, &names::join(scope, name), blocks),
+            false => vec![tensor.to_owned(); blocks.sizes.len()],
+        });
+        let operands = queries.iter().zip(keys.iter().zip(&values));
+        let results: Vec<String> = operands
+            .enumerate()
+            .map(|(block, (q, (k, v)))| self.attend(node, &names::join(scope, &format!("block{block}")), [q, k, v]))
+            .collect();
+        let results: Vec<&str> = results.iter().map(String::as_str).collect();
+        self.emit.node("Concat", &names::join(scope, "context"), &results, &[("axis", Attr::Int(blocks.axis))])
+    }
+
+    fn split(&mut self, tensor: &str, name: &str, Blocks { axis, sizes }: &Blocks) -> Vec<String> {
         let sizes_name = self.emit.ints(sizes);
-        let axis = [("axis", Attr::Int(2))];
-        let first = self.emit.node("Split", &name, &[q, &sizes_name], &axis);
+        let first = self.emit.node("Split", name, &[tensor, &sizes_name], &[("axis", Attr::Int(*axis))]);
         let suffixes: Vec<String> = (1..sizes.len()).map(|block| block.to_string()).collect();
         let suffixes: Vec<&str> = suffixes.iter().map(String::as_str).collect();
-        let rest = self.emit.more_results(&name, &suffixes);
-        let blocks: Vec<String> = std::iter::once(first)
-            .chain(rest)
-            .enumerate()
-            .map(|(block, q)| self.attend(node, &names::join(scope, &format!("block{block}")), [&q, k, v]))
-            .collect();
-        let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
-        self.emit.node("Concat", &names::join(scope, "context"), &blocks, &axis)
+        std::iter::once(first).chain(self.emit.more_results(name, &suffixes)).collect()
     }
 
     /// A tensor in another element type.

@@ -31,7 +31,10 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     if common.json {
         println!("{figures}");
     } else {
-        println!("batch {batch}, {} rounds", result.rounds);
+        println!(
+            "batch {batch}, {} rounds; |y| diff.: mean |y| of the first output against the first side's",
+            result.rounds
+        );
         print!("{}", Latencies { comparison: &result, batch });
         for side in &result.sides {
             println!("{}: {}", side.name, side.about);
