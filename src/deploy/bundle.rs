@@ -6,7 +6,7 @@
 //! preprocessing.json  how clips are prepared
 //! labels.json         names of the classes
 //! parity.safetensors  clips, and what the plan gives for them
-//! SHA256SUMS          the sums again, for `sha256sum --check`
+//! SHA256SUMS          the sums again and that of bundle.json, for `sha256sum --check`
 //! ```
 //!
 //! Folders are written beside their place and renamed. Reading believes nothing: names are single components, files are
@@ -115,8 +115,7 @@ pub(crate) fn write(request: &Export<'_>, licence: &str) -> Result<Exported, Cli
         files: records(folder.path())?,
     };
     json(&folder.path().join(MANIFEST), &serde_json::to_value(&manifest)?)?;
-    let mut sums: String = manifest.files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
-    sums += &format!("{}  {MANIFEST}\n", sha256(&folder.path().join(MANIFEST))?);
+    let sums = sums(&manifest, folder.path())?;
     let place_of_sums = folder.path().join(SUMS);
     write_atomically(&place_of_sums, |out| std::io::Write::write_all(out, sums.as_bytes()))
         .map_err(|error| at(&place_of_sums, error))?;
@@ -139,6 +138,12 @@ fn json(path: &Path, value: &serde_json::Value) -> Result<(), CliError> {
         .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }
 
+/// What `SHA256SUMS` says: every file of the manifest, and the manifest.
+pub(super) fn sums(manifest: &Manifest, folder: &Path) -> Result<String, CliError> {
+    let files: String = manifest.files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
+    Ok(format!("{files}{}  {MANIFEST}\n", sha256(&folder.join(MANIFEST))?))
+}
+
 fn records(folder: &Path) -> Result<BTreeMap<String, FileRecord>, CliError> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
@@ -155,15 +160,7 @@ fn records(folder: &Path) -> Result<BTreeMap<String, FileRecord>, CliError> {
 /// A sentence that names the file: missing, changed, cut off, added, a link, or a name that leads elsewhere.
 pub(crate) fn check(folder: &Path) -> Result<Manifest, CliError> {
     let refuse = |what: String| -> CliError { format!("{}: {what}", folder.display()).into() };
-    let path = folder.join(MANIFEST);
-    let about = path.symlink_metadata().map_err(|error| {
-        refuse(format!("it is no bundle, since `{MANIFEST}` cannot be read ({error}); make one with `vjepa compile --export bundle`"))
-    })?;
-    is_own(&about).map_err(|why| refuse(format!("`{MANIFEST}` {why}")))?;
-    if about.len() > LARGEST_MANIFEST {
-        return Err(refuse(format!("`{MANIFEST}` has {} bytes, which is no manifest", about.len())));
-    }
-    let manifest: Manifest = serde_json::from_slice(&fs::read(&path)?)
+    let manifest: Manifest = serde_json::from_slice(&small(folder, MANIFEST)?)
         .map_err(|error| refuse(format!("`{MANIFEST}` is malformed ({error}); copy the bundle again")))?;
     if manifest.format != FORMAT {
         return Err(refuse(format!(
@@ -184,25 +181,49 @@ pub(crate) fn check(folder: &Path) -> Result<Manifest, CliError> {
             return Err(refuse(format!("`{wanted}` is not among its files")));
         }
     }
+    if small(folder, SUMS)? != sums(&manifest, folder)?.into_bytes() {
+        return Err(refuse(format!(
+            "`{MANIFEST}` or `{SUMS}` was changed: the sums are not those of the manifest; copy the bundle again"
+        )));
+    }
     for entry in fs::read_dir(folder).map_err(|error| refuse(error.to_string()))? {
         let name = entry.map_err(|error| refuse(error.to_string()))?.file_name().to_string_lossy().into_owned();
         if name != MANIFEST && name != SUMS && !manifest.files.contains_key(&name) {
             return Err(refuse(format!("`{name}` does not belong to it; remove it")));
         }
     }
-    for (name, record) in &manifest.files {
-        let path = folder.join(name);
-        let about = path.symlink_metadata().map_err(|error| refuse(format!("`{name}` cannot be read ({error})")))?;
-        is_own(&about).map_err(|why| refuse(format!("`{name}` {why}")))?;
-        if about.len() != record.bytes {
-            let (is, was) = (about.len(), record.bytes);
-            return Err(refuse(format!("`{name}` has {is} bytes instead of {was}; copy the bundle again")));
-        }
-        if sha256(&path)? != record.sha256 {
-            return Err(refuse(format!("`{name}` was changed: its SHA-256 is another; copy the bundle again")));
-        }
-    }
+    manifest.files.iter().try_for_each(|(name, record)| check_file(folder, name, record).map_err(refuse))?;
     Ok(manifest)
+}
+
+/// A file of the folder that is read whole: the manifest or its sums.
+fn small(folder: &Path, name: &str) -> Result<Vec<u8>, CliError> {
+    let refuse = |what: String| -> CliError { format!("{}: {what}", folder.display()).into() };
+    let path = folder.join(name);
+    let about = path.symlink_metadata().map_err(|error| {
+        refuse(format!(
+            "it is no bundle, since `{name}` cannot be read ({error}); make one with `vjepa compile --export bundle`"
+        ))
+    })?;
+    is_own(&about).map_err(|why| refuse(format!("`{name}` {why}")))?;
+    if about.len() > LARGEST_MANIFEST {
+        return Err(refuse(format!("`{name}` has {} bytes, which is no manifest", about.len())));
+    }
+    fs::read(&path).map_err(|error| refuse(format!("`{name}` cannot be read ({error})")))
+}
+
+fn check_file(folder: &Path, name: &str, record: &FileRecord) -> Result<(), String> {
+    let path = folder.join(name);
+    let about = path.symlink_metadata().map_err(|error| format!("`{name}` cannot be read ({error})"))?;
+    is_own(&about).map_err(|why| format!("`{name}` {why}"))?;
+    if about.len() != record.bytes {
+        let (is, was) = (about.len(), record.bytes);
+        return Err(format!("`{name}` has {is} bytes instead of {was}; copy the bundle again"));
+    }
+    if sha256(&path).map_err(|error| error.to_string())? != record.sha256 {
+        return Err(format!("`{name}` was changed: its SHA-256 is another; copy the bundle again"));
+    }
+    Ok(())
 }
 
 /// The model of a path: the path itself, or the model of a bundle whose files are as they should be.

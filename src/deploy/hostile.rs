@@ -26,8 +26,12 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
+/// Writes a manifest, and the sums that belong to it.
 fn write(folder: &Path, manifest: &str) {
     fs::write(folder.join("bundle.json"), manifest).unwrap();
+    let read = serde_json::from_str(manifest).ok();
+    let sums = read.map(|manifest| bundle::sums(&manifest, folder).unwrap()).unwrap_or_default();
+    fs::write(folder.join("SHA256SUMS"), sums).unwrap();
 }
 
 fn manifest(folder: &Path) -> serde_json::Value {
@@ -96,6 +100,25 @@ fn sizes_that_lie_are_refused_before_anything_is_read() {
     let deep = "[".repeat(1 << 19);
     write(folder.path(), &deep);
     assert!(refused(folder.path()).contains("malformed"));
+}
+
+#[test]
+fn a_manifest_that_its_sum_does_not_cover_is_refused() {
+    let folder = folder();
+    let sums = fs::read_to_string(folder.path().join("SHA256SUMS")).unwrap();
+    // Every key of the manifest, here the limit within which results count as right.
+    let mut changed = manifest(folder.path());
+    changed["tolerance"] = serde_json::json!([1e9, 1e9]);
+    fs::write(folder.path().join("bundle.json"), changed.to_string()).unwrap();
+    assert!(refused(folder.path()).contains("was changed"));
+    write(folder.path(), &manifest(folder.path()).to_string());
+    assert!(bundle::check(folder.path()).is_ok());
+    for other in ["".to_owned(), sums.replace("model.onnx", "other.onnx"), sums.clone() + &sums, sums[..9].to_owned()] {
+        fs::write(folder.path().join("SHA256SUMS"), other).unwrap();
+        assert!(refused(folder.path()).contains("was changed"));
+    }
+    fs::remove_file(folder.path().join("SHA256SUMS")).unwrap();
+    assert!(refused(folder.path()).contains("`SHA256SUMS` cannot be read"));
 }
 
 #[cfg(unix)]
