@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         println!("{}", Value::Object(about));
         return Ok(());
     }
-    println!("vjepa {}: pure-Rust video decoders (H.264, VP9), CPU training, tract", env!("CARGO_PKG_VERSION"));
+    let training = if cfg!(feature = "cuda") { "training on CPU and CUDA (experimental)" } else { "CPU training" };
+    println!("vjepa {}: pure-Rust video decoders (H.264, VP9), {training}, tract", env!("CARGO_PKG_VERSION"));
     for finding in &findings {
         let mark = if finding.found { "yes" } else { "no " };
         println!("  {mark}  {:<13} {}", finding.key, finding.what);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures vjepa on an NVIDIA GPU, without Rust: see README.md beside this file.
 #
-#   tests/gpu/run.sh [BINARY]
+#   tests/gpu/run.sh [BINARY or BINARY.xz]
 #
 # One JSON file a stage goes to $OUT as the stages end, and a line a stage to $OUT/stages.jsonl. Every stage has a time
 # limit, and all of them together $TOTAL seconds. DRY=1, or a machine without a GPU, runs the same stages on the CPU with
@@ -12,6 +12,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 binary=$(realpath "${1:-${VJEPA:-$root/build/gpu/vjepa}}" 2>/dev/null)
 python=${PYTHON:-python3}
+# A packed program is a quarter of the size to carry; it is unpacked beside itself.
+if [ -f "$binary" ] && [ "${binary%.xz}" != "$binary" ]; then
+    "$python" -c 'import lzma, shutil, sys
+with lzma.open(sys.argv[1]) as packed, open(sys.argv[1][:-3], "wb") as program: shutil.copyfileobj(packed, program)' "$binary" || exit 2
+    binary=${binary%.xz} && chmod +x "$binary"
+fi
 mkdir -p "${OUT:=$root/build/gpu/out}" && OUT=$(realpath "$OUT")
 total=${TOTAL:-570}
 began=$SECONDS
