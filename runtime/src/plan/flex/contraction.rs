@@ -82,6 +82,20 @@ impl<'a> Out<'a> {
         Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, ..self }
     }
 
+    /// Columns `column..column + len` of a row.
+    ///
+    /// # Safety
+    /// Nothing else may read or write these elements while the slice is there.
+    ///
+    /// # Panics
+    /// When they lie outside the result.
+    pub(super) unsafe fn row(self, row: usize, column: usize, len: usize) -> &'a mut [f32] {
+        let offset = row * self.row_stride + column;
+        assert!(offset + len <= self.len, "row outside of the result");
+        // SAFETY: inside the result, as asserted; the caller promises that nobody else has these elements.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
+    }
+
     /// Adds `bias` to each of `rows` rows.
     fn add_to_rows(self, rows: usize, bias: &[f32]) {
         assert!(rows == 0 || (rows - 1) * self.row_stride + bias.len() <= self.len, "rows outside of the result");

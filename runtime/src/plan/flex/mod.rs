@@ -10,6 +10,7 @@
 mod attention;
 mod contraction;
 mod elementwise;
+mod head;
 mod math;
 mod norm;
 mod optimizer;
@@ -18,6 +19,7 @@ mod pool;
 mod precision;
 mod reduce;
 mod tensor;
+mod tiles;
 mod tokens;
 mod workers;
 

@@ -1,7 +1,7 @@
 //! Attention over the rows of one matrix `[R, 3·H·d]`, several batches below each other: read and written where they lie.
 
-use super::attention::{HeadGrad, block_rows, head_forward};
 use super::contraction::{Matrix, Out};
+use super::head::{self, HeadGrad};
 use super::pool::Pool;
 use super::tensor::{dims, floats, tensor};
 use burn_flex::FlexTensor;
@@ -57,47 +57,34 @@ fn part<'a>(values: &'a [f32], clip: Clip, stride: usize, column: usize, width: 
     Matrix { data, rows: clip.rows, cols: width, row_stride: stride, col_stride: 1 }
 }
 
-/// Elements of one matrix of scores, over all clips.
-fn scores(clips: &[Clip], buffers: usize) -> usize {
-    clips.iter().map(|clip| block_rows(clip.rows, clip.rows, buffers) * clip.rows).max().unwrap_or(0)
-}
-
 fn forward(qkv: &[f32], clips: &[Clip], (heads, scale): (usize, f64), out: &mut [f32]) {
     let rows: usize = clips.iter().map(|clip| clip.rows).sum();
     let features = out.len() / rows.max(1);
     let width = features / heads;
-    let most = scores(clips, 1);
     let shared = Out::new(out, features);
-    (0..clips.len() * heads).into_par_iter().for_each_init(
-        || vec![0f32; most],
-        |scores, task| {
-            let (clip, column) = (clips[task / heads], task % heads * width);
-            let qkv = [0, 1, 2].map(|of| part(qkv, clip, 3 * features, of * features + column, width));
-            // SAFETY: a task writes its own head's columns of its own clip's rows, which no other task touches.
-            let out = unsafe { shared.part(clip.first * features + column) };
-            head_forward(qkv, out, scale, scores, block_rows(clip.rows, clip.rows, 1));
-        },
-    );
+    (0..clips.len() * heads).into_par_iter().for_each(|task| {
+        let (clip, column) = (clips[task / heads], task % heads * width);
+        let qkv = [0, 1, 2].map(|of| part(qkv, clip, 3 * features, of * features + column, width));
+        // SAFETY: a task writes its own head's columns of its own clip's rows, which no other task touches.
+        let out = unsafe { shared.part(clip.first * features + column) };
+        head::forward(qkv, out, scale);
+    });
 }
 
 fn backward([qkv, y, dy]: [&[f32]; 3], clips: &[Clip], (heads, scale): (usize, f64), out: &mut [f32]) {
     let rows: usize = clips.iter().map(|clip| clip.rows).sum();
     let features = out.len() / rows.max(1) / 3;
     let width = features / heads;
-    let most = scores(clips, 2);
     let shared = Out::new(out, 3 * features);
-    (0..clips.len() * heads).into_par_iter().for_each_init(
-        || [vec![0f32; most], vec![0f32; most]],
-        |[p, dp], task| {
-            let (clip, column) = (clips[task / heads], task % heads * width);
-            let [q, k, v] = [0, 1, 2].map(|of| part(qkv, clip, 3 * features, of * features + column, width));
-            let [y, dy] = [y, dy].map(|values| part(values, clip, features, column, width));
-            let grads = [0, 1, 2].map(|of| {
-                // SAFETY: a task writes its own head's columns of its own clip's rows, which no other task touches; those of
-                // queries, keys and values are distinct.
-                unsafe { shared.part(clip.first * 3 * features + of * features + column) }
-            });
-            HeadGrad { q, k, v, y, dy, scale }.run([p, dp], grads, block_rows(clip.rows, clip.rows, 2));
-        },
-    );
+    (0..clips.len() * heads).into_par_iter().for_each(|task| {
+        let (clip, column) = (clips[task / heads], task % heads * width);
+        let [q, k, v] = [0, 1, 2].map(|of| part(qkv, clip, 3 * features, of * features + column, width));
+        let [y, dy] = [y, dy].map(|values| part(values, clip, features, column, width));
+        let grads = [0, 1, 2].map(|of| {
+            // SAFETY: a task writes its own head's columns of its own clip's rows, which no other task touches; those of
+            // queries, keys and values are distinct.
+            unsafe { shared.part(clip.first * 3 * features + of * features + column) }
+        });
+        head::backward(&HeadGrad { q, k, v, y, dy, scale }, grads);
+    });
 }
