@@ -73,6 +73,8 @@ fn video(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
     let mut clip = vjepa_video::open(path)?;
     let sampler = ClipSampler {
         random: false,
+        // As in evaluation: a video shorter than a clip repeats its frames in the same way.
+        allow_overlap: true,
         exact: record.sampling == Sampling::Exact,
         ..ClipSampler::pretrain(record.num_frames, record.sampling_rate)
     };
@@ -182,6 +184,32 @@ mod tests {
             let decoded = record.prepare(&[&frame, &frame], 8, 8).unwrap();
             let close = prepared(&stored, &record).iter().zip(&decoded).all(|(a, b)| (a - b).abs() < 1e-5);
             assert!(close, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn one_look_is_that_of_an_evaluation() {
+        // The videos have 8 frames: some of these clips are longer, one is as long, one shorter.
+        let video = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures/t0_d0_s0.mp4");
+        for (num_frames, sampling_rate) in [(16, 4), (4, 4), (4, 2), (8, 1), (2, 2)] {
+            for sampling in [crate::config::Sampling::Vjepa, crate::config::Sampling::Exact] {
+                let record = crate::config::Preprocessing {
+                    num_frames,
+                    sampling_rate,
+                    sampling,
+                    crop_size: 16,
+                    ..crate::config::Config::from_yaml("model: {model_name: vit_tiny}", "", &[])
+                        .unwrap()
+                        .preprocessing()
+                };
+                let deployed = read(&video, &runtime_record(&record).unwrap()).unwrap().data;
+                let evaluated = ViewPlan { preprocessing: record, clips: 1, views: 1 }.prepare(&video).unwrap();
+                let close = deployed.iter().zip(&evaluated).all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(
+                    deployed.len() == evaluated.len() && close,
+                    "{num_frames} frames, every {sampling_rate}, {sampling:?}"
+                );
+            }
         }
     }
 

@@ -43,6 +43,16 @@ fn a_bundle_is_complete_proven_and_run() {
 }
 
 #[test]
+fn the_report_of_a_refused_bundle_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("bundle");
+    let mut command = compile(folder.path(), "bundle", &out);
+    let told = refused(command.args(["--precision", "bf16", "--min-agreement", "1"]));
+    let report = folder.path().join("bundle.accuracy.json");
+    assert!(told.contains(&*report.to_string_lossy()) && report.exists() && !out.exists(), "{told}");
+}
+
+#[test]
 fn what_was_tampered_with_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let original = bundle(folder.path());

@@ -230,6 +230,65 @@ fn drawn_weights_give_the_same_bytes_again() {
 }
 
 #[test]
+fn what_is_read_is_never_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = write(folder.path(), "model.safetensors", std::fs::read(tiny("weights.safetensors")).unwrap());
+    let probe = probe(folder.path());
+    let before = [&checkpoint, &probe].map(|file| std::fs::read(file).unwrap());
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    for (export, out) in
+        [("plan", "model.vjg"), ("plan", "probe.vjg"), ("onnx", "model.safetensors"), ("onnx", "./probe.safetensors")]
+    {
+        let mut command = vjepa();
+        command.args(["compile", "--export", export, "--checkpoint"]).arg(&checkpoint).arg("--probe").arg(&probe);
+        let told = refused(command.arg("--config").arg(&config).arg("--out").arg(folder.path().join(out)));
+        assert!(told.contains("would write over"), "{out}: {told}");
+    }
+    assert!(before == [&checkpoint, &probe].map(|file| std::fs::read(file).unwrap()));
+}
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    for flags in [["--precision", "bf16"], ["--target", "tract"], ["--batch", "2"], ["--frames", "8"], ["--name", "x"]]
+    {
+        let mut command = vjepa();
+        command.args(["compile", "--graph", "step", "--config"]).arg(&config).args(flags);
+        command.assert().code(2).stderr(predicates::str::contains("cannot be used with"));
+    }
+    for flags in [["--batch", "8"], ["--size", "64"], ["--pred-depth", "2"], ["--rounds", "0"], ["--mask-sets", "0"]] {
+        let mut command = vjepa();
+        command.args(["bench", "step", "--config"]).arg(&config).args(flags).assert().code(2);
+    }
+    for flags in [["--precision", "bf16"], ["--set", "a=b"], ["--size", "64"], ["--model", "tiny"]] {
+        let told = refused(vjepa().args(["bench", "infer", "model.onnx"]).args(flags));
+        assert!(told.contains("without a model file"), "{flags:?}: {told}");
+    }
+}
+
+#[test]
+fn results_that_are_no_numbers_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = vjepa::golden::tensors::Tensors::read(tiny("weights.safetensors")).unwrap();
+    let mut tensors = Tensors::new();
+    for name in read.names() {
+        let mut values = read.f32(name).unwrap();
+        values[0] = f32::NAN;
+        tensors.insert(name.to_owned(), (read.shape(name).unwrap().to_vec(), values));
+    }
+    let damaged = folder.path().join("damaged.safetensors");
+    save_safetensors(&damaged, &tensors, &BTreeMap::new()).unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let model = folder.path().join("model.onnx");
+    let mut command = vjepa();
+    command.args(["compile", "--export", "onnx", "--no-verify", "--checkpoint"]).arg(&damaged);
+    command.arg("--config").arg(&config).arg("--out").arg(&model).assert().success();
+    let output = vjepa().arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).assert().code(1).get_output().clone();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no numbers"));
+}
+
+#[test]
 fn an_engine_is_built_or_the_line_that_builds_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("it's.onnx");

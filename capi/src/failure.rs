@@ -71,7 +71,9 @@ fn run_code(error: &SessionError) -> i32 {
 
 fn prepare_code(error: &PreprocessError) -> i32 {
     match error {
-        PreprocessError::FrameCount { .. } | PreprocessError::FrameSize { .. } => VJEPA_ERROR_ARGUMENT,
+        PreprocessError::FrameCount { .. } | PreprocessError::FrameSides { .. } | PreprocessError::FrameSize { .. } => {
+            VJEPA_ERROR_ARGUMENT
+        }
         _ => VJEPA_ERROR_RUN,
     }
 }

@@ -84,7 +84,11 @@ pub unsafe extern "C" fn vjepa_prepare(
         // SAFETY: a session of `vjepa_open`, and as many bytes as the caller says.
         let (session, bytes) =
             unsafe { (pointer::reference(session, "session")?, pointer::values(frames, frames_size, "frames")?) };
-        let prepared = session.record()?.prepare(&split(bytes, num_frames, height, width)?, height, width)?;
+        let record = session.record()?;
+        if record.clip_len() > room {
+            return Err(Failure::Room { name: "clip", room, needed: record.clip_len() });
+        }
+        let prepared = record.prepare(&split(bytes, num_frames, height, width)?, height, width)?;
         // SAFETY: room for as many values as the caller says.
         unsafe { pointer::write(&prepared, clip, room, "clip") }
     })

@@ -144,10 +144,14 @@ pub(crate) fn find(search: &Search) -> Result<Library, LibraryError> {
     Err(too_old.unwrap_or(LibraryError::NotFound))
 }
 
+/// The library that a name means: a folder is as good as the file in it, whose name carries a version.
+pub(crate) fn meant(path: PathBuf) -> PathBuf {
+    if path.is_dir() { libraries(&path, 8).into_iter().next().unwrap_or(path) } else { path }
+}
+
 /// A library that someone named: it or nothing.
 fn named(path: PathBuf, found_by: &'static str) -> Result<Library, LibraryError> {
-    // A folder is as good as the file in it, whose name carries a version.
-    let path = if path.is_dir() { libraries(&path, 8).into_iter().next().unwrap_or(path) } else { path };
+    let path = meant(path);
     match probe(&path) {
         Some(minor) if minor >= OLDEST => Ok(Library { path, minor, found_by }),
         Some(minor) => Err(LibraryError::TooOld { path, minor }),
@@ -157,10 +161,12 @@ fn named(path: PathBuf, found_by: &'static str) -> Result<Library, LibraryError>
 
 /// Minor version of the library at `path`; `None` when it is none.
 fn probe(path: &Path) -> Option<u32> {
-    // The loader looks for a relative path elsewhere; one that exists is meant from here.
-    let path = std::path::absolute(path).ok().filter(|absolute| absolute.exists());
-    let bare = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    ort::util::probe(path.unwrap_or_else(|| bare.into()))
+    // The loader looks for a relative path elsewhere; one that exists is meant from here. A bare name is the system's.
+    match std::path::absolute(path).ok().filter(|absolute| absolute.exists()) {
+        Some(absolute) => ort::util::probe(absolute),
+        None if path.components().count() == 1 => ort::util::probe(path),
+        None => None,
+    }
 }
 
 /// `build/onnxruntime` beside the `target` folder the executable is in.

@@ -113,7 +113,10 @@ fn environment(search: &Search) -> Result<(Library, Environment), LibraryError> 
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((library, environment)) = loaded.as_ref() {
         return match &search.explicit {
-            Some(path) if *path != library.path => {
+            // The same file may be named in several ways.
+            Some(path)
+                if crate::library::meant(path.clone()).canonicalize().ok() != library.path.canonicalize().ok() =>
+            {
                 Err(LibraryError::AlreadyLoaded { wanted: path.clone(), loaded: library.path.clone() })
             }
             _ => Ok((library.clone(), environment.clone())),

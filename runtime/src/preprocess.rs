@@ -27,6 +27,14 @@ pub enum PreprocessError {
         /// Frames given.
         got: usize,
     },
+    /// Frames of no size, or too large to be any.
+    #[error("frames of {width}x{height} pixels; a side has 1 to {LARGEST_SIDE}")]
+    FrameSides {
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+    },
     /// Frames whose bytes do not fit their size.
     #[error("a frame of {width}x{height} pixels has {got} bytes; RGB needs {}", height * width * 3)]
     FrameSize {
@@ -41,13 +49,15 @@ pub enum PreprocessError {
 
 /// Largest side of a frame or crop in pixels.
 const LARGEST_SIDE: usize = 1 << 14;
+/// Most values of a clip, 1 GiB: nine times those of 64 frames of 384 pixels.
+const LARGEST_CLIP: usize = 1 << 28;
 
 impl Preprocessing {
     /// Prepares the frames of one clip, `height` by `width` pixels of interleaved RGB each: `f32 [3, T, S, S]`, row-major,
     /// with S the crop size.
     ///
     /// # Errors
-    /// [`PreprocessError::FrameCount`], [`PreprocessError::FrameSize`].
+    /// [`PreprocessError::FrameCount`], [`PreprocessError::FrameSides`], [`PreprocessError::FrameSize`].
     pub fn prepare<F: AsRef<[u8]>>(
         &self,
         frames: &[F],
@@ -58,7 +68,10 @@ impl Preprocessing {
             return Err(PreprocessError::FrameCount { expected: self.num_frames, got: frames.len() });
         }
         let sides = 1..=LARGEST_SIDE;
-        let bytes = if sides.contains(&height) && sides.contains(&width) { height * width * 3 } else { usize::MAX };
+        if !sides.contains(&height) || !sides.contains(&width) {
+            return Err(PreprocessError::FrameSides { height, width });
+        }
+        let bytes = height * width * 3;
         if let Some(wrong) = frames.iter().map(|frame| frame.as_ref().len()).find(|len| *len != bytes) {
             return Err(PreprocessError::FrameSize { height, width, got: wrong });
         }

@@ -316,7 +316,8 @@ impl Session {
     /// # Errors
     /// [`crate::PreprocessError`] when the model has none, or a malformed one.
     pub fn preprocessing(&self) -> Result<crate::Preprocessing, crate::PreprocessError> {
-        crate::Preprocessing::from_metadata(&self.metadata)
+        let record = crate::Preprocessing::from_metadata(&self.metadata)?;
+        record.suits(&self.input).map(|()| record)
     }
 
     /// Which runtime runs the model; never [`Runtime::Auto`].

@@ -237,14 +237,17 @@ fn tensors_larger_than_the_file_are_refused_everywhere() {
     let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
     assert!(error.contains("absurd"), "a function: {error}");
     // One value of a sparse tensor that is 2^60 large when it is made dense.
+    let sparse = || vjepa_export::proto::SparseTensorProto { dims: vec![1 << 30, 1 << 30], ..Default::default() };
     let mut bad = model.clone();
-    bad.graph
-        .as_mut()
-        .unwrap()
-        .sparse_initializer
-        .push(vjepa_export::proto::SparseTensorProto { dims: vec![1 << 30, 1 << 30], ..Default::default() });
-    let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
-    assert!(error.contains("a sparse tensor"), "{error}");
+    bad.graph.as_mut().unwrap().sparse_initializer.push(sparse());
+    let mut branch = model.clone();
+    let inner = GraphProto { sparse_initializer: vec![sparse()], ..Default::default() };
+    let choice = node("If", &["clip"], "x", Some(attribute("then_branch", None, Some(inner))));
+    branch.graph.as_mut().unwrap().node.insert(0, choice);
+    for bad in [bad, branch] {
+        let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
+        assert!(error.contains("a sparse tensor"), "{error}");
+    }
 }
 
 /// A list of 64-bit integers, in a typed field or as bytes.
@@ -285,5 +288,33 @@ fn constants_that_grow_are_refused() {
             let error = open(folder.path(), &bad.encode_to_vec()).expect_err(op).to_string();
             assert!(error.contains(op) && error.contains("out of constants"), "{op}, {raw}: {error}");
         }
+    }
+    // Few repeats of many values.
+    let mut bad = model.clone();
+    let graph = bad.graph.as_mut().unwrap();
+    graph.initializer.extend([list("repeats", &[1 << 28], false), list("many", &[7; 1024], true)]);
+    graph.node.insert(0, node("Tile", &["many", "repeats"], "grown", None));
+    let error = open(folder.path(), &bad.encode_to_vec()).unwrap_err().to_string();
+    assert!(error.contains("out of constants"), "{error}");
+}
+
+/// A record of clips that are none for the model would only be found out after they were made.
+#[test]
+fn records_that_do_not_fit_the_input_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let model = Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap();
+    for (frames, side, fits) in [(4, 32, true), (4, 4096, false), (8, 32, false)] {
+        let record = format!(
+            r#"{{"num_frames":{frames},"sampling_rate":1,"sampling":"exact","crop_size":{side},"patch_size":16,
+            "tubelet_size":2,"normalization":"imagenet","grayscale":false}}"#
+        );
+        let options =
+            OnnxOptions { metadata: [("vjepa.preprocessing".to_owned(), record)].into(), ..OnnxOptions::default() };
+        to_onnx(&model.graph, &model.weights, &options).unwrap().write(&path).unwrap();
+        let session = Session::open(&path, &Options::default()).unwrap();
+        let record = session.preprocessing();
+        assert_eq!(record.is_ok(), fits, "{record:?}");
+        assert!(fits || record.unwrap_err().to_string().contains("the model takes"));
     }
 }

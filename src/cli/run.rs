@@ -93,6 +93,14 @@ fn one(args: &Args, runner: &Runner, input: &Path) -> Result<(), CliError> {
         let began = Instant::now();
         let outputs = runner.run(clip)?;
         let latency = began.elapsed().as_secs_f64() * 1e3;
+        let bad = outputs.iter().flat_map(|output| &output.data).filter(|value| !value.is_finite()).count();
+        if bad > 0 {
+            let name = input.display();
+            return Err(format!(
+                "{name}: {bad} of the model's results are no numbers; export it again, in f32 if it is narrow"
+            )
+            .into());
+        }
         let name = if results > 1 { format!("{}[{number}]", input.display()) } else { input.display().to_string() };
         let top = predictions(&outputs, runner.session.labels(), args.top_k);
         let label = |p: &Prediction| p.label.clone().unwrap_or_else(|| format!("class {}", p.class));

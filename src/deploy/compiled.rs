@@ -19,9 +19,10 @@ use crate::weights::{Tensors, save_safetensors};
 pub(crate) fn write(request: &Export<'_>) -> Result<Exported, CliError> {
     let out = request.out;
     suits(out, &request.form)?;
+    let weights = out.with_extension("safetensors");
+    request.spares(&[out, &weights])?;
     let opened = open(request)?;
     let metadata = full_metadata(request, &opened)?;
-    let weights = out.with_extension("safetensors");
     make_folder_of(out)?;
     save_safetensors(&weights, &parameters(&opened)?, &Default::default())?;
     let mut record: Record = metadata.clone();

@@ -108,6 +108,27 @@ pub(crate) struct Export<'a> {
     pub form: Form,
 }
 
+impl Export<'_> {
+    /// Nothing that is read may be written over: not one of `written` is the checkpoint, the probe or a calibration clip.
+    fn spares(&self, written: &[&Path]) -> Result<(), CliError> {
+        let checkpoint = match self.origin {
+            Origin::Checkpoint(path) => Some(path),
+            Origin::Drawn(_) => None,
+        };
+        let read = checkpoint.into_iter().chain(self.probe).chain(self.form.calibration.iter().map(PathBuf::as_path));
+        for read in read {
+            // What is not there yet is no input.
+            let same =
+                |written: &&&Path| matches!((written.canonicalize(), read.canonicalize()), (Ok(a), Ok(b)) if a == b);
+            if let Some(same) = written.iter().find(same) {
+                let (is, out) = (same.display(), self.out.display());
+                return Err(format!("--out {out} would write over {is}, which is read; give another --out").into());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What came of it.
 pub(crate) struct Exported {
     pub written: Written,
@@ -133,6 +154,7 @@ struct Opened {
 /// Writes the model and, unless told not to, runs it on tract, and on ONNX Runtime where there is one, against the plan.
 pub(crate) fn export(request: &Export<'_>) -> Result<Exported, CliError> {
     form_options(&request.form)?;
+    request.spares(&[request.out])?;
     export_opened(request, &open(request)?)
 }
 
@@ -324,18 +346,23 @@ fn report(
     let mut accuracy =
         accuracy::measure(&mut plan, &mut judged, calibration, form.precision, &target, form.min_agreement)?;
     accuracy.kept_f32 = int8.keep.iter().cloned().collect();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let place = path.with_file_name(format!("{name}.accuracy.json"));
+    let place = report_of(path);
     accuracy.write(&place)?;
     Ok((accuracy, place))
 }
 
-/// A model that does not do what the plan does is not left lying about.
+/// Where the report on a model lies.
+fn report_of(model: &Path) -> PathBuf {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    model.with_file_name(format!("{name}.accuracy.json"))
+}
+
+/// A model that was not shown to do what the plan does is not left lying about.
 fn refuse(written: &Written, error: &CliError) -> CliError {
     for file in std::iter::once(&written.model).chain(&written.data) {
         let _ = std::fs::remove_file(file);
     }
-    format!("{} was removed, since it does not agree with the plan: {error}", written.model.display()).into()
+    format!("{} was removed, since it was not shown to agree with the plan: {error}", written.model.display()).into()
 }
 
 /// What a model carries: provenance, sums of the files it was made of, preprocessing and labels.

@@ -139,7 +139,7 @@ fn element_bytes(data_type: i32) -> Option<u64> {
 }
 
 fn each_sparse(graph: &Graph, f: &mut impl FnMut(&SparseTensor) -> Result<(), String>) -> Result<(), String> {
-    graph.sparse.iter().try_for_each(&mut *f)?;
+    each_graph(graph, &mut |graph| graph.sparse.iter().try_for_each(&mut *f))?;
     each_attribute(graph, &mut |_, attribute| attribute.sparse.iter().chain(&attribute.sparses).try_for_each(&mut *f))
 }
 

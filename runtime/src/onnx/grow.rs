@@ -15,23 +15,28 @@ const LONGEST: usize = 64;
 const INT64: i32 = 7;
 
 type Constants<'g> = BTreeMap<&'g str, Vec<i64>>;
+/// Elements of tensors that are in the file.
+type Counts<'g> = BTreeMap<&'g str, u64>;
 
 /// Fails when a node makes more elements than [`MOST_ELEMENTS`] of constant operands.
 pub(super) fn constants(graph: &Graph) -> Result<(), String> {
-    let mut constants = Constants::new();
+    let (mut constants, mut counts) = (Constants::new(), Counts::new());
     each_graph(graph, &mut |graph| {
         collect(graph, &mut constants);
+        count(graph, &mut counts);
         Ok(())
     })?;
-    each_graph(graph, &mut |graph| graph.nodes.iter().try_for_each(|node| check(node, &constants)))
+    each_graph(graph, &mut |graph| graph.nodes.iter().try_for_each(|node| check(node, &constants, &counts)))
 }
 
-fn check(node: &Node, constants: &Constants<'_>) -> Result<(), String> {
+fn check(node: &Node, constants: &Constants<'_>, counts: &Counts<'_>) -> Result<(), String> {
+    let elements = |index: usize| node.inputs.get(index).and_then(|name| counts.get(name.as_str())).copied();
     let operand =
         |index: usize| node.inputs.get(index).and_then(|name| constants.get(name.as_str())).map(Vec::as_slice);
     let made = match node.op.as_str() {
         "ConstantOfShape" => operand(0).map(product),
-        "Expand" | "Tile" | "OneHot" => operand(1).map(product),
+        "Tile" => operand(1).map(|repeats| product(repeats).saturating_mul(elements(0).unwrap_or(1))),
+        "Expand" | "OneHot" => operand(1).map(product),
         "Resize" => operand(3).map(product),
         "Pad" => operand(1).map(padding),
         "Range" => range(operand(0), operand(1), operand(2)),
@@ -61,6 +66,19 @@ fn range(start: Option<&[i64]>, end: Option<&[i64]>, step: Option<&[i64]>) -> Op
     let first = |values: Option<&[i64]>| values.and_then(|values| values.first().copied());
     let length = first(end)?.abs_diff(first(start).unwrap_or(0));
     length.checked_div(first(step).unwrap_or(1).unsigned_abs())
+}
+
+/// How many elements each tensor of a graph has; of two with one name (in branches) the larger.
+fn count<'g>(graph: &'g Graph, counts: &mut Counts<'g>) {
+    let mut put = |name: &'g str, tensor: &Tensor| {
+        let known = counts.entry(name).or_default();
+        *known = (*known).max(product(&tensor.dims));
+    };
+    graph.initializers.iter().for_each(|tensor| put(&tensor.name, tensor));
+    for node in graph.nodes.iter().filter(|node| node.op == "Constant") {
+        let tensors = node.attributes.iter().filter_map(|attribute| attribute.tensor.as_ref());
+        node.outputs.first().into_iter().for_each(|name| tensors.clone().for_each(|tensor| put(name, tensor)));
+    }
 }
 
 /// The short lists of 64-bit integers of a graph.

@@ -1,6 +1,7 @@
 //! The preprocessing record, as it stands in checkpoints and in the metadata of exported models.
 
-use super::{LARGEST_SIDE, METADATA_KEY, PreprocessError};
+use super::{LARGEST_CLIP, LARGEST_SIDE, METADATA_KEY, PreprocessError};
+use crate::onnx::TensorInfo;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -138,7 +139,27 @@ impl Preprocessing {
             let (frames, side) = (record.num_frames, record.crop_size);
             return Err(PreprocessError::Malformed(format!("clips of {frames} frames of {side} pixels")));
         }
+        if record.clip_len() > LARGEST_CLIP {
+            return Err(PreprocessError::Malformed(format!("clips of {} values", record.clip_len())));
+        }
         Ok(record)
+    }
+
+    /// Values of a clip, `3·T·S·S`.
+    pub fn clip_len(&self) -> usize {
+        [self.num_frames, self.crop_size, self.crop_size].iter().fold(3, |len, side| len.saturating_mul(*side))
+    }
+
+    /// Fails when clips made by this record are none for a model with this input.
+    pub(crate) fn suits(&self, input: &TensorInfo) -> Result<(), PreprocessError> {
+        let wanted = [self.num_frames, self.crop_size, self.crop_size];
+        let sizes = input.shape.iter().rev().take(3).rev().zip(wanted);
+        if sizes.into_iter().any(|(dimension, wanted)| dimension.size().is_some_and(|size| size != wanted)) {
+            let [frames, side, _] = wanted;
+            let clips = format!("clips of {frames} frames of {side} pixels, but the model takes {input}");
+            return Err(PreprocessError::Malformed(clips));
+        }
+        Ok(())
     }
 
     /// Which frames of a video make a clip: `num_frames` numbers, ascending, counted from the clip's first frame. The last

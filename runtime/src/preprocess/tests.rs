@@ -29,9 +29,14 @@ fn json_survives_and_is_what_the_training_config_writes() {
 #[test]
 fn malformed_records_are_errors() {
     let good = record(Normalization::Imagenet).to_json();
-    for (from, to) in
-        [("imagenet", "other"), ("28", "0"), ("28", "99999999"), (":4,", ":0,"), ("\"num_frames\":2,", "")]
-    {
+    for (from, to) in [
+        ("imagenet", "other"),
+        ("28", "0"),
+        ("28", "99999999"),
+        ("28", "16384"),
+        (":4,", ":0,"),
+        ("\"num_frames\":2,", ""),
+    ] {
         assert!(Preprocessing::from_json(&good.replace(from, to)).is_err(), "{to}");
     }
     let std = r#"{"mean":[0,0,0],"std":[0,1,1]}"#;
@@ -78,7 +83,8 @@ fn wrong_frames_are_errors() {
     let record = record(Normalization::Imagenet);
     assert!(matches!(record.prepare(&[[0u8; 12]], 2, 2), Err(PreprocessError::FrameCount { expected: 2, got: 1 })));
     assert!(matches!(record.prepare(&[[0u8; 12], [0; 12]], 2, 3), Err(PreprocessError::FrameSize { got: 12, .. })));
-    assert!(record.prepare(&[[0u8; 0], []], 0, usize::MAX).is_err());
+    let error = record.prepare(&[[0u8; 0], []], usize::MAX, 2).unwrap_err();
+    assert!(matches!(error, PreprocessError::FrameSides { .. }) && error.to_string().contains("1 to 16384"), "{error}");
 }
 
 #[test]

@@ -9,7 +9,9 @@ use crate::bench::{Case, CaseRequest, Comparison, Contender, Side, SideRequest, 
 use crate::compile::Precision;
 use crate::config::Config;
 use crate::cores::cores;
+use crate::weights::write_atomically;
 use clap::Subcommand;
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +42,7 @@ enum Bench {
 #[derive(clap::Args)]
 struct Common {
     /// Encoder: tiny, small, base, large, huge or giant.
-    #[arg(long, default_value = "small", value_parser = ["tiny", "small", "base", "large", "huge", "giant"])]
+    #[arg(long, default_value = "small", conflicts_with = "config", value_parser = ["tiny", "small", "base", "large", "huge", "giant"])]
     model: String,
     /// A configuration instead of --model and the sizes below.
     #[arg(long, value_name = "FILE")]
@@ -49,16 +51,16 @@ struct Common {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Frames of a clip.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, conflicts_with = "config")]
     frames: usize,
     /// Side of a clip in pixels.
-    #[arg(long, default_value_t = 112)]
+    #[arg(long, default_value_t = 112, conflicts_with = "config")]
     size: usize,
     /// Clips of a batch; 4 unless given, and 1 for model files.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), conflicts_with = "config")]
     batch: Option<u32>,
     /// Rounds that count.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: usize,
     /// Rounds before, which do not.
     #[arg(long, default_value_t = 4)]
@@ -97,13 +99,13 @@ struct StepArgs {
     #[command(flatten)]
     common: Common,
     /// Width of the predictor; half the encoder's unless given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "config")]
     pred_width: Option<usize>,
     /// Blocks of the predictor.
-    #[arg(long, default_value_t = 6, value_name = "N")]
+    #[arg(long, default_value_t = 6, value_name = "N", conflicts_with = "config")]
     pred_depth: usize,
     /// Different sets of masks that the rounds go through.
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     mask_sets: usize,
 }
 
@@ -153,7 +155,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                 Some(path) => Config::from_file(path, &common.sets)?,
                 None => config(common, args.pred_width, args.pred_depth)?,
             };
-            comparison(common, What::Step, &config, args.mask_sets, &[])
+            comparison(common, What::Step, &config, args.mask_sets, (&[], None))
         }
         Bench::Infer(args) if !args.files.is_empty() => models::run(args),
         Bench::Infer(args) => {
@@ -162,7 +164,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
                 Some(path) => Config::from_file(path, &common.sets)?,
                 None => config(common, None, 1)?,
             };
-            comparison(common, What::Encoder, &config, 1, &args.models)
+            comparison(common, What::Encoder, &config, 1, (&args.models, Some(&args.session)))
         }
         Bench::Side(args) => {
             let contender = match args.kind.as_str() {
@@ -199,7 +201,7 @@ fn comparison(
     what: What,
     config: &Config,
     mask_sets: usize,
-    models: &[String],
+    (models, session): (&[String], Option<&RuntimeArgs>),
 ) -> Result<(), CliError> {
     let device = common.device.open()?;
     if !device.is_cpu() && !models.is_empty() {
@@ -212,7 +214,7 @@ fn comparison(
         let folder = tempfile::tempdir()?;
         let case = Case::write(&CaseRequest { what, config: &config, mask_sets }, folder.path())?;
         let cpu_peak = device.is_cpu().then(product_peak);
-        let mut sides = start(common, device, *precision, &case.path(), models)?;
+        let mut sides = start(common, device, *precision, &case.path(), (models, session))?;
         let result = turns(&mut sides, mask_sets, common)?;
         let peak = match cpu_peak {
             Some(peak) => peak,
@@ -262,7 +264,8 @@ fn one_or_all(figures: &[serde_json::Value]) -> serde_json::Value {
 fn save(common: &Common, figures: &[serde_json::Value]) -> Result<(), CliError> {
     let Some(out) = &common.out else { return Ok(()) };
     let json = serde_json::to_vec_pretty(&one_or_all(figures))?;
-    Ok(std::fs::write(out, json).map_err(|error| format!("cannot write {}: {error}", out.display()))?)
+    Ok(write_atomically(out, |file| std::io::Write::write_all(file, &json))
+        .map_err(|error| format!("cannot write {}: {error}", out.display()))?)
 }
 
 fn start(
@@ -270,7 +273,7 @@ fn start(
     device: Device,
     precision: Precision,
     case: &Path,
-    models: &[String],
+    (models, session): (&[String], Option<&RuntimeArgs>),
 ) -> Result<Vec<Side>, CliError> {
     let own = std::env::current_exe()?;
     let side = |kind: &str, device: Device, model: Option<&str>| {
@@ -289,7 +292,9 @@ fn start(
         let (runtime, file) = model
             .split_once('=')
             .ok_or_else(|| format!("--onnx {model}: write RUNTIME=FILE, as in tract=model.onnx"))?;
-        sides.push(Side::start(&format!("{runtime} {}", file_name(file)), side(runtime, Device::CPU, Some(file)))?);
+        let mut command = side(runtime, Device::CPU, Some(file));
+        session.iter().for_each(|flags| flags.pass_on(&mut command));
+        sides.push(Side::start(&format!("{runtime} {}", file_name(file)), command)?);
     }
     // Burn's modules are only run as they are on the CPU, where they know no autocast.
     if !common.no_burn && device.is_cpu() && precision == Precision::F32 {

@@ -3,6 +3,7 @@
 use super::super::CliError;
 use super::{InferArgs, file_name, save, turns};
 use crate::bench::{Latencies, Side};
+use crate::compile::Precision;
 use crate::cores::cores;
 use crate::deploy::bundle;
 use std::path::Path;
@@ -13,6 +14,15 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     if !args.models.is_empty() || common.torch.is_some() || common.config.is_some() || common.profile.is_some() {
         let others = "--onnx, --torch, --config and --profile are for `bench infer` without a model file";
         return Err(others.into());
+    }
+    if !common.device.open()?.is_cpu() || common.precision != [Precision::F32] || !common.sets.is_empty() {
+        let instead = "choose --runtime cuda or tensorrt, and the precision when exporting";
+        return Err(
+            format!("--device, --precision and --set are for `bench infer` without a model file; {instead}").into()
+        );
+    }
+    if (common.model.as_str(), common.frames, common.size) != ("small", 16, 112) {
+        return Err("--model, --frames and --size are for `bench infer` without a model file, which has its own".into());
     }
     let batch = common.batch.unwrap_or(1) as usize;
     let mut sides = Vec::new();

@@ -7,6 +7,10 @@ use crate::deploy::{Export, Exported, Origin, arch, bundle, compiled, export, te
 
 pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     let out = args.out.as_deref().ok_or("--export needs --out FILE")?;
+    if !args.device.open()?.is_cpu() {
+        let instead = "a model for GPUs is --target tensorrt, and --runtime chooses where it runs";
+        return Err(format!("--device is for --graph: what is exported is computed on the CPU; {instead}").into());
+    }
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.set)).transpose()?;
     let request = Export {
         origin,

@@ -13,46 +13,46 @@ use crate::deploy::Form;
 #[derive(clap::Args)]
 pub(super) struct FormArgs {
     /// What the exported model is meant to run on.
-    #[arg(long, value_enum, default_value = "portable")]
+    #[arg(long, conflicts_with = "graph", value_enum, default_value = "portable")]
     target: ExportTarget,
     /// Arithmetic and storage of the exported model; clips and results are f32 whatever it is. f16 is the default for
     /// the target tensorrt, f32 for the others.
-    #[arg(long, value_enum)]
+    #[arg(long, conflicts_with = "graph", value_enum)]
     precision: Option<ExportPrecision>,
     /// Version of ONNX's operators, 18 to 25.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, conflicts_with = "graph", default_value_t = 20, value_name = "N")]
     opset: i64,
     /// Clips of a run: a number, or `dynamic` for any.
-    #[arg(long, default_value = "dynamic", value_name = "N|dynamic")]
+    #[arg(long, conflicts_with = "graph", default_value = "dynamic", value_name = "N|dynamic")]
     batch: String,
     /// What the model gives; the probe where there is one, else all tokens.
-    #[arg(long, value_enum)]
+    #[arg(long, conflicts_with = "graph", value_enum)]
     head: Option<ExportHead>,
     /// With a probe: clips from the beginning to the end of a video that make one prediction.
-    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, conflicts_with = "graph", default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=64))]
     clips: u16,
     /// With a probe: views along the long side of the frames, whose probabilities are averaged inside the model.
-    #[arg(long, default_value_t = 1, value_name = "V", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, conflicts_with = "graph", default_value_t = 1, value_name = "V", value_parser = clap::value_parser!(u16).range(1..=64))]
     views: u16,
     /// Frames of a clip, where they are not those of the training; positions are interpolated.
-    #[arg(long, value_name = "N")]
+    #[arg(long, conflicts_with = "graph", value_name = "N")]
     frames: Option<usize>,
     /// Side of a clip in pixels, where it is not that of the training; positions are interpolated.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, conflicts_with = "graph", value_name = "PIXELS")]
     resolution: Option<usize>,
     /// Blocks, from 0, after which tokens or features are wanted.
-    #[arg(long, value_name = "I,J,..", value_delimiter = ',')]
+    #[arg(long, conflicts_with = "graph", value_name = "I,J,..", value_delimiter = ',')]
     out_layers: Option<Vec<usize>>,
     /// Keep the weights in a file beside the model; done by itself above 2 GB.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "graph")]
     external_data: bool,
     /// Videos, or .safetensors files with `clip_u8`, that a narrow precision is calibrated and judged on; generated clips
     /// unless given.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, conflicts_with = "graph", value_name = "FILE", num_args = 1..)]
     calibration: Vec<PathBuf>,
     /// Share of calibration clips whose most probable class must stay (for a model without classes: cosine); below it,
     /// the model is removed.
-    #[arg(long, default_value_t = 0.99, value_name = "SHARE")]
+    #[arg(long, conflicts_with = "graph", default_value_t = 0.99, value_name = "SHARE")]
     min_agreement: f64,
 }
 

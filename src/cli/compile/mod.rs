@@ -42,10 +42,15 @@ pub struct Args {
     #[command(flatten)]
     form: form::FormArgs,
     /// The model's name in a Triton repository.
-    #[arg(long, default_value = "vjepa")]
+    #[arg(long, default_value = "vjepa", conflicts_with = "graph")]
     name: String,
     /// The licence of the weights, for a bundle's record.
-    #[arg(long, value_name = "TEXT", default_value = "not stated: that of the checkpoint applies")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "not stated: that of the checkpoint applies",
+        conflicts_with = "graph"
+    )]
     licence: String,
     /// What to print of a graph; by default the report, or what --out FILE.vjg or FILE.ir asks for.
     #[arg(long, value_enum, requires = "graph")]
@@ -62,7 +67,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArg,
     /// Classes of the probe whose graph is shown.
-    #[arg(long, default_value_t = 400, value_name = "N")]
+    #[arg(long, default_value_t = 400, value_name = "N", requires = "graph")]
     classes: usize,
     /// Where to write: the model, or the graph instead of standard output.
     #[arg(long, value_name = "FILE")]

@@ -153,7 +153,8 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let rest = simd.sub_f32s(x, simd.sub_f32s(rounded, magic));
     // (ln 2)ᵏ / k!
     let mut sum = simd.splat_f32s(1.525_273_4e-5);
-    for factor in [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_410_9e-2, 2.402_265_1e-1, 6.931_471_8e-1, 1.0] {
+    const LN_2: f32 = std::f32::consts::LN_2;
+    for factor in [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, LN_2, 1.0] {
         sum = simd.mul_add_e_f32s(sum, rest, simd.splat_f32s(factor));
     }
     let exponent = simd.add_u32s(simd.transmute_u32s_f32s(rounded), simd.splat_u32s(127));
