@@ -80,7 +80,10 @@ fn a_file_that_was_changed_is_refused_by_name() {
     {
         fs::write(folder.path().join("elsewhere"), &good_weights).unwrap();
         std::os::unix::fs::symlink("elsewhere", &weights).unwrap();
-        assert!(error().contains("no regular file"), "{}", error());
+        assert!(error().contains("is a link"), "{}", error());
+        fs::remove_file(&weights).unwrap();
+        fs::hard_link(folder.path().join("elsewhere"), &weights).unwrap();
+        assert!(error().contains("is a hard link"), "{}", error());
         fs::remove_file(&weights).unwrap();
     }
     fs::write(&weights, &good_weights).unwrap();

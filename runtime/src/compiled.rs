@@ -4,7 +4,7 @@
 //! The record says for which program and device it was compiled, which file has the weights and what their SHA-256 is,
 //! and carries the metadata that an ONNX file of the same model has (`vjepa.*`). `vjepa compile --export plan` writes it.
 
-use crate::files::{hex, is_name};
+use crate::files::{hex, is_name, is_own};
 use crate::onnx::{Dimension, TensorInfo};
 use crate::options::Options;
 use crate::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
@@ -127,14 +127,15 @@ fn metadata(record: &Record) -> BTreeMap<String, String> {
     ours.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// The weights' file: in the model's folder, a regular file and no link.
+/// The weights' file: in the model's folder, and nobody else's.
 fn weights_path(model: &Path, name: &str) -> Result<PathBuf, String> {
     if !is_name(name) {
         return Err(format!("its weights' file `{name}` is not a name in its folder"));
     }
     let path = model.with_file_name(name);
     let about = path.symlink_metadata().map_err(|error| format!("{} cannot be read ({error})", path.display()))?;
-    if about.is_file() { Ok(path) } else { Err(format!("{} is no regular file", path.display())) }
+    is_own(&about).map_err(|why| format!("{} {why}", path.display()))?;
+    Ok(path)
 }
 
 /// The graph's parameters from the bytes of a safetensors file.
