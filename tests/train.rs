@@ -45,6 +45,24 @@ fn a_second_run_does_not_overwrite_the_first() {
 }
 
 #[test]
+fn a_run_without_a_step_saves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = |extra: &[&str]| {
+        let output = train(folder.path(), extra).arg("--json").assert().success().get_output().stdout.clone();
+        let text = String::from_utf8(output).unwrap();
+        serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).unwrap()
+    };
+    let nothing = summary(&["--stop-at", "0"]);
+    assert!(nothing["loss"].is_null() && nothing["checkpoint"].is_null(), "{nothing}");
+    assert!(!folder.path().join("jepa-latest.safetensors").exists());
+    // Neither is the run after it refused, nor does a finished one forget its loss.
+    let done = summary(&[]);
+    assert!(done["loss"].is_number() && done["checkpoint"].is_string(), "{done}");
+    let again = summary(&["--resume"]);
+    assert_eq!((&again["loss"], &again["checkpoint"]), (&done["loss"], &done["checkpoint"]));
+}
+
+#[test]
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     train(folder.path(), &["--stop-at", "3"]).assert().success();

@@ -6,7 +6,8 @@ use crate::compile::Passes;
 use crate::config::{Config, Dtype};
 use crate::eval::Watch;
 use crate::train::{
-    Interrupt, MaskSizes, Masks, Observer, ProfileRequest, StepReport, TrainError, TrainRun, TrainState, train,
+    Interrupt, MaskSizes, Masks, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun, TrainState,
+    train,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -101,18 +102,28 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         });
         println!("{summary}");
     } else {
-        let ended = if outcome.interrupted { "stopped" } else { "done" };
-        println!("{ended} after {} steps, loss {:.4}", outcome.steps, outcome.loss);
-        println!("checkpoint  {}", outcome.checkpoint.display());
-        println!("metrics     {}", outcome.metrics.display());
-        if outcome.bad_videos > 0 {
-            println!("left out    {} unreadable videos (listed beside the metrics)", outcome.bad_videos);
-        }
-        if outcome.interrupted {
-            println!("go on with  the same command and --resume");
-        }
+        tell(&outcome);
     }
     Ok(())
+}
+
+/// How the run ended, for a person.
+fn tell(outcome: &TrainOutcome) {
+    let ended = if outcome.interrupted { "stopped" } else { "done" };
+    let loss = outcome.loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
+    println!("{ended} after {} steps{loss}", outcome.steps);
+    match &outcome.checkpoint {
+        Some(checkpoint) => println!("checkpoint  {}", checkpoint.display()),
+        None => println!("checkpoint  none: there is nothing to save before the first step"),
+    }
+    println!("metrics     {}", outcome.metrics.display());
+    if outcome.bad_videos > 0 {
+        println!("left out    {} unreadable videos (listed beside the metrics)", outcome.bad_videos);
+    }
+    if outcome.interrupted {
+        let resume = if outcome.checkpoint.is_some() { " and --resume" } else { "" };
+        println!("go on with  the same command{resume}");
+    }
 }
 
 /// Shows the run to a person, or to a machine.

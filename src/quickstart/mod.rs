@@ -49,6 +49,7 @@ pub fn run(options: &Quickstart) -> Result<(), CliError> {
 struct Pretrained {
     config: Config,
     outcome: TrainOutcome,
+    checkpoint: PathBuf,
     /// Encoder weights before and after, names without prefix.
     random: NamedTensors,
     encoder: NamedTensors,
@@ -97,17 +98,15 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError>
     let random = initial_weights(&config, &model_configs(&config)?, config.meta.seed);
     let interrupt = Interrupt::on_signals()?;
     let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
+    let Some(checkpoint) = outcome.checkpoint.clone() else {
+        return Err("stopped before the first step: there is nothing to keep".into());
+    };
     if outcome.interrupted {
-        return Err(format!(
-            "stopped after {} steps; the checkpoint is {}",
-            outcome.steps,
-            outcome.checkpoint.display()
-        )
-        .into());
+        return Err(format!("stopped after {} steps; the checkpoint is {}", outcome.steps, checkpoint.display()).into());
     }
-    let trained = crate::weights::load(&outcome.checkpoint)?.all()?;
+    let trained = crate::weights::load(&checkpoint)?.all()?;
     let encoder = stripped(trained, "target_encoder.");
-    Ok(Pretrained { config, outcome, random: stripped(random, "encoder."), encoder })
+    Ok(Pretrained { config, outcome, checkpoint, random: stripped(random, "encoder."), encoder })
 }
 
 /// Tensors under a prefix, without it.

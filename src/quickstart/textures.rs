@@ -73,7 +73,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
     let probe = fit_probe(&run, &models.encoder, options, &mut screen)?;
     let model = options.folder.join("textures.onnx");
     let exported = export(&Export {
-        origin: Origin::Checkpoint(&run.outcome.checkpoint),
+        origin: Origin::Checkpoint(&run.checkpoint),
         probe: Some(&probe),
         config: None,
         out: &model,
@@ -92,7 +92,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
     screen.stage("pictures");
     let mut paths = show::pictures(&run, &models, &screen, &options.folder)?;
     paths.extend([
-        ("checkpoint", run.outcome.checkpoint.clone()),
+        ("checkpoint", run.checkpoint.clone()),
         ("metrics", run.outcome.metrics.clone()),
         ("probe", probe),
         ("model", model),

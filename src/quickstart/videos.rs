@@ -74,7 +74,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
     screen.stage("export");
     let model = options.folder.join("encoder.onnx");
     let request = Export {
-        origin: Origin::Checkpoint(&run.outcome.checkpoint),
+        origin: Origin::Checkpoint(&run.checkpoint),
         probe: None,
         config: None,
         out: &model,
@@ -83,7 +83,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
         form: Form::default(),
     };
     let exported = export(&request)?;
-    paths.extend([("neighbours", picture), ("model", model), ("checkpoint", run.outcome.checkpoint.clone())]);
+    paths.extend([("neighbours", picture), ("model", model), ("checkpoint", run.checkpoint.clone())]);
     screen.finish();
     let last = screen.watch.as_ref().and_then(|watch| watch.history().last()).map(|(_, report)| *report);
     if options.json {

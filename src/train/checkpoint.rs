@@ -15,8 +15,8 @@ pub struct CheckpointRecord {
     pub format: u32,
     /// Steps done.
     pub step: u64,
-    /// Loss of the last of them.
-    pub loss: f64,
+    /// Loss of the last of them, where there was one.
+    pub loss: Option<f64>,
     /// The whole configuration, as YAML.
     pub config: String,
     /// How clips are made for this model.
@@ -51,7 +51,13 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::Weights`] or [`TrainError::Config`].
-    pub fn save(&self, config: &Config, step: u64, loss: f64, tensors: &NamedTensors) -> Result<(), TrainError> {
+    pub fn save(
+        &self,
+        config: &Config,
+        step: u64,
+        loss: Option<f64>,
+        tensors: &NamedTensors,
+    ) -> Result<(), TrainError> {
         let record = CheckpointRecord {
             format: CheckpointRecord::FORMAT,
             step,
@@ -88,5 +94,23 @@ impl Checkpoint {
             )));
         }
         Ok((loaded.all()?, record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_without_a_loss_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Checkpoint::new(folder.path(), "jepa");
+        let quickstart = include_str!("../../configs/quickstart.yaml");
+        let config = Config::from_yaml(quickstart, "", &[]).unwrap();
+        for loss in [None, Some(0.25)] {
+            files.save(&config, 3, loss, &NamedTensors::new()).unwrap();
+            let (_, record) = files.load().unwrap();
+            assert_eq!((record.step, record.loss), (3, loss));
+        }
     }
 }

@@ -72,10 +72,10 @@ pub trait Observer {
 pub struct TrainOutcome {
     /// Steps done in all.
     pub steps: u64,
-    /// Loss of the last step.
-    pub loss: f64,
-    /// The latest checkpoint.
-    pub checkpoint: PathBuf,
+    /// Loss of the last of them; none where no step was ever done.
+    pub loss: Option<f64>,
+    /// The latest checkpoint; none where no step was ever done, which leaves nothing to save.
+    pub checkpoint: Option<PathBuf>,
     /// The metrics.
     pub metrics: PathBuf,
     /// Videos that were left out.
@@ -112,12 +112,12 @@ pub fn train(
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
     state.begin(config, &files, run.resume)?;
 
+    let first = state.step();
     let last = run.stop_at.unwrap_or(plan.steps).min(plan.steps);
     let every = config.logging.checkpoint_every.unwrap_or(plan.steps_per_epoch).max(1);
-    let mut metrics = Metrics::open(&folder, &config.logging.write_tag, state.step(), config.logging.metrics_every)?;
-    let mut loader = Loader::new(source, LoaderConfig::from_config(config, state.step()))?;
-    let profiler = Profiler::new(run.profile.as_ref(), state.step(), last);
-    let mut loss = f64::NAN;
+    let mut metrics = Metrics::open(&folder, &config.logging.write_tag, first, config.logging.metrics_every)?;
+    let mut loader = Loader::new(source, LoaderConfig::from_config(config, first))?;
+    let profiler = Profiler::new(run.profile.as_ref(), first, last);
     observer.phase("training");
     while state.step() < last && !interrupt.raised() {
         let began = Instant::now();
@@ -128,7 +128,6 @@ pub fn train(
         let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
         report.waited = waited;
         report.took = began.elapsed();
-        loss = report.loss;
         metrics.add(&report)?;
         observer.step(&report);
         profiler.after(&mut state, observer)?;
@@ -144,11 +143,14 @@ pub fn train(
     if !measured && state.step() == last {
         observer.diagnose(&mut state)?;
     }
-    state.save(config, &files)?;
+    // What a run without a step would save is there already, or never began.
+    if state.step() > first {
+        state.save(config, &files)?;
+    }
     Ok(TrainOutcome {
         steps: state.step(),
-        loss,
-        checkpoint: files.latest(),
+        loss: state.loss(),
+        checkpoint: state.saved().map(Path::to_owned),
         metrics: metrics.path().to_owned(),
         bad_videos: loader.quarantine().len() as u64,
         interrupted: state.step() < last,

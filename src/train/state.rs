@@ -28,7 +28,8 @@ pub struct TrainState {
     betas: [f64; 2],
     max_norm: f64,
     step: u64,
-    loss: f64,
+    /// Of the last step, be it an earlier part's.
+    loss: Option<f64>,
     saved: Option<PathBuf>,
 }
 
@@ -107,7 +108,7 @@ impl TrainState {
             max_norm: optimization.clip_grad.unwrap_or(f64::INFINITY),
             models,
             step: 0,
-            loss: f64::NAN,
+            loss: None,
             saved: None,
         })
     }
@@ -239,7 +240,7 @@ impl TrainState {
             waited: Duration::ZERO,
             took: Duration::ZERO,
         };
-        self.loss = loss;
+        self.loss = Some(loss);
         self.step += 1;
         Ok(report)
     }
@@ -284,6 +285,16 @@ impl TrainState {
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
+    }
+
+    /// Loss of the last of them; none before the first.
+    pub fn loss(&self) -> Option<f64> {
+        self.loss
+    }
+
+    /// The checkpoint the run was resumed from or has saved.
+    pub fn saved(&self) -> Option<&Path> {
+        self.saved.as_deref()
     }
 
     /// The models.
