@@ -1,5 +1,7 @@
 //! `vjepa quickstart`, shortened: every stage runs and the document has what it promises.
 
+mod support;
+
 use assert_cmd::Command;
 use std::time::Duration;
 
@@ -60,4 +62,20 @@ fn on_a_folder_of_videos_with_a_broken_one() {
         assert!(found["parity"][runtime]["max_abs"].as_f64().unwrap() <= 1e-4, "{}", found["parity"]);
     }
     exists(&found, &["checkpoint", "model", "neighbours", "masks", "features", "training"]);
+}
+
+#[test]
+fn another_runs_checkpoint_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    support::train(folder.path(), &["--stop-at", "1"]).assert().success();
+    let files = ["jepa-latest.safetensors", "jepa-metrics.csv"].map(|name| folder.path().join(name));
+    let before = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let videos = tempfile::tempdir().unwrap();
+    for extra in [None, Some(["--videos", &videos.path().display().to_string()])] {
+        let mut command = support::vjepa();
+        command.args(["quickstart", "--steps", "2", "--out"]).arg(folder.path()).args(extra.iter().flatten());
+        let message = support::refused(&mut command);
+        assert!(message.contains("jepa-latest.safetensors") && message.contains("another --out"), "{message}");
+        assert_eq!(before, files.each_ref().map(|file| std::fs::read(file).unwrap()));
+    }
 }

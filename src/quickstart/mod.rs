@@ -55,7 +55,7 @@ struct Pretrained {
     encoder: NamedTensors,
 }
 
-/// The recipe with what was asked for.
+/// The recipe with what was asked for, and a folder it may write to.
 fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -> Result<Config, CliError> {
     let mut sets = vec![format!("meta.seed={}", options.seed)];
     sets.push(format!("logging.folder={}", serde_json::to_string(&options.folder)?));
@@ -66,7 +66,9 @@ fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -
         sets.push(format!("logging.diagnostics_every={}", (steps / 6).max(1)));
     }
     sets.extend_from_slice(extra);
-    Ok(Config::from_yaml(recipe, name, &sets)?)
+    let config = Config::from_yaml(recipe, name, &sets)?;
+    check_folder(&config)?;
+    Ok(config)
 }
 
 /// How long a step takes here: two of them, on a state that is thrown away.
@@ -88,10 +90,45 @@ fn seconds_a_step(config: &Config) -> Result<f64, CliError> {
     Ok(fastest)
 }
 
-/// Trains afresh: an earlier run's checkpoint in the folder is replaced.
+/// Where a run's checkpoint is.
+fn checkpoint_of(config: &Config) -> PathBuf {
+    let folder = config.logging.folder.as_deref().unwrap_or_default();
+    Checkpoint::new(Path::new(folder), &config.logging.write_tag).latest()
+}
+
+/// Refuses a folder with another run's checkpoint: only what a quickstart left there is replaced.
+fn check_folder(config: &Config) -> Result<(), CliError> {
+    let old = checkpoint_of(config);
+    if !old.exists() {
+        return Ok(());
+    }
+    let run = crate::weights::load(&old).ok().and_then(|weights| weights.record().map(|record| record.config.clone()));
+    match run {
+        Some(run) if is_quickstart(&run)? => Ok(()),
+        _ => Err(format!("{} is no quickstart's and would be replaced: choose another --out", old.display()).into()),
+    }
+}
+
+/// Whether a run was a quickstart: one of the recipes, whatever [`configure`] set in it.
+fn is_quickstart(run: &Config) -> Result<bool, CliError> {
+    for recipe in [textures::RECIPE, videos::RECIPE] {
+        let mut recipe = Config::from_yaml(recipe, "the quickstart recipe", &[])?;
+        recipe.meta.seed = run.meta.seed;
+        recipe.data.datasets.clone_from(&run.data.datasets);
+        recipe.logging.folder.clone_from(&run.logging.folder);
+        recipe.logging.diagnostics_every = run.logging.diagnostics_every;
+        recipe.optimization.steps = run.optimization.steps;
+        recipe.optimization.warmup_steps = run.optimization.warmup_steps;
+        if recipe == *run {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Trains afresh: an earlier quickstart's checkpoint in the folder is replaced.
 fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError> {
-    let folder = config.logging.folder.clone().unwrap_or_default();
-    let old = Checkpoint::new(Path::new(&folder), &config.logging.write_tag).latest();
+    let old = checkpoint_of(&config);
     if old.exists() {
         std::fs::remove_file(&old).map_err(|error| format!("cannot replace {}: {error}", old.display()))?;
     }
@@ -115,4 +152,26 @@ fn stripped(tensors: NamedTensors, prefix: &str) -> NamedTensors {
         .into_iter()
         .filter_map(|(name, tensor)| name.strip_prefix(prefix).map(|rest| (rest.to_owned(), tensor)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_quickstart_left_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = |seed, steps| Quickstart { folder: folder.path().into(), seed, steps, videos: None, json: false };
+        let datasets = "data.datasets=[elsewhere]".to_owned();
+        let mut earlier = configure(videos::RECIPE, "", &options(7, Some(20)), &[datasets]).unwrap();
+        let files = Checkpoint::new(folder.path(), "jepa");
+        let now = || configure(textures::RECIPE, "", &options(0, None), &[]).map(|_| ());
+        files.save(&earlier, 20, Some(1.0), &NamedTensors::new()).unwrap();
+        now().unwrap();
+        earlier.loss.loss_exp = 2.0;
+        files.save(&earlier, 20, Some(1.0), &NamedTensors::new()).unwrap();
+        assert!(now().unwrap_err().to_string().contains("another --out"));
+        std::fs::write(files.latest(), "no checkpoint").unwrap();
+        assert!(now().is_err());
+    }
 }

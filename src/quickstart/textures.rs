@@ -21,7 +21,7 @@ use vjepa_graphs::EncoderConfig;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 
-const RECIPE: &str = include_str!("../../configs/quickstart.yaml");
+pub(super) const RECIPE: &str = include_str!("../../configs/quickstart.yaml");
 /// Labelled clips of the exported probe, validation split included.
 const PROBE_CLIPS: usize = 1600;
 const VALIDATION: usize = 400;

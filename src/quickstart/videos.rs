@@ -14,7 +14,7 @@ use crate::eval::{FrozenEncoder, Watch, neighbours};
 use crate::train::model_configs;
 use vjepa_runtime::plan::Device;
 
-const RECIPE: &str = include_str!("../../configs/quickstart_videos.yaml");
+pub(super) const RECIPE: &str = include_str!("../../configs/quickstart_videos.yaml");
 /// Videos that are compared with each other.
 const COMPARED: usize = 200;
 /// Rows of the picture, and neighbours in each.
