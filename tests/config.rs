@@ -159,6 +159,18 @@ fn impossible_values_name_the_key_and_the_rule() {
 }
 
 #[test]
+fn a_checkpoint_to_start_from_must_be_named() {
+    let text = std::fs::read_to_string(recipe("quickstart.yaml")).unwrap();
+    // It still describes the model of a checkpoint that was trained with it.
+    let unnamed = with(&text, &["meta.load_checkpoint=true"]).unwrap();
+    let error = unnamed.check_training().unwrap_err();
+    assert_eq!(error.key(), Some("meta.load_checkpoint"));
+    assert!(error.to_string().contains("meta.read_checkpoint") && error.to_string().contains("--resume"), "{error}");
+    let named = with(&text, &["meta.load_checkpoint=true", "meta.read_checkpoint=a.pth"]).unwrap();
+    named.check_training().unwrap();
+}
+
+#[test]
 fn what_cannot_be_honoured_is_refused() {
     for set in [
         "data_aug.auto_augment=true",

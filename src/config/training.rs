@@ -22,9 +22,9 @@ words!(Dtype { Float32 = "float32", Bfloat16 = "bfloat16", Float16 = "float16" }
 /// The `meta` section.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetaConfig {
-    /// Start from a checkpoint.
+    /// Start from the weights of `read_checkpoint`, which must be named. The run's own latest checkpoint is `--resume`'s.
     pub load_checkpoint: bool,
-    /// Which one, in `logging.folder`; the latest where none is named.
+    /// The file, as seen from the current directory.
     pub read_checkpoint: Option<String>,
     /// Seed of weights, masks and the sample stream.
     pub seed: u64,

@@ -212,6 +212,14 @@ fn optimization(o: &OptimizationConfig) -> Checked {
     Ok(())
 }
 
+/// Only a run has a beginning: stored configurations of runs from before this rule still describe their model.
+pub(super) fn beginning(meta: &MetaConfig) -> Checked {
+    must(!meta.load_checkpoint || meta.read_checkpoint.is_some(), "meta.load_checkpoint", || {
+        "is true without a file: name one with meta.read_checkpoint, or write false and go on with a run by --resume"
+            .into()
+    })
+}
+
 fn meta(meta: &MetaConfig) -> Checked {
     if meta.dtype == Dtype::Float16 {
         return Err(ConfigError::unsupported(
