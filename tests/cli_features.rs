@@ -74,6 +74,16 @@ fn our_own_checkpoints_need_no_configuration() {
 }
 
 #[test]
+fn a_clip_duration_that_only_training_knew_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY.replace("num_frames: 8", "num_frames: 8, clip_duration: 0.5"));
+    let weights = tiny("weights.safetensors");
+    let (mut command, _) = features(folder.path(), &weights, Some(&config), &texture("t0_d0_s0.mp4"));
+    let output = command.assert().success().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&output).contains("`data.clip_duration` (0.5 s)"));
+}
+
+#[test]
 fn a_video_is_cut_to_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "tiny.yaml", TINY);

@@ -100,6 +100,23 @@ fn sigterm_saves_and_leaves_cleanly() {
 }
 
 #[test]
+fn clips_that_evaluation_spaces_otherwise_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let textures = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
+    let datasets = format!("data.datasets=[{}]", textures.display());
+    let seconds = ["--stop-at", "0", "--set", "data.clip_duration=0.3"];
+    let videos = ["--set", "data.dataset_type=VideoDataset", "--set", &datasets];
+    let told = |extra: &[&str]| {
+        let output = train(folder.path(), extra).assert().success().get_output().stderr.clone();
+        String::from_utf8(output).unwrap()
+    };
+    let note = told(&[&seconds[..], &videos].concat());
+    assert!(note.contains("`data.clip_duration` (0.3 s)") && note.contains("`data.sampling_rate` (1)"), "{note}");
+    assert!(told(&seconds).contains("`data.clip_duration` is ignored"));
+    assert!(!told(&["--stop-at", "0"]).contains("clip_duration"));
+}
+
+#[test]
 fn wrong_settings_are_named() {
     let folder = tempfile::tempdir().unwrap();
     for (set, words) in [

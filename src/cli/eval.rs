@@ -48,6 +48,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
     let probe = weights::load_probe(&args.probe)?;
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
+    super::note_sampling(opened.model.config.as_ref());
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
     if reads != makes {
         return Err(format!(

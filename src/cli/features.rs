@@ -47,6 +47,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let weights = weights::load(&args.checkpoint)?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
     let model = weights::describe(&weights, config.as_ref())?;
+    super::note_sampling(model.config.as_ref());
     let encoder = match args.encoder.as_deref() {
         Some(named) => named,
         None => weights.encoder()?,

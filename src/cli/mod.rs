@@ -81,6 +81,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Tells what clips the model was, or will be, trained on that other commands would take otherwise.
+fn note_sampling(config: Option<&crate::config::Config>) {
+    if let Some(what) = config.and_then(|config| config.sampled_apart()) {
+        eprintln!("note: {what}");
+    }
+}
+
 /// `vjepa ... | head`: a closed pipe ends the program silently, as it does others, instead of failing a print.
 fn quit_when_nobody_reads() {
     #[cfg(unix)]

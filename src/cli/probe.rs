@@ -97,6 +97,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let keep = if kind == ProbeKind::Linear { Keep::Mean } else { Keep::Tokens };
     let names = args.names.as_deref().map(read_names).transpose()?;
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
+    super::note_sampling(opened.model.config.as_ref());
     let mut bar = Bar::default();
     let set = |list: &Path| VideoSet {
         list: list.into(),

@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     for (key, why) in config.ignored() {
         eprintln!("note: `{key}` is ignored here: {why}");
     }
+    super::note_sampling(Some(&config));
     if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
         eprintln!("note: the CPU emulates bfloat16: the numbers are right, but --set meta.dtype=float32 is faster");
     }

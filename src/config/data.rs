@@ -157,7 +157,8 @@ pub struct DataConfig {
     pub num_workers: usize,
     /// Skip videos shorter than a clip (otherwise their last frame repeats).
     pub filter_short_videos: bool,
-    /// Seconds a clip spans; sets the frame spacing from the video's rate instead of `sampling_rate`.
+    /// Seconds a clip spans; in training it sets the frame spacing from the video's rate instead of `sampling_rate`.
+    /// Evaluation and deployment know only `sampling_rate` ([`Preprocessing`]).
     pub clip_duration: Option<f64>,
     /// How frames are chosen (ours).
     pub sampling: Sampling,

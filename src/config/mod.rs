@@ -169,8 +169,21 @@ impl Config {
             if self.data.sampling_rate != official.data.sampling_rate {
                 list.push(("data.sampling_rate", "drifting textures have no frames in between"));
             }
+            if self.data.clip_duration.is_some() {
+                list.push(("data.clip_duration", "drifting textures have no frames in between"));
+            }
         }
         list
+    }
+
+    /// What is sampled otherwise by evaluation and deployment than by training, for a notice by whoever does either.
+    pub fn sampled_apart(&self) -> Option<String> {
+        let seconds = self.data.clip_duration.filter(|_| self.data.dataset_type == DatasetType::Video)?;
+        Some(format!(
+            "`data.clip_duration` ({seconds} s) spaces the frames of training only; evaluation and deployment space them by \
+             `data.sampling_rate` ({}), which should come close to it",
+            self.data.sampling_rate
+        ))
     }
 
     /// All values as YAML that reads back to the same configuration.
