@@ -190,7 +190,8 @@ impl OptimizationConfig {
         Ok(config)
     }
 
-    /// The step numbers. `dataset_steps` is the number of whole batches in the data set, used where `ipe` is null.
+    /// The step numbers. `dataset_steps` is the number of whole batches in the data set, used where `ipe` is null; less than
+    /// one batch still makes a step, which takes videos twice.
     ///
     /// With `steps`, an epoch is a share `1 / epochs` of it, so that `warmup` keeps its meaning unless `warmup_steps` is
     /// given.
@@ -199,10 +200,11 @@ impl OptimizationConfig {
     /// [`ConfigError::Missing`] where `ipe` is null and the data set has no length; [`ConfigError::Rule`] where the warm-up
     /// does not fit into the schedule.
     pub fn plan(&self, dataset_steps: Option<u64>) -> Result<StepPlan, ConfigError> {
+        let dataset_steps = dataset_steps.map(|steps| steps.max(1));
         let (steps, per_epoch) = match self.steps {
             Some(steps) => (steps, (steps as f64 / self.epochs.max(1) as f64).max(f64::MIN_POSITIVE)),
             None => {
-                let ipe = self.ipe.or(dataset_steps.map(|n| n.max(1))).ok_or_else(|| {
+                let ipe = self.ipe.or(dataset_steps).ok_or_else(|| {
                     ConfigError::missing("optimization.ipe", "an endless data set needs `ipe` or `steps`")
                 })?;
                 (self.epochs.saturating_mul(ipe), ipe as f64)
@@ -311,6 +313,8 @@ mod tests {
         let own = OptimizationConfig { ipe: None, epochs: 10, warmup: 1.0, ..OptimizationConfig::default() };
         assert_eq!(own.plan(Some(7)).unwrap().steps, 70);
         assert_eq!(own.plan(None).unwrap_err().key(), Some("optimization.ipe"));
+        // Fewer videos than a batch.
+        assert_eq!(own.plan(Some(0)).unwrap(), own.plan(Some(1)).unwrap());
     }
 
     #[test]
