@@ -74,6 +74,26 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
     assert_eq!(before, std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap());
 }
 
+#[test]
+fn diagnostics_survive_a_run_that_fails_and_one_that_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = || -> Vec<u64> {
+        let text = std::fs::read_to_string(folder.path().join("jepa-diagnostics.jsonl")).unwrap();
+        let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap();
+        text.lines().map(step).collect()
+    };
+    let watched = ["--set", "logging.diagnostics_every=2"];
+    train(folder.path(), &watched).args(["--stop-at", "3"]).assert().success();
+    assert_eq!(steps(), [2, 3]);
+    train(folder.path(), &watched).args(["--resume", "--stop-at", "5"]).assert().success();
+    assert_eq!(steps(), [2, 3, 4, 5]);
+    // What was measured after the checkpoint at 5 is measured again, and what was before it stays, in a run that fails too.
+    let wild = ["--resume", "--set", "optimization.lr=1e30", "--set", "optimization.start_lr=1e30"];
+    let longer = ["--set", "optimization.steps=20"];
+    train(folder.path(), &watched).args(wild).args(longer).assert().failure();
+    assert_eq!(steps(), [2, 3, 4, 5, 6]);
+}
+
 #[cfg(unix)]
 #[test]
 fn sigterm_saves_and_leaves_cleanly() {

@@ -87,14 +87,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let mut observer = Progress::new(args.json);
     if config.logging.diagnostics_every.is_some() {
         observer.watch = Some(Watch::new(device, &config)?);
+        let folder = Path::new(config.logging.folder.as_deref().unwrap_or_default());
+        observer.diagnostics = folder.join(format!("{}-diagnostics.jsonl", config.logging.write_tag));
     }
     let outcome = train(&config, &run, &interrupt, &mut observer)?;
     observer.finish();
     if args.profile.is_some() && !observer.profiled {
         eprintln!("note: the run ended before the steps that were to be profiled; no trace is written");
-    }
-    if let Some(watch) = &observer.watch {
-        watch.save(&outcome.metrics.with_file_name(format!("{}-diagnostics.jsonl", config.logging.write_tag)))?;
     }
     if args.json {
         let summary = serde_json::json!({
@@ -133,6 +132,8 @@ pub(super) struct Progress {
     json: bool,
     began: Instant,
     pub(super) watch: Option<Watch>,
+    /// Where what is watched is kept.
+    diagnostics: PathBuf,
     profiled: bool,
 }
 
@@ -143,7 +144,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, json, began: Instant::now(), watch: None, profiled: false }
+        Self { bar, json, began: Instant::now(), watch: None, diagnostics: PathBuf::new(), profiled: false }
     }
 
     pub(super) fn finish(&self) {
@@ -157,6 +158,11 @@ impl Observer for Progress {
         if self.bar.is_hidden() {
             eprintln!("{what} ...");
         }
+    }
+
+    fn begins(&mut self, from: u64) -> Result<(), TrainError> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        watch.keep(&self.diagnostics, from).map_err(|error| TrainError::Observer(error.to_string()))
     }
 
     fn step(&mut self, report: &StepReport) {

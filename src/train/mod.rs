@@ -54,6 +54,13 @@ pub struct TrainRun {
 pub trait Observer {
     /// Something that takes a while begins.
     fn phase(&mut self, what: &str);
+    /// The first step is about to be done, or, when resumed, the one numbered `from`.
+    ///
+    /// # Errors
+    /// Whatever the observer's own work fails with; the run then does not begin.
+    fn begins(&mut self, _from: u64) -> Result<(), TrainError> {
+        Ok(())
+    }
     /// A step is done.
     fn step(&mut self, report: &StepReport);
     /// The steps asked for are profiled, and the trace is written.
@@ -118,6 +125,7 @@ pub fn train(
     let mut metrics = Metrics::open(&folder, &config.logging.write_tag, first, config.logging.metrics_every)?;
     let mut loader = Loader::new(source, LoaderConfig::from_config(config, first))?;
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
+    observer.begins(first)?;
     observer.phase("training");
     while state.step() < last && !interrupt.raised() {
         let began = Instant::now();
@@ -131,21 +139,22 @@ pub fn train(
         metrics.add(&report)?;
         observer.step(&report);
         profiler.after(&mut state, observer)?;
-        if config.logging.diagnostics_every.is_some_and(|n| state.step().is_multiple_of(n.max(1))) {
-            observer.diagnose(&mut state)?;
-        }
-        if state.step().is_multiple_of(every) && state.step() < last {
+        let due = |n: u64| state.step() < last && state.step().is_multiple_of(n.max(1));
+        let (measure, save) = (config.logging.diagnostics_every.is_some_and(due), due(every));
+        if save {
             state.save(config, &files)?;
+        }
+        if measure {
+            observer.diagnose(&mut state)?;
         }
     }
     metrics.flush()?;
-    let measured = config.logging.diagnostics_every.is_none_or(|n| state.step().is_multiple_of(n.max(1)));
-    if !measured && state.step() == last {
-        observer.diagnose(&mut state)?;
-    }
     // What a run without a step would save is there already, or never began.
     if state.step() > first {
         state.save(config, &files)?;
+        if state.step() == last && config.logging.diagnostics_every.is_some() {
+            observer.diagnose(&mut state)?;
+        }
     }
     Ok(TrainOutcome {
         steps: state.step(),
