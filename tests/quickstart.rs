@@ -79,3 +79,37 @@ fn another_runs_checkpoint_is_not_replaced() {
         assert_eq!(before, files.each_ref().map(|file| std::fs::read(file).unwrap()));
     }
 }
+
+#[test]
+fn one_readable_video_is_refused_before_training() {
+    let (videos, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::copy(support::texture("t0_d0_s0.mp4"), videos.path().join("good.mp4")).unwrap();
+    std::fs::write(videos.path().join("broken.mp4"), vec![7u8; 4000]).unwrap();
+    let mut command = support::vjepa();
+    command.args(["quickstart", "--steps", "2", "--videos"]).arg(videos.path()).arg("--out").arg(out.path());
+    let message = support::refused(&mut command);
+    assert!(message.contains("fewer than two"), "{message}");
+    assert!(!out.path().join("jepa-metrics.csv").exists());
+}
+
+#[test]
+fn too_few_steps_are_refused_as_an_argument() {
+    let output = support::vjepa().args(["quickstart", "--steps", "1"]).assert().code(2).get_output().stderr.clone();
+    let message = String::from_utf8_lossy(&output);
+    assert!(message.contains("--steps"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_after_training_ends_the_program() {
+    use std::io::{BufRead, BufReader};
+    let out = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_vjepa"));
+    child.args(["quickstart", "--steps", "2", "--out"]).arg(out.path());
+    let mut child = child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("evaluating the pretrained encoder")));
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(lines.filter(|line| line.contains("] pictures")).count(), 0);
+}

@@ -16,8 +16,8 @@ pub struct Args {
     /// Seed of weights, data and masks.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Training steps instead of the recipe's (fewer are quicker and learn less).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Training steps instead of the recipe's, at least 2, of which one warms up (fewer are quicker and learn less).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     steps: Option<u64>,
     /// One JSON document instead of the table.
     #[arg(long)]

@@ -138,9 +138,11 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError>
     let Some(checkpoint) = outcome.checkpoint.clone() else {
         return Err("stopped before the first step: there is nothing to keep".into());
     };
-    if outcome.interrupted {
+    // A signal during the last step asks for the end too.
+    if outcome.interrupted || interrupt.raised() {
         return Err(format!("stopped after {} steps; the checkpoint is {}", outcome.steps, checkpoint.display()).into());
     }
+    interrupt.release();
     let trained = crate::weights::load(&checkpoint)?.all()?;
     let encoder = stripped(trained, "target_encoder.");
     Ok(Pretrained { config, outcome, checkpoint, random: stripped(random, "encoder."), encoder })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_a_step, show};
 use crate::cli::CliError;
-use crate::data::VideoDataset;
+use crate::data::{ClipSource, VideoDataset};
 use crate::deploy::{Export, Form, Origin, export};
 use crate::eval::features::{Features, Keep};
 use crate::eval::pictures::{self, Neighbour, ShownClip};
@@ -26,6 +26,9 @@ const OTHER_WORK: f64 = 40.0;
 pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
     let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
     let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
+    // What comes after training needs two of them; better told now.
+    let dataset = VideoDataset::open(&config)?;
+    compared(&dataset, 2)?;
     let mut screen = Screen::new();
     let step = seconds_a_step(&config)?;
     let steps = config.optimization.plan(Some(1))?.steps;
@@ -41,8 +44,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
     let models = model_configs(&run.config)?;
 
     screen.stage("nearest neighbours of your videos");
-    let dataset = VideoDataset::open(&run.config)?;
-    let (clips, names) = compared(&dataset, models.encoder.num_frames, models.encoder.height)?;
+    let (clips, names) = compared(&dataset, COMPARED)?;
     let len = clips.len() / names.len().max(1);
     let mut encoder = FrozenEncoder::new(&models.encoder, &run.encoder)?;
     let fill = |index: usize, out: &mut [f32]| {
@@ -100,12 +102,16 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Up to [`COMPARED`] videos, spread over the list: clips `[n, 3, T, S, S]` and their names. Unreadable ones are left out.
-fn compared(dataset: &VideoDataset, frames: usize, side: usize) -> Result<(Vec<f32>, Vec<String>), CliError> {
-    let len = 3 * frames * side * side;
+/// The first `count` of up to [`COMPARED`] videos, spread over the list: clips `[n, 3, T, S, S]` and their names. Unreadable
+/// ones are left out.
+fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<String>), CliError> {
+    let len = dataset.shape().iter().product();
     let entries = dataset.entries();
     let (mut clips, mut names) = (Vec::new(), Vec::new());
     for index in (0..entries.len()).step_by(entries.len().div_ceil(COMPARED).max(1)) {
+        if names.len() >= count {
+            break;
+        }
         let mut clip = vec![0f32; len];
         match dataset.evaluate(index, &mut clip) {
             Ok(_) => {
@@ -118,7 +124,7 @@ fn compared(dataset: &VideoDataset, frames: usize, side: usize) -> Result<(Vec<f
         }
     }
     if names.len() < 2 {
-        return Err("fewer than two videos can be read: nothing to compare".into());
+        return Err("fewer than two of the videos can be read, too few to compare: add more".into());
     }
     Ok((clips, names))
 }

@@ -30,6 +30,12 @@ impl Interrupt {
         self.raised.load(Ordering::Relaxed)
     }
 
+    /// The run is over, and what follows has nothing to save: the next signal ends the program at once. (Handlers that
+    /// were taken away would leave the signals ignored.)
+    pub fn release(&self) {
+        self.raise();
+    }
+
     /// Asks for the end, as a signal would.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::Relaxed);
