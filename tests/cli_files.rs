@@ -41,6 +41,18 @@ fn frames_are_written_in_the_order_asked_for() {
 }
 
 #[test]
+fn pictures_are_replaced_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let earlier = write(folder.path(), "000_frame000002.png", "earlier");
+    std::fs::hard_link(&earlier, folder.path().join("kept.png")).unwrap();
+    let mut command = vjepa();
+    command.arg("frames").arg(texture("t0_d0_s0.mp4")).args(["--indices", "2", "--out"]).arg(folder.path());
+    command.assert().success();
+    assert_eq!(png(&earlier).0, 48);
+    assert_eq!(std::fs::read_to_string(folder.path().join("kept.png")).unwrap(), "earlier");
+}
+
+#[test]
 fn frames_that_do_not_exist_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let frames = |file: &Path, indices: &str| {

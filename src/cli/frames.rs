@@ -1,11 +1,12 @@
 //! `vjepa frames`: frames of a video as pictures.
 
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 
 use super::CliError;
+use crate::weights::write_atomically;
 
 /// Frames decoded at once.
 const BATCH: usize = 16;
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         for (i, frame) in clip.frames(indices)?.iter().enumerate() {
             let place = batch * BATCH + i;
             let path = args.out.join(format!("{place:0places$}_frame{:0digits$}.png", frame.index));
-            write_png(&path, frame.display_width(), frame.display_height(), &frame.rgb())
+            write_atomically(&path, |out| write_png(out, frame.display_width(), frame.display_height(), &frame.rgb()))
                 .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
             written.push(serde_json::json!({"file": path, "frame": frame.index, "time": frame.time}));
             bar.inc(1);
@@ -60,13 +61,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// Writes interleaved RGB as a PNG.
-fn write_png(path: &Path, width: usize, height: usize, rgb: &[u8]) -> Result<(), png::EncodingError> {
-    let file = BufWriter::new(std::fs::File::create(path)?);
+fn write_png(out: impl Write, width: usize, height: usize, rgb: &[u8]) -> std::io::Result<()> {
     let side = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let mut encoder = png::Encoder::new(file, side(width), side(height));
+    let mut encoder = png::Encoder::new(out, side(width), side(height));
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     let mut writer = encoder.write_header()?;
     writer.write_image_data(rgb)?;
-    writer.finish()
+    Ok(writer.finish()?)
 }

@@ -1,20 +1,21 @@
 //! The labelled texture clips carried in the program: 128 real H.264 and VP9 files.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
 use crate::cli::CliError;
+use crate::weights::write_atomically;
 
 static CLIPS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/textures");
 
 /// Writes the clips to `folder` and returns them with their texture labels.
 pub(super) fn unpack(folder: &Path) -> Result<Vec<(PathBuf, usize)>, CliError> {
     let at = |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
-    std::fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
     for file in CLIPS.files() {
         let path = folder.join(file.path());
-        std::fs::write(&path, file.contents()).map_err(|error| at(&path, error))?;
+        write_atomically(&path, |out| out.write_all(file.contents())).map_err(|error| at(&path, error))?;
     }
     let list = folder.join("labels.csv");
     let videos = crate::data::read_videos(&list)?;
@@ -23,4 +24,21 @@ pub(super) fn unpack(folder: &Path) -> Result<Vec<(PathBuf, usize)>, CliError> {
         Some((video.path, label))
     });
     Ok(labelled.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clips_of_an_earlier_quickstart_are_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let [clip, old] = ["t0_d0_s0.mp4", "old.mp4"].map(|name| folder.path().join("videos").join(name));
+        assert_eq!(unpack(&folder.path().join("videos")).unwrap().len(), 128);
+        std::fs::write(&clip, "old").unwrap();
+        std::fs::hard_link(&clip, &old).unwrap();
+        unpack(&folder.path().join("videos")).unwrap();
+        assert!(std::fs::metadata(&clip).unwrap().len() > 3);
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+    }
 }

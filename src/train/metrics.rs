@@ -1,6 +1,7 @@
 //! What a step says, and the CSV it goes to.
 
 use super::TrainError;
+use crate::weights::write_atomically;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,16 +73,16 @@ impl Metrics {
         let path = folder.join(format!("{tag}-metrics.csv"));
         let io = |source: std::io::Error| TrainError::Io { path: path.clone(), source };
         let kept = if from > 0 { rows_before(&path, from) } else { Vec::new() };
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(&path).map_err(io)?;
-        let mut writer = csv::Writer::from_writer(file);
-        let write = |writer: &mut csv::Writer<File>, row: &csv::StringRecord| {
-            writer.write_record(row).map_err(|error| io(std::io::Error::other(error)))
-        };
-        write(&mut writer, &csv::StringRecord::from(HEADER.to_vec()))?;
-        for row in &kept {
-            write(&mut writer, row)?;
-        }
-        Ok(Self { path, writer, every: every.max(1), pending: None })
+        // Until the kept rows are all in the new file, the old one stays.
+        write_atomically(&path, |out| {
+            let mut writer = csv::Writer::from_writer(out);
+            writer.write_record(HEADER)?;
+            kept.iter().try_for_each(|row| writer.write_record(row))?;
+            writer.flush()
+        })
+        .map_err(io)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
+        Ok(Self { path, writer: csv::Writer::from_writer(file), every: every.max(1), pending: None })
     }
 
     /// Notes a step; every `metrics_every`-th is written, and the last.
@@ -133,4 +134,24 @@ fn rows_before(path: &Path, step: u64) -> Vec<csv::StringRecord> {
     let Ok(mut reader) = csv::Reader::from_path(path) else { return Vec::new() };
     let rows = reader.records().filter_map(Result::ok);
     rows.filter(|row| row.get(0).and_then(|step| step.parse().ok()).is_some_and(|s: u64| s < step)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The old file is never cut short: another name of it has all its rows while the new one is there.
+    #[test]
+    fn rows_are_kept_in_a_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, old] = ["jepa-metrics.csv", "old.csv"].map(|name| folder.path().join(name));
+        let row = |step: &str| format!("{step}{}\n", ",1".repeat(HEADER.len() - 1));
+        let kept = format!("{}\n{}{}", HEADER.join(","), row("0"), row("1"));
+        let rows = format!("{kept}{}", row("2"));
+        std::fs::write(&path, &rows).unwrap();
+        std::fs::hard_link(&path, &old).unwrap();
+        drop(Metrics::open(folder.path(), "jepa", 2, 1).unwrap());
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), rows);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+    }
 }
