@@ -185,6 +185,18 @@ fn what_does_not_fit_is_one_sentence() {
     says(&mut command, &["probe"]);
 }
 
+/// `eval` says it too, and has no flag of that name.
+#[cfg(target_os = "linux")]
+#[test]
+fn tokens_that_would_not_fit_into_memory_are_refused() {
+    let scene = Scene::new();
+    let list = std::fs::read_to_string(scene.path("train.csv")).unwrap();
+    let many = write(scene.folder.path(), "many.csv", list.repeat(25));
+    let mut command = scene.command("probe");
+    command.args(["--clips", "65535", "--data"]).arg(many).arg("--out").arg(scene.path("p.safetensors"));
+    says(&mut command, &["of memory", "linear probe (`vjepa probe --kind linear`)"]);
+}
+
 #[test]
 fn classes_can_have_names() {
     let scene = Scene::new();
@@ -198,4 +210,20 @@ fn classes_can_have_names() {
     let mut command = scene.command("eval");
     command.arg("--probe").arg(&out).arg("--data").arg(scene.path("val.csv"));
     assert_eq!(json(&mut command)["classes"], 6);
+
+    // A blank line would give every later label another's name; at the end it names nothing.
+    for (text, words) in [
+        ("stripes\n\ndots\ncrosses\nwaves\nhexagons\n", &["line 2", "names.txt", "label 1"]),
+        ("\nstripes\nchecks\ndots\ncrosses\nwaves\n", &["line 1", "names.txt", "label 0"]),
+    ] {
+        let names = write(scene.folder.path(), "names.txt", text);
+        let mut command = scene.command("probe");
+        command.args(["--kind", "linear"]).arg("--names").arg(names);
+        says(command.arg("--data").arg(scene.path("train.csv")).arg("--out").arg(&out), words);
+    }
+    let names = write(scene.folder.path(), "names.txt", "stripes\nchecks\ndots\ncrosses\nwaves\n\n \n");
+    let mut command = scene.command("probe");
+    command.args(["--kind", "linear"]).arg("--names").arg(names);
+    command.arg("--data").arg(scene.path("train.csv")).arg("--out").arg(&out);
+    assert_eq!(json(&mut command)["classes"], 5);
 }

@@ -156,10 +156,18 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Class names, a line each.
+/// Class names, a line each; the file may end in blank lines, which name nothing.
 fn read_names(path: &Path) -> Result<Vec<String>, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+    let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
+    if let Some(label) = names.iter().position(String::is_empty) {
+        return Err(format!(
+            "line {} of {} is blank, but would be the name of label {label}: name it, or take the line out",
+            label + 1,
+            path.display()
+        )
+        .into());
+    }
     let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
     if names.len() < 2 || distinct.len() != names.len() {
         return Err(format!("{} must hold at least two different names, a line each", path.display()).into());

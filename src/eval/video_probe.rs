@@ -80,8 +80,8 @@ impl OpenEncoder {
         if let Some(free) = free_memory().filter(|free| bytes > free / 2) {
             let gigabytes = |bytes: usize| bytes as f64 / f64::from(1 << 30);
             return Err(EvalError::setup(format!(
-                "all tokens of {} videos take {:.1} GiB of memory, and {:.1} GiB are free; use fewer videos, clips or views, or \
-                 --kind linear, which keeps only mean tokens",
+                "all tokens of {} videos take {:.1} GiB of memory, and {:.1} GiB are free; use fewer videos, clips or views, or a \
+                 linear probe (`vjepa probe --kind linear`), which needs only mean tokens",
                 entries.len(),
                 gigabytes(bytes),
                 gigabytes(free)
