@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = prost_build::Config::new();
     config.bytes([".inference.ModelInferRequest.raw_input_contents"]);
     // Connections are not its business.
-    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(files, config)?;
+    let builder = tonic_prost_build::configure().build_transport(false).codec_path("crate::wire::Counted");
+    builder.compile_fds_with_config(files, config)?;
     Ok(())
 }

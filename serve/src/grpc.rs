@@ -38,36 +38,26 @@ impl Service {
         tonic::service::Routes::new(service).prepare().into_axum_router()
     }
 
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), InferError> {
-        let given = request.metadata().get("authorization");
-        match &self.0.settings.security.token {
-            Some(token) if !token.admits(given.map(|value| value.as_encoded_bytes())) => Err(InferError::Unauthorized),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks token and model, and counts the request.
-    fn about<T>(&self, request: &Request<T>, name: &str, version: &str) -> Result<(), Status> {
-        let outcome = self.admit(request).and_then(|()| self.0.check_model(name, version));
+    /// Checks the model, and counts the request.
+    fn about(&self, name: &str, version: &str) -> Result<(), Status> {
+        let outcome = self.0.check_model(name, version);
         self.0.answered("grpc_metadata", outcome.as_ref().map(|()| 200));
         Ok(outcome?)
     }
 
     async fn infer(&self, request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
         let core = &self.0;
-        self.admit(&request)?;
         let admitted = core.admit()?;
         let timeout = deadline(request.metadata());
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         core.check_model(&request.model_name, &request.model_version)?;
         let patience = core.patience([timeout, asked(&request)?].into_iter().flatten().min());
-        let (shape, values) = clips(core, &request)?;
+        let (shape, values) = clips(core, &mut request)?;
         let named = request.outputs.iter().map(|output| (output.name.as_str(), true));
         let wanted = protocol::wanted(&core.info, named, true)?;
         let mut held = None;
         core.hold(&mut held, values.len() * size_of::<f32>())?;
         let (model_name, id) = (request.model_name, request.id);
-        drop((request.inputs, request.raw_input_contents));
         let answer = core.infer(&admitted, shape, values, held, patience).await?;
         let mut response =
             ModelInferResponse { model_name, model_version: VERSION.to_owned(), id, ..ModelInferResponse::default() };
@@ -116,9 +106,9 @@ fn asked(request: &ModelInferRequest) -> Result<Option<Duration>, InferError> {
 }
 
 /// The request's clips, from `raw_input_contents` or from `contents`.
-fn clips(core: &Core, request: &ModelInferRequest) -> Result<(Clips, Values), InferError> {
+fn clips(core: &Core, request: &mut ModelInferRequest) -> Result<(Clips, Values), InferError> {
     let invalid = |what: &str| InferError::Invalid(format!("{what}; the model takes {}", core.info.input));
-    let [input] = request.inputs.as_slice() else { return Err(invalid("the request must have one input")) };
+    let [input] = request.inputs.as_mut_slice() else { return Err(invalid("the request must have one input")) };
     if input.parameters.contains_key("shared_memory_region") {
         return Err(InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned()));
     }
@@ -126,15 +116,15 @@ fn clips(core: &Core, request: &ModelInferRequest) -> Result<(Clips, Values), In
     let shape = sizes.map_err(|_| invalid("a size of the shape is negative"))?;
     let head = InputHead { name: &input.name, datatype: &input.datatype, shape };
     let shape = protocol::clip_shape(&core.info, core.settings.batching.max_clips, &head)?;
-    let contents = input.contents.as_ref().map(|contents| &contents.fp32_contents).filter(|values| !values.is_empty());
-    match (request.raw_input_contents.as_slice(), contents) {
+    let contents = input.contents.take().map(|contents| contents.fp32_contents).filter(|values| !values.is_empty());
+    match (request.raw_input_contents.as_mut_slice(), contents) {
         ([raw], None) => {
             protocol::check_bytes(shape, raw.len())?;
-            Ok((shape, Values::Bytes(raw.clone())))
+            Ok((shape, Values::Bytes(std::mem::take(raw))))
         }
         ([], Some(values)) => {
             protocol::check_count(shape, values.len())?;
-            Ok((shape, Values::Floats(values.clone())))
+            Ok((shape, Values::Floats(values)))
         }
         ([], None) => Err(invalid("the input has no values in `raw_input_contents` or `fp32_contents`")),
         _ => Err(invalid("the input's values are there more than once")),
@@ -152,15 +142,15 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
-        self.about(&request, &request.get_ref().name, &request.get_ref().version)?;
+        self.about(&request.get_ref().name, &request.get_ref().version)?;
         Ok(Response::new(ModelReadyResponse { ready: self.0.ready() }))
     }
 
     async fn server_metadata(
         &self,
-        request: Request<ServerMetadataRequest>,
+        _: Request<ServerMetadataRequest>,
     ) -> Result<Response<ServerMetadataResponse>, Status> {
-        self.admit(&request)?;
+        self.0.answered("grpc_metadata", Ok(200));
         Ok(Response::new(ServerMetadataResponse {
             name: "vjepa".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -172,7 +162,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
-        self.about(&request, &request.get_ref().name, &request.get_ref().version)?;
+        self.about(&request.get_ref().name, &request.get_ref().version)?;
         let info = &self.0.info;
         let tensor = |tensor: &vjepa_runtime::TensorInfo| TensorMetadata {
             name: tensor.name.clone(),
@@ -198,7 +188,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
-        self.about(&request, &request.get_ref().name, &request.get_ref().version)?;
+        self.about(&request.get_ref().name, &request.get_ref().version)?;
         let batching = self.0.settings.batching;
         let configuration = protocol::configuration(&self.0.info, batching.max_clips);
         let data_type = DataType::TypeFp32.into();
@@ -225,7 +215,7 @@ impl GrpcInferenceService for Service {
         request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let name = Some(request.get_ref().name.as_str()).filter(|name| !name.is_empty());
-        self.about(&request, name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
+        self.about(name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
         let all = self.0.metrics.statistics();
         let sum = |sum: Sum| Some(StatisticDuration { count: sum.count, ns: sum.ns });
         // Triton counts copies beside each run; perf_analyzer insists that the counts are equal.

@@ -1,8 +1,10 @@
-//! A gRPC request's body within limits of time and memory; its size is tonic's business.
+//! What stands before gRPC's methods: the token, before anything of a message is read, and the message within limits of time
+//! and memory. How large it may be is tonic's business.
 
 use crate::error::InferError;
 use crate::state::Core;
 use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response, header};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::future::Future;
@@ -11,11 +13,44 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
+use tonic::Status;
+use tower::ServiceExt;
+
+/// Where the methods are.
+const SERVICE: &str = "/inference.GRPCInferenceService/";
+
+/// The method's name in metrics.
+fn endpoint(path: &str) -> &'static str {
+    match path.strip_prefix(SERVICE) {
+        Some("ModelInfer") => "grpc_infer",
+        Some("ServerLive" | "ServerReady") => "grpc_health",
+        Some(_) => "grpc_metadata",
+        None => "grpc_unknown",
+    }
+}
+
+/// Answers a request; never fails.
+pub(crate) async fn answer(core: Arc<Core>, methods: axum::Router, request: Request<Body>) -> Response<Body> {
+    let endpoint = endpoint(request.uri().path());
+    // Health tells nothing but health.
+    if endpoint != "grpc_health" && !has_token(&core, request.headers()) {
+        core.answered(endpoint, Err(&InferError::Unauthorized));
+        return Status::from(InferError::Unauthorized).into_http();
+    }
+    let request = request.map(|body| Body::new(Guarded::new(body, core, endpoint)));
+    methods.oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn has_token(core: &Core, headers: &HeaderMap) -> bool {
+    let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    core.settings.security.token.as_ref().is_none_or(|token| token.admits(given))
+}
 
 /// A body that must come in time, and whose bytes count among those of all bodies.
-pub(crate) struct Guarded {
+struct Guarded {
     body: Body,
     core: Arc<Core>,
+    endpoint: &'static str,
     held: Option<OwnedSemaphorePermit>,
     bytes: usize,
     late: Pin<Box<Sleep>>,
@@ -23,15 +58,15 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     /// Guards a body from now on.
-    pub fn new(body: Body, core: Arc<Core>) -> Self {
+    fn new(body: Body, core: Arc<Core>, endpoint: &'static str) -> Self {
         let late = Box::pin(tokio::time::sleep(core.settings.limits.body_time));
-        Self { body, core, held: None, bytes: 0, late }
+        Self { body, core, endpoint, held: None, bytes: 0, late }
     }
 
     /// Ends the body; tonic finds the status in the error.
     fn refuse<T>(&self, error: InferError) -> Poll<Option<Result<T, axum::Error>>> {
-        self.core.answered("grpc_infer", Err(&error));
-        Poll::Ready(Some(Err(axum::Error::new(tonic::Status::from(error)))))
+        self.core.answered(self.endpoint, Err(&error));
+        Poll::Ready(Some(Err(axum::Error::new(Status::from(error)))))
     }
 }
 

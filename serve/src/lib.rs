@@ -25,6 +25,7 @@ mod server;
 mod settings;
 mod state;
 mod tls;
+mod wire;
 
 pub use crate::state::VideoReader;
 pub use error::{InferError, ServeError};

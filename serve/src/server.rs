@@ -2,7 +2,6 @@
 
 use crate::error::ServeError;
 use crate::grpc::Service;
-use crate::guard::Guarded;
 use crate::instance::Instance;
 use crate::listen::{Answerer, Listener, Protocol};
 use crate::metrics::Metrics;
@@ -10,13 +9,11 @@ use crate::model::Model;
 use crate::queue::Queue;
 use crate::settings::Settings;
 use crate::state::{Core, VideoReader};
-use axum::body::Body;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tower::ServiceExt;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,11 +197,8 @@ async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut 
     if let Some(grpc) = grpc {
         let router = Service(core.clone()).into_router();
         let shared = core.clone();
-        let answer: Answerer = Arc::new(move |request| {
-            let router = router.clone();
-            let request = request.map(|body| Body::new(Guarded::new(body, shared.clone())));
-            Box::pin(async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) })
-        });
+        let answer: Answerer =
+            Arc::new(move |request| Box::pin(crate::guard::answer(shared.clone(), router.clone(), request)));
         listeners.spawn(listener(grpc, Protocol::Grpc, b"h2", answer).run());
     }
     // The server itself is the sender; when it is gone, so is the reason to go on.

@@ -143,6 +143,8 @@ pub fn read_reply(stream: &mut impl Read) -> Option<Reply> {
                     Ok(count) => reply.body.extend_from_slice(&buffer[..count]),
                 }
             }
+            // What a client would take for the answer.
+            reply.body.truncate(length);
             return Some(reply);
         }
         match stream.read(&mut buffer) {
@@ -197,7 +199,16 @@ pub const INFER: &str = "/v2/models/tiny/infer";
 
 /// The server's memory in KiB, as the system counts it.
 pub fn resident() -> usize {
+    memory("VmRSS:")
+}
+
+/// The most memory in KiB that the server ever had.
+pub fn peak() -> usize {
+    memory("VmHWM:")
+}
+
+fn memory(what: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -1,0 +1,63 @@
+//! Small bytes that would be much memory: the server's memory stays near the size of what it is sent.
+
+mod support;
+
+use http_body_util::{BodyExt, Full};
+use support::*;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use vjepa_serve::{Security, Server, Settings, Token};
+
+/// Bytes of a message here.
+const SIZE: usize = 4 << 20;
+
+/// What one of them may cost in KiB, on all its ways.
+const COST: usize = 48 << 10;
+
+/// The answer to a message of these bytes.
+async fn infer(server: &Server, message: &[u8]) -> Status {
+    let address = format!("http://{}", server.grpc().unwrap());
+    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let request = hyper::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(Full::new([&[0][..], &length, message].concat().into())))
+        .unwrap();
+    let ready = tower::ServiceExt::ready(&mut channel).await.unwrap();
+    let response = tower::Service::call(ready, request).await.unwrap();
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        return status;
+    }
+    let whole = response.into_body().collect().await.unwrap();
+    Status::from_header_map(whole.trailers().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_empty_parts_take_no_memory() {
+    let server = serve_scripted(settings(), 1, |_| Ok(()));
+    for (part, words) in [
+        (&b"\x2a\x00"[..], "more inputs"),
+        (b"\x32\x00", "more outputs"),
+        (b"\x3a\x00", "more raw_input_contents"),
+        (b"\x22\x07\x0a\x01x\x12\x02\x10\x01", "more parameters"),
+    ] {
+        let before = peak();
+        let status = infer(&server, &part.repeat(SIZE / part.len())).await;
+        assert!(status.code() == Code::InvalidArgument && status.message().contains(words), "{status:?}");
+        let grown = peak() - before;
+        assert!(grown < COST, "{words}: {grown} KiB");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_token_no_message_is_read() {
+    let token = Some(Token::new("0123456789abcdef").unwrap());
+    let security = Security { token, ..Security::default() };
+    let server = serve_scripted(Settings { security, ..settings() }, 1, |_| Ok(()));
+    // The message is malformed; who has no token does not learn that.
+    let status = infer(&server, b"\x2a").await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    let status = infer(&server, &vec![0; SIZE]).await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+}
