@@ -61,3 +61,27 @@ async fn without_the_token_no_message_is_read() {
     let status = infer(&server, &vec![0; SIZE]).await;
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
 }
+
+#[test]
+fn json_that_means_nothing_takes_no_memory() {
+    let server = serve_scripted(settings(), 1, |_| Ok(()));
+    let good = sum_request(2.0).to_string();
+    let rest = good.strip_prefix('{').unwrap();
+    let filled = |before: &str, part: &str, after: &str| {
+        let parts = vec![part; SIZE / part.len()].join(",");
+        format!("{{{before}{parts}{after}{rest}").into_bytes()
+    };
+    for (body, status) in [
+        (filled("\"parameters\":{\"x\":[", "{\"\":0}", "]},"), 200),
+        (filled("\"parameters\":{", "\"\":[]", "},"), 200),
+        (filled("\"parameters\":{\"timeout\":[", "{\"\":0}", "]},"), 400),
+        (filled("\"outputs\":[", "{\"name\":\"\"}", "],"), 400),
+        (filled("\"x\":[", "{\"\":0}", "],"), 200),
+    ] {
+        let before = peak();
+        let reply = send(&server, "POST", SUM_INFER, &[], &body);
+        assert_eq!(reply.status, status, "{reply:?}");
+        let grown = peak() - before;
+        assert!(grown < COST, "{}: {grown} KiB", String::from_utf8_lossy(&body[..40]));
+    }
+}

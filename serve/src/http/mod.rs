@@ -4,6 +4,7 @@ mod body;
 mod classify;
 mod page;
 mod reply;
+mod request;
 mod tensor;
 mod v2;
 

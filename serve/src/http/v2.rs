@@ -2,6 +2,7 @@
 
 use super::body::{self, Whole};
 use super::reply::json;
+use super::request::{self, Parameters};
 use super::tensor::{Floats, Written};
 use crate::error::InferError;
 use crate::metrics::Sum;
@@ -13,8 +14,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,35 +88,6 @@ pub(super) fn statistics(core: &Core) -> Response {
     }]}))
 }
 
-/// The JSON of a request.
-#[derive(Deserialize)]
-struct Request {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-    inputs: Vec<Input>,
-    #[serde(default)]
-    outputs: Vec<Output>,
-}
-
-#[derive(Deserialize)]
-struct Input {
-    name: String,
-    datatype: String,
-    shape: Vec<u64>,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-    data: Option<Floats>,
-}
-
-#[derive(Deserialize)]
-struct Output {
-    name: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-}
-
 /// A request that was read and checked.
 struct Checked {
     id: String,
@@ -175,7 +147,7 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
     let head = bytes.get(..length).ok_or_else(|| {
         invalid(format!("Inference-Header-Content-Length is {length}, but the body has {} bytes", bytes.len()))
     })?;
-    let mut request: Request = serde_json::from_slice(head)
+    let mut request: request::Request = serde_json::from_slice(head)
         .map_err(|error| invalid(format!("the request is no inference request as JSON ({error})")))?;
     let (Some(input), true) = (request.inputs.pop(), request.inputs.is_empty()) else {
         return Err(invalid(format!("the request must have one input; the model takes {}", core.info.input)));
@@ -184,7 +156,7 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
     let shape = protocol::clip_shape(&core.info, core.settings.batching.max_clips, &tensor)?;
     no_shared_memory(&input.parameters)?;
     let binary = bytes.slice(length..);
-    let values = match (size_parameter(&input.parameters, "binary_data_size")?, input.data) {
+    let values = match (input.parameters.binary_data_size.whole("binary_data_size")?, input.data) {
         (Some(_), Some(_)) => return Err(invalid("an input has either `data` or `binary_data_size`".to_owned())),
         (None, None) => return Err(invalid("the input has neither `data` nor `binary_data_size`".to_owned())),
         (Some(size), None) => {
@@ -203,36 +175,26 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
             Values::Floats(values)
         }
     };
-    let all_binary = flag(&request.parameters, "binary_data_output")?;
+    let all_binary = request.parameters.binary_data_output.flag("binary_data_output")?;
     let mut named = Vec::with_capacity(request.outputs.len());
     for output in &request.outputs {
+        let Parameters { classification, binary_data, .. } = &output.parameters;
         no_shared_memory(&output.parameters)?;
-        if output.parameters.contains_key("classification") {
+        if classification.is_there() {
             return Err(invalid("the classification extension is not there; POST a video to /v1/classify".to_owned()));
         }
-        named
-            .push((output.name.as_str(), flag(&output.parameters, "binary_data")?.unwrap_or(all_binary == Some(true))));
+        named.push((output.name.as_str(), binary_data.flag("binary_data")?.unwrap_or(all_binary == Some(true))));
     }
     let wanted = protocol::wanted(&core.info, named.into_iter(), all_binary == Some(true))?;
-    let asked = size_parameter(&request.parameters, "timeout")?.map(Duration::from_micros);
+    let asked = request.parameters.timeout.whole("timeout")?.map(Duration::from_micros);
     Ok(Checked { id: request.id, shape, values, wanted, patience: core.patience(asked) })
 }
 
-fn no_shared_memory(parameters: &Map<String, Value>) -> Result<(), InferError> {
-    if parameters.contains_key("shared_memory_region") {
+fn no_shared_memory(parameters: &Parameters) -> Result<(), InferError> {
+    if parameters.shared_memory_region.is_there() {
         return Err(InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned()));
     }
     Ok(())
-}
-
-fn size_parameter(parameters: &Map<String, Value>, key: &str) -> Result<Option<u64>, InferError> {
-    let wrong = || InferError::Invalid(format!("the parameter `{key}` is no whole number from 0 on"));
-    parameters.get(key).map(|value| value.as_u64().ok_or_else(wrong)).transpose()
-}
-
-fn flag(parameters: &Map<String, Value>, key: &str) -> Result<Option<bool>, InferError> {
-    let wrong = || InferError::Invalid(format!("the parameter `{key}` is neither true nor false"));
-    parameters.get(key).map(|value| value.as_bool().ok_or_else(wrong)).transpose()
 }
 
 /// The JSON of an answer.

@@ -1,0 +1,211 @@
+//! An inference request's JSON: what is not asked for is read over, lists are short, and only tensors take memory.
+
+use super::tensor::Floats;
+use crate::error::InferError;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// The JSON of a request.
+#[derive(Deserialize)]
+pub(super) struct Request {
+    #[serde(default)]
+    pub id: String,
+    #[serde(default)]
+    pub parameters: Parameters,
+    #[serde(deserialize_with = "few")]
+    pub inputs: Vec<Input>,
+    #[serde(default, deserialize_with = "few")]
+    pub outputs: Vec<Output>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Input {
+    pub name: String,
+    pub datatype: String,
+    #[serde(deserialize_with = "few")]
+    pub shape: Vec<u64>,
+    #[serde(default)]
+    pub parameters: Parameters,
+    pub data: Option<Floats>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Output {
+    pub name: String,
+    #[serde(default)]
+    pub parameters: Parameters,
+}
+
+/// The parameters that mean something, of a request, an input or an output.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Parameters {
+    pub timeout: Parameter,
+    pub binary_data_output: Parameter,
+    pub binary_data_size: Parameter,
+    pub binary_data: Parameter,
+    pub shared_memory_region: Parameter,
+    pub classification: Parameter,
+}
+
+/// A parameter's value, as far as it matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Parameter {
+    #[default]
+    Absent,
+    Whole(u64),
+    Flag(bool),
+    Other,
+}
+
+impl Parameter {
+    /// True where the request has it, with whatever value.
+    pub fn is_there(self) -> bool {
+        self != Self::Absent
+    }
+
+    /// A whole number from 0 on, where it is there.
+    ///
+    /// # Errors
+    /// [`InferError::Invalid`] for anything else.
+    pub fn whole(self, name: &str) -> Result<Option<u64>, InferError> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Whole(number) => Ok(Some(number)),
+            _ => Err(InferError::Invalid(format!("the parameter `{name}` is no whole number from 0 on"))),
+        }
+    }
+
+    /// True or false, where it is there.
+    ///
+    /// # Errors
+    /// [`InferError::Invalid`] for anything else.
+    pub fn flag(self, name: &str) -> Result<Option<bool>, InferError> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Flag(flag) => Ok(Some(flag)),
+            _ => Err(InferError::Invalid(format!("the parameter `{name}` is neither true nor false"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Value)
+    }
+}
+
+/// Keeps numbers and flags and reads over the rest.
+struct Value;
+
+impl<'de> Visitor<'de> for Value {
+    type Value = Parameter;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a parameter")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Parameter, E> {
+        Ok(Parameter::Whole(number))
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Parameter, E> {
+        Ok(Parameter::Flag(flag))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Parameter, E> {
+        Ok(Parameter::Other)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Parameter, E> {
+        Ok(Parameter::Other)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Parameter, E> {
+        Ok(Parameter::Other)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Parameter, E> {
+        Ok(Parameter::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Parameter, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Parameter::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Parameter, A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Parameter::Other)
+    }
+}
+
+/// Most elements of a list that is no tensor.
+const FEW: usize = 64;
+
+/// Reads a list that is short in any request that means something.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Few(PhantomData))
+}
+
+struct Few<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {FEW}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if all.len() == FEW {
+                return Err(A::Error::invalid_length(FEW + 1, &self));
+            }
+            all.push(item);
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_what_they_are_in_json() {
+        let read = |text: &str| serde_json::from_str::<Parameters>(text).unwrap();
+        for (value, whole, flag) in [
+            ("7", Some(7), None),
+            ("true", None, Some(true)),
+            ("-1", None, None),
+            ("1.5", None, None),
+            ("null", None, None),
+            ("\"7\"", None, None),
+            ("[{\"\": [0]}]", None, None),
+            ("{\"a\": {\"b\": null}}", None, None),
+        ] {
+            let timeout = read(&format!("{{\"other\": {value}, \"timeout\": {value}, \"\": {{}}}}")).timeout;
+            assert!(timeout.is_there(), "{value}");
+            assert_eq!((timeout.whole("x").ok().flatten(), timeout.flag("x").ok().flatten()), (whole, flag), "{value}");
+        }
+        assert_eq!(read("{}").timeout, Parameter::Absent);
+        assert_eq!(read("{}").timeout.whole("x").unwrap(), None);
+    }
+
+    #[test]
+    fn lists_are_short() {
+        let read = |outputs: usize, sizes: usize| {
+            let outputs = vec!["{\"name\": \"\"}"; outputs].join(",");
+            let shape = vec!["1"; sizes].join(",");
+            let input = format!("{{\"name\": \"\", \"datatype\": \"\", \"shape\": [{shape}]}}");
+            serde_json::from_str::<Request>(&format!("{{\"inputs\": [{input}], \"outputs\": [{outputs}]}}"))
+        };
+        assert!(read(64, 64).is_ok());
+        assert!(read(65, 1).is_err_and(|error| error.to_string().contains("at most 64")));
+        assert!(read(1, 65).is_err_and(|error| error.to_string().contains("at most 64")));
+    }
+}
