@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,8 +42,14 @@ pub(crate) struct Listener {
 }
 
 /// Told to a client that comes when there are too many.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
-    Content-Type: application/json\r\nContent-Length: 55\r\n\r\n{\"error\": \"too many connections; try again in a second\"}";
+static TOO_MANY: LazyLock<String> = LazyLock::new(|| {
+    let body = r#"{"error": "too many connections; try again in a second"}"#;
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+});
 
 impl Listener {
     /// Accepts until closing, then waits for the connections.
@@ -102,7 +108,7 @@ impl Listener {
         self.core.metrics.rejected("connections");
         if self.protocol == Protocol::Http && self.tls.is_none() {
             // As much as the socket takes at once.
-            drop(stream.try_write(TOO_MANY));
+            drop(stream.try_write(TOO_MANY.as_bytes()));
         }
     }
 }
