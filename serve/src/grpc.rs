@@ -20,6 +20,7 @@ pub mod proto {
 use proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use proto::infer_parameter::ParameterChoice;
 use proto::model_config::SchedulingChoice;
+use proto::model_infer_request::InferRequestedOutputTensor;
 use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
 use proto::*;
@@ -53,6 +54,12 @@ impl Service {
         core.check_model(&request.model_name, &request.model_version)?;
         let patience = core.patience([timeout, asked(&request)?].into_iter().flatten().min());
         let (shape, values) = clips(core, &mut request)?;
+        for InferRequestedOutputTensor { parameters, .. } in &request.outputs {
+            protocol::no_shared_memory(parameters.contains_key("shared_memory_region"))?;
+            protocol::no_classification(
+                ["classification", "class_count"].iter().any(|key| parameters.contains_key(*key)),
+            )?;
+        }
         let named = request.outputs.iter().map(|output| (output.name.as_str(), true));
         let wanted = protocol::wanted(&core.info, named, true)?;
         let mut held = None;
@@ -64,7 +71,7 @@ impl Service {
         for one in wanted {
             let output = protocol::pick(&answer.outputs, one)?;
             let mut bytes = Vec::with_capacity(size_of_val(output.data.as_slice()));
-            crate::http::append(&mut bytes, &output.data);
+            protocol::append(&mut bytes, &output.data);
             response.raw_output_contents.push(bytes);
             response.outputs.push(InferOutputTensor {
                 name: output.name.clone(),
@@ -109,9 +116,7 @@ fn asked(request: &ModelInferRequest) -> Result<Option<Duration>, InferError> {
 fn clips(core: &Core, request: &mut ModelInferRequest) -> Result<(Clips, Values), InferError> {
     let invalid = |what: &str| InferError::Invalid(format!("{what}; the model takes {}", core.info.input));
     let [input] = request.inputs.as_mut_slice() else { return Err(invalid("the request must have one input")) };
-    if input.parameters.contains_key("shared_memory_region") {
-        return Err(InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned()));
-    }
+    protocol::no_shared_memory(input.parameters.contains_key("shared_memory_region"))?;
     let sizes: Result<Vec<u64>, _> = input.shape.iter().map(|size| u64::try_from(*size)).collect();
     let shape = sizes.map_err(|_| invalid("a size of the shape is negative"))?;
     let head = InputHead { name: &input.name, datatype: &input.datatype, shape };

@@ -70,6 +70,25 @@ pub(crate) fn check_bytes(shape: Clips, bytes: usize) -> Result<(), InferError> 
     check_count(shape, bytes / size_of::<f32>())
 }
 
+/// Refuses tensors in shared memory.
+///
+/// # Errors
+/// [`InferError::Invalid`] where a tensor has the parameter.
+pub(crate) fn no_shared_memory(is_there: bool) -> Result<(), InferError> {
+    let told = || InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned());
+    if is_there { Err(told()) } else { Ok(()) }
+}
+
+/// Refuses outputs as classes.
+///
+/// # Errors
+/// [`InferError::Invalid`] where an output has the parameter.
+pub(crate) fn no_classification(is_there: bool) -> Result<(), InferError> {
+    let told =
+        || InferError::Invalid("the classification extension is not there; POST a video to /v1/classify".to_owned());
+    if is_there { Err(told()) } else { Ok(()) }
+}
+
 /// An output that a request asked for, by its place among the model's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
@@ -104,6 +123,15 @@ pub(crate) fn wanted<'a>(
         all.push(Wanted { index, binary });
     }
     Ok(all)
+}
+
+/// Appends values as little-endian bytes.
+pub(crate) fn append(body: &mut Vec<u8>, values: &[f32]) {
+    if cfg!(target_endian = "little") {
+        body.extend_from_slice(bytemuck::cast_slice(values));
+    } else {
+        values.iter().for_each(|value| body.extend_from_slice(&value.to_le_bytes()));
+    }
 }
 
 /// The wanted ones of a run's results.

@@ -99,6 +99,10 @@ async fn wrong_requests_have_their_code_and_sentence() {
         change(&mut request);
         request
     };
+    let output = |key: &str| {
+        let parameters = [(key.to_owned(), InferParameter::default())].into();
+        vec![InferRequestedOutputTensor { name: "sum".to_owned(), parameters }]
+    };
     let timeout = |value| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(value)) };
     for (request, code, words) in [
         (with(&|r| r.model_name = "x".to_owned()), Code::NotFound, "there is no model `x`"),
@@ -118,6 +122,9 @@ async fn wrong_requests_have_their_code_and_sentence() {
             "`timeout`",
         ),
         (with(&|r| r.raw_input_contents[0] = vec![0; 1 << 20].into()), Code::OutOfRange, ""),
+        (with(&|r| r.outputs = output("shared_memory_region")), Code::InvalidArgument, "shared memory is not offered"),
+        (with(&|r| r.outputs = output("classification")), Code::InvalidArgument, "the classification extension"),
+        (with(&|r| r.outputs = output("class_count")), Code::InvalidArgument, "the classification extension"),
     ] {
         let status = client.model_infer(request).await.unwrap_err();
         assert!(status.code() == code && status.message().contains(words), "{words}: {status:?}");

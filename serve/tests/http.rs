@@ -155,6 +155,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         tensor[key] = value;
         json!({"inputs": [tensor]})
     };
+    let output = |key: &str| json!({"inputs": [good], "outputs": [{"name": "logits", "parameters": {key: 1}}]});
     for (body, status, words) in [
         (with("name", json!("x")), 400, "there is no input `x`; the model takes clip f32["),
         (with("datatype", json!("INT8")), 400, "`clip` is INT8 instead of FP32"),
@@ -169,6 +170,10 @@ fn wrong_requests_are_told_what_is_wrong() {
         (json!({"inputs": []}), 400, "must have one input"),
         (json!({"inputs": [good, good]}), 400, "must have one input"),
         (json!({"inputs": [good], "outputs": [{"name": "x"}]}), 400, "`x` is no output"),
+        (with("parameters", json!({"shared_memory_region": "x"})), 400, "shared memory is not offered"),
+        (output("shared_memory_region"), 400, "shared memory is not offered"),
+        (output("classification"), 400, "the classification extension is not there"),
+        (output("class_count"), 400, "the classification extension is not there"),
         (json!({"inputs": [good], "parameters": {"timeout": -1}}), 400, "`timeout` is no whole number"),
         (json!([]), 400, "no inference request as JSON"),
     ] {

@@ -15,8 +15,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, re
 use axum::response::Response;
 use std::sync::Arc;
 
-pub(crate) use v2::append;
-
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {

@@ -48,6 +48,7 @@ pub(super) struct Parameters {
     pub binary_data: Parameter,
     pub shared_memory_region: Parameter,
     pub classification: Parameter,
+    pub class_count: Parameter,
 }
 
 /// A parameter's value, as far as it matters.

@@ -154,7 +154,7 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
     };
     let tensor = InputHead { name: &input.name, datatype: &input.datatype, shape: input.shape };
     let shape = protocol::clip_shape(&core.info, core.settings.batching.max_clips, &tensor)?;
-    no_shared_memory(&input.parameters)?;
+    protocol::no_shared_memory(input.parameters.shared_memory_region.is_there())?;
     let binary = bytes.slice(length..);
     let values = match (input.parameters.binary_data_size.whole("binary_data_size")?, input.data) {
         (Some(_), Some(_)) => return Err(invalid("an input has either `data` or `binary_data_size`".to_owned())),
@@ -178,23 +178,14 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
     let all_binary = request.parameters.binary_data_output.flag("binary_data_output")?;
     let mut named = Vec::with_capacity(request.outputs.len());
     for output in &request.outputs {
-        let Parameters { classification, binary_data, .. } = &output.parameters;
-        no_shared_memory(&output.parameters)?;
-        if classification.is_there() {
-            return Err(invalid("the classification extension is not there; POST a video to /v1/classify".to_owned()));
-        }
+        let Parameters { shared_memory_region, classification, class_count, binary_data, .. } = &output.parameters;
+        protocol::no_shared_memory(shared_memory_region.is_there())?;
+        protocol::no_classification(classification.is_there() || class_count.is_there())?;
         named.push((output.name.as_str(), binary_data.flag("binary_data")?.unwrap_or(all_binary == Some(true))));
     }
     let wanted = protocol::wanted(&core.info, named.into_iter(), all_binary == Some(true))?;
     let asked = request.parameters.timeout.whole("timeout")?.map(Duration::from_micros);
     Ok(Checked { id: request.id, shape, values, wanted, patience: core.patience(asked) })
-}
-
-fn no_shared_memory(parameters: &Parameters) -> Result<(), InferError> {
-    if parameters.shared_memory_region.is_there() {
-        return Err(InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned()));
-    }
-    Ok(())
 }
 
 /// The JSON of an answer.
@@ -244,7 +235,7 @@ fn reply(core: &Core, id: &str, answer: &Answer, wanted: &[Wanted]) -> Result<Re
     let length = body.len();
     body.reserve_exact(binary.iter().map(|values| size_of_val(*values)).sum());
     for values in &binary {
-        append(&mut body, values);
+        protocol::append(&mut body, values);
     }
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
@@ -255,13 +246,4 @@ fn reply(core: &Core, id: &str, answer: &Answer, wanted: &[Wanted]) -> Result<Re
         headers.insert(JSON_LENGTH, HeaderValue::from(length));
     }
     Ok(response)
-}
-
-/// Appends values as little-endian bytes.
-pub(crate) fn append(body: &mut Vec<u8>, values: &[f32]) {
-    if cfg!(target_endian = "little") {
-        body.extend_from_slice(bytemuck::cast_slice(values));
-    } else {
-        values.iter().for_each(|value| body.extend_from_slice(&value.to_le_bytes()));
-    }
 }
