@@ -62,10 +62,8 @@ impl Service {
         }
         let named = request.outputs.iter().map(|output| (output.name.as_str(), true));
         let wanted = protocol::wanted(&core.info, named, true)?;
-        let mut held = None;
-        core.hold(&mut held, values.len() * size_of::<f32>())?;
         let (model_name, id) = (request.model_name, request.id);
-        let answer = core.infer(&admitted, shape, values, held, patience).await?;
+        let answer = core.infer(&admitted, shape, values, None, patience).await?;
         let mut response =
             ModelInferResponse { model_name, model_version: VERSION.to_owned(), id, ..ModelInferResponse::default() };
         for one in wanted {

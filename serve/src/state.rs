@@ -146,7 +146,8 @@ impl Core {
         asked.filter(|asked| !asked.is_zero()).map_or(longest, |asked| asked.min(longest))
     }
 
-    /// Queues clips and waits for their results.
+    /// Queues clips and waits for their results. Values that are larger than the body they were made of take more of the
+    /// memory for bodies.
     ///
     /// # Errors
     /// [`InferError`]; an expired request has left the queue.
@@ -155,9 +156,10 @@ impl Core {
         admitted: &Admitted,
         shape: Clips,
         values: Values,
-        held: Option<OwnedSemaphorePermit>,
+        mut held: Option<OwnedSemaphorePermit>,
         patience: Duration,
     ) -> Result<Answer, InferError> {
+        self.hold(&mut held, values.len() * size_of::<f32>())?;
         let (answer, receiver) = oneshot::channel();
         let deadline = admitted.began + patience;
         let mut waiting = Waiting { queue: &self.queue, receiver };

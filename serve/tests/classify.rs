@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::*;
 use vjepa_runtime::top;
-use vjepa_serve::{Limits, Server, Settings, VideoReader};
+use vjepa_serve::{Limits, Model, Server, Settings, VideoReader};
 
 /// Takes files that begin with `clip`, and fails in the ways that a decoder can.
 fn reader() -> Arc<VideoReader> {
@@ -88,6 +88,21 @@ fn videos_wait_in_a_bounded_line() {
     });
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200) && statuses.contains(&503), "{statuses:?}");
+}
+
+#[test]
+fn decoded_clips_count_among_the_bodies() {
+    let info = info("wide", [3, 8, 32, 32], "logits", 3);
+    let ask = |bodies: usize| {
+        let limits = Limits { bodies, ..Limits::default() };
+        let model = Model::with_engines(info.clone(), vec![Box::new(Tiny)]).unwrap();
+        let reader: Arc<VideoReader> = Arc::new(|_: &Path| Ok(input(&[1, 3, 8, 32, 32])));
+        let server = Server::start(model, Settings { limits, ..settings() }, Some(reader)).unwrap();
+        send(&server, "POST", "/v1/classify", &[], b"clip")
+    };
+    assert_eq!(ask(1 << 17).status, 200);
+    let refused = ask(1 << 16);
+    assert!(refused.status == 503 && refused.sentence().contains("fill the memory"), "{refused:?}");
 }
 
 #[test]
