@@ -45,7 +45,8 @@ async fn messages_of_empty_parts_take_no_memory() {
         let before = peak();
         let status = infer(&server, &part.repeat(SIZE / part.len())).await;
         assert!(status.code() == Code::InvalidArgument && status.message().contains(words), "{status:?}");
-        let grown = peak() - before;
+        // The system's count may go back a little.
+        let grown = peak().saturating_sub(before);
         assert!(grown < COST, "{words}: {grown} KiB");
     }
 }
@@ -81,7 +82,7 @@ fn json_that_means_nothing_takes_no_memory() {
         let before = peak();
         let reply = send(&server, "POST", SUM_INFER, &[], &body);
         assert_eq!(reply.status, status, "{reply:?}");
-        let grown = peak() - before;
+        let grown = peak().saturating_sub(before);
         assert!(grown < COST, "{}: {grown} KiB", String::from_utf8_lossy(&body[..40]));
     }
 }
