@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+mod activity;
 mod error;
 mod grpc;
 mod guard;

@@ -1,5 +1,6 @@
 //! Accepts connections of one protocol: how many, how long they may be silent, and how they end.
 
+use crate::activity::{Activity, Busy, Watched};
 use crate::settings::Limits;
 use crate::state::Core;
 use axum::body::Body;
@@ -9,8 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -130,20 +130,18 @@ struct Connection {
 
 impl Connection {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let (answer, activity) = (self.answer.clone(), self.activity.clone());
+        let (answer, activity, patience) = (self.answer.clone(), self.activity.clone(), self.limits.body_time);
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let busy = Busy::new(activity.clone());
+            let busy = Busy::new(activity.clone(), patience);
             let answering = answer(request.map(Body::new));
-            async move {
-                let response = answering.await;
-                Ok::<_, Infallible>(response.map(|body| Guarded { body, _busy: busy }))
-            }
+            async move { Ok::<_, Infallible>(answering.await.map(|body| busy.answered(body))) }
         });
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Watched { stream, activity: self.activity.clone() });
         match self.protocol {
             Protocol::Http => {
                 let mut builder = hyper::server::conn::http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(1 << 18);
+                // Its own timer for heads runs while the answer before is still being written.
+                builder.header_read_timeout(None).max_buf_size(1 << 18);
                 let connection = pin!(builder.serve_connection(stream, service));
                 self.watch(connection, |connection| connection.graceful_shutdown()).await;
             }
@@ -165,7 +163,7 @@ impl Connection {
     }
 
     /// Drives a connection; asks it to end when the server closes or when it is silent for too long, and drops it when it
-    /// does not.
+    /// does not, or when its client does not take an answer.
     async fn watch<C: Future<Output = Result<(), hyper::Error>>>(
         mut self,
         mut connection: Pin<&mut C>,
@@ -185,91 +183,45 @@ impl Connection {
                     asked = Some(Instant::now());
                     end(connection.as_mut());
                 }
-                () = tokio::time::sleep(patience / 4) => {
-                    let silent = self.activity.silent();
-                    match asked {
-                        Some(since) if silent.is_some() && since.elapsed() > patience => return,
-                        None if silent.is_some_and(|silent| silent > self.silence()) => {
-                            asked = Some(Instant::now());
-                            end(connection.as_mut());
-                        }
-                        _ => {}
+                () = tokio::time::sleep(patience / 4) => match (asked, self.activity.silent()) {
+                    _ if self.is_stuck() => {
+                        tracing::debug!("client takes nothing of its answer");
+                        return;
                     }
+                    (Some(since), Some(_)) if since.elapsed() > self.grace() => return,
+                    (None, Some(silent)) if silent > self.silence() => {
+                        asked = Some(Instant::now());
+                        end(connection.as_mut());
+                    }
+                    _ => {}
                 }
             }
         }
     }
 
-    /// How long a connection may be without a request. A gRPC client keeps its connection for later.
+    /// How long a connection may be without a request, the next one's head included. A gRPC client keeps its connection
+    /// for later.
     fn silence(&self) -> Duration {
         match self.protocol {
+            Protocol::Http => self.limits.head,
             Protocol::Grpc if self.activity.was_used() => self.limits.head * 30,
-            _ => self.limits.head * 2,
+            Protocol::Grpc => self.limits.head * 2,
         }
     }
-}
 
-/// Requests of a connection: how many run, and since when none does.
-struct Activity(Mutex<(usize, Instant, bool)>);
-
-impl Activity {
-    fn new() -> Self {
-        Self(Mutex::new((0, Instant::now(), false)))
+    /// How long a connection without a request may take to end. One of HTTP has nothing to say any more.
+    fn grace(&self) -> Duration {
+        match self.protocol {
+            Protocol::Http => self.limits.head / 4,
+            Protocol::Grpc => self.limits.head,
+        }
     }
 
-    fn silent(&self) -> Option<Duration> {
-        let (running, since, _) = *self.lock();
-        (running == 0).then(|| since.elapsed())
-    }
-
-    fn was_used(&self) -> bool {
-        self.lock().2
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, (usize, Instant, bool)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An answer's body; the connection is busy until the last of it is handed over.
-struct Guarded {
-    body: Body,
-    _busy: Busy,
-}
-
-impl hyper::body::Body for Guarded {
-    type Data = bytes::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A request that runs.
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.lock().0 += 1;
-        Self(activity)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut activity = self.0.lock();
-        *activity = (activity.0.saturating_sub(1), Instant::now(), true);
+    /// True when the client does not take its answer. Over HTTP/2 pings move bytes too, so there each answer has its time.
+    fn is_stuck(&self) -> bool {
+        match self.protocol {
+            Protocol::Http => self.activity.is_stuck(self.limits.body_time),
+            Protocol::Grpc => self.activity.is_late(),
+        }
     }
 }

@@ -95,6 +95,20 @@ pub fn serve_scripted(
     Server::start(Model::with_engines(info, engines).unwrap(), settings, None).unwrap()
 }
 
+/// A server whose answers are long: zeros, as many for a clip of [`SUM_CLIP`].
+pub fn serve_long(settings: Settings, zeros: usize) -> Server {
+    struct Long(usize);
+    impl Engine for Long {
+        fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
+            let batch = clips.shape()[0];
+            let data = vec![0.0; batch * self.0];
+            Ok(vec![NamedOutput { name: "zeros".to_owned(), shape: vec![batch, self.0], data }])
+        }
+    }
+    let info = info("sums", SUM_CLIP, "zeros", zeros);
+    Server::start(Model::with_engines(info, vec![Box::new(Long(zeros))]).unwrap(), settings, None).unwrap()
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Reply {
