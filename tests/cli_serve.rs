@@ -112,6 +112,8 @@ fn it_is_not_opened_up_by_accident() {
         (vec!["--name", "a/b"], "a model's name has letters"),
         (vec!["--instances", "0"], "--instances must be 1 at least"),
         (vec!["--max-batch", "0"], "must be 1 at least"),
+        (vec!["--runtime", "tensorrt", "--batches", "1:2:4"], "give --max-batch 4, or 8 as MAX"),
+        (vec!["--runtime", "tensorrt", "--batches", "2:8:8"], "give 1 as MIN"),
         (vec!["--max-delay=-1"], "give a time of 0 or more"),
         (vec!["--max-body", "much"], "--max-body much"),
     ] {

@@ -166,13 +166,33 @@ fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
     let threads = (threads / args.instances.max(1)).max(1);
     let runtime: Runtime = args.runtime.parse()?;
     let mut options = Options { runtime, threads: Some(threads), ..args.session.options() };
-    if runtime == Runtime::TensorRt && options.batches.is_none() {
-        // An engine for every batch that requests can make; a fixed batch needs none.
-        let inputs = OnnxFile::read(&path)?.inputs;
+    if runtime == Runtime::TensorRt {
         let max = args.max_batch.max(1);
-        options.batches = inputs.iter().all(TensorInfo::has_free_batch).then_some(Batches { min: 1, opt: max, max });
+        match options.batches {
+            Some(batches) => takes_all(batches, max)?,
+            None => {
+                // An engine for every batch that requests can make; a fixed batch needs none.
+                let free = OnnxFile::read(&path)?.inputs.iter().all(TensorInfo::has_free_batch);
+                options.batches = free.then_some(Batches { min: 1, opt: max, max });
+            }
+        }
     }
     (0..args.instances).map(|_| Ok(Session::open(&path, &options)?)).collect()
+}
+
+/// Refuses an engine that would fail on some of the runs that requests can make, from a single clip to `--max-batch`.
+fn takes_all(Batches { min, max, .. }: Batches, max_batch: usize) -> Result<(), CliError> {
+    if max < max_batch {
+        return Err(format!(
+            "--batches: the engine would take {max} clips and runs have up to {max_batch}; give --max-batch {max}, or \
+             {max_batch} as MAX"
+        )
+        .into());
+    }
+    if min > 1 {
+        return Err(format!("--batches: the engine would take no fewer than {min} clips; give 1 as MIN").into());
+    }
+    Ok(())
 }
 
 /// Reads videos as the model's record says; none for a model without a record, which takes tensors only.
