@@ -36,6 +36,12 @@ pub enum InferError {
     /// A page of another site made the browser send this.
     #[error("requests from pages of {0} are refused; open this server's own page")]
     Origin(String),
+    /// Without a token, the server was asked by a name that is not its own.
+    #[error(
+        "without a token this server answers to its address and to `localhost`, not to `{0}`; give it --token-file, or ask \
+         it by its address"
+    )]
+    Host(String),
     /// The body is over the limit.
     #[error("the body is larger than {0} bytes, the most this server takes; see --max-body")]
     TooLarge(usize),
@@ -65,7 +71,7 @@ impl InferError {
         match self {
             Self::Invalid(_) | Self::BrokenBody(_) => 400,
             Self::Unauthorized => 401,
-            Self::Origin(_) => 403,
+            Self::Origin(_) | Self::Host(_) => 403,
             Self::UnknownModel { .. } | Self::UnknownPath(_) => 404,
             Self::Method { .. } => 405,
             Self::SlowBody(_) => 408,
@@ -83,7 +89,7 @@ impl InferError {
         match self {
             Self::Invalid(_) | Self::BrokenBody(_) | Self::MediaType(_) => Code::InvalidArgument,
             Self::Unauthorized => Code::Unauthenticated,
-            Self::Origin(_) => Code::PermissionDenied,
+            Self::Origin(_) | Self::Host(_) => Code::PermissionDenied,
             Self::UnknownModel { .. } => Code::NotFound,
             Self::UnknownPath(_) | Self::Method { .. } => Code::Unimplemented,
             Self::TooLarge(_) => Code::ResourceExhausted,
@@ -98,7 +104,7 @@ impl InferError {
         match self {
             Self::Busy(_) => Some("busy"),
             Self::Draining => Some("draining"),
-            Self::Unauthorized | Self::Origin(_) => Some("unauthorized"),
+            Self::Unauthorized | Self::Origin(_) | Self::Host(_) => Some("unauthorized"),
             Self::TooLarge(_) => Some("too_large"),
             Self::SlowBody(_) => Some("slow_body"),
             _ => None,

@@ -172,7 +172,7 @@ fn connections_that_dawdle_are_closed() {
     let server = patient(limits);
     let mut slow: Vec<_> = (0..30).map(|_| connect(&server)).collect();
     let mut begun = connect(&server);
-    begun.write_all(b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    begun.write_all(b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{").unwrap();
     let mut grpc = std::net::TcpStream::connect(server.grpc().unwrap()).unwrap();
     grpc.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // A byte of the head now and then; half of them say nothing at all.
@@ -221,7 +221,7 @@ fn bodies_are_bounded_alone_and_together() {
     assert!(told.sentence().contains("larger than 1048576 bytes"));
     // Without a length it is noticed on the way.
     let mut stream = connect(&server);
-    stream.write_all(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    stream.write_all(b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     let chunk = [format!("{:x}\r\n", 1 << 18).into_bytes(), vec![b' '; 1 << 18], b"\r\n".to_vec()].concat();
     for _ in 0..8 {
         if stream.write_all(&chunk).is_err() {
@@ -230,7 +230,7 @@ fn bodies_are_bounded_alone_and_together() {
     }
     assert!(read_reply(&mut stream).is_none_or(|reply| reply.status == 413));
     // Bodies that hang fill the memory set aside; the next one has to come again.
-    let head = format!("POST {SUM_INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 1 << 20);
+    let head = format!("POST {SUM_INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", 1 << 20);
     let mut hanging: Vec<_> = (0..3).map(|_| connect(&server)).collect();
     for stream in &mut hanging {
         stream.write_all(head.as_bytes()).unwrap();
@@ -258,6 +258,11 @@ fn a_token_is_asked_for_everywhere_but_at_the_door() {
         let reply = get(&server, closed);
         assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")), "{closed}");
     }
+    // Who has no token does not learn what is there.
+    for hidden in ["/v2/models/other", "/v2/models/sums/versions/9", "/nowhere"] {
+        let reply = send(&server, "DELETE", hidden, &[], b"");
+        assert!(reply.status == 401 && !reply.sentence().contains("sums"), "{hidden}: {reply:?}");
+    }
     let body = sum_request(2.0).to_string();
     let ask = |value: &str| send(&server, "POST", SUM_INFER, &[("Authorization", value)], body.as_bytes()).status;
     assert_eq!(ask("Bearer correct-horse-battery"), 200);
@@ -275,4 +280,26 @@ fn pages_of_other_sites_are_refused() {
     assert_eq!(ask(&[("Sec-Fetch-Site", "cross-site")]), 403);
     assert_eq!(ask(&[("Origin", "http://localhost")]), 200);
     assert_eq!(ask(&[("Sec-Fetch-Site", "same-origin"), ("Origin", "http://elsewhere")]), 200);
+}
+
+/// A page whose site gives its own name to this machine is of the same origin for a browser.
+#[test]
+fn names_of_other_sites_are_refused_where_there_is_no_token() {
+    let ask = |server: &Server, headers: &str| {
+        let mut stream = connect(server);
+        write!(stream, "GET /v2/models/sums HTTP/1.1\r\n{headers}\r\n").unwrap();
+        read_reply(&mut stream).unwrap()
+    };
+    let open = serve_scripted(settings(), 1, |_| Ok(()));
+    let rebound = "Host: evil.example:8000\r\nOrigin: http://evil.example:8000\r\nSec-Fetch-Site: same-origin\r\n";
+    let refused = ask(&open, rebound);
+    assert!(refused.status == 403 && refused.sentence().contains("not to `evil.example:8000`"), "{refused:?}");
+    for own in ["Host: localhost:8000\r\n", "Host: 127.0.0.1:8000\r\n", "Host: [::1]\r\n", ""] {
+        assert_eq!(ask(&open, own).status, 200, "{own}");
+    }
+    let token = Some(Token::new("0123456789abcdef").unwrap());
+    let security = Security { token, ..Security::default() };
+    let closed = serve_scripted(Settings { security, ..settings() }, 1, |_| Ok(()));
+    let named = "Host: models.example\r\nAuthorization: Bearer 0123456789abcdef\r\n";
+    assert_eq!(ask(&closed, named).status, 200);
 }

@@ -11,8 +11,9 @@ mod v2;
 use crate::error::InferError;
 use crate::state::{Core, shortened};
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts, uri::Authority};
 use axum::response::Response;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Where a path leads.
@@ -53,12 +54,9 @@ impl Route {
 /// Answers a request; never fails.
 pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>) -> Response {
     let (parts, mut body) = request.into_parts();
-    let route = route(&core, parts.uri.path());
-    let (endpoint, methods) = route.as_ref().map_or(("unknown", ""), |route| route.about());
-    let outcome = match route {
-        Ok(route) => go(&core, route, &parts, methods, &mut body).await,
-        Err(error) => Err(error),
-    };
+    let place = place(&core, parts.uri.path());
+    let (endpoint, methods) = place.as_ref().map_or(("unknown", ""), |place| place.route.about());
+    let outcome = go(&core, place, &parts, &mut body).await;
     core.answered(endpoint, outcome.as_ref().map(|response| response.status().as_u16()));
     if outcome.is_err() {
         body::discard(&core, &parts.headers, body);
@@ -71,10 +69,16 @@ pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>) -> Response 
     response
 }
 
-fn route(core: &Core, path: &str) -> Result<Route, InferError> {
+/// Where a path leads, and the model and version that it names.
+struct Place<'a> {
+    route: Route,
+    model: Option<(&'a str, &'a str)>,
+}
+
+fn place<'a>(core: &Core, path: &'a str) -> Result<Place<'a>, InferError> {
     let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').take(8).collect();
     let unknown = || InferError::UnknownPath(format!("`{}`", shortened(path)));
-    Ok(match segments.as_slice() {
+    let route = match segments.as_slice() {
         [""] => Route::Page,
         ["metrics"] => Route::Metrics,
         ["v1", "classify"] => Route::Classify,
@@ -95,28 +99,33 @@ fn route(core: &Core, path: &str) -> Result<Route, InferError> {
                 ["infer"] => Route::Infer,
                 _ => return Err(unknown()),
             };
-            core.check_model(model, version)?;
-            route
+            return Ok(Place { route, model: Some((model, version)) });
         }
         _ => return Err(unknown()),
-    })
+    };
+    Ok(Place { route, model: None })
 }
 
 async fn go(
     core: &Arc<Core>,
-    route: Route,
+    place: Result<Place<'_>, InferError>,
     parts: &Parts,
-    methods: &str,
     body: &mut Body,
 ) -> Result<Response, InferError> {
+    // Who may not come in learns nothing, not even the model's name.
+    if !place.as_ref().is_ok_and(|place| place.route.is_open()) {
+        admit(core, &parts.headers)?;
+    }
+    let Place { route, model } = place?;
     let get = matches!(parts.method, Method::GET | Method::HEAD);
+    let (_, methods) = route.about();
     let fits = if methods == "POST" { parts.method == Method::POST } else { get };
     if !fits {
         let (path, method) = (shortened(parts.uri.path()), shortened(parts.method.as_str()));
         return Err(InferError::Method { path, method });
     }
-    if !route.is_open() {
-        admit(core, &parts.headers)?;
+    if let Some((model, version)) = model {
+        core.check_model(model, version)?;
     }
     match route {
         Route::Page => Ok(page::page()),
@@ -133,9 +142,14 @@ async fn go(
     }
 }
 
-/// The token, and no page of another site.
+/// The token, and no page of another site. Where there is no token, a name that another site can give to this machine is
+/// none of the server's: its page would count as the server's own.
 fn admit(core: &Core, headers: &HeaderMap) -> Result<(), InferError> {
     let told = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let foreign = |host: &String| core.settings.security.token.is_none() && !is_own(host);
+    if let Some(host) = told("host").filter(foreign) {
+        return Err(InferError::Host(shortened(&host)));
+    }
     if let Some(site) = told("sec-fetch-site") {
         if site != "same-origin" && site != "none" {
             return Err(InferError::Origin("another site".to_owned()));
@@ -154,6 +168,14 @@ fn admit(core: &Core, headers: &HeaderMap) -> Result<(), InferError> {
     }
 }
 
+/// True for an address or `localhost`, with a port or without.
+fn is_own(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
 fn readiness(core: &Core, document: serde_json::Value) -> Response {
     let mut response = reply::json(&document);
     if !core.ready() {
@@ -167,4 +189,21 @@ fn metrics(core: &Core) -> Response {
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_own;
+
+    #[test]
+    fn names_that_others_can_give_are_not_its_own() {
+        for own in ["localhost", "LocalHost:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:8000", "10.0.0.7:80"]
+        {
+            assert!(is_own(own), "{own}");
+        }
+        for other in ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "", "a b", "x"]
+        {
+            assert!(!is_own(other), "{other}");
+        }
+    }
 }
