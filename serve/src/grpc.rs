@@ -5,7 +5,7 @@ use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead};
 use crate::queue::Values;
-use crate::state::Core;
+use crate::state::{Admitted, Core};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
@@ -46,13 +46,14 @@ impl Service {
         Ok(outcome?)
     }
 
-    async fn infer(&self, request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
+    async fn infer(&self, mut request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
         let core = &self.0;
-        let admitted = core.admit()?;
+        let admitted = request.extensions_mut().remove::<Arc<Admitted>>();
+        let admitted = admitted.ok_or_else(|| InferError::Failed("the request was not let in".to_owned()))?;
         let timeout = deadline(request.metadata());
         let mut request = request.into_inner();
         core.check_model(&request.model_name, &request.model_version)?;
-        let patience = core.patience([timeout, asked(&request)?].into_iter().flatten().min());
+        let patience = core.patience(earlier(timeout, asked(&request)?));
         let (shape, values) = clips(core, &mut request)?;
         for InferRequestedOutputTensor { parameters, .. } in &request.outputs {
             protocol::no_shared_memory(parameters.contains_key("shared_memory_region"))?;
@@ -96,6 +97,11 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
         "n" => Duration::from_nanos(count),
         _ => return None,
     })
+}
+
+/// The earlier of two deadlines; zero is none.
+fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).filter(|time| !time.is_zero()).min()
 }
 
 /// The parameter `timeout`, in microseconds.
@@ -267,6 +273,16 @@ mod tests {
         assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for bad in ["", "m", "1", "1x", "-1S", "99999999999999999999S"] {
             assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_deadline_does_not_take_the_other_away() {
+        let [zero, short, long] = [0, 500, 900].map(|ms| Some(Duration::from_millis(ms)));
+        for (one, other, wanted) in
+            [(short, zero, short), (zero, short, short), (long, short, short), (zero, None, None)]
+        {
+            assert_eq!(earlier(one, other), wanted);
         }
     }
 }

@@ -30,15 +30,26 @@ fn endpoint(path: &str) -> &'static str {
 }
 
 /// Answers a request; never fails.
-pub(crate) async fn answer(core: Arc<Core>, methods: axum::Router, request: Request<Body>) -> Response<Body> {
+pub(crate) async fn answer(core: Arc<Core>, methods: axum::Router, mut request: Request<Body>) -> Response<Body> {
     let endpoint = endpoint(request.uri().path());
     // Health tells nothing but health.
     if endpoint != "grpc_health" && !has_token(&core, request.headers()) {
-        core.answered(endpoint, Err(&InferError::Unauthorized));
-        return Status::from(InferError::Unauthorized).into_http();
+        return refusal(&core, endpoint, InferError::Unauthorized);
+    }
+    if endpoint == "grpc_infer" {
+        // Its time begins before its message comes, as over HTTP.
+        match core.admit() {
+            Ok(admitted) => drop(request.extensions_mut().insert(Arc::new(admitted))),
+            Err(error) => return refusal(&core, endpoint, error),
+        }
     }
     let request = request.map(|body| Body::new(Guarded::new(body, core, endpoint)));
     methods.oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn refusal(core: &Core, endpoint: &'static str, error: InferError) -> Response<Body> {
+    core.answered(endpoint, Err(&error));
+    Status::from(error).into_http()
 }
 
 fn has_token(core: &Core, headers: &HeaderMap) -> bool {

@@ -255,6 +255,39 @@ async fn messages_that_dawdle_or_fill_the_memory_are_ended() {
     );
 }
 
+/// A message that comes after a while.
+struct Late(std::pin::Pin<Box<tokio::time::Sleep>>, Option<hyper::body::Bytes>);
+
+impl hyper::body::Body for Late {
+    type Data = hyper::body::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, tonic::Status>>> {
+        std::task::ready!(std::future::Future::poll(self.0.as_mut(), context));
+        std::task::Poll::Ready(self.1.take().map(|bytes| Ok(hyper::body::Frame::data(bytes))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requests_time_begins_with_its_head() {
+    let server = serve_scripted(settings(), 1, |_| Ok(()));
+    let address = format!("http://{}", server.grpc().unwrap());
+    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    for (millis, code) in [(100, Code::DeadlineExceeded), (10_000, Code::Ok)] {
+        let mut request = raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24]);
+        let micros = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(millis * 1_000)) };
+        request.parameters.insert("timeout".to_owned(), micros);
+        let message = prost::Message::encode_to_vec(&request);
+        let bytes = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+        let pause = Box::pin(tokio::time::sleep(Duration::from_millis(300)));
+        let status = send_bytes(&mut channel, &address, tonic::body::Body::new(Late(pause, Some(bytes.into())))).await;
+        assert_eq!(status.code(), code, "{status:?}");
+    }
+}
+
 #[test]
 fn tls_for_http_and_grpc() {
     let folder = tempfile::tempdir().unwrap();
