@@ -83,7 +83,7 @@ impl InferError {
         }
     }
 
-    /// The gRPC status code.
+    /// The gRPC status code. A message over the limit is refused by tonic itself, from its length, as `OutOfRange`.
     pub(crate) fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {

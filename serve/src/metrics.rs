@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
-    /// `infer`, `classify`, `grpc`, `health`, ...
+    /// `infer`, `classify`, `health`, `metadata`, ...; over gRPC `grpc_infer`, `grpc_metadata`, ...
     endpoint: &'static str,
     /// HTTP's status, also for gRPC's equivalents.
     status: u16,
@@ -113,7 +113,7 @@ impl Metrics {
         let timed = [
             ("queue", "Time in the queue", &metrics.queue_seconds),
             ("compute", "Time of a run", &metrics.compute_seconds),
-            ("request", "Time of an inference from its first byte to its result", &metrics.request_seconds),
+            ("request", "Time of an inference from its head to its result", &metrics.request_seconds),
         ];
         for (name, help, histogram) in timed {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());

@@ -78,19 +78,19 @@ impl Core {
 
     /// False once the server is on its way out.
     pub fn ready(&self) -> bool {
-        !self.draining.load(Ordering::Acquire)
+        !self.draining.load(Ordering::SeqCst)
     }
 
     /// Lets no inference in any more.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.store(true, Ordering::SeqCst);
     }
 
     /// Waits until no inference runs.
     pub async fn idle(&self) {
         loop {
             let notified = self.idle.notified();
-            if self.running.load(Ordering::Acquire) == 0 {
+            if self.running.load(Ordering::SeqCst) == 0 {
                 return;
             }
             notified.await;
@@ -102,8 +102,9 @@ impl Core {
     /// # Errors
     /// [`InferError::Draining`].
     pub fn admit(self: &Arc<Self>) -> Result<Admitted, InferError> {
-        // Counted first: a drain that starts now either sees this request or is seen by it.
-        self.running.fetch_add(1, Ordering::AcqRel);
+        // Counted first: a drain that starts now either sees this request or is seen by it. Each side writes one and then
+        // reads the other, which only holds in one order for all threads.
+        self.running.fetch_add(1, Ordering::SeqCst);
         let admitted = Admitted { core: self.clone(), _counted: self.metrics.in_flight(), began: Instant::now() };
         if self.ready() { Ok(admitted) } else { Err(InferError::Draining) }
     }
@@ -162,14 +163,10 @@ impl Core {
         self.hold(&mut held, values.len() * size_of::<f32>())?;
         let (answer, receiver) = oneshot::channel();
         let deadline = admitted.began + patience;
-        let mut waiting = Waiting { queue: &self.queue, receiver };
+        let mut waiting = Waiting { queue: &self.queue, receiver, queued: false };
         let outcome = match self.queue.push(Job { shape, values, entered: Instant::now(), deadline, answer, held }) {
             Err(error) => Err(error),
-            Ok(()) => match tokio::time::timeout_at(deadline.into(), &mut waiting.receiver).await {
-                Ok(Ok(outcome)) => outcome,
-                // The queue drops a request that expired.
-                Ok(Err(_)) | Err(_) => Err(InferError::Expired(patience)),
-            },
+            Ok(()) => waiting.outcome(deadline).await.unwrap_or(Err(InferError::Expired(patience))),
         };
         let total = admitted.began.elapsed();
         match &outcome {
@@ -199,13 +196,25 @@ impl Core {
 struct Waiting<'a> {
     queue: &'a Queue,
     receiver: oneshot::Receiver<Result<Answer, InferError>>,
+    /// True while the request may be in the queue.
+    queued: bool,
+}
+
+impl Waiting<'_> {
+    /// What becomes of a request in the queue; none when its time is over.
+    async fn outcome(&mut self, deadline: Instant) -> Option<Result<Answer, InferError>> {
+        self.queued = true;
+        let outcome = tokio::time::timeout_at(deadline.into(), &mut self.receiver).await.ok()?;
+        self.queued = false;
+        // The queue drops a request that expired.
+        outcome.ok()
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // Nothing came: the request may still wait.
-        self.receiver.close();
-        if matches!(self.receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed)) {
+        if self.queued {
+            self.receiver.close();
             self.queue.sweep();
         }
     }
