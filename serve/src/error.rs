@@ -83,7 +83,7 @@ impl InferError {
         }
     }
 
-    /// The gRPC status code. A message over the limit is refused by tonic itself, from its length, as `OutOfRange`.
+    /// The gRPC status code.
     pub(crate) fn code(&self) -> tonic::Code {
         use tonic::Code;
         match self {
@@ -92,7 +92,8 @@ impl InferError {
             Self::Origin(_) | Self::Host(_) => Code::PermissionDenied,
             Self::UnknownModel { .. } => Code::NotFound,
             Self::UnknownPath(_) | Self::Method { .. } => Code::Unimplemented,
-            Self::TooLarge(_) => Code::ResourceExhausted,
+            // As tonic itself says it, which may be first.
+            Self::TooLarge(_) => Code::OutOfRange,
             Self::Failed(_) => Code::Internal,
             Self::Busy(_) | Self::Draining => Code::Unavailable,
             Self::SlowBody(_) | Self::Expired(_) => Code::DeadlineExceeded,

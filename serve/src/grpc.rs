@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over gRPC, with Triton's configuration and statistics.
 
 use crate::error::InferError;
+use crate::guard::message_limit;
 use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead};
@@ -31,10 +32,9 @@ pub(crate) struct Service(pub Arc<Core>);
 impl Service {
     /// The service as a router of requests, with the server's limit on messages.
     pub fn into_router(self) -> axum::Router {
-        // The message around a tensor needs a little room too.
-        let limit = self.0.settings.limits.body;
+        let limit = message_limit(&self.0.settings.limits);
         let service = GrpcInferenceServiceServer::new(self)
-            .max_decoding_message_size(limit.saturating_add(1 << 16))
+            .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
         tonic::service::Routes::new(service).prepare().into_axum_router()
     }

@@ -1,7 +1,8 @@
 //! What stands before gRPC's methods: the token, before anything of a message is read, and the message within limits of time
-//! and memory. How large it may be is tonic's business.
+//! and memory. How large a message may be is tonic's business; there is one in a request.
 
 use crate::error::InferError;
+use crate::settings::Limits;
 use crate::state::Core;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, header};
@@ -18,6 +19,11 @@ use tower::ServiceExt;
 
 /// Where the methods are.
 const SERVICE: &str = "/inference.GRPCInferenceService/";
+
+/// Bytes of a message: the body that the server takes, and a little for what is around a tensor.
+pub(crate) fn message_limit(limits: &Limits) -> usize {
+    limits.body.saturating_add(1 << 16)
+}
 
 /// The method's name in metrics.
 fn endpoint(path: &str) -> &'static str {
@@ -74,6 +80,16 @@ impl Guarded {
         Self { body, core, endpoint, held: None, bytes: 0, late }
     }
 
+    /// Takes memory for the bytes that came.
+    fn take(&mut self) -> Result<(), InferError> {
+        let limits = &self.core.settings.limits;
+        // A message has five bytes before it.
+        if self.bytes > message_limit(limits).saturating_add(5) {
+            return Err(InferError::TooLarge(limits.body));
+        }
+        self.core.hold(&mut self.held, self.bytes)
+    }
+
     /// Ends the body; tonic finds the status in the error.
     fn refuse<T>(&self, error: InferError) -> Poll<Option<Result<T, axum::Error>>> {
         self.core.answered(self.endpoint, Err(&error));
@@ -97,7 +113,7 @@ impl HttpBody for Guarded {
             },
             Poll::Ready(Some(Ok(frame))) => {
                 this.bytes += frame.data_ref().map_or(0, Bytes::len);
-                match this.core.hold(&mut this.held, this.bytes) {
+                match this.take() {
                     Ok(()) => Poll::Ready(Some(Ok(frame))),
                     Err(error) => this.refuse(error),
                 }

@@ -272,6 +272,22 @@ impl hyper::body::Body for Late {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_one_message() {
+    let limits = Limits { body: 1 << 16, ..Limits::default() };
+    let server = serve_scripted(Settings { limits, ..settings() }, 1, |_| Ok(()));
+    let address = format!("http://{}", server.grpc().unwrap());
+    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let message = ModelInferRequest { model_name: "x".repeat(100 << 10), ..ModelInferRequest::default() };
+    let message = prost::Message::encode_to_vec(&message);
+    let bytes = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+    for (times, code) in [(1, Code::NotFound), (9, Code::OutOfRange)] {
+        let body = tonic::body::Body::new(http_body_util::Full::new(bytes.repeat(times).into()));
+        let status = send_bytes(&mut channel, &address, body).await;
+        assert_eq!(status.code(), code, "{status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_requests_time_begins_with_its_head() {
     let server = serve_scripted(settings(), 1, |_| Ok(()));
     let address = format!("http://{}", server.grpc().unwrap());
