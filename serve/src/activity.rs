@@ -20,6 +20,8 @@ struct State {
     worked_on: usize,
     /// Answers that are not written yet, by their request's number, with the time by which a client has taken them.
     answers: HashMap<u64, Instant>,
+    /// Bytes of all of them that are not written yet.
+    bytes: usize,
     /// Requests so far.
     requests: u64,
     /// When the last of them was answered.
@@ -31,7 +33,8 @@ struct State {
 impl Activity {
     pub fn new() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(State { worked_on: 0, answers: HashMap::new(), requests: 0, since: now, written: now }))
+        let answers = HashMap::new();
+        Self(Mutex::new(State { worked_on: 0, answers, bytes: 0, requests: 0, since: now, written: now }))
     }
 
     /// For how long there has been no request; none while one is worked on or its answer on its way.
@@ -66,7 +69,7 @@ impl Activity {
 pub(crate) struct Busy {
     activity: Arc<Activity>,
     number: u64,
-    /// Time for a MiB of the answer.
+    /// Time for an answer, and for each MiB that is on its way.
     patience: Duration,
 }
 
@@ -91,12 +94,17 @@ impl Busy {
         Answer { body, busy: Arc::new(self) }
     }
 
-    /// So many bytes more are on their way.
-    fn gives(&self, bytes: usize) {
-        let time = self.patience.saturating_mul(u32::try_from(bytes >> 20).unwrap_or(u32::MAX));
-        if let Some(until) = self.activity.lock().answers.get_mut(&self.number) {
-            *until = until.checked_add(time).unwrap_or(*until);
+    /// A part of the answer is on its way, behind what is not written yet.
+    fn gives(self: &Arc<Self>, bytes: Bytes) -> Held {
+        let mut state = self.activity.lock();
+        state.bytes += bytes.len();
+        let turns = u32::try_from(1 + (state.bytes >> 20)).unwrap_or(u32::MAX);
+        let time = Instant::now().checked_add(self.patience.saturating_mul(turns));
+        if let (Some(until), Some(time)) = (state.answers.get_mut(&self.number), time) {
+            *until = time;
         }
+        drop(state);
+        Held { bytes, busy: self.clone() }
     }
 }
 
@@ -126,10 +134,7 @@ impl HttpBody for Answer {
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         let busy = &self.busy;
-        let held = |bytes: Bytes| {
-            busy.gives(bytes.len());
-            Bytes::from_owner(Held { bytes, _busy: busy.clone() })
-        };
+        let held = |bytes: Bytes| Bytes::from_owner(busy.gives(bytes));
         frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(held))))
     }
 
@@ -145,7 +150,14 @@ impl HttpBody for Answer {
 /// Bytes of an answer.
 struct Held {
     bytes: Bytes,
-    _busy: Arc<Busy>,
+    busy: Arc<Busy>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.busy.activity.lock();
+        state.bytes = state.bytes.saturating_sub(self.bytes.len());
+    }
 }
 
 impl AsRef<[u8]> for Held {
@@ -200,5 +212,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_busy_until_the_last_byte_of_its_answer_is_dropped() {
+        let activity = Arc::new(Activity::new());
+        assert!(activity.silent().is_some() && !activity.was_used());
+        drop(Busy::new(activity.clone(), Duration::ZERO));
+        assert!(activity.silent().is_some() && activity.was_used());
+        let answer = Busy::new(activity.clone(), Duration::ZERO).answered(Body::empty());
+        let mut part = Bytes::from_owner(answer.busy.gives(Bytes::from_static(b"some")));
+        drop(answer);
+        let rest = part.split_off(2);
+        drop(part);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(activity.silent().is_none() && activity.is_late() && activity.is_stuck(Duration::ZERO));
+        drop(rest);
+        assert!(activity.silent().is_some() && !activity.is_late() && !activity.is_stuck(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_answer_has_time_for_what_is_on_its_way() {
+        let activity = Arc::new(Activity::new());
+        let answer = Busy::new(activity.clone(), Duration::from_millis(1)).answered(Body::empty());
+        let large = answer.busy.gives(vec![0; 1000 << 20].into());
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(!activity.is_late(), "1000 MiB at a millisecond each");
+        drop(large);
+        let _small = answer.busy.gives(Bytes::from_static(b"some"));
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(activity.is_late());
     }
 }

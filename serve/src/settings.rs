@@ -64,7 +64,7 @@ pub struct Limits {
     /// Time for TLS and a request's head; a connection without a request is closed after it too.
     pub head: Duration,
     /// Time for a request's body. An answer of which an HTTP client takes nothing for as long ends its connection; over gRPC
-    /// an answer has this time, and as much again for each MiB.
+    /// an answer has this time, and as much again for each MiB on its way.
     pub body_time: Duration,
     /// A request's deadline where it has none of its own, and the longest it can ask for.
     pub request: Duration,
