@@ -234,3 +234,33 @@ pub(crate) fn beside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     const LONG: usize = 1 << 17;
     if bytes > LONG { tokio::task::block_in_place(work) } else { work() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Batching;
+
+    #[tokio::test]
+    async fn only_a_request_that_still_waits_sweeps_the_queue() {
+        let metrics = Arc::new(Metrics::new("m", "r"));
+        let queue = Queue::new(9, Batching::default(), true, metrics.clone());
+        let later = Instant::now() + Duration::from_secs(60);
+        let holds = |jobs: usize| metrics.text().contains(&format!("vjepa_queue_depth {jobs}\n"));
+        // Nobody waits for this one.
+        let shape = Clips { rows: 1, views: 1, clip: [1, 1, 1, 1] };
+        let (answer, _) = oneshot::channel();
+        let values = Values::Floats(vec![0.0]);
+        queue.push(Job { shape, values, entered: Instant::now(), deadline: later, answer, held: None }).unwrap();
+        let (answer, receiver) = oneshot::channel();
+        drop(answer.send(Err(InferError::Draining)));
+        let mut answered = Waiting { queue: &queue, receiver, queued: false };
+        assert!(answered.outcome(later).await.is_some());
+        drop(answered);
+        assert!(holds(1));
+        let (_answer, receiver) = oneshot::channel();
+        let mut late = Waiting { queue: &queue, receiver, queued: false };
+        assert!(late.outcome(Instant::now()).await.is_none());
+        drop(late);
+        assert!(holds(0));
+    }
+}

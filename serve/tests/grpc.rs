@@ -163,9 +163,20 @@ async fn the_token_is_asked_for_over_grpc_too() {
     let request = || tonic::Request::new(raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24]));
     assert_eq!(client.model_infer(request()).await.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(client.server_metadata(ServerMetadataRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
+    let bearer = || "Bearer 0123456789abcdef".parse().unwrap();
     let mut known = request();
-    known.metadata_mut().insert("authorization", "Bearer 0123456789abcdef".parse().unwrap());
+    known.metadata_mut().insert("authorization", bearer());
     assert_eq!(values(&client.model_infer(known).await.unwrap().into_inner()), [24.0]);
+    let mut known = tonic::Request::new(ServerMetadataRequest {});
+    known.metadata_mut().insert("authorization", bearer());
+    client.server_metadata(known).await.unwrap();
+    // Each is counted under what it asked for.
+    let metrics = send(&server, "GET", "/metrics", &[("Authorization", "Bearer 0123456789abcdef")], b"").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    for (endpoint, status) in [("infer", 401), ("infer", 200), ("metadata", 401), ("metadata", 200)] {
+        let line = format!("vjepa_requests_total{{endpoint=\"grpc_{endpoint}\",status=\"{status}\"}} 1");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
 }
 
 /// Answers a request whose message is these bytes.
