@@ -115,7 +115,9 @@ impl InferError {
 
 impl From<InferError> for tonic::Status {
     fn from(error: InferError) -> Self {
-        tonic::Status::new(error.code(), error.to_string())
+        let mut status = tonic::Status::new(error.code(), error.to_string());
+        status.set_source(std::sync::Arc::new(error));
+        status
     }
 }
 

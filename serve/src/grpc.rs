@@ -39,13 +39,6 @@ impl Service {
         tonic::service::Routes::new(service).prepare().into_axum_router()
     }
 
-    /// Checks the model, and counts the request.
-    fn about(&self, name: &str, version: &str) -> Result<(), Status> {
-        let outcome = self.0.check_model(name, version);
-        self.0.answered("grpc_metadata", outcome.as_ref().map(|()| 200));
-        Ok(outcome?)
-    }
-
     async fn infer(&self, mut request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
         let core = &self.0;
         let admitted = request.extensions_mut().remove::<Arc<Admitted>>();
@@ -151,7 +144,7 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
-        self.about(&request.get_ref().name, &request.get_ref().version)?;
+        self.0.check_model(&request.get_ref().name, &request.get_ref().version)?;
         Ok(Response::new(ModelReadyResponse { ready: self.0.ready() }))
     }
 
@@ -159,7 +152,6 @@ impl GrpcInferenceService for Service {
         &self,
         _: Request<ServerMetadataRequest>,
     ) -> Result<Response<ServerMetadataResponse>, Status> {
-        self.0.answered("grpc_metadata", Ok(200));
         Ok(Response::new(ServerMetadataResponse {
             name: "vjepa".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -171,7 +163,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
-        self.about(&request.get_ref().name, &request.get_ref().version)?;
+        self.0.check_model(&request.get_ref().name, &request.get_ref().version)?;
         let info = &self.0.info;
         let tensor = |tensor: &vjepa_runtime::TensorInfo| TensorMetadata {
             name: tensor.name.clone(),
@@ -188,16 +180,14 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let outcome = self.infer(request).await;
-        self.0.answered("grpc_infer", outcome.as_ref().map(|_| 200));
-        Ok(Response::new(outcome?))
+        Ok(Response::new(self.infer(request).await?))
     }
 
     async fn model_config(
         &self,
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
-        self.about(&request.get_ref().name, &request.get_ref().version)?;
+        self.0.check_model(&request.get_ref().name, &request.get_ref().version)?;
         let batching = self.0.settings.batching;
         let configuration = protocol::configuration(&self.0.info, batching.max_clips);
         let data_type = DataType::TypeFp32.into();
@@ -224,7 +214,7 @@ impl GrpcInferenceService for Service {
         request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let name = Some(request.get_ref().name.as_str()).filter(|name| !name.is_empty());
-        self.about(name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
+        self.0.check_model(name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
         let all = self.0.metrics.statistics();
         let sum = |sum: Sum| Some(StatisticDuration { count: sum.count, ns: sum.ns });
         // Triton counts copies beside each run; perf_analyzer insists that the counts are equal.

@@ -8,13 +8,14 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, header};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::ServiceExt;
 
 /// Where the methods are.
@@ -36,26 +37,45 @@ fn endpoint(path: &str) -> &'static str {
 }
 
 /// Answers a request; never fails.
-pub(crate) async fn answer(core: Arc<Core>, methods: axum::Router, mut request: Request<Body>) -> Response<Body> {
+pub(crate) async fn answer(core: Arc<Core>, methods: axum::Router, request: Request<Body>) -> Response<Body> {
     let endpoint = endpoint(request.uri().path());
+    let refused = Arc::new(OnceLock::new());
+    let response = match admitted(&core, endpoint, request) {
+        Ok(request) => {
+            let guarded = |body| Body::new(Guarded::new(body, core.clone(), refused.clone()));
+            methods.oneshot(request.map(guarded)).await.unwrap_or_else(|never| match never {})
+        }
+        Err(error) => Status::from(error).into_http(),
+    };
+    count(&core, endpoint, refused.get(), response.extensions().get());
+    response
+}
+
+/// Lets a request in: whether it may come, and from when on its time runs.
+fn admitted(core: &Arc<Core>, endpoint: &str, mut request: Request<Body>) -> Result<Request<Body>, InferError> {
     // Health tells nothing but health.
-    if endpoint != "grpc_health" && !has_token(&core, request.headers()) {
-        return refusal(&core, endpoint, InferError::Unauthorized);
+    if endpoint != "grpc_health" && !has_token(core, request.headers()) {
+        return Err(InferError::Unauthorized);
     }
     if endpoint == "grpc_infer" {
         // Its time begins before its message comes, as over HTTP.
-        match core.admit() {
-            Ok(admitted) => drop(request.extensions_mut().insert(Arc::new(admitted))),
-            Err(error) => return refusal(&core, endpoint, error),
-        }
+        request.extensions_mut().insert(Arc::new(core.admit()?));
     }
-    let request = request.map(|body| Body::new(Guarded::new(body, core, endpoint)));
-    methods.oneshot(request).await.unwrap_or_else(|never| match never {})
+    Ok(request)
 }
 
-fn refusal(core: &Core, endpoint: &'static str, error: InferError) -> Response<Body> {
-    core.answered(endpoint, Err(&error));
-    Status::from(error).into_http()
+/// Counts the end of a request: why its body was refused, or what its status, if it has one, comes from.
+fn count(core: &Core, endpoint: &'static str, refused: Option<&InferError>, status: Option<&Status>) {
+    let source = status.and_then(|status| status.source()?.downcast_ref());
+    let outcome = match (refused.or(source), status.map(Status::code)) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(200),
+        // What tonic says by itself.
+        (None, Some(Code::OutOfRange)) => Err(&InferError::TooLarge(core.settings.limits.body)),
+        (None, Some(Code::Unimplemented)) => Ok(404),
+        (None, Some(_)) => Ok(400),
+    };
+    core.answered(endpoint, outcome);
 }
 
 fn has_token(core: &Core, headers: &HeaderMap) -> bool {
@@ -67,7 +87,8 @@ fn has_token(core: &Core, headers: &HeaderMap) -> bool {
 struct Guarded {
     body: Body,
     core: Arc<Core>,
-    endpoint: &'static str,
+    /// Why it was refused; tonic passes a status on without its source.
+    refused: Arc<OnceLock<InferError>>,
     held: Option<OwnedSemaphorePermit>,
     bytes: usize,
     late: Pin<Box<Sleep>>,
@@ -75,9 +96,9 @@ struct Guarded {
 
 impl Guarded {
     /// Guards a body from now on.
-    fn new(body: Body, core: Arc<Core>, endpoint: &'static str) -> Self {
+    fn new(body: Body, core: Arc<Core>, refused: Arc<OnceLock<InferError>>) -> Self {
         let late = Box::pin(tokio::time::sleep(core.settings.limits.body_time));
-        Self { body, core, endpoint, held: None, bytes: 0, late }
+        Self { body, core, refused, held: None, bytes: 0, late }
     }
 
     /// Takes memory for the bytes that came.
@@ -92,7 +113,8 @@ impl Guarded {
 
     /// Ends the body; tonic finds the status in the error.
     fn refuse<T>(&self, error: InferError) -> Poll<Option<Result<T, axum::Error>>> {
-        self.core.answered(self.endpoint, Err(&error));
+        // It is the first, as nothing comes after it.
+        let _ = self.refused.set(error.clone());
         Poll::Ready(Some(Err(axum::Error::new(Status::from(error)))))
     }
 }

@@ -122,6 +122,7 @@ async fn wrong_requests_have_their_code_and_sentence() {
             "`timeout`",
         ),
         (with(&|r| r.raw_input_contents[0] = vec![0; 1 << 20].into()), Code::OutOfRange, ""),
+        (with(&|r| r.inputs = vec![tensor(&shape); 65]), Code::InvalidArgument, "more inputs than the 64"),
         (with(&|r| r.outputs = output("shared_memory_region")), Code::InvalidArgument, "shared memory is not offered"),
         (with(&|r| r.outputs = output("classification")), Code::InvalidArgument, "the classification extension"),
         (with(&|r| r.outputs = output("class_count")), Code::InvalidArgument, "the classification extension"),
@@ -130,6 +131,12 @@ async fn wrong_requests_have_their_code_and_sentence() {
         assert!(status.code() == code && status.message().contains(words), "{words}: {status:?}");
     }
     assert_eq!(values(&client.model_infer(good).await.unwrap().into_inner()), [24.0]);
+    let metrics = String::from_utf8(get(&server, "/metrics").body).unwrap();
+    for (status, count) in [(400, 14), (404, 2), (413, 1), (200, 1)] {
+        let line = format!("vjepa_requests_total{{endpoint=\"grpc_infer\",status=\"{status}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+    assert!(metrics.contains("vjepa_requests_rejected_total{reason=\"too_large\"} 1"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
