@@ -16,7 +16,7 @@ const ZEROS: usize = 6 << 20;
 
 fn impatient() -> Settings {
     let limits =
-        Limits { head: Duration::from_millis(200), body_time: Duration::from_millis(600), ..Limits::default() };
+        Limits { head: Duration::from_millis(500), body_time: Duration::from_millis(1_000), ..Limits::default() };
     Settings { limits, ..settings() }
 }
 
