@@ -10,7 +10,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use vjepa_runtime::onnx::OnnxFile;
-use vjepa_runtime::{Batches, Options, Preprocessing, Runtime, Session, TensorInfo};
+use vjepa_runtime::{Batches, Options, Preprocessing, Runtime, Session, TensorInfo, is_compiled};
 use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader};
 
 use super::CliError;
@@ -159,11 +159,12 @@ fn name(args: &Args) -> Result<String, CliError> {
     args.name.clone().or_else(stem).ok_or_else(|| format!("{} has no name; give --name", args.model.display()).into())
 }
 
-/// One session for each instance, which share the threads.
+/// One session for each instance. They share the threads out among them, but for plans, which all run on the process's.
 fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
     let path = bundle::model_of(&args.model)?;
     let threads = args.threads.or_else(cores).unwrap_or(1);
-    let threads = (threads / args.instances.max(1)).max(1);
+    let sharing = if is_compiled(&path) { 1 } else { args.instances.max(1) };
+    let threads = (threads / sharing).max(1);
     let runtime: Runtime = args.runtime.parse()?;
     let mut options = Options { runtime, threads: Some(threads), ..args.session.options() };
     if runtime == Runtime::TensorRt {
