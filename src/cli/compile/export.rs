@@ -1,5 +1,6 @@
 //! `vjepa compile --export`.
 
+use super::super::note_sampling;
 use super::{Args, CliError, ExportFormat};
 use crate::clips;
 use crate::config::Config;
@@ -34,6 +35,7 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         _ => export(&request)?,
     };
     let Exported { written, nodes, metadata, parity, accuracy, model, probe } = exported;
+    note_sampling(model.config.as_ref());
     if args.json {
         let runtimes: serde_json::Map<String, serde_json::Value> =
             parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
