@@ -21,7 +21,8 @@ use vjepa_export::Precision;
 use vjepa_runtime::files::{is_name, is_own};
 use vjepa_runtime::{ClipBatch, Difference, NamedOutput, Session, Tolerance, compare};
 
-use super::{Export, Exported, TOLERANCE, accuracy, calibrate, export_opened, open, report_of, sha256};
+use super::place::report_of;
+use super::{Export, Exported, TOLERANCE, accuracy, calibrate, export_opened, open, sha256};
 use crate::cli::CliError;
 use crate::golden::tensors::Tensors as Stored;
 use crate::weights::{Tensors, save_safetensors, write_atomically};

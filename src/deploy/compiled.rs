@@ -10,7 +10,8 @@ use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session, compare, is_compiled};
 
 use super::parity::{TOLERANCE, noise};
-use super::{Export, Exported, Form, Opened, accuracy, full_metadata, make_folder_of, metadata, open, sha256};
+use super::place::{make_folder_of, refuse};
+use super::{Export, Exported, Form, Opened, accuracy, full_metadata, metadata, open, sha256};
 use crate::cli::CliError;
 use crate::compile::save_artifact;
 use crate::weights::{Tensors, save_safetensors};
@@ -39,7 +40,7 @@ pub(crate) fn write(request: &Export<'_>) -> Result<Exported, CliError> {
     let bytes = save_artifact(out, &artifact)? as u64 + std::fs::metadata(&weights)?.len();
     let written = Written { model: out.to_owned(), data: Some(weights), bytes };
     if request.verify {
-        verify(out, &opened).map_err(|error| super::refuse(&written, &error))?;
+        verify(out, &opened).map_err(|error| refuse(&written, &error))?;
     }
     Ok(Exported {
         written,

@@ -11,6 +11,7 @@ pub(crate) mod compiled;
 #[cfg(test)]
 mod hostile;
 mod parity;
+mod place;
 mod source;
 pub(crate) mod tensorrt;
 pub(crate) mod triton;
@@ -38,6 +39,7 @@ use crate::config::Config;
 use crate::frozen::Frozen;
 use crate::weights::{self, Model, ProbeFile};
 use accuracy::Judged;
+use place::{make_folder_of, refuse, report_of};
 use source::Source;
 
 /// Calibration clips when none are given, and for a model of more than [`LARGE`] weights.
@@ -106,27 +108,6 @@ pub(crate) struct Export<'a> {
     pub verify: bool,
     pub ort_lib: Option<PathBuf>,
     pub form: Form,
-}
-
-impl Export<'_> {
-    /// Nothing that is read may be written over: not one of `written` is the checkpoint, the probe or a calibration clip.
-    fn spares(&self, written: &[&Path]) -> Result<(), CliError> {
-        let checkpoint = match self.origin {
-            Origin::Checkpoint(path) => Some(path),
-            Origin::Drawn(_) => None,
-        };
-        let read = checkpoint.into_iter().chain(self.probe).chain(self.form.calibration.iter().map(PathBuf::as_path));
-        for read in read {
-            // What is not there yet is no input.
-            let same =
-                |written: &&&Path| matches!((written.canonicalize(), read.canonicalize()), (Ok(a), Ok(b)) if a == b);
-            if let Some(same) = written.iter().find(same) {
-                let (is, out) = (same.display(), self.out.display());
-                return Err(format!("--out {out} would write over {is}, which is read; give another --out").into());
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What came of it.
@@ -216,13 +197,6 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
     };
     judged.map_err(|error| refuse(&exported.written, &error))?;
     Ok(exported)
-}
-
-/// Makes the folder that a file will lie in.
-fn make_folder_of(path: &Path) -> Result<(), CliError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    Ok(std::fs::create_dir_all(folder)
-        .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?)
 }
 
 /// Writes the ONNX file; the second value is the number of its nodes.
@@ -349,20 +323,6 @@ fn report(
     let place = report_of(path);
     accuracy.write(&place)?;
     Ok((accuracy, place))
-}
-
-/// Where the report on a model lies.
-fn report_of(model: &Path) -> PathBuf {
-    let name = model.file_name().unwrap_or_default().to_string_lossy();
-    model.with_file_name(format!("{name}.accuracy.json"))
-}
-
-/// A model that was not shown to do what the plan does is not left lying about.
-fn refuse(written: &Written, error: &CliError) -> CliError {
-    for file in std::iter::once(&written.model).chain(&written.data) {
-        let _ = std::fs::remove_file(file);
-    }
-    format!("{} was removed, since it was not shown to agree with the plan: {error}", written.model.display()).into()
 }
 
 /// What a model carries: provenance, sums of the files it was made of, preprocessing and labels.
