@@ -116,7 +116,7 @@ impl<'a> Out<'a> {
 ///
 /// # Panics
 /// When a buffer is smaller than its matrix: a bug of the caller.
-pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: Parallelism) {
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
     assert_eq!(a.cols, b.rows, "inner sizes of a matrix product");
     let (m, n, k) = (a.rows, b.cols, a.cols);
     if m == 0 || n == 0 {
@@ -147,7 +147,7 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, parallelism: P
             false,
             false,
             false,
-            parallelism,
+            Parallelism::None,
         );
     }
 }
@@ -219,7 +219,7 @@ impl Blocks {
 
 /// [`product`] on this thread, and then the bias.
 fn block_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f32]>) {
-    product(a, b, out, Parallelism::None);
+    product(a, b, out);
     if let Some(bias) = bias {
         out.add_to_rows(a.rows, bias);
     }
@@ -290,7 +290,7 @@ pub(super) fn matmul(
     } else if m * n > 0 {
         result.par_chunks_mut(m * n).enumerate().for_each(|(batch, result)| {
             let (a, b) = matrices(batch);
-            product(a, b, Out::new(result, n).accumulating(accumulate), Parallelism::None);
+            product(a, b, Out::new(result, n).accumulating(accumulate));
         });
     }
     out

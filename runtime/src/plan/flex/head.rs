@@ -4,9 +4,10 @@
 //! lie as the next product reads them. The scores of a unit of queries are all there ever is.
 
 use super::contraction::{Matrix, Out};
-use super::tiles::{Lines, Pair, columns, exp2, pack, packed_len, pairs, pairs_mut, tile_of_columns, tile_of_rows};
+use super::tiles::{Lines, Pair, columns, exp2, pack, pairs, pairs_mut, tile_of_columns, tile_of_rows};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Keys whose weights and values are used together: both fit a first-level cache.
 const KEYS: usize = 64;
@@ -34,7 +35,7 @@ struct Scratch {
 
 /// `softmax(scale·q·kᵀ)·v` of one head into `out`, which this thread alone writes.
 pub(super) fn forward([q, k, v]: [Matrix<'_>; 3], out: Out<'_>, scale: f64) {
-    SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Forward { q, k, v, out, scale, scratch }));
+    SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Tiled(Forward { q, k, v, out, scale, scratch })));
 }
 
 /// Operands of one head's backward pass: queries, keys, values, the result and its gradient.
@@ -49,7 +50,7 @@ pub(super) struct HeadGrad<'a> {
 
 /// Gradients of queries, keys and values, which this thread alone writes.
 pub(super) fn backward(head: &HeadGrad<'_>, grads: [Out<'_>; 3]) {
-    SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Backward { head, grads, scratch }));
+    SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Tiled(Backward { head, grads, scratch })));
 }
 
 /// Rows `start..start + rows` of a matrix.
@@ -57,37 +58,36 @@ fn rows_of(matrix: Matrix<'_>, start: usize, rows: usize) -> Matrix<'_> {
     Matrix { data: matrix.data.get(start * matrix.row_stride..).unwrap_or_default(), rows, ..matrix }
 }
 
-/// log₂ e·scale: scores are exponents of two.
-fn base_two(scale: f64) -> f32 {
-    (scale * std::f64::consts::LOG2_E) as f32
-}
-
-/// Packs a matrix of keys or values, `ROWS` of them beside each other.
+/// Packs up to `unit` queries times scale·log₂ e: scores are exponents of two.
 #[inline(always)]
-fn packed_rows<'a>(source: Matrix<'_>, rows: usize, lines: &'a mut Lines) -> &'a [f32] {
-    let packed = lines.take(packed_len(source.cols, source.rows, rows));
-    pack(source.t(), rows, packed);
+fn scaled_queries<'a>(queries: Matrix<'_>, unit: usize, scale: f64, lines: &'a mut Lines) -> &'a [f32] {
+    let packed = pack(queries.t(), queries.cols, unit, lines);
+    let factor = (scale * std::f64::consts::LOG2_E) as f32;
+    packed.iter_mut().for_each(|q| *q *= factor);
     packed
 }
 
-/// Packs the columns of a matrix in panels.
-#[inline(always)]
-fn packed_columns<'a, S: Simd>(source: Matrix<'_>, lines: &'a mut Lines) -> &'a [f32] {
-    let packed = lines.take(packed_len(source.rows, source.cols, columns::<S>()));
-    pack(source, columns::<S>(), packed);
-    packed
+/// What is computed in tiles of `ROWS` rows.
+trait Kernel {
+    fn run<S: Simd, const ROWS: usize>(self, simd: S);
 }
 
-/// Calls a method with the rows of a tile: sixteen registers (of eight lanes) hold sums of four rows, thirty-two those of
-/// eight; without vectors a panel has two columns, and so many rows divide it.
-macro_rules! for_vectors {
-    ($simd:ident, $of:ident.$method:ident($value:expr)) => {
-        match $simd::F32_LANES {
-            1 => $of.$method::<$simd, 2>($value),
-            8 => $of.$method::<$simd, 4>($value),
-            _ => $of.$method::<$simd, 8>($value),
+/// A kernel with the rows that an instruction set has registers for.
+struct Tiled<K>(K);
+
+impl<K: Kernel> WithSimd for Tiled<K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            // Without vectors a panel has two columns, and so many rows divide it.
+            1 => self.0.run::<S, 2>(simd),
+            // Sixteen registers hold sums of four rows, thirty-two those of eight.
+            8 => self.0.run::<S, 4>(simd),
+            _ => self.0.run::<S, 8>(simd),
         }
-    };
+    }
 }
 
 struct Forward<'a> {
@@ -99,44 +99,28 @@ struct Forward<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl WithSimd for Forward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for_vectors!(S, self.run(simd));
-    }
-}
-
-impl Forward<'_> {
+impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize>(self, simd: S) {
         let Self { q, k, v, out, scale, scratch } = self;
         let (unit, keys, width) = (columns::<S>(), k.rows, v.cols);
-        let packed_keys = packed_rows(k, ROWS, &mut scratch.keys);
-        let values = packed_columns::<S>(v, &mut scratch.values);
+        let packed_keys = pack(k.t(), k.cols, ROWS, &mut scratch.keys);
+        let values = pack(v, keys, unit, &mut scratch.values);
         for start in (0..q.rows).step_by(unit) {
             let queries = unit.min(q.rows - start);
-            let block = scratch.queries.take(q.cols * unit);
-            pack(rows_of(q, start, queries).t(), unit, block);
-            block.iter_mut().for_each(|q| *q *= base_two(scale));
+            let block = scaled_queries(rows_of(q, start, queries), unit, scale, &mut scratch.queries);
             let weights = scratch.weights.take(keys.next_multiple_of(ROWS) * unit);
             let max = scores::<S, ROWS>(simd, packed_keys, pairs::<S>(block), keys, weights);
-            let sums = scratch.sums.take(packed_len(unit, width, unit));
+            let sums = scratch.sums.take(unit * width.next_multiple_of(unit));
             sums.fill(0.0);
             let mut total = [simd.splat_f32s(0.0); 2];
             for first in (0..keys).step_by(KEYS) {
-                let count = KEYS.min(keys - first);
-                let weights = &mut weights[first * unit..(first + count) * unit];
-                exponentials(simd, pairs_mut::<S>(weights), max, &mut total);
-                for (sums, values) in sums.chunks_exact_mut(unit * unit).zip(values.chunks_exact(keys * unit)) {
-                    let values = pairs::<S>(&values[first * unit..(first + count) * unit]);
-                    add_weighted::<S, ROWS>(simd, weights, values, pairs_mut::<S>(sums));
-                }
+                let span = first * unit..(first + KEYS).min(keys) * unit;
+                exponentials(simd, pairs_mut::<S>(&mut weights[span.clone()]), max, &mut total);
+                add_weighted::<S, ROWS>(simd, weights, values, (keys, span), sums);
             }
-            let inverse = total.map(|total| simd.div_f32s(simd.splat_f32s(1.0), total));
-            let inverse = pulp::bytemuck::cast_slice(&inverse);
-            store::<S>(sums, unit, (start, queries, width), Some(inverse), out);
+            let factors = inverse(simd, total);
+            store::<S>(sums, unit, (start, queries, width), Some(pulp::bytemuck::cast_slice(&factors)), out);
         }
     }
 }
@@ -176,20 +160,32 @@ fn exponentials<S: Simd>(simd: S, scores: &mut [Pair<S>], max: Pair<S>, total: &
     }
 }
 
-/// `sums[unit, columns] += weightsᵀ·values` for some keys.
+/// `sums[panels, unit, unit] += weights[keys, unit]ᵀ·values[panels, keys, unit]` for the keys of a span of the weights.
 #[inline(always)]
-fn add_weighted<S: Simd, const ROWS: usize>(simd: S, weights: &[f32], values: &[Pair<S>], sums: &mut [Pair<S>]) {
-    for (group, sums) in sums.chunks_exact_mut(ROWS).enumerate() {
-        let tile = tile_of_columns::<S, ROWS>(simd, &weights[group * ROWS..], columns::<S>(), values);
-        add(simd, sums, tile);
+fn add_weighted<S: Simd, const ROWS: usize>(
+    simd: S,
+    weights: &[f32],
+    values: &[f32],
+    (keys, span): (usize, Range<usize>),
+    sums: &mut [f32],
+) {
+    let unit = columns::<S>();
+    let weights = &weights[span.clone()];
+    for (sums, values) in sums.chunks_exact_mut(unit * unit).zip(values.chunks_exact(keys * unit)) {
+        let values = pairs::<S>(&values[span.clone()]);
+        for (group, sums) in pairs_mut::<S>(sums).chunks_exact_mut(ROWS).enumerate() {
+            let tile = tile_of_columns::<S, ROWS>(simd, &weights[group * ROWS..], unit, values);
+            for (sum, tile) in sums.iter_mut().zip(tile) {
+                *sum = [simd.add_f32s(sum[0], tile[0]), simd.add_f32s(sum[1], tile[1])];
+            }
+        }
     }
 }
 
+/// 1 / total.
 #[inline(always)]
-fn add<S: Simd, const ROWS: usize>(simd: S, sums: &mut [Pair<S>], tile: [Pair<S>; ROWS]) {
-    for (sum, tile) in sums.iter_mut().zip(tile) {
-        *sum = [simd.add_f32s(sum[0], tile[0]), simd.add_f32s(sum[1], tile[1])];
-    }
+fn inverse<S: Simd>(simd: S, total: Pair<S>) -> Pair<S> {
+    total.map(|total| simd.div_f32s(simd.splat_f32s(1.0), total))
 }
 
 /// Panels `[panels, rows, unit]` of sums, finished by row, to rows `start..start + count` of a result of `width` columns.
@@ -222,66 +218,50 @@ struct Backward<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl WithSimd for Backward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for_vectors!(S, self.run(simd));
-    }
-}
-
-impl Backward<'_> {
+impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize>(self, simd: S) {
         let Self { head: &HeadGrad { q, k, v, y, dy, scale }, grads: [dq, dk, dv], scratch } = self;
         let (unit, keys, width) = (columns::<S>(), k.rows, k.cols);
-        let packed_keys = packed_rows(k, ROWS, &mut scratch.keys);
-        let packed_values = packed_rows(v, ROWS, &mut scratch.values);
-        let key_rows = packed_columns::<S>(k, &mut scratch.key_rows);
-        let all = keys.next_multiple_of(ROWS) * unit;
-        let (weights, slopes) = (scratch.weights.take(all), scratch.slopes.take(all));
+        let packed_keys = pack(k.t(), k.cols, ROWS, &mut scratch.keys);
+        let packed_values = pack(v.t(), v.cols, ROWS, &mut scratch.values);
+        let key_rows = pack(k, keys, unit, &mut scratch.key_rows);
+        let rows = keys.next_multiple_of(ROWS);
+        let (weights, slopes) = (scratch.weights.take(rows * unit), scratch.slopes.take(rows * unit));
         let [key_sums, value_sums] = [&mut scratch.key_sums, &mut scratch.value_sums]
-            .map(|lines| lines.take(packed_len(keys.next_multiple_of(ROWS), width, unit)));
+            .map(|lines| lines.take(rows * width.next_multiple_of(unit)));
         key_sums.fill(0.0);
         value_sums.fill(0.0);
         for start in (0..q.rows).step_by(unit) {
             let queries = unit.min(q.rows - start);
             let [q, y, dy] = [q, y, dy].map(|matrix| rows_of(matrix, start, queries));
-            let block = scratch.queries.take(q.cols * unit);
-            pack(q.t(), unit, block);
-            block.iter_mut().for_each(|q| *q *= base_two(scale));
+            let block = scaled_queries(q, unit, scale, &mut scratch.queries);
             let max = scores::<S, ROWS>(simd, packed_keys, pairs::<S>(block), keys, weights);
             let mut total = [simd.splat_f32s(0.0); 2];
             exponentials(simd, &mut pairs_mut::<S>(weights)[..keys], max, &mut total);
 
-            let gradients = scratch.gradients.take(dy.cols * unit);
-            pack(dy.t(), unit, gradients);
+            let gradients = pack(dy.t(), dy.cols, unit, &mut scratch.gradients);
             let mut means = [[simd.splat_f32s(0.0); 2]];
             row_dots(simd, &y, &dy, pulp::bytemuck::cast_slice_mut(&mut means));
-            let slope = Slope { inverse: total.map(|t| simd.div_f32s(simd.splat_f32s(1.0), t)), mean: means[0], scale };
+            let slope = Slope { inverse: inverse(simd, total), mean: means[0], scale };
             slope.apply::<ROWS>(simd, packed_values, pairs::<S>(gradients), (&mut *weights, &mut *slopes));
 
-            let sums = scratch.sums.take(packed_len(unit, width, unit));
+            let sums = scratch.sums.take(unit * width.next_multiple_of(unit));
             sums.fill(0.0);
             for first in (0..keys).step_by(KEYS) {
-                let span = first * unit..(first + KEYS.min(keys - first)) * unit;
-                for (sums, key_rows) in sums.chunks_exact_mut(unit * unit).zip(key_rows.chunks_exact(keys * unit)) {
-                    let (slopes, key_rows) = (&slopes[span.clone()], pairs::<S>(&key_rows[span.clone()]));
-                    add_weighted::<S, ROWS>(simd, slopes, key_rows, pairs_mut::<S>(sums));
-                }
+                let span = first * unit..(first + KEYS).min(keys) * unit;
+                add_weighted::<S, ROWS>(simd, slopes, key_rows, (keys, span), sums);
             }
             store::<S>(sums, unit, (start, queries, width), None, dq);
 
             for (source, left, sums) in [(q, &*slopes, &mut *key_sums), (dy, &*weights, &mut *value_sums)] {
                 // Short of a unit, rows of zeros stand for the queries that are missing.
-                let right = scratch.query_rows.take(packed_len(unit, source.cols, unit));
-                pack_padded(source, unit, right);
+                let right = pack(source, unit, unit, &mut scratch.query_rows);
                 add_by_keys::<S, ROWS>(simd, left, right, sums);
             }
         }
         for (sums, out) in [(key_sums, dk), (value_sums, dv)] {
-            store::<S>(sums, keys.next_multiple_of(ROWS), (0, keys, width), None, out);
+            store::<S>(sums, rows, (0, keys, width), None, out);
         }
     }
 }
@@ -329,18 +309,6 @@ fn add_by_keys<S: Simd, const ROWS: usize>(simd: S, left: &[f32], right: &[f32],
         for (left, sums) in left.chunks_exact(ROWS * unit).zip(sums) {
             *sums = tile_of_rows::<S, ROWS>(simd, left, right, *sums);
         }
-    }
-}
-
-/// Packs the columns of up to `unit` rows in panels of `unit`; rows that are missing are zero.
-#[inline(always)]
-fn pack_padded(source: Matrix<'_>, unit: usize, packed: &mut [f32]) {
-    for (panel, packed) in packed.chunks_exact_mut(unit * unit).enumerate() {
-        let cols = unit.min(source.cols - panel * unit);
-        let data = source.data.get(panel * unit * source.col_stride..).unwrap_or_default();
-        let (rows, rest) = packed.split_at_mut(source.rows * unit);
-        pack(Matrix { data, cols, ..source }, unit, rows);
-        rest.fill(0.0);
     }
 }
 

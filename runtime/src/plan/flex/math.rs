@@ -7,7 +7,7 @@ use multiversion::multiversion;
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// 1.5·2²³: adding it rounds to the nearest integer and leaves that integer in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// eˣ for x ≤ 88; below −87 the result is clamped to e⁻⁸⁷, which is zero for every use here.
 #[inline(always)]
@@ -106,9 +106,9 @@ pub(super) fn gelu_with_grad(x: &mut [f32], dy: &mut [f32]) {
     }
 }
 
-/// Softmax of one row in place, of `scale·row`.
+/// Softmax of one row in place.
 #[multiversion(targets = "simd")]
-pub(super) fn softmax_row(row: &mut [f32], scale: f32) {
+pub(super) fn softmax_row(row: &mut [f32]) {
     // Comparisons, not `f32::max`, whose rule for NaN keeps the loop scalar. A NaN makes the sum below NaN all the same.
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -124,14 +124,14 @@ pub(super) fn softmax_row(row: &mut [f32], scale: f32) {
     let mut chunks = row.chunks_exact_mut(16);
     for chunk in &mut chunks {
         for (sum, x) in sums.iter_mut().zip(chunk) {
-            let e = exp((*x - max) * scale);
+            let e = exp(*x - max);
             *x = e;
             *sum += e;
         }
     }
     let mut total = 0.0;
     for x in chunks.into_remainder() {
-        *x = exp((*x - max) * scale);
+        *x = exp(*x - max);
         total += *x;
     }
     total += lane_sum(sums);
@@ -174,11 +174,11 @@ pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
     total
 }
 
-/// `p[i] = scale·p[i]·(dp[i] − d)`: the gradient of scores from probabilities, in place of `dp`.
+/// `dp[i] = p[i]·(dp[i] − d)`: the gradient of scores from probabilities.
 #[multiversion(targets = "simd")]
-pub(super) fn score_grad(dp: &mut [f32], p: &[f32], d: f32, scale: f32) {
+pub(super) fn score_grad(dp: &mut [f32], p: &[f32], d: f32) {
     for (dp, p) in dp.iter_mut().zip(p) {
-        *dp = scale * p * (*dp - d);
+        *dp = p * (*dp - d);
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
     fn softmax_row_sums_to_one_and_survives_large_scores() {
         for n in [1usize, 3, 16, 37] {
             let mut row: Vec<f32> = (0..n).map(|i| 1000.0 + i as f32).collect();
-            softmax_row(&mut row, 0.5);
+            softmax_row(&mut row);
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{row:?}");
         }
     }

@@ -75,7 +75,7 @@ pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>, pool: &mut Pool) -> Fl
             let rows = out.storage_mut::<f32>().par_chunks_mut(width).zip(y.par_chunks(width));
             rows.for_each(|(dy, y)| {
                 let d = math::dot(dy, y);
-                math::score_grad(dy, y, d, 1.0);
+                math::score_grad(dy, y, d);
             });
             out
         }
@@ -92,7 +92,7 @@ pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>, pool: &mut Pool) -> Fl
         }
         _ => {
             let mut out = writable(first, pool);
-            out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| math::softmax_row(row, 1.0));
+            out.storage_mut::<f32>().par_chunks_mut(width).for_each(math::softmax_row);
             out
         }
     }

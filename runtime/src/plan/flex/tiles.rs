@@ -5,6 +5,7 @@
 //! inlined into a function that [`pulp`] compiles once for each instruction set; nothing else would use its vectors.
 
 use super::contraction::Matrix;
+use super::math::ROUND;
 use pulp::Simd;
 
 /// Two vectors: the columns of a panel.
@@ -32,20 +33,16 @@ impl Lines {
     }
 }
 
-/// Floats that [`pack`] writes.
-pub(super) fn packed_len(inner: usize, cols: usize, panel: usize) -> usize {
-    inner * cols.next_multiple_of(panel)
-}
-
-/// Columns in panels of `panel`: `[panels, inner, panel]`, where `source` is `[inner, cols]`. Columns that fill the last
-/// panel are zero.
+/// Packs the columns of `source` in panels of `panel`: `[panels, inner, panel]`. Rows and columns that are missing are zero.
 #[inline(always)]
-pub(super) fn pack(source: Matrix<'_>, panel: usize, packed: &mut [f32]) {
-    let (inner, cols) = (source.rows, source.cols);
+pub(super) fn pack<'a>(source: Matrix<'_>, inner: usize, panel: usize, lines: &'a mut Lines) -> &'a mut [f32] {
+    let packed = lines.take(inner * source.cols.next_multiple_of(panel));
     for (index, packed) in packed.chunks_exact_mut(inner.max(1) * panel).enumerate() {
         let first = index * panel;
-        let count = panel.min(cols.saturating_sub(first));
+        let count = panel.min(source.cols - first);
         let data = source.data.get(first * source.col_stride..).unwrap_or_default();
+        let (packed, missing) = packed.split_at_mut(source.rows * panel);
+        missing.fill(0.0);
         if source.col_stride == 1 {
             for (i, row) in packed.chunks_exact_mut(panel).enumerate() {
                 row[..count].copy_from_slice(&data[i * source.row_stride..][..count]);
@@ -55,8 +52,11 @@ pub(super) fn pack(source: Matrix<'_>, panel: usize, packed: &mut [f32]) {
             if count < panel {
                 packed.fill(0.0);
             }
-            let turned =
-                if source.row_stride == 1 { turn(data, (inner, count), source.col_stride, panel, packed) } else { 0 };
+            let turned = if source.row_stride == 1 {
+                turn(data, (source.rows, count), source.col_stride, panel, packed)
+            } else {
+                0
+            };
             for col in turned..count {
                 let column = &data[col * source.col_stride..];
                 for (i, row) in packed.chunks_exact_mut(panel).enumerate() {
@@ -65,6 +65,7 @@ pub(super) fn pack(source: Matrix<'_>, panel: usize, packed: &mut [f32]) {
             }
         }
     }
+    packed
 }
 
 /// Side of the blocks that [`turn`] moves.
@@ -147,10 +148,9 @@ pub(super) fn pairs_mut<S: Simd>(values: &mut [f32]) -> &mut [Pair<S>] {
 /// 2ˣ for x ≤ 0: a polynomial on half a unit around zero, exact to 2e-7 (relative). Zero below 2⁻¹²⁶; NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // 1.5·2²³: adding it rounds to the nearest integer and leaves that integer in the low mantissa bits.
-    let magic = simd.splat_f32s(12_582_912.0);
-    let rounded = simd.add_f32s(x, magic);
-    let rest = simd.sub_f32s(x, simd.sub_f32s(rounded, magic));
+    let round = simd.splat_f32s(ROUND);
+    let rounded = simd.add_f32s(x, round);
+    let rest = simd.sub_f32s(x, simd.sub_f32s(rounded, round));
     // (ln 2)ᵏ / k!
     let mut sum = simd.splat_f32s(1.525_273_4e-5);
     const LN_2: f32 = std::f32::consts::LN_2;
@@ -201,19 +201,22 @@ mod tests {
         let data: Vec<f32> = (0..15).map(|i| i as f32).collect();
         // 3 rows of 5.
         let matrix = Matrix::rows(&data, 3, 5);
-        let mut packed = vec![f32::NAN; packed_len(3, 5, 4)];
-        pack(matrix, 4, &mut packed);
+        let mut lines = Lines::default();
+        lines.take(100).fill(f32::NAN);
+        let packed = pack(matrix, 3, 4, &mut lines).to_vec();
         let panels = [
             [0.0, 1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 8.0, 10.0, 11.0, 12.0, 13.0],
             [4.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 14.0, 0.0, 0.0, 0.0],
         ];
         assert_eq!(packed, panels.concat());
-        let mut turned = vec![f32::NAN; packed_len(5, 3, 2)];
-        pack(matrix.t(), 2, &mut turned);
+        let turned = pack(matrix.t(), 5, 2, &mut lines).to_vec();
         let panels = [
             [0.0, 5.0, 1.0, 6.0, 2.0, 7.0, 3.0, 8.0, 4.0, 9.0],
             [10.0, 0.0, 11.0, 0.0, 12.0, 0.0, 13.0, 0.0, 14.0, 0.0],
         ];
         assert_eq!(turned, panels.concat());
+        // A row that is missing.
+        let longer = pack(Matrix::rows(&data, 1, 5), 2, 5, &mut lines);
+        assert_eq!(longer, [0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 }

@@ -77,10 +77,10 @@ fn check(with: &impl Run) {
         let wanted = direct([&q, &k, &v, &dy], scale);
         let mut results = [queries, queries, keys, keys].map(|rows| vec![f32::NAN; rows * wide]);
         let [y, dq, dk, dv] = &mut results;
-        with.run(Forward { q, k, v, out: Out::new(y, wide), scale, scratch });
+        with.run(Tiled(Forward { q, k, v, out: Out::new(y, wide), scale, scratch }));
         let y = Matrix { data: y, rows: queries, cols: width, row_stride: wide, col_stride: 1 };
         let head = HeadGrad { q, k, v, y, dy, scale };
-        with.run(Backward { head: &head, grads: [dq, dk, dv].map(|grad| Out::new(grad, wide)), scratch });
+        with.run(Tiled(Backward { head: &head, grads: [dq, dk, dv].map(|grad| Out::new(grad, wide)), scratch }));
         for (result, wanted) in results.iter().zip(&wanted) {
             for (row, wanted) in result.chunks(wide).zip(wanted.chunks(width)) {
                 let close = |(got, wanted): (&f32, &f64)| (f64::from(*got) - wanted).abs() < 2e-5;
