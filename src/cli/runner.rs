@@ -33,6 +33,7 @@ impl Runner {
             probe,
             config: config.as_ref(),
             out: checkpoint,
+            place: checkpoint,
             verify: false,
             ort_lib: None,
             form: Form::default(),

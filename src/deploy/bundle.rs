@@ -21,7 +21,6 @@ use vjepa_export::Precision;
 use vjepa_runtime::files::{is_name, is_own};
 use vjepa_runtime::{ClipBatch, Difference, NamedOutput, Session, Tolerance, compare};
 
-use super::place::report_of;
 use super::{Export, Exported, TOLERANCE, accuracy, calibrate, export_opened, open, sha256};
 use crate::cli::CliError;
 use crate::golden::tensors::Tensors as Stored;
@@ -84,7 +83,7 @@ pub(crate) fn write(request: &Export<'_>, licence: &str) -> Result<Exported, Cli
     let model = folder.path().join(MODEL);
     let inner = Export { out: &model, form: request.form.clone(), ort_lib: request.ort_lib.clone(), ..*request };
     let opened = open(&inner)?;
-    let mut exported = export_opened(&inner, &opened).map_err(|error| keep_report(&error, &model, place))?;
+    let mut exported = export_opened(&inner, &opened)?;
 
     let (form, normalization) = (&inner.form, opened.model.preprocessing.normalization);
     let clips = calibrate::clips(&[], form.batch.unwrap_or(1), form.looks, &opened.record, normalization)?;
@@ -131,17 +130,6 @@ pub(crate) fn write(request: &Export<'_>, licence: &str) -> Result<Exported, Cli
     exported.written.data = exported.written.data.and_then(|data| Some(place.join(data.file_name()?)));
     exported.accuracy = exported.accuracy.and_then(|(report, path)| Some((report, place.join(path.file_name()?))));
     Ok(exported)
-}
-
-/// The report of a model that was refused lies in a folder that goes with it: moves it beside the place the model would
-/// have had, and says so.
-pub(super) fn keep_report(error: &CliError, model: &Path, place: &Path) -> CliError {
-    let (from, to) = (report_of(model), report_of(place));
-    let told = error.to_string().replace(&*model.to_string_lossy(), &place.to_string_lossy());
-    match fs::copy(&from, &to) {
-        Ok(_) => told.into(),
-        Err(_) => told.replace(&format!("; {} has the report", to.display()), "").into(),
-    }
 }
 
 fn json(path: &Path, value: &serde_json::Value) -> Result<(), CliError> {

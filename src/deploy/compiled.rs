@@ -40,7 +40,7 @@ pub(crate) fn write(request: &Export<'_>) -> Result<Exported, CliError> {
     let bytes = save_artifact(out, &artifact)? as u64 + std::fs::metadata(&weights)?.len();
     let written = Written { model: out.to_owned(), data: Some(weights), bytes };
     if request.verify {
-        verify(out, &opened).map_err(|error| refuse(&written, &error))?;
+        verify(out, &opened).map_err(|error| refuse(&written, request.place, &error))?;
     }
     Ok(Exported {
         written,

@@ -105,6 +105,8 @@ pub(crate) struct Export<'a> {
     pub probe: Option<&'a Path>,
     pub config: Option<&'a Config>,
     pub out: &'a Path,
+    /// What the user called it: `out`, or the folder that it becomes a part of when all is well.
+    pub place: &'a Path,
     pub verify: bool,
     pub ort_lib: Option<PathBuf>,
     pub form: Form,
@@ -191,11 +193,15 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, CliE
                     options.int8.keep.extend(narrow_layers.drain(..widened));
                     (exported.written, exported.nodes) = write(request.out, opened, &options)?;
                 }
-                found => break found.and_then(agreeing).map(|found| exported.accuracy = Some(found)),
+                found => {
+                    break found
+                        .and_then(|found| agreeing(request, found))
+                        .map(|found| exported.accuracy = Some(found));
+                }
             }
         },
     };
-    judged.map_err(|error| refuse(&exported.written, &error))?;
+    judged.map_err(|error| refuse(&exported.written, request.place, &error))?;
     Ok(exported)
 }
 
@@ -206,11 +212,13 @@ fn write(path: &Path, opened: &Opened, options: &OnnxOptions) -> Result<(Written
     Ok((onnx.write(path)?, nodes))
 }
 
-/// A report of a model that agrees as often as is asked for.
-fn agreeing((accuracy, place): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), CliError> {
+/// A report of a model that agrees as often as is asked for. Another model's is kept where the model would have been.
+fn agreeing(request: &Export<'_>, (accuracy, place): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), CliError> {
     if accuracy.pass {
         return Ok((accuracy, place));
     }
+    let place = report_of(request.place);
+    accuracy.write(&place)?;
     let wanted = accuracy.min_agreement;
     Err(format!(
         "{accuracy}; at least {wanted} is asked for. Use a wider --precision, more --calibration clips, or another \

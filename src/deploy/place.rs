@@ -42,9 +42,9 @@ pub(super) fn report_of(model: &Path) -> PathBuf {
 }
 
 /// A model that was not shown to do what the plan does is not left lying about.
-pub(super) fn refuse(written: &Written, error: &CliError) -> CliError {
+pub(super) fn refuse(written: &Written, place: &Path, error: &CliError) -> CliError {
     for file in std::iter::once(&written.model).chain(&written.data) {
         let _ = std::fs::remove_file(file);
     }
-    format!("{} was removed, since it was not shown to agree with the plan: {error}", written.model.display()).into()
+    format!("{} was removed, since it was not shown to agree with the plan: {error}", place.display()).into()
 }

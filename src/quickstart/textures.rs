@@ -77,6 +77,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
         probe: Some(&probe),
         config: None,
         out: &model,
+        place: &model,
         verify: true,
         ort_lib: None,
         form: Form::default(),

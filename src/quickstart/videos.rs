@@ -80,6 +80,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
         probe: None,
         config: None,
         out: &model,
+        place: &model,
         verify: true,
         ort_lib: None,
         form: Form::default(),

@@ -18,6 +18,7 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         probe: args.probe.as_deref(),
         config: config.as_ref(),
         out,
+        place: out,
         verify: args.verify || !args.no_verify,
         ort_lib: args.session.ort_lib.clone(),
         form: args.form.form(args.export == Some(ExportFormat::Tensorrt))?,
