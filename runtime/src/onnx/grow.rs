@@ -30,9 +30,9 @@ pub(super) fn constants(graph: &Graph) -> Result<(), String> {
 }
 
 fn check(node: &Node, constants: &Constants<'_>, counts: &Counts<'_>) -> Result<(), String> {
-    let elements = |index: usize| node.inputs.get(index).and_then(|name| counts.get(name.as_str())).copied();
-    let operand =
-        |index: usize| node.inputs.get(index).and_then(|name| constants.get(name.as_str())).map(Vec::as_slice);
+    let name = |index: usize| node.inputs.get(index).map(String::as_str);
+    let elements = |index| name(index).and_then(|name| counts.get(name)).copied();
+    let operand = |index| name(index).and_then(|name| constants.get(name)).map(Vec::as_slice);
     let made = match node.op.as_str() {
         "ConstantOfShape" => operand(0).map(product),
         "Tile" => operand(1).map(|repeats| product(repeats).saturating_mul(elements(0).unwrap_or(1))),
