@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use vjepa::config::Normalization;
-use vjepa::data::{DriftingTextures, TextureLabels};
+use vjepa_data::{DriftingTextures, TextureLabels};
+use vjepa_recipe::config::Normalization;
 
 const FRAMES: usize = 8;
 const SIZE: usize = 48;

@@ -1,21 +1,6 @@
-//! The library behind the `vjepa` command: data, masks, training, probing, evaluation, checkpoints, export.
+//! The `vjepa` command: the command line, one file per command, and the quickstart. The libraries are in `crates/`.
 
 #![warn(missing_docs)]
 
-pub mod bench;
 pub mod cli;
-mod clips;
-pub mod compile;
-pub mod config;
-mod cores;
-pub mod data;
-mod deploy;
-pub mod eval;
-pub mod frozen;
-pub mod golden;
-pub mod masks;
 pub mod quickstart;
-pub mod rng;
-pub mod schedules;
-pub mod train;
-pub mod weights;

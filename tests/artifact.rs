@@ -52,7 +52,7 @@ fn a_step_compiled_ahead_of_time_trains_bit_for_bit_as_one_compiled_now() {
     let losses_now = losses(now.path());
     assert_eq!(losses_now.len(), 6);
     assert_eq!(losses_now, losses(ahead.path()));
-    let latest = |folder: &Path| vjepa::train::Checkpoint::new(folder, "jepa").load().unwrap().0;
+    let latest = |folder: &Path| vjepa_train::Checkpoint::new(folder, "jepa").load().unwrap().0;
     assert!(latest(now.path()) == latest(ahead.path()), "weights and moments differ");
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use predicates::prelude::PredicateBooleanExt;
 use support::{TINY, compile, probe, refused, texture, tiny, vjepa, write};
-use vjepa::weights::{PROBE_KEY, Tensors, save_safetensors};
+use vjepa_programs::PROBE_KEY;
+use vjepa_weights::{Tensors, save_safetensors};
 
 fn export(folder: &Path, extra: &[&Path]) -> (assert_cmd::Command, PathBuf) {
     let out = folder.join("model.onnx");
@@ -270,7 +271,7 @@ fn flags_that_would_do_nothing_are_refused() {
 #[test]
 fn results_that_are_no_numbers_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    let read = vjepa::golden::tensors::Tensors::read(tiny("weights.safetensors")).unwrap();
+    let read = vjepa_weights::TensorFile::read(tiny("weights.safetensors")).unwrap();
     let mut tensors = Tensors::new();
     for name in read.names() {
         let mut values = read.f32(name).unwrap();

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use support::{TINY, assert_official_features, pytorch, refused, texture, tiny, vjepa, write};
-use vjepa::golden::tensors::Tensors as Stored;
-use vjepa::weights::{self, RECORD_KEY, Tensors, save_safetensors};
+use vjepa_weights as weights;
+use vjepa_weights::TensorFile as Stored;
+use vjepa_weights::{RECORD_KEY, Tensors, save_safetensors};
 
 fn features(folder: &Path, checkpoint: &Path, config: Option<&Path>, input: &Path) -> (assert_cmd::Command, PathBuf) {
     let out = folder.join("features.safetensors");

@@ -85,7 +85,7 @@ fn inspect_tells_what_a_file_is() {
     assert_eq!(stored["holds"]["encoder"]["parameters"], 489_408);
     assert!(stored["note"].as_str().unwrap().contains("--config"));
 
-    let tensors = vjepa::weights::load(&tiny("weights.safetensors")).unwrap().all().unwrap();
+    let tensors = vjepa_weights::load(&tiny("weights.safetensors")).unwrap().all().unwrap();
     let archive = write(folder.path(), "jepa.pth.tar", pytorch::official(&tensors, "module.backbone."));
     let pickled = json(&mut inspect(&archive));
     assert_eq!(pickled["format"], "PyTorch");

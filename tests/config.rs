@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vjepa::config::{Config, ConfigError, Dtype, MaskConfig, Normalization, Preprocessing, Sampling};
+use vjepa_recipe::config::{Config, ConfigError, Dtype, MaskConfig, Normalization, Preprocessing, Sampling};
 
 fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)

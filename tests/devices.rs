@@ -5,13 +5,16 @@ mod support;
 
 use std::path::Path;
 use support::{refused, tiny, vjepa};
-use vjepa::compile::Precision;
-use vjepa::config::Config;
-use vjepa::golden::check::Check;
-use vjepa::golden::{self, Engine, Kind};
-use vjepa::train::{Masks, StepReport, TrainState, initial_weights};
 use vjepa_graphs::NamedTensors;
+use vjepa_lab::golden;
+use vjepa_lab::golden::check::Check;
+use vjepa_lab::golden::{Engine, Kind};
+use vjepa_programs::Precision;
+use vjepa_programs::initial_weights;
+use vjepa_recipe::config::Config;
+use vjepa_recipe::masks::Masks;
 use vjepa_runtime::plan::Device;
+use vjepa_train::{StepReport, TrainState};
 
 const STEPS: u64 = 5;
 

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use vjepa::golden::check::Check;
-use vjepa::golden::{data, masks, schedules};
+use vjepa_lab::golden::check::Check;
+use vjepa_lab::golden::{data, masks, schedules};
 
 fn golden(kind: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(kind)

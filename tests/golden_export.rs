@@ -5,16 +5,16 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use vjepa::compile;
-use vjepa::golden::tensors::Tensors as Stored;
 use vjepa_compiler::trace::{TraceError, trace};
 use vjepa_export::{OnnxOptions, Precision, Target, Weights, to_onnx};
 use vjepa_graphs::{
     AttentiveClassifier, Encoder, EncoderConfig, ParameterVisitor, ProbeConfig, averaged_views, joined_segments,
     visit_parameters,
 };
+use vjepa_programs as compile;
 use vjepa_runtime::library::Search;
 use vjepa_runtime::{ClipBatch, NamedOutput, Options, Runtime, Session, Tolerance, compare};
+use vjepa_weights::TensorFile as Stored;
 
 /// What f32 results may be apart from the official model's.
 const LIMIT: Tolerance = Tolerance { absolute: 1e-4, relative: 1e-5 };
@@ -140,7 +140,7 @@ fn exported_probes_give_the_official_logits() {
 fn several_clips_and_views_are_what_their_parts_are() {
     let (io, weights) = (golden("probe/io.safetensors"), golden("probe/weights.safetensors"));
     let probe = ProbeConfig { depth: 2, ..ProbeConfig::for_encoder(&encoder_config(), 7) };
-    let looks = compile::Looks { clips: 3, views: 2 };
+    let looks = vjepa_runtime::Looks { clips: 3, views: 2 };
     let graph = compile::deployed_views(&encoder_config(), &compile::Probe::Attentive(probe.clone()), looks).unwrap();
     let graph = compile::optimised(&graph).unwrap();
     let mut named = stored(&weights, "encoder.", "encoder.");

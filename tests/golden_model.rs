@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use predicates::str::contains;
-use vjepa::compile::{self, Passes, Probe, TrainOptions};
-use vjepa::golden::{self, Engine, Kind};
 use vjepa_compiler::interp;
 use vjepa_compiler::ir::{Def, Graph, Sizes};
 use vjepa_graphs::init::{self, Init};
@@ -18,6 +16,10 @@ use vjepa_graphs::{
     AttentiveClassifier, Encoder, EncoderConfig, MaskPair, NamedTensors, Predictor, PredictorConfig, PretrainLoss,
     ProbeConfig, cross_entropy, gradients, load_parameters, one_hot,
 };
+use vjepa_lab::golden;
+use vjepa_lab::golden::{Engine, Kind};
+use vjepa_programs as compile;
+use vjepa_programs::{Passes, Probe, TrainOptions};
 use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
 
 const BATCH: usize = 3;

@@ -4,11 +4,12 @@
 
 use std::path::Path;
 
-use vjepa::compile::{self, Probe, TrainOptions};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::passes::Pipeline;
 use vjepa_compiler::text::{parse, print};
 use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, ProbeConfig};
+use vjepa_programs as compile;
+use vjepa_programs::{Probe, TrainOptions};
 
 /// Two blocks of width 32 over clips of 4 frames of 16×16, patch 8; a predictor of one block of width 16.
 fn small() -> (EncoderConfig, PredictorConfig) {

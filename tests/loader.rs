@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vjepa::config::{Config, Normalization};
-use vjepa::data::{
+use vjepa_data::{
     ClipBatch, ClipSource, DataError, DriftingTextures, Loader, LoaderConfig, QuarantineLine, SampleInfo, SampleKey,
     TextureLabels, VideoDataset, open_source, read_videos,
 };
+use vjepa_recipe::config::{Config, Normalization};
 
 /// A data set without videos: clips hold their entry and key, chosen entries are bad or panic.
 #[derive(Default)]

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use support::{refused, vjepa, write};
-use vjepa::config::Config;
-use vjepa::weights::{self, Tensors, encoder_config, save_safetensors};
 use vjepa_graphs::init::{self, Init};
+use vjepa_programs::encoder_config;
+use vjepa_recipe::config::Config;
+use vjepa_weights::{Tensors, save_safetensors};
 
 /// A small encoder for the carried texture clips: 8 frames of 48 by 48 pixels.
 const CONFIG: &str = "
@@ -98,7 +99,7 @@ fn both_probes_are_trained_saved_and_evaluated() {
         assert_eq!(first["features_from_cache"], false);
         assert!(number(&first["train"]["top1"]) > least, "{first}");
         assert_eq!(number(&first["val"]["top5"]), 1.0, "five classes: {first}");
-        let file = weights::load_probe(&probe).unwrap();
+        let file = vjepa_programs::load_probe(&probe).unwrap();
         assert_eq!(file.labels, ["0", "1", "2", "3", "4"]);
 
         // The same again, features from the cache, to the bit.
@@ -206,7 +207,7 @@ fn classes_can_have_names() {
     command.args(["--kind", "linear"]).arg("--names").arg(names);
     command.arg("--data").arg(scene.path("train.csv")).arg("--out").arg(&out);
     assert_eq!(json(&mut command)["classes"], 6);
-    assert_eq!(weights::load_probe(&out).unwrap().labels[5], "hexagons");
+    assert_eq!(vjepa_programs::load_probe(&out).unwrap().labels[5], "hexagons");
     let mut command = scene.command("eval");
     command.arg("--probe").arg(&out).arg("--data").arg(scene.path("val.csv"));
     assert_eq!(json(&mut command)["classes"], 6);

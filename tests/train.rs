@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 use support::{SMALL_RUN, losses, recipe, train};
-use vjepa::train::Checkpoint;
+use vjepa_train::Checkpoint;
 
 #[test]
 fn a_resumed_run_ends_where_an_uninterrupted_one_does() {

@@ -10,13 +10,13 @@ pub mod grad;
 pub mod interp;
 pub mod ir;
 pub mod ops;
+pub mod optimizer;
 pub mod passes;
 pub mod plan;
 pub mod serialize;
 pub mod text;
 #[cfg(feature = "trace")]
 pub mod trace;
-pub mod train;
 pub mod verify;
 
 #[cfg(test)]

@@ -31,6 +31,6 @@ pub use params::{
 };
 pub use predictor::Predictor;
 pub use probe::{
-    AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, averaged_views, joined_segments,
+    AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, Probe, averaged_views, joined_segments,
     mean_probabilities, segment_features,
 };

@@ -261,3 +261,35 @@ pub fn mean_probabilities(views: Vec<Tensor<2>>) -> Result<Tensor<2>, ShapeError
     let Some(sum) = sum else { unreachable!("an empty list is refused above") };
     Ok(sum.mul_scalar(share))
 }
+
+/// A classifier on frozen tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// Attentive pooling, then a linear layer.
+    Attentive(ProbeConfig),
+    /// A linear layer on the mean of the tokens.
+    Linear {
+        /// Width of the tokens.
+        embed_dim: usize,
+        /// Number of classes.
+        num_classes: usize,
+    },
+}
+
+impl Probe {
+    /// Width of the tokens it reads.
+    pub fn embed_dim(&self) -> usize {
+        match self {
+            Self::Attentive(config) => config.embed_dim,
+            Self::Linear { embed_dim, .. } => *embed_dim,
+        }
+    }
+
+    /// Number of classes.
+    pub fn num_classes(&self) -> usize {
+        match self {
+            Self::Attentive(config) => config.num_classes,
+            Self::Linear { num_classes, .. } => *num_classes,
+        }
+    }
+}

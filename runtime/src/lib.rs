@@ -9,15 +9,19 @@
 #[cfg(feature = "burn")]
 pub mod plan;
 
+mod atomic;
 mod classify;
 mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
+mod cores;
 #[cfg(feature = "ort")]
 mod engines;
 pub mod files;
 #[cfg(feature = "ort")]
 pub mod library;
+mod looks;
+mod names;
 pub mod onnx;
 mod options;
 #[cfg(feature = "ort")]
@@ -28,8 +32,12 @@ mod session;
 #[cfg(feature = "tract")]
 mod tract;
 
+pub use atomic::write_atomically;
 pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
 pub use compare::{CompareError, Difference, Tolerance, compare};
+pub use cores::cores;
+pub use looks::Looks;
+pub use names::is_model_name;
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};

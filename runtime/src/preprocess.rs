@@ -169,8 +169,8 @@ pub fn byte_taps(len: usize, size: usize, start: usize, count: usize) -> Vec<Byt
     (start..start + count).map(tap).collect()
 }
 
-/// Each pixel's colours replaced by their luma (BT.601 weights, in 1/256).
-fn to_luma(pixels: &mut [u8]) {
+/// Replaces each pixel's colours by their luma (BT.601 weights, in 1/256); `pixels` is interleaved RGB.
+pub fn to_luma(pixels: &mut [u8]) {
     for pixel in pixels.chunks_exact_mut(3) {
         let [red, green, blue] = [0, 1, 2].map(|c| u32::from(pixel[c]));
         pixel.fill(((77 * red + 150 * green + 29 * blue + 128) >> 8) as u8);
@@ -178,10 +178,11 @@ fn to_luma(pixels: &mut [u8]) {
 }
 
 /// Shifts and scales values to mean 0 and deviation 1; equal values become 0.
-fn standardise(values: &mut [f32]) {
+pub fn standardise(values: &mut [f32]) {
     let count = values.len().max(1) as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
     let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
+    // Below this the spread of byte-valued pixels is rounding only.
     let scale = if variance > 1e-12 { variance.sqrt().recip() } else { 0.0 };
     for value in values {
         *value = ((f64::from(*value) - mean) * scale) as f32;

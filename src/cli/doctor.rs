@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn processor() -> Finding {
-    let cores = crate::cores::cores().unwrap_or(1);
+    let cores = vjepa_runtime::cores().unwrap_or(1);
     let extensions = extensions();
     let fast = extensions.is_empty() || extensions.contains(&"avx2") || extensions.contains(&"neon");
     let listed = if extensions.is_empty() { "no SIMD known here".to_owned() } else { extensions.join(", ") };

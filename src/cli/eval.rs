@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use super::CliError;
 use super::device::DeviceArg;
 use super::probe::{Bar, Cache, tell_bad};
-use crate::compile::Probe;
-use crate::config::Config;
-use crate::eval::features::Keep;
-use crate::eval::video_probe::{VideoSet, classes_of, evaluate_probe, open_encoder};
-use crate::eval::videos::BadVideo;
-use crate::weights;
+use vjepa_data::BadVideo;
+use vjepa_eval::features::Keep;
+use vjepa_eval::protocols::videos::{VideoSet, classes_of, evaluate_probe, open_encoder};
+use vjepa_programs::Probe;
+use vjepa_recipe::config::Config;
 
 /// Evaluate a probe on labelled videos: top-1 and top-5.
 #[derive(clap::Args)]
@@ -46,7 +45,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
-    let probe = weights::load_probe(&args.probe)?;
+    let probe = vjepa_programs::load_probe(&args.probe)?;
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
     super::note_sampling(opened.model.config.as_ref());
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
@@ -67,7 +66,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let mut bar = Bar::default();
     let (found, cached) = opened.features(&set, keep, &mut |p| bar.show(p))?;
     bar.clear();
-    let count = crate::eval::attentive::classes(&probe.probe);
+    let count = vjepa_eval::attentive::classes(&probe.probe);
     let classes = classes_of(&found.labels, &probe.labels, count)?;
     let accuracy = evaluate_probe(device, &probe.probe, &probe.tensors, &found.features, &classes, set.views)?;
     if args.json {

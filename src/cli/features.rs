@@ -7,11 +7,12 @@ use indicatif::ProgressBar;
 
 use super::CliError;
 use super::device::DeviceArg;
-use crate::clips;
-use crate::compile::Precision;
-use crate::config::Config;
-use crate::frozen::Frozen;
-use crate::weights::{self, Tensors};
+use vjepa_data::clips;
+use vjepa_programs::Precision;
+use vjepa_programs::frozen::Frozen;
+use vjepa_recipe::config::Config;
+use vjepa_weights as weights;
+use vjepa_weights::Tensors;
 
 /// Clips encoded at once.
 const BATCH: usize = 4;
@@ -46,13 +47,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let weights = weights::load(&args.checkpoint)?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
-    let model = weights::describe(&weights, config.as_ref())?;
+    let model = vjepa_programs::describe(&weights, config.as_ref())?;
     super::note_sampling(model.config.as_ref());
     let encoder = match args.encoder.as_deref() {
         Some(named) => named,
         None => weights.encoder()?,
     };
-    let record = clips::runtime_record(&model.preprocessing)?;
+    let record = model.preprocessing.clone();
     let clips = clips::read(&args.input, &record)?;
     let tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
     let mut frozen = Frozen::on(device, Precision::F32, &model.encoder, None, &tensors)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 
 use super::CliError;
-use crate::weights::write_atomically;
+use vjepa_runtime::write_atomically;
 
 /// Frames decoded at once.
 const BATCH: usize = 16;

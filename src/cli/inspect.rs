@@ -10,7 +10,9 @@ use vjepa_compiler::serialize::Artifact;
 use vjepa_runtime::onnx::OnnxFile;
 
 use super::CliError;
-use crate::weights::{self, Format, PROBE_KEY, ProbeRecord};
+use vjepa_programs::{PROBE_KEY, ProbeRecord};
+use vjepa_weights as weights;
+use vjepa_weights::Format;
 
 /// Describe a checkpoint, a graph (.ir, .vjg), an ONNX file or a video.
 #[derive(clap::Args)]
@@ -110,7 +112,7 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
         about["probe"] = serde_json::to_value(record)?;
     }
     if weights.encoder().is_ok() {
-        match weights::describe(&weights, None) {
+        match vjepa_programs::describe(&weights, None) {
             Ok(model) => {
                 about["encoder"] = json!({
                     "described_by": model.source, "embed_dim": model.encoder.embed_dim, "depth": model.encoder.depth,

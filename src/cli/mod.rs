@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Tells what clips the model was, or will be, trained on that other commands would take otherwise.
-fn note_sampling(config: Option<&crate::config::Config>) {
+fn note_sampling(config: Option<&vjepa_recipe::config::Config>) {
     if let Some(what) = config.and_then(|config| config.sampled_apart()) {
         eprintln!("note: {what}");
     }

@@ -7,14 +7,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::device::DeviceArg;
-use crate::config::Config;
-use crate::eval::features::Keep;
-use crate::eval::probe_file::save_probe;
-use crate::eval::video_probe::{
+use vjepa_data::BadVideo;
+use vjepa_eval::features::Keep;
+use vjepa_eval::probe_file::save_probe;
+use vjepa_eval::protocols::videos::{
     ProbeKind, VideoSet, class_names, classes_of, evaluate_probe, open_encoder, train_probe,
 };
-use crate::eval::videos::BadVideo;
-use crate::eval::{ProbeOptions, Progress};
+use vjepa_eval::{ProbeOptions, Progress};
+use vjepa_recipe::config::Config;
 
 /// Train a classifier on the features of a frozen encoder.
 #[derive(clap::Args)]

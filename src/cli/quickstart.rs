@@ -26,11 +26,11 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    quickstart(&Quickstart {
+    Ok(quickstart(&Quickstart {
         folder: args.out.clone(),
         seed: args.seed,
         steps: args.steps,
         videos: args.videos.clone(),
         json: args.json,
-    })
+    })?)
 }

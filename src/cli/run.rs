@@ -8,9 +8,9 @@ use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, is_compiled, pred
 use super::CliError;
 use super::runner::Runner;
 use super::runtime::{RuntimeArgs, words};
-use crate::clips;
-use crate::compile::Looks;
-use crate::cores::cores;
+use vjepa_data::clips;
+use vjepa_runtime::Looks;
+use vjepa_runtime::cores;
 
 /// Run an exported model on videos.
 #[derive(clap::Args)]

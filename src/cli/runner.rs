@@ -5,10 +5,10 @@ use std::path::Path;
 use vjepa_runtime::{ClipBatch, NamedOutput, Options, Preprocessing, Session};
 
 use super::CliError;
-use crate::clips;
-use crate::compile::Looks;
-use crate::config::Config;
-use crate::deploy::{Export, Form, Origin, bundle, compiled};
+use vjepa_data::clips;
+use vjepa_deploy::{Export, Form, Origin, bundle, compiled};
+use vjepa_recipe::config::Config;
+use vjepa_runtime::Looks;
 
 /// A model that is fed one clip at a time.
 pub(super) struct Runner {

@@ -15,10 +15,10 @@ use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Toke
 
 use super::CliError;
 use super::runtime::{RuntimeArgs, words};
-use crate::clips;
-use crate::compile::Looks;
-use crate::cores::cores;
-use crate::deploy::bundle;
+use vjepa_data::clips;
+use vjepa_deploy::bundle;
+use vjepa_runtime::Looks;
+use vjepa_runtime::cores;
 
 /// Serve a model: Open Inference Protocol v2 over HTTP and gRPC, labels for video files, a page to drop clips on.
 #[derive(clap::Args)]

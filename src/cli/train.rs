@@ -2,17 +2,18 @@
 
 use super::CliError;
 use super::device::DeviceArg;
-use crate::compile::Passes;
-use crate::config::{Config, Dtype};
-use crate::eval::Watch;
-use crate::train::{
-    Interrupt, MaskSizes, Masks, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun, TrainState,
-    train,
-};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use vjepa_programs::Passes;
+use vjepa_programs::{MaskSizes, mask_sizes};
+use vjepa_recipe::config::{Config, Dtype};
+use vjepa_recipe::masks::Masks;
 use vjepa_runtime::plan::Profile;
+use vjepa_train::Watch;
+use vjepa_train::{
+    Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun, TrainState, train,
+};
 
 /// Pretrain by masked latent prediction.
 #[derive(clap::Args)]
@@ -72,7 +73,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let interrupt = Interrupt::on_signals()?;
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let memory = match args.memory_budget {
-        Some(budget) => Some((budget.0, Masks::new(&config)?.sizes(&config, MaskSizes::Largest)?)),
+        Some(budget) => Some((budget.0, mask_sizes(&Masks::new(&config)?, &config, MaskSizes::Largest)?)),
         None => None,
     };
     let run = TrainRun {

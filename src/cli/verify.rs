@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::device::DeviceArg;
 use super::runtime::RuntimeArgs;
-use crate::compile::Precision;
-use crate::deploy::{bundle, open_session as open};
-use crate::golden::{self, check::Check};
+use vjepa_deploy::{bundle, open_session as open};
+use vjepa_lab::golden;
+use vjepa_lab::golden::check::Check;
+use vjepa_programs::Precision;
 use vjepa_runtime::{Difference, Options, Runtime, Session};
 
 /// Arguments of `vjepa verify`.

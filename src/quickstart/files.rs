@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
-use crate::cli::CliError;
-use crate::weights::write_atomically;
+use super::QuickstartError;
+use vjepa_runtime::write_atomically;
 
 static CLIPS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/textures");
 
 /// Writes the clips to `folder` and returns them with their texture labels.
-pub(super) fn unpack(folder: &Path) -> Result<Vec<(PathBuf, usize)>, CliError> {
+pub(super) fn unpack(folder: &Path) -> Result<Vec<(PathBuf, usize)>, QuickstartError> {
     let at = |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
     for file in CLIPS.files() {
         let path = folder.join(file.path());
         write_atomically(&path, |out| out.write_all(file.contents())).map_err(|error| at(&path, error))?;
     }
     let list = folder.join("labels.csv");
-    let videos = crate::data::read_videos(&list)?;
+    let videos = vjepa_data::read_videos(&list)?;
     let labelled = videos.into_iter().filter_map(|video| {
         let label = video.label.and_then(|label| usize::try_from(label).ok())?;
         Some((video.path, label))

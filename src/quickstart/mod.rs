@@ -4,20 +4,23 @@
 //! ([`textures`](self)), or on a person's own folder of videos, where there are no labels and pictures take the place of
 //! accuracies.
 
+mod error;
 mod files;
 mod screen;
 mod show;
 mod textures;
 mod videos;
 
+pub use error::QuickstartError;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::cli::CliError;
-use crate::config::Config;
-use crate::train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, initial_weights, model_configs, train};
 use screen::Screen;
 use vjepa_graphs::NamedTensors;
+use vjepa_programs::{initial_weights, model_configs};
+use vjepa_recipe::config::Config;
+use vjepa_train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, train};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub struct Quickstart {
 ///
 /// # Errors
 /// Whatever a part fails with, in one sentence.
-pub fn run(options: &Quickstart) -> Result<(), CliError> {
+pub fn run(options: &Quickstart) -> Result<(), QuickstartError> {
     match &options.videos {
         None => textures::run(options),
         Some(videos) => videos::run(options, videos),
@@ -56,7 +59,7 @@ struct Pretrained {
 }
 
 /// The recipe with what was asked for, and a folder it may write to.
-fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -> Result<Config, CliError> {
+fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -> Result<Config, QuickstartError> {
     let mut sets = vec![format!("meta.seed={}", options.seed)];
     sets.push(format!("logging.folder={}", serde_json::to_string(&options.folder)?));
     if let Some(steps) = options.steps {
@@ -72,11 +75,11 @@ fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -
 }
 
 /// How long a step takes here: two of them, on a state that is thrown away.
-fn seconds_a_step(config: &Config) -> Result<f64, CliError> {
+fn seconds_a_step(config: &Config) -> Result<f64, QuickstartError> {
     let plan = config.optimization.plan(Some(1))?;
     let mut state = TrainState::new(config, plan, false)?;
     state.set_weights(initial_weights(config, state.models(), 0))?;
-    let masks = crate::train::Masks::new(config)?;
+    let masks = vjepa_recipe::masks::Masks::new(config)?;
     let data = &config.data;
     let shape = [data.batch_size, 3, data.num_frames, data.crop_size, data.crop_size];
     let clips: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i % 17) as f32 / 8.0 - 1.0).collect();
@@ -97,12 +100,12 @@ fn checkpoint_of(config: &Config) -> PathBuf {
 }
 
 /// Refuses a folder with another run's checkpoint: only what a quickstart left there is replaced.
-fn check_folder(config: &Config) -> Result<(), CliError> {
+fn check_folder(config: &Config) -> Result<(), QuickstartError> {
     let old = checkpoint_of(config);
     if !old.exists() {
         return Ok(());
     }
-    let run = crate::weights::load(&old).ok().and_then(|weights| weights.record().map(|record| record.config.clone()));
+    let run = vjepa_weights::load(&old).ok().and_then(|weights| weights.record().map(|record| record.config.clone()));
     match run {
         Some(run) if is_quickstart(&run)? => Ok(()),
         _ => Err(format!("{} is no quickstart's and would be replaced: choose another --out", old.display()).into()),
@@ -110,7 +113,7 @@ fn check_folder(config: &Config) -> Result<(), CliError> {
 }
 
 /// Whether a run was a quickstart: one of the recipes, whatever [`configure`] set in it.
-fn is_quickstart(run: &Config) -> Result<bool, CliError> {
+fn is_quickstart(run: &Config) -> Result<bool, QuickstartError> {
     for recipe in [textures::RECIPE, videos::RECIPE] {
         let mut recipe = Config::from_yaml(recipe, "the quickstart recipe", &[])?;
         recipe.meta.seed = run.meta.seed;
@@ -127,7 +130,7 @@ fn is_quickstart(run: &Config) -> Result<bool, CliError> {
 }
 
 /// Trains afresh: an earlier quickstart's checkpoint in the folder is replaced.
-fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError> {
+fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, QuickstartError> {
     let old = checkpoint_of(&config);
     if old.exists() {
         std::fs::remove_file(&old).map_err(|error| format!("cannot replace {}: {error}", old.display()))?;
@@ -143,7 +146,7 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, CliError>
         return Err(format!("stopped after {} steps; the checkpoint is {}", outcome.steps, checkpoint.display()).into());
     }
     interrupt.release();
-    let trained = crate::weights::load(&checkpoint)?.all()?;
+    let trained = vjepa_weights::load(&checkpoint)?.all()?;
     let encoder = stripped(trained, "target_encoder.");
     Ok(Pretrained { config, outcome, checkpoint, random: stripped(random, "encoder."), encoder })
 }

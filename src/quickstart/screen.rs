@@ -3,8 +3,8 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Instant;
 
-use crate::eval::Watch;
-use crate::train::{Observer, StepReport, TrainError, TrainState};
+use vjepa_train::Watch;
+use vjepa_train::{Observer, StepReport, TrainError, TrainState};
 
 /// Lines a bar-less run prints for one stage, at most.
 const LINES: usize = 5;

@@ -5,15 +5,17 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::Pretrained;
+use super::QuickstartError;
 use super::screen::Screen;
 use super::textures::Results;
-use crate::cli::CliError;
-use crate::data::open_source;
-use crate::deploy::Parity;
-use crate::eval::diagnostics::HeldOut;
-use crate::eval::pictures::{self, ShownClip, ShownFeatures, ShownMask};
-use crate::eval::{FrozenEncoder, textures::Scores};
-use crate::train::{Masks, Models};
+use vjepa_data::open_source;
+use vjepa_deploy::Parity;
+use vjepa_eval::FrozenEncoder;
+use vjepa_eval::protocols::textures::Scores;
+use vjepa_programs::Models;
+use vjepa_recipe::masks::Masks;
+use vjepa_train::diagnostics::HeldOut;
+use vjepa_view::pictures::{self, ShownClip, ShownFeatures, ShownMask};
 
 /// Clips in the picture of features.
 const SHOWN: usize = 4;
@@ -26,7 +28,7 @@ pub(super) fn pictures(
     models: &Models,
     screen: &Screen,
     folder: &Path,
-) -> Result<BTreeMap<&'static str, PathBuf>, CliError> {
+) -> Result<BTreeMap<&'static str, PathBuf>, QuickstartError> {
     let data = &run.config.data;
     let source = open_source(&run.config)?;
     let seed = run.config.meta.seed;
@@ -134,7 +136,7 @@ pub(super) fn table(results: &Results) -> String {
 }
 
 /// The document for machines.
-pub(super) fn json(results: &Results) -> Result<serde_json::Value, CliError> {
+pub(super) fn json(results: &Results) -> Result<serde_json::Value, QuickstartError> {
     let mut parity = serde_json::Map::new();
     let mut latency = serde_json::Map::new();
     let mut files_accuracy = serde_json::Map::new();

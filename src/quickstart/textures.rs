@@ -4,22 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::QuickstartError;
 use super::screen::Screen;
 use super::{Pretrained, Quickstart, configure, files, pretrain, seconds_a_step, show};
-use crate::cli::CliError;
-use crate::clips;
-use crate::compile::Probe;
-use crate::data::textures::TEXTURES;
-use crate::data::{ClipSource, DriftingTextures, SampleKey, mix};
-use crate::deploy::{Export, Exported, Form, Origin, export};
-use crate::eval::features::Keep;
-use crate::eval::logistic::{Labelled, fit_tuned};
-use crate::eval::probe_file::{linear_weights, save_probe};
-use crate::eval::{FrozenEncoder, TextureProtocol, TextureReport, Watch, evaluate_textures};
-use crate::train::model_configs;
+use vjepa_data::clips;
+use vjepa_data::textures::TEXTURES;
+use vjepa_data::{ClipSource, DriftingTextures, SampleKey};
+use vjepa_deploy::{Export, Exported, Form, Origin, export};
+use vjepa_eval::features::Keep;
+use vjepa_eval::logistic::{Labelled, fit_tuned};
+use vjepa_eval::probe_file::{linear_weights, save_probe};
+use vjepa_eval::{FrozenEncoder, TextureProtocol, TextureReport, evaluate_textures};
 use vjepa_graphs::EncoderConfig;
+use vjepa_programs::Probe;
+use vjepa_programs::model_configs;
+use vjepa_recipe::counter::mix;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
+use vjepa_train::Watch;
 
 pub(super) const RECIPE: &str = include_str!("../../configs/quickstart.yaml");
 /// Labelled clips of the exported probe, validation split included.
@@ -46,7 +48,7 @@ pub(super) struct Results {
     pub paths: BTreeMap<&'static str, PathBuf>,
 }
 
-pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
+pub(super) fn run(options: &Quickstart) -> Result<(), QuickstartError> {
     let config = configure(RECIPE, "the quickstart recipe", options, &[])?;
     let mut screen = Screen::new();
     let step = seconds_a_step(&config)?;
@@ -85,7 +87,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), CliError> {
     let videos = files::unpack(&options.folder.join("videos"))?;
     let mut on_files = BTreeMap::new();
     for (name, parity) in &exported.parity {
-        if matches!(parity, crate::deploy::Parity::Agrees { .. }) {
+        if matches!(parity, vjepa_deploy::Parity::Agrees { .. }) {
             let runtime = if *name == "ort" { Runtime::Ort } else { Runtime::Tract };
             on_files.insert(*name, run_files(&model, runtime, &videos)?);
         }
@@ -116,7 +118,7 @@ fn fit_probe(
     config: &EncoderConfig,
     options: &Quickstart,
     screen: &mut Screen,
-) -> Result<PathBuf, CliError> {
+) -> Result<PathBuf, QuickstartError> {
     let source = DriftingTextures::new(config.num_frames, config.height, run.config.data.normalization);
     let seed = mix(&[options.seed, 0x6578_706F_7274]);
     let mut encoder = FrozenEncoder::new(config, &run.encoder)?;
@@ -142,8 +144,8 @@ fn fit_probe(
 }
 
 /// Decodes every file, runs it, and counts the right ones.
-fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Result<FileRun, CliError> {
-    let threads = crate::cores::cores();
+fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Result<FileRun, QuickstartError> {
+    let threads = vjepa_runtime::cores();
     let session = Session::open(model, &Options { runtime, threads, ..Options::default() })?;
     let record = session.preprocessing()?;
     let (mut right, mut times) = (0usize, Vec::with_capacity(videos.len()));

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::QuickstartError;
 use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_a_step, show};
-use crate::cli::CliError;
-use crate::data::{ClipSource, VideoDataset};
-use crate::deploy::{Export, Form, Origin, export};
-use crate::eval::features::{Features, Keep};
-use crate::eval::pictures::{self, Neighbour, ShownClip};
-use crate::eval::{FrozenEncoder, Watch, neighbours};
-use crate::train::model_configs;
+use vjepa_data::{ClipSource, VideoDataset};
+use vjepa_deploy::{Export, Form, Origin, export};
+use vjepa_eval::features::{Features, Keep};
+use vjepa_eval::{FrozenEncoder, neighbours};
+use vjepa_programs::model_configs;
 use vjepa_runtime::plan::Device;
+use vjepa_train::Watch;
+use vjepa_view::pictures::{self, Neighbour, ShownClip};
 
 pub(super) const RECIPE: &str = include_str!("../../configs/quickstart_videos.yaml");
 /// Videos that are compared with each other.
@@ -23,7 +24,7 @@ const NEAREST: usize = 3;
 /// Everything but training, in training steps.
 const OTHER_WORK: f64 = 40.0;
 
-pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
+pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartError> {
     let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
     let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
     // What comes after training needs two of them; better told now.
@@ -105,7 +106,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
 
 /// The first `count` of up to [`COMPARED`] videos, spread over the list: clips `[n, 3, T, S, S]` and their names. Unreadable
 /// ones are left out.
-fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<String>), CliError> {
+fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<String>), QuickstartError> {
     let len = dataset.shape().iter().product();
     let entries = dataset.entries();
     let (mut clips, mut names) = (Vec::new(), Vec::new());
@@ -131,8 +132,8 @@ fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<Strin
 }
 
 fn print(
-    parity: &[(&'static str, crate::deploy::Parity)],
-    last: Option<crate::eval::DiagnosticsReport>,
+    parity: &[(&'static str, vjepa_deploy::Parity)],
+    last: Option<vjepa_train::DiagnosticsReport>,
     paths: &BTreeMap<&'static str, PathBuf>,
     bad: u64,
 ) {

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
-use vjepa::golden::check::Limit;
-use vjepa::golden::tensors::Tensors;
-use vjepa::weights::{self, PROBE_KEY, save_safetensors};
+use vjepa_lab::golden::Compare as _;
+use vjepa_lab::golden::check::Limit;
+use vjepa_programs::PROBE_KEY;
+use vjepa_weights as weights;
+use vjepa_weights::TensorFile;
+use vjepa_weights::save_safetensors;
 
 /// Sizes of the golden model `tiny`.
 pub const TINY: &str = "\
@@ -117,8 +120,8 @@ pub fn refused(command: &mut Command) -> String {
 
 /// Fails unless `encoder_out` in `path` is what the official encoder gave for the golden clips.
 pub fn assert_official_features(path: &Path) {
-    let got = Tensors::read(path).expect("features were written").f32("encoder_out").expect("they hold encoder_out");
-    let golden = Tensors::read(tiny("forward.safetensors")).expect("golden data are there");
+    let got = TensorFile::read(path).expect("features were written").f32("encoder_out").expect("they hold encoder_out");
+    let golden = TensorFile::read(tiny("forward.safetensors")).expect("golden data are there");
     let limit = Limit::Both { rel_l2: 1e-5, max_abs: 1e-4 };
     let check = golden.compare("encoder_out", &got, limit).expect("golden data hold encoder_out");
     assert!(!check.failed(), "{check}");

@@ -1,11 +1,11 @@
 use super::*;
 use crate::grad::differentiate;
+use crate::optimizer::{ClipGroup, TrainSpec, append_optimizer};
 use crate::testing::{
     Case, Rng, assert_close, assert_close_unless_overflowed, exact, random_graph, random_smooth_graph, random_sources,
     roots_of, sizes, weighted_sum, with_gradients,
 };
 use crate::text::parse;
-use crate::train::{ClipGroup, TrainSpec, append_optimizer};
 use proptest::prelude::*;
 
 /// A small model with everything a training step has: attention over packed q, k and v, a masked context, an averaged

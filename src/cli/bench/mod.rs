@@ -5,18 +5,20 @@ mod models;
 use super::CliError;
 use super::device::DeviceArg;
 use super::runtime::{RuntimeArgs, words};
-use crate::bench::{Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, product_peak, serve};
-use crate::compile::Precision;
-use crate::config::Config;
-use crate::cores::cores;
-use crate::weights::write_atomically;
 use clap::Subcommand;
 use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vjepa_lab::bench::{
+    Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, product_peak, serve,
+};
+use vjepa_programs::Precision;
+use vjepa_recipe::config::Config;
 use vjepa_runtime::Options;
+use vjepa_runtime::cores;
 use vjepa_runtime::plan::Device;
+use vjepa_runtime::write_atomically;
 
 /// The PyTorch side, written for this comparison.
 const TORCH: &str = include_str!("../../../benches/torch_step.py");

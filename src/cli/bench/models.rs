@@ -2,12 +2,12 @@
 
 use super::super::CliError;
 use super::{InferArgs, file_name, save, turns};
-use crate::bench::{Latencies, Side};
-use crate::compile::Precision;
-use crate::cores::cores;
-use crate::deploy::bundle;
 use std::path::Path;
 use std::process::Command;
+use vjepa_deploy::bundle;
+use vjepa_lab::bench::{Latencies, Side};
+use vjepa_programs::Precision;
+use vjepa_runtime::cores;
 
 pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     let common = &args.common;

@@ -2,9 +2,9 @@
 
 use super::super::note_sampling;
 use super::{Args, CliError, ExportFormat};
-use crate::clips;
-use crate::config::Config;
-use crate::deploy::{Export, Exported, Origin, arch, bundle, compiled, export, tensorrt, triton};
+use vjepa_data::clips;
+use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, tensorrt, triton};
+use vjepa_recipe::config::Config;
 
 pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     let out = args.out.as_deref().ok_or("--export needs --out FILE")?;
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     }
     let with_probe = probe.as_ref().map_or(String::new(), |p| format!(" + probe of {} classes", p.probe.num_classes()));
     println!("model    {}{with_probe}, described by {}", arch(&model.encoder), model.source);
-    println!("clips    {}", clips::in_words(&clips::runtime_record(&model.preprocessing)?));
+    println!("clips    {}", clips::in_words(&model.preprocessing));
     println!("wrote    {} ({:.1} MB, {nodes} nodes)", written.model.display(), written.bytes as f64 / 1e6);
     if let Some(data) = &written.data {
         println!("         {} beside it holds the weights; keep them together", data.display());

@@ -6,8 +6,9 @@ use clap::ValueEnum;
 use vjepa_export::{ExternalData, Precision, Target};
 
 use super::CliError;
-use crate::compile::{Head, Looks};
-use crate::deploy::Form;
+use vjepa_deploy::Form;
+use vjepa_programs::Head;
+use vjepa_runtime::Looks;
 
 /// Flags of an export.
 #[derive(clap::Args)]

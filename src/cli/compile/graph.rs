@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use super::{Args, CliError, Emit, GraphName, show};
-use crate::compile::{self, Passes, Precision, Probe, TrainOptions};
-use crate::config::Config;
-use crate::train::{MaskSizes, Masks};
-use crate::weights::{encoder_config, predictor_config};
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::Plan;
 use vjepa_graphs::{PretrainLoss, ProbeConfig};
+use vjepa_programs as compile;
+use vjepa_programs::{MaskSizes, mask_sizes};
+use vjepa_programs::{Passes, Precision, Probe, TrainOptions};
+use vjepa_programs::{encoder_config, predictor_config};
+use vjepa_recipe::config::Config;
+use vjepa_recipe::masks::Masks;
 
 pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     let device = args.device.open()?;
@@ -20,7 +22,7 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
     if let Some(budget) = args.memory_budget {
-        passes.memory = Some((budget.0, Masks::new(&config)?.sizes(&config, MaskSizes::Largest)?));
+        passes.memory = Some((budget.0, mask_sizes(&Masks::new(&config)?, &config, MaskSizes::Largest)?));
     }
     if emit == Emit::Passes {
         passes.sizes = Some(sizes.clone());
@@ -101,13 +103,13 @@ fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
             sizes.insert("N".to_owned(), config.data.grid().iter().product());
         }
         GraphName::Predictor => {
-            let step = Masks::new(config)?.sizes(config, MaskSizes::Mean)?;
+            let step = mask_sizes(&Masks::new(config)?, config, MaskSizes::Mean)?;
             for (symbol, of) in [("N_ctx", "N_ctx0"), ("N_pred", "N_pred0")] {
                 sizes.extend(step.get(of).map(|size| (symbol.to_owned(), *size)));
             }
         }
         GraphName::Step => {
-            sizes.extend(Masks::new(config)?.sizes(config, MaskSizes::Mean)?);
+            sizes.extend(mask_sizes(&Masks::new(config)?, config, MaskSizes::Mean)?);
         }
     }
     Ok(sizes)

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use super::CliError;
 use super::device::DeviceArg;
 use super::runtime::RuntimeArgs;
-use crate::deploy::Origin;
+use vjepa_deploy::Origin;
 
 /// Compile a checkpoint (and a probe) to ONNX or to a plan, or show a graph.
 #[derive(clap::Args)]

@@ -7,8 +7,8 @@ use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{OpTotals, Plan, Report};
 
 use super::{Args, CliError};
-use crate::compile::{Passes, Stage};
-use crate::weights::write_atomically;
+use vjepa_programs::{Passes, Stage};
+use vjepa_runtime::write_atomically;
 
 /// The graph as text that parses back.
 pub(super) fn text(args: &Args, graph: &Graph) -> Result<(), CliError> {

@@ -1,0 +1,97 @@
+//! What goes into a loader and what comes out: its settings, batches and counts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::source::SampleInfo;
+use vjepa_recipe::config::{Config, DatasetType};
+
+/// How a loader works.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// Clips of a batch, on this process.
+    pub batch: usize,
+    /// Worker threads; 0 computes clips when they are asked for, on the caller's thread.
+    pub workers: usize,
+    /// Seed of the sample stream.
+    pub seed: u64,
+    /// First step; a run that resumes gives the number of steps done.
+    pub start_step: u64,
+    /// Clips that may be claimed and not yet handed out; 0 means two batches and one for each worker.
+    pub window: usize,
+    /// This process among `world`.
+    pub rank: usize,
+    /// Processes that share each step.
+    pub world: usize,
+    /// Largest share of tries that may be bad.
+    pub max_bad_fraction: f64,
+    /// Where bad videos are listed (JSON lines); none lists them in memory only.
+    pub quarantine: Option<PathBuf>,
+}
+
+impl LoaderConfig {
+    /// One process, one worker, from the first step on.
+    pub fn new(batch: usize, seed: u64) -> Self {
+        Self {
+            batch,
+            workers: 1,
+            seed,
+            start_step: 0,
+            window: 0,
+            rank: 0,
+            world: 1,
+            max_bad_fraction: 0.5,
+            quarantine: None,
+        }
+    }
+
+    /// What a configuration asks for, on one process, from `start_step` on. Bad videos are listed in
+    /// `<logging.folder>/<write_tag>-bad-videos.jsonl`; the folder must exist when the loader starts.
+    pub fn from_config(config: &Config, start_step: u64) -> Self {
+        let logging = &config.logging;
+        let list = |folder: &String| Path::new(folder).join(format!("{}-bad-videos.jsonl", logging.write_tag));
+        Self {
+            workers: config.data.num_workers,
+            start_step,
+            max_bad_fraction: config.data.max_bad_fraction,
+            quarantine: logging.folder.as_ref().filter(|_| config.data.dataset_type == DatasetType::Video).map(list),
+            ..Self::new(config.data.batch_size, config.meta.seed)
+        }
+    }
+}
+
+/// The clips of one step.
+#[derive(Clone, PartialEq)]
+pub struct ClipBatch {
+    /// The step, from 0.
+    pub step: u64,
+    /// `[B, 3, T, H, W]`, row-major.
+    pub clips: Vec<f32>,
+    /// That shape.
+    pub shape: [usize; 5],
+    /// What each clip is.
+    pub infos: Vec<SampleInfo>,
+}
+
+impl fmt::Debug for ClipBatch {
+    /// Without the millions of values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClipBatch")
+            .field("step", &self.step)
+            .field("shape", &self.shape)
+            .field("infos", &self.infos)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a loader has met so far.
+#[derive(Debug, Clone, Default)]
+pub struct LoaderStats {
+    /// Clips handed out.
+    pub good: u64,
+    /// Tries that found an unusable video; one video may count several times.
+    pub bad: u64,
+    /// Time the consumer waited for clips.
+    pub waited: Duration,
+}

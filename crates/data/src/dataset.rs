@@ -1,0 +1,274 @@
+//! Videos as clips: choose frames, decode, crop, resize, flip, normalise.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::list::{VideoEntry, read_videos};
+use super::sampling::{ClipSampler, step_for_duration};
+use super::source::{ClipSource, DataError, SampleInfo, SampleKey, check_out};
+use super::textures::DriftingTextures;
+use vjepa_recipe::counter::CounterRng;
+use vjepa_runtime::preprocess::to_luma;
+
+use super::transforms::{EvalTransform, Frames, Normalise, RandomCrop, TrainTransform, Views};
+use vjepa_recipe::config::{Config, DatasetType, Sampling};
+use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
+
+/// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
+pub const SMALLEST_FILE: u64 = 1024;
+
+/// Keeps the choice between weighted data sets apart from other uses of the seed.
+const WEIGHTED: u64 = 0x7765_6967_6874;
+
+/// The data set that a configuration names.
+///
+/// # Errors
+/// [`DataError::List`] for lists and folders that cannot be read or hold no videos.
+pub fn open_source(config: &Config) -> Result<Arc<dyn ClipSource>, DataError> {
+    let data = &config.data;
+    Ok(match data.dataset_type {
+        DatasetType::Video => Arc::new(VideoDataset::open(config)?),
+        DatasetType::DriftingTextures => {
+            Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
+        }
+    })
+}
+
+/// Video files as training clips.
+#[derive(Debug, Clone)]
+pub struct VideoDataset {
+    entries: Vec<VideoEntry>,
+    /// For each data set: the end of its entries, and the end of its share of [0, 1); empty without weights.
+    shares: Vec<(usize, f64)>,
+    sampler: ClipSampler,
+    clip_duration: Option<f64>,
+    transform: TrainTransform,
+    grayscale: bool,
+}
+
+impl VideoDataset {
+    /// The data sets of a configuration, one after the other.
+    ///
+    /// # Errors
+    /// [`DataError::List`], as [`read_videos`]; [`DataError::Setup`] for weights that do not fit the data sets.
+    pub fn open(config: &Config) -> Result<Self, DataError> {
+        let data = &config.data;
+        if data.datasets.is_empty() {
+            return Err(DataError::Setup("`data.datasets` lists no data set".into()));
+        }
+        let (mut entries, mut ends) = (Vec::new(), Vec::new());
+        for dataset in &data.datasets {
+            entries.extend(read_videos(Path::new(dataset))?);
+            ends.push(entries.len());
+        }
+        let mut shares = Vec::new();
+        if let Some(weights) = &data.datasets_weights {
+            let total: f64 = weights.iter().sum();
+            let usable = total.is_finite() && total > 0.0 && weights.iter().all(|&w| w >= 0.0);
+            if weights.len() != ends.len() || !usable {
+                return Err(DataError::Setup("`data.datasets_weights` does not fit `data.datasets`".into()));
+            }
+            let mut sum = 0.0;
+            for (&end, &weight) in ends.iter().zip(weights) {
+                sum += weight / total;
+                shares.push((end, sum));
+            }
+        }
+        let aug = &config.data_aug;
+        Ok(Self {
+            entries,
+            shares,
+            sampler: ClipSampler {
+                exact: data.sampling == Sampling::Exact,
+                filter_short: data.filter_short_videos,
+                ..ClipSampler::pretrain(data.num_frames, data.sampling_rate)
+            },
+            clip_duration: data.clip_duration,
+            transform: TrainTransform {
+                size: (data.crop_size, data.crop_size),
+                crop: Some(RandomCrop {
+                    scale: aug.random_resize_scale.into(),
+                    ratio: aug.random_resize_aspect_ratio.into(),
+                }),
+                motion_shift: aug.motion_shift,
+                hflip: aug.horizontal_flip,
+                normalise: Normalise::from_statistics(data.normalization.statistics()),
+            },
+            grayscale: data.grayscale,
+        })
+    }
+
+    /// The videos, data set after data set.
+    pub fn entries(&self) -> &[VideoEntry] {
+        &self.entries
+    }
+
+    /// Writes the clip of entry `index` as an evaluation sees it: from the video's beginning, short side resized, centre
+    /// cropped, nothing random. `out` is `[3, T, H, W]`.
+    ///
+    /// # Errors
+    /// As [`ClipSource::sample`]; [`DataError::Setup`] for an entry that does not exist.
+    pub fn evaluate(&self, index: usize, out: &mut [f32]) -> Result<SampleInfo, DataError> {
+        check_out(self.shape(), out)?;
+        let entry = self.entry(index)?;
+        let clip = self.decode(&entry.path, None)?;
+        let eval =
+            EvalTransform { size: self.transform.size.0, views: Views::Centre, normalise: self.transform.normalise };
+        Frames::new(&clip.frames, clip.height, clip.width)
+            .and_then(|frames| eval.apply(frames, 0, out))
+            .map_err(|error| bad(&entry.path, error))?;
+        Ok(self.info(index, entry))
+    }
+
+    fn entry(&self, index: usize) -> Result<&VideoEntry, DataError> {
+        self.entries.get(index).ok_or_else(|| DataError::Setup(format!("there is no video number {index}")))
+    }
+
+    fn info(&self, index: usize, entry: &VideoEntry) -> SampleInfo {
+        SampleInfo { label: entry.label, index: index as u64, path: Some(entry.path.clone()) }
+    }
+
+    /// Which entry a key means. With weights, the data set is drawn by weight and the video within it uniformly, with
+    /// replacement (the official weighted sampler draws without, which needs the whole pass in memory).
+    fn choose(&self, key: SampleKey) -> usize {
+        if self.shares.is_empty() {
+            return key.entry(self.entries.len() as u64).unwrap_or(0) as usize;
+        }
+        let mut rng = CounterRng::new(&[key.seed, WEIGHTED, key.draw()]);
+        let place = rng.unit();
+        // Rounding may leave the last share a hair below 1; the last data set with a weight takes the rest.
+        let mut chosen = (0, 0);
+        let (mut begin, mut reached) = (0, 0.0);
+        for &(end, share) in &self.shares {
+            if share > reached {
+                chosen = (begin, end);
+                if place < share {
+                    break;
+                }
+            }
+            (begin, reached) = (end, share);
+        }
+        chosen.0 + rng.below((chosen.1 - chosen.0) as u64) as usize
+    }
+
+    /// Decodes the frames of a clip; `random` holds the generator of its start, none starts at the beginning.
+    fn decode(&self, path: &Path, random: Option<NumpyRng>) -> Result<Decoded, DataError> {
+        let meta = std::fs::metadata(path).map_err(|error| bad(path, format!("cannot be opened: {error}")))?;
+        if meta.len() < SMALLEST_FILE {
+            let reason = format!("has {} bytes; files under 1 KiB are skipped, as by the official loader", meta.len());
+            return Err(bad(path, reason));
+        }
+        let mut clip = vjepa_video::open(path).map_err(|error| bad(path, error))?;
+        let mut sampler = ClipSampler { random: random.is_some(), ..self.sampler };
+        if let Some(seconds) = self.clip_duration {
+            sampler.frame_step = step_for_duration(seconds, clip.info().average_fps(), sampler.frames_per_clip);
+        }
+        let draw = |low, high| random.clone().map_or(low, |mut rng| rng.randint(low, high));
+        let clips = sampler.sample(clip.info().frames, draw).map_err(|error| bad(path, error))?;
+        let indices = clips.first().map(Vec::as_slice).unwrap_or_default();
+        let decoded = clip.frames(indices).map_err(|error| bad(path, error))?;
+        let Some(first) = decoded.first() else {
+            return Err(bad(path, "has no frames"));
+        };
+        let (height, width) = (first.display_height(), first.display_width());
+        if decoded.iter().any(|f| (f.display_height(), f.display_width()) != (height, width)) {
+            return Err(bad(path, "changes its picture size within the clip"));
+        }
+        let mut frames = Vec::with_capacity(decoded.len());
+        for (i, frame) in decoded.iter().enumerate() {
+            // Short videos repeat frames; converting one again would double the work.
+            let same = i > 0 && indices.get(i) == indices.get(i - 1);
+            let rgb = match frames.last().filter(|_| same) {
+                Some(previous) => Vec::clone(previous),
+                None => {
+                    let mut rgb = frame.rgb();
+                    if self.grayscale {
+                        to_luma(&mut rgb);
+                    }
+                    rgb
+                }
+            };
+            frames.push(rgb);
+        }
+        Ok(Decoded { frames, height, width })
+    }
+}
+
+/// Frames as RGB bytes, `[T][H * W * 3]`.
+struct Decoded {
+    frames: Vec<Vec<u8>>,
+    height: usize,
+    width: usize,
+}
+
+/// A bad video. The decoder's messages begin with the path, which is kept apart here.
+fn bad(path: &Path, error: impl std::fmt::Display) -> DataError {
+    let message = error.to_string();
+    let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message).to_owned();
+    DataError::Bad { path: PathBuf::from(path), reason }
+}
+
+impl ClipSource for VideoDataset {
+    fn len(&self) -> Option<u64> {
+        Some(self.entries.len() as u64)
+    }
+
+    fn shape(&self) -> [usize; 4] {
+        [3, self.sampler.frames_per_clip, self.transform.size.0, self.transform.size.1]
+    }
+
+    fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
+        check_out(self.shape(), out)?;
+        let index = self.choose(key);
+        let entry = self.entry(index)?;
+        let draw = key.draw();
+        let clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
+        let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
+        let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
+        Frames::new(&clip.frames, clip.height, clip.width)
+            .and_then(|frames| self.transform.apply(frames, &mut crops, &mut flips, out))
+            .map_err(|error| bad(&entry.path, error))?;
+        Ok(self.info(index, entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weighted(weights: [f64; 3]) -> [u32; 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut datasets = Vec::new();
+        for (name, count) in [("a", 10), ("b", 1000), ("c", 1)] {
+            let path = folder.path().join(format!("{name}.csv"));
+            let lines: String = (0..count).map(|i| format!("{name}{i}.mp4 0\n")).collect();
+            std::fs::write(&path, lines).unwrap();
+            datasets.push(path.display().to_string());
+        }
+        let mut config = Config::default();
+        config.data.datasets = datasets;
+        config.data.datasets_weights = Some(weights.to_vec());
+        let source = VideoDataset::open(&config).unwrap();
+        let mut counts = [0; 3];
+        for position in 0..4000 {
+            let index = source.choose(SampleKey { seed: 1, epoch: 0, position, retry: 0 });
+            counts[[10, 1010, 1011].iter().position(|&end| index < end).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn weights_set_the_share_of_each_data_set() {
+        let [a, b, c] = weighted([1.0, 2.0, 1.0]);
+        assert!((900..1100).contains(&a) && (1900..2100).contains(&b) && (900..1100).contains(&c), "{a} {b} {c}");
+        let [a, b, c] = weighted([0.0, 3.0, 0.0]);
+        assert_eq!((a, b, c), (0, 4000, 0));
+    }
+
+    #[test]
+    fn grey_keeps_grey() {
+        let mut rgb = vec![7, 7, 7, 255, 255, 255, 255, 0, 0];
+        to_luma(&mut rgb);
+        assert_eq!(rgb, [7, 7, 7, 255, 255, 255, 77, 77, 77]);
+    }
+}

@@ -1,0 +1,32 @@
+//! Clips: where they come from, in which order, and how they reach the training loop.
+//!
+//! A data set is a [`ClipSource`], a function from a [`SampleKey`] (seed, epoch, position, retry) to a clip `[3, T, H, W]`:
+//! [`VideoDataset`] decodes files ([`sampling`] chooses frames, [`transforms`] crops and normalises), [`DriftingTextures`]
+//! makes labelled clips on the fly. [`SampleStream`] gives the key of every sample of a run in constant memory, and
+//! [`Loader`] computes them ahead on worker threads and hands them out in order. So the clips of a step depend on the
+//! configuration and the step number alone: not on the number of workers, nor on where a run was interrupted. Unreadable
+//! videos are skipped, counted, and listed once by [`Quarantine`].
+
+mod batch;
+pub mod clips;
+mod dataset;
+mod list;
+mod loader;
+mod quarantine;
+pub mod sampling;
+mod source;
+mod stream;
+mod texture_math;
+pub mod textures;
+pub mod transforms;
+mod views;
+
+pub use batch::{ClipBatch, LoaderConfig, LoaderStats};
+pub use dataset::{SMALLEST_FILE, VideoDataset, open_source};
+pub use list::{EXTENSIONS, VideoEntry, read_videos};
+pub use loader::{JUDGED_FROM, Loader, MAX_TRIES};
+pub use quarantine::{Quarantine, QuarantineLine};
+pub use source::{ClipSource, DataError, SampleInfo, SampleKey};
+pub use stream::{Permutation, SampleStream};
+pub use textures::{DriftingTextures, TextureLabels};
+pub use views::{BadVideo, ViewPlan};

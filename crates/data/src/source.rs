@@ -1,0 +1,120 @@
+//! What a data set is to the loader: a function from a sample's key to its clip.
+
+use std::path::PathBuf;
+
+use super::stream::Permutation;
+use vjepa_recipe::counter::{CounterRng, mix};
+
+/// Names one sample of one run. A clip is a function of its key and the data set, whoever computes it and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleKey {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Pass over the data set, from 0; always 0 for an endless one.
+    pub epoch: u64,
+    /// Place in the pass, from 0.
+    pub position: u64,
+    /// 0 for the sample this place is meant for; 1, 2, ... for its stand-ins when that one cannot be read.
+    pub retry: u32,
+}
+
+impl SampleKey {
+    /// One number for the whole key but the seed, to key the generators of `vjepa_recipe::rng`.
+    pub fn draw(&self) -> u64 {
+        mix(&[self.epoch, self.position, u64::from(self.retry)])
+    }
+
+    /// Which of `len` entries this key means: a shuffle of the pass for the first try (every entry once), a random entry
+    /// for a stand-in, as in the official code. None for an empty data set.
+    pub fn entry(&self, len: u64) -> Option<u64> {
+        if len == 0 {
+            return None;
+        }
+        if self.retry == 0 {
+            return Some(Permutation::new(len, mix(&[self.seed, ORDER, self.epoch])).at(self.position % len));
+        }
+        Some(CounterRng::new(&[self.seed, STAND_IN, self.draw()]).below(len))
+    }
+}
+
+/// Keeps the shuffle apart from other uses of the seed.
+const ORDER: u64 = 0x6F_7264_6572;
+/// Likewise the choice of stand-ins.
+const STAND_IN: u64 = 0x73_7461_6E64;
+
+/// What is known of a sample besides its pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleInfo {
+    /// Its label, where the data set has labels.
+    pub label: Option<i64>,
+    /// Its number in the data set (in the stream, for an endless one).
+    pub index: u64,
+    /// Its file, where it has one.
+    pub path: Option<PathBuf>,
+}
+
+/// Why there is no clip.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DataError {
+    /// One video cannot be used. The loader skips it, counts it and goes on.
+    #[error("{}: {reason}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A clip made the program panic: a bug, counted like a bad video.
+    #[error("sample {index} made the decoder panic: {message}")]
+    Panic {
+        /// The place in the stream.
+        index: u64,
+        /// The panic's message.
+        message: String,
+    },
+    /// Too much of the data is unusable to go on.
+    #[error("{0}")]
+    TooBad(String),
+    /// A list of videos cannot be read.
+    #[error("{}", .0)]
+    List(String),
+    /// A loader or source was set up with values that cannot work.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl DataError {
+    /// True where another sample may be tried instead.
+    pub fn is_bad_sample(&self) -> bool {
+        matches!(self, Self::Bad { .. } | Self::Panic { .. })
+    }
+}
+
+/// A data set.
+pub trait ClipSource: Send + Sync {
+    /// Entries in a pass; none for an endless stream.
+    fn len(&self) -> Option<u64>;
+
+    /// True for a data set without entries.
+    fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// Shape of a clip, `[channels, time, height, width]`; the first is 3.
+    fn shape(&self) -> [usize; 4];
+
+    /// Writes the clip of `key`, `[3, T, H, W]` row-major and normalised, into `out`.
+    ///
+    /// # Errors
+    /// [`DataError::Bad`] for a video that cannot be used; [`DataError::Setup`] for an `out` of another size.
+    fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError>;
+}
+
+/// An error unless `out` holds exactly a clip of `shape`.
+pub(super) fn check_out(shape: [usize; 4], out: &[f32]) -> Result<(), DataError> {
+    let wanted: usize = shape.iter().product();
+    if out.len() == wanted {
+        return Ok(());
+    }
+    Err(DataError::Setup(format!("a clip of shape {shape:?} needs room for {wanted} values, but has {}", out.len())))
+}

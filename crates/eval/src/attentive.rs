@@ -1,0 +1,342 @@
+//! Probes trained through the compiled step on features that stay as they are: the attentive one, and a linear one.
+//!
+//! The official recipe: AdamW at 1e-3 with a cosine to 0, weight decay .01 with a cosine to 1e-6, gradients clipped at 1.
+
+use vjepa_graphs::{NamedTensors, init};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+
+use super::features::Features;
+use super::metrics::softmax;
+use super::{EvalError, OnProgress, Progress};
+use vjepa_data::Permutation;
+use vjepa_programs as compile;
+use vjepa_programs::{Probe, TrainOptions};
+use vjepa_recipe::counter::mix;
+use vjepa_recipe::schedules::ProbeSchedule;
+
+/// How a probe is trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProbeOptions {
+    /// Passes over the labelled clips.
+    pub epochs: usize,
+    /// Clips of a step.
+    pub batch: usize,
+    /// Learning rate at the start.
+    pub lr: f64,
+    /// Weight decay at the start.
+    pub weight_decay: f64,
+    /// Largest norm of the gradients.
+    pub max_norm: f32,
+    /// Seed of the first weights and of the order.
+    pub seed: u64,
+}
+
+impl Default for ProbeOptions {
+    /// The official evaluation's, at a batch of one process.
+    fn default() -> Self {
+        Self { epochs: 20, batch: 4, lr: 1e-3, weight_decay: 0.01, max_norm: 1.0, seed: 0 }
+    }
+}
+
+/// Classes of a probe.
+pub fn classes(probe: &Probe) -> usize {
+    match probe {
+        Probe::Attentive(config) => config.num_classes,
+        Probe::Linear { num_classes, .. } => *num_classes,
+    }
+}
+
+/// Width of the features a probe reads.
+pub fn width(probe: &Probe) -> usize {
+    match probe {
+        Probe::Attentive(config) => config.embed_dim,
+        Probe::Linear { embed_dim, .. } => *embed_dim,
+    }
+}
+
+/// First weights of a probe, under their official names without prefix.
+pub fn first_weights(probe: &Probe, seed: u64) -> NamedTensors {
+    match probe {
+        Probe::Attentive(config) => init::probe(config, seed),
+        Probe::Linear { embed_dim, num_classes } => init::linear_probe(*embed_dim, *num_classes, seed),
+    }
+}
+
+/// A compiled training step of a probe, for any number of trainings.
+pub struct ProbeTrainer {
+    probe: Probe,
+    executor: DeviceExecutor,
+}
+
+impl ProbeTrainer {
+    /// Compiles the step for the CPU.
+    ///
+    /// # Errors
+    /// As [`ProbeTrainer::on`].
+    pub fn new(probe: &Probe) -> Result<Self, EvalError> {
+        Self::on(Device::CPU, probe)
+    }
+
+    /// Compiles the step for a device.
+    ///
+    /// # Errors
+    /// [`EvalError::Compile`], [`EvalError::Run`].
+    pub fn on(device: Device, probe: &Probe) -> Result<Self, EvalError> {
+        let graph = compile::probe_step(probe, TrainOptions::default())?;
+        Ok(Self { probe: probe.clone(), executor: device.plan(&graph)? })
+    }
+
+    /// Trains from first weights on the clips `rows` of `features`, whose classes `labels` gives for every clip of
+    /// `features`. Returns the weights, named as by [`first_weights`].
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for rows, labels or options that do not fit; [`EvalError::Diverged`].
+    pub fn fit(
+        &mut self,
+        features: &Features,
+        labels: &[usize],
+        rows: &[usize],
+        options: &ProbeOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<NamedTensors, EvalError> {
+        let classes = classes(&self.probe);
+        check(&self.probe, features, labels, rows, options)?;
+        let first = first_weights(&self.probe, options.seed);
+        let mut params = self.executor.device().params();
+        for (name, (shape, values)) in &first {
+            let zeros = HostTensor::F32 { shape: shape.clone(), data: vec![0.0; values.len()] };
+            params.set(&format!("adam.m.probe.{name}"), zeros.clone());
+            params.set(&format!("adam.v.probe.{name}"), zeros);
+            params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: values.clone() });
+        }
+        let batches = rows.len().div_ceil(options.batch);
+        let total = (batches * options.epochs) as u64;
+        let schedule = ProbeSchedule::new(total, 0, options.lr, options.lr, options.weight_decay);
+        let mut step = 0u64;
+        for epoch in 0..options.epochs {
+            let order = Permutation::new(rows.len() as u64, mix(&[options.seed, PROBE_ORDER, epoch as u64]));
+            let shuffled: Vec<usize> = (0..rows.len() as u64).map(|place| rows[order.at(place) as usize]).collect();
+            for batch in shuffled.chunks(options.batch) {
+                let (lr, wd) = schedule.at(step);
+                let correction = |beta: f64| (1.0 - beta.powf((step + 1) as f64)) as f32;
+                let tokens = features.select(batch);
+                let mut one_hot = vec![0f32; batch.len() * classes];
+                batch.iter().enumerate().for_each(|(i, row)| one_hot[i * classes + labels[*row]] = 1.0);
+                let [beta1, beta2] = TrainOptions::default().betas;
+                let inputs = vec![
+                    ("features", tensor([batch.len(), features.tokens, features.dim], tokens.values)),
+                    ("labels", tensor([batch.len(), classes], one_hot)),
+                    ("lr", HostTensor::scalar(lr as f32)),
+                    ("wd", HostTensor::scalar(wd as f32)),
+                    ("c1", HostTensor::scalar(correction(beta1))),
+                    ("c2", HostTensor::scalar(correction(beta2))),
+                    ("max_norm", HostTensor::scalar(options.max_norm)),
+                ];
+                let outputs = self.executor.run(&mut params, inputs)?;
+                let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
+                if !loss.is_finite() {
+                    return Err(EvalError::Diverged { step, loss });
+                }
+                step += 1;
+            }
+            progress(Progress { what: "training the probe", done: epoch + 1, total: options.epochs });
+        }
+        let trained = first.into_iter().map(|(name, (shape, values))| {
+            // Vectors of one element come back as they went in.
+            let values = params.get(&format!("probe.{name}")).map_or(values, |(_, values)| values);
+            (name, (shape, values))
+        });
+        Ok(trained.collect())
+    }
+}
+
+/// Keeps the order of training apart from other uses of the seed.
+const PROBE_ORDER: u64 = 0x0070_726F_6265;
+
+fn tensor<const D: usize>(shape: [usize; D], data: Vec<f32>) -> HostTensor {
+    HostTensor::F32 { shape: shape.to_vec(), data }
+}
+
+fn check(
+    probe: &Probe,
+    features: &Features,
+    labels: &[usize],
+    rows: &[usize],
+    options: &ProbeOptions,
+) -> Result<(), EvalError> {
+    let classes = classes(probe);
+    if features.dim != width(probe) || features.tokens == 0 {
+        let (got, want) = (features.dim, width(probe));
+        return Err(EvalError::setup(format!("the probe reads features {want} wide, but they are {got} wide")));
+    }
+    if rows.is_empty() || rows.iter().any(|row| *row >= features.len() || *row >= labels.len()) {
+        let (rows, clips, labels) = (rows.len(), features.len(), labels.len());
+        return Err(EvalError::setup(format!(
+            "{rows} rows of {clips} clips with {labels} labels cannot train a probe"
+        )));
+    }
+    if let Some(label) = rows.iter().map(|row| labels[*row]).find(|label| *label >= classes) {
+        return Err(EvalError::setup(format!("label {label} is not below the {classes} classes")));
+    }
+    if options.batch == 0 || options.epochs == 0 || !(options.lr.is_finite() && options.lr > 0.0) {
+        return Err(EvalError::setup("a probe needs at least one epoch, a batch of one, and a positive learning rate"));
+    }
+    Ok(())
+}
+
+/// A compiled probe with its weights.
+pub struct ProbeRunner {
+    probe: Probe,
+    executor: DeviceExecutor,
+    params: DeviceParams,
+}
+
+impl ProbeRunner {
+    /// Clips classified at once.
+    const BATCH: usize = 64;
+
+    /// As [`ProbeRunner::on`] the CPU.
+    ///
+    /// # Errors
+    /// As [`ProbeRunner::on`].
+    pub fn new(probe: &Probe, weights: &NamedTensors) -> Result<Self, EvalError> {
+        Self::on(Device::CPU, probe, weights)
+    }
+
+    /// Compiles the probe for a device; `weights` are named as by [`first_weights`], or so under `probe.`.
+    ///
+    /// # Errors
+    /// [`EvalError::Compile`], [`EvalError::Run`], [`EvalError::Setup`] for weights that are not whole.
+    pub fn on(device: Device, probe: &Probe, weights: &NamedTensors) -> Result<Self, EvalError> {
+        let graph = compile::probe(probe, false)?;
+        let graph = compile::optimised(&graph)?;
+        let mut runner = Self { probe: probe.clone(), executor: device.plan(&graph)?, params: device.params() };
+        runner.load(weights)?;
+        Ok(runner)
+    }
+
+    /// Replaces the weights.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for weights that are not whole.
+    pub fn load(&mut self, weights: &NamedTensors) -> Result<(), EvalError> {
+        for (name, (shape, values)) in weights {
+            let name = name.strip_prefix("probe.").unwrap_or(name);
+            let tensor = HostTensor::f32(shape.clone(), values.clone())
+                .ok_or_else(|| EvalError::setup(format!("`{name}` has not the values its shape asks for")))?;
+            self.params.set(&format!("probe.{name}"), tensor);
+        }
+        Ok(())
+    }
+
+    /// Probabilities `f32[clips, classes]`: the softmax of the logits of each clip.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for features of another width, [`EvalError::Run`] for weights that are missing.
+    pub fn probabilities(&mut self, features: &Features) -> Result<Vec<f32>, EvalError> {
+        let classes = classes(&self.probe);
+        if features.dim != width(&self.probe) {
+            let (got, want) = (features.dim, width(&self.probe));
+            return Err(EvalError::setup(format!("the probe reads features {want} wide, but they are {got} wide")));
+        }
+        let mut probabilities = Vec::with_capacity(features.len() * classes);
+        for batch in features.values.chunks((features.row() * Self::BATCH).max(1)) {
+            let clips = batch.len() / features.row().max(1);
+            let input = tensor([clips, features.tokens, features.dim], batch.to_vec());
+            let outputs = self.executor.run(&mut self.params, vec![("features", input)])?;
+            let mut logits = outputs.get("logits").map(|logits| logits.floats().to_vec()).unwrap_or_default();
+            logits.chunks_exact_mut(classes.max(1)).for_each(softmax);
+            probabilities.extend(logits);
+        }
+        Ok(probabilities)
+    }
+}
+
+/// Mean of the probabilities of every `views` rows in a row: `[videos · views, classes]` to `[videos, classes]`.
+pub fn mean_over_views(probabilities: &[f32], classes: usize, views: usize) -> Vec<f32> {
+    let share = 1.0 / views.max(1) as f32;
+    let mean = |group: &[f32]| {
+        let mut mean = vec![0f32; classes];
+        for row in group.chunks_exact(classes.max(1)) {
+            mean.iter_mut().zip(row).for_each(|(sum, p)| *sum += p * share);
+        }
+        mean
+    };
+    probabilities.chunks_exact((classes * views).max(1)).flat_map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::metrics::top_k;
+    use super::*;
+    use vjepa_graphs::ProbeConfig;
+    use vjepa_recipe::counter::CounterRng;
+
+    /// One token of each clip says its class; where it stands differs from clip to clip.
+    fn features(clips: usize, seed: u64) -> (Features, Vec<usize>) {
+        let mut rng = CounterRng::new(&[seed]);
+        let (mut features, mut labels) = (Features::empty(6, 16), Vec::new());
+        for _ in 0..clips {
+            let (class, place) = (rng.below(3) as usize, rng.below(6) as usize);
+            for token in 0..6 {
+                for j in 0..16 {
+                    let signal = if token == place && j == class { 4.0 } else { 0.0 };
+                    features.values.push((signal + rng.uniform(-0.5, 0.5)) as f32);
+                }
+            }
+            labels.push(class);
+        }
+        (features, labels)
+    }
+
+    fn probe() -> Probe {
+        Probe::Attentive(ProbeConfig {
+            embed_dim: 16,
+            num_heads: 2,
+            mlp_ratio: 4.0,
+            depth: 1,
+            complete_block: true,
+            num_classes: 3,
+        })
+    }
+
+    #[test]
+    fn both_probes_learn_through_the_compiled_step() {
+        let (train, train_labels) = features(90, 1);
+        let (test, test_labels) = features(60, 2);
+        let rows: Vec<usize> = (0..90).collect();
+        let options = ProbeOptions { epochs: 30, batch: 16, lr: 3e-3, ..ProbeOptions::default() };
+        for (probe, least) in [(probe(), 0.8), (Probe::Linear { embed_dim: 16, num_classes: 3 }, 0.6)] {
+            let mut trainer = ProbeTrainer::new(&probe).unwrap();
+            let mut epochs = 0;
+            let weights = trainer.fit(&train, &train_labels, &rows, &options, &mut |p| epochs = p.done).unwrap();
+            assert_eq!(epochs, 30);
+            let again = trainer.fit(&train, &train_labels, &rows, &options, &mut |_| ()).unwrap();
+            assert_eq!(weights, again);
+            let mut runner = ProbeRunner::new(&probe, &weights).unwrap();
+            let accuracy = top_k(&runner.probabilities(&test).unwrap(), 3, &test_labels, 1);
+            assert!(accuracy > least, "{probe:?}: {accuracy}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_are_errors() {
+        let (train, labels) = features(4, 1);
+        let mut trainer = ProbeTrainer::new(&probe()).unwrap();
+        let mut fit = |features: &Features, labels: &[usize], rows: &[usize], options: &ProbeOptions| {
+            trainer.fit(features, labels, rows, options, &mut |_| ()).map(drop).unwrap_err().to_string()
+        };
+        let options = ProbeOptions::default();
+        assert!(fit(&train, &labels, &[9], &options).contains("rows"));
+        assert!(fit(&train, &labels, &[], &options).contains("rows"));
+        assert!(fit(&train, &[7, 7, 7, 7], &[0], &options).contains("label 7"));
+        assert!(fit(&train, &labels, &[0], &ProbeOptions { batch: 0, ..options }).contains("epoch"));
+        let wide = Features { tokens: 1, dim: 96, values: train.values.clone() };
+        assert!(fit(&wide, &labels, &[0], &options).contains("96 wide"));
+    }
+
+    #[test]
+    fn views_are_averaged() {
+        assert_eq!(mean_over_views(&[1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 1.0, 0.0], 2, 2), [0.5, 0.5, 0.75, 0.25]);
+    }
+}

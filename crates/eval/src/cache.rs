@@ -1,0 +1,153 @@
+//! Features kept on disk, so that trying another probe does not run the encoder again.
+//!
+//! A file is named by the SHA-256 of everything its values follow from: the checkpoint's bytes, the videos (path, size, time
+//! of change), their labels, clips, views and preprocessing. It is written whole or not at all; one that is damaged or does not fit
+//! is made again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use vjepa_runtime::files::{hash_all, hex};
+
+use super::features::{Features, FrozenEncoder, Keep};
+use super::videos::{VideoFeatures, video_features};
+use super::{EvalError, OnProgress};
+use vjepa_data::VideoEntry;
+use vjepa_data::{BadVideo, ViewPlan};
+use vjepa_weights as weights;
+use vjepa_weights::Tensors;
+
+/// Version of the features: raised when equal files would give other features.
+const VERSION: &str = "vjepa-features-1";
+
+/// SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// [`EvalError::File`].
+pub fn file_digest(path: &Path) -> Result<String, EvalError> {
+    let fail = |error: std::io::Error| EvalError::file(path, format!("cannot be read: {error}"));
+    let mut digest = Sha256::new();
+    File::open(path).and_then(|mut file| hash_all(&mut digest, &mut file)).map_err(fail)?;
+    Ok(hex(&digest.finalize()))
+}
+
+/// Name of the cached features of some videos under an encoder whose checkpoint has the digest `checkpoint`.
+fn key(checkpoint: &str, model: &str, plan: &ViewPlan, entries: &[VideoEntry], keep: Keep) -> String {
+    let mut digest = Sha256::new();
+    let mut add = |text: &str| {
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(text.as_bytes());
+    };
+    add(VERSION);
+    add(checkpoint);
+    add(model);
+    add(&format!("{:?} {} {} {keep:?}", plan.preprocessing, plan.clips, plan.views));
+    for entry in entries {
+        let meta = std::fs::metadata(&entry.path);
+        let stamp = meta.as_ref().ok().map(|meta| (meta.len(), meta.modified().ok()));
+        add(&format!("{} {:?} {stamp:?}", entry.path.display(), entry.label));
+    }
+    hex(&digest.finalize())
+}
+
+/// [`video_features`] through a cache folder. The second value says whether they were found there.
+///
+/// # Errors
+/// As [`video_features`]; a cache that cannot be written is an error, too, one that cannot be read is not.
+pub fn cached_video_features(
+    folder: Option<&Path>,
+    checkpoint: &str,
+    encoder: &mut FrozenEncoder,
+    plan: &ViewPlan,
+    entries: &[VideoEntry],
+    keep: Keep,
+    progress: OnProgress<'_>,
+) -> Result<(VideoFeatures, bool), EvalError> {
+    let Some(folder) = folder else {
+        return Ok((video_features(encoder, plan, entries, keep, progress)?, false));
+    };
+    let model = format!("{:?}", encoder.config());
+    let path = folder.join(format!("{}.safetensors", key(checkpoint, &model, plan, entries, keep)));
+    if let Some(found) = read(&path, encoder.config().embed_dim, plan) {
+        return Ok((found, true));
+    }
+    let made = video_features(encoder, plan, entries, keep, progress)?;
+    write(&path, &made)?;
+    Ok((made, false))
+}
+
+fn read(path: &Path, dim: usize, plan: &ViewPlan) -> Option<VideoFeatures> {
+    let weights = weights::load(path).ok()?;
+    let (shape, values) = weights.get("features").ok()?;
+    let of = |key: &str| weights.metadata().get(key);
+    let labels: Vec<i64> = serde_json::from_str(of("labels")?).ok()?;
+    let paths: Vec<PathBuf> = serde_json::from_str(of("paths")?).ok()?;
+    let bad: Vec<(PathBuf, String)> = serde_json::from_str(of("bad")?).ok()?;
+    let bad = bad.into_iter().map(|(path, reason)| BadVideo { path, reason }).collect();
+    let &[rows, tokens, width] = shape.as_slice() else { return None };
+    let fits = width == dim && rows == labels.len() * plan.views && paths.len() == labels.len();
+    fits.then_some(VideoFeatures { features: Features { tokens, dim, values }, labels, paths, bad })
+}
+
+fn write(path: &Path, made: &VideoFeatures) -> Result<(), EvalError> {
+    let features = &made.features;
+    let shape = vec![features.len(), features.tokens, features.dim];
+    let tensors = Tensors::from([("features".to_owned(), (shape, features.values.clone()))]);
+    let bad: Vec<_> = made.bad.iter().map(|bad| (&bad.path, &bad.reason)).collect();
+    let json = |value: serde_json::Result<String>| value.map_err(|error| EvalError::file(path, error));
+    let metadata = BTreeMap::from([
+        ("labels".to_owned(), json(serde_json::to_string(&made.labels))?),
+        ("paths".to_owned(), json(serde_json::to_string(&made.paths))?),
+        ("bad".to_owned(), json(serde_json::to_string(&bad))?),
+    ]);
+    Ok(weights::save_safetensors(path, &tensors, &metadata)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vjepa_recipe::config::DataConfig;
+
+    fn plan(clips: usize) -> ViewPlan {
+        ViewPlan { preprocessing: DataConfig::default().preprocessing(), clips, views: 1 }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_damaged_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x").join("f.safetensors");
+        let made = VideoFeatures {
+            features: Features { tokens: 2, dim: 3, values: (0..12).map(|i| i as f32).collect() },
+            labels: vec![4, -1],
+            paths: vec!["a.mp4".into(), "b c.webm".into()],
+            bad: vec![BadVideo { path: "d.mp4".into(), reason: "is \"cut off\"".into() }],
+        };
+        write(&path, &made).unwrap();
+        let found = read(&path, 3, &plan(1)).unwrap();
+        assert_eq!((found.features, found.labels, found.bad), (made.features, made.labels, made.bad));
+        assert!(read(&path, 4, &plan(1)).is_none());
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        assert!(read(&path, 3, &plan(1)).is_none());
+    }
+
+    #[test]
+    fn every_part_of_the_key_counts() {
+        let entries = [VideoEntry { path: "none.mp4".into(), label: Some(1) }];
+        let own = key("a", "m", &plan(1), &entries, Keep::Mean);
+        assert_eq!(own, key("a", "m", &plan(1), &entries, Keep::Mean));
+        let other_label = [VideoEntry { path: "none.mp4".into(), label: Some(2) }];
+        let others = [
+            key("b", "m", &plan(1), &entries, Keep::Mean),
+            key("a", "n", &plan(1), &entries, Keep::Mean),
+            key("a", "m", &plan(2), &entries, Keep::Mean),
+            key("a", "m", &plan(1), &entries, Keep::Tokens),
+            key("a", "m", &plan(1), &other_label, Keep::Mean),
+            key("a", "m", &plan(1), &[], Keep::Mean),
+        ];
+        assert!(others.iter().all(|other| *other != own));
+        assert!(file_digest(Path::new("none.mp4")).is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! Evaluations as a whole: what is encoded, what is trained on it, what is reported.
+
+pub mod textures;
+pub mod videos;

@@ -1,0 +1,462 @@
+//! The protocol on drifting textures: how much more a pretrained encoder knows than a random one, from few labels.
+//!
+//! Fresh clips from a seed that is never trained on: probe clips, of which a part is a validation split, and test clips. A
+//! draw takes some labels a class from the rest of the probe clips. The linear figure is logistic regression on
+//! standardised mean tokens; its C is the one best on the validation split on average over the draws. The attentive probe
+//! is trained through the compiled step on all tokens; its learning rate is chosen on the validation split of the first
+//! draw. Both encoders get the same clips, draws and grids. Figures are means over draws, on the test clips.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
+
+use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer};
+use crate::features::{Features, FrozenEncoder, Keep};
+use crate::logistic::{C_GRID, Labelled, first_best, fit_path, fit_tuned};
+use crate::metrics::{Figure, top_k};
+use crate::{EvalError, OnProgress, Progress};
+use vjepa_data::textures::{DIRECTIONS, TEXTURES};
+use vjepa_data::{ClipSource, DriftingTextures, SampleKey};
+use vjepa_programs::Probe;
+use vjepa_recipe::config::Normalization;
+use vjepa_recipe::counter::{CounterRng, mix};
+
+/// Sizes of the protocol.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TextureProtocol {
+    /// Clips that labels are drawn from, validation split included.
+    pub probe_clips: usize,
+    /// Of these, the validation split.
+    pub validation_clips: usize,
+    /// Clips that are tested on.
+    pub test_clips: usize,
+    /// Labels a class of each draw.
+    pub labels_per_class: usize,
+    /// Draws of the linear figures.
+    pub draws: usize,
+    /// Draws of the attentive figures; 0 leaves them out.
+    pub attentive_draws: usize,
+    /// Learning rates the attentive probe is tuned over.
+    pub attentive_lr: Vec<f64>,
+    /// Passes of the attentive probe over its labels.
+    pub attentive_epochs: usize,
+    /// Whether the linear figures with the labels of all probe clips are made, too.
+    pub all_labels: bool,
+    /// Seed of the run; the clips come from seeds made of it that training never uses.
+    pub seed: u64,
+}
+
+impl TextureProtocol {
+    /// The recipe's: 1,600 probe clips, 1,000 test clips, 16 labels a class, 10 draws.
+    pub fn recipe(seed: u64) -> Self {
+        Self {
+            probe_clips: 1600,
+            validation_clips: 400,
+            test_clips: 1000,
+            labels_per_class: 16,
+            draws: 10,
+            attentive_draws: 3,
+            attentive_lr: vec![1e-3, 3e-3],
+            attentive_epochs: 30,
+            all_labels: false,
+            seed,
+        }
+    }
+
+    fn check(&self) -> Result<(), EvalError> {
+        let pool = self.probe_clips.saturating_sub(self.validation_clips);
+        let sizes = [self.validation_clips, self.test_clips, self.labels_per_class, self.draws, pool];
+        if sizes.contains(&0) || (self.attentive_draws > 0 && self.attentive_lr.is_empty()) {
+            return Err(EvalError::setup(
+                "the texture protocol needs probe, validation and test clips, labels, draws and learning rates",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// One value for each task.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tasks<T> {
+    /// Which of 8 textures.
+    pub texture: T,
+    /// Which of 8 directions.
+    pub motion: T,
+}
+
+/// One value for each encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Encoders<T> {
+    /// With its first weights.
+    pub random: T,
+    /// After pre-training.
+    pub pretrained: T,
+}
+
+/// Numbers of one encoder on one task.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    /// Logistic regression on mean tokens.
+    pub linear: f64,
+    /// Attentive probe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attentive: Option<f64>,
+    /// Logistic regression with the labels of all probe clips.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_all_labels: Option<f64>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TextureReport {
+    /// Shares of test clips classified right.
+    pub accuracy: Tasks<Encoders<Scores>>,
+    /// Standard errors of those means over the draws of labels.
+    pub standard_error: Tasks<Encoders<Scores>>,
+    /// How they were made.
+    pub protocol: TextureProtocol,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+impl TextureReport {
+    /// Pretrained minus random of the linear figure: the gate is .20 for texture and .05 for motion.
+    pub fn linear_gain(&self) -> Tasks<f64> {
+        let gain = |scores: &Encoders<Scores>| scores.pretrained.linear - scores.random.linear;
+        Tasks { texture: gain(&self.accuracy.texture), motion: gain(&self.accuracy.motion) }
+    }
+}
+
+/// Seeds of evaluation clips, which no training seed reaches but by chance of one in 2^64.
+const PROBE_CLIPS: u64 = 0x70_726F_6265;
+const TEST_CLIPS: u64 = 0x7465_7374;
+const LABEL_DRAWS: u64 = 0x6C_6162_656C;
+
+/// Runs the protocol for two sets of encoder weights (names without prefix). `normalization` is that of training.
+///
+/// # Errors
+/// [`EvalError`]: weights or clips that do not fit the configuration, or a protocol with empty parts.
+pub fn evaluate_textures(
+    config: &EncoderConfig,
+    random: &NamedTensors,
+    pretrained: &NamedTensors,
+    normalization: Normalization,
+    protocol: &TextureProtocol,
+    progress: OnProgress<'_>,
+) -> Result<TextureReport, EvalError> {
+    protocol.check()?;
+    let started = Instant::now();
+    let source = DriftingTextures::new(config.num_frames, config.height, normalization);
+    let clips = Clips::new(&source, protocol);
+    let random = evaluate_one(config, random, &source, &clips, protocol, "random", progress)?;
+    let pretrained = evaluate_one(config, pretrained, &source, &clips, protocol, "pretrained", progress)?;
+    let figures = Tasks {
+        texture: Encoders { random: random.texture, pretrained: pretrained.texture },
+        motion: Encoders { random: random.motion, pretrained: pretrained.motion },
+    };
+    let pick = |of: fn(Figure) -> f64| {
+        let scores = |f: Figures| Scores {
+            linear: of(f.linear),
+            attentive: f.attentive.map(of),
+            linear_all_labels: f.all_labels.map(of),
+        };
+        let encoders = |e: Encoders<Figures>| Encoders { random: scores(e.random), pretrained: scores(e.pretrained) };
+        Tasks { texture: encoders(figures.texture), motion: encoders(figures.motion) }
+    };
+    Ok(TextureReport {
+        accuracy: pick(|figure| figure.mean),
+        standard_error: pick(|figure| figure.se),
+        protocol: protocol.clone(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Figures of one encoder on one task.
+#[derive(Clone, Copy)]
+struct Figures {
+    linear: Figure,
+    attentive: Option<Figure>,
+    all_labels: Option<Figure>,
+}
+
+/// Labels of the clips, probe clips first, then test clips; and which are what.
+struct Clips {
+    seeds: [u64; 2],
+    probe: usize,
+    /// Texture and direction of each.
+    labels: [Vec<usize>; 2],
+    validation: Vec<usize>,
+    test: Vec<usize>,
+    /// Rows of each draw, for texture and for direction.
+    draws: [Vec<Vec<usize>>; 2],
+}
+
+impl Clips {
+    fn new(source: &DriftingTextures, protocol: &TextureProtocol) -> Self {
+        let seeds = [mix(&[protocol.seed, PROBE_CLIPS]), mix(&[protocol.seed, TEST_CLIPS])];
+        let probe = protocol.probe_clips;
+        let labels: Vec<_> = (0..probe + protocol.test_clips)
+            .map(|i| {
+                if i < probe { source.labels(seeds[0], i as u64) } else { source.labels(seeds[1], (i - probe) as u64) }
+            })
+            .collect();
+        let labels: [Vec<usize>; 2] =
+            [labels.iter().map(|l| l.texture).collect(), labels.iter().map(|l| l.direction).collect()];
+        let pool = probe - protocol.validation_clips;
+        let draws = [TEXTURES.len(), DIRECTIONS];
+        let draws = [0, 1].map(|task| {
+            let draw = |n: usize| draw(&labels[task][..pool], draws[task], protocol.labels_per_class, protocol.seed, n);
+            (0..protocol.draws.max(protocol.attentive_draws)).map(draw).collect()
+        });
+        Self {
+            seeds,
+            probe,
+            labels,
+            validation: (pool..probe).collect(),
+            test: (probe..probe + protocol.test_clips).collect(),
+            draws,
+        }
+    }
+
+    fn sample(&self, source: &DriftingTextures, index: usize, clip: &mut [f32]) -> Result<(), EvalError> {
+        let (seed, position) =
+            if index < self.probe { (self.seeds[0], index) } else { (self.seeds[1], index - self.probe) };
+        source.sample(SampleKey { seed, epoch: 0, position: position as u64, retry: 0 }, clip)?;
+        Ok(())
+    }
+
+    fn labels_of(&self, task: usize, rows: &[usize]) -> Vec<usize> {
+        rows.iter().map(|row| self.labels[task][*row]).collect()
+    }
+}
+
+/// Rows of draw `n`: `per_class` of each class (or all there are), without replacement.
+fn draw(labels: &[usize], classes: usize, per_class: usize, seed: u64, n: usize) -> Vec<usize> {
+    let mut rng = CounterRng::new(&[seed, LABEL_DRAWS, n as u64]);
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, rng.below(last as u64 + 1) as usize);
+    }
+    let of_class = |class: usize| order.iter().copied().filter(move |row| labels[*row] == class).take(per_class);
+    (0..classes).flat_map(of_class).collect()
+}
+
+fn evaluate_one(
+    config: &EncoderConfig,
+    weights: &NamedTensors,
+    source: &DriftingTextures,
+    clips: &Clips,
+    protocol: &TextureProtocol,
+    name: &str,
+    progress: OnProgress<'_>,
+) -> Result<Tasks<Figures>, EvalError> {
+    let mut encoder = FrozenEncoder::new(config, weights)?;
+    let count = clips.probe + clips.test.len();
+    // Only the attentive probe needs every token.
+    let keep = if protocol.attentive_draws > 0 { Keep::Tokens } else { Keep::Mean };
+    let fill = |i: usize, clip: &mut [f32]| clips.sample(source, i, clip);
+    let features = encoder.extract(count, keep, fill, &format!("encoding test clips, {name} encoder"), progress)?;
+    let pooled = features.pooled();
+    let mut attentive = match protocol.attentive_draws {
+        0 => None,
+        _ => Some(Attentive::new(config, clips, &features)?),
+    };
+    let mut one = |task: usize, classes: usize, word: &str| -> Result<Figures, EvalError> {
+        let what = format!("{word} probes, {name} encoder");
+        progress(Progress { what: &what, done: 0, total: 1 + protocol.attentive_draws });
+        let linear = linear(&pooled, clips, task, classes, protocol)?;
+        let all_labels = if protocol.all_labels { Some(all_labels(&pooled, clips, task, classes)?) } else { None };
+        progress(Progress { what: &what, done: 1, total: 1 + protocol.attentive_draws });
+        let attentive = match &mut attentive {
+            None => None,
+            Some(probes) => Some(probes.figure(&features, clips, task, protocol, &mut |done| {
+                progress(Progress { what: &what, done: 1 + done, total: 1 + protocol.attentive_draws });
+            })?),
+        };
+        Ok(Figures { linear, attentive, all_labels })
+    };
+    Ok(Tasks { texture: one(0, TEXTURES.len(), "texture")?, motion: one(1, DIRECTIONS, "motion")? })
+}
+
+/// The mean tokens of some rows with their labels.
+struct Rows {
+    features: Vec<f32>,
+    dim: usize,
+    labels: Vec<usize>,
+}
+
+impl Rows {
+    fn new(pooled: &Features, clips: &Clips, task: usize, rows: &[usize]) -> Self {
+        Self { features: pooled.select(rows).values, dim: pooled.dim, labels: clips.labels_of(task, rows) }
+    }
+
+    fn labelled(&self) -> Labelled<'_> {
+        Labelled { features: &self.features, dim: self.dim, labels: &self.labels }
+    }
+}
+
+/// The linear figure: C by the mean accuracy on the validation split, then the test clips.
+fn linear(
+    pooled: &Features,
+    clips: &Clips,
+    task: usize,
+    classes: usize,
+    protocol: &TextureProtocol,
+) -> Result<Figure, EvalError> {
+    let [validation, test] = [&clips.validation, &clips.test].map(|rows| Rows::new(pooled, clips, task, rows));
+    let results = clips.draws[task][..protocol.draws]
+        .par_iter()
+        .map(|draw| {
+            let models = fit_path(Rows::new(pooled, clips, task, draw).labelled(), classes, &C_GRID)?;
+            let accuracies = |rows: &Rows| models.iter().map(|model| model.accuracy(rows.labelled())).collect();
+            Ok((accuracies(&validation), accuracies(&test)))
+        })
+        .collect::<Result<Vec<(Vec<f64>, Vec<f64>)>, EvalError>>()?;
+    let sums: Vec<f64> = (0..C_GRID.len()).map(|c| results.iter().map(|(validation, _)| validation[c]).sum()).collect();
+    let best = first_best(&sums);
+    Ok(Figure::of(&results.iter().map(|(_, test)| test[best]).collect::<Vec<_>>()))
+}
+
+/// The linear figure with all labels.
+fn all_labels(pooled: &Features, clips: &Clips, task: usize, classes: usize) -> Result<Figure, EvalError> {
+    let pool: Vec<usize> = (0..clips.probe - clips.validation.len()).collect();
+    let [train, held_out, test] =
+        [&pool, &clips.validation, &clips.test].map(|rows| Rows::new(pooled, clips, task, rows));
+    let (model, _, _) = fit_tuned(train.labelled(), held_out.labelled(), classes)?;
+    Ok(Figure::of(&[model.accuracy(test.labelled())]))
+}
+
+/// The attentive probes of one encoder.
+struct Attentive {
+    trainer: ProbeTrainer,
+    runner: ProbeRunner,
+    classes: usize,
+    validation: Features,
+    test: Features,
+}
+
+/// Clips of the validation split that choose the attentive probe's learning rate; more would cost more than they tell.
+const ATTENTIVE_VALIDATION: usize = 200;
+
+impl Attentive {
+    fn new(config: &EncoderConfig, clips: &Clips, features: &Features) -> Result<Self, EvalError> {
+        // Both tasks have as many classes, so one compiled probe serves both.
+        let classes = TEXTURES.len().max(DIRECTIONS);
+        let probe = Probe::Attentive(ProbeConfig::for_encoder(config, classes));
+        Ok(Self {
+            trainer: ProbeTrainer::new(&probe)?,
+            runner: ProbeRunner::new(&probe, &crate::attentive::first_weights(&probe, 0))?,
+            classes,
+            validation: features.select(Self::validation(clips)),
+            test: features.select(&clips.test),
+        })
+    }
+
+    fn validation(clips: &Clips) -> &[usize] {
+        &clips.validation[..ATTENTIVE_VALIDATION.min(clips.validation.len())]
+    }
+
+    fn figure(
+        &mut self,
+        features: &Features,
+        clips: &Clips,
+        task: usize,
+        protocol: &TextureProtocol,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Figure, EvalError> {
+        let validation_labels = clips.labels_of(task, Self::validation(clips));
+        let test_labels = clips.labels_of(task, &clips.test);
+        let mut chosen = protocol.attentive_lr.first().copied().unwrap_or(ProbeOptions::default().lr);
+        let mut results = Vec::new();
+        for (number, draw) in clips.draws[task].iter().take(protocol.attentive_draws).enumerate() {
+            let mut options = ProbeOptions {
+                epochs: protocol.attentive_epochs,
+                batch: 8,
+                seed: mix(&[protocol.seed, number as u64]),
+                ..ProbeOptions::default()
+            };
+            let grid = if number == 0 { protocol.attentive_lr.clone() } else { vec![chosen] };
+            let mut best = None;
+            for lr in grid {
+                options.lr = lr;
+                let weights = self.trainer.fit(features, &clips.labels[task], draw, &options, &mut |_| ())?;
+                self.runner.load(&weights)?;
+                let probabilities = self.runner.probabilities(&self.validation)?;
+                let score = top_k(&probabilities, self.classes, &validation_labels, 1);
+                if best.as_ref().is_none_or(|(most, _, _)| score > *most) {
+                    best = Some((score, lr, weights));
+                }
+            }
+            if let Some((_, lr, weights)) = best {
+                chosen = lr;
+                self.runner.load(&weights)?;
+                results.push(top_k(&self.runner.probabilities(&self.test)?, self.classes, &test_labels, 1));
+            }
+            done(number + 1);
+        }
+        Ok(Figure::of(&results))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vjepa_graphs::init::{Init, encoder};
+
+    #[test]
+    fn draws_have_their_labels_and_no_row_twice() {
+        let labels: Vec<usize> = (0..200).map(|i| i * 7 % 8).collect();
+        let rows = draw(&labels, 8, 16, 1, 0);
+        assert_eq!(rows.len(), 128);
+        (0..8).for_each(|class| assert_eq!(rows.iter().filter(|row| labels[**row] == class).count(), 16));
+        assert_eq!(rows.iter().collect::<std::collections::BTreeSet<_>>().len(), 128);
+        assert_eq!(rows, draw(&labels, 8, 16, 1, 0));
+        assert_ne!(rows, draw(&labels, 8, 16, 1, 1));
+    }
+
+    #[test]
+    fn probe_and_test_clips_are_apart() {
+        let source = DriftingTextures::new(2, 16, Normalization::PerClip);
+        let clips = Clips::new(
+            &source,
+            &TextureProtocol { probe_clips: 80, validation_clips: 16, test_clips: 30, ..TextureProtocol::recipe(5) },
+        );
+        assert_eq!((clips.labels[0].len(), clips.validation.len(), clips.test.len()), (110, 16, 30));
+        assert!(clips.draws.iter().flatten().flatten().all(|row| *row < 64));
+        let (mut a, mut b) = (vec![0f32; 3 * 2 * 256], vec![0f32; 3 * 2 * 256]);
+        clips.sample(&source, 0, &mut a).unwrap();
+        clips.sample(&source, 80, &mut b).unwrap();
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn equal_encoders_get_equal_figures() {
+        let config = EncoderConfig { patch: 8, depth: 1, num_heads: 2, embed_dim: 24, ..EncoderConfig::tiny() }
+            .with_clip(4, 24, 24);
+        let protocol = TextureProtocol {
+            probe_clips: 160,
+            validation_clips: 40,
+            test_clips: 80,
+            labels_per_class: 4,
+            draws: 2,
+            attentive_draws: 1,
+            attentive_epochs: 2,
+            all_labels: true,
+            ..TextureProtocol::recipe(0)
+        };
+        let weights = encoder(&config, Init::Xavier, 0);
+        let mut told = Vec::new();
+        let mut progress = |p: Progress<'_>| told.push((p.what.to_owned(), p.done <= p.total));
+        let report =
+            evaluate_textures(&config, &weights, &weights, Normalization::PerClip, &protocol, &mut progress).unwrap();
+        assert_eq!(report.accuracy.texture.random, report.accuracy.texture.pretrained);
+        assert_eq!(report.linear_gain(), Tasks { texture: 0.0, motion: 0.0 });
+        assert!(report.accuracy.texture.random.linear > 0.0, "{report:?}");
+        assert!(told.iter().all(|(_, sane)| *sane) && told.iter().any(|(what, _)| what.contains("motion")));
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["accuracy"]["texture"]["random"]["attentive"].is_number());
+        assert!(protocol.check().is_ok() && TextureProtocol { draws: 0, ..protocol }.check().is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! Benchmarks: programs of one kind beside each other, interleaved, in processes of their own.
+//!
+//! A [`Case`] is a folder with everything a side needs: sizes, weights, a batch of clips, masks. Every side is a process
+//! ([`Side`]) that runs one step when told and answers with its time and loss, so that peak memory is that of one side
+//! alone, and the sides can take turns: a slow minute of a shared machine hits all of them. What is reported are ratios
+//! of neighbouring runs with their spread ([`Measured`]).
+
+mod case;
+mod contender;
+mod eager;
+mod encoder;
+mod machine;
+mod side;
+mod table;
+
+pub use case::{Case, CaseRequest, What};
+pub use contender::{Contender, SideRequest, serve};
+pub use machine::product_peak;
+pub use side::{Answer, Side, SideError};
+pub use table::{Comparison, Latencies, Measured, compare};
+
+/// A benchmark failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The case cannot be written or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A case file that is not one.
+    #[error("{}: {reason}", path.display())]
+    Case {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The configuration does not hold its rules.
+    #[error(transparent)]
+    Config(#[from] vjepa_recipe::config::ConfigError),
+    /// Masks cannot be drawn.
+    #[error(transparent)]
+    Masks(#[from] vjepa_recipe::masks::MaskError),
+    /// The training step failed.
+    #[error(transparent)]
+    Train(#[from] vjepa_train::TrainError),
+    /// A plan failed.
+    #[error(transparent)]
+    Run(#[from] vjepa_runtime::plan::RunError),
+    /// Compiling failed.
+    #[error(transparent)]
+    Compile(#[from] vjepa_programs::CompileError),
+    /// An exported model failed.
+    #[error(transparent)]
+    Session(#[from] vjepa_runtime::SessionError),
+    /// A side died or answered nonsense.
+    #[error(transparent)]
+    Side(#[from] SideError),
+    /// The graph has no report.
+    #[error(transparent)]
+    Plan(#[from] vjepa_compiler::plan::PlanError),
+    /// The eager modules refused their input.
+    #[error("Burn's modules: {0}")]
+    Eager(String),
+    /// A side was asked for what it does not have.
+    #[error("{0}")]
+    Refused(String),
+}

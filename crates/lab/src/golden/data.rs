@@ -1,0 +1,142 @@
+//! Clip sampling, crop boxes and transforms against the official data pipeline.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::check::{Check, GoldenError, Limit, read_json};
+use vjepa_data::sampling::ClipSampler;
+use vjepa_data::transforms::{
+    CropBox, EvalTransform, Frames, Normalise, RandomCrop, TransformError, Views, resize_crop,
+};
+use vjepa_recipe::rng::{NumpyRng, PyRandom};
+use vjepa_weights::TensorFile;
+
+/// Frame size the golden crop boxes were drawn for.
+const BOX_FRAME: (usize, usize) = (240, 320);
+
+#[derive(Deserialize)]
+struct SamplingJson {
+    deterministic: Vec<Deterministic>,
+    random: Vec<Random>,
+}
+
+#[derive(Deserialize)]
+struct Deterministic {
+    n_frames: usize,
+    fpc: usize,
+    step: usize,
+    num_clips: usize,
+    overlap: bool,
+    /// Absent where the official code raises an error.
+    indices: Option<Vec<Vec<i64>>>,
+}
+
+#[derive(Deserialize)]
+struct Random {
+    np_seed: u32,
+    n_frames: usize,
+    indices: Vec<i64>,
+}
+
+#[derive(Deserialize)]
+struct TransformsJson {
+    boxes_ijhw: Vec<[usize; 4]>,
+    spatial_crop_samples_seed_i_j_h_w: Vec<[i64; 5]>,
+}
+
+/// Compares with `data/`: clip indices and crop boxes exactly, the training transform at 1e-5, the evaluation ones at
+/// one grey level.
+///
+/// # Errors
+/// [`GoldenError`] when a file is missing or malformed.
+pub fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
+    let sampling: SamplingJson = read_json(&dir.join("clip_sampling.json"))?;
+    let mut checks: Vec<Check> = sampling.deterministic.iter().map(check_deterministic).collect();
+    checks.extend(sampling.random.iter().map(check_random));
+    let transforms: TransformsJson = read_json(&dir.join("transforms.json"))?;
+    checks.push(check_boxes(&transforms.spatial_crop_samples_seed_i_j_h_w));
+    let tensors = TensorFile::read(dir.join("transforms.safetensors"))?;
+    check_transforms(&tensors, &transforms.boxes_ijhw, &mut checks)?;
+    Ok(checks)
+}
+
+fn check_deterministic(row: &Deterministic) -> Check {
+    let overlap = if row.overlap { "overlap" } else { "apart" };
+    let name = format!("data.sampling.{}frames.{}clips.{overlap}", row.n_frames, row.num_clips);
+    let sampler = ClipSampler {
+        num_clips: row.num_clips,
+        random: false,
+        allow_overlap: row.overlap,
+        ..ClipSampler::pretrain(row.fpc, row.step)
+    };
+    let got = sampler.sample(row.n_frames, |low, _| low).ok();
+    match (got, &row.indices) {
+        (Some(got), Some(want)) => Check::exact(name, &flat(&got), &want.concat()),
+        (got, want) => Check::exact(format!("{name}.is_error"), &[got.is_none()], &[want.is_none()]),
+    }
+}
+
+fn check_random(row: &Random) -> Check {
+    let mut rng = NumpyRng::new(row.np_seed);
+    let got = ClipSampler::pretrain(16, 4).sample(row.n_frames, |low, high| rng.randint(low, high)).unwrap_or_default();
+    Check::exact(format!("data.sampling.random.seed{}", row.np_seed), &flat(&got), &row.indices)
+}
+
+fn flat(clips: &[Vec<usize>]) -> Vec<i64> {
+    clips.iter().flatten().map(|&frame| frame as i64).collect()
+}
+
+fn check_boxes(rows: &[[i64; 5]]) -> Check {
+    let (height, width) = BOX_FRAME;
+    let (mut got, mut want) = (Vec::new(), Vec::new());
+    for &[seed, i, j, h, w] in rows {
+        let crop = CropBox::random(height, width, &RandomCrop::default(), &mut PyRandom::new(seed as u64));
+        got.extend([crop.top, crop.left, crop.height, crop.width].map(|x| x as i64));
+        want.extend([i, j, h, w]);
+    }
+    Check::exact("data.crop_boxes", &got, &want)
+}
+
+fn check_transforms(tensors: &TensorFile, boxes: &[[usize; 4]], checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+    let bad = |why: String| GoldenError::Config { path: tensors.path().into(), why };
+    let &[channels, count, height, width] = tensors.shape("src_u8_CTHW")? else {
+        return Err(bad("`src_u8_CTHW` must have four dimensions".into()));
+    };
+    // An empty tensor may claim any number of frames.
+    if tensors.u8("src_u8_CTHW")?.is_empty() {
+        return Err(bad("`src_u8_CTHW` is empty".into()));
+    }
+    let source = interleaved(tensors.u8("src_u8_CTHW")?, channels, count, height * width);
+    let wrong = |error: TransformError| bad(error.to_string());
+    let frames = Frames::new(&source, height, width).map_err(wrong)?;
+    const SIDE: usize = 32;
+    let mut out = vec![0.0; 3 * count * SIDE * SIDE];
+
+    for (index, &[top, left, height, width]) in boxes.iter().enumerate() {
+        let crop = CropBox { top, left, height, width };
+        resize_crop(frames, &[crop], (SIDE, SIDE), false, &Normalise::IMAGENET, &mut out).map_err(wrong)?;
+        let want = tensors.f32(&format!("pretrain_crop{index}.normed"))?;
+        checks.push(Check::max_abs(format!("data.transform.pretrain_crop{index}"), &out, &want, 1e-5));
+    }
+
+    // OpenCV's vector code may round the last bit otherwise: one grey level at the smallest deviation.
+    let grey_level = Limit::MaxAbs(1.0 / 255.0 / 0.224 + 1e-5);
+    for (name, views) in [("eval_center_32", Views::Centre), ("eval_3view_32", Views::Spread(3))] {
+        let transform = EvalTransform { size: SIDE, views, normalise: Normalise::IMAGENET };
+        for view in 0..transform.view_count() {
+            transform.apply(frames, view, &mut out).map_err(wrong)?;
+            let name = if views == Views::Centre { name.to_string() } else { format!("{name}.{view}") };
+            let want = tensors.f32(&name)?;
+            checks.push(Check::compare(format!("data.transform.{name}"), &out, &want, grey_level));
+        }
+    }
+    Ok(())
+}
+
+/// `[C, T, pixels]` to `T` frames of interleaved channels.
+fn interleaved(planes: &[u8], channels: usize, count: usize, pixels: usize) -> Vec<Vec<u8>> {
+    let value = |c: usize, t: usize, pixel: usize| planes.get((c * count + t) * pixels + pixel).copied().unwrap_or(0);
+    let frame = |t: usize| (0..pixels * channels).map(|i| value(i % channels, t, i / channels)).collect();
+    (0..count).map(frame).collect()
+}

@@ -1,0 +1,168 @@
+//! A training configuration of the golden data, such as `tiny/`: sizes, weights, the first batch and the recorded run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::check::{GoldenError, read_json};
+use super::clip::Clip;
+use super::run::{Engine, index, load};
+use vjepa_graphs::{EncoderConfig, PredictorConfig};
+use vjepa_runtime::plan::{DeviceParams, HostTensor};
+use vjepa_weights::TensorFile;
+
+#[derive(Deserialize)]
+struct TrainingJson {
+    config: ModelJson,
+    hparams: Hparams,
+    first_batch: FirstBatch,
+    #[serde(default)]
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct ModelJson {
+    patch: usize,
+    tubelet: usize,
+    dim: usize,
+    depth: usize,
+    heads: usize,
+    pred_dim: usize,
+    pred_depth: usize,
+    pred_heads: usize,
+    mlp_ratio: f64,
+    uniform_power: bool,
+    num_mask_tokens: usize,
+    masks: Vec<serde::de::IgnoredAny>,
+}
+
+/// Constants of the recorded run.
+#[derive(Deserialize)]
+pub(super) struct Hparams {
+    /// Peak learning rate.
+    pub(super) lr: f64,
+    /// Largest norm of a model's gradient, where clipping is on.
+    pub(super) clip_grad: f64,
+    pub(super) loss_exp: f64,
+    pub(super) reg_coeff: f64,
+    pub(super) betas: [f64; 2],
+    pub(super) eps: f64,
+}
+
+#[derive(Deserialize)]
+struct FirstBatch {
+    losses: BTreeMap<String, FirstLosses>,
+}
+
+/// What the first batch gives under one form of the loss.
+#[derive(Deserialize)]
+pub(super) struct FirstLosses {
+    pub(super) loss: f64,
+    pub(super) loss_jepa: f64,
+    pub(super) loss_reg: f64,
+    pub(super) enc_grad_norm: f64,
+    pub(super) pred_grad_norm: f64,
+}
+
+/// One recorded step.
+#[derive(Deserialize)]
+pub(super) struct Step {
+    pub(super) loss: f64,
+    pub(super) loss_jepa: f64,
+    pub(super) loss_reg: f64,
+    pub(super) enc_grad_norm_raw: f64,
+    pub(super) pred_grad_norm_raw: f64,
+}
+
+/// Everything the checks of a training configuration start from.
+pub(super) struct Training {
+    pub(super) engine: Engine,
+    pub(super) dir: PathBuf,
+    pub(super) encoder: EncoderConfig,
+    pub(super) predictor: PredictorConfig,
+    /// Mask generators.
+    pub(super) generators: usize,
+    pub(super) hparams: Hparams,
+    /// By `exp<exponent>_reg<coefficient>`.
+    pub(super) losses: BTreeMap<String, FirstLosses>,
+    pub(super) steps: Vec<Step>,
+    pub(super) weights: TensorFile,
+    pub(super) forward: TensorFile,
+    pub(super) clip: Clip,
+}
+
+impl Training {
+    /// Reads `config.json`, `weights.safetensors` and `forward.safetensors`.
+    pub(super) fn read(engine: Engine, dir: &Path) -> Result<Self, GoldenError> {
+        let path = dir.join("config.json");
+        let TrainingJson { config, hparams, first_batch, steps } = read_json(&path)?;
+        let weights = TensorFile::read(dir.join("weights.safetensors"))?;
+        let forward = TensorFile::read(dir.join("forward.safetensors"))?;
+        let clips = Clip::read(&forward, "clip_u8")?;
+        let Some(clip) = clips.into_iter().next() else {
+            return Err(GoldenError::Config { path: forward.path().into(), why: "`clip_u8` is empty".to_owned() });
+        };
+        let [_, channels, num_frames, height, width] = clip.shape;
+        let encoder = EncoderConfig {
+            num_frames,
+            height,
+            width,
+            tubelet: config.tubelet,
+            patch: config.patch,
+            channels,
+            embed_dim: config.dim,
+            depth: config.depth,
+            num_heads: config.heads,
+            mlp_ratio: config.mlp_ratio,
+            uniform_power: config.uniform_power,
+            out_layers: Some(vec![0]),
+        };
+        let wrong =
+            |error: vjepa_graphs::ConfigError| GoldenError::Config { path: path.clone(), why: error.to_string() };
+        encoder.validate().map_err(wrong)?;
+        let predictor = PredictorConfig {
+            embed_dim: config.pred_dim,
+            depth: config.pred_depth,
+            num_heads: config.pred_heads,
+            num_mask_tokens: config.num_mask_tokens,
+            mlp_ratio: config.mlp_ratio,
+            ..PredictorConfig::for_encoder(&encoder)
+        };
+        predictor.validate().map_err(wrong)?;
+        Ok(Self {
+            engine,
+            dir: dir.into(),
+            encoder,
+            predictor,
+            generators: config.masks.len(),
+            hparams,
+            losses: first_batch.losses,
+            steps,
+            weights,
+            forward,
+            clip,
+        })
+    }
+
+    /// The weights a run starts from: encoder, predictor, and the target encoder as a copy of the encoder.
+    pub(super) fn params(&self) -> Result<DeviceParams, GoldenError> {
+        let mut params = self.engine.params();
+        load(&mut params, &self.weights, "encoder.", "encoder.")?;
+        load(&mut params, &self.weights, "predictor.", "predictor.")?;
+        load(&mut params, &self.weights, "encoder.", "target_encoder.")?;
+        Ok(params)
+    }
+
+    /// The masks stored under `prefix` as inputs of a step, by input name.
+    pub(super) fn masks(&self, tensors: &TensorFile, prefix: &str) -> Result<Vec<(String, HostTensor)>, GoldenError> {
+        let mut masks = Vec::new();
+        for generator in 0..self.generators {
+            for kind in ["mask_enc", "mask_pred"] {
+                let name = format!("{kind}.{generator}");
+                masks.push((name.clone(), index(tensors, &format!("{prefix}{name}"), self.encoder.tokens())?));
+            }
+        }
+        Ok(masks)
+    }
+}

@@ -1,0 +1,199 @@
+//! The compiled step as a file: what it was compiled for, and whether it fits a run.
+
+use super::CompileError;
+use crate::{encoder_config, predictor_config};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use vjepa_compiler::ir::Graph;
+use vjepa_compiler::serialize::{Artifact, DecodeError, Record, decode, encode};
+use vjepa_recipe::config::{Config, ConfigError, Dtype};
+use vjepa_runtime::compiled::{PROGRAM, program};
+use vjepa_runtime::plan::{Device, RunError};
+use vjepa_runtime::write_atomically;
+
+/// A compiled graph's file cannot be made or used. Every sentence ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is damaged, of another version, or something else.
+    #[error("{}: {source}; {}", path.display(), remedy(path))]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// It was compiled for something else.
+    #[error("{} {difference}; {}", path.display(), remedy(path))]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// The first difference, in words.
+        difference: String,
+    },
+    /// The configuration has no sizes.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The graph cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The graph cannot be lowered for the device.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The graph cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] vjepa_compiler::plan::PlanError),
+}
+
+fn remedy(path: &Path) -> String {
+    format!("compile it again with `vjepa compile --graph step --config ... --out {}`", path.display())
+}
+
+/// Lowers a graph for a device, plans it and notes what of `config` went into it.
+///
+/// # Errors
+/// [`ArtifactError`].
+pub fn artifact(graph: &Graph, config: &Config, device: Device) -> Result<Artifact, ArtifactError> {
+    let record = described(&graph.name, config, device)?.into_iter().map(|(key, value)| (key.to_owned(), value));
+    Ok(Artifact::new(&device.lower(graph)?, record.collect::<Record>())?)
+}
+
+/// Writes a compiled graph; returns the file's length in bytes.
+///
+/// # Errors
+/// [`ArtifactError::Io`].
+pub fn save_artifact(path: &Path, artifact: &Artifact) -> Result<usize, ArtifactError> {
+    let bytes = encode(artifact);
+    let written = write_atomically(path, |file| file.write_all(&bytes));
+    written.map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?;
+    Ok(bytes.len())
+}
+
+/// Reads the training step of `config` on a device, compiled before.
+///
+/// # Errors
+/// [`ArtifactError::Differs`] names the first setting it was compiled otherwise for.
+pub fn load_step(path: &Path, config: &Config, device: Device) -> Result<Artifact, ArtifactError> {
+    let bytes = std::fs::read(path).map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?;
+    let artifact = decode(&bytes).map_err(|source| ArtifactError::Decode { path: path.to_owned(), source })?;
+    let differs = |difference| ArtifactError::Differs { path: path.to_owned(), difference };
+    if let Some(difference) = difference(&artifact.record, &described("step", config, device)?) {
+        return Err(differs(difference));
+    }
+    // The record says so; the graph is what runs.
+    match misfit(&artifact.graph, config)? {
+        Some(misfit) => Err(differs(misfit)),
+        None => Ok(artifact),
+    }
+}
+
+/// What a graph of `config` is compiled for, by keys of the configuration where there is one. What is an input of the
+/// graph (batch, mask lengths, rates) is not in it.
+fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    let (sizes, data) = (config.model.sizes()?, &config.data);
+    let dtype = match config.meta.dtype {
+        Dtype::Float32 => "float32",
+        // The setting is about training; everything else is f32 whatever it says.
+        _ if graph != "step" => "float32",
+        Dtype::Bfloat16 => "bfloat16",
+        Dtype::Float16 => "float16",
+    };
+    let mut list = vec![
+        (PROGRAM, program()),
+        ("graph", graph.to_owned()),
+        ("device", device.kind().to_owned()),
+        ("meta.dtype", dtype.to_owned()),
+        ("model.embed_dim", sizes.embed_dim.to_string()),
+        ("model.depth", sizes.depth.to_string()),
+        ("model.num_heads", sizes.num_heads.to_string()),
+        ("model.mlp_ratio", sizes.mlp_ratio.to_string()),
+        ("data.num_frames", data.num_frames.to_string()),
+        ("data.crop_size", data.crop_size.to_string()),
+        ("data.tubelet_size", data.tubelet_size.to_string()),
+        ("data.patch_size", data.patch_size.to_string()),
+    ];
+    if matches!(graph, "step" | "predictor") {
+        let predictor = config.model.predictor_sizes()?;
+        list.extend([
+            ("model.pred_embed_dim", predictor.embed_dim.to_string()),
+            ("model.pred_depth", predictor.depth.to_string()),
+            ("model.pred_num_heads", predictor.num_heads.to_string()),
+            ("mask generators", config.mask.len().to_string()),
+        ]);
+    }
+    if graph == "step" {
+        let optimization = &config.optimization;
+        list.extend([
+            ("loss.loss_exp", config.loss.loss_exp.to_string()),
+            ("loss.reg_coeff", config.loss.reg_coeff.to_string()),
+            ("optimization.betas", format!("{:?}", optimization.betas)),
+            ("optimization.eps", format!("{:?}", optimization.eps)),
+        ]);
+    }
+    Ok(list)
+}
+
+/// The first entry of `wanted` that the record has otherwise.
+fn difference(record: &Record, wanted: &[(&'static str, String)]) -> Option<String> {
+    wanted.iter().find_map(|(key, value)| match record.get(*key) {
+        Some(compiled) if compiled == value => None,
+        None => Some(format!("does not say for which {key} it was compiled")),
+        Some(compiled) => Some(match *key {
+            "program" => format!("was compiled by {compiled}, and this is {value}"),
+            "graph" => format!("is the graph `{compiled}`, and training runs `{value}`"),
+            "device" => format!("was compiled for device {compiled}, and this run is on {value}"),
+            _ => format!("was compiled for {key} {compiled}, the configuration says {value}"),
+        }),
+    })
+}
+
+/// What keeps a graph from being the training step of `config`, if anything does.
+fn misfit(graph: &Graph, config: &Config) -> Result<Option<String>, ConfigError> {
+    let encoder = encoder_config(config)?.parameter_shapes();
+    let models = [("encoder", &encoder), ("target_encoder", &encoder)];
+    let predictor = predictor_config(config)?.parameter_shapes();
+    let known: BTreeMap<String, &Vec<usize>> = models
+        .into_iter()
+        .chain([("predictor", &predictor)])
+        .flat_map(|(model, shapes)| shapes.iter().map(move |(name, shape)| (format!("{model}.{name}"), shape)))
+        .collect();
+    for id in &graph.params {
+        let name = graph.source_name(*id).unwrap_or_default();
+        let weight = ["adam.m.", "adam.v."].iter().find_map(|moment| name.strip_prefix(moment)).unwrap_or(name);
+        let shape: Vec<Option<i64>> = graph.ty(*id).shape.iter().map(vjepa_compiler::ir::Dim::as_const).collect();
+        let same = |wanted: &&Vec<usize>| wanted.iter().map(|n| i64::try_from(*n).ok()).eq(shape.iter().copied());
+        if !known.get(weight).is_some_and(same) {
+            return Ok(Some(format!("has a parameter `{name}` {} that the model has not", graph.ty(*id))));
+        }
+    }
+    let outputs = ["loss", "loss_jepa", "loss_reg", "grad_norm.encoder", "grad_norm.predictor"];
+    let missing = outputs.into_iter().find(|name| graph.find_output(name).is_none());
+    Ok(missing.map(|name| format!("does not compute `{name}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_put_in_words() {
+        let wanted = [("program", "vjepa 2".to_owned()), ("model.depth", "12".to_owned())];
+        let record = |program: &str, depth: Option<&str>| {
+            let depth = depth.map(|depth| ("model.depth".to_owned(), depth.to_owned()));
+            Record::from_iter([("program".to_owned(), program.to_owned())].into_iter().chain(depth))
+        };
+        assert_eq!(difference(&record("vjepa 2", Some("12")), &wanted), None);
+        let told = |record| difference(&record, &wanted).unwrap();
+        assert_eq!(told(record("vjepa 1", Some("12"))), "was compiled by vjepa 1, and this is vjepa 2");
+        assert_eq!(told(record("vjepa 2", Some("6"))), "was compiled for model.depth 6, the configuration says 12");
+        assert_eq!(told(record("vjepa 2", None)), "does not say for which model.depth it was compiled");
+    }
+}

@@ -1,0 +1,187 @@
+//! Which model a weights file holds: its sizes and how its clips are prepared.
+
+use vjepa_graphs::{EncoderConfig, PredictorConfig};
+
+use vjepa_recipe::config::{Config, ConfigError, Framing, ModelName, Normalization, Preprocessing, Sampling};
+use vjepa_weights::{Weights, WeightsError};
+
+/// An encoder described: enough to build it and to feed it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its sizes.
+    pub encoder: EncoderConfig,
+    /// How its clips are prepared.
+    pub preprocessing: Preprocessing,
+    /// The configuration, where there is one.
+    pub config: Option<Config>,
+    /// Where this description comes from, in words.
+    pub source: &'static str,
+}
+
+/// The encoder of a configuration.
+///
+/// # Errors
+/// [`ConfigError::Missing`] for a configuration without sizes.
+pub fn encoder_config(config: &Config) -> Result<EncoderConfig, ConfigError> {
+    let sizes = config.model.sizes()?;
+    Ok(EncoderConfig {
+        num_frames: config.data.num_frames,
+        height: config.data.crop_size,
+        width: config.data.crop_size,
+        tubelet: config.data.tubelet_size,
+        patch: config.data.patch_size,
+        channels: 3,
+        embed_dim: sizes.embed_dim,
+        depth: sizes.depth,
+        num_heads: sizes.num_heads,
+        mlp_ratio: sizes.mlp_ratio,
+        uniform_power: config.model.uniform_power,
+        out_layers: None,
+    })
+}
+
+/// The predictor of a configuration, with a mask token for each of its mask generators.
+///
+/// # Errors
+/// [`ConfigError::Missing`] for a configuration without sizes.
+pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError> {
+    let encoder = encoder_config(config)?;
+    let sizes = config.model.predictor_sizes()?;
+    Ok(PredictorConfig {
+        grid: encoder.grid(),
+        encoder_dim: encoder.embed_dim,
+        embed_dim: sizes.embed_dim,
+        depth: sizes.depth,
+        num_heads: sizes.num_heads,
+        mlp_ratio: sizes.mlp_ratio,
+        num_mask_tokens: config.mask.len(),
+        uniform_power: encoder.uniform_power,
+    })
+}
+
+/// Describes the encoder of `weights`: by `config` when given, else by what training stored, else by the shapes. All
+/// encoders in the file must fit the description, and the predictor too where a configuration gives its sizes.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] with every name at fault, [`WeightsError::Sizes`] when the shapes do not tell.
+pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, WeightsError> {
+    let path = || weights.path().to_owned();
+    let stored = weights.record();
+    let unusable = |error: ConfigError| WeightsError::Sizes { path: path(), why: error.to_string() };
+    let model = match (config, stored) {
+        (Some(config), _) => Model {
+            encoder: encoder_config(config).map_err(unusable)?,
+            preprocessing: config.preprocessing(),
+            config: Some(config.clone()),
+            source: "the configuration given",
+        },
+        (None, Some(record)) => Model {
+            encoder: encoder_config(&record.config).map_err(unusable)?,
+            preprocessing: record.preprocessing.clone(),
+            config: Some(record.config.clone()),
+            source: "the checkpoint's record",
+        },
+        (None, None) => {
+            let encoder = from_shapes(weights)?;
+            let preprocessing = official_preprocessing(&encoder);
+            Model { encoder, preprocessing, config: None, source: "the shapes of the weights" }
+        }
+    };
+    model.encoder.validate().map_err(|error| WeightsError::Config { path: path(), error })?;
+    let present = |name: &&&str| weights.has(name);
+    let mut expected: Vec<_> = ["encoder", "target_encoder"]
+        .iter()
+        .filter(present)
+        .map(|name| (*name, model.encoder.parameter_shapes()))
+        .collect();
+    // Models that are only in the file are checked as well: a damaged checkpoint is told at once.
+    if let Some(config) = model.config.as_ref().filter(|_| weights.has("predictor"))
+        && let Ok(predictor) = predictor_config(config)
+    {
+        let tokens = weights.tensors().filter(|(name, ..)| name.starts_with("predictor.mask_tokens.")).count();
+        let predictor = PredictorConfig { num_mask_tokens: tokens.max(1), ..predictor };
+        expected.push(("predictor", predictor.parameter_shapes()));
+    }
+    weights.check(&expected)?;
+    Ok(model)
+}
+
+/// The released recipe for clips of the encoder's size.
+fn official_preprocessing(encoder: &EncoderConfig) -> Preprocessing {
+    Preprocessing {
+        num_frames: encoder.num_frames,
+        sampling_rate: 4,
+        sampling: Sampling::Vjepa,
+        crop_size: encoder.height,
+        patch_size: encoder.patch,
+        tubelet_size: encoder.tubelet,
+        normalization: Normalization::Imagenet,
+        grayscale: false,
+        framing: Framing::Centre,
+    }
+}
+
+/// Largest number of blocks looked for.
+const MOST_BLOCKS: usize = 4096;
+
+/// Sizes from shapes. Heads are not visible in them, so only the widths with an official number of heads are known; the
+/// clip is found by comparing the stored position table with that of each grid of as many tokens.
+fn from_shapes(weights: &Weights) -> Result<EncoderConfig, WeightsError> {
+    let model = weights.encoder()?;
+    let unclear = |why: String| WeightsError::Sizes { path: weights.path().to_owned(), why };
+    let shape = |name: &str| {
+        let name = format!("{model}.{name}");
+        weights.shape(&name).ok_or_else(|| unclear(format!("the sizes cannot be told without `{name}`")))
+    };
+    let &[embed_dim, channels, tubelet, patch, square] = shape("patch_embed.proj.weight")? else {
+        return Err(unclear(format!("`{model}.patch_embed.proj.weight` is not a tubelet embedding")));
+    };
+    let &[_, tokens, _] = shape("pos_embed")? else {
+        return Err(unclear(format!("`{model}.pos_embed` is not a position table")));
+    };
+    if square != patch || channels != 3 || [embed_dim, tubelet, patch, tokens].contains(&0) {
+        return Err(unclear("its tubelet embedding is not one for square patches of RGB".to_owned()));
+    }
+    let block = |i: usize| format!("{model}.blocks.{i}.norm1.weight");
+    let depth = (0..MOST_BLOCKS).take_while(|i| weights.shape(&block(*i)).is_some()).count();
+    let hidden = shape("blocks.0.mlp.fc1.weight")?.first().copied().unwrap_or(0);
+    let names =
+        [ModelName::Tiny, ModelName::Small, ModelName::Base, ModelName::Large, ModelName::Huge, ModelName::Giant];
+    let named =
+        names.into_iter().map(ModelName::sizes).find(|sizes| sizes.embed_dim == embed_dim).ok_or_else(|| {
+            unclear(format!(
+                "the number of attention heads of an encoder {embed_dim} wide cannot be told from its weights"
+            ))
+        })?;
+    let sized = |[time, height, width]: [usize; 3], uniform_power| EncoderConfig {
+        num_frames: time.saturating_mul(tubelet),
+        height: height.saturating_mul(patch),
+        width: width.saturating_mul(patch),
+        tubelet,
+        patch,
+        channels,
+        embed_dim,
+        depth,
+        num_heads: named.num_heads,
+        mlp_ratio: if named.mlp_dim() == hidden { named.mlp_ratio } else { hidden as f64 / embed_dim as f64 },
+        uniform_power,
+        out_layers: None,
+    };
+    let (_, table) = weights.get(&format!("{model}.pos_embed"))?;
+    square_grids(tokens)
+        .flat_map(|grid| [sized(grid, true), sized(grid, false)])
+        .filter(|config| config.validate().is_ok())
+        .find(|config| same(&config.position_table(), &table))
+        .ok_or_else(|| unclear(format!("the clip size of its {tokens} tokens cannot be told from its position table")))
+}
+
+/// Grids `[t, s, s]` of `tokens` tokens.
+fn square_grids(tokens: usize) -> impl Iterator<Item = [usize; 3]> {
+    let sides = (1..).take_while(move |side: &usize| side.checked_mul(*side).is_some_and(|area| area <= tokens));
+    sides.filter(move |side| tokens.is_multiple_of(side * side)).map(move |side| [tokens / (side * side), side, side])
+}
+
+/// Equal up to the rounding that a moving average leaves.
+fn same(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-2)
+}

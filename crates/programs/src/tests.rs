@@ -1,0 +1,100 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use vjepa_graphs::EncoderConfig;
+use vjepa_weights::{Format, RECORD_KEY, Tensors, WeightsError, load, save_safetensors};
+
+use super::*;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny/weights.safetensors")
+}
+
+fn tiny() -> EncoderConfig {
+    EncoderConfig { embed_dim: 96, depth: 3, num_heads: 3, ..EncoderConfig::tiny() }.with_clip(8, 64, 64)
+}
+
+#[test]
+fn golden_weights_fit_their_model() {
+    let weights = load(&golden()).unwrap();
+    assert_eq!((weights.format(), weights.models()), (Format::Safetensors, vec!["encoder", "predictor"]));
+    let encoder = weights.take_encoder(&tiny()).unwrap();
+    assert_eq!(encoder["encoder.pos_embed"].0, [1, 64, 96]);
+    assert_eq!(encoder.len(), tiny().parameter_shapes().len());
+}
+
+#[test]
+fn every_fault_is_listed() {
+    let weights = load(&golden()).unwrap();
+    let deeper = EncoderConfig { depth: 4, ..tiny() };
+    let error = weights.take_encoder(&deeper).unwrap_err().to_string();
+    assert!(error.contains("missing: encoder.blocks.3.attn.proj.bias"), "{error}");
+    let longer = EncoderConfig { depth: 2, num_frames: 16, ..tiny() };
+    let error = weights.take_encoder(&longer).unwrap_err().to_string();
+    assert!(error.contains("encoder.pos_embed must be [1, 128, 96], got [1, 64, 96]"), "{error}");
+    assert!(error.contains("unexpected: encoder.blocks.2.attn.proj.bias"), "{error}");
+}
+
+#[test]
+fn unknown_heads_ask_for_a_configuration() {
+    let error = describe(&load(&golden()).unwrap(), None).unwrap_err();
+    assert!(matches!(error, WeightsError::Sizes { .. }), "{error}");
+    assert!(error.to_string().contains("--config"), "{error}");
+}
+
+#[test]
+fn shapes_and_position_table_tell_the_clip() {
+    let config = EncoderConfig { depth: 1, ..EncoderConfig::tiny() }.with_clip(4, 48, 48);
+    let mut tensors = Tensors::new();
+    for (name, shape) in config.parameter_shapes() {
+        let data = match name.as_str() {
+            "pos_embed" => config.position_table(),
+            _ => vec![0.0; shape.iter().product()],
+        };
+        tensors.insert(format!("encoder.{name}"), (shape, data));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    save_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    let model = describe(&load(&path).unwrap(), None).unwrap();
+    assert_eq!(model.encoder, config);
+    assert_eq!((model.preprocessing.num_frames, model.preprocessing.crop_size), (4, 48));
+    assert_eq!(load(&path).unwrap().take_encoder(&config).unwrap(), tensors);
+}
+
+#[test]
+fn a_stored_record_describes_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run-latest.safetensors");
+    let yaml = "model: {embed_dim: 96, depth: 3, num_heads: 3, pred_embed_dim: 48, pred_depth: 2}\ndata: {crop_size: 64, num_frames: 8, normalization: per_clip}";
+    let record = serde_json::json!({"format": 1, "step": 7, "config": yaml}).to_string();
+    let mut tensors = load(&golden()).unwrap().take_encoder(&tiny()).unwrap();
+    tensors.insert("adam.m.encoder.norm.bias".to_owned(), (vec![96], vec![0.0; 96]));
+    save_safetensors(&path, &tensors, &BTreeMap::from([(RECORD_KEY.to_owned(), record)])).unwrap();
+    let weights = load(&path).unwrap();
+    assert_eq!(weights.record().and_then(|record| record.step), Some(7));
+    let model = describe(&weights, None).unwrap();
+    assert_eq!(model.encoder, tiny());
+    assert_eq!(model.preprocessing.normalization, vjepa_recipe::config::Normalization::PerClip);
+}
+
+#[test]
+fn damage_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(golden()).unwrap();
+    let refused = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        match load(&path) {
+            Ok(_) => panic!("{name} was taken"),
+            Err(error) => error.to_string(),
+        }
+    };
+    assert!(refused("cut.safetensors", &bytes[..bytes.len() / 2]).contains("cut off"));
+    assert!(refused("header.safetensors", &bytes[..100]).contains("cut off in the header"));
+    assert!(refused("short.safetensors", &bytes[..5]).contains("only 5 bytes"));
+    assert!(refused("long.safetensors", &[&bytes[..], b"x"].concat()).contains("follow the last tensor"));
+    assert!(refused("empty.pt", b"").contains("empty"));
+    assert!(refused("text.pt", b"these are no weights at all, sorry").contains("not a usable checkpoint"));
+    assert!(load(Path::new("/no/such/file.pt")).is_err());
+}

@@ -1,0 +1,131 @@
+//! What can be wrong with a configuration, each as one sentence that names the key.
+
+use std::path::PathBuf;
+
+/// Why a configuration was refused. Every message names the file and line (or the `--set`) it came from, the key, and the
+/// rule that was broken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not YAML, or not a mapping of sections.
+    #[error("{at}not a valid configuration: {message}")]
+    Syntax {
+        /// `"FILE: "` or empty.
+        at: String,
+        /// The YAML reader's words, which carry line and column.
+        message: String,
+    },
+    /// A section or key that does not exist.
+    #[error("{at}unknown key `{key}`{}", hint(nearest))]
+    Unknown {
+        /// `"FILE, line N: "`, `"--set ...: "` or empty.
+        at: String,
+        /// `section.key`.
+        key: String,
+        /// The known key spelled most alike, or the list of known keys.
+        nearest: String,
+    },
+    /// A value of the wrong type.
+    #[error("{at}`{key}` must be {expected}, found {found}")]
+    Type {
+        /// Where it stands.
+        at: String,
+        /// `section.key`.
+        key: String,
+        /// What is accepted.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A key without which nothing can be done.
+    #[error("{at}`{key}` is missing: {rule}")]
+    Missing {
+        /// Where it was looked for.
+        at: String,
+        /// `section.key`.
+        key: String,
+        /// What to write there.
+        rule: String,
+    },
+    /// A value that breaks a rule: shapes that do not divide, empty ranges, sizes out of bounds.
+    #[error("{at}`{key}` {rule}")]
+    Rule {
+        /// Where it stands.
+        at: String,
+        /// `section.key`.
+        key: String,
+        /// The rule, worded to follow the key.
+        rule: String,
+    },
+    /// A legal value of the official code that this program cannot honour; it is refused, never dropped silently.
+    #[error("{at}`{key}` is not supported: {why}")]
+    Unsupported {
+        /// Where it stands.
+        at: String,
+        /// `section.key`.
+        key: String,
+        /// What to write instead.
+        why: String,
+    },
+    /// A `--set` that is not `key.sub=value`, or leads nowhere.
+    #[error("--set {text}: {why}")]
+    Override {
+        /// The argument as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+fn hint(nearest: &str) -> String {
+    if nearest.is_empty() { String::new() } else { format!(": {nearest}") }
+}
+
+impl ConfigError {
+    /// A broken rule without a place; [`super::Config::from_yaml`] adds the place.
+    pub fn rule(key: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self::Rule { at: String::new(), key: key.into(), rule: rule.into() }
+    }
+
+    /// A refused value without a place.
+    pub fn unsupported(key: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unsupported { at: String::new(), key: key.into(), why: why.into() }
+    }
+
+    /// A missing key without a place.
+    pub fn missing(key: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self::Missing { at: String::new(), key: key.into(), rule: rule.into() }
+    }
+
+    /// The key that this error is about, `section.key`, where there is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Unknown { key, .. }
+            | Self::Type { key, .. }
+            | Self::Missing { key, .. }
+            | Self::Rule { key, .. }
+            | Self::Unsupported { key, .. } => Some(key),
+            Self::Read { .. } | Self::Syntax { .. } | Self::Override { .. } => None,
+        }
+    }
+
+    /// Fills in the place where none is set yet.
+    pub(crate) fn placed(mut self, place: impl FnOnce(&str) -> String) -> Self {
+        match &mut self {
+            Self::Missing { at, key, .. } | Self::Rule { at, key, .. } | Self::Unsupported { at, key, .. }
+                if at.is_empty() =>
+            {
+                *at = place(key);
+            }
+            _ => {}
+        }
+        self
+    }
+}

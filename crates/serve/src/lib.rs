@@ -1,0 +1,37 @@
+//! Serves one model: the Open Inference Protocol (version 2) over HTTP and gRPC, and an endpoint that takes a video file.
+//!
+//! ```text
+//! listen ─► http (v2, classify, page, metrics) ─┐
+//!        └► grpc ───────────────────────────────┴► core ─► queue ─► instance: one thread, one engine (a Session)
+//! ```
+//!
+//! [`Server::start`] takes a [`Model`] and [`Settings`]. Nothing that a client sends may end the server: bodies, heads,
+//! connections, waiting requests and their time are bounded, and a panic in a runtime is that request's failure. This
+//! crate knows neither Burn nor a video library; videos are read by a function it is given.
+
+#![warn(missing_docs)]
+
+mod activity;
+mod error;
+mod grpc;
+mod guard;
+mod http;
+mod instance;
+mod listen;
+mod metrics;
+mod model;
+mod protocol;
+mod queue;
+mod server;
+mod settings;
+mod state;
+mod tls;
+mod wire;
+
+pub use crate::state::VideoReader;
+pub use error::{InferError, ServeError};
+pub use grpc::proto;
+pub use model::{BatchSizes, Clips, Engine, Model, ModelInfo};
+pub use server::{Handle, Server};
+pub use settings::{Batching, Limits, Security, Settings, Token};
+pub use tls::Tls;

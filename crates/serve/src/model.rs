@@ -1,0 +1,176 @@
+//! What is served: a model's description, and the engines that run it.
+
+use crate::error::ServeError;
+use vjepa_runtime::is_model_name;
+use vjepa_runtime::{ClipBatch, NamedOutput, Runtime, Session, TensorInfo};
+
+/// The only version of a model that there is.
+pub(crate) const VERSION: &str = "1";
+
+/// Something that runs clips: a [`Session`], or what a test puts in its place. One thread owns one engine.
+pub trait Engine: Send {
+    /// Runs a batch.
+    ///
+    /// # Errors
+    /// A sentence for the client.
+    fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String>;
+}
+
+impl Engine for Session {
+    fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
+        Session::run(self, clips).map_err(|error| error.to_string())
+    }
+}
+
+/// Batches that are worth running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchSizes {
+    /// Clips that run together cost less than alone.
+    #[default]
+    Any,
+    /// They cost the same, and each size is planned on its own, with its own copy of the weights (tract): every result is
+    /// run alone.
+    One,
+}
+
+/// A model's description: what clients are told and requests are checked against.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// Name in paths and requests.
+    pub name: String,
+    /// What runs it, for people and as the protocol's `platform`.
+    pub runtime: String,
+    /// The clips `f32[B, 3, T, H, W]`, or `f32[B, V, 3, T, H, W]` where a result is made of V clips.
+    pub input: TensorInfo,
+    /// The outputs, `f32`.
+    pub outputs: Vec<TensorInfo>,
+    /// Names of the classes of `logits`; may be empty.
+    pub labels: Vec<String>,
+    /// Which batches are run.
+    pub batch_sizes: BatchSizes,
+}
+
+impl ModelInfo {
+    /// The description of an open session under a name.
+    pub fn of(name: &str, session: &Session) -> Self {
+        Self {
+            name: name.to_owned(),
+            batch_sizes: if session.runs_on() == Runtime::Tract { BatchSizes::One } else { BatchSizes::Any },
+            runtime: session.runtime(),
+            input: session.input().clone(),
+            outputs: session.outputs().to_vec(),
+            labels: session.labels().to_vec(),
+        }
+    }
+
+    /// Clips that every request must have; none where the batch is free.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        self.input.shape.first()?.size()
+    }
+
+    /// True when a request may have any number of clips: the batch is free, and every output has it first.
+    pub fn batched(&self) -> bool {
+        self.input.has_free_batch() && self.outputs.iter().all(TensorInfo::has_free_batch)
+    }
+
+    /// True when clips of several requests run together.
+    pub fn joined(&self) -> bool {
+        self.batched() && self.batch_sizes == BatchSizes::Any
+    }
+
+    /// How the clips of a run are cut. What has no free batch cannot be.
+    pub(crate) fn run_sizes(&self) -> BatchSizes {
+        if self.batched() { self.batch_sizes } else { BatchSizes::Any }
+    }
+
+    /// The clips of one result, where the model fixes their sizes.
+    pub fn row(&self) -> Option<Clips> {
+        Clips::of(&[&[1], self.input.row()?.as_slice()].concat())
+    }
+}
+
+/// The shape of a request's clips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clips {
+    /// Results.
+    pub rows: usize,
+    /// Clips of a result.
+    pub views: usize,
+    /// `[3, T, H, W]`.
+    pub clip: [usize; 4],
+}
+
+impl Clips {
+    /// Reads `[B, 3, T, H, W]` or `[B, V, 3, T, H, W]`; none for another number of dimensions.
+    pub fn of(shape: &[usize]) -> Option<Self> {
+        match *shape {
+            [rows, a, b, c, d] => Some(Self { rows, views: 1, clip: [a, b, c, d] }),
+            [rows, views, a, b, c, d] => Some(Self { rows, views, clip: [a, b, c, d] }),
+            _ => None,
+        }
+    }
+
+    /// How many values they have; none for more than there can be.
+    pub fn values(&self) -> Option<usize> {
+        [self.views].iter().chain(&self.clip).try_fold(self.rows, |product, size| product.checked_mul(*size))
+    }
+
+    /// The same clips for another number of results.
+    pub fn with_rows(self, rows: usize) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// As a session takes them: `[B · V, 3, T, H, W]`.
+    pub(crate) fn batch(&self) -> [usize; 5] {
+        let [a, b, c, d] = self.clip;
+        [self.rows * self.views, a, b, c, d]
+    }
+}
+
+/// A model with its engines: one for each instance.
+pub struct Model {
+    pub(crate) info: ModelInfo,
+    pub(crate) engines: Vec<Box<dyn Engine>>,
+}
+
+impl Model {
+    /// A model run by `sessions`, all open on the same file; each is an instance with a thread of its own.
+    ///
+    /// # Errors
+    /// [`ServeError::Name`]; [`ServeError::Setting`] without a session.
+    pub fn new(name: &str, sessions: Vec<Session>) -> Result<Self, ServeError> {
+        let first =
+            sessions.first().ok_or_else(|| ServeError::Setting("a model needs one session at least".to_owned()))?;
+        let info = ModelInfo::of(name, first);
+        Self::with_engines(info, sessions.into_iter().map(|session| Box::new(session) as Box<dyn Engine>).collect())
+    }
+
+    /// A model run by any engines.
+    ///
+    /// # Errors
+    /// [`ServeError::Name`] for a name that cannot stand in a path; [`ServeError::Setting`] without an engine.
+    pub fn with_engines(info: ModelInfo, engines: Vec<Box<dyn Engine>>) -> Result<Self, ServeError> {
+        if !is_model_name(&info.name) {
+            return Err(ServeError::Name(info.name));
+        }
+        if engines.is_empty() {
+            return Err(ServeError::Setting("a model needs one engine at least".to_owned()));
+        }
+        Ok(Self { info, engines })
+    }
+
+    /// Runs clips of zeros through every engine, so that no request pays for what an engine does the first time. A model
+    /// whose clips vary in size is left as it is.
+    ///
+    /// # Errors
+    /// What an engine says of clips it cannot run.
+    pub fn warm_up(&mut self) -> Result<(), String> {
+        let Some(row) = self.info.row() else { return Ok(()) };
+        let shape = row.with_rows(self.info.fixed_batch().unwrap_or(1));
+        let zeros = vec![0.0; shape.values().ok_or("its clips are too large")?];
+        for engine in &mut self.engines {
+            engine.run(&ClipBatch::new(shape.batch(), &zeros).map_err(|error| error.to_string())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Checkpoints that survive being killed: written beside the old one, made durable, then renamed over it.
+
+use super::TrainError;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use vjepa_graphs::NamedTensors;
+use vjepa_recipe::config::{Config, Preprocessing};
+use vjepa_weights as weights;
+
+/// The counters and settings beside the weights, in the file's metadata under `vjepa`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    /// Version of this record.
+    pub format: u32,
+    /// Steps done.
+    pub step: u64,
+    /// Loss of the last of them, where there was one.
+    pub loss: Option<f64>,
+    /// The whole configuration, as YAML.
+    pub config: String,
+    /// How clips are made for this model.
+    pub preprocessing: Preprocessing,
+    /// Version of the program.
+    pub vjepa: String,
+}
+
+impl CheckpointRecord {
+    /// The version written now.
+    pub const FORMAT: u32 = 1;
+}
+
+/// The checkpoint files of a run.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    latest: PathBuf,
+}
+
+impl Checkpoint {
+    /// `<folder>/<tag>-latest.safetensors`.
+    pub fn new(folder: &Path, tag: &str) -> Self {
+        Self { latest: folder.join(format!("{tag}-latest.safetensors")) }
+    }
+
+    /// The latest checkpoint.
+    pub fn latest(&self) -> PathBuf {
+        self.latest.clone()
+    }
+
+    /// Replaces the latest checkpoint. Fails (disk full, say) without touching the old one.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] or [`TrainError::Config`].
+    pub fn save(
+        &self,
+        config: &Config,
+        step: u64,
+        loss: Option<f64>,
+        tensors: &NamedTensors,
+    ) -> Result<(), TrainError> {
+        let record = CheckpointRecord {
+            format: CheckpointRecord::FORMAT,
+            step,
+            loss,
+            config: config.to_yaml()?,
+            preprocessing: config.preprocessing(),
+            vjepa: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let json = serde_json::to_string(&record).map_err(|error| TrainError::Observer(error.to_string()))?;
+        let metadata = BTreeMap::from([("vjepa".to_owned(), json)]);
+        weights::save_safetensors(&self.latest, tensors, &metadata)?;
+        Ok(())
+    }
+
+    /// Reads the latest checkpoint: its tensors and its record.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] when the file cannot be read, [`TrainError::Resume`] when it is no checkpoint of this
+    /// program.
+    pub fn load(&self) -> Result<(NamedTensors, CheckpointRecord), TrainError> {
+        let loaded = weights::load(&self.latest)?;
+        let not_ours = |why: String| TrainError::Resume { path: self.latest.clone(), why };
+        let json = loaded.metadata().get("vjepa").ok_or_else(|| {
+            not_ours("holds weights but no training state; start a new run with `meta.read_checkpoint` instead".into())
+        })?;
+        let record: CheckpointRecord =
+            serde_json::from_str(json).map_err(|error| not_ours(format!("its record cannot be read: {error}")))?;
+        if record.format != CheckpointRecord::FORMAT {
+            return Err(not_ours(format!(
+                "is of format {}, this program reads {}: use the version that wrote it, {}",
+                record.format,
+                CheckpointRecord::FORMAT,
+                record.vjepa
+            )));
+        }
+        Ok((loaded.all()?, record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_without_a_loss_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Checkpoint::new(folder.path(), "jepa");
+        let quickstart = include_str!("../../../configs/quickstart.yaml");
+        let config = Config::from_yaml(quickstart, "", &[]).unwrap();
+        for loss in [None, Some(0.25)] {
+            files.save(&config, 3, loss, &NamedTensors::new()).unwrap();
+            let (_, record) = files.load().unwrap();
+            assert_eq!((record.step, record.loss), (3, loss));
+        }
+    }
+}

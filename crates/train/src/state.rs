@@ -1,0 +1,352 @@
+//! The state of a run: weights, target weights, moments and the step that changes them.
+
+use super::checkpoint::Checkpoint;
+use super::eager::EagerGradients;
+use super::{StepReport, TrainError};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use vjepa_compiler::ir::Graph;
+use vjepa_compiler::serialize::Artifact;
+use vjepa_graphs::{NamedTensors, PretrainLoss};
+use vjepa_programs as compile;
+use vjepa_programs::{Models, initial_weights, model_configs};
+use vjepa_programs::{Passes, Precision, TrainOptions};
+use vjepa_recipe::config::{Config, StepPlan};
+use vjepa_recipe::masks::{IndexBatch, MaskPair};
+use vjepa_recipe::schedules::{CosineWd, LinearEma, Schedule, StepRates, WarmupCosine};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+use vjepa_weights as weights;
+
+/// Everything that changes from step to step.
+pub struct TrainState {
+    models: Models,
+    params: DeviceParams,
+    executor: DeviceExecutor,
+    eager: Option<EagerGradients>,
+    schedule: Schedule,
+    plan: StepPlan,
+    betas: [f64; 2],
+    max_norm: f64,
+    step: u64,
+    /// Of the last step, be it an earlier part's.
+    loss: Option<f64>,
+    saved: Option<PathBuf>,
+}
+
+/// Where the step of a run comes from.
+pub enum StepSource {
+    /// It is compiled now, by these passes.
+    Passes(Passes),
+    /// It was compiled before.
+    Compiled(Box<Artifact>),
+    /// Burn's autodiff, and a compiled optimiser.
+    Eager,
+}
+
+impl TrainState {
+    /// Compiles the step of a configuration for the CPU; there are no weights yet.
+    ///
+    /// # Errors
+    /// As [`TrainState::on`].
+    pub fn new(config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
+        Self::on(Device::CPU, config, plan, eager)
+    }
+
+    /// Compiles the step of a configuration for a device; there are no weights yet.
+    ///
+    /// # Errors
+    /// As [`TrainState::from_source`].
+    pub fn on(device: Device, config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
+        let source = if eager { StepSource::Eager } else { StepSource::Passes(Passes::default()) };
+        Self::from_source(device, config, plan, source)
+    }
+
+    /// A state with the step of a configuration on a device; there are no weights yet.
+    ///
+    /// # Errors
+    /// [`TrainError`] for sizes that do not fit or settings this build does not run.
+    pub fn from_source(
+        device: Device,
+        config: &Config,
+        plan: StepPlan,
+        source: StepSource,
+    ) -> Result<Self, TrainError> {
+        let unsupported = |why: &str| TrainError::Unsupported(why.to_owned());
+        let precision = Precision::of(config.meta.dtype)
+            .ok_or_else(|| unsupported("`meta.dtype: float16` is not run by this build: use bfloat16 or float32"))?;
+        let eager = matches!(source, StepSource::Eager);
+        if eager && precision != Precision::F32 {
+            return Err(unsupported("--eager computes in f32: add --set meta.dtype=float32"));
+        }
+        if eager && !device.is_cpu() {
+            return Err(unsupported("--eager computes on the CPU: add --device cpu"));
+        }
+        let models = model_configs(config)?;
+        let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
+        let optimization = &config.optimization;
+        let options =
+            TrainOptions { betas: optimization.betas, eps: optimization.eps, precision, ..TrainOptions::default() };
+        let Models { encoder, predictor, generators } = &models;
+        let (executor, eager) = match source {
+            StepSource::Eager => {
+                let graph = compile::optimizer(encoder, predictor, options)?;
+                (device.plan(&graph)?, Some(EagerGradients::new(&models, loss)?))
+            }
+            StepSource::Passes(mut passes) => {
+                let graph = compile::step_with(encoder, predictor, loss, *generators, options, &mut passes)?;
+                (device.plan(&graph)?, None)
+            }
+            StepSource::Compiled(artifact) => (device.take(artifact.graph, artifact.plan)?, None),
+        };
+        Ok(Self {
+            executor,
+            params: device.params(),
+            eager,
+            schedule: schedule(config, &plan),
+            plan,
+            betas: optimization.betas,
+            max_norm: optimization.clip_grad.unwrap_or(f64::INFINITY),
+            models,
+            step: 0,
+            loss: None,
+            saved: None,
+        })
+    }
+
+    /// Gives the run its weights: the latest checkpoint's, those of `meta.read_checkpoint`, or fresh ones.
+    ///
+    /// # Errors
+    /// [`TrainError`] when weights are missing, misshapen, or of another configuration.
+    pub fn begin(&mut self, config: &Config, files: &Checkpoint, resume: bool) -> Result<(), TrainError> {
+        if resume {
+            return self.resume(config, files);
+        }
+        if files.latest().exists() {
+            let why = "exists already: add --resume to go on with it, or choose another `logging.folder`".to_owned();
+            return Err(TrainError::Resume { path: files.latest(), why });
+        }
+        let wanted = config.meta.read_checkpoint.as_ref().filter(|_| config.meta.load_checkpoint);
+        let tensors = match wanted {
+            Some(path) => {
+                let loaded = weights::load(Path::new(path))?;
+                let Models { encoder, predictor, .. } = &self.models;
+                let mut wanted =
+                    vec![("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())];
+                if loaded.has("target_encoder") {
+                    wanted.push(("target_encoder", encoder.parameter_shapes()));
+                }
+                loaded.check(&wanted)?;
+                let mut tensors = loaded.all()?;
+                tensors.retain(|name, _| !name.starts_with("adam."));
+                tensors
+            }
+            None => initial_weights(config, &self.models, config.meta.seed),
+        };
+        self.set_weights(tensors)
+    }
+
+    fn resume(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
+        let (tensors, record) = files.load()?;
+        let was = Config::from_yaml(&record.config, "the checkpoint's configuration", &[])?;
+        let same = was.model == config.model && was.data.grid() == config.data.grid() && was.mask == config.mask;
+        if !same {
+            let why = "was trained with another `model`, `mask` or clip size; resume with its own configuration".into();
+            return Err(TrainError::Resume { path: files.latest(), why });
+        }
+        self.set_weights(tensors)?;
+        self.step = record.step;
+        self.loss = record.loss;
+        self.saved = Some(files.latest());
+        Ok(())
+    }
+
+    /// Sets weights and moments. The target encoder is a copy of the encoder, and moments are zero, where not given.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`] naming the first tensor that is missing or misshapen.
+    pub fn set_weights(&mut self, tensors: NamedTensors) -> Result<(), TrainError> {
+        let targets = tensors.keys().any(|name| name.starts_with("target_encoder."));
+        for (name, (shape, data)) in tensors {
+            if let Some(rest) = name.strip_prefix("encoder.").filter(|_| !targets) {
+                set(&mut self.params, &format!("target_encoder.{rest}"), shape.clone(), data.clone());
+            }
+            set(&mut self.params, &name, shape, data);
+        }
+        let graph = self.executor.graph();
+        for id in &graph.params {
+            let name = graph.source_name(*id).unwrap_or_default();
+            if name.starts_with("adam.") && !self.params.names().any(|known| known == name) {
+                let shape: Vec<usize> =
+                    graph.ty(*id).shape.iter().filter_map(|dim| dim.eval(&BTreeMap::new())).collect();
+                let zeros = vec![0.0; shape.iter().product()];
+                set(&mut self.params, name, shape, zeros);
+            }
+        }
+        Ok(())
+    }
+
+    /// One optimiser step on clips `f32[B, 3, T, H, W]` with one mask pair a generator.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] when the loss is no number any more.
+    pub fn train_step(
+        &mut self,
+        clips: Vec<f32>,
+        shape: [usize; 5],
+        pairs: &[MaskPair],
+    ) -> Result<StepReport, TrainError> {
+        let rates = self.schedule.at(self.step);
+        let names: Vec<[String; 2]> =
+            (0..pairs.len()).map(|i| [format!("mask_enc.{i}"), format!("mask_pred.{i}")]).collect();
+        let mut inputs = self.rate_inputs(rates);
+        let mut eager_outputs = BTreeMap::new();
+        let gradients;
+        match &self.eager {
+            Some(eager) => {
+                (gradients, eager_outputs) = eager.run(&self.params, clips, shape, pairs)?;
+                inputs.extend(gradients.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())));
+            }
+            None => {
+                inputs.push(("clip", HostTensor::F32 { shape: shape.to_vec(), data: clips }));
+                for (pair, [context, target]) in pairs.iter().zip(&names) {
+                    inputs.push((context, index(&pair.context)));
+                    inputs.push((target, index(&pair.target)));
+                }
+            }
+        }
+        let mut outputs = self.executor.run(&mut self.params, inputs)?;
+        outputs.extend(eager_outputs);
+        let read = |name: &str| -> f64 {
+            outputs.get(name).and_then(|tensor| tensor.floats().first()).map_or(f64::NAN, |value| f64::from(*value))
+        };
+        let loss = read("loss");
+        let grad_norms = [read("grad_norm.encoder"), read("grad_norm.predictor")];
+        if !loss.is_finite() || grad_norms.iter().any(|norm| !norm.is_finite()) {
+            return Err(TrainError::NotFinite { step: self.step, loss, checkpoint: self.saved.clone() });
+        }
+        let report = StepReport {
+            step: self.step,
+            epoch: self.step / self.plan.steps_per_epoch,
+            of: self.plan.steps,
+            loss,
+            loss_jepa: read("loss_jepa"),
+            loss_reg: read("loss_reg"),
+            lr: rates.lr,
+            wd: rates.wd,
+            momentum: rates.momentum,
+            grad_norms,
+            clipping: rates.clip_active,
+            tokens: pairs.iter().map(|pair| [pair.context.len, pair.target.len]).collect(),
+            waited: Duration::ZERO,
+            took: Duration::ZERO,
+        };
+        self.loss = Some(loss);
+        self.step += 1;
+        Ok(report)
+    }
+
+    fn rate_inputs(&self, rates: StepRates) -> Vec<(&'static str, HostTensor)> {
+        let scalar = |value: f64| HostTensor::scalar(value as f32);
+        let t = (self.step + 1) as f64;
+        let correction = |beta: f64| scalar(1.0 - beta.powf(t));
+        vec![
+            ("lr", scalar(rates.lr)),
+            ("wd", scalar(rates.wd)),
+            ("c1", correction(self.betas[0])),
+            ("c2", correction(self.betas[1])),
+            ("max_norm", scalar(if rates.clip_active { self.max_norm } else { f64::INFINITY })),
+            ("momentum", scalar(rates.momentum)),
+        ]
+    }
+
+    /// Saves weights, target weights and moments.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the old checkpoint then stays.
+    pub fn save(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
+        let weights = self.weights();
+        // A device that lost its memory gives back nothing; the old checkpoint is better than half a new one.
+        if weights.len() != self.params.names().count() {
+            return Err(TrainError::Unsupported(format!(
+                "{} lost the weights: nothing was saved",
+                self.params.device()
+            )));
+        }
+        files.save(config, self.step, self.loss, &weights)?;
+        self.saved = Some(files.latest());
+        Ok(())
+    }
+
+    /// A copy of all tensors on the host.
+    pub fn weights(&self) -> NamedTensors {
+        self.params.names().filter_map(|name| Some((name.to_owned(), self.params.get(name)?))).collect()
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Loss of the last of them; none before the first.
+    pub fn loss(&self) -> Option<f64> {
+        self.loss
+    }
+
+    /// The checkpoint the run was resumed from or has saved.
+    pub fn saved(&self) -> Option<&Path> {
+        self.saved.as_deref()
+    }
+
+    /// The models.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// The tensors, for graphs that read them (encoder, diagnostics).
+    pub fn params(&mut self) -> &mut DeviceParams {
+        &mut self.params
+    }
+
+    /// The compiled step.
+    pub fn graph(&self) -> &Graph {
+        self.executor.graph()
+    }
+
+    /// The compiled step's executor, for profiles.
+    pub fn executor(&mut self) -> &mut DeviceExecutor {
+        &mut self.executor
+    }
+}
+
+fn set(params: &mut DeviceParams, name: &str, shape: Vec<usize>, data: Vec<f32>) {
+    params.set(name, HostTensor::F32 { shape, data });
+}
+
+fn index(batch: &IndexBatch) -> HostTensor {
+    HostTensor::I32 { shape: vec![batch.batch, batch.len], data: batch.indices.clone() }
+}
+
+/// The official schedules over the run's own step numbers.
+fn schedule(config: &Config, plan: &StepPlan) -> Schedule {
+    let optimization = &config.optimization;
+    let [start, end] = optimization.ema;
+    // The official expression is ipe·epochs·ipe_scale, not rounded.
+    let ema_steps = plan.steps as f64 * optimization.ipe_scale;
+    Schedule {
+        lr: WarmupCosine {
+            start: optimization.start_lr,
+            peak: optimization.lr,
+            end: optimization.final_lr,
+            warmup_steps: plan.warmup_steps,
+            total_steps: plan.schedule_steps,
+        },
+        wd: CosineWd {
+            start: optimization.weight_decay,
+            end: optimization.final_weight_decay,
+            total_steps: plan.schedule_steps,
+        },
+        ema: LinearEma { start, end, total_steps: ema_steps },
+        clip_from_step: (plan.clip_from_step != u64::MAX).then_some(plan.clip_from_step),
+    }
+}

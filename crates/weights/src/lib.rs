@@ -1,0 +1,350 @@
+//! Weights on disk: official PyTorch checkpoints, safetensors, our own training checkpoints and probes.
+//!
+//! [`load`] reads an index of a file: names, shapes, places. Tensors are read when they are taken, as `f32` whatever they
+//! are stored as. Names are the official ones under the model they belong to: `encoder.blocks.0.norm1.weight`,
+//! `target_encoder.*`, `predictor.*`, `probe.*`; the official wrappers `module.` and `backbone.` are left out. Taking a
+//! model is strict: every missing, unexpected or misshapen name is listed in one error.
+
+mod element;
+mod error;
+mod pytorch;
+mod safetensors;
+mod tensors;
+
+pub use element::Element;
+pub use error::WeightsError;
+pub use safetensors::save_safetensors;
+pub use tensors::{TensorFile, TensorFileError};
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use vjepa_graphs::{EncoderConfig, LoadError, Misshapen, PredictorConfig};
+
+use vjepa_recipe::config::{Config, Preprocessing};
+
+/// Name to shape and values, row-major.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Metadata key under which training describes its checkpoints.
+pub const RECORD_KEY: &str = "vjepa";
+
+/// Models a checkpoint may hold: the first part of every name.
+const MODELS: [&str; 4] = ["encoder", "target_encoder", "predictor", "probe"];
+/// Other first parts that our own checkpoints have: the optimiser's moments.
+const OPTIMISER: &str = "adam";
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `torch.save`.
+    PyTorch,
+    /// Safetensors.
+    Safetensors,
+}
+
+/// A tensor of a file.
+struct Entry {
+    shape: Vec<usize>,
+    element: Element,
+    place: Place,
+}
+
+/// Where a tensor's bytes are.
+enum Place {
+    /// In a PyTorch file.
+    Pickled(burn_store::burn_pack::Tensor),
+    /// This part of the file.
+    File { offset: u64, length: u64 },
+}
+
+/// What training stores with its weights.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Steps done.
+    pub step: Option<u64>,
+    /// The configuration of the run.
+    pub config: Config,
+    /// How its clips were prepared.
+    pub preprocessing: Preprocessing,
+}
+
+/// The written form of [`Record`]; other keys (counters) are the trainer's own.
+#[derive(Deserialize)]
+struct WrittenRecord {
+    step: Option<u64>,
+    config: Option<String>,
+    preprocessing: Option<Preprocessing>,
+}
+
+/// Names and shapes of a model's parameters.
+pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// An open weights file.
+pub struct Weights {
+    path: PathBuf,
+    format: Format,
+    entries: BTreeMap<String, Entry>,
+    others: BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
+    record: Option<Record>,
+}
+
+/// Opens a weights file: PyTorch or safetensors, told from its first bytes.
+///
+/// # Errors
+/// [`WeightsError`]: an unreadable, damaged or foreign file, or a record in it that cannot be used.
+pub fn load(path: &Path) -> Result<Weights, WeightsError> {
+    let path = path.to_owned();
+    let read = |source| WeightsError::Read { path: path.clone(), source };
+    let malformed = |why: &str| WeightsError::Malformed { path: path.clone(), why: why.to_owned() };
+    if std::fs::metadata(&path).map_err(read)?.is_dir() {
+        return Err(malformed("it is a folder"));
+    }
+    let mut head = Vec::with_capacity(16);
+    File::open(&path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(read)?;
+    if head.is_empty() {
+        return Err(malformed("it is empty (0 bytes)"));
+    }
+    // Something cut off may have no more than the beginning of a header, so the name has a say too.
+    let named = path.extension().is_some_and(|extension| extension == "safetensors");
+    if named || safetensors::looks_like(&head) {
+        let safetensors::Index { entries: stored, others, metadata } = safetensors::index(&path)?;
+        let mut entries = BTreeMap::new();
+        for (name, entry) in stored {
+            if entries.insert(unwrapped(&name), entry).is_some() {
+                return Err(malformed(&format!("two of its keys mean `{}`", unwrapped(&name))));
+            }
+        }
+        let record = record(&path, &metadata)?;
+        return Ok(Weights { path, format: Format::Safetensors, entries, others, metadata, record });
+    }
+    let entries = pytorch::index(&path)?;
+    let (others, metadata) = Default::default();
+    let record = record(&path, &metadata)?;
+    Ok(Weights { path, format: Format::PyTorch, entries, others, metadata, record })
+}
+
+/// The record in the metadata, or else in a file of the same name ending in `.json`.
+fn record(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Record>, WeightsError> {
+    let bad = |why: String| WeightsError::Record { path: path.to_owned(), what: "configuration", why };
+    let (text, required) = match metadata.get(RECORD_KEY) {
+        Some(text) => (text.clone(), true),
+        None => match std::fs::read_to_string(path.with_extension("json")) {
+            Ok(text) => (text, false),
+            Err(_) => return Ok(None),
+        },
+    };
+    let written: WrittenRecord = match serde_json::from_str(&text) {
+        Ok(written) => written,
+        Err(error) if required => return Err(bad(error.to_string())),
+        // Another program's file that happens to have the name.
+        Err(_) => return Ok(None),
+    };
+    let Some(yaml) = written.config else { return Ok(None) };
+    let config = Config::from_yaml(&yaml, "", &[]).map_err(|error| bad(error.to_string()))?;
+    let preprocessing = written.preprocessing.unwrap_or_else(|| config.preprocessing());
+    Ok(Some(Record { step: written.step, config, preprocessing }))
+}
+
+impl Weights {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file is.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Name, shape and element type of every tensor of floats, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize], Element)> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice(), entry.element))
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The file's metadata (safetensors only).
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// What training stored with the weights.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// Whether there are tensors of `model` (`encoder`, `predictor`, ...).
+    pub fn has(&self, model: &str) -> bool {
+        self.under(model).next().is_some()
+    }
+
+    /// First parts of all names: the models in the file.
+    pub fn models(&self) -> Vec<&str> {
+        let mut models: Vec<&str> = self.entries.keys().map(|name| first_part(name)).collect();
+        models.dedup();
+        models
+    }
+
+    /// The encoder to use: the target encoder where there is one, as in the official evaluations.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoModel`].
+    pub fn encoder(&self) -> Result<&'static str, WeightsError> {
+        ["target_encoder", "encoder"]
+            .into_iter()
+            .find(|model| self.has(model))
+            .ok_or_else(|| self.no_model("`target_encoder.*` or `encoder.*`"))
+    }
+
+    /// One tensor as `f32`, with its shape.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`], [`WeightsError::Type`], or a file that cannot be read.
+    pub fn get(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), WeightsError> {
+        let Some(entry) = self.entries.get(name) else {
+            let (path, name) = (self.path.clone(), name.to_owned());
+            return Err(match self.others.get(&name) {
+                Some(found) => WeightsError::Type { path, found: found.clone(), name },
+                None => WeightsError::Missing { path, name },
+            });
+        };
+        let malformed = |why: String| WeightsError::Malformed { path: self.path.clone(), why };
+        let bytes = match &entry.place {
+            Place::Pickled(tensor) => {
+                pytorch::bytes(tensor).map_err(|why| malformed(format!("`{name}` cannot be read ({why})")))?
+            }
+            Place::File { offset, length } => {
+                let mut bytes = vec![0; *length as usize];
+                let mut read = || {
+                    let mut file = File::open(&self.path)?;
+                    file.seek(SeekFrom::Start(*offset))?;
+                    file.read_exact(&mut bytes)
+                };
+                read().map_err(|source| WeightsError::Read { path: self.path.clone(), source })?;
+                bytes
+            }
+        };
+        let data = entry.element.decode(&bytes);
+        if data.len() != entry.shape.iter().product::<usize>() {
+            return Err(malformed(format!("`{name}` has {} values for the shape {:?}", data.len(), entry.shape)));
+        }
+        Ok((entry.shape.clone(), data))
+    }
+
+    /// Every tensor of floats, by its full name.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn all(&self) -> Result<Tensors, WeightsError> {
+        self.entries.keys().map(|name| Ok((name.clone(), self.get(name)?))).collect()
+    }
+
+    /// Compares the names and shapes under each `(model, parameters)` with what is there; models not mentioned are not
+    /// looked at, first parts that no model has are unexpected.
+    ///
+    /// # Errors
+    /// [`WeightsError::Mismatch`] with every name at fault.
+    pub fn check(&self, models: &[(&str, Shapes)]) -> Result<(), WeightsError> {
+        let mut faults = LoadError::default();
+        let foreign = |name: &&String| {
+            let model = first_part(name);
+            !MODELS.contains(&model) && model != OPTIMISER
+        };
+        faults.unexpected.extend(self.entries.keys().chain(self.others.keys()).filter(foreign).cloned());
+        for (model, parameters) in models {
+            let mut wanted: BTreeMap<String, &[usize]> =
+                parameters.iter().map(|(name, shape)| (format!("{model}.{name}"), shape.as_slice())).collect();
+            for (name, entry) in self.under(model) {
+                match wanted.remove(name) {
+                    None => faults.unexpected.push(name.to_owned()),
+                    Some(shape) if shape != entry.shape => faults.misshapen.push(Misshapen {
+                        name: name.to_owned(),
+                        expected: shape.to_vec(),
+                        got: entry.shape.clone(),
+                        values: entry.shape.iter().product(),
+                    }),
+                    Some(_) => {}
+                }
+            }
+            let others = self.others.keys().filter(|name| first_part(name) == *model);
+            faults.unexpected.extend(others.filter(|name| !wanted.contains_key(*name)).cloned());
+            if let Some((name, found)) = self.others.iter().find(|(name, _)| wanted.contains_key(*name)) {
+                let (name, found) = (name.clone(), found.clone());
+                return Err(WeightsError::Type { path: self.path.clone(), name, found });
+            }
+            faults.missing.extend(wanted.into_keys());
+        }
+        if faults == LoadError::default() {
+            return Ok(());
+        }
+        Err(WeightsError::Mismatch { path: self.path.clone(), error: faults })
+    }
+
+    /// All parameters of one model under the names `<as_model>.<parameter>`, after a strict check of that model.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoModel`], [`WeightsError::Mismatch`], or a file that cannot be read.
+    pub fn take(
+        &self,
+        model: &str,
+        as_model: &str,
+        parameters: Vec<(String, Vec<usize>)>,
+    ) -> Result<Tensors, WeightsError> {
+        if !self.has(model) {
+            return Err(self.no_model(&format!("`{model}.*`")));
+        }
+        let names: Vec<String> = parameters.iter().map(|(name, _)| name.clone()).collect();
+        self.check(&[(model, parameters)])?;
+        names
+            .into_iter()
+            .map(|name| Ok((format!("{as_model}.{name}"), self.get(&format!("{model}.{name}"))?)))
+            .collect()
+    }
+
+    /// The encoder of [`Weights::encoder`] under `encoder.*`.
+    ///
+    /// # Errors
+    /// As [`Weights::take`].
+    pub fn take_encoder(&self, config: &EncoderConfig) -> Result<Tensors, WeightsError> {
+        self.take(self.encoder()?, "encoder", config.parameter_shapes())
+    }
+
+    /// The predictor under `predictor.*`.
+    ///
+    /// # Errors
+    /// As [`Weights::take`].
+    pub fn take_predictor(&self, config: &PredictorConfig) -> Result<Tensors, WeightsError> {
+        self.take("predictor", "predictor", config.parameter_shapes())
+    }
+
+    fn under<'a>(&'a self, model: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        self.entries
+            .iter()
+            .filter(move |(name, _)| first_part(name) == model)
+            .map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    fn no_model(&self, wanted: &str) -> WeightsError {
+        let models = self.models();
+        let found = if models.is_empty() { "no tensors".to_owned() } else { models.join(", ") };
+        WeightsError::NoModel { path: self.path.clone(), wanted: wanted.to_owned(), found }
+    }
+}
+
+/// A name without the wrappers `module.` and `backbone.` that the official code puts around models.
+fn unwrapped(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').filter(|part| !matches!(*part, "module" | "backbone")).collect();
+    parts.join(".")
+}
+
+fn first_part(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}

@@ -1,0 +1,143 @@
+//! Safetensors files: an index read at once, tensors read when asked for; written through a temporary file.
+//!
+//! Layout: 8 bytes with the header's length, a JSON header (name to type, shape and byte range, `__metadata__` apart),
+//! then the bytes of all tensors.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use vjepa_runtime::write_atomically;
+
+use super::element::Element;
+use super::{Entry, Place, Tensors, WeightsError};
+
+/// Longest header that is read; the format's own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// One entry of the header.
+#[derive(Serialize, Deserialize)]
+struct Described {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+/// What a file holds.
+pub(super) struct Index {
+    pub entries: BTreeMap<String, Entry>,
+    /// Names and types of tensors that are no floats.
+    pub others: BTreeMap<String, String>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// True when the first bytes look like a header's length and the brace after it.
+pub(super) fn looks_like(head: &[u8]) -> bool {
+    matches!(head.get(..9).map(|head| head.split_at(8)), Some((length, [b'{']))
+        if length.try_into().is_ok_and(|length| u64::from_le_bytes(length) <= LONGEST_HEADER))
+}
+
+/// Reads the index of a file.
+pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
+    let read = |source| WeightsError::Read { path: path.to_owned(), source };
+    let malformed = |why: String| WeightsError::Malformed { path: path.to_owned(), why };
+    let mut file = File::open(path).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
+    let mut word = [0; 8];
+    file.read_exact(&mut word).map_err(|_| malformed(format!("it has only {length} bytes")))?;
+    let header_length = u64::from_le_bytes(word);
+    let Some(data_length) = length.checked_sub(8).and_then(|rest| rest.checked_sub(header_length)) else {
+        return Err(malformed("it is cut off in the header".to_owned()));
+    };
+    if header_length > LONGEST_HEADER {
+        return Err(malformed(format!("its header would be {header_length} bytes long")));
+    }
+    let mut header = vec![0; header_length as usize];
+    file.read_exact(&mut header).map_err(read)?;
+    let header: Map<String, Value> = serde_json::from_slice(&header)
+        .map_err(|error| malformed(format!("its header is no JSON object ({error})")))?;
+    let mut index = Index { entries: BTreeMap::new(), others: BTreeMap::new(), metadata: BTreeMap::new() };
+    let mut end = 0;
+    for (name, value) in header {
+        if name == "__metadata__" {
+            index.metadata = serde_json::from_value(value)
+                .map_err(|error| malformed(format!("its `__metadata__` is no mapping of texts ({error})")))?;
+            continue;
+        }
+        let described: Described = serde_json::from_value(value)
+            .map_err(|error| malformed(format!("the header's entry `{name}` is malformed ({error})")))?;
+        let [start, stop] = described.data_offsets;
+        end = end.max(stop);
+        let Some(element) = Element::named(&described.dtype) else {
+            index.others.insert(name, described.dtype);
+            continue;
+        };
+        let wanted = bytes_of(&described.shape, element);
+        if stop.checked_sub(start) != wanted {
+            return Err(malformed(format!("the bytes of `{name}` do not fit its shape {:?}", described.shape)));
+        }
+        let place = Place::File { offset: 8 + header_length + start, length: stop - start };
+        index.entries.insert(name, Entry { shape: described.shape, element, place });
+    }
+    if end > data_length {
+        return Err(malformed(format!("it is cut off: {} of {end} bytes of tensors are there", data_length)));
+    }
+    if end < data_length {
+        return Err(malformed(format!("{} bytes follow the last tensor", data_length - end)));
+    }
+    Ok(index)
+}
+
+/// Bytes a tensor takes; none when that is more than a file can have.
+pub(super) fn bytes_of(shape: &[usize], element: Element) -> Option<u64> {
+    shape.iter().try_fold(element.size() as u64, |bytes, size| bytes.checked_mul(*size as u64))
+}
+
+/// Writes tensors as F32 to `path`, atomically: into a temporary file beside it, synced, then renamed. A failure (a full
+/// disk, a kill) leaves what was there before. Equal input gives equal bytes.
+///
+/// # Errors
+/// [`WeightsError::Write`] names the file.
+pub fn save_safetensors(
+    path: &Path,
+    tensors: &Tensors,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), metadata.iter().map(|(k, v)| (k.clone(), v.as_str())).collect());
+    }
+    let mut offset = 0u64;
+    let fail = |source| WeightsError::Write { path: path.to_owned(), source };
+    for (name, (shape, data)) in tensors {
+        if shape.iter().product::<usize>() != data.len() {
+            let why = format!("`{name}` has {} values for the shape {shape:?}", data.len());
+            return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        }
+        let end = offset + 4 * data.len() as u64;
+        let entry = Described { dtype: "F32".to_owned(), shape: shape.clone(), data_offsets: [offset, end] };
+        header.insert(name.clone(), serde_json::to_value(entry).map_err(|error| fail(error.into()))?);
+        offset = end;
+    }
+    let mut text = serde_json::to_vec(&header).map_err(|error| fail(error.into()))?;
+    // Tensors start at multiples of 8 bytes.
+    text.resize(text.len().next_multiple_of(8), b' ');
+    write_atomically(path, |out| {
+        out.write_all(&(text.len() as u64).to_le_bytes())?;
+        out.write_all(&text)?;
+        let mut buffer = Vec::new();
+        for (_, data) in tensors.values() {
+            for chunk in data.chunks(1 << 16) {
+                buffer.clear();
+                buffer.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+                out.write_all(&buffer)?;
+            }
+        }
+        Ok(())
+    })
+    .map_err(fail)
+}
