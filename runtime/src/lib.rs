@@ -13,9 +13,12 @@ mod classify;
 mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
+mod cores;
+mod engine;
 #[cfg(feature = "ort")]
 mod engines;
 pub mod files;
+mod fork;
 #[cfg(feature = "ort")]
 pub mod library;
 pub mod onnx;
@@ -30,6 +33,8 @@ mod tract;
 
 pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
 pub use compare::{CompareError, Difference, Tolerance, compare};
+pub use cores::cores;
+pub use fork::ForkError;
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};
