@@ -40,6 +40,7 @@ const LONGEST_REASON: usize = 300;
 
 /// What a foreign library says in one line, cut in the middle where it prints half a model: what failed stands first, and
 /// why stands last.
+#[cfg_attr(not(any(feature = "tract", feature = "ort")), allow(dead_code))]
 pub(crate) fn shortened(reason: &str) -> String {
     let words: Vec<char> = reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
     if words.len() <= LONGEST_REASON {
