@@ -106,15 +106,30 @@ fn what_was_tampered_with_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_refused() {
+fn links_that_lead_out_are_refused_and_others_followed() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = bundle(folder.path());
     let (model, elsewhere) = (bundle.join("model.onnx"), folder.path().join("elsewhere.onnx"));
+    // `cp -al`, DVC, conda.
     std::fs::hard_link(&model, &elsewhere).unwrap();
-    assert!(refused(&mut verify(&bundle)).contains("hard link"));
+    verify(&bundle).assert().success();
     std::fs::remove_file(&model).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &model).unwrap();
-    assert!(refused(&mut verify(&bundle)).contains("is a link"));
+    assert!(refused(&mut verify(&bundle)).contains("is a link that leads out"));
+    std::fs::remove_file(&model).unwrap();
+    std::fs::rename(&elsewhere, &model).unwrap();
+
+    // The Hugging Face cache: every file of a snapshot is a link to a blob.
+    let (blobs, snapshot) = (folder.path().join("hub/blobs"), folder.path().join("hub/snapshots/f00"));
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    for (number, entry) in std::fs::read_dir(&bundle).unwrap().enumerate() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), blobs.join(number.to_string())).unwrap();
+        let target = format!("../../blobs/{number}");
+        std::os::unix::fs::symlink(target, snapshot.join(entry.file_name())).unwrap();
+    }
+    verify(&snapshot).assert().success();
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The record says for which program and device it was compiled, which file has the weights and what their SHA-256 is,
 //! and carries the metadata that an ONNX file of the same model has (`vjepa.*`). `vjepa compile --export plan` writes it.
 
-use crate::files::{hex, is_name, is_own};
+use crate::files::{Tree, hex, is_name};
 use crate::onnx::{Dimension, TensorInfo};
 use crate::options::Options;
 use crate::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
@@ -96,6 +96,7 @@ pub(crate) fn open(
     options: &Options,
 ) -> Result<(DeviceExecutor, DeviceParams, BTreeMap<String, String>), SessionError> {
     let wrong = |reason: String| compiled(path, reason);
+    crate::fork::plans()?;
     threads(options.threads)?;
     let bytes = std::fs::read(path).map_err(|error| wrong(format!("it cannot be read ({error})")))?;
     let artifact = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -127,14 +128,13 @@ fn metadata(record: &Record) -> BTreeMap<String, String> {
     ours.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// The weights' file: in the model's folder, and nobody else's.
+/// The weights' file: under a name in the model's folder, in its [`Tree`].
 fn weights_path(model: &Path, name: &str) -> Result<PathBuf, String> {
     if !is_name(name) {
         return Err(format!("its weights' file `{name}` is not a name in its folder"));
     }
-    let path = model.with_file_name(name);
-    let about = path.symlink_metadata().map_err(|error| format!("{} cannot be read ({error})", path.display()))?;
-    is_own(&about).map_err(|why| format!("{} {why}", path.display()))?;
+    let tree = Tree::of(model).map_err(|error| format!("it cannot be read ({error})"))?;
+    let (path, _) = tree.file(name).map_err(|why| format!("{} {why}", model.with_file_name(name).display()))?;
     Ok(path)
 }
 

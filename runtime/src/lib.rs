@@ -15,9 +15,11 @@ mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
 mod cores;
+mod engine;
 #[cfg(feature = "ort")]
 mod engines;
 pub mod files;
+mod fork;
 #[cfg(feature = "ort")]
 pub mod library;
 mod looks;
@@ -38,6 +40,7 @@ pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use cores::cores;
 pub use looks::Looks;
 pub use names::is_model_name;
+pub use fork::ForkError;
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};

@@ -5,6 +5,8 @@
 //! wheel `onnxruntime` carries the library), `build/onnxruntime` of the source tree the executable was built in, and the
 //! system's loader.
 
+mod probe;
+
 use crate::options::Runtime;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,24 +52,78 @@ pub enum LibraryError {
          `--ort-lib` or ORT_DYLIB_PATH to libonnxruntime"
     )]
     NotFound,
-    /// A path that was named is no such library.
-    #[error("{} ({by}) is no library of ONNX Runtime; `pip install onnxruntime` brings one", path.display())]
-    NotALibrary {
+    /// A path that was named does not exist.
+    #[error("{} ({by}) does not exist; `pip install onnxruntime` brings the library", path.display())]
+    Missing {
         /// The path.
         path: PathBuf,
         /// Who named it.
         by: &'static str,
     },
-    /// It is too old.
-    #[error("{} is ONNX Runtime 1.{minor}, but 1.{OLDEST} is needed; `pip install -U onnxruntime`", path.display())]
-    TooOld {
+    /// Another file.
+    #[error("{} ({by}) is not a library of ONNX Runtime; `pip install onnxruntime` brings one", path.display())]
+    NotALibrary {
+        /// The path.
+        path: PathBuf,
+        /// Who named it, or where it was found.
+        by: &'static str,
+    },
+    /// A library for another processor or system.
+    #[error(
+        "{} ({by}) is built for {target}, but this program for {}; install ONNX Runtime with the `pip` of a Python for {}",
+        path.display(),
+        std::env::consts::ARCH,
+        std::env::consts::ARCH
+    )]
+    OtherTarget {
         /// The library.
         path: PathBuf,
-        /// Its minor version.
-        minor: u32,
+        /// Who named it, or where it was found.
+        by: &'static str,
+        /// What it is for.
+        target: String,
+    },
+    /// The system's loader refuses it.
+    #[error(
+        "{} ({by}) cannot be loaded: {reason}; install what it needs, or an ONNX Runtime for this system with \
+         `pip install onnxruntime`",
+        path.display()
+    )]
+    Unloadable {
+        /// The library.
+        path: PathBuf,
+        /// Who named it, or where it was found.
+        by: &'static str,
+        /// What the loader says.
+        reason: String,
+    },
+    /// It is too old.
+    #[error(
+        "{} ({by}) is ONNX Runtime {version}, but 1.{OLDEST} or newer is needed; `pip install -U onnxruntime`",
+        path.display()
+    )]
+    TooOld {
+        /// The library, or the Python package that carries it.
+        path: PathBuf,
+        /// Who named it, or where it was found.
+        by: &'static str,
+        /// Its version.
+        version: String,
+    },
+    /// It is not one of ONNX Runtime 1.
+    #[error(
+        "{} ({by}) does not say which version of ONNX Runtime 1 it is; 1.{OLDEST} or newer is needed, which \
+         `pip install -U onnxruntime` brings",
+        path.display()
+    )]
+    OtherVersion {
+        /// The library.
+        path: PathBuf,
+        /// Who named it, or where it was found.
+        by: &'static str,
     },
     /// It was found but does not load.
-    #[error("cannot use {}: {reason}", path.display())]
+    #[error("cannot use {}: {reason}; `pip install -U onnxruntime` brings a library that works", path.display())]
     Refused {
         /// The library.
         path: PathBuf,
@@ -84,6 +140,22 @@ pub enum LibraryError {
     },
 }
 
+impl LibraryError {
+    /// Whether someone named the library that cannot be used; otherwise it was come across in the search.
+    pub fn is_of_a_named_library(&self) -> bool {
+        match self {
+            Self::NotFound => false,
+            Self::Missing { by, .. }
+            | Self::NotALibrary { by, .. }
+            | Self::OtherTarget { by, .. }
+            | Self::Unloadable { by, .. }
+            | Self::TooOld { by, .. }
+            | Self::OtherVersion { by, .. } => matches!(*by, OPTION | VARIABLE),
+            Self::Refused { .. } | Self::AlreadyLoaded { .. } => true,
+        }
+    }
+}
+
 impl Runtime {
     /// The ONNX Runtime that a session would use; the error says how to get one.
     ///
@@ -94,21 +166,28 @@ impl Runtime {
     }
 }
 
-/// The first library of the search that is new enough; else why the best of them is not.
+/// Where wheels are.
+const PYTHON: &str = "the Python environment";
+/// The places of a library that someone names.
+const OPTION: &str = "--ort-lib";
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// The first library of the search that can be used; else why the first that was found cannot.
 pub(crate) fn find(search: &Search) -> Result<Library, LibraryError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    for (path, by) in [(search.explicit.clone(), "--ort-lib"), (variable("ORT_DYLIB_PATH"), "ORT_DYLIB_PATH")] {
+    for (path, by) in [(search.explicit.clone(), OPTION), (variable(VARIABLE), VARIABLE)] {
         if let Some(path) = path {
             return named(path, by);
         }
     }
-    let mut too_old = None;
+    let mut unusable = None;
     let mut try_all = |candidates: Vec<PathBuf>, found_by: &'static str| {
         for path in candidates {
-            match probe(&path) {
-                Some(minor) if minor >= OLDEST => return Some(Library { path, minor, found_by }),
-                Some(minor) => too_old = too_old.take().or(Some(LibraryError::TooOld { path, minor })),
-                None => {}
+            match probe::probe(path, found_by) {
+                Ok(library) => return Some(library),
+                // The system has none.
+                Err(LibraryError::Missing { .. }) => {}
+                Err(error) => unusable = unusable.take().or(Some(error)),
             }
         }
         None
@@ -120,19 +199,19 @@ pub(crate) fn find(search: &Search) -> Result<Library, LibraryError> {
         .flat_map(|folder| [folder.to_owned(), folder.join("../lib")])
         .flat_map(|f| libraries(&f, 0))
         .collect();
-    let python = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable).flat_map(|root| {
+    let packages = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable).flat_map(|root| {
         let lib = root.join("lib");
         let folders = std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|entry| entry.path());
-        folders
-            .chain([root.join("Lib")])
-            .flat_map(|folder| libraries(&folder.join("site-packages/onnxruntime/capi"), 0))
+        folders.chain([root.join("Lib")]).map(|folder| folder.join("site-packages/onnxruntime"))
     });
+    let packages: Vec<PathBuf> = packages.collect();
+    let python = packages.iter().flat_map(|package| libraries(&package.join("capi"), 0));
     let system = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     let places: [(&'static str, Vec<PathBuf>); 6] = [
         ("a folder given", search.folders.iter().flat_map(|folder| libraries(folder, 8)).collect()),
         ("VJEPA_ORT_DIR", variable("VJEPA_ORT_DIR").iter().flat_map(|folder| libraries(folder, 8)).collect()),
         ("the executable's folder", beside),
-        ("the Python environment", python.collect()),
+        (PYTHON, python.collect()),
         ("the build tree", source_tree(folder).iter().flat_map(|folder| libraries(folder, 8)).collect()),
         ("the system", vec![PathBuf::from(system)]),
     ];
@@ -141,7 +220,9 @@ pub(crate) fn find(search: &Search) -> Result<Library, LibraryError> {
             return Ok(library);
         }
     }
-    Err(too_old.unwrap_or(LibraryError::NotFound))
+    // Old wheels have ONNX Runtime inside their Python module, so that there is no library to find.
+    let old_wheel = || packages.iter().find_map(|package| probe::old_wheel(package, PYTHON));
+    Err(unusable.or_else(old_wheel).unwrap_or(LibraryError::NotFound))
 }
 
 /// The library that a name means: a folder is as good as the file in it, whose name carries a version.
@@ -151,22 +232,7 @@ pub(crate) fn meant(path: PathBuf) -> PathBuf {
 
 /// A library that someone named: it or nothing.
 fn named(path: PathBuf, found_by: &'static str) -> Result<Library, LibraryError> {
-    let path = meant(path);
-    match probe(&path) {
-        Some(minor) if minor >= OLDEST => Ok(Library { path, minor, found_by }),
-        Some(minor) => Err(LibraryError::TooOld { path, minor }),
-        None => Err(LibraryError::NotALibrary { path, by: found_by }),
-    }
-}
-
-/// Minor version of the library at `path`; `None` when it is none.
-fn probe(path: &Path) -> Option<u32> {
-    // The loader looks for a relative path elsewhere; one that exists is meant from here. A bare name is the system's.
-    match std::path::absolute(path).ok().filter(|absolute| absolute.exists()) {
-        Some(absolute) => ort::util::probe(absolute),
-        None if path.components().count() == 1 => ort::util::probe(path),
-        None => None,
-    }
+    probe::probe(meant(path), found_by)
 }
 
 /// `build/onnxruntime` beside the `target` folder the executable is in.
@@ -228,6 +294,6 @@ mod tests {
     fn a_named_path_is_taken_or_refused() {
         let search = Search { explicit: Some("/no/such/library".into()), ..Search::default() };
         let error = find(&search).unwrap_err();
-        assert!(matches!(error, LibraryError::NotALibrary { .. }), "{error}");
+        assert!(matches!(error, LibraryError::Missing { .. }) && error.is_of_a_named_library(), "{error}");
     }
 }

@@ -128,7 +128,7 @@ pub enum OnnxError {
 /// A model file, read and checked.
 #[derive(Debug)]
 pub struct OnnxFile {
-    /// Where it is.
+    /// Where it is; where a link to it leads when its weights lie there.
     pub path: PathBuf,
     /// Its bytes.
     pub bytes: Bytes,
@@ -165,22 +165,40 @@ impl OnnxFile {
         let functions = std::mem::take(&mut model.functions).into_iter().map(message::Function::into_graph);
         let functions: Vec<message::Graph> = functions.collect();
         let graph = model.graph.as_ref().ok_or_else(|| malformed("it has no graph".to_owned()))?;
-        let mut external = std::collections::BTreeSet::new();
-        for graph in functions.iter().chain([graph]) {
+        let graphs = || functions.iter().chain([graph]);
+        for graph in graphs() {
             check::tensors(graph, bytes.len() as u64).map_err(malformed)?;
             grow::constants(graph).map_err(malformed)?;
-            let files = check::external_data(graph, path);
-            external.extend(files.map_err(|reason| OnnxError::ExternalData { path: path.to_owned(), reason })?);
         }
-        let external = external.into_iter().collect();
+        let (path, external) =
+            external_data(path, graphs).map_err(|reason| OnnxError::ExternalData { path: path.to_owned(), reason })?;
         let constants: std::collections::BTreeSet<&str> =
             graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
         let fed = graph.inputs.iter().filter(|input| !constants.contains(input.name.as_str()));
         let inputs = fed.map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
         let outputs = graph.outputs.iter().map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
         let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-        Ok(Self { path: path.to_owned(), inputs, outputs, metadata, bytes, external })
+        Ok(Self { path, inputs, outputs, metadata, bytes, external })
     }
+}
+
+/// The files that hold weights, and the place of the model from which they are found: its own, or the target's of a link
+/// whose target lies beside them (`current.onnx -> v3/model.onnx`).
+fn external_data<'g, G: Iterator<Item = &'g message::Graph>>(
+    path: &Path,
+    graphs: impl Fn() -> G,
+) -> Result<(PathBuf, Vec<String>), String> {
+    let found = |place: PathBuf| {
+        let mut files = std::collections::BTreeSet::new();
+        for graph in graphs() {
+            files.extend(check::external_data(graph, &place)?);
+        }
+        Ok((place, files.into_iter().collect()))
+    };
+    found(path.to_owned()).or_else(|reason| match path.canonicalize() {
+        Ok(target) if path.is_symlink() => found(target).map_err(|_| reason),
+        _ => Err(reason),
+    })
 }
 
 /// The bytes of a file of that length, in pages of their own: given up, they are the system's again at once, before a

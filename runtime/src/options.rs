@@ -8,8 +8,9 @@ use std::sync::Arc;
 /// What runs a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Runtime {
-    /// What needs no installation: tract for ONNX files, the plan for `*.vjg`; where tract is not compiled in, ONNX
-    /// Runtime.
+    /// What needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
+    /// Runtime where it is installed, which [`Options::progress`] is called with; so does every one where tract is not
+    /// compiled in.
     #[default]
     Auto,
     /// tract: pure Rust, compiled in.
@@ -70,7 +71,8 @@ impl Default for Batches {
     }
 }
 
-/// Called with a sentence when something takes long (an engine is built), from another thread.
+/// Called with a sentence when something takes long (an engine is built; then from another thread), or is not what was
+/// to be expected (another runtime is used).
 #[derive(Clone)]
 pub struct Progress(pub Arc<dyn Fn(&str) + Send + Sync>);
 
@@ -89,7 +91,8 @@ pub struct Options {
     pub ort_lib: Option<PathBuf>,
     /// More folders to search for it.
     pub ort_dirs: Vec<PathBuf>,
-    /// Threads; not given, tract uses one and the others one for each core. A process has one plan's threads.
+    /// Threads; not given, tract uses one and the others one for each core that the process may use ([`cores`](crate::cores)).
+    /// A process has one plan's threads.
     pub threads: Option<usize>,
     /// Which GPU, counted from 0.
     pub gpu: usize,
@@ -97,7 +100,7 @@ pub struct Options {
     pub batches: Option<Batches>,
     /// TensorRT: folder of the engines and timings kept; the user's cache folder when not given.
     pub engine_cache: Option<PathBuf>,
-    /// Told what takes long.
+    /// Called with what takes long, and with what is not as it was to be expected.
     pub progress: Option<Progress>,
 }
 

@@ -1,6 +1,7 @@
 //! ONNX Runtime, loaded from its shared library at run time.
 
 use crate::engines;
+use crate::files::Tree;
 use crate::library::{Library, LibraryError, Search};
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
@@ -11,7 +12,7 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The library of this process: there can be only one.
 static LOADED: Mutex<Option<(Library, Environment)>> = Mutex::new(None);
@@ -21,6 +22,8 @@ pub(crate) struct Model {
     session: Mutex<Session>,
     library: Library,
     runs_on: Runtime,
+    /// Whether the calling thread does all the work.
+    single: bool,
 }
 
 impl Model {
@@ -32,7 +35,8 @@ impl Model {
             _ => None,
         };
         file.bytes = prost::bytes::Bytes::new();
-        let load = |provider| load(&environment, &file.path, options.threads, provider);
+        let far = far_data(file)?;
+        let load = |provider| load(&environment, &file.path, options.threads, &far, provider);
         let (runs_on, loaded) = match &engine {
             Some(engine) => {
                 let loaded = || load(Some(engine.provider.clone()));
@@ -43,9 +47,17 @@ impl Model {
         };
         let session = loaded.map_err(|failure| match failure {
             Failure::Provider(reason) => engines::unusable(runs_on, &library, reason),
-            Failure::Load(reason) => SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason },
+            Failure::Load(reason) => {
+                let reason = crate::quiet::shortened(&reason);
+                SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason }
+            }
         })?;
-        Ok(Self { session: Mutex::new(session), library, runs_on })
+        Ok(Self { session: Mutex::new(session), library, runs_on, single: options.threads == Some(1) })
+    }
+
+    /// Whether it runs in a child of the process that opened it: without threads of its own, and on the CPU.
+    pub fn survives_fork(&self) -> bool {
+        self.single && self.runs_on == Runtime::Ort
     }
 
     /// CUDA, TensorRT, or the CPU as [`Runtime::Ort`].
@@ -89,16 +101,22 @@ fn load(
     environment: &Environment,
     path: &Path,
     threads: Option<usize>,
+    far: &[(String, Arc<[u8]>)],
     provider: Option<ExecutionProviderDispatch>,
 ) -> Result<Session, Failure> {
     let plain = || -> ort::Result<SessionBuilder> {
         let builder = Session::builder(environment)?.with_optimization_level(GraphOptimizationLevel::All)?;
-        Ok(match threads {
+        // Left to itself it counts the machine's cores, whatever the process may use of them.
+        Ok(match threads.or_else(crate::cores::fewer_than_the_machine_has) {
             Some(threads) => builder.with_intra_threads(threads)?,
             None => builder,
         })
     };
     let mut builder = plain().map_err(|error| Failure::Load(error.to_string()))?;
+    for (name, data) in far {
+        let given = builder.with_external_initializer_file_in_memory(name, data.clone());
+        builder = given.map_err(|error| Failure::Load(error.to_string()))?;
+    }
     if let Some(provider) = provider {
         let failed = |reason: String| Failure::Provider(reason);
         builder = builder.with_execution_providers([provider]).map_err(|error| failed(error.to_string()))?;
@@ -106,6 +124,24 @@ fn load(
         builder = builder.with_disable_cpu_fallback().map_err(|error| failed(error.to_string()))?;
     }
     builder.commit_from_file(path).map_err(|error| Failure::Load(error.to_string()))
+}
+
+/// External data that ONNX Runtime would not open: it follows links to the folder of the model's own file and no further,
+/// not through a store of files named by their digest.
+fn far_data(file: &OnnxFile) -> Result<Vec<(String, Arc<[u8]>)>, SessionError> {
+    let Some(tree) = (!file.external.is_empty()).then(|| Tree::of(&file.path)).transpose().ok().flatten() else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for name in &file.external {
+        // What is not there any more is ONNX Runtime's to say.
+        let Ok((target, _)) = tree.file(name) else { continue };
+        if !tree.is_near(&target) {
+            let data = std::fs::read(&target).map_err(|source| crate::OnnxError::Read { path: target, source })?;
+            found.push((name.clone(), data.into()));
+        }
+    }
+    Ok(found)
 }
 
 /// Loads the library, once in a process.
@@ -123,11 +159,17 @@ fn environment(search: &Search) -> Result<(Library, Environment), LibraryError> 
         };
     }
     let library = crate::library::find(search)?;
-    let refused = |reason: String| LibraryError::Refused { path: library.path.clone(), reason };
-    let builder = ort::init_from(&library.path).map_err(|error| refused(error.to_string()))?;
-    let environment = builder.with_name("vjepa").with_telemetry(false).build();
-    let environment = environment.map_err(|error| refused(error.to_string()))?;
-    environment.set_log_level(ort::logging::LogLevel::Error);
+    let refused =
+        |reason: String| LibraryError::Refused { path: library.path.clone(), reason: crate::quiet::shortened(&reason) };
+    // It panics where a library has not the interface that its version stands for.
+    let built = crate::quiet::caught(|| {
+        let builder = ort::init_from(&library.path).map_err(|error| error.to_string())?;
+        let environment =
+            builder.with_name("vjepa").with_telemetry(false).build().map_err(|error| error.to_string())?;
+        environment.set_log_level(ort::logging::LogLevel::Error);
+        Ok(environment)
+    });
+    let environment = built.and_then(|built| built).map_err(refused)?;
     *loaded = Some((library.clone(), environment.clone()));
     Ok((library, environment))
 }

@@ -1,10 +1,14 @@
 //! The session: one model, run by tract, by ONNX Runtime or as a compiled plan.
 
+use crate::engine::{Engine, open_auto, open_on_tract, open_ort};
+use crate::fork::{Calls, ForkError, setting_up};
 use crate::onnx::{Dimension, OnnxError, OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A model could not be opened or run.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,17 @@ pub enum SessionError {
         /// Why.
         reason: String,
     },
+    /// tract cannot load the model, and ONNX Runtime does not either or is not there.
+    #[error("{tract}; {instead}")]
+    NoRuntime {
+        /// What tract says.
+        tract: Box<SessionError>,
+        /// Why ONNX Runtime does not run it instead, and what to do.
+        instead: String,
+    },
+    /// The process was forked from the one that opened the session.
+    #[error(transparent)]
+    Forked(#[from] ForkError),
     /// The runtime failed.
     #[error("{runtime} failed to run the model: {reason}")]
     Run {
@@ -174,22 +189,19 @@ pub(crate) struct Feed<'a> {
     pub data: &'a [f32],
 }
 
-enum Engine {
-    #[cfg(feature = "tract")]
-    Tract(crate::tract::Model),
-    #[cfg(feature = "ort")]
-    Ort(crate::ort::Model),
-    #[cfg(feature = "burn")]
-    Plan(Box<crate::compiled::Model>),
-}
-
 /// An open model.
+///
+/// In a child made by `fork()` a session of the parent runs, or fails at once with [`SessionError::Forked`]: see
+/// [`ForkError`] and `docs/edge.md`. Dropped there, it frees nothing.
 pub struct Session {
     input: TensorInfo,
     outputs: Vec<TensorInfo>,
     metadata: BTreeMap<String, String>,
     labels: Vec<String>,
-    engine: Engine,
+    engine: Arc<Engine>,
+    calls: Calls,
+    /// The batch of the last run; 0 before the first.
+    last_batch: AtomicUsize,
 }
 
 impl fmt::Debug for Session {
@@ -204,6 +216,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`]; a damaged or hostile file is an error, never a panic.
     pub fn open(path: &Path, options: &Options) -> Result<Self, SessionError> {
+        let _call = setting_up()?;
         let compiled = is_compiled(path);
         let other = |remedy| SessionError::OtherRuntime { path: path.to_owned(), runtime: options.runtime, remedy };
         match options.runtime {
@@ -215,8 +228,8 @@ impl Session {
         let mut file = OnnxFile::read(path)?;
         clip_input(&file.path, &file.inputs)?;
         let engine = match options.runtime {
-            Runtime::Auto if cfg!(feature = "tract") => open_tract(&file, options)?,
-            Runtime::Tract => open_tract(&file, options)?,
+            Runtime::Auto if cfg!(feature = "tract") => open_auto(&mut file, options)?,
+            Runtime::Tract => open_on_tract(&file, options)?,
             _ => open_ort(&mut file, options)?,
         };
         let OnnxFile { inputs, outputs, metadata, .. } = file;
@@ -234,6 +247,7 @@ impl Session {
         params: crate::plan::DeviceParams,
         metadata: BTreeMap<String, String>,
     ) -> Result<Self, SessionError> {
+        crate::fork::plans()?;
         let model = crate::compiled::Model::new(executor, params);
         let (inputs, outputs) = model.interface(name)?;
         Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)))
@@ -249,13 +263,15 @@ impl Session {
         let input = clip_input(path, &inputs)?.clone();
         let labels = crate::classify::labels(&metadata)
             .map_err(|reason| SessionError::Labels { path: path.to_owned(), reason })?;
-        Ok(Self { input, outputs, metadata, labels, engine })
+        let (engine, calls, last_batch) = (Arc::new(engine), Calls::here(), AtomicUsize::new(0));
+        Ok(Self { input, outputs, metadata, labels, engine, calls, last_batch })
     }
 
     /// Runs a batch of clips. A model for several [views](Session::views) takes as many clips for each result.
     ///
     /// # Errors
-    /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Run`].
+    /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Run`]; [`SessionError::Forked`]
+    /// in a child process that cannot run what its parent opened.
     pub fn run(&self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, SessionError> {
         let [count, clip @ ..] = clips.shape;
         let mut shape = vec![count / self.views()];
@@ -267,20 +283,12 @@ impl Session {
             return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape.to_vec() });
         }
         let feed = Feed { shape: &shape, data: clips.data };
-        match &self.engine {
-            #[cfg(feature = "tract")]
-            Engine::Tract(model) => model.run(feed, &self.outputs),
-            #[cfg(feature = "ort")]
-            Engine::Ort(model) => model.run(feed, &self.outputs),
-            #[cfg(feature = "burn")]
-            Engine::Plan(model) => model.run(feed, &self.outputs),
-            #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => {
-                let reason =
-                    format!("this build runs nothing, {} values of shape {:?} neither", feed.data.len(), feed.shape);
-                Err(SessionError::Run { runtime: "no runtime", reason })
-            }
-        }
+        let _call = self.calls.enter(self.engine.survives_fork()).map_err(ForkError::session)?;
+        let batch = shape.first().copied().unwrap_or(0);
+        let _first = (self.last_batch.load(Ordering::Acquire) != batch).then(setting_up).transpose()?;
+        let results = self.engine.run(feed, &self.outputs)?;
+        self.last_batch.store(batch, Ordering::Release);
+        Ok(results)
     }
 
     /// Clips the model averages for one result; 1 for a model of single clips.
@@ -322,7 +330,7 @@ impl Session {
 
     /// Which runtime runs the model; never [`Runtime::Auto`].
     pub fn runs_on(&self) -> Runtime {
-        match &self.engine {
+        match &*self.engine {
             #[cfg(feature = "tract")]
             Engine::Tract(_) => Runtime::Tract,
             #[cfg(feature = "ort")]
@@ -336,15 +344,15 @@ impl Session {
 
     /// What runs the model, with its version and place: `ONNX Runtime 1.32 (/usr/lib/libonnxruntime.so)`.
     pub fn runtime(&self) -> String {
-        match &self.engine {
-            #[cfg(feature = "tract")]
-            Engine::Tract(model) => model.describe(),
-            #[cfg(feature = "ort")]
-            Engine::Ort(model) => model.describe(),
-            #[cfg(feature = "burn")]
-            Engine::Plan(model) => model.describe(),
-            #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => String::new(),
+        self.engine.describe()
+    }
+}
+
+impl Drop for Session {
+    /// In a child process the session is left as it is: what it would wait for, or wake, is not there.
+    fn drop(&mut self) {
+        if self.calls.inherited().is_some() {
+            std::mem::forget(Arc::clone(&self.engine));
         }
     }
 }
@@ -376,25 +384,4 @@ fn open_compiled(path: &Path, options: &Options) -> Result<Session, SessionError
 #[cfg(not(feature = "burn"))]
 fn open_compiled(_: &Path, _: &Options) -> Result<Session, SessionError> {
     Err(SessionError::NotBuilt("burn"))
-}
-
-#[cfg(feature = "tract")]
-fn open_tract(file: &OnnxFile, options: &Options) -> Result<Engine, SessionError> {
-    crate::tract::Model::open(file, options.threads).map(Engine::Tract)
-}
-
-#[cfg(not(feature = "tract"))]
-fn open_tract(_: &OnnxFile, _: &Options) -> Result<Engine, SessionError> {
-    Err(SessionError::NotBuilt("tract"))
-}
-
-#[cfg(feature = "ort")]
-fn open_ort(file: &mut OnnxFile, options: &Options) -> Result<Engine, SessionError> {
-    let search = crate::library::Search { explicit: options.ort_lib.clone(), folders: options.ort_dirs.clone() };
-    crate::ort::Model::open(file, &search, options).map(Engine::Ort)
-}
-
-#[cfg(not(feature = "ort"))]
-fn open_ort(_: &mut OnnxFile, _: &Options) -> Result<Engine, SessionError> {
-    Err(SessionError::NotBuilt("ort"))
 }

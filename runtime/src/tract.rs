@@ -1,12 +1,16 @@
 //! tract: one optimised plan for each batch size, since a symbolic batch costs a fifth of the speed.
 
+use crate::files::Tree;
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::session::{Feed, NamedOutput, SessionError};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
+
+mod operators;
 
 /// Plans kept: each holds the weights in the layout its kernels want.
 const MOST_PLANS: usize = 4;
@@ -19,7 +23,8 @@ type Plan = Arc<TypedRunnableModel>;
 pub(crate) struct Model {
     path: PathBuf,
     model: InferenceModel,
-    executor: Executor,
+    /// The threads, and the process they are in.
+    executor: Mutex<(u32, Executor)>,
     threads: usize,
     /// Most recently used last.
     plans: Mutex<Vec<(Vec<usize>, Plan)>>,
@@ -29,11 +34,8 @@ impl Model {
     pub fn open(file: &OnnxFile, threads: Option<usize>) -> Result<Self, SessionError> {
         let model = guarded(|| parse(file)).map_err(|reason| load_error(&file.path, reason))?;
         let threads = threads.unwrap_or(1).clamp(1, MOST_THREADS);
-        let executor = match threads {
-            1 => Executor::SingleThread,
-            // tract panics where threads cannot be had.
-            _ => guarded(|| Ok(Executor::multithread(threads))).map_err(|reason| load_error(&file.path, reason))?,
-        };
+        let executor = executor(threads).map_err(|reason| load_error(&file.path, reason))?;
+        let executor = Mutex::new((std::process::id(), executor));
         let model = Self { path: file.path.clone(), model, executor, threads, plans: Mutex::default() };
         // A model that cannot be optimised is told now, not at the first clip.
         if let Some(shape) = single_clip(&file.inputs) {
@@ -48,12 +50,13 @@ impl Model {
     }
 
     pub fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+        let run_error = |reason| SessionError::Run { runtime: "tract", reason };
+        let executor = self.executor().map_err(run_error)?;
         let plan = self.plan(feed.shape).map_err(|reason| load_error(&self.path, reason))?;
         let results = guarded(|| {
             let clip = Tensor::from_shape(feed.shape, feed.data)?;
-            multithread_tract_scope(self.executor.clone(), || plan.run(tvec!(clip.into_tvalue())))
+            multithread_tract_scope(executor, || plan.run(tvec!(clip.into_tvalue())))
         });
-        let run_error = |reason| SessionError::Run { runtime: "tract", reason };
         let results = results.map_err(run_error)?;
         let named = outputs.iter().zip(results.iter()).map(|(info, value)| {
             let data = guarded(|| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()));
@@ -61,6 +64,18 @@ impl Model {
             Ok(NamedOutput { name: info.name.clone(), shape: value.shape().to_vec(), data })
         });
         named.collect()
+    }
+
+    /// The threads. A child of the process that started them gets some of its own.
+    fn executor(&self) -> Result<Executor, String> {
+        let mut kept = self.executor.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = std::process::id();
+        if kept.0 != here {
+            let own = executor(self.threads)?;
+            // Dropped, the parent's would wake threads that are not here, with locks that may be theirs.
+            std::mem::forget(std::mem::replace(&mut *kept, (here, own)));
+        }
+        Ok(kept.1.clone())
     }
 
     /// The plan for clips of this shape.
@@ -72,10 +87,12 @@ impl Model {
             plans.push(entry);
             return Ok(plan);
         }
-        let plan = guarded(|| {
+        let build = || {
             let model = self.model.clone().with_input_fact(0, f32::fact(shape).into())?;
             model.into_optimized()?.into_runnable()
-        })?;
+        };
+        // Without an executor tract takes a lock of the whole process for each operator that it computes beforehand.
+        let plan = guarded(|| multithread_tract_scope(Executor::SingleThread, build))?;
         if plans.len() >= MOST_PLANS {
             plans.remove(0);
         }
@@ -84,16 +101,58 @@ impl Model {
     }
 }
 
+fn executor(threads: usize) -> Result<Executor, String> {
+    match threads {
+        1 => Ok(Executor::SingleThread),
+        // tract panics where threads cannot be had.
+        _ => guarded(|| Ok(Executor::multithread(threads))),
+    }
+}
+
 fn parse(file: &OnnxFile) -> TractResult<InferenceModel> {
     use tract_onnx::tract_hir::internal::bail;
-    let proto = <ModelProto as prost::Message>::decode(file.bytes.clone())?;
+    let mut proto = <ModelProto as prost::Message>::decode(file.bytes.clone())?;
+    take_in_linked(&mut proto, file)?;
     let folder = file.path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.map_or(Some("."), |folder| folder.to_str());
-    let parsed = tract_onnx::onnx().parse(&proto, folder)?;
+    // Shapes that another tool inferred say nothing new, and what they call the batch is not what this run's clips make of
+    // it: tract would not get the two together.
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    if let Some(graph) = &proto.graph
+        && let Some(lacking) = operators::lacking(graph, &onnx.op_register)
+    {
+        bail!("{lacking}");
+    }
+    let parsed = onnx.parse(&proto, folder)?;
     if !parsed.unresolved_inputs.is_empty() {
         bail!("nothing computes {}", parsed.unresolved_inputs.join(", "));
     }
     Ok(parsed.model)
+}
+
+/// Takes external data in that a link leads to elsewhere in the model's tree: tract opens none outside its folder.
+fn take_in_linked(proto: &mut ModelProto, file: &OnnxFile) -> TractResult<()> {
+    let Some(graph) = proto.graph.as_mut().filter(|_| !file.external.is_empty()) else { return Ok(()) };
+    let tree = Tree::of(&file.path)?;
+    let folder = file.path.with_file_name("").canonicalize().or_else(|_| std::path::Path::new(".").canonicalize())?;
+    for tensor in &mut graph.initializer {
+        let get = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        let Some(Ok((target, about))) = get("location").map(|name| tree.file(name)) else { continue };
+        if target.starts_with(&folder) {
+            continue;
+        }
+        let number = |key: &str| get(key).map(|text| text.parse::<u64>()).transpose();
+        let offset = number("offset")?.unwrap_or(0);
+        let length = number("length")?.unwrap_or(about.len().saturating_sub(offset));
+        let mut data = std::fs::File::open(target)?;
+        data.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        data.take(length).read_to_end(&mut bytes)?;
+        tensor.raw_data = bytes;
+        tensor.external_data.clear();
+        tensor.data_location = None;
+    }
+    Ok(())
 }
 
 /// The shape of one clip, when everything but the batch is fixed.
@@ -110,6 +169,6 @@ fn load_error(path: &std::path::Path, reason: String) -> SessionError {
 /// Runs tract's code on a foreign model: its panics become errors.
 fn guarded<R>(f: impl FnOnce() -> TractResult<R>) -> Result<R, String> {
     crate::quiet::caught(f)
-        .map_err(|panic| format!("it does not understand the model ({panic})"))?
-        .map_err(|error| format!("{error:#}"))
+        .map_err(|panic| format!("it does not understand the model ({})", crate::quiet::shortened(&panic)))?
+        .map_err(|error| crate::quiet::shortened(&format!("{error:#}")))
 }

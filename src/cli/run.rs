@@ -21,7 +21,9 @@ pub struct Args {
     /// Videos, or .safetensors files with `clip_u8` [B, 3, T, H, W].
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// What runs the model; `auto` takes what needs no installation, `plan` compiles a checkpoint here and now.
+    /// What runs the model. `auto` takes what needs no installation: tract, or the plan of a *.vjg; a model that tract
+    /// cannot load runs on ONNX Runtime where that is installed, with a line on standard error. `plan` compiles a checkpoint
+    /// here and now.
     #[arg(long, default_value = "auto", value_parser = words())]
     runtime: String,
     /// With --runtime plan: a probe to put on the encoder.

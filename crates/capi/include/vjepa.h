@@ -8,6 +8,12 @@
  *
  * A session may be used from several threads at once. tract runs them at the same time, ONNX Runtime one after another.
  * Freeing it while a thread uses it is the caller's mistake. Errors belong to the thread that made the call.
+ *
+ * No call waits for ever in a child made by fork(). A session that the parent opened works there when it runs on tract, or
+ * on ONNX Runtime's CPU provider with one thread; any other fails at once with VJEPA_ERROR_RUN, and the child opens its own
+ * instead. When another thread of the parent was inside the library as it forked, what it held stays locked in the child:
+ * the session that was running fails there, and if a model was being opened or run for the first time every call fails. In
+ * a child vjepa_close() frees nothing of the parent's.
  */
 
 #ifndef VJEPA_H
@@ -168,8 +174,9 @@ const float *vjepa_outputs_values(const struct vjepa_outputs *outputs, size_t in
  * Opens a model, an ONNX file as `vjepa compile --export onnx` writes it, and puts it at `*session`.
  *
  * `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library;
- * null searches the usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this
- * fails `*session` is null.
+ * null searches the usual places, and a process can use one only. `threads`: 0 is one for tract, and for ONNX Runtime as
+ * many as it finds cores, within the process's CPU limits. When this fails `*session` is null. "auto" is tract; a model
+ * that tract cannot load runs on ONNX Runtime where it is installed, and `vjepa_runtime` says which it is.
  */
 int32_t vjepa_open(const char *path,
                    const char *runtime,
@@ -178,7 +185,7 @@ int32_t vjepa_open(const char *path,
                    struct vjepa_session **session);
 
 /**
- * Frees a session; null is nothing to free.
+ * Frees a session; null is nothing to free. In a child made by fork() a session of the parent is left as it is.
  */
 void vjepa_close(struct vjepa_session *session);
 

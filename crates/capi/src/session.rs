@@ -25,8 +25,9 @@ const _: () = {
 /// Opens a model, an ONNX file as `vjepa compile --export onnx` writes it, and puts it at `*session`.
 ///
 /// `runtime`: "tract", "ort", "cuda", "tensorrt" or "auto"; null is "auto". `ort_library`: ONNX Runtime's shared library;
-/// null searches the usual places, and a process can use one only. `threads`: 0 leaves the choice to the runtime. When this
-/// fails `*session` is null.
+/// null searches the usual places, and a process can use one only. `threads`: 0 is one for tract, and for ONNX Runtime as
+/// many as it finds cores, within the process's CPU limits. When this fails `*session` is null. "auto" is tract; a model
+/// that tract cannot load runs on ONNX Runtime where it is installed, and `vjepa_runtime` says which it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vjepa_open(
     path: *const c_char,
@@ -70,7 +71,7 @@ fn open(path: &std::path::Path, options: &Options) -> Result<SessionHandle, Sess
     Ok(SessionHandle { session, labels, record, runtime })
 }
 
-/// Frees a session; null is nothing to free.
+/// Frees a session; null is nothing to free. In a child made by fork() a session of the parent is left as it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vjepa_close(session: *mut SessionHandle) {
     value((), || {

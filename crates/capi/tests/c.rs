@@ -1,64 +1,19 @@
 //! A C program against header and library: what it gets is what a Rust session gives, and its mistakes are codes.
 #![cfg(all(target_os = "linux", feature = "tract"))]
 
-#[path = "../../../export/tests/fixtures/mod.rs"]
-mod fixtures;
+mod support;
 
-use fixtures::{Head, Model, Sizes, Split};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use vjepa_export::{OnnxOptions, to_onnx};
+use std::path::Path;
+use std::process::Command;
+use support::{compiled, dynamic, libraries, small_model as model, text};
 use vjepa_runtime::{Options, Runtime, Session};
 
 const HEIGHT: usize = 36;
 const WIDTH: usize = 44;
 
-/// A model of seven classes with a record and names; the third name is one that C would cut.
-fn model(folder: &Path) -> PathBuf {
-    let record = r#"{"num_frames":4,"sampling_rate":2,"sampling":"exact","crop_size":32,"patch_size":16,"tubelet_size":2,
-        "normalization":"imagenet","grayscale":false}"#;
-    let labels = r#"["zero", "größer", "cut\u0000off", "three", "four", "five", "six"]"#;
-    let metadata = [("vjepa.preprocessing", record), ("vjepa.labels", labels)];
-    let metadata = BTreeMap::from(metadata.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    let model = Model::new(Sizes::SMALL, Head::Attentive, Split::Permuted).unwrap();
-    let options = OnnxOptions { metadata, ..OnnxOptions::default() };
-    let path = folder.join("model.onnx");
-    to_onnx(&model.graph, &model.weights, &options).unwrap().write(&path).unwrap();
-    path
-}
-
 /// The pixels of `check.c`.
 fn frames() -> Vec<Vec<u8>> {
     (0..4).map(|t| (0..HEIGHT * WIDTH * 3).map(|i| ((i + t * HEIGHT * WIDTH * 3) * 31 % 251) as u8).collect()).collect()
-}
-
-/// Where cargo puts the libraries that this test was built with.
-fn libraries() -> PathBuf {
-    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-    assert!(folder.join("libvjepa_capi.so").is_file(), "no library in {}", folder.display());
-    folder
-}
-
-fn compiled(scratch: &Path, source: &str, library: &[String]) -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = scratch.join(source.replace(['/', '.'], "_"));
-    let output = Command::new("cc")
-        .args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
-        .arg(here.join("include"))
-        .arg(here.join(source))
-        .arg("-o")
-        .arg(&program)
-        .args(library)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
-    program
-}
-
-fn dynamic() -> Vec<String> {
-    let folder = libraries().display().to_string();
-    vec![format!("-L{folder}"), "-lvjepa_capi".to_owned(), format!("-Wl,-rpath,{folder}"), "-lm".to_owned()]
 }
 
 /// The archive, and what `rustc --print native-static-libs` says goes with it.
@@ -66,11 +21,6 @@ fn linked_in() -> Vec<String> {
     let archive = libraries().join("libvjepa_capi.a").display().to_string();
     let system = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
     std::iter::once(archive).chain(system.map(str::to_owned)).collect()
-}
-
-fn text(output: &Output) -> String {
-    assert!(output.status.success(), "{:?}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[test]

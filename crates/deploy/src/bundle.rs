@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vjepa_export::Precision;
-use vjepa_runtime::files::{is_name, is_own};
+use vjepa_runtime::files::{Tree, is_name};
 use vjepa_runtime::{ClipBatch, Difference, NamedOutput, Session, Tolerance, compare};
 
 use super::{Export, Exported, TOLERANCE, accuracy, calibrate, export_opened, open, sha256};
@@ -193,7 +193,8 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
             return Err(refuse(format!("`{name}` does not belong to it; remove it")));
         }
     }
-    manifest.files.iter().try_for_each(|(name, record)| check_file(folder, name, record).map_err(refuse))?;
+    let tree = Tree::of(&folder.join(MANIFEST)).map_err(|error| refuse(error.to_string()))?;
+    manifest.files.iter().try_for_each(|(name, record)| check_file(&tree, name, record).map_err(refuse))?;
     Ok(manifest)
 }
 
@@ -201,22 +202,20 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
 fn small(folder: &Path, name: &str) -> Result<Vec<u8>, DeployError> {
     let refuse = |what: String| -> DeployError { format!("{}: {what}", folder.display()).into() };
     let path = folder.join(name);
-    let about = path.symlink_metadata().map_err(|error| {
+    let tree = Tree::of(&path).map_err(|error| {
         refuse(format!(
             "it is no bundle, since `{name}` cannot be read ({error}); make one with `vjepa compile --export bundle`"
         ))
     })?;
-    is_own(&about).map_err(|why| refuse(format!("`{name}` {why}")))?;
+    let (_, about) = tree.file(name).map_err(|why| refuse(format!("`{name}` {why}")))?;
     if about.len() > LARGEST_MANIFEST {
         return Err(refuse(format!("`{name}` has {} bytes, which is no manifest", about.len())));
     }
     fs::read(&path).map_err(|error| refuse(format!("`{name}` cannot be read ({error})")))
 }
 
-fn check_file(folder: &Path, name: &str, record: &FileRecord) -> Result<(), String> {
-    let path = folder.join(name);
-    let about = path.symlink_metadata().map_err(|error| format!("`{name}` cannot be read ({error})"))?;
-    is_own(&about).map_err(|why| format!("`{name}` {why}"))?;
+fn check_file(tree: &Tree, name: &str, record: &FileRecord) -> Result<(), String> {
+    let (path, about) = tree.file(name).map_err(|why| format!("`{name}` {why}"))?;
     if about.len() != record.bytes {
         let (is, was) = (about.len(), record.bytes);
         return Err(format!("`{name}` has {is} bytes instead of {was}; copy the bundle again"));

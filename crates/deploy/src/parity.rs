@@ -29,7 +29,8 @@ pub enum Parity {
 pub fn open(path: &Path, runtime: Runtime, ort_lib: Option<&PathBuf>) -> Result<Result<Session, String>, DeployError> {
     if runtime == Runtime::Ort && ort_lib.is_none() {
         match Runtime::discover(&Search::default()) {
-            Err(error @ (LibraryError::NotFound | LibraryError::TooOld { .. })) => return Ok(Err(error.to_string())),
+            Err(error @ LibraryError::TooOld { .. }) => return Ok(Err(error.to_string())),
+            Err(error) if !error.is_of_a_named_library() => return Ok(Err(error.to_string())),
             Err(error) => return Err(error.into()),
             Ok(_) => {}
         }

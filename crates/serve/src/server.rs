@@ -73,7 +73,7 @@ impl Server {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("vjepa-serve")
-            .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
+            .worker_threads(vjepa_runtime::cores().unwrap_or(2).clamp(2, 8))
             .max_blocking_threads(64)
             .enable_all()
             .build()

@@ -85,7 +85,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             request: Duration::from_secs(60),
             drain: Duration::from_secs(30),
-            decoders: std::thread::available_parallelism().map_or(1, usize::from),
+            decoders: vjepa_runtime::cores().unwrap_or(1),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The checks: tensors are no larger than their bytes, external data is a regular file inside the model's folder.
 
 use super::message::{Attribute, EXTERNAL, Graph, SparseTensor, Tensor};
-use crate::files::is_own;
-use std::collections::BTreeSet;
-use std::path::{Component, Path};
+use crate::files::Tree;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Largest magnitude of an integer attribute: runtimes count up to an axis and allocate a padding.
 fn limit(attribute: &str) -> u64 {
@@ -66,13 +67,10 @@ fn elements(dims: &[i64]) -> Option<u64> {
     dims.iter().try_fold(1u64, |product, dim| u64::try_from(*dim).ok()?.max(1).checked_mul(product))
 }
 
-/// Fails unless all external data lies in regular files of the model's folder and reaches no further than their end.
+/// Fails unless all external data lies in regular files of the model's [`Tree`] and reaches no further than their end.
 pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<Vec<String>, String> {
-    let folder = match model.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut files = BTreeSet::new();
+    let tree = LazyCell::new(|| Tree::of(model));
+    let mut files = BTreeMap::new();
     each_tensor(graph, &mut |tensor| {
         let get = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
         if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
@@ -85,8 +83,16 @@ pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<Vec<String>, 
             return Err(format!("`{name}` names its {} twice", twice.key));
         }
         let location = get("location").ok_or_else(|| format!("`{name}` names no file"))?;
-        files.insert(location.clone());
-        let path = inside(folder, location).map_err(|reason| format!("`{name}` is in `{location}`, {reason}"))?;
+        let whole = match files.get(location.as_str()) {
+            Some(length) => *length,
+            None => {
+                let found = tree.as_ref().map_err(|error| format!("cannot be read ({error})"));
+                let found = found.and_then(|tree| tree.file(location));
+                let (_, about) = found.map_err(|why| format!("`{name}` is in `{location}`, which {why}"))?;
+                files.insert(location.as_str(), about.len());
+                about.len()
+            }
+        };
         let number = |key: &str| match get(key) {
             Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("`{name}` has the {key} `{text}`")),
             None => Ok(None),
@@ -101,29 +107,11 @@ pub(super) fn external_data(graph: &Graph, model: &Path) -> Result<Vec<String>, 
             return Err(format!("`{name}` {:?} has {length} bytes of data", tensor.dims));
         }
         match offset.checked_add(length.unwrap_or(size)) {
-            Some(end) if end <= path => Ok(()),
+            Some(end) if end <= whole => Ok(()),
             _ => Err(format!("`{name}` reaches past the end of `{location}`; copy or export it again")),
         }
     })?;
-    Ok(files.into_iter().collect())
-}
-
-/// Length of the file `location` in `folder`; why not, otherwise.
-fn inside(folder: &Path, location: &str) -> Result<u64, String> {
-    let mut path = folder.to_owned();
-    for part in Path::new(location).components() {
-        match part {
-            Component::Normal(part) => path.push(part),
-            _ => return Err("which is not inside the model's folder".to_owned()),
-        }
-        let about = path.symlink_metadata().map_err(|error| format!("which cannot be read: {error}"))?;
-        if about.file_type().is_symlink() {
-            return Err("which is a link; put the file itself there".to_owned());
-        }
-    }
-    let about = path.symlink_metadata().map_err(|_| "which is no regular file".to_owned())?;
-    is_own(&about).map_err(|why| format!("which {why}"))?;
-    Ok(about.len())
+    Ok(files.into_keys().map(str::to_owned).collect())
 }
 
 /// Bytes of an element of this `TensorProto.DataType`; `None` for strings, packed and unknown types.
