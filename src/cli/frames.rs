@@ -30,7 +30,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let mut clip = vjepa_video::open(&args.file)?;
-    let frames = clip.info().frames;
+    let (frames, left_out) = (clip.info().frames, clip.info().left_out);
     if let Some(frame) = args.indices.iter().copied().find(|index| *index >= frames) {
         let path = args.file.clone();
         return Err(vjepa_video::VideoError::FrameOutOfRange { path, frame, frames }.into());
@@ -53,9 +53,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     bar.finish_and_clear();
     if args.json {
-        println!("{}", serde_json::json!({"frames": written}));
+        println!("{}", serde_json::json!({"frames": written, "left_out_at_start": left_out}));
     } else {
         println!("wrote {} frames of {} to {}", written.len(), args.file.display(), args.out.display());
+        if left_out > 0 {
+            println!("left out {left_out} pictures at its start: what they are predicted from was cut off");
+        }
     }
     Ok(())
 }

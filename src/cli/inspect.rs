@@ -176,7 +176,8 @@ fn video(file: &Path) -> Result<Value, CliError> {
     let info = vjepa_video::probe(file)?;
     Ok(json!({
         "kind": "video", "codec": info.codec.to_string(), "width": info.width(), "height": info.height(),
-        "frames": info.frames, "intact_frames": info.intact_frames, "duration": info.duration,
+        "frames": info.frames, "intact_frames": info.intact_frames, "left_out_at_start": info.left_out,
+        "duration": info.duration,
         "average_fps": info.average_fps(),
         "rotated": u32::from(info.orientation.quarter_turns) * 90, "mirrored": info.orientation.mirrored,
     }))

@@ -10,6 +10,57 @@ pub(crate) struct Look {
     pub clean_start: bool,
     /// Nothing else is predicted from it, so it may be left out when it is not wanted.
     pub droppable: bool,
+    /// What decoding can make of the stream from here on.
+    pub start: Start,
+    /// Where the bitstream numbers its pictures (H.264): this one's number.
+    pub number: Option<Number>,
+}
+
+/// What decoding can make of a stream that begins with this packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Everything that follows.
+    Clean,
+    /// Everything shown from this picture on: the stream says so. Pictures shown before it lack references.
+    Recovery,
+    /// The picture itself; of what follows nothing is promised.
+    Intra,
+    /// Everything shown from the picture on that comes so many numbers later (gradual refresh).
+    Gradual(u32),
+    /// Nothing.
+    No,
+}
+
+/// `frame_num` of an H.264 picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Number {
+    pub frame_num: u32,
+    /// Numbers wrap around here.
+    pub modulus: u32,
+    /// The stream may skip numbers on purpose.
+    pub gaps_allowed: bool,
+    pub reference: bool,
+    /// An IDR picture: numbers start anew.
+    pub restarts: bool,
+    /// Numbers start anew after it.
+    pub forgets: bool,
+}
+
+impl Number {
+    /// The number of the last reference picture once this one is decoded.
+    pub(crate) fn after(self, last: Option<u32>) -> Option<u32> {
+        if !self.reference {
+            return last;
+        }
+        Some(if self.forgets { 0 } else { self.frame_num })
+    }
+
+    /// Is a picture missing between the last reference picture and this one?
+    pub(crate) fn misses_one(self, last: Option<u32>) -> bool {
+        let Some(last) = last else { return false };
+        let next = (last + 1) % self.modulus.max(1);
+        !self.restarts && !self.gaps_allowed && self.frame_num != last && self.frame_num != next
+    }
 }
 
 /// A decoded picture: 4:2:0 planes without padding.
@@ -34,14 +85,17 @@ pub(crate) trait Backend: Send {
     /// Width and height of the pictures, before decoding any.
     fn size(&self) -> (usize, usize);
 
-    /// Forget every reference.
-    fn reset(&mut self) -> Result<(), Fault>;
+    /// Forget every reference. With `fill`, references that the stream names and nobody has decoded are made up, so that
+    /// those which are there keep their places in the lists: what precedes a [`Start::Recovery`] is not there.
+    fn reset(&mut self, fill: bool) -> Result<(), Fault>;
 
-    /// Read the packet's headers; an error when they are damaged.
-    fn look(&self, packet: &[u8]) -> Result<Look, Fault>;
+    /// Read the packet's headers; an error when they are damaged. `entry` is the sample's [`Sample::entry`].
+    ///
+    /// [`Sample::entry`]: crate::table::Sample::entry
+    fn look(&self, packet: &[u8], entry: u16) -> Result<Look, Fault>;
 
     /// Decode one packet; `None` when it shows nothing.
-    fn decode(&mut self, packet: &[u8]) -> Result<Option<Picture>, Fault>;
+    fn decode(&mut self, packet: &[u8], entry: u16) -> Result<Option<Picture>, Fault>;
 
     /// After `Fault::Unsupported`: change to a slower decoder that knows more. True when there is one; the caller then
     /// starts again from a key frame.

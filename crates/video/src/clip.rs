@@ -9,7 +9,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::ClipDecoder;
-use crate::backend::{Backend, Look, Picture};
+use crate::backend::{Backend, Look, Picture, Start};
 use crate::error::{Fault, VideoError};
 use crate::frame::{ColorSpace, Frame};
 use crate::guard::contained;
@@ -26,8 +26,8 @@ pub(crate) struct Clip {
     info: ClipInfo,
     /// Key samples in decoding order.
     keys: Vec<usize>,
-    /// Key samples already looked at: does decoding start cleanly there?
-    clean: HashMap<usize, bool>,
+    /// Key samples already looked at: what decoding makes of the stream from there on.
+    starts: HashMap<usize, Start>,
     backend: Box<dyn Backend>,
     run: Option<Run>,
     /// Picture order count and timestamp of pictures decoded lately in this run.
@@ -42,6 +42,19 @@ struct Run {
     /// Set while decoding the pictures around a key frame that is no clean start: those before it in presentation order
     /// lack their references and are left out.
     not_before: Option<i64>,
+    /// The number of the last reference picture, where the bitstream numbers them.
+    number: Option<u32>,
+}
+
+/// Which key frame to start from.
+#[derive(Clone, Copy, PartialEq)]
+enum From {
+    /// One before the last where that one opens a group whose leading pictures refer to the group before.
+    Usual,
+    /// One that everything after it can be decoded from.
+    Clean,
+    /// The last that the frame wanted can be decoded from: what precedes it is damaged.
+    Nearest,
 }
 
 impl Clip {
@@ -51,7 +64,7 @@ impl Clip {
         let codec = if track.setup == Setup::Vp9 { Codec::Vp9 } else { Codec::H264 };
         let mut packet = Vec::new();
         let backend = read(&mut file, len, &track.samples, first, &mut packet)
-            .and_then(|()| contained(|| backend(&track.setup, &packet)))
+            .and_then(|()| contained(|| backend(&track, &packet)))
             .map_err(|fault| fault.at(path, None))?;
         let (coded_width, coded_height) = backend.size();
         let end = |s: &Sample| s.offset.saturating_add(u64::from(s.size));
@@ -69,10 +82,11 @@ impl Clip {
             intact_frames: intact.unwrap_or(track.shown.len()),
             timestamps: track.shown.iter().map(|s| s.time).collect(),
             duration: track.duration,
+            left_out: track.left_out,
         };
-        let (path, clean) = (path.to_path_buf(), HashMap::new());
+        let (path, starts) = (path.to_path_buf(), HashMap::new());
         let mut clip =
-            Clip { path, file, len, track, info, keys, clean, backend, run: None, order: BTreeMap::new(), packet };
+            Clip { path, file, len, track, info, keys, starts, backend, run: None, order: BTreeMap::new(), packet };
         // A damaged index shows in its first packet already: better to say so before training starts.
         clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
         Ok(clip)
@@ -85,25 +99,26 @@ impl Clip {
     /// Read packet `i` into `self.packet` and look at it.
     fn look(&mut self, i: usize) -> Result<Look, Fault> {
         read(&mut self.file, self.len, &self.track.samples, i, &mut self.packet)?;
-        let (backend, packet) = (&self.backend, &self.packet);
-        contained(|| backend.look(packet))
+        let (backend, packet, entry) = (&self.backend, &self.packet, self.sample(i)?.entry);
+        contained(|| backend.look(packet, entry))
     }
 
-    fn starts_cleanly(&mut self, key: usize) -> Result<bool, Fault> {
-        if let Some(&clean) = self.clean.get(&key) {
-            return Ok(clean);
+    fn start_at(&mut self, key: usize) -> Result<Start, Fault> {
+        if let Some(&start) = self.starts.get(&key) {
+            return Ok(start);
         }
-        let clean = self.look(key)?.clean_start;
-        self.clean.insert(key, clean);
-        Ok(clean)
+        let start = self.look(key)?.start;
+        self.starts.insert(key, start);
+        Ok(start)
     }
 
     /// Where to start decoding for sample `target`.
     ///
     /// The last key frame at or before it, in decoding and presentation order. If that one opens a group whose leading
     /// pictures refer to the group before (open GOP), start one key frame earlier: then those pictures decode too, and
-    /// the reference lists of all that follow are as the encoder saw them. `strict` goes back to a clean start.
-    fn start_for(&mut self, target: usize, strict: bool) -> Result<usize, Fault> {
+    /// the reference lists of all that follow are as the encoder saw them. Where a clip begins with such a group there is
+    /// no earlier one: its leading pictures are never shown.
+    fn start_for(&mut self, target: usize, from: From) -> Result<usize, Fault> {
         let pts = self.sample(target)?.pts;
         let before = self.keys.partition_point(|&k| k <= target);
         let mut skipped = 0;
@@ -112,36 +127,59 @@ impl Clip {
             if self.sample(key)?.pts > pts {
                 continue;
             }
-            if self.starts_cleanly(key)? || (skipped > 0 && !strict) {
+            let earlier = skipped > 0 && from == From::Usual;
+            let (here, counts) = match self.start_at(key)? {
+                Start::Clean => (true, true),
+                Start::Recovery => (earlier || from == From::Nearest, true),
+                Start::Intra => (earlier, true),
+                Start::Gradual(_) | Start::No => (false, false),
+            };
+            if here {
                 return Ok(key);
             }
-            skipped += 1;
+            skipped += usize::from(counts);
         }
-        Ok(self.keys.first().copied().filter(|&k| k <= target).unwrap_or(0))
+        Ok(self.first_key(target))
+    }
+
+    fn first_key(&self, target: usize) -> usize {
+        self.keys.first().copied().filter(|&k| k <= target).unwrap_or(0)
+    }
+
+    /// Set the decoder up for a run from sample `start`.
+    fn begin(&mut self, start: usize) -> Result<Run, Fault> {
+        let kind = self.start_at(start)?;
+        let nothing_before = start == self.first_key(start);
+        let fill = kind == Start::Recovery || (kind != Start::Clean && nothing_before);
+        contained(|| self.backend.reset(fill))?;
+        self.order.clear();
+        let leading = matches!(kind, Start::Recovery | Start::Intra);
+        let not_before = if leading { Some(self.sample(start)?.pts) } else { None };
+        Ok(Run { next: start, not_before, number: None })
     }
 
     /// Decode up to sample `target` and return its picture; pictures of `wanted` samples on the way are kept too.
     fn decode_to(&mut self, target: usize, wanted: &mut BTreeMap<usize, Option<Picture>>) -> Result<(), Stop> {
-        let mut strict = false;
+        let mut from = From::Usual;
         loop {
             let at_target = |fault| Stop { fault, sample: target };
-            let start = self.start_for(target, strict).map_err(at_target)?;
+            let start = self.start_for(target, from).map_err(at_target)?;
             let run = match self.run.take() {
-                Some(run) if run.next <= target && run.next >= start && !strict => run,
-                _ => {
-                    contained(|| self.backend.reset()).map_err(at_target)?;
-                    self.order.clear();
-                    let clean = self.starts_cleanly(start).map_err(at_target)?;
-                    let not_before = if clean { None } else { Some(self.sample(start).map_err(at_target)?.pts) };
-                    Run { next: start, not_before }
-                }
+                Some(run) if run.next <= target && run.next >= start && from == From::Usual => run,
+                _ => self.begin(start).map_err(at_target)?,
             };
-            let clean = self.clean.get(&start).copied().unwrap_or(true);
+            let clean = self.start_at(start).map_err(at_target)? == Start::Clean;
             match self.decode_run(run, target, wanted) {
                 Ok(()) => return Ok(()),
                 Err(Stop { fault: Fault::Unsupported(_), .. }) if self.backend.fall_back() => {}
-                Err(_) if !clean && !strict => strict = true,
-                Err(stop) => return Err(stop),
+                Err(_) if !clean && from == From::Usual => from = From::Clean,
+                Err(stop) => {
+                    let nearest = self.start_for(target, From::Nearest).map_err(at_target)?;
+                    if from == From::Nearest || nearest <= stop.sample {
+                        return Err(stop);
+                    }
+                    from = From::Nearest;
+                }
             }
         }
     }
@@ -159,21 +197,34 @@ impl Clip {
             if i > start && sample.key {
                 run.not_before = None;
             }
+            let look = self.look(i).map_err(at)?;
+            if let Some(number) = look.number {
+                if number.misses_one(run.number) {
+                    return Err(at(Fault::corrupt(format!(
+                        "a picture that it may depend on is missing (frame_num goes from {} to {})",
+                        run.number.unwrap_or(0),
+                        number.frame_num
+                    ))));
+                }
+                run.number = number.after(run.number);
+            }
             let slot = wanted.get_mut(&i);
             if run.not_before.is_some_and(|pts| sample.pts < pts) && slot.is_none() {
                 continue;
             }
-            let look = self.look(i).map_err(at)?;
             if look.droppable && slot.is_none() {
                 continue;
             }
             let (backend, packet) = (&mut self.backend, &self.packet);
-            let picture = contained(|| backend.decode(packet)).map_err(at)?;
+            let picture = contained(|| backend.decode(packet, sample.entry)).map_err(at)?;
             if look.clean_start {
                 self.order.clear();
             }
             if let Some(order) = picture.as_ref().and_then(|p| p.order) {
                 agree(&mut self.order, order, sample.pts).map_err(at)?;
+            }
+            if look.number.is_some_and(|number| number.forgets) {
+                self.order.clear();
             }
             if let Some(slot) = slot {
                 if picture.is_none() {
@@ -297,9 +348,11 @@ fn indices(samples: &[Sample], keep: impl Fn(&Sample) -> bool) -> Vec<usize> {
     samples.iter().enumerate().filter(|(_, s)| keep(s)).map(|(i, _)| i).collect()
 }
 
-fn backend(setup: &Setup, first: &[u8]) -> Result<Box<dyn Backend>, Fault> {
-    Ok(match setup {
-        Setup::H264 { length_size, parameter_sets } => Box::new(H264::new(*length_size, parameter_sets, first)?),
+fn backend(track: &Track, first: &[u8]) -> Result<Box<dyn Backend>, Fault> {
+    Ok(match &track.setup {
+        Setup::H264 { length_size, parameter_sets } => {
+            Box::new(H264::new(*length_size, parameter_sets, first)?.with_entries(&track.other_sets))
+        }
         Setup::Vp9 => Box::new(Vp9::new(first)?),
     })
 }

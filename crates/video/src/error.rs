@@ -36,8 +36,11 @@ pub enum VideoError {
     },
     /// A container, codec, profile or bit depth outside the pure-Rust decoders.
     #[error(
-        "{}: not supported by the pure-Rust decoder (codec {codec}); re-encode to H.264 or VP9 8-bit 4:2:0 in mp4 or webm",
-        path.display()
+        "{}: not supported by the pure-Rust decoder (codec {codec}); re-encode to 8-bit H.264 in mp4: \
+         ffmpeg -i \"{}\" -c:v libx264 -pix_fmt yuv420p \"{}\"",
+        path.display(),
+        path.display(),
+        reencoded(path).display()
     )]
     UnsupportedCodec {
         /// The file asked for.
@@ -109,6 +112,14 @@ pub enum VideoError {
         /// The panic message.
         detail: String,
     },
+}
+
+/// A name for the re-encoded file that is not the name of the file itself.
+fn reencoded(path: &std::path::Path) -> PathBuf {
+    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("mp4")) {
+        true => path.with_extension("h264.mp4"),
+        false => path.with_extension("mp4"),
+    }
 }
 
 fn at_frame(frame: Option<usize>) -> String {

@@ -2,12 +2,14 @@
 
 use rust_h264::nal::{NalUnit, NalUnitType, SpsInfo, parse_annex_b, parse_sps_info};
 
-use crate::backend::{Backend, Look, Picture, check_size};
+use crate::backend::{Backend, Look, Picture, Start, check_size};
 use crate::error::Fault;
 use crate::frame::ColorMatrix;
+use crate::h264_bits::with_bit_set;
+use crate::h264_params::{Sets, parse_sps};
+use crate::h264_survey::survey;
 
 const SLICE: u8 = 1;
-const PARTITIONS: std::ops::RangeInclusive<u8> = 2..=4;
 const IDR: u8 = 5;
 const SPS: u8 = 7;
 const PPS: u8 = 8;
@@ -23,6 +25,10 @@ pub(crate) struct H264 {
     engine: Engine,
     length_size: usize,
     parameter_sets: Vec<Vec<u8>>,
+    /// Parameter sets of further sample entries, from entry 1 on.
+    others: Vec<(Vec<Vec<u8>>, Sets)>,
+    /// The entry whose parameter sets were fed last.
+    entry: u16,
     size: (usize, usize),
     matrix: Option<ColorMatrix>,
     full_range: Option<bool>,
@@ -30,6 +36,10 @@ pub(crate) struct H264 {
     states_order: bool,
     /// The fast engine met a tool that only the wide one knows.
     wants_wide: bool,
+    /// Parameter sets decoded so far.
+    sets: Sets,
+    /// References that are not there are made up.
+    fill: bool,
     annex_b: Vec<u8>,
 }
 
@@ -44,20 +54,63 @@ impl H264 {
         let info = check_sps(sps)?;
         let parameter_sets: Vec<Vec<u8>> =
             all().filter(|nal| matches!(kind(nal), SPS | PPS)).map(<[u8]>::to_vec).collect();
+        let mut sets = Sets::default();
+        parameter_sets.iter().for_each(|nal| sets.add(nal));
+        if let Some(what) = sets.unsupported() {
+            return Err(Fault::Unsupported(what.into()));
+        }
         let mut h264 = H264 {
             engine: if fast_enough(sps, &info) { fast() } else { wide() },
             length_size,
             parameter_sets,
+            others: Vec::new(),
+            entry: 0,
             size: (info.width as usize, info.height as usize),
             // Code 2 of H.273 is "unspecified".
             matrix: (info.matrix != 2).then(|| ColorMatrix::from_h273(u64::from(info.matrix))),
             full_range: info.full_range.then_some(true),
             states_order: rusty_h264_decoder::Sps::parse(&unit(sps).rbsp).is_ok_and(|s| s.pic_order_cnt_type != 1),
             wants_wide: false,
+            sets,
+            fill: false,
             annex_b: Vec::new(),
         };
-        h264.reset()?;
+        h264.reset(false)?;
         Ok(h264)
+    }
+
+    /// Further sample entries: each brings parameter sets of its own.
+    pub(crate) fn with_entries(mut self, others: &[Vec<Vec<u8>>]) -> Self {
+        self.others = others
+            .iter()
+            .map(|units| {
+                let mut sets = Sets::default();
+                units.iter().for_each(|nal| sets.add(nal));
+                (units.clone(), sets)
+            })
+            .collect();
+        self
+    }
+
+    fn sets_of(&self, entry: u16) -> &Sets {
+        let other = usize::from(entry).checked_sub(1).and_then(|i| self.others.get(i));
+        match other {
+            Some((_, sets)) if entry != self.entry => sets,
+            _ => &self.sets,
+        }
+    }
+
+    /// Hand the decoder the parameter sets of `entry` if others are in force.
+    fn enter(&mut self, entry: u16) -> Result<(), Fault> {
+        if entry == self.entry {
+            return Ok(());
+        }
+        self.entry = entry;
+        let units = match usize::from(entry).checked_sub(1) {
+            None => self.parameter_sets.clone(),
+            Some(i) => self.others.get(i).map(|(units, _)| units.clone()).unwrap_or_default(),
+        };
+        self.feed(units.iter().map(Vec::as_slice)).map(|_| ())
     }
 }
 
@@ -69,7 +122,7 @@ fn wide() -> Engine {
     Engine::Wide(Box::new(rust_h264::decoder::Decoder::new()))
 }
 
-fn kind(nal: &[u8]) -> u8 {
+pub(crate) fn kind(nal: &[u8]) -> u8 {
     nal.first().map_or(0, |b| b & 0x1F)
 }
 
@@ -86,6 +139,15 @@ fn check_sps(nal: &[u8]) -> Result<SpsInfo, Fault> {
         2 => Err(Fault::Unsupported("H.264 4:2:2".into())),
         _ => Err(Fault::Unsupported("H.264 4:4:4".into())),
     }
+}
+
+/// Why streams with these parameter sets are not decoded, if so.
+pub(crate) fn unsupported(parameter_sets: &[Vec<u8>]) -> Option<Fault> {
+    let mut sets = Sets::default();
+    parameter_sets.iter().for_each(|nal| sets.add(nal));
+    let faults = parameter_sets.iter().filter(|nal| kind(nal) == SPS).filter_map(|nal| check_sps(nal).err());
+    let tool = sets.unsupported().map(|what| Fault::Unsupported(what.into()));
+    faults.chain(tool).find(|fault| matches!(fault, Fault::Unsupported(_)))
 }
 
 fn unit(nal: &[u8]) -> NalUnit<'_> {
@@ -109,7 +171,7 @@ fn fast_enough(sps: &[u8], info: &SpsInfo) -> bool {
 
 /// Split a length-prefixed packet. The units must tile it exactly, and none may contain a start code: both are signs of
 /// damage that a decoder would not notice.
-fn nals(packet: &[u8], length_size: usize) -> Result<Vec<&[u8]>, Fault> {
+pub(crate) fn nals(packet: &[u8], length_size: usize) -> Result<Vec<&[u8]>, Fault> {
     let mut rest = packet;
     let mut out = Vec::new();
     while !rest.is_empty() {
@@ -134,48 +196,55 @@ fn nals(packet: &[u8], length_size: usize) -> Result<Vec<&[u8]>, Fault> {
     Ok(out)
 }
 
+/// The units of a packet as far as they are there: the last may be incomplete.
+pub(crate) fn units(packet: &[u8], length_size: usize) -> impl Iterator<Item = &[u8]> {
+    let mut rest = packet;
+    std::iter::from_fn(move || {
+        let (length, tail) = rest.split_at_checked(length_size)?;
+        let length = length.iter().fold(0usize, |n, &b| n << 8 | usize::from(b)).min(tail.len());
+        let (nal, tail) = tail.split_at_checked(length)?;
+        rest = tail;
+        Some(nal)
+    })
+}
+
 impl Backend for H264 {
     fn size(&self) -> (usize, usize) {
         self.size
     }
 
-    fn reset(&mut self) -> Result<(), Fault> {
+    fn reset(&mut self, fill: bool) -> Result<(), Fault> {
         self.engine = match self.engine {
             Engine::Fast(_) => fast(),
             Engine::Wide(_) => wide(),
         };
+        self.fill = fill;
+        self.entry = 0;
         let sets = std::mem::take(&mut self.parameter_sets);
         let fed = self.feed(sets.iter().map(Vec::as_slice));
         self.parameter_sets = sets;
         fed.map(|_| ())
     }
 
-    fn look(&self, packet: &[u8]) -> Result<Look, Fault> {
-        let mut look = Look { clean_start: false, droppable: true };
-        let mut slices = 0;
-        for nal in nals(packet, self.length_size)? {
-            match kind(nal) {
-                SLICE | IDR => {
-                    slices += 1;
-                    look.clean_start |= kind(nal) == IDR;
-                    look.droppable &= nal.first().is_some_and(|b| b & 0x60 == 0);
-                }
-                SPS => {
-                    check_sps(nal)?;
-                    look.droppable = false;
-                }
-                PPS => look.droppable = false,
-                n if PARTITIONS.contains(&n) => return Err(Fault::Unsupported("H.264 data partitioning".into())),
-                _ => {}
+    fn look(&self, packet: &[u8], entry: u16) -> Result<Look, Fault> {
+        let nals = nals(packet, self.length_size)?;
+        let mut own = None;
+        for nal in nals.iter().filter(|nal| matches!(kind(nal), SPS | PPS)) {
+            if kind(nal) == SPS {
+                check_sps(nal)?;
             }
+            own.get_or_insert_with(|| self.sets_of(entry).clone()).add(nal);
         }
-        if slices == 0 {
+        let survey = survey(nals.into_iter(), own.as_ref().unwrap_or(self.sets_of(entry)))?;
+        if survey.slices == 0 {
             return Err(Fault::corrupt("a packet without picture"));
         }
-        Ok(look)
+        let clean_start = survey.start == Start::Clean;
+        Ok(Look { clean_start, droppable: survey.droppable, start: survey.start, number: survey.number })
     }
 
-    fn decode(&mut self, packet: &[u8]) -> Result<Option<Picture>, Fault> {
+    fn decode(&mut self, packet: &[u8], entry: u16) -> Result<Option<Picture>, Fault> {
+        self.enter(entry)?;
         let nals = nals(packet, self.length_size)?;
         match self.feed(nals.into_iter())? {
             Some(picture) => Ok(Some(picture)),
@@ -198,7 +267,15 @@ impl H264 {
         self.annex_b.clear();
         for nal in nals.filter(|nal| matches!(kind(nal), SLICE | IDR | SPS | PPS)) {
             self.annex_b.extend_from_slice(&[0, 0, 0, 1]);
-            self.annex_b.extend_from_slice(nal);
+            if matches!(kind(nal), SPS | PPS) {
+                self.sets.add(nal);
+            }
+            // Both engines make up references where the stream allows gaps in its numbers.
+            let filled = if self.fill && kind(nal) == SPS { parse_sps(nal) } else { None };
+            match filled {
+                Some(sps) => self.annex_b.extend_from_slice(&with_bit_set(nal, sps.gaps_bit)),
+                None => self.annex_b.extend_from_slice(nal),
+            }
         }
         let (width, height, y, u, v, order) = match &mut self.engine {
             Engine::Fast(decoder) => match decoder.decode(&self.annex_b) {
@@ -210,11 +287,7 @@ impl H264 {
                 Err(rusty_h264_decoder::DecodeError::Unsupported(what)) => {
                     // The weights are announced in the picture parameters, so this is no damaged slice.
                     self.wants_wide = what == "explicit B weighted prediction";
-                    return Err(if self.wants_wide {
-                        Fault::Unsupported(format!("H.264 with {what}"))
-                    } else {
-                        Fault::corrupt(what)
-                    });
+                    return Err(fast_fault(what));
                 }
                 Err(e) => return Err(Fault::corrupt(e.to_string())),
             },
@@ -237,6 +310,16 @@ impl H264 {
             return Err(Fault::corrupt("planes of the wrong size"));
         }
         Ok(Some(Picture { width, height, y, u, v, matrix: self.matrix, full_range: self.full_range, order }))
+    }
+}
+
+/// The engine uses one word for tools it lacks and for values that no stream may hold.
+fn fast_fault(what: &'static str) -> Fault {
+    const TOOLS: [&str; 7] =
+        ["weighted prediction", "transform-bypass", "SP/SI", "FMO", "interlace", "non-4:2:0", "bit depth"];
+    match TOOLS.iter().any(|tool| what.contains(tool)) {
+        true => Fault::Unsupported(format!("H.264 with {what}")),
+        false => Fault::corrupt(what),
     }
 }
 

@@ -40,6 +40,9 @@ pub struct ClipInfo {
     pub timestamps: Vec<f64>,
     /// Presentation duration in seconds: up to the end of the last frame.
     pub duration: f64,
+    /// Number of pictures at the start that are in the file and cannot be decoded, because what they refer to is not:
+    /// a stream cut inside a group of pictures. They are not shown and have no index.
+    pub left_out: usize,
 }
 
 impl ClipInfo {

@@ -15,9 +15,14 @@
 //! Frame `i` is the `i`-th picture a player shows, whatever the frame rate does and wherever decoding starts: reading at
 //! random gives bit for bit what reading from the start gives. How:
 //!
+//! Frame 0 is the first picture that can be decoded, as ffmpeg and its players count: pictures before the first key frame,
+//! and those around it that refer to a group of pictures cut away (an open GOP), are left out in every container and
+//! counted in [`ClipInfo::left_out`]; so is what an edit list hides. Indices do not count them.
+//!
 //! 1. [`open`] tells the container from its first bytes and makes one pass over its tables (`mp4`, `mkv`): every packet's
 //!    place, size and timestamp in decoding order. Edit lists hide pre-roll. Frame counts and rates that the container
-//!    merely claims are not used. Packets stay in the file.
+//!    merely claims are not used. Packets stay in the file. Of H.264 the headers of the first packet are read; those of
+//!    all packets only where timestamps do not settle the order of display, which then is the bitstream's.
 //! 2. [`ClipDecoder::frames`] finds for each frame the key frame to start from, decodes up to the last packet wanted and
 //!    leaves out packets that nothing is predicted from (`clip`). A run that the next call continues is continued.
 //! 3. `h264` and `vp9` turn one packet into one picture.
@@ -25,8 +30,8 @@
 //! | | decoded | refused with [`VideoError::UnsupportedCodec`] |
 //! |---|---|---|
 //! | containers | mp4, mov (also fragmented), webm, mkv | MPEG-TS, AVI, FLV, Ogg, WMV, IVF |
-//! | H.264 | 8-bit 4:2:0 and monochrome, progressive and interlaced | 10-bit, 4:2:2, 4:4:4 |
-//! | VP9 | profile 0 (8-bit 4:2:0) | other profiles |
+//! | H.264 | 8-bit 4:2:0 and monochrome, progressive and interlaced | 10-bit, 4:2:2, 4:4:4, lossless, FMO, ASO, data partitions, SP and SI |
+//! | VP9 | profile 0 (8-bit 4:2:0) | profiles 1 to 3 |
 //! | others | | AV1, HEVC, VP8, MPEG-4 part 2, ... |
 //!
 //! **Colour.** A [`Frame`] keeps the decoded planes. Matrix and range are what the bitstream signals, else what the
@@ -35,26 +40,36 @@
 //! **Untrusted input.** Every error is a [`VideoError`] that names the file and the remedy. Third-party parsers see bounded
 //! copies of the headers through a reader that ends loops; panics in parsers and decoders are contained (so a program
 //! that aborts on panic loses this); allocation is bounded by the file's length, [`MAX_SIDE`] and [`MAX_AREA`].
-//! Damage is reported where the container or a decoder notices it. H.264 and VP9 carry no checksums: a flipped bit that
+//! Damage is reported where the container or a decoder notices it: a missing H.264 reference picture shows in the numbers
+//! of those after it, a missing VP9 reference in its slot; frames up to the next key frame are then errors. H.264 and VP9 carry no checksums: a flipped bit that
 //! leaves a valid stream decodes to a wrong picture that no decoder can tell from a right one.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod avi;
 mod backend;
 mod clip;
 mod error;
 mod frame;
 mod guard;
 mod h264;
+mod h264_bits;
+mod h264_index;
+mod h264_params;
+mod h264_slice;
+mod h264_survey;
 mod info;
+mod look;
 mod mkv;
 mod mp4;
+mod mp4_entries;
 mod mp4_samples;
 mod open;
 mod rgb;
 mod table;
 mod vp9;
+mod vp9_check;
 
 use std::path::Path;
 

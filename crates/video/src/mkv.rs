@@ -11,8 +11,8 @@ use matroska_demuxer::{MatrixCoefficients, MatroskaFile, Range, TrackEntry, Trac
 use crate::error::Fault;
 use crate::frame::{ColorMatrix, ColorSpace, Orientation};
 use crate::guard::{Budgeted, contained};
-use crate::table::{Sample, Setup, Track, shown_frames, typical_step};
-use crate::vp9;
+use crate::look::{Source, index};
+use crate::table::{Sample, Setup, Track, typical_step};
 
 const EBML: u32 = 0x1A45_DFA3;
 const SEGMENT: u32 = 0x1853_8067;
@@ -33,27 +33,44 @@ pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Trac
     let mut walk = Walk { file: &mut *file, len, headers: Vec::new(), blocks: Vec::new(), cut: false };
     walk.run()?;
     let (headers, blocks, cut) = (walk.headers, walk.blocks, walk.cut);
-    let header = contained(|| parse_header(&headers, cut))?;
+    // The first decodable video track: cover pictures and other codecs may come before it.
+    let mut first = None;
+    for header in contained(|| parse_headers(&headers, cut))? {
+        match header.and_then(|header| describe(file, len, header, &blocks, cut)) {
+            Err(fault @ Fault::Unsupported(_)) => first = first.or(Some(fault)),
+            result => return result,
+        }
+    }
+    Err(first.unwrap_or(Fault::AudioOnly))
+}
+
+fn describe(
+    file: &mut (impl Read + Seek),
+    len: u64,
+    header: Header,
+    blocks: &[Block],
+    cut: bool,
+) -> Result<Track, Fault> {
     let mut samples = Vec::new();
-    for block in blocks.iter().filter(|b| b.track == header.number) {
+    for block in blocks.iter().filter(|b| b.track == header.number && b.size > 0) {
         if block.laced {
             return Err(Fault::Unsupported("several frames laced into one Matroska block".into()));
         }
         let Ok(size) = u32::try_from(block.size) else { return Err(Fault::corrupt("a block of more than 4 GiB")) };
-        samples.push(Sample { offset: block.offset, size, pts: block.time, key: block.key, visible: !block.invisible });
-    }
-    if header.setup == Setup::Vp9 {
-        vp9::inspect(file, len, &mut samples)?;
+        let (offset, pts, key, visible) = (block.offset, block.time, block.key, !block.invisible);
+        samples.push(Sample { offset, size, pts, key, visible, entry: 0 });
     }
     if samples.is_empty() {
         return Err(if cut { Fault::Cut("no frame of it is left".into()) } else { Fault::corrupt("it has no frames") });
     }
-    let shown = shown_frames(&samples, &[], header.seconds_per_tick)?;
+    let source = Source { file, len, seconds_per_tick: header.seconds_per_tick, complete: true };
+    let (shown, left_out) = index(source, &header.setup, &[], &mut samples, &[])?;
     let last = shown.last().map_or(0.0, |s| s.time);
     let step = header.frame_seconds.unwrap_or_else(|| typical_step(&shown));
     let orientation = Orientation::default();
     let Header { setup, color, .. } = header;
-    Ok(Track { setup, orientation, color, samples, shown, duration: last + step, cut })
+    let (other_sets, duration) = (Vec::new(), last + step);
+    Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, left_out })
 }
 
 struct Block {
@@ -216,7 +233,8 @@ struct Header {
     frame_seconds: Option<f64>,
 }
 
-fn parse_header(headers: &[u8], cut: bool) -> Result<Header, Fault> {
+/// The video tracks.
+fn parse_headers(headers: &[u8], cut: bool) -> Result<Vec<Result<Header, Fault>>, Fault> {
     // An empty cluster, which the parser insists on.
     let mut bytes = headers.to_vec();
     bytes.extend_from_slice(&CLUSTER.to_be_bytes());
@@ -225,9 +243,11 @@ fn parse_header(headers: &[u8], cut: bool) -> Result<Header, Fault> {
         true => Fault::Cut(format!("its track description is missing ({e})")),
         false => Fault::corrupt(format!("its track description: {e}")),
     })?;
-    let Some(track) = file.tracks().iter().find(|t| t.track_type() == TrackType::Video) else {
-        return Err(Fault::AudioOnly);
-    };
+    let videos = file.tracks().iter().filter(|t| t.track_type() == TrackType::Video);
+    Ok(videos.map(|track| video_track(track, file.info().timestamp_scale().get())).collect())
+}
+
+fn video_track(track: &TrackEntry, nanoseconds_per_tick: u64) -> Result<Header, Fault> {
     if track.content_encodings().is_some_and(|e| !e.is_empty()) {
         return Err(Fault::Unsupported("compressed or encrypted Matroska track".into()));
     }
@@ -237,13 +257,20 @@ fn parse_header(headers: &[u8], cut: bool) -> Result<Header, Fault> {
         "V_AV1" => return Err(Fault::Unsupported("AV1".into())),
         "V_MPEGH/ISO/HEVC" => return Err(Fault::Unsupported("HEVC".into())),
         "V_VP8" => return Err(Fault::Unsupported("VP8".into())),
+        "V_MJPEG" => return Err(Fault::Unsupported("Motion JPEG".into())),
+        "V_MPEG4/ISO/ASP" | "V_MPEG4/ISO/SP" | "V_MPEG4/ISO/AP" => {
+            return Err(Fault::Unsupported("MPEG-4 part 2".into()));
+        }
         other => return Err(Fault::Unsupported(other.into())),
     };
+    if let Some(fault) = setup.unsupported() {
+        return Err(fault);
+    }
     Ok(Header {
         number: track.track_number().get(),
         setup,
         color: color(track),
-        seconds_per_tick: file.info().timestamp_scale().get() as f64 * 1e-9,
+        seconds_per_tick: nanoseconds_per_tick as f64 * 1e-9,
         frame_seconds: track.default_duration().map(|ns| ns.get() as f64 * 1e-9),
     })
 }
@@ -263,7 +290,7 @@ fn color(track: &TrackEntry) -> Option<ColorSpace> {
 }
 
 /// Take apart an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1).
-fn avc_setup(record: &[u8]) -> Result<Setup, Fault> {
+pub(crate) fn avc_setup(record: &[u8]) -> Result<Setup, Fault> {
     let parse = || {
         let (head, mut rest) = record.split_at_checked(5)?;
         let length_size = usize::from(head.last()? & 3) + 1;

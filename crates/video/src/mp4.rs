@@ -5,14 +5,15 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use re_mp4::{MoofBox, MvexBox, MvhdBox, ReadBox, StsdBoxContent, TrakBox};
+use re_mp4::{MoofBox, MvexBox, MvhdBox, ReadBox, TrakBox};
 
 use crate::error::Fault;
 use crate::frame::Orientation;
 use crate::guard::{Budgeted, contained};
-use crate::mp4_samples::{fragment_samples, table_samples};
-use crate::table::{Edit, Setup, Track, shown_frames, typical_step};
-use crate::vp9;
+use crate::look::{Source, index};
+use crate::mp4_entries::{common_setup, sample_entries};
+use crate::mp4_samples::{Table, fragment_samples, table_samples};
+use crate::table::{Edit, Setup, Track, typical_step};
 
 /// Index the video track of an mp4 or mov of `len` bytes.
 pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Track, Fault> {
@@ -25,13 +26,15 @@ pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Trac
         });
     };
     let movie = parse_moov(moov)?;
-    let Some(trak) = &movie.video else {
-        return Err(match movie.fault {
-            Some(fault) => fault,
-            None => Fault::AudioOnly,
-        });
-    };
-    contained(|| describe(file, trak, &movie, &top, len))
+    // The first decodable video track: cover pictures and other codecs may come before it.
+    let mut first = None;
+    for (trak, entries) in &movie.videos {
+        match contained(|| describe(file, trak, entries, &movie, &top, len)) {
+            Err(fault @ Fault::Unsupported(_)) => first = first.or(Some(fault)),
+            result => return result,
+        }
+    }
+    Err(first.or(movie.fault).unwrap_or(Fault::AudioOnly))
 }
 
 struct TopLevel {
@@ -114,26 +117,23 @@ where
 
 struct Movie {
     timescale: u32,
-    video: Option<TrakBox>,
+    /// The video tracks, and what their sample entries ask for.
+    videos: Vec<(TrakBox, Vec<Result<Setup, Fault>>)>,
     mvex: Option<MvexBox>,
     /// Why a track could not be parsed; reported when no video track was found.
     fault: Option<Fault>,
 }
 
 fn parse_moov(moov: &[u8]) -> Result<Movie, Fault> {
-    let mut movie = Movie { timescale: 0, video: None, mvex: None, fault: None };
+    let mut movie = Movie { timescale: 0, videos: Vec::new(), mvex: None, fault: None };
     for (name, bytes) in children(moov.get(8..).unwrap_or(&[])) {
         let bytes = bytes?;
         match &name {
             b"mvhd" => movie.timescale = parse::<MvhdBox>(bytes)?.timescale,
             b"mvex" => movie.mvex = Some(parse::<MvexBox>(bytes)?),
             b"trak" => match parse::<TrakBox>(bytes) {
-                // The first decodable video track; cover pictures come after it or have another codec.
                 Ok(trak) if &trak.mdia.hdlr.handler_type.value == b"vide" => {
-                    let decodable = |t: &TrakBox| setup(t).is_ok();
-                    if movie.video.as_ref().is_none_or(|old| !decodable(old) && decodable(&trak)) {
-                        movie.video = Some(trak);
-                    }
+                    movie.videos.push((trak, sample_entries(bytes)));
                 }
                 Ok(_) => {}
                 Err(fault) => movie.fault = Some(fault),
@@ -147,7 +147,7 @@ fn parse_moov(moov: &[u8]) -> Result<Movie, Fault> {
 type Child<'a> = ([u8; 4], Result<&'a [u8], Fault>);
 
 /// The boxes inside a payload, each with its 8-byte header; a bad size ends the walk with an error.
-fn children(mut payload: &[u8]) -> impl Iterator<Item = Child<'_>> {
+pub(crate) fn children(mut payload: &[u8]) -> impl Iterator<Item = Child<'_>> {
     std::iter::from_fn(move || {
         let &[s0, s1, s2, s3, n0, n1, n2, n3, ..] = payload else { return None };
         let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
@@ -165,39 +165,20 @@ fn children(mut payload: &[u8]) -> impl Iterator<Item = Child<'_>> {
     })
 }
 
-fn setup(trak: &TrakBox) -> Result<Setup, Fault> {
-    let unsupported = |codec: &str| Err(Fault::Unsupported(codec.into()));
-    match &trak.mdia.minf.stbl.stsd.contents {
-        StsdBoxContent::Avc1(avc1) => {
-            let sets = avc1.avcc.sequence_parameter_sets.iter().chain(&avc1.avcc.picture_parameter_sets);
-            Ok(Setup::H264 {
-                length_size: usize::from(avc1.avcc.length_size_minus_one) + 1,
-                parameter_sets: sets.map(|nal| nal.bytes.clone()).collect(),
-            })
-        }
-        StsdBoxContent::Vp09(_) => Ok(Setup::Vp9),
-        StsdBoxContent::Av01(_) => unsupported("AV1"),
-        StsdBoxContent::Hvc1(_) | StsdBoxContent::Hev1(_) => unsupported("HEVC"),
-        StsdBoxContent::Vp08(_) => unsupported("VP8"),
-        StsdBoxContent::Unknown(four) => unsupported(&four.to_string()),
-        StsdBoxContent::Mp4a(_) | StsdBoxContent::Tx3g(_) => Err(Fault::corrupt("its video track holds no video")),
-    }
-}
-
 fn describe(
     file: &mut (impl Read + Seek),
     trak: &TrakBox,
+    entries: &[Result<Setup, Fault>],
     movie: &Movie,
     top: &TopLevel,
     len: u64,
 ) -> Result<Track, Fault> {
     let cut = top.cut;
-    let setup = setup(trak)?;
     let timescale = trak.mdia.mdhd.timescale;
     if timescale == 0 {
         return Err(Fault::corrupt("its clock has no rate (mdhd timescale 0)"));
     }
-    let (mut samples, table_end) = table_samples(&trak.mdia.minf.stbl, len)?;
+    let Table { mut samples, end: table_end, complete } = table_samples(&trak.mdia.minf.stbl, len)?;
     let fragments_from = samples.len();
     let end = fragment_samples(&mut samples, table_end, trak.tkhd.track_id, movie.mvex.as_ref(), &top.moofs, len)?;
     let fragmented = samples.len() > fragments_from;
@@ -208,12 +189,16 @@ fn describe(
             Fault::corrupt("its video track has no frames")
         });
     }
-    if setup == Setup::Vp9 {
-        vp9::inspect(file, len, &mut samples)?;
+    // "Nothing changed", as some recorders write it: players show the frame before on.
+    samples.retain(|sample| sample.size > 0);
+    let (setup, other_sets) = common_setup(entries, &mut samples)?;
+    if let Some(fault) = setup.unsupported() {
+        return Err(fault);
     }
     let seconds_per_tick = 1.0 / f64::from(timescale);
     let edits = edits(trak, movie.timescale, fragmented);
-    let shown = shown_frames(&samples, &edits, seconds_per_tick)?;
+    let source = Source { file, len, seconds_per_tick, complete };
+    let (shown, left_out) = index(source, &setup, &other_sets, &mut samples, &edits)?;
     // The last frame lasts as long as the others; an only frame until the media ends.
     let last = shown.last().map_or(0.0, |s| s.time);
     let tail = match shown.as_slice() {
@@ -225,7 +210,8 @@ fn describe(
     };
     let m = &trak.tkhd.matrix;
     let orientation = Orientation::from_matrix(m.a, m.b, m.c, m.d);
-    Ok(Track { setup, orientation, color: None, samples, shown, duration: last + tail, cut })
+    let (color, duration) = (None, last + tail);
+    Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, left_out })
 }
 
 fn edits(trak: &TrakBox, movie_timescale: u32, fragmented: bool) -> Vec<Edit> {

@@ -2,7 +2,7 @@
 //!
 //! Counts in the tables are the file's claim; nothing is allocated beyond what a file of this length can hold.
 
-use re_mp4::{MoofBox, MvexBox, StblBox, StsdBoxContent, TfhdBox, TrafBox, TrunBox};
+use re_mp4::{MoofBox, MvexBox, StblBox, TfhdBox, TrafBox, TrunBox};
 
 use crate::error::Fault;
 use crate::table::Sample;
@@ -12,42 +12,50 @@ fn sample_limit(len: u64) -> usize {
     usize::try_from(len.clamp(4096, 1 << 26)).unwrap_or(1 << 26)
 }
 
-/// Samples of a plain (not fragmented) track, and the decoding time at their end.
-pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<(Vec<Sample>, i64), Fault> {
+/// Samples of a plain (not fragmented) track.
+pub(crate) struct Table {
+    pub samples: Vec<Sample>,
+    /// Decoding time at their end.
+    pub end: i64,
+    /// Every sample has a timestamp of its own. Where the tables of times end early, players go on with the last step;
+    /// what is shown when the file does not say then.
+    pub complete: bool,
+}
+
+/// Expand the tables.
+pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<Table, Fault> {
     let stsz = &stbl.stsz;
     let count = if stsz.sample_size == 0 { stsz.sample_sizes.len() } else { stsz.sample_count as usize };
     if count > sample_limit(len) {
         return Err(Fault::corrupt(format!("its index promises {count} frames in {len} bytes")));
-    }
-    if matches!(stbl.stsd.contents, StsdBoxContent::Avc1(_))
-        && stbl.stsc.entries.iter().any(|e| e.sample_description_index > 1)
-    {
-        return Err(Fault::Unsupported("H.264 with several sample descriptions".into()));
     }
     let mut samples = Vec::with_capacity(count);
     let mut offsets = chunk_offsets(stbl, count)?.into_iter();
     let mut durations = runs(stbl.stts.entries.iter().map(|e| (e.sample_count, i64::from(e.sample_delta))));
     let ctts = stbl.ctts.as_ref().map_or(&[][..], |c| &c.entries);
     let mut shifts = runs(ctts.iter().map(|e| (e.sample_count, i64::from(e.sample_offset))));
+    // The delay between decoding and showing a picture that is not reordered.
+    let delay = ctts.first().map_or(0, |e| i64::from(e.sample_offset));
+    let step = stbl.stts.entries.last().map(|e| i64::from(e.sample_delta));
+    let mut complete = true;
     let mut dts = 0i64;
     for i in 0..count {
         let size =
             if stsz.sample_size == 0 { stsz.sample_sizes.get(i).copied().unwrap_or(0) } else { stsz.sample_size };
-        let Some((start_of_chunk, chunk)) = offsets.next() else {
+        let Some(Place { start_of_chunk, chunk, entry }) = offsets.next() else {
             return Err(Fault::corrupt("its index has fewer chunks than frames"));
         };
         let offset = match samples.last() {
             Some(Sample { offset, size, .. }) if !start_of_chunk => offset.saturating_add(u64::from(*size)),
             _ => chunk,
         };
-        let Some(duration) = durations.next() else {
-            return Err(Fault::corrupt("its index has fewer timestamps than frames"));
+        let Some(duration) = durations.next().or(step) else {
+            return Err(Fault::corrupt("its index has no timestamps"));
         };
         let shift = if ctts.is_empty() { Some(0) } else { shifts.next() };
-        let Some(shift) = shift else {
-            return Err(Fault::corrupt("its index has fewer reordering offsets than frames"));
-        };
-        samples.push(Sample { offset, size, pts: dts + shift, key: stbl.stss.is_none(), visible: true });
+        complete &= shift.is_some();
+        let pts = dts + shift.unwrap_or(delay);
+        samples.push(Sample { offset, size, pts, key: stbl.stss.is_none(), visible: true, entry });
         dts += duration;
     }
     for &number in stbl.stss.iter().flat_map(|s| &s.entries) {
@@ -56,7 +64,7 @@ pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<(Vec<Sample>, i6
             None => return Err(Fault::corrupt("its index names a key frame that does not exist")),
         }
     }
-    Ok((samples, dts))
+    Ok(Table { samples, end: dts, complete })
 }
 
 /// Repeat each value as often as its run says.
@@ -64,8 +72,16 @@ fn runs(entries: impl Iterator<Item = (u32, i64)>) -> impl Iterator<Item = i64> 
     entries.flat_map(|(n, value)| std::iter::repeat_n(value, n as usize))
 }
 
-/// For every sample: does it start a chunk, and where does its chunk start?
-fn chunk_offsets(stbl: &StblBox, count: usize) -> Result<Vec<(bool, u64)>, Fault> {
+/// Where a sample is.
+struct Place {
+    start_of_chunk: bool,
+    /// Where its chunk starts.
+    chunk: u64,
+    /// Its sample entry, counted from 0.
+    entry: u16,
+}
+
+fn chunk_offsets(stbl: &StblBox, count: usize) -> Result<Vec<Place>, Fault> {
     let offsets: Vec<u64> = match (&stbl.stco, &stbl.co64) {
         (Some(stco), _) => stco.entries.iter().map(|&o| u64::from(o)).collect(),
         (None, Some(co64)) => co64.entries.clone(),
@@ -79,13 +95,19 @@ fn chunk_offsets(stbl: &StblBox, count: usize) -> Result<Vec<(bool, u64)>, Fault
         let Some(chunks) = offsets.get(first..end) else {
             return Err(Fault::corrupt("its index maps frames to chunks that do not exist"));
         };
-        for &offset in chunks {
+        let described = entry_number(entry.sample_description_index);
+        for &chunk in chunks {
             let left = count - of_sample.len();
             let n = left.min(entry.samples_per_chunk as usize);
-            of_sample.extend((0..n).map(|k| (k == 0, offset)));
+            of_sample.extend((0..n).map(|k| Place { start_of_chunk: k == 0, chunk, entry: described }));
         }
     }
     Ok(of_sample)
+}
+
+/// Sample entries are counted from 1 in files; 0, which is not valid, is taken for the first.
+fn entry_number(index: u32) -> u16 {
+    u16::try_from(index.saturating_sub(1)).unwrap_or(u16::MAX)
 }
 
 /// Append the samples of `track` found in fragments; returns the decoding time at the end.
@@ -98,6 +120,7 @@ pub(crate) fn fragment_samples(
     len: u64,
 ) -> Result<i64, Fault> {
     let trex = mvex.and_then(|m| m.trexs.iter().find(|t| t.track_id == track));
+    let described = trex.map_or(1, |t| t.default_sample_description_index);
     let (duration, size, flags) =
         trex.map_or((0, 0, 0), |t| (t.default_sample_duration, t.default_sample_size, t.default_sample_flags));
     for (moof_start, moof) in moofs {
@@ -108,6 +131,7 @@ pub(crate) fn fragment_samples(
                 duration: tfhd.default_sample_duration.unwrap_or(duration),
                 size: tfhd.default_sample_size.unwrap_or(size),
                 flags: tfhd.default_sample_flags.unwrap_or(flags),
+                entry: entry_number(tfhd.sample_description_index.unwrap_or(described)),
             };
             let from_moof = i == 0 || tfhd.flags & TfhdBox::FLAG_DEFAULT_BASE_IS_MOOF != 0;
             let base = tfhd.base_data_offset.unwrap_or(if from_moof { *moof_start } else { data_end });
@@ -133,6 +157,7 @@ struct Defaults {
     duration: u32,
     size: u32,
     flags: u32,
+    entry: u16,
 }
 
 /// Walk the runs of one track fragment; returns where its data ends and the decoding time there.
@@ -161,7 +186,8 @@ fn run_samples(
             let shift = i64::from(trun.sample_cts.get(i).copied().unwrap_or(0) as i32);
             // Bit 16 is sample_is_non_sync_sample (ISO/IEC 14496-12, 8.8.3.1).
             let key = flags >> 16 & 1 == 0;
-            push(Sample { offset: at, size, pts: dts.saturating_add(shift), key, visible: true });
+            let (pts, entry) = (dts.saturating_add(shift), defaults.entry);
+            push(Sample { offset: at, size, pts, key, visible: true, entry });
             at = at.checked_add(u64::from(size)).ok_or_else(bad)?;
             dts = dts.saturating_add(i64::from(trun.sample_durations.get(i).copied().unwrap_or(defaults.duration)));
         }

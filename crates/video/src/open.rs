@@ -8,7 +8,7 @@ use crate::clip::Clip;
 use crate::error::{Fault, VideoError};
 use crate::guard::contained;
 use crate::info::ClipInfo;
-use crate::{ClipDecoder, mkv, mp4};
+use crate::{ClipDecoder, avi, mkv, mp4};
 
 /// Open a clip: one pass over the container's tables, no decoding.
 ///
@@ -67,7 +67,8 @@ fn sniff(head: &[u8]) -> Result<Container, Fault> {
         return unsupported("MPEG-TS");
     }
     match head {
-        [b'R', b'I', b'F', b'F', ..] => unsupported("AVI"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Err(Fault::AudioOnly),
+        [b'R', b'I', b'F', b'F', ..] => Err(Fault::Unsupported(avi::describe(head))),
         [b'F', b'L', b'V', ..] => unsupported("FLV"),
         [b'O', b'g', b'g', b'S', ..] => unsupported("Ogg"),
         [0x30, 0x26, 0xB2, 0x75, ..] => unsupported("WMV"),

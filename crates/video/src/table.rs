@@ -14,8 +14,10 @@ pub(crate) struct Sample {
     pub pts: i64,
     /// The container (or bitstream) says that decoding can start here.
     pub key: bool,
-    /// The packet yields a picture (a VP9 packet may hold a hidden reference only).
+    /// The packet yields a picture that is shown (a VP9 packet may hold a hidden reference only).
     pub visible: bool,
+    /// The sample entry that describes it: 0 for [`Track::setup`], others for [`Track::other_sets`].
+    pub entry: u16,
 }
 
 /// One frame shown.
@@ -36,10 +38,22 @@ pub(crate) enum Setup {
     Vp9,
 }
 
+impl Setup {
+    /// What no decoder here does, as far as the container's description tells.
+    pub(crate) fn unsupported(&self) -> Option<Fault> {
+        match self {
+            Setup::H264 { parameter_sets, .. } => crate::h264::unsupported(parameter_sets),
+            Setup::Vp9 => None,
+        }
+    }
+}
+
 /// The video track of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Track {
     pub setup: Setup,
+    /// H.264 parameter sets of sample entries 1 and on.
+    pub other_sets: Vec<Vec<Vec<u8>>>,
     pub orientation: Orientation,
     /// Colour from the container, which overrides the bitstream's.
     pub color: Option<ColorSpace>,
@@ -49,6 +63,8 @@ pub(crate) struct Track {
     pub duration: f64,
     /// The container ends before it says it does.
     pub cut: bool,
+    /// Pictures at the start that cannot be decoded.
+    pub left_out: usize,
 }
 
 /// A stretch of media time that is shown: an entry of an edit list.
@@ -64,6 +80,29 @@ pub(crate) struct Edit {
 ///
 /// Frames outside every edit are pre-roll or leftovers: decoded when needed, never shown.
 pub(crate) fn shown_frames(samples: &[Sample], edits: &[Edit], seconds_per_tick: f64) -> Result<Vec<Shown>, Fault> {
+    in_order(samples, None, edits, seconds_per_tick)
+}
+
+/// As [`shown_frames`], where `places` gives each sample's place in display order and timestamps do not: edits still
+/// choose by timestamp, and the timestamps are given out in display order, here and in `samples`.
+pub(crate) fn shown_in_order(
+    samples: &mut [Sample],
+    places: &[u32],
+    edits: &[Edit],
+    seconds_per_tick: f64,
+) -> Result<Vec<Shown>, Fault> {
+    let shown = in_order(samples, Some(places), edits, seconds_per_tick)?;
+    retime(samples, places);
+    Ok(shown)
+}
+
+fn in_order(
+    samples: &[Sample],
+    places: Option<&[u32]>,
+    edits: &[Edit],
+    seconds_per_tick: f64,
+) -> Result<Vec<Shown>, Fault> {
+    let place = |i: u32| places.and_then(|places| places.get(i as usize)).copied().unwrap_or(i);
     let mut order: Vec<u32> = (0..samples.len() as u32).filter(|&i| sample(samples, i).visible).collect();
     // Stable: equal timestamps (damaged files) keep decoding order.
     order.sort_by_key(|&i| sample(samples, i).pts);
@@ -76,8 +115,13 @@ pub(crate) fn shown_frames(samples: &[Sample], edits: &[Edit], seconds_per_tick:
             let end = edit.length.map(|l| start.saturating_add(l)).unwrap_or(i64::MAX);
             let first = order.partition_point(|&i| sample(samples, i).pts < start);
             let last = order.partition_point(|&i| sample(samples, i).pts < end);
-            for &i in order.get(first..last).unwrap_or(&[]) {
-                let ticks = clock.saturating_add(sample(samples, i).pts.saturating_sub(start));
+            let chosen = order.get(first..last).unwrap_or(&[]);
+            let mut displayed = chosen.to_vec();
+            if places.is_some() {
+                displayed.sort_by_key(|&i| place(i));
+            }
+            for (&i, &slot) in displayed.iter().zip(chosen) {
+                let ticks = clock.saturating_add(sample(samples, slot).pts.saturating_sub(start));
                 shown.push(Shown { sample: i, time: ticks as f64 * seconds_per_tick });
             }
         }
@@ -90,8 +134,28 @@ pub(crate) fn shown_frames(samples: &[Sample], edits: &[Edit], seconds_per_tick:
     Ok(shown)
 }
 
+/// Give the timestamps of `samples` out anew, so that they ascend in display order.
+fn retime(samples: &mut [Sample], places: &[u32]) {
+    let mut times: Vec<i64> = samples.iter().map(|s| s.pts).collect();
+    times.sort_unstable();
+    let mut order: Vec<usize> = (0..samples.len()).collect();
+    order.sort_by_key(|&i| places.get(i).copied().unwrap_or(u32::MAX));
+    for (i, time) in order.into_iter().zip(times) {
+        if let Some(sample) = samples.get_mut(i) {
+            sample.pts = time;
+        }
+    }
+}
+
 fn sample(samples: &[Sample], i: u32) -> Sample {
-    samples.get(i as usize).copied().unwrap_or(Sample { offset: 0, size: 0, pts: 0, key: false, visible: false })
+    samples.get(i as usize).copied().unwrap_or(Sample {
+        offset: 0,
+        size: 0,
+        pts: 0,
+        key: false,
+        visible: false,
+        entry: 0,
+    })
 }
 
 /// Average distance between the timestamps of neighbouring frames: the length given to the last frame where the
@@ -108,7 +172,7 @@ mod tests {
     use super::*;
 
     fn samples(pts: &[i64]) -> Vec<Sample> {
-        pts.iter().map(|&pts| Sample { offset: 0, size: 1, pts, key: pts == 0, visible: true }).collect()
+        pts.iter().map(|&pts| Sample { offset: 0, size: 1, pts, key: pts == 0, visible: true, entry: 0 }).collect()
     }
 
     fn order(shown: &[Shown]) -> Vec<(u32, f64)> {

@@ -4,10 +4,11 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rusty_vp9::{BitReader, DecodedFrame, Error, Vp9Decoder, parse_uncompressed_header};
 
-use crate::backend::{Backend, Look, Picture, check_size};
+use crate::backend::{Backend, Look, Picture, Start, check_size};
 use crate::error::Fault;
 use crate::frame::ColorMatrix;
 use crate::table::Sample;
+use crate::vp9_check::Slots;
 
 /// The first fields of a frame header (VP9 bitstream specification, 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +95,9 @@ fn split(packet: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Correct the container's key flags by the bitstream, and mark packets that hold hidden references only.
-pub(crate) fn inspect(file: &mut (impl Read + Seek), len: u64, samples: &mut [Sample]) -> Result<(), Fault> {
+///
+/// What precedes the first key frame cannot be decoded and is not shown; returns how many pictures that is.
+pub(crate) fn inspect(file: &mut (impl Read + Seek), len: u64, samples: &mut [Sample]) -> Result<usize, Fault> {
     for sample in samples.iter_mut() {
         if sample.offset.saturating_add(u64::from(sample.size)) > len {
             sample.key = false;
@@ -113,13 +116,19 @@ pub(crate) fn inspect(file: &mut (impl Read + Seek), len: u64, samples: &mut [Sa
             sample.visible = split(&bytes).iter().any(|frame| head(frame).is_none_or(|h| h.shown));
         }
     }
-    Ok(())
+    let first = samples.iter().position(|sample| sample.key).unwrap_or(0);
+    let mut left_out = 0;
+    for sample in samples.iter_mut().take(first) {
+        left_out += usize::from(std::mem::take(&mut sample.visible));
+    }
+    Ok(left_out)
 }
 
 pub(crate) struct Vp9 {
     decoder: Vp9Decoder,
     size: (usize, usize),
     color: Option<(u32, bool)>,
+    slots: Slots,
 }
 
 impl Vp9 {
@@ -127,14 +136,14 @@ impl Vp9 {
     pub(crate) fn new(first: &[u8]) -> Result<Self, Fault> {
         let head = split(first).first().and_then(|f| head(f));
         let Some(head) = head.filter(|h| h.key) else {
-            return Err(Fault::corrupt("its first packet is no VP9 key frame"));
+            return Err(Fault::corrupt("it has no VP9 key frame"));
         };
         if head.profile != 0 {
-            let what = if head.profile == 1 { "VP9 profile 1, not 4:2:0" } else { "VP9 10/12-bit" };
-            return Err(Fault::Unsupported(what.into()));
+            return Err(Fault::Unsupported(profile_name(head.profile)));
         }
         check_size(head.width, head.height)?;
-        Ok(Vp9 { decoder: Vp9Decoder::new(), size: (head.width, head.height), color: head.color })
+        let (decoder, slots) = (Vp9Decoder::new(), Slots::default());
+        Ok(Vp9 { decoder, size: (head.width, head.height), color: head.color, slots })
     }
 }
 
@@ -143,16 +152,17 @@ impl Backend for Vp9 {
         self.size
     }
 
-    fn reset(&mut self) -> Result<(), Fault> {
+    fn reset(&mut self, _fill: bool) -> Result<(), Fault> {
         self.decoder = Vp9Decoder::new();
+        self.slots = Slots::default();
         Ok(())
     }
 
-    fn look(&self, packet: &[u8]) -> Result<Look, Fault> {
+    fn look(&self, packet: &[u8], _entry: u16) -> Result<Look, Fault> {
         for frame in split(packet) {
             let Some(head) = head(frame) else { return Err(Fault::corrupt("a VP9 packet without frame header")) };
             if head.profile != 0 {
-                return Err(Fault::Unsupported(format!("VP9 profile {}", head.profile)));
+                return Err(Fault::Unsupported(profile_name(head.profile)));
             }
             // Sizes taken over from a reference read as zero here; those were checked when the reference came.
             let parsed = parse_uncompressed_header(&mut BitReader::new(frame), &[(0, 0); 8]);
@@ -161,13 +171,18 @@ impl Backend for Vp9 {
         }
         let clean_start = split(packet).first().and_then(|f| head(f)).is_some_and(|h| h.key);
         // Later frames adapt to the probabilities and motion of the one before, shown or not.
-        Ok(Look { clean_start, droppable: false })
+        let start = if clean_start { Start::Clean } else { Start::No };
+        Ok(Look { clean_start, droppable: false, start, number: None })
     }
 
-    fn decode(&mut self, packet: &[u8]) -> Result<Option<Picture>, Fault> {
+    fn decode(&mut self, packet: &[u8], _entry: u16) -> Result<Option<Picture>, Fault> {
         let frames = split(packet);
         if let Some(color) = frames.iter().filter_map(|f| head(f)?.color).next_back() {
             self.color = Some(color);
+        }
+        // A superframe whose index claims an empty frame: the decoder has its own view of those.
+        for frame in frames.iter().filter(|frame| !frame.is_empty()) {
+            self.slots.check(frame)?;
         }
         self.decoder.push(packet, None).map_err(fault)?;
         let mut shown = None;
@@ -211,6 +226,15 @@ impl Vp9 {
         };
         Ok(Picture { width, height, y, u, v, matrix, full_range: self.color.map(|_| full), order: None })
     }
+}
+
+fn profile_name(profile: u32) -> String {
+    let what = match profile {
+        1 => "not 4:2:0",
+        2 => "10 or 12 bits",
+        _ => "10 or 12 bits and not 4:2:0",
+    };
+    format!("VP9 profile {profile}, {what}")
 }
 
 fn fault(e: Error) -> Fault {

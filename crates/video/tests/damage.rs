@@ -47,7 +47,8 @@ fn survive(name: &str, flips: &[(usize, u8)], keep: Option<usize>) {
         let n = bytes.len();
         bytes.truncate(keep % n);
     }
-    let unique = format!("vjepa-video-{}-{:?}-{name}", std::process::id(), std::thread::current().id());
+    let file = name.rsplit('/').next().unwrap();
+    let unique = format!("vjepa-video-{}-{:?}-{file}", std::process::id(), std::thread::current().id());
     let path = std::env::temp_dir().join(unique.replace(['(', ')'], ""));
     std::fs::write(&path, &bytes).unwrap();
     let start = Instant::now();
@@ -111,6 +112,31 @@ proptest! {
         let flips = at.map(|at| (at, xor));
         survive("one_frame.mp4", &flips, keep);
         survive("short_20f.mp4", &flips, keep);
+    }
+}
+
+/// One file for each container and for each way in which the index looks into the stream.
+const CONTAINERS: [&str; 8] = [
+    "../data/og_cut.mkv",
+    "../data/og_cut_frag.mp4",
+    "../data/remux.mp4",
+    "../data/two_entries.mp4",
+    "../data/gdr_cut.mkv",
+    "../data/lossless.mp4",
+    "../data/cover.mov",
+    "../data/vp9_nokey.webm",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_container(at in any::<[usize; 6]>(), xor in 1u8.., keep in any::<Option<usize>>()) {
+        quiet();
+        for name in CONTAINERS {
+            survive(name, &at.map(|at| (at, xor)), keep);
+            survive(name, &[(tables(name).start + at[0] % 600, xor)], None);
+        }
     }
 }
 
