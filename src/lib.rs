@@ -17,5 +17,6 @@ pub mod masks;
 pub mod quickstart;
 pub mod rng;
 pub mod schedules;
+mod text;
 pub mod train;
 pub mod weights;

@@ -2,8 +2,8 @@
 //!
 //! [`FrozenEncoder`] runs the compiled encoder over clips; its [`Features`] feed [`logistic`] regression (the linear
 //! figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`]. [`textures`] is the whole
-//! protocol on drifting textures; [`video_probe`] is that of labelled video files ([`videos`], features kept by [`cache`]). [`diagnostics`] tells learning
-//! from a falling loss; [`pictures`] and [`chart`] draw what a person wants to see.
+//! protocol on drifting textures; [`video_probe`] is that of labelled video files ([`videos`], their [`labels`], features kept by [`cache`]). [`diagnostics`] tells learning
+//! from a falling loss, and [`verdict`] a run that has collapsed; [`pictures`] and [`chart`] draw what a person wants to see.
 
 pub mod attentive;
 pub mod cache;
@@ -12,6 +12,7 @@ pub mod chart;
 pub mod diagnostics;
 pub mod features;
 mod font;
+pub mod labels;
 pub mod linalg;
 pub mod logistic;
 pub mod metrics;
@@ -19,6 +20,7 @@ pub mod neighbours;
 pub mod pictures;
 pub mod probe_file;
 pub mod textures;
+pub mod verdict;
 pub mod video_probe;
 pub mod videos;
 mod watch;

@@ -11,11 +11,11 @@ use super::features::{Features, FrozenEncoder, Keep};
 use super::logistic::{Labelled, fit, fit_tuned};
 use super::metrics::top_k;
 use super::probe_file::linear_weights;
-use super::videos::{VideoFeatures, ViewPlan, labelled_videos};
+use super::videos::{VideoFeatures, ViewPlan};
 use super::{EvalError, OnProgress};
 use crate::compile::Probe;
 use crate::config::Config;
-use crate::data::Permutation;
+use crate::data::{Permutation, VideoEntry};
 use crate::weights::{self, Model};
 
 /// Which probe.
@@ -51,9 +51,9 @@ pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) 
 
 /// What to look at of the videos of a list.
 #[derive(Clone, Debug)]
-pub struct VideoSet {
-    /// The list, "path label" a line.
-    pub list: PathBuf,
+pub struct VideoSet<'a> {
+    /// The videos of the list.
+    pub entries: &'a [VideoEntry],
     /// Clips of a video.
     pub clips: usize,
     /// Views of a clip.
@@ -66,14 +66,14 @@ impl OpenEncoder {
     /// Features of the videos of a list; the second value says whether the cache had them.
     ///
     /// # Errors
-    /// As [`labelled_videos`] and [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
+    /// As [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
     pub fn features(
         &mut self,
-        set: &VideoSet,
+        set: &VideoSet<'_>,
         keep: Keep,
         progress: OnProgress<'_>,
     ) -> Result<(VideoFeatures, bool), EvalError> {
-        let entries = labelled_videos(&set.list)?;
+        let entries = set.entries;
         let config = self.encoder.config();
         let clip = if keep == Keep::Tokens { config.tokens() } else { 1 } * config.embed_dim * size_of::<f32>();
         let bytes = [set.clips, set.views, clip].into_iter().fold(entries.len(), usize::saturating_mul);
@@ -88,7 +88,7 @@ impl OpenEncoder {
             )));
         }
         let plan = ViewPlan { preprocessing: self.model.preprocessing.clone(), clips: set.clips, views: set.views };
-        cached_video_features(set.cache.as_deref(), &self.digest, &mut self.encoder, &plan, &entries, keep, progress)
+        cached_video_features(set.cache.as_deref(), &self.digest, &mut self.encoder, &plan, entries, keep, progress)
     }
 }
 
@@ -119,7 +119,7 @@ pub fn classes_of(labels: &[i64], names: &[String], classes: usize) -> Result<Ve
         let own = usize::try_from(*label).ok().filter(|label| numbered && *label < classes);
         named.or(own).ok_or_else(|| {
             EvalError::setup(format!(
-                "label {label} is none of the probe's {classes} classes; probe with a list that has it"
+                "label {label} is none of the probe's {classes} classes; give a list with the labels that the probe knows"
             ))
         })
     };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_a_step, show};
 use crate::cli::CliError;
-use crate::data::{ClipSource, VideoDataset};
+use crate::data::{ClipSource, VideoDataset, survey};
 use crate::deploy::{Export, Form, Origin, export};
 use crate::eval::features::{Features, Keep};
 use crate::eval::pictures::{self, Neighbour, ShownClip};
@@ -30,6 +30,11 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
     let dataset = VideoDataset::open(&config)?;
     compared(&dataset, 2)?;
     let mut screen = Screen::new();
+    let data = survey(&config)?;
+    for set in &data {
+        screen.say(&format!("data set {set}"));
+        set.notes.iter().for_each(|note| screen.say(&format!("note: {note}")));
+    }
     let step = seconds_a_step(&config)?;
     let steps = config.optimization.plan(Some(1))?.steps;
     screen.say(&format!(
@@ -94,7 +99,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), CliError> {
             exported.parity.iter().map(|(name, parity)| (*name, parity.json())).collect();
         let summary = serde_json::json!({
             "diagnostics": last, "parity": parity, "files": paths, "steps": steps, "seconds": screen.seconds(),
-            "bad_videos": run.outcome.bad_videos,
+            "bad_videos": run.outcome.bad_videos, "data": data,
         });
         println!("{summary}");
         return Ok(());
