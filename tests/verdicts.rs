@@ -77,7 +77,7 @@ fn other_videos_under_the_same_name_are_noticed() {
     let videos = folder.path().join("videos");
     std::fs::create_dir(&videos).unwrap();
     let add = |name: &str| std::fs::copy(support::texture("t0_d0_s0.mp4"), videos.join(name)).unwrap();
-    ["a.mp4", "b.mp4", "c.mp4", "d.mp4"].map(add);
+    assert_eq!(["a.mp4", "b.mp4", "c.mp4", "d.mp4"].map(add).len(), 4);
     let run = folder.path().join("run");
     let data = format!("data.datasets=[{}]", videos.display());
     let set = ["--set", "data.dataset_type=VideoDataset", "--set", &data];
