@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::probe::{Bar, Cache, tell_bad};
+use super::probe::{Bar, Cache, LABELS_FROM_KEY, of, read_notes, tell_bad};
 use vjepa_data::BadVideo;
+use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
+use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{VideoSet, classes_of, evaluate_probe, open_encoder};
+use vjepa_eval::videos::labelled_videos;
 use vjepa_programs::Probe;
 use vjepa_recipe::config::Config;
 
@@ -20,12 +23,18 @@ pub struct Args {
     /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
     /// A probe that `vjepa probe` wrote.
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
-    /// Labelled videos, a line "path label" each.
+    /// Labelled videos: "path label" lines, paths relative to the list's folder.
     #[arg(long, value_name = "CSV")]
     data: PathBuf,
+    /// The label of the probe's first class in --data, for a probe whose classes have names [default: as in its training].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    labels_from: Option<i64>,
     /// Clips of a video; the probe attends across all of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     clips: u16,
@@ -44,7 +53,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
-    let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
+    let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
     let probe = vjepa_programs::load_probe(&args.probe)?;
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
     super::note_sampling(opened.model.config.as_ref());
@@ -57,8 +66,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .into());
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
+    let list = labelled_videos(&args.data)?;
+    let count = vjepa_eval::attentive::classes(&probe.probe);
+    let (from, notes) = numbering(args, &list, &probe.labels, count)?;
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
     let set = VideoSet {
-        list: args.data.clone(),
+        entries: &list.entries,
         clips: args.clips.into(),
         views: args.views.into(),
         cache: args.cache.folder(&args.probe),
@@ -66,13 +79,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let mut bar = Bar::default();
     let (found, cached) = opened.features(&set, keep, &mut |p| bar.show(p))?;
     bar.clear();
-    let count = vjepa_eval::attentive::classes(&probe.probe);
-    let classes = classes_of(&found.labels, &probe.labels, count)?;
+    let labels: Vec<i64> = found.labels.iter().map(|label| label - from).collect();
+    let classes = classes_of(&labels, &probe.labels, count)?;
     let accuracy = evaluate_probe(device, &probe.probe, &probe.tensors, &found.features, &classes, set.views)?;
     if args.json {
         let summary = serde_json::json!({
             "top1": accuracy.top1, "top5": accuracy.top5, "videos": accuracy.videos, "classes": count,
             "clips": args.clips, "views": args.views, "features_from_cache": cached, "bad_videos": found.bad,
+            "labels_from": from, "notes": notes,
         });
         println!("{summary}");
         return Ok(());
@@ -86,4 +100,24 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     println!("videos   {} of {count} classes, {per_video}", accuracy.videos);
     tell_bad(&found.bad.iter().collect::<Vec<&BadVideo>>());
     Ok(())
+}
+
+/// The label of the probe's first class in the list, 0 where classes are called by their labels; and what is to be said of
+/// the list.
+fn numbering(args: &Args, list: &VideoList, names: &[String], count: usize) -> Result<(i64, Vec<String>), CliError> {
+    let recorded = vjepa_weights::load(&args.probe)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
+    let classes = ClassNames { names: names.to_vec(), count, from: recorded, source: args.probe.clone() };
+    let mut notes = read_notes(list);
+    if classes.are_labels() {
+        if args.labels_from.is_some() {
+            let probe = args.probe.display();
+            return Err(format!("the classes of {probe} are called by their labels: leave --labels-from out").into());
+        }
+        classes.check_called(list)?;
+        notes.extend(of(list, classes.remarks(list, 0)));
+        return Ok((0, notes));
+    }
+    let from = classes.numbering(list, args.labels_from)?;
+    notes.extend(of(list, classes.remarks(list, from)));
+    Ok((from, notes))
 }

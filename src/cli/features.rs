@@ -26,6 +26,9 @@ pub struct Args {
     /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
     /// A video, or a .safetensors file with `clip_u8` [B, 3, T, H, W].
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
@@ -46,7 +49,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let weights = weights::load(&args.checkpoint)?;
-    let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
+    let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
     let model = vjepa_programs::describe(&weights, config.as_ref())?;
     super::note_sampling(model.config.as_ref());
     let encoder = match args.encoder.as_deref() {

@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            if error.is::<train::Collapsed>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }

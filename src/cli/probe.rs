@@ -8,11 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::CliError;
 use super::device::DeviceArg;
 use vjepa_data::BadVideo;
+use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
+use vjepa_eval::labels::{ClassNames, remarks};
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::videos::{
     ProbeKind, VideoSet, class_names, classes_of, evaluate_probe, open_encoder, train_probe,
 };
+use vjepa_eval::videos::labelled_videos;
 use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_recipe::config::Config;
 
@@ -25,10 +28,13 @@ pub struct Args {
     /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Labelled videos to train on, a line "path label" each.
+    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
+    /// Labelled videos to train on: "path label" lines, paths relative to the list's folder.
     #[arg(long, value_name = "CSV")]
     data: PathBuf,
-    /// Labelled videos to evaluate on.
+    /// Labelled videos to evaluate on, with the labels of --data.
     #[arg(long, value_name = "CSV")]
     val: Option<PathBuf>,
     /// Attentive pooling, or logistic regression on mean tokens.
@@ -40,9 +46,12 @@ pub struct Args {
     /// Clips of a video, whose tokens are joined.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     clips: u16,
-    /// A file with the name of each class, a line each; a label is the number of its line, from 0.
+    /// A file with the name of each class, one per line, the first that of label 0 unless --labels-from says otherwise.
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
+    /// The label of the first name: 1 for lists that number their classes from 1 (UCF101, HMDB51).
+    #[arg(long, value_name = "N", requires = "names", allow_negative_numbers = true)]
+    labels_from: Option<i64>,
     /// Passes over the videos (attentive).
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
@@ -65,6 +74,14 @@ pub struct Args {
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    /// What to look at of the videos of a list.
+    fn set<'a>(&self, list: &'a VideoList) -> VideoSet<'a> {
+        let cache = self.cache.folder(&self.out);
+        VideoSet { entries: &list.entries, clips: self.clips.into(), views: 1, cache }
+    }
 }
 
 /// Where features are kept.
@@ -92,26 +109,26 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         return Err("--lr must be a positive number and --wd not a negative one".into());
     }
     let device = args.device.open()?;
-    let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
+    let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
     let kind = if args.kind == "linear" { ProbeKind::Linear } else { ProbeKind::Attentive };
     let keep = if kind == ProbeKind::Linear { Keep::Mean } else { Keep::Tokens };
-    let names = args.names.as_deref().map(read_names).transpose()?;
+    let lists = Lists::read(args)?;
+    lists.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
     super::note_sampling(opened.model.config.as_ref());
     let mut bar = Bar::default();
-    let set = |list: &Path| VideoSet {
-        list: list.into(),
-        clips: args.clips.into(),
-        views: 1,
-        cache: args.cache.folder(&args.out),
-    };
-    let (train, cached) = opened.features(&set(&args.data), keep, &mut |p| bar.show(p))?;
-    let val = match &args.val {
-        Some(list) => Some(opened.features(&set(list), keep, &mut |p| bar.show(p))?.0),
+    let (train, cached) = opened.features(&args.set(&lists.train), keep, &mut |p| bar.show(p))?;
+    let val = match &lists.val {
+        Some(list) => Some(opened.features(&args.set(list), keep, &mut |p| bar.show(p))?.0),
         None => None,
     };
+    let (from, names) = match &lists.names {
+        Some((names, from)) => (*from, Some(names.names.clone())),
+        None => (0, None),
+    };
+    let zero_based = |labels: &[i64]| labels.iter().map(|label| label - from).collect::<Vec<i64>>();
     let labels = class_names(&train.labels, names);
-    let classes = classes_of(&train.labels, &labels, labels.len())?;
+    let classes = classes_of(&zero_based(&train.labels), &labels, labels.len())?;
     let options = ProbeOptions {
         epochs: args.epochs as usize,
         batch: args.batch.into(),
@@ -126,7 +143,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let on_val = match &val {
         None => None,
         Some(val) => {
-            let classes = classes_of(&val.labels, &labels, labels.len())?;
+            let classes = classes_of(&zero_based(&val.labels), &labels, labels.len())?;
             Some(evaluate_probe(device, &trained.probe, &trained.weights, &val.features, &classes, 1)?)
         }
     };
@@ -135,12 +152,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let extra = BTreeMap::from([
         ("vjepa_probe_encoder_sha256".to_owned(), opened.digest.clone()),
         ("vjepa_probe_clips".to_owned(), args.clips.to_string()),
+        (LABELS_FROM_KEY.to_owned(), from.to_string()),
     ]);
     save_probe(&args.out, &trained.probe, &trained.weights, &labels, &extra)?;
     if args.json {
         let summary = serde_json::json!({
             "probe": args.out, "kind": args.kind, "classes": labels.len(), "train": on_train, "val": on_val,
             "c": trained.c, "clips": args.clips, "features_from_cache": cached, "bad_videos": bad,
+            "labels_from": from, "notes": lists.notes,
         });
         println!("{summary}");
         return Ok(());
@@ -156,23 +175,72 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Class names, a line each; the file may end in blank lines, which name nothing.
-fn read_names(path: &Path) -> Result<Vec<String>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
-    if let Some(label) = names.iter().position(String::is_empty) {
-        return Err(format!(
-            "line {} of {} is blank, but would be the name of label {label}: name it, or take the line out",
-            label + 1,
-            path.display()
-        )
-        .into());
+/// Metadata of a probe: the label of its first class, in the lists it was trained on.
+pub(super) const LABELS_FROM_KEY: &str = "vjepa_probe_labels_from";
+
+/// The lists of a probe, whose labels fit each other and the names.
+struct Lists {
+    train: VideoList,
+    val: Option<VideoList>,
+    /// The names of the classes, and the label of the first.
+    names: Option<(ClassNames, i64)>,
+    /// What there is to say of them.
+    notes: Vec<String>,
+}
+
+impl Lists {
+    /// Reads them, and finds what is odd about them.
+    fn read(args: &Args) -> Result<Self, CliError> {
+        let train = labelled_videos(&args.data)?;
+        let val = args.val.as_deref().map(labelled_videos).transpose()?;
+        let names = args.names.as_deref().map(ClassNames::read).transpose()?;
+        let both = std::iter::once(&train).chain(&val);
+        let mut notes: Vec<String> = both.flat_map(read_notes).collect();
+        let names = match names {
+            Some(names) => {
+                let from = names.numbering(&train, args.labels_from)?;
+                let names = ClassNames { from: Some(from), ..names };
+                notes.extend(of(&train, names.remarks(&train, from)));
+                if let Some(val) = &val {
+                    names.numbering(val, None)?;
+                    notes.extend(of(val, names.remarks(val, from)));
+                }
+                Some((names, from))
+            }
+            None => {
+                let called = called_by_label(&train);
+                if called.count < 2 {
+                    return Err(
+                        format!("{}: a probe needs videos of at least two classes", train.path.display()).into()
+                    );
+                }
+                notes.extend(of(&train, remarks(&train)));
+                if let Some(val) = &val {
+                    called.check_called(val)?;
+                    notes.extend(of(val, called.remarks(val, 0)));
+                }
+                None
+            }
+        };
+        Ok(Self { train, val, names, notes })
     }
-    let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
-    if names.len() < 2 || distinct.len() != names.len() {
-        return Err(format!("{} must hold at least two different names, a line each", path.display()).into());
-    }
-    Ok(names)
+}
+
+/// The classes of a list, each called by its label.
+fn called_by_label(list: &VideoList) -> ClassNames {
+    let labels: Vec<i64> = list.entries.iter().filter_map(|entry| entry.label).collect();
+    let names = class_names(&labels, None);
+    ClassNames { count: names.len(), names, from: None, source: list.path.clone() }
+}
+
+/// What was said when a list was read.
+pub(super) fn read_notes(list: &VideoList) -> Vec<String> {
+    of(list, list.notes.clone())
+}
+
+/// Remarks with the name of the list they are about.
+pub(super) fn of(list: &VideoList, remarks: Vec<String>) -> Vec<String> {
+    remarks.into_iter().map(|remark| format!("{}: {remark}", list.path.display())).collect()
 }
 
 /// Names the videos that were left out.

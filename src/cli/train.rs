@@ -5,17 +5,24 @@ use super::device::DeviceArg;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use vjepa_data::survey;
+use vjepa_eval::EvalError;
 use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, mask_sizes};
 use vjepa_recipe::config::{Config, Dtype};
 use vjepa_recipe::masks::Masks;
-use vjepa_runtime::plan::Profile;
-use vjepa_train::Watch;
+use vjepa_runtime::plan::{Device, Profile};
+use vjepa_train::verdict::{self, Gradients};
 use vjepa_train::{
-    Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun, TrainState, train,
+    Change, Continuation, Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun,
+    TrainState, train,
 };
+use vjepa_train::{DiagnosticsReport, Watch};
 
 /// Pretrain by masked latent prediction.
+///
+/// `data.datasets` names folders of videos, or .csv files of "path label" lines (labels may be left out) whose paths are
+/// relative to the list's own folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// YAML configuration in the official sections (see configs/).
@@ -24,7 +31,8 @@ pub struct Args {
     /// Override a setting, e.g. --set optimization.lr=1e-3 (repeatable).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Go on from the latest checkpoint in `logging.folder`.
+    /// Go on from the latest checkpoint in `logging.folder`; what differs from its record is named, and refused for
+    /// model, masks and clips.
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
@@ -54,10 +62,18 @@ pub struct Args {
     /// backward part.
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
     memory_budget: Option<super::memory::Bytes>,
+    /// Exit with code 3 where the encoder has collapsed by the end of the run.
+    #[arg(long)]
+    fail_on_collapse: bool,
     /// One JSON object a step on standard output.
     #[arg(long)]
     json: bool,
 }
+
+/// The encoder has collapsed, and `--fail-on-collapse` was given.
+#[derive(Debug, thiserror::Error)]
+#[error("the encoder has collapsed (--fail-on-collapse)")]
+pub(super) struct Collapsed;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
@@ -69,6 +85,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     super::note_sampling(Some(&config));
     if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
         eprintln!("note: the CPU emulates bfloat16: the numbers are right, but --set meta.dtype=float32 is faster");
+    }
+    config.check_training()?;
+    let data = survey(&config)?;
+    for set in &data {
+        eprintln!("data set {set}");
+        set.notes.iter().for_each(|note| eprintln!("note: {}: {note}", set.path.display()));
     }
     let interrupt = Interrupt::on_signals()?;
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
@@ -85,7 +107,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
     };
-    let mut observer = Progress::new(args.json);
+    let mut observer = Progress::new(args.json, device, &config);
     if config.logging.diagnostics_every.is_some() {
         observer.watch = Some(Watch::new(device, &config)?);
         let folder = Path::new(config.logging.folder.as_deref().unwrap_or_default());
@@ -96,21 +118,27 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if args.profile.is_some() && !observer.profiled {
         eprintln!("note: the run ended before the steps that were to be profiled; no trace is written");
     }
+    let collapsed = observer.collapsed.filter(|_| !outcome.interrupted);
     if args.json {
         let summary = serde_json::json!({
             "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
-            "bad_videos": outcome.bad_videos, "interrupted": outcome.interrupted,
+            "bad_videos": outcome.bad_videos, "interrupted": outcome.interrupted, "collapsed": collapsed, "data": data,
         });
         println!("{summary}");
     } else {
-        tell(&outcome);
+        tell(&outcome, collapsed == Some(true));
+        observer.tell_collapse();
     }
-    Ok(())
+    if args.fail_on_collapse && collapsed == Some(true) { Err(Collapsed.into()) } else { Ok(()) }
 }
 
 /// How the run ended, for a person.
-fn tell(outcome: &TrainOutcome) {
-    let ended = if outcome.interrupted { "stopped" } else { "done" };
+fn tell(outcome: &TrainOutcome, collapsed: bool) {
+    let ended = match (outcome.interrupted, collapsed) {
+        (true, _) => "stopped",
+        (false, true) => "collapsed",
+        (false, false) => "done",
+    };
     let loss = outcome.loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
     println!("{ended} after {} steps{loss}", outcome.steps);
     match &outcome.checkpoint {
@@ -119,7 +147,7 @@ fn tell(outcome: &TrainOutcome) {
     }
     println!("metrics     {}", outcome.metrics.display());
     if outcome.bad_videos > 0 {
-        println!("left out    {} unreadable videos (listed beside the metrics)", outcome.bad_videos);
+        println!("left out    {} unreadable videos (listed next to the metrics)", outcome.bad_videos);
     }
     if outcome.interrupted {
         let resume = if outcome.checkpoint.is_some() { " and --resume" } else { "" };
@@ -136,16 +164,51 @@ pub(super) struct Progress {
     /// Where what is watched is kept.
     diagnostics: PathBuf,
     profiled: bool,
+    device: Device,
+    config: Config,
+    gradients: Gradients,
+    last: Option<DiagnosticsReport>,
+    /// Whether the encoder has collapsed, where the run got to its end and that can be told.
+    collapsed: Option<bool>,
 }
 
 impl Progress {
-    pub(super) fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool, device: Device, config: &Config) -> Self {
         let bar = ProgressBar::no_length();
         let template = "{msg}\n{wide_bar:.cyan/blue} {pos}/{len} steps  {elapsed} gone, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, json, began: Instant::now(), watch: None, diagnostics: PathBuf::new(), profiled: false }
+        Self {
+            bar,
+            json,
+            began: Instant::now(),
+            watch: None,
+            diagnostics: PathBuf::new(),
+            profiled: false,
+            device,
+            config: config.clone(),
+            gradients: Gradients::default(),
+            last: None,
+            collapsed: None,
+        }
+    }
+
+    /// What says that the encoder has collapsed, and what to try; nothing otherwise.
+    fn tell_collapse(&self) {
+        let (Some(true), Some(found), Some(gradient)) = (self.collapsed, self.last, self.gradients.typical()) else {
+            return;
+        };
+        println!(
+            "collapsed   the encoder gives every clip the same: its gradient is {gradient:.1e}, the loss does not depend on the \
+             context (gap {:+.1} %), and the targets have an effective rank of {:.1}",
+            100.0 * found.context_gap,
+            found.effective_rank
+        );
+        println!(
+            "try         a lower `optimization.lr` (here {:.1e}), a longer warm-up, `optimization.ema` closer to 1 (here {:?})",
+            self.config.optimization.lr, self.config.optimization.ema
+        );
     }
 
     pub(super) fn finish(&self) {
@@ -166,7 +229,24 @@ impl Observer for Progress {
         watch.keep(&self.diagnostics, from).map_err(|error| TrainError::Observer(error.to_string()))
     }
 
+    fn resumed(&mut self, continuation: &Continuation) {
+        for Change { key, was, now } in &continuation.changed {
+            eprintln!("note: resumed after step {} with another setting: {key} {now}, was {was}", continuation.from);
+        }
+    }
+
+    fn ends(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
+        let failed = |error: EvalError| TrainError::Observer(error.to_string());
+        // A run that was not watched is measured only where its gradient asks for it.
+        if self.gradients.vanished() == Some(true) && self.last.is_none() {
+            self.last = Some(Watch::new(self.device, &self.config).and_then(|mut w| w.measure(state)).map_err(failed)?);
+        }
+        self.collapsed = verdict::collapsed(&self.gradients, self.last.as_ref());
+        Ok(())
+    }
+
     fn step(&mut self, report: &StepReport) {
+        self.gradients.add(report.grad_norms[0]);
         if self.json {
             let line = serde_json::json!({
                 "step": report.step, "epoch": report.epoch, "loss": report.loss, "loss_jepa": report.loss_jepa,
@@ -218,6 +298,7 @@ impl Observer for Progress {
     fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
         let found = watch.measure(state).map_err(|error| TrainError::Observer(error.to_string()))?;
+        self.last = Some(found);
         let text = format!(
             "step {:>6}  context gap {:+.1} %  effective rank {:.1}  target deviation {:.3}",
             state.step(),

@@ -171,10 +171,11 @@ mod tests {
         let mut earlier = configure(videos::RECIPE, "", &options(7, Some(20)), &[datasets]).unwrap();
         let files = Checkpoint::new(folder.path(), "jepa");
         let now = || configure(textures::RECIPE, "", &options(0, None), &[]).map(|_| ());
-        files.save(&earlier, 20, Some(1.0), &NamedTensors::new()).unwrap();
+        let done = vjepa_train::Progress { step: 20, loss: Some(1.0), ..vjepa_train::Progress::default() };
+        files.save(&earlier, &done, &NamedTensors::new()).unwrap();
         now().unwrap();
         earlier.loss.loss_exp = 2.0;
-        files.save(&earlier, 20, Some(1.0), &NamedTensors::new()).unwrap();
+        files.save(&earlier, &done, &NamedTensors::new()).unwrap();
         assert!(now().unwrap_err().to_string().contains("another --out"));
         std::fs::write(files.latest(), "no checkpoint").unwrap();
         assert!(now().is_err());

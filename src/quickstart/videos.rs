@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::QuickstartError;
 use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_a_step, show};
-use vjepa_data::{ClipSource, VideoDataset};
+use vjepa_data::{ClipSource, VideoDataset, survey};
 use vjepa_deploy::{Export, Form, Origin, export};
 use vjepa_eval::features::{Features, Keep};
 use vjepa_eval::{FrozenEncoder, neighbours};
@@ -31,6 +31,11 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
     let dataset = VideoDataset::open(&config)?;
     compared(&dataset, 2)?;
     let mut screen = Screen::new();
+    let data = survey(&config)?;
+    for set in &data {
+        screen.say(&format!("data set {set}"));
+        set.notes.iter().for_each(|note| screen.say(&format!("note: {note}")));
+    }
     let step = seconds_a_step(&config)?;
     let steps = config.optimization.plan(Some(1))?.steps;
     screen.say(&format!(
@@ -95,7 +100,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
             exported.parity.iter().map(|(name, parity)| (*name, parity.json())).collect();
         let summary = serde_json::json!({
             "diagnostics": last, "parity": parity, "files": paths, "steps": steps, "seconds": screen.seconds(),
-            "bad_videos": run.outcome.bad_videos,
+            "bad_videos": run.outcome.bad_videos, "data": data,
         });
         println!("{summary}");
         return Ok(());

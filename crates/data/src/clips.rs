@@ -57,7 +57,7 @@ pub fn looks(session: &Session) -> Result<Looks, ClipError> {
             .parse::<usize>()
             .ok()
             .filter(|n| (1..=1 << 10).contains(n))
-            .ok_or_else(|| format!("its `{key}` is `{text}`, which is no number of clips; export it again")),
+            .ok_or_else(|| format!("its `{key}` is `{text}`, which is not a number of clips; export it again")),
     };
     let looks = Looks { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
     match session.views() {

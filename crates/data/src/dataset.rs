@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::list::{VideoEntry, read_videos};
+use sha2::{Digest, Sha256};
+use vjepa_runtime::files::hex;
+
+use super::list::{VideoEntry, VideoList, read_list};
 use super::sampling::{ClipSampler, step_for_duration};
-use super::source::{ClipSource, DataError, SampleInfo, SampleKey, check_out};
+use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::to_luma;
@@ -23,15 +26,24 @@ const WEIGHTED: u64 = 0x7765_6967_6874;
 /// The data set that a configuration names.
 ///
 /// # Errors
-/// [`DataError::List`] for lists and folders that cannot be read or hold no videos.
+/// [`DataError::List`] for lists and folders that cannot be read, hold no videos, or list none that exists.
 pub fn open_source(config: &Config) -> Result<Arc<dyn ClipSource>, DataError> {
     let data = &config.data;
     Ok(match data.dataset_type {
-        DatasetType::Video => Arc::new(VideoDataset::open(config)?),
+        DatasetType::Video => {
+            let lists = read_lists(config)?;
+            lists.iter().try_for_each(VideoList::check_found)?;
+            Arc::new(VideoDataset::of(config, lists)?)
+        }
         DatasetType::DriftingTextures => {
             Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
         }
     })
+}
+
+/// The data sets of a configuration.
+fn read_lists(config: &Config) -> Result<Vec<VideoList>, DataError> {
+    config.data.datasets.iter().map(|dataset| read_list(Path::new(dataset))).collect()
 }
 
 /// Video files as training clips.
@@ -50,15 +62,19 @@ impl VideoDataset {
     /// The data sets of a configuration, one after the other.
     ///
     /// # Errors
-    /// [`DataError::List`], as [`read_videos`]; [`DataError::Setup`] for weights that do not fit the data sets.
+    /// [`DataError::List`], as [`read_list`]; [`DataError::Setup`] for weights that do not fit the data sets.
     pub fn open(config: &Config) -> Result<Self, DataError> {
+        Self::of(config, read_lists(config)?)
+    }
+
+    fn of(config: &Config, lists: Vec<VideoList>) -> Result<Self, DataError> {
         let data = &config.data;
-        if data.datasets.is_empty() {
+        if lists.is_empty() {
             return Err(DataError::Setup("`data.datasets` lists no data set".into()));
         }
         let (mut entries, mut ends) = (Vec::new(), Vec::new());
-        for dataset in &data.datasets {
-            entries.extend(read_videos(Path::new(dataset))?);
+        for list in lists {
+            entries.extend(list.entries);
             ends.push(entries.len());
         }
         let mut shares = Vec::new();
@@ -215,6 +231,16 @@ impl ClipSource for VideoDataset {
 
     fn shape(&self) -> [usize; 4] {
         [3, self.sampler.frames_per_clip, self.transform.size.0, self.transform.size.1]
+    }
+
+    fn contents(&self) -> Option<Contents> {
+        let mut digest = Sha256::new();
+        for entry in &self.entries {
+            let path = entry.path.as_os_str().as_encoded_bytes();
+            digest.update((path.len() as u64).to_le_bytes());
+            digest.update(path);
+        }
+        Some(Contents { videos: self.entries.len() as u64, sha256: hex(&digest.finalize()) })
     }
 
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {

@@ -5,17 +5,20 @@
 //! makes labelled clips on the fly. [`SampleStream`] gives the key of every sample of a run in constant memory, and
 //! [`Loader`] computes them ahead on worker threads and hands them out in order. So the clips of a step depend on the
 //! configuration and the step number alone: not on the number of workers, nor on where a run was interrupted. Unreadable
-//! videos are skipped, counted, and listed once by [`Quarantine`].
+//! videos are skipped, counted, and listed once by [`Quarantine`]. [`read_list`] reads lists and folders; [`survey`] says
+//! before a run what they hold and what of it cannot be used.
 
 mod batch;
 pub mod clips;
 mod dataset;
+mod dialect;
 mod list;
 mod loader;
 mod quarantine;
 pub mod sampling;
 mod source;
 mod stream;
+mod survey;
 mod texture_math;
 pub mod textures;
 pub mod transforms;
@@ -23,10 +26,11 @@ mod views;
 
 pub use batch::{ClipBatch, LoaderConfig, LoaderStats};
 pub use dataset::{SMALLEST_FILE, VideoDataset, open_source};
-pub use list::{EXTENSIONS, VideoEntry, read_videos};
+pub use list::{EXTENSIONS, LeftOut, VideoEntry, VideoList, read_list, read_videos};
 pub use loader::{JUDGED_FROM, Loader, MAX_TRIES};
 pub use quarantine::{Quarantine, QuarantineLine};
-pub use source::{ClipSource, DataError, SampleInfo, SampleKey};
+pub use source::{ClipSource, Contents, DataError, SampleInfo, SampleKey};
 pub use stream::{Permutation, SampleStream};
+pub use survey::{Reason, Survey, survey};
 pub use textures::{DriftingTextures, TextureLabels};
 pub use views::{BadVideo, ViewPlan};

@@ -1,13 +1,13 @@
 //! Lists of videos: the official CSV, or the videos of a folder.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::dialect::{self, Parsed, Row, UNREAD, extension, odd_path, short};
 use super::source::DataError;
+use vjepa_recipe::text;
 
-/// File name endings of the videos that a folder is searched for.
-pub const EXTENSIONS: [&str; 5] = ["mp4", "webm", "mov", "m4v", "mkv"];
+pub use super::dialect::EXTENSIONS;
 
 /// A video and its label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,48 +18,202 @@ pub struct VideoEntry {
     pub label: Option<i64>,
 }
 
+/// Files that were passed over, by what they are: how many, and the first of them.
+pub type LeftOut = BTreeMap<String, (usize, PathBuf)>;
+
+/// A data set as it was read: its videos, and what there is to say of how they were found.
+#[derive(Debug, Clone, Default)]
+pub struct VideoList {
+    /// The list or folder.
+    pub path: PathBuf,
+    /// The videos, in the order of the list, or sorted.
+    pub entries: Vec<VideoEntry>,
+    /// The line of each, from 1; empty for a folder.
+    pub lines: Vec<usize>,
+    /// Files of a folder that are not read as videos.
+    pub left_out: LeftOut,
+    /// What was read otherwise than as official lists are, each worded to follow the list's name.
+    pub notes: Vec<String>,
+    /// Why none of the videos can be found, worded to follow the list's name; none where one was found.
+    missing: Option<String>,
+}
+
+impl VideoList {
+    /// The line of a video, `"line 7"`; the video's path for a folder.
+    pub fn place(&self, index: usize) -> String {
+        match (self.lines.get(index), self.entries.get(index)) {
+            (Some(line), _) => format!("line {line}"),
+            (None, Some(entry)) => entry.path.display().to_string(),
+            (None, None) => "no line".into(),
+        }
+    }
+
+    /// Refuses a list of which no path leads to a file.
+    ///
+    /// # Errors
+    /// [`DataError::List`] that says how its first line was read, and what its paths look like.
+    pub fn check_found(&self) -> Result<(), DataError> {
+        match &self.missing {
+            None => Ok(()),
+            Some(why) => Err(fail(&self.path, why)),
+        }
+    }
+}
+
+fn fail(path: &Path, why: impl std::fmt::Display) -> DataError {
+    DataError::List(format!("data set {}: {why}", path.display()))
+}
+
+/// The videos of a data set, as [`read_list`] finds them.
+///
+/// # Errors
+/// As [`read_list`].
+pub fn read_videos(dataset: &Path) -> Result<Vec<VideoEntry>, DataError> {
+    Ok(read_list(dataset)?.entries)
+}
+
 /// Reads one data set: a `.csv` or `.txt` list, or a folder.
 ///
-/// A list has a line for each video, "path label" with a space, comma or tab between (the last one counts, so paths may
-/// hold spaces). Relative paths are relative to the list's folder. Blank lines are skipped, and so is a first line
-/// "path label". A folder is searched with all its sub-folders for files ending in [`EXTENSIONS`], in sorted order.
+/// A list has one line per video, "path label" with a space, comma or tab between (the last one counts, so paths may
+/// hold spaces), or `path::label` throughout. Blank lines are skipped, and so is a first line "path label". `~/` is the home
+/// folder. Relative paths are relative to the list's folder; where none of them exists there and one does in the current
+/// directory, they are relative to that, which is noted. A folder is searched with all its sub-folders for files ending in
+/// [`EXTENSIONS`], in sorted order; what else it holds is counted.
 ///
 /// # Errors
 /// [`DataError::List`] naming the file, the line and what is wrong; an empty list or folder is an error, too.
-pub fn read_videos(dataset: &Path) -> Result<Vec<VideoEntry>, DataError> {
-    let fail = |why: String| DataError::List(format!("data set {}: {why}", dataset.display()));
-    let meta = std::fs::metadata(dataset).map_err(|error| fail(format!("cannot be opened: {error}")))?;
-    let entries = if meta.is_dir() {
-        let mut found = Vec::new();
-        search(dataset, &mut found, &mut HashSet::new(), 0).map_err(fail)?;
-        found.sort();
-        found.into_iter().map(|path| VideoEntry { path, label: None }).collect()
-    } else {
-        if !matches!(extension(dataset).as_deref(), Some("csv" | "txt")) {
-            return Err(fail("must be a folder of videos or a .csv of \"path label\" lines".into()));
-        }
-        let text = std::fs::read(dataset).map_err(|error| fail(format!("cannot be read: {error}")))?;
-        let text = String::from_utf8(text).map_err(|_| fail("is not UTF-8 text".into()))?;
-        parse(&text, dataset.parent().unwrap_or(Path::new(""))).map_err(fail)?
-    };
-    if entries.is_empty() {
-        return Err(fail(format!("holds no videos (of {})", EXTENSIONS.join(", "))));
+pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
+    let meta = std::fs::metadata(dataset).map_err(|error| fail(dataset, format!("cannot be opened: {error}")))?;
+    if meta.is_dir() {
+        return read_folder(dataset);
     }
-    Ok(entries)
+    if !matches!(extension(dataset).as_deref(), Some("csv" | "txt")) {
+        return Err(fail(dataset, "must be a folder of videos or a .csv of \"path label\" lines"));
+    }
+    let read = text::read(dataset).map_err(|error| fail(dataset, error))?;
+    let folder = dataset.parent().unwrap_or(Path::new(""));
+    let mut list = resolve(&read.text, folder).map_err(|why| fail(dataset, why))?;
+    list.path = dataset.into();
+    if let Some(encoding) = read.encoding {
+        list.notes.insert(0, format!("it is read as {encoding} text"));
+    }
+    match list.entries.is_empty() {
+        true => Err(fail(dataset, "holds no videos: it has no line")),
+        false => Ok(list),
+    }
 }
 
-fn extension(path: &Path) -> Option<String> {
-    path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase)
+/// Paths that are looked for to find where the paths of a list begin.
+const LOOKED_FOR: usize = 4096;
+
+/// Reads the lines of a list and decides what relative paths are relative to.
+fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let within = |base: &Path, path: &str| match (path.strip_prefix("~/"), &home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => base.join(path),
+    };
+    let here = Path::new("");
+    let exists = |path: &str| within(folder, path).exists() || within(here, path).exists();
+    let Parsed { rows, mut notes } = dialect::parse(text, &exists)?;
+    let tildes = rows.iter().filter(|row| row.path.starts_with("~/")).count();
+    if let (Some(home), 1..) = (&home, tildes) {
+        let paths = if tildes == 1 { "1 path".into() } else { format!("{tildes} paths") };
+        notes.push(format!("`~` at the beginning of {paths} is read as {}", home.display()));
+    }
+    let step = rows.len().div_ceil(LOOKED_FOR).max(1);
+    let found = |base: &Path| rows.iter().step_by(step).any(|row| within(base, &row.path).exists());
+    let (base, missing) = match rows.first() {
+        None => (folder, None),
+        Some(_) if found(folder) => (folder, None),
+        Some(first) if found(here) => {
+            notes.push(format!(
+                "its paths are read as relative to the current directory, where {} exists, since none exists relative to \
+                 its own folder",
+                short(&first.path)
+            ));
+            (here, None)
+        }
+        Some(first) => (folder, Some(none_found(first, &within(folder, &first.path), rows.len(), step))),
+    };
+    let entry = |row: &Row| VideoEntry { path: within(base, &row.path), label: row.label };
+    Ok(VideoList {
+        path: PathBuf::new(),
+        entries: rows.iter().map(entry).collect(),
+        lines: rows.iter().map(|row| row.line).collect(),
+        left_out: LeftOut::new(),
+        notes,
+        missing,
+    })
 }
 
-fn is_video(path: &Path) -> bool {
-    extension(path).is_some_and(|ext| EXTENSIONS.contains(&ext.as_str()))
+/// What to say of a list of which no path exists.
+fn none_found(first: &Row, path: &Path, count: usize, step: usize) -> String {
+    let how = match first.label {
+        Some(label) => format!("was read as the path `{}` and the label {label}", short(&first.path)),
+        None => format!("was read as the path `{}` without a label", short(&first.path)),
+    };
+    let with_ending = |ext: &str| PathBuf::from(format!("{}.{ext}", path.display()));
+    let ending = EXTENSIONS.iter().map(|ext| with_ending(ext)).find(|path| path.exists());
+    let hint = match (odd_path(&first.path), ending) {
+        (Some(odd), _) => odd,
+        (None, Some(file)) => format!("{} exists: write the paths with their file name endings", file.display()),
+        (None, None) if Path::new(&first.path).is_relative() && !first.path.starts_with('~') => format!(
+            "relative paths are relative to the list's own folder ({} was looked for), or else to the current directory",
+            path.display()
+        ),
+        (None, None) => "check that the disk is there and that the paths are written for this machine".into(),
+    };
+    let none = match (count, step) {
+        (1, _) => "its only video does not exist".to_owned(),
+        (_, 1) => format!("none of its {count} videos exists"),
+        _ => format!("none of the {} videos looked for among its {count} exists", count.div_ceil(step)),
+    };
+    format!("{none}; line {} {how}; {hint}", first.line)
 }
 
 /// Folders deeper than this are a loop of links.
 const MAX_DEPTH: usize = 64;
 
-fn search(folder: &Path, found: &mut Vec<PathBuf>, visited: &mut HashSet<PathBuf>, depth: usize) -> Result<(), String> {
+fn read_folder(folder: &Path) -> Result<VideoList, DataError> {
+    let mut list = VideoList { path: folder.into(), ..VideoList::default() };
+    let mut found = Vec::new();
+    search(folder, &mut found, &mut list.left_out, &mut HashSet::new(), 0).map_err(|why| fail(folder, why))?;
+    found.sort();
+    if found.is_empty() {
+        let ends = EXTENSIONS.join(", ");
+        let other: Vec<String> = list.left_out.iter().map(|(what, (count, _))| format!("{count} {what}")).collect();
+        let other = if other.is_empty() { String::new() } else { format!("; it holds {}", other.join(", ")) };
+        return Err(fail(folder, format!("holds no videos (of {ends}){other}")));
+    }
+    list.entries = found.into_iter().map(|path| VideoEntry { path, label: None }).collect();
+    Ok(list)
+}
+
+/// What a file is that is not read as a video; none for one that is.
+fn passed_over(path: &Path) -> Option<String> {
+    let ext = extension(path).unwrap_or_default();
+    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    match ext.as_str() {
+        // What macOS leaves beside a file on other systems' disks has the file's name and no picture.
+        ext if hidden && EXTENSIONS.contains(&ext) => Some(format!("hidden .{ext}")),
+        ext if EXTENSIONS.contains(&ext) => None,
+        ext if UNREAD.contains(&ext) => Some(format!(".{ext} (not a container that is read: convert to .mp4)")),
+        "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => {
+            Some(format!(".{ext} (pictures: frames are read from video files only)"))
+        }
+        "" => Some("without a file name ending".into()),
+        ext => Some(format!(".{}", short(ext))),
+    }
+}
+
+fn search(
+    folder: &Path,
+    found: &mut Vec<PathBuf>,
+    left_out: &mut LeftOut,
+    visited: &mut HashSet<PathBuf>,
+    depth: usize,
+) -> Result<(), String> {
     let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
     // Links to folders are followed, but no folder is entered twice.
     if depth > MAX_DEPTH || !visited.insert(folder.canonicalize().map_err(fail)?) {
@@ -67,47 +221,38 @@ fn search(folder: &Path, found: &mut Vec<PathBuf>, visited: &mut HashSet<PathBuf
     }
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        // A dangling link is no video; a video that cannot be opened later is counted as bad then.
-        let Ok(meta) = std::fs::metadata(&path) else { continue };
-        if meta.is_dir() {
-            search(&path, found, visited, depth + 1)?;
-        } else if is_video(&path) {
-            found.push(path);
+        let what = match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {
+                search(&path, found, left_out, visited, depth + 1)?;
+                continue;
+            }
+            Ok(_) => passed_over(&path),
+            // A video that cannot be opened later is counted as bad then.
+            Err(_) => Some("links that lead nowhere".into()),
+        };
+        match what {
+            None => found.push(path),
+            Some(what) => {
+                let group = left_out.entry(what).or_insert_with(|| (0, path.clone()));
+                group.0 += 1;
+                // The order in which a folder is listed is not the same everywhere.
+                if path < group.1 {
+                    group.1 = path;
+                }
+            }
         }
     }
     Ok(())
 }
 
-fn parse(text: &str, folder: &Path) -> Result<Vec<VideoEntry>, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut entries = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        let split = line.rsplit_once([' ', ',', '\t']).map(|(path, label)| (path.trim(), label.trim()));
-        let (path, label) = match split {
-            Some((path, label)) => match label.parse::<i64>() {
-                Ok(label) if !path.is_empty() => (path, Some(label)),
-                _ if number == 0 && label.trim_matches('"').eq_ignore_ascii_case("label") => continue,
-                _ if is_video(Path::new(line)) => (line, None),
-                _ => {
-                    let number = number + 1;
-                    return Err(format!("line {number} must be \"path label\" with a whole number as label"));
-                }
-            },
-            None => (line, None),
-        };
-        let path = path.strip_prefix('"').and_then(|p| p.strip_suffix('"')).unwrap_or(path);
-        entries.push(VideoEntry { path: folder.join(path), label });
-    }
-    Ok(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str, folder: &Path) -> Result<Vec<VideoEntry>, String> {
+        let text = text::decode(text.as_bytes()).unwrap().text;
+        resolve(&text, folder).map(|list| list.entries)
+    }
 
     fn paths(text: &str) -> Vec<(String, Option<i64>)> {
         let entries = parse(text, Path::new("/data")).unwrap();
@@ -122,6 +267,8 @@ mod tests {
         assert_eq!(paths("path,label\n\"a,b.mp4\",-1"), [own("/data/a,b.mp4", Some(-1))]);
         assert_eq!(paths("\u{feff}a.mp4\t7"), [own("/data/a.mp4", Some(7))]);
         assert_eq!(paths("a.mp4\nmy clip.mp4"), [own("/data/a.mp4", None), own("/data/my clip.mp4", None)]);
+        assert_eq!(paths("'a.mp4', \"3\"\nb.avi 1"), [own("/data/a.mp4", Some(3)), own("/data/b.avi", Some(1))]);
+        assert_eq!(paths("my clip.avi"), [own("/data/my clip.avi", None)]);
     }
 
     #[test]
@@ -133,12 +280,15 @@ mod tests {
     fn folders_are_searched_and_sorted() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("b")).unwrap();
-        for name in ["b/z.MP4", "a.webm", "notes.txt", "b/c.mkv"] {
+        for name in ["b/z.MP4", "a.webm", "notes.txt", "b/c.mkv", "b/y.avi", "x.AVI", "._a.webm"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
-        let found = read_videos(folder.path()).unwrap();
-        let names: Vec<_> = found.iter().map(|e| e.path.strip_prefix(folder.path()).unwrap().to_path_buf()).collect();
+        let list = read_list(folder.path()).unwrap();
+        let own = |path: &Path| path.strip_prefix(folder.path()).unwrap().to_path_buf();
+        let names: Vec<_> = list.entries.iter().map(|e| own(&e.path)).collect();
         assert_eq!(names, [Path::new("a.webm"), Path::new("b/c.mkv"), Path::new("b/z.MP4")]);
+        let left: Vec<_> = list.left_out.values().map(|(count, first)| (*count, own(first))).collect();
+        assert_eq!(left, [(2, "b/y.avi".into()), (1, "notes.txt".into()), (1, "._a.webm".into())]);
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! of tries is bad, or one place finds nothing at all, the loader stops with a message that says so.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -36,6 +37,8 @@ pub struct Loader {
     quarantine: Quarantine,
     stats: LoaderStats,
     first_bad: Option<DataError>,
+    /// The bad videos met by this loader, each once; panics count by their place.
+    met: HashSet<PathBuf>,
     failed: Option<DataError>,
     spare: Vec<Vec<f32>>,
 }
@@ -121,6 +124,7 @@ impl Loader {
             quarantine,
             stats: LoaderStats::default(),
             first_bad: None,
+            met: HashSet::new(),
             failed: None,
             spare: Vec::new(),
         };
@@ -222,8 +226,14 @@ impl Loader {
     fn judge(&mut self, outcome: Outcome) -> Result<(SampleInfo, Vec<f32>), DataError> {
         for error in outcome.bad {
             self.stats.bad += 1;
-            if let DataError::Bad { path, reason } = &error {
-                self.quarantine.add(path, reason);
+            match &error {
+                DataError::Bad { path, reason } => {
+                    self.quarantine.add(path, reason);
+                    self.met.insert(path.clone());
+                }
+                error => {
+                    self.met.insert(PathBuf::from(error.to_string()));
+                }
             }
             self.first_bad.get_or_insert(error);
         }
@@ -231,10 +241,10 @@ impl Loader {
         let info = match outcome.result {
             Ok(info) => info,
             Err(error) if error.is_bad_sample() && good == 0 => {
-                return Err(self.too_bad(format!("none of the {bad} samples tried could be read")));
+                return Err(self.too_bad(self.none_read()));
             }
             Err(error) if error.is_bad_sample() => {
-                return Err(self.too_bad(format!("{MAX_TRIES} samples in a row could not be read")));
+                return Err(self.too_bad(format!("{MAX_TRIES} clips in a row could not be read ({})", self.videos())));
             }
             Err(error) => return Err(error),
         };
@@ -242,11 +252,31 @@ impl Loader {
         if tries >= JUDGED_FROM && bad as f64 > self.config.max_bad_fraction * tries as f64 {
             let share = self.config.max_bad_fraction;
             return Err(self.too_bad(format!(
-                "{bad} of {tries} samples tried could not be read, more than data.max_bad_fraction ({share}) allows"
+                "{bad} of {tries} clips drawn ({}) could not be read, more than data.max_bad_fraction ({share}) allows",
+                self.videos()
             )));
         }
         self.stats.good += 1;
         Ok((info, outcome.clip))
+    }
+
+    /// How many bad videos were met: tries are drawn with replacement, so they say little of a short list.
+    fn videos(&self) -> String {
+        match self.shared.source.len() {
+            Some(len) => format!("{} of {len} videos", self.met.len()),
+            None => format!("{} videos", self.met.len()),
+        }
+    }
+
+    /// What to say where no video could be read.
+    fn none_read(&self) -> String {
+        let met = self.met.len() as u64;
+        match self.shared.source.len() {
+            Some(1) => "the only video could not be read".into(),
+            Some(len) if met >= len => format!("none of the {len} videos could be read"),
+            Some(len) => format!("none of the {met} videos tried, of {len}, could be read"),
+            None => format!("none of the {} clips tried could be read", self.stats.bad),
+        }
     }
 
     fn too_bad(&self, what: String) -> DataError {

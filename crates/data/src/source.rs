@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::stream::Permutation;
 use vjepa_recipe::counter::{CounterRng, mix};
 
@@ -90,6 +92,15 @@ impl DataError {
     }
 }
 
+/// Which videos a data set holds, as a run's record keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// How many.
+    pub videos: u64,
+    /// SHA-256 of their paths, in order.
+    pub sha256: String,
+}
+
 /// A data set.
 pub trait ClipSource: Send + Sync {
     /// Entries in a pass; none for an endless stream.
@@ -98,6 +109,11 @@ pub trait ClipSource: Send + Sync {
     /// True for a data set without entries.
     fn is_empty(&self) -> bool {
         self.len() == Some(0)
+    }
+
+    /// What it holds; none where clips are made on the fly.
+    fn contents(&self) -> Option<Contents> {
+        None
     }
 
     /// Shape of a clip, `[channels, time, height, width]`; the first is 3.

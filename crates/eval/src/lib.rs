@@ -1,14 +1,15 @@
 //! Evaluation of frozen encoders: their features, and probes on them.
 //!
 //! [`FrozenEncoder`] runs the compiled encoder over clips; its [`Features`] feed [`logistic`] regression (the linear
-//! figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`]. [`protocols`] holds whole
-//! evaluations, from labelled clips to a report.
+//! figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`]. [`labels`] are what lists
+//! of videos say about classes; [`protocols`] holds whole evaluations, from labelled clips to a report.
 
 #![warn(missing_docs)]
 
 pub mod attentive;
 pub mod cache;
 pub mod features;
+pub mod labels;
 pub mod linalg;
 pub mod logistic;
 pub mod metrics;

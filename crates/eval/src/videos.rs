@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::features::{Features, FrozenEncoder, Keep};
+use super::labels::check_not_negative;
 use super::{EvalError, OnProgress, Progress};
-use vjepa_data::{BadVideo, VideoEntry, ViewPlan, read_videos};
+use vjepa_data::{BadVideo, VideoEntry, VideoList, ViewPlan, read_list};
 
 /// Features of labelled videos.
 #[derive(Clone, Debug, Default)]
@@ -27,16 +28,16 @@ pub struct VideoFeatures {
 /// Reads a list of labelled videos.
 ///
 /// # Errors
-/// As [`read_videos`]; [`EvalError::File`] for a list where a video has no label.
-pub fn labelled_videos(list: &Path) -> Result<Vec<VideoEntry>, EvalError> {
-    let entries = read_videos(list)?;
-    match entries.iter().find(|entry| entry.label.is_none()) {
-        None => Ok(entries),
-        Some(entry) => Err(EvalError::file(
-            list,
-            format!("{} has no label; give a list of \"path label\" lines", entry.path.display()),
-        )),
+/// As [`read_list`] and [`VideoList::check_found`]; [`EvalError::File`] for a list where a video has no label, or one below 0.
+pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
+    let read = read_list(list)?;
+    read.check_found()?;
+    if let Some(index) = read.entries.iter().position(|entry| entry.label.is_none()) {
+        let why = format!("{} has no label; give a list of \"path label\" lines", read.place(index));
+        return Err(EvalError::file(list, why));
     }
+    check_not_negative(&read)?;
+    Ok(read)
 }
 
 /// Videos decoded at once while the encoder works on those before them.

@@ -10,3 +10,4 @@ pub mod counter;
 pub mod masks;
 pub mod rng;
 pub mod schedules;
+pub mod text;

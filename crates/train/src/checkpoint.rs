@@ -1,9 +1,11 @@
 //! Checkpoints that survive being killed: written beside the old one, made durable, then renamed over it.
 
 use super::TrainError;
+use super::resume::Continuation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use vjepa_data::Contents;
 use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::{Config, Preprocessing};
 use vjepa_weights as weights;
@@ -23,11 +25,30 @@ pub struct CheckpointRecord {
     pub preprocessing: Preprocessing,
     /// Version of the program.
     pub vjepa: String,
+    /// The videos it learns from; none for clips made on the fly, and in records from before this was kept.
+    #[serde(default)]
+    pub contents: Option<Contents>,
+    /// Every time the run was resumed, first to last.
+    #[serde(default)]
+    pub history: Vec<Continuation>,
 }
 
 impl CheckpointRecord {
     /// The version written now.
     pub const FORMAT: u32 = 1;
+}
+
+/// What a record holds besides the configuration and what follows from it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Loss of the last of them.
+    pub loss: Option<f64>,
+    /// The videos learned from.
+    pub contents: Option<Contents>,
+    /// Every time the run was resumed.
+    pub history: Vec<Continuation>,
 }
 
 /// The checkpoint files of a run.
@@ -51,17 +72,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::Weights`] or [`TrainError::Config`].
-    pub fn save(
-        &self,
-        config: &Config,
-        step: u64,
-        loss: Option<f64>,
-        tensors: &NamedTensors,
-    ) -> Result<(), TrainError> {
+    pub fn save(&self, config: &Config, progress: &Progress, tensors: &NamedTensors) -> Result<(), TrainError> {
+        let Progress { step, loss, contents, history } = progress.clone();
         let record = CheckpointRecord {
             format: CheckpointRecord::FORMAT,
             step,
             loss,
+            contents,
+            history,
             config: config.to_yaml()?,
             preprocessing: config.preprocessing(),
             vjepa: env!("CARGO_PKG_VERSION").to_owned(),
@@ -102,13 +120,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_from_before_there_was_a_history_can_be_read() {
+        let record = CheckpointRecord {
+            format: 1,
+            step: 2,
+            loss: None,
+            config: String::new(),
+            preprocessing: Config::default().preprocessing(),
+            vjepa: "0.1.0".into(),
+            contents: Some(Contents { videos: 4, sha256: "ab".into() }),
+            history: vec![Continuation { from: 1, vjepa: "0.1.0".into(), changed: Vec::new() }],
+        };
+        let mut json = serde_json::to_value(&record).unwrap();
+        assert_eq!(serde_json::from_value::<CheckpointRecord>(json.clone()).unwrap(), record);
+        let keys = json.as_object_mut().unwrap();
+        keys.remove("contents");
+        keys.remove("history");
+        let old: CheckpointRecord = serde_json::from_value(json).unwrap();
+        assert_eq!(old, CheckpointRecord { contents: None, history: Vec::new(), ..record });
+    }
+
+    #[test]
     fn a_record_without_a_loss_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let files = Checkpoint::new(folder.path(), "jepa");
         let quickstart = include_str!("../../../configs/quickstart.yaml");
         let config = Config::from_yaml(quickstart, "", &[]).unwrap();
         for loss in [None, Some(0.25)] {
-            files.save(&config, 3, loss, &NamedTensors::new()).unwrap();
+            files.save(&config, &Progress { step: 3, loss, ..Progress::default() }, &NamedTensors::new()).unwrap();
             let (_, record) = files.load().unwrap();
             assert_eq!((record.step, record.loss), (3, loss));
         }

@@ -37,19 +37,23 @@ pub enum TrainError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A loss or gradient that is no number any more.
+    /// A loss or gradient that is NaN or infinite.
     #[error(
-        "the loss is {loss} at step {step}: the run stops and {} stays as it was. Lower `optimization.lr`, lengthen the \
-         warm-up, or look at the clips of this step",
-        checkpoint.as_ref().map_or_else(|| "no checkpoint".to_owned(), |path| path.display().to_string())
+        "{} at step {step}: the run stops; {}. Lower `optimization.lr` (here {lr:.1e}), lengthen the warm-up          (`optimization.warmup_steps`), or clip gradients (`optimization.clip_grad`, `optimization.clip_from_step`)",
+        diverged(*loss, *grad_norms),
+        kept(saved.as_ref())
     )]
-    NotFinite {
+    Diverged {
         /// The step, from 0.
         step: u64,
         /// The loss.
         loss: f64,
-        /// The latest checkpoint, if there is one.
-        checkpoint: Option<PathBuf>,
+        /// Gradient norms, encoder and predictor.
+        grad_norms: [f64; 2],
+        /// The learning rate of the step.
+        lr: f64,
+        /// The latest checkpoint and its step, if there is one.
+        saved: Option<(PathBuf, u64)>,
     },
     /// `--resume` with another configuration than the checkpoint's.
     #[error("{}: {why}", path.display())]
@@ -65,4 +69,50 @@ pub enum TrainError {
     /// An observer's own work failed.
     #[error("{0}")]
     Observer(String),
+}
+
+/// Losses above this are far from anything that learns: targets have deviation 1, so a mean distance is about 1 at most.
+const HUGE: f64 = 1e3;
+
+/// What happened, as far as loss and gradients say.
+fn diverged(loss: f64, [encoder, predictor]: [f64; 2]) -> String {
+    let word = |value: f64| if value.is_nan() { "NaN" } else { "infinite" };
+    let gradient = match (encoder.is_finite(), predictor.is_finite()) {
+        (false, _) => format!("the encoder's gradient is {}", word(encoder)),
+        (true, _) => format!("the predictor's gradient is {}", word(predictor)),
+    };
+    match loss {
+        loss if !loss.is_finite() => format!("the loss is {}", word(loss)),
+        loss if loss > HUGE => format!("the run has diverged: the loss is {loss:.3e} and {gradient}"),
+        loss => format!("{gradient} (the loss is {loss:.4})"),
+    }
+}
+
+/// What is left of the run.
+fn kept(saved: Option<&(PathBuf, u64)>) -> String {
+    match saved {
+        Some((path, step)) => {
+            format!("{} stays as it was after {step} steps, and --resume goes on from there", path.display())
+        }
+        None => "nothing was saved".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_diverged_is_named() {
+        let say =
+            |loss, grad_norms, saved| TrainError::Diverged { step: 7, loss, grad_norms, lr: 0.05, saved }.to_string();
+        let nan = say(f64::NAN, [1.0, 1.0], None);
+        assert!(nan.starts_with("the loss is NaN at step 7") && nan.contains("nothing was saved"), "{nan}");
+        assert!(say(f64::INFINITY, [f64::NAN; 2], None).starts_with("the loss is infinite"));
+        let huge = say(2_309_019_392.0, [1.0, f64::INFINITY], Some(("run/a.safetensors".into(), 3)));
+        assert!(huge.starts_with("the run has diverged: the loss is 2.309e9 and the predictor's gradient is infinite"));
+        assert!(huge.contains("run/a.safetensors stays as it was after 3 steps"), "{huge}");
+        let sound = say(0.5, [f64::NAN, 1.0], None);
+        assert!(sound.starts_with("the encoder's gradient is NaN (the loss is 0.5000) at step 7"), "{sound}");
+    }
 }

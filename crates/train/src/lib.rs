@@ -1,8 +1,8 @@
 //! Pre-training: data, masks and rates in, the compiled step, checkpoints and metrics out.
 //!
 //! [`train`] reads like the algorithm; what it stands on is beside it: the run's state and its compiled step
-//! (`state.rs`), what a step costs and says (`metrics.rs`), files that survive being killed (`checkpoint.rs`), Burn's
-//! autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
+//! (`state.rs`), what a step costs and says (`metrics.rs`), files that survive being killed (`checkpoint.rs`), what a
+//! run may go on with (`resume.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
 
 mod checkpoint;
 pub mod diagnostics;
@@ -11,15 +11,18 @@ mod error;
 mod interrupt;
 mod metrics;
 mod profile;
+mod resume;
 mod state;
+pub mod verdict;
 mod watch;
 
-pub use checkpoint::{Checkpoint, CheckpointRecord};
+pub use checkpoint::{Checkpoint, CheckpointRecord, Progress};
 pub use diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 pub use error::TrainError;
 pub use interrupt::Interrupt;
 pub use metrics::{Metrics, StepReport};
 pub use profile::ProfileRequest;
+pub use resume::{Change, Continuation};
 pub use state::{StepSource, TrainState};
 pub use watch::Watch;
 
@@ -62,6 +65,8 @@ pub trait Observer {
     fn begins(&mut self, _from: u64) -> Result<(), TrainError> {
         Ok(())
     }
+    /// The run goes on from a checkpoint.
+    fn resumed(&mut self, _continuation: &Continuation) {}
     /// A step is done.
     fn step(&mut self, report: &StepReport);
     /// The steps asked for are profiled, and the trace is written.
@@ -71,6 +76,13 @@ pub trait Observer {
     /// # Errors
     /// Whatever the observer's own work fails with; the run then stops.
     fn diagnose(&mut self, _state: &mut TrainState) -> Result<(), TrainError> {
+        Ok(())
+    }
+    /// The last step is done, saved and diagnosed: the state may be read and run, not changed.
+    ///
+    /// # Errors
+    /// Whatever the observer's own work fails with.
+    fn ends(&mut self, _state: &mut TrainState) -> Result<(), TrainError> {
         Ok(())
     }
 }
@@ -95,7 +107,7 @@ pub struct TrainOutcome {
 /// Runs the configured pre-training.
 ///
 /// # Errors
-/// [`TrainError`]; a loss that is not finite ends the run before anything is saved over.
+/// [`TrainError`]; a loss or gradient that is NaN or infinite ends the run before anything is saved over.
 pub fn train(
     config: &Config,
     run: &TrainRun,
@@ -118,11 +130,15 @@ pub fn train(
     };
     let mut state = TrainState::from_source(run.device, config, plan, step)?;
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
+    state.learns_from(source.contents());
     state.begin(config, &files, run.resume)?;
+    if let Some(continuation) = state.history().last() {
+        observer.resumed(continuation);
+    }
 
     let first = state.step();
     let last = run.stop_at.unwrap_or(plan.steps).min(plan.steps);
-    let every = config.logging.checkpoint_every.unwrap_or(plan.steps_per_epoch).max(1);
+    let every = config.logging.checkpoint_every.unwrap_or(plan.checkpoint_every()).max(1);
     let mut metrics = Metrics::open(&folder, &config.logging.write_tag, first, config.logging.metrics_every)?;
     let mut loader = Loader::new(source, LoaderConfig::from_config(config, first))?;
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
@@ -153,8 +169,11 @@ pub fn train(
     // What a run without a step would save is there already, or never began.
     if state.step() > first {
         state.save(config, &files)?;
-        if state.step() == last && config.logging.diagnostics_every.is_some() {
-            observer.diagnose(&mut state)?;
+        if state.step() == last {
+            if config.logging.diagnostics_every.is_some() {
+                observer.diagnose(&mut state)?;
+            }
+            observer.ends(&mut state)?;
         }
     }
     Ok(TrainOutcome {

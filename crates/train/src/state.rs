@@ -1,13 +1,16 @@
 //! The state of a run: weights, target weights, moments and the step that changes them.
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Progress};
 use super::eager::EagerGradients;
+
+use super::resume::{self, Changes, Continuation};
 use super::{StepReport, TrainError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
+use vjepa_data::Contents;
 use vjepa_graphs::{NamedTensors, PretrainLoss};
 use vjepa_programs as compile;
 use vjepa_programs::{Models, initial_weights, model_configs};
@@ -31,7 +34,10 @@ pub struct TrainState {
     step: u64,
     /// Of the last step, be it an earlier part's.
     loss: Option<f64>,
-    saved: Option<PathBuf>,
+    /// The latest checkpoint and its step.
+    saved: Option<(PathBuf, u64)>,
+    contents: Option<Contents>,
+    history: Vec<Continuation>,
 }
 
 /// Where the step of a run comes from.
@@ -111,6 +117,8 @@ impl TrainState {
             step: 0,
             loss: None,
             saved: None,
+            contents: None,
+            history: Vec::new(),
         })
     }
 
@@ -120,7 +128,7 @@ impl TrainState {
     /// [`TrainError`] when weights are missing, misshapen, or of another configuration.
     pub fn begin(&mut self, config: &Config, files: &Checkpoint, resume: bool) -> Result<(), TrainError> {
         if resume {
-            return self.resume(config, files);
+            return self.go_on(config, files);
         }
         if files.latest().exists() {
             let why = "exists already: add --resume to go on with it, or choose another `logging.folder`".to_owned();
@@ -146,18 +154,23 @@ impl TrainState {
         self.set_weights(tensors)
     }
 
-    fn resume(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
+    fn go_on(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
         let (tensors, record) = files.load()?;
         let was = Config::from_yaml(&record.config, "the checkpoint's configuration", &[])?;
-        let same = was.model == config.model && was.data.grid() == config.data.grid() && was.mask == config.mask;
-        if !same {
-            let why = "was trained with another `model`, `mask` or clip size; resume with its own configuration".into();
-            return Err(TrainError::Resume { path: files.latest(), why });
+        let Changes { refused, mut allowed } = resume::compare(&was, config)?;
+        if !refused.is_empty() {
+            return Err(TrainError::Resume { path: files.latest(), why: resume::refusal(&refused) });
+        }
+        // Other lists hold other videos; only the same ones are expected to hold the same.
+        if was.data.datasets == config.data.datasets {
+            allowed.extend(resume::of_contents(record.contents.as_ref(), self.contents.as_ref()));
         }
         self.set_weights(tensors)?;
         self.step = record.step;
         self.loss = record.loss;
-        self.saved = Some(files.latest());
+        self.saved = Some((files.latest(), record.step));
+        self.history = record.history;
+        self.history.push(Continuation { from: record.step, vjepa: record.vjepa, changed: allowed });
         Ok(())
     }
 
@@ -189,7 +202,7 @@ impl TrainState {
     /// One optimiser step on clips `f32[B, 3, T, H, W]` with one mask pair a generator.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] when the loss is no number any more.
+    /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite.
     pub fn train_step(
         &mut self,
         clips: Vec<f32>,
@@ -223,7 +236,8 @@ impl TrainState {
         let loss = read("loss");
         let grad_norms = [read("grad_norm.encoder"), read("grad_norm.predictor")];
         if !loss.is_finite() || grad_norms.iter().any(|norm| !norm.is_finite()) {
-            return Err(TrainError::NotFinite { step: self.step, loss, checkpoint: self.saved.clone() });
+            let (lr, saved) = (rates.lr, self.saved.clone());
+            return Err(TrainError::Diverged { step: self.step, loss, grad_norms, lr, saved });
         }
         let report = StepReport {
             step: self.step,
@@ -273,8 +287,9 @@ impl TrainState {
                 self.params.device()
             )));
         }
-        files.save(config, self.step, self.loss, &weights)?;
-        self.saved = Some(files.latest());
+        let (contents, history) = (self.contents.clone(), self.history.clone());
+        files.save(config, &Progress { step: self.step, loss: self.loss, contents, history }, &weights)?;
+        self.saved = Some((files.latest(), self.step));
         Ok(())
     }
 
@@ -295,7 +310,17 @@ impl TrainState {
 
     /// The checkpoint the run was resumed from or has saved.
     pub fn saved(&self) -> Option<&Path> {
-        self.saved.as_deref()
+        self.saved.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// Notes which videos the run learns from, for its record; before [`TrainState::begin`], which compares them.
+    pub fn learns_from(&mut self, contents: Option<Contents>) {
+        self.contents = contents;
+    }
+
+    /// Every time the run was resumed, this one included.
+    pub fn history(&self) -> &[Continuation] {
+        &self.history
     }
 
     /// The models.

@@ -11,10 +11,10 @@ use crate::features::{Features, FrozenEncoder, Keep};
 use crate::logistic::{Labelled, fit, fit_tuned};
 use crate::metrics::top_k;
 use crate::probe_file::linear_weights;
-use crate::videos::{VideoFeatures, labelled_videos};
+use crate::videos::VideoFeatures;
 use crate::{EvalError, OnProgress};
-use vjepa_data::Permutation;
 use vjepa_data::ViewPlan;
+use vjepa_data::{Permutation, VideoEntry};
 use vjepa_programs::Model;
 use vjepa_programs::Probe;
 use vjepa_recipe::config::Config;
@@ -53,9 +53,9 @@ pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) 
 
 /// What to look at of the videos of a list.
 #[derive(Clone, Debug)]
-pub struct VideoSet {
-    /// The list, "path label" a line.
-    pub list: PathBuf,
+pub struct VideoSet<'a> {
+    /// The videos of the list.
+    pub entries: &'a [VideoEntry],
     /// Clips of a video.
     pub clips: usize,
     /// Views of a clip.
@@ -68,14 +68,14 @@ impl OpenEncoder {
     /// Features of the videos of a list; the second value says whether the cache had them.
     ///
     /// # Errors
-    /// As [`labelled_videos`] and [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
+    /// As [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
     pub fn features(
         &mut self,
-        set: &VideoSet,
+        set: &VideoSet<'_>,
         keep: Keep,
         progress: OnProgress<'_>,
     ) -> Result<(VideoFeatures, bool), EvalError> {
-        let entries = labelled_videos(&set.list)?;
+        let entries = set.entries;
         let config = self.encoder.config();
         let clip = if keep == Keep::Tokens { config.tokens() } else { 1 } * config.embed_dim * size_of::<f32>();
         let bytes = [set.clips, set.views, clip].into_iter().fold(entries.len(), usize::saturating_mul);
@@ -90,7 +90,7 @@ impl OpenEncoder {
             )));
         }
         let plan = ViewPlan { preprocessing: self.model.preprocessing.clone(), clips: set.clips, views: set.views };
-        cached_video_features(set.cache.as_deref(), &self.digest, &mut self.encoder, &plan, &entries, keep, progress)
+        cached_video_features(set.cache.as_deref(), &self.digest, &mut self.encoder, &plan, entries, keep, progress)
     }
 }
 
@@ -121,7 +121,7 @@ pub fn classes_of(labels: &[i64], names: &[String], classes: usize) -> Result<Ve
         let own = usize::try_from(*label).ok().filter(|label| numbered && *label < classes);
         named.or(own).ok_or_else(|| {
             EvalError::setup(format!(
-                "label {label} is none of the probe's {classes} classes; probe with a list that has it"
+                "label {label} is none of the probe's {classes} classes; give a list with the labels that the probe knows"
             ))
         })
     };

@@ -14,6 +14,22 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file is not text.
+    #[error("the configuration {} {why}", path.display())]
+    Text {
+        /// The file asked for.
+        path: PathBuf,
+        /// What is wrong with it, worded to follow its name.
+        why: String,
+    },
+    /// The configuration of another official program.
+    #[error("{name} is {what}")]
+    Official {
+        /// The file, or "this".
+        name: String,
+        /// What it is, and what to do instead.
+        what: String,
+    },
     /// The text is not YAML, or not a mapping of sections.
     #[error("{at}not a valid configuration: {message}")]
     Syntax {
@@ -112,7 +128,11 @@ impl ConfigError {
             | Self::Missing { key, .. }
             | Self::Rule { key, .. }
             | Self::Unsupported { key, .. } => Some(key),
-            Self::Read { .. } | Self::Syntax { .. } | Self::Override { .. } => None,
+            Self::Read { .. }
+            | Self::Text { .. }
+            | Self::Official { .. }
+            | Self::Syntax { .. }
+            | Self::Override { .. } => None,
         }
     }
 

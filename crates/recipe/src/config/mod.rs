@@ -20,6 +20,7 @@ mod error;
 mod locate;
 mod mask;
 mod model;
+mod official;
 mod overrides;
 pub(crate) mod reader;
 mod training;
@@ -31,6 +32,8 @@ pub use mask::MaskConfig;
 pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, OptimizationConfig, StepPlan};
 
+use crate::text;
+use crate::text::TextError;
 use reader::{Section, Source};
 
 /// A whole configuration, checked.
@@ -63,8 +66,11 @@ impl Config {
     /// # Errors
     /// A [`ConfigError`] of one sentence that names the file, the line and the key.
     pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        Self::from_yaml(&text, &path.display().to_string(), overrides)
+        let text = text::read(path).map_err(|error| match error {
+            TextError::Io(source) => ConfigError::Read { path: path.into(), source },
+            TextError::Encoding(why) => ConfigError::Text { path: path.into(), why },
+        })?;
+        Self::from_yaml(&text.text, &path.display().to_string(), overrides)
     }
 
     /// Reads and checks a text. `name` stands for it in messages and may be empty.
@@ -72,12 +78,18 @@ impl Config {
     /// # Errors
     /// As [`Config::from_file`].
     pub fn from_yaml(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        // The YAML reader takes a byte order mark for a document of its own.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let syntax = |error: serde_norway::Error| ConfigError::Syntax {
             at: if name.is_empty() { String::new() } else { format!("{name}: ") },
             message: error.to_string(),
         };
         let mut root: Value = serde_norway::from_str(text).map_err(syntax)?;
         root.apply_merge().map_err(syntax)?;
+        if let Some(what) = official::recognise(&root) {
+            let name = if name.is_empty() { "this" } else { name }.to_owned();
+            return Err(ConfigError::Official { name, what });
+        }
         let mut source = Source { text, name, overrides: Vec::new() };
         if !overrides.is_empty() {
             let defaults = serde_norway::to_value(Self::default()).map_err(syntax)?;
@@ -123,12 +135,13 @@ impl Config {
         validate::check(self)
     }
 
-    /// What only training needs: weights to start from, videos to learn from, and a folder to write to.
+    /// What only training needs: weights to start from, a predictor, videos to learn from, and a folder to write to.
     ///
     /// # Errors
     /// [`ConfigError::Missing`] or [`ConfigError::Rule`] naming the key.
     pub fn check_training(&self) -> Result<(), ConfigError> {
         validate::beginning(&self.meta)?;
+        self.model.predictor_sizes()?;
         if self.data.dataset_type == DatasetType::Video && self.data.datasets.is_empty() {
             return Err(ConfigError::missing(
                 "data.datasets",

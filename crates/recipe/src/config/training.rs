@@ -165,6 +165,15 @@ pub struct StepPlan {
     pub clip_from_step: u64,
 }
 
+impl StepPlan {
+    /// Steps between checkpoints where the configuration says nothing: an epoch, as in the official loop (`checkpoint_freq`
+    /// is 1, and an epoch has 300 steps); where epochs are shorter than 100 steps, as many whole ones as make 100.
+    pub fn checkpoint_every(&self) -> u64 {
+        let epoch = self.steps_per_epoch.max(1);
+        epoch * 100u64.div_ceil(epoch)
+    }
+}
+
 impl OptimizationConfig {
     pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
         let d = Self::default();
@@ -244,7 +253,7 @@ pub struct LoggingConfig {
     pub folder: Option<String>,
     /// First part of their names.
     pub write_tag: String,
-    /// Steps between checkpoints; null: an epoch (ours).
+    /// Steps between checkpoints; null: [`StepPlan::checkpoint_every`] (ours).
     pub checkpoint_every: Option<u64>,
     /// Steps between lines of metrics (ours).
     pub metrics_every: u64,
@@ -303,6 +312,9 @@ mod tests {
         let own = OptimizationConfig { steps: Some(750), ..OptimizationConfig::default() };
         let plan = own.plan(None).unwrap();
         assert_eq!((plan.steps, plan.warmup_steps, plan.schedule_steps), (750, 100, 937));
+        // An epoch is 2.5 steps, which is no time between checkpoints.
+        assert_eq!((plan.steps_per_epoch, plan.checkpoint_every()), (3, 102));
+        assert_eq!(OptimizationConfig::default().plan(None).unwrap().checkpoint_every(), 300);
         let own = OptimizationConfig { warmup_steps: Some(75), clip_from_step: Some(0), ..own };
         let plan = own.plan(None).unwrap();
         assert_eq!((plan.warmup_steps, plan.clip_from_step), (75, 0));

@@ -1,0 +1,147 @@
+//! What a data set holds before it is used: how many videos, how many of them cannot be read, and why.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use vjepa_video::VideoError;
+
+use super::dataset::SMALLEST_FILE;
+use super::list::{VideoEntry, VideoList, read_list};
+use super::source::DataError;
+use vjepa_recipe::config::{Config, DatasetType};
+
+/// Videos of a data set that are opened to see whether they can be read: their tables, not their pictures. Of a longer list
+/// as many are, spread evenly.
+const OPENED: usize = 1024;
+
+/// Some videos or files with something in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What they are.
+    pub what: String,
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub first: PathBuf,
+}
+
+/// What one data set holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Survey {
+    /// The list or folder.
+    pub path: PathBuf,
+    /// Videos that it lists, or that are found in it.
+    pub videos: usize,
+    /// Of these, those that were opened to look.
+    pub opened: usize,
+    /// Of these, those that cannot be read, most frequent reason first.
+    pub unreadable: Vec<Reason>,
+    /// Files of a folder that are not read as videos.
+    pub left_out: Vec<Reason>,
+    /// How a list was read where it is not written as the official code's.
+    pub notes: Vec<String>,
+}
+
+impl Survey {
+    /// Looks at a data set.
+    pub fn of(list: &VideoList) -> Self {
+        let step = list.entries.len().div_ceil(OPENED).max(1);
+        let chosen: Vec<&VideoEntry> = list.entries.iter().step_by(step).collect();
+        let faults: Vec<Option<String>> = chosen.par_iter().map(|entry| fault(&entry.path)).collect();
+        let mut groups: BTreeMap<String, (usize, PathBuf)> = BTreeMap::new();
+        for (entry, fault) in chosen.iter().zip(faults) {
+            if let Some(what) = fault {
+                groups.entry(what).or_insert_with(|| (0, entry.path.clone())).0 += 1;
+            }
+        }
+        Self {
+            path: list.path.clone(),
+            videos: list.entries.len(),
+            opened: chosen.len(),
+            unreadable: reasons(groups),
+            left_out: reasons(list.left_out.clone()),
+            notes: list.notes.clone(),
+        }
+    }
+}
+
+fn reasons(groups: BTreeMap<String, (usize, PathBuf)>) -> Vec<Reason> {
+    let mut reasons: Vec<Reason> =
+        groups.into_iter().map(|(what, (count, first))| Reason { what, count, first }).collect();
+    reasons.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.what.cmp(&b.what)));
+    reasons
+}
+
+/// Why a video cannot be read, in words that other videos share; none for one that can be opened.
+fn fault(path: &Path) -> Option<String> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("do not exist".into()),
+        Err(error) => return Some(format!("cannot be opened ({})", error.kind())),
+        Ok(meta) if meta.len() < SMALLEST_FILE => {
+            return Some("are under 1 KiB, which the official loader skips, too".into());
+        }
+        Ok(_) => {}
+    }
+    Some(match vjepa_video::open(path).err()? {
+        VideoError::UnsupportedCodec { codec, .. } => format!("are {codec}, which is not decoded"),
+        VideoError::NotAVideo { .. } => "are not video files".into(),
+        VideoError::AudioOnly { .. } => "have no video track".into(),
+        VideoError::Truncated { .. } => "are cut off".into(),
+        VideoError::Corrupt { .. } | VideoError::Panicked { .. } => "are damaged".into(),
+        VideoError::TooLarge { .. } => "have pictures that are too large".into(),
+        VideoError::Missing { .. } => "do not exist".into(),
+        VideoError::Io { source, .. } => format!("cannot be opened ({})", source.kind()),
+        _ => "cannot be read".into(),
+    })
+}
+
+/// Reasons of a line, at most.
+const SHOWN: usize = 6;
+
+/// `"mixed: 4 videos; 24 files left out: 24 .avi (...)"`, for a person.
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = |reasons: &[Reason]| reasons.iter().map(|reason| reason.count).sum::<usize>();
+        let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let list = |f: &mut fmt::Formatter<'_>, reasons: &[Reason]| {
+            for (index, Reason { what, count, .. }) in reasons.iter().take(SHOWN).enumerate() {
+                write!(f, "{} {count} {what}", if index == 0 { ":" } else { "," })?;
+            }
+            if reasons.len() > SHOWN { write!(f, ", and others") } else { Ok(()) }
+        };
+        write!(f, "{}: {}", self.path.display(), plural(self.videos, "video"))?;
+        if let Some(first) = self.unreadable.first() {
+            let bad = total(&self.unreadable);
+            match self.opened {
+                opened if opened < self.videos => write!(f, "; of {opened} opened, {bad} cannot be used")?,
+                _ => write!(f, ", of which {bad} cannot be used")?,
+            }
+            list(f, &self.unreadable)?;
+            write!(f, " (the first: {})", first.first.display())?;
+        }
+        if !self.left_out.is_empty() {
+            write!(f, "; {} left out", plural(total(&self.left_out), "file"))?;
+            list(f, &self.left_out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the data sets of a configuration; none for clips that are made on the fly.
+///
+/// # Errors
+/// As [`read_list`] and [`VideoList::check_found`].
+pub fn survey(config: &Config) -> Result<Vec<Survey>, DataError> {
+    if config.data.dataset_type != DatasetType::Video {
+        return Ok(Vec::new());
+    }
+    let look = |dataset: &String| {
+        let list = read_list(Path::new(dataset))?;
+        list.check_found()?;
+        Ok(Survey::of(&list))
+    };
+    config.data.datasets.iter().map(look).collect()
+}

@@ -1,0 +1,388 @@
+//! Lists, folders, labels and class names as people have them: read where they leave no doubt, and otherwise refused in a
+//! sentence that says what was misread.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use support::{refused, texture, vjepa, write};
+use vjepa_data::{read_list, survey};
+use vjepa_graphs::init::{self, Init};
+use vjepa_programs::encoder_config;
+use vjepa_recipe::config::Config;
+use vjepa_weights as weights;
+use vjepa_weights::{Tensors, save_safetensors};
+
+/// A small model for the carried texture clips: 8 frames of 48 by 48 pixels.
+const CONFIG: &str = "\
+data: {batch_size: 2, num_workers: 0, num_frames: 8, tubelet_size: 2, crop_size: 48, patch_size: 8, sampling_rate: 1, sampling: exact}
+model: {embed_dim: 24, depth: 1, num_heads: 2, pred_embed_dim: 12, pred_depth: 1, init: xavier}
+meta: {dtype: float32}
+optimization: {steps: 2, warmup_steps: 1}
+logging: {folder: run}
+";
+
+/// A folder with four videos `videos/CLASS_N.mp4` of three classes, and a configuration.
+struct Scene(tempfile::TempDir);
+
+const VIDEOS: [(&str, usize); 6] = [("dots", 0), ("dots", 0), ("lines", 1), ("lines", 1), ("waves", 2), ("waves", 2)];
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("my videos")).unwrap();
+        for (index, name) in Self::names().enumerate() {
+            let carried = format!("t{}_d{}_s0.mp4", VIDEOS[index].1, index % 2);
+            std::fs::copy(texture(&carried), folder.path().join(name)).unwrap();
+        }
+        write(folder.path(), "run.yaml", CONFIG);
+        Self(folder)
+    }
+
+    fn names() -> impl Iterator<Item = String> {
+        VIDEOS.iter().enumerate().map(|(index, (class, _))| format!("my videos/{class}_{index}.mp4"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A list of one line per video, made from its path as it stands in lists, its class's name and its label.
+    fn list(&self, name: &str, line: impl Fn(&str, &str, usize) -> String) -> PathBuf {
+        let lines = Self::names().zip(VIDEOS).map(|(path, (class, label))| line(&path, class, label) + "\n");
+        write(self.0.path(), name, lines.collect::<String>())
+    }
+
+    /// A command in the scene's folder.
+    fn command(&self, name: &str) -> assert_cmd::Command {
+        let mut command = vjepa();
+        command.arg(name).current_dir(self.0.path());
+        command
+    }
+
+    fn train(&self, list: &str) -> assert_cmd::Command {
+        let mut command = self.command("train");
+        command.args(["--config", "run.yaml", "--set"]).arg(format!("data.datasets=[{list}]"));
+        command
+    }
+
+    /// `vjepa probe` with a random encoder.
+    fn probe(&self, data: &Path) -> assert_cmd::Command {
+        let checkpoint = self.path("encoder.safetensors");
+        if !checkpoint.exists() {
+            let sizes = encoder_config(&Config::from_yaml(CONFIG, "", &[]).unwrap()).unwrap();
+            let tensors: Tensors = init::encoder(&sizes, Init::Xavier, 0)
+                .into_iter()
+                .map(|(name, tensor)| (format!("target_encoder.{name}"), tensor))
+                .collect();
+            save_safetensors(&checkpoint, &tensors, &BTreeMap::new()).unwrap();
+        }
+        let mut command = self.command("probe");
+        command.args(["--checkpoint", "encoder.safetensors", "--config", "run.yaml", "--kind", "linear"]);
+        command.args(["--out", "probe.safetensors", "--data"]).arg(data);
+        command
+    }
+
+    fn eval(&self, data: &Path) -> assert_cmd::Command {
+        let mut command = self.command("eval");
+        command.args(["--checkpoint", "encoder.safetensors", "--config", "run.yaml", "--probe", "probe.safetensors"]);
+        command.arg("--data").arg(data);
+        command
+    }
+
+    fn labels(&self) -> Vec<String> {
+        weights::load_probe(&self.path("probe.safetensors")).unwrap().labels
+    }
+}
+
+/// The command succeeds; what it says on standard error.
+fn said(command: &mut assert_cmd::Command) -> String {
+    String::from_utf8(command.assert().success().get_output().stderr.clone()).unwrap()
+}
+
+fn assert_words(text: &str, words: &[&str]) {
+    assert!(words.iter().all(|word| text.contains(word)) && text.len() < 1000, "{words:?} are not all in: {text}");
+}
+
+/// What a list holds, paths without the scene's folder.
+fn entries(scene: &Scene, list: &Path) -> Vec<(String, Option<i64>)> {
+    let own = |path: &Path| path.strip_prefix(scene.0.path()).unwrap_or(path).display().to_string();
+    read_list(list).unwrap().entries.iter().map(|entry| (own(&entry.path), entry.label)).collect()
+}
+
+#[test]
+fn lists_that_leave_no_doubt_are_read_and_it_is_said() {
+    let scene = Scene::new();
+    let wanted: Vec<_> = Scene::names().zip(VIDEOS).map(|(path, (_, label))| (path, Some(label as i64))).collect();
+    // The same labels in every way of writing them.
+    for (name, list) in [
+        ("plain", scene.list("plain.csv", |path, _, label| format!("{path} {label}"))),
+        ("double colons", scene.list("colons.csv", |path, _, label| format!("{path}::{label}"))),
+        ("quotes", scene.list("quotes.csv", |path, _, label| format!("\"{path}\",\"{label}\""))),
+        ("header", scene.list("header.csv", |path, _, label| format!("{path}\t{label}"))),
+    ] {
+        if name == "header" {
+            let text = std::fs::read_to_string(&list).unwrap();
+            std::fs::write(&list, format!("file\tclass\n{text}")).unwrap();
+        }
+        assert_eq!(entries(&scene, &list), wanted, "{name}");
+    }
+    let plain = std::fs::read_to_string(scene.path("plain.csv")).unwrap();
+    let windows = format!("\u{feff}{}", plain.replace('\n', "\r\n"));
+    let utf16: Vec<u8> = windows.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [windows.into_bytes(), utf16] {
+        assert_eq!(entries(&scene, &write(scene.0.path(), "windows.csv", bytes)), wanted);
+    }
+    assert_words(&said(&mut scene.train("windows.csv")), &["6 videos", "read as UTF-16"]);
+    std::fs::remove_dir_all(scene.path("run")).unwrap();
+    assert_words(&said(&mut scene.train("colons.csv")), &["6 videos", "`path::label`", "V-JEPA 2"]);
+    std::fs::remove_dir_all(scene.path("run")).unwrap();
+    scene.list("tilde.csv", |path, _, label| format!("~/{path} {label}"));
+    assert_words(&said(scene.train("tilde.csv").env("HOME", scene.0.path())), &["6 videos", "`~`", "6 paths"]);
+}
+
+#[test]
+fn relative_paths_begin_in_the_lists_folder_or_else_here() {
+    let scene = Scene::new();
+    std::fs::create_dir(scene.path("lists")).unwrap();
+    let here = scene.list("lists/here.csv", |path, _, label| format!("{path} {label}"));
+    let note = said(&mut scene.train("lists/here.csv"));
+    assert_words(&note, &["6 videos", "relative to the current directory", "dots_0.mp4 exists"]);
+    // Beside its videos a list is read from anywhere; away from both there is nothing to go by.
+    let up = scene.list("lists/up.csv", |path, _, label| format!("../{path} {label}"));
+    assert!(read_list(&up).unwrap().notes.is_empty());
+    let error = read_list(&here).unwrap().check_found().unwrap_err().to_string();
+    assert_words(&error, &["none of its 6 videos exists", "line 1 was read as the path", "list's own folder"]);
+}
+
+#[test]
+fn lists_of_other_programs_are_refused_by_what_they_look_like() {
+    let scene = Scene::new();
+    let cases: [(&str, &dyn Fn(&str, &str, usize) -> String, &[&str]); 11] = [
+        ("mmaction2", &|path, _, label| format!("{path} 25 {label}"), &["line 1 has 3 columns", "mmaction2", "awk"]),
+        ("videomae", &|path, _, _| format!("{path} 0 -1"), &["line 1 has 3 columns", "VideoMAE v2", "only the paths"]),
+        ("commas", &|path, _, label| format!("{path},25,{label}"), &["3 columns", "awk -F,"]),
+        ("many", &|path, _, label| format!("{path} 1 2 {label}"), &["4 columns", "keep the path and the label"]),
+        ("names", &|path, class, _| format!("{path} {class}"), &["line 1", "class name `dots`", "3 names in all"]),
+        ("spaced", &|path, class, _| format!("{path},Apply {class}"), &["class name `Apply dots`", "--names"]),
+        ("semicolon", &|path, _, label| format!("{path};{label}"), &["separated by `;`"]),
+        ("fraction", &|path, _, label| format!("{path} {label}.0"), &["`0.0` without a fraction"]),
+        ("huge", &|path, _, _| format!("{path} 99999999999999999999"), &["too large"]),
+        ("json", &|path, _, label| format!("{{\"{path}\": {label}}}"), &["JSON"]),
+        ("swapped", &|path, _, label| format!("{label} {}", path.replace(' ', "_")), &["label", "before the path"]),
+    ];
+    for (name, line, words) in cases {
+        let list = scene.list(&format!("{name}.csv"), line);
+        let error = refused(&mut scene.probe(&list));
+        assert_words(&error, words);
+        assert_words(&error, &[name]);
+    }
+    // One line that is written otherwise decides nothing for the others.
+    let mixed = "my videos/dots_0.mp4::0\nmy videos/dots_1.mp4 0\n";
+    let error = refused(&mut scene.probe(&write(scene.0.path(), "mixed.csv", mixed)));
+    assert_words(&error, &["line 1", "path::label", "line 2 is not"]);
+    // Paths that lead nowhere say why, where their looks do.
+    for (path, word) in [
+        ("https://example.org/a.mp4", "not fetched"),
+        ("$DATA/a.mp4", "variables"),
+        ("~somebody/a.mp4", "home folder"),
+        ("my videos\\dots_0.mp4", "write `/`"),
+        ("my videos/dots_0", "dots_0.mp4 exists"),
+        ("/nowhere/a.mp4", "this machine"),
+    ] {
+        let list = write(scene.0.path(), "odd.csv", format!("{path} 0\n{path}x 1\n"));
+        let error = refused(&mut scene.train("odd.csv"));
+        assert_words(&error, &["none of its 2 videos exists", "and the label 0", word]);
+        assert_words(&refused(&mut scene.probe(&list)), &[word]);
+    }
+}
+
+#[test]
+fn what_a_data_set_leaves_out_is_counted_before_training() {
+    let scene = Scene::new();
+    let folder = scene.path("my videos");
+    for (name, bytes) in [
+        ("a.avi", &b"RIFF"[..]),
+        ("b.AVI", b"RIFF"),
+        ("c.wmv", b"x"),
+        ("frame.jpg", b"x"),
+        ("labels.csv", b"x"),
+        ("._dots_0.mp4", b"x"),
+        ("riff.mp4", &[b"RIFF____AVI LIST".as_slice(), &[0; 2000]].concat()),
+        ("tiny.mp4", b"x"),
+    ] {
+        write(&folder, name, bytes);
+    }
+    let error = said(&mut scene.train("my videos"));
+    let line = error.lines().find(|line| line.starts_with("data set")).unwrap();
+    assert_words(
+        line,
+        &["my videos: 8 videos, of which 2 cannot be used", "1 are in a container of type AVI", "1 KiB"],
+    );
+    assert_words(
+        line,
+        &["6 files left out", "2 .avi", "convert to .mp4", "1 .wmv", "1 .jpg", "1 .csv", "1 hidden .mp4"],
+    );
+
+    std::fs::remove_dir_all(scene.path("run")).unwrap();
+    let output = scene.train("my videos").arg("--json").assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let data = &summary["data"][0];
+    assert_eq!((data["videos"].as_u64(), data["opened"].as_u64()), (Some(8), Some(8)), "{data}");
+    assert_eq!((data["left_out"][0]["count"].as_u64(), data["unreadable"][0]["count"].as_u64()), (Some(2), Some(1)));
+
+    // A list says the same of the files it names.
+    let list = scene.list("gone.csv", |path, _, label| format!("{} {label}", path.replace("waves", "gone")));
+    let mut config = Config::from_yaml(CONFIG, "", &[]).unwrap();
+    config.data.datasets = vec![list.display().to_string()];
+    let found = survey(&config).unwrap();
+    assert!(found[0].to_string().contains("6 videos, of which 2 cannot be used: 2 do not exist"), "{}", found[0]);
+    // Only containers that are not read: the error names them.
+    std::fs::create_dir(scene.path("old")).unwrap();
+    write(&scene.path("old"), "a.avi", "x");
+    assert_words(&refused(&mut scene.train("old")), &["holds no videos", "1 .avi", "convert to .mp4"]);
+}
+
+#[test]
+fn names_are_never_one_off() {
+    let scene = Scene::new();
+    let names = write(scene.0.path(), "names.txt", "dots\nlines\nwaves\n");
+    let from_one = scene.list("one.csv", |path, _, label| format!("{path} {}", label + 1));
+    let text = std::fs::read_to_string(&from_one).unwrap();
+    let two_of_three: String = text.lines().take(4).map(|line| format!("{line}\n")).collect();
+    let two_of_three = write(scene.0.path(), "two.csv", two_of_three);
+    let named = |list: &Path, flag: &[&str]| {
+        let mut command = scene.probe(list);
+        command.arg("--names").arg(&names).args(flag);
+        command
+    };
+    let error = refused(&mut named(&from_one, &[]));
+    assert_words(&error, &["labels run from 1 to 3", "names.txt has 3 classes", "--labels-from 1", "`dots`"]);
+    let error = refused(&mut named(&two_of_three, &[]));
+    assert_words(&error, &["no video has the label 0", "--labels-from 1", "`dots`", "--labels-from 0", "`lines`"]);
+
+    // On request the names are shifted, and eval knows it from the probe.
+    let top1 = |command: &mut assert_cmd::Command| {
+        let output = command.arg("--json").assert().success().get_output().stdout.clone();
+        serde_json::from_slice::<serde_json::Value>(&output).unwrap()
+    };
+    let trained = top1(&mut named(&from_one, &["--labels-from", "1"]));
+    assert_eq!(
+        (trained["labels_from"].as_i64(), scene.labels()),
+        (Some(1), vec!["dots".into(), "lines".into(), "waves".into()])
+    );
+    let zero = scene.list("zero.csv", |path, _, label| format!("{path} {label}"));
+    let same = top1(&mut scene.eval(&from_one));
+    assert_eq!((&same["top1"], same["labels_from"].as_i64()), (&trained["train"]["top1"], Some(1)));
+    let error = refused(&mut scene.eval(&zero));
+    assert_words(&error, &["line 1 has the label 0", "labels 1 to 3", "add --labels-from 0"]);
+    assert_eq!(top1(scene.eval(&zero).args(["--labels-from", "0"]))["top1"], same["top1"]);
+    let part = said(&mut scene.eval(&two_of_three));
+    assert_words(&part, &["none of its videos has 1 of the 3 labels: 3 (`waves`)"]);
+
+    // Names that carry their numbers say the numbering themselves, whatever wrote the file.
+    let utf16: Vec<u8> = "\u{feff}1 dots\r\n2 lines\r\n3 waves\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let numbered = write(scene.0.path(), "classInd.txt", utf16);
+    scene.probe(&two_of_three).arg("--names").arg(numbered).assert().success();
+    assert_eq!(scene.labels(), ["dots", "lines", "waves"]);
+}
+
+#[test]
+fn labels_that_do_not_count_from_zero_are_said() {
+    let scene = Scene::new();
+    let from_one = scene.list("one.csv", |path, _, label| format!("{path} {}", label + 1));
+    assert_words(&said(&mut scene.probe(&from_one)), &["run from 1 to 3, not from 0", "--labels-from 1"]);
+    assert_eq!(scene.labels(), ["1", "2", "3"]);
+    let gaps = scene.list("gaps.csv", |path, _, label| format!("{path} {}", label * 50));
+    assert_words(&said(&mut scene.probe(&gaps)), &["between 0 and 100, but only 3 of them occur"]);
+    let negative = scene.list("negative.csv", |path, _, label| format!("{path} {}", label as i64 - 1));
+    assert_words(&refused(&mut scene.probe(&negative)), &["line 1 has the label -1"]);
+
+    // Lists of training and evaluation with other labels.
+    let zero = scene.list("zero.csv", |path, _, label| format!("{path} {label}"));
+    assert_words(
+        &refused(scene.probe(&zero).arg("--val").arg(&from_one)),
+        &["one.csv", "line 5 has the label 3", "0, 1, 2"],
+    );
+    let few = write(scene.0.path(), "few.csv", "my videos/dots_0.mp4 0\nmy videos/waves_4.mp4 2\n");
+    assert_words(
+        &said(scene.probe(&zero).arg("--val").arg(&few)),
+        &["few.csv", "none of its videos has 1 of the 3 labels: 1"],
+    );
+    assert_words(&refused(&mut scene.eval(&from_one)), &["line 5 has the label 3"]);
+    assert_words(&refused(scene.eval(&zero).args(["--labels-from", "1"])), &["called by their labels"]);
+}
+
+#[test]
+fn configurations_are_read_from_any_editor_and_others_recognised() {
+    let scene = Scene::new();
+    let windows = format!("\u{feff}{}", CONFIG.replace('\n', "\r\n"));
+    let utf16: Vec<u8> = windows.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for bytes in [windows.clone().into_bytes(), utf16, CONFIG.replace('\n', "\r").into_bytes()] {
+        let config = Config::from_file(&write(scene.0.path(), "any.yaml", bytes), &[]).unwrap();
+        assert_eq!(config, Config::from_yaml(CONFIG, "", &[]).unwrap());
+    }
+    let latin = CONFIG.replace("logging", "# Gr\u{fc}n\nlogging").chars().map(|c| c as u8).collect::<Vec<u8>>();
+    let said = Config::from_file(&write(scene.0.path(), "latin.yaml", latin), &[]).unwrap_err().to_string();
+    assert_words(&said, &["latin.yaml", "not UTF-8 text (line 5)"]);
+    // Mistakes still name their line.
+    let wrong = write(scene.0.path(), "wrong.yaml", windows.replace("warmup_steps", "warmup_step"));
+    assert_words(&Config::from_file(&wrong, &[]).unwrap_err().to_string(), &["line 4", "did you mean `warmup_steps`"]);
+
+    for (text, words) in [
+        (
+            "eval_name: video_classification_frozen\ndata: {dataset_train: a.csv, dataset_val: b.csv, num_segments: 2, \
+             num_views_per_segment: 3}\npretrain: {folder: run/, checkpoint: jepa-latest.pth.tar}\n",
+            &[
+                "official evaluation",
+                "vjepa probe --checkpoint run/jepa-latest.pth.tar --data a.csv --clips 2",
+                "--views 3",
+            ][..],
+        ),
+        (
+            "eval_name: image_classification_frozen\ndata: {dataset_name: IN1K}\n",
+            &["official evaluation", "is not read yet"],
+        ),
+        (
+            "folder: /x\nexperiment: {data: {dataset_train: a.csv, dataset_val: b.csv}}\nmodel_kwargs: {checkpoint: c.pt}\n",
+            &["official evaluation", "vjepa probe --checkpoint c.pt --data a.csv", "--data b.csv"],
+        ),
+        (
+            "app: vjepa\nmodel: {model_name: vit_large, use_rope: true}\n",
+            &["V-JEPA 2", "model.use_rope", "not supported yet"],
+        ),
+        ("data: {datasets: [a], dataset_fpcs: [16]}\n", &["V-JEPA 2", "data.dataset_fpcs"]),
+    ] {
+        write(scene.0.path(), "official.yaml", text);
+        let mut train = scene.command("train");
+        assert_words(&refused(train.args(["--config", "official.yaml"])), words);
+    }
+}
+
+#[test]
+fn settings_are_changed_wherever_a_configuration_is_read() {
+    let scene = Scene::new();
+    let list = scene.list("plain.csv", |path, _, label| format!("{path} {label}"));
+    scene.probe(&list).args(["--set", "data.grayscale=true"]).assert().success();
+    scene.eval(&list).args(["--set", "data.grayscale=true"]).assert().success();
+    let features = || {
+        let mut command = scene.command("features");
+        command.args(["--checkpoint", "encoder.safetensors", "--config", "run.yaml", "--json"]);
+        command.args(["--input", "my videos/dots_0.mp4", "--out", "f.safetensors"]);
+        command
+    };
+    let output = features().args(["--set", "data.grayscale=true"]).assert().success().get_output().stdout.clone();
+    let summary: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!(summary["preprocessing"]["grayscale"], true);
+    for mut command in [scene.probe(&list), scene.eval(&list), features()] {
+        let error = refused(command.args(["--set", "data.greyscale=true"]));
+        assert_words(&error, &["--set data.greyscale=true", "did you mean `grayscale`"]);
+    }
+    // What only an encoder needs is all that must be described.
+    let text = CONFIG.replace("pred_embed_dim: 12, pred_depth: 1, ", "");
+    write(scene.0.path(), "run.yaml", text);
+    features().assert().success();
+    assert_words(&refused(&mut scene.train("plain.csv")), &["`model.pred_embed_dim` is missing"]);
+}

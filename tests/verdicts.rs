@@ -1,0 +1,204 @@
+//! How a run says what became of it: resumed with other settings, collapsed, diverged, short.
+
+mod support;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use support::{train, vjepa};
+use vjepa_train::{Change, Checkpoint, CheckpointRecord};
+
+fn record(folder: &Path) -> CheckpointRecord {
+    Checkpoint::new(folder, "jepa").load().unwrap().1
+}
+
+/// The last line of a run's JSON, which sums it up.
+fn summary(command: &mut Command, code: i32) -> Value {
+    let output = command.arg("--json").assert().code(code).get_output().stdout.clone();
+    serde_json::from_str(String::from_utf8(output).unwrap().lines().last().unwrap()).unwrap()
+}
+
+fn stderr(command: &mut Command, success: bool) -> String {
+    let assert = command.assert();
+    let assert = if success { assert.success() } else { assert.code(1) };
+    String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+}
+
+#[test]
+fn another_model_or_other_clips_are_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), &["--stop-at", "2"]).assert().success();
+    let before = std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap();
+    for (set, words) in [
+        ("data.normalization=imagenet", &["`data.normalization` per_clip (now imagenet)"][..]),
+        ("data.grayscale=false", &["`data.grayscale` true (now false)"]),
+        ("data.sampling_rate=2", &["`data.sampling_rate` 1 (now 2)"]),
+        ("data.num_frames=4", &["`data.num_frames` 8 (now 4)"]),
+        ("model.depth=1", &["`model.depth` 2 (now 1)"]),
+        ("model.pred_num_heads=1", &["`model.pred_num_heads` 2 (now 1)"]),
+        ("mask.0.num_blocks=3", &["`mask.0.num_blocks` 4 (now 3)"]),
+    ] {
+        let error = stderr(&mut train(folder.path(), &["--resume", "--set", set]), false);
+        let common = ["jepa-latest.safetensors", "resume with that value", "meta.read_checkpoint"];
+        assert!(words.iter().chain(&common).all(|word| error.contains(word)), "{set}: {error}");
+    }
+    assert_eq!(before, std::fs::read(folder.path().join("jepa-latest.safetensors")).unwrap());
+}
+
+#[test]
+fn other_changes_are_said_and_kept_in_the_record() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), &["--stop-at", "2"]).assert().success();
+    assert!(record(folder.path()).history.is_empty());
+    let changed = ["--resume", "--stop-at", "4", "--set", "optimization.lr=1e-4", "--set", "data.batch_size=3"];
+    let notes = stderr(&mut train(folder.path(), &changed), true);
+    let lines: Vec<&str> = notes.lines().filter(|line| line.starts_with("note: resumed")).collect();
+    assert_eq!(lines.len(), 2, "{notes}");
+    assert!(lines[0].contains("after step 2") && lines[0].contains("data.batch_size 3, was 4"), "{notes}");
+    assert!(lines[1].contains("optimization.lr 0.0001, was 0.002"), "{notes}");
+    // Back again: the record tells of both.
+    let notes = stderr(&mut train(folder.path(), &["--resume"]), true);
+    assert!(notes.contains("optimization.lr 0.002, was 0.0001"), "{notes}");
+    let history = record(folder.path()).history;
+    assert_eq!(history.iter().map(|part| part.from).collect::<Vec<_>>(), [2, 4]);
+    let lr = |was: &str, now: &str| Change { key: "optimization.lr".into(), was: was.into(), now: now.into() };
+    assert_eq!(history[0].changed[1], lr("0.002", "0.0001"));
+    assert_eq!(history[1].changed[1], lr("0.0001", "0.002"));
+    // Nothing to say where nothing changed, but the continuation is in the record.
+    train(folder.path(), &["--stop-at", "4"]).assert().failure();
+    let same = stderr(&mut train(folder.path(), &["--resume"]), true);
+    assert!(!same.contains("note: resumed"), "{same}");
+}
+
+#[test]
+fn other_videos_under_the_same_name_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let videos = folder.path().join("videos");
+    std::fs::create_dir(&videos).unwrap();
+    let add = |name: &str| std::fs::copy(support::texture("t0_d0_s0.mp4"), videos.join(name)).unwrap();
+    assert_eq!(["a.mp4", "b.mp4", "c.mp4", "d.mp4"].map(add).len(), 4);
+    let run = folder.path().join("run");
+    let data = format!("data.datasets=[{}]", videos.display());
+    let set = ["--set", "data.dataset_type=VideoDataset", "--set", &data];
+    train(&run, &set).args(["--stop-at", "2"]).assert().success();
+    assert_eq!(record(&run).contents.unwrap().videos, 4);
+    std::fs::rename(videos.join("a.mp4"), videos.join("e.mp4")).unwrap();
+    let notes = stderr(train(&run, &set).args(["--resume", "--stop-at", "3"]), true);
+    assert!(
+        notes.contains("the data sets' contents 4 videos, of which some have other paths, was 4 videos"),
+        "{notes}"
+    );
+    add("f.mp4");
+    let notes = stderr(train(&run, &set).args(["--resume", "--stop-at", "4"]), true);
+    assert!(notes.contains("the data sets' contents 5 videos, was 4 videos"), "{notes}");
+    let other = ["--set", "data.dataset_type=DriftingTextures", "--set", "data.datasets=[]"];
+    let error = stderr(train(&run, &other).arg("--resume"), false);
+    assert!(error.contains("`data.dataset_type` VideoDataset (now DriftingTextures)"), "{error}");
+}
+
+#[test]
+fn short_runs_are_saved_at_their_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = train(folder.path(), &["--set", "logging.checkpoint_every=null"]);
+    // The checkpoint of every step, as a watcher sees it: none but the last exists.
+    let wild = ["--set", "optimization.lr=1e30", "--set", "optimization.start_lr=1e30"];
+    let error = stderr(command.args(wild), false);
+    assert!(error.contains("nothing was saved"), "{error}");
+    assert!(!folder.path().join("jepa-latest.safetensors").exists());
+    train(folder.path(), &["--set", "logging.checkpoint_every=null"]).assert().success();
+    assert_eq!(record(folder.path()).step, 6);
+}
+
+#[test]
+fn a_run_that_diverges_is_named_with_its_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), &["--stop-at", "3"]).assert().success();
+    let wild = ["--resume", "--set", "optimization.lr=1e30", "--set", "optimization.start_lr=1e30"];
+    let error = stderr(&mut train(folder.path(), &wild), false);
+    let last = error.lines().last().unwrap();
+    assert!(last.starts_with("error: the ") && last.contains("at step"), "{error}");
+    // A loss that is a number is not said to be none.
+    assert!(["is NaN", "is infinite"].iter().any(|word| last.contains(word)), "{error}");
+    for word in ["jepa-latest.safetensors stays as it was after 3 steps", "--resume", "`optimization.lr` (here"] {
+        assert!(last.contains(word), "{word}: {error}");
+    }
+}
+
+/// A run that collapses within seconds: a learning rate far too high, and a target that follows at once.
+const COLLAPSES: [&str; 10] = [
+    "--set",
+    "optimization.steps=120",
+    "--set",
+    "optimization.lr=0.05",
+    "--set",
+    "optimization.start_lr=0.05",
+    "--set",
+    "optimization.ema=[0.5, 0.5]",
+    "--set",
+    "optimization.weight_decay=0.0",
+];
+
+#[test]
+fn a_collapsed_run_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, extra: &[&str]| {
+        let mut command = train(&folder.path().join(name), &COLLAPSES);
+        command.args(extra);
+        command
+    };
+    let watched = ["--set", "logging.diagnostics_every=40"];
+    let found = summary(&mut run("watched", &watched), 0);
+    assert_eq!(found["collapsed"], true, "{found}");
+    // Without diagnostics on the way the end is measured all the same, and the exit code is for scripts.
+    let failed = run("plain", &["--fail-on-collapse"]).assert().code(3).get_output().clone();
+    let text = String::from_utf8(failed.stdout).unwrap();
+    assert!(text.starts_with("collapsed after 120 steps") && text.contains("effective rank"), "{text}");
+    assert!(text.contains("`optimization.lr` (here 5.0e-2)"), "{text}");
+}
+
+#[test]
+fn sound_and_short_runs_are_not_called_collapsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = ["--set", "optimization.steps=60", "--set", "optimization.warmup_steps=6", "--fail-on-collapse"];
+    let found = summary(&mut train(&folder.path().join("sound"), &sound), 0);
+    assert_eq!(found["collapsed"], false, "{found}");
+    let found = summary(&mut train(&folder.path().join("short"), &["--fail-on-collapse"]), 0);
+    assert_eq!(found["collapsed"], Value::Null, "{found}");
+    let stopped = summary(&mut train(&folder.path().join("none"), &["--stop-at", "0"]), 0);
+    assert_eq!(stopped["collapsed"], Value::Null, "{stopped}");
+}
+
+#[test]
+fn golden_data_of_other_kinds_are_unsupported_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let carried = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schedules/schedules.json");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    file("eval_map/expected.json", "{\"rows\": 3}");
+    file("eval_map/info.json", "{}");
+    file("eval_votes/info.json", "{}");
+    file("eval_votes/io.safetensors", "");
+    file("rope_train/config.json", "{\"config\": {\"use_rope\": true}, \"hparams\": {}}");
+    file("hub/config.json", "{\"files\": []}");
+    file("notes/readme.md", "nothing");
+    let verify = |dir: &Path| {
+        let mut command = vjepa();
+        command.args(["verify", "golden"]).arg(dir);
+        command
+    };
+    // Nothing else there: nothing could be compared.
+    let error = stderr(&mut verify(folder.path()), false);
+    assert!(error.contains("0 passed, 0 failed, 4 unsupported") && error.contains("could be compared"), "{error}");
+    std::fs::create_dir(folder.path().join("schedules")).unwrap();
+    std::fs::copy(carried, folder.path().join("schedules/schedules.json")).unwrap();
+    let output = verify(folder.path()).assert().success().get_output().clone();
+    let (text, count) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    for name in ["eval_map", "eval_votes", "rope_train", "hub"] {
+        assert!(text.contains(&format!("skip {name}.")), "{name}: {text}");
+    }
+    assert!(count.contains(" 0 failed, 4 unsupported") && !text.contains("notes"), "{count}");
+}
