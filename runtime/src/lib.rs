@@ -13,6 +13,7 @@ mod classify;
 mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
+pub mod cpu;
 #[cfg(feature = "ort")]
 mod engines;
 pub mod files;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::runtime::RuntimeArgs;
+use super::runtime::{RuntimeArgs, caution};
 use crate::compile::Precision;
 use crate::deploy::{bundle, open_session as open};
 use crate::golden::{self, check::Check};
@@ -100,6 +100,7 @@ fn bundle(dir: &Path, runtime: &str, options: &Options, json: bool) -> Result<()
             Err(error) => return Err(error),
         };
         proven += 1;
+        caution(&model, &session);
         for difference in differences {
             if json {
                 let line = serde_json::json!({
