@@ -43,6 +43,30 @@ fn a_bundle_is_complete_proven_and_run() {
 }
 
 #[test]
+fn an_8_bit_bundle_names_its_judge_and_warns_where_sums_would_saturate() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("bundle");
+    let mut command = compile(folder.path(), "bundle", &out);
+    command.args(["--precision", "int8", "--int8-range", "full", "--min-agreement", "0"]).assert().success();
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("bundle.json")).unwrap()).unwrap();
+    let provenance = &manifest["provenance"];
+    assert_eq!(provenance["vjepa.int8_range"], "full");
+    let processor = vjepa_runtime::cpu::Processor::here();
+    assert_eq!(provenance["judged.processor"], processor.to_string());
+    assert!(!provenance["judged.runtime"].as_str().unwrap().is_empty(), "{provenance}");
+    // tract adds exactly everywhere.
+    verify(&out).assert().success().stderr("");
+    let mut command = vjepa();
+    let output = command.args(["verify", "bundle", "--runtime", "ort"]).arg(&out).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    let required = std::env::var("VJEPA_REQUIRE_ORT").is_ok_and(|value| value == "1");
+    assert!(output.status.success() || !required, "{told}");
+    if output.status.success() {
+        assert_eq!(told.matches("warning: ").count(), usize::from(processor.saturates()), "{told}");
+    }
+}
+
+#[test]
 fn the_report_of_a_refused_bundle_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("bundle");

@@ -181,6 +181,72 @@ fn narrow_models_come_with_a_report_or_not_at_all() {
     assert!(refused(command.args(["f16", "--target", "tract"])).contains("use f32"));
 }
 
+/// Weights of the default range give the same sums on every processor; the full range is asked for, recorded and warned of.
+#[test]
+fn the_range_of_8_bit_weights_is_recorded_and_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let run = |flags: &[&str]| {
+        let (mut command, model) = export(folder.path(), &[Path::new("--config"), &config]);
+        let output = command.args(flags).arg("--json").assert().success().get_output().stdout.clone();
+        (lines(&output).remove(0), model)
+    };
+    for precision in ["int8", "int8-static"] {
+        let (summary, model) = run(&["--precision", precision]);
+        assert_eq!(summary["metadata"]["vjepa.int8_range"], "reduced");
+        assert_eq!(summary["accuracy"]["int8_range"], "reduced");
+        assert_eq!(summary["accuracy"]["not_covered"], serde_json::Value::Null);
+        assert!(!summary["accuracy"]["processor"]["model"].as_str().unwrap().is_empty(), "{summary}");
+        assert!(summary["accuracy"]["processor"]["extensions"].is_array(), "{summary}");
+        let mut command = vjepa();
+        command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).args(["--runtime", "tract"]);
+        command.assert().success().stderr("");
+    }
+    let (summary, model) = run(&["--precision", "int8", "--int8-range", "full", "--min-agreement", "0"]);
+    assert_eq!(summary["metadata"]["vjepa.int8_range"], "full");
+    assert!(summary["accuracy"]["not_covered"].as_str().unwrap().contains("x86 without VNNI"), "{summary}");
+    // On ONNX Runtime, where it is installed.
+    let mut command = vjepa();
+    command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).args(["--runtime", "ort"]);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    let required = std::env::var("VJEPA_REQUIRE_ORT").is_ok_and(|value| value == "1");
+    assert!(output.status.success() || !required, "{told}");
+    if output.status.success() {
+        let warned = vjepa_runtime::cpu::Processor::here().saturates();
+        assert_eq!(told.matches("warning: ").count(), usize::from(warned), "{told}");
+        assert!(!warned || told.contains("--int8-range full") && told.contains("VNNI"), "{told}");
+    }
+    let (mut command, _) = export(folder.path(), &[Path::new("--config"), &config]);
+    let told = refused(command.args(["--precision", "int8", "--int8-range", "full", "--min-agreement", "1"]));
+    assert!(told.contains("x86 without VNNI") && told.contains(" on ") && told.len() < 1000, "{told}");
+    for flags in [&["--int8-range", "full"][..], &["--precision", "f16-weights", "--int8-range", "reduced"]] {
+        let (mut command, _) = export(folder.path(), &[Path::new("--config"), &config]);
+        assert!(refused(command.args(flags)).contains("--int8-range is for --precision int8"));
+    }
+    let (summary, _) = run(&["--no-verify", "--target", "tensorrt", "--precision", "int8-static"]);
+    assert_eq!(summary["metadata"]["vjepa.int8_range"], "full", "GPUs do not saturate");
+}
+
+#[test]
+fn the_precision_of_a_target_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let common = [Path::new("--config"), &config, Path::new("--no-verify"), Path::new("--target")];
+    let (mut command, _) = export(folder.path(), &common);
+    let assumed = "form     tensorrt, f16 (the default of this target; --precision chooses another)\n";
+    command.arg("tensorrt").assert().success().stdout(predicates::str::contains(assumed));
+    let (mut command, _) = export(folder.path(), &common);
+    let summary = lines(&command.args(["tensorrt", "--json"]).assert().success().get_output().stdout).remove(0);
+    assert_eq!((&summary["precision"], &summary["precision_assumed"]), (&"f16".into(), &true.into()));
+    for (flags, form) in
+        [(&["tensorrt", "--precision", "f16"][..], "tensorrt, f16\n"), (&["portable"], "portable, f32\n")]
+    {
+        let (mut command, _) = export(folder.path(), &common);
+        command.args(flags).assert().success().stdout(predicates::str::contains(format!("form     {form}")));
+    }
+}
+
 #[test]
 fn other_clip_sizes_and_layers_agree_with_the_plan() {
     let folder = tempfile::tempdir().unwrap();

@@ -38,6 +38,6 @@ pub mod proto {
 pub use error::ExportError;
 pub use lower::to_onnx;
 pub use model::{OnnxModel, Written};
-pub use options::{ExternalData, Int8, OPSETS, OnnxOptions, PatchEmbedForm, Precision, Target};
+pub use options::{ExternalData, Int8, OPSETS, OnnxOptions, PatchEmbedForm, Precision, Target, WeightRange};
 pub use passes::{round_to, rounded};
 pub use weights::{WeightSource, Weights};

@@ -68,13 +68,50 @@ impl fmt::Display for Precision {
     }
 }
 
+/// How much of the range of 8 bits the weights of 8-bit products take.
+///
+/// On x86 processors without VNNI, ONNX Runtime multiplies unsigned activations with signed weights by `vpmaddubsw`, which
+/// adds two neighbouring products in 16 bits and saturates: 255 · 127 · 2 does not fit, 255 · 64 · 2 does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightRange {
+    /// -64 to 64, about 7 bits: sums are exact on every processor.
+    #[default]
+    Reduced,
+    /// -127 to 127: sums are exact with VNNI, on GPUs, on Arm and on tract.
+    Full,
+}
+
+impl WeightRange {
+    /// Largest magnitude of a weight.
+    pub const fn limit(self) -> i8 {
+        match self {
+            WeightRange::Reduced => 64,
+            WeightRange::Full => i8::MAX,
+        }
+    }
+}
+
+impl fmt::Display for WeightRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WeightRange::Reduced => "reduced",
+            WeightRange::Full => "full",
+        })
+    }
+}
+
 /// What is to be known for 8-bit products; keys are the weights' parameter names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Int8 {
+    /// Range of the weights.
+    pub range: WeightRange,
     /// Layers that stay in 32 bits.
     pub keep: BTreeSet<String>,
     /// Smallest and largest value of each layer's input, for [`Precision::Int8Static`].
     pub ranges: BTreeMap<String, [f32; 2]>,
+    /// Mean of each channel of each layer's input. Rounded weights shift a layer's results by the same amount for all
+    /// tokens; where the means are known, the bias takes that back.
+    pub means: BTreeMap<String, Vec<f32>>,
 }
 
 /// How the patch embedding is written.
@@ -148,7 +185,11 @@ impl OnnxOptions {
         Self {
             target,
             precision,
-            int8: Int8::default(),
+            // No GPU saturates, and a TensorRT engine has its products there.
+            int8: Int8 {
+                range: if target == Target::TensorRt { WeightRange::Full } else { WeightRange::Reduced },
+                ..Int8::default()
+            },
             opset: 20,
             batch: None,
             patch_embed,

@@ -1,7 +1,7 @@
 //! Where weights come from, and the tensors of the written model made from them.
 
-use crate::ExportError;
 use crate::proto::tensor_proto::DataType;
+use crate::{ExportError, WeightRange};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub(crate) enum Content {
     /// Shapes, axes and indices; also 32-bit biases and 8-bit zero points.
     Ints(Vec<i64>),
     /// A matrix `[out, in]` in 8 bits, each row divided by its scale; turned to `[in, out]` for `MatMulInteger`.
-    Int8 { of: Box<Content>, scales: Vec<f32>, turned: bool },
+    Int8 { of: Box<Content>, scales: Vec<f32>, turned: bool, range: WeightRange },
 }
 
 impl Content {
@@ -88,10 +88,16 @@ fn row_of<'d>(data: &'d [f32], row: usize, width: usize, name: &str, weight: &st
 }
 
 /// For each row of a matrix the number that its 8-bit values are multiples of.
-pub(crate) fn row_scales(values: &[f32], rows: usize) -> Vec<f32> {
+pub(crate) fn row_scales(values: &[f32], rows: usize, range: WeightRange) -> Vec<f32> {
     let largest = |row: &[f32]| row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let scale = |row: &[f32]| if largest(row) > 0.0 { largest(row) / 127.0 } else { 1.0 };
+    let scale = |row: &[f32]| if largest(row) > 0.0 { largest(row) / f32::from(range.limit()) } else { 1.0 };
     values.chunks((values.len() / rows.max(1)).max(1)).map(scale).collect()
+}
+
+/// A weight in 8 bits, as a multiple of its row's scale.
+pub(crate) fn in_8_bits(value: f32, scale: f32, range: WeightRange) -> f32 {
+    let limit = f32::from(range.limit());
+    (value / scale).round().clamp(-limit, limit)
 }
 
 /// A constant tensor of the written model.
@@ -128,7 +134,7 @@ impl Initializer {
                 };
                 Ok(out.write_all(&bytes[..size])?)
             }),
-            Content::Int8 { of, scales, turned } => self.write_int8(of, scales, *turned, weights, out),
+            Content::Int8 { of, scales, turned, range } => self.write_int8(of, scales, *turned, *range, weights, out),
             Content::Floats(values) if values.len() == elements => self.write_floats(values, out),
             Content::Floats(values) => Err(ExportError::WeightShape {
                 name: self.name.clone(),
@@ -152,6 +158,7 @@ impl Initializer {
         of: &Content,
         scales: &[f32],
         turned: bool,
+        range: WeightRange,
         weights: &dyn WeightSource,
         out: &mut dyn Write,
     ) -> Result<(), WriteError> {
@@ -162,7 +169,7 @@ impl Initializer {
         for ((row, scale), values) in scales.iter().enumerate().zip(values.chunks(width)) {
             for (column, value) in values.iter().enumerate() {
                 let place = if turned { column * scales.len() + row } else { row * width + column };
-                bytes[place] = (value / scale).round().clamp(-127.0, 127.0) as i8 as u8;
+                bytes[place] = in_8_bits(*value, *scale, range) as i8 as u8;
             }
         }
         Ok(out.write_all(&bytes)?)

@@ -15,6 +15,7 @@ mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
 mod cores;
+pub mod cpu;
 mod engine;
 #[cfg(feature = "ort")]
 mod engines;

@@ -6,7 +6,10 @@
 
 mod check;
 mod grow;
+mod int8;
 mod message;
+
+pub use int8::INT8_RANGE_KEY;
 
 use prost::Message;
 use prost::bytes::Bytes;

@@ -1,5 +1,6 @@
 //! The session: one model, run by tract, by ONNX Runtime or as a compiled plan.
 
+use crate::cpu::Processor;
 use crate::engine::{Engine, open_auto, open_on_tract, open_ort};
 use crate::fork::{Calls, ForkError, setting_up};
 use crate::onnx::{Dimension, OnnxError, OnnxFile, TensorInfo};
@@ -202,6 +203,7 @@ pub struct Session {
     calls: Calls,
     /// The batch of the last run; 0 before the first.
     last_batch: AtomicUsize,
+    full_range_int8: bool,
 }
 
 impl fmt::Debug for Session {
@@ -227,13 +229,16 @@ impl Session {
         }
         let mut file = OnnxFile::read(path)?;
         clip_input(&file.path, &file.inputs)?;
+        let full_range_int8 = file.has_full_range_int8();
         let engine = match options.runtime {
             Runtime::Auto if cfg!(feature = "tract") => open_auto(&mut file, options)?,
             Runtime::Tract => open_on_tract(&file, options)?,
             _ => open_ort(&mut file, options)?,
         };
         let OnnxFile { inputs, outputs, metadata, .. } = file;
-        Self::of(path, inputs, outputs, metadata, engine)
+        let mut session = Self::of(path, inputs, outputs, metadata, engine)?;
+        session.full_range_int8 = full_range_int8;
+        Ok(session)
     }
 
     /// A compiled model that is already in memory, with the metadata its file would have; `name` stands in messages.
@@ -264,7 +269,7 @@ impl Session {
         let labels = crate::classify::labels(&metadata)
             .map_err(|reason| SessionError::Labels { path: path.to_owned(), reason })?;
         let (engine, calls, last_batch) = (Arc::new(engine), Calls::here(), AtomicUsize::new(0));
-        Ok(Self { input, outputs, metadata, labels, engine, calls, last_batch })
+        Ok(Self { input, outputs, metadata, labels, engine, calls, last_batch, full_range_int8: false })
     }
 
     /// Runs a batch of clips. A model for several [views](Session::views) takes as many clips for each result.
@@ -326,6 +331,18 @@ impl Session {
     pub fn preprocessing(&self) -> Result<crate::Preprocessing, crate::PreprocessError> {
         let record = crate::Preprocessing::from_metadata(&self.metadata)?;
         record.suits(&self.input).map(|()| record)
+    }
+
+    /// What is to be said of a model whose 8-bit products need VNNI, where ONNX Runtime runs it on a processor without.
+    pub fn caution(&self) -> Option<String> {
+        let processor = Processor::here();
+        (self.full_range_int8 && self.runs_on() == Runtime::Ort && processor.saturates()).then(|| {
+            format!(
+                "this model's 8-bit weights have the full range, which needs VNNI, and {processor} does not have it: \
+                 ONNX Runtime's sums saturate and its results may be wrong; use --runtime tract, or export the model \
+                 again without --int8-range full"
+            )
+        })
     }
 
     /// Which runtime runs the model; never [`Runtime::Auto`].

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{Graph, Scalar, Sizes as Symbols, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
-use vjepa_export::{ExternalData, Int8, OnnxOptions, PatchEmbedForm, Precision, Target, Weights, to_onnx};
+use vjepa_export::{ExternalData, Int8, OnnxOptions, PatchEmbedForm, Precision, Target, WeightRange, Weights, to_onnx};
+use vjepa_runtime::cpu::Processor;
 use vjepa_runtime::{ClipBatch, NamedOutput, Options, Runtime, Session, SessionError, Tolerance, compare};
 
 fn oracle(graph: &Graph, weights: &Weights, shape: [usize; 5], clip: &[f32]) -> Vec<NamedOutput> {
@@ -141,6 +142,37 @@ fn narrow_models_and_onnx_runtimes_own_operators() {
             let found = compare(&session, &clips, &expected, tolerance);
             let found = found.unwrap_or_else(|error| panic!("{target} {precision}, {}: {error}", session.runtime()));
             println!("{target} {precision}, {}: {}", session.runtime(), found[0]);
+        }
+    }
+}
+
+/// Weights over the full range saturate in ONNX Runtime on x86 without VNNI: the session says so, and nowhere else.
+#[test]
+fn full_range_weights_are_warned_of_where_they_saturate() {
+    let sizes = Sizes::SMALL;
+    let model = Model::new(sizes, Head::Attentive, Split::Permuted).unwrap();
+    let ranges: BTreeMap<_, _> = model.weights.keys().map(|name| (name.clone(), [-8.0, 8.0])).collect();
+    let data = input(&sizes.clip(2));
+    let expected = oracle(&model.graph, &model.weights, sizes.clip(2), &data);
+    let clips = ClipBatch::new(sizes.clip(2), &data).unwrap();
+    for (precision, relative) in [(Precision::Int8Dynamic, 5e-2), (Precision::Int8Static, 1e-1)] {
+        for range in [WeightRange::Full, WeightRange::Reduced] {
+            let int8 = Int8 { range, ranges: ranges.clone(), ..Int8::default() };
+            let options = OnnxOptions { int8, ..OnnxOptions::new(Target::Portable, precision) };
+            let folder = tempfile::tempdir().unwrap();
+            let path = write(folder.path(), &model.graph, &model.weights, &options);
+            for session in [Some(tract()), ort()].into_iter().flatten() {
+                let on_ort = session.runtime == Runtime::Ort;
+                let session = Session::open(&path, &session).unwrap();
+                let warned = range == WeightRange::Full && on_ort && Processor::here().saturates();
+                assert_eq!(session.caution().is_some(), warned, "{:?}", session.caution());
+                assert!(session.caution().is_none_or(|text| text.contains("VNNI") && text.len() < 1000));
+                if !warned {
+                    let near = Tolerance { absolute: f64::INFINITY, relative };
+                    let found = compare(&session, &clips, &expected, near);
+                    found.unwrap_or_else(|error| panic!("{precision} {range}, {}: {error}", session.runtime()));
+                }
+            }
         }
     }
 }

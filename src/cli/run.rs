@@ -7,7 +7,7 @@ use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, is_compiled, pred
 
 use super::CliError;
 use super::runner::Runner;
-use super::runtime::{RuntimeArgs, words};
+use super::runtime::{RuntimeArgs, caution, words};
 use vjepa_data::clips;
 use vjepa_runtime::Looks;
 use vjepa_runtime::cores;
@@ -61,6 +61,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let options = Options { runtime, threads, ..args.session.options() };
         Runner::exported(&args.model, &options)?
     };
+    caution(&args.model, &runner.session);
     if !args.json {
         println!("{} on {}", args.model.display(), runner.session.runtime());
         let several = match runner.looks {

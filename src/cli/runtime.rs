@@ -1,16 +1,23 @@
 //! The flags of models on a runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use super::CliError;
 use clap::builder::PossibleValuesParser;
-use vjepa_runtime::{Batches, Options, Progress, Runtime};
+use vjepa_runtime::{Batches, Options, Progress, Runtime, Session};
 
 /// Reads the word of a runtime.
 pub(super) fn words() -> PossibleValuesParser {
     PossibleValuesParser::new(Runtime::WORDS.map(|(word, _)| word))
+}
+
+/// Says on standard error what is to be known of a model on this processor.
+pub(super) fn caution(model: &Path, session: &Session) {
+    if let Some(caution) = session.caution() {
+        eprintln!("warning: {}: {caution}", model.display());
+    }
 }
 
 /// Flags of a session, whichever its runtime: where ONNX Runtime is, and which GPU and engine `--runtime cuda` and

@@ -14,7 +14,7 @@ use vjepa_runtime::{Batches, Options, Preprocessing, Runtime, Session, TensorInf
 use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader};
 
 use super::CliError;
-use super::runtime::{RuntimeArgs, words};
+use super::runtime::{RuntimeArgs, caution, words};
 use vjepa_data::clips;
 use vjepa_deploy::bundle;
 use vjepa_runtime::Looks;
@@ -103,6 +103,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let name = name(args)?;
     let sessions = sessions(args)?;
     let Some(first) = sessions.first() else { return Err("--instances must be 1 at least".into()) };
+    caution(&args.model, first);
     let (about, video) = (first.runtime(), video_reader(&args.model, first));
     let mut model = Model::new(&name, sessions)?;
     model.warm_up().map_err(|error| format!("{}: {error}", args.model.display()))?;

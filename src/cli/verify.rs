@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::runtime::RuntimeArgs;
+use super::runtime::{RuntimeArgs, caution};
 use vjepa_deploy::{bundle, open_session as open};
 use vjepa_lab::golden;
 use vjepa_lab::golden::check::Check;
@@ -101,6 +101,7 @@ fn bundle(dir: &Path, runtime: &str, options: &Options, json: bool) -> Result<()
             Err(error) => return Err(error),
         };
         proven += 1;
+        caution(&model, &session);
         for difference in differences {
             if json {
                 let line = serde_json::json!({

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use serde::Serialize;
-use vjepa_export::Precision;
+use vjepa_export::{Precision, WeightRange};
+use vjepa_runtime::cpu::Processor;
 use vjepa_runtime::{CLASS_OUTPUTS, ClipBatch, NamedOutput, Session, Tolerance};
 
 use super::calibrate::Calibration;
@@ -29,6 +30,12 @@ pub struct Accuracy {
     pub target: String,
     /// What ran the model.
     pub runtime: String,
+    /// And on which processor.
+    pub processor: Processor,
+    /// Range of 8-bit weights.
+    pub int8_range: Option<String>,
+    /// Where the model may give other results than it gave here.
+    pub not_covered: Option<&'static str>,
     pub clips: usize,
     pub clips_from: String,
     pub outputs: Vec<OutputAccuracy>,
@@ -41,6 +48,13 @@ pub struct Accuracy {
     pub kept_f32: Vec<String>,
     pub pass: bool,
 }
+
+/// What a report on full-range 8-bit weights does not say where their products were added exactly.
+const NOT_COVERED: &str = "not covered: x86 without VNNI, where ONNX Runtime adds products of full-range weights in 16 \
+                           bits and saturates";
+/// What it says where they were not.
+const SATURATED: &str = "on x86 without VNNI, as here, ONNX Runtime adds products of full-range weights in 16 bits and \
+                         saturates; leave out --int8-range full, or judge where there is VNNI";
 
 /// What gives the narrow model's results.
 pub enum Judged<'a> {
@@ -128,6 +142,9 @@ pub fn measure(
         precision: precision.to_string(),
         target: target.to_owned(),
         runtime: judged.describe(precision),
+        processor: Processor::here(),
+        int8_range: None,
+        not_covered: None,
         clips: calibration.count,
         clips_from: calibration.origin.clone(),
         outputs,
@@ -143,6 +160,13 @@ pub fn measure(
 const SLACK: f64 = 3.0;
 
 impl Accuracy {
+    /// Records the range of the model's 8-bit weights, and whether what judged it adds their products in 16 bits.
+    pub fn of_range(&mut self, range: Option<WeightRange>, saturated: bool) {
+        self.int8_range = range.map(|range| range.to_string());
+        let what = if saturated { SATURATED } else { NOT_COVERED };
+        self.not_covered = (range == Some(WeightRange::Full)).then_some(what);
+    }
+
     /// How far results may be from the plan's on another device.
     pub fn tolerance(&self) -> Tolerance {
         let worst = |of: fn(&OutputAccuracy) -> f64| self.outputs.iter().map(of).fold(0.0, f64::max);
@@ -166,9 +190,12 @@ impl std::fmt::Display for Accuracy {
         for OutputAccuracy { name, rel_l2, max_abs, .. } in &self.outputs {
             write!(f, ", {name} rel-L2 {rel_l2:.1e}, max-abs {max_abs:.1e}")?;
         }
-        write!(f, " over {} clips ({}) on {}", self.clips, self.clips_from, self.runtime)?;
+        write!(f, " over {} clips ({}) on {}, {}", self.clips, self.clips_from, self.runtime, self.processor)?;
         if !self.kept_f32.is_empty() {
             write!(f, "; {} layers kept in f32", self.kept_f32.len())?;
+        }
+        if let Some(what) = self.not_covered {
+            write!(f, "; {what}")?;
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub struct Manifest {
     pub tolerance: [f64; 2],
     /// The licence of the weights, as the exporter was told.
     pub licence: String,
-    /// Checkpoint, probe, precision, target, exporter.
+    /// Checkpoint, probe, precision, target, exporter; for a narrow precision what judged it.
     pub provenance: BTreeMap<String, String>,
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileRecord>,
@@ -106,13 +106,19 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     };
     let provenance =
         exported.metadata.iter().filter(|(key, _)| !key.ends_with("labels") && !key.ends_with("preprocessing"));
+    let mut provenance: BTreeMap<String, String> =
+        provenance.map(|(key, value)| (key.clone(), value.clone())).collect();
+    if let Some((report, _)) = &exported.accuracy {
+        provenance.insert("judged.runtime".to_owned(), report.runtime.clone());
+        provenance.insert("judged.processor".to_owned(), report.processor.to_string());
+    }
     let manifest = Manifest {
         format: FORMAT,
         model: MODEL.to_owned(),
         parity: PARITY.to_owned(),
         tolerance: [tolerance.absolute, tolerance.relative],
         licence: licence.to_owned(),
-        provenance: provenance.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        provenance,
         files: records(folder.path())?,
     };
     json(&folder.path().join(MANIFEST), &serde_json::to_value(&manifest)?)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use vjepa_compiler::ir::{Def, Graph};
 use vjepa_compiler::ops::Op;
-use vjepa_export::{Int8, WeightSource};
+use vjepa_export::{Int8, WeightRange, WeightSource};
 use vjepa_runtime::Preprocessing;
 
 use super::source::Source;
@@ -66,14 +66,15 @@ struct Layer {
     tap: String,
 }
 
-/// Ranges of every large linear layer's input over the clips, and the layers that must stay in 32 bits; then the layers that
-/// need not, the one that loses most first.
+/// Ranges and means of every large linear layer's input over the clips, and the layers that must stay in 32 bits; then the
+/// layers that need not, the one that loses most first.
 pub fn int8(
     graph: &Graph,
     source: &Source,
     clip: [usize; 4],
     calibration: &Calibration,
     with_ranges: bool,
+    range: WeightRange,
 ) -> Result<(Int8, Vec<String>), DeployError> {
     let mut tapped = graph.clone();
     tapped.outputs.clear();
@@ -97,6 +98,7 @@ pub fn int8(
     let one = clip.iter().product::<usize>() * frozen.clips_of_a_result();
     let mut ranges: BTreeMap<String, [f32; 2]> = BTreeMap::new();
     let mut samples: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    let mut means: BTreeMap<String, (Vec<f64>, usize)> = BTreeMap::new();
     for clip in calibration.data.chunks_exact(one.max(1)) {
         for (tap, tensor) in frozen.run(clip.to_vec())? {
             let values = tensor.floats();
@@ -104,27 +106,36 @@ pub fn int8(
             for value in values {
                 *range = [range[0].min(*value), range[1].max(*value)];
             }
+            let width = tensor.shape().last().copied().unwrap_or(1).max(1);
+            let (sums, count) = means.entry(tap.clone()).or_insert_with(|| (vec![0.0; width], 0));
+            for row in values.chunks_exact(width) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+                *count += 1;
+            }
             samples.entry(tap).or_insert_with(|| {
-                let width = tensor.shape().last().copied().unwrap_or(1).max(1);
                 let rows = values.len() / width;
                 values.chunks_exact(width).step_by((rows / JUDGED).max(1)).take(JUDGED).flatten().copied().collect()
             });
         }
     }
-    let mut int8 = Int8::default();
+    let mut int8 = Int8 { range, ..Int8::default() };
     let mut narrow: Vec<(f64, String)> = Vec::new();
     for layer in &layers {
-        let range = ranges.get(&layer.tap).copied().unwrap_or_default();
+        let reads = ranges.get(&layer.tap).copied().unwrap_or_default();
         let rows = samples.get(&layer.tap).map(Vec::as_slice).unwrap_or_default();
-        match error_of(&source.read(&layer.weight)?, source, &layer.weight, rows, range) {
+        match error_of(&source.read(&layer.weight)?, source, &layer.weight, rows, reads, range) {
             // No number is the worst there is.
             error if error.is_nan() || error > OUTLIER => {
                 int8.keep.insert(layer.weight.clone());
             }
             error => narrow.push((error, layer.weight.clone())),
         }
+        if let Some((sums, count)) = means.get(&layer.tap) {
+            let mean = sums.iter().map(|sum| (sum / (*count).max(1) as f64) as f32).collect();
+            int8.means.insert(layer.weight.clone(), mean);
+        }
         if with_ranges {
-            int8.ranges.insert(layer.weight.clone(), range);
+            int8.ranges.insert(layer.weight.clone(), reads);
         }
     }
     narrow.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -132,7 +143,14 @@ pub fn int8(
 }
 
 /// Relative distance (L2) of a layer's result in 8 bits from its result in 32.
-fn error_of(weight: &[f32], source: &Source, name: &str, rows: &[f32], [low, high]: [f32; 2]) -> f64 {
+fn error_of(
+    weight: &[f32],
+    source: &Source,
+    name: &str,
+    rows: &[f32],
+    [low, high]: [f32; 2],
+    range: WeightRange,
+) -> f64 {
     let out = source.describe(name).and_then(|(_, shape)| shape.first().copied()).unwrap_or(1).max(1);
     let width = (weight.len() / out).max(1);
     let step = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
@@ -142,7 +160,7 @@ fn error_of(weight: &[f32], source: &Source, name: &str, rows: &[f32], [low, hig
     let (mut difference, mut length) = (0.0f64, 0.0f64);
     for row in weight.chunks_exact(width) {
         let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        let scale = if largest > 0.0 { largest / f32::from(range.limit()) } else { 1.0 };
         let rounded: Vec<f32> = row.iter().map(|value| (value / scale).round() * scale).collect();
         for (x, x8) in rows.chunks_exact(width).zip(narrow.chunks_exact(width)) {
             let wide: f32 = x.iter().zip(row).map(|(a, b)| a * b).sum();

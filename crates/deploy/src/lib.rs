@@ -28,10 +28,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use vjepa_compiler::ir::{DType, Graph};
 use vjepa_export::{
-    ExternalData, Int8, OnnxOptions, Precision, Target, WeightSource, Written, round_to, rounded, to_onnx,
+    ExternalData, Int8, OnnxOptions, Precision, Target, WeightRange, WeightSource, Written, round_to, rounded, to_onnx,
 };
 use vjepa_graphs::EncoderConfig;
 use vjepa_runtime::files::{hash_all, hex};
+use vjepa_runtime::onnx::INT8_RANGE_KEY;
 use vjepa_runtime::{Preprocessing, Runtime};
 
 use accuracy::Judged;
@@ -66,6 +67,8 @@ pub enum Origin<'a> {
 pub struct Form {
     pub target: Target,
     pub precision: Precision,
+    /// How much of 8 bits weights take; what the target needs when not given.
+    pub int8_range: Option<WeightRange>,
     pub opset: i64,
     /// Clips of a run; any number when not given.
     pub batch: Option<usize>,
@@ -89,6 +92,7 @@ impl Default for Form {
         Self {
             target: Target::default(),
             precision: Precision::default(),
+            int8_range: None,
             opset: OnnxOptions::default().opset,
             batch: None,
             head: None,
@@ -100,6 +104,14 @@ impl Default for Form {
             calibration: Vec::new(),
             min_agreement: 0.99,
         }
+    }
+}
+
+impl Form {
+    /// Range of the 8-bit weights, for a form that has them.
+    fn weight_range(&self) -> Option<WeightRange> {
+        matches!(self.precision, Precision::Int8Dynamic | Precision::Int8Static)
+            .then(|| self.int8_range.unwrap_or(OnnxOptions::new(self.target, self.precision).int8.range))
     }
 }
 
@@ -149,6 +161,7 @@ pub fn export(request: &Export<'_>) -> Result<Exported, DeployError> {
 fn form_options(form: &Form) -> Result<OnnxOptions, DeployError> {
     let mut options = OnnxOptions::new(form.target, form.precision);
     (options.opset, options.batch, options.external_data) = (form.opset, form.batch, form.external);
+    options.int8.range = form.weight_range().unwrap_or_default();
     options.check()?;
     Ok(options)
 }
@@ -159,9 +172,9 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
     let Opened { source, graph, clip, record, .. } = opened;
     options.metadata = full_metadata(request, opened)?;
     make_folder_of(request.out)?;
-    let int8 = matches!(form.precision, Precision::Int8Dynamic | Precision::Int8Static);
+    let int8 = form.weight_range();
     let narrow = form.precision != Precision::F32;
-    let calibration = match int8 || (narrow && request.verify) {
+    let calibration = match int8.is_some() || (narrow && request.verify) {
         true => {
             let count = CLIPS[usize::from(source.parameters() > LARGE)];
             let normalization = opened.model.preprocessing.normalization;
@@ -170,9 +183,9 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
         false => None,
     };
     let mut narrow_layers = Vec::new();
-    if let Some(calibration) = calibration.as_ref().filter(|_| int8) {
+    if let (Some(calibration), Some(range)) = (&calibration, int8) {
         let ranges = form.precision == Precision::Int8Static;
-        (options.int8, narrow_layers) = calibrate::int8(graph, source, *clip, calibration, ranges)?;
+        (options.int8, narrow_layers) = calibrate::int8(graph, source, *clip, calibration, ranges, range)?;
     }
     let (written, nodes) = write(request.out, opened, &options)?;
     let mut exported = Exported {
@@ -332,6 +345,7 @@ fn report(
     let mut accuracy =
         accuracy::measure(&mut plan, &mut judged, calibration, form.precision, &target, form.min_agreement)?;
     accuracy.kept_f32 = int8.keep.iter().cloned().collect();
+    accuracy.of_range(form.weight_range(), session.as_ref().is_some_and(|session| session.caution().is_some()));
     let place = report_of(path);
     accuracy.write(&place)?;
     Ok((accuracy, place))
@@ -360,6 +374,9 @@ fn metadata(opened: &Opened, form: &Form) -> Result<BTreeMap<String, String>, De
         ("vjepa.target".to_owned(), form.target.to_string()),
         ("vjepa.exporter".to_owned(), format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
     ]);
+    if let Some(range) = form.weight_range() {
+        metadata.insert(INT8_RANGE_KEY.to_owned(), range.to_string());
+    }
     if form.looks != Looks::SINGLE {
         metadata.insert(clips::CLIPS_KEY.to_owned(), form.looks.clips.to_string());
         metadata.insert(clips::VIEWS_KEY.to_owned(), form.looks.views.to_string());

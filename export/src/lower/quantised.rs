@@ -8,7 +8,7 @@ use crate::emit::{Attr, View};
 use crate::names;
 use crate::options::Precision;
 use crate::proto::tensor_proto::DataType;
-use crate::weights::{Content, data_type, row_scales};
+use crate::weights::{Content, data_type, in_8_bits, row_scales};
 use crate::{ExportError, Target};
 use std::collections::BTreeMap;
 use vjepa_compiler::ir::{DType, Def, Dim, NodeId, ValueId};
@@ -85,6 +85,7 @@ impl Lowering<'_, '_> {
         let rows = x.shape.first().map_or(0, |rows| rows.terms().map(|(_, count)| count).sum());
         let wide = weight.dtype == DType::F32 && rows >= FEWEST_ROWS;
         if self.options.is_int8() && wide && !self.options.int8.keep.contains(&weight.parameter) {
+            let bias = bias.map(|bias| self.corrected(&weight, bias)).transpose()?;
             let tensor = match self.options.precision {
                 Precision::Int8Static => self.static_int8(name, x, weight, bias)?,
                 _ => self.dynamic_int8(name, x, weight, bias)?,
@@ -214,13 +215,39 @@ impl Lowering<'_, '_> {
         Ok(self.emit.node("Gemm", name, &inputs, &[("transB", Attr::Int(1))]))
     }
 
+    /// A bias with what the rounding of the weight takes from the mean of what the layer reads.
+    fn corrected(&self, weight: &Matrix, bias: Matrix) -> Result<Matrix, ExportError> {
+        let (Some(means), &[out, width]) = (self.options.int8.means.get(&weight.parameter), weight.dims.as_slice())
+        else {
+            return Ok(bias);
+        };
+        if means.len() != width {
+            let (name, found) = (&weight.parameter, means.len());
+            return Err(ExportError::Graph(format!("`{name}` reads {width} channels but has means of {found}")));
+        }
+        let range = self.options.int8.range;
+        let values = weight.content.floats(&weight.name, out * width, self.weights)?;
+        let mut corrected = bias.content.floats(&bias.name, out, self.weights)?.into_owned();
+        let rows = values.chunks_exact(width.max(1)).zip(row_scales(&values, out, range));
+        for (bias, (row, scale)) in corrected.iter_mut().zip(rows) {
+            let lost = row
+                .iter()
+                .zip(means)
+                .map(|(value, mean)| f64::from(value - in_8_bits(*value, scale, range) * scale) * f64::from(*mean));
+            *bias += lost.sum::<f64>() as f32;
+        }
+        let name = format!("{}.corrected", bias.name);
+        Ok(Matrix { name, whole: false, content: Content::Floats(corrected), ..bias })
+    }
+
     /// The weight in 8 bits and its scales.
     fn int8_weight(&mut self, weight: &Matrix, turned: bool) -> Result<(String, Vec<f32>), ExportError> {
         let &[out, width] = weight.dims.as_slice() else {
             return Err(ExportError::Graph(format!("`{}` is no matrix", weight.name)));
         };
-        let scales = row_scales(&weight.content.floats(&weight.name, out * width, self.weights)?, out);
-        let content = Content::Int8 { of: Box::new(weight.content.clone()), scales: scales.clone(), turned };
+        let range = self.options.int8.range;
+        let scales = row_scales(&weight.content.floats(&weight.name, out * width, self.weights)?, out, range);
+        let content = Content::Int8 { of: Box::new(weight.content.clone()), scales: scales.clone(), turned, range };
         let dims = if turned { vec![width, out] } else { vec![out, width] };
         Ok((self.emit.constant(&format!("{}.int8", weight.name), DataType::Int8, dims, content), scales))
     }

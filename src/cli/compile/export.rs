@@ -23,6 +23,7 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         ort_lib: args.session.ort_lib.clone(),
         form: args.form.form(args.export == Some(ExportFormat::Tensorrt))?,
     };
+    let assumed = args.form.assumes_precision(&request.form);
     let mut engine = None;
     let exported = match args.export {
         Some(ExportFormat::Tensorrt) => {
@@ -41,6 +42,8 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         let runtimes: serde_json::Map<String, serde_json::Value> =
             parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
         let summary = serde_json::json!({
+            "target": request.form.target.to_string(), "precision": request.form.precision.to_string(),
+            "precision_assumed": assumed,
             "model": written.model, "data": written.data, "bytes": written.bytes, "nodes": nodes,
             "metadata": metadata, "parity": runtimes, "accuracy": accuracy.as_ref().map(|(report, _)| report),
             "engine": engine.as_ref().map(tensorrt::Engine::json),
@@ -51,6 +54,8 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
     let with_probe = probe.as_ref().map_or(String::new(), |p| format!(" + probe of {} classes", p.probe.num_classes()));
     println!("model    {}{with_probe}, described by {}", arch(&model.encoder), model.source);
     println!("clips    {}", clips::in_words(&model.preprocessing));
+    let assumed = if assumed { " (the default of this target; --precision chooses another)" } else { "" };
+    println!("form     {}, {}{assumed}", request.form.target, request.form.precision);
     println!("wrote    {} ({:.1} MB, {nodes} nodes)", written.model.display(), written.bytes as f64 / 1e6);
     if let Some(data) = &written.data {
         println!("         {} beside it holds the weights; keep them together", data.display());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use vjepa_export::{ExternalData, Precision, Target};
+use vjepa_export::{ExternalData, Precision, Target, WeightRange};
 
 use super::CliError;
 use vjepa_deploy::Form;
@@ -20,6 +20,9 @@ pub(super) struct FormArgs {
     /// the target tensorrt, f32 for the others.
     #[arg(long, conflicts_with = "graph", value_enum)]
     precision: Option<ExportPrecision>,
+    /// Range of 8-bit weights. Without it: reduced, but full for the target tensorrt.
+    #[arg(long, conflicts_with = "graph", value_enum)]
+    int8_range: Option<Int8Range>,
     /// Version of ONNX's operators, 18 to 25.
     #[arg(long, conflicts_with = "graph", default_value_t = 20, value_name = "N")]
     opset: i64,
@@ -87,6 +90,16 @@ enum ExportPrecision {
     Int8Static,
 }
 
+/// Ranges of the weights of 8-bit products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Int8Range {
+    /// -64 to 64: the same sums on every processor.
+    Reduced,
+    /// -127 to 127, a little more accurate: for VNNI, Arm, GPUs and tract. On x86 without VNNI, ONNX Runtime's sums of them
+    /// saturate.
+    Full,
+}
+
 /// Heads of exported models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ExportHead {
@@ -101,6 +114,11 @@ enum ExportHead {
 }
 
 impl FormArgs {
+    /// Whether the precision is the default of a target that has another one than f32.
+    pub fn assumes_precision(&self, form: &Form) -> bool {
+        self.precision.is_none() && form.precision != Precision::F32
+    }
+
     /// The form, of a TensorRT engine's model where one is built; what contradicts itself is an error.
     pub fn form(&self, engine: bool) -> Result<Form, CliError> {
         let target = match self.target {
@@ -120,6 +138,13 @@ impl FormArgs {
             Some(ExportPrecision::Int8) => Precision::Int8Dynamic,
             Some(ExportPrecision::Int8Static) => Precision::Int8Static,
         };
+        let int8_range = self.int8_range.map(|range| match range {
+            Int8Range::Reduced => WeightRange::Reduced,
+            Int8Range::Full => WeightRange::Full,
+        });
+        if int8_range.is_some() && !matches!(precision, Precision::Int8Dynamic | Precision::Int8Static) {
+            return Err(format!("--int8-range is for --precision int8 and int8-static, not {precision}").into());
+        }
         let batch = match self.batch.as_str() {
             "dynamic" => None,
             number => Some(
@@ -145,6 +170,7 @@ impl FormArgs {
         Ok(Form {
             target,
             precision,
+            int8_range,
             opset: self.opset,
             batch,
             head,
