@@ -82,6 +82,28 @@ fn videos_are_classified_as_run_does_it() {
     assert_eq!((status, &answer["inputs"][0]["shape"]), (200, &serde_json::json!([-1, 3, 8, 64, 64])));
 }
 
+#[test]
+fn a_name_of_this_machine_can_be_listened_on_and_a_proxys_path_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(&model(folder.path()), &["--host", "localhost", "--path-prefix", "/models/a/"]);
+    assert!(served.about["http"].as_str().unwrap().starts_with("127.0.0.1:"), "{}", served.about);
+    assert_eq!(served.ask("GET", "/models/a/v2/models/model", b"").0, 200);
+    assert_eq!(served.ask("GET", "/v2/models/model", b"").0, 404);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_temporary_folder_that_is_not_there_is_noticed_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = vjepa();
+    command.arg("serve").arg(model(folder.path())).args(["--port", "0", "--no-grpc"]);
+    let sentence = refused(command.env("TMPDIR", folder.path().join("none")).timeout(Duration::from_secs(60)));
+    assert!(
+        sentence.contains("cannot write videos to the temporary folder") && sentence.contains("TMPDIR"),
+        "{sentence}"
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_it_in_good_order() {
@@ -118,7 +140,14 @@ fn it_is_not_opened_up_by_accident() {
         (vec!["--runtime", "tensorrt", "--batches", "1:2:4"], "give --max-batch 4, or 8 as MAX"),
         (vec!["--runtime", "tensorrt", "--batches", "2:8:8"], "give 1 as MIN"),
         (vec!["--max-delay=-1"], "give a time of 0 or more"),
-        (vec!["--max-body", "much"], "--max-body much"),
+        (vec!["--keep-alive=-1"], "--keep-alive -1: give a time of 0 or more"),
+        (vec!["--max-body", "much"], "--max-body much: give a number of bytes with its unit"),
+        (vec!["--max-bodies", "1MiB"], "give --max-bodies as much or more"),
+        (vec!["--max-body", "1KiB", "--max-bodies", "2KiB"], "for the smallest request"),
+        (vec!["--allow-origin", "lab.example"], "give scheme, host and port"),
+        (vec!["--allow-origin", "*"], "so a token is needed"),
+        (vec!["--path-prefix", "models"], "give a path of letters"),
+        (vec!["--host", "not a name"], "--host not a name: neither an address nor a name of this machine"),
     ] {
         let sentence = refused(&mut serve(&arguments));
         assert!(sentence.contains(words), "{words}: {sentence}");

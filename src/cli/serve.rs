@@ -1,6 +1,6 @@
 //! `vjepa serve`: an exported model over HTTP and gRPC.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use vjepa_runtime::onnx::OnnxFile;
 use vjepa_runtime::{Batches, Options, Preprocessing, Runtime, Session, TensorInfo, is_compiled};
-use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader};
+use vjepa_serve::{Batching, Limits, Model, Security, Server, Settings, Tls, Token, VideoReader, Web};
 
 use super::CliError;
 use super::runtime::{RuntimeArgs, caution, words};
@@ -32,9 +32,9 @@ pub struct Args {
     /// The model's name in paths and requests; the file's or folder's own when not given.
     #[arg(long)]
     name: Option<String>,
-    /// Address to listen on. One that other machines reach needs --token-file, and TLS or --insecure.
+    /// Address or name to listen on. One that other machines reach needs --token-file, and TLS or --insecure.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    host: IpAddr,
+    host: String,
     /// Port of HTTP; 0 takes a free one.
     #[arg(long, default_value_t = 8000)]
     port: u16,
@@ -71,6 +71,15 @@ pub struct Args {
     /// Most connections of HTTP, and as many of gRPC.
     #[arg(long, default_value_t = 256, value_name = "N")]
     connections: usize,
+    /// How long an HTTP connection is kept after an answer, in seconds; longer than a load balancer keeps it.
+    #[arg(long, default_value_t = 75.0, value_name = "SECONDS")]
+    keep_alive: f64,
+    /// Origin whose pages may ask from a browser (CORS), `https://lab.example` for example; repeat it for several.
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// Path that a proxy leaves before the server's own, `/models/textures` for example.
+    #[arg(long, default_value = "", value_name = "PATH")]
+    path_prefix: String,
     /// Time for running requests at shutdown, in seconds.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     drain: f64,
@@ -106,7 +115,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     caution(&args.model, first);
     let (about, video) = (first.runtime(), video_reader(&args.model, first));
     let mut model = Model::new(&name, sessions)?;
-    model.warm_up().map_err(|error| format!("{}: {error}", args.model.display()))?;
+    model.fits(&settings.limits)?;
+    model.warm_up(args.max_batch).map_err(|error| format!("{}: {error}", args.model.display()))?;
     let record = video.as_ref().map(|(record, _)| clips::in_words(record));
     let server = Server::start(model, settings, video.map(|(_, reader)| reader))?;
     server.obey_signals()?;
@@ -120,20 +130,23 @@ fn settings(args: &Args) -> Result<Settings, CliError> {
         Duration::try_from_secs_f64(value * unit).map_err(|_| format!("{flag} {value}: give a time of 0 or more"))
     };
     let size = |flag: &str, text: &str| {
-        let bytes = parse_size::parse_size(text).map_err(|error| format!("{flag} {text}: {error}; write 64MiB"))?;
+        let wrong = |_| format!("{flag} {text}: give a number of bytes with its unit, 64MiB for example");
+        let bytes = parse_size::parse_size(text).map_err(wrong)?;
         usize::try_from(bytes).map_err(|_| format!("{flag} {text} is more than this machine can address"))
     };
     let token = args.token_file.as_deref().map(token).transpose()?;
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    let host = address(&args.host)?;
     Ok(Settings {
-        http: SocketAddr::new(args.host, args.port),
-        grpc: (!args.no_grpc).then(|| SocketAddr::new(args.host, args.grpc_port)),
+        http: SocketAddr::new(host, args.port),
+        grpc: (!args.no_grpc).then(|| SocketAddr::new(host, args.grpc_port)),
         batching: Batching { max_clips: args.max_batch, max_delay: time("--max-delay", args.max_delay, 1e-3)? },
         limits: Limits {
             queue: args.queue,
             body: size("--max-body", &args.max_body)?,
             bodies: size("--max-bodies", &args.max_bodies)?,
             connections: args.connections,
+            keep_alive: time("--keep-alive", args.keep_alive, 1.0)?,
             request: time("--timeout", args.timeout, 1.0)?,
             drain: time("--drain", args.drain, 1.0)?,
             ..Limits::default()
@@ -143,7 +156,22 @@ fn settings(args: &Args) -> Result<Settings, CliError> {
             tls: tls.map(|(cert, key)| Tls::read(cert, key)).transpose()?,
             insecure: args.insecure,
         },
+        web: Web::new(&args.allow_origin, &args.path_prefix)?,
+        temporary: None,
     })
+}
+
+/// The address of a host; of a name's addresses, one of IPv4 where there is one, as clients on this machine expect it.
+fn address(host: &str) -> Result<IpAddr, CliError> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse() {
+        return Ok(address);
+    }
+    let unknown = || format!("--host {host}: neither an address nor a name of this machine; give 127.0.0.1 or 0.0.0.0");
+    let mut found: Vec<IpAddr> =
+        (bare, 0).to_socket_addrs().map_err(|_| unknown())?.map(|address| address.ip()).collect();
+    found.sort_by_key(IpAddr::is_ipv6);
+    Ok(found.into_iter().next().ok_or_else(unknown)?)
 }
 
 fn token(path: &Path) -> Result<Token, CliError> {
@@ -238,11 +266,12 @@ fn tell(args: &Args, name: &str, about: &str, record: Option<String>, server: &S
         return;
     }
     let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    let prefix = args.path_prefix.trim_end_matches('/');
     println!("{name} on {about}");
     if let Some(record) = record {
         println!("clips: {record}");
     }
-    println!("{scheme}  {scheme}://{http}/  (page, /v1/classify, /v2/models/{name}, /metrics)");
+    println!("{scheme}  {scheme}://{http}{prefix}/  (page, /v1/classify, /v2/models/{name}, /metrics)");
     if let Some(grpc) = grpc {
         println!("grpc  {grpc}");
     }

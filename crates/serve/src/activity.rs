@@ -18,14 +18,17 @@ pub(crate) struct Activity(Mutex<State>);
 struct State {
     /// Requests that are worked on.
     worked_on: usize,
-    /// Answers that are not written yet, by their request's number, with the time by which a client has taken them.
-    answers: HashMap<u64, Instant>,
+    /// Answers that are not written yet, by their request's number, with the time by which a client has taken them; none
+    /// for one that itself waits for more to say.
+    answers: HashMap<u64, Option<Instant>>,
     /// Bytes of all of them that are not written yet.
     bytes: usize,
     /// Requests so far.
     requests: u64,
     /// When the last of them was answered.
     since: Instant,
+    /// When the first bytes of the next one came, where any did.
+    begun: Option<Instant>,
     /// When bytes were last written.
     written: Instant,
 }
@@ -34,13 +37,24 @@ impl Activity {
     pub fn new() -> Self {
         let now = Instant::now();
         let answers = HashMap::new();
-        Self(Mutex::new(State { worked_on: 0, answers, bytes: 0, requests: 0, since: now, written: now }))
+        Self(Mutex::new(State { worked_on: 0, answers, bytes: 0, requests: 0, since: now, begun: None, written: now }))
     }
 
-    /// For how long there has been no request; none while one is worked on or its answer on its way.
-    pub fn silent(&self) -> Option<Duration> {
+    /// True while no request is worked on and no answer on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.lock().is_quiet()
+    }
+
+    /// True when no request came for too long.
+    pub fn is_overdue(&self, patience: &Patience) -> bool {
         let state = self.lock();
-        (state.worked_on == 0 && state.answers.is_empty()).then(|| state.since.elapsed())
+        let longer = |since: Instant, most: Duration| since.elapsed() > most;
+        state.is_quiet()
+            && match (state.requests, state.begun, patience.head) {
+                (0, ..) => longer(state.since, patience.first),
+                (_, Some(begun), Some(head)) => longer(begun, head),
+                _ => longer(state.since, patience.next),
+            }
     }
 
     /// True when an answer waits and nothing was written for `patience`: its client takes nothing.
@@ -52,17 +66,29 @@ impl Activity {
     /// True when an answer was not taken in its time.
     pub fn is_late(&self) -> bool {
         let now = Instant::now();
-        self.lock().answers.values().any(|until| *until < now)
-    }
-
-    /// True after the first request.
-    pub fn was_used(&self) -> bool {
-        self.lock().requests > 0
+        self.lock().answers.values().flatten().any(|until| *until < now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    fn is_quiet(&self) -> bool {
+        self.worked_on == 0 && self.answers.is_empty()
+    }
+}
+
+/// How long a connection may be without a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Before the first one.
+    pub first: Duration,
+    /// After an answer.
+    pub next: Duration,
+    /// From the first byte of a request's head to the last; none where bytes need not be a request's.
+    pub head: Option<Duration>,
 }
 
 /// A request, until its answer is written.
@@ -78,6 +104,7 @@ impl Busy {
         let mut state = activity.lock();
         state.worked_on += 1;
         state.requests += 1;
+        state.begun = None;
         let number = state.requests;
         drop(state);
         Self { activity, number, patience }
@@ -89,7 +116,7 @@ impl Busy {
         state.worked_on = state.worked_on.saturating_sub(1);
         state.written = Instant::now();
         let until = state.written + self.patience;
-        state.answers.insert(self.number, until);
+        state.answers.insert(self.number, Some(until));
         drop(state);
         Answer { body, busy: Arc::new(self) }
     }
@@ -101,10 +128,17 @@ impl Busy {
         let turns = u32::try_from(1 + (state.bytes >> 20)).unwrap_or(u32::MAX);
         let time = Instant::now().checked_add(self.patience.saturating_mul(turns));
         if let (Some(until), Some(time)) = (state.answers.get_mut(&self.number), time) {
-            *until = time;
+            *until = Some(time);
         }
         drop(state);
         Held { bytes, busy: self.clone() }
+    }
+
+    /// The answer has nothing to say for now: its client is not late.
+    fn waits(&self) {
+        if let Some(until) = self.activity.lock().answers.get_mut(&self.number) {
+            *until = None;
+        }
     }
 }
 
@@ -134,6 +168,9 @@ impl HttpBody for Answer {
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         let busy = &self.busy;
+        if frame.is_pending() {
+            busy.waits();
+        }
         let held = |bytes: Bytes| Bytes::from_owner(busy.gives(bytes));
         frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(held))))
     }
@@ -166,9 +203,11 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// A stream that tells when bytes are written.
+/// A stream that tells when bytes come and when they are written.
 pub(crate) struct Watched<S> {
     pub stream: S,
+    /// Bytes of the stream that were read already.
+    pub read: Bytes,
     pub activity: Arc<Activity>,
 }
 
@@ -183,7 +222,21 @@ impl<S> Watched<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let outcome = if self.read.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let count = self.read.len().min(buffer.remaining());
+            buffer.put_slice(&self.read.split_to(count));
+            Poll::Ready(Ok(()))
+        };
+        if buffer.filled().len() > before {
+            let mut state = self.activity.lock();
+            if state.is_quiet() && state.begun.is_none() {
+                state.begun = Some(Instant::now());
+            }
+        }
+        outcome
     }
 }
 
@@ -222,18 +275,18 @@ mod tests {
     #[test]
     fn a_request_is_busy_until_the_last_byte_of_its_answer_is_dropped() {
         let activity = Arc::new(Activity::new());
-        assert!(activity.silent().is_some() && !activity.was_used());
+        assert!(activity.is_quiet());
         drop(Busy::new(activity.clone(), Duration::ZERO));
-        assert!(activity.silent().is_some() && activity.was_used());
+        assert!(activity.is_quiet());
         let answer = Busy::new(activity.clone(), Duration::ZERO).answered(Body::empty());
         let mut part = Bytes::from_owner(answer.busy.gives(Bytes::from_static(b"some")));
         drop(answer);
         let rest = part.split_off(2);
         drop(part);
         std::thread::sleep(Duration::from_millis(2));
-        assert!(activity.silent().is_none() && activity.is_late() && activity.is_stuck(Duration::ZERO));
+        assert!(!activity.is_quiet() && activity.is_late() && activity.is_stuck(Duration::ZERO));
         drop(rest);
-        assert!(activity.silent().is_some() && !activity.is_late() && !activity.is_stuck(Duration::ZERO));
+        assert!(activity.is_quiet() && !activity.is_late() && !activity.is_stuck(Duration::ZERO));
     }
 
     #[test]
@@ -246,6 +299,35 @@ mod tests {
         drop(large);
         let _small = answer.busy.gives(Bytes::from_static(b"some"));
         std::thread::sleep(Duration::from_millis(10));
+        assert!(activity.is_late());
+    }
+
+    #[test]
+    fn a_connection_has_its_time_for_the_first_request_for_a_head_and_for_the_next_one() {
+        let (short, long) = (Duration::ZERO, Duration::from_secs(60));
+        let overdue = |activity: &Activity, first, next, head| {
+            std::thread::sleep(Duration::from_millis(2));
+            activity.is_overdue(&Patience { first, next, head })
+        };
+        let activity = Arc::new(Activity::new());
+        assert!(overdue(&activity, short, long, None) && !overdue(&activity, long, short, Some(short)));
+        drop(Busy::new(activity.clone(), long));
+        assert!(overdue(&activity, long, short, None) && !overdue(&activity, short, long, Some(short)));
+        activity.lock().begun = Some(Instant::now());
+        assert!(overdue(&activity, long, long, Some(short)) && !overdue(&activity, short, long, None));
+        let _busy = Busy::new(activity.clone(), long);
+        assert!(!overdue(&activity, short, short, Some(short)));
+    }
+
+    #[test]
+    fn an_answer_that_waits_for_its_next_words_is_not_late() {
+        let activity = Arc::new(Activity::new());
+        let answer = Busy::new(activity.clone(), Duration::ZERO).answered(Body::empty());
+        answer.busy.waits();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(!activity.is_late() && !activity.is_quiet());
+        let _more = answer.busy.gives(Bytes::from_static(b"some"));
+        std::thread::sleep(Duration::from_millis(2));
         assert!(activity.is_late());
     }
 }

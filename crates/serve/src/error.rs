@@ -45,6 +45,15 @@ pub enum InferError {
     /// The body is over the limit.
     #[error("the body is larger than {0} bytes, the most this server takes; see --max-body")]
     TooLarge(usize),
+    /// The body is over the limit once it is decompressed.
+    #[error("decompressed, the body is larger than {0} bytes, the most this server takes; see --max-body")]
+    Inflated(usize),
+    /// The protocol has it, this server does not.
+    #[error("{0}")]
+    Unimplemented(String),
+    /// A port was spoken to in another protocol than its own.
+    #[error("{0}")]
+    Port(String),
     /// The body did not come in time.
     #[error("the body did not arrive within {} s", .0.as_secs_f64())]
     SlowBody(Duration),
@@ -69,15 +78,16 @@ impl InferError {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Invalid(_) | Self::BrokenBody(_) => 400,
+            Self::Invalid(_) | Self::BrokenBody(_) | Self::Port(_) => 400,
             Self::Unauthorized => 401,
             Self::Origin(_) | Self::Host(_) => 403,
             Self::UnknownModel { .. } | Self::UnknownPath(_) => 404,
             Self::Method { .. } => 405,
             Self::SlowBody(_) => 408,
-            Self::TooLarge(_) => 413,
+            Self::TooLarge(_) | Self::Inflated(_) => 413,
             Self::MediaType(_) => 415,
             Self::Failed(_) => 500,
+            Self::Unimplemented(_) => 501,
             Self::Busy(_) | Self::Draining => 503,
             Self::Expired(_) => 504,
         }
@@ -91,9 +101,9 @@ impl InferError {
             Self::Unauthorized => Code::Unauthenticated,
             Self::Origin(_) | Self::Host(_) => Code::PermissionDenied,
             Self::UnknownModel { .. } => Code::NotFound,
-            Self::UnknownPath(_) | Self::Method { .. } => Code::Unimplemented,
+            Self::UnknownPath(_) | Self::Method { .. } | Self::Unimplemented(_) | Self::Port(_) => Code::Unimplemented,
             // As tonic itself says it, which may be first.
-            Self::TooLarge(_) => Code::OutOfRange,
+            Self::TooLarge(_) | Self::Inflated(_) => Code::OutOfRange,
             Self::Failed(_) => Code::Internal,
             Self::Busy(_) | Self::Draining => Code::Unavailable,
             Self::SlowBody(_) | Self::Expired(_) => Code::DeadlineExceeded,
@@ -106,7 +116,8 @@ impl InferError {
             Self::Busy(_) => Some("busy"),
             Self::Draining => Some("draining"),
             Self::Unauthorized | Self::Origin(_) | Self::Host(_) => Some("unauthorized"),
-            Self::TooLarge(_) => Some("too_large"),
+            Self::TooLarge(_) | Self::Inflated(_) => Some("too_large"),
+            Self::Port(_) => Some("wrong_port"),
             Self::SlowBody(_) => Some("slow_body"),
             _ => None,
         }
@@ -147,12 +158,20 @@ pub enum ServeError {
     #[error("the token {0}; write 16 to 1024 printable characters, as `openssl rand -hex 32` does")]
     Token(&'static str),
     /// The certificate or its key cannot be used.
-    #[error("{what}: {reason}; give the certificate chain and its key as PEM files")]
+    #[error("{what}: {reason}")]
     Tls {
         /// What was read.
         what: String,
-        /// Why it is refused.
+        /// Why it is refused, and what to do.
         reason: String,
+    },
+    /// Videos cannot be stored for reading.
+    #[error("cannot write videos to the temporary folder {}: {source}; set TMPDIR to a folder with room", folder.display())]
+    Temporary {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The name cannot stand in a path.
     #[error("--name {0}: a model's name has letters, digits, `_`, `-` and `.` only")]

@@ -2,6 +2,7 @@
 
 use crate::error::InferError;
 use crate::guard::message_limit;
+use crate::health::HealthOf;
 use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+use tonic_health::pb::health_server::HealthServer;
 
 /// Messages, client and server of the protocol, as they are generated from `proto/inference.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -24,6 +26,7 @@ use proto::model_config::SchedulingChoice;
 use proto::model_infer_request::InferRequestedOutputTensor;
 use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
+use proto::repository_index_response::ModelIndex;
 use proto::*;
 
 /// The service.
@@ -33,10 +36,21 @@ impl Service {
     /// The service as a router of requests, with the server's limit on messages.
     pub fn into_router(self) -> axum::Router {
         let limit = message_limit(&self.0.settings.limits);
+        let health = HealthServer::new(HealthOf::new(self.0.clone())).max_decoding_message_size(SMALL);
         let service = GrpcInferenceServiceServer::new(self)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
-        tonic::service::Routes::new(service).prepare().into_axum_router()
+        let mut routes = tonic::service::Routes::new(service).add_service(health);
+        // Both are made from descriptions that the build made; without one, the server does without reflection.
+        match described().build_v1() {
+            Ok(reflection) => routes = routes.add_service(reflection.max_decoding_message_size(SMALL)),
+            Err(error) => tracing::error!(%error, "no reflection"),
+        }
+        match described().build_v1alpha() {
+            Ok(reflection) => routes = routes.add_service(reflection.max_decoding_message_size(SMALL)),
+            Err(error) => tracing::error!(%error, "no reflection"),
+        }
+        routes.prepare().into_axum_router()
     }
 
     async fn infer(&self, mut request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
@@ -76,6 +90,19 @@ impl Service {
     }
 }
 
+/// Bytes of a message that asks for health or a description.
+const SMALL: usize = 1 << 16;
+
+/// What reflection tells.
+fn described() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTION)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// `proto/inference.proto` as reflection gives it away.
+const DESCRIPTION: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
+
 /// `grpc-timeout`: up to eight digits and a unit.
 fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
@@ -103,6 +130,8 @@ fn asked(request: &ModelInferRequest) -> Result<Option<Duration>, InferError> {
     let micros = match parameter.parameter_choice {
         Some(ParameterChoice::Int64Param(value)) => u64::try_from(value).ok(),
         Some(ParameterChoice::Uint64Param(value)) => Some(value),
+        // A parameter without a value is one that is not there.
+        None => return Ok(None),
         _ => None,
     };
     let wrong = || InferError::Invalid("the parameter `timeout` is no whole number from 0 on".to_owned());
@@ -115,7 +144,7 @@ fn clips(core: &Core, request: &mut ModelInferRequest) -> Result<(Clips, Values)
     let [input] = request.inputs.as_mut_slice() else { return Err(invalid("the request must have one input")) };
     protocol::no_shared_memory(input.parameters.contains_key("shared_memory_region"))?;
     let sizes: Result<Vec<u64>, _> = input.shape.iter().map(|size| u64::try_from(*size)).collect();
-    let shape = sizes.map_err(|_| invalid("a size of the shape is negative"))?;
+    let shape = sizes.map_err(|_| protocol::negative(&core.info))?;
     let head = InputHead { name: &input.name, datatype: &input.datatype, shape };
     let shape = protocol::clip_shape(&core.info, core.settings.batching.max_clips, &head)?;
     let contents = input.contents.take().map(|contents| contents.fp32_contents).filter(|values| !values.is_empty());
@@ -140,12 +169,12 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        Ok(Response::new(ServerReadyResponse { ready: self.0.ready() }))
+        Ok(Response::new(ServerReadyResponse { ready: self.0.ready().await.is_ok() }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         self.0.check_model(&request.get_ref().name, &request.get_ref().version)?;
-        Ok(Response::new(ModelReadyResponse { ready: self.0.ready() }))
+        Ok(Response::new(ModelReadyResponse { ready: self.0.ready().await.is_ok() }))
     }
 
     async fn server_metadata(
@@ -207,6 +236,19 @@ impl GrpcInferenceService for Service {
             scheduling_choice: self.0.info.joined().then_some(SchedulingChoice::DynamicBatching(dynamic)),
         };
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let asked = request.into_inner();
+        protocol::check_repository(&asked.repository_name)?;
+        let (state, reason) = protocol::state(self.0.ready().await);
+        let model =
+            ModelIndex { name: self.0.info.name.clone(), version: VERSION.to_owned(), state: state.to_owned(), reason };
+        let models = if asked.ready && model.state != protocol::READY { Vec::new() } else { vec![model] };
+        Ok(Response::new(RepositoryIndexResponse { models }))
     }
 
     async fn model_statistics(

@@ -4,6 +4,7 @@ use crate::error::InferError;
 use crate::metrics::Metrics;
 use crate::model::{BatchSizes, Engine};
 use crate::queue::{Answer, Job, Queue};
+use crate::state::without_paths;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ impl Instance {
             Ok(outputs) => hand_out(jobs, outputs, clips, began, computed),
             Err(reason) => {
                 tracing::error!(clips, reason, "run failed");
+                let reason = without_paths(&reason);
                 // Nobody listens any more when a client went away.
                 jobs.into_iter().for_each(|job| drop(job.answer.send(Err(InferError::Failed(reason.clone())))));
             }

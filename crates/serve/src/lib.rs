@@ -12,9 +12,12 @@
 #![warn(missing_docs)]
 
 mod activity;
+mod coding;
+mod connection;
 mod error;
 mod grpc;
 mod guard;
+mod health;
 mod http;
 mod instance;
 mod listen;
@@ -22,10 +25,13 @@ mod metrics;
 mod model;
 mod protocol;
 mod queue;
+mod readiness;
 mod server;
 mod settings;
+mod sniff;
 mod state;
 mod tls;
+mod web;
 mod wire;
 
 pub use crate::state::VideoReader;
@@ -35,3 +41,4 @@ pub use model::{BatchSizes, Clips, Engine, Model, ModelInfo};
 pub use server::{Handle, Server};
 pub use settings::{Batching, Limits, Security, Settings, Token};
 pub use tls::Tls;
+pub use web::Web;

@@ -1,30 +1,24 @@
-//! Accepts connections of one protocol: how many, how long they may be silent, and how they end.
+//! Accepts connections of one port: how many, and what is said to clients that speak another protocol than the port's.
 
-use crate::activity::{Activity, Busy, Watched};
-use crate::settings::Limits;
-use crate::state::Core;
+use crate::activity::Activity;
+use crate::connection::{Answerer, Connection, Version};
+use crate::error::InferError;
+use crate::sniff::{HANDSHAKE, Spoken, first};
+use crate::state::{Core, Places};
 use axum::body::Body;
-use axum::http::{Request, Response};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
+use bytes::Bytes;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// What answers requests; it never fails.
-pub(crate) type Answerer =
-    Arc<dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
-
-/// The two kinds of connection.
+/// What a port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// HTTP/1.1.
+    /// HTTP/1.1, and HTTP/2 for clients that begin with it.
     Http,
     /// HTTP/2, for gRPC.
     Grpc,
@@ -80,24 +74,17 @@ impl Listener {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY");
             }
-            let connection = Connection {
+            let door = Door {
+                core: self.core.clone(),
+                protocol: self.protocol,
+                tls: self.tls.clone(),
                 answer: self.answer.clone(),
                 closing: self.closing.clone(),
-                protocol: self.protocol,
-                limits,
-                activity: Arc::new(Activity::new()),
             };
-            let (tls, counted) = (self.tls.clone(), self.core.metrics.connected());
+            let counted = self.core.metrics.connected();
             connections.spawn(async move {
                 let _until_the_end = (place, counted);
-                match tls {
-                    None => connection.serve(stream).await,
-                    Some(tls) => {
-                        if let Ok(Ok(stream)) = tokio::time::timeout(limits.head, tls.accept(stream)).await {
-                            connection.serve(stream).await;
-                        }
-                    }
-                }
+                door.enter(stream).await;
             });
         }
         drop(self.socket);
@@ -114,114 +101,87 @@ impl Listener {
 }
 
 /// Waits until connections shall end.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     // The sender is only gone at the end.
     drop(closing.wait_for(|closing| *closing).await);
 }
 
-/// One connection.
-struct Connection {
+/// Where one connection comes in.
+struct Door {
+    core: Arc<Core>,
+    protocol: Protocol,
+    tls: Option<TlsAcceptor>,
     answer: Answerer,
     closing: watch::Receiver<bool>,
-    protocol: Protocol,
-    limits: Limits,
-    activity: Arc<Activity>,
 }
 
-impl Connection {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let (answer, activity, patience) = (self.answer.clone(), self.activity.clone(), self.limits.body_time);
-        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let busy = Busy::new(activity.clone(), patience);
-            let answering = answer(request.map(Body::new));
-            async move { Ok::<_, Infallible>(answering.await.map(|body| busy.answered(body))) }
-        });
-        let stream = TokioIo::new(Watched { stream, activity: self.activity.clone() });
-        match self.protocol {
-            Protocol::Http => {
-                let mut builder = hyper::server::conn::http1::Builder::new();
-                // Its own timer for heads runs while the answer before is still being written.
-                builder.header_read_timeout(None).max_buf_size(1 << 18);
-                let connection = pin!(builder.serve_connection(stream, service));
-                self.watch(connection, |connection| connection.graceful_shutdown()).await;
+impl Door {
+    async fn enter(mut self, stream: TcpStream) {
+        let head = self.core.settings.limits.head;
+        let Some(tls) = self.tls.take() else { return self.serve(stream, false).await };
+        let mut byte = [0];
+        let Ok(Ok(1..)) = tokio::time::timeout(head, stream.peek(&mut byte)).await else { return };
+        if byte != [HANDSHAKE] {
+            return self.serve(stream, true).await;
+        }
+        if let Ok(Ok(stream)) = tokio::time::timeout(head, tls.accept(stream)).await {
+            self.serve(stream, false).await;
+        }
+    }
+
+    /// Serves a stream, or says on it what the port is for; `bare` where TLS is missing.
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, mut stream: S, bare: bool) {
+        let limits = self.core.settings.limits;
+        let activity = Arc::new(Activity::new());
+        let begun = tokio::select! {
+            begun = tokio::time::timeout(limits.head, first(&mut stream)) => begun,
+            () = closed(&mut self.closing) => return,
+        };
+        let Ok(Ok((spoken, read))) = begun else { return };
+        let answer: Answerer = match self.mistaken(spoken, bare) {
+            None => self.answer,
+            Some(sentence) => {
+                tracing::debug!(sentence, "a client speaks another protocol than its port");
+                let core = self.core.clone();
+                Arc::new(move |request| Box::pin(refuse(core.clone(), sentence.clone(), request)))
             }
-            Protocol::Grpc => {
-                let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                builder
-                    .timer(TokioTimer::new())
-                    .keep_alive_interval(self.limits.head)
-                    .keep_alive_timeout(self.limits.head)
-                    .max_concurrent_streams(u32::try_from(self.limits.queue).unwrap_or(u32::MAX).clamp(16, 1024))
-                    .max_header_list_size(1 << 16)
-                    .max_frame_size(1 << 20)
-                    .initial_stream_window_size(1 << 22)
-                    .initial_connection_window_size(1 << 24);
-                let connection = pin!(builder.serve_connection(stream, service));
-                self.watch(connection, |connection| connection.graceful_shutdown()).await;
+        };
+        let version = if spoken == Spoken::Http2 { Version::Http2 } else { Version::Http1 };
+        // A handshake cannot be answered in words, but who looks at the bytes finds them.
+        let read = if spoken == Spoken::Tls { Bytes::from_static(b"GET / HTTP/1.0\r\n\r\n") } else { read };
+        let connection =
+            Connection { answer, closing: self.closing, protocol: self.protocol, version, limits, activity };
+        connection.serve(stream, read).await;
+    }
+
+    /// What a client is told that took the port for another one.
+    fn mistaken(&self, spoken: Spoken, bare: bool) -> Option<String> {
+        let Places { http, .. } = self.core.places;
+        match (spoken, self.protocol) {
+            _ if bare => Some("this port speaks TLS: use https://, or for gRPC a secure channel".to_owned()),
+            (Spoken::Tls, _) => {
+                Some("this server speaks no TLS: use http://, or for gRPC an insecure channel".to_owned())
             }
-        }
-    }
-
-    /// Drives a connection; asks it to end when the server closes or when it is silent for too long, and drops it when it
-    /// does not, or when its client does not take an answer.
-    async fn watch<C: Future<Output = Result<(), hyper::Error>>>(
-        mut self,
-        mut connection: Pin<&mut C>,
-        end: impl Fn(Pin<&mut C>),
-    ) {
-        let patience = self.limits.head;
-        let mut asked: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                outcome = connection.as_mut() => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(%error, "connection broke off");
-                    }
-                    return;
-                }
-                () = closed(&mut self.closing), if asked.is_none() => {
-                    asked = Some(Instant::now());
-                    end(connection.as_mut());
-                }
-                () = tokio::time::sleep(patience / 4) => match (asked, self.activity.silent()) {
-                    _ if self.is_stuck() => {
-                        tracing::debug!("client takes nothing of its answer");
-                        return;
-                    }
-                    (Some(since), Some(_)) if since.elapsed() > self.grace() => return,
-                    (None, Some(silent)) if silent > self.silence() => {
-                        asked = Some(Instant::now());
-                        end(connection.as_mut());
-                    }
-                    _ => {}
-                }
+            (Spoken::Http1, Protocol::Grpc) => {
+                Some(format!("this port speaks gRPC, over HTTP/2; HTTP is answered at port {}", http.port()))
             }
+            (Spoken::Http1 | Spoken::Http2, _) => None,
         }
     }
+}
 
-    /// How long a connection may be without a request, the next one's head included. A gRPC client keeps its connection
-    /// for later.
-    fn silence(&self) -> Duration {
-        match self.protocol {
-            Protocol::Http => self.limits.head,
-            Protocol::Grpc if self.activity.was_used() => self.limits.head * 30,
-            Protocol::Grpc => self.limits.head * 2,
-        }
+/// Answers what was sent to the wrong port, in the form that its client reads.
+pub(crate) async fn refuse(core: Arc<Core>, sentence: String, request: Request<Body>) -> Response<Body> {
+    let error = InferError::Port(sentence);
+    core.answered("wrong_port", Err(&error));
+    if is_grpc(request.headers()) {
+        return tonic::Status::from(error).into_http();
     }
+    crate::http::refusal(&core, &error, request)
+}
 
-    /// How long a connection without a request may take to end. One of HTTP has nothing to say any more.
-    fn grace(&self) -> Duration {
-        match self.protocol {
-            Protocol::Http => self.limits.head / 4,
-            Protocol::Grpc => self.limits.head,
-        }
-    }
-
-    /// True when the client does not take its answer. Over HTTP/2 pings move bytes too, so there each answer has its time.
-    fn is_stuck(&self) -> bool {
-        match self.protocol {
-            Protocol::Http => self.activity.is_stuck(self.limits.body_time),
-            Protocol::Grpc => self.activity.is_late(),
-        }
-    }
+/// True for a request of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| !rest.starts_with(b"-web"))
 }

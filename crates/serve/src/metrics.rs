@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,8 @@ pub(crate) struct Metrics {
     compute_seconds: Histogram,
     request_seconds: Histogram,
     statistics: Mutex<Statistics>,
+    /// True when the last run failed.
+    failing: AtomicBool,
 }
 
 /// Sums over all requests since the start, as Triton tells them.
@@ -100,6 +103,7 @@ impl Metrics {
             compute_seconds: seconds(),
             request_seconds: seconds(),
             statistics: Mutex::default(),
+            failing: AtomicBool::new(false),
             registry: Registry::default(),
         };
         registry.register("requests", "Requests by endpoint and status", metrics.requests.clone());
@@ -121,12 +125,17 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Everything in the text form of OpenMetrics, which Prometheus reads.
-    pub fn text(&self) -> String {
+    /// Everything in OpenMetrics' text form, version 1.0.0.
+    pub fn open_metrics(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// Everything in Prometheus' text form, version 0.0.4.
+    pub fn text(&self) -> String {
+        as_text(&self.open_metrics())
     }
 
     pub fn queue_depth(&self, depth: usize) {
@@ -158,6 +167,7 @@ impl Metrics {
 
     /// An instance ran a batch.
     pub fn ran(&self, clips: usize, time: Duration, ok: bool) {
+        self.failing.store(!ok, Ordering::Relaxed);
         self.compute_seconds.observe(time.as_secs_f64());
         self.batch_clips.observe(clips as f64);
         if ok {
@@ -167,6 +177,11 @@ impl Metrics {
             statistics.runs += 1;
             statistics.batches.entry(clips).or_default().add(time);
         }
+    }
+
+    /// True when the last run failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// An inference succeeded; the parts of its time.
@@ -196,6 +211,35 @@ impl Metrics {
     }
 }
 
+/// OpenMetrics as Prometheus' text form. There a counter's name is that of its samples, with `_total`; an info is a gauge
+/// that is called so; and there are no units and no end mark.
+fn as_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    // The help comes before the type that decides its name.
+    let mut help = "";
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), ..) => help = line,
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    kind => ("", kind),
+                };
+                if let Some(words) = help.strip_prefix("# HELP ").and_then(|rest| rest.strip_prefix(name)) {
+                    text.extend(["# HELP ", name, suffix, words, "\n"]);
+                }
+                text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+            }
+            (Some("#"), Some("UNIT" | "EOF"), ..) => {}
+            _ => text.extend([line, "\n"]),
+        }
+    }
+    text
+}
+
 /// One more, as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Counted(Gauge);
@@ -210,5 +254,21 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_text_form_has_its_own_names_and_types() {
+        let open = "# HELP a Things.\n# TYPE a counter\na_total{x=\"# EOF\"} 1\n# HELP b_seconds Time.\n\
+                    # TYPE b_seconds histogram\n# UNIT b_seconds seconds\nb_seconds_sum 0.5\n# HELP c About.\n\
+                    # TYPE c info\nc_info{v=\"1\"} 1\n# HELP d Now.\n# TYPE d gauge\nd 2\n# EOF\n";
+        let text = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"# EOF\"} 1\n# HELP b_seconds Time.\n\
+                    # TYPE b_seconds histogram\nb_seconds_sum 0.5\n# HELP c_info About.\n\
+                    # TYPE c_info gauge\nc_info{v=\"1\"} 1\n# HELP d Now.\n# TYPE d gauge\nd 2\n";
+        assert_eq!(as_text(open), text);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::ServeError;
 use vjepa_runtime::is_model_name;
+use crate::settings::Limits;
 use vjepa_runtime::{ClipBatch, NamedOutput, Runtime, Session, TensorInfo};
 
 /// The only version of a model that there is.
@@ -159,17 +160,54 @@ impl Model {
         Ok(Self { info, engines })
     }
 
-    /// Runs clips of zeros through every engine, so that no request pays for what an engine does the first time. A model
-    /// whose clips vary in size is left as it is.
+    /// Refuses limits of memory with which no request could be served.
+    ///
+    /// # Errors
+    /// [`ServeError::Setting`] with the limit to change.
+    pub fn fits(&self, limits: &Limits) -> Result<(), ServeError> {
+        let Limits { body, bodies, .. } = *limits;
+        if body > bodies {
+            return Err(ServeError::Setting(format!(
+                "--max-body is {body} bytes and --max-bodies, the memory for all bodies, only {bodies}: give \
+                 --max-bodies as much or more"
+            )));
+        }
+        let Some(row) = self.info.row() else { return Ok(()) };
+        let rows = self.info.fixed_batch().unwrap_or(1);
+        let bytes = row.with_rows(rows).values().map_or(usize::MAX, |values| values.saturating_mul(size_of::<f32>()));
+        if bytes > bodies {
+            return Err(ServeError::Setting(format!(
+                "the model takes {}, {bytes} bytes for the smallest request, and --max-bodies is {bodies}: give \
+                 --max-bodies {}MiB or more",
+                self.info.input,
+                bytes.div_ceil(1 << 20)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Runs clips of zeros through every engine, so that no request pays for what an engine does the first time: one clip,
+    /// and where clips of several requests run together as many as may, so that memory for them is there or missed now. A
+    /// model whose clips vary in size is left as it is.
     ///
     /// # Errors
     /// What an engine says of clips it cannot run.
-    pub fn warm_up(&mut self) -> Result<(), String> {
+    pub fn warm_up(&mut self, max_clips: usize) -> Result<(), String> {
         let Some(row) = self.info.row() else { return Ok(()) };
-        let shape = row.with_rows(self.info.fixed_batch().unwrap_or(1));
-        let zeros = vec![0.0; shape.values().ok_or("its clips are too large")?];
+        let least = self.info.fixed_batch().unwrap_or(1);
+        let most = if self.info.joined() { max_clips.max(least) } else { least };
+        let shape = row.with_rows(most);
+        let values = shape.values().ok_or("its clips are too large")?;
+        let mut zeros = Vec::new();
+        let short = |_| format!("there is no memory for {most} clips at a time; give a smaller --max-batch");
+        zeros.try_reserve_exact(values).map_err(short)?;
+        zeros.resize(values, 0.0);
         for engine in &mut self.engines {
-            engine.run(&ClipBatch::new(shape.batch(), &zeros).map_err(|error| error.to_string())?)?;
+            for rows in [least, most].iter().take(if most > least { 2 } else { 1 }) {
+                let shape = row.with_rows(*rows);
+                let part = zeros.get(..shape.values().unwrap_or(values)).unwrap_or(&zeros);
+                engine.run(&ClipBatch::new(shape.batch(), part).map_err(|error| error.to_string())?)?;
+            }
         }
         Ok(())
     }

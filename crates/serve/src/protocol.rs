@@ -9,7 +9,40 @@ use vjepa_runtime::{Dimension, NamedOutput, TensorInfo};
 pub(crate) const DATATYPE: &str = "FP32";
 
 /// Extensions of the protocol that this server has.
-pub(crate) const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "statistics"];
+pub(crate) const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
+
+/// What the protocol's other methods are, by their names over gRPC; a sentence for each.
+const ABSENT: [(&str, &str); 18] = [
+    ("ModelStreamInfer", "every request has one answer; call ModelInfer"),
+    ("RepositoryModelLoad", ONE_MODEL),
+    ("RepositoryModelUnload", ONE_MODEL),
+    ("SystemSharedMemoryStatus", MEMORY),
+    ("SystemSharedMemoryRegister", MEMORY),
+    ("SystemSharedMemoryUnregister", MEMORY),
+    ("CudaSharedMemoryStatus", MEMORY),
+    ("CudaSharedMemoryRegister", MEMORY),
+    ("CudaSharedMemoryUnregister", MEMORY),
+    ("TpuSharedMemoryStatus", MEMORY),
+    ("TpuSharedMemoryRegister", MEMORY),
+    ("TpuSharedMemoryUnregister", MEMORY),
+    ("TraceSetting", "requests are not traced; /metrics and the model's statistics count them"),
+    ("LogSettings", LOGGING),
+    ("Generate", GENERATION),
+    ("GenerateStream", GENERATION),
+    ("Predict", V1),
+    ("Explain", V1),
+];
+const ONE_MODEL: &str = "the server has one model, from its start to its end; start another server for another model";
+const MEMORY: &str = "shared memory is not there; send tensors in the request";
+const LOGGING: &str = "what is logged is chosen at the start, with --verbose and --json";
+const GENERATION: &str = "the model takes clips and gives no text; send tensors to infer, or a video to /v1/classify";
+const V1: &str = "version 1 of the protocol is not there; send tensors to /v2/models/NAME/infer";
+
+/// Why a method of the protocol, or of Triton's extensions, is not there; none for one that they do not have.
+pub(crate) fn absent(method: &str) -> Option<&'static str> {
+    ABSENT.iter().find(|(name, _)| *name == method).map(|(_, why)| *why)
+}
 
 /// The head of an input tensor in a request.
 pub(crate) struct InputHead<'a> {
@@ -46,6 +79,14 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     Ok(shape)
 }
 
+/// A shape with a size below zero.
+pub(crate) fn negative(info: &ModelInfo) -> InferError {
+    InferError::Invalid(format!(
+        "a size of the shape is negative; the model takes {}, and a request has a number for every size",
+        info.input
+    ))
+}
+
 /// Checks that there are as many values as the shape says.
 ///
 /// # Errors
@@ -68,6 +109,28 @@ pub(crate) fn check_bytes(shape: Clips, bytes: usize) -> Result<(), InferError> 
         return Err(InferError::Invalid(format!("{bytes} bytes are no whole number of {DATATYPE} values of 4 bytes")));
     }
     check_count(shape, bytes / size_of::<f32>())
+}
+
+/// The state of a model that takes requests, as Triton's index has it.
+pub(crate) const READY: &str = "READY";
+
+/// The model's state and its reason, as Triton's index has them.
+pub(crate) fn state(ready: Result<(), String>) -> (&'static str, String) {
+    ready.map_or_else(|reason| ("UNAVAILABLE", reason), |()| (READY, String::new()))
+}
+
+/// Refuses an index of a repository by its name: the server has none.
+///
+/// # Errors
+/// [`InferError::Invalid`] for a name.
+pub(crate) fn check_repository(name: &str) -> Result<(), InferError> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let name = shortened(name);
+    Err(InferError::Invalid(format!(
+        "there is no repository `{name}`; leave the name out for the model that is served"
+    )))
 }
 
 /// Refuses tensors in shared memory.

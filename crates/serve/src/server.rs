@@ -1,14 +1,16 @@
 //! A server from its start to its end.
 
+use crate::connection::Answerer;
 use crate::error::ServeError;
 use crate::grpc::Service;
 use crate::instance::Instance;
-use crate::listen::{Answerer, Listener, Protocol};
+use crate::listen::{Listener, Protocol};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::queue::Queue;
+use crate::readiness;
 use crate::settings::Settings;
-use crate::state::{Core, VideoReader};
+use crate::state::{Core, Places, VideoReader};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::net::TcpListener;
@@ -63,13 +65,23 @@ impl Server {
     /// Starts serving; when this returns, both addresses are listened on.
     ///
     /// # Errors
-    /// [`ServeError`]: an address in use, or one that others reach without token or TLS.
+    /// [`ServeError`]: an address in use, one that others reach without token or TLS, or a temporary folder that cannot
+    /// be written to.
     pub fn start(model: Model, settings: Settings, video: Option<Arc<VideoReader>>) -> Result<Self, ServeError> {
         if settings.batching.max_clips == 0 || settings.limits.queue == 0 {
             return Err(ServeError::Setting("--max-batch and --queue must be 1 at least".to_owned()));
         }
         for address in std::iter::once(settings.http).chain(settings.grpc) {
             settings.security.allows(address.ip())?;
+        }
+        if settings.web.admits_all() && settings.security.token.is_none() {
+            let reason =
+                "--allow-origin '*' lets every page ask, so a token is needed: give --token-file, or the origins";
+            return Err(ServeError::Setting(reason.to_owned()));
+        }
+        if video.is_some() {
+            let folder = settings.temporary();
+            readiness::store(&folder).map_err(|source| ServeError::Temporary { folder, source })?;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("vjepa-serve")
@@ -90,7 +102,8 @@ impl Server {
         let joined = model.info.joined();
         let queue = Arc::new(Queue::new(settings.limits.queue, settings.batching, joined, metrics.clone()));
         start_instances(model.engines, model.info.run_sizes(), &queue, &metrics)?;
-        let mut core = Core::new(model.info, settings, queue.clone(), metrics);
+        let places = Places { http: http_at, grpc: grpc_at };
+        let mut core = Core::new(model.info, settings, queue.clone(), metrics, places);
         core.video = video;
         let core = Arc::new(core);
         let (stage, _) = watch::channel(Stage::Running);
@@ -182,7 +195,9 @@ fn start_instances(
 /// Serves until the end of the drain.
 async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut stage: watch::Receiver<Stage>) {
     let (close, closing) = watch::channel(false);
-    let listener = |socket, protocol, alpn: &[u8], answer| Listener {
+    // The gRPC port takes HTTP/1.1 too, to say in it which port is HTTP's.
+    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
+    let listener = |socket, protocol, answer| Listener {
         core: core.clone(),
         socket,
         protocol,
@@ -193,13 +208,13 @@ async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut 
     let mut listeners = tokio::task::JoinSet::new();
     let shared = core.clone();
     let answer: Answerer = Arc::new(move |request| Box::pin(crate::http::answer(shared.clone(), request)));
-    listeners.spawn(listener(http, Protocol::Http, b"http/1.1", answer).run());
+    listeners.spawn(listener(http, Protocol::Http, answer).run());
     if let Some(grpc) = grpc {
         let router = Service(core.clone()).into_router();
         let shared = core.clone();
         let answer: Answerer =
             Arc::new(move |request| Box::pin(crate::guard::answer(shared.clone(), router.clone(), request)));
-        listeners.spawn(listener(grpc, Protocol::Grpc, b"h2", answer).run());
+        listeners.spawn(listener(grpc, Protocol::Grpc, answer).run());
     }
     // The server itself is the sender; when it is gone, so is the reason to go on.
     let draining = stage.wait_for(|stage| *stage >= Stage::Draining).await.map_or(Stage::Stopped, |stage| *stage);

@@ -2,7 +2,9 @@
 
 use crate::error::ServeError;
 use crate::tls::Tls;
+use crate::web::Web;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -19,6 +21,17 @@ pub struct Settings {
     pub limits: Limits,
     /// Who may come.
     pub security: Security,
+    /// Proxies and pages of other sites.
+    pub web: Web,
+    /// Where videos lie while they are read; the system's temporary folder unless given.
+    pub temporary: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The folder for videos.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.temporary.clone().unwrap_or_else(std::env::temp_dir)
+    }
 }
 
 impl Default for Settings {
@@ -30,6 +43,8 @@ impl Default for Settings {
             batching: Batching::default(),
             limits: Limits::default(),
             security: Security::default(),
+            web: Web::default(),
+            temporary: None,
         }
     }
 }
@@ -61,8 +76,11 @@ pub struct Limits {
     pub bodies: usize,
     /// Connections at a time, of HTTP and of gRPC each.
     pub connections: usize,
-    /// Time for TLS and a request's head; a connection without a request is closed after it too.
+    /// Time for TLS and a request's head; a connection without a first request is closed after it too.
     pub head: Duration,
+    /// How long an HTTP connection is kept after an answer. Longer than a load balancer keeps it (60 s for most), so that
+    /// the balancer never sends a request into a connection that is being closed.
+    pub keep_alive: Duration,
     /// Time for a request's body. An answer of which an HTTP client takes nothing for as long ends its connection; over gRPC
     /// an answer has this time, and as much again for each MiB on its way.
     pub body_time: Duration,
@@ -82,6 +100,7 @@ impl Default for Limits {
             bodies: 512 << 20,
             connections: 256,
             head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
             body_time: Duration::from_secs(30),
             request: Duration::from_secs(60),
             drain: Duration::from_secs(30),

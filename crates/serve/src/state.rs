@@ -4,8 +4,11 @@ use crate::error::InferError;
 use crate::metrics::{Counted, Metrics};
 use crate::model::{Clips, ModelInfo, VERSION};
 use crate::queue::{Answer, Job, Queue, Values};
+use crate::readiness::Readiness;
 use crate::settings::{Limits, Settings};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +27,8 @@ pub(crate) struct Core {
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     pub video: Option<Arc<VideoReader>>,
+    pub places: Places,
+    pub readiness: Readiness,
     /// Memory for bodies, in blocks.
     pub bodies: Arc<Semaphore>,
     /// Videos decoded at a time.
@@ -31,8 +36,16 @@ pub(crate) struct Core {
     /// Videos decoded or waiting for it.
     pub videos: Arc<Semaphore>,
     draining: AtomicBool,
+    drained: Notify,
     running: AtomicUsize,
     idle: Notify,
+}
+
+/// Where the server listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    pub http: SocketAddr,
+    pub grpc: Option<SocketAddr>,
 }
 
 /// An inference that was let in; the server does not end before it is dropped.
@@ -58,7 +71,7 @@ impl Drop for Admitted {
 }
 
 impl Core {
-    pub fn new(info: ModelInfo, settings: Settings, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(info: ModelInfo, settings: Settings, queue: Arc<Queue>, metrics: Arc<Metrics>, places: Places) -> Self {
         let Limits { bodies, decoders, queue: waiting, .. } = settings.limits;
         let decoders = decoders.clamp(1, 1 << 16);
         Self {
@@ -70,20 +83,34 @@ impl Core {
             queue,
             metrics,
             video: None,
+            places,
+            readiness: Readiness::default(),
             draining: AtomicBool::new(false),
+            drained: Notify::new(),
             running: AtomicUsize::new(0),
             idle: Notify::new(),
         }
     }
 
     /// False once the server is on its way out.
-    pub fn ready(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         !self.draining.load(Ordering::SeqCst)
     }
 
     /// Lets no inference in any more.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+        self.drained.notify_waiters();
+    }
+
+    /// Waits until the server is on its way out.
+    pub async fn drained(&self) {
+        let mut notified = pin!(self.drained.notified());
+        // Whoever comes after the notice sees the flag, which was set before it.
+        notified.as_mut().enable();
+        if self.is_open() {
+            notified.await;
+        }
     }
 
     /// Waits until no inference runs.
@@ -106,7 +133,7 @@ impl Core {
         // reads the other, which only holds in one order for all threads.
         self.running.fetch_add(1, Ordering::SeqCst);
         let admitted = Admitted { core: self.clone(), _counted: self.metrics.in_flight(), began: Instant::now() };
-        if self.ready() { Ok(admitted) } else { Err(InferError::Draining) }
+        if self.is_open() { Ok(admitted) } else { Err(InferError::Draining) }
     }
 
     /// Takes memory for `bytes` more of a body, together with what `held` has.
@@ -229,6 +256,31 @@ pub(crate) fn shortened(text: &str) -> String {
     short
 }
 
+/// A sentence for a client, of one for the server's log: where the server keeps its files is nobody's business.
+pub(crate) fn without_paths(sentence: &str) -> String {
+    let is_edge = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '(' | ')' | '<' | '>' | ',' | ';');
+    let is_path = |word: &str| {
+        let word = word.trim_start_matches("file://");
+        let drive = word.as_bytes();
+        let windows = matches!(drive, [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
+        windows
+            || (word.starts_with('/') && word.get(1..).is_some_and(|rest| rest.contains(|c: char| c.is_alphanumeric())))
+    };
+    sentence
+        .split_inclusive(is_edge)
+        .map(|part| {
+            let word = part.trim_end_matches(is_edge);
+            // `at=/a/b` and `/a/b:` hold one too.
+            let (before, path) = word.find('=').map_or(("", word), |at| word.split_at(at + 1));
+            if !is_path(path) {
+                return part.to_owned();
+            }
+            let colon = if path.ends_with(':') { ":" } else { "" };
+            format!("{before}a file{colon}{}", part.get(word.len()..).unwrap_or_default())
+        })
+        .collect()
+}
+
 /// Work that would keep other requests waiting is done beside them.
 pub(crate) fn beside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     const LONG: usize = 1 << 17;
@@ -239,6 +291,19 @@ pub(crate) fn beside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
 mod tests {
     use super::*;
     use crate::settings::Batching;
+
+    #[test]
+    fn paths_are_left_out_of_sentences_and_nothing_else_is() {
+        for (sentence, wanted) in [
+            ("cannot open /srv/models/a.onnx: no memory", "cannot open a file: no memory"),
+            ("at path \"/tmp/vjepa-video-1\"", "at path \"a file\""),
+            ("(/opt/lib/x.so, C:\\models\\b.onnx)", "(a file, a file)"),
+            ("at=/a/b and file:///c", "at=a file and a file"),
+            ("3/4 of f32[1, 3] are NaN / inf; see ONNX 1.2/3", "3/4 of f32[1, 3] are NaN / inf; see ONNX 1.2/3"),
+        ] {
+            assert_eq!(without_paths(sentence), wanted);
+        }
+    }
 
     #[tokio::test]
     async fn only_a_request_that_still_waits_sweeps_the_queue() {

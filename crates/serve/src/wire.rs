@@ -66,8 +66,13 @@ const CONTENTS: [Repeated; 7] = [
     repeated(8, "bytes_contents", 0, Inside::Opaque),
 ];
 
-fn malformed(error: prost::DecodeError) -> InferError {
-    InferError::Invalid(format!("the message is malformed ({error})"))
+/// Prost's own words name fields of its tables; what helps is which message it should have been.
+fn malformed(_: prost::DecodeError) -> InferError {
+    InferError::Invalid(
+        "the message is malformed; it must be one of `package inference` as the Open Inference Protocol's proto has it, \
+         and reflection gives that away"
+            .to_owned(),
+    )
 }
 
 /// Counts what a message repeats; takes no memory.

@@ -358,8 +358,12 @@ fn tls_for_http_and_grpc() {
     std::io::Read::read_exact(&mut stream, &mut frame).unwrap();
     assert_eq!(frame[3], 4);
 
-    // Without TLS nothing is answered.
+    // Without TLS nothing is answered but that it is missing.
     let mut plain = connect(&server);
     plain.write_all(&request("GET", "/v2/health/live", &[], b"")).unwrap();
-    assert!(read_reply(&mut plain).is_none());
+    let reply = read_reply(&mut plain).unwrap();
+    assert_eq!(
+        (reply.status, reply.sentence()),
+        (400, "this port speaks TLS: use https://, or for gRPC a secure channel".to_owned())
+    );
 }

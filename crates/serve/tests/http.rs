@@ -95,7 +95,8 @@ fn tensors_as_json_and_as_bytes_give_what_the_engine_gives() {
             close(&from_bytes(&reply.body[length..]), &wanted);
         }
         let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let raw = send(&server, "POST", INFER, &[("Inference-Header-Content-Length", "0")], &bytes);
+        let path = format!("{INFER}?batch={batch}");
+        let raw = send(&server, "POST", &path, &[("Inference-Header-Content-Length", "0")], &bytes);
         assert_eq!(raw.status, 200);
         close(&from_bytes(&raw.body[raw.body.len() - wanted.len() * 4..]), &wanted);
     }
@@ -164,7 +165,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         (with("shape", json!([0, 3, 2, 4, 4])), 400, "has the shape [0, 3, 2, 4, 4]"),
         (with("shape", json!([1u64 << 60, 3, 2, 4, 4])), 400, "is more than the 8 of a request"),
         (with("shape", json!([2, 3, 2, 4, 4])), 400, "makes it 192 values, the request brought 96"),
-        (with("shape", json!([-1, 3, 2, 4, 4])), 400, "no inference request as JSON"),
+        (with("shape", json!([-1, 3, 2, 4, 4])), 400, "a size of the shape is negative; the model takes clip f32["),
         (with("data", json!(["a"])), 400, "a number that FP32 can hold"),
         (with("parameters", json!({"binary_data_size": 4})), 400, "either `data` or `binary_data_size`"),
         (json!({"inputs": []}), 400, "must have one input"),
@@ -175,7 +176,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         (output("classification"), 400, "the classification extension is not there"),
         (output("class_count"), 400, "the classification extension is not there"),
         (json!({"inputs": [good], "parameters": {"timeout": -1}}), 400, "`timeout` is no whole number"),
-        (json!([]), 400, "no inference request as JSON"),
+        (json!([]), 400, "an object with `inputs` is wanted, and there is an array"),
     ] {
         let reply = post(&server, INFER, &body);
         assert!(reply.status == status && reply.sentence().contains(words), "{words}: {}", reply.sentence());
@@ -193,6 +194,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         assert!(reply.status == status && reply.sentence().contains(words), "{words}: {}", reply.sentence());
     }
     assert_eq!(send(&server, "GET", INFER, &[], b"").header("allow"), Some("POST"));
-    let gzip = send(&server, "POST", INFER, &[("Content-Encoding", "gzip")], b"x");
-    assert!(gzip.status == 415 && gzip.sentence().contains("send it as it is"));
+    let brotli = send(&server, "POST", INFER, &[("Content-Encoding", "br")], b"x");
+    assert!(brotli.status == 415 && brotli.sentence().contains("or the body as it is"));
+    assert_eq!(brotli.header("accept-encoding"), Some("gzip, deflate"));
 }

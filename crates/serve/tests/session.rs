@@ -28,7 +28,7 @@ fn a_session_is_served_in_every_batch() {
     let folder = tempfile::tempdir().unwrap();
     let alone = session(folder.path());
     let mut model = Model::new("tiny", vec![session(folder.path()), session(folder.path())]).unwrap();
-    model.warm_up().unwrap();
+    model.warm_up(8).unwrap();
     let server = Server::start(model, settings(), None).unwrap();
     let about = get(&server, "/v2/models/tiny").json();
     assert_eq!(about["inputs"], serde_json::json!([{"name": "clip", "datatype": "FP32", "shape": [-1, 3, 2, 4, 4]}]));

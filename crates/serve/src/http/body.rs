@@ -1,12 +1,15 @@
 //! Reads a request's body within limits of size, time and memory.
 
+use crate::coding::{CODINGS, Coding};
 use crate::error::InferError;
-use crate::state::Core;
+use crate::state::{Core, beside, shortened};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use std::error::Error;
+use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -20,23 +23,18 @@ pub(super) struct Whole {
 }
 
 /// Reads a body. Byte `tensor` of it will lie on a multiple of four where the client told the body's length, so that a
-/// tensor behind a header of that length needs no copy.
+/// tensor behind a header of that length needs no copy. A compressed body is decompressed, within the same limits.
 ///
 /// # Errors
 /// [`InferError::TooLarge`], [`InferError::SlowBody`], [`InferError::BrokenBody`]; [`InferError::Busy`] when other bodies
-/// fill the memory; [`InferError::MediaType`] for a compressed body.
+/// fill the memory; [`InferError::MediaType`] for a coding that is not read, and what decompressing gives.
 pub(super) async fn read(
     core: &Core,
     headers: &HeaderMap,
     body: &mut Body,
     tensor: usize,
 ) -> Result<Whole, InferError> {
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
-        let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();
-        return Err(InferError::MediaType(format!(
-            "bodies of Content-Encoding `{coding}` are not read; send it as it is"
-        )));
-    }
+    let coding = coding(headers)?;
     let limit = core.settings.limits.body;
     let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if told.is_some_and(|told| told > limit) {
@@ -44,7 +42,32 @@ pub(super) async fn read(
     }
     let within = core.settings.limits.body_time;
     let reading = collect(core, body, told.unwrap_or(0), tensor);
-    tokio::time::timeout(within, reading).await.map_err(|_| InferError::SlowBody(within))?
+    let whole = tokio::time::timeout(within, reading).await.map_err(|_| InferError::SlowBody(within))??;
+    let Some(coding) = coding else { return Ok(whole) };
+    let Whole { bytes, mut held } = whole;
+    // A few bytes may become many.
+    let bytes = beside(usize::MAX, || coding.inflate(core, &bytes, limit, &mut held))?;
+    Ok(Whole { bytes, held })
+}
+
+/// The coding of a body.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>, InferError> {
+    let names: Vec<String> = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| String::from_utf8_lossy(value.as_bytes()).split(',').map(str::to_owned).collect::<Vec<_>>())
+        .filter(|name| !name.trim().is_empty() && !name.trim().eq_ignore_ascii_case("identity"))
+        .collect();
+    match names.as_slice() {
+        [] => Ok(None),
+        [name] if Coding::named(name).is_some() => Ok(Coding::named(name)),
+        names => {
+            let names = shortened(&names.join(","));
+            Err(InferError::MediaType(format!(
+                "bodies of Content-Encoding `{names}` are not read; send one of {CODINGS}, or the body as it is"
+            )))
+        }
+    }
 }
 
 /// Takes what is left of a refused request's body and forgets it, for a while: a connection that is closed with bytes
@@ -64,6 +87,21 @@ pub(super) fn discard(core: &Core, headers: &HeaderMap, mut body: Body) {
     }));
 }
 
+/// Why a body ended before it should.
+fn why(error: &axum::Error) -> &'static str {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        match cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(ErrorKind::UnexpectedEof) => return "fewer bytes came than Content-Length or the last chunk promised",
+            Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
+                return "its chunks are not valid; see Transfer-Encoding";
+            }
+            _ => source = cause.source(),
+        }
+    }
+    "the client ended it, or the connection was lost"
+}
+
 async fn collect(core: &Core, body: &mut Body, told: usize, tensor: usize) -> Result<Whole, InferError> {
     let limit = core.settings.limits.body;
     let mut held = None;
@@ -73,7 +111,7 @@ async fn collect(core: &Core, body: &mut Body, told: usize, tensor: usize) -> Re
     let shift = ALIGN - 1 - (buffer.as_ptr() as usize % ALIGN + tensor % ALIGN + ALIGN - 1) % ALIGN;
     buffer.resize(shift, 0);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| InferError::BrokenBody(error.to_string()))?;
+        let frame = frame.map_err(|error| InferError::BrokenBody(why(&error).to_owned()))?;
         let Some(data) = frame.data_ref() else { continue };
         if buffer.len() - shift + data.len() > limit {
             return Err(InferError::TooLarge(limit));

@@ -5,13 +5,15 @@ use super::reply::json;
 use crate::error::InferError;
 use crate::model::Clips;
 use crate::queue::{Answer, Values};
-use crate::state::{Admitted, Core, VideoReader, beside, shortened};
+use crate::readiness::bare;
+use crate::state::{Admitted, Core, VideoReader, beside, shortened, without_paths};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vjepa_runtime::{NamedOutput, predictions};
@@ -67,8 +69,13 @@ fn timing(admitted: &Admitted, read: Duration, answer: &Answer) -> Value {
 
 fn asked(query: Option<&str>) -> Result<Asked, InferError> {
     let mut asked = Asked { top: TOP, timeout: None };
+    let mut seen = Vec::new();
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if seen.contains(&key) {
+            return Err(InferError::Invalid(format!("`{}` is there twice; give it once", shortened(key))));
+        }
+        seen.push(key);
         let wrong = || InferError::Invalid(format!("`{}` is no whole number from 1 on", shortened(pair)));
         let number = || value.parse::<u32>().ok().filter(|number| *number > 0).ok_or_else(wrong);
         match key {
@@ -91,17 +98,47 @@ async fn file_of(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, InferError>
     if !kind.get(..19).is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data")) {
         return Ok(bytes);
     }
-    let invalid =
-        |what: String| InferError::Invalid(format!("the form cannot be read ({what}); send a file as `file`"));
-    let boundary = multer::parse_boundary(kind).map_err(|error| invalid(error.to_string()))?;
+    let boundary = multer::parse_boundary(kind).map_err(|error| form_error(&error))?;
     let whole = http_body_util::BodyDataStream::new(http_body_util::Full::new(bytes));
     let mut form = multer::Multipart::new(whole, boundary);
-    while let Some(field) = form.next_field().await.map_err(|error| invalid(error.to_string()))? {
+    let mut file = None;
+    while let Some(field) = form.next_field().await.map_err(|error| form_error(&error))? {
+        if matches!(field.name(), Some("top_k" | "timeout_ms")) {
+            let name = field.name().unwrap_or_default().to_owned();
+            return Err(invalid(&format!("`{name}` belongs in the address: /v1/classify?{name}=...")));
+        }
         if field.file_name().is_some() || field.name() == Some("file") {
-            return field.bytes().await.map_err(|error| invalid(error.to_string()));
+            if file.is_some() {
+                return Err(invalid("it has more than one file; send a request for each"));
+            }
+            file = Some(field.bytes().await.map_err(|error| form_error(&error))?);
         }
     }
-    Err(invalid("it has no file".to_owned()))
+    file.ok_or_else(|| invalid("it has no file; send one as `file`"))
+}
+
+fn invalid(what: &str) -> InferError {
+    InferError::Invalid(format!("the form cannot be read: {what}"))
+}
+
+/// What is wrong with a form.
+fn form_error(error: &multer::Error) -> InferError {
+    use multer::Error as E;
+    match error {
+        E::NoMultipart | E::DecodeContentType(_) => {
+            invalid("its Content-Type is not valid; leave it to the client, as `curl --form file=@clip.mp4` does")
+        }
+        E::NoBoundary => invalid(
+            "its Content-Type names no `boundary`; leave that header to the client, as `curl --form file=@clip.mp4` does",
+        ),
+        E::IncompleteStream | E::IncompleteFieldData { .. } | E::IncompleteHeaders => {
+            invalid("it ends before its last boundary; is it cut off, or is the boundary in Content-Type another one?")
+        }
+        E::ReadHeaderFailed(_) | E::DecodeHeaderName { .. } | E::DecodeHeaderValue { .. } => invalid(
+            "a part of it has headers that are not valid; a part begins `Content-Disposition: form-data; name=\"file\"`",
+        ),
+        _ => invalid("it is damaged; send the video as the body, as `curl --data-binary @clip.mp4` does"),
+    }
 }
 
 /// Decodes a file on a thread where that may take its time.
@@ -112,20 +149,25 @@ async fn clip_of(core: &Arc<Core>, file: Bytes) -> Result<Vec<f32>, InferError> 
     let busy = |_| InferError::Busy("as many videos as may wait already".to_owned());
     let place = core.videos.clone().try_acquire_owned().map_err(busy)?;
     let turn = core.decoders.clone().acquire_owned().await.map_err(|_| InferError::Draining)?;
+    let folder = core.settings.temporary();
     let work = tokio::task::spawn_blocking(move || {
         let _until_done = (place, turn);
-        decode(&*reader, &file)
+        decode(&*reader, &folder, &file)
     });
     work.await.map_err(|_| InferError::Failed("the video decoder gave up; the server goes on".to_owned()))?
 }
 
-fn decode(reader: &VideoReader, file: &[u8]) -> Result<Vec<f32>, InferError> {
-    let failed = |error: std::io::Error| InferError::Failed(format!("the video cannot be put into a file: {error}"));
-    let mut place = tempfile::Builder::new().prefix("vjepa-video-").tempfile().map_err(failed)?;
+fn decode(reader: &VideoReader, folder: &Path, file: &[u8]) -> Result<Vec<f32>, InferError> {
+    // The client knows nothing of where its file lies; the log tells why it could not.
+    let failed = |error: std::io::Error| {
+        let error = bare(error);
+        tracing::error!(folder = %folder.display(), %error, "a video cannot be stored for reading");
+        InferError::Failed("the server could not store the video for reading; its log says why".to_owned())
+    };
+    let mut place = tempfile::Builder::new().prefix("vjepa-video-").tempfile_in(folder).map_err(failed)?;
     place.write_all(file).map_err(failed)?;
     let path = place.path();
-    // The client knows nothing of where its file lies.
-    let told = |error: String| error.replace(&path.display().to_string(), "the video");
+    let told = |error: String| without_paths(&error.replace(&path.display().to_string(), "the video"));
     reader(path).map_err(|error| InferError::Invalid(told(error)))
 }
 
@@ -184,7 +226,7 @@ mod tests {
     fn the_query_is_read_strictly() {
         assert_eq!(asked(Some("top_k=3&timeout_ms=250")).unwrap().top, 3);
         assert_eq!(asked(None).unwrap().top, TOP);
-        for bad in ["top_k=0", "top_k=x", "top_k", "k=1", "timeout_ms=-1"] {
+        for bad in ["top_k=0", "top_k=x", "top_k", "k=1", "timeout_ms=-1", "top_k=1&top_k=2"] {
             assert!(asked(Some(bad)).is_err(), "{bad}");
         }
     }

@@ -1,15 +1,50 @@
 //! Answers: JSON, and errors as `{"error": "a sentence"}`.
 
+use crate::coding::{CODINGS, Coding, WORTH_IT};
 use crate::error::InferError;
+use crate::state::beside;
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use hyper::body::Body as _;
 
 /// A JSON document.
 pub(super) fn json(value: &serde_json::Value) -> Response {
     let mut response = Response::new(Body::from(value.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// Sends a client to another path; it keeps its method and body.
+pub(super) fn moved(to: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    if let Ok(to) = HeaderValue::try_from(to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
+}
+
+/// An answer in the coding that its client accepts, where it is long enough for that to be worth it.
+pub(super) async fn encoded(asked: &HeaderMap, mut response: Response) -> Response {
+    if usize::try_from(response.body().size_hint().lower()).is_ok_and(|length| length < WORTH_IT) {
+        return response;
+    }
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    let accept = asked.get(header::ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let Some(coding) = Coding::accepted(accept) else { return response };
+    let (mut parts, body) = response.into_parts();
+    // The answers of this server are whole before they begin.
+    let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
+        return refusal(&InferError::Failed("the answer broke off".to_owned()), None);
+    };
+    match beside(bytes.len(), || coding.deflate(&bytes)) {
+        Ok(packed) => {
+            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            Response::from_parts(parts, Body::from(packed))
+        }
+        Err(_) => Response::from_parts(parts, Body::from(bytes)),
+    }
 }
 
 /// An error as a document, with the headers that belong to its status.
@@ -21,6 +56,9 @@ pub(super) fn refusal(error: &InferError, allow: Option<&'static str>) -> Respon
         InferError::Busy(_) | InferError::Draining => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        InferError::MediaType(_) => {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(CODINGS));
+        }
         InferError::Unauthorized => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -30,7 +68,7 @@ pub(super) fn refusal(error: &InferError, allow: Option<&'static str>) -> Respon
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     // What is left of a body that is not read would be taken for the next request.
-    if matches!(error, InferError::TooLarge(_) | InferError::SlowBody(_) | InferError::Draining) {
+    if matches!(error, InferError::TooLarge(_) | InferError::SlowBody(_) | InferError::Draining | InferError::Port(_)) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

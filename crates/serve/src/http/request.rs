@@ -3,39 +3,53 @@
 use super::tensor::Floats;
 use crate::error::InferError;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The JSON of a request.
-#[derive(Deserialize)]
+/// The JSON of a request. What is null is not there, everywhere.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Request {
-    #[serde(default)]
-    pub id: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "text")]
+    pub id: Option<String>,
+    #[serde(deserialize_with = "nullable")]
     pub parameters: Parameters,
     #[serde(deserialize_with = "few")]
-    pub inputs: Vec<Input>,
-    #[serde(default, deserialize_with = "few")]
-    pub outputs: Vec<Output>,
+    pub inputs: Vec<Object<Input>>,
+    #[serde(deserialize_with = "few")]
+    pub outputs: Vec<Object<Output>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Input {
-    pub name: String,
-    pub datatype: String,
+    #[serde(deserialize_with = "text")]
+    pub name: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub datatype: Option<String>,
     #[serde(deserialize_with = "few")]
-    pub shape: Vec<u64>,
-    #[serde(default)]
+    pub shape: Vec<Size>,
+    #[serde(deserialize_with = "nullable")]
     pub parameters: Parameters,
     pub data: Option<Floats>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Output {
-    pub name: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "text")]
+    pub name: Option<String>,
+    #[serde(deserialize_with = "nullable")]
     pub parameters: Parameters,
+}
+
+/// The JSON of a request for the index.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Index {
+    pub ready: Parameter,
 }
 
 /// The parameters that mean something, of a request, an input or an output.
@@ -62,7 +76,7 @@ pub(super) enum Parameter {
 }
 
 impl Parameter {
-    /// True where the request has it, with whatever value.
+    /// True where the request has it, with whatever value but null.
     pub fn is_there(self) -> bool {
         self != Self::Absent
     }
@@ -129,7 +143,7 @@ impl<'de> Visitor<'de> for Value {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Parameter, E> {
-        Ok(Parameter::Other)
+        Ok(Parameter::Absent)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Parameter, A::Error> {
@@ -143,12 +157,102 @@ impl<'de> Visitor<'de> for Value {
     }
 }
 
+/// A size of a shape. One below zero is refused where it is known what the model takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size(pub i128);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WholeNumber)
+    }
+}
+
+struct WholeNumber;
+
+impl Visitor<'_> for WholeNumber {
+    type Value = Size;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number as a size of `shape`")
+    }
+
+    fn visit_u64<E: Error>(self, size: u64) -> Result<Size, E> {
+        Ok(Size(size.into()))
+    }
+
+    fn visit_i64<E: Error>(self, size: i64) -> Result<Size, E> {
+        Ok(Size(size.into()))
+    }
+}
+
+/// What stands in JSON where a structure is wanted.
+pub(super) trait Described {
+    const WANTED: &'static str;
+}
+
+impl Described for Request {
+    const WANTED: &'static str = "an object with `inputs`";
+}
+
+impl Described for Input {
+    const WANTED: &'static str = "an input as an object with `name`, `shape`, `datatype` and `data`";
+}
+
+impl Described for Output {
+    const WANTED: &'static str = "an output as an object with `name`";
+}
+
+impl Described for Index {
+    const WANTED: &'static str = "an object, with `ready` or empty,";
+}
+
+impl Described for Parameters {
+    const WANTED: &'static str = "an object as `parameters`";
+}
+
+/// A structure that is written as an object; serde would take an array of its fields too.
+pub(super) struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de> + Described> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Fields(PhantomData))
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Described> Visitor<'de> for Fields<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::WANTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
+}
+
+/// Reads an object, or null.
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de> + Described,
+{
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|object| object.0).unwrap_or_default())
+}
+
+/// Reads text, or null.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
 /// Most elements of a list that is no tensor.
 const FEW: usize = 64;
 
-/// Reads a list that is short in any request that means something.
+/// Reads a list that is short in any request that means something; null is an empty one.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    deserializer.deserialize_seq(Few(PhantomData))
+    deserializer.deserialize_any(Few(PhantomData))
 }
 
 struct Few<T>(PhantomData<T>);
@@ -158,6 +262,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an array of at most {FEW}")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
@@ -184,7 +292,6 @@ mod tests {
             ("true", None, Some(true)),
             ("-1", None, None),
             ("1.5", None, None),
-            ("null", None, None),
             ("\"7\"", None, None),
             ("[{\"\": [0]}]", None, None),
             ("{\"a\": {\"b\": null}}", None, None),
@@ -194,6 +301,7 @@ mod tests {
             assert_eq!((timeout.whole("x").ok().flatten(), timeout.flag("x").ok().flatten()), (whole, flag), "{value}");
         }
         assert_eq!(read("{}").timeout, Parameter::Absent);
+        assert_eq!(read("{\"timeout\": null}").timeout, Parameter::Absent);
         assert_eq!(read("{}").timeout.whole("x").unwrap(), None);
     }
 

@@ -2,19 +2,20 @@
 
 use super::body::{self, Whole};
 use super::reply::json;
-use super::request::{self, Parameters};
+use super::request::{self, Described, Object, Parameters};
 use super::tensor::{Floats, Written};
+use super::words;
 use crate::error::InferError;
 use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead, Wanted};
 use crate::queue::{Answer, Values};
-use crate::state::{Core, beside};
+use crate::state::{Core, beside, shortened};
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
 use axum::response::Response;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,12 +102,18 @@ struct Checked {
 ///
 /// # Errors
 /// [`InferError`].
-pub(super) async fn infer(core: &Arc<Core>, headers: &HeaderMap, body: &mut Body) -> Result<Response, InferError> {
+pub(super) async fn infer(core: &Arc<Core>, parts: &Parts, body: &mut Body) -> Result<Response, InferError> {
     let admitted = core.admit()?;
-    let json_length = json_length(headers)?;
-    let Whole { bytes, held } = body::read(core, headers, body, json_length.unwrap_or(0)).await?;
+    let json_length = json_length(&parts.headers)?;
+    let batch = asked_batch(parts.uri.query().unwrap_or_default())?;
+    if batch.is_some() && json_length != Some(0) {
+        let reason =
+            "`batch` is for raw bodies, with Inference-Header-Content-Length 0; in JSON, `shape` has the batch";
+        return Err(InferError::Invalid(reason.to_owned()));
+    }
+    let Whole { bytes, held } = body::read(core, &parts.headers, body, json_length.unwrap_or(0)).await?;
     let checked = beside(bytes.len(), || match json_length {
-        Some(0) => raw(core, &bytes),
+        Some(0) => raw(core, &bytes, batch),
         length => check(core, &bytes, length.unwrap_or(bytes.len())),
     })?;
     let Checked { id, shape, values, wanted, patience } = checked;
@@ -117,20 +124,56 @@ pub(super) async fn infer(core: &Arc<Core>, headers: &HeaderMap, body: &mut Body
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, InferError> {
-    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
-    let length = value.to_str().ok().and_then(|text| text.parse().ok());
-    let wrong = || InferError::Invalid("Inference-Header-Content-Length is no number of bytes".to_owned());
+    let mut values = headers.get_all(JSON_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = digits.and_then(|text| text.parse().ok()).filter(|_| values.next().is_none());
+    let wrong = || {
+        InferError::Invalid(
+            "Inference-Header-Content-Length is not a number of bytes; give the length of the JSON once, or 0 for a body \
+             without JSON"
+                .to_owned(),
+        )
+    };
     length.map(Some).ok_or_else(wrong)
 }
 
-/// A body that is nothing but the clips' bytes.
-fn raw(core: &Core, bytes: &Bytes) -> Result<Checked, InferError> {
+/// The clips that a raw body is said to have.
+fn asked_batch(query: &str) -> Result<Option<usize>, InferError> {
+    let mut batches = query.split('&').filter_map(|pair| match pair.split_once('=').unwrap_or((pair, "")) {
+        ("batch", value) => Some(value),
+        _ => None,
+    });
+    let Some(batch) = batches.next() else { return Ok(None) };
+    let number = batch.parse::<usize>().ok().filter(|batch| *batch > 0 && batches.next().is_none());
+    let wrong = || InferError::Invalid(format!("`batch={}` is not a whole number from 1 on", shortened(batch)));
+    number.map(Some).ok_or_else(wrong)
+}
+
+/// A body that is nothing but the clips' bytes. Their number does not tell what they are: the bytes of two clips are also
+/// those of one in FP64. So it is one clip, unless the request says how many.
+fn raw(core: &Core, bytes: &Bytes, batch: Option<usize>) -> Result<Checked, InferError> {
     let free = || InferError::Invalid(format!("the sizes of a clip vary in {}; send them as JSON", core.info.input));
     let row = core.info.row().ok_or_else(free)?;
-    let most = core.info.fixed_batch().unwrap_or(core.settings.batching.max_clips);
-    let rows = bytes.len() / size_of::<f32>() / row.values().unwrap_or(usize::MAX).max(1);
-    let shape = row.with_rows(rows.clamp(core.info.fixed_batch().unwrap_or(1), most));
-    protocol::check_bytes(shape, bytes.len())?;
+    let asked = batch.unwrap_or(1);
+    let fixed = core.info.fixed_batch().unwrap_or(asked);
+    if fixed != asked {
+        let input = &core.info.input;
+        return Err(InferError::Invalid(format!(
+            "the model takes {input}, and a raw body is one clip unless the address says more; send {fixed} with \
+             `?batch={fixed}`"
+        )));
+    }
+    let most = core.settings.batching.max_clips;
+    if core.info.fixed_batch().is_none() && asked > most {
+        return Err(InferError::Invalid(format!(
+            "a batch of {asked} is more than the {most} of a request; send several"
+        )));
+    }
+    let shape = row.with_rows(asked);
+    if shape.values().and_then(|values| values.checked_mul(size_of::<f32>())) != Some(bytes.len()) {
+        return Err(unfit(core, row, asked, bytes.len()));
+    }
     let wanted = protocol::wanted(&core.info, std::iter::empty(), true)?;
     Ok(Checked {
         id: String::new(),
@@ -141,18 +184,64 @@ fn raw(core: &Core, bytes: &Bytes) -> Result<Checked, InferError> {
     })
 }
 
+/// A raw body of another length than its clips have, with what it may have been meant to be.
+fn unfit(core: &Core, row: Clips, asked: usize, bytes: usize) -> InferError {
+    let one = row.values().unwrap_or(usize::MAX).saturating_mul(size_of::<f32>());
+    let clips = if asked == 1 { "a clip".to_owned() } else { format!("{asked} clips") };
+    let whole = one.saturating_mul(asked);
+    let mut sentence =
+        format!("the body has {bytes} bytes, and {clips} of {DATATYPE} {whole}; the model takes {}", core.info.input);
+    if bytes > one && bytes.is_multiple_of(one) {
+        let rows = bytes / one;
+        sentence.push_str(&format!(
+            ". For {rows} clips of {DATATYPE} say so with `?batch={rows}`; other types are not read"
+        ));
+    }
+    InferError::Invalid(sentence)
+}
+
+/// `POST /v2/repository/index`: the one model that there is.
+///
+/// # Errors
+/// [`InferError`].
+pub(super) async fn index(core: &Arc<Core>, headers: &HeaderMap, body: &mut Body) -> Result<Response, InferError> {
+    let Whole { bytes, .. } = body::read(core, headers, body, 0).await?;
+    let asked = if bytes.is_empty() { request::Index::default() } else { read(&bytes)? };
+    let (state, reason) = protocol::state(core.ready().await);
+    let model = serde_json::json!({"name": core.info.name, "version": VERSION, "state": state, "reason": reason});
+    let only_ready = asked.ready.flag("ready")? == Some(true);
+    let models = if only_ready && state != protocol::READY { Vec::new() } else { vec![model] };
+    Ok(json(&Value::Array(models)))
+}
+
+/// Reads JSON.
+fn read<'a, T: Deserialize<'a> + Described>(bytes: &'a [u8]) -> Result<T, InferError> {
+    serde_json::from_slice::<Object<T>>(bytes)
+        .map(|read| read.0)
+        .map_err(|error| InferError::Invalid(words::of(bytes, &error)))
+}
+
 /// A request as JSON, with binary data behind it or without.
 fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferError> {
     let invalid = |what: String| InferError::Invalid(what);
     let head = bytes.get(..length).ok_or_else(|| {
         invalid(format!("Inference-Header-Content-Length is {length}, but the body has {} bytes", bytes.len()))
     })?;
-    let mut request: request::Request = serde_json::from_slice(head)
-        .map_err(|error| invalid(format!("the request is no inference request as JSON ({error})")))?;
-    let (Some(input), true) = (request.inputs.pop(), request.inputs.is_empty()) else {
+    let mut request: request::Request = read(head)?;
+    let (Some(Object(input)), true) = (request.inputs.pop(), request.inputs.is_empty()) else {
         return Err(invalid(format!("the request must have one input; the model takes {}", core.info.input)));
     };
-    let tensor = InputHead { name: &input.name, datatype: &input.datatype, shape: input.shape };
+    let missing = |key: &str| invalid(format!("the input has no `{key}`; the model takes {}", core.info.input));
+    let sizes = input.shape.iter().map(|size| u64::try_from(size.0)).collect::<Result<Vec<u64>, _>>();
+    let tensor = InputHead {
+        name: input.name.as_deref().ok_or_else(|| missing("name"))?,
+        datatype: input.datatype.as_deref().ok_or_else(|| missing("datatype"))?,
+        shape: sizes.map_err(|_| protocol::negative(&core.info))?,
+    };
+    if tensor.shape.is_empty() {
+        return Err(missing("shape"));
+    }
+    let nested: Vec<usize> = tensor.shape.iter().map_while(|size| usize::try_from(*size).ok()).collect();
     let shape = protocol::clip_shape(&core.info, core.settings.batching.max_clips, &tensor)?;
     protocol::no_shared_memory(input.parameters.shared_memory_region.is_there())?;
     let binary = bytes.slice(length..);
@@ -167,9 +256,15 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
             protocol::check_bytes(shape, binary.len())?;
             Values::Bytes(binary)
         }
-        (None, Some(Floats(values))) => {
+        (None, Some(Floats { values, nesting })) => {
             if !binary.is_empty() {
                 return Err(invalid(format!("{} bytes follow the JSON and belong to no input", binary.len())));
+            }
+            if nesting.len() > 1 && nesting != nested {
+                let nesting: Vec<usize> = nesting.into_iter().take(8).collect();
+                return Err(invalid(format!(
+                    "`data` is nested as {nesting:?} and `shape` is {nested:?}; write `data` flat, or nested as `shape` says"
+                )));
             }
             protocol::check_count(shape, values.len())?;
             Values::Floats(values)
@@ -177,15 +272,16 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
     };
     let all_binary = request.parameters.binary_data_output.flag("binary_data_output")?;
     let mut named = Vec::with_capacity(request.outputs.len());
-    for output in &request.outputs {
+    for Object(output) in &request.outputs {
         let Parameters { shared_memory_region, classification, class_count, binary_data, .. } = &output.parameters;
         protocol::no_shared_memory(shared_memory_region.is_there())?;
         protocol::no_classification(classification.is_there() || class_count.is_there())?;
-        named.push((output.name.as_str(), binary_data.flag("binary_data")?.unwrap_or(all_binary == Some(true))));
+        let name = output.name.as_deref().ok_or_else(|| invalid("an output has no `name`".to_owned()))?;
+        named.push((name, binary_data.flag("binary_data")?.unwrap_or(all_binary == Some(true))));
     }
     let wanted = protocol::wanted(&core.info, named.into_iter(), all_binary == Some(true))?;
     let asked = request.parameters.timeout.whole("timeout")?.map(Duration::from_micros);
-    Ok(Checked { id: request.id, shape, values, wanted, patience: core.patience(asked) })
+    Ok(Checked { id: request.id.unwrap_or_default(), shape, values, wanted, patience: core.patience(asked) })
 }
 
 /// The JSON of an answer.

@@ -208,6 +208,15 @@ pub fn sum_request(value: f32) -> serde_json::Value {
     serde_json::json!({"inputs": [{"name": "clip", "datatype": "FP32", "shape": [1, 3, 2, 2, 2], "data": data}]})
 }
 
+/// Waits until something holds that will.
+pub fn wait_for(holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(30), "it never came true");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 pub const SUM_INFER: &str = "/v2/models/sums/infer";
 pub const INFER: &str = "/v2/models/tiny/infer";
 
