@@ -22,7 +22,7 @@ mod profile;
 pub use backend::{Operand, PlanBackend};
 pub use device::{Device, DeviceError};
 pub use executor::{Executor, RunError};
-pub use flex::square_product;
+pub use flex::{InstructionSet, SimdError, square_product};
 pub use host::HostTensor;
 pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::Params;
