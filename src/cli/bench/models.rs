@@ -2,7 +2,7 @@
 
 use super::super::CliError;
 use super::{InferArgs, file_name, save, turns};
-use crate::bench::{Latencies, Side};
+use crate::bench::{Latencies, Side, paths};
 use crate::compile::Precision;
 use crate::cores::cores;
 use crate::deploy::bundle;
@@ -36,7 +36,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     let result = turns(&mut sides, 1, common)?;
     let figures = serde_json::json!({
         "what": "models", "batch": batch, "version": env!("CARGO_PKG_VERSION"), "result": result,
-        "threads": common.threads.or_else(cores),
+        "threads": common.threads.or_else(cores), "simd": paths(),
     });
     if common.json {
         println!("{figures}");
