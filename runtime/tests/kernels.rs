@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::{Binary, Op, Unary};
-use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
+use vjepa_runtime::plan::{Cpu, Executor, HostTensor, InstructionSet, Params};
 
 /// Deterministic values in -1..1.
 fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -323,4 +323,49 @@ fn products_in_bf16() {
         }
     }
     compare("bf16", &graph, &BTreeMap::new());
+}
+
+/// All of the above again, in a process of its own under each cap that this machine has.
+#[test]
+fn kernels_agree_with_the_interpreter_under_every_cap() {
+    use std::io::Write;
+    if std::env::var_os("VJEPA_SIMD").is_some() {
+        return;
+    }
+    let available = InstructionSet::available();
+    for set in InstructionSet::ALL {
+        if !available.contains(&set) {
+            // Past the test harness, which keeps what passing tests print.
+            let _ = writeln!(std::io::stderr(), "not tested under VJEPA_SIMD={set}: not in this processor or build");
+            continue;
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--skip", "under_every_cap"])
+            .env("VJEPA_SIMD", set.name())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "under VJEPA_SIMD={set}:\n{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("attention_backward ... ok"), "{said}");
+    }
+}
+
+/// An executor is refused when the cap is not there; nothing runs at another speed than was asked for.
+#[test]
+fn an_executor_refuses_a_cap_that_is_not_there() {
+    let Some(asked) = std::env::var_os("VJEPA_SIMD").filter(|asked| asked == "as-fast-as-possible") else {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg("an_executor_refuses_a_cap_that_is_not_there")
+            .env("VJEPA_SIMD", "as-fast-as-possible")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    };
+    let mut graph = Graph::new("kernel", &[]);
+    let x = graph.input("x", ty(&[3])).unwrap();
+    let y = graph.push1(Op::Unary(Unary::Gelu), &[x]).unwrap();
+    graph.output("y", y);
+    let said = Executor::<Cpu>::new(&graph).map(|_| ()).unwrap_err().to_string();
+    assert!(said.contains(&*asked.to_string_lossy()) && said.contains("write one of scalar"), "{said}");
 }

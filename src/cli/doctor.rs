@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use vjepa_runtime::Runtime;
 use vjepa_runtime::library::Search;
-use vjepa_runtime::plan::Device;
+use vjepa_runtime::plan::{Device, InstructionSet};
 
 use super::CliError;
+use vjepa_lab::bench::paths;
 
 /// Say what this machine has for training and running models, and how to get what is missing.
 #[derive(clap::Args)]
@@ -32,13 +33,16 @@ struct Finding {
 
 /// Runs the command. Nothing that is missing is an error: all of it is optional.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let findings = [processor(), memory(), onnx_runtime(args), cuda(), tensorrt(), ffmpeg()];
+    let findings = [processor(), simd()?, memory(), onnx_runtime(args), cuda(), tensorrt(), ffmpeg()];
     if args.json {
         let mut about = serde_json::Map::new();
         about.insert("vjepa".to_owned(), json!(env!("CARGO_PKG_VERSION")));
         for finding in &findings {
             let entry: Value = json!({"found": finding.found, "what": finding.what, "remedy": finding.remedy});
             about.insert(finding.key.to_owned(), entry);
+        }
+        if let (Some(Value::Object(simd)), Value::Object(paths)) = (about.get_mut("simd"), paths()) {
+            simd.extend(paths);
         }
         println!("{}", Value::Object(about));
         return Ok(());
@@ -66,6 +70,25 @@ fn processor() -> Finding {
         what: format!("{cores} cores usable, {}: {listed}", std::env::consts::ARCH),
         remedy: (!fast).then(|| "without AVX2 training is several times slower; use a newer machine".to_owned()),
     }
+}
+
+/// Which instruction set the CPU's kernels and products use.
+fn simd() -> Result<Finding, CliError> {
+    let (kernels, products) = (InstructionSet::chosen()?, InstructionSet::of_products());
+    let best = InstructionSet::best_of_processor();
+    let remedy = if kernels < products {
+        Some("VJEPA_SIMD caps the kernels: unset it for full speed".to_owned())
+    } else if products < best {
+        Some(format!("this build leaves {best} out: build with the feature x86-v4 for full speed"))
+    } else {
+        None
+    };
+    Ok(Finding {
+        key: "simd",
+        found: true,
+        what: format!("kernels use {kernels}, matrix products {products}; the processor has {best}"),
+        remedy,
+    })
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -57,7 +57,19 @@ enum Command {
 pub fn main() -> ExitCode {
     quit_when_nobody_reads();
     let cli = Cli::parse();
-    let outcome: Result<(), CliError> = match cli.command {
+    // An instruction set that is not there is said before anything is read or run.
+    let outcome = vjepa_runtime::plan::InstructionSet::chosen().map_err(CliError::from).and_then(|_| run(cli.command));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if error.is::<train::Collapsed>() { ExitCode::from(3) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    match command {
         Command::Bench(args) => bench::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -71,13 +83,6 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Verify(args) => verify::run(args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            if error.is::<train::Collapsed>() { ExitCode::from(3) } else { ExitCode::FAILURE }
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is served: a model's description, and the engines that run it.
 
 use crate::error::ServeError;
-use vjepa_runtime::is_model_name;
 use crate::settings::Limits;
+use vjepa_runtime::is_model_name;
 use vjepa_runtime::{ClipBatch, NamedOutput, Runtime, Session, TensorInfo};
 
 /// The only version of a model that there is.

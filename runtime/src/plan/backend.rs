@@ -1,5 +1,6 @@
 //! What a Burn back end has to offer to execute plans.
 
+use super::SimdError;
 use burn_backend::tensor::{FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, TensorMetadata};
 use vjepa_compiler::ir::{Sizes, TensorType};
@@ -26,6 +27,14 @@ impl<B: Backend> Operand<B> {
 
 /// A Burn back end that plans can run on.
 pub trait PlanBackend: Backend {
+    /// Whether kernels can run as the environment asks; asked before anything is planned.
+    ///
+    /// # Errors
+    /// [`SimdError`] when `VJEPA_SIMD` names what is not there.
+    fn check() -> Result<(), SimdError> {
+        Ok(())
+    }
+
     /// Whether [`PlanBackend::kernel`] runs this operation; what it does not run is lowered or decomposed.
     fn has_kernel(op: &Op) -> bool;
 

@@ -2,7 +2,7 @@
 
 use super::params::{Params, read_floats, upload};
 use super::profile::{Profile, RunTimes};
-use super::{DeviceError, HostTensor, Operand, PlanBackend, lower};
+use super::{DeviceError, HostTensor, Operand, PlanBackend, SimdError, lower};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -66,6 +66,9 @@ pub enum RunError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The instruction set that was asked for is not there.
+    #[error(transparent)]
+    Simd(#[from] SimdError),
 }
 
 /// How often decomposition is repeated: attention in softmax in exp is the deepest there is.
@@ -87,7 +90,7 @@ impl<B: PlanBackend> Executor<B> {
     /// Plans `graph`, [lowered](Executor::lower) for this back end.
     ///
     /// # Errors
-    /// [`RunError::Plan`].
+    /// [`RunError::Plan`], [`RunError::Simd`].
     pub fn new(graph: &Graph) -> Result<Self, RunError> {
         Self::planned(graph, true)
     }
@@ -101,6 +104,7 @@ impl<B: PlanBackend> Executor<B> {
     }
 
     fn planned(graph: &Graph, kernels: bool) -> Result<Self, RunError> {
+        B::check()?;
         let graph = Self::lower_for(graph, kernels)?;
         let plan = Plan::new(&graph).map_err(|error| cannot_plan(&graph, &error))?;
         Ok(Self::of(graph, plan, kernels))
@@ -117,6 +121,7 @@ impl<B: PlanBackend> Executor<B> {
 
     /// [`Executor::from_plan`], with or without the back end's kernels.
     pub(super) fn checked(graph: Graph, plan: Plan, kernels: bool) -> Result<Self, RunError> {
+        B::check()?;
         verify(&graph).map_err(|error| cannot_plan(&graph, &error))?;
         plan.check(&graph).map_err(|error| cannot_plan(&graph, &error))?;
         let runs = Self::runs(kernels);

@@ -20,7 +20,7 @@ mod params;
 mod profile;
 
 pub use backend::{Operand, PlanBackend};
-pub use cpu::square_product;
+pub use cpu::{InstructionSet, SimdError, square_product};
 pub use device::{Device, DeviceError};
 pub use executor::{Executor, RunError};
 pub use host::HostTensor;

@@ -1,5 +1,6 @@
 //! `vjepa bench`: this program beside others, interleaved in one run.
 
+mod kernels;
 mod models;
 
 use super::CliError;
@@ -11,13 +12,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vjepa_lab::bench::{
-    Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, product_peak, serve,
+    Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, paths, product_peak, serve,
 };
 use vjepa_programs::Precision;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::Options;
 use vjepa_runtime::cores;
-use vjepa_runtime::plan::Device;
+use vjepa_runtime::plan::{Device, InstructionSet};
 use vjepa_runtime::write_atomically;
 
 /// The PyTorch side, written for this comparison.
@@ -36,6 +37,8 @@ enum Bench {
     Step(StepArgs),
     /// Models on whole clips: exported files on their runtimes; without a file the encoder's plan, Burn eager, PyTorch
     Infer(InferArgs),
+    /// The CPU's kernels one by one beside plain products and copies, under every instruction set (or only VJEPA_SIMD's)
+    Kernels(kernels::KernelArgs),
     /// One side of a comparison, driven through standard input
     #[command(hide = true)]
     Side(SideArgs),
@@ -159,6 +162,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             };
             comparison(common, What::Step, &config, args.mask_sets, (&[], None))
         }
+        Bench::Kernels(args) => kernels::run(args),
         Bench::Infer(args) if !args.files.is_empty() => models::run(args),
         Bench::Infer(args) => {
             let common = &args.common;
@@ -338,7 +342,7 @@ fn json_of(
         "what": what, "width": sizes.embed_dim, "depth": sizes.depth, "heads": sizes.num_heads,
         "frames": config.data.num_frames, "size": config.data.crop_size, "batch": config.data.batch_size,
         "device": device.to_string(), "precision": precision.to_string(), "version": env!("CARGO_PKG_VERSION"),
-        "threads": common.threads.or_else(cores),
+        "threads": common.threads.or_else(cores), "simd": paths(),
         "result": result,
     }))
 }
@@ -361,5 +365,26 @@ fn show(
         sizes.embed_dim, sizes.depth, sizes.num_heads, result.rounds
     );
     print!("{result}");
+    if device.is_cpu() {
+        println!("{}", instruction_sets()?);
+    }
     Ok(())
+}
+
+/// Which instruction sets kernels and products used. A cap holds for our kernels alone.
+fn instruction_sets() -> Result<String, CliError> {
+    let (kernels, products) = (InstructionSet::chosen()?, InstructionSet::of_products());
+    let line = format!(
+        "instruction sets: kernels {kernels}, matrix products {products}; the processor has {}",
+        InstructionSet::best_of_processor()
+    );
+    if kernels >= products {
+        return Ok(line);
+    }
+    let whole = if products == InstructionSet::Avx512 && kernels == InstructionSet::Avx2 {
+        "; to measure everything at avx2, build with --no-default-features"
+    } else {
+        ""
+    };
+    Ok(format!("{line}\nVJEPA_SIMD caps the kernels, not the matrix products{whole}"))
 }

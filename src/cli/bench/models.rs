@@ -5,7 +5,7 @@ use super::{InferArgs, file_name, save, turns};
 use std::path::Path;
 use std::process::Command;
 use vjepa_deploy::bundle;
-use vjepa_lab::bench::{Latencies, Side};
+use vjepa_lab::bench::{Latencies, Side, paths};
 use vjepa_programs::Precision;
 use vjepa_runtime::cores;
 
@@ -36,7 +36,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     let result = turns(&mut sides, 1, common)?;
     let figures = serde_json::json!({
         "what": "models", "batch": batch, "version": env!("CARGO_PKG_VERSION"), "result": result,
-        "threads": common.threads.or_else(cores),
+        "threads": common.threads.or_else(cores), "simd": paths(),
     });
     if common.json {
         println!("{figures}");

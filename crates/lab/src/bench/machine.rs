@@ -5,7 +5,7 @@ use std::time::Instant;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType};
 use vjepa_programs::Precision;
 use vjepa_recipe::counter::noise;
-use vjepa_runtime::plan::{Device, HostTensor};
+use vjepa_runtime::plan::{Device, HostTensor, InstructionSet};
 
 /// Matrix products this size fit no cache level's best case and no worst case; every BLAS is near its peak on them.
 const SIDE: usize = 1536;
@@ -13,6 +13,15 @@ const SIDE: usize = 1536;
 const DEVICE_SIDE: usize = 8192;
 /// Products in a row on a GPU, so that reading the result does not count.
 const PRODUCTS: usize = 16;
+
+/// Instruction sets by what uses them: our kernels, matrix products, and the best that the processor has.
+pub fn paths() -> serde_json::Value {
+    serde_json::json!({
+        "kernels": InstructionSet::chosen().map_or("none", InstructionSet::name),
+        "products": InstructionSet::of_products().name(),
+        "processor": InstructionSet::best_of_processor().name(),
+    })
+}
 
 /// FLOP/s of f32 matrix products on all threads: the best of a few, so that a neighbour's load counts least.
 pub fn product_peak() -> f64 {

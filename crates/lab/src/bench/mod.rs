@@ -9,13 +9,15 @@ mod case;
 mod contender;
 mod eager;
 mod encoder;
+mod kernels;
 mod machine;
 mod side;
 mod table;
 
 pub use case::{Case, CaseRequest, What};
 pub use contender::{Contender, SideRequest, serve};
-pub use machine::product_peak;
+pub use kernels::{KernelSpeed, KernelTable, kernel_speeds};
+pub use machine::{paths, product_peak};
 pub use side::{Answer, Side, SideError};
 pub use table::{Comparison, Latencies, Measured, compare};
 

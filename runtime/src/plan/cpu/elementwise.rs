@@ -2,6 +2,7 @@
 
 use super::math;
 use super::pool::Pool;
+use super::simd;
 use super::tensor::{dims, floats, scalar, tensor, writable};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -49,9 +50,10 @@ pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &S
 fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync, pool: &mut Pool) -> FlexTensor {
     let mut x = writable(x, pool);
     x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(|chunk| {
-        for value in chunk {
-            *value = function(*value);
-        }
+        simd::dispatch(
+            #[inline(always)]
+            || chunk.iter_mut().for_each(|value| *value = function(*value)),
+        );
     });
     x
 }
@@ -129,9 +131,10 @@ fn zip(
         let mut out = pool.take(elements);
         let operands = left.par_chunks(CHUNK).zip(right.par_chunks(CHUNK));
         out.par_chunks_mut(CHUNK).zip(operands).for_each(|(out, (a, b))| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = function(*a, *b);
-            }
+            simd::dispatch(
+                #[inline(always)]
+                || out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = function(*a, *b)),
+            );
         });
         return tensor(out, shape);
     }
@@ -145,9 +148,10 @@ fn zip(
         let period = floats(&b);
         if !period.is_empty() {
             out.storage_mut::<f32>().par_chunks_mut(period.len()).for_each(|chunk| {
-                for (x, p) in chunk.iter_mut().zip(period.iter()) {
-                    *x = function(*x, *p);
-                }
+                simd::dispatch(
+                    #[inline(always)]
+                    || chunk.iter_mut().zip(period.iter()).for_each(|(x, p)| *x = function(*x, *p)),
+                );
             });
         }
         return out;
@@ -157,9 +161,10 @@ fn zip(
 
 fn zip_chunks(out: &mut [f32], other: &[f32], function: &(impl Fn(f32, f32) -> f32 + Sync)) {
     out.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(out, other)| {
-        for (a, b) in out.iter_mut().zip(other) {
-            *a = function(*a, *b);
-        }
+        simd::dispatch(
+            #[inline(always)]
+            || out.iter_mut().zip(other).for_each(|(a, b)| *a = function(*a, *b)),
+        );
     });
 }
 

@@ -4,8 +4,9 @@
 //! lie as the next product reads them. The scores of a unit of queries are all there ever is.
 
 use super::contraction::{Matrix, Out};
+use super::simd;
 use super::tiles::{Lines, Pair, columns, exp2, pack, pairs, pairs_mut, tile_of_columns, tile_of_rows};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -35,7 +36,7 @@ struct Scratch {
 
 /// `softmax(scale·q·kᵀ)·v` of one head into `out`, which this thread alone writes.
 pub(super) fn forward([q, k, v]: [Matrix<'_>; 3], out: Out<'_>, scale: f64) {
-    SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Tiled(Forward { q, k, v, out, scale, scratch })));
+    SCRATCH.with_borrow_mut(|scratch| simd::dispatch(Tiled(Forward { q, k, v, out, scale, scratch })));
 }
 
 /// Operands of one head's backward pass: queries, keys, values, the result and its gradient.
@@ -50,7 +51,7 @@ pub(super) struct HeadGrad<'a> {
 
 /// Gradients of queries, keys and values, which this thread alone writes.
 pub(super) fn backward(head: &HeadGrad<'_>, grads: [Out<'_>; 3]) {
-    SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Tiled(Backward { head, grads, scratch })));
+    SCRATCH.with_borrow_mut(|scratch| simd::dispatch(Tiled(Backward { head, grads, scratch })));
 }
 
 /// Rows `start..start + rows` of a matrix.

@@ -1,7 +1,7 @@
 //! Kernels of the CPU back end: over plain slices of Burn's Flex tensors, on all cores.
 //!
 //! Matrix products go to the `gemm` crate, which picks AVX-512, AVX2 or NEON at run time; the loops beside them are
-//! compiled for the same instruction sets and chosen at run time too. Attention works on blocks of query rows, so no
+//! compiled for the same instruction sets and chosen in one place (`simd.rs`). Attention works on blocks of query rows, so no
 //! N×N matrix is ever in memory.
 //!
 //! bf16 is emulated: such values lie in f32 storage, rounded to what bf16 holds after every operation (`precision.rs`).
@@ -18,6 +18,7 @@ mod packed_attention;
 mod pool;
 mod precision;
 mod reduce;
+mod simd;
 mod tensor;
 mod tiles;
 mod tokens;
@@ -26,6 +27,7 @@ mod workers;
 pub use contraction::square_product;
 
 pub use pool::Pool;
+pub use simd::{InstructionSet, SimdError};
 
 use super::backend::{Operand, PlanBackend};
 use burn_flex::{Flex, FlexTensor};
@@ -34,6 +36,10 @@ use vjepa_compiler::ops::{Binary, Op, Unary};
 
 impl PlanBackend for Flex {
     type Memory = Pool;
+
+    fn check() -> Result<(), SimdError> {
+        InstructionSet::chosen().map(|_| ())
+    }
 
     fn has_kernel(op: &Op) -> bool {
         match op {

@@ -2,13 +2,16 @@
 
 use super::math;
 use super::pool::Pool;
+use super::simd::{kernel, map};
 use super::tensor::{dims, floats, tensor, writable};
 use burn_flex::FlexTensor;
-use multiversion::multiversion;
+use pulp::Simd;
 use rayon::prelude::*;
 
 /// Rows a task works on.
 const ROWS: usize = 32;
+/// Rows whose sums are made together, so that they need not wait for each other.
+const TOGETHER: usize = 4;
 
 /// `(x, [weight, bias])`.
 pub(super) fn layer_norm(operands: &[FlexTensor], eps: f64, pool: &mut Pool) -> FlexTensor {
@@ -20,30 +23,38 @@ pub(super) fn layer_norm(operands: &[FlexTensor], eps: f64, pool: &mut Pool) -> 
         _ => None,
     };
     let mut out = pool.take(values.len());
-    out.par_chunks_mut(width * ROWS).zip(values.par_chunks(width * ROWS)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let (mean, rstd) = math::moments(x, eps as f32);
-            match &affine {
-                Some((weight, bias)) => normalise_affine(out, x, weight, bias, mean, rstd),
-                None => normalise(out, x, mean, rstd),
-            }
-        }
-    });
+    let affine = affine.as_ref().map(|(weight, bias)| [&**weight, &**bias]);
+    out.par_chunks_mut(width * ROWS)
+        .zip(values.par_chunks(width * ROWS))
+        .for_each(|(out, x)| normalise(out, x, affine, width, eps as f32));
     tensor(out, &shape)
 }
 
-#[multiversion(targets = "simd")]
-fn normalise(out: &mut [f32], x: &[f32], mean: f32, rstd: f32) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = (x - mean) * rstd;
+kernel! {
+    /// Rows of `width`: `out = (x − mean)·rstd`, times weight plus bias where there are.
+    fn normalise<S>(simd, out: &mut [f32], x: &[f32], affine: Option<[&[f32]; 2]>, width: usize, eps: f32) {
+        for (out, x) in out.chunks_mut(width * TOGETHER).zip(x.chunks(width * TOGETHER)) {
+            let mut moments = [[0f32; 2]; TOGETHER];
+            for (moments, x) in moments.iter_mut().zip(x.chunks_exact(width)) {
+                *moments = math::moments(x, eps);
+            }
+            for ((out, x), [mean, rstd]) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(moments) {
+                let of = [simd.splat_f32s(mean), simd.splat_f32s(rstd)];
+                match affine {
+                    Some([weight, bias]) => map(simd, out, [x, weight, bias], #[inline(always)] |_, [x, w, b]| {
+                        simd.mul_add_e_f32s(normal(simd, x, of), w, b)
+                    }),
+                    None => map(simd, out, [x], #[inline(always)] |_, [x]| normal(simd, x, of)),
+                }
+            }
+        }
     }
 }
 
-#[multiversion(targets = "simd")]
-fn normalise_affine(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], mean: f32, rstd: f32) {
-    for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-        *out = (x - mean) * rstd * w + b;
-    }
+/// (x − mean)·rstd.
+#[inline(always)]
+fn normal<S: Simd>(simd: S, x: S::f32s, [mean, rstd]: [S::f32s; 2]) -> S::f32s {
+    simd.mul_f32s(simd.sub_f32s(x, mean), rstd)
 }
 
 /// `(x, dy, [weight]) -> dx, [dweight, dbias]`.
@@ -55,7 +66,8 @@ pub(super) fn layer_norm_grad(operands: Vec<FlexTensor>, eps: f64, pool: &mut Po
     let (x, weight) = (floats(&input), weight.as_ref().map(floats));
     let width = shape.last().copied().unwrap_or(1).max(1);
     let mut dx = writable(dy, pool);
-    let weight = weight.as_deref();
+    let affine = weight.is_some();
+    let weight = weight.unwrap_or_else(|| vec![1.0; width].into());
     // Every task sums its own rows' share of dweight and dbias; the shares are added in order, so that the result does
     // not depend on how the tasks were scheduled.
     let shares: Vec<(Vec<f32>, Vec<f32>)> = dx
@@ -64,14 +76,10 @@ pub(super) fn layer_norm_grad(operands: Vec<FlexTensor>, eps: f64, pool: &mut Po
         .zip(x.par_chunks(width * 128))
         .map(|(dx, x)| {
             let (mut dweight, mut dbias) = (vec![0f32; width], vec![0f32; width]);
-            for (dx, x) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let (mean, rstd) = math::moments(x, eps as f32);
-                row_grad(dx, x, weight, [&mut dweight, &mut dbias], mean, rstd);
-            }
+            rows_grad(dx, x, &weight, [&mut dweight, &mut dbias], eps as f32);
             (dweight, dbias)
         })
         .collect();
-    let affine = weight.is_some();
     drop(x);
     pool.recycle(input);
     if !affine {
@@ -85,36 +93,91 @@ pub(super) fn layer_norm_grad(operands: Vec<FlexTensor>, eps: f64, pool: &mut Po
     vec![dx, tensor(dweight, &[width]), tensor(dbias, &[width])]
 }
 
-/// One row: `dx = rstd·(g − mean(g) − x̂·mean(g·x̂))` with `g = dy·weight`, written over dy.
-#[multiversion(targets = "simd")]
-fn row_grad(dx: &mut [f32], x: &[f32], weight: Option<&[f32]>, sums: [&mut [f32]; 2], mean: f32, rstd: f32) {
-    let [dweight, dbias] = sums;
-    let n = x.len() as f32;
-    for (((dy, x), dw), db) in dx.iter().zip(x).zip(dweight.iter_mut()).zip(dbias.iter_mut()) {
-        *dw += dy * (x - mean) * rstd;
-        *db += dy;
-    }
-    if let Some(weight) = weight {
-        for (g, w) in dx.iter_mut().zip(weight) {
-            *g *= w;
+kernel! {
+    /// Rows: `dx = rstd·(g − mean(g) − x̂·mean(g·x̂))` with `g = dy·weight`, written over dy; their `Σ dy·x̂` and `Σ dy` are added
+    /// to the sums.
+    fn rows_grad<S>(simd, dx: &mut [f32], x: &[f32], weight: &[f32], sums: [&mut [f32]; 2], eps: f32) {
+        let [dweight, dbias] = sums;
+        let width = weight.len();
+        let whole = x.len() - x.len() % (width * TOGETHER);
+        let ((dx, last_dx), (x, last_x)) = (dx.split_at_mut(whole), x.split_at(whole));
+        for (dx, x) in dx.chunks_exact_mut(width * TOGETHER).zip(x.chunks_exact(width * TOGETHER)) {
+            some_rows_grad::<S, TOGETHER>(simd, dx, x, weight, [dweight, dbias], eps);
+        }
+        for (dx, x) in last_dx.chunks_exact_mut(width).zip(last_x.chunks_exact(width)) {
+            some_rows_grad::<S, 1>(simd, dx, x, weight, [dweight, dbias], eps);
         }
     }
-    let (mut sum, mut dot) = ([0f32; 16], [0f32; 16]);
-    let (g_chunks, x_chunks) = (dx.chunks_exact(16), x.chunks_exact(16));
-    let (g_rest, x_rest) = (g_chunks.remainder(), x_chunks.remainder());
-    for (g, x) in g_chunks.zip(x_chunks) {
-        for (((sum, dot), g), x) in sum.iter_mut().zip(dot.iter_mut()).zip(g).zip(x) {
-            *sum += g;
-            *dot += g * (x - mean);
+}
+
+/// [`rows_grad`] of `ROWS` rows, for which weight and sums are read once.
+#[inline(always)]
+fn some_rows_grad<S: Simd, const ROWS: usize>(
+    simd: S,
+    dx: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    [dweight, dbias]: [&mut [f32]; 2],
+    eps: f32,
+) {
+    let width = weight.len();
+    let mut sums = [Sums { of: [simd.splat_f32s(0.0); 2], g: simd.splat_f32s(0.0), dot: simd.splat_f32s(0.0) }; ROWS];
+    for (sums, x) in sums.iter_mut().zip(x.chunks_exact(width)) {
+        let [mean, rstd] = math::moments(x, eps);
+        sums.of = [simd.splat_f32s(mean), simd.splat_f32s(rstd)];
+    }
+    let ((dws, dw_rest), (dbs, db_rest)) = (S::as_mut_simd_f32s(dweight), S::as_mut_simd_f32s(dbias));
+    let (ws, w_rest) = S::as_simd_f32s(weight);
+    for (i, (w, (dw, db))) in ws.iter().zip(dws.iter_mut().zip(dbs)).enumerate() {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let at = row * width + i * S::F32_LANES..row * width + (i + 1) * S::F32_LANES;
+            let (dys, xs) = (S::as_simd_f32s(&dx[at.clone()]).0, S::as_simd_f32s(&x[at]).0);
+            (*dw, *db) = sums.add(simd, [dys[0], xs[0], *w], (*dw, *db));
         }
     }
-    let (mut total, mut total_dot) = (math::lane_sum(sum), math::lane_sum(dot));
-    for (g, x) in g_rest.iter().zip(x_rest) {
-        total += g;
-        total_dot += g * (x - mean);
+    if !w_rest.is_empty() {
+        let w = simd.partial_load_f32s(w_rest);
+        let mut both = (simd.partial_load_f32s(dw_rest), simd.partial_load_f32s(db_rest));
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let rest = (row + 1) * width - w_rest.len()..(row + 1) * width;
+            let [dy, x] = [&dx[rest.clone()], &x[rest]];
+            both = sums.add(simd, [simd.partial_load_f32s(dy), simd.partial_load_f32s(x), w], both);
+        }
+        simd.partial_store_f32s(dw_rest, both.0);
+        simd.partial_store_f32s(db_rest, both.1);
     }
-    let (mean_g, mean_gx) = (total / n, total_dot * rstd / n);
-    for (g, x) in dx.iter_mut().zip(x) {
-        *g = rstd * (*g - mean_g - (x - mean) * rstd * mean_gx);
+    for (sums, (dx, x)) in sums.into_iter().zip(dx.chunks_exact_mut(width).zip(x.chunks_exact(width))) {
+        let n = width as f32;
+        let mean_g = simd.splat_f32s(simd.reduce_sum_f32s(sums.g) / n);
+        let mean_dot = simd.splat_f32s(simd.reduce_sum_f32s(sums.dot) / n);
+        map(
+            simd,
+            dx,
+            [x, weight],
+            #[inline(always)]
+            |dy, [x, w]| {
+                let shift = simd.mul_add_e_f32s(normal(simd, x, sums.of), mean_dot, mean_g);
+                simd.mul_f32s(sums.of[1], simd.sub_f32s(simd.mul_f32s(dy, w), shift))
+            },
+        );
+    }
+}
+
+/// Of one row: mean and reciprocal deviation, Σ g and Σ g·x̂.
+#[derive(Clone, Copy)]
+struct Sums<S: Simd> {
+    of: [S::f32s; 2],
+    g: S::f32s,
+    dot: S::f32s,
+}
+
+impl<S: Simd> Sums<S> {
+    /// Adds a vector of the row, `[dy, x, weight]`, here and to `Σ dy·x̂` and `Σ dy` of the rows. Where dy is 0, nothing.
+    #[inline(always)]
+    fn add(&mut self, simd: S, [dy, x, w]: [S::f32s; 3], (dw, db): (S::f32s, S::f32s)) -> (S::f32s, S::f32s) {
+        let (g, normal) = (simd.mul_f32s(dy, w), normal(simd, x, self.of));
+        self.g = simd.add_f32s(self.g, g);
+        self.dot = simd.mul_add_e_f32s(g, normal, self.dot);
+        (simd.mul_add_e_f32s(dy, normal, dw), simd.add_f32s(db, dy))
     }
 }

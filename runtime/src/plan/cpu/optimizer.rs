@@ -2,10 +2,13 @@
 
 use super::elementwise::CHUNK;
 use super::pool::Pool;
+use super::simd::{kernel, map};
 use super::tensor::{floats, scalar, writable};
 use burn_flex::FlexTensor;
-use multiversion::multiversion;
 use rayon::prelude::*;
+
+/// Elements of a piece of a task's chunk: the tensors of an update fit the first-level cache together.
+const PIECE: usize = 1024;
 
 /// Constants of AdamW.
 #[derive(Clone, Copy)]
@@ -70,14 +73,26 @@ pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas, pool: &mut Pool) ->
     [Some(p), Some(m), Some(v), target].into_iter().flatten().collect()
 }
 
-#[multiversion(targets = "simd")]
-fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], rates: Rates) {
-    let Rates { beta1, beta2, eps, decay, step, inv_root_c2, clip } = rates;
-    for (((p, m), v), g) in p.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
-        let g = g * clip;
-        *m = beta1 * *m + (1.0 - beta1) * g;
-        *v = beta2 * *v + (1.0 - beta2) * g * g;
-        *p = *p * decay - step * *m / (v.sqrt() * inv_root_c2 + eps);
+kernel! {
+    fn update<S>(simd, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], rates: Rates) {
+        let Rates { beta1, beta2, eps, decay, step, inv_root_c2, clip } = rates;
+        // In pieces that stay in the first-level cache between the three.
+        let chunks = p.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(v.chunks_mut(PIECE)).zip(g.chunks(PIECE));
+        for (((p, m), v), g) in chunks {
+            let (keep, take) = (simd.splat_f32s(beta1), simd.splat_f32s((1.0 - beta1) * clip));
+            map(simd, m, [g], #[inline(always)] |m, [g]| simd.mul_add_e_f32s(keep, m, simd.mul_f32s(take, g)));
+            let (keep, take, clip) = (simd.splat_f32s(beta2), simd.splat_f32s(1.0 - beta2), simd.splat_f32s(clip));
+            map(simd, v, [g], #[inline(always)] |v, [g]| {
+                let g = simd.mul_f32s(g, clip);
+                simd.mul_add_e_f32s(keep, v, simd.mul_f32s(take, simd.mul_f32s(g, g)))
+            });
+            let (decay, step) = (simd.splat_f32s(decay), simd.splat_f32s(-step));
+            let (inv_root_c2, eps) = (simd.splat_f32s(inv_root_c2), simd.splat_f32s(eps));
+            map(simd, p, [&*m, &*v], #[inline(always)] |p, [m, v]| {
+                let root = simd.mul_add_e_f32s(simd.sqrt_f32s(v), inv_root_c2, eps);
+                simd.mul_add_e_f32s(p, decay, simd.div_f32s(simd.mul_f32s(step, m), root))
+            });
+        }
     }
 }
 
@@ -98,9 +113,9 @@ pub(super) fn ema(operands: Vec<FlexTensor>, pool: &mut Pool) -> FlexTensor {
     target
 }
 
-#[multiversion(targets = "simd")]
-fn average(target: &mut [f32], p: &[f32], momentum: f32) {
-    for (t, p) in target.iter_mut().zip(p) {
-        *t = momentum * *t + (1.0 - momentum) * p;
+kernel! {
+    fn average<S>(simd, target: &mut [f32], p: &[f32], momentum: f32) {
+        let (keep, take) = (simd.splat_f32s(momentum), simd.splat_f32s(1.0 - momentum));
+        map(simd, target, [p], #[inline(always)] |t, [p]| simd.mul_add_e_f32s(keep, t, simd.mul_f32s(take, p)));
     }
 }

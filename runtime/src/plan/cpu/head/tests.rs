@@ -1,6 +1,8 @@
 //! One head against a direct computation in f64, with every instruction set there is.
 
 use super::*;
+use crate::plan::cpu::simd::InstructionSet;
+use pulp::Arch;
 
 /// Queries, keys, features of a head.
 const SIZES: [[usize; 3]; 7] =
@@ -43,31 +45,7 @@ fn direct([q, k, v, dy]: [&Matrix<'_>; 4], scale: f64) -> [Vec<f64>; 4] {
     results
 }
 
-/// Runs a computation with one instruction set.
-trait Run {
-    fn run<Op: WithSimd<Output = ()>>(&self, op: Op);
-}
-
-impl Run for Arch {
-    fn run<Op: WithSimd<Output = ()>>(&self, op: Op) {
-        self.dispatch(op);
-    }
-}
-
-impl Run for pulp::Scalar {
-    fn run<Op: WithSimd<Output = ()>>(&self, op: Op) {
-        op.with_simd(*self);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Run for pulp::x86::V3 {
-    fn run<Op: WithSimd<Output = ()>>(&self, op: Op) {
-        Simd::vectorize(*self, op);
-    }
-}
-
-fn check(with: &impl Run) {
+fn check(with: Arch) {
     let scratch = &mut Scratch::default();
     for ([queries, keys, width], stride) in SIZES.into_iter().flat_map(|sizes| [(sizes, 1), (sizes, 2)]) {
         let data = [queries, keys, keys, queries].map(|rows| values(rows * (width * stride + 3), rows + stride));
@@ -77,10 +55,10 @@ fn check(with: &impl Run) {
         let wanted = direct([&q, &k, &v, &dy], scale);
         let mut results = [queries, queries, keys, keys].map(|rows| vec![f32::NAN; rows * wide]);
         let [y, dq, dk, dv] = &mut results;
-        with.run(Tiled(Forward { q, k, v, out: Out::new(y, wide), scale, scratch }));
+        with.dispatch(Tiled(Forward { q, k, v, out: Out::new(y, wide), scale, scratch }));
         let y = Matrix { data: y, rows: queries, cols: width, row_stride: wide, col_stride: 1 };
         let head = HeadGrad { q, k, v, y, dy, scale };
-        with.run(Tiled(Backward { head: &head, grads: [dq, dk, dv].map(|grad| Out::new(grad, wide)), scratch }));
+        with.dispatch(Tiled(Backward { head: &head, grads: [dq, dk, dv].map(|grad| Out::new(grad, wide)), scratch }));
         for (result, wanted) in results.iter().zip(&wanted) {
             for (row, wanted) in result.chunks(wide).zip(wanted.chunks(width)) {
                 let close = |(got, wanted): (&f32, &f64)| (f64::from(*got) - wanted).abs() < 2e-5;
@@ -96,11 +74,8 @@ fn check(with: &impl Run) {
 
 #[test]
 fn every_instruction_set_computes_attention_and_its_gradient() {
-    check(&Arch::new());
-    check(&pulp::Scalar::new());
-    #[cfg(target_arch = "x86_64")]
-    if let Some(v3) = pulp::x86::V3::try_new() {
-        check(&v3);
+    for set in InstructionSet::available() {
+        check(set.arch().unwrap());
     }
 }
 

@@ -1,0 +1,48 @@
+//! `vjepa bench kernels`: the CPU's kernels under every instruction set that this machine has.
+
+use super::super::CliError;
+use clap::builder::RangedU64ValueParser;
+use std::process::{Command, Stdio};
+use vjepa_lab::bench::{KernelTable, kernel_speeds};
+use vjepa_runtime::plan::InstructionSet;
+
+#[derive(clap::Args)]
+pub(super) struct KernelArgs {
+    /// Runs of every kernel, of which the best counts.
+    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    rounds: usize,
+    /// The figures as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Every instruction set in a process of its own, since a process has one; only that of `VJEPA_SIMD` where it is set.
+pub(super) fn run(args: &KernelArgs) -> Result<(), CliError> {
+    let tables = if std::env::var_os("VJEPA_SIMD").is_some_and(|cap| !cap.is_empty()) {
+        vec![kernel_speeds(args.rounds)?]
+    } else {
+        InstructionSet::available().into_iter().map(|set| under(set, args.rounds)).collect::<Result<_, _>>()?
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&tables)?);
+        return Ok(());
+    }
+    for set in InstructionSet::ALL.into_iter().filter(|set| !InstructionSet::available().contains(set)) {
+        eprintln!("not measured: {set}, which this processor or build does not have");
+    }
+    for table in &tables {
+        println!("{table}");
+    }
+    Ok(())
+}
+
+fn under(set: InstructionSet, rounds: usize) -> Result<KernelTable, CliError> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["bench", "kernels", "--json", "--rounds", &rounds.to_string()])
+        .env("VJEPA_SIMD", set.name())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let tables: Vec<KernelTable> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let table = tables.into_iter().next();
+    Ok(table.ok_or_else(|| format!("the process for {set} failed ({}); what it said is above", output.status))?)
+}
