@@ -19,6 +19,7 @@ pub(crate) struct Clips {
 
 /// Reads and prepares clips as `record` says. A video gives one clip from its beginning, the centre of each frame.
 pub(crate) fn read(path: &Path, record: &Preprocessing) -> Result<Clips, CliError> {
+    crate::weights::refuse_foreign(path)?;
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         stored(path, record)
     } else {
@@ -63,6 +64,7 @@ pub(crate) fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> R
             }
         };
     }
+    crate::weights::refuse_foreign(path)?;
     let preprocessing = serde_json::from_str(&record.to_json())?;
     let plan = ViewPlan { preprocessing, clips: looks.clips, views: looks.views };
     let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;

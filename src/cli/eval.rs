@@ -21,7 +21,7 @@ pub struct Args {
     /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A probe that `vjepa probe` wrote.
+    /// A probe that `vjepa probe` or the official evaluation wrote.
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
     /// Labelled videos, a line "path label" each.
@@ -46,8 +46,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
-    let probe = weights::load_probe(&args.probe)?;
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
+    let probe = weights::load_probe_for(&args.probe, &opened.model.encoder)?;
     super::note_sampling(opened.model.config.as_ref());
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
     if reads != makes {

@@ -123,12 +123,13 @@ impl Config {
         validate::check(self)
     }
 
-    /// What only training needs: weights to start from, videos to learn from, and a folder to write to.
+    /// What only training needs: a predictor, weights to start from, videos to learn from, and a folder to write to.
     ///
     /// # Errors
     /// [`ConfigError::Missing`] or [`ConfigError::Rule`] naming the key.
     pub fn check_training(&self) -> Result<(), ConfigError> {
         validate::beginning(&self.meta)?;
+        self.model.predictor_sizes()?;
         if self.data.dataset_type == DatasetType::Video && self.data.datasets.is_empty() {
             return Err(ConfigError::missing(
                 "data.datasets",

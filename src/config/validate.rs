@@ -113,28 +113,38 @@ fn data(data: &DataConfig) -> Checked {
 
 fn model(model: &ModelConfig) -> Checked {
     let encoder = model.sizes()?;
-    let predictor = model.predictor_sizes()?;
+    // A frozen encoder needs no predictor: its sizes may be left out until something asks for them.
+    let predictor = match model.predictor_sizes() {
+        Ok(predictor) => Some(predictor),
+        Err(ConfigError::Missing { .. }) => None,
+        Err(error) => return Err(error),
+    };
     within("model.embed_dim", encoder.embed_dim, 6, 1 << 15)?;
     within("model.depth", encoder.depth, 1, 1 << 10)?;
     within("model.num_heads", encoder.num_heads, 1, 1 << 15)?;
-    within("model.pred_embed_dim", predictor.embed_dim, 6, 1 << 15)?;
-    within("model.pred_depth", predictor.depth, 1, 1 << 10)?;
-    within("model.pred_num_heads", predictor.num_heads, 1, 1 << 15)?;
+    if let Some(predictor) = &predictor {
+        within("model.pred_embed_dim", predictor.embed_dim, 6, 1 << 15)?;
+        within("model.pred_depth", predictor.depth, 1, 1 << 10)?;
+        within("model.pred_num_heads", predictor.num_heads, 1, 1 << 15)?;
+    }
     must(encoder.mlp_ratio > 0.0 && encoder.mlp_ratio <= 64.0 && encoder.mlp_dim() > 0, "model.mlp_ratio", || {
         format!("is {}; it must be above 0 and at most 64", encoder.mlp_ratio)
     })?;
     must(encoder.embed_dim.is_multiple_of(encoder.num_heads), "model.num_heads", || {
         format!("is {}; it must divide the encoder width (embed_dim), {}", encoder.num_heads, encoder.embed_dim)
     })?;
-    must(predictor.embed_dim.is_multiple_of(predictor.num_heads), "model.pred_num_heads", || {
-        format!(
-            "is {} (the encoder's number unless given); it must divide model.pred_embed_dim, {}",
-            predictor.num_heads, predictor.embed_dim
-        )
-    })?;
+    if let Some(predictor) = &predictor {
+        must(predictor.embed_dim.is_multiple_of(predictor.num_heads), "model.pred_num_heads", || {
+            format!(
+                "is {} (the encoder's number unless given); it must divide model.pred_embed_dim, {}",
+                predictor.num_heads, predictor.embed_dim
+            )
+        })?;
+    }
     // The sines and cosines of an axis come in pairs; without `uniform_power` the height and width get a quarter each.
     let even = if model.uniform_power { 2 } else { 8 };
-    for (key, width) in [("model.embed_dim", encoder.embed_dim), ("model.pred_embed_dim", predictor.embed_dim)] {
+    let widths = predictor.map(|predictor| ("model.pred_embed_dim", predictor.embed_dim));
+    for (key, width) in [("model.embed_dim", encoder.embed_dim)].into_iter().chain(widths) {
         must(width.is_multiple_of(even), key, || format!("is {width}; the position table needs a multiple of {even}"))?;
     }
     if !model.use_mask_tokens {

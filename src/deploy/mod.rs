@@ -253,7 +253,7 @@ fn open(request: &Export<'_>) -> Result<Opened, CliError> {
         (_, Some(stored)) => Source::file(stored, &trained, &model.encoder)?,
         (Origin::Checkpoint(path), None) => return Err(format!("{} was not read", path.display()).into()),
     };
-    let probe = request.probe.map(weights::load_probe).transpose()?;
+    let probe = request.probe.map(|path| weights::load_probe_for(path, &model.encoder)).transpose()?;
     if let Some(probe) = &probe {
         let (reads, width) = (probe.probe.embed_dim(), model.encoder.embed_dim);
         if reads != width {

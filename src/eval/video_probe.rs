@@ -33,7 +33,7 @@ pub struct OpenEncoder {
     pub encoder: FrozenEncoder,
     /// What is known of it.
     pub model: Model,
-    /// SHA-256 of the checkpoint.
+    /// SHA-256 of the checkpoint; of one in several files theirs, joined.
     pub digest: String,
 }
 
@@ -46,7 +46,13 @@ pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) 
     let model = weights::describe(&file, config)?;
     let tensors = file.take_encoder(&model.encoder)?;
     let encoder = FrozenEncoder::on(device, &model.encoder, &tensors)?;
-    Ok(OpenEncoder { encoder, model, digest: file_digest(checkpoint)? })
+    Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())? })
+}
+
+/// The digest of a checkpoint's file, or of the digests of several.
+fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
+    let digests = files.iter().map(|file| file_digest(file)).collect::<Result<Vec<_>, _>>()?;
+    Ok(digests.join("+"))
 }
 
 /// What to look at of the videos of a list.

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use vjepa_graphs::LoadError;
 
+use super::mismatch::remedy;
+use super::names::shortened;
+
 /// Why weights cannot be had. Every message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -26,8 +29,33 @@ pub enum WeightsError {
         /// What is wrong with it.
         why: String,
     },
+    /// Something that stands for a file, or holds it: a Git LFS pointer, a web page, an archive, a folder.
+    #[error("{} is {what}; {remedy}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// How to get the file.
+        remedy: String,
+    },
+    /// A model of a later generation.
+    #[error(
+        "{} holds {model}, which this version does not compute (rotary positions); give a checkpoint of V-JEPA 1, such as \
+         vitl16.pth.tar",
+        path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// The model.
+        model: String,
+    },
     /// A tensor whose numbers are no floats.
-    #[error("tensor `{name}` of {} is {found}; weights are F32, F16, BF16 or F64", path.display())]
+    #[error(
+        "tensor `{}` of {} is {}; weights are F32, F16, BF16 or F64",
+        shortened(name), path.display(), shortened(found)
+    )]
     Type {
         /// The file.
         path: PathBuf,
@@ -37,7 +65,7 @@ pub enum WeightsError {
         found: String,
     },
     /// There is no such tensor.
-    #[error("{} holds no tensor `{name}`", path.display())]
+    #[error("{} holds no tensor `{}`", path.display(), shortened(name))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -55,7 +83,7 @@ pub enum WeightsError {
         found: String,
     },
     /// Names or shapes do not fit the model.
-    #[error("{}: {error}; use the configuration this checkpoint was made with (--config)", path.display())]
+    #[error("{}: {error}; {}", path.display(), remedy(error))]
     Mismatch {
         /// The file.
         path: PathBuf,

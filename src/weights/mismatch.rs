@@ -1,0 +1,154 @@
+//! The remedy for weights that do not fit a configuration: which key is to be changed, or that the file is another model's.
+
+use std::collections::BTreeSet;
+
+use vjepa_graphs::{LoadError, Misshapen};
+
+/// What to do about these faults.
+pub(super) fn remedy(faults: &LoadError) -> String {
+    wholly_missing(faults)
+        .or_else(|| width(faults))
+        .or_else(|| tubelets(faults))
+        .or_else(|| depth(faults))
+        .or_else(|| clip(faults))
+        .or_else(|| mask_tokens(faults))
+        .unwrap_or_else(|| {
+            if faults.missing.len() > 8 && faults.unexpected.len() > 8 {
+                "it holds another model; give a checkpoint of V-JEPA".to_owned()
+            } else {
+                "use the configuration this checkpoint was made with (--config)".to_owned()
+            }
+        })
+}
+
+/// A model that is not there at all.
+fn wholly_missing(faults: &LoadError) -> Option<String> {
+    let model = ["predictor", "target_encoder", "encoder"].into_iter().find(|model| {
+        let own = |name: &&String| name.strip_prefix(model).is_some_and(|rest| rest.starts_with('.'));
+        let whole = ["predictor_norm.weight", "norm.weight"].iter().any(|name| {
+            let name = format!("{model}.{name}");
+            faults.missing.contains(&name)
+        });
+        // With other names in its place it is another model.
+        let some =
+            faults.misshapen.iter().any(|fault| own(&&fault.name)) || faults.unexpected.iter().any(|name| own(&name));
+        // One norm may be missing alone; a model has more than this.
+        whole && !some && faults.missing.iter().filter(own).count() > 12 && {
+            let table = if *model == "predictor" { "predictor_pos_embed" } else { "pos_embed" };
+            faults.missing.contains(&format!("{model}.{table}"))
+        }
+    })?;
+    let model = model.replace('_', " ");
+    Some(format!("the file holds no {model}, which is needed here; give a whole training checkpoint"))
+}
+
+fn misshapen<'a>(faults: &'a LoadError, ending: &str) -> Option<&'a Misshapen> {
+    faults.misshapen.iter().find(|fault| fault.name.ends_with(ending))
+}
+
+fn width(faults: &LoadError) -> Option<String> {
+    let norm = misshapen(faults, "norm1.weight").or_else(|| misshapen(faults, "norm.weight"))?;
+    let (&[expected], &[got]) = (norm.expected.as_slice(), norm.got.as_slice()) else { return None };
+    let (what, key) = match norm.name.starts_with("predictor.") {
+        true => ("predictor", "model.pred_embed_dim"),
+        false => ("encoder", "model.embed_dim"),
+    };
+    Some(format!(
+        "the file's {what} is {got} wide and the configuration's {expected}: give the configuration it was trained with, \
+         `{key}: {got}`"
+    ))
+}
+
+fn tubelets(faults: &LoadError) -> Option<String> {
+    let kernel = misshapen(faults, ".patch_embed.proj.weight")?;
+    Some(match kernel.got.as_slice() {
+        [_, _, tubelet, patch, square] if patch == square => format!(
+            "the file's tubelets are {tubelet} x {patch} x {patch}: give the configuration it was trained with, \
+             `data.tubelet_size: {tubelet}` and `data.patch_size: {patch}`"
+        ),
+        _ => "the file's encoder does not take clips; give a checkpoint of V-JEPA".to_owned(),
+    })
+}
+
+fn depth(faults: &LoadError) -> Option<String> {
+    // The numbers of whole blocks in a list of names.
+    let blocks = |names: &[String], table: &str| -> BTreeSet<usize> {
+        let number = |name: &String| name.split_once(table)?.1.strip_suffix(".norm1.weight")?.parse().ok();
+        names.iter().filter_map(number).collect()
+    };
+    [("predictor", ".predictor_blocks.", "model.pred_depth"), ("encoder", ".blocks.", "model.depth")]
+        .into_iter()
+        .find_map(|(what, table, key)| {
+            let missing = blocks(&faults.missing, table);
+            let unexpected = blocks(&faults.unexpected, table);
+            let depth = match (missing.first(), unexpected.last()) {
+                (Some(first), None) => *first,
+                (None, Some(last)) => last + 1,
+                _ => return None,
+            };
+            Some(format!(
+                "the file's {what} has {depth} blocks: give the configuration it was trained with, `{key}: {depth}`"
+            ))
+        })
+}
+
+fn clip(faults: &LoadError) -> Option<String> {
+    let table = misshapen(faults, "pos_embed")?;
+    let (&[_, expected, _], &[_, got, _]) = (table.expected.as_slice(), table.got.as_slice()) else { return None };
+    Some(format!(
+        "the file's clips have {got} tokens and the configuration's {expected}: give the configuration it was trained with \
+         (`data.num_frames`, `crop_size`, `patch_size`, `tubelet_size`)"
+    ))
+}
+
+fn mask_tokens(faults: &LoadError) -> Option<String> {
+    let token = |name: &&String| name.starts_with("predictor.mask_tokens.");
+    let (missing, unexpected) = (faults.missing.iter().find(token), faults.unexpected.iter().find(token));
+    missing.or(unexpected)?;
+    Some("the predictor has one mask token per entry of `mask`: give the configuration it was trained with".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use vjepa_graphs::EncoderConfig;
+
+    use super::*;
+
+    /// The faults of weights for `stored` under the configuration `wanted`.
+    fn faults(stored: &EncoderConfig, wanted: &EncoderConfig) -> LoadError {
+        let mut faults = LoadError::default();
+        let named = |config: &EncoderConfig| -> std::collections::BTreeMap<String, Vec<usize>> {
+            config.parameter_shapes().into_iter().map(|(name, shape)| (format!("encoder.{name}"), shape)).collect()
+        };
+        let (stored, mut wanted) = (named(stored), named(wanted));
+        for (name, got) in stored {
+            match wanted.remove(&name) {
+                None => faults.unexpected.push(name),
+                Some(expected) if expected != got => {
+                    faults.misshapen.push(Misshapen { name, expected, values: got.iter().product(), got });
+                }
+                Some(_) => {}
+            }
+        }
+        faults.missing.extend(wanted.into_keys());
+        faults
+    }
+
+    #[test]
+    fn each_difference_has_its_own_remedy() {
+        let own = EncoderConfig::tiny();
+        let told = |stored: &EncoderConfig| remedy(&faults(stored, &own));
+        assert!(told(&EncoderConfig::small()).contains("`model.embed_dim: 384`"));
+        assert!(told(&EncoderConfig { depth: 7, ..own.clone() }).contains("`model.depth: 7`"));
+        assert!(told(&EncoderConfig { depth: 15, ..own.clone() }).contains("`model.depth: 15`"));
+        let kernel = EncoderConfig { patch: 8, ..own.clone() };
+        assert!(told(&kernel).contains("`data.patch_size: 8`"));
+        let longer = EncoderConfig { num_frames: 2 * own.num_frames, ..own.clone() };
+        assert!(told(&longer).contains("3136 tokens and the configuration's 1568"));
+        let mut lacking = LoadError::default();
+        lacking.missing.push("encoder.norm.bias".to_owned());
+        assert!(remedy(&lacking).contains("--config"));
+        lacking.missing = own.parameter_shapes().into_iter().map(|(name, _)| format!("encoder.{name}")).collect();
+        assert!(remedy(&lacking).contains("holds no encoder"));
+    }
+}
