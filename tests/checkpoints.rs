@@ -505,6 +505,7 @@ fn weights_in_several_files_are_read_through_their_index() {
     scene.gives_features("model.safetensors.index.json", index(&map));
     let about = inspect(&scene.path("model.safetensors.index.json"));
     assert_eq!((&about["files"], &about["holds"]["target_encoder"]["tensors"]), (&3.into(), &names.len().into()));
+    assert!(refused(&mut scene.features(&scene.path("model-00001-of-00003.safetensors"))).contains("give their index"));
     // Parts that are missing, that lack a tensor, that lie elsewhere.
     let changed = |key: &str, value: &str| {
         let mut map = map.clone();

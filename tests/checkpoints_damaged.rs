@@ -84,10 +84,11 @@ fn bombs_do_not_go_off() {
         read(&folder.path().join(name), &bytes).err().unwrap_or_default()
     };
     // Lists of the same list twice, 60 deep: 2^60 places.
-    let mut doubling = b"]q\0".to_vec();
+    let mut doubling = b"]q\x000".to_vec();
     for level in 0..60u8 {
-        doubling.extend([b']', b'q', level + 1, b'(', b'h', level, b'h', level, b'e']);
+        doubling.extend([b']', b'q', level + 1, b'(', b'h', level, b'h', level, b'e', b'0']);
     }
+    doubling.extend([b'h', 60]);
     assert!(told("doubling.pt", doubling).contains("too many Python objects"));
     // A million lists inside each other.
     let deep = [b"]".repeat(1_000_000), b"a".repeat(999_999)].concat();

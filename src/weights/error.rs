@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use vjepa_graphs::LoadError;
 
-use super::mismatch::remedy;
 use super::names::shortened;
 
 /// Why weights cannot be had. Every message names the file and the remedy.
@@ -83,12 +82,14 @@ pub enum WeightsError {
         found: String,
     },
     /// Names or shapes do not fit the model.
-    #[error("{}: {error}; {}", path.display(), remedy(error))]
+    #[error("{}: {error}; {remedy}", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,
         /// Every name at fault.
         error: LoadError,
+        /// What to do about this difference.
+        remedy: String,
     },
     /// The sizes of the model cannot be told from the weights.
     #[error("{}: {why}; pass --config with the model's sizes", path.display())]

@@ -6,8 +6,7 @@ use vjepa_graphs::{LoadError, Misshapen};
 
 /// What to do about these faults.
 pub(super) fn remedy(faults: &LoadError) -> String {
-    wholly_missing(faults)
-        .or_else(|| width(faults))
+    width(faults)
         .or_else(|| tubelets(faults))
         .or_else(|| depth(faults))
         .or_else(|| clip(faults))
@@ -19,27 +18,6 @@ pub(super) fn remedy(faults: &LoadError) -> String {
                 "use the configuration this checkpoint was made with (--config)".to_owned()
             }
         })
-}
-
-/// A model that is not there at all.
-fn wholly_missing(faults: &LoadError) -> Option<String> {
-    let model = ["predictor", "target_encoder", "encoder"].into_iter().find(|model| {
-        let own = |name: &&String| name.strip_prefix(model).is_some_and(|rest| rest.starts_with('.'));
-        let whole = ["predictor_norm.weight", "norm.weight"].iter().any(|name| {
-            let name = format!("{model}.{name}");
-            faults.missing.contains(&name)
-        });
-        // With other names in its place it is another model.
-        let some =
-            faults.misshapen.iter().any(|fault| own(&&fault.name)) || faults.unexpected.iter().any(|name| own(&name));
-        // One norm may be missing alone; a model has more than this.
-        whole && !some && faults.missing.iter().filter(own).count() > 12 && {
-            let table = if *model == "predictor" { "predictor_pos_embed" } else { "pos_embed" };
-            faults.missing.contains(&format!("{model}.{table}"))
-        }
-    })?;
-    let model = model.replace('_', " ");
-    Some(format!("the file holds no {model}, which is needed here; give a whole training checkpoint"))
 }
 
 fn misshapen<'a>(faults: &'a LoadError, ending: &str) -> Option<&'a Misshapen> {
@@ -148,7 +126,5 @@ mod tests {
         let mut lacking = LoadError::default();
         lacking.missing.push("encoder.norm.bias".to_owned());
         assert!(remedy(&lacking).contains("--config"));
-        lacking.missing = own.parameter_shapes().into_iter().map(|(name, _)| format!("encoder.{name}")).collect();
-        assert!(remedy(&lacking).contains("holds no encoder"));
     }
 }

@@ -309,7 +309,14 @@ impl Weights {
         if faults == LoadError::default() {
             return Ok(());
         }
-        Err(WeightsError::Mismatch { path: self.path.clone(), error: faults })
+        let absent = models.iter().map(|(model, _)| *model).find(|model| !self.has(model));
+        let part = self.path.file_name().is_some_and(|name| name.to_string_lossy().contains("-of-"));
+        let remedy = match absent {
+            _ if part => "it is one of several files: give their index, *.index.json".to_owned(),
+            Some(model) => format!("the file holds no {}: give a whole training checkpoint", model.replace('_', " ")),
+            None => mismatch::remedy(&faults),
+        };
+        Err(WeightsError::Mismatch { path: self.path.clone(), error: faults, remedy })
     }
 
     /// All parameters of one model under the names `<as_model>.<parameter>`, after a strict check of that model.
