@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(gather(&[2, 2, 2], &[12, 4, 1]), [0., 1., 4., 5., 12., 13., 16., 17.]);
         assert_eq!(gather(&[2, 2], &[0, 1]), [0., 1., 0., 1.]);
         assert_eq!(gather(&[], &[]), [0.]);
-        assert_eq!(gather(&[0, 5], &[5, 1]), []);
+        assert!(gather(&[0, 5], &[5, 1]).is_empty());
         assert_eq!(super::gather(&values, &[25], &[1]), None);
         assert_eq!(super::gather(&values, &[2], &[u64::MAX]), None);
         // Axes of one element may have any stride.
