@@ -321,7 +321,16 @@ fn a_frozen_encoder_needs_no_predictor_sizes() {
     assert!(refused(&mut command).contains("model.pred_embed_dim"));
     let mut command = vjepa();
     command
-        .args(["train", "--set", "logging.folder=run", "--set", "data.dataset_type=DriftingTextures", "--config"])
+        .args([
+            "train",
+            "--set",
+            "logging.folder=run",
+            "--set",
+            "data.dataset_type=DriftingTextures",
+            "--set",
+            "meta.dtype=float32",
+            "--config",
+        ])
         .arg(&config);
     assert!(refused(command.current_dir(scene.folder.path())).contains("model.pred_embed_dim"));
 }
@@ -366,7 +375,7 @@ fn the_official_classifier_is_a_probe() {
     assert_eq!(inspect(&probe)["holds"]["probe"]["tensors"], 17);
     let list = scene.write(
         "list.csv",
-        format!("{} 1\n{} 3\n", texture("t0_d0_s0.mp4").display(), texture("t1_d0_s0.mp4").display()),
+        format!("{} 1\n{} 3\n", texture("t0_d0_s0.mp4").display(), texture("t0_d0_s1.webm").display()),
     );
     let with = |command: &str, probe: &Path| {
         let mut program = vjepa();
