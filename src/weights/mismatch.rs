@@ -60,7 +60,8 @@ fn depth(faults: &LoadError) -> Option<String> {
             let missing = blocks(&faults.missing, table);
             let unexpected = blocks(&faults.unexpected, table);
             let depth = match (missing.first(), unexpected.last()) {
-                (Some(first), None) => *first,
+                // Without a first block it is not the depth that differs.
+                (Some(first), None) if *first > 0 => *first,
                 (None, Some(last)) => last + 1,
                 _ => return None,
             };
@@ -126,5 +127,8 @@ mod tests {
         let mut lacking = LoadError::default();
         lacking.missing.push("encoder.norm.bias".to_owned());
         assert!(remedy(&lacking).contains("--config"));
+        lacking.missing = own.parameter_shapes().into_iter().map(|(name, _)| format!("encoder.{name}")).collect();
+        lacking.unexpected = (0..20).map(|i| format!("encoder.layers.{i}.weight")).collect();
+        assert!(remedy(&lacking).contains("another model"));
     }
 }
