@@ -23,7 +23,7 @@ mod shapes;
 
 pub use config::{EncoderConfig, PredictorConfig, ProbeConfig};
 pub use encoder::{Encoder, PatchEmbed};
-pub use error::{ConfigError, LoadError, Misshapen, ShapeError};
+pub use error::{ConfigError, ShapeError};
 pub use losses::{MaskPair, PretrainLoss, PretrainOutput, cross_entropy, normalised_targets, one_hot};
 pub use params::{
     NamedTensors, ParameterVisitor, gradients, is_frozen, load_parameters, parameter_names, parameters,
@@ -34,3 +34,4 @@ pub use probe::{
     AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, Probe, averaged_views, joined_segments,
     mean_probabilities, segment_features,
 };
+pub use vjepa_weights::{LoadError, Misshapen};

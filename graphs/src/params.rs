@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 
-use crate::error::{LoadError, Misshapen};
+use vjepa_weights::{LoadError, Misshapen};
 
 /// Tensors by official name: shape, and `f32` values in row-major order.
 pub type NamedTensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;

@@ -26,7 +26,7 @@ pub struct Args {
     /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// A probe that `vjepa probe` wrote.
+    /// A probe that `vjepa probe` or the official evaluation wrote.
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
     /// Labelled videos: "path label" lines, paths relative to the list's folder.
@@ -54,8 +54,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
-    let probe = vjepa_programs::load_probe(&args.probe)?;
     let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
+    let probe = vjepa_programs::load_probe_for(&args.probe, &opened.model.encoder)?;
     super::note_sampling(opened.model.config.as_ref());
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
     if reads != makes {

@@ -29,6 +29,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    vjepa_weights::refuse_foreign(&args.file)?;
     let mut clip = vjepa_video::open(&args.file)?;
     let (frames, left_out) = (clip.info().frames, clip.info().left_out);
     if let Some(frame) = args.indices.iter().copied().find(|index| *index >= frames) {

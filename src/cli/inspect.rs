@@ -67,20 +67,22 @@ fn cannot_read(file: &Path, error: &std::io::Error) -> String {
 }
 
 fn kind(file: &Path) -> Result<Kind, CliError> {
+    if let Some(foreign) = weights::foreign(file) {
+        return Err(foreign.sentence(file).into());
+    }
     let mut head = Vec::new();
     std::fs::File::open(file)
         .and_then(|opened| opened.take(16).read_to_end(&mut head))
         .map_err(|error| cannot_read(file, &error))?;
     let extension = file.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
     Ok(match extension.as_str() {
-        "safetensors" | "pt" | "pth" | "tar" => Kind::Checkpoint,
+        "safetensors" | "pt" | "pth" | "tar" | "ckpt" | "bin" => Kind::Checkpoint,
         "ir" => Kind::GraphText,
         "vjg" => Kind::Graph,
         "onnx" => Kind::Onnx,
-        // A zip, a pickle, or a safetensors header.
-        _ if head.starts_with(b"PK\x03\x04") || head.starts_with(&[0x80, 2]) || head.get(8) == Some(&b'{') => {
-            Kind::Checkpoint
-        }
+        // A zip, a pickle, a safetensors header, or the index of several files.
+        _ if head.starts_with(b"PK\x03\x04") || matches!(head.as_slice(), [0x80, 2..=5, ..]) => Kind::Checkpoint,
+        _ if head.get(8) == Some(&b'{') || file.to_string_lossy().ends_with(".index.json") => Kind::Checkpoint,
         _ => Kind::Video,
     })
 }
@@ -103,6 +105,17 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
         Format::Safetensors => "safetensors",
     };
     let mut about = json!({"kind": "checkpoint", "format": format, "holds": models, "types": types});
+    if weights.files().len() > 1 {
+        about["files"] = json!(weights.files().len());
+    }
+    if let Some(model) = weights.later_generation() {
+        about["model"] = json!(model);
+    }
+    // A training's state has many keys; without any model they are all there is to say.
+    if weights.models().is_empty() {
+        let keys: Vec<&str> = weights.keys_of_no_model().collect();
+        about["other_tensors"] = json!({"count": keys.len(), "first": keys.iter().take(4).collect::<Vec<_>>()});
+    }
     if let Some(step) = weights.record().and_then(|record| record.step) {
         about["step"] = json!(step);
     }

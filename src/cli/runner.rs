@@ -22,7 +22,9 @@ pub(super) struct Runner {
 impl Runner {
     /// An exported or compiled model, or a bundle.
     pub(super) fn exported(path: &Path, options: &Options) -> Result<Self, CliError> {
-        Self::of(path, Session::open(&bundle::model_of(path)?, options)?)
+        let model = bundle::model_of(path)?;
+        vjepa_weights::refuse_foreign(&model)?;
+        Self::of(path, Session::open(&model, options)?)
     }
 
     /// A checkpoint, with a probe or without, compiled here and now for the CPU.

@@ -1,4 +1,5 @@
-//! Writes PyTorch checkpoints as `torch.save` does: a zip archive of a pickle (protocol 2) and one file a storage.
+//! Writes PyTorch checkpoints as `torch.save` does: a zip archive of a pickle (protocol 2) and one file a storage, or the
+//! stream of before PyTorch 1.6.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +7,103 @@ use std::collections::BTreeMap;
 pub enum Value {
     Int(i32),
     Dict(Vec<(String, Value)>),
-    Tensor { shape: Vec<usize>, data: Vec<f32> },
+    Tensor {
+        shape: Vec<usize>,
+        data: Vec<f32>,
+    },
+    /// A view of a storage.
+    View {
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        offset: usize,
+        storage: Vec<f32>,
+    },
+    /// Opcodes that leave one value on the stack.
+    Raw(Vec<u8>),
+    /// An instance with a `__dict__`, as `torch.save(model)` stores modules.
+    Instance(&'static str, Vec<(String, Value)>),
+}
+
+impl Value {
+    /// The axes of a tensor in another order in memory: `order` lists them from the outermost.
+    pub fn permuted(shape: &[usize], data: &[f32], order: &[usize]) -> Self {
+        let mut strides = vec![0; shape.len()];
+        let mut step = 1;
+        for axis in order.iter().rev() {
+            strides[*axis] = step;
+            step *= shape[*axis];
+        }
+        let mut storage = vec![0.0; data.len()];
+        for (number, value) in data.iter().enumerate() {
+            let (mut rest, mut place) = (number, 0);
+            for (size, stride) in shape.iter().zip(&strides).rev() {
+                place += rest % size * stride;
+                rest /= size;
+            }
+            storage[place] = *value;
+        }
+        Self::View { shape: shape.to_vec(), strides, offset: 0, storage }
+    }
+
+    /// What `numpy.float64(0.5)` is in a pickle.
+    pub fn numpy_scalar() -> Self {
+        let mut raw = b"cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\0\0\0f8\x89\x88tR".to_vec();
+        raw.extend(b"(K\x03X\x01\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb");
+        raw.extend(b"c_codecs\nencode\n(X\x08\0\0\0\0\0\0\0\0\0\xe0?X\x06\0\0\0latin1tRtR");
+        Self::Raw(raw)
+    }
+}
+
+/// A state dict as a value.
+pub fn state_dict(tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Vec<(String, Value)> {
+    let value = |(shape, data): &(Vec<usize>, Vec<f32>)| Value::Tensor { shape: shape.clone(), data: data.clone() };
+    tensors.iter().map(|(name, tensor)| (name.clone(), value(tensor))).collect()
+}
+
+/// The stream that PyTorch wrote before 1.6: pickles of a magic number, a protocol, the system, the value and the names of
+/// its storages, then the storages.
+pub fn stream(root: &[(String, Value)]) -> Vec<u8> {
+    let mut pickle = Pickle { bytes: Vec::new(), storages: Vec::new() };
+    pickle.bytes.extend(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}");
+    pickle.text("little_endian");
+    pickle.bytes.extend(b"\x88s.\x80\x02");
+    pickle.dict(root);
+    pickle.bytes.extend(b".\x80\x02](");
+    (0..pickle.storages.len()).for_each(|key| pickle.text(&key.to_string()));
+    pickle.bytes.extend(b"e.");
+    let mut bytes = pickle.bytes;
+    for storage in pickle.storages {
+        bytes.extend((storage.len() as u64).to_le_bytes());
+        bytes.extend(storage.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    bytes
 }
 
 /// The whole file.
 pub fn checkpoint(root: &[(String, Value)]) -> Vec<u8> {
+    archive(|pickle| pickle.dict(root))
+}
+
+/// As a machine with the other order of bytes writes it.
+pub fn big_endian(root: &[(String, Value)]) -> Vec<u8> {
     let mut pickle = Pickle { bytes: vec![0x80, 2], storages: Vec::new() };
     pickle.dict(root);
+    pickle.bytes.push(b'.');
+    let mut files = vec![("model/data.pkl".to_owned(), pickle.bytes), ("model/byteorder".to_owned(), b"big".to_vec())];
+    for (key, data) in pickle.storages.into_iter().enumerate() {
+        files.push((format!("model/data/{key}"), data.iter().flat_map(|value| value.to_be_bytes()).collect()));
+    }
+    zip(&files)
+}
+
+/// A file of one value.
+pub fn saved(value: &Value) -> Vec<u8> {
+    archive(|pickle| pickle.value(value))
+}
+
+fn archive(write: impl FnOnce(&mut Pickle)) -> Vec<u8> {
+    let mut pickle = Pickle { bytes: vec![0x80, 2], storages: Vec::new() };
+    write(&mut pickle);
     pickle.bytes.push(b'.');
     let mut files = vec![("archive/data.pkl".to_owned(), pickle.bytes)];
     for (key, data) in pickle.storages.into_iter().enumerate() {
@@ -71,16 +162,31 @@ impl Pickle {
         self.bytes.extend(b"}(");
         for (key, value) in entries {
             self.text(key);
-            match value {
-                Value::Int(value) => self.int(*value),
-                Value::Dict(entries) => self.dict(entries),
-                Value::Tensor { shape, data } => self.tensor(shape, data),
-            }
+            self.value(value);
         }
         self.bytes.push(b'u');
     }
 
-    fn tensor(&mut self, shape: &[usize], data: &[f32]) {
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Int(value) => self.int(*value),
+            Value::Dict(entries) => self.dict(entries),
+            Value::Tensor { shape, data } => {
+                let strides: Vec<usize> = (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
+                self.view(shape, &strides, 0, data);
+            }
+            Value::View { shape, strides, offset, storage } => self.view(shape, strides, *offset, storage),
+            Value::Raw(opcodes) => self.bytes.extend(opcodes),
+            Value::Instance(class, attributes) => {
+                self.class("__main__", class);
+                self.bytes.extend(b")\x81");
+                self.dict(attributes);
+                self.bytes.push(b'b');
+            }
+        }
+    }
+
+    fn view(&mut self, shape: &[usize], strides: &[usize], offset: usize, data: &[f32]) {
         self.class("torch._utils", "_rebuild_tensor_v2");
         self.bytes.extend(b"((");
         self.text("storage");
@@ -89,9 +195,9 @@ impl Pickle {
         self.text("cpu");
         self.int(data.len() as i32);
         self.bytes.extend(b"tQ");
-        self.int(0);
+        self.int(offset as i32);
         self.ints(shape.iter().copied());
-        self.ints((0..shape.len()).map(|axis| shape[axis + 1..].iter().product()));
+        self.ints(strides.iter().copied());
         // requires_grad and hooks.
         self.bytes.push(0x89);
         self.class("collections", "OrderedDict");

@@ -19,6 +19,9 @@ pub enum ClipError {
     /// The file of stored clips cannot be read.
     #[error(transparent)]
     Stored(#[from] TensorFileError),
+    /// The file is something else: a Git LFS pointer, a web page.
+    #[error(transparent)]
+    Foreign(#[from] vjepa_weights::WeightsError),
     /// The input does not suit the model.
     #[error("{0}")]
     Unsuitable(String),
@@ -38,6 +41,7 @@ pub struct Clips {
 
 /// Reads and prepares clips as `record` says. A video gives one clip from its beginning, the centre of each frame.
 pub fn read(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
+    vjepa_weights::refuse_foreign(path)?;
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         stored(path, record)
     } else {
@@ -82,6 +86,7 @@ pub fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> Result<C
             }
         };
     }
+    vjepa_weights::refuse_foreign(path)?;
     let plan = ViewPlan { preprocessing: record.clone(), clips: looks.clips, views: looks.views };
     let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Clips { count, data })

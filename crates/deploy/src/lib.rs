@@ -270,7 +270,7 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
         (_, Some(stored)) => Source::file(stored, &trained, &model.encoder)?,
         (Origin::Checkpoint(path), None) => return Err(format!("{} was not read", path.display()).into()),
     };
-    let probe = request.probe.map(vjepa_programs::load_probe).transpose()?;
+    let probe = request.probe.map(|path| vjepa_programs::load_probe_for(path, &model.encoder)).transpose()?;
     if let Some(probe) = &probe {
         let (reads, width) = (probe.probe.embed_dim(), model.encoder.embed_dim);
         if reads != width {

@@ -63,8 +63,10 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
 /// encoders in the file must fit the description, and the predictor too where a configuration gives its sizes.
 ///
 /// # Errors
-/// [`WeightsError::Mismatch`] with every name at fault, [`WeightsError::Sizes`] when the shapes do not tell.
+/// [`WeightsError::NoModel`], [`WeightsError::Later`], [`WeightsError::Mismatch`] with the names at fault,
+/// [`WeightsError::Sizes`] when the shapes do not tell.
 pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, WeightsError> {
+    weights.encoder()?;
     let path = || weights.path().to_owned();
     let stored = weights.record();
     let unusable = |error: ConfigError| WeightsError::Sizes { path: path(), why: error.to_string() };
@@ -87,7 +89,7 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
             Model { encoder, preprocessing, config: None, source: "the shapes of the weights" }
         }
     };
-    model.encoder.validate().map_err(|error| WeightsError::Config { path: path(), error })?;
+    model.encoder.validate().map_err(|error| WeightsError::Config { path: path(), error: error.to_string() })?;
     let present = |name: &&&str| weights.has(name);
     let mut expected: Vec<_> = ["encoder", "target_encoder"]
         .iter()
@@ -136,9 +138,12 @@ fn from_shapes(weights: &Weights) -> Result<EncoderConfig, WeightsError> {
     let &[embed_dim, channels, tubelet, patch, square] = shape("patch_embed.proj.weight")? else {
         return Err(unclear(format!("`{model}.patch_embed.proj.weight` is not a tubelet embedding")));
     };
-    let &[_, tokens, _] = shape("pos_embed")? else {
+    let &[_, tokens, width] = shape("pos_embed")? else {
         return Err(unclear(format!("`{model}.pos_embed` is not a position table")));
     };
+    if width != embed_dim {
+        return Err(unclear(format!("`{model}.pos_embed` is not a position table of {embed_dim} channels")));
+    }
     if square != patch || channels != 3 || [embed_dim, tubelet, patch, tokens].contains(&0) {
         return Err(unclear("its tubelet embedding is not one for square patches of RGB".to_owned()));
     }

@@ -22,7 +22,7 @@ pub use forward::{
 pub use models::{Models, initial_weights, model_configs};
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
-pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe};
+pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for};
 pub use sizes::{MaskSizes, mask_sizes, step_sizes};
 pub use step::{TrainOptions, optimizer, probe_step, step, step_with};
 pub use vjepa_graphs::Probe;

@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use vjepa_graphs::ProbeConfig;
+use vjepa_graphs::{EncoderConfig, ProbeConfig};
 
 use crate::Probe;
-use vjepa_weights::{Tensors, WeightsError, load};
+use vjepa_weights::{Shapes, Tensors, Weights, WeightsError, load, shortened};
 
 /// Metadata key of the description.
 pub const PROBE_KEY: &str = "vjepa_probe";
+
+const POOLER: &str = "probe.pooler";
+const CROSS: &str = "probe.pooler.cross_attention_block";
+/// Largest number of blocks looked for.
+const MOST_BLOCKS: usize = 4096;
 
 /// The description of a probe, as JSON in the metadata.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,48 +47,94 @@ pub struct ProbeFile {
     pub tensors: Tensors,
 }
 
-/// Reads a probe, strictly.
+/// Reads a probe that `vjepa probe` wrote, strictly.
 ///
 /// # Errors
-/// [`WeightsError`]: a file that is no probe, a description that makes no sense, weights that do not fit it.
+/// [`WeightsError`]: a file that is not a probe, a description that makes no sense, weights that do not fit it.
 pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
+    read(path, None)
+}
+
+/// As [`load_probe`], and a classifier of the official evaluation (`classifier.module.pooler.*`) too, whose number of heads
+/// is the encoder's: the file does not tell it.
+///
+/// # Errors
+/// As [`load_probe`].
+pub fn load_probe_for(path: &Path, encoder: &EncoderConfig) -> Result<ProbeFile, WeightsError> {
+    read(path, Some(encoder))
+}
+
+fn read(path: &Path, encoder: Option<&EncoderConfig>) -> Result<ProbeFile, WeightsError> {
     let weights = load(path)?;
     let bad = |why: String| WeightsError::Record { path: path.to_owned(), what: "probe description", why };
-    let text = weights
-        .metadata()
-        .get(PROBE_KEY)
-        .ok_or_else(|| bad(format!("there is no `{PROBE_KEY}` in the metadata; write probes with `vjepa probe`")))?;
-    let record: ProbeRecord = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+    let record = match (weights.metadata().get(PROBE_KEY), encoder) {
+        (Some(text), _) => serde_json::from_str(text).map_err(|error| bad(shortened(&error.to_string())))?,
+        (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder)?,
+        _ => {
+            weights.refuse_later()?;
+            let wanted = "probe (`vjepa probe` writes one; the official evaluation's classifier is one)";
+            return Err(weights.no_model(wanted));
+        }
+    };
+    let (probe, shapes) = described(&weights, &record)?;
+    let tensors = weights.take("probe", "probe", shapes)?;
+    Ok(ProbeFile { probe, labels: record.labels, tensors })
+}
+
+/// Describes a classifier of the official evaluation from its shapes.
+fn official(weights: &Weights, encoder: &EncoderConfig) -> Result<ProbeRecord, WeightsError> {
+    let path = || weights.path().to_owned();
+    let pooler = weights.shape(&format!("{POOLER}.query_tokens"));
+    // V-JEPA 2's pooler lacks the projection that V-JEPA 1 stores and never applies; its blocks act on the features.
+    let projected =
+        ["xattn.proj", "proj"].iter().any(|name| weights.shape(&format!("{CROSS}.{name}.weight")).is_some());
+    if pooler.is_some() && !projected {
+        return Err(WeightsError::Later { path: path(), model: "a probe of V-JEPA 2's evaluation".to_owned() });
+    }
+    let Some(&[classes, embed_dim]) = weights.shape("probe.linear.weight") else {
+        let why = "a classifier needs `linear.weight` of shape [classes, width]".to_owned();
+        return Err(WeightsError::Malformed { path: path(), why });
+    };
+    let blocks = |i: &usize| weights.shape(&format!("{POOLER}.blocks.{i}.norm1.weight")).is_some();
+    let (kind, num_heads, depth) = match pooler {
+        Some(_) => ("attentive", Some(encoder.num_heads), Some(1 + (0..MOST_BLOCKS).take_while(blocks).count())),
+        None => ("linear", None, None),
+    };
+    Ok(ProbeRecord { kind: kind.to_owned(), classes, labels: Vec::new(), embed_dim, num_heads, depth })
+}
+
+/// The probe of a description, and the shapes of its weights.
+fn described(weights: &Weights, record: &ProbeRecord) -> Result<(Probe, Shapes), WeightsError> {
+    let bad = |why: String| WeightsError::Record { path: weights.path().to_owned(), what: "probe description", why };
     if !record.labels.is_empty() && record.labels.len() != record.classes {
         return Err(bad(format!("it names {} labels for {} classes", record.labels.len(), record.classes)));
     }
     let required = |value: Option<usize>, key: &str| value.ok_or_else(|| bad(format!("`{key}` is missing")));
     let dim = record.embed_dim;
-    let (probe, shapes) = match record.kind.as_str() {
+    match record.kind.as_str() {
         "linear" => {
             let shapes = vec![
                 ("linear.weight".to_owned(), vec![record.classes, dim]),
                 ("linear.bias".to_owned(), vec![record.classes]),
             ];
-            (Probe::Linear { embed_dim: dim, num_classes: record.classes }, shapes)
+            Ok((Probe::Linear { embed_dim: dim, num_classes: record.classes }, shapes))
         }
         "attentive" => {
-            let cross = "probe.pooler.cross_attention_block";
-            let hidden = weights.shape(&format!("{cross}.mlp.fc1.weight")).and_then(<[usize]>::first).copied();
+            let hidden = weights.shape(&format!("{CROSS}.mlp.fc1.weight")).and_then(<[usize]>::first).copied();
             let config = ProbeConfig {
                 embed_dim: dim,
                 num_heads: required(record.num_heads, "num_heads")?,
                 mlp_ratio: hidden.map_or(4.0, |hidden| hidden as f64 / dim.max(1) as f64),
                 depth: required(record.depth, "depth")?,
-                complete_block: weights.shape(&format!("{cross}.norm1.weight")).is_some(),
+                complete_block: weights.shape(&format!("{CROSS}.norm1.weight")).is_some(),
                 num_classes: record.classes,
             };
-            config.validate().map_err(|error| WeightsError::Config { path: path.to_owned(), error })?;
+            config
+                .validate()
+                .map_err(|error| WeightsError::Config { path: weights.path().to_owned(), error: error.to_string() })?;
             let shapes = config.parameter_shapes();
-            (Probe::Attentive(config), shapes)
+            Ok((Probe::Attentive(config), shapes))
         }
-        other => return Err(bad(format!("the kind `{other}` is neither `attentive` nor `linear`"))),
-    };
-    let tensors = weights.take("probe", "probe", shapes)?;
-    Ok(ProbeFile { probe, labels: record.labels, tensors })
+        other => Err(bad(format!("the kind `{}` is neither `attentive` nor `linear`", shortened(other)))),
+    }
 }

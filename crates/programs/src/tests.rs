@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use vjepa_graphs::EncoderConfig;
-use vjepa_weights::{Format, RECORD_KEY, Tensors, WeightsError, load, save_safetensors};
+use vjepa_weights::{Format, LoadError, Misshapen, RECORD_KEY, Tensors, WeightsError, load, remedy, save_safetensors};
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn tiny() -> EncoderConfig {
 fn golden_weights_fit_their_model() {
     let weights = load(&golden()).unwrap();
     assert_eq!((weights.format(), weights.models()), (Format::Safetensors, vec!["encoder", "predictor"]));
-    let encoder = weights.take_encoder(&tiny()).unwrap();
+    let encoder = weights.take_encoder(tiny().parameter_shapes()).unwrap();
     assert_eq!(encoder["encoder.pos_embed"].0, [1, 64, 96]);
     assert_eq!(encoder.len(), tiny().parameter_shapes().len());
 }
@@ -27,10 +27,10 @@ fn golden_weights_fit_their_model() {
 fn every_fault_is_listed() {
     let weights = load(&golden()).unwrap();
     let deeper = EncoderConfig { depth: 4, ..tiny() };
-    let error = weights.take_encoder(&deeper).unwrap_err().to_string();
+    let error = weights.take_encoder(deeper.parameter_shapes()).unwrap_err().to_string();
     assert!(error.contains("missing: encoder.blocks.3.attn.proj.bias"), "{error}");
     let longer = EncoderConfig { depth: 2, num_frames: 16, ..tiny() };
-    let error = weights.take_encoder(&longer).unwrap_err().to_string();
+    let error = weights.take_encoder(longer.parameter_shapes()).unwrap_err().to_string();
     assert!(error.contains("encoder.pos_embed must be [1, 128, 96], got [1, 64, 96]"), "{error}");
     assert!(error.contains("unexpected: encoder.blocks.2.attn.proj.bias"), "{error}");
 }
@@ -59,7 +59,7 @@ fn shapes_and_position_table_tell_the_clip() {
     let model = describe(&load(&path).unwrap(), None).unwrap();
     assert_eq!(model.encoder, config);
     assert_eq!((model.preprocessing.num_frames, model.preprocessing.crop_size), (4, 48));
-    assert_eq!(load(&path).unwrap().take_encoder(&config).unwrap(), tensors);
+    assert_eq!(load(&path).unwrap().take_encoder(config.parameter_shapes()).unwrap(), tensors);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_stored_record_describes_the_model() {
     let path = folder.path().join("run-latest.safetensors");
     let yaml = "model: {embed_dim: 96, depth: 3, num_heads: 3, pred_embed_dim: 48, pred_depth: 2}\ndata: {crop_size: 64, num_frames: 8, normalization: per_clip}";
     let record = serde_json::json!({"format": 1, "step": 7, "config": yaml}).to_string();
-    let mut tensors = load(&golden()).unwrap().take_encoder(&tiny()).unwrap();
+    let mut tensors = load(&golden()).unwrap().take_encoder(tiny().parameter_shapes()).unwrap();
     tensors.insert("adam.m.encoder.norm.bias".to_owned(), (vec![96], vec![0.0; 96]));
     save_safetensors(&path, &tensors, &BTreeMap::from([(RECORD_KEY.to_owned(), record)])).unwrap();
     let weights = load(&path).unwrap();
@@ -97,4 +97,43 @@ fn damage_is_told() {
     assert!(refused("empty.pt", b"").contains("empty"));
     assert!(refused("text.pt", b"these are no weights at all, sorry").contains("not a usable checkpoint"));
     assert!(load(Path::new("/no/such/file.pt")).is_err());
+}
+
+/// The faults of weights for `stored` under the configuration `wanted`.
+fn faults(stored: &EncoderConfig, wanted: &EncoderConfig) -> LoadError {
+    let mut faults = LoadError::default();
+    let named = |config: &EncoderConfig| -> std::collections::BTreeMap<String, Vec<usize>> {
+        config.parameter_shapes().into_iter().map(|(name, shape)| (format!("encoder.{name}"), shape)).collect()
+    };
+    let (stored, mut wanted) = (named(stored), named(wanted));
+    for (name, got) in stored {
+        match wanted.remove(&name) {
+            None => faults.unexpected.push(name),
+            Some(expected) if expected != got => {
+                faults.misshapen.push(Misshapen { name, expected, values: got.iter().product(), got });
+            }
+            Some(_) => {}
+        }
+    }
+    faults.missing.extend(wanted.into_keys());
+    faults
+}
+
+#[test]
+fn each_difference_has_its_own_remedy() {
+    let own = EncoderConfig::tiny();
+    let told = |stored: &EncoderConfig| remedy(&faults(stored, &own));
+    assert!(told(&EncoderConfig::small()).contains("`model.embed_dim: 384`"));
+    assert!(told(&EncoderConfig { depth: 7, ..own.clone() }).contains("`model.depth: 7`"));
+    assert!(told(&EncoderConfig { depth: 15, ..own.clone() }).contains("`model.depth: 15`"));
+    let kernel = EncoderConfig { patch: 8, ..own.clone() };
+    assert!(told(&kernel).contains("`data.patch_size: 8`"));
+    let longer = EncoderConfig { num_frames: 2 * own.num_frames, ..own.clone() };
+    assert!(told(&longer).contains("3136 tokens and the configuration's 1568"));
+    let mut lacking = LoadError::default();
+    lacking.missing.push("encoder.norm.bias".to_owned());
+    assert!(remedy(&lacking).contains("--config"));
+    lacking.missing = own.parameter_shapes().into_iter().map(|(name, _)| format!("encoder.{name}")).collect();
+    lacking.unexpected = (0..20).map(|i| format!("encoder.layers.{i}.weight")).collect();
+    assert!(remedy(&lacking).contains("another model"));
 }

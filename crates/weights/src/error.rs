@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use vjepa_graphs::LoadError;
+use super::LoadError;
+
+use super::names::shortened;
 
 /// Why weights cannot be had. Every message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +28,33 @@ pub enum WeightsError {
         /// What is wrong with it.
         why: String,
     },
+    /// Something that stands for a file, or holds it: a Git LFS pointer, a web page, an archive, a folder.
+    #[error("{} is {what}; {remedy}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// How to get the file.
+        remedy: String,
+    },
+    /// A model of a later generation.
+    #[error(
+        "{} holds {model}, which this version does not compute (rotary positions); give a checkpoint of V-JEPA 1, such as \
+         vitl16.pth.tar",
+        path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// The model.
+        model: String,
+    },
     /// A tensor whose numbers are no floats.
-    #[error("tensor `{name}` of {} is {found}; weights are F32, F16, BF16 or F64", path.display())]
+    #[error(
+        "tensor `{}` of {} is {}; weights are F32, F16, BF16 or F64",
+        shortened(name), path.display(), shortened(found)
+    )]
     Type {
         /// The file.
         path: PathBuf,
@@ -37,7 +64,7 @@ pub enum WeightsError {
         found: String,
     },
     /// There is no such tensor.
-    #[error("{} holds no tensor `{name}`", path.display())]
+    #[error("{} holds no tensor `{}`", path.display(), shortened(name))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -55,12 +82,14 @@ pub enum WeightsError {
         found: String,
     },
     /// Names or shapes do not fit the model.
-    #[error("{}: {error}; use the configuration this checkpoint was made with (--config)", path.display())]
+    #[error("{}: {error}; {remedy}", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,
         /// Every name at fault.
         error: LoadError,
+        /// What to do about this difference.
+        remedy: String,
     },
     /// The sizes of the model cannot be told from the weights.
     #[error("{}: {why}; pass --config with the model's sizes", path.display())]
@@ -86,7 +115,7 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
         /// The rule that was broken.
-        error: vjepa_graphs::ConfigError,
+        error: String,
     },
     /// Writing failed; what was there before is untouched.
     #[error("cannot write {}: {source}", path.display())]

@@ -2,28 +2,51 @@
 //!
 //! [`load`] reads an index of a file: names, shapes, places. Tensors are read when they are taken, as `f32` whatever they
 //! are stored as. Names are the official ones under the model they belong to: `encoder.blocks.0.norm1.weight`,
-//! `target_encoder.*`, `predictor.*`, `probe.*`; the official wrappers `module.` and `backbone.` are left out. Taking a
-//! model is strict: every missing, unexpected or misshapen name is listed in one error.
+//! `target_encoder.*`, `predictor.*`, `probe.*`; what wrappers add (`module.`, `backbone.`, `_orig_mod.`, FSDP's) is left
+//! out, and the names of a bare encoder are put under `encoder.`. Taking a model is strict: missing, unexpected and
+//! misshapen names are counted in one error, with the remedy for that difference.
+//!
+//! PyTorch files are read by [`pytorch`], which executes nothing: [`zip`] finds the entries, [`pickle`] makes a [`heap`] of
+//! values, [`objects`] finds the tensors among them, [`place`] reads one by its strides.
+
+#![warn(missing_docs)]
 
 mod element;
 mod error;
+mod faults;
+mod heap;
+mod index;
+mod later;
+mod mismatch;
+mod names;
+mod objects;
+mod pickle;
+mod place;
 mod pytorch;
+mod recognise;
 mod safetensors;
+mod shards;
 mod tensors;
+mod zip;
 
 pub use element::Element;
 pub use error::WeightsError;
+pub use faults::{LoadError, Misshapen};
+pub use mismatch::remedy;
+pub use names::shortened;
+pub use recognise::{Foreign, foreign, refuse_foreign};
 pub use safetensors::save_safetensors;
 pub use tensors::{TensorFile, TensorFileError};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use vjepa_graphs::{EncoderConfig, LoadError, Misshapen, PredictorConfig};
 
+use index::Index;
+use place::Place;
 use vjepa_recipe::config::{Config, Preprocessing};
 
 /// Name to shape and values, row-major.
@@ -53,14 +76,6 @@ struct Entry {
     place: Place,
 }
 
-/// Where a tensor's bytes are.
-enum Place {
-    /// In a PyTorch file.
-    Pickled(burn_store::burn_pack::Tensor),
-    /// This part of the file.
-    File { offset: u64, length: u64 },
-}
-
 /// What training stores with its weights.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -86,46 +101,58 @@ pub type Shapes = Vec<(String, Vec<usize>)>;
 /// An open weights file.
 pub struct Weights {
     path: PathBuf,
+    /// The files that tensors are in: the file itself, or those of an index.
+    files: Vec<PathBuf>,
     format: Format,
     entries: BTreeMap<String, Entry>,
     others: BTreeMap<String, String>,
+    foreign: BTreeSet<String>,
     metadata: BTreeMap<String, String>,
     record: Option<Record>,
 }
 
-/// Opens a weights file: PyTorch or safetensors, told from its first bytes.
+/// Opens a weights file: PyTorch, safetensors, or the index of several such files, told from its first bytes.
 ///
 /// # Errors
 /// [`WeightsError`]: an unreadable, damaged or foreign file, or a record in it that cannot be used.
 pub fn load(path: &Path) -> Result<Weights, WeightsError> {
     let path = path.to_owned();
-    let read = |source| WeightsError::Read { path: path.clone(), source };
-    let malformed = |why: &str| WeightsError::Malformed { path: path.clone(), why: why.to_owned() };
-    if std::fs::metadata(&path).map_err(read)?.is_dir() {
-        return Err(malformed("it is a folder"));
+    let head = head_of(&path)?;
+    let (files, format, Index { entries, others, foreign, metadata }) =
+        if shards::looks_like(&head) && !safetensors::looks_like(&head) {
+            shards::read(&path)?
+        } else {
+            let (format, index) = index_of(&path)?;
+            (vec![path.clone()], format, index)
+        };
+    let record = record(&path, &metadata)?;
+    Ok(Weights { path, files, format, entries, others, foreign, metadata, record })
+}
+
+/// The first bytes of a file that may hold weights.
+fn head_of(path: &Path) -> Result<Vec<u8>, WeightsError> {
+    let read = |source| WeightsError::Read { path: path.to_owned(), source };
+    std::fs::metadata(path).map_err(read)?;
+    if let Some(Foreign { what, remedy }) = foreign(path) {
+        return Err(WeightsError::Foreign { path: path.to_owned(), what, remedy });
     }
     let mut head = Vec::with_capacity(16);
-    File::open(&path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(read)?;
+    File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(read)?;
     if head.is_empty() {
-        return Err(malformed("it is empty (0 bytes)"));
+        return Err(WeightsError::Malformed { path: path.to_owned(), why: "it is empty (0 bytes)".to_owned() });
     }
+    Ok(head)
+}
+
+/// Reads the index of one file.
+fn index_of(path: &Path) -> Result<(Format, Index), WeightsError> {
+    let head = head_of(path)?;
     // Something cut off may have no more than the beginning of a header, so the name has a say too.
     let named = path.extension().is_some_and(|extension| extension == "safetensors");
-    if named || safetensors::looks_like(&head) {
-        let safetensors::Index { entries: stored, others, metadata } = safetensors::index(&path)?;
-        let mut entries = BTreeMap::new();
-        for (name, entry) in stored {
-            if entries.insert(unwrapped(&name), entry).is_some() {
-                return Err(malformed(&format!("two of its keys mean `{}`", unwrapped(&name))));
-            }
-        }
-        let record = record(&path, &metadata)?;
-        return Ok(Weights { path, format: Format::Safetensors, entries, others, metadata, record });
+    if safetensors::looks_like(&head) || (named && !pytorch::looks_like(&head)) {
+        return Ok((Format::Safetensors, safetensors::index(path)?));
     }
-    let entries = pytorch::index(&path)?;
-    let (others, metadata) = Default::default();
-    let record = record(&path, &metadata)?;
-    Ok(Weights { path, format: Format::PyTorch, entries, others, metadata, record })
+    Ok((Format::PyTorch, pytorch::index(path)?))
 }
 
 /// The record in the metadata, or else in a file of the same name ending in `.json`.
@@ -154,6 +181,11 @@ impl Weights {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that tensors are in: the file itself, or those of its index.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// What the file is.
@@ -196,8 +228,9 @@ impl Weights {
     /// The encoder to use: the target encoder where there is one, as in the official evaluations.
     ///
     /// # Errors
-    /// [`WeightsError::NoModel`].
+    /// [`WeightsError::NoModel`], [`WeightsError::Later`].
     pub fn encoder(&self) -> Result<&'static str, WeightsError> {
+        self.refuse_later()?;
         ["target_encoder", "encoder"]
             .into_iter()
             .find(|model| self.has(model))
@@ -216,27 +249,17 @@ impl Weights {
                 None => WeightsError::Missing { path, name },
             });
         };
-        let malformed = |why: String| WeightsError::Malformed { path: self.path.clone(), why };
-        let bytes = match &entry.place {
-            Place::Pickled(tensor) => {
-                pytorch::bytes(tensor).map_err(|why| malformed(format!("`{name}` cannot be read ({why})")))?
-            }
-            Place::File { offset, length } => {
-                let mut bytes = vec![0; *length as usize];
-                let mut read = || {
-                    let mut file = File::open(&self.path)?;
-                    file.seek(SeekFrom::Start(*offset))?;
-                    file.read_exact(&mut bytes)
-                };
-                read().map_err(|source| WeightsError::Read { path: self.path.clone(), source })?;
-                bytes
-            }
-        };
-        let data = entry.element.decode(&bytes);
-        if data.len() != entry.shape.iter().product::<usize>() {
-            return Err(malformed(format!("`{name}` has {} values for the shape {:?}", data.len(), entry.shape)));
+        let Entry { shape, element, place } = entry;
+        let path = self.files.get(place.file).unwrap_or(&self.path);
+        let malformed = |why: String| WeightsError::Malformed { path: path.clone(), why };
+        let data = place.read(path, shape, *element).map_err(|source| match source.kind() {
+            std::io::ErrorKind::InvalidData => malformed(format!("`{}`: {source}", names::shortened(name))),
+            _ => WeightsError::Read { path: path.clone(), source },
+        })?;
+        if data.len() != shape.iter().product::<usize>() {
+            return Err(malformed(format!("`{name}` has {} values for the shape {shape:?}", data.len())));
         }
-        Ok((entry.shape.clone(), data))
+        Ok((shape.clone(), data))
     }
 
     /// Every tensor of floats, by its full name.
@@ -251,8 +274,9 @@ impl Weights {
     /// looked at, first parts that no model has are unexpected.
     ///
     /// # Errors
-    /// [`WeightsError::Mismatch`] with every name at fault.
+    /// [`WeightsError::Mismatch`] with every name at fault, [`WeightsError::Later`].
     pub fn check(&self, models: &[(&str, Shapes)]) -> Result<(), WeightsError> {
+        self.refuse_later()?;
         let mut faults = LoadError::default();
         let foreign = |name: &&String| {
             let model = first_part(name);
@@ -285,7 +309,14 @@ impl Weights {
         if faults == LoadError::default() {
             return Ok(());
         }
-        Err(WeightsError::Mismatch { path: self.path.clone(), error: faults })
+        let absent = models.iter().map(|(model, _)| *model).find(|model| !self.has(model));
+        let part = self.path.file_name().is_some_and(|name| name.to_string_lossy().contains("-of-"));
+        let remedy = match absent {
+            _ if part => "it is one of several files: give their index, *.index.json".to_owned(),
+            Some(model) => format!("the file holds no {}: give a whole training checkpoint", model.replace('_', " ")),
+            None => mismatch::remedy(&faults),
+        };
+        Err(WeightsError::Mismatch { path: self.path.clone(), error: faults, remedy })
     }
 
     /// All parameters of one model under the names `<as_model>.<parameter>`, after a strict check of that model.
@@ -309,20 +340,12 @@ impl Weights {
             .collect()
     }
 
-    /// The encoder of [`Weights::encoder`] under `encoder.*`.
+    /// The encoder of [`Weights::encoder`] under `encoder.*`, after a strict check of its parameters.
     ///
     /// # Errors
     /// As [`Weights::take`].
-    pub fn take_encoder(&self, config: &EncoderConfig) -> Result<Tensors, WeightsError> {
-        self.take(self.encoder()?, "encoder", config.parameter_shapes())
-    }
-
-    /// The predictor under `predictor.*`.
-    ///
-    /// # Errors
-    /// As [`Weights::take`].
-    pub fn take_predictor(&self, config: &PredictorConfig) -> Result<Tensors, WeightsError> {
-        self.take("predictor", "predictor", config.parameter_shapes())
+    pub fn take_encoder(&self, parameters: Shapes) -> Result<Tensors, WeightsError> {
+        self.take(self.encoder()?, "encoder", parameters)
     }
 
     fn under<'a>(&'a self, model: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
@@ -332,17 +355,20 @@ impl Weights {
             .map(|(name, entry)| (name.as_str(), entry))
     }
 
-    fn no_model(&self, wanted: &str) -> WeightsError {
+    pub fn no_model(&self, wanted: &str) -> WeightsError {
         let models = self.models();
-        let found = if models.is_empty() { "no tensors".to_owned() } else { models.join(", ") };
+        let found = match (models.is_empty(), self.foreign.is_empty()) {
+            (false, _) => names::few(models.into_iter()),
+            (true, true) => "no tensors".to_owned(),
+            (true, false) => format!("tensors of other models ({})", names::few(self.keys_of_no_model())),
+        };
         WeightsError::NoModel { path: self.path.clone(), wanted: wanted.to_owned(), found }
     }
-}
 
-/// A name without the wrappers `module.` and `backbone.` that the official code puts around models.
-fn unwrapped(name: &str) -> String {
-    let parts: Vec<&str> = name.split('.').filter(|part| !matches!(*part, "module" | "backbone")).collect();
-    parts.join(".")
+    /// Keys of tensors that belong to no model that is known here.
+    pub fn keys_of_no_model(&self) -> impl Iterator<Item = &str> {
+        self.foreign.iter().map(String::as_str)
+    }
 }
 
 fn first_part(name: &str) -> &str {

@@ -1,94 +1,244 @@
-//! PyTorch checkpoints, as `torch.save` writes them.
+//! PyTorch files, as every `torch.save` since 0.1.10 writes them: a zip archive of a pickle and one entry per storage, or
+//! (before 1.6) pickles followed by all storages.
 //!
-//! The pickle is interpreted by burn-store, which builds tensors and plain values only and runs nothing. Tensors stay in
-//! the file until they are asked for. Their strides are not looked at: official checkpoints hold contiguous tensors.
+//! Nothing in the pickle is executed. Tensors stay in the file until they are asked for; each is read by its strides, so
+//! views, slices and other memory formats come out as PyTorch shows them.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
-use burn::tensor::DType;
-use burn_store::pytorch::PytorchReader;
+use super::WeightsError;
+use super::heap::{Heap, Id, Value};
+use super::index::Index;
+use super::objects::{self, Leaf, Storage, Tensor};
+use super::pickle::{self, PickleError};
+use super::place::{Place, extent, is_row_major};
+use super::zip::{self, Directory, ZipError};
+use super::{Entry, names};
 
-use super::element::Element;
-use super::safetensors::bytes_of;
-use super::{Entry, MODELS, Place, WeightsError, unwrapped};
+/// Longest pickle of an archive.
+const LONGEST_PICKLE: u64 = 1 << 28;
+/// First number of a file before 1.6, and the protocol after it.
+const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+const PROTOCOL: i128 = 1001;
+/// A tensor takes at most as many bytes as its file and this (views may repeat elements), all tensors together at most
+/// [`MOST_COPIES`] times that.
+const SMALLEST_LIMIT: u64 = 1 << 20;
+const MOST_COPIES: u64 = 16;
 
-/// Reads the index of a file: the tensors of the models in it, without the optimiser's.
-pub(super) fn index(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let malformed = |why: String| WeightsError::Malformed { path: path.to_owned(), why };
-    let length = std::fs::metadata(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?.len();
-    let reader = guarded(|| PytorchReader::new(path).map_err(|error| error.to_string()));
-    let reader = reader.map_err(|why| malformed(reason(path, &why)))?;
-    let mut entries = BTreeMap::new();
-    for (key, tensor) in reader.into_tensors() {
-        let Some(name) = official_name(&key) else { continue };
-        let element = match tensor.dtype {
-            DType::F32 => Element::F32,
-            DType::F16 => Element::F16,
-            DType::BF16 => Element::Bf16,
-            DType::F64 => Element::F64,
-            other => {
-                let found = format!("{other:?}");
-                return Err(WeightsError::Type { path: path.to_owned(), name, found });
-            }
-        };
-        let shape: Vec<usize> = tensor.shape.iter().copied().collect();
-        // Storages are not compressed, so a tensor larger than the file is not in it.
-        if bytes_of(&shape, element).is_none_or(|bytes| bytes > length) {
-            return Err(malformed(format!("it is too short to hold `{name}` of shape {shape:?}")));
-        }
-        if entries.insert(name.clone(), Entry { shape, element, place: Place::Pickled(tensor) }).is_some() {
-            return Err(malformed(format!("two of its keys mean `{name}`")));
-        }
-    }
-    if entries.is_empty() {
-        return Err(malformed(format!("none of its keys is {}", MODELS.join(", "))));
-    }
-    Ok(entries)
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Zip(#[from] ZipError),
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
+    #[error("{0}")]
+    Other(String),
 }
 
-/// Why a file cannot be read: a zip archive that has lost its end is no archive to the reader, which then tries other
-/// formats and complains of those.
-fn reason(path: &Path, why: &str) -> String {
+/// Where storages are.
+enum Storages {
+    Archive {
+        directory: Directory,
+        root: String,
+    },
+    /// First byte of each.
+    Stream(BTreeMap<String, u64>),
+}
+
+/// True for the first bytes of a zip archive, or of a pickle of protocol 2 or later.
+pub(super) fn looks_like(head: &[u8]) -> bool {
+    head.starts_with(zip::MAGIC) || matches!(head, [0x80, 2..=5, ..])
+}
+
+/// Reads the index of a file: the tensors of models in it; the names of others are kept for messages.
+///
+/// # Errors
+/// [`WeightsError`].
+pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
+    let read = |source| WeightsError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
     let mut head = [0; 4];
-    let zip =
-        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *b"PK\x03\x04";
-    if zip && why.starts_with("Pickle") {
-        return "its archive has no end, it is cut off".to_owned();
+    let archive = file.read_exact(&mut head).is_ok() && head == zip::MAGIC;
+    file.rewind().map_err(read)?;
+    let opened = if archive { open_archive(&mut file, length) } else { open_stream(&mut file, length) };
+    let found = opened.and_then(|(heap, root, storages, big_endian)| {
+        let leaves = objects::leaves(&heap, root).map_err(Fault::Other)?;
+        Reader { file, length, storages, big_endian, total: 0 }.collect(leaves)
+    });
+    found.map_err(|fault| match fault {
+        Fault::Pickle(PickleError::Read(source)) | Fault::Zip(ZipError::Read(source)) => read(source),
+        fault => WeightsError::Malformed { path: path.to_owned(), why: fault.to_string() },
+    })
+}
+
+type Opened = (Heap, Id, Storages, bool);
+
+fn open_archive(file: &mut File, length: u64) -> Result<Opened, Fault> {
+    let directory = Directory::read(file, length)?;
+    let root = directory.names().filter_map(|name| name.strip_suffix("data.pkl")).min_by_key(|root| root.len());
+    let Some(root) = root.filter(|root| root.is_empty() || root.ends_with('/')).map(str::to_owned) else {
+        return Err(Fault::Other("it is a zip archive that torch.save did not write".to_owned()));
+    };
+    if directory.get(&format!("{root}constants.pkl")).is_some() {
+        let why = "it is a TorchScript archive (torch.jit.save); save the model's state_dict() with torch.save";
+        return Err(Fault::Other(why.to_owned()));
     }
-    why.trim_end_matches('.').to_owned()
+    let record = |name: &str| directory.get(&format!("{root}{name}"));
+    let big_endian = match record("byteorder") {
+        Some(record) => directory.content(file, record, 64)?.starts_with(b"big"),
+        None => false,
+    };
+    let pickle = record("data.pkl").ok_or(ZipError::Damaged("its pickle is missing"))?;
+    let pickle = directory.content(file, pickle, LONGEST_PICKLE)?;
+    let (heap, id) = pickle::read(&mut pickle.as_slice())?;
+    Ok((heap, id, Storages::Archive { directory, root }, big_endian))
 }
 
-/// The bytes of one tensor.
-pub(super) fn bytes(tensor: &burn_store::burn_pack::Tensor) -> Result<Vec<u8>, String> {
-    guarded(|| tensor.to_bytes().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string()))
+/// Magic number, protocol, facts about the system, what was saved, names of the storages; then each storage: its number of
+/// elements in 8 bytes, and the elements.
+fn open_stream(file: &mut File, length: u64) -> Result<Opened, Fault> {
+    let mut input = BufReader::new(file);
+    let number = |input: &mut BufReader<&mut File>| -> Result<Option<i128>, Fault> {
+        let (heap, id) = pickle::read(input)?;
+        Ok(match heap.value(id) {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        })
+    };
+    let other = |why: &str| Fault::Other(why.to_owned());
+    match number(&mut input) {
+        Ok(Some(MAGIC)) => {}
+        Ok(_) => return Err(other("it is a pickle that torch.save did not write")),
+        Err(Fault::Pickle(PickleError::Opcode(_))) => {
+            return Err(other("its first bytes are neither those of a PyTorch file nor of safetensors"));
+        }
+        Err(fault) => return Err(fault),
+    }
+    if number(&mut input)? != Some(PROTOCOL) {
+        return Err(other("it has a format that PyTorch never had"));
+    }
+    let (system, facts) = pickle::read(&mut input)?;
+    let little = system.get(facts, "little_endian").map(|id| matches!(system.value(id), Value::Bool(true)));
+    let (heap, root) = pickle::read(&mut input)?;
+    let (keys, list) = pickle::read(&mut input)?;
+    let declared: BTreeMap<String, Storage> = heap
+        .values()
+        .filter_map(|value| match value {
+            Value::Persistent(id) => objects::storage(&heap, *id),
+            _ => None,
+        })
+        .map(|storage| (storage.key.clone(), storage))
+        .collect();
+    let mut place = input.stream_position().map_err(PickleError::Read)?;
+    let mut places = BTreeMap::new();
+    for key in keys.elements(list).unwrap_or_default() {
+        let key = match keys.value(*key) {
+            Value::Text(text) => text.to_string(),
+            Value::Int(number) => number.to_string(),
+            _ => return Err(other("its list of storages is damaged")),
+        };
+        let storage = declared.get(&key).ok_or_else(|| other("its list of storages is damaged"))?;
+        let bytes = storage.elements.checked_mul(storage.stored.size).and_then(|bytes| bytes.checked_add(8));
+        let end = bytes.and_then(|bytes| place.checked_add(bytes)).filter(|end| *end <= length);
+        let end = end.ok_or_else(|| other("it is cut off: its last tensors are missing"))?;
+        places.insert(key, place + 8);
+        place = end;
+    }
+    Ok((heap, root, Storages::Stream(places), little == Some(false)))
 }
 
-/// `encoder.module.backbone.blocks.0.norm1.weight` is `encoder.blocks.0.norm1.weight`; none for what belongs to no model.
-fn official_name(key: &str) -> Option<String> {
-    let name = unwrapped(key);
-    name.split_once('.').is_some_and(|(model, _)| MODELS.contains(&model)).then_some(name)
+struct Reader {
+    file: File,
+    length: u64,
+    storages: Storages,
+    big_endian: bool,
+    /// Bytes of all tensors so far.
+    total: u64,
 }
 
-/// Runs the reader on a foreign file: its panics become errors.
-fn guarded<R>(read: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
-    let panicked = |_| Err("its contents make no sense".to_owned());
-    vjepa_runtime::without_panic_message(|| catch_unwind(AssertUnwindSafe(read))).unwrap_or_else(panicked)
-}
+impl Reader {
+    fn collect(mut self, leaves: BTreeMap<String, Leaf>) -> Result<Index, Fault> {
+        let mut index = Index::default();
+        let mut keys: BTreeMap<String, String> = BTreeMap::new();
+        for (key, leaf) in leaves {
+            if names::is_flattened(&key) {
+                return Err(Fault::Other(names::FLATTENED.to_owned()));
+            }
+            let Some(name) = names::official(&key) else {
+                index.foreign.insert(key);
+                continue;
+            };
+            if let Some(other) = keys.insert(name.clone(), key.clone()) {
+                return Err(Fault::Other(names::collision(&other, &key, &name)));
+            }
+            match leaf {
+                Leaf::Foreign(what) => drop(index.others.insert(name, what)),
+                Leaf::Tensor(Tensor { stored, .. }) if stored.element.is_none() => {
+                    index.others.insert(name, stored.name.to_owned());
+                }
+                Leaf::Tensor(tensor) => {
+                    let entry = self.entry(&name, tensor)?;
+                    index.entries.insert(name, entry);
+                }
+            }
+        }
+        Ok(index)
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::official_name;
+    fn entry(&mut self, name: &str, tensor: Tensor) -> Result<Entry, Fault> {
+        let Tensor { storage, stored, offset, shape, strides } = tensor;
+        let shown = names::shortened(name);
+        let short = || Fault::Other(format!("it is too short to hold `{shown}` of shape {}", names::sizes(&shape)));
+        let element = stored.element.ok_or_else(short)?;
+        let size = stored.size;
+        let bytes = shape.iter().try_fold(size, |bytes, size| bytes.checked_mul(*size as u64)).ok_or_else(short)?;
+        let limit = self.length.saturating_add(SMALLEST_LIMIT);
+        self.total = self.total.saturating_add(bytes);
+        if bytes > limit || self.total > limit.saturating_mul(MOST_COPIES) {
+            return Err(short());
+        }
+        let (start, stored_length, crc) = self.find(&storage).map_err(|fault| match fault {
+            Fault::Other(why) => Fault::Other(format!("`{shown}` cannot be read: {why}")),
+            fault => fault,
+        })?;
+        let first = storage.first.checked_add(offset).and_then(|first| first.checked_mul(size)).ok_or_else(short)?;
+        let length = extent(&shape, &strides).and_then(|extent| extent.checked_mul(size)).ok_or_else(short)?;
+        let declared = storage.elements.checked_mul(storage.stored.size).ok_or_else(short)?;
+        let end = first.checked_add(length).filter(|end| length == 0 || *end <= declared.min(stored_length));
+        if end.is_none() {
+            return Err(short());
+        }
+        let strides = (!is_row_major(&shape, &strides)).then(|| strides.into_boxed_slice());
+        // Only a whole storage has a checksum.
+        let crc = crc.filter(|crc| *crc != 0 && first == 0 && length == stored_length);
+        let place = match length {
+            0 => Place::plain(0, 0),
+            _ => Place { file: 0, offset: start + first, length, strides, big_endian: self.big_endian, crc },
+        };
+        Ok(Entry { shape, element, place })
+    }
 
-    #[test]
-    fn wrappers_are_stripped_anywhere() {
-        let name = |key| official_name(key).unwrap_or_default();
-        assert_eq!(name("encoder.module.backbone.blocks.0.attn.qkv.weight"), "encoder.blocks.0.attn.qkv.weight");
-        assert_eq!(name("target_encoder.backbone.norm.bias"), "target_encoder.norm.bias");
-        assert_eq!(name("predictor.module.mask_tokens.1"), "predictor.mask_tokens.1");
-        assert_eq!(official_name("opt.state.0.exp_avg"), None);
-        assert_eq!(official_name("encoder"), None);
+    /// First byte, length and checksum of a storage.
+    fn find(&mut self, storage: &Storage) -> Result<(u64, u64, Option<u32>), Fault> {
+        let missing = || Fault::Other("its storage is missing".to_owned());
+        match &self.storages {
+            Storages::Stream(places) => {
+                let place = places.get(&storage.key).ok_or_else(missing)?;
+                Ok((*place, storage.elements.saturating_mul(storage.stored.size), None))
+            }
+            Storages::Archive { directory, root } => {
+                let record = directory.get(&format!("{root}data/{}", storage.key)).ok_or_else(missing)?;
+                if record.compressed {
+                    let why = "the archive was compressed after saving; unpack it and save it with torch.save again";
+                    return Err(Fault::Other(why.to_owned()));
+                }
+                Ok((directory.start(&mut self.file, record)?, record.length, Some(record.crc)))
+            }
+        }
     }
 }

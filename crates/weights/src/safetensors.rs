@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 use vjepa_runtime::write_atomically;
 
 use super::element::Element;
-use super::{Entry, Place, Tensors, WeightsError};
+use super::index::Index;
+use super::place::Place;
+use super::{Entry, Tensors, WeightsError, names};
 
 /// Longest header that is read; the format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -25,14 +27,6 @@ struct Described {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: [u64; 2],
-}
-
-/// What a file holds.
-pub(super) struct Index {
-    pub entries: BTreeMap<String, Entry>,
-    /// Names and types of tensors that are no floats.
-    pub others: BTreeMap<String, String>,
-    pub metadata: BTreeMap<String, String>,
 }
 
 /// True when the first bytes look like a header's length and the brace after it.
@@ -60,27 +54,45 @@ pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
     file.read_exact(&mut header).map_err(read)?;
     let header: Map<String, Value> = serde_json::from_slice(&header)
         .map_err(|error| malformed(format!("its header is no JSON object ({error})")))?;
-    let mut index = Index { entries: BTreeMap::new(), others: BTreeMap::new(), metadata: BTreeMap::new() };
+    let mut index = Index::default();
+    let mut keys = BTreeMap::new();
     let mut end = 0;
-    for (name, value) in header {
-        if name == "__metadata__" {
-            index.metadata = serde_json::from_value(value)
-                .map_err(|error| malformed(format!("its `__metadata__` is no mapping of texts ({error})")))?;
+    for (key, value) in header {
+        if key == "__metadata__" {
+            index.metadata = serde_json::from_value(value).map_err(|error| {
+                malformed(format!(
+                    "its `__metadata__` is not a mapping of texts ({})",
+                    names::shortened(&error.to_string())
+                ))
+            })?;
             continue;
         }
+        if names::is_flattened(&key) {
+            return Err(malformed(names::FLATTENED.to_owned()));
+        }
+        let shown = names::shortened(&key);
         let described: Described = serde_json::from_value(value)
-            .map_err(|error| malformed(format!("the header's entry `{name}` is malformed ({error})")))?;
+            .map_err(|_| malformed(format!("the header's entry `{shown}` lacks its type, shape or place")))?;
+        // Tensors of no model are kept: clips and features are stored like this too.
+        let name = names::official(&key).unwrap_or_else(|| names::unwrapped(&key));
+        if let Some(other) = keys.insert(name.clone(), key.clone()) {
+            return Err(malformed(names::collision(&other, &key, &name)));
+        }
         let [start, stop] = described.data_offsets;
         end = end.max(stop);
         let Some(element) = Element::named(&described.dtype) else {
-            index.others.insert(name, described.dtype);
+            index.others.insert(name, names::shortened(&described.dtype));
             continue;
         };
+        if stop < start || stop > data_length {
+            return Err(malformed(format!("it is cut off: {data_length} of {stop} bytes of tensors are there")));
+        }
         let wanted = bytes_of(&described.shape, element);
         if stop.checked_sub(start) != wanted {
-            return Err(malformed(format!("the bytes of `{name}` do not fit its shape {:?}", described.shape)));
+            let sizes = names::sizes(&described.shape);
+            return Err(malformed(format!("the bytes of `{shown}` do not fit its shape {sizes}")));
         }
-        let place = Place::File { offset: 8 + header_length + start, length: stop - start };
+        let place = Place::plain(8 + header_length + start, stop - start);
         index.entries.insert(name, Entry { shape: described.shape, element, place });
     }
     if end > data_length {
@@ -93,7 +105,7 @@ pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
 }
 
 /// Bytes a tensor takes; none when that is more than a file can have.
-pub(super) fn bytes_of(shape: &[usize], element: Element) -> Option<u64> {
+fn bytes_of(shape: &[usize], element: Element) -> Option<u64> {
     shape.iter().try_fold(element.size() as u64, |bytes, size| bytes.checked_mul(*size as u64))
 }
 

@@ -35,7 +35,7 @@ pub struct OpenEncoder {
     pub encoder: FrozenEncoder,
     /// What is known of it.
     pub model: Model,
-    /// SHA-256 of the checkpoint.
+    /// SHA-256 of the checkpoint; of one in several files theirs, joined.
     pub digest: String,
 }
 
@@ -46,9 +46,15 @@ pub struct OpenEncoder {
 pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) -> Result<OpenEncoder, EvalError> {
     let file = weights::load(checkpoint)?;
     let model = vjepa_programs::describe(&file, config)?;
-    let tensors = file.take_encoder(&model.encoder)?;
+    let tensors = file.take_encoder(model.encoder.parameter_shapes())?;
     let encoder = FrozenEncoder::on(device, &model.encoder, &tensors)?;
-    Ok(OpenEncoder { encoder, model, digest: file_digest(checkpoint)? })
+    Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())? })
+}
+
+/// The digest of a checkpoint's file, or of the digests of several.
+fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
+    let digests = files.iter().map(|file| file_digest(file)).collect::<Result<Vec<_>, _>>()?;
+    Ok(digests.join("+"))
 }
 
 /// What to look at of the videos of a list.

@@ -135,7 +135,7 @@ impl Config {
         validate::check(self)
     }
 
-    /// What only training needs: weights to start from, a predictor, videos to learn from, and a folder to write to.
+    /// What only training needs: a predictor, weights to start from, videos to learn from, and a folder to write to.
     ///
     /// # Errors
     /// [`ConfigError::Missing`] or [`ConfigError::Rule`] naming the key.

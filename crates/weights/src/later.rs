@@ -1,0 +1,58 @@
+//! Checkpoints of V-JEPA 2 and 2.1, recognised so that they are refused by name.
+
+use super::{Format, Weights, WeightsError};
+
+/// Names of the sizes, by width and blocks.
+const SIZES: [(usize, usize, &str); 5] =
+    [(768, 12, "ViT-B"), (1024, 24, "ViT-L"), (1280, 32, "ViT-H"), (1408, 40, "ViT-g"), (1664, 48, "ViT-G")];
+/// Mask tokens of the predictors in V-JEPA 2's released files, whose encoders have a position table that is not used.
+const RELEASED_MASK_TOKENS: usize = 10;
+
+impl Weights {
+    /// The model of a later generation that the file holds, in words: `V-JEPA 2 ViT-L (1024 wide, 24 blocks)`.
+    pub fn later_generation(&self) -> Option<String> {
+        if self.record().is_some() {
+            return None;
+        }
+        if self.has("classifiers") {
+            return Some("probes of V-JEPA 2's evaluation".to_owned());
+        }
+        let has = |name: String| self.shape(&name).is_some() || self.others.contains_key(&name);
+        if has("encoder.embeddings.patch_embeddings.proj.weight".to_owned()) {
+            let size = self.size("encoder.embeddings.patch_embeddings.proj.bias", "encoder.layer");
+            return Some(format!("V-JEPA 2 {size} in Hugging Face's format"));
+        }
+        let model = ["target_encoder", "encoder", "ema_encoder"].into_iter().find(|model| self.has(model))?;
+        let inside = |name: &str| has(format!("{model}.{name}"));
+        let tokens = self.tensors().filter(|(name, ..)| name.starts_with("predictor.mask_tokens.")).count();
+        let released = self.format() == Format::PyTorch && tokens == RELEASED_MASK_TOKENS;
+        let generation = if inside("norms_block.0.weight") || inside("video_mod_embed") || model == "ema_encoder" {
+            "V-JEPA 2.1"
+        } else if inside("blocks.0.norm1.weight")
+            && inside("patch_embed.proj.weight")
+            && (!inside("pos_embed") || released)
+        {
+            "V-JEPA 2"
+        } else {
+            return None;
+        };
+        let size = self.size(&format!("{model}.patch_embed.proj.bias"), &format!("{model}.blocks"));
+        Some(format!("{generation} {size}"))
+    }
+
+    /// Refuses a model of a later generation.
+    pub fn refuse_later(&self) -> Result<(), WeightsError> {
+        match self.later_generation() {
+            Some(model) => Err(WeightsError::Later { path: self.path().to_owned(), model }),
+            None => Ok(()),
+        }
+    }
+
+    /// Name and size of an encoder from the width of a bias and the names of its blocks.
+    fn size(&self, bias: &str, blocks: &str) -> String {
+        let width = self.shape(bias).and_then(<[usize]>::first).copied().unwrap_or(0);
+        let depth = (0..).take_while(|i| self.shape(&format!("{blocks}.{i}.norm1.weight")).is_some()).count();
+        let name = SIZES.iter().find(|(own, blocks, _)| (*own, *blocks) == (width, depth));
+        format!("{} ({width} wide, {depth} blocks)", name.map_or("encoder", |(.., name)| name))
+    }
+}

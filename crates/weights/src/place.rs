@@ -1,0 +1,120 @@
+//! Where a tensor's numbers are in its file, and reading them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use super::element::Element;
+
+/// A part of a file that holds a tensor.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Which of the files.
+    pub file: usize,
+    /// First byte, and bytes up to the last element's end.
+    pub offset: u64,
+    pub length: u64,
+    /// Elements between neighbours along each axis; none for row-major order without gaps.
+    pub strides: Option<Box<[u64]>>,
+    /// Whether numbers have their first byte first.
+    pub big_endian: bool,
+    /// Checksum of these bytes, where there is one.
+    pub crc: Option<u32>,
+}
+
+impl Place {
+    /// Row-major little-endian numbers.
+    pub fn plain(offset: u64, length: u64) -> Self {
+        Self { file: 0, offset, length, strides: None, big_endian: false, crc: None }
+    }
+
+    /// The tensor, row-major.
+    ///
+    /// # Errors
+    /// What the system said; [`io::ErrorKind::InvalidData`] for bytes without their checksum.
+    pub fn read(&self, path: &Path, shape: &[usize], element: Element) -> io::Result<Vec<f32>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        // The length was checked against the file's when it was opened; it may have become shorter since.
+        let length = usize::try_from(self.length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut bytes = vec![0; length];
+        file.read_exact(&mut bytes)?;
+        if self.crc.is_some_and(|crc| crc32fast::hash(&bytes) != crc) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its bytes do not have their checksum"));
+        }
+        let values = element.decode(&bytes, self.big_endian);
+        drop(bytes);
+        match &self.strides {
+            None => Ok(values),
+            Some(strides) => gather(&values, shape, strides).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// Whether a tensor lies in row-major order without gaps. Axes of one element have no neighbours.
+pub(super) fn is_row_major(shape: &[usize], strides: &[u64]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().all(|(size, stride)| {
+        let fits = *size <= 1 || *stride == expected;
+        expected = expected.saturating_mul(*size as u64);
+        fits
+    })
+}
+
+/// Elements from the first one of a view to the end of its last one; none where that is no number.
+pub(super) fn extent(shape: &[usize], strides: &[u64]) -> Option<u64> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let last = shape
+        .iter()
+        .zip(strides)
+        .try_fold(0u64, |last, (size, stride)| last.checked_add((*size as u64 - 1).checked_mul(*stride)?))?;
+    last.checked_add(1)
+}
+
+/// A view in row-major order; none where it reaches beyond the values.
+fn gather(values: &[f32], shape: &[usize], strides: &[u64]) -> Option<Vec<f32>> {
+    let extent = usize::try_from(extent(shape, strides)?).ok()?;
+    let values = values.get(..extent)?;
+    let strides: Vec<usize> = strides.iter().map(|stride| usize::try_from(*stride).ok()).collect::<Option<_>>()?;
+    let count = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size))?;
+    let (Some((inner, outer)), Some((step, steps))) = (shape.split_last(), strides.split_last()) else {
+        return Some(values.to_vec());
+    };
+    let mut gathered = Vec::with_capacity(count);
+    let mut index = vec![0; outer.len()];
+    while gathered.len() < count {
+        let start: usize = index.iter().zip(steps).map(|(i, step)| i * step).sum();
+        gathered.extend((0..*inner).filter_map(|i| values.get(start + i * step)));
+        // The next row: the last axis that has one more, with those after it at 0.
+        for (i, size) in index.iter_mut().zip(outer).rev() {
+            *i += 1;
+            if *i < *size {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    Some(gathered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_gathered_in_row_major_order() {
+        let values: Vec<f32> = (0..24u8).map(f32::from).collect();
+        let gather = |shape: &[usize], strides: &[u64]| gather(&values, shape, strides).unwrap();
+        assert_eq!(gather(&[2, 3], &[1, 2]), [0., 2., 4., 1., 3., 5.]);
+        assert_eq!(gather(&[2, 2, 2], &[12, 4, 1]), [0., 1., 4., 5., 12., 13., 16., 17.]);
+        assert_eq!(gather(&[2, 2], &[0, 1]), [0., 1., 0., 1.]);
+        assert_eq!(gather(&[], &[]), [0.]);
+        assert!(gather(&[0, 5], &[5, 1]).is_empty());
+        assert_eq!(super::gather(&values, &[25], &[1]), None);
+        assert_eq!(super::gather(&values, &[2], &[u64::MAX]), None);
+        // Axes of one element may have any stride.
+        assert!(is_row_major(&[1, 4, 1, 6], &[7, 6, 99, 1]) && !is_row_major(&[4, 6], &[1, 4]));
+    }
+}

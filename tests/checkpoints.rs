@@ -1,0 +1,541 @@
+//! Checkpoints as people have them: other layouts, other objects, other wrappers, other files altogether. Damage is tested
+//! in `checkpoints_damaged.rs`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use support::pytorch::{self, Value};
+use support::{TINY, assert_official_features, refused, texture, tiny, vjepa, write};
+use vjepa_weights as weights;
+use vjepa_weights::{Tensors, save_safetensors};
+
+/// Parameters of the golden encoder by their own names: `blocks.0.norm1.weight`.
+fn encoder() -> Tensors {
+    let all = weights::load(&tiny("weights.safetensors")).unwrap().all().unwrap();
+    all.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("encoder.")?.to_owned(), tensor))).collect()
+}
+
+/// The golden encoder as an entry of an official checkpoint, with a change to its values.
+fn target(change: impl Fn(&str, Value) -> Value) -> (String, Value) {
+    let entries = pytorch::state_dict(&encoder()).into_iter();
+    let entries = entries.map(|(name, value)| (format!("module.backbone.{name}"), change(&name, value))).collect();
+    ("target_encoder".to_owned(), Value::Dict(entries))
+}
+
+struct Scene {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write(folder.path(), "tiny.yaml", TINY);
+        Self { folder, config }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        write(self.folder.path(), name, bytes)
+    }
+
+    fn features(&self, checkpoint: &Path) -> assert_cmd::Command {
+        let mut command = vjepa();
+        command.arg("features").arg("--checkpoint").arg(checkpoint).arg("--config").arg(&self.config);
+        command.arg("--input").arg(tiny("forward.safetensors")).arg("--out").arg(self.path("features.safetensors"));
+        command
+    }
+
+    /// The file gives the official encoder's features.
+    fn gives_features(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let checkpoint = self.write(name, bytes);
+        self.features(&checkpoint).assert().success();
+        assert_official_features(&self.path("features.safetensors"));
+    }
+
+    /// The one sentence that refuses a file.
+    fn refuses(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let checkpoint = self.write(name, bytes);
+        let message = refused(&mut self.features(&checkpoint));
+        assert!(message.contains(name) && message.len() < 1000, "{message}");
+        message
+    }
+}
+
+fn inspect(file: &Path) -> serde_json::Value {
+    let output = vjepa().arg("inspect").arg(file).arg("--json").assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).unwrap()
+}
+
+#[test]
+fn every_layout_gives_the_same_numbers() {
+    let scene = Scene::new();
+    // A model in channels_last_3d: the channels of kernels are innermost.
+    let channels_last = |_: &str, value| match value {
+        Value::Tensor { shape, data } if shape.len() == 5 => Value::permuted(&shape, &data, &[0, 2, 3, 4, 1]),
+        value => value,
+    };
+    // Every matrix stored transposed.
+    let transposed = |_: &str, value| match value {
+        Value::Tensor { shape, data } if shape.len() == 2 => Value::permuted(&shape, &data, &[1, 0]),
+        value => value,
+    };
+    // Every parameter a part of something larger: offset, and rows with gaps.
+    let sliced = |_: &str, value| match value {
+        Value::Tensor { shape, data } => {
+            let width = *shape.last().unwrap();
+            let mut storage = vec![9e9; 7];
+            data.chunks(width).for_each(|row| storage.extend(row.iter().copied().chain([f32::NAN; 3])));
+            let strides = (0..shape.len())
+                .map(|axis| match shape[axis + 1..].iter().product::<usize>() {
+                    1 if axis + 1 == shape.len() => 1,
+                    inner => inner / width * (width + 3),
+                })
+                .collect();
+            Value::View { shape, strides, offset: 7, storage }
+        }
+        value => value,
+    };
+    scene.gives_features("big-endian.pth.tar", pytorch::big_endian(&[target(channels_last)]));
+    type Change<'a> = &'a dyn Fn(&str, Value) -> Value;
+    let changes: [(&str, Change); 3] =
+        [("channels_last", &channels_last), ("transposed", &transposed), ("sliced", &sliced)];
+    for (name, change) in changes {
+        scene.gives_features(&format!("{name}.pth.tar"), pytorch::checkpoint(&[target(change)]));
+        scene.gives_features(&format!("{name}-stream.pth.tar"), pytorch::stream(&[target(change)]));
+    }
+}
+
+#[test]
+fn views_are_read_as_pytorch_shows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Vec<f32> = (0..40u8).map(f32::from).collect();
+    let view = |shape: &[usize], strides: &[usize], offset| Value::View {
+        shape: shape.to_vec(),
+        strides: strides.to_vec(),
+        offset,
+        storage: storage.clone(),
+    };
+    let views = vec![
+        ("expand".to_owned(), view(&[2, 3], &[0, 2], 1)),
+        ("diagonal".to_owned(), view(&[3], &[11], 0)),
+        ("overlap".to_owned(), view(&[3, 4], &[2, 1], 5)),
+        ("scalar".to_owned(), view(&[], &[], 33)),
+        ("none".to_owned(), view(&[3, 0, 2], &[2, 2, 1], 0)),
+        ("ones".to_owned(), view(&[1, 2, 1], &[77, 1, 99], 38)),
+    ];
+    let path = write(folder.path(), "views.pt", pytorch::checkpoint(&[("encoder".to_owned(), Value::Dict(views))]));
+    let all = weights::load(&path).unwrap().all().unwrap();
+    let values = |name: &str| all[&format!("encoder.{name}")].1.clone();
+    assert_eq!(values("expand"), [1., 3., 5., 1., 3., 5.]);
+    assert_eq!(values("diagonal"), [0., 11., 22.]);
+    assert_eq!(values("overlap"), [5., 6., 7., 8., 7., 8., 9., 10., 9., 10., 11., 12.]);
+    assert_eq!((values("scalar"), values("none"), values("ones")), (vec![33.], vec![], vec![38., 39.]));
+    // A view that reaches past its storage.
+    let outside = vec![("x".to_owned(), view(&[2, 30], &[30, 1], 0))];
+    let path = write(folder.path(), "outside.pt", pytorch::checkpoint(&[("encoder".to_owned(), Value::Dict(outside))]));
+    assert!(weights::load(&path).err().unwrap().to_string().contains("too short"));
+}
+
+#[test]
+fn other_objects_are_opaque() {
+    let scene = Scene::new();
+    let own = |_: &str, value| value;
+    let raw = |opcodes: &[u8]| Value::Raw(opcodes.to_vec());
+    for (name, object) in [
+        ("numpy", Value::numpy_scalar()),
+        // os.system("exit 1") would end the test; nothing is called.
+        ("call", raw(b"cposix\nsystem\n(X\x06\0\0\0exit 1tR")),
+        ("path", raw(b"cpathlib\nPosixPath\n(X\x01\0\0\0/X\x01\0\0\0atR")),
+        // argparse.Namespace, with a tensor that nobody asks for in it.
+        ("namespace", Value::Instance("Namespace", vec![("w".to_owned(), Value::Tensor { shape: vec![1], data: vec![1.0] })])),
+        // A random state of protocol 4: bytes of 8-byte length, memoised; a set; a frozen set; a long integer; NaN.
+        ("state", raw(b"(\x8e\x03\0\0\0\0\0\0\0abc\x94\x8f\x94(K\x01K\x02\x90(K\x03\x91\x8a\x15ABCDEFGHIJKLMNOPQRSTUG\x7f\xf8\0\0\0\0\0\0t")),
+        ("class", raw(b"\x8c\x08builtins\x8c\x05slice\x93(K\x01K\x02Nt\x81")),
+        // A list that contains itself.
+        ("cycle", raw(b"]q\xf0(h\xf0h\xf0e")),
+        // A sparse tensor, and a type of storage that no release has.
+        ("sparse", raw(b"ctorch._utils\n_rebuild_sparse_tensor\n(K\x01NtR")),
+        ("storage", raw(b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nOddStorage\nX\x02\0\0\0zzX\x03\0\0\0cpuK\x01tQK\0)))NtR")),
+    ] {
+        let root = [("loss".to_owned(), object), target(own)];
+        scene.gives_features(&format!("{name}.pth.tar"), pytorch::checkpoint(&root));
+    }
+    scene.gives_features(
+        "numpy-stream.pth.tar",
+        pytorch::stream(&[("loss".to_owned(), Value::numpy_scalar()), target(own)]),
+    );
+}
+
+#[test]
+fn a_whole_module_is_read_as_its_state_dict() {
+    let scene = Scene::new();
+    // Parameters by module: `blocks.0.norm1.weight` is in the module norm1 of the module 0 of the module blocks.
+    fn module(entries: Vec<(String, Value)>) -> Value {
+        let (mut own, mut children) = (Vec::new(), BTreeMap::<String, Vec<(String, Value)>>::new());
+        for (name, value) in entries {
+            match name.split_once('.') {
+                Some((child, rest)) => children.entry(child.to_owned()).or_default().push((rest.to_owned(), value)),
+                None => own.push((name, value)),
+            }
+        }
+        let passing = Value::Tensor { shape: vec![1], data: vec![0.0] };
+        let children = children.into_iter().map(|(name, entries)| (name, module(entries))).collect();
+        let set = b"c__builtin__\nset\n(](X\x05\0\0\0cacheetR".to_vec();
+        Value::Instance(
+            "Module",
+            vec![
+                ("training".to_owned(), Value::Raw(vec![0x88])),
+                ("_parameters".to_owned(), Value::Dict(own)),
+                ("_buffers".to_owned(), Value::Dict(vec![("cache".to_owned(), passing)])),
+                ("_non_persistent_buffers_set".to_owned(), Value::Raw(set)),
+                ("_modules".to_owned(), Value::Dict(children)),
+            ],
+        )
+    }
+    let whole = || module(pytorch::state_dict(&encoder()));
+    scene.gives_features("model.pt", pytorch::saved(&whole()));
+    scene.gives_features(
+        "wrapped.pt",
+        pytorch::saved(&module(
+            pytorch::state_dict(&encoder())
+                .into_iter()
+                .map(|(name, value)| (format!("module.{name}"), value))
+                .collect(),
+        )),
+    );
+    scene.gives_features("in-a-dict.pt", pytorch::checkpoint(&[("model".to_owned(), whole())]));
+    // A model that is not an encoder: said by its names, not "cut off".
+    let tensor = Value::Tensor { shape: vec![1], data: vec![0.0] };
+    let other = pytorch::saved(&module(vec![("0.weight".to_owned(), tensor)]));
+    let message = scene.refuses("other.pt", &other);
+    assert!(message.contains("tensors of other models (0.weight)") && !message.contains("cut off"), "{message}");
+    assert_eq!(inspect(&scene.path("other.pt"))["other_tensors"]["first"][0], "0.weight");
+}
+
+#[test]
+fn wrappers_and_bare_encoders_are_accepted() {
+    let scene = Scene::new();
+    let bare = pytorch::state_dict;
+    let under = |prefix: &str| -> Vec<(String, Value)> {
+        bare(&encoder()).into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)).collect()
+    };
+    for prefix in [
+        "",
+        "module.",
+        "_orig_mod.module.backbone.",
+        "module._orig_mod.backbone.",
+        "_fsdp_wrapped_module._checkpoint_wrapped_module.",
+        "target_encoder.",
+    ] {
+        scene.gives_features("top.pt", pytorch::checkpoint(&under(prefix)));
+        let nested = [("state_dict".to_owned(), Value::Dict(under(prefix))), ("epoch".to_owned(), Value::Int(1))];
+        scene.gives_features("nested.ckpt", pytorch::checkpoint(&nested));
+        let tensors: Tensors =
+            encoder().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
+        let path = scene.path("bare.safetensors");
+        save_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+        scene.features(&path).assert().success();
+        assert_official_features(&scene.path("features.safetensors"));
+    }
+    // Activation checkpointing wraps each block.
+    let blocks =
+        under("").into_iter().map(|(name, value)| (name.replace(".norm", "._checkpoint_wrapped_module.norm"), value));
+    scene.gives_features("blocks.pt", pytorch::checkpoint(&blocks.collect::<Vec<_>>()));
+
+    let mut twice = under("module.");
+    twice.extend(under("").into_iter().take(1));
+    let message = scene.refuses("twice.pt", pytorch::checkpoint(&twice));
+    assert!(message.contains("both mean `encoder."), "{message}");
+    let flat = vec![("_fsdp_wrapped_module._flat_param".to_owned(), Value::Tensor { shape: vec![1], data: vec![1.0] })];
+    assert!(scene.refuses("flat.pt", pytorch::checkpoint(&flat)).contains("FULL_STATE_DICT"));
+    let folder = scene.path("sharded");
+    std::fs::create_dir(&folder).unwrap();
+    write(&folder, ".metadata", "");
+    assert!(refused(&mut scene.features(&folder)).contains("dcp_to_torch"));
+}
+
+#[test]
+fn each_misfit_has_its_remedy_in_few_words() {
+    let scene = Scene::new();
+    let own = pytorch::checkpoint(&pytorch::state_dict(&encoder()));
+    let checkpoint = scene.write("encoder.pt", own);
+    let refused_with = |from: &str, to: &str| {
+        let config = scene.write("other.yaml", TINY.replace(from, to));
+        let mut command = vjepa();
+        command.arg("features").arg("--checkpoint").arg(&checkpoint).arg("--config").arg(config);
+        command.arg("--input").arg(tiny("forward.safetensors")).arg("--out").arg(scene.path("none"));
+        let message = refused(&mut command);
+        assert!(message.len() < 1000, "{} characters: {message}", message.len());
+        message
+    };
+    assert!(refused_with("embed_dim: 96", "embed_dim: 192").contains("`model.embed_dim: 96`"));
+    assert!(refused_with("depth: 3,", "depth: 40,").contains("`model.depth: 3`"));
+    assert!(refused_with("depth: 3,", "depth: 2,").contains("`model.depth: 3`"));
+    assert!(refused_with("patch_size: 16", "patch_size: 8").contains("`data.patch_size: 16`"));
+    assert!(refused_with("num_frames: 8", "num_frames: 16").contains("64 tokens and the configuration's 128"));
+
+    // Another model, and a whole other library's names.
+    let foreign: Vec<_> = (0..600)
+        .map(|i| {
+            (
+                format!("encoder.layers.{i}.self_attn.{}", "w".repeat(200)),
+                Value::Tensor { shape: vec![1], data: vec![0.0] },
+            )
+        })
+        .collect();
+    let message = scene.refuses("foreign.pt", pytorch::checkpoint(&foreign));
+    assert!(message.contains("another model") && message.contains("and 597 more"), "{message}");
+    // Training goes on from a whole checkpoint only.
+    let mut command = support::train(&scene.path("run"), &["--set", "meta.load_checkpoint=true"]);
+    support::train(&scene.path("first"), &[]).assert().success();
+    let trained = weights::load(&scene.path("first/jepa-latest.safetensors")).unwrap().all().unwrap();
+    let only: Tensors = trained.into_iter().filter(|(name, _)| name.starts_with("target_encoder.")).collect();
+    let only: Tensors = only
+        .into_iter()
+        .flat_map(|(name, tensor)| [(name.replace("target_", ""), tensor.clone()), (name, tensor)])
+        .collect();
+    let path = scene.path("no-predictor.safetensors");
+    save_safetensors(&path, &only, &BTreeMap::new()).unwrap();
+    command.arg("--set").arg(format!("meta.read_checkpoint={}", path.display()));
+    let message = refused(&mut command);
+    assert!(message.contains("holds no predictor") && message.len() < 1000, "{message}");
+}
+
+#[test]
+fn a_frozen_encoder_needs_no_predictor_sizes() {
+    let scene = Scene::new();
+    let config = scene.write("encoder.yaml", TINY.replace(", pred_embed_dim: 48, pred_depth: 2", ""));
+    let out = scene.path("features.safetensors");
+    let mut command = vjepa();
+    command.arg("features").arg("--checkpoint").arg(tiny("weights.safetensors")).arg("--config").arg(&config);
+    command.arg("--input").arg(tiny("forward.safetensors")).arg("--out").arg(&out).assert().success();
+    assert_official_features(&out);
+    // What trains or shows a predictor still asks for it.
+    let mut command = vjepa();
+    command.args(["compile", "--graph", "predictor", "--config"]).arg(&config);
+    assert!(refused(&mut command).contains("model.pred_embed_dim"));
+    let mut command = vjepa();
+    command
+        .args([
+            "train",
+            "--set",
+            "logging.folder=run",
+            "--set",
+            "data.dataset_type=DriftingTextures",
+            "--set",
+            "meta.dtype=float32",
+            "--config",
+        ])
+        .arg(&config);
+    assert!(refused(command.current_dir(scene.folder.path())).contains("model.pred_embed_dim"));
+}
+
+/// Tensors of an official classifier for the golden encoder; `projected` as V-JEPA 1 has it.
+fn classifier(projected: bool) -> Vec<(String, Value)> {
+    let mut shapes = vec![
+        ("pooler.query_tokens".to_owned(), vec![1, 1, 96]),
+        ("linear.weight".to_owned(), vec![4, 96]),
+        ("linear.bias".to_owned(), vec![4]),
+    ];
+    for (name, outputs, inputs) in [
+        ("xattn.q", 96, 96),
+        ("xattn.kv", 192, 96),
+        ("xattn.proj", 96, 96),
+        ("mlp.fc1", 384, 96),
+        ("mlp.fc2", 96, 384),
+        ("norm1", 96, 0),
+        ("norm2", 96, 0),
+    ] {
+        if name == "xattn.proj" && !projected {
+            continue;
+        }
+        let name = format!("pooler.cross_attention_block.{name}");
+        shapes.push((format!("{name}.bias"), vec![outputs]));
+        shapes.push((format!("{name}.weight"), if inputs == 0 { vec![outputs] } else { vec![outputs, inputs] }));
+    }
+    let value = |(name, shape): (String, Vec<usize>)| {
+        let count = shape.iter().product::<usize>();
+        let data = (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect();
+        (format!("module.{name}"), Value::Tensor { shape, data })
+    };
+    shapes.into_iter().map(value).collect()
+}
+
+#[test]
+fn the_official_classifier_is_a_probe() {
+    let scene = Scene::new();
+    let file =
+        |key: &str, entries| pytorch::checkpoint(&[(key.to_owned(), entries), ("epoch".to_owned(), Value::Int(20))]);
+    let probe = scene.write("probe.pth.tar", file("classifier", Value::Dict(classifier(true))));
+    assert_eq!(inspect(&probe)["holds"]["probe"]["tensors"], 17);
+    let list = scene.write(
+        "list.csv",
+        format!("{} 1\n{} 3\n", texture("t0_d0_s0.mp4").display(), texture("t0_d0_s1.webm").display()),
+    );
+    let with = |command: &str, probe: &Path| {
+        let mut program = vjepa();
+        program.arg(command).arg("--checkpoint").arg(tiny("weights.safetensors")).arg("--config").arg(&scene.config);
+        program.arg("--probe").arg(probe);
+        program
+    };
+    let evaluate = |probe: &Path| {
+        let mut command = with("eval", probe);
+        command.arg("--data").arg(&list).arg("--no-cache");
+        command
+    };
+    let output = evaluate(&probe).arg("--json").assert().success().get_output().stdout.clone();
+    let found: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!((&found["classes"], &found["videos"]), (&4.into(), &2.into()));
+    let model = scene.path("model.onnx");
+    with("compile", &probe).args(["--export", "onnx", "--no-verify", "--out"]).arg(&model).assert().success();
+    let mut run = vjepa();
+    run.arg("run").arg(tiny("weights.safetensors")).arg(texture("t0_d0_s0.mp4")).args(["--runtime", "plan", "--json"]);
+    let output = run
+        .arg("--probe")
+        .arg(&probe)
+        .arg("--config")
+        .arg(&scene.config)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let found: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!(found["top"].as_array().unwrap().len(), 4);
+
+    // V-JEPA 2's probes, and files that are not probes.
+    let list = [("0".to_owned(), Value::Dict(classifier(false)))];
+    for (name, bytes) in [
+        ("second.pt", file("classifiers", Value::Dict(list.into()))),
+        ("alone.pt", file("classifier", Value::Dict(classifier(false)))),
+    ] {
+        assert!(refused(&mut evaluate(&scene.write(name, bytes))).contains("probe"), "{name}");
+        assert!(refused(&mut evaluate(&scene.path(name))).contains("V-JEPA 2's evaluation"), "{name}");
+    }
+    assert!(refused(&mut evaluate(&tiny("weights.safetensors"))).contains("holds no probe"));
+    assert!(refused(&mut scene.features(&probe)).contains("only probe"));
+}
+
+#[test]
+fn later_generations_are_refused_by_name() {
+    let scene = Scene::new();
+    let tensor = |shape: &[usize]| Value::Tensor { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] };
+    let without_positions: Vec<_> =
+        pytorch::state_dict(&encoder()).into_iter().filter(|(name, _)| name != "pos_embed").collect();
+    let second = |model: &str, more: &[(&str, Value)]| {
+        let mut entries = pytorch::state_dict(&encoder());
+        entries.retain(|(name, _)| name != "pos_embed");
+        for (name, value) in more {
+            let Value::Tensor { shape, .. } = value else { continue };
+            entries.push(((*name).to_owned(), tensor(shape)));
+        }
+        let entries = entries.into_iter().map(|(name, value)| (format!("module.backbone.{name}"), value)).collect();
+        pytorch::checkpoint(&[(model.to_owned(), Value::Dict(entries))])
+    };
+    let mut released = vec![("target_encoder".to_owned(), target(|_, value| value).1)];
+    released.push((
+        "predictor".to_owned(),
+        Value::Dict((0..10).map(|i| (format!("module.backbone.mask_tokens.{i}"), tensor(&[1, 1, 48]))).collect()),
+    ));
+    let hugging_face = [
+        ("vjepa2.encoder.embeddings.patch_embeddings.proj.weight", tensor(&[96, 3, 2, 1, 1])),
+        ("vjepa2.encoder.embeddings.patch_embeddings.proj.bias", tensor(&[96])),
+        ("vjepa2.encoder.layer.0.norm1.weight", tensor(&[96])),
+    ];
+    let hugging_face: Vec<_> = hugging_face.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for (name, bytes, generation) in [
+        ("second.pt", second("target_encoder", &[]), "V-JEPA 2 encoder (96 wide, 3 blocks)"),
+        ("bare.pt", pytorch::checkpoint(&without_positions), "V-JEPA 2 encoder (96 wide, 3 blocks)"),
+        ("with-table.pt", pytorch::checkpoint(&released), "V-JEPA 2 encoder (96 wide, 3 blocks)"),
+        ("distilled.pt", second("ema_encoder", &[("norms_block.0.weight", tensor(&[96]))]), "V-JEPA 2.1 encoder"),
+        ("third.pt", second("target_encoder", &[("video_mod_embed", tensor(&[1, 1, 96]))]), "V-JEPA 2.1 encoder"),
+        (
+            "hugging-face.pt",
+            pytorch::checkpoint(&hugging_face),
+            "V-JEPA 2 encoder (96 wide, 1 blocks) in Hugging Face's",
+        ),
+    ] {
+        let message = scene.refuses(name, &bytes);
+        assert!(message.contains(generation) && message.contains("rotary"), "{message}");
+        let about = inspect(&scene.path(name));
+        assert!(about["model"].as_str().unwrap().contains(generation), "{about}");
+    }
+}
+
+#[test]
+fn what_is_not_the_file_is_named() {
+    let scene = Scene::new();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1308415264\n";
+    for name in ["pointer.pth.tar", "pointer.safetensors"] {
+        assert!(scene.refuses(name, pointer).contains("git lfs pull"));
+    }
+    assert!(scene.refuses("page.pt", "<!DOCTYPE html>\n<html><head>").contains("HTML page"));
+    assert!(scene.refuses("packed.pt", b"\x1f\x8b\x08\0\0\0\0\0").contains("gunzip"));
+    assert!(scene.refuses("plain.pt", b"\x80\x02}q\0.").contains("torch.save did not write"));
+    assert!(scene.refuses("any.pt", b"{\"a\": 1}").contains("weight_map"));
+    assert!(refused(&mut scene.features(scene.folder.path())).contains("a folder"));
+    // The same wherever a file is taken.
+    let pointed = scene.write("clip.mp4", pointer);
+    let model = scene.write("model.onnx", pointer);
+    let mut commands: Vec<assert_cmd::Command> = (0..5).map(|_| vjepa()).collect();
+    commands[0].arg("inspect").arg(&pointed);
+    commands[1].arg("inspect").arg(scene.path("pointer.safetensors"));
+    commands[2].arg("frames").arg(&pointed).args(["--indices", "0", "--out"]).arg(scene.path("frames"));
+    commands[3].arg("run").arg(&model).arg(texture("t0_d0_s0.mp4"));
+    commands[4].arg("features").arg("--checkpoint").arg(tiny("weights.safetensors")).arg("--config").arg(&scene.config);
+    commands[4].arg("--input").arg(&pointed).arg("--out").arg(scene.path("none"));
+    for command in &mut commands {
+        let message = refused(command);
+        assert!(message.contains("git lfs pull"), "{message}");
+    }
+}
+
+#[test]
+fn weights_in_several_files_are_read_through_their_index() {
+    let scene = Scene::new();
+    let tensors: Tensors =
+        encoder().into_iter().map(|(name, tensor)| (format!("target_encoder.{name}"), tensor)).collect();
+    let names: Vec<String> = tensors.keys().cloned().collect();
+    let mut map = serde_json::Map::new();
+    for (number, part) in names.chunks(names.len() / 3 + 1).enumerate() {
+        let file = format!("model-0000{number}-of-00003.safetensors");
+        let part: Tensors = part.iter().map(|name| (name.clone(), tensors[name].clone())).collect();
+        save_safetensors(&scene.path(&file), &part, &BTreeMap::new()).unwrap();
+        part.keys().for_each(|name| drop(map.insert(name.clone(), file.clone().into())));
+    }
+    let index = |map: &serde_json::Map<String, serde_json::Value>| {
+        serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map}).to_string()
+    };
+    scene.gives_features("model.safetensors.index.json", index(&map));
+    let about = inspect(&scene.path("model.safetensors.index.json"));
+    assert_eq!((&about["files"], &about["holds"]["target_encoder"]["tensors"]), (&3.into(), &names.len().into()));
+    assert!(refused(&mut scene.features(&scene.path("model-00001-of-00003.safetensors"))).contains("give their index"));
+    // Parts that are missing, that lack a tensor, that lie elsewhere.
+    let changed = |key: &str, value: &str| {
+        let mut map = map.clone();
+        map.insert(key.to_owned(), value.into());
+        scene.write("changed.index.json", index(&map))
+    };
+    let told = |path: PathBuf| refused(&mut scene.features(&path));
+    assert!(told(changed("target_encoder.extra", "model-00000-of-00003.safetensors")).contains("do not hold"));
+    assert!(told(changed("target_encoder.extra", "model-00009-of-00009.safetensors")).contains("model-00009"));
+    for elsewhere in ["../model.safetensors", "/etc/passwd", ".", "a/b"] {
+        assert!(told(changed("x", elsewhere)).contains("same folder"), "{elsewhere}");
+    }
+    // PyTorch files with an index.
+    let half = |keep: bool| -> Vec<(String, Value)> {
+        let all = pytorch::state_dict(&encoder()).into_iter().enumerate();
+        all.filter(|(i, _)| (i % 2 == 0) == keep).map(|(_, entry)| entry).collect()
+    };
+    scene.write("a.bin", pytorch::checkpoint(&half(true)));
+    scene.write("b.bin", pytorch::checkpoint(&half(false)));
+    let map = encoder().into_keys().enumerate();
+    let map = map.map(|(i, name)| (name, if i % 2 == 0 { "a.bin" } else { "b.bin" }.into())).collect();
+    scene.gives_features("pytorch_model.bin.index.json", index(&map));
+}
