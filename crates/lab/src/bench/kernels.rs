@@ -102,9 +102,8 @@ fn timed(f: impl FnOnce()) -> f64 {
 /// Seconds of a copy of `len` floats on all threads.
 fn copied(from: &[f32], to: &mut [f32], len: usize) -> f64 {
     let len = len.min(from.len());
-    timed(|| {
-        to[..len].par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from))
-    })
+    let (from, to) = (from[..len].par_chunks(CHUNK), to[..len].par_chunks_mut(CHUNK));
+    timed(|| to.zip(from).for_each(|(to, from)| to.copy_from_slice(from)))
 }
 
 impl Case {
