@@ -72,7 +72,7 @@ fn read(path: &Path, encoder: Option<&EncoderConfig>) -> Result<ProbeFile, Weigh
         (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder)?,
         _ => {
             weights.refuse_later()?;
-            let wanted = "probe (`vjepa probe` writes one; the official evaluation's classifier is one)";
+            let wanted = "probe (no `vjepa_probe` in its metadata and no official `classifier`)";
             return Err(weights.no_model(wanted));
         }
     };
