@@ -387,7 +387,7 @@ fn the_official_classifier_is_a_probe() {
     };
     let evaluate = |probe: &Path| {
         let mut command = with("eval", probe);
-        command.arg("--data").arg(&list).arg("--no-cache");
+        command.arg("--data").arg(&list).args(["--labels-from", "0", "--no-cache"]);
         command
     };
     let output = evaluate(&probe).arg("--json").assert().success().get_output().stdout.clone();

@@ -29,7 +29,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(path, bytes).unwrap();
     let weights = weights::load(path).map_err(|error| error.to_string())?;
     weights.all().map_err(|error| error.to_string())?;
-    let _ = weights::describe(&weights, None).map_err(|error| error.to_string())?;
+    let _ = vjepa_programs::describe(&weights, None).map_err(|error| error.to_string())?;
     Ok(())
 }
 

@@ -130,9 +130,9 @@ const COLLAPSES: [&str; 10] = [
     "--set",
     "optimization.steps=120",
     "--set",
-    "optimization.lr=0.05",
+    "optimization.lr=3.0",
     "--set",
-    "optimization.start_lr=0.05",
+    "optimization.start_lr=3.0",
     "--set",
     "optimization.ema=[0.5, 0.5]",
     "--set",
@@ -154,7 +154,7 @@ fn a_collapsed_run_says_so() {
     let failed = run("plain", &["--fail-on-collapse"]).assert().code(3).get_output().clone();
     let text = String::from_utf8(failed.stdout).unwrap();
     assert!(text.starts_with("collapsed after 120 steps") && text.contains("effective rank"), "{text}");
-    assert!(text.contains("`optimization.lr` (here 5.0e-2)"), "{text}");
+    assert!(text.contains("`optimization.lr` (here 3.0e0)"), "{text}");
 }
 
 #[test]

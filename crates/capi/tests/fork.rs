@@ -71,7 +71,10 @@ fn forks_while_another_thread_runs_do_not_hang() {
         let (parent, children) = lines.split_last().unwrap();
         assert_eq!((parent.as_str(), children.len()), ("parent: 0", 7), "{lines:?}");
         for line in children {
-            let known = line.contains("inherited 0") || line.contains("inherited 3") && line.contains("forked while");
+            // ONNX Runtime on several threads needs the parent's, wherever the other thread was.
+            let needs_threads = (runtime, threads) == ("ort", "2") && line.contains("opened by process");
+            let refused = line.contains("inherited 3") && (line.contains("forked while") || needs_threads);
+            let known = line.contains("inherited 0") || refused;
             assert!(known && line.contains(", own 0"), "{runtime}, {threads} threads: {line}");
         }
     }

@@ -212,9 +212,9 @@ mod tests {
 
     #[test]
     fn a_model_may_be_written_otherwise() {
-        let named = "model: {model_name: vit_tiny}\ndata: {crop_size: 32}";
+        let named = "model: {model_name: vit_tiny}\ndata: {crop_size: 112}";
         let spelled = "model: {embed_dim: 192, depth: 12, num_heads: 3, pred_depth: 12, pred_embed_dim: 384, init: \
-                       xavier}\ndata: {crop_size: 32}";
+                       xavier}\ndata: {crop_size: 112}";
         let [named, spelled] = [named, spelled].map(|text| Config::from_yaml(text, "", &[]).unwrap());
         let changes = compare(&named, &spelled).unwrap();
         assert_eq!((keys(&changes.refused), keys(&changes.allowed)), (vec![], vec!["model.init"]));

@@ -2,7 +2,7 @@
 //!
 //! Three signs have to agree, since each alone has harmless causes. The encoder's gradient has vanished beside what it was
 //! (late in a schedule it only shrinks); the loss does not depend on the context (nor does it in an untrained model); and
-//! the targets of different clips lie on a line (so may those of videos that hardly differ).
+//! the targets of different clips hardly differ (nor may those of similar videos).
 
 use std::collections::VecDeque;
 
@@ -14,8 +14,11 @@ const RECENT: usize = 10;
 const VANISHED: f64 = 1e-3;
 /// A loss that grows by less than this share with another clip's context does not depend on it.
 const NO_GAP: f64 = 0.005;
-/// Below this effective rank the targets of clips lie on a line.
-const ONE_DIMENSION: f64 = 1.5;
+/// Below this effective rank the targets of different clips hardly differ. Twelve runs that had collapsed (learning rates of
+/// 0.1 to 10 on videos and on textures, two sizes) ended between 1.1 and 4.2, since the rank of what little is left does not
+/// depend on its scale; the official first weights begin near 20. Sound small runs come down to 4, which is why the other
+/// two signs are asked for.
+const FEW_DIMENSIONS: f64 = 5.0;
 
 /// The encoder's gradient over a run.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +61,7 @@ pub fn collapsed(gradients: &Gradients, measured: Option<&DiagnosticsReport>) ->
     match (gradients.vanished()?, measured) {
         (false, _) => Some(false),
         (true, None) => None,
-        (true, Some(report)) => Some(report.context_gap.abs() < NO_GAP && report.effective_rank < ONE_DIMENSION),
+        (true, Some(report)) => Some(report.context_gap.abs() < NO_GAP && report.effective_rank < FEW_DIMENSIONS),
     }
 }
 
@@ -90,7 +93,7 @@ mod tests {
         assert_eq!(collapsed(&dead, Some(&report(0.0, 1.0))), Some(true));
         assert_eq!(collapsed(&dead, Some(&report(-0.001, 0.0))), Some(true));
         assert_eq!(collapsed(&dead, Some(&report(0.2, 1.0))), Some(false));
-        assert_eq!(collapsed(&dead, Some(&report(0.0, 4.0))), Some(false));
+        assert_eq!(collapsed(&dead, Some(&report(0.0, 12.0))), Some(false));
         // The small gradients of the official first weights, which shrink with the learning rate.
         let small = gradients((0..40).map(|step| 5e-4 / f64::from(1 + step)));
         assert_eq!(collapsed(&small, Some(&report(0.0, 1.0))), Some(false));

@@ -32,7 +32,7 @@ const NAMED: usize = 3;
 const SHOWN: usize = 2;
 const AXES: usize = 5;
 /// Longest name that a message shows whole.
-const LONGEST: usize = 64;
+const LONGEST: usize = 60;
 
 /// Names that do not fit, a few of them and how many there are: a wrong width puts every parameter of a model at fault.
 impl fmt::Display for LoadError {

@@ -104,7 +104,7 @@ fn kernels_pass_their_tests_under_every_cap() {
             continue;
         }
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["plan::flex", "--skip", "kernels_pass_their_tests_under_every_cap"])
+            .args(["plan::cpu", "--skip", "kernels_pass_their_tests_under_every_cap"])
             .env(VARIABLE, set.name())
             .output()
             .unwrap();
