@@ -160,7 +160,9 @@ fn relative_paths_begin_in_the_lists_folder_or_else_here() {
 #[test]
 fn lists_of_other_programs_are_refused_by_what_they_look_like() {
     let scene = Scene::new();
-    let cases: [(&str, &dyn Fn(&str, &str, usize) -> String, &[&str]); 11] = [
+    /// A line of path, class name and label.
+    type Line<'a> = &'a dyn Fn(&str, &str, usize) -> String;
+    let cases: [(&str, Line, &[&str]); 11] = [
         ("mmaction2", &|path, _, label| format!("{path} 25 {label}"), &["line 1 has 3 columns", "mmaction2", "awk"]),
         ("videomae", &|path, _, _| format!("{path} 0 -1"), &["line 1 has 3 columns", "VideoMAE v2", "only the paths"]),
         ("commas", &|path, _, label| format!("{path},25,{label}"), &["3 columns", "awk -F,"]),

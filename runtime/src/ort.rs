@@ -126,9 +126,12 @@ fn load(
     builder.commit_from_file(path).map_err(|error| Failure::Load(error.to_string()))
 }
 
+/// A file of weights as the model names it, and its bytes.
+type NamedBytes = (String, Arc<[u8]>);
+
 /// External data that ONNX Runtime would not open: it follows links to the folder of the model's own file and no further,
 /// not through a store of files named by their digest.
-fn far_data(file: &OnnxFile) -> Result<Vec<(String, Arc<[u8]>)>, SessionError> {
+fn far_data(file: &OnnxFile) -> Result<Vec<NamedBytes>, SessionError> {
     let Some(tree) = (!file.external.is_empty()).then(|| Tree::of(&file.path)).transpose().ok().flatten() else {
         return Ok(Vec::new());
     };

@@ -14,7 +14,7 @@ pub enum QuickstartError {
     Clips(#[from] vjepa_data::clips::ClipError),
     /// Pre-training failed.
     #[error(transparent)]
-    Train(#[from] vjepa_train::TrainError),
+    Train(Box<vjepa_train::TrainError>),
     /// Masks that cannot be drawn.
     #[error(transparent)]
     Masks(#[from] vjepa_recipe::masks::MaskError),
@@ -29,7 +29,7 @@ pub enum QuickstartError {
     Weights(#[from] vjepa_weights::WeightsError),
     /// The export failed or was refused.
     #[error(transparent)]
-    Deploy(#[from] vjepa_deploy::DeployError),
+    Deploy(Box<vjepa_deploy::DeployError>),
     /// The exported model cannot be run.
     #[error(transparent)]
     Session(#[from] vjepa_runtime::SessionError),
@@ -48,6 +48,19 @@ pub enum QuickstartError {
     /// Anything else that stops it, in one sentence.
     #[error("{0}")]
     Refused(String),
+}
+
+// Boxed, since they are several times the size of the rest.
+impl From<vjepa_deploy::DeployError> for QuickstartError {
+    fn from(error: vjepa_deploy::DeployError) -> Self {
+        Self::Deploy(Box::new(error))
+    }
+}
+
+impl From<vjepa_train::TrainError> for QuickstartError {
+    fn from(error: vjepa_train::TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
 
 impl From<String> for QuickstartError {

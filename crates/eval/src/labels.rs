@@ -70,7 +70,7 @@ impl ClassNames {
     /// The name of the class of a label, where the first label is `from`.
     fn name(&self, label: i64, from: i64) -> String {
         let index = label.checked_sub(from).and_then(|index| usize::try_from(index).ok());
-        match index.and_then(|index| Some((index, self.names.get(index)))) {
+        match index.map(|index| (index, self.names.get(index))) {
             Some((_, Some(name))) => format!("`{}`", name.chars().take(60).collect::<String>()),
             Some((index, None)) => format!("class {index}"),
             None => "no class".into(),

@@ -73,7 +73,7 @@ type Order = fn([u8; 2]) -> u16;
 
 fn utf16(bytes: &[u8], order: Order) -> Result<String, TextError> {
     let broken = || TextError::Encoding("is damaged or cut off UTF-16 text; save it as UTF-8".into());
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return Err(broken());
     }
     let units = bytes.chunks_exact(2).filter_map(|pair| Some(order(pair.try_into().ok()?)));
@@ -83,7 +83,7 @@ fn utf16(bytes: &[u8], order: Order) -> Result<String, TextError> {
 
 /// The byte order of UTF-16 without a mark: its ASCII characters (line ends, digits, slashes) leave every second byte zero.
 fn unmarked(bytes: &[u8]) -> Option<Order> {
-    if bytes.len() < 4 || bytes.len() % 2 != 0 {
+    if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;
     }
     let zeros = |from: usize| bytes.iter().skip(from).step_by(2).filter(|&&byte| byte == 0).count();

@@ -195,10 +195,11 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
                 _ => continue,
             };
             let number = survey.number;
-            if let (Some((start, wanted)), Some(number)) = (gradual, number) {
-                if number.reference && number.frame_num == wanted {
-                    return Some((start, i));
-                }
+            if let (Some((start, wanted)), Some(number)) = (gradual, number)
+                && number.reference
+                && number.frame_num == wanted
+            {
+                return Some((start, i));
             }
             match (survey.start, number) {
                 (Start::Clean | Start::Recovery | Start::Intra, _) => return Some((i, i)),

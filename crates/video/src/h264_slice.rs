@@ -179,9 +179,9 @@ impl Counter {
         }
         self.frame_num = frame_num;
         let [top, bottom] = match &sps.poc {
-            PocType::Lsb { log2_max } => self.from_lsb(slice, 1i64 << log2_max),
+            PocType::Lsb { log2_max } => self.lsb_order(slice, 1i64 << log2_max),
             PocType::Cycle { non_reference, bottom, offsets, .. } => {
-                let top = self.from_cycle(slice, *non_reference, offsets) + i64::from(slice.delta[0]);
+                let top = self.cycle_order(slice, *non_reference, offsets) + i64::from(slice.delta[0]);
                 [top, top + i64::from(*bottom) + i64::from(slice.delta[1])]
             }
             PocType::Decoding => [2 * (self.offset + frame_num) - i64::from(!slice.reference); 2],
@@ -200,7 +200,7 @@ impl Counter {
         (self.sequence, 0)
     }
 
-    fn from_lsb(&mut self, slice: &Slice, max: i64) -> [i64; 2] {
+    fn lsb_order(&mut self, slice: &Slice, max: i64) -> [i64; 2] {
         let lsb = i64::from(slice.lsb);
         let msb = if lsb < self.lsb && self.lsb - lsb >= max / 2 {
             self.msb + max
@@ -215,7 +215,7 @@ impl Counter {
         [msb + lsb, msb + lsb + i64::from(slice.delta[1])]
     }
 
-    fn from_cycle(&self, slice: &Slice, non_reference: i32, offsets: &[i32]) -> i64 {
+    fn cycle_order(&self, slice: &Slice, non_reference: i32, offsets: &[i32]) -> i64 {
         let mut number = if offsets.is_empty() { 0 } else { self.offset + i64::from(slice.frame_num) };
         if !slice.reference && number > 0 {
             number -= 1;

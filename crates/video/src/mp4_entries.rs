@@ -49,12 +49,15 @@ fn setup(name: &[u8; 4], entry: &[u8]) -> Result<Setup, Fault> {
     }
 }
 
+/// The parameter sets of each sample entry after the first.
+pub(crate) type LaterSets = Vec<Vec<Vec<u8>>>;
+
 /// One decoder for all entries that `samples` use: its setup, and the parameter sets of the entries after the first.
 /// Samples refer to those afterwards.
 pub(crate) fn common_setup(
     entries: &[Result<Setup, Fault>],
     samples: &mut [Sample],
-) -> Result<(Setup, Vec<Vec<Vec<u8>>>), Fault> {
+) -> Result<(Setup, LaterSets), Fault> {
     let mut used: Vec<u16> = Vec::new();
     for sample in samples.iter_mut() {
         let at = used.iter().position(|&entry| entry == sample.entry).unwrap_or(used.len());

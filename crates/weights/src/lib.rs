@@ -355,6 +355,7 @@ impl Weights {
             .map(|(name, entry)| (name.as_str(), entry))
     }
 
+    /// The error for a file that holds other models than `wanted`.
     pub fn no_model(&self, wanted: &str) -> WeightsError {
         let models = self.models();
         let found = match (models.is_empty(), self.foreign.is_empty()) {

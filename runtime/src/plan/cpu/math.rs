@@ -47,7 +47,7 @@ pub(super) fn lane_sum<const N: usize>(mut lanes: [f32; N]) -> f32 {
 #[inline(always)]
 fn normal_cdf<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     /// Where erf(x/√2) is ±1.
-    const LIMIT: f32 = 5.656_854_2;
+    const LIMIT: f32 = 5.656_854;
     // Coefficients of erf in (x/√2)², so those of Φ in x² are smaller by powers of two, which is exact.
     const P: [f32; 7] = [
         -2.726_142_3e-10 / 64.0,
