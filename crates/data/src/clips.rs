@@ -19,10 +19,7 @@ pub enum ClipError {
     /// The file of stored clips cannot be read.
     #[error(transparent)]
     Stored(#[from] TensorFileError),
-    /// The file is something else: a Git LFS pointer, a web page.
-    #[error(transparent)]
-    Foreign(#[from] vjepa_weights::WeightsError),
-    /// The input does not suit the model.
+    /// The input does not suit the model, or is another kind of file altogether.
     #[error("{0}")]
     Unsuitable(String),
 }

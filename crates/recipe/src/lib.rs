@@ -1,6 +1,6 @@
 //! What a run is, as pure values: its configuration, masks, schedules and generators of numbers.
 //!
-//! Nothing here knows Burn, a video or a device, and nothing but a configuration's text is read: the same recipe gives the
+//! Nothing here knows Burn, a video or a device, and nothing but text files is read: the same recipe gives the
 //! same stream of masks, rates and random numbers wherever it is asked for.
 
 #![warn(missing_docs)]

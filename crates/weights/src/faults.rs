@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::names::cut;
+
 /// A tensor of another shape than the parameter of its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misshapen {
@@ -40,13 +42,13 @@ impl fmt::Display for LoadError {
         f.write_str("the weights do not fit the model")?;
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
             if !names.is_empty() {
-                let named: Vec<String> = names.iter().take(NAMED).map(|name| shortened(name)).collect();
+                let named: Vec<String> = names.iter().take(NAMED).map(|name| cut(name, LONGEST)).collect();
                 write!(f, "; {what}: {}", named.join(", "))?;
                 and_more(f, names.len(), NAMED)?;
             }
         }
         for Misshapen { name, expected, got, values } in self.misshapen.iter().take(SHOWN) {
-            let (name, expected, got) = (shortened(name), sizes(expected), sizes(got));
+            let (name, expected, got) = (cut(name, LONGEST), sizes(expected), sizes(got));
             write!(f, "; {name} must be {expected}, got {got} with {values} values")?;
         }
         and_more(f, self.misshapen.len(), SHOWN)
@@ -57,13 +59,6 @@ fn and_more(f: &mut fmt::Formatter<'_>, all: usize, listed: usize) -> fmt::Resul
     match all.saturating_sub(listed) {
         0 => Ok(()),
         more => write!(f, " and {more} more"),
-    }
-}
-
-fn shortened(name: &str) -> String {
-    match name.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
-        None => name.to_owned(),
     }
 }
 

@@ -90,11 +90,15 @@ pub(super) fn collision(first: &str, second: &str, name: &str) -> String {
 
 /// A name for a message: long ones are cut.
 pub fn shortened(name: &str) -> String {
-    const LONGEST: usize = 80;
-    if name.chars().count() <= LONGEST {
-        return name.to_owned();
+    cut(name, 80)
+}
+
+/// The first `longest` characters of a name.
+pub(super) fn cut(name: &str, longest: usize) -> String {
+    match name.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
+        None => name.to_owned(),
     }
-    name.chars().take(LONGEST).chain(['…']).collect()
 }
 
 /// A shape for a message: of many axes the first.
