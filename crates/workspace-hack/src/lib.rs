@@ -1,0 +1,1 @@
+//! Holds no code: see `Cargo.toml` for the features that it pins.
