@@ -4,7 +4,7 @@ VENV := build/onnxruntime/venv
 # One resolution of features and one profile for programs and tests, so that Burn is compiled once.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: test lint onnxruntime texts clients
+.PHONY: test lint doc onnxruntime texts clients
 
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
@@ -34,6 +34,10 @@ $(VENV)/ready: tests/onnx/requirements.txt
 lint:
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+# Private items too: a broken link misleads whoever reads the source.
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items
 
 # Rewrites the checked-in texts of graphs and filetests from what the compiler makes now.
 texts:
