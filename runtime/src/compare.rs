@@ -1,6 +1,8 @@
 //! Comparison of a session with results known from elsewhere.
 
-use crate::session::{ClipBatch, NamedOutput, Session, SessionError};
+use crate::clips::{ClipBatch, NamedOutput};
+use crate::error::SessionError;
+use crate::session::Session;
 use std::fmt;
 
 /// How far results may be from the expected ones. Both limits hold.

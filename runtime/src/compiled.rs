@@ -4,11 +4,12 @@
 //! The record says for which program and device it was compiled, which file has the weights and what their SHA-256 is,
 //! and carries the metadata that an ONNX file of the same model has (`vjepa.*`). `vjepa compile --export plan` writes it.
 
+use crate::clips::{Feed, NamedOutput};
+use crate::error::SessionError;
 use crate::files::{Tree, hex, is_name};
 use crate::onnx::{Dimension, TensorInfo};
 use crate::options::Options;
 use crate::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
-use crate::session::{Feed, NamedOutput, SessionError};
 use safetensors::tensor::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

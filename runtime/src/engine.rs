@@ -1,8 +1,9 @@
 //! What runs a model behind a [`Session`](crate::Session), and how [`Runtime::Auto`](crate::Runtime::Auto) chooses it.
 
+use crate::clips::{Feed, NamedOutput};
+use crate::error::SessionError;
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Progress};
-use crate::session::{Feed, NamedOutput, SessionError};
 
 /// A model loaded by a runtime.
 pub(crate) enum Engine {

@@ -1,6 +1,6 @@
 //! How a model is opened: which runtime, on how many threads, on which GPU.
 
-use crate::session::SessionError;
+use crate::error::SessionError;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! tract: one optimised plan for each batch size, since a symbolic batch costs a fifth of the speed.
 
+use crate::clips::{Feed, NamedOutput};
+use crate::error::SessionError;
 use crate::files::Tree;
 use crate::onnx::{OnnxFile, TensorInfo};
-use crate::session::{Feed, NamedOutput, SessionError};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -61,11 +61,18 @@ pub(super) fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(EvalError(message())) }
 }
 
+/// What a decomposition appended in the operation's place; `None` for an operation that has no smaller parts.
+pub(super) type Parts = Option<Vec<ValueId>>;
+
+/// What a gradient rule returns: the gradient of each operand, `None` where it is zero or not needed. `None` as a whole for
+/// an operation without a gradient rule.
+pub(super) type Grads = Option<Vec<Option<ValueId>>>;
+
 /// What a gradient rule is given; new nodes go to the end of `graph`.
 pub(crate) struct Reverse<'a> {
     pub graph: &'a mut Graph,
     pub inputs: &'a [ValueId],
-    /// The operation's (only) result.
+    /// The operation's first result.
     pub y: ValueId,
     /// Gradient of `y`, of the same type.
     pub dy: ValueId,

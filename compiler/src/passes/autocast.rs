@@ -53,33 +53,66 @@ impl Pass for Autocast {
     }
 }
 
+/// How autocast treats an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Takes bf16 operands.
+    Product,
+    /// Follows the element type of its operands.
+    Movement,
+    /// Stays f32.
+    Wide,
+}
+
+fn class(op: &Op) -> Class {
+    match op {
+        Op::MatMul { .. }
+        | Op::Linear
+        | Op::PatchEmbed { .. }
+        | Op::Attention { .. }
+        | Op::AttentionGrad { .. }
+        | Op::PackedAttention { .. }
+        | Op::PackedAttentionGrad { .. } => Class::Product,
+        Op::Reshape { .. }
+        | Op::Permute { .. }
+        | Op::Broadcast { .. }
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::GatherTokens
+        | Op::Tubelets { .. } => Class::Movement,
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::AddScalar(_)
+        | Op::MulScalar(_)
+        | Op::PowScalar(_)
+        | Op::GeluGrad
+        | Op::GeluWithGrad
+        | Op::Cast(_)
+        | Op::Sum { .. }
+        | Op::Mean { .. }
+        | Op::Softmax
+        | Op::SoftmaxGrad
+        | Op::LogSoftmax
+        | Op::SquaredNorm
+        | Op::Full { .. }
+        | Op::Pad { .. }
+        | Op::ScatterTokens { .. }
+        | Op::LayerNorm { .. }
+        | Op::LayerNormGrad { .. }
+        | Op::AdamW { .. }
+        | Op::Ema
+        | Op::AdamWEma { .. } => Class::Wide,
+    }
+}
+
 /// A product of f32 operands, forward or backward.
 fn is_contraction(node: &Node, graph: &Graph) -> bool {
-    let product = matches!(
-        node.op,
-        Op::MatMul { .. }
-            | Op::Linear
-            | Op::PatchEmbed { .. }
-            | Op::Attention { .. }
-            | Op::AttentionGrad { .. }
-            | Op::PackedAttention { .. }
-            | Op::PackedAttentionGrad { .. }
-    );
-    product && node.inputs.iter().all(|id| graph.ty(*id).dtype == DType::F32)
+    class(&node.op) == Class::Product && node.inputs.iter().all(|id| graph.ty(*id).dtype == DType::F32)
 }
 
 /// An operation that moves values all of which were widened from bf16.
 fn follows(node: &Node, graph: &Graph, new: &Graph, inputs: &[ValueId]) -> bool {
-    let moves = matches!(
-        node.op,
-        Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Broadcast { .. }
-            | Op::Slice { .. }
-            | Op::Concat { .. }
-            | Op::GatherTokens
-            | Op::Tubelets { .. }
-    );
+    let moves = class(&node.op) == Class::Movement;
     let mut floats = node.inputs.iter().zip(inputs).filter(|(old, _)| graph.ty(**old).dtype.is_float()).peekable();
     moves && floats.peek().is_some() && floats.all(|(_, id)| widened_from(new, *id).is_some())
 }

@@ -109,7 +109,7 @@ fn push_source(graph: &mut Graph, source: &SourceMessage, def: Def) -> Result<Va
     let at = || format!("`{}`", source.name);
     let ty = source.ty.as_ref().ok_or_else(|| field(at(), "has no type"))?;
     let ty = decode_type(ty).ok_or_else(|| field(at(), "has an unknown element type or too complicated a shape"))?;
-    graph.values.push(Value { ty, def });
+    graph.values.push(Value { ty, def, name: None });
     Ok(ValueId(graph.values.len() - 1))
 }
 

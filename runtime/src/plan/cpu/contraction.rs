@@ -3,6 +3,7 @@
 use super::math;
 use super::pool::Pool;
 use super::tensor::{dims, floats, tensor};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -242,12 +243,16 @@ pub(super) fn linear(
     bias: Option<&FlexTensor>,
     shape: &[usize],
     pool: &mut Pool,
-) -> FlexTensor {
-    let outer: usize = shape[..shape.len() - 1].iter().product();
-    let (values, weights) = (floats(x), floats(weight));
-    let [features, inner] = dims(weight)[..] else { return x.clone() };
-    let bias = bias.map(floats);
-    tensor(linear_rows(&values, &weights, bias.as_deref(), [outer, inner, features], pool), shape)
+) -> Result<FlexTensor, KernelError> {
+    let [features, inner] = dims(weight)[..] else {
+        return Err(KernelError::Shape { expected: "a weight [out, in]", got: dims(weight) });
+    };
+    let [lead @ .., _] = shape else {
+        return Err(KernelError::Shape { expected: "a result [.., out]", got: shape.to_vec() });
+    };
+    let (values, weights, bias) = (floats(x), floats(weight), bias.map(floats));
+    let rows = lead.iter().product();
+    Ok(tensor(linear_rows(&values, &weights, bias.as_deref(), [rows, inner, features], pool), shape))
 }
 
 /// [`linear`] on slices: `[rows, inner]` times `[features, inner]`ᵀ.
@@ -271,11 +276,12 @@ pub(super) fn matmul(
     [ta, tb]: [bool; 2],
     mut out: FlexTensor,
     accumulate: bool,
-) -> FlexTensor {
+) -> Result<FlexTensor, KernelError> {
     let (left, right) = (floats(a), floats(b));
+    let no_matrix = |got: Vec<usize>| KernelError::Shape { expected: "matrices", got };
     let (shape, stored) = (dims(&out), dims(a));
-    let [.., m, n] = shape[..] else { return out };
-    let [.., rows, cols] = stored[..] else { return out };
+    let [.., m, n] = shape[..] else { return Err(no_matrix(shape)) };
+    let [.., rows, cols] = stored[..] else { return Err(no_matrix(stored)) };
     let k = if ta { rows } else { cols };
     let matrices = |batch: usize| {
         let (a, b) = (&left[batch * m * k..(batch + 1) * m * k], &right[batch * k * n..(batch + 1) * k * n]);
@@ -293,5 +299,5 @@ pub(super) fn matmul(
             product(a, b, Out::new(result, n).accumulating(accumulate));
         });
     }
-    out
+    Ok(out)
 }
