@@ -7,7 +7,7 @@ use crate::ops::{Attribute, Op};
 use crate::text::is_bare;
 use std::collections::BTreeSet;
 
-/// What is wrong with a graph, and where.
+/// The first fault found in a graph, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("graph `{graph}`, {at}: {why}")]
 pub struct VerifyError {

@@ -15,7 +15,7 @@ pub struct Tolerance {
 }
 
 impl Default for Tolerance {
-    /// What an `f32` model keeps on any runtime.
+    /// The tolerance that an `f32` model meets on any runtime.
     fn default() -> Self {
         Self { absolute: 1e-4, relative: 1e-5 }
     }

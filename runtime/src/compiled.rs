@@ -102,7 +102,7 @@ pub(crate) fn open(
     let bytes = std::fs::read(path).map_err(|error| wrong(format!("it cannot be read ({error})")))?;
     let artifact = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
     let said = |key: &str| {
-        artifact.record.get(key).ok_or_else(|| wrong(format!("it says no `{key}`, so it is no model for clips")))
+        artifact.record.get(key).ok_or_else(|| wrong(format!("it says no `{key}`, so it is not a model for clips")))
     };
     if *said(PROGRAM)? != program() {
         return Err(wrong(format!("it was compiled by {}, and this is {}", said(PROGRAM)?, program())));

@@ -1,4 +1,4 @@
-//! What runs a model behind a [`Session`](crate::Session), and how [`Runtime::Auto`](crate::Runtime::Auto) chooses it.
+//! The engine that runs a model behind a [`Session`](crate::Session), and how [`Runtime::Auto`](crate::Runtime::Auto) chooses it.
 
 use crate::clips::{Feed, NamedOutput};
 use crate::error::SessionError;
@@ -35,7 +35,7 @@ impl Engine {
         }
     }
 
-    /// What it is, with version and place.
+    /// Its name, with version and path.
     pub(crate) fn describe(&self) -> String {
         match self {
             #[cfg(feature = "tract")]
@@ -64,7 +64,7 @@ impl Engine {
     }
 }
 
-/// Opens a model with tract, or else with ONNX Runtime, which the caller is told.
+/// Opens a model with tract, or else with ONNX Runtime, which is reported to the caller.
 pub(crate) fn open_auto(file: &mut OnnxFile, options: &Options) -> Result<Engine, SessionError> {
     let tract = match open_tract(file, options) {
         Err(error @ SessionError::Load { .. }) => error,

@@ -21,8 +21,8 @@ pub enum SessionError {
     /// An unknown word for a runtime.
     #[error("there is no runtime `{0}`; use auto, tract, ort, cuda, tensorrt or plan")]
     UnknownRuntime(String),
-    /// A file for another runtime than the one asked for.
-    #[error("{} is no file for the runtime {runtime}: {remedy}", path.display())]
+    /// A model for another runtime than the requested one.
+    #[error("{} is not a model for the runtime {runtime}: {remedy}", path.display())]
     OtherRuntime {
         /// The model.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum SessionError {
         /// Why not.
         reason: String,
     },
-    /// A compiled model that cannot be used.
+    /// A compiled model that is unusable.
     #[error("{}: {reason}; make it again with `vjepa compile --export plan`", path.display())]
     Compiled {
         /// The file.
@@ -59,7 +59,7 @@ pub enum SessionError {
         /// What is wrong.
         reason: String,
     },
-    /// A number of threads that cannot be had.
+    /// A number of threads that is not available.
     #[error(
         "the plan runs on {running} threads, not {asked}; they are started once in a process: set RAYON_NUM_THREADS"
     )]
@@ -69,7 +69,7 @@ pub enum SessionError {
         /// Running.
         running: usize,
     },
-    /// The classes' names are not what they should be.
+    /// The class names are malformed.
     #[error("{}: {reason}; export it again", path.display())]
     Labels {
         /// The model.
@@ -77,7 +77,7 @@ pub enum SessionError {
         /// What is wrong.
         reason: String,
     },
-    /// The model takes something else than one clip.
+    /// The model does not take one clip.
     #[error(
         "{} takes {inputs}; a model for clips has one input f32[B, 3, T, H, W], or f32[B, V, 3, T, H, W] for V views",
         path.display()

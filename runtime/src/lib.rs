@@ -1,4 +1,4 @@
-//! What executes vjepa's models.
+//! Runs vjepa's models.
 //!
 //! - [`Session`]: an exported ONNX model on tract (feature `tract`, pure Rust) or ONNX Runtime (feature `ort`, a shared
 //!   library found at run time), with its [`Preprocessing`]. This half needs neither Burn nor a video library nor a GPU.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// What runs a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Runtime {
-    /// What needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
+    /// The one that needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
     /// Runtime where it is installed, which [`Options::progress`] is called with; so does every one where tract is not
     /// compiled in.
     #[default]
@@ -100,7 +100,7 @@ pub struct Options {
     pub batches: Option<Batches>,
     /// TensorRT: folder of the engines and timings kept; the user's cache folder when not given.
     pub engine_cache: Option<PathBuf>,
-    /// Called with what takes long, and with what is not as it was to be expected.
+    /// Called for slow operations and for unexpected fallbacks.
     pub progress: Option<Progress>,
 }
 

@@ -156,7 +156,7 @@ impl Session {
         record.suits(&self.input).map(|()| record)
     }
 
-    /// What is to be said of a model whose 8-bit products need VNNI, where ONNX Runtime runs it on a processor without.
+    /// A warning for a model whose 8-bit products need VNNI when ONNX Runtime runs it on a processor without it.
     pub fn caution(&self) -> Option<String> {
         let processor = Processor::here();
         (self.full_range_int8 && self.runs_on() == Runtime::Ort && processor.saturates()).then(|| {
@@ -182,7 +182,7 @@ impl Session {
         }
     }
 
-    /// What runs the model, with its version and place: `ONNX Runtime 1.32 (/usr/lib/libonnxruntime.so)`.
+    /// The engine that runs the model, with its version and path: `ONNX Runtime 1.32 (/usr/lib/libonnxruntime.so)`.
     pub fn runtime(&self) -> String {
         self.engine.describe()
     }

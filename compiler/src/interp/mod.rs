@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// No value of an interpreted graph may have more elements (2 GiB as `f64`).
 const MOST_ELEMENTS: usize = 1 << 28;
 
-/// What a run computed.
+/// Results of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results {
     /// Named outputs.
@@ -26,7 +26,7 @@ pub struct Results {
     pub updates: BTreeMap<String, Tensor>,
 }
 
-/// A graph that cannot be run on what was given.
+/// A graph that cannot be run on the given tensors.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InterpError {
     /// The graph itself is wrong.

@@ -43,7 +43,7 @@ pub(super) fn infer(op: Kind, operands: &[&TensorType]) -> Result<Vec<TensorType
                 format!("bias does not fit weight {weight}")
             })?;
             require(x.dtype.is_float() && operands.iter().all(|ty| ty.dtype == x.dtype), || {
-                "element types differ or are no floats".to_owned()
+                "element types differ or are not floats".to_owned()
             })?;
             let mut shape = x.shape[..x.rank() - 1].to_vec();
             shape.push(weight.shape[0].clone());

@@ -1,4 +1,4 @@
-//! Operations that move data without computing.
+//! Operations that move data without arithmetic.
 
 use super::elementwise::broadcast_offsets;
 use super::rules::{Grads, Parts, bytes, ensure};
@@ -107,7 +107,7 @@ pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorTyp
     }
 }
 
-/// What moves data has no smaller parts.
+/// Movements of data have no smaller parts.
 pub(super) fn decompose(op: Kind<'_>) -> Result<Parts, GraphError> {
     match op {
         Kind::Full(..)

@@ -219,7 +219,7 @@ pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphErro
     }
 }
 
-/// Tubelets put back into a clip: the reverse of `tubelets`.
+/// Tubelets reassembled into a clip: the reverse of `tubelets`.
 fn uncut(r: &mut Reverse<'_>, dy: ValueId, cut: Grid) -> Result<ValueId, GraphError> {
     let clip = r.ty(0).clone();
     let (shape, order) = split(&clip, cut).map_err(|source| GraphError::Type { op: "tubelets", source })?;

@@ -1,8 +1,8 @@
 //! Gives contractions bf16 operands through casts; norms, softmax, losses, sums and all state stay f32.
 //!
-//! What a contraction makes is bf16 and is cast back where f32 is wanted. Operations that only move values (reshapes,
-//! permutations, slices, gathers) follow their operand, so that queries, keys and values stay narrow from the layer that
-//! makes them to the attention that reads them. Each value is cast once; two casts never follow one another, since
+//! Results of contractions are bf16 and are cast back where f32 is needed. Operations that only move values (reshapes,
+//! permutations, slices, gathers) follow their operand, so that queries, keys and values stay in bf16 from the layer that
+//! computes them to the attention that reads them. Each value is cast once; two casts never follow one another, since
 //! narrowing what was only just widened is exact and needs none. (The official code trains under PyTorch's autocast; it
 //! keeps the residual stream in bf16 too where it is in place, here it is f32 throughout.)
 //!
@@ -47,7 +47,7 @@ impl Pass for Autocast {
             rewriter.replace(&node.outputs, &wide, format!("{} in bf16", node.op.name()))?;
         }
         let Some(changed) = rewriter.finish()? else { return Ok(None) };
-        // Results that only narrow operations read were widened for nobody.
+        // Widened results that only bf16 operations read have no reader left.
         let graph = DeadCode.run(&changed.graph)?.map_or(changed.graph, |cleaned| cleaned.graph);
         Ok(Some(Changed { graph, changes: changed.changes }))
     }

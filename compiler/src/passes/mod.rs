@@ -58,7 +58,7 @@ pub trait Pass {
     fn run(&self, graph: &Graph) -> Result<Option<Changed>, GraphError>;
 }
 
-/// What a pass made.
+/// Result of a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changed {
     /// The new graph.

@@ -73,7 +73,7 @@ struct Again<'a> {
     graph: &'a Graph,
     forward: &'a [bool],
     what: Recomputed,
-    /// Old values and what was computed in their place.
+    /// Old values and their recomputed counterparts.
     made: BTreeMap<ValueId, ValueId>,
 }
 
@@ -83,7 +83,7 @@ impl Again<'_> {
         self.forward[node.0].then(|| &self.graph.nodes[node.0])
     }
 
-    /// What a backward node reads for `id`: a value made again, or the old one.
+    /// The value a backward node reads for `id`: a recomputed one, or the old one.
     fn operand(&mut self, rewriter: &mut Rewriter<'_>, id: ValueId) -> Result<ValueId, GraphError> {
         if let Some(made) = self.made.get(&id) {
             return Ok(*made);

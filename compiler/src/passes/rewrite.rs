@@ -118,7 +118,7 @@ impl<'a> Rewriter<'a> {
     }
 }
 
-/// What a local rule puts in the place of a node, and why.
+/// A local rule's replacement for a node, and the reason.
 pub(super) struct Replacement {
     pub results: Vec<ValueId>,
     pub why: &'static str,

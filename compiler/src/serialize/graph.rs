@@ -120,7 +120,7 @@ fn value_id(graph: &Graph, number: u64) -> Result<ValueId, DecodeError> {
 
 fn decode_node(graph: &mut Graph, position: usize, node: &NodeMessage) -> Result<(), DecodeError> {
     let at = format!("node {position} ({})", node.op);
-    let mut op = Op::prototype(&node.op).ok_or_else(|| field(&at, "is no operation"))?;
+    let mut op = Op::prototype(&node.op).ok_or_else(|| field(&at, "is not an operation"))?;
     let mut places = op.attributes_mut();
     if places.len() != node.attributes.len() {
         return Err(field(at, format!("needs {} attributes", places.len())));

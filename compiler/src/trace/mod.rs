@@ -87,7 +87,7 @@ struct Source {
     id: TensorId,
 }
 
-/// What the traced closure declares its inputs, parameters and outputs with.
+/// Declares the inputs, parameters and outputs of the traced closure.
 pub struct Scope<'a> {
     device: Device,
     sizes: &'a Sizes,

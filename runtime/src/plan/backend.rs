@@ -1,4 +1,4 @@
-//! What a Burn back end has to offer to execute plans.
+//! The interface a Burn back end implements to execute plans.
 
 use super::SimdError;
 use burn_backend::tensor::{FloatTensor, IntTensor};
@@ -75,7 +75,7 @@ pub enum KernelError {
     },
 }
 
-/// What a kernel is given: the operands and the types of the results, under the sizes of the run.
+/// Arguments of a kernel: the operands, and the types of the results under the sizes of the run.
 ///
 /// The verifier has checked types and shapes against the operation's rule. Operands are moved in at their last use, so a
 /// kernel may write into one it holds alone.

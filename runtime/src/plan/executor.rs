@@ -332,7 +332,7 @@ impl<B: PlanBackend> Executor<B> {
                 values[id.0] = Some(result);
             }
             for id in &step.frees {
-                // The back end keeps memory for its kernels only, which know what lies in it.
+                // The back end keeps memory for its own kernels only, which expect old values in it.
                 if let Some(freed) = values[id.0].take().filter(|_| self.kernels) {
                     B::recycle(freed, &mut self.memory);
                 }

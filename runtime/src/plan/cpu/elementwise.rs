@@ -8,7 +8,7 @@ use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-/// Elements a task works on: large enough to pay for its dispatch, small enough for the first-level cache.
+/// Elements per task: enough to pay for its dispatch, few enough for the first-level cache.
 pub(super) const CHUNK: usize = 16 * 1024;
 
 /// −1, 0 or 1; NaN stays NaN.

@@ -14,7 +14,7 @@ use burn_backend::{Backend, BoolDType, FloatDType, Scalar as BurnScalar, Shape, 
 use vjepa_compiler::ir::{DType, Sizes, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
-/// What an operation is lowered with: its operands and the type of its first result.
+/// Arguments of a lowering: the operands, and the types of the results under the sizes of the run.
 pub(super) struct Lowered<'a, B: Backend> {
     pub(super) operands: Vec<Operand<B>>,
     pub(super) results: &'a [&'a TensorType],
