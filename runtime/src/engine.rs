@@ -45,7 +45,7 @@ impl Engine {
             #[cfg(feature = "burn")]
             Engine::Plan(model) => model.describe(),
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => String::new(),
+            _ => match *self {},
         }
     }
 
@@ -59,7 +59,7 @@ impl Engine {
             #[cfg(feature = "burn")]
             Engine::Plan(_) => false,
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => false,
+            _ => match *self {},
         }
     }
 }

@@ -87,7 +87,7 @@ impl fmt::Debug for Progress {
 pub struct Options {
     /// What runs it.
     pub runtime: Runtime,
-    /// ONNX Runtime's shared library; searched for when not given (see [`crate::library`]).
+    /// ONNX Runtime's shared library; searched for when not given (see `vjepa_runtime::library`).
     pub ort_lib: Option<PathBuf>,
     /// More folders to search for it.
     pub ort_dirs: Vec<PathBuf>,

@@ -178,7 +178,7 @@ impl Session {
             #[cfg(feature = "burn")]
             Engine::Plan(_) => Runtime::Plan,
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => Runtime::Auto,
+            _ => match *self.engine {},
         }
     }
 

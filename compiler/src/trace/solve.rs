@@ -24,7 +24,7 @@ pub(super) fn prime_sizes(symbols: &[&str]) -> [Sizes; 3] {
 
 /// The primes from 1000 to 8191, and as many beyond as it takes for `count` of them to be one in four.
 fn primes(count: usize) -> Vec<usize> {
-    let is_prime = |n: &usize| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let is_prime = |n: &usize| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     let wanted = count.saturating_mul(4);
     let mut found: Vec<usize> = (1000..8192).filter(is_prime).collect();
     let missing = wanted.saturating_sub(found.len());

@@ -125,6 +125,9 @@ pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
     })
 }
 
+/// Float operands that an operation always has, and one that it may have.
+type FloatsAndOne<B, const N: usize> = ([FloatTensor<B>; N], Option<FloatTensor<B>>);
+
 /// A lowering of one float operand to one result.
 fn single<'a, B: Backend>(
     f: impl Fn(FloatTensor<B>, &Lowered<'_, B>) -> Result<FloatTensor<B>, KernelError> + 'a,
@@ -170,7 +173,7 @@ impl<B: Backend> Lowered<'_, B> {
     }
 
     /// This many operands and perhaps another.
-    fn floats_and_one<const N: usize>(&mut self) -> Result<([FloatTensor<B>; N], Option<FloatTensor<B>>), KernelError> {
+    fn floats_and_one<const N: usize>(&mut self) -> Result<FloatsAndOne<B, N>, KernelError> {
         let mut operands = self.all_floats()?;
         let last = if operands.len() > N { operands.pop() } else { None };
         Ok((exactly(operands)?, last))
