@@ -95,11 +95,10 @@ fn reverse_node(
     if !needs.contains(&true) {
         return Ok(());
     }
-    if !node.op.differentiable() {
-        return Err(GradError::NotDifferentiable { value: y.0, op: node.op.name() });
-    }
     let mut reverse = Reverse { graph: &mut *graph, inputs: &node.inputs, y, dy, needs: &needs };
-    let results = node.op.grad(&mut reverse)?;
+    let Some(results) = node.op.grad(&mut reverse)? else {
+        return Err(GradError::NotDifferentiable { value: y.0, op: node.op.name() });
+    };
     for ((input, need), gradient) in node.inputs.iter().zip(&needs).zip(results) {
         let Some(gradient) = gradient.filter(|_| *need) else { continue };
         grads[input.0] = Some(match grads[input.0] {

@@ -14,7 +14,7 @@ pub struct ClipGroup {
     pub params: Vec<ValueId>,
 }
 
-/// What [`append_optimizer`] appends.
+/// Settings of [`append_optimizer`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainSpec {
     /// `(parameter, its gradient)` of everything that is trained.

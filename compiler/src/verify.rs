@@ -4,9 +4,10 @@
 
 use crate::ir::{Def, Dim, Graph, NodeId, TensorType, ValueId};
 use crate::ops::{Attribute, Op};
+use crate::text::is_bare;
 use std::collections::BTreeSet;
 
-/// What is wrong with a graph, and where.
+/// The first fault found in a graph, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("graph `{graph}`, {at}: {why}")]
 pub struct VerifyError {
@@ -18,8 +19,8 @@ pub struct VerifyError {
     pub why: String,
 }
 
-/// Checks that every value is defined once and before its use, that types are the inferred ones, that symbols are
-/// declared, that names are unique, and that updates fit their parameters.
+/// Checks that every value is defined once and before its use, that types are as inferred, that symbols are declared, that
+/// names are unique, and that updates fit their parameters.
 ///
 /// # Errors
 /// [`VerifyError`] names the first place that is wrong and why.
@@ -28,6 +29,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     check.symbols()?;
     check.sources()?;
     check.nodes()?;
+    check.names()?;
     check.roots()
 }
 
@@ -54,7 +56,7 @@ impl Check<'_> {
         let mut seen = BTreeSet::new();
         for symbol in &self.graph.symbols {
             if !is_identifier(symbol) {
-                return self.fail(format!("symbol `{symbol}`"), "is no identifier");
+                return self.fail(format!("symbol `{symbol}`"), "is not an identifier");
             }
             if !seen.insert(symbol) {
                 return self.fail(format!("symbol `{symbol}`"), "is declared twice");
@@ -145,6 +147,21 @@ impl Check<'_> {
         }
     }
 
+    /// Names of results: printable after a `%`, and unique.
+    fn names(&self) -> Result<(), VerifyError> {
+        let mut seen = BTreeSet::new();
+        for (id, value) in self.graph.values.iter().enumerate() {
+            let Some(name) = &value.name else { continue };
+            if !matches!(value.def, Def::Node { .. }) || !is_bare(name) {
+                return self.fail(format!("value %{id}"), format!("cannot have the name `{name}`"));
+            }
+            if !seen.insert(name) {
+                return self.fail(format!("`%{name}`"), "the name is used twice");
+            }
+        }
+        Ok(())
+    }
+
     fn attributes(&self, at: &str, op: &Op) -> Result<(), VerifyError> {
         for (_, attribute) in op.attributes() {
             match attribute {
@@ -152,7 +169,11 @@ impl Check<'_> {
                 Attribute::Scalar(scalar) => self.dim(at, &scalar.over)?,
                 Attribute::Dims(dims) => dims.iter().try_for_each(|dim| self.dim(at, dim))?,
                 Attribute::Type(ty) => self.ty(at, &ty)?,
-                _ => {}
+                Attribute::Number(_)
+                | Attribute::Count(_)
+                | Attribute::Flag(_)
+                | Attribute::DType(_)
+                | Attribute::Axes(_) => {}
             }
         }
         Ok(())
@@ -196,7 +217,7 @@ impl Check<'_> {
                 return self.fail(at, "a value does not exist");
             };
             if !matches!(old.def, Def::Param(_)) {
-                return self.fail(at, "is no parameter");
+                return self.fail(at, "is not a parameter");
             }
             if old.ty != value.ty {
                 return self.fail(at, format!("the parameter is {} but its update is {}", old.ty, value.ty));
@@ -251,6 +272,6 @@ mod tests {
         assert_eq!(why(&g), "graph `g`, output `y`: the name is empty or used twice");
         let mut g = graph();
         g.updates.push((ValueId(0), ValueId(1)));
-        assert_eq!(why(&g), "graph `g`, update of %0: is no parameter");
+        assert_eq!(why(&g), "graph `g`, update of %0: is not a parameter");
     }
 }

@@ -95,7 +95,7 @@ fn sorted(probabilities: Vec<f64>, labels: &[String], k: usize) -> Vec<Predictio
 /// The classes' names among a model's metadata; none where it carries none.
 pub(crate) fn labels(metadata: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
     let Some(text) = metadata.get(LABELS_KEY) else { return Ok(Vec::new()) };
-    serde_json::from_str(text).map_err(|error| format!("its `{LABELS_KEY}` are no list of names ({error})"))
+    serde_json::from_str(text).map_err(|error| format!("`{LABELS_KEY}` is not a list of names ({error})"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Comparison of a session with results known from elsewhere.
 
-use crate::session::{ClipBatch, NamedOutput, Session, SessionError};
+use crate::clips::{ClipBatch, NamedOutput};
+use crate::error::SessionError;
+use crate::session::Session;
 use std::fmt;
 
 /// How far results may be from the expected ones. Both limits hold.
@@ -13,7 +15,7 @@ pub struct Tolerance {
 }
 
 impl Default for Tolerance {
-    /// What an `f32` model keeps on any runtime.
+    /// The tolerance that an `f32` model meets on any runtime.
     fn default() -> Self {
         Self { absolute: 1e-4, relative: 1e-5 }
     }

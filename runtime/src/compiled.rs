@@ -4,11 +4,12 @@
 //! The record says for which program and device it was compiled, which file has the weights and what their SHA-256 is,
 //! and carries the metadata that an ONNX file of the same model has (`vjepa.*`). `vjepa compile --export plan` writes it.
 
+use crate::clips::{Feed, NamedOutput};
+use crate::error::SessionError;
 use crate::files::{Tree, hex, is_name};
 use crate::onnx::{Dimension, TensorInfo};
 use crate::options::Options;
 use crate::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
-use crate::session::{Feed, NamedOutput, SessionError};
 use safetensors::tensor::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -101,7 +102,7 @@ pub(crate) fn open(
     let bytes = std::fs::read(path).map_err(|error| wrong(format!("it cannot be read ({error})")))?;
     let artifact = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
     let said = |key: &str| {
-        artifact.record.get(key).ok_or_else(|| wrong(format!("it says no `{key}`, so it is no model for clips")))
+        artifact.record.get(key).ok_or_else(|| wrong(format!("it says no `{key}`, so it is not a model for clips")))
     };
     if *said(PROGRAM)? != program() {
         return Err(wrong(format!("it was compiled by {}, and this is {}", said(PROGRAM)?, program())));

@@ -1,8 +1,9 @@
-//! What runs a model behind a [`Session`](crate::Session), and how [`Runtime::Auto`](crate::Runtime::Auto) chooses it.
+//! The engine that runs a model behind a [`Session`](crate::Session), and how [`Runtime::Auto`](crate::Runtime::Auto) chooses it.
 
+use crate::clips::{Feed, NamedOutput};
+use crate::error::SessionError;
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Progress};
-use crate::session::{Feed, NamedOutput, SessionError};
 
 /// A model loaded by a runtime.
 pub(crate) enum Engine {
@@ -34,7 +35,7 @@ impl Engine {
         }
     }
 
-    /// What it is, with version and place.
+    /// Its name, with version and path.
     pub(crate) fn describe(&self) -> String {
         match self {
             #[cfg(feature = "tract")]
@@ -44,7 +45,7 @@ impl Engine {
             #[cfg(feature = "burn")]
             Engine::Plan(model) => model.describe(),
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => String::new(),
+            _ => match *self {},
         }
     }
 
@@ -58,12 +59,12 @@ impl Engine {
             #[cfg(feature = "burn")]
             Engine::Plan(_) => false,
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => false,
+            _ => match *self {},
         }
     }
 }
 
-/// Opens a model with tract, or else with ONNX Runtime, which the caller is told.
+/// Opens a model with tract, or else with ONNX Runtime, which is reported to the caller.
 pub(crate) fn open_auto(file: &mut OnnxFile, options: &Options) -> Result<Engine, SessionError> {
     let tract = match open_tract(file, options) {
         Err(error @ SessionError::Load { .. }) => error,

@@ -4,11 +4,11 @@
 //! engine is named by all of them, so that nothing stale is ever loaded, and `engine.json` in it says what it is for. A
 //! provider takes all of the model or the session does not open: nothing is left to the CPU in silence.
 
+use crate::error::SessionError;
 use crate::files::{hash_all, hex};
 use crate::library::Library;
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Batches, Options, Progress, Runtime};
-use crate::session::SessionError;
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What is asked of files that came with a model: names that stay in its folder, links that stay in its tree, sums.
+//! Checks of files that come with a model: names stay in its folder, links stay in its tree, checksums match.
 
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};

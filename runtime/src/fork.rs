@@ -1,4 +1,4 @@
-//! What a process made by `fork()` may do with sessions that its parent opened.
+//! Sessions in a child process made by `fork()`.
 //!
 //! Only the thread that called `fork()` exists in the child. Thread pools are gone, and a lock that another thread held at
 //! that moment is never released: waiting for either lasts for ever. So calls that are under way are counted together with

@@ -1,4 +1,4 @@
-//! What executes vjepa's models.
+//! Runs vjepa's models.
 //!
 //! - [`Session`]: an exported ONNX model on tract (feature `tract`, pure Rust) or ONNX Runtime (feature `ort`, a shared
 //!   library found at run time), with its [`Preprocessing`]. This half needs neither Burn nor a video library nor a GPU.
@@ -11,6 +11,7 @@ pub mod plan;
 
 mod atomic;
 mod classify;
+mod clips;
 mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
@@ -19,6 +20,7 @@ pub mod cpu;
 mod engine;
 #[cfg(feature = "ort")]
 mod engines;
+mod error;
 pub mod files;
 mod fork;
 #[cfg(feature = "ort")]
@@ -37,8 +39,10 @@ mod tract;
 
 pub use atomic::write_atomically;
 pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
+pub use clips::{ClipBatch, NamedOutput};
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use cores::cores;
+pub use error::SessionError;
 pub use fork::ForkError;
 pub use looks::Looks;
 pub use names::is_model_name;
@@ -46,4 +50,4 @@ pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};
 pub use quiet::{caught, without_panic_message};
-pub use session::{ClipBatch, NamedOutput, Session, SessionError, is_compiled};
+pub use session::{Session, is_compiled};

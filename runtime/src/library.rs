@@ -1,4 +1,4 @@
-//! Where ONNX Runtime's shared library is.
+//! Finds ONNX Runtime's shared library.
 //!
 //! Searched, the first that fits: the path given (`--ort-lib`), `ORT_DYLIB_PATH`, folders given or named by
 //! `VJEPA_ORT_DIR`, beside the executable and in `../lib`, the Python environment (`$VIRTUAL_ENV`, `$CONDA_PREFIX`: the
@@ -17,7 +17,7 @@ pub const OLDEST: u32 = 24;
 /// Files looked at in one folder tree, so that a search from a large one ends.
 const MOST_ENTRIES: usize = 20_000;
 
-/// Where to look besides the usual places.
+/// Places to look in, in addition to the usual ones.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
     /// The library itself; nothing else is tried then.

@@ -1,4 +1,4 @@
-//! What a served model may be called.
+//! Names of served models.
 
 /// Whether a model may be called so: the name stands in paths, of addresses and of repositories.
 pub fn is_model_name(name: &str) -> bool {

@@ -111,7 +111,7 @@ pub enum OnnxError {
         bytes: u64,
     },
     /// The file is no ONNX model, or a damaged one.
-    #[error("{} is no valid ONNX model: {reason}; export it again", path.display())]
+    #[error("{} is not a valid ONNX model: {reason}; export it again", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -141,7 +141,7 @@ pub struct OnnxFile {
     pub outputs: Vec<TensorInfo>,
     /// `metadata_props`.
     pub metadata: BTreeMap<String, String>,
-    /// Files beside it that hold weights, sorted.
+    /// Files in its folder that hold weights, sorted.
     pub external: Vec<String>,
 }
 
@@ -219,7 +219,7 @@ fn contents(path: &Path, length: u64) -> std::io::Result<Bytes> {
 
 fn tensor_info(value: &message::ValueInfo) -> Result<TensorInfo, String> {
     let tensor = value.ty.as_ref().and_then(|ty| ty.tensor.as_ref());
-    let tensor = tensor.ok_or_else(|| format!("`{}` is no tensor", value.name))?;
+    let tensor = tensor.ok_or_else(|| format!("`{}` is not a tensor", value.name))?;
     let dims = tensor.shape.as_ref().map(|shape| shape.dims.as_slice()).unwrap_or_default();
     let shape = dims
         .iter()

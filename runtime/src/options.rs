@@ -1,6 +1,6 @@
 //! How a model is opened: which runtime, on how many threads, on which GPU.
 
-use crate::session::SessionError;
+use crate::error::SessionError;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// What runs a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Runtime {
-    /// What needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
+    /// The one that needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
     /// Runtime where it is installed, which [`Options::progress`] is called with; so does every one where tract is not
     /// compiled in.
     #[default]
@@ -87,7 +87,7 @@ impl fmt::Debug for Progress {
 pub struct Options {
     /// What runs it.
     pub runtime: Runtime,
-    /// ONNX Runtime's shared library; searched for when not given (see [`crate::library`]).
+    /// ONNX Runtime's shared library; searched for when not given (see `vjepa_runtime::library`).
     pub ort_lib: Option<PathBuf>,
     /// More folders to search for it.
     pub ort_dirs: Vec<PathBuf>,
@@ -100,7 +100,7 @@ pub struct Options {
     pub batches: Option<Batches>,
     /// TensorRT: folder of the engines and timings kept; the user's cache folder when not given.
     pub engine_cache: Option<PathBuf>,
-    /// Called with what takes long, and with what is not as it was to be expected.
+    /// Called for slow operations and for unexpected fallbacks.
     pub progress: Option<Progress>,
 }
 

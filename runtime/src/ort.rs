@@ -1,11 +1,12 @@
 //! ONNX Runtime, loaded from its shared library at run time.
 
+use crate::clips::{Feed, NamedOutput};
 use crate::engines;
+use crate::error::SessionError;
 use crate::files::Tree;
 use crate::library::{Library, LibraryError, Search};
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
-use crate::session::{Feed, NamedOutput, SessionError};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::Session;

@@ -51,7 +51,7 @@ pub(crate) fn shortened(reason: &str) -> String {
     first.iter().chain(&[' ', '.', '.', '.', ' ']).chain(last).collect()
 }
 
-/// What a panic said, if it said anything.
+/// The message of a panic, if it has one.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> Option<&str> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())

@@ -1,194 +1,17 @@
 //! The session: one model, run by tract, by ONNX Runtime or as a compiled plan.
 
+use crate::clips::{ClipBatch, Feed, NamedOutput};
 use crate::cpu::Processor;
 use crate::engine::{Engine, open_auto, open_on_tract, open_ort};
+use crate::error::SessionError;
 use crate::fork::{Calls, ForkError, setting_up};
-use crate::onnx::{Dimension, OnnxError, OnnxFile, TensorInfo};
+use crate::onnx::{Dimension, OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// A model could not be opened or run.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The file is not usable.
-    #[error(transparent)]
-    Onnx(#[from] OnnxError),
-    /// ONNX Runtime was asked for and is not there.
-    #[cfg(feature = "ort")]
-    #[error(transparent)]
-    Library(#[from] crate::library::LibraryError),
-    /// A runtime that this build leaves out.
-    #[error("this build cannot run this model; rebuild vjepa-runtime with the feature `{0}`")]
-    NotBuilt(&'static str),
-    /// An unknown word for a runtime.
-    #[error("there is no runtime `{0}`; use auto, tract, ort, cuda, tensorrt or plan")]
-    UnknownRuntime(String),
-    /// A file for another runtime than the one asked for.
-    #[error("{} is no file for the runtime {runtime}: {remedy}", path.display())]
-    OtherRuntime {
-        /// The model.
-        path: PathBuf,
-        /// The runtime asked for.
-        runtime: Runtime,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// A GPU provider of ONNX Runtime that cannot be used.
-    #[error("{provider} cannot be used with {library}: {reason}; {remedy}, or run on the CPU with --runtime ort")]
-    Provider {
-        /// CUDA or TensorRT.
-        provider: &'static str,
-        /// The library, with version and place.
-        library: String,
-        /// What it says.
-        reason: String,
-        /// What to install.
-        remedy: &'static str,
-    },
-    /// The folder for TensorRT's engines.
-    #[error("cannot keep TensorRT's engines in {}: {reason}; give a folder with --engine-cache", folder.display())]
-    EngineCache {
-        /// The folder.
-        folder: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// A compiled model that cannot be used.
-    #[error("{}: {reason}; make it again with `vjepa compile --export plan`", path.display())]
-    Compiled {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A number of threads that cannot be had.
-    #[error(
-        "the plan runs on {running} threads, not {asked}; they are started once in a process: set RAYON_NUM_THREADS"
-    )]
-    Threads {
-        /// Asked for.
-        asked: usize,
-        /// Running.
-        running: usize,
-    },
-    /// The classes' names are not what they should be.
-    #[error("{}: {reason}; export it again", path.display())]
-    Labels {
-        /// The model.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The model takes something else than one clip.
-    #[error(
-        "{} takes {inputs}; a model for clips has one input f32[B, 3, T, H, W], or f32[B, V, 3, T, H, W] for V views",
-        path.display()
-    )]
-    Inputs {
-        /// The model.
-        path: PathBuf,
-        /// What it takes.
-        inputs: String,
-    },
-    /// A clip of the wrong shape.
-    #[error("the model expects {expected} but got a clip of shape {got:?}")]
-    Shape {
-        /// The model's input.
-        expected: String,
-        /// Shape of the clip.
-        got: Vec<usize>,
-    },
-    /// A clip whose values do not fill its shape.
-    #[error("a clip of shape {shape:?} has {values} values")]
-    Values {
-        /// Shape of the clip.
-        shape: Vec<usize>,
-        /// How many values there are.
-        values: usize,
-    },
-    /// The runtime refused the model.
-    #[error("{runtime} cannot load {}: {reason}", path.display())]
-    Load {
-        /// Which runtime.
-        runtime: &'static str,
-        /// The model.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// tract cannot load the model, and ONNX Runtime does not either or is not there.
-    #[error("{tract}; {instead}")]
-    NoRuntime {
-        /// What tract says.
-        tract: Box<SessionError>,
-        /// Why ONNX Runtime does not run it instead, and what to do.
-        instead: String,
-    },
-    /// The process was forked from the one that opened the session.
-    #[error(transparent)]
-    Forked(#[from] ForkError),
-    /// The runtime failed.
-    #[error("{runtime} failed to run the model: {reason}")]
-    Run {
-        /// Which runtime.
-        runtime: &'static str,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// A batch of clips, `[B, 3, T, H, W]` row-major, prepared as the model's preprocessing record says.
-#[derive(Clone, Copy, Debug)]
-pub struct ClipBatch<'a> {
-    shape: [usize; 5],
-    data: &'a [f32],
-}
-
-impl<'a> ClipBatch<'a> {
-    /// A view of `data` as clips of `shape`.
-    ///
-    /// # Errors
-    /// [`SessionError::Values`] when the shape needs another number of values, or none.
-    pub fn new(shape: [usize; 5], data: &'a [f32]) -> Result<Self, SessionError> {
-        let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        if elements != Some(data.len()) || data.is_empty() {
-            return Err(SessionError::Values { shape: shape.to_vec(), values: data.len() });
-        }
-        Ok(Self { shape, data })
-    }
-
-    /// Its shape.
-    pub fn shape(&self) -> [usize; 5] {
-        self.shape
-    }
-
-    /// Its values.
-    pub fn data(&self) -> &'a [f32] {
-        self.data
-    }
-}
-
-/// A result of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedOutput {
-    /// Name of the output.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its values, row-major.
-    pub data: Vec<f32>,
-}
-
-/// What a run feeds an engine: clips in the shape that the model's input has.
-#[derive(Clone, Copy)]
-pub(crate) struct Feed<'a> {
-    pub shape: &'a [usize],
-    pub data: &'a [f32],
-}
 
 /// An open model.
 ///
@@ -278,16 +101,16 @@ impl Session {
     /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Run`]; [`SessionError::Forked`]
     /// in a child process that cannot run what its parent opened.
     pub fn run(&self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, SessionError> {
-        let [count, clip @ ..] = clips.shape;
+        let [count, clip @ ..] = clips.shape();
         let mut shape = vec![count / self.views()];
         if self.input.shape.len() == 6 {
             shape.push(self.views());
         }
         shape.extend(clip);
         if !self.input.accepts(&shape) || count % self.views() != 0 {
-            return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape.to_vec() });
+            return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape().to_vec() });
         }
-        let feed = Feed { shape: &shape, data: clips.data };
+        let feed = Feed { shape: &shape, data: clips.data() };
         let _call = self.calls.enter(self.engine.survives_fork()).map_err(ForkError::session)?;
         let batch = shape.first().copied().unwrap_or(0);
         let _first = (self.last_batch.load(Ordering::Acquire) != batch).then(setting_up).transpose()?;
@@ -333,7 +156,7 @@ impl Session {
         record.suits(&self.input).map(|()| record)
     }
 
-    /// What is to be said of a model whose 8-bit products need VNNI, where ONNX Runtime runs it on a processor without.
+    /// A warning for a model whose 8-bit products need VNNI when ONNX Runtime runs it on a processor without it.
     pub fn caution(&self) -> Option<String> {
         let processor = Processor::here();
         (self.full_range_int8 && self.runs_on() == Runtime::Ort && processor.saturates()).then(|| {
@@ -355,11 +178,11 @@ impl Session {
             #[cfg(feature = "burn")]
             Engine::Plan(_) => Runtime::Plan,
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
-            _ => Runtime::Auto,
+            _ => match *self.engine {},
         }
     }
 
-    /// What runs the model, with its version and place: `ONNX Runtime 1.32 (/usr/lib/libonnxruntime.so)`.
+    /// The engine that runs the model, with its version and path: `ONNX Runtime 1.32 (/usr/lib/libonnxruntime.so)`.
     pub fn runtime(&self) -> String {
         self.engine.describe()
     }

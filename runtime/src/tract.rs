@@ -1,8 +1,9 @@
 //! tract: one optimised plan for each batch size, since a symbolic batch costs a fifth of the speed.
 
+use crate::clips::{Feed, NamedOutput};
+use crate::error::SessionError;
 use crate::files::Tree;
 use crate::onnx::{OnnxFile, TensorInfo};
-use crate::session::{Feed, NamedOutput, SessionError};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ impl Model {
         let executor = executor(threads).map_err(|reason| load_error(&file.path, reason))?;
         let executor = Mutex::new((std::process::id(), executor));
         let model = Self { path: file.path.clone(), model, executor, threads, plans: Mutex::default() };
-        // A model that cannot be optimised is told now, not at the first clip.
+        // A model that cannot be optimised fails here, not at the first clip.
         if let Some(shape) = single_clip(&file.inputs) {
             model.plan(&shape).map_err(|reason| load_error(&file.path, reason))?;
         }

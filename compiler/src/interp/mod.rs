@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// No value of an interpreted graph may have more elements (2 GiB as `f64`).
 const MOST_ELEMENTS: usize = 1 << 28;
 
-/// What a run computed.
+/// Results of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results {
     /// Named outputs.
@@ -26,7 +26,7 @@ pub struct Results {
     pub updates: BTreeMap<String, Tensor>,
 }
 
-/// A graph that cannot be run on what was given.
+/// A graph that cannot be run on the given tensors.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InterpError {
     /// The graph itself is wrong.
@@ -45,7 +45,7 @@ pub enum InterpError {
         /// What was given.
         got: String,
     },
-    /// A shape that is no shape under the given sizes.
+    /// A type without a shape under the given sizes.
     #[error("{0} has no shape, or one too large to interpret, under the given sizes")]
     Sizes(String),
     /// An operation failed on these numbers.
@@ -108,6 +108,9 @@ pub(crate) fn run_arrays(
         }
         let results = node.op.eval(&Eval { inputs: &inputs, results: &shapes, sizes });
         let results = results.map_err(|EvalError(why)| fail(why))?;
+        if results.len() != node.outputs.len() {
+            return Err(fail(format!("there are {} results, not {}", results.len(), node.outputs.len())));
+        }
         for ((id, mut array), shape) in node.outputs.iter().zip(results).zip(shapes) {
             if array.shape != shape || array.data.len() != shape.iter().product::<usize>() {
                 return Err(fail(format!("the result is {:?}, not {shape:?}", array.shape)));

@@ -114,7 +114,7 @@ impl Array {
     pub fn to_tensor(&self, dtype: DType) -> Tensor {
         let data = match dtype {
             DType::I32 => Data::I32(self.data.iter().map(|x| *x as i32).collect()),
-            _ => Data::F32(self.data.iter().map(|x| *x as f32).collect()),
+            DType::F32 | DType::BF16 | DType::F16 => Data::F32(self.data.iter().map(|x| *x as f32).collect()),
         };
         Tensor { shape: self.shape.clone(), data }
     }

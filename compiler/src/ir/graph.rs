@@ -34,6 +34,8 @@ pub struct Value {
     pub ty: TensorType,
     /// Where it comes from.
     pub def: Def,
+    /// A name for the reader of the text form, on results of nodes only; see [`Graph::name_value`].
+    pub name: Option<String>,
 }
 
 /// One operation applied to values.
@@ -61,13 +63,13 @@ pub enum GraphError {
     /// Two inputs or parameters share a name.
     #[error("the name `{0}` is used twice in the graph")]
     DuplicateName(String),
-    /// A value id of another graph, or one not defined yet.
+    /// A value id of another graph, or of a value that is not defined yet.
     #[error("value %{0} is not defined in this graph")]
     UnknownValue(usize),
     /// A parameter would get two new values in one run.
     #[error("parameter `{0}` is updated twice")]
     DuplicateUpdate(String),
-    /// Anything a pass or an importer found impossible.
+    /// Anything else that a pass or an importer cannot do.
     #[error("{0}")]
     Other(String),
 }
@@ -163,7 +165,26 @@ impl Graph {
         }
     }
 
-    /// Names a result.
+    /// Gives a node's result a name, which the text form prints as `%name` in place of a number. Passes keep the names of
+    /// the values they keep; a serialised graph has none.
+    ///
+    /// # Errors
+    /// [`GraphError::Other`] when `id` is not a node's result; [`GraphError::DuplicateName`].
+    pub fn name_value(&mut self, id: ValueId, name: &str) -> Result<(), GraphError> {
+        if self.values.iter().any(|value| value.name.as_deref() == Some(name)) {
+            return Err(GraphError::DuplicateName(format!("%{name}")));
+        }
+        let value = self.values.get_mut(id.0).ok_or(GraphError::UnknownValue(id.0))?;
+        match value.def {
+            Def::Node { .. } => value.name = Some(name.to_owned()),
+            Def::Input(_) | Def::Param(_) => {
+                return Err(GraphError::Other(format!("`{name}` would rename an input or a parameter")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares an output, a result under this name.
     pub fn output(&mut self, name: &str, value: ValueId) {
         self.outputs.push((name.to_owned(), value));
     }
@@ -171,7 +192,7 @@ impl Graph {
     /// Gives `param` the value `new` after the run.
     ///
     /// # Errors
-    /// [`GraphError::DuplicateUpdate`]; [`GraphError::Other`] when `param` is none or the types differ.
+    /// [`GraphError::DuplicateUpdate`]; [`GraphError::Other`] when `param` is not a parameter or the types differ.
     pub fn update(&mut self, param: ValueId, new: ValueId) -> Result<(), GraphError> {
         let Def::Param(name) = &self.value(param).def else {
             return Err(GraphError::Other(format!("%{} is updated but is not a parameter", param.0)));
@@ -211,7 +232,7 @@ impl Graph {
     }
 
     fn push_value(&mut self, ty: TensorType, def: Def) -> ValueId {
-        self.values.push(Value { ty, def });
+        self.values.push(Value { ty, def, name: None });
         ValueId(self.values.len() - 1)
     }
 

@@ -1,16 +1,22 @@
 //! Scaled dot-product attention without a mask.
 
 use super::reduce::{softmax_grad_row, softmax_row};
+use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
 use crate::interp::Array;
 use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
-    let backward = matches!(op, Op::AttentionGrad { .. });
-    if backward {
-        arity(operands, 5, 5, "5")?
-    } else {
-        arity(operands, 3, 3, "3")?
+/// The operations of this file.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Forward { scale: f64 },
+    Backward { scale: f64 },
+}
+
+pub(super) fn infer(op: Kind, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+    match op {
+        Kind::Forward { .. } => arity(operands, 3, 3, "3")?,
+        Kind::Backward { .. } => arity(operands, 5, 5, "5")?,
     }
     let (q, k, v) = (operands[0], operands[1], operands[2]);
     let fits = q.rank() == 4
@@ -21,30 +27,35 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
         && q.shape[..2] == k.shape[..2]
         && q.shape[3] == k.shape[3];
     require(fits, || format!("needs q[B, H, N, d] and k, v[B, H, M, d], got {q}, {k} and {v}"))?;
-    if backward {
-        require(operands[3] == q && operands[4] == q, || format!("y and dy must be {q}"))?;
-        Ok(vec![q.clone(), k.clone(), v.clone()])
-    } else {
-        Ok(vec![q.clone()])
+    match op {
+        Kind::Forward { .. } => Ok(vec![q.clone()]),
+        Kind::Backward { .. } => {
+            require(operands[3] == q && operands[4] == q, || format!("y and dy must be {q}"))?;
+            Ok(vec![q.clone(), k.clone(), v.clone()])
+        }
     }
 }
 
-/// Two products of `2·N·M·d` forward and five backward (the scores are computed again), and 5 a score for the softmax.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+/// Two products of `2·N·M·d` forward and five backward (the scores are recomputed), and 5 or 9 per score for the softmax.
+pub(super) fn cost(op: Kind, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let (q, k) = (operands[0], operands[1]);
     let scores = Dim::product([&q.shape[0], &q.shape[1], &q.shape[2], &k.shape[2]]);
-    let (products, softmax) = if matches!(op, Op::Attention { .. }) { (4, 5) } else { (10, 9) };
-    let per_score = &(&q.shape[3] * &Dim::from(products as usize)) + &Dim::from(softmax as usize);
+    let (products, softmax): (usize, usize) = match op {
+        Kind::Forward { .. } => (4, 5),
+        Kind::Backward { .. } => (10, 9),
+    };
+    let per_score = &(&q.shape[3] * &Dim::from(products)) + &Dim::from(softmax);
     let mut cost = Cost::streaming(0, &scores, operands, results);
     cost.flops = &scores * &per_score;
     cost
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
-    let (Op::Attention { scale } | Op::AttentionGrad { scale }) = op else {
-        return Err(EvalError(format!("{} is no attention", op.name())));
-    };
-    Ok(attend([e.inputs[0], e.inputs[1], e.inputs[2]], e.inputs.get(4).copied(), *scale))
+pub(super) fn eval(op: Kind, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let qkv = [e.inputs[0], e.inputs[1], e.inputs[2]];
+    Ok(match op {
+        Kind::Forward { scale } => attend(qkv, None, scale),
+        Kind::Backward { scale } => attend(qkv, Some(e.inputs[4]), scale),
+    })
 }
 
 /// `y` of `q[B, H, N, d]` and `k, v[B, H, M, d]`, or with `dy` the gradients of the three.
@@ -92,27 +103,32 @@ fn add_scaled(to: &mut [f64], factor: f64, x: &[f64]) {
     }
 }
 
-pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let (Op::Attention { scale } | Op::AttentionGrad { scale }) = op else { return Ok(Vec::new()) };
+pub(super) fn decompose(op: Kind, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
     let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
+    let (Kind::Forward { scale } | Kind::Backward { scale }) = op;
     let products = g.matmul(q, k, false, true)?;
-    let scores = g.mul_scalar(products, *scale)?;
+    let scores = g.mul_scalar(products, scale)?;
     let shares = g.push1(Op::Softmax, &[scores])?;
-    let Some(dy) = inputs.get(4).copied() else {
-        return Ok(vec![g.matmul(shares, v, false, false)?]);
+    let dy = match op {
+        Kind::Forward { .. } => return Ok(Some(vec![g.matmul(shares, v, false, false)?])),
+        Kind::Backward { .. } => inputs[4],
     };
     let dv = g.matmul(shares, dy, true, false)?;
     let dshares = g.matmul(dy, v, false, true)?;
     let dscores = g.push1(Op::SoftmaxGrad, &[shares, dshares])?;
-    let dproducts = g.mul_scalar(dscores, *scale)?;
+    let dproducts = g.mul_scalar(dscores, scale)?;
     let dq = g.matmul(dproducts, k, false, false)?;
     let dk = g.matmul(dproducts, q, true, false)?;
-    Ok(vec![dq, dk, dv])
+    Ok(Some(vec![dq, dk, dv]))
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
-    let Op::Attention { scale } = op else { return Ok(Vec::new()) };
-    let operands = [r.inputs[0], r.inputs[1], r.inputs[2], r.y, r.dy];
-    let grads = r.graph.push(Op::AttentionGrad { scale: *scale }, &operands)?;
-    Ok(grads.into_iter().map(Some).collect())
+pub(super) fn grad(op: Kind, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
+    match op {
+        Kind::Forward { scale } => {
+            let operands = [r.inputs[0], r.inputs[1], r.inputs[2], r.y, r.dy];
+            let grads = r.graph.push(Op::AttentionGrad { scale }, &operands)?;
+            Ok(Some(grads.into_iter().map(Some).collect()))
+        }
+        Kind::Backward { .. } => Ok(None),
+    }
 }

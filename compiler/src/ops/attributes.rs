@@ -1,6 +1,6 @@
 //! Attributes of operations by name: what the text form and the serialiser read and write.
 
-use super::{Binary, Op, Unary};
+use super::Op;
 use crate::ir::{DType, Dim, Scalar, TensorType};
 
 /// A named attribute's value.
@@ -103,53 +103,5 @@ impl Op {
     /// Names and values of the attributes, in printing order.
     pub(crate) fn attributes(&self) -> Vec<(&'static str, Attribute)> {
         self.clone().attributes_mut().into_iter().map(|(name, place)| (name, place.get())).collect()
-    }
-
-    /// The operation of that name, with placeholder attributes.
-    pub(crate) fn prototype(name: &str) -> Option<Op> {
-        let unary = Unary::ALL.into_iter().map(Op::Unary);
-        let binary = Binary::ALL.into_iter().map(Op::Binary);
-        unary.chain(binary).chain(Op::others()).find(|op| op.name() == name)
-    }
-
-    /// Every operation that is no elementwise function, with placeholder attributes.
-    fn others() -> Vec<Op> {
-        let (one, zero) = (|| Dim::from(1usize), Dim::default);
-        vec![
-            Op::AddScalar(0.0.into()),
-            Op::MulScalar(1.0.into()),
-            Op::PowScalar(1.0),
-            Op::GeluGrad,
-            Op::GeluWithGrad,
-            Op::Cast(DType::F32),
-            Op::Sum { axes: Vec::new() },
-            Op::Mean { axes: Vec::new() },
-            Op::Softmax,
-            Op::SoftmaxGrad,
-            Op::LogSoftmax,
-            Op::SquaredNorm,
-            Op::Full { value: 0.0.into(), ty: TensorType::f32([]) },
-            Op::Reshape { shape: Vec::new() },
-            Op::Permute { axes: Vec::new() },
-            Op::Broadcast { shape: Vec::new() },
-            Op::Slice { axis: 0, start: zero(), end: one() },
-            Op::Pad { axis: 0, before: zero(), after: zero() },
-            Op::Concat { axis: 0 },
-            Op::GatherTokens,
-            Op::ScatterTokens { tokens: one() },
-            Op::Tubelets { tubelet: 1, patch: 1 },
-            Op::PatchEmbed { tubelet: 1, patch: 1 },
-            Op::MatMul { ta: false, tb: false },
-            Op::Linear,
-            Op::LayerNorm { eps: 0.0 },
-            Op::LayerNormGrad { eps: 0.0 },
-            Op::Attention { scale: 1.0 },
-            Op::AttentionGrad { scale: 1.0 },
-            Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new() },
-            Op::PackedAttentionGrad { heads: 1, scale: 1.0, parts: Vec::new() },
-            Op::AdamW { beta1: 0.0, beta2: 0.0, eps: 0.0 },
-            Op::Ema,
-            Op::AdamWEma { beta1: 0.0, beta2: 0.0, eps: 0.0 },
-        ]
     }
 }

@@ -1,13 +1,20 @@
 //! Matrix products.
 
-use super::rules::ensure;
-use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
+use super::rules::{Grads, Parts, ensure};
+use super::{Cost, Eval, EvalError, Reverse, TypeError, arity, require};
 use crate::interp::Array;
 use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+/// The operations of this file.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    MatMul { ta: bool, tb: bool },
+    Linear,
+}
+
+pub(super) fn infer(op: Kind, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
-        Op::MatMul { ta, tb } => {
+        Kind::MatMul { ta, tb } => {
             arity(operands, 2, 3, "2 or 3")?;
             let (a, b) = (operands[0], operands[1]);
             require(a.rank() >= 2 && a.rank() == b.rank() && a.dtype == b.dtype && a.dtype.is_float(), || {
@@ -15,8 +22,8 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             })?;
             let lead = a.rank() - 2;
             require(a.shape[..lead] == b.shape[..lead], || format!("leading axes of {a} and {b} differ"))?;
-            let (m, ka) = if *ta { (lead + 1, lead) } else { (lead, lead + 1) };
-            let (kb, n) = if *tb { (lead + 1, lead) } else { (lead, lead + 1) };
+            let (m, ka) = if ta { (lead + 1, lead) } else { (lead, lead + 1) };
+            let (kb, n) = if tb { (lead + 1, lead) } else { (lead, lead + 1) };
             require(a.shape[ka] == b.shape[kb], || {
                 format!("inner sizes differ: {} in {a} and {} in {b}", a.shape[ka], b.shape[kb])
             })?;
@@ -26,7 +33,7 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             require(operands.get(2).is_none_or(|c| **c == result), || format!("what is added is not {result}"))?;
             Ok(vec![result])
         }
-        _ => {
+        Kind::Linear => {
             arity(operands, 2, 3, "2 or 3")?;
             let (x, weight) = (operands[0], operands[1]);
             require(x.rank() >= 1 && weight.rank() == 2 && x.shape.last() == weight.shape.last(), || {
@@ -36,7 +43,7 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
                 format!("bias does not fit weight {weight}")
             })?;
             require(x.dtype.is_float() && operands.iter().all(|ty| ty.dtype == x.dtype), || {
-                "element types differ or are no floats".to_owned()
+                "element types differ or are not floats".to_owned()
             })?;
             let mut shape = x.shape[..x.rank() - 1].to_vec();
             shape.push(weight.shape[0].clone());
@@ -45,12 +52,12 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
     }
 }
 
-/// `2·M·N·K`, and one addition an element for a bias or what is added.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+/// `2·M·N·K`, and one addition per element for a bias or another addend.
+pub(super) fn cost(op: Kind, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let a = operands[0];
     let inner = match op {
-        Op::MatMul { ta: true, .. } => &a.shape[a.rank() - 2],
-        _ => &a.shape[a.rank() - 1],
+        Kind::MatMul { ta: true, .. } => &a.shape[a.rank() - 2],
+        Kind::MatMul { ta: false, .. } | Kind::Linear => &a.shape[a.rank() - 1],
     };
     let mut cost = Cost::streaming(2, &(&results[0].elements() * inner), operands, results);
     if operands.len() == 3 {
@@ -59,16 +66,16 @@ pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -
     cost
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+pub(super) fn eval(op: Kind, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let y = match op {
-        Op::MatMul { ta, tb } => {
-            let mut y = matmul((e.inputs[0], *ta), (e.inputs[1], *tb), &e.results[0]);
+        Kind::MatMul { ta, tb } => {
+            let mut y = matmul((e.inputs[0], ta), (e.inputs[1], tb), &e.results[0]);
             if let Some(c) = e.inputs.get(2) {
                 y.data.iter_mut().zip(&c.data).for_each(|(y, c)| *y += c);
             }
             y
         }
-        _ => linear(e.inputs[0], e.inputs[1], e.inputs.get(2).copied(), &e.results[0])?,
+        Kind::Linear => linear(e.inputs[0], e.inputs[1], e.inputs.get(2).copied(), &e.results[0])?,
     };
     Ok(vec![y])
 }
@@ -115,7 +122,11 @@ pub(super) fn linear(x: &Array, weight: &Array, bias: Option<&Array>, shape: &[u
 }
 
 /// `linear` as a matrix product over flattened rows.
-pub(super) fn decompose(g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+pub(super) fn decompose(op: Kind, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
+    match op {
+        Kind::MatMul { .. } => return Ok(None),
+        Kind::Linear => {}
+    }
     let (x, weight) = (g.ty(inputs[0]).shape.clone(), g.ty(inputs[1]).shape.clone());
     let rows = flat(g, inputs[0])?;
     let product = g.matmul(rows, inputs[1], false, true)?;
@@ -125,7 +136,7 @@ pub(super) fn decompose(g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId
     if let Some(bias) = inputs.get(2) {
         y = g.add(y, *bias)?;
     }
-    Ok(vec![y])
+    Ok(Some(vec![y]))
 }
 
 /// `x[.., D]` as `[rows, D]`.
@@ -135,20 +146,26 @@ pub(super) fn flat(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
     g.reshape(x, &[Dim::product(lead), last.clone()])
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
-    let Op::MatMul { ta, tb } = op else { return linear_grad(r) };
+pub(super) fn grad(op: Kind, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
+    match op {
+        Kind::MatMul { ta, tb } => matmul_grad(ta, tb, r).map(Some),
+        Kind::Linear => linear_grad(r).map(Some),
+    }
+}
+
+fn matmul_grad(ta: bool, tb: bool, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
     let (a, b, dy) = (r.inputs[0], r.inputs[1], r.dy);
     let needs = [r.need(0), r.need(1)];
     let g = &mut *r.graph;
     let da = match (needs[0], ta) {
         (false, _) => None,
         (_, false) => Some(g.matmul(dy, b, false, !tb)?),
-        (_, true) => Some(g.matmul(b, dy, *tb, true)?),
+        (_, true) => Some(g.matmul(b, dy, tb, true)?),
     };
     let db = match (needs[1], tb) {
         (false, _) => None,
         (_, false) => Some(g.matmul(a, dy, !ta, false)?),
-        (_, true) => Some(g.matmul(dy, a, true, *ta)?),
+        (_, true) => Some(g.matmul(dy, a, true, ta)?),
     };
     let mut grads = vec![da, db];
     if r.inputs.len() == 3 {

@@ -1,54 +1,82 @@
-//! Which file holds the rules of an operation, and the rules by name.
+//! Which family an operation belongs to, and the rules by name.
 
+use super::rules::{Grads, Parts};
 use super::{
-    Cost, Eval, EvalError, Op, Reverse, TypeError, Unary, attention, contraction, elementwise, norm, optimizer,
+    Cost, Eval, EvalError, Op, Reverse, TypeError, attention, contraction, elementwise, norm, optimizer,
     packed_attention, reduce, require, shape, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
 
-/// One per file beside this one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    Attention,
-    Contraction,
-    Elementwise,
-    Norm,
-    Optimizer,
-    PackedAttention,
-    Reduce,
-    Shape,
-    Tokens,
+/// An operation in the enumeration of the file that holds its rules.
+#[derive(Clone, Copy)]
+pub(super) enum Family<'a> {
+    Attention(attention::Kind),
+    Contraction(contraction::Kind),
+    Elementwise(elementwise::Kind<'a>),
+    Norm(norm::Kind),
+    Optimizer(optimizer::Kind),
+    PackedAttention(packed_attention::Kind<'a>),
+    Reduce(reduce::Kind<'a>),
+    Shape(shape::Kind<'a>),
+    Tokens(tokens::Kind<'a>),
 }
 
 impl Op {
-    /// The file that holds this operation's rules.
-    pub(super) fn family(&self) -> Family {
+    /// The operation as the file with its rules knows it.
+    pub(super) fn family(&self) -> Family<'_> {
+        use Family as F;
         match self {
-            Op::Unary(_)
-            | Op::Binary(_)
-            | Op::AddScalar(_)
-            | Op::MulScalar(_)
-            | Op::PowScalar(_)
-            | Op::GeluGrad
-            | Op::GeluWithGrad
-            | Op::Cast(_) => Family::Elementwise,
-            Op::Sum { .. } | Op::Mean { .. } | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax | Op::SquaredNorm => {
-                Family::Reduce
+            Op::Unary(f) => F::Elementwise(elementwise::Kind::Unary(*f)),
+            Op::Binary(f) => F::Elementwise(elementwise::Kind::Binary(*f)),
+            Op::AddScalar(c) => F::Elementwise(elementwise::Kind::AddScalar(c)),
+            Op::MulScalar(c) => F::Elementwise(elementwise::Kind::MulScalar(c)),
+            Op::PowScalar(c) => F::Elementwise(elementwise::Kind::PowScalar(*c)),
+            Op::GeluGrad => F::Elementwise(elementwise::Kind::GeluGrad),
+            Op::GeluWithGrad => F::Elementwise(elementwise::Kind::GeluWithGrad),
+            Op::Cast(dtype) => F::Elementwise(elementwise::Kind::Cast(*dtype)),
+            Op::Sum { axes } => F::Reduce(reduce::Kind::Sum(axes)),
+            Op::Mean { axes } => F::Reduce(reduce::Kind::Mean(axes)),
+            Op::Softmax => F::Reduce(reduce::Kind::Softmax),
+            Op::SoftmaxGrad => F::Reduce(reduce::Kind::SoftmaxGrad),
+            Op::LogSoftmax => F::Reduce(reduce::Kind::LogSoftmax),
+            Op::SquaredNorm => F::Reduce(reduce::Kind::SquaredNorm),
+            Op::Full { value, ty } => F::Shape(shape::Kind::Full(value, ty)),
+            Op::Reshape { shape } => F::Shape(shape::Kind::Reshape(shape)),
+            Op::Permute { axes } => F::Shape(shape::Kind::Permute(axes)),
+            Op::Broadcast { shape } => F::Shape(shape::Kind::Broadcast(shape)),
+            Op::Slice { axis, start, end } => F::Shape(shape::Kind::Slice { axis: *axis, start, end }),
+            Op::Pad { axis, before, after } => F::Shape(shape::Kind::Pad { axis: *axis, before, after }),
+            Op::Concat { axis } => F::Shape(shape::Kind::Concat(*axis)),
+            Op::GatherTokens => F::Tokens(tokens::Kind::Gather),
+            Op::ScatterTokens { tokens } => F::Tokens(tokens::Kind::Scatter(tokens)),
+            Op::Tubelets { tubelet, patch } => {
+                F::Tokens(tokens::Kind::Tubelets(tokens::Grid { tubelet: *tubelet, patch: *patch }))
             }
-            Op::Full { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Broadcast { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concat { .. } => Family::Shape,
-            Op::GatherTokens | Op::ScatterTokens { .. } | Op::Tubelets { .. } | Op::PatchEmbed { .. } => Family::Tokens,
-            Op::MatMul { .. } | Op::Linear => Family::Contraction,
-            Op::LayerNorm { .. } | Op::LayerNormGrad { .. } => Family::Norm,
-            Op::Attention { .. } | Op::AttentionGrad { .. } => Family::Attention,
-            Op::PackedAttention { .. } | Op::PackedAttentionGrad { .. } => Family::PackedAttention,
-            Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. } => Family::Optimizer,
+            Op::PatchEmbed { tubelet, patch } => {
+                F::Tokens(tokens::Kind::PatchEmbed(tokens::Grid { tubelet: *tubelet, patch: *patch }))
+            }
+            Op::MatMul { ta, tb } => F::Contraction(contraction::Kind::MatMul { ta: *ta, tb: *tb }),
+            Op::Linear => F::Contraction(contraction::Kind::Linear),
+            Op::LayerNorm { eps } => F::Norm(norm::Kind::Forward { eps: *eps }),
+            Op::LayerNormGrad { eps } => F::Norm(norm::Kind::Backward { eps: *eps }),
+            Op::Attention { scale } => F::Attention(attention::Kind::Forward { scale: *scale }),
+            Op::AttentionGrad { scale } => F::Attention(attention::Kind::Backward { scale: *scale }),
+            Op::PackedAttention { heads, scale, parts } => {
+                F::PackedAttention(packed_attention::Kind { backward: false, heads: *heads, scale: *scale, parts })
+            }
+            Op::PackedAttentionGrad { heads, scale, parts } => {
+                F::PackedAttention(packed_attention::Kind { backward: true, heads: *heads, scale: *scale, parts })
+            }
+            Op::AdamW { beta1, beta2, eps } => {
+                F::Optimizer(optimizer::Kind::AdamW(optimizer::Constants { beta1: *beta1, beta2: *beta2, eps: *eps }))
+            }
+            Op::Ema => F::Optimizer(optimizer::Kind::Ema),
+            Op::AdamWEma { beta1, beta2, eps } => F::Optimizer(optimizer::Kind::AdamWEma(optimizer::Constants {
+                beta1: *beta1,
+                beta2: *beta2,
+                eps: *eps,
+            })),
         }
     }
 
@@ -58,15 +86,15 @@ impl Op {
     /// [`TypeError`] says which operand does not fit and why.
     pub fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
         let results = match self.family() {
-            Family::Attention => attention::infer(self, operands)?,
-            Family::Contraction => contraction::infer(self, operands)?,
-            Family::Elementwise => elementwise::infer(self, operands)?,
-            Family::Norm => norm::infer(self, operands)?,
-            Family::Optimizer => optimizer::infer(self, operands)?,
-            Family::PackedAttention => packed_attention::infer(self, operands)?,
-            Family::Reduce => reduce::infer(self, operands)?,
-            Family::Shape => shape::infer(self, operands)?,
-            Family::Tokens => tokens::infer(self, operands)?,
+            Family::Attention(op) => attention::infer(op, operands)?,
+            Family::Contraction(op) => contraction::infer(op, operands)?,
+            Family::Elementwise(op) => elementwise::infer(op, operands)?,
+            Family::Norm(op) => norm::infer(op, operands)?,
+            Family::Optimizer(op) => optimizer::infer(op, operands)?,
+            Family::PackedAttention(op) => packed_attention::infer(op, operands)?,
+            Family::Reduce(op) => reduce::infer(op, operands)?,
+            Family::Shape(op) => shape::infer(op, operands)?,
+            Family::Tokens(op) => tokens::infer(op, operands)?,
         };
         require(results.iter().all(TensorType::is_tame), || "the result's shape is too complicated".to_owned())?;
         Ok(results)
@@ -75,85 +103,65 @@ impl Op {
     /// Arithmetic and memory traffic, given the types of operands and results (as [`Op::infer`] accepts and returns them).
     pub fn cost(&self, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
         match self.family() {
-            Family::Attention => attention::cost(self, operands, results),
-            Family::Contraction => contraction::cost(self, operands, results),
-            Family::Elementwise => elementwise::cost(self, operands, results),
-            Family::Norm => norm::cost(self, operands, results),
-            Family::Optimizer => optimizer::cost(self, operands, results),
-            Family::PackedAttention => packed_attention::cost(self, operands, results),
-            Family::Reduce => reduce::cost(self, operands, results),
-            Family::Shape => shape::cost(self, operands, results),
-            Family::Tokens => tokens::cost(self, operands, results),
+            Family::Attention(op) => attention::cost(op, operands, results),
+            Family::Contraction(op) => contraction::cost(op, operands, results),
+            Family::Elementwise(op) => elementwise::cost(op, operands, results),
+            Family::Norm(op) => norm::cost(op, operands, results),
+            Family::Optimizer(op) => optimizer::cost(op, operands, results),
+            Family::PackedAttention(op) => packed_attention::cost(op, operands, results),
+            Family::Reduce(op) => reduce::cost(op, operands, results),
+            Family::Shape(op) => shape::cost(op, operands, results),
+            Family::Tokens(op) => tokens::cost(op, operands, results),
         }
     }
 
-    /// Appends this operation, applied to `inputs`, as smaller operations; `None` when it is not a semantic one.
+    /// Appends this operation, applied to `inputs`, as smaller operations; `None` when it has no smaller parts.
     ///
     /// # Errors
     /// [`GraphError::Type`] when `inputs` do not fit the operation.
-    pub fn decompose(&self, graph: &mut Graph, inputs: &[ValueId]) -> Result<Option<Vec<ValueId>>, GraphError> {
+    pub fn decompose(&self, graph: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
         self.check(graph, inputs)?;
-        match self {
-            Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax | Op::Mean { .. } | Op::SquaredNorm => {
-                reduce::decompose(self, graph, inputs).map(Some)
-            }
-            Op::Unary(Unary::Gelu) | Op::GeluGrad | Op::GeluWithGrad => {
-                elementwise::decompose(self, graph, inputs).map(Some)
-            }
-            Op::Tubelets { .. } | Op::PatchEmbed { .. } => tokens::decompose(self, graph, inputs).map(Some),
-            Op::Linear => contraction::decompose(graph, inputs).map(Some),
-            _ => match self.family() {
-                Family::Norm => norm::decompose(self, graph, inputs).map(Some),
-                Family::Attention => attention::decompose(self, graph, inputs).map(Some),
-                Family::Optimizer => optimizer::decompose(self, graph, inputs).map(Some),
-                Family::PackedAttention => packed_attention::decompose(self, graph, inputs).map(Some),
-                _ => Ok(None),
-            },
+        match self.family() {
+            Family::Attention(op) => attention::decompose(op, graph, inputs),
+            Family::Contraction(op) => contraction::decompose(op, graph, inputs),
+            Family::Elementwise(op) => elementwise::decompose(op, graph, inputs),
+            Family::Norm(op) => norm::decompose(op, graph, inputs),
+            Family::Optimizer(op) => optimizer::decompose(op, graph, inputs),
+            Family::PackedAttention(op) => packed_attention::decompose(op, graph, inputs),
+            Family::Reduce(op) => reduce::decompose(op, graph, inputs),
+            Family::Shape(op) => shape::decompose(op),
+            Family::Tokens(op) => tokens::decompose(op, graph, inputs),
         }
-    }
-
-    /// True when a gradient rule exists; backward operations and the optimiser have none.
-    pub fn differentiable(&self) -> bool {
-        let backward = matches!(
-            self,
-            Op::GeluGrad
-                | Op::GeluWithGrad
-                | Op::SoftmaxGrad
-                | Op::LayerNormGrad { .. }
-                | Op::AttentionGrad { .. }
-                | Op::PackedAttentionGrad { .. }
-        );
-        !backward && self.family() != Family::Optimizer
     }
 
     /// The interpreter rule, on operands of types that [`Op::infer`] accepted.
     pub(crate) fn eval(&self, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
         match self.family() {
-            Family::Attention => attention::eval(self, e),
-            Family::Contraction => contraction::eval(self, e),
-            Family::Elementwise => elementwise::eval(self, e),
-            Family::Norm => norm::eval(self, e),
-            Family::Optimizer => optimizer::eval(self, e),
-            Family::PackedAttention => packed_attention::eval(self, e),
-            Family::Reduce => reduce::eval(self, e),
-            Family::Shape => shape::eval(self, e),
-            Family::Tokens => tokens::eval(self, e),
+            Family::Attention(op) => attention::eval(op, e),
+            Family::Contraction(op) => contraction::eval(op, e),
+            Family::Elementwise(op) => elementwise::eval(op, e),
+            Family::Norm(op) => norm::eval(op, e),
+            Family::Optimizer(op) => optimizer::eval(op, e),
+            Family::PackedAttention(op) => packed_attention::eval(op, e),
+            Family::Reduce(op) => reduce::eval(op, e),
+            Family::Shape(op) => shape::eval(op, e),
+            Family::Tokens(op) => tokens::eval(op, e),
         }
     }
 
-    /// The gradient rule of a [differentiable](Op::differentiable) operation: for each operand its gradient, `None` where
-    /// it is zero or not needed.
-    pub(crate) fn grad(&self, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+    /// The gradient rule: the gradient of each operand, `None` where it is zero or not needed. `None` as a whole, and
+    /// nothing appended, for an operation without one: backward operations and the optimiser.
+    pub(crate) fn grad(&self, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
         match self.family() {
-            Family::Attention => attention::grad(self, r),
-            Family::Contraction => contraction::grad(self, r),
-            Family::Elementwise => elementwise::grad(self, r),
-            Family::Norm => norm::grad(self, r),
-            Family::Optimizer => Ok(Vec::new()),
-            Family::PackedAttention => packed_attention::grad(self, r),
-            Family::Reduce => reduce::grad(self, r),
-            Family::Shape => shape::grad(self, r),
-            Family::Tokens => tokens::grad(self, r),
+            Family::Attention(op) => attention::grad(op, r),
+            Family::Contraction(op) => contraction::grad(op, r),
+            Family::Elementwise(op) => elementwise::grad(op, r),
+            Family::Norm(op) => norm::grad(op, r),
+            Family::Optimizer(op) => Ok(optimizer::grad(op)),
+            Family::PackedAttention(op) => packed_attention::grad(op, r),
+            Family::Reduce(op) => reduce::grad(op, r),
+            Family::Shape(op) => shape::grad(op, r),
+            Family::Tokens(op) => tokens::grad(op, r),
         }
     }
 

@@ -1,13 +1,27 @@
 //! Elementwise operations.
 
 use super::functions::gelu_slope;
+use super::rules::{Grads, Parts};
 use super::{Binary, Cost, Eval, EvalError, Op, Reverse, TypeError, Unary, arity, require};
 use crate::interp::{Array, offsets, strides};
-use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
+use crate::ir::{DType, Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+/// The operations of this file.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    Unary(Unary),
+    Binary(Binary),
+    AddScalar(&'a Scalar),
+    MulScalar(&'a Scalar),
+    PowScalar(f64),
+    GeluGrad,
+    GeluWithGrad,
+    Cast(DType),
+}
+
+pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
-        Op::Binary(_) => {
+        Kind::Binary(_) => {
             arity(operands, 2, 2, "2")?;
             require(operands[0].dtype == operands[1].dtype, || {
                 format!("element types differ: {} and {}", operands[0], operands[1])
@@ -16,23 +30,26 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
                 .ok_or_else(|| TypeError::Mismatch(format!("{} and {} do not broadcast", operands[0], operands[1])))?;
             Ok(vec![TensorType::new(operands[0].dtype, shape)])
         }
-        Op::GeluGrad | Op::GeluWithGrad => {
-            arity(operands, 2, 2, "2")?;
-            require(operands[0] == operands[1], || format!("x is {} but dy is {}", operands[0], operands[1]))?;
-            require(operands[0].dtype.is_float(), || format!("needs floats, got {}", operands[0]))?;
-            let results = if matches!(op, Op::GeluWithGrad) { 2 } else { 1 };
-            Ok(vec![operands[0].clone(); results])
-        }
-        Op::Cast(dtype) => {
+        Kind::GeluGrad => Ok(vec![gelu_operand(operands)?]),
+        Kind::GeluWithGrad => Ok(vec![gelu_operand(operands)?; 2]),
+        Kind::Cast(dtype) => {
             arity(operands, 1, 1, "1")?;
-            Ok(vec![TensorType::new(*dtype, operands[0].shape.iter().cloned())])
+            Ok(vec![TensorType::new(dtype, operands[0].shape.iter().cloned())])
         }
-        _ => {
+        Kind::Unary(_) | Kind::AddScalar(_) | Kind::MulScalar(_) | Kind::PowScalar(_) => {
             arity(operands, 1, 1, "1")?;
             require(operands[0].dtype.is_float(), || format!("needs floats, got {}", operands[0]))?;
             Ok(vec![operands[0].clone()])
         }
     }
+}
+
+/// The type of `x` and `dy`, which must be the same.
+fn gelu_operand(operands: &[&TensorType]) -> Result<TensorType, TypeError> {
+    arity(operands, 2, 2, "2")?;
+    require(operands[0] == operands[1], || format!("x is {} but dy is {}", operands[0], operands[1]))?;
+    require(operands[0].dtype.is_float(), || format!("needs floats, got {}", operands[0]))?;
+    Ok(operands[0].clone())
 }
 
 /// NumPy broadcasting; `None` when two sizes differ and neither is 1.
@@ -52,38 +69,39 @@ pub(crate) fn broadcast_shapes(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
         .collect()
 }
 
-/// One operation an element; 8 for GELU, 12 for its gradient and 13 for both.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+/// One operation per element; 8 for GELU, 12 for its gradient and 13 for both; none for a cast.
+pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let per_element = match op {
-        Op::Unary(Unary::Gelu) => 8,
-        Op::GeluGrad => 12,
-        Op::GeluWithGrad => 13,
-        Op::Cast(_) => 0,
-        _ => 1,
+        Kind::Unary(Unary::Gelu) => 8,
+        Kind::GeluGrad => 12,
+        Kind::GeluWithGrad => 13,
+        Kind::Cast(_) => 0,
+        Kind::Unary(_) | Kind::Binary(_) | Kind::AddScalar(_) | Kind::MulScalar(_) | Kind::PowScalar(_) => 1,
     };
     Cost::streaming(per_element, &results[0].elements(), operands, results)
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let x = e.inputs[0];
     let y = match op {
-        Op::Unary(f) => x.map(|x| f.apply(x)),
-        Op::Binary(f) => zip(x, e.inputs[1], &e.results[0], |a, b| f.apply(a, b)),
-        Op::AddScalar(c) => {
+        Kind::Unary(f) => x.map(|x| f.apply(x)),
+        Kind::Binary(f) => zip(x, e.inputs[1], &e.results[0], |a, b| f.apply(a, b)),
+        Kind::AddScalar(c) => {
             let c = e.number(c)?;
             x.map(|x| x + c)
         }
-        Op::MulScalar(c) => {
+        Kind::MulScalar(c) => {
             let c = e.number(c)?;
             x.map(|x| c * x)
         }
-        Op::PowScalar(c) => x.map(|x| x.powf(*c)),
-        Op::GeluGrad => zip(x, e.inputs[1], &e.results[0], |x, dy| dy * gelu_slope(x)),
-        Op::GeluWithGrad => {
+        Kind::PowScalar(c) => x.map(|x| x.powf(c)),
+        Kind::GeluGrad => zip(x, e.inputs[1], &e.results[0], |x, dy| dy * gelu_slope(x)),
+        Kind::GeluWithGrad => {
             let y = x.map(|x| Unary::Gelu.apply(x));
             return Ok(vec![y, zip(x, e.inputs[1], &e.results[1], |x, dy| dy * gelu_slope(x))]);
         }
-        _ => x.clone(),
+        // The interpreter rounds every result to its element type.
+        Kind::Cast(_) => x.clone(),
     };
     Ok(vec![y])
 }
@@ -102,48 +120,65 @@ pub(super) fn broadcast_offsets(from: &[usize], to: &[usize]) -> Vec<usize> {
     offsets(to, &steps)
 }
 
-/// `gelu` and `gelu_grad` in terms of erf, and both together as one after the other.
-pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let x = inputs[0];
-    if matches!(op, Op::GeluWithGrad) {
-        return Ok(vec![g.unary(Unary::Gelu, x)?, g.push1(Op::GeluGrad, inputs)?]);
-    }
+/// `gelu` and `gelu_grad` in terms of erf; `gelu_with_grad` as the two of them.
+pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
+    Ok(match op {
+        Kind::Unary(Unary::Gelu) => {
+            let cdf = normal_cdf(g, inputs[0])?;
+            Some(vec![g.mul(inputs[0], cdf)?])
+        }
+        Kind::GeluGrad => Some(vec![decompose_gelu_grad(g, inputs[0], inputs[1])?]),
+        Kind::GeluWithGrad => Some(vec![g.unary(Unary::Gelu, inputs[0])?, g.push1(Op::GeluGrad, inputs)?]),
+        Kind::Unary(_)
+        | Kind::Binary(_)
+        | Kind::AddScalar(_)
+        | Kind::MulScalar(_)
+        | Kind::PowScalar(_)
+        | Kind::Cast(_) => None,
+    })
+}
+
+/// Φ(x).
+fn normal_cdf(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
     let scaled = g.mul_scalar(x, std::f64::consts::FRAC_1_SQRT_2)?;
     let erf = g.unary(Unary::Erf, scaled)?;
     let twice = g.add_scalar(erf, 1.0)?;
-    let cdf = g.mul_scalar(twice, 0.5)?;
-    if matches!(op, Op::Unary(_)) {
-        return Ok(vec![g.mul(x, cdf)?]);
-    }
+    g.mul_scalar(twice, 0.5)
+}
+
+/// `dy·(Φ(x) + x·φ(x))`.
+fn decompose_gelu_grad(g: &mut Graph, x: ValueId, dy: ValueId) -> Result<ValueId, GraphError> {
+    let cdf = normal_cdf(g, x)?;
     let square = g.mul(x, x)?;
     let exponent = g.mul_scalar(square, -0.5)?;
     let bell = g.unary(Unary::Exp, exponent)?;
     let density = g.mul_scalar(bell, 1.0 / (2.0 * std::f64::consts::PI).sqrt())?;
     let weighted = g.mul(x, density)?;
     let slope = g.add(cdf, weighted)?;
-    Ok(vec![g.mul(inputs[1], slope)?])
+    g.mul(dy, slope)
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
     let (x, dy) = (r.inputs[0], r.dy);
     let dx = match op {
-        Op::Unary(f) => unary_grad(*f, r)?,
-        Op::Binary(f) => return binary_grad(*f, r),
-        Op::AddScalar(_) => Some(dy),
-        Op::MulScalar(c) => Some(r.graph.mul_scalar(dy, c.clone())?),
-        Op::PowScalar(0.0) => None,
-        Op::PowScalar(c) => {
+        Kind::Unary(f) => unary_grad(f, r)?,
+        Kind::Binary(f) => return binary_grad(f, r).map(Some),
+        Kind::AddScalar(_) => Some(dy),
+        Kind::MulScalar(c) => Some(r.graph.mul_scalar(dy, c.clone())?),
+        // x⁰ is constant.
+        Kind::PowScalar(0.0) => None,
+        Kind::PowScalar(c) => {
             let power = r.graph.push1(Op::PowScalar(c - 1.0), &[x])?;
-            let slope = r.graph.mul_scalar(power, *c)?;
+            let slope = r.graph.mul_scalar(power, c)?;
             Some(r.graph.mul(dy, slope)?)
         }
-        Op::Cast(_) => {
+        Kind::Cast(_) => {
             let dtype = r.ty(0).dtype;
             Some(r.graph.cast(dy, dtype)?)
         }
-        _ => None,
+        Kind::GeluGrad | Kind::GeluWithGrad => return Ok(None),
     };
-    Ok(vec![dx])
+    Ok(Some(vec![dx]))
 }
 
 fn unary_grad(f: Unary, r: &mut Reverse<'_>) -> Result<Option<ValueId>, GraphError> {

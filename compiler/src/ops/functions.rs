@@ -33,57 +33,45 @@ pub enum Binary {
     Max,
 }
 
-impl Unary {
-    /// All of them.
-    pub const ALL: [Unary; 12] = [
-        Unary::Neg,
-        Unary::Abs,
-        Unary::Sign,
-        Unary::Exp,
-        Unary::Log,
-        Unary::Sqrt,
-        Unary::Recip,
-        Unary::Tanh,
-        Unary::Erf,
-        Unary::Relu,
-        Unary::Step,
-        Unary::Gelu,
-    ];
+/// `ALL` and `name` from one table, which must name every variant to compile.
+macro_rules! names {
+    ($functions:ident: $($variant:ident $name:literal)*) => {
+        impl $functions {
+            /// Every function, in the order of the enumeration.
+            pub const ALL: [$functions; [$($name),*].len()] = [$($functions::$variant),*];
 
-    /// Name in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Unary::Neg => "neg",
-            Unary::Abs => "abs",
-            Unary::Sign => "sign",
-            Unary::Exp => "exp",
-            Unary::Log => "log",
-            Unary::Sqrt => "sqrt",
-            Unary::Recip => "recip",
-            Unary::Tanh => "tanh",
-            Unary::Erf => "erf",
-            Unary::Relu => "relu",
-            Unary::Step => "step",
-            Unary::Gelu => "gelu",
+            /// Name in the text form.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($functions::$variant => $name,)*
+                }
+            }
         }
-    }
+    };
 }
 
-impl Binary {
-    /// All of them.
-    pub const ALL: [Binary; 6] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Min, Binary::Max];
+names! { Unary:
+    Neg "neg"
+    Abs "abs"
+    Sign "sign"
+    Exp "exp"
+    Log "log"
+    Sqrt "sqrt"
+    Recip "recip"
+    Tanh "tanh"
+    Erf "erf"
+    Relu "relu"
+    Step "step"
+    Gelu "gelu"
+}
 
-    /// Name in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Binary::Add => "add",
-            Binary::Sub => "sub",
-            Binary::Mul => "mul",
-            Binary::Div => "div",
-            Binary::Min => "min",
-            Binary::Max => "max",
-        }
-    }
+names! { Binary:
+    Add "add"
+    Sub "sub"
+    Mul "mul"
+    Div "div"
+    Min "min"
+    Max "max"
 }
 
 impl Unary {

@@ -1,8 +1,9 @@
 //! The closed set of operations.
 //!
-//! [`Op`] is the enumeration, `dispatch.rs` says which family an operation belongs to. Each family file beside it holds,
-//! for its operations, the type rule (`infer`), the cost (`cost`), the interpreter rule (`eval`), the gradient rule (`grad`)
-//! and, for semantic operations, the decomposition into smaller ones (`decompose`).
+//! [`Op`] is the enumeration; `dispatch.rs` sorts it into families, one per file. A family file has an enumeration `Kind` of
+//! its own operations and matches it without a wildcard in each of its rules: the types of the results (`infer`), the cost
+//! (`cost`), the interpreter (`eval`), the gradient (`grad`) and the decomposition into smaller operations (`decompose`). So
+//! an operation that is added and lacks a rule does not compile. `docs/adding-an-operation.md` walks through one.
 
 mod attention;
 mod attributes;
@@ -232,48 +233,77 @@ pub enum TypeError {
     Mismatch(String),
 }
 
-impl Op {
-    /// Name in the text form.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Op::Unary(f) => f.name(),
-            Op::Binary(f) => f.name(),
-            Op::AddScalar(_) => "add_scalar",
-            Op::MulScalar(_) => "mul_scalar",
-            Op::PowScalar(_) => "pow_scalar",
-            Op::GeluGrad => "gelu_grad",
-            Op::GeluWithGrad => "gelu_with_grad",
-            Op::Cast(_) => "cast",
-            Op::Sum { .. } => "sum",
-            Op::Mean { .. } => "mean",
-            Op::Softmax => "softmax",
-            Op::SoftmaxGrad => "softmax_grad",
-            Op::LogSoftmax => "log_softmax",
-            Op::SquaredNorm => "squared_norm",
-            Op::Full { .. } => "full",
-            Op::Reshape { .. } => "reshape",
-            Op::Permute { .. } => "permute",
-            Op::Broadcast { .. } => "broadcast",
-            Op::Slice { .. } => "slice",
-            Op::Pad { .. } => "pad",
-            Op::Concat { .. } => "concat",
-            Op::GatherTokens => "gather_tokens",
-            Op::ScatterTokens { .. } => "scatter_tokens",
-            Op::Tubelets { .. } => "tubelets",
-            Op::PatchEmbed { .. } => "patch_embed",
-            Op::MatMul { .. } => "matmul",
-            Op::Linear => "linear",
-            Op::LayerNorm { .. } => "layer_norm",
-            Op::LayerNormGrad { .. } => "layer_norm_grad",
-            Op::Attention { .. } => "attention",
-            Op::AttentionGrad { .. } => "attention_grad",
-            Op::PackedAttention { .. } => "packed_attention",
-            Op::PackedAttentionGrad { .. } => "packed_attention_grad",
-            Op::AdamW { .. } => "adamw",
-            Op::Ema => "ema",
-            Op::AdamWEma { .. } => "adamw_ema",
+/// [`Op::name`] and its inverse from one table, which must list every operation to compile.
+macro_rules! operations {
+    ($($name:literal: $pattern:pat = $prototype:expr;)*) => {
+        impl Op {
+            /// Name in the text form.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    Op::Unary(f) => f.name(),
+                    Op::Binary(f) => f.name(),
+                    $($pattern => $name,)*
+                }
+            }
+
+            /// The operation of that name, with placeholder attributes.
+            pub(crate) fn prototype(name: &str) -> Option<Op> {
+                let unary = Unary::ALL.into_iter().find(|f| f.name() == name).map(Op::Unary);
+                let binary = || Binary::ALL.into_iter().find(|f| f.name() == name).map(Op::Binary);
+                let other = || match name {
+                    $($name => Some($prototype),)*
+                    _ => None,
+                };
+                unary.or_else(binary).or_else(other)
+            }
+
+            /// Every operation, with placeholder attributes.
+            #[cfg(test)]
+            pub(crate) fn prototypes() -> Vec<Op> {
+                let functions = Unary::ALL.into_iter().map(Op::Unary).chain(Binary::ALL.into_iter().map(Op::Binary));
+                functions.chain([$($prototype),*]).collect()
+            }
         }
-    }
+    };
+}
+
+operations! {
+    "add_scalar": Op::AddScalar(_) = Op::AddScalar(0.0.into());
+    "mul_scalar": Op::MulScalar(_) = Op::MulScalar(1.0.into());
+    "pow_scalar": Op::PowScalar(_) = Op::PowScalar(1.0);
+    "gelu_grad": Op::GeluGrad = Op::GeluGrad;
+    "gelu_with_grad": Op::GeluWithGrad = Op::GeluWithGrad;
+    "cast": Op::Cast(_) = Op::Cast(DType::F32);
+    "sum": Op::Sum { .. } = Op::Sum { axes: Vec::new() };
+    "mean": Op::Mean { .. } = Op::Mean { axes: Vec::new() };
+    "softmax": Op::Softmax = Op::Softmax;
+    "softmax_grad": Op::SoftmaxGrad = Op::SoftmaxGrad;
+    "log_softmax": Op::LogSoftmax = Op::LogSoftmax;
+    "squared_norm": Op::SquaredNorm = Op::SquaredNorm;
+    "full": Op::Full { .. } = Op::Full { value: 0.0.into(), ty: TensorType::f32([]) };
+    "reshape": Op::Reshape { .. } = Op::Reshape { shape: Vec::new() };
+    "permute": Op::Permute { .. } = Op::Permute { axes: Vec::new() };
+    "broadcast": Op::Broadcast { .. } = Op::Broadcast { shape: Vec::new() };
+    "slice": Op::Slice { .. } = Op::Slice { axis: 0, start: Dim::default(), end: Dim::from(1usize) };
+    "pad": Op::Pad { .. } = Op::Pad { axis: 0, before: Dim::default(), after: Dim::default() };
+    "concat": Op::Concat { .. } = Op::Concat { axis: 0 };
+    "gather_tokens": Op::GatherTokens = Op::GatherTokens;
+    "scatter_tokens": Op::ScatterTokens { .. } = Op::ScatterTokens { tokens: Dim::from(1usize) };
+    "tubelets": Op::Tubelets { .. } = Op::Tubelets { tubelet: 1, patch: 1 };
+    "patch_embed": Op::PatchEmbed { .. } = Op::PatchEmbed { tubelet: 1, patch: 1 };
+    "matmul": Op::MatMul { .. } = Op::MatMul { ta: false, tb: false };
+    "linear": Op::Linear = Op::Linear;
+    "layer_norm": Op::LayerNorm { .. } = Op::LayerNorm { eps: 0.0 };
+    "layer_norm_grad": Op::LayerNormGrad { .. } = Op::LayerNormGrad { eps: 0.0 };
+    "attention": Op::Attention { .. } = Op::Attention { scale: 1.0 };
+    "attention_grad": Op::AttentionGrad { .. } = Op::AttentionGrad { scale: 1.0 };
+    "packed_attention": Op::PackedAttention { .. } =
+        Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new() };
+    "packed_attention_grad": Op::PackedAttentionGrad { .. } =
+        Op::PackedAttentionGrad { heads: 1, scale: 1.0, parts: Vec::new() };
+    "adamw": Op::AdamW { .. } = Op::AdamW { beta1: 0.0, beta2: 0.0, eps: 0.0 };
+    "ema": Op::Ema = Op::Ema;
+    "adamw_ema": Op::AdamWEma { .. } = Op::AdamWEma { beta1: 0.0, beta2: 0.0, eps: 0.0 };
 }
 
 /// Fails unless there are between `least` and `most` operands.

@@ -1,20 +1,28 @@
 //! Layer normalisation over the last axis.
 
+use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+/// The operations of this file.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Forward { eps: f64 },
+    Backward { eps: f64 },
+}
+
+pub(super) fn infer(op: Kind, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     let x = *operands.first().ok_or(TypeError::Arity { expected: "1 or more", got: 0 })?;
     require(x.dtype.is_float() && x.rank() > 0, || format!("needs floats with at least one axis, got {x}"))?;
     let affine = |ty: &&TensorType| ty.rank() == 1 && ty.dtype == x.dtype && ty.shape.last() == x.shape.last();
     match op {
-        Op::LayerNorm { .. } => {
+        Kind::Forward { .. } => {
             require(matches!(operands.len(), 1 | 3), || "takes x, or x, weight and bias".to_owned())?;
             require(operands[1..].iter().all(affine), || format!("weight and bias do not fit {x}"))?;
             Ok(vec![x.clone()])
         }
-        _ => {
+        Kind::Backward { .. } => {
             arity(operands, 2, 3, "2 or 3")?;
             require(operands[1] == x, || format!("dy is {} but x is {x}", operands[1]))?;
             require(operands[2..].iter().all(affine), || format!("weight does not fit {x}"))?;
@@ -27,18 +35,20 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
     }
 }
 
-/// 8 operations an element forward, 14 backward.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
-    let per_element = if matches!(op, Op::LayerNorm { .. }) { 8 } else { 14 };
+/// 8 operations per element forward, 14 backward.
+pub(super) fn cost(op: Kind, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let per_element = match op {
+        Kind::Forward { .. } => 8,
+        Kind::Backward { .. } => 14,
+    };
     Cost::streaming(per_element, &operands[0].elements(), operands, results)
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
-    match op {
-        Op::LayerNorm { eps } => Ok(vec![forward(e, *eps)]),
-        Op::LayerNormGrad { eps } => Ok(backward(e, *eps)),
-        other => Err(EvalError(format!("{} is no normalisation", other.name()))),
-    }
+pub(super) fn eval(op: Kind, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    Ok(match op {
+        Kind::Forward { eps } => vec![forward(e, eps)],
+        Kind::Backward { eps } => backward(e, eps),
+    })
 }
 
 /// The normalised row, and 1 over its deviation.
@@ -86,23 +96,24 @@ fn backward(e: &Eval<'_>, eps: f64) -> Vec<Array> {
     results
 }
 
-pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+pub(super) fn decompose(op: Kind, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
     let last = [g.ty(inputs[0]).rank().saturating_sub(1)];
-    let (Op::LayerNorm { eps } | Op::LayerNormGrad { eps }) = op else { return Ok(Vec::new()) };
+    let (Kind::Forward { eps } | Kind::Backward { eps }) = op;
     let mean = g.mean(inputs[0], &last)?;
     let centred = g.sub(inputs[0], mean)?;
     let square = g.mul(centred, centred)?;
     let variance = g.mean(square, &last)?;
-    let shifted = g.add_scalar(variance, *eps)?;
+    let shifted = g.add_scalar(variance, eps)?;
     let inverse = g.push1(Op::PowScalar(-0.5), &[shifted])?;
     let hat = g.mul(centred, inverse)?;
-    match (op, inputs) {
-        (Op::LayerNorm { .. }, [_, weight, bias, ..]) => {
-            let scaled = g.mul(hat, *weight)?;
-            Ok(vec![g.add(scaled, *bias)?])
+    match op {
+        Kind::Backward { .. } => decompose_grad(g, (hat, inverse), inputs[1], inputs.get(2).copied()).map(Some),
+        // With one operand, without weight and bias.
+        Kind::Forward { .. } if inputs.len() == 1 => Ok(Some(vec![hat])),
+        Kind::Forward { .. } => {
+            let scaled = g.mul(hat, inputs[1])?;
+            Ok(Some(vec![g.add(scaled, inputs[2])?]))
         }
-        (Op::LayerNormGrad { .. }, [_, dy, rest @ ..]) => decompose_grad(g, (hat, inverse), *dy, rest.first().copied()),
-        _ => Ok(vec![hat]),
     }
 }
 
@@ -133,10 +144,13 @@ fn decompose_grad(
     Ok(results)
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
-    let Op::LayerNorm { eps } = op else { return Ok(Vec::new()) };
+pub(super) fn grad(op: Kind, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
+    let eps = match op {
+        Kind::Forward { eps } => eps,
+        Kind::Backward { .. } => return Ok(None),
+    };
     let mut operands = vec![r.inputs[0], r.dy];
     operands.extend(r.inputs.get(1));
-    let grads = r.graph.push(Op::LayerNormGrad { eps: *eps }, &operands)?;
-    Ok(grads.into_iter().map(Some).collect())
+    let grads = r.graph.push(Op::LayerNormGrad { eps }, &operands)?;
+    Ok(Some(grads.into_iter().map(Some).collect()))
 }

@@ -1,28 +1,27 @@
-//! Attention over queries, keys and values as the rows of one linear layer, those of several batches below each other.
+//! Attention over the rows of one linear layer, `[R, 3·H·d]`, with the rows of several batches stacked.
 
 use super::attention::attend;
+use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
 use crate::interp::Array;
 use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 
-/// The attributes, which forward and backward have in common.
-fn attributes(op: &Op) -> Option<(usize, f64, &[Dim])> {
-    match op {
-        Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
-            Some((*heads, *scale, parts))
-        }
-        _ => None,
-    }
+/// The operations of this file: forward and backward have the same attributes.
+#[derive(Clone, Copy)]
+pub(super) struct Kind<'a> {
+    pub backward: bool,
+    pub heads: usize,
+    pub scale: f64,
+    pub parts: &'a [Dim],
 }
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
-    let backward = matches!(op, Op::PackedAttentionGrad { .. });
+pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+    let Kind { backward, heads, parts, .. } = op;
     if backward {
         arity(operands, 3, 3, "3")?
     } else {
         arity(operands, 1, 1, "1")?
     }
-    let (heads, _, parts) = attributes(op).unwrap_or_default();
     let qkv = operands[0];
     let width = head_width(qkv, heads);
     let Some(width) = width.filter(|_| qkv.rank() == 2 && qkv.dtype.is_float()) else {
@@ -50,25 +49,21 @@ fn head_width(qkv: &TensorType, heads: usize) -> Option<usize> {
     (width > 0 && width.is_multiple_of(all)).then_some(width / all)
 }
 
-/// As attention on each part: two products of `2·N²·d` a head forward and five backward, and 5 and 9 a score.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
-    let (heads, _, parts) = attributes(op).unwrap_or_default();
-    let width = head_width(operands[0], heads).unwrap_or_default();
-    let (products, softmax) = if matches!(op, Op::PackedAttention { .. }) { (4, 5) } else { (10, 9) };
-    let per_score = Dim::from(heads * (width * products + softmax));
-    let scores = parts.chunks(2).fold(Dim::default(), |sum, part| match part {
-        [batch, rows] => &sum + &Dim::product([batch, rows, rows]),
-        _ => sum,
+/// As attention on each part: two products of `2·N²·d` per head forward and five backward, and 5 or 9 per score.
+pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let (y, products, softmax): (_, usize, usize) = if op.backward { (operands[1], 10, 9) } else { (results[0], 4, 5) };
+    let per_score = &(&y.shape[1] * &Dim::from(products)) + &Dim::from(op.heads.saturating_mul(softmax));
+    let scores = op.parts.chunks_exact(2).fold(Dim::default(), |sum, part| {
+        let (batch, rows) = (&part[0], &part[1]);
+        &sum + &Dim::product([batch, rows, rows])
     });
     let mut cost = Cost::streaming(0, &scores, operands, results);
     cost.flops = &scores * &per_score;
     cost
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
-    let Some((heads, scale, parts)) = attributes(op) else {
-        return Err(EvalError(format!("{} is no packed attention", op.name())));
-    };
+pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+    let Kind { backward, heads, scale, parts } = op;
     let mut result = Array::zeros(&e.results[0]);
     let mut first = 0;
     for part in parts.chunks_exact(2) {
@@ -76,14 +71,13 @@ pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
         for clip in 0..if rows == 0 { 0 } else { clips } {
             let place = Clip { first: first + clip * rows, rows, heads };
             let [q, k, v] = [0, 1, 2].map(|of| place.read(e.inputs[0], of, 3));
-            match e.inputs.get(2) {
-                None => place.write(&mut result, &attend([&q, &k, &v], None, scale)[0], 0, 1),
-                Some(dy) => {
-                    let dy = place.read(dy, 0, 1);
-                    for (third, grad) in attend([&q, &k, &v], Some(&dy), scale).iter().enumerate() {
-                        place.write(&mut result, grad, third, 3);
-                    }
+            if backward {
+                let dy = place.read(e.inputs[2], 0, 1);
+                for (third, grad) in attend([&q, &k, &v], Some(&dy), scale).iter().enumerate() {
+                    place.write(&mut result, grad, third, 3);
                 }
+            } else {
+                place.write(&mut result, &attend([&q, &k, &v], None, scale)[0], 0, 1);
             }
         }
         first += clips * rows;
@@ -123,9 +117,9 @@ impl Clip {
 
 const SWAP: [usize; 4] = [0, 2, 1, 3];
 
-/// As attention (or its gradient) on the heads of each part, cut out and put together again.
-pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let Some((heads, scale, parts)) = attributes(op) else { return Ok(Vec::new()) };
+/// As attention (or its gradient) on the heads of each part, sliced out and concatenated again.
+pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
+    let Kind { backward, heads, scale, parts } = op;
     let mut results = Vec::new();
     let mut first = Dim::default();
     for part in parts.chunks_exact(2) {
@@ -135,12 +129,11 @@ pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Ve
             rows.push(g.slice(*input, 0, first.clone(), end.clone())?);
         }
         let [q, k, v] = thirds(g, rows[0], (part, heads))?;
-        let made = match rows.as_slice() {
-            [_, y, dy] => {
-                let [y, dy] = [split(g, *y, (part, heads))?, split(g, *dy, (part, heads))?];
-                g.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy])?
-            }
-            _ => g.push(Op::Attention { scale }, &[q, k, v])?,
+        let made = if backward {
+            let [y, dy] = [split(g, rows[1], (part, heads))?, split(g, rows[2], (part, heads))?];
+            g.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy])?
+        } else {
+            g.push(Op::Attention { scale }, &[q, k, v])?
         };
         let mut columns = Vec::with_capacity(made.len());
         for value in made {
@@ -154,7 +147,7 @@ pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Ve
     if results.len() > 1 {
         results = vec![g.push1(Op::Concat { axis: 0 }, &results)?];
     }
-    Ok(results)
+    Ok(Some(results))
 }
 
 /// Rows `[B·N, 3·H·d]` as queries, keys and values `[B, H, N, d]`.
@@ -176,14 +169,18 @@ fn split(g: &mut Graph, rows: ValueId, part: (&[Dim], usize)) -> Result<ValueId,
 /// Rows `[B·N, heads·d]` as `[B, N, heads, d]`.
 fn heads_of(g: &mut Graph, rows: ValueId, (part, heads): (&[Dim], usize)) -> Result<ValueId, GraphError> {
     let width = g.ty(rows).shape.last().and_then(Dim::as_const).and_then(|width| usize::try_from(width).ok());
-    let d = width.unwrap_or_default() / heads.max(1);
+    let d = width.filter(|_| heads > 0).map(|width| width / heads);
+    let d = d.ok_or_else(|| GraphError::Other(format!("{} does not split into {heads} heads", g.ty(rows))))?;
     let mut shape = part.to_vec();
     shape.extend([Dim::from(heads), Dim::from(d)]);
     g.reshape(rows, &shape)
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
-    let Op::PackedAttention { heads, scale, parts } = op.clone() else { return Ok(Vec::new()) };
-    let operands = [r.inputs[0], r.y, r.dy];
-    Ok(vec![Some(r.graph.push1(Op::PackedAttentionGrad { heads, scale, parts }, &operands)?)])
+pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
+    let Kind { backward, heads, scale, parts } = op;
+    if backward {
+        return Ok(None);
+    }
+    let backward = Op::PackedAttentionGrad { heads, scale, parts: parts.to_vec() };
+    Ok(Some(vec![Some(r.graph.push1(backward, &[r.inputs[0], r.y, r.dy])?)]))
 }

@@ -1,31 +1,26 @@
 //! Reductions and softmax.
 
 use super::elementwise::broadcast_offsets;
+use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, Unary, arity, require};
 use crate::interp::Array;
 use crate::ir::{Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
-    if matches!(op, Op::SoftmaxGrad) {
-        arity(operands, 2, 2, "2")?;
-        let y = operands[0];
-        require(y == operands[1], || format!("y is {y} but dy is {}", operands[1]))?;
-        require(y.dtype.is_float() && y.rank() > 0, || format!("needs floats with at least one axis, got {y}"))?;
-        return Ok(vec![operands[0].clone()]);
-    }
-    if matches!(op, Op::SquaredNorm) {
-        arity(operands, 1, usize::MAX, "1 or more")?;
-        let dtype = operands[0].dtype;
-        require(dtype.is_float() && operands.iter().all(|x| x.dtype == dtype), || {
-            "all operands must be floats of one type".to_owned()
-        })?;
-        return Ok(vec![TensorType::new(dtype, [])]);
-    }
-    arity(operands, 1, 1, "1")?;
-    let x = operands[0];
-    require(x.dtype.is_float(), || format!("needs floats, got {x}"))?;
+/// The operations of this file.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    Sum(&'a [usize]),
+    Mean(&'a [usize]),
+    Softmax,
+    SoftmaxGrad,
+    LogSoftmax,
+    SquaredNorm,
+}
+
+pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
-        Op::Sum { axes } | Op::Mean { axes } => {
+        Kind::Sum(axes) | Kind::Mean(axes) => {
+            let x = single_float(operands)?;
             let ascending = axes.windows(2).all(|pair| pair[0] < pair[1]);
             require(!axes.is_empty() && ascending && axes.iter().all(|axis| *axis < x.rank()), || {
                 format!("axes {axes:?} are not ascending axes of {x}")
@@ -34,42 +29,65 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             let shape = kept.map(|(axis, dim)| if axes.contains(&axis) { Dim::from(1usize) } else { dim.clone() });
             Ok(vec![TensorType::new(x.dtype, shape)])
         }
-        _ => {
+        Kind::Softmax | Kind::LogSoftmax => {
+            let x = single_float(operands)?;
             require(x.rank() > 0, || "needs at least one axis".to_owned())?;
             Ok(vec![x.clone()])
+        }
+        Kind::SoftmaxGrad => {
+            arity(operands, 2, 2, "2")?;
+            let y = operands[0];
+            require(y == operands[1], || format!("y is {y} but dy is {}", operands[1]))?;
+            require(y.dtype.is_float() && y.rank() > 0, || format!("needs floats with at least one axis, got {y}"))?;
+            Ok(vec![y.clone()])
+        }
+        Kind::SquaredNorm => {
+            arity(operands, 1, usize::MAX, "1 or more")?;
+            let dtype = operands[0].dtype;
+            require(dtype.is_float() && operands.iter().all(|x| x.dtype == dtype), || {
+                "all operands must be floats of one type".to_owned()
+            })?;
+            Ok(vec![TensorType::new(dtype, [])])
         }
     }
 }
 
-/// One operation an element of the operand; 2 for squares, 5 for softmax and log softmax, 4 for the softmax gradient.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
-    let per_element = match op {
-        Op::Sum { .. } | Op::Mean { .. } => 1,
-        Op::SoftmaxGrad => 4,
-        Op::SquaredNorm => {
-            let elements = operands.iter().fold(Dim::default(), |sum, x| &sum + &x.elements());
-            return Cost::streaming(2, &elements, operands, results);
-        }
-        _ => 5,
-    };
-    Cost::streaming(per_element, &operands[0].elements(), operands, results)
+fn single_float<'a>(operands: &[&'a TensorType]) -> Result<&'a TensorType, TypeError> {
+    arity(operands, 1, 1, "1")?;
+    require(operands[0].dtype.is_float(), || format!("needs floats, got {}", operands[0]))?;
+    Ok(operands[0])
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+/// One operation per element of the operand; 2 for squares, 5 for softmax and log softmax, 4 for the softmax gradient.
+pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+    let per_element = match op {
+        Kind::Sum(_) | Kind::Mean(_) => 1,
+        Kind::SquaredNorm => 2,
+        Kind::SoftmaxGrad => 4,
+        Kind::Softmax | Kind::LogSoftmax => 5,
+    };
+    let elements = match op {
+        Kind::SquaredNorm => operands.iter().fold(Dim::default(), |sum, x| &sum + &x.elements()),
+        Kind::Sum(_) | Kind::Mean(_) | Kind::Softmax | Kind::SoftmaxGrad | Kind::LogSoftmax => operands[0].elements(),
+    };
+    Cost::streaming(per_element, &elements, operands, results)
+}
+
+pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let x = e.inputs[0];
     let y = match op {
-        Op::Sum { .. } => sum(x, &e.results[0]),
-        Op::Mean { axes } => {
+        Kind::Sum(_) => sum(x, &e.results[0]),
+        Kind::Mean(axes) => {
             let count: usize = axes.iter().map(|axis| x.shape[*axis]).product();
             sum(x, &e.results[0]).map(|total| total / count as f64)
         }
-        Op::Softmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(softmax_row).collect() },
-        Op::SquaredNorm => {
+        Kind::Softmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(softmax_row).collect() },
+        Kind::SquaredNorm => {
             let total = e.inputs.iter().flat_map(|x| &x.data).map(|x| x * x).sum();
             Array { shape: Vec::new(), data: vec![total] }
         }
-        Op::LogSoftmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(log_softmax_row).collect() },
-        _ => {
+        Kind::LogSoftmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(log_softmax_row).collect() },
+        Kind::SoftmaxGrad => {
             let rows = x.rows().zip(e.inputs[1].rows()).flat_map(|(y, dy)| softmax_grad_row(y, dy));
             Array { shape: x.shape.clone(), data: rows.collect() }
         }
@@ -105,34 +123,37 @@ pub(super) fn softmax_grad_row<'a>(y: &'a [f64], dy: &'a [f64]) -> impl Iterator
     y.iter().zip(dy).map(move |(y, dy)| y * (dy - inner))
 }
 
-/// Softmaxes without the shift by the row's maximum, which no operation of the IR computes: for moderate scores only.
-pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+/// Softmax and log softmax without subtracting the row's maximum, which no operation of the IR computes: for moderate
+/// scores only.
+pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
     let x = inputs[0];
     let last = [g.ty(x).rank().saturating_sub(1)];
     let y = match op {
-        Op::Mean { axes } => {
+        Kind::Sum(_) => return Ok(None),
+        Kind::Mean(axes) => {
             let total = g.sum(x, axes)?;
             g.mul_scalar(total, Scalar::recip(count(g.ty(x), axes)))?
         }
-        Op::SquaredNorm => squares(g, inputs)?,
-        Op::SoftmaxGrad => {
+        Kind::SquaredNorm => squares(g, inputs)?,
+        Kind::SoftmaxGrad => {
             let product = g.mul(x, inputs[1])?;
             let inner = g.sum(product, &last)?;
             let centred = g.sub(inputs[1], inner)?;
             g.mul(x, centred)?
         }
-        _ => {
+        Kind::Softmax => {
             let exp = g.unary(Unary::Exp, x)?;
             let total = g.sum(exp, &last)?;
-            if matches!(op, Op::Softmax) {
-                g.div(exp, total)?
-            } else {
-                let log = g.unary(Unary::Log, total)?;
-                g.sub(x, log)?
-            }
+            g.div(exp, total)?
+        }
+        Kind::LogSoftmax => {
+            let exp = g.unary(Unary::Exp, x)?;
+            let total = g.sum(exp, &last)?;
+            let log = g.unary(Unary::Log, total)?;
+            g.sub(x, log)?
         }
     };
-    Ok(vec![y])
+    Ok(Some(vec![y]))
 }
 
 fn squares(g: &mut Graph, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
@@ -153,29 +174,28 @@ fn count(ty: &TensorType, axes: &[usize]) -> Dim {
     Dim::product(axes.iter().filter_map(|axis| ty.shape.get(*axis)))
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
-    if matches!(op, Op::SquaredNorm) {
-        return squared_norm_grad(r);
-    }
+pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
     let x = r.ty(0).clone();
     let (y, dy) = (r.y, r.dy);
     let g = &mut *r.graph;
     let dx = match op {
-        Op::Sum { .. } => g.broadcast(dy, &x.shape)?,
-        Op::Mean { axes } => {
+        Kind::Sum(_) => g.broadcast(dy, &x.shape)?,
+        Kind::Mean(axes) => {
             // Scaled before it is repeated: fewer multiplications.
             let share = g.mul_scalar(dy, Scalar::recip(count(&x, axes)))?;
             g.broadcast(share, &x.shape)?
         }
-        Op::Softmax => g.push1(Op::SoftmaxGrad, &[y, dy])?,
-        _ => {
+        Kind::Softmax => g.push1(Op::SoftmaxGrad, &[y, dy])?,
+        Kind::LogSoftmax => {
             let total = g.sum(dy, &[x.rank().saturating_sub(1)])?;
             let probability = g.unary(Unary::Exp, y)?;
             let pulled = g.mul(probability, total)?;
             g.sub(dy, pulled)?
         }
+        Kind::SquaredNorm => return squared_norm_grad(r).map(Some),
+        Kind::SoftmaxGrad => return Ok(None),
     };
-    Ok(vec![Some(dx)])
+    Ok(Some(vec![Some(dx)]))
 }
 
 /// `2·dy·x` for each operand.

@@ -1,11 +1,11 @@
-//! What the rules of an operation are given and give back.
+//! Arguments and results of an operation's rules.
 
 use crate::interp::Array;
 use crate::ir::{Dim, Graph, Scalar, Sizes, TensorType, ValueId};
 
 /// Arithmetic and memory traffic of one operation, as expressions of the graph's symbols.
 ///
-/// A multiply-add counts 2; other elementwise arithmetic counts nominal numbers stated beside the operation.
+/// A multiply-add counts 2; other elementwise arithmetic counts the nominal number documented with the operation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Floating-point operations.
@@ -32,7 +32,7 @@ pub(crate) fn bytes(ty: &TensorType) -> Dim {
     &ty.elements() * &Dim::from(ty.dtype.bytes())
 }
 
-/// What an interpreter rule is given: operands whose types were checked, and the sizes of the results.
+/// Arguments of an interpreter rule: operands whose types were checked, and the shapes of the results.
 pub(crate) struct Eval<'a> {
     pub inputs: &'a [&'a Array],
     /// Shapes of the results.
@@ -61,11 +61,18 @@ pub(super) fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(EvalError(message())) }
 }
 
-/// What a gradient rule is given; new nodes go to the end of `graph`.
+/// Results of the smaller operations that a decomposition appended; `None` for an operation that has none.
+pub(super) type Parts = Option<Vec<ValueId>>;
+
+/// Result of a gradient rule: the gradient of each operand, `None` where it is zero or not needed. `None` as a whole for
+/// an operation without a gradient rule.
+pub(super) type Grads = Option<Vec<Option<ValueId>>>;
+
+/// Arguments of a gradient rule; new nodes go to the end of `graph`.
 pub(crate) struct Reverse<'a> {
     pub graph: &'a mut Graph,
     pub inputs: &'a [ValueId],
-    /// The operation's (only) result.
+    /// The operation's first result.
     pub y: ValueId,
     /// Gradient of `y`, of the same type.
     pub dy: ValueId,

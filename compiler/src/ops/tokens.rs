@@ -1,41 +1,54 @@
 //! Operations on token sequences and clips.
 
 use super::contraction::{self, flat};
-use super::rules::{bytes, ensure};
+use super::rules::{Grads, Parts, bytes, ensure};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
 use crate::interp::Array;
 use crate::ir::{DType, Dim, Graph, GraphError, TensorType, ValueId};
 
-pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+/// The operations of this file.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    Gather,
+    Scatter(&'a Dim),
+    Tubelets(Grid),
+    PatchEmbed(Grid),
+}
+
+/// How a clip is cut: frames per tubelet, and the side of a patch in pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub tubelet: usize,
+    pub patch: usize,
+}
+
+pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
-        Op::GatherTokens | Op::ScatterTokens { .. } => {
-            arity(operands, 2, 2, "2")?;
-            let (x, index) = (operands[0], operands[1]);
-            require(x.rank() == 3 && index.rank() == 2 && index.dtype == DType::I32, || {
-                format!("needs tokens [B, N, D] and an index i32[B, K], got {x} and {index}")
+        Kind::Gather => {
+            let (x, index) = rows_and_index(operands)?;
+            require(x.shape[0].is_one() || x.shape[0] == index.shape[0], || {
+                format!("batches of {x} and {index} differ")
             })?;
-            let shared = matches!(op, Op::GatherTokens) && x.shape[0].is_one();
-            require(shared || x.shape[0] == index.shape[0], || format!("batches of {x} and {index} differ"))?;
-            let tokens = match op {
-                Op::ScatterTokens { tokens } => {
-                    require(x.shape[1] == index.shape[1], || format!("{x} and {index} differ in length"))?;
-                    tokens.clone()
-                }
-                _ => index.shape[1].clone(),
-            };
-            Ok(vec![TensorType::new(x.dtype, [index.shape[0].clone(), tokens, x.shape[2].clone()])])
+            let shape = [index.shape[0].clone(), index.shape[1].clone(), x.shape[2].clone()];
+            Ok(vec![TensorType::new(x.dtype, shape)])
         }
-        Op::Tubelets { tubelet, patch } => {
+        Kind::Scatter(tokens) => {
+            let (x, index) = rows_and_index(operands)?;
+            require(x.shape[0] == index.shape[0], || format!("batches of {x} and {index} differ"))?;
+            require(x.shape[1] == index.shape[1], || format!("{x} and {index} differ in length"))?;
+            Ok(vec![TensorType::new(x.dtype, [x.shape[0].clone(), tokens.clone(), x.shape[2].clone()])])
+        }
+        Kind::Tubelets(cut) => {
             arity(operands, 1, 1, "1")?;
-            let (tokens, features) = grid(operands[0], *tubelet, *patch)?;
+            let (tokens, features) = grid(operands[0], cut)?;
             Ok(vec![TensorType::new(operands[0].dtype, [operands[0].shape[0].clone(), tokens, features])])
         }
-        Op::PatchEmbed { tubelet, patch } => {
+        Kind::PatchEmbed(cut) => {
             arity(operands, 2, 3, "2 or 3")?;
             let (clip, weight) = (operands[0], operands[1]);
-            let (tokens, features) = grid(clip, *tubelet, *patch)?;
+            let (tokens, features) = grid(clip, cut)?;
             let floats = clip.dtype.is_float() && operands.iter().all(|ty| ty.dtype == clip.dtype);
-            require(floats, || "element types differ or are no floats".to_owned())?;
+            require(floats, || "element types differ or are not floats".to_owned())?;
             require(weight.rank() == 5 && Dim::product(&weight.shape[1..]) == features, || {
                 format!("weight {weight} does not fit tubelets of {features} values")
             })?;
@@ -44,12 +57,21 @@ pub(super) fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>
             })?;
             Ok(vec![TensorType::new(clip.dtype, [clip.shape[0].clone(), tokens, weight.shape[0].clone()])])
         }
-        other => Err(TypeError::Mismatch(format!("{} is no token operation", other.name()))),
     }
 }
 
-/// Tokens and values a token of a clip `[B, C, T, H, W]`; T, H and W must be numbers that divide evenly.
-fn grid(clip: &TensorType, tubelet: usize, patch: usize) -> Result<(Dim, Dim), TypeError> {
+/// `x[B, N, D]` and `index[B, K]`.
+fn rows_and_index<'a>(operands: &[&'a TensorType]) -> Result<(&'a TensorType, &'a TensorType), TypeError> {
+    arity(operands, 2, 2, "2")?;
+    let (x, index) = (operands[0], operands[1]);
+    require(x.rank() == 3 && index.rank() == 2 && index.dtype == DType::I32, || {
+        format!("needs tokens [B, N, D] and an index i32[B, K], got {x} and {index}")
+    })?;
+    Ok((x, index))
+}
+
+/// Tokens, and values per token, of a clip `[B, C, T, H, W]`; T, H and W must be numbers that divide evenly.
+fn grid(clip: &TensorType, Grid { tubelet, patch }: Grid) -> Result<(Dim, Dim), TypeError> {
     let [_, channels, frames, height, width] = clip.shape.as_slice() else {
         return Err(TypeError::Mismatch(format!("needs a clip [B, C, T, H, W], got {clip}")));
     };
@@ -68,15 +90,15 @@ fn steps(size: &Dim, step: usize, clip: &TensorType) -> Result<usize, TypeError>
 }
 
 /// Only what is read and written counts: the rows gathered, not the table. Patch embedding is a `linear` over tubelets.
-pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
+pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let y = results[0];
     match op {
-        Op::GatherTokens => {
+        Kind::Gather => {
             let moved = &(&bytes(y) * &Dim::from(2usize)) + &bytes(operands[1]);
             Cost { flops: Dim::default(), bytes: moved }
         }
-        Op::ScatterTokens { .. } => Cost::streaming(1, &operands[0].elements(), operands, results),
-        Op::PatchEmbed { .. } => {
+        Kind::Scatter(_) => Cost::streaming(1, &operands[0].elements(), operands, results),
+        Kind::PatchEmbed(_) => {
             let features = Dim::product(&operands[1].shape[1..]);
             let mut cost = Cost::streaming(2, &(&y.elements() * &features), operands, results);
             if operands.len() == 3 {
@@ -84,19 +106,20 @@ pub(super) fn cost(op: &Op, operands: &[&TensorType], results: &[&TensorType]) -
             }
             cost
         }
-        _ => Cost::streaming(0, &Dim::default(), operands, results),
+        Kind::Tubelets(_) => Cost::streaming(0, &Dim::default(), operands, results),
     }
 }
 
-pub(super) fn eval(op: &Op, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
+pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
     let shape = &e.results[0];
     let y = match op {
-        Op::Tubelets { tubelet, patch } => cut(e.inputs[0], *tubelet, *patch)?,
-        Op::PatchEmbed { tubelet, patch } => {
-            let tubelets = cut(e.inputs[0], *tubelet, *patch)?;
+        Kind::Gather => rows(true, e.inputs[0], e.inputs[1], shape)?,
+        Kind::Scatter(_) => rows(false, e.inputs[0], e.inputs[1], shape)?,
+        Kind::Tubelets(grid) => cut(e.inputs[0], grid)?,
+        Kind::PatchEmbed(grid) => {
+            let tubelets = cut(e.inputs[0], grid)?;
             contraction::linear(&tubelets, e.inputs[1], e.inputs.get(2).copied(), shape)?
         }
-        _ => rows(matches!(op, Op::GatherTokens), e.inputs[0], e.inputs[1], shape)?,
     };
     Ok(vec![y])
 }
@@ -122,9 +145,9 @@ fn rows(gather: bool, x: &Array, index: &Array, shape: &[usize]) -> Result<Array
 }
 
 /// A clip `[B, C, T, H, W]` as tubelets `[B, N, C·tubelet·patch²]`.
-fn cut(clip: &Array, tubelet: usize, patch: usize) -> Result<Array, EvalError> {
+fn cut(clip: &Array, Grid { tubelet, patch }: Grid) -> Result<Array, EvalError> {
     let [batch, channels, frames, height, width] = clip.shape[..] else {
-        return Err(EvalError(format!("{:?} is no clip", clip.shape)));
+        return Err(EvalError(format!("{:?} is not a clip [B, C, T, H, W]", clip.shape)));
     };
     let grid = [frames / tubelet, height / patch, width / patch];
     let mut data = Vec::with_capacity(clip.data.len());
@@ -143,7 +166,7 @@ fn cut(clip: &Array, tubelet: usize, patch: usize) -> Result<Array, EvalError> {
 }
 
 /// The clip's axes split into steps and places within a step, and the order that puts steps first.
-fn split(clip: &TensorType, tubelet: usize, patch: usize) -> Result<(Vec<Dim>, [usize; 8]), TypeError> {
+fn split(clip: &TensorType, Grid { tubelet, patch }: Grid) -> Result<(Vec<Dim>, [usize; 8]), TypeError> {
     let [batch, channels, frames, height, width] = clip.shape.as_slice() else {
         return Err(TypeError::Mismatch(format!("needs a clip [B, C, T, H, W], got {clip}")));
     };
@@ -154,21 +177,25 @@ fn split(clip: &TensorType, tubelet: usize, patch: usize) -> Result<(Vec<Dim>, [
     Ok((shape, [0, 2, 4, 6, 1, 3, 5, 7]))
 }
 
-pub(super) fn decompose(op: &Op, g: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let (Op::Tubelets { tubelet, patch } | Op::PatchEmbed { tubelet, patch }) = op else { return Ok(Vec::new()) };
-    if let [clip, weight, bias @ ..] = inputs {
-        let tubelets = g.push1(Op::Tubelets { tubelet: *tubelet, patch: *patch }, &[*clip])?;
-        let matrix = weight_matrix(g, *weight)?;
-        let operands = [&[tubelets, matrix], bias].concat();
-        return Ok(vec![g.push1(Op::Linear, &operands)?]);
+pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
+    match op {
+        Kind::Gather | Kind::Scatter(_) => Ok(None),
+        Kind::Tubelets(cut) => {
+            let clip = g.ty(inputs[0]).clone();
+            let fail = |source| GraphError::Type { op: "tubelets", source };
+            let (shape, order) = split(&clip, cut).map_err(fail)?;
+            let (tokens, features) = grid(&clip, cut).map_err(fail)?;
+            let parts = g.reshape(inputs[0], &shape)?;
+            let ordered = g.permute(parts, &order)?;
+            Ok(Some(vec![g.reshape(ordered, &[clip.shape[0].clone(), tokens, features])?]))
+        }
+        Kind::PatchEmbed(Grid { tubelet, patch }) => {
+            let tubelets = g.push1(Op::Tubelets { tubelet, patch }, &[inputs[0]])?;
+            let matrix = weight_matrix(g, inputs[1])?;
+            let operands = [&[tubelets, matrix], &inputs[2..]].concat();
+            Ok(Some(vec![g.push1(Op::Linear, &operands)?]))
+        }
     }
-    let clip = g.ty(inputs[0]).clone();
-    let fail = |source| GraphError::Type { op: op.name(), source };
-    let (shape, order) = split(&clip, *tubelet, *patch).map_err(fail)?;
-    let (tokens, features) = grid(&clip, *tubelet, *patch).map_err(fail)?;
-    let parts = g.reshape(inputs[0], &shape)?;
-    let ordered = g.permute(parts, &order)?;
-    Ok(vec![g.reshape(ordered, &[clip.shape[0].clone(), tokens, features])?])
 }
 
 /// A convolution weight `[D, C, tubelet, patch, patch]` as the weight `[D, C·tubelet·patch²]` of a linear.
@@ -177,48 +204,42 @@ fn weight_matrix(g: &mut Graph, weight: ValueId) -> Result<ValueId, GraphError> 
     g.reshape(weight, &[shape[0].clone(), Dim::product(&shape[1..])])
 }
 
-pub(super) fn grad(op: &Op, r: &mut Reverse<'_>) -> Result<Vec<Option<ValueId>>, GraphError> {
+pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
     let dy = r.dy;
-    let shape = r.ty(0).shape.clone();
     match op {
-        Op::GatherTokens => {
+        Kind::Gather => {
+            let shape = r.ty(0).shape.clone();
             let tokens = shape[1].clone();
             let spread = r.graph.push1(Op::ScatterTokens { tokens }, &[dy, r.inputs[1]])?;
-            Ok(vec![Some(r.graph.sum_to(spread, &shape)?), None])
+            Ok(Some(vec![Some(r.graph.sum_to(spread, &shape)?), None]))
         }
-        Op::ScatterTokens { .. } => Ok(vec![Some(r.graph.push1(Op::GatherTokens, &[dy, r.inputs[1]])?), None]),
-        Op::Tubelets { tubelet, patch } => Ok(vec![Some(uncut(op, r, dy, *tubelet, *patch)?)]),
-        Op::PatchEmbed { tubelet, patch } => patch_embed_grad(op, r, *tubelet, *patch),
-        _ => Ok(Vec::new()),
+        Kind::Scatter(_) => Ok(Some(vec![Some(r.graph.push1(Op::GatherTokens, &[dy, r.inputs[1]])?), None])),
+        Kind::Tubelets(cut) => Ok(Some(vec![Some(uncut(r, dy, cut)?)])),
+        Kind::PatchEmbed(cut) => patch_embed_grad(r, cut).map(Some),
     }
 }
 
-/// Tubelets put back into a clip: the reverse of `tubelets`.
-fn uncut(op: &Op, r: &mut Reverse<'_>, dy: ValueId, tubelet: usize, patch: usize) -> Result<ValueId, GraphError> {
+/// Tubelets reassembled into a clip: the reverse of `tubelets`.
+fn uncut(r: &mut Reverse<'_>, dy: ValueId, cut: Grid) -> Result<ValueId, GraphError> {
     let clip = r.ty(0).clone();
-    let fail = |source| GraphError::Type { op: op.name(), source };
-    let (shape, order) = split(&clip, tubelet, patch).map_err(fail)?;
+    let (shape, order) = split(&clip, cut).map_err(|source| GraphError::Type { op: "tubelets", source })?;
     let ordered: Vec<Dim> = order.iter().map(|axis| shape[*axis].clone()).collect();
     let parts = r.graph.reshape(dy, &ordered)?;
     let back = r.graph.permute(parts, &[0, 4, 1, 5, 2, 6, 3, 7])?;
     r.graph.reshape(back, &clip.shape)
 }
 
-fn patch_embed_grad(
-    op: &Op,
-    r: &mut Reverse<'_>,
-    tubelet: usize,
-    patch: usize,
-) -> Result<Vec<Option<ValueId>>, GraphError> {
+fn patch_embed_grad(r: &mut Reverse<'_>, cut: Grid) -> Result<Vec<Option<ValueId>>, GraphError> {
     let weight = r.ty(1).shape.clone();
     let dy = flat(r.graph, r.dy)?;
     let mut grads = vec![None; r.inputs.len()];
     if r.need(0) {
         let matrix = weight_matrix(r.graph, r.inputs[1])?;
         let rows = r.graph.matmul(dy, matrix, false, false)?;
-        grads[0] = Some(uncut(op, r, rows, tubelet, patch)?);
+        grads[0] = Some(uncut(r, rows, cut)?);
     }
     if r.need(1) {
+        let Grid { tubelet, patch } = cut;
         let tubelets = r.graph.push1(Op::Tubelets { tubelet, patch }, &[r.inputs[0]])?;
         let rows = flat(r.graph, tubelets)?;
         let matrix = r.graph.matmul(dy, rows, true, false)?;

@@ -1,8 +1,8 @@
 //! Gives contractions bf16 operands through casts; norms, softmax, losses, sums and all state stay f32.
 //!
-//! What a contraction makes is bf16 and is cast back where f32 is wanted. Operations that only move values (reshapes,
-//! permutations, slices, gathers) follow their operand, so that queries, keys and values stay narrow from the layer that
-//! makes them to the attention that reads them. Each value is cast once; two casts never follow one another, since
+//! Results of contractions are bf16 and are cast back where f32 is needed. Operations that only move values (reshapes,
+//! permutations, slices, gathers) follow their operand, so that queries, keys and values stay in bf16 from the layer that
+//! computes them to the attention that reads them. Each value is cast once; two casts never follow one another, since
 //! narrowing what was only just widened is exact and needs none. (The official code trains under PyTorch's autocast; it
 //! keeps the residual stream in bf16 too where it is in place, here it is f32 throughout.)
 //!
@@ -47,39 +47,72 @@ impl Pass for Autocast {
             rewriter.replace(&node.outputs, &wide, format!("{} in bf16", node.op.name()))?;
         }
         let Some(changed) = rewriter.finish()? else { return Ok(None) };
-        // Results that only narrow operations read were widened for nobody.
+        // Widened results that only bf16 operations read have no reader left.
         let graph = DeadCode.run(&changed.graph)?.map_or(changed.graph, |cleaned| cleaned.graph);
         Ok(Some(Changed { graph, changes: changed.changes }))
     }
 }
 
+/// How autocast treats an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Takes bf16 operands.
+    Product,
+    /// Follows the element type of its operands.
+    Movement,
+    /// Stays f32.
+    Wide,
+}
+
+fn class(op: &Op) -> Class {
+    match op {
+        Op::MatMul { .. }
+        | Op::Linear
+        | Op::PatchEmbed { .. }
+        | Op::Attention { .. }
+        | Op::AttentionGrad { .. }
+        | Op::PackedAttention { .. }
+        | Op::PackedAttentionGrad { .. } => Class::Product,
+        Op::Reshape { .. }
+        | Op::Permute { .. }
+        | Op::Broadcast { .. }
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::GatherTokens
+        | Op::Tubelets { .. } => Class::Movement,
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::AddScalar(_)
+        | Op::MulScalar(_)
+        | Op::PowScalar(_)
+        | Op::GeluGrad
+        | Op::GeluWithGrad
+        | Op::Cast(_)
+        | Op::Sum { .. }
+        | Op::Mean { .. }
+        | Op::Softmax
+        | Op::SoftmaxGrad
+        | Op::LogSoftmax
+        | Op::SquaredNorm
+        | Op::Full { .. }
+        | Op::Pad { .. }
+        | Op::ScatterTokens { .. }
+        | Op::LayerNorm { .. }
+        | Op::LayerNormGrad { .. }
+        | Op::AdamW { .. }
+        | Op::Ema
+        | Op::AdamWEma { .. } => Class::Wide,
+    }
+}
+
 /// A product of f32 operands, forward or backward.
 fn is_contraction(node: &Node, graph: &Graph) -> bool {
-    let product = matches!(
-        node.op,
-        Op::MatMul { .. }
-            | Op::Linear
-            | Op::PatchEmbed { .. }
-            | Op::Attention { .. }
-            | Op::AttentionGrad { .. }
-            | Op::PackedAttention { .. }
-            | Op::PackedAttentionGrad { .. }
-    );
-    product && node.inputs.iter().all(|id| graph.ty(*id).dtype == DType::F32)
+    class(&node.op) == Class::Product && node.inputs.iter().all(|id| graph.ty(*id).dtype == DType::F32)
 }
 
 /// An operation that moves values all of which were widened from bf16.
 fn follows(node: &Node, graph: &Graph, new: &Graph, inputs: &[ValueId]) -> bool {
-    let moves = matches!(
-        node.op,
-        Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Broadcast { .. }
-            | Op::Slice { .. }
-            | Op::Concat { .. }
-            | Op::GatherTokens
-            | Op::Tubelets { .. }
-    );
+    let moves = class(&node.op) == Class::Movement;
     let mut floats = node.inputs.iter().zip(inputs).filter(|(old, _)| graph.ty(**old).dtype.is_float()).peekable();
     moves && floats.peek().is_some() && floats.all(|(_, id)| widened_from(new, *id).is_some())
 }

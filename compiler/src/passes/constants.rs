@@ -51,7 +51,7 @@ fn number(scalar: &Scalar) -> Option<f64> {
     scalar.over.is_one().then_some(scalar.value)
 }
 
-/// What fills the result of `op` on a tensor filled with `value`.
+/// The number that fills the result of `op` on a tensor filled with `value`.
 fn through(op: &Op, value: &Scalar, from: DType) -> Option<Scalar> {
     // Only in f32: elsewhere the interpreter rounds between the two operations.
     let wide = from == DType::F32;

@@ -1,4 +1,4 @@
-//! Replaces semantic operations by smaller ones, for back ends without a kernel for them.
+//! Replaces semantic operations with smaller ones, for back ends without a kernel for them.
 
 use super::rewrite::Rewriter;
 use super::{Changed, Pass};
@@ -7,18 +7,18 @@ use crate::ops::Op;
 
 /// See the module's first line.
 pub struct Decompose {
-    supported: fn(&Op) -> bool,
+    supported: Box<dyn Fn(&Op) -> bool>,
 }
 
 impl Decompose {
     /// Decomposes every operation that can be, once: parts may be semantic operations themselves.
     pub fn all() -> Self {
-        Self { supported: |_| false }
+        Self::unless(|_| false)
     }
 
     /// Decomposes what the back end does not support.
-    pub fn unless(supported: fn(&Op) -> bool) -> Self {
-        Self { supported }
+    pub fn unless(supported: impl Fn(&Op) -> bool + 'static) -> Self {
+        Self { supported: Box::new(supported) }
     }
 }
 

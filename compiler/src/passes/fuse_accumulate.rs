@@ -1,4 +1,4 @@
-//! Fuses a matrix product with the sum it goes into, so that the product is added where the sum lies.
+//! Fuses a matmul into the add that consumes it, so the product accumulates into the other addend's buffer.
 
 use super::rewrite::{Replacement, rewrite_locally, use_counts};
 use super::{Changed, Pass};
@@ -7,8 +7,8 @@ use crate::ops::{Binary, Op};
 
 /// See the module's first line.
 ///
-/// A weight that is used twice has a gradient that is the sum of two products: this saves one pass over memory for
-/// every such weight, and the buffer of the second product.
+/// The gradient of a weight that is used twice is the sum of two products: this saves one pass over memory per such weight,
+/// and the buffer of the second product.
 pub struct FuseAccumulate;
 
 impl Pass for FuseAccumulate {

@@ -1,4 +1,4 @@
-//! Computes at once, for the rows of several values together, what these go through with the same weights.
+//! Stacks the rows of several values that go through the same weights, so that each layer runs once for all of them.
 
 use super::rewrite::{Rewriter, as_rows, row_count};
 use super::{Changed, Pass};
@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 /// See the module's first line.
 ///
 /// V-JEPA's encoder and predictor run once for each mask pair. Where their tokens `[B, N0, D]` and `[B, N1, D]` meet the
-/// same weight, this puts them below each other as `[B*N0 + B*N1, D]`: a weight is then packed once for all of them, its
-/// gradient is one product and not a sum of several, and no product is left with few rows. Linear layers are what it
-/// is for; norms, GELU and sums between them go along, so that the rows stay together from one to the next. Everything
-/// else (attention) reads its own rows as a slice, which is a view.
+/// same weight, this stacks them along the row axis as `[B*N0 + B*N1, D]`: a weight is then packed once for all of them, its
+/// gradient is one product instead of a sum of several, and no product has few rows. Linear layers are the reason; norms,
+/// GELU and sums between them are merged too, so that the rows stay stacked from one layer to the next. Everything else
+/// (attention) reads its own rows as a slice, which is a view.
 ///
-/// Before differentiation, so that the backward part comes out merged too.
+/// Runs before differentiation, so that the backward pass is merged too.
 pub struct MergeRows;
 
 impl Pass for MergeRows {
@@ -38,7 +38,7 @@ impl Pass for MergeRows {
     }
 }
 
-/// Positions of the operands whose rows are put together; the others are the same for all. `None` for operations that are
+/// Positions of the operands whose rows are stacked; the others are shared. `None` for operations that are
 /// not merged.
 fn row_operands(graph: &Graph, node: &Node) -> Option<&'static [usize]> {
     let result = graph.ty(*node.outputs.first()?);
@@ -50,7 +50,7 @@ fn row_operands(graph: &Graph, node: &Node) -> Option<&'static [usize]> {
     (result.rank() >= 2).then_some(operands)
 }
 
-/// What nodes must have in common to be merged.
+/// Properties that merged nodes have in common.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     /// Nodes of one level do not depend on each other.
@@ -123,7 +123,7 @@ impl Groups {
         self.of[made_by(graph, id)?]
     }
 
-    /// Only groups that hang together with one of linear layers: norms and sums alone are not worth putting rows together.
+    /// Only groups connected to one of linear layers: norms and sums alone are not worth stacking rows for.
     fn worthwhile(self, graph: &Graph) -> Self {
         let mut component: Vec<usize> = (0..self.members.len()).collect();
         for (group, members) in self.members.iter().enumerate() {
@@ -209,7 +209,7 @@ fn root(component: &mut [usize], mut group: usize) -> usize {
 
 struct Merger<'a> {
     rewriter: Rewriter<'a>,
-    /// Old values and the new one that holds their rows below each other.
+    /// Old values and the new one that holds their stacked rows.
     merged: HashMap<Vec<ValueId>, ValueId>,
 }
 

@@ -1,12 +1,12 @@
 //! Passes: functions from graph to graph that keep what it computes.
 //!
-//! A pass never changes a graph under its caller's feet: it returns a new one with a list of what was changed and why, or
-//! nothing. The list of passes is a plain vector ([`Pipeline::standard`]) read top to bottom;
-//! [`Pipeline::stopping_at`] cuts it, which finds the pass behind a miscompile by bisection.
+//! A pass leaves the graph it is given as it is: it returns a new one with a list of changes and their reasons, or nothing.
+//! A pipeline is a plain vector of passes ([`Pipeline::standard`]) that run in order; [`Pipeline::stopping_at`] cuts it
+//! short, which finds the pass behind a miscompile by bisection.
 //!
-//! A training step goes through [`Pipeline::forward`] before it is differentiated (tokens sink only while no backward node
-//! reads the values in between, and rows that are together forward are together backward), and through
-//! [`Pipeline::training`] as a whole.
+//! A training step goes through [`Pipeline::forward`] before it is differentiated (token selection sinks only while no
+//! backward node reads the values in between, and rows stacked in the forward pass are stacked in the backward pass), and
+//! through [`Pipeline::training`] as a whole.
 
 mod autocast;
 mod clean_up;
@@ -21,6 +21,7 @@ mod merge_pads;
 mod merge_rows;
 mod pack_attention;
 mod recompute;
+mod registry;
 mod rewrite;
 mod sink_tokens;
 
@@ -37,6 +38,7 @@ pub use merge_pads::MergePads;
 pub use merge_rows::MergeRows;
 pub use pack_attention::PackAttention;
 pub use recompute::{Recompute, Recomputed};
+pub use registry::{Spec, SpecError, all};
 pub use sink_tokens::SinkTokens;
 
 use crate::ir::{Graph, GraphError};
@@ -56,12 +58,12 @@ pub trait Pass {
     fn run(&self, graph: &Graph) -> Result<Option<Changed>, GraphError>;
 }
 
-/// What a pass made.
+/// Result of a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changed {
     /// The new graph.
     pub graph: Graph,
-    /// One sentence for each change.
+    /// One sentence per change.
     pub changes: Vec<String>,
 }
 
@@ -128,7 +130,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// What every graph goes through.
+    /// The passes for every graph.
     pub fn standard() -> Self {
         Self::new(vec![
             Box::new(CleanUp),
@@ -147,16 +149,16 @@ impl Pipeline {
         ])
     }
 
-    /// What the forward graph of a training step goes through before it is differentiated: [`Pipeline::standard`], and what
-    /// only pays with a backward part.
+    /// The passes for the forward graph of a training step before it is differentiated: [`Pipeline::standard`], and those
+    /// that pay off only with a backward pass.
     pub fn forward() -> Self {
         let mut passes = Self::standard().passes;
         let more: [Box<dyn Pass>; 9] = [
-            // Once more: values that two operations read have one reader now if both were selected from.
+            // Again: a value with two readers has one now if tokens were selected from both.
             Box::new(SinkTokens),
             Box::new(CommonSubexpressions),
             Box::new(DeadCode),
-            // After tokens have sunk: no selection moves through rows that were put together.
+            // After selections have sunk: none moves through stacked rows.
             Box::new(MergeRows),
             Box::new(CleanUp),
             Box::new(DeadCode),
@@ -168,13 +170,13 @@ impl Pipeline {
         Self::new(passes)
     }
 
-    /// What a training step goes through: [`Pipeline::standard`], [`Autocast`] where products shall be `narrow`, fusions
-    /// that only pay in a backward part, and last, since common subexpressions would undo it, what is computed again. `loss`
-    /// is the output that the forward part computes.
+    /// The passes for a differentiated training step: [`Pipeline::standard`], [`Autocast`] where products are to be `narrow`
+    /// (bf16), fusions that pay off only in a backward pass, and recomputation last, since common-subexpression elimination
+    /// would undo it. `loss` is the output that the forward part computes.
     pub fn training(loss: &str, recompute: Option<Recomputed>, narrow: bool) -> Self {
         let mut passes = Self::standard().passes;
         if narrow {
-            // Before products are fused with sums, which stay f32, and before what is computed again: casts are.
+            // Before products are fused with sums, which stay f32, and before recomputation, which covers casts.
             passes.push(Box::new(Autocast));
         }
         passes.push(Box::new(FuseAccumulate));
@@ -182,12 +184,12 @@ impl Pipeline {
         if let Some(what) = recompute {
             passes.push(Box::new(Recompute { output: loss.to_owned(), what }));
         }
-        // What is computed again is computed beside its gradient.
+        // A recomputed GELU is computed together with its gradient.
         passes.push(Box::new(FuseGelu));
         Self::new(passes)
     }
 
-    /// These passes, verifying only the graph that goes in.
+    /// These passes; the verifier runs on the input graph only.
     pub fn new(passes: Vec<Box<dyn Pass>>) -> Self {
         Self { passes, stop_at: None, verify: cfg!(test) }
     }
@@ -211,7 +213,7 @@ impl Pipeline {
         self.passes.iter().map(|pass| pass.name()).collect()
     }
 
-    /// A label for each pass, in order: its name, and from the second pass of that name on a number, `dead-code.2`.
+    /// The label of each pass, in order: its name, with a number from the second pass of that name on, `dead-code.2`.
     pub fn labels(&self) -> Vec<String> {
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         let label = |name| {
@@ -230,7 +232,7 @@ impl Pipeline {
         self.run_observed(graph, &mut |_| {})
     }
 
-    /// As [`Pipeline::run`]; `observe` is told of every pass that has run.
+    /// As [`Pipeline::run`]; `observe` is called after every pass.
     ///
     /// # Errors
     /// As [`Pipeline::run`].
@@ -264,31 +266,6 @@ impl Pipeline {
         }
         Ok(optimised)
     }
-}
-
-/// One of each pass there is.
-pub fn all() -> Vec<Box<dyn Pass>> {
-    vec![
-        Box::new(CleanUp),
-        Box::new(FoldConstants),
-        Box::new(CommonSubexpressions),
-        Box::new(DeadCode),
-        Box::new(SinkTokens),
-        Box::new(MergeRows),
-        Box::new(PackAttention),
-        Box::new(MergePads),
-        Box::new(FuseAdamWEma),
-        Box::new(Autocast),
-        Box::new(FuseAccumulate),
-        Box::new(FuseGelu),
-        Box::new(Recompute { output: "loss".to_owned(), what: Recomputed::Elementwise }),
-        Box::new(Decompose::all()),
-    ]
-}
-
-/// The pass of that name.
-pub fn named(name: &str) -> Option<Box<dyn Pass>> {
-    all().into_iter().find(|pass| pass.name() == name)
 }
 
 #[cfg(test)]

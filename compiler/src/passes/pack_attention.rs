@@ -1,4 +1,4 @@
-//! Lets attention read queries, keys and values as the rows that a linear layer made, and write rows for the next one.
+//! Lets attention read queries, keys and values from the rows a linear layer produced, and write rows for the next one.
 
 use super::rewrite::{Rewriter, as_rows, producer, row_count, use_counts};
 use super::{Changed, Pass};
@@ -7,11 +7,11 @@ use crate::ops::Op;
 
 /// See the module's first line.
 ///
-/// Forward this saves views only. Backward, the gradients of queries, keys and values would be written apart and then
-/// copied next to each other, and those of several batches below each other; an attention over rows writes them where
-/// they belong. It is also one operation for all the batches that [`super::MergeRows`] put together.
+/// Forward this saves views only. Backward, the gradients of queries, keys and values would be written separately and then
+/// concatenated, and those of several batches stacked; attention over rows writes them in place. It is also one operation
+/// for all the batches that [`super::MergeRows`] stacked.
 ///
-/// Before differentiation, and after rows are merged.
+/// Runs before differentiation and after [`super::MergeRows`].
 pub struct PackAttention;
 
 impl Pass for PackAttention {
@@ -68,7 +68,7 @@ fn packed(graph: &Graph, uses: &[usize], node: &Node) -> Option<(ValueId, usize,
 
 /// Attention of one batch.
 struct Part {
-    /// What queries, keys and values are cut out of.
+    /// The value that queries, keys and values are slices of.
     source: ValueId,
     /// Its first row there.
     start: Dim,

@@ -1,4 +1,4 @@
-//! Computes again in the backward part what is cheap to compute, instead of keeping it from the forward part.
+//! Recomputes cheap forward values in the backward pass instead of keeping them (activation checkpointing).
 
 use super::rewrite::Rewriter;
 use super::{Changed, Pass};
@@ -6,23 +6,23 @@ use crate::ir::{Def, Graph, GraphError, Node, ValueId};
 use crate::ops::{Op, Unary};
 use std::collections::BTreeMap;
 
-/// What may be computed twice.
+/// Which values are recomputed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recomputed {
-    /// GELU, layer norms and casts: a few operations an element.
+    /// GELU, layer norms and casts: a few operations per element.
     Elementwise,
-    /// Those, and linear layers and attention: about a third more arithmetic. Sums (the residual stream) are kept.
+    /// These, linear layers and attention: about a third more arithmetic. Sums (the residual stream) are kept.
     Blocks,
 }
 
 /// See the module's first line.
 ///
-/// The forward part are the nodes that the named output needs. A value computed there and read by nodes outside of it is
-/// computed again, in front of the first of these readers; its operands are then kept, or computed again in their turn.
+/// The forward part consists of the nodes that the named output needs. A value computed there and read by a node outside it
+/// is recomputed before the first such reader; its operands are then kept, or recomputed in their turn.
 pub struct Recompute {
     /// The output that the forward part computes: the loss.
     pub output: String,
-    /// What may be computed twice.
+    /// Which values are recomputed.
     pub what: Recomputed,
 }
 
@@ -49,7 +49,7 @@ impl Pass for Recompute {
         }
         for id in again.made.keys() {
             let op = again.producer(*id).map_or("", |node| node.op.name());
-            rewriter.note(format!("%{} ({op}) is computed again", id.0));
+            rewriter.note(format!("%{} ({op}) is recomputed", id.0));
         }
         rewriter.finish()
     }
@@ -73,7 +73,7 @@ struct Again<'a> {
     graph: &'a Graph,
     forward: &'a [bool],
     what: Recomputed,
-    /// Old values and what was computed in their place.
+    /// Old values and their recomputed counterparts.
     made: BTreeMap<ValueId, ValueId>,
 }
 
@@ -83,7 +83,7 @@ impl Again<'_> {
         self.forward[node.0].then(|| &self.graph.nodes[node.0])
     }
 
-    /// What a backward node reads for `id`: a value made again, or the old one.
+    /// The value a backward node reads for `id`: a recomputed one, or the old one.
     fn operand(&mut self, rewriter: &mut Rewriter<'_>, id: ValueId) -> Result<ValueId, GraphError> {
         if let Some(made) = self.made.get(&id) {
             return Ok(*made);
@@ -96,26 +96,71 @@ impl Again<'_> {
             operands.push(self.operand(rewriter, *id)?);
         }
         let result = rewriter.new.push1(node.op.clone(), &operands)?;
-        if !is_view(&node.op) {
+        if class(&node.op) != Class::View {
             self.made.insert(id, result);
         }
         Ok(result)
     }
 
     fn worthwhile(&self, node: &Node) -> bool {
-        let cheap = match node.op {
-            Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } | Op::Cast(_) => true,
-            Op::Linear | Op::Attention { .. } | Op::PackedAttention { .. } => self.what == Recomputed::Blocks,
-            // Views cost nothing; they are made again where what they show is.
-            ref op if is_view(op) => {
+        let worthwhile = match class(&node.op) {
+            Class::Cheap => true,
+            Class::Block => self.what == Recomputed::Blocks,
+            // Views cost nothing; they are recomputed where their operand is.
+            Class::View => {
                 return node.inputs.first().and_then(|id| self.producer(*id)).is_some_and(|node| self.worthwhile(node));
             }
-            _ => false,
+            Class::Kept => false,
         };
-        cheap && node.outputs.len() == 1
+        worthwhile && node.outputs.len() == 1
     }
 }
 
-fn is_view(op: &Op) -> bool {
-    matches!(op, Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. })
+/// What an operation costs to recompute.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Always worth it.
+    Cheap,
+    /// Worth it where memory is short.
+    Block,
+    /// Moves nothing.
+    View,
+    /// Not recomputed.
+    Kept,
+}
+
+fn class(op: &Op) -> Class {
+    match op {
+        Op::Unary(Unary::Gelu) | Op::LayerNorm { .. } | Op::Cast(_) => Class::Cheap,
+        Op::Linear | Op::Attention { .. } | Op::PackedAttention { .. } => Class::Block,
+        Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } => Class::View,
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::AddScalar(_)
+        | Op::MulScalar(_)
+        | Op::PowScalar(_)
+        | Op::GeluGrad
+        | Op::GeluWithGrad
+        | Op::Sum { .. }
+        | Op::Mean { .. }
+        | Op::Softmax
+        | Op::SoftmaxGrad
+        | Op::LogSoftmax
+        | Op::SquaredNorm
+        | Op::Full { .. }
+        | Op::Broadcast { .. }
+        | Op::Pad { .. }
+        | Op::Concat { .. }
+        | Op::GatherTokens
+        | Op::ScatterTokens { .. }
+        | Op::Tubelets { .. }
+        | Op::PatchEmbed { .. }
+        | Op::MatMul { .. }
+        | Op::LayerNormGrad { .. }
+        | Op::AttentionGrad { .. }
+        | Op::PackedAttentionGrad { .. }
+        | Op::AdamW { .. }
+        | Op::Ema
+        | Op::AdamWEma { .. } => Class::Kept,
+    }
 }

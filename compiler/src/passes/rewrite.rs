@@ -1,4 +1,4 @@
-//! The tool passes are built with: copies a graph node by node and lets the pass put something else in a node's place.
+//! What passes are built with: copies a graph node by node and lets the pass replace a node.
 
 use super::Changed;
 use crate::ir::{Def, Dim, Graph, GraphError, Node, ValueId};
@@ -87,6 +87,11 @@ impl<'a> Rewriter<'a> {
                 return Err(GraphError::Other(format!("%{}: {from} would become {to}", old.0)));
             }
             self.map[old.0] = Some(*new);
+            // The name goes with the value, unless it became a source or a value that has a name.
+            let value = &mut self.new.values[new.0];
+            if value.name.is_none() && matches!(value.def, Def::Node { .. }) {
+                value.name.clone_from(&self.old.value(*old).name);
+            }
         }
         Ok(())
     }
@@ -113,7 +118,7 @@ impl<'a> Rewriter<'a> {
     }
 }
 
-/// What a local rule puts in the place of a node, and why.
+/// A local rule's replacement for a node, and the reason.
 pub(super) struct Replacement {
     pub results: Vec<ValueId>,
     pub why: &'static str,

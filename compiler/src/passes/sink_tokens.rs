@@ -1,5 +1,5 @@
-//! Moves the selection of tokens up through operations that treat each token alone, so that tokens nobody reads are never
-//! computed.
+//! Moves token selections up through operations that treat each token separately, so that tokens that are never read are
+//! never computed.
 
 use super::rewrite::{Rewriter, producer, use_counts};
 use super::{Changed, Pass};
@@ -8,8 +8,8 @@ use crate::ops::Op;
 
 /// See the module's first line.
 ///
-/// A selection is `gather_tokens` or a `slice` of axis 1 of `[B, N, D]`. It moves up only past values that nothing else
-/// reads. Attention needs all keys, but queries only for the tokens selected.
+/// A selection is `gather_tokens` or a `slice` of axis 1 of `[B, N, D]`. It moves up only past values that have no other
+/// reader. Attention needs all keys, but only the queries of the selected tokens.
 pub struct SinkTokens;
 
 /// A longer chain sinks this far only: recursion must not exhaust the stack.

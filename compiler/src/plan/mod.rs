@@ -160,7 +160,28 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         Op::MatMul { .. } => vec![(2, 0)],
         Op::AdamW { .. } => vec![(0, 0), (2, 1), (3, 2)],
         Op::AdamWEma { .. } => vec![(0, 0), (2, 1), (3, 2), (9, 3)],
-        _ => Vec::new(),
+        Op::Cast(_)
+        | Op::Sum { .. }
+        | Op::Mean { .. }
+        | Op::SquaredNorm
+        | Op::Full { .. }
+        | Op::Reshape { .. }
+        | Op::Permute { .. }
+        | Op::Broadcast { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Concat { .. }
+        | Op::GatherTokens
+        | Op::ScatterTokens { .. }
+        | Op::Tubelets { .. }
+        | Op::PatchEmbed { .. }
+        | Op::Linear
+        | Op::LayerNorm { .. }
+        | Op::LayerNormGrad { .. }
+        | Op::Attention { .. }
+        | Op::AttentionGrad { .. }
+        | Op::PackedAttention { .. }
+        | Op::PackedAttentionGrad { .. } => Vec::new(),
     }
 }
 

@@ -1,11 +1,11 @@
-//! What a graph costs, as numbers and as a table.
+//! The cost of a graph, as numbers and as a table.
 
 use super::{Memory, Plan, PlanError};
 use crate::ir::{Dim, Graph, Node, Sizes, TensorType};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What one node costs under some sizes.
+/// Cost of one node under given sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeCost {
     /// Floating-point operations; a multiply-add counts 2.

@@ -1,4 +1,4 @@
-//! A plan as text, for people: each step with its shapes, what is overwritten and freed, and the memory held.
+//! A plan as text: each step with its shapes, what is overwritten and freed, and the memory held.
 
 use super::{Plan, PlanError, Step};
 use crate::ir::{Graph, Sizes, ValueId};
@@ -6,7 +6,7 @@ use crate::text::Names;
 use std::fmt::Write;
 
 impl Plan {
-    /// One line a step under `sizes`: position, memory held while it runs, operation, result and operands with their
+    /// One line per step under `sizes`: position, memory held while it runs, operation, result and operands with their
     /// shapes, `over` what a result is written and `frees` what is dropped. The first line that holds the most is marked.
     ///
     /// # Errors

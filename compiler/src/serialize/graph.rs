@@ -109,7 +109,7 @@ fn push_source(graph: &mut Graph, source: &SourceMessage, def: Def) -> Result<Va
     let at = || format!("`{}`", source.name);
     let ty = source.ty.as_ref().ok_or_else(|| field(at(), "has no type"))?;
     let ty = decode_type(ty).ok_or_else(|| field(at(), "has an unknown element type or too complicated a shape"))?;
-    graph.values.push(Value { ty, def });
+    graph.values.push(Value { ty, def, name: None });
     Ok(ValueId(graph.values.len() - 1))
 }
 
@@ -120,7 +120,7 @@ fn value_id(graph: &Graph, number: u64) -> Result<ValueId, DecodeError> {
 
 fn decode_node(graph: &mut Graph, position: usize, node: &NodeMessage) -> Result<(), DecodeError> {
     let at = format!("node {position} ({})", node.op);
-    let mut op = Op::prototype(&node.op).ok_or_else(|| field(&at, "is no operation"))?;
+    let mut op = Op::prototype(&node.op).ok_or_else(|| field(&at, "is not an operation"))?;
     let mut places = op.attributes_mut();
     if places.len() != node.attributes.len() {
         return Err(field(at, format!("needs {} attributes", places.len())));

@@ -48,7 +48,7 @@ impl Artifact {
     }
 }
 
-/// Bytes that are no compiled graph.
+/// Bytes that are not a compiled graph.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// No protocol buffer.

@@ -1,5 +1,7 @@
 //! Words, numbers and signs, each with its place in the text.
 
+use super::is_bare;
+
 /// Line and column, both from 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -18,6 +20,8 @@ pub(super) enum Token {
     Number(String),
     /// `%12`.
     Result(usize),
+    /// `%scores`.
+    Named(String),
     /// Any other character.
     Sign(char),
     /// End of a line that holds something.
@@ -33,6 +37,7 @@ impl Token {
             Token::Word(text) | Token::Number(text) => format!("`{text}`"),
             Token::Quoted(text) => format!("{text:?}"),
             Token::Result(number) => format!("`%{number}`"),
+            Token::Named(name) => format!("`%{name}`"),
             Token::Sign(sign) => format!("`{sign}`"),
             Token::NewLine => "the end of the line".to_owned(),
             Token::End => "the end of the text".to_owned(),
@@ -89,8 +94,12 @@ impl Lexer {
             Some('"') => self.quoted()?,
             Some('%') => {
                 self.at += 1;
-                let digits = self.take_while(|c| c.is_ascii_digit());
-                Token::Result(digits.parse().map_err(|_| (place, "a number after `%`"))?)
+                let name = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+                match name.parse() {
+                    Ok(number) => Token::Result(number),
+                    Err(_) if is_bare(&name) => Token::Named(name),
+                    Err(_) => return Err((place, "a number or a name after `%`")),
+                }
             }
             Some(c) if c.is_ascii_digit() => self.number(),
             Some(c) if c.is_ascii_alphabetic() || c == '_' => {

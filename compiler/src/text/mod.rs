@@ -4,21 +4,23 @@
 //! graph probe[B]
 //!   input x: f32[B, 4]
 //!   param w: f32[2, 4]
-//!   %0: f32[B, 2] = linear(x, w)
+//!   %scores: f32[B, 2] = linear(x, w)
+//!   %0: f32[B, 2] = softmax(%scores)
 //!   output y = %0
 //! ```
 //!
-//! Inputs and parameters stand first and are used by name; results of nodes are numbered in order of appearance; `;`
-//! starts a comment. Names that are no dotted identifiers are quoted. [`parse`] checks declared types against inferred
-//! ones, so what it returns is well formed.
+//! Inputs and parameters come first and are used by name. Results of nodes have a name (`%scores`, see
+//! [`Graph::name_value`]) or a number; numbers count the results without a name, in order of appearance. `;` starts a
+//! comment. Names that are not dotted identifiers are quoted. [`parse`] checks declared types against inferred ones, so the
+//! graph it returns is well formed.
 
 mod lexer;
 mod parse;
 mod print;
 
 pub use parse::{ParseError, parse};
-pub(crate) use print::Names;
 pub use print::print;
+pub(crate) use print::{Names, is_bare};
 
 use crate::ir::{Def, Graph, Node, NodeId, Value, ValueId};
 
@@ -33,7 +35,7 @@ impl Graph {
         let mut number = |id: &ValueId, def: Def| {
             let (Some(value), Some(new @ None)) = (self.values.get(id.0), new_ids.get_mut(id.0)) else { return };
             *new = Some(values.len());
-            values.push(Value { ty: value.ty.clone(), def });
+            values.push(Value { ty: value.ty.clone(), def, name: value.name.clone() });
         };
         for id in self.inputs.iter().chain(&self.params) {
             if let Some(value) = self.values.get(id.0) {

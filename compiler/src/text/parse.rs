@@ -6,7 +6,7 @@ use crate::ops::{Attribute, AttributeMut, Op};
 use crate::verify::{is_identifier, verify};
 use std::collections::HashMap;
 
-/// A text that is no graph.
+/// A text that is not a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct ParseError {
@@ -24,7 +24,7 @@ pub struct ParseError {
 /// [`ParseError`] says where and what was expected; a graph that parses is well formed.
 pub fn parse(text: &str) -> Result<Graph, ParseError> {
     let tokens = tokens(text).map_err(|(place, expected)| error(place, format!("expected {expected}")))?;
-    let mut parser = Parser { tokens, at: 0, graph: Graph::default(), sources: HashMap::new(), results: Vec::new() };
+    let mut parser = Parser { tokens, at: 0, graph: Graph::default(), sources: HashMap::new(), ..Parser::default() };
     parser.header()?;
     while parser.line()? {}
     verify(&parser.graph).map_err(|broken| error(parser.place(), broken.to_string()))?;
@@ -35,6 +35,7 @@ fn error(place: Place, message: String) -> ParseError {
     ParseError { line: place.line, column: place.column, message }
 }
 
+#[derive(Default)]
 struct Parser {
     tokens: Vec<(Token, Place)>,
     at: usize,
@@ -43,6 +44,8 @@ struct Parser {
     sources: HashMap<String, ValueId>,
     /// Values of `%0`, `%1`, ...
     results: Vec<ValueId>,
+    /// Values of `%scores`, ...
+    named: HashMap<String, ValueId>,
 }
 
 impl Parser {
@@ -144,7 +147,7 @@ impl Parser {
     fn line(&mut self) -> Result<bool, ParseError> {
         match self.peek() {
             Token::End => return Ok(false),
-            Token::Result(_) => self.node()?,
+            Token::Result(_) | Token::Named(_) => self.node()?,
             Token::Word(word) => {
                 let word = word.clone();
                 let place = self.place();
@@ -165,11 +168,11 @@ impl Parser {
                     }
                     _ => {
                         self.at -= 1;
-                        return self.expected("`input`, `param`, `%N: .. =`, `output` or `update`");
+                        return self.expected("`input`, `param`, `%NAME: .. =`, `output` or `update`");
                     }
                 }
             }
-            _ => return self.expected("`input`, `param`, `%N: .. =`, `output` or `update`"),
+            _ => return self.expected("`input`, `param`, `%NAME: .. =`, `output` or `update`"),
         }
         self.end_of_line()?;
         Ok(true)
@@ -188,9 +191,15 @@ impl Parser {
 
     fn node(&mut self) -> Result<(), ParseError> {
         let place = self.place();
-        let mut declared = vec![self.declaration(self.results.len())?];
-        while self.eat(',') {
-            declared.push(self.declaration(self.results.len() + declared.len())?);
+        let mut declared = Vec::new();
+        let mut next = self.results.len();
+        loop {
+            let (name, ty) = self.declaration(next)?;
+            next += usize::from(name.is_none());
+            declared.push((name, ty));
+            if !self.eat(',') {
+                break;
+            }
         }
         self.sign('=')?;
         let mut op = self.operation()?;
@@ -200,23 +209,33 @@ impl Parser {
         let name = op.name();
         let values = self.graph.push(op, &operands).map_err(|e: GraphError| error(place, e.to_string()))?;
         let inferred: Vec<String> = values.iter().map(|id| self.graph.ty(*id).to_string()).collect();
-        let types: Vec<String> = declared.iter().map(TensorType::to_string).collect();
+        let types: Vec<String> = declared.iter().map(|(_, ty)| ty.to_string()).collect();
         if inferred != types {
             let message = format!("{name} gives {}, not {}", inferred.join(" and "), types.join(" and "));
             return Err(error(place, message));
         }
-        self.results.extend(values);
+        for ((name, _), id) in declared.into_iter().zip(values) {
+            match name {
+                None => self.results.push(id),
+                Some(name) => {
+                    self.graph.name_value(id, &name).map_err(|e| error(place, e.to_string()))?;
+                    self.named.insert(name, id);
+                }
+            }
+        }
         Ok(())
     }
 
-    /// `%N: type`, where N must be the next number.
-    fn declaration(&mut self, next: usize) -> Result<TensorType, ParseError> {
-        if *self.peek() != Token::Result(next) {
-            return self.expected(&format!("`%{next}`"));
-        }
+    /// `%name: type`, or `%N: type` where N must be the next number.
+    fn declaration(&mut self, next: usize) -> Result<(Option<String>, TensorType), ParseError> {
+        let name = match self.peek() {
+            Token::Result(number) if *number == next => None,
+            Token::Named(name) => Some(name.clone()),
+            _ => return self.expected(&format!("`%{next}` or `%name`")),
+        };
         self.at += 1;
         self.sign(':')?;
-        self.ty()
+        Ok((name, self.ty()?))
     }
 
     fn operation(&mut self) -> Result<Op, ParseError> {
@@ -231,6 +250,10 @@ impl Parser {
             self.at += 1;
             let known = self.results.get(number).copied();
             return known.ok_or_else(|| error(place, format!("%{number} is not defined above")));
+        }
+        if let Token::Named(name) = self.peek().clone() {
+            self.at += 1;
+            return self.named.get(&name).copied().ok_or_else(|| error(place, format!("%{name} is not defined above")));
         }
         let name = self.name()?;
         let known = self.sources.get(&name).copied();

@@ -5,7 +5,8 @@ use crate::ops::{Attribute, Op};
 use crate::verify::is_identifier;
 use std::fmt;
 
-/// The text of a graph. One that [verifies](crate::verify::verify) parses back; others are printed as well as can be.
+/// The text of a graph. A graph that [verifies](crate::verify::verify) parses back to an equal one; of others as much is
+/// printed as can be.
 pub fn print(graph: &Graph) -> String {
     graph.to_string()
 }
@@ -52,7 +53,8 @@ impl<'a> Names<'a> {
     pub(crate) fn new(graph: &'a Graph) -> Self {
         let mut numbers = vec![None; graph.values.len()];
         let results = graph.nodes.iter().flat_map(|node| &node.outputs);
-        for (number, id) in results.enumerate() {
+        let unnamed = results.filter(|id| graph.values.get(id.0).is_some_and(|value| value.name.is_none()));
+        for (number, id) in unnamed.enumerate() {
             if let Some(place) = numbers.get_mut(id.0) {
                 *place = Some(number);
             }
@@ -63,7 +65,11 @@ impl<'a> Names<'a> {
     pub(crate) fn of(&self, id: ValueId) -> String {
         match self.numbers.get(id.0) {
             Some(Some(number)) => format!("%{number}"),
-            Some(None) => self.graph.source_name(id).map_or("%?".to_owned(), |name| Name(name).to_string()),
+            Some(None) => match (self.graph.source_name(id), &self.graph.value(id).name) {
+                (Some(source), _) => Name(source).to_string(),
+                (None, Some(name)) => format!("%{name}"),
+                (None, None) => "%?".to_owned(),
+            },
             None => "%?".to_owned(),
         }
     }
@@ -83,7 +89,7 @@ impl fmt::Display for Name<'_> {
 }
 
 /// True for `encoder.blocks.0.attn.qkv.weight`: an identifier, then parts of letters, digits and `_`.
-fn is_bare(name: &str) -> bool {
+pub(crate) fn is_bare(name: &str) -> bool {
     let mut parts = name.split('.');
     let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     parts.next().is_some_and(is_identifier) && parts.all(word)

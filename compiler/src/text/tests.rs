@@ -28,6 +28,23 @@ fn what_is_printed_parses_to_the_same() {
 }
 
 #[test]
+fn named_values_keep_their_names_and_the_others_their_numbers() {
+    let named = probe().replace("%1", "%scaled").replace("%4", "%block0.dx").replace("%2", "%1").replace("%3", "%2");
+    let named = named.replace("%5", "%3").replace("%6", "%4");
+    let graph = parse(&named).unwrap();
+    assert_eq!(print(&graph), named);
+    assert_eq!(graph.canonical(), graph);
+    let message = |from: &str, to: &str| parse(&named.replacen(from, to, 1)).unwrap_err().to_string();
+    assert_eq!(message("(%scaled)", "(%scale)"), "line 8, column 29: %scale is not defined above");
+    assert_eq!(message("%0:", "%scaled:"), "line 7, column 22: %0 is not defined above");
+    assert_eq!(
+        message("%2: f32[1, 2]", "%scaled: f32[1, 2]"),
+        "line 9, column 3: the name `%scaled` is used twice in the graph"
+    );
+    assert_eq!(message("%scaled:", "%1x:"), "line 7, column 3: expected a number or a name after `%`");
+}
+
+#[test]
 fn errors_say_where_and_what() {
     let message = |from: &str, to: &str| parse(&probe().replacen(from, to, 1)).unwrap_err().to_string();
     assert_eq!(message("param w:", "param w"), "line 3, column 11: expected `:`, found `f32`");
@@ -41,7 +58,7 @@ fn errors_say_where_and_what() {
         "line 7, column 3: mul_scalar gives f32[B, N, 2], not f32[B, N, 3]"
     );
     assert_eq!(message("(%2)", "(%7)"), "line 9, column 23: %7 is not defined above");
-    assert_eq!(message("%3:", "%9:"), "line 9, column 3: expected `%3`, found `%9`");
+    assert_eq!(message("%3:", "%9:"), "line 9, column 3: expected `%3` or `%name`, found `%9`");
     assert_eq!(message("{axes", "{axis"), "line 9, column 28: expected the attribute `axes`, found `axis`");
     assert_eq!(message("update w", "update x"), "line 12, column 3: %0 is updated but is not a parameter");
     assert_eq!(message("graph", "graf"), "line 1, column 1: expected `graph NAME[SYMBOLS]`, found `graf`");
@@ -55,8 +72,12 @@ fn a_graph_of_indices_gets_floats_too() {
 
 proptest! {
     #[test]
-    fn random_graphs_round_trip(seed in any::<u64>()) {
-        let graph = testing::random_graph(seed).graph;
+    fn random_graphs_round_trip(seed in any::<u64>(), every in 1usize..5) {
+        let mut graph = testing::random_graph(seed).graph;
+        let results: Vec<_> = graph.nodes.iter().flat_map(|node| node.outputs.clone()).collect();
+        for id in results.into_iter().step_by(every) {
+            graph.name_value(id, &format!("v{}", id.0)).unwrap();
+        }
         let text = print(&graph);
         let parsed = parse(&text).unwrap();
         prop_assert_eq!(print(&parsed), text);

@@ -1,15 +1,17 @@
-//! Three recordings in lockstep to one graph.
+//! Three recordings in lockstep to one graph: the importer and what its parts share. Operations are imported in
+//! `import/base.rs`, `numeric.rs` and `module.rs`.
+
+mod base;
+mod module;
+mod numeric;
 
 use super::capture::Recording;
 use super::solve::Solver;
 use super::{Source, TraceError};
 use crate::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};
-use crate::ops::{Binary, Op, Unary};
+use crate::ops::Op;
 use burn_capture::TensorId;
-use burn_ir::{
-    ActivationOperationIr as Activation, BaseOperationIr as Base, FloatOperationIr as Float,
-    ModuleOperationIr as Module, NumericOperationIr as Numeric, OperationIr, ScalarIr, TensorIr,
-};
+use burn_ir::{OperationIr, ScalarIr, TensorIr};
 use std::collections::HashMap;
 
 /// Builds the graph.
@@ -21,7 +23,7 @@ pub(super) fn import(
 ) -> Result<Graph, TraceError> {
     let mut importer = Importer {
         graph: Graph::new(name, symbols),
-        solver: Solver::new(symbols, sizes),
+        solver: Solver::new(symbols, sizes)?,
         values: [HashMap::new(), HashMap::new(), HashMap::new()],
         position: 0,
     };
@@ -57,11 +59,12 @@ type Three<'a, T> = [&'a T; 3];
 impl Importer {
     fn sources(&mut self, recordings: &[Recording; 3]) -> Result<(), TraceError> {
         let [first, second, third] = [0, 1, 2].map(|set: usize| &recordings[set].sources);
+        self.same_count("declares", [first.len(), second.len(), third.len()], "inputs and parameters")?;
         for (a, (b, c)) in first.iter().zip(second.iter().zip(third)) {
             let sources: Three<'_, Source> = [a, b, c];
             let mut shape = Vec::with_capacity(a.shape.len());
             for axis in 0..a.shape.len() {
-                let sizes = sources.map(|source| source.shape.get(axis).copied().unwrap_or(0));
+                let sizes = self.axis(axis, sources.map(|source| source.shape.as_slice()))?;
                 shape.push(self.solver.dim(|| format!("axis {axis} of `{}`", a.name), sizes)?);
             }
             let ty = TensorType::new(a.dtype, shape);
@@ -74,9 +77,10 @@ impl Importer {
     }
 
     fn outputs(&mut self, recordings: &[Recording; 3]) -> Result<(), TraceError> {
-        for (position, (name, id)) in recordings[0].outputs.iter().enumerate() {
-            let ids = [0, 1, 2].map(|set: usize| recordings[set].outputs.get(position).map_or(*id, |(_, id)| *id));
-            let value = self.lookup(&ids)?;
+        let [first, second, third] = [0, 1, 2].map(|set: usize| &recordings[set].outputs);
+        self.same_count("returns", [first.len(), second.len(), third.len()], "outputs")?;
+        for ((name, a), ((_, b), (_, c))) in first.iter().zip(second.iter().zip(third)) {
+            let value = self.lookup(&[*a, *b, *c])?;
             let value = if self.graph.ty(value).elements().is_one() && self.graph.ty(value).rank() == 1 {
                 self.graph.push1(Op::Reshape { shape: Vec::new() }, &[value])?
             } else {
@@ -85,6 +89,14 @@ impl Importer {
             self.graph.output(name, value);
         }
         Ok(())
+    }
+
+    fn same_count(&self, does: &str, [a, b, c]: [usize; 3], of: &str) -> Result<(), TraceError> {
+        if a == b && b == c {
+            return Ok(());
+        }
+        let (first, second) = (format!("the function {does} {a} {of}"), format!("{b} or {c}"));
+        Err(TraceError::Structure { position: self.position, first, second })
     }
 
     fn lookup(&self, ids: &[TensorId; 3]) -> Result<ValueId, TraceError> {
@@ -131,10 +143,22 @@ impl Importer {
         self.bind(out, value)
     }
 
+    /// The size of an axis in each recording.
+    fn axis(&self, axis: usize, shapes: [&[usize]; 3]) -> Result<[usize; 3], TraceError> {
+        match shapes.map(|shape| shape.get(axis).copied()) {
+            [Some(a), Some(b), Some(c)] => Ok([a, b, c]),
+            _ => Err(TraceError::Structure {
+                position: self.position,
+                first: format!("of shape {:?}", shapes[0]),
+                second: format!("of shape {:?} or {:?}", shapes[1], shapes[2]),
+            }),
+        }
+    }
+
     fn shape(&self, tensors: Three<'_, TensorIr>) -> Result<Vec<Dim>, TraceError> {
         (0..tensors[0].shape.len())
             .map(|axis| {
-                let sizes = tensors.map(|tensor| tensor.shape.get(axis).copied().unwrap_or(0));
+                let sizes = self.axis(axis, tensors.map(|tensor| &tensor.shape[..]))?;
                 self.solver.dim(|| format!("axis {axis} of operation {}", self.position), sizes)
             })
             .collect()
@@ -173,286 +197,5 @@ impl Importer {
             first: short(format!("{a:?}")),
             second: short(format!("{b:?}")),
         }
-    }
-
-    fn base(&mut self, ops: Three<'_, Base>) -> Result<(), TraceError> {
-        match ops {
-            // Sources were declared by the closure; other empties are never read.
-            [Base::Empty(_), Base::Empty(_), Base::Empty(_)] => Ok(()),
-            [Base::Reshape(a), Base::Reshape(b), Base::Reshape(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                let shape = self.shape([&a.out, &b.out, &c.out])?;
-                self.emit(Op::Reshape { shape }, &[x], [&a.out, &b.out, &c.out])
-            }
-            [Base::SwapDims(a), Base::SwapDims(b), Base::SwapDims(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                let mut axes: Vec<usize> = (0..self.graph.ty(x).rank()).collect();
-                axes.swap(a.dim1, a.dim2);
-                self.emit(Op::Permute { axes }, &[x], [&a.out, &b.out, &c.out])
-            }
-            [Base::Permute(a), Base::Permute(b), Base::Permute(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                self.emit(Op::Permute { axes: a.axes.clone() }, &[x], [&a.out, &b.out, &c.out])
-            }
-            [Base::Expand(a), Base::Expand(b), Base::Expand(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                let shape = self.shape([&a.out, &b.out, &c.out])?;
-                self.expand(x, shape, [&a.out, &b.out, &c.out])
-            }
-            [Base::RepeatDim(a), Base::RepeatDim(b), Base::RepeatDim(c)] => {
-                let x = self.value([&a.tensor, &b.tensor, &c.tensor])?;
-                let shape = self.shape([&a.out, &b.out, &c.out])?;
-                self.expand(x, shape, [&a.out, &b.out, &c.out])
-            }
-            [Base::Slice(a), Base::Slice(b), Base::Slice(c)] => self.slice([a, b, c]),
-            [Base::Gather(a), Base::Gather(b), Base::Gather(c)] if a.dim == 1 => {
-                let x = self.value([&a.tensor, &b.tensor, &c.tensor])?;
-                let index = self.value([&a.indices, &b.indices, &c.indices])?;
-                self.emit(Op::GatherTokens, &[x, index], [&a.out, &b.out, &c.out])
-            }
-            [Base::Cat(a), Base::Cat(b), Base::Cat(c)] => {
-                let parts = (0..a.tensors.len()).map(|i| match (b.tensors.get(i), c.tensors.get(i)) {
-                    (Some(second), Some(third)) => self.value([&a.tensors[i], second, third]),
-                    _ => Err(self.differs(a, b)),
-                });
-                let parts = parts.collect::<Result<Vec<_>, _>>()?;
-                self.emit(Op::Concat { axis: a.dim }, &parts, [&a.out, &b.out, &c.out])
-            }
-            [Base::Zeros(a), Base::Zeros(b), Base::Zeros(c)] => self.fill(0.0, [&a.out, &b.out, &c.out]),
-            [Base::Ones(a), Base::Ones(b), Base::Ones(c)] => self.fill(1.0, [&a.out, &b.out, &c.out]),
-            [a, ..] => Err(self.unsupported(a)),
-        }
-    }
-
-    /// Views of an index stand for the index: `gather_tokens` needs `[B, K]` only.
-    fn base_int(&mut self, ops: Three<'_, Base>) -> Result<(), TraceError> {
-        let (inputs, outs) = match ops {
-            [Base::Empty(_), Base::Empty(_), Base::Empty(_)] => return Ok(()),
-            [Base::Reshape(a), Base::Reshape(b), Base::Reshape(c)]
-            | [Base::Expand(a), Base::Expand(b), Base::Expand(c)] => {
-                ([&a.input, &b.input, &c.input], [&a.out, &b.out, &c.out])
-            }
-            [a, ..] => return Err(self.unsupported(a)),
-        };
-        let index = self.value(inputs)?;
-        let base = self.graph.ty(index).shape.clone();
-        let shape = self.shape(outs)?;
-        // [B, K] to [B, K, 1] to [B, K, D]: the leading axes must stay what they are.
-        if shape.len() < base.len() || shape[..base.len()] != base[..] {
-            return Err(self.unsupported("an index that is not [B, K], [B, K, 1] or [B, K, D]"));
-        }
-        self.bind(outs, index)
-    }
-
-    fn expand(&mut self, x: ValueId, shape: Vec<Dim>, out: Three<'_, TensorIr>) -> Result<(), TraceError> {
-        let from = self.graph.ty(x).shape.clone();
-        let x = if from.len() < shape.len() {
-            let mut padded = vec![Dim::from(1usize); shape.len() - from.len()];
-            padded.extend(from);
-            self.graph.push1(Op::Reshape { shape: padded }, &[x])?
-        } else {
-            x
-        };
-        self.emit(Op::Broadcast { shape }, &[x], out)
-    }
-
-    fn fill(&mut self, value: f64, out: Three<'_, TensorIr>) -> Result<(), TraceError> {
-        let ty = TensorType::f32(self.shape(out)?);
-        self.emit(Op::Full { value: Scalar::from(value), ty }, &[], out)
-    }
-
-    fn slice(&mut self, [a, b, c]: Three<'_, burn_ir::SliceOpIr>) -> Result<(), TraceError> {
-        let mut x = self.value([&a.tensor, &b.tensor, &c.tensor])?;
-        for axis in 0..a.ranges.len() {
-            let bounds = [a, b, c].map(|op| {
-                let (size, range) = (op.tensor.shape[axis] as isize, op.ranges[axis]);
-                let absolute = |index: isize| if index < 0 { size + index } else { index };
-                let (start, end) = (absolute(range.start), range.end.map_or(size, absolute));
-                (range.step == 1).then_some([start.max(0) as usize, end.max(0) as usize])
-            });
-            let [Some(p), Some(q), Some(r)] = bounds else { return Err(self.unsupported("a slice with a step")) };
-            let what = || format!("a bound of slice {}", self.position);
-            let start = self.solver.dim(what, [p[0], q[0], r[0]])?;
-            let end = self.solver.dim(what, [p[1], q[1], r[1]])?;
-            let whole = start == Dim::from(0usize) && end == self.graph.ty(x).shape[axis];
-            if !whole {
-                x = self.graph.push1(Op::Slice { axis, start, end }, &[x])?;
-            }
-        }
-        self.bind([&a.out, &b.out, &c.out], x)
-    }
-
-    fn numeric(&mut self, ops: Three<'_, Numeric>) -> Result<(), TraceError> {
-        use Numeric as N;
-        let binary = match ops[0] {
-            N::Add(_) => Some(Binary::Add),
-            N::Sub(_) => Some(Binary::Sub),
-            N::Mul(_) => Some(Binary::Mul),
-            N::Div(_) => Some(Binary::Div),
-            _ => None,
-        };
-        if let (Some(function), [Some(a), Some(b), Some(c)]) = (binary, ops.map(binary_of)) {
-            let left = self.value([&a.lhs, &b.lhs, &c.lhs])?;
-            let right = self.value([&a.rhs, &b.rhs, &c.rhs])?;
-            return self.emit(Op::Binary(function), &[left, right], [&a.out, &b.out, &c.out]);
-        }
-        match ops {
-            [N::AddScalar(a), N::AddScalar(b), N::AddScalar(c)] => {
-                let scalar = self.number([&a.rhs, &b.rhs, &c.rhs])?;
-                self.scalar_op(Op::AddScalar(scalar), [a, b, c])
-            }
-            [N::SubScalar(a), N::SubScalar(b), N::SubScalar(c)] => {
-                let mut scalar = self.number([&a.rhs, &b.rhs, &c.rhs])?;
-                scalar.value = -scalar.value;
-                self.scalar_op(Op::AddScalar(scalar), [a, b, c])
-            }
-            [N::MulScalar(a), N::MulScalar(b), N::MulScalar(c)] => {
-                let scalar = self.number([&a.rhs, &b.rhs, &c.rhs])?;
-                self.scalar_op(Op::MulScalar(scalar), [a, b, c])
-            }
-            [N::DivScalar(a), N::DivScalar(b), N::DivScalar(c)] => {
-                let values = [a, b, c].map(|op| op.rhs.elem::<f64>());
-                let scalar = self.solver.divisor(|| format!("the divisor of operation {}", self.position), values)?;
-                self.scalar_op(Op::MulScalar(scalar), [a, b, c])
-            }
-            [N::PowiScalar(a), N::PowiScalar(b), N::PowiScalar(c)] => {
-                self.scalar_op(Op::PowScalar(a.rhs.elem()), [a, b, c])
-            }
-            [N::Abs(a), N::Abs(b), N::Abs(c)] => self.unary(Unary::Abs, [a, b, c]),
-            [N::Neg(a), N::Neg(b), N::Neg(c)] => self.unary(Unary::Neg, [a, b, c]),
-            [N::Sign(a), N::Sign(b), N::Sign(c)] => self.unary(Unary::Sign, [a, b, c]),
-            [N::MeanDim(a), N::MeanDim(b), N::MeanDim(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                self.emit(Op::Mean { axes: vec![a.axis] }, &[x], [&a.out, &b.out, &c.out])
-            }
-            [N::SumDim(a), N::SumDim(b), N::SumDim(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                self.emit(Op::Sum { axes: vec![a.axis] }, &[x], [&a.out, &b.out, &c.out])
-            }
-            [N::Mean(a), N::Mean(b), N::Mean(c)] => self.reduce_all(false, [a, b, c]),
-            [N::Sum(a), N::Sum(b), N::Sum(c)] => self.reduce_all(true, [a, b, c]),
-            [N::Full(a), N::Full(b), N::Full(c)] => {
-                let value = self.number([&a.value, &b.value, &c.value])?;
-                let ty = TensorType::f32(self.shape([&a.out, &b.out, &c.out])?);
-                self.emit(Op::Full { value, ty }, &[], [&a.out, &b.out, &c.out])
-            }
-            [a, ..] => Err(self.unsupported(a)),
-        }
-    }
-
-    fn scalar_op(&mut self, op: Op, [a, b, c]: Three<'_, burn_ir::ScalarOpIr>) -> Result<(), TraceError> {
-        let x = self.value([&a.lhs, &b.lhs, &c.lhs])?;
-        self.emit(op, &[x], [&a.out, &b.out, &c.out])
-    }
-
-    fn unary(&mut self, function: Unary, [a, b, c]: Three<'_, burn_ir::UnaryOpIr>) -> Result<(), TraceError> {
-        let x = self.value([&a.input, &b.input, &c.input])?;
-        self.emit(Op::Unary(function), &[x], [&a.out, &b.out, &c.out])
-    }
-
-    fn reduce_all(&mut self, sum: bool, [a, b, c]: Three<'_, burn_ir::ReduceOpIr>) -> Result<(), TraceError> {
-        let x = self.value([&a.input, &b.input, &c.input])?;
-        let axes: Vec<usize> = (0..self.graph.ty(x).rank()).collect();
-        let op = if sum { Op::Sum { axes } } else { Op::Mean { axes } };
-        let reduced = self.graph.push1(op, &[x])?;
-        let shape = self.shape([&a.out, &b.out, &c.out])?;
-        self.emit(Op::Reshape { shape }, &[reduced], [&a.out, &b.out, &c.out])
-    }
-
-    fn float(&mut self, ops: Three<'_, Float>) -> Result<(), TraceError> {
-        match ops {
-            [Float::Exp(a), Float::Exp(b), Float::Exp(c)] => self.unary(Unary::Exp, [a, b, c]),
-            [Float::Log(a), Float::Log(b), Float::Log(c)] => self.unary(Unary::Log, [a, b, c]),
-            [Float::Sqrt(a), Float::Sqrt(b), Float::Sqrt(c)] => self.unary(Unary::Sqrt, [a, b, c]),
-            [Float::Tanh(a), Float::Tanh(b), Float::Tanh(c)] => self.unary(Unary::Tanh, [a, b, c]),
-            [Float::Erf(a), Float::Erf(b), Float::Erf(c)] => self.unary(Unary::Erf, [a, b, c]),
-            [Float::Recip(a), Float::Recip(b), Float::Recip(c)] => self.unary(Unary::Recip, [a, b, c]),
-            [Float::PowfScalar(a), Float::PowfScalar(b), Float::PowfScalar(c)] => {
-                self.scalar_op(Op::PowScalar(a.rhs.elem()), [a, b, c])
-            }
-            [Float::Matmul(a), Float::Matmul(b), Float::Matmul(c)] => self.matmul([a, b, c]),
-            [a, ..] => Err(self.unsupported(a)),
-        }
-    }
-
-    /// A product with a matrix that has leading axes of 1 (Burn's form of a linear layer) drops them.
-    fn matmul(&mut self, [a, b, c]: Three<'_, burn_ir::MatmulOpIr>) -> Result<(), TraceError> {
-        let left = self.value([&a.lhs, &b.lhs, &c.lhs])?;
-        let right = self.value([&a.rhs, &b.rhs, &c.rhs])?;
-        let out = [&a.out, &b.out, &c.out];
-        let shape = self.graph.ty(right).shape.clone();
-        let (lead, matrix) = shape.split_at(shape.len().saturating_sub(2));
-        if !lead.is_empty() && lead.iter().all(Dim::is_one) && self.graph.ty(left).shape[..lead.len()] != *lead {
-            let flat = self.graph.push1(Op::Reshape { shape: matrix.to_vec() }, &[right])?;
-            let transposed = self.graph.push1(Op::Permute { axes: vec![1, 0] }, &[flat])?;
-            return self.emit(Op::Linear, &[left, transposed], out);
-        }
-        self.emit(Op::MatMul { ta: false, tb: false }, &[left, right], out)
-    }
-
-    fn module(&mut self, ops: Three<'_, Module>) -> Result<(), TraceError> {
-        match ops {
-            [Module::LayerNorm(a), Module::LayerNorm(b), Module::LayerNorm(c)] => {
-                let x = self.value([&a.input, &b.input, &c.input])?;
-                let weight = self.value([&a.gamma, &b.gamma, &c.gamma])?;
-                let [Some(beta_a), Some(beta_b), Some(beta_c)] = [a, b, c].map(|op| op.beta.as_ref()) else {
-                    return Err(self.unsupported("a layer norm without bias"));
-                };
-                let bias = self.value([beta_a, beta_b, beta_c])?;
-                let eps = a.epsilon.elem();
-                self.emit(Op::LayerNorm { eps }, &[x, weight, bias], [&a.out, &b.out, &c.out])
-            }
-            [Module::Attention(a), Module::Attention(b), Module::Attention(c)] => {
-                if a.mask.is_some() || a.attn_bias.is_some() || a.options.is_causal || a.options.softcap.is_some() {
-                    return Err(self.unsupported("attention with a mask, bias or soft cap"));
-                }
-                let q = self.value([&a.query, &b.query, &c.query])?;
-                let k = self.value([&a.key, &b.key, &c.key])?;
-                let v = self.value([&a.value, &b.value, &c.value])?;
-                let width = a.query.shape.last().copied().unwrap_or(1);
-                let scale = a.options.scale.map_or(1.0 / (width as f64).sqrt(), |scale| scale.elem());
-                self.emit(Op::Attention { scale }, &[q, k, v], [&a.out, &b.out, &c.out])
-            }
-            [Module::Linear(a), Module::Linear(b), Module::Linear(c)] => {
-                let x = self.value([&a.x, &b.x, &c.x])?;
-                let weight = self.value([&a.weight, &b.weight, &c.weight])?;
-                let weight = self.graph.push1(Op::Permute { axes: vec![1, 0] }, &[weight])?;
-                let mut inputs = vec![x, weight];
-                if let [Some(bias_a), Some(bias_b), Some(bias_c)] = [a, b, c].map(|op| op.bias.as_ref()) {
-                    inputs.push(self.value([bias_a, bias_b, bias_c])?);
-                }
-                self.emit(Op::Linear, &inputs, [&a.out, &b.out, &c.out])
-            }
-            [a, ..] => Err(self.unsupported(a)),
-        }
-    }
-
-    fn activation(&mut self, ops: Three<'_, Activation>) -> Result<(), TraceError> {
-        match ops {
-            [Activation::Gelu(a), Activation::Gelu(b), Activation::Gelu(c)] => self.unary(Unary::Gelu, [a, b, c]),
-            [Activation::Relu(a), Activation::Relu(b), Activation::Relu(c)] => self.unary(Unary::Relu, [a, b, c]),
-            [Activation::Softmax(a), Activation::Softmax(b), Activation::Softmax(c)] => {
-                self.last_axis(Op::Softmax, [a, b, c])
-            }
-            [Activation::LogSoftmax(a), Activation::LogSoftmax(b), Activation::LogSoftmax(c)] => {
-                self.last_axis(Op::LogSoftmax, [a, b, c])
-            }
-            [a, ..] => Err(self.unsupported(a)),
-        }
-    }
-
-    fn last_axis(&mut self, op: Op, [a, b, c]: Three<'_, burn_ir::DimOpIr>) -> Result<(), TraceError> {
-        if a.axis + 1 != a.input.shape.len() {
-            return Err(self.unsupported("a softmax that is not over the last axis"));
-        }
-        let x = self.value([&a.input, &b.input, &c.input])?;
-        self.emit(op, &[x], [&a.out, &b.out, &c.out])
-    }
-}
-
-fn binary_of(op: &Numeric) -> Option<&burn_ir::BinaryOpIr> {
-    match op {
-        Numeric::Add(op) | Numeric::Sub(op) | Numeric::Mul(op) | Numeric::Div(op) => Some(op),
-        _ => None,
     }
 }

@@ -1,13 +1,13 @@
 //! From Burn modules to the IR: a forward pass is recorded on Burn's capture device at three sizes, and the recordings
 //! are unified into one graph with symbolic dimensions.
 //!
-//! A recording is concrete: every shape is numbers. So [`trace`] runs the caller's closure at three sets of sizes, each
+//! A recording is concrete: its shapes are numbers. So [`trace`] runs the caller's closure at three sets of sizes, each
 //! symbol a different prime in each. The recordings must have the same operations in the same order; every dimension and
-//! every scalar that differs between the first two must be an expression over the symbols (`B*N`, `K - 1`), and the third
-//! recording must agree with it. Anything else is an error, never a guess.
+//! every scalar that differs between them must be exactly one expression over the symbols (`B*N`, `K - 1`) at all three.
+//! Anything else is an error, never a guess.
 //!
-//! Burn has no operation for some things the IR keeps whole, and two forms for a linear layer: `normalise.rs` puts
-//! `linear`, `layer_norm` without affine, `tubelets` and `patch_embed` together again. Only this folder knows
+//! Burn records some of the IR's semantic operations in pieces, and linear layers in two forms: `normalise.rs` recognises
+//! `linear`, `layer_norm` without weights, `tubelets` and `patch_embed`. Only this folder knows
 //! `burn-ir`'s operation enumeration and its capture.
 
 mod capture;
@@ -38,8 +38,8 @@ pub enum TraceError {
         /// In another.
         second: String,
     },
-    /// A size that is no expression over the symbols.
-    #[error("{what} is {values:?} at the three traced sizes, which is no expression over {symbols}")]
+    /// A size that is not an expression over the symbols.
+    #[error("{what} is {values:?} at the three traced sizes, which is not an expression over {symbols}")]
     NoExpression {
         /// Which dimension or scalar.
         what: String,
@@ -47,6 +47,16 @@ pub enum TraceError {
         values: [f64; 3],
         /// The symbols, for the message.
         symbols: String,
+    },
+    /// A size that several expressions over the symbols have.
+    #[error("{what} is {first} and {second} at the three traced sizes: they do not tell which")]
+    Ambiguous {
+        /// Which dimension or scalar.
+        what: String,
+        /// One expression.
+        first: String,
+        /// Another.
+        second: String,
     },
     /// An operation the IR has no counterpart for.
     #[error("operation {position}, {op}, has no counterpart in the IR")]
@@ -77,7 +87,7 @@ struct Source {
     id: TensorId,
 }
 
-/// What the traced closure declares its inputs, parameters and outputs with.
+/// Declares the inputs, parameters and outputs of the traced closure.
 pub struct Scope<'a> {
     device: Device,
     sizes: &'a Sizes,

@@ -1,6 +1,6 @@
-//! Puts together again what Burn records in pieces or in several forms.
+//! Recognises semantic operations that Burn records in pieces or in several forms.
 //!
-//! The graph is copied node by node; before a node is copied, the rules below look whether it completes a pattern. Nodes
+//! The graph is copied node by node; before a node is copied, the rules below check whether it completes a pattern. Nodes
 //! that were only part of a pattern are then dead and are dropped.
 
 use crate::ir::{Def, Dim, Graph, GraphError, Node, ValueId};
@@ -48,7 +48,7 @@ fn copy(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<ValueId, Graph
     graph.push1(op.clone(), inputs)
 }
 
-/// What a rule puts in a node's place: another node, or (without an operation) the value itself.
+/// A rule's replacement for a node: another node, or (without an operation) an existing value.
 type Replacement = Option<(Option<Op>, Vec<ValueId>)>;
 type Rule = fn(&mut Graph, &Op, &[ValueId]) -> Result<Replacement, GraphError>;
 

@@ -165,7 +165,21 @@ impl<'g, 'w> Lowering<'g, 'w> {
             Op::LayerNorm { eps } => self.layer_norm(node, *eps)?,
             Op::Attention { scale } => self.attention(id, node, *scale)?,
             Op::Full { .. } => return Err(self.unsupported(node, "its size or number depends on a symbol")),
-            _ => return Err(self.unsupported(node, "it is part of training, not of a frozen model")),
+            Op::GeluGrad
+            | Op::GeluWithGrad
+            | Op::SoftmaxGrad
+            | Op::SquaredNorm
+            | Op::ScatterTokens { .. }
+            | Op::MatMul { .. }
+            | Op::LayerNormGrad { .. }
+            | Op::AttentionGrad { .. }
+            | Op::PackedAttention { .. }
+            | Op::PackedAttentionGrad { .. }
+            | Op::AdamW { .. }
+            | Op::Ema
+            | Op::AdamWEma { .. } => {
+                return Err(self.unsupported(node, "it is part of training, not of a frozen model"));
+            }
         };
         self.views.insert(node.outputs[0], view);
         Ok(())

@@ -1,9 +1,9 @@
-//! What a Burn back end has to offer to execute plans.
+//! The interface a Burn back end implements to execute plans.
 
 use super::SimdError;
 use burn_backend::tensor::{FloatTensor, IntTensor};
 use burn_backend::{Backend, Shape, TensorMetadata};
-use vjepa_compiler::ir::{Sizes, TensorType};
+use vjepa_compiler::ir::{Dim, Scalar, Sizes, TensorType};
 use vjepa_compiler::ops::Op;
 
 /// A tensor of a back end.
@@ -25,41 +25,121 @@ impl<B: Backend> Operand<B> {
     }
 }
 
+/// Operands or sizes that a kernel does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// Too few or too many operands.
+    #[error("takes {expected} operands, got {got}")]
+    Operands {
+        /// How many it takes, in words.
+        expected: &'static str,
+        /// How many it got.
+        got: usize,
+    },
+    /// An operand of another element type.
+    #[error("operand {operand} must be {expected} but is {got}")]
+    DType {
+        /// Position of the operand.
+        operand: usize,
+        /// The element type it takes.
+        expected: &'static str,
+        /// The element type of the operand.
+        got: String,
+    },
+    /// Operands whose shapes do not go together.
+    #[error("needs {expected}, got {got:?}")]
+    Shape {
+        /// The shapes it takes, in words.
+        expected: &'static str,
+        /// The shape it got.
+        got: Vec<usize>,
+    },
+    /// A token index out of range.
+    #[error("token {token} is not one of the {tokens} there are")]
+    Token {
+        /// The index.
+        token: i64,
+        /// How many tokens there are.
+        tokens: usize,
+    },
+    /// A dimension or a scalar without a value.
+    #[error("`{0}` has no value under the sizes of this run")]
+    Size(String),
+    /// Another number of results than the operation has.
+    #[error("made {got} results, not {expected}")]
+    Results {
+        /// Results of the operation.
+        expected: usize,
+        /// Results of the kernel.
+        got: usize,
+    },
+}
+
+/// Arguments of a kernel: the operands, and the types of the results under the sizes of the run.
+///
+/// The verifier has checked types and shapes against the operation's rule. Operands are moved in at their last use, so a
+/// kernel may write into one it holds alone.
+pub struct Call<'a, B: PlanBackend> {
+    /// The operands, in the operation's order.
+    pub operands: Vec<Operand<B>>,
+    /// Types of the results.
+    pub results: &'a [&'a TensorType],
+    /// Sizes of the symbols.
+    pub sizes: &'a Sizes,
+    /// The executor's memory.
+    pub memory: &'a mut B::Memory,
+}
+
+/// Runs one operation, whose attributes it holds. It returns one value per result.
+pub type Kernel<'a, B> = Box<dyn Fn(Call<'_, B>) -> Result<Vec<Operand<B>>, KernelError> + 'a>;
+
 /// A Burn back end that plans can run on.
 pub trait PlanBackend: Backend {
-    /// Whether kernels can run as the environment asks; asked before anything is planned.
+    /// Whether kernels can run as the environment asks; checked before anything is planned.
     ///
     /// # Errors
-    /// [`SimdError`] when `VJEPA_SIMD` names what is not there.
+    /// [`SimdError`] when `VJEPA_SIMD` names an instruction set that is not available.
     fn check() -> Result<(), SimdError> {
         Ok(())
     }
 
-    /// Whether [`PlanBackend::kernel`] runs this operation; what it does not run is lowered or decomposed.
-    fn has_kernel(op: &Op) -> bool;
+    /// The kernel for an operation; `None` for one that is lowered to Burn's operations or decomposed instead.
+    fn kernel(op: &Op) -> Option<Kernel<'_, Self>>;
 
     /// Memory that one executor keeps from node to node and from run to run.
     type Memory: Default + Send;
 
-    /// Runs `op`. Operands are moved in at their last use, so a kernel may write into one it holds alone.
-    ///
-    /// Types have been checked: `results` are the types of the results, to be evaluated under `sizes`.
-    fn kernel(
-        op: &Op,
-        operands: Vec<Operand<Self>>,
-        results: &[&TensorType],
-        sizes: &Sizes,
-        memory: &mut Self::Memory,
-    ) -> Vec<Operand<Self>>;
-
     /// Takes a value that the plan frees.
     fn recycle(_operand: Operand<Self>, _memory: &mut Self::Memory) {}
 
-    /// Runs `walk`, which calls the kernels, where they find their threads.
+    /// Runs `walk`, which calls the kernels, on a thread from which they can fork.
     fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
         walk()
     }
 
     /// A run is over.
     fn end_run(_memory: &mut Self::Memory) {}
+}
+
+/// This many operands.
+pub(super) fn exactly<T, const N: usize>(operands: Vec<T>) -> Result<[T; N], KernelError> {
+    const WORDS: [&str; 12] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"];
+    let expected = WORDS.get(N).copied().unwrap_or("more than 11");
+    operands.try_into().map_err(|operands: Vec<T>| KernelError::Operands { expected, got: operands.len() })
+}
+
+/// A dimension under the sizes of the run.
+pub(super) fn size(dim: &Dim, sizes: &Sizes) -> Result<usize, KernelError> {
+    dim.eval(sizes).ok_or_else(|| KernelError::Size(dim.to_string()))
+}
+
+/// A scalar attribute under the sizes of the run.
+pub(super) fn number(scalar: &Scalar, sizes: &Sizes) -> Result<f64, KernelError> {
+    scalar.eval(sizes).ok_or_else(|| KernelError::Size(scalar.to_string()))
+}
+
+/// The shape of a result; a scalar is `[1]`, since Burn has no rank 0.
+pub(super) fn shape_of(ty: &TensorType, sizes: &Sizes) -> Result<Vec<usize>, KernelError> {
+    let dims = ty.shape.iter().map(|dim| size(dim, sizes)).collect::<Result<Vec<usize>, _>>()?;
+    Ok(if dims.is_empty() { vec![1] } else { dims })
 }

@@ -4,12 +4,11 @@
 //! the machine when they first run, for minutes on a large model.
 
 use super::device::DeviceError;
-use super::{Operand, PlanBackend};
+use super::{Kernel, PlanBackend};
 use burn_backend::Backend;
 use burn_cuda::CudaDevice;
 use cudarc::driver::result::{self as driver, device as gpus};
 use std::path::{Path, PathBuf};
-use vjepa_compiler::ir::{Sizes, TensorType};
 use vjepa_compiler::ops::Op;
 
 /// The back end. Without burn-cuda's feature `fusion` this is `CubeBackend<CudaRuntime>`.
@@ -18,12 +17,9 @@ pub type Cuda = burn_cuda::Cuda;
 impl PlanBackend for Cuda {
     type Memory = ();
 
-    fn has_kernel(_: &Op) -> bool {
-        false
-    }
-
-    fn kernel(_: &Op, operands: Vec<Operand<Self>>, _: &[&TensorType], _: &Sizes, (): &mut ()) -> Vec<Operand<Self>> {
-        operands
+    /// Plans are lowered to Burn's operations.
+    fn kernel(_: &Op) -> Option<Kernel<'_, Self>> {
+        None
     }
 }
 

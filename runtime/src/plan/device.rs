@@ -1,4 +1,4 @@
-//! Where a plan runs, by name: `cpu`, `cpu-lowered`, `cuda:N`.
+//! Devices that plans run on, by name: `cpu`, `cpu-lowered`, `cuda:N`.
 
 use super::on_device::{DeviceExecutor, DeviceParams};
 use super::{Cpu, Executor, Params, RunError};
@@ -136,7 +136,7 @@ impl Device {
         })
     }
 
-    /// What a plan for this device is a plan for: `cpu`, `cpu-lowered` or `cuda`, whichever GPU it is.
+    /// The back end a plan for this device is made for: `cpu`, `cpu-lowered` or `cuda`, whichever GPU it is.
     pub fn kind(self) -> &'static str {
         match self.0 {
             Kind::Cpu => "cpu",

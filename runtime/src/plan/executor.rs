@@ -1,6 +1,8 @@
 //! Walks a plan: feeds inputs, runs nodes, frees what nobody reads any more, hands out results.
 
-use super::params::{Params, read_floats, upload};
+use super::backend::{Call, KernelError};
+use super::lower::Lowered;
+use super::params::{Params, read_floats, read_indices, upload};
 use super::profile::{Profile, RunTimes};
 use super::{DeviceError, HostTensor, Operand, PlanBackend, SimdError, lower};
 use burn_backend::tensor::Device;
@@ -39,13 +41,31 @@ pub enum RunError {
         /// As given.
         got: String,
     },
-    /// A node of the plan cannot be run on this back end.
-    #[error("operation {op} (node {node}) cannot be run here")]
+    /// A node has an operation that this back end has no kernel for, and Burn no operations.
+    #[error("operation {op} (node {node}) has no kernel on this back end")]
     Unsupported {
         /// Operation name.
         op: &'static str,
         /// Its position in the plan.
         node: usize,
+    },
+    /// A kernel does not take what it was given. Parameters that the run had moved out of the store are lost.
+    #[error("operation {op} (node {node}): {source}")]
+    Kernel {
+        /// Operation name.
+        op: &'static str,
+        /// Its position in the plan.
+        node: usize,
+        /// What it does not take.
+        source: KernelError,
+    },
+    /// A node reads, or the run returns, a value that no node has computed: the plan does not fit the graph.
+    #[error("graph `{graph}`: value %{value} was never computed")]
+    Missing {
+        /// Graph name.
+        graph: String,
+        /// The value.
+        value: usize,
     },
     /// A result cannot be read back.
     #[error("output `{name}` was lost on the device: {why}")]
@@ -90,7 +110,7 @@ impl<B: PlanBackend> Executor<B> {
     /// Plans `graph`, [lowered](Executor::lower) for this back end.
     ///
     /// # Errors
-    /// [`RunError::Plan`], [`RunError::Simd`].
+    /// [`RunError::Plan`], [`RunError::Simd`]; [`RunError::Unsupported`] for an operation that this back end cannot run.
     pub fn new(graph: &Graph) -> Result<Self, RunError> {
         Self::planned(graph, true)
     }
@@ -98,7 +118,7 @@ impl<B: PlanBackend> Executor<B> {
     /// As [`Executor::new`] without the back end's kernels: the path of a back end that has none, for comparison.
     ///
     /// # Errors
-    /// [`RunError::Plan`].
+    /// As [`Executor::new`].
     pub fn without_kernels(graph: &Graph) -> Result<Self, RunError> {
         Self::planned(graph, false)
     }
@@ -107,7 +127,17 @@ impl<B: PlanBackend> Executor<B> {
         B::check()?;
         let graph = Self::lower_for(graph, kernels)?;
         let plan = Plan::new(&graph).map_err(|error| cannot_plan(&graph, &error))?;
+        Self::supported(&graph, kernels)?;
         Ok(Self::of(graph, plan, kernels))
+    }
+
+    /// Fails at the first node that neither a kernel nor Burn runs.
+    fn supported(graph: &Graph, kernels: bool) -> Result<(), RunError> {
+        let runs = Self::runs(kernels);
+        match graph.nodes.iter().enumerate().find(|(_, node)| !runs(&node.op)) {
+            Some((position, node)) => Err(RunError::Unsupported { op: node.op.name(), node: position }),
+            None => Ok(()),
+        }
     }
 
     /// Takes a graph that was [lowered](Executor::lower) and planned before.
@@ -124,11 +154,8 @@ impl<B: PlanBackend> Executor<B> {
         B::check()?;
         verify(&graph).map_err(|error| cannot_plan(&graph, &error))?;
         plan.check(&graph).map_err(|error| cannot_plan(&graph, &error))?;
-        let runs = Self::runs(kernels);
-        match graph.nodes.iter().position(|node| !runs(&node.op)) {
-            Some(node) => Err(RunError::Unsupported { op: graph.nodes[node].op.name(), node }),
-            None => Ok(Self::of(graph, plan, kernels)),
-        }
+        Self::supported(&graph, kernels)?;
+        Ok(Self::of(graph, plan, kernels))
     }
 
     /// The graph with the semantic operations decomposed that `B` has no kernel for and Burn no operation.
@@ -159,7 +186,11 @@ impl<B: PlanBackend> Executor<B> {
     }
 
     fn runs(kernels: bool) -> fn(&Op) -> bool {
-        if kernels { |op| B::has_kernel(op) || lower::is_lowered(op) } else { lower::is_lowered }
+        if kernels {
+            |op| B::kernel(op).is_some() || lower::lowering::<B>(op).is_some()
+        } else {
+            |op| lower::lowering::<B>(op).is_some()
+        }
     }
 
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
@@ -193,7 +224,8 @@ impl<B: PlanBackend> Executor<B> {
     /// Returns the named outputs (a scalar has shape `[]`).
     ///
     /// # Errors
-    /// A missing or misshapen input or parameter; nothing has been changed then.
+    /// A missing or misshapen input or parameter; nothing has been changed then. [`RunError::Kernel`] for an operand that only
+    /// the run shows to be wrong, a token index out of range; `params` then lacks the parameters that the run updates.
     pub fn run(
         &mut self,
         params: &mut Params<B>,
@@ -272,27 +304,35 @@ impl<B: PlanBackend> Executor<B> {
         for step in &self.plan.steps {
             let node = &self.graph.nodes[step.node.0];
             let started = self.profile.is_some().then(Instant::now);
-            let unsupported = || RunError::Unsupported { op: node.op.name(), node: step.node.0 };
+            let (op, position) = (node.op.name(), step.node.0);
             let mut operands = Vec::with_capacity(node.inputs.len());
-            for (position, id) in node.inputs.iter().enumerate() {
+            for (at, id) in node.inputs.iter().enumerate() {
                 // The last mention of a value that is freed after this node takes it out: the kernel then owns it. So does a
                 // parameter's last mention, where its own new value is written over it.
-                let over = || step.in_place.iter().any(|(operand, _)| *operand == position);
-                let owned = (step.frees.contains(id) || over()) && !node.inputs[position + 1..].contains(id);
+                let over = || step.in_place.iter().any(|(operand, _)| *operand == at);
+                let owned = (step.frees.contains(id) || over()) && !node.inputs[at + 1..].contains(id);
                 let operand = if owned { values[id.0].take() } else { values[id.0].clone() };
-                operands.push(operand.ok_or_else(unsupported)?);
+                operands.push(operand.ok_or_else(|| self.missing(*id))?);
             }
             let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
-            let results = if self.kernels && B::has_kernel(&node.op) {
-                B::kernel(&node.op, operands, &types, sizes, &mut self.memory)
+            let kernel = if self.kernels { B::kernel(&node.op) } else { None };
+            let results = if let Some(kernel) = kernel {
+                kernel(Call { operands, results: &types, sizes, memory: &mut self.memory })
+            } else if let Some(lowering) = lower::lowering::<B>(&node.op) {
+                lowering(Lowered { operands, results: &types, sizes, device })
             } else {
-                lower::run::<B>(&node.op, operands, &types, sizes, device).ok_or_else(unsupported)?
+                return Err(RunError::Unsupported { op, node: position });
             };
+            let results = results.map_err(|source| RunError::Kernel { op, node: position, source })?;
+            if results.len() != node.outputs.len() {
+                let source = KernelError::Results { expected: node.outputs.len(), got: results.len() };
+                return Err(RunError::Kernel { op, node: position, source });
+            }
             for (id, result) in node.outputs.iter().zip(results) {
                 values[id.0] = Some(result);
             }
             for id in &step.frees {
-                // The back end keeps memory for its kernels only, which know what lies in it.
+                // The back end keeps memory for its own kernels only, which expect old values in it.
                 if let Some(freed) = values[id.0].take().filter(|_| self.kernels) {
                     B::recycle(freed, &mut self.memory);
                 }
@@ -312,19 +352,28 @@ impl<B: PlanBackend> Executor<B> {
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
         let mut outputs = BTreeMap::new();
         for (name, id) in &self.graph.outputs {
-            let Some(Operand::Float(tensor)) = values[id.0].clone() else { continue };
-            let dims = self.graph.ty(*id).shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<Vec<_>>>();
-            let shape = dims.unwrap_or_default();
-            let data = read_floats::<B>(tensor).map_err(|why| RunError::Lost { name: name.clone(), why })?;
-            outputs.insert(name.clone(), HostTensor::F32 { shape, data });
+            let lost = |why: String| RunError::Lost { name: name.clone(), why };
+            let ty = self.graph.ty(*id);
+            let dims = ty.shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<Vec<_>>>();
+            let shape = dims.ok_or_else(|| lost(format!("{ty} has no shape under the sizes of this run")))?;
+            let tensor = match values[id.0].clone().ok_or_else(|| self.missing(*id))? {
+                Operand::Float(tensor) => HostTensor::F32 { shape, data: read_floats::<B>(tensor).map_err(lost)? },
+                Operand::Int(tensor) => HostTensor::I32 { shape, data: read_indices::<B>(tensor).map_err(lost)? },
+            };
+            outputs.insert(name.clone(), tensor);
         }
         // Two parameters may get one value; the handles still in `values` go when this returns.
         for (param, new) in &self.graph.updates {
-            if let (Some(name), Some(operand)) = (self.graph.source_name(*param), values[new.0].clone()) {
+            let operand = values[new.0].clone().ok_or_else(|| self.missing(*new))?;
+            if let Some(name) = self.graph.source_name(*param) {
                 params.put(name, operand);
             }
         }
         Ok(outputs)
+    }
+
+    fn missing(&self, id: ValueId) -> RunError {
+        RunError::Missing { graph: self.graph.name.clone(), value: id.0 }
     }
 }
 

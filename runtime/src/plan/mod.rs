@@ -19,7 +19,7 @@ mod on_device;
 mod params;
 mod profile;
 
-pub use backend::{Operand, PlanBackend};
+pub use backend::{Call, Kernel, KernelError, Operand, PlanBackend};
 pub use cpu::{InstructionSet, SimdError, square_product};
 pub use device::{Device, DeviceError};
 pub use executor::{Executor, RunError};

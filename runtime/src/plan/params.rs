@@ -74,7 +74,14 @@ pub(super) fn upload<B: Backend>(tensor: HostTensor, device: &Device<B>) -> Oper
     }
 }
 
-/// Copies floats to the host, or says why the device cannot give them.
+/// Copies indices to the host, or says why the device cannot return them.
+pub(super) fn read_indices<B: Backend>(tensor: burn_backend::tensor::IntTensor<B>) -> Result<Vec<i32>, String> {
+    let data = burn_backend::try_read_sync(B::int_into_data(tensor)).ok_or("it cannot be read here")?;
+    let data = data.map_err(|error| error.to_string())?;
+    data.try_into_vec_as::<i32>().map_err(|error| format!("{error:?}"))
+}
+
+/// Copies floats to the host, or says why the device cannot return them.
 pub(super) fn read_floats<B: Backend>(tensor: burn_backend::tensor::FloatTensor<B>) -> Result<Vec<f32>, String> {
     let data = burn_backend::try_read_sync(B::float_into_data(tensor)).ok_or("it cannot be read here")?;
     let data = data.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Where the time of a plan's runs goes: by operation as a table, by node as a trace that Chrome and Perfetto show.
+//! Profiles of a plan's runs: by operation as a table, by node as a trace for Chrome and Perfetto.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use vjepa_compiler::ir::{Graph, Node, Sizes, ValueId};
 use vjepa_compiler::plan::{NodeCost, Plan};
 
-/// How many of the slowest groups by shape are printed.
+/// Number of slowest groups by shape that are printed.
 const TOP: usize = 12;
 
 /// Time one node took in one run.
@@ -73,7 +73,7 @@ impl OpTime {
         self.flops as f64 / self.seconds.max(1e-9)
     }
 
-    /// Bytes a second.
+    /// Bytes per second.
     pub fn bytes_per_second(&self) -> f64 {
         self.bytes as f64 / self.seconds.max(1e-9)
     }

@@ -2,7 +2,7 @@
 //!
 //! tract looks an operator up by its name alone. Other tools write operators of their own domains under the names of
 //! standard ones (`Conv` of `com.microsoft.nchwc`, whose weights are in blocks; `Attention` of `com.microsoft`), which it
-//! would compute as something else, so they are told apart here.
+//! would compute as something else, so they are distinguished here.
 
 use std::collections::BTreeSet;
 use tract_onnx::model::OnnxOpRegister;
@@ -25,7 +25,7 @@ const CONTRIBUTED: [&str; 11] = [
 /// Most operators that a message names.
 const MOST_NAMED: usize = 4;
 
-/// What tract lacks of a model, in words; none where it has all.
+/// Operators of a model that tract lacks, in words; none where it has all.
 pub(super) fn lacking(graph: &GraphProto, known: &OnnxOpRegister) -> Option<String> {
     let mut found = BTreeSet::new();
     collect(graph, known, &mut found);

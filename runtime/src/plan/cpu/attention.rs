@@ -1,12 +1,13 @@
 //! Attention forward and backward, block by block of query rows: the score matrix never exists as a whole.
 //!
-//! Operands are read where they lie (permuted views of one QKV buffer), results are written as `[B, N, H, d]` and
-//! handed out as `[B, H, N, d]` views, so that the permutation back costs nothing.
+//! Operands are read in place (permuted views of one QKV buffer); results are written as `[B, N, H, d]` and returned as
+//! `[B, H, N, d]` views, so the permutation back costs nothing.
 
 use super::contraction::{Matrix, Out};
 use super::head::{self, HeadGrad};
 use super::pool::Pool;
 use super::tensor::{Strided, dims, strided, tensor};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -24,8 +25,14 @@ fn heads_first(data: Vec<f32>, [batch, heads, rows, width]: [usize; 4]) -> FlexT
 }
 
 /// `softmax(scale·q·kᵀ)·v`.
-pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64, pool: &mut Pool) -> FlexTensor {
-    let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
+pub(super) fn forward(
+    q: &FlexTensor,
+    k: &FlexTensor,
+    v: &FlexTensor,
+    scale: f64,
+    pool: &mut Pool,
+) -> Result<FlexTensor, KernelError> {
+    let ([batch, heads, rows, width], [_, _, keys, _]) = (shape4(q)?, shape4(k)?);
     let (q, k, v) = (strided(q), strided(k), strided(v));
     let mut out = pool.take(batch * heads * rows * width);
     let shared = Out::new(&mut out, heads * width);
@@ -37,14 +44,18 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, scale: f64
         let out = unsafe { shared.part((b * rows * heads + h) * width) };
         head::forward([q, k, v], out, scale);
     });
-    heads_first(out, [batch, heads, rows, width])
+    Ok(heads_first(out, [batch, heads, rows, width]))
 }
 
-/// `(q, k, v, y, dy) -> dq, dk, dv`; the probabilities are computed again, block by block.
-pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> Vec<FlexTensor> {
-    let [q, k, v, y, dy] = operands else { return Vec::new() };
-    let ([batch, heads, rows, width], keys) = (shape4(q), shape4(k)[2]);
-    let [q, k, v, y, dy] = [q, k, v, y, dy].map(strided);
+/// `(q, k, v, y, dy) -> dq, dk, dv`; the probabilities are recomputed, block by block.
+pub(super) fn backward(
+    operands: &[FlexTensor; 5],
+    scale: f64,
+    pool: &mut Pool,
+) -> Result<Vec<FlexTensor>, KernelError> {
+    let [q, k, ..] = operands;
+    let ([batch, heads, rows, width], [_, _, keys, _]) = (shape4(q)?, shape4(k)?);
+    let [q, k, v, y, dy] = operands.each_ref().map(strided);
     let mut grads = [rows, keys, keys].map(|n| pool.take(batch * heads * n * width));
     let [dq, dk, dv] = &mut grads;
     let shared = [dq, dk, dv].map(|grad| Out::new(grad, heads * width));
@@ -68,10 +79,9 @@ pub(super) fn backward(operands: &[FlexTensor], scale: f64, pool: &mut Pool) -> 
     });
     let [dq, dk, dv] = grads;
     let view = |data, n| heads_first(data, [batch, heads, n, width]);
-    vec![view(dq, rows), view(dk, keys), view(dv, keys)]
+    Ok(vec![view(dq, rows), view(dk, keys), view(dv, keys)])
 }
 
-fn shape4(tensor: &FlexTensor) -> [usize; 4] {
-    let dims = dims(tensor);
-    [0, 1, 2, 3].map(|axis| dims.get(axis).copied().unwrap_or(1))
+fn shape4(tensor: &FlexTensor) -> Result<[usize; 4], KernelError> {
+    dims(tensor).try_into().map_err(|got| KernelError::Shape { expected: "[B, H, N, d]", got })
 }

@@ -3,6 +3,7 @@
 use super::math;
 use super::pool::Pool;
 use super::tensor::{dims, floats, tensor};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -42,7 +43,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Where a product goes: a matrix in a result that other threads write other parts of.
+/// The destination of a product: a matrix in a result of which other threads write other parts.
 #[derive(Clone, Copy)]
 pub(super) struct Out<'a> {
     /// Element (0, 0).
@@ -152,19 +153,20 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>) {
     }
 }
 
-/// Products below this many multiplications are done on the calling thread: dispatch would cost more than it saves.
+/// Products below this many multiplications run on the calling thread: dispatch would cost more than it saves.
 const SMALL: usize = 64 * 64 * 64;
-/// Column blocks are no narrower than this, and multiples of the widest vector.
+/// The least width of a column block, a multiple of the widest vector.
 const COLUMNS: usize = 64;
-/// Columns of a block that packing what it shares with others costs little.
+/// Width from which packing the shared operand again for each block costs little.
 const WIDE: usize = 256;
 /// Row blocks are multiples of this, the microkernels' side along the rows of a row-major result.
 const ROWS: usize = 6;
 
-/// [`product`] on all threads, a block a task. Blocks are independent, so a thread that is late (the machine is shared)
-/// delays its own block only, where the library's own split waits for every thread at every panel.
+/// [`product`] on all threads, one block per task. Blocks are independent, so a thread that is late (on a
+/// shared machine) delays its own block only; the library's own split waits for every thread at every panel.
 ///
-/// Every block packs anew what it shares with the others, so blocks are few and split the longer way: see [`Blocks`].
+/// Every block packs the operand it shares with the others again, so there are few blocks, along the longer side: see
+/// [`Blocks`].
 ///
 /// A bias is added to each block while it is in the cache.
 fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f32]>) {
@@ -192,7 +194,7 @@ fn parallel_product(a: Matrix<'_>, b: Matrix<'_>, out: Out<'_>, bias: Option<&[f
     }
 }
 
-/// How a product is split among threads: blocks of so many columns, or rows, of the result.
+/// How a product is split among threads: into blocks of this many columns, or rows, of the result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Blocks {
     Columns(usize),
@@ -200,10 +202,10 @@ enum Blocks {
 }
 
 impl Blocks {
-    /// Measured on the shapes of a training step. Columns, if `a` lies in rows: it is packed at little cost. Two blocks a
-    /// thread, which evens out who began late, while they are [`WIDE`]; narrower ones cost up to a tenth. A transposed `a`
-    /// (the gradient of a weight) is packed at as much cost as `b`, so the longer side is split. Rows where columns
-    /// are too few for two blocks a thread.
+    /// Measured on the shapes of a training step. Columns if `a` is row-major, which is cheap to pack: two blocks per thread,
+    /// which evens out late starts, while they are [`WIDE`]; narrower ones cost up to a tenth. A transposed `a` (in a weight's
+    /// gradient) costs as much to pack as `b`, so the longer side is split. Rows where there are too few columns for two
+    /// blocks per thread.
     fn of(m: usize, n: usize, a_in_rows: bool, threads: usize) -> Self {
         let columns = |blocks: usize| n.div_ceil(blocks).next_multiple_of(16);
         let narrow = columns(2 * threads) < COLUMNS;
@@ -242,12 +244,16 @@ pub(super) fn linear(
     bias: Option<&FlexTensor>,
     shape: &[usize],
     pool: &mut Pool,
-) -> FlexTensor {
-    let outer: usize = shape[..shape.len() - 1].iter().product();
-    let (values, weights) = (floats(x), floats(weight));
-    let [features, inner] = dims(weight)[..] else { return x.clone() };
-    let bias = bias.map(floats);
-    tensor(linear_rows(&values, &weights, bias.as_deref(), [outer, inner, features], pool), shape)
+) -> Result<FlexTensor, KernelError> {
+    let [features, inner] = dims(weight)[..] else {
+        return Err(KernelError::Shape { expected: "a weight [out, in]", got: dims(weight) });
+    };
+    let [lead @ .., _] = shape else {
+        return Err(KernelError::Shape { expected: "a result [.., out]", got: shape.to_vec() });
+    };
+    let (values, weights, bias) = (floats(x), floats(weight), bias.map(floats));
+    let rows = lead.iter().product();
+    Ok(tensor(linear_rows(&values, &weights, bias.as_deref(), [rows, inner, features], pool), shape))
 }
 
 /// [`linear`] on slices: `[rows, inner]` times `[features, inner]`ᵀ.
@@ -271,11 +277,12 @@ pub(super) fn matmul(
     [ta, tb]: [bool; 2],
     mut out: FlexTensor,
     accumulate: bool,
-) -> FlexTensor {
+) -> Result<FlexTensor, KernelError> {
     let (left, right) = (floats(a), floats(b));
+    let no_matrix = |got: Vec<usize>| KernelError::Shape { expected: "matrices", got };
     let (shape, stored) = (dims(&out), dims(a));
-    let [.., m, n] = shape[..] else { return out };
-    let [.., rows, cols] = stored[..] else { return out };
+    let [.., m, n] = shape[..] else { return Err(no_matrix(shape)) };
+    let [.., rows, cols] = stored[..] else { return Err(no_matrix(stored)) };
     let k = if ta { rows } else { cols };
     let matrices = |batch: usize| {
         let (a, b) = (&left[batch * m * k..(batch + 1) * m * k], &right[batch * k * n..(batch + 1) * k * n]);
@@ -293,5 +300,5 @@ pub(super) fn matmul(
             product(a, b, Out::new(result, n).accumulating(accumulate));
         });
     }
-    out
+    Ok(out)
 }

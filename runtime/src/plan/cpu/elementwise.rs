@@ -4,50 +4,25 @@ use super::math;
 use super::pool::Pool;
 use super::simd;
 use super::tensor::{dims, floats, scalar, tensor, writable};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
-use vjepa_compiler::ir::Sizes;
-use vjepa_compiler::ops::{Binary, Op, Unary};
 
-/// Elements a task works on: large enough to pay for its dispatch, small enough for the first-level cache.
+/// Elements per task: enough to pay for its dispatch, few enough for the first-level cache.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-pub(super) fn run(op: &Op, operands: Vec<FlexTensor>, shape: &[usize], sizes: &Sizes, pool: &mut Pool) -> FlexTensor {
-    let mut operands = operands.into_iter();
-    let (Some(first), second) = (operands.next(), operands.next()) else { return tensor(Vec::new(), &[0]) };
-    match (op, second) {
-        (Op::Binary(function), Some(second)) => binary(*function, first, second, shape, pool),
-        (Op::GeluGrad, Some(dy)) => gelu_grad(first, dy, pool),
-        (Op::Unary(Unary::Gelu), _) => gelu(first, pool),
-        (Op::Unary(function), _) => {
-            let function: fn(f32) -> f32 = match function {
-                Unary::Abs => f32::abs,
-                Unary::Sign => |x| {
-                    if x > 0.0 {
-                        1.0
-                    } else if x < 0.0 {
-                        -1.0
-                    } else {
-                        x * 0.0
-                    }
-                },
-                _ => |x| -x,
-            };
-            map_in_place(first, function, pool)
-        }
-        (Op::AddScalar(c), _) => {
-            let c = c.eval(sizes).unwrap_or(f64::NAN) as f32;
-            map_in_place(first, move |x| x + c, pool)
-        }
-        (Op::MulScalar(c), _) => {
-            let c = c.eval(sizes).unwrap_or(f64::NAN) as f32;
-            map_in_place(first, move |x| x * c, pool)
-        }
-        (_, _) => first,
+/// −1, 0 or 1; NaN stays NaN.
+pub(super) fn sign(x: f32) -> f32 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x * 0.0
     }
 }
 
-fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync, pool: &mut Pool) -> FlexTensor {
+pub(super) fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync, pool: &mut Pool) -> FlexTensor {
     let mut x = writable(x, pool);
     x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(|chunk| {
         simd::dispatch(
@@ -58,7 +33,7 @@ fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync, pool: &mut 
     x
 }
 
-fn gelu(x: FlexTensor, pool: &mut Pool) -> FlexTensor {
+pub(super) fn gelu(x: FlexTensor, pool: &mut Pool) -> FlexTensor {
     if x.is_unique() {
         let mut x = writable(x, pool);
         x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(math::gelu_in_place);
@@ -70,7 +45,7 @@ fn gelu(x: FlexTensor, pool: &mut Pool) -> FlexTensor {
     tensor(out, &dims(&x))
 }
 
-fn gelu_grad(x: FlexTensor, dy: FlexTensor, pool: &mut Pool) -> FlexTensor {
+pub(super) fn gelu_grad(x: FlexTensor, dy: FlexTensor, pool: &mut Pool) -> FlexTensor {
     let mut out = writable(dy, pool);
     let values = floats(&x);
     out.storage_mut::<f32>()
@@ -83,33 +58,21 @@ fn gelu_grad(x: FlexTensor, dy: FlexTensor, pool: &mut Pool) -> FlexTensor {
 }
 
 /// `(x, dy) -> gelu(x), dy·gelu'(x)`.
-pub(super) fn gelu_with_grad(operands: Vec<FlexTensor>, pool: &mut Pool) -> Vec<FlexTensor> {
-    let mut operands = operands.into_iter();
-    let (Some(x), Some(dy)) = (operands.next(), operands.next()) else { return Vec::new() };
+pub(super) fn gelu_with_grad(x: FlexTensor, dy: FlexTensor, pool: &mut Pool) -> [FlexTensor; 2] {
     let (mut y, mut dx) = (writable(x, pool), writable(dy, pool));
     let chunks = y.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(dx.storage_mut::<f32>().par_chunks_mut(CHUNK));
     chunks.for_each(|(x, dy)| math::gelu_with_grad(x, dy));
-    vec![y, dx]
+    [y, dx]
 }
 
-fn binary(function: Binary, a: FlexTensor, b: FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
-    match function {
-        Binary::Add => zip(a, b, shape, |a, b| a + b, pool),
-        Binary::Sub => zip(a, b, shape, |a, b| a - b, pool),
-        Binary::Mul => zip(a, b, shape, |a, b| a * b, pool),
-        Binary::Div => zip(a, b, shape, |a, b| a / b, pool),
-        Binary::Min => zip(a, b, shape, f32::min, pool),
-        Binary::Max => zip(a, b, shape, f32::max, pool),
-    }
-}
-
-fn zip(
+/// `function(a, b)` with NumPy broadcasting.
+pub(super) fn zip(
     a: FlexTensor,
     b: FlexTensor,
     shape: &[usize],
     function: impl Fn(f32, f32) -> f32 + Sync,
     pool: &mut Pool,
-) -> FlexTensor {
+) -> Result<FlexTensor, KernelError> {
     let (left, right) = (dims(&a), dims(&b));
     let elements = shape.iter().product::<usize>();
     let count = |dims: &[usize]| dims.iter().product::<usize>();
@@ -119,13 +82,13 @@ fn zip(
             let mut out = writable(a, pool);
             zip_chunks(out.storage_mut::<f32>(), &floats(&b), &function);
             pool.recycle(b);
-            return out.reshape(burn_backend::Shape::from(shape.to_vec()));
+            return Ok(out.reshape(burn_backend::Shape::from(shape.to_vec())));
         }
         if b.is_unique() {
             let mut out = writable(b, pool);
             zip_chunks(out.storage_mut::<f32>(), &floats(&a), &|b, a| function(a, b));
             pool.recycle(a);
-            return out.reshape(burn_backend::Shape::from(shape.to_vec()));
+            return Ok(out.reshape(burn_backend::Shape::from(shape.to_vec())));
         }
         let (left, right) = (floats(&a), floats(&b));
         let mut out = pool.take(elements);
@@ -136,11 +99,11 @@ fn zip(
                 || out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = function(*a, *b)),
             );
         });
-        return tensor(out, shape);
+        return Ok(tensor(out, shape));
     }
     if count(&left) == elements && count(&right) == 1 {
-        let constant = scalar(&b);
-        return map_in_place(a, move |x| function(x, constant), pool);
+        let constant = scalar(&b)?;
+        return Ok(map_in_place(a, move |x| function(x, constant), pool));
     }
     if count(&left) == elements && is_suffix(&right, shape) {
         // `[.., N, D] op [1, N, D]`: the second operand repeats over the leading axes.
@@ -154,9 +117,9 @@ fn zip(
                 );
             });
         }
-        return out;
+        return Ok(out);
     }
-    tensor(broadcast(&a, &b, shape, &function), shape)
+    Ok(tensor(broadcast(&a, &b, shape, &function), shape))
 }
 
 fn zip_chunks(out: &mut [f32], other: &[f32], function: &(impl Fn(f32, f32) -> f32 + Sync)) {

@@ -1,7 +1,7 @@
 //! Attention of one head, forward and backward, a few dozen queries at a time.
 //!
-//! Scores are held turned round, keys by queries, so that the softmax of every query has a lane of its own and the weights
-//! lie as the next product reads them. The scores of a unit of queries are all there ever is.
+//! Scores are stored transposed, `[keys, queries]`, so that each query's softmax has its own vector lane and the weights are
+//! in the order in which the next product reads them. Only the scores of one unit of queries exist at a time.
 
 use super::contraction::{Matrix, Out};
 use super::simd;
@@ -68,7 +68,7 @@ fn scaled_queries<'a>(queries: Matrix<'_>, unit: usize, scale: f64, lines: &'a m
     packed
 }
 
-/// What is computed in tiles of `ROWS` rows.
+/// A computation in tiles of `ROWS` rows.
 trait Kernel {
     fn run<S: Simd, const ROWS: usize>(self, simd: S);
 }

@@ -1,17 +1,19 @@
 //! Kernels of the CPU back end: over plain slices of Burn's Flex tensors, on all cores.
 //!
-//! Matrix products go to the `gemm` crate, which picks AVX-512, AVX2 or NEON at run time; the loops beside them are
-//! compiled for the same instruction sets and chosen in one place (`simd.rs`). Attention works on blocks of query rows, so no
-//! N×N matrix is ever in memory.
+//! Which operations have one is decided in one table, [`PlanBackend::kernel`]; `docs/adding-a-kernel.md` walks through one.
+//! Matrix products go to the `gemm` crate, which picks AVX-512, AVX2 or NEON at run time; our own loops are compiled for
+//! the same instruction sets and dispatched in one place (`simd.rs`). Attention works on blocks of query rows, so no N×N
+//! matrix is ever in memory.
 //!
-//! bf16 is emulated: such values lie in f32 storage, rounded to what bf16 holds after every operation (`precision.rs`).
-//! Products accumulate in f32 as on a GPU; nothing gets faster.
+//! bf16 is emulated: such values are stored as f32, rounded to bf16 after every operation (`precision.rs`). Products
+//! accumulate in f32 as on a GPU; nothing gets faster.
 
 mod attention;
 mod contraction;
 mod elementwise;
 mod head;
 mod math;
+mod node;
 mod norm;
 mod optimizer;
 mod packed_attention;
@@ -29,9 +31,9 @@ pub use contraction::square_product;
 pub use pool::Pool;
 pub use simd::{InstructionSet, SimdError};
 
-use super::backend::{Operand, PlanBackend};
-use burn_flex::{Flex, FlexTensor};
-use vjepa_compiler::ir::{Sizes, TensorType};
+use super::backend::{Kernel, KernelError, Operand, PlanBackend, exactly, number, shape_of};
+use burn_flex::Flex;
+use node::{kernel, reading};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
 impl PlanBackend for Flex {
@@ -41,103 +43,127 @@ impl PlanBackend for Flex {
         InstructionSet::chosen().map(|_| ())
     }
 
-    fn has_kernel(op: &Op) -> bool {
-        match op {
-            Op::Unary(function) => matches!(function, Unary::Gelu | Unary::Neg | Unary::Abs | Unary::Sign),
-            Op::Binary(function) => matches!(function, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div),
-            Op::AddScalar(_)
-            | Op::MulScalar(_)
-            | Op::GeluGrad
-            | Op::GeluWithGrad
-            | Op::Sum { .. }
-            | Op::Softmax
-            | Op::SoftmaxGrad
-            | Op::LogSoftmax
-            | Op::SquaredNorm
-            | Op::Concat { .. }
-            | Op::Reshape { .. }
-            | Op::GatherTokens
-            | Op::ScatterTokens { .. }
-            | Op::Tubelets { .. }
-            | Op::PatchEmbed { .. }
-            | Op::MatMul { .. }
-            | Op::Linear
-            | Op::LayerNorm { .. }
-            | Op::LayerNormGrad { .. }
-            | Op::Attention { .. }
-            | Op::AttentionGrad { .. }
-            | Op::PackedAttention { .. }
-            | Op::PackedAttentionGrad { .. }
-            | Op::AdamW { .. }
-            | Op::Ema
-            | Op::AdamWEma { .. } => true,
-            Op::Cast(dtype) => dtype.is_float(),
-            Op::PowScalar(_)
+    fn kernel(op: &Op) -> Option<Kernel<'_, Self>> {
+        Some(match op {
+            Op::Unary(function) => unary(*function)?,
+            Op::Binary(function) => binary(*function)?,
+            Op::AddScalar(c) => kernel(move |node| {
+                let ([x], c) = (node.floats()?, number(c, node.sizes)? as f32);
+                Ok(vec![elementwise::map_in_place(x, move |x| x + c, node.pool)])
+            }),
+            Op::MulScalar(c) => kernel(move |node| {
+                let ([x], c) = (node.floats()?, number(c, node.sizes)? as f32);
+                Ok(vec![elementwise::map_in_place(x, move |x| x * c, node.pool)])
+            }),
+            Op::GeluGrad => kernel(|node| {
+                let [x, dy] = node.floats()?;
+                Ok(vec![elementwise::gelu_grad(x, dy, node.pool)])
+            }),
+            Op::GeluWithGrad => kernel(|node| {
+                let [x, dy] = node.floats()?;
+                Ok(elementwise::gelu_with_grad(x, dy, node.pool).into())
+            }),
+            Op::Cast(dtype) if dtype.is_float() => kernel(|node| Ok(vec![precision::widened(node.any()?)])),
+            Op::Sum { axes } => reading(move |operands, node| match operands {
+                [x] => Ok(reduce::sum(x, axes, &node.shape)),
+                _ => Err(KernelError::Operands { expected: "1", got: operands.len() }),
+            }),
+            Op::Softmax => kernel(|node| {
+                let [x] = node.floats()?;
+                Ok(vec![reduce::softmax(x, node.pool)])
+            }),
+            Op::SoftmaxGrad => kernel(|node| {
+                let [y, dy] = node.floats()?;
+                Ok(vec![reduce::softmax_grad(&y, dy, node.pool)])
+            }),
+            Op::LogSoftmax => kernel(|node| {
+                let [x] = node.floats()?;
+                Ok(vec![reduce::log_softmax(x, node.pool)])
+            }),
+            Op::SquaredNorm => reading(|operands, _| Ok(reduce::squared_norm(operands))),
+            Op::Reshape { .. } => reshape(),
+            Op::Concat { axis } => reading(move |parts, node| Ok(tokens::concat(parts, *axis, &node.shape, node.pool))),
+            Op::GatherTokens => kernel(|node| {
+                let [x, index] = node.floats_and_index()?;
+                let y = tokens::gather(&x, &index, &node.shape, node.pool)?;
+                [x, index].into_iter().for_each(|operand| node.pool.recycle(operand));
+                Ok(vec![y])
+            }),
+            Op::ScatterTokens { .. } => kernel(|node| {
+                let [dy, index] = node.floats_and_index()?;
+                let dx = tokens::scatter(&dy, &index, &node.shape, node.pool)?;
+                [dy, index].into_iter().for_each(|operand| node.pool.recycle(operand));
+                Ok(vec![dx])
+            }),
+            Op::Tubelets { tubelet, patch } => reading(move |operands, node| match operands {
+                [clip] => tokens::tubelets(clip, *tubelet, *patch, &node.shape, node.pool),
+                _ => Err(KernelError::Operands { expected: "1", got: operands.len() }),
+            }),
+            Op::PatchEmbed { tubelet, patch } => reading(move |operands, node| match operands {
+                [clip, weight] => tokens::patch_embed([clip, weight], None, (*tubelet, *patch), &node.shape, node.pool),
+                [clip, weight, bias] => {
+                    tokens::patch_embed([clip, weight], Some(bias), (*tubelet, *patch), &node.shape, node.pool)
+                }
+                _ => Err(KernelError::Operands { expected: "2 or 3", got: operands.len() }),
+            }),
+            Op::MatMul { ta, tb } => matmul([*ta, *tb]),
+            Op::Linear => reading(|operands, node| match operands {
+                [x, weight] => contraction::linear(x, weight, None, &node.shape, node.pool),
+                [x, weight, bias] => contraction::linear(x, weight, Some(bias), &node.shape, node.pool),
+                _ => Err(KernelError::Operands { expected: "2 or 3", got: operands.len() }),
+            }),
+            Op::LayerNorm { eps } => reading(move |operands, node| match operands {
+                [x] => Ok(norm::layer_norm(x, None, *eps, node.pool)),
+                [x, weight, bias] => Ok(norm::layer_norm(x, Some([weight, bias]), *eps, node.pool)),
+                _ => Err(KernelError::Operands { expected: "1 or 3", got: operands.len() }),
+            }),
+            Op::LayerNormGrad { eps } => kernel(move |node| {
+                let mut operands = node.all_floats()?;
+                let weight = if operands.len() == 3 { operands.pop() } else { None };
+                let [x, dy] = exactly(operands)?;
+                Ok(norm::layer_norm_grad(x, dy, weight, *eps, node.pool))
+            }),
+            Op::Attention { scale } => reading(move |operands, node| match operands {
+                [q, k, v] => attention::forward(q, k, v, *scale, node.pool),
+                _ => Err(KernelError::Operands { expected: "3", got: operands.len() }),
+            }),
+            Op::AttentionGrad { scale } => kernel(move |node| {
+                let operands: [_; 5] = node.floats()?;
+                let grads = attention::backward(&operands, *scale, node.pool)?;
+                operands.into_iter().for_each(|operand| node.pool.recycle(operand));
+                Ok(grads)
+            }),
+            Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+                reading(move |operands, node| {
+                    let call = (*heads, *scale, parts.as_slice());
+                    packed_attention::run(operands, call, (&node.shape, node.sizes), node.pool)
+                })
+            }
+            Op::AdamW { beta1, beta2, eps } => kernel(move |node| {
+                let [p, g, m, v, rates @ ..] = node.floats::<9>()?;
+                let rates = optimizer::Rates::new([*beta1, *beta2, *eps], &rates)?;
+                Ok(optimizer::adamw([p, g, m, v], rates, None, node.pool))
+            }),
+            Op::AdamWEma { beta1, beta2, eps } => kernel(move |node| {
+                let [p, g, m, v, lr, wd, c1, c2, clip, target, momentum] = node.floats()?;
+                let rates = optimizer::Rates::new([*beta1, *beta2, *eps], &[lr, wd, c1, c2, clip])?;
+                let momentum = tensor::scalar(&momentum)?;
+                Ok(optimizer::adamw([p, g, m, v], rates, Some((target, momentum)), node.pool))
+            }),
+            Op::Ema => kernel(|node| {
+                let [target, p, momentum] = node.floats()?;
+                Ok(vec![optimizer::ema(target, &p, tensor::scalar(&momentum)?, node.pool)])
+            }),
+            // Lowered to Burn's operations.
+            Op::Cast(_)
+            | Op::PowScalar(_)
             | Op::Mean { .. }
             | Op::Full { .. }
             | Op::Permute { .. }
             | Op::Broadcast { .. }
             | Op::Slice { .. }
-            | Op::Pad { .. } => false,
-        }
-    }
-
-    fn kernel(
-        op: &Op,
-        operands: Vec<Operand<Self>>,
-        results: &[&TensorType],
-        sizes: &Sizes,
-        pool: &mut Pool,
-    ) -> Vec<Operand<Self>> {
-        if let (Op::Reshape { .. }, Some(operand)) = (op, operands.first()) {
-            let shape = tensor::shape_of(results, sizes);
-            return vec![match operand {
-                Operand::Float(x) => Operand::Float(tensor::reshaped(x, &shape)),
-                Operand::Int(x) => Operand::Int(tensor::reshaped(x, &shape)),
-            }];
-        }
-        // Flex has one tensor type for floats and integers; the verifier has checked which is which.
-        let operands: Vec<FlexTensor> = operands
-            .into_iter()
-            .map(|operand| match operand {
-                Operand::Float(tensor) | Operand::Int(tensor) => tensor,
-            })
-            .collect();
-        let shape = tensor::shape_of(results, sizes);
-        let outputs = match op {
-            Op::Unary(_) | Op::Binary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::GeluGrad => {
-                vec![elementwise::run(op, operands, &shape, sizes, pool)]
-            }
-            Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => vec![reduce::softmax(op, operands, pool)],
-            Op::GeluWithGrad => elementwise::gelu_with_grad(operands, pool),
-            Op::LayerNormGrad { eps } => norm::layer_norm_grad(operands, *eps, pool),
-            Op::Cast(_) => operands.into_iter().take(1).map(precision::widened).collect(),
-            Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
-                optimizer::adamw(operands, optimizer::Betas { beta1: *beta1, beta2: *beta2, eps: *eps }, pool)
-            }
-            Op::MatMul { ta, tb } if operands.len() == 3 => {
-                let mut operands = operands.into_iter();
-                let (Some(a), Some(b), Some(c)) = (operands.next(), operands.next(), operands.next()) else {
-                    return Vec::new();
-                };
-                let sum = contraction::matmul(&a, &b, [*ta, *tb], tensor::writable(c, pool), true);
-                [a, b].into_iter().for_each(|operand| pool.recycle(operand));
-                vec![sum]
-            }
-            Op::Ema => vec![optimizer::ema(operands, pool)],
-            Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
-                let outputs = vec![packed_attention::run(&operands, (*heads, *scale, parts), (&shape, sizes), pool)];
-                operands.into_iter().for_each(|operand| pool.recycle(operand));
-                outputs
-            }
-            _ => {
-                let outputs = read_only(op, &operands, &shape, pool);
-                operands.into_iter().for_each(|operand| pool.recycle(operand));
-                outputs
-            }
-        };
-        let stored = outputs.into_iter().zip(results).map(|(output, ty)| precision::stored(output, ty.dtype));
-        stored.map(Operand::Float).collect()
+            | Op::Pad { .. } => return None,
+        })
     }
 
     fn recycle(operand: Operand<Self>, pool: &mut Pool) {
@@ -145,8 +171,8 @@ impl PlanBackend for Flex {
         pool.recycle(tensor);
     }
 
-    /// On a thread of the pool the kernels share: called from outside, every one of them would wake a thread, sleep, and
-    /// be woken again.
+    /// On a thread of the pool that the kernels share: called from outside, each of them would wake a thread and sleep
+    /// until it is done.
     fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
         workers::awake(walk)
     }
@@ -156,22 +182,73 @@ impl PlanBackend for Flex {
     }
 }
 
-/// Kernels that write into none of their operands.
-fn read_only(op: &Op, operands: &[FlexTensor], shape: &[usize], pool: &mut Pool) -> Vec<FlexTensor> {
-    vec![match (op, operands) {
-        (Op::Sum { axes }, [x]) => reduce::sum(x, axes, shape),
-        (Op::SquaredNorm, parts) => reduce::squared_norm(parts),
-        (Op::Concat { axis }, parts) => tokens::concat(parts, *axis, shape, pool),
-        (Op::GatherTokens, [x, index]) => tokens::gather(x, index, shape, pool),
-        (Op::ScatterTokens { .. }, [x, index]) => tokens::scatter(x, index, shape, pool),
-        (Op::Tubelets { tubelet, patch }, [clip]) => tokens::tubelets(clip, *tubelet, *patch, shape, pool),
-        (Op::PatchEmbed { tubelet, patch }, _) => tokens::patch_embed(operands, *tubelet, *patch, shape, pool),
-        (Op::MatMul { ta, tb }, [a, b]) => contraction::matmul(a, b, [*ta, *tb], pool.empty(shape), false),
-        (Op::Linear, [x, weight, bias @ ..]) => contraction::linear(x, weight, bias.first(), shape, pool),
-        (Op::LayerNorm { eps }, _) => norm::layer_norm(operands, *eps, pool),
-        (Op::Attention { scale }, [q, k, v]) => attention::forward(q, k, v, *scale, pool),
-        (Op::AttentionGrad { scale }, _) => return attention::backward(operands, *scale, pool),
-        // `has_kernel` is the same list; anything else never gets here.
-        _ => return operands.to_vec(),
-    }]
+fn unary(function: Unary) -> Option<Kernel<'static, Flex>> {
+    let in_place = |function: fn(f32) -> f32| {
+        kernel(move |node| {
+            let [x] = node.floats()?;
+            Ok(vec![elementwise::map_in_place(x, function, node.pool)])
+        })
+    };
+    Some(match function {
+        Unary::Gelu => kernel(|node| {
+            let [x] = node.floats()?;
+            Ok(vec![elementwise::gelu(x, node.pool)])
+        }),
+        Unary::Neg => in_place(|x| -x),
+        Unary::Abs => in_place(f32::abs),
+        Unary::Sign => in_place(elementwise::sign),
+        Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Recip | Unary::Tanh | Unary::Erf | Unary::Relu | Unary::Step => {
+            return None;
+        }
+    })
+}
+
+fn binary(function: Binary) -> Option<Kernel<'static, Flex>> {
+    // One loop per function, so that each is vectorised.
+    macro_rules! zip {
+        ($function:expr) => {
+            kernel(move |node| {
+                let [a, b] = node.floats()?;
+                Ok(vec![elementwise::zip(a, b, &node.shape, $function, node.pool)?])
+            })
+        };
+    }
+    Some(match function {
+        Binary::Add => zip!(|a, b| a + b),
+        Binary::Sub => zip!(|a, b| a - b),
+        Binary::Mul => zip!(|a, b| a * b),
+        Binary::Div => zip!(|a, b| a / b),
+        Binary::Min | Binary::Max => return None,
+    })
+}
+
+/// With a third operand the product is added to it, in its memory.
+fn matmul(transposed: [bool; 2]) -> Kernel<'static, Flex> {
+    kernel(move |node| {
+        let mut operands = node.all_floats()?;
+        let addend = if operands.len() == 3 { operands.pop() } else { None };
+        let [a, b] = exactly(operands)?;
+        let accumulate = addend.is_some();
+        let out = match addend {
+            Some(addend) => tensor::writable(addend, node.pool),
+            None => node.pool.empty(&node.shape),
+        };
+        let product = contraction::matmul(&a, &b, transposed, out, accumulate)?;
+        [a, b].into_iter().for_each(|operand| node.pool.recycle(operand));
+        Ok(vec![product])
+    })
+}
+
+/// A view where the elements lie in order, of floats or of indices.
+fn reshape() -> Kernel<'static, Flex> {
+    Box::new(|call| {
+        let ([operand], [ty]) = (call.operands.as_slice(), call.results) else {
+            return Err(KernelError::Operands { expected: "1", got: call.operands.len() });
+        };
+        let shape = shape_of(ty, call.sizes)?;
+        Ok(vec![match operand {
+            Operand::Float(x) => Operand::Float(tensor::reshaped(x, &shape)),
+            Operand::Int(x) => Operand::Int(tensor::reshaped(x, &shape)),
+        }])
+    })
 }

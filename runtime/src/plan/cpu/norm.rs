@@ -8,22 +8,18 @@ use burn_flex::FlexTensor;
 use pulp::Simd;
 use rayon::prelude::*;
 
-/// Rows a task works on.
+/// Rows per task.
 const ROWS: usize = 32;
-/// Rows whose sums are made together, so that they need not wait for each other.
+/// Rows summed together, so that their dependency chains overlap.
 const TOGETHER: usize = 4;
 
-/// `(x, [weight, bias])`.
-pub(super) fn layer_norm(operands: &[FlexTensor], eps: f64, pool: &mut Pool) -> FlexTensor {
-    let Some(x) = operands.first() else { return tensor(Vec::new(), &[0]) };
+/// Normalised, times weight plus bias where there are.
+pub(super) fn layer_norm(x: &FlexTensor, affine: Option<[&FlexTensor; 2]>, eps: f64, pool: &mut Pool) -> FlexTensor {
     let (shape, values) = (dims(x), floats(x));
     let width = shape.last().copied().unwrap_or(1).max(1);
-    let affine = match operands {
-        [_, weight, bias] => Some((floats(weight), floats(bias))),
-        _ => None,
-    };
+    let affine = affine.map(|affine| affine.map(floats));
     let mut out = pool.take(values.len());
-    let affine = affine.as_ref().map(|(weight, bias)| [&**weight, &**bias]);
+    let affine = affine.as_ref().map(|[weight, bias]| [&**weight, &**bias]);
     out.par_chunks_mut(width * ROWS)
         .zip(values.par_chunks(width * ROWS))
         .for_each(|(out, x)| normalise(out, x, affine, width, eps as f32));
@@ -58,10 +54,13 @@ fn normal<S: Simd>(simd: S, x: S::f32s, [mean, rstd]: [S::f32s; 2]) -> S::f32s {
 }
 
 /// `(x, dy, [weight]) -> dx, [dweight, dbias]`.
-pub(super) fn layer_norm_grad(operands: Vec<FlexTensor>, eps: f64, pool: &mut Pool) -> Vec<FlexTensor> {
-    let mut operands = operands.into_iter();
-    let (Some(input), Some(dy)) = (operands.next(), operands.next()) else { return Vec::new() };
-    let weight = operands.next();
+pub(super) fn layer_norm_grad(
+    input: FlexTensor,
+    dy: FlexTensor,
+    weight: Option<FlexTensor>,
+    eps: f64,
+    pool: &mut Pool,
+) -> Vec<FlexTensor> {
     let shape = dims(&input);
     let (x, weight) = (floats(&input), weight.as_ref().map(floats));
     let width = shape.last().copied().unwrap_or(1).max(1);

@@ -1,26 +1,19 @@
-//! AdamW and the moving average: one pass over memory for each parameter.
+//! AdamW and the moving average: one pass over memory per parameter.
 
 use super::elementwise::CHUNK;
 use super::pool::Pool;
 use super::simd::{kernel, map};
 use super::tensor::{floats, scalar, writable};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-/// Elements of a piece of a task's chunk: the tensors of an update fit the first-level cache together.
+/// Elements per piece of a task's chunk: all tensors of an update fit the first-level cache together.
 const PIECE: usize = 1024;
 
-/// Constants of AdamW.
+/// What one update needs besides the tensors.
 #[derive(Clone, Copy)]
-pub(super) struct Betas {
-    pub(super) beta1: f64,
-    pub(super) beta2: f64,
-    pub(super) eps: f64,
-}
-
-/// Everything one update needs besides the tensors.
-#[derive(Clone, Copy)]
-struct Rates {
+pub(super) struct Rates {
     beta1: f32,
     beta2: f32,
     eps: f32,
@@ -33,26 +26,33 @@ struct Rates {
     clip: f32,
 }
 
-/// `(p, g, m, v, lr, wd, c1, c2, clip, [target, momentum]) -> p', m', v', [target']`.
-pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas, pool: &mut Pool) -> Vec<FlexTensor> {
-    let mut operands = operands.into_iter();
-    let mut next = || operands.next();
-    let (Some(p), Some(g), Some(m), Some(v)) = (next(), next(), next(), next()) else { return Vec::new() };
-    let mut rate = || next().map_or(f32::NAN, |tensor| scalar(&tensor));
-    let (lr, wd, c1, c2, clip) = (rate(), rate(), rate(), rate(), rate());
-    let rates = Rates {
-        beta1: betas.beta1 as f32,
-        beta2: betas.beta2 as f32,
-        eps: betas.eps as f32,
-        decay: 1.0 - lr * wd,
-        step: lr / c1,
-        inv_root_c2: 1.0 / c2.sqrt(),
-        clip,
-    };
-    let target = next();
-    let momentum = next().map_or(f32::NAN, |tensor| scalar(&tensor));
+impl Rates {
+    /// From the operation's `[beta1, beta2, eps]` and its operands `[lr, wd, c1, c2, clip]`.
+    pub(super) fn new([beta1, beta2, eps]: [f64; 3], operands: &[FlexTensor; 5]) -> Result<Self, KernelError> {
+        let [lr, wd, c1, c2, clip] = operands;
+        let [lr, wd, c1, c2, clip] = [scalar(lr)?, scalar(wd)?, scalar(c1)?, scalar(c2)?, scalar(clip)?];
+        Ok(Self {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            eps: eps as f32,
+            decay: 1.0 - lr * wd,
+            step: lr / c1,
+            inv_root_c2: 1.0 / c2.sqrt(),
+            clip,
+        })
+    }
+}
+
+/// `p', m', v'` of `[p, g, m, v]`, and `target'` of `(target, momentum)`.
+pub(super) fn adamw(
+    [p, g, m, v]: [FlexTensor; 4],
+    rates: Rates,
+    average_into: Option<(FlexTensor, f32)>,
+    pool: &mut Pool,
+) -> Vec<FlexTensor> {
     let (mut p, mut m, mut v) = (writable(p, pool), writable(m, pool), writable(v, pool));
-    let (values, mut target) = (floats(&g), target.map(|target| writable(target, pool)));
+    let mut target = average_into.map(|(target, momentum)| (writable(target, pool), momentum));
+    let values = floats(&g);
     let chunks = p
         .storage_mut::<f32>()
         .par_chunks_mut(CHUNK)
@@ -60,7 +60,8 @@ pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas, pool: &mut Pool) ->
         .zip(v.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .zip(values.par_chunks(CHUNK));
     match &mut target {
-        Some(target) => {
+        Some((target, momentum)) => {
+            let momentum = *momentum;
             chunks.zip(target.storage_mut::<f32>().par_chunks_mut(CHUNK)).for_each(|((((p, m), v), g), t)| {
                 update(p, m, v, g, rates);
                 average(t, p, momentum);
@@ -70,7 +71,7 @@ pub(super) fn adamw(operands: Vec<FlexTensor>, betas: Betas, pool: &mut Pool) ->
     }
     drop(values);
     pool.recycle(g);
-    [Some(p), Some(m), Some(v), target].into_iter().flatten().collect()
+    [Some(p), Some(m), Some(v), target.map(|(target, _)| target)].into_iter().flatten().collect()
 }
 
 kernel! {
@@ -96,15 +97,10 @@ kernel! {
     }
 }
 
-/// `(target, p, momentum) -> momentum·target + (1 − momentum)·p`.
-pub(super) fn ema(operands: Vec<FlexTensor>, pool: &mut Pool) -> FlexTensor {
-    let mut operands = operands.into_iter();
-    let (Some(target), Some(p), Some(momentum)) = (operands.next(), operands.next(), operands.next()) else {
-        return super::tensor::tensor(Vec::new(), &[0]);
-    };
-    let momentum = scalar(&momentum);
+/// `momentum·target + (1 − momentum)·p`.
+pub(super) fn ema(target: FlexTensor, p: &FlexTensor, momentum: f32, pool: &mut Pool) -> FlexTensor {
     let mut target = writable(target, pool);
-    let p = floats(&p);
+    let p = floats(p);
     target
         .storage_mut::<f32>()
         .par_chunks_mut(CHUNK)

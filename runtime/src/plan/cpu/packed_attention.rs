@@ -1,9 +1,10 @@
-//! Attention over the rows of one matrix `[R, 3·H·d]`, several batches below each other: read and written where they lie.
+//! Attention over the rows of one matrix `[R, 3·H·d]` with several batches stacked, read and written in place.
 
 use super::contraction::{Matrix, Out};
 use super::head::{self, HeadGrad};
 use super::pool::Pool;
-use super::tensor::{dims, floats, tensor};
+use super::tensor::{floats, tensor};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use vjepa_compiler::ir::{Dim, Sizes};
@@ -21,17 +22,21 @@ pub(super) fn run(
     (heads, scale, parts): (usize, f64, &[Dim]),
     (shape, sizes): (&[usize], &Sizes),
     pool: &mut Pool,
-) -> FlexTensor {
-    let mut out = pool.take(shape.iter().product());
-    let clips = operands.first().and_then(|qkv| clips(parts, sizes, dims(qkv)[0]));
+) -> Result<FlexTensor, KernelError> {
+    let [rows, _] = shape else {
+        return Err(KernelError::Shape { expected: "rows of a matrix", got: shape.to_vec() });
+    };
+    // Only a file that was made by hand has parts that are not its rows.
+    let clips = clips(parts, sizes, *rows)
+        .ok_or_else(|| KernelError::Shape { expected: "as many rows as the parts have", got: shape.to_vec() })?;
     let values: Vec<_> = operands.iter().map(floats).collect();
-    match (clips, values.as_slice()) {
-        (Some(clips), [qkv]) => forward(qkv, &clips, (heads, scale), &mut out),
-        (Some(clips), [qkv, y, dy]) => backward([qkv, y, dy], &clips, (heads, scale), &mut out),
-        // Parts that are not the rows: only a file that was made by hand has them.
-        _ => out.fill(f32::NAN),
+    let mut out = pool.take(shape.iter().product());
+    match values.as_slice() {
+        [qkv] => forward(qkv, &clips, (heads, scale), &mut out),
+        [qkv, y, dy] => backward([qkv, y, dy], &clips, (heads, scale), &mut out),
+        _ => return Err(KernelError::Operands { expected: "1 or 3", got: operands.len() }),
     }
-    tensor(out, shape)
+    Ok(tensor(out, shape))
 }
 
 /// The clips one after the other, if they are all the rows there are.

@@ -1,4 +1,4 @@
-//! bf16 and f16 on the CPU: f32 storage that holds only what the narrow type can.
+//! bf16 and f16 on the CPU: values stored as f32, rounded to the lower precision.
 
 use super::tensor::{floats, indices, tensor};
 use burn_backend::DType as Stored;
@@ -6,7 +6,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use vjepa_compiler::ir::DType;
 
-/// Values a task rounds.
+/// Values per task.
 const CHUNK: usize = 1 << 14;
 
 /// Integers as floats; floats as they are.

@@ -6,7 +6,6 @@ use super::tensor::{dims, floats, tensor, writable};
 use burn_backend::ops::FloatTensorOps;
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
-use vjepa_compiler::ops::Op;
 
 /// Sum over `axes`, which stay with size 1.
 pub(super) fn sum(x: &FlexTensor, axes: &[usize], shape: &[usize]) -> FlexTensor {
@@ -52,7 +51,7 @@ fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
     total
 }
 
-/// Values of one task of [`squared_norm`].
+/// Values per task of [`squared_norm`].
 const SQUARES: usize = 1 << 16;
 
 /// `Σ x²` over all elements of all operands. Chunks are summed in f64 and in order: the same on any number of threads.
@@ -63,37 +62,39 @@ pub(super) fn squared_norm(operands: &[FlexTensor]) -> FlexTensor {
     tensor(vec![parts.iter().sum::<f64>() as f32], &[1])
 }
 
-/// Softmax, its gradient, or its logarithm, over the last axis.
-pub(super) fn softmax(op: &Op, operands: Vec<FlexTensor>, pool: &mut Pool) -> FlexTensor {
-    let mut operands = operands.into_iter();
-    let (Some(first), second) = (operands.next(), operands.next()) else { return tensor(Vec::new(), &[0]) };
-    let width = dims(&first).last().copied().unwrap_or(1).max(1);
-    match (op, second) {
-        (Op::SoftmaxGrad, Some(dy)) => {
-            let mut out = writable(dy, pool);
-            let y = floats(&first);
-            let rows = out.storage_mut::<f32>().par_chunks_mut(width).zip(y.par_chunks(width));
-            rows.for_each(|(dy, y)| {
-                let d = math::dot(dy, y);
-                math::score_grad(dy, y, d);
-            });
-            out
+/// Softmax over the last axis.
+pub(super) fn softmax(x: FlexTensor, pool: &mut Pool) -> FlexTensor {
+    let (width, mut out) = (row(&x), writable(x, pool));
+    out.storage_mut::<f32>().par_chunks_mut(width).for_each(math::softmax_row);
+    out
+}
+
+/// `y·(dy − Σ y·dy)` over the last axis, written over `dy`.
+pub(super) fn softmax_grad(y: &FlexTensor, dy: FlexTensor, pool: &mut Pool) -> FlexTensor {
+    let (width, mut out) = (row(y), writable(dy, pool));
+    let y = floats(y);
+    let rows = out.storage_mut::<f32>().par_chunks_mut(width).zip(y.par_chunks(width));
+    rows.for_each(|(dy, y)| {
+        let d = math::dot(dy, y);
+        math::score_grad(dy, y, d);
+    });
+    out
+}
+
+/// The logarithm of the softmax over the last axis.
+pub(super) fn log_softmax(x: FlexTensor, pool: &mut Pool) -> FlexTensor {
+    let (width, mut out) = (row(&x), writable(x, pool));
+    out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let log_sum = row.iter().map(|x| (x - max).exp()).sum::<f32>().ln() + max;
+        for x in row {
+            *x -= log_sum;
         }
-        (Op::LogSoftmax, _) => {
-            let mut out = writable(first, pool);
-            out.storage_mut::<f32>().par_chunks_mut(width).for_each(|row| {
-                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let log_sum = row.iter().map(|x| (x - max).exp()).sum::<f32>().ln() + max;
-                for x in row {
-                    *x -= log_sum;
-                }
-            });
-            out
-        }
-        _ => {
-            let mut out = writable(first, pool);
-            out.storage_mut::<f32>().par_chunks_mut(width).for_each(math::softmax_row);
-            out
-        }
-    }
+    });
+    out
+}
+
+/// Elements per row; an empty row counts as one, so that there are chunks of it (none).
+fn row(x: &FlexTensor) -> usize {
+    dims(x).last().copied().unwrap_or(1).max(1)
 }

@@ -1,17 +1,10 @@
 //! Flex tensors as slices, and slices as Flex tensors.
 
 use super::pool::Pool;
+use crate::plan::KernelError;
 use burn_backend::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use std::borrow::Cow;
-use vjepa_compiler::ir::{Sizes, TensorType};
-
-/// Shape of the first result; scalars are `[1]`, since Burn has no rank 0.
-pub(super) fn shape_of(results: &[&TensorType], sizes: &Sizes) -> Vec<usize> {
-    let dims = results.first().map(|ty| ty.shape.iter().map(|dim| dim.eval(sizes).unwrap_or(0)).collect());
-    let dims: Vec<usize> = dims.unwrap_or_default();
-    if dims.is_empty() { vec![1] } else { dims }
-}
 
 /// A contiguous tensor over `data`.
 pub(super) fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
@@ -35,28 +28,38 @@ pub(super) fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().to_vec()
 }
 
-/// The values in row-major order, without a copy when they lie so.
+/// The values in row-major order, without a copy where they are contiguous.
+///
+/// # Panics
+/// When the tensor does not hold f32: a kernel's operands are checked before it runs (`node.rs`).
 pub(super) fn floats(tensor: &FlexTensor) -> Cow<'_, [f32]> {
     match tensor.as_slice::<f32>() {
         Some(slice) => Cow::Borrowed(slice),
-        None => Cow::Owned(tensor.to_contiguous().as_slice::<f32>().map(<[f32]>::to_vec).unwrap_or_default()),
+        // A new buffer, which holds the elements in order and nothing else.
+        None => Cow::Owned(tensor.to_contiguous().storage::<f32>().to_vec()),
     }
 }
 
 /// Token indices in row-major order.
+///
+/// # Panics
+/// When the tensor does not hold i32, as [`floats`].
 pub(super) fn indices(tensor: &FlexTensor) -> Cow<'_, [i32]> {
     match tensor.as_slice::<i32>() {
         Some(slice) => Cow::Borrowed(slice),
-        None => Cow::Owned(tensor.to_contiguous().as_slice::<i32>().map(<[i32]>::to_vec).unwrap_or_default()),
+        None => Cow::Owned(tensor.to_contiguous().storage::<i32>().to_vec()),
     }
 }
 
-/// The one value of a scalar tensor.
-pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
-    floats(tensor).first().copied().unwrap_or(f32::NAN)
+/// The value of a scalar tensor.
+pub(super) fn scalar(tensor: &FlexTensor) -> Result<f32, KernelError> {
+    match *floats(tensor) {
+        [value] => Ok(value),
+        _ => Err(KernelError::Shape { expected: "a scalar", got: dims(tensor) }),
+    }
 }
 
-/// A tensor whose values may be written: the same memory when nobody else reads it, else a copy.
+/// A tensor whose values may be written: the same memory when there is no other reader, else a copy.
 pub(super) fn writable(tensor: FlexTensor, pool: &mut Pool) -> FlexTensor {
     let whole = tensor.is_contiguous()
         && tensor.layout().start_offset() == 0

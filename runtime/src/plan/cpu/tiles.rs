@@ -71,7 +71,7 @@ pub(super) fn pack<'a>(source: Matrix<'_>, inner: usize, panel: usize, lines: &'
 /// Side of the blocks that [`turn`] moves.
 const SIDE: usize = 8;
 
-/// Puts columns that are contiguous, `stride` apart, beside each other, in blocks that fit registers; returns how many.
+/// Interleaves contiguous columns, `stride` apart, in blocks that fit registers; returns how many.
 #[inline(always)]
 fn turn(data: &[f32], (inner, count): (usize, usize), stride: usize, panel: usize, packed: &mut [f32]) -> usize {
     if inner % SIDE != 0 {

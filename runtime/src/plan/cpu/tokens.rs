@@ -3,53 +3,67 @@
 use super::contraction;
 use super::pool::Pool;
 use super::tensor::{dims, floats, indices, tensor};
+use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-/// `x[B|1, N, D]` at `index[B, K]`; an index outside 0..N gives a row of NaN, which no loss survives unseen.
-pub(super) fn gather(x: &FlexTensor, index: &FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
-    let (from, values, rows) = (dims(x), floats(x), indices(index));
-    let [_, kept, width] = shape[..] else { return x.clone() };
-    let (shared, tokens) = (from[0] == 1, from[1]);
+/// `x[B|1, N, D]` at `index[B, K]`.
+pub(super) fn gather(
+    x: &FlexTensor,
+    index: &FlexTensor,
+    shape: &[usize],
+    pool: &mut Pool,
+) -> Result<FlexTensor, KernelError> {
+    let ([batches, tokens, _], [_, kept, width]) = (shape3(&dims(x))?, shape3(shape)?);
+    let (values, rows) = (floats(x), rows_of(index, tokens)?);
     let mut out = pool.take(shape.iter().product());
     if width > 0 {
         out.par_chunks_mut(width * 64).enumerate().for_each(|(chunk, out)| {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let row = chunk * 64 + i;
-                let batch = if shared { 0 } else { row / kept };
-                match usize::try_from(rows[row]).ok().filter(|token| *token < tokens) {
-                    Some(token) => {
-                        let start = (batch * tokens + token) * width;
-                        out.copy_from_slice(&values[start..start + width]);
-                    }
-                    None => out.fill(f32::NAN),
-                }
+                let batch = if batches == 1 { 0 } else { row / kept };
+                let start = (batch * tokens + rows[row]) * width;
+                out.copy_from_slice(&values[start..start + width]);
             }
         });
     }
-    tensor(out, shape)
+    Ok(tensor(out, shape))
 }
 
 /// `dy[B, K, D]` added to rows `index[B, K]` of zeros `[B, N, D]`.
-pub(super) fn scatter(dy: &FlexTensor, index: &FlexTensor, shape: &[usize], pool: &mut Pool) -> FlexTensor {
-    let (values, rows) = (floats(dy), indices(index));
-    let [_, tokens, width] = shape[..] else { return dy.clone() };
-    let kept = dims(dy)[1];
+pub(super) fn scatter(
+    dy: &FlexTensor,
+    index: &FlexTensor,
+    shape: &[usize],
+    pool: &mut Pool,
+) -> Result<FlexTensor, KernelError> {
+    let ([_, kept, _], [_, tokens, width]) = (shape3(&dims(dy))?, shape3(shape)?);
+    let (values, rows) = (floats(dy), rows_of(index, tokens)?);
     let mut out = pool.zeros(shape.iter().product());
     if width > 0 && tokens > 0 {
         out.par_chunks_mut(tokens * width).enumerate().for_each(|(batch, out)| {
-            for position in 0..kept {
-                let row = batch * kept + position;
-                if let Some(token) = usize::try_from(rows[row]).ok().filter(|token| *token < tokens) {
-                    let target = &mut out[token * width..(token + 1) * width];
-                    for (t, v) in target.iter_mut().zip(&values[row * width..(row + 1) * width]) {
-                        *t += v;
-                    }
+            for row in batch * kept..(batch + 1) * kept {
+                let target = &mut out[rows[row] * width..(rows[row] + 1) * width];
+                for (t, v) in target.iter_mut().zip(&values[row * width..(row + 1) * width]) {
+                    *t += v;
                 }
             }
         });
     }
-    tensor(out, shape)
+    Ok(tensor(out, shape))
+}
+
+/// The indices, each of which must be one of `0..tokens`.
+fn rows_of(index: &FlexTensor, tokens: usize) -> Result<Vec<usize>, KernelError> {
+    let row = |token: &i32| {
+        let row = usize::try_from(*token).ok().filter(|row| *row < tokens);
+        row.ok_or(KernelError::Token { token: i64::from(*token), tokens })
+    };
+    indices(index).iter().map(row).collect()
+}
+
+fn shape3(shape: &[usize]) -> Result<[usize; 3], KernelError> {
+    shape.try_into().map_err(|_| KernelError::Shape { expected: "tokens [B, N, D]", got: shape.to_vec() })
 }
 
 /// `clip[B, C, T, H, W]` as rows `[B, N, C·tubelet·patch²]`.
@@ -59,10 +73,12 @@ pub(super) fn tubelets(
     patch: usize,
     shape: &[usize],
     pool: &mut Pool,
-) -> FlexTensor {
+) -> Result<FlexTensor, KernelError> {
     let (from, values) = (dims(clip), floats(clip));
-    let [_, channels, frames, height, width] = from[..] else { return clip.clone() };
-    let [_, tokens, features] = shape[..] else { return clip.clone() };
+    let [_, channels, frames, height, width] = from[..] else {
+        return Err(KernelError::Shape { expected: "a clip [B, C, T, H, W]", got: from });
+    };
+    let [_, tokens, features] = shape3(shape)?;
     let (rows, cols) = (height / patch, width / patch);
     let mut out = pool.take(shape.iter().product());
     if features > 0 {
@@ -77,26 +93,25 @@ pub(super) fn tubelets(
             }
         });
     }
-    tensor(out, shape)
+    Ok(tensor(out, shape))
 }
 
-/// `(clip, weight, [bias])`: tubelets, then a linear with the flattened weight.
+/// Tubelets, then a linear with the flattened weight.
 pub(super) fn patch_embed(
-    operands: &[FlexTensor],
-    tubelet: usize,
-    patch: usize,
+    [clip, weight]: [&FlexTensor; 2],
+    bias: Option<&FlexTensor>,
+    (tubelet, patch): (usize, usize),
     shape: &[usize],
     pool: &mut Pool,
-) -> FlexTensor {
-    let [clip, weight, bias @ ..] = operands else { return tensor(Vec::new(), &[0]) };
-    let inner = dims(weight)[1..].iter().product();
-    let [batch, tokens, features] = shape[..] else { return clip.clone() };
-    let rows = tubelets(clip, tubelet, patch, &[batch, tokens, inner], pool);
-    let bias = bias.first().map(floats);
+) -> Result<FlexTensor, KernelError> {
+    let inner = dims(weight).iter().skip(1).product();
+    let [batch, tokens, features] = shape3(shape)?;
+    let rows = tubelets(clip, tubelet, patch, &[batch, tokens, inner], pool)?;
+    let bias = bias.map(floats);
     let sizes = [batch * tokens, inner, features];
     let out = contraction::linear_rows(&floats(&rows), &floats(weight), bias.as_deref(), sizes, pool);
     pool.recycle(rows);
-    tensor(out, shape)
+    Ok(tensor(out, shape))
 }
 
 /// One after the other along `axis`.

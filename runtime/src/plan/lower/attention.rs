@@ -7,6 +7,7 @@
 
 use super::semantic::{softmax, softmax_grad, to_f32};
 use super::transposed;
+use crate::plan::KernelError;
 use burn_backend::ops::AttentionModuleOptions;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, Slice, TensorMetadata};
@@ -16,25 +17,27 @@ use std::sync::OnceLock;
 const MOST_SCORES: usize = 1 << 28;
 
 /// `softmax(scale·q·kᵀ)·v`.
-pub(super) fn forward<B: Backend>(operands: Vec<FloatTensor<B>>, scale: f64) -> Option<FloatTensor<B>> {
-    let [q, k, v] = <[_; 3]>::try_from(operands).ok()?;
-    let usual = 1.0 / (*q.shape().last()? as f64).sqrt();
+pub(super) fn forward<B: Backend>([q, k, v]: [FloatTensor<B>; 3], scale: f64) -> Result<FloatTensor<B>, KernelError> {
+    let [_, _, _, width] = shape4::<B>(&q)?;
+    let usual = 1.0 / (width as f64).sqrt();
     // Burn's flash kernels take their scale from the width, and only that one.
     if flash() && q.dtype() != DType::F32 && (scale - usual).abs() <= 1e-6 * usual {
-        return Some(B::attention(q, k, v, None, None, AttentionModuleOptions::default()));
+        return Ok(B::attention(q, k, v, None, None, AttentionModuleOptions::default()));
     }
     let [y] = in_parts::<B, 3, 1>([q, k, v], |[q, k, v]| {
         let back = like::<B>(&q);
         let shares = shares::<B>(q, k, scale);
         [B::float_matmul(back(shares), v)]
     })?;
-    Some(y)
+    Ok(y)
 }
 
 /// `dq, dk, dv` of `(q, k, v, y, dy)`.
-pub(super) fn backward<B: Backend>(operands: Vec<FloatTensor<B>>, scale: f64) -> Option<Vec<FloatTensor<B>>> {
-    let [q, k, v, _, dy] = <[_; 5]>::try_from(operands).ok()?;
-    let grads = in_parts::<B, 4, 3>([q, k, v, dy], |[q, k, v, dy]| {
+pub(super) fn backward<B: Backend>(
+    [q, k, v, _, dy]: [FloatTensor<B>; 5],
+    scale: f64,
+) -> Result<[FloatTensor<B>; 3], KernelError> {
+    in_parts::<B, 4, 3>([q, k, v, dy], |[q, k, v, dy]| {
         let back = like::<B>(&q);
         let shares = shares::<B>(q.clone(), k.clone(), scale);
         let dv = B::float_matmul(transposed::<B>(back(shares.clone())), dy.clone());
@@ -43,8 +46,7 @@ pub(super) fn backward<B: Backend>(operands: Vec<FloatTensor<B>>, scale: f64) ->
         let dq = B::float_matmul(dscores.clone(), k);
         let dk = B::float_matmul(transposed::<B>(dscores), q);
         [dq, dk, dv]
-    })?;
-    Some(grads.into())
+    })
 }
 
 /// `softmax(scale·q·kᵀ)` in f32.
@@ -63,13 +65,14 @@ fn like<B: Backend>(x: &FloatTensor<B>) -> impl Fn(FloatTensor<B>) -> FloatTenso
 fn in_parts<B: Backend, const N: usize, const M: usize>(
     operands: [FloatTensor<B>; N],
     f: impl Fn([FloatTensor<B>; N]) -> [FloatTensor<B>; M],
-) -> Option<[FloatTensor<B>; M]> {
-    let (q, k) = (operands.first()?.shape(), operands.get(1)?.shape());
-    let [clips, heads, rows, _] = q.to_vec().try_into().ok()?;
-    let [_, _, keys, _] = k.to_vec().try_into().ok()?;
+) -> Result<[FloatTensor<B>; M], KernelError> {
+    let [q, k, ..] = operands.as_slice() else {
+        return Err(KernelError::Operands { expected: "queries and keys", got: N });
+    };
+    let ([clips, heads, rows, _], [_, _, keys, _]) = (shape4::<B>(q)?, shape4::<B>(k)?);
     let at_once = (MOST_SCORES / (heads * rows * keys).max(1)).max(1);
     if at_once >= clips {
-        return Some(f(operands));
+        return Ok(f(operands));
     }
     let mut parts: [Vec<FloatTensor<B>>; M] = std::array::from_fn(|_| Vec::new());
     for start in (0..clips).step_by(at_once) {
@@ -77,7 +80,11 @@ fn in_parts<B: Backend, const N: usize, const M: usize>(
         let results = f(operands.each_ref().map(|x| clips_of::<B>(x, range.clone())));
         parts.iter_mut().zip(results).for_each(|(parts, result)| parts.push(result));
     }
-    Some(parts.map(|parts| B::float_cat(parts, 0)))
+    Ok(parts.map(|parts| B::float_cat(parts, 0)))
+}
+
+fn shape4<B: Backend>(x: &FloatTensor<B>) -> Result<[usize; 4], KernelError> {
+    x.shape().to_vec().try_into().map_err(|got| KernelError::Shape { expected: "[B, H, N, d]", got })
 }
 
 /// Clips `range` of `[B, H, N, d]`.

@@ -1,130 +1,191 @@
 //! Operations without a kernel, as Burn's own tensor operations. This is what makes a plan run on any back end.
 //!
-//! Here are the operations that move data or compute element by element; `semantic.rs` has norms, softmax and linear
-//! layers, `attention.rs` attention and its gradient. What is in none of them is decomposed in the IR before it gets here
-//! ([`is_lowered`] says which). Element types are the tensors' own: a `cast` makes a bf16 tensor, and products of bf16
-//! tensors are bf16.
+//! [`lowering`] is the table: operations that move data or compute element by element are here, `semantic.rs` has norms,
+//! softmax and linear layers, `attention.rs` attention and its gradient. Operations that are in none of them are decomposed
+//! in the IR first. Element types are the tensors' own: a `cast` makes a bf16 tensor, and products of bf16 tensors are bf16.
 
 mod attention;
 mod semantic;
 
-use super::Operand;
-use burn_backend::tensor::{Device, FloatTensor, IntTensor};
-use burn_backend::{Backend, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorMetadata};
-use vjepa_compiler::ir::{DType, Dim, Sizes, TensorType};
+use super::backend::{exactly, number, shape_of, size};
+use super::{KernelError, Operand};
+use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
+use burn_backend::{Backend, BoolDType, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorMetadata};
+use vjepa_compiler::ir::{DType, Sizes, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
-/// Whether [`run`] runs this operation.
-pub(super) fn is_lowered(op: &Op) -> bool {
-    match op {
-        Op::Cast(dtype) => dtype.is_float(),
-        Op::Unary(_)
-        | Op::Binary(_)
-        | Op::AddScalar(_)
-        | Op::MulScalar(_)
-        | Op::PowScalar(_)
-        | Op::Sum { .. }
-        | Op::Mean { .. }
-        | Op::Softmax
-        | Op::SoftmaxGrad
-        | Op::LogSoftmax
-        | Op::Full { .. }
-        | Op::Reshape { .. }
-        | Op::Permute { .. }
-        | Op::Broadcast { .. }
-        | Op::Slice { .. }
-        | Op::Pad { .. }
-        | Op::Concat { .. }
-        | Op::MatMul { .. }
-        | Op::Linear
-        | Op::LayerNorm { .. }
-        | Op::Attention { .. }
-        | Op::AttentionGrad { .. }
-        | Op::GatherTokens
-        | Op::ScatterTokens { .. } => true,
-        _ => false,
-    }
+/// Arguments of a lowering: the operands, and the types of the results under the sizes of the run.
+pub(super) struct Lowered<'a, B: Backend> {
+    pub(super) operands: Vec<Operand<B>>,
+    pub(super) results: &'a [&'a TensorType],
+    pub(super) sizes: &'a Sizes,
+    pub(super) device: &'a Device<B>,
 }
 
-/// Runs an operation on operands the verifier has checked; `None` for one that is not lowered ([`is_lowered`]).
-pub(super) fn run<B: Backend>(
-    op: &Op,
-    operands: Vec<Operand<B>>,
-    results: &[&TensorType],
-    sizes: &Sizes,
-    device: &Device<B>,
-) -> Option<Vec<Operand<B>>> {
-    let ty = results.first()?;
-    let shape = eval_shape(&ty.shape, sizes)?;
-    if let Op::Full { value, .. } = op {
-        let full = B::float_full(shape, scalar(value.eval(sizes)?), device, float_dtype(ty.dtype));
-        return Some(vec![Operand::Float(full)]);
-    }
-    let mut index = None;
-    let mut floats = Vec::with_capacity(operands.len());
-    for operand in operands {
-        match operand {
-            Operand::Float(tensor) => floats.push(tensor),
-            Operand::Int(tensor) => index = Some(tensor),
-        }
-    }
-    if let (Op::Reshape { .. }, Some(index)) = (op, index.take_if(|_| floats.is_empty())) {
-        return Some(vec![Operand::Int(B::int_reshape(index, shape))]);
-    }
-    let results = match op {
-        Op::AttentionGrad { scale } => attention::backward::<B>(floats, *scale)?,
-        Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax | Op::Linear | Op::LayerNorm { .. } => {
-            vec![semantic::run::<B>(op, floats)?]
-        }
-        Op::Attention { scale } => vec![attention::forward::<B>(floats, *scale)?],
-        Op::Concat { axis } => vec![B::float_cat(floats, *axis)],
-        _ => vec![primitive::<B>(op, floats, index, shape, sizes)?],
-    };
-    Some(results.into_iter().map(Operand::Float).collect())
-}
+/// Runs an operation, whose attributes it holds, as Burn's.
+pub(super) type Lowering<'a, B> = Box<dyn Fn(Lowered<'_, B>) -> Result<Vec<Operand<B>>, KernelError> + 'a>;
 
-fn primitive<B: Backend>(
-    op: &Op,
-    floats: Vec<FloatTensor<B>>,
-    index: Option<IntTensor<B>>,
-    shape: Shape,
-    sizes: &Sizes,
-) -> Option<FloatTensor<B>> {
-    let mut floats = floats.into_iter();
-    let x = floats.next()?;
+/// How Burn runs this operation; `None` for one that it has no operations for.
+pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
     Some(match op {
-        Op::Cast(dtype) => B::float_cast(x, float_dtype(*dtype)),
-        Op::Unary(function) => unary::<B>(*function, x),
-        Op::Binary(function) => {
-            let (x, other) = (expand_rank::<B>(x, shape.len()), expand_rank::<B>(floats.next()?, shape.len()));
-            binary::<B>(*function, x, other)
+        Op::Full { value, .. } => Box::new(move |node| {
+            let ty = node.first()?;
+            let (shape, value) = (Shape::from(shape_of(ty, node.sizes)?), number(value, node.sizes)?);
+            Ok(vec![Operand::Float(B::float_full(shape, scalar(value), node.device, float_dtype(ty.dtype)))])
+        }),
+        Op::Reshape { .. } => Box::new(|mut node| {
+            let shape = node.shape()?;
+            Ok(vec![match node.one()? {
+                Operand::Float(x) => Operand::Float(B::float_reshape(x, shape)),
+                Operand::Int(x) => Operand::Int(B::int_reshape(x, shape)),
+            }])
+        }),
+        Op::Cast(dtype) if dtype.is_float() => single(move |x, _| Ok(B::float_cast(x, float_dtype(*dtype)))),
+        // Burn has no float type of integers.
+        Op::Cast(_) => return None,
+        Op::Unary(function) => single(|x, _| Ok(unary::<B>(*function, x))),
+        Op::Binary(function) => Box::new(move |mut node| {
+            let rank = node.shape()?.len();
+            let [a, b] = node.floats()?.map(|x| expand_rank::<B>(x, rank));
+            one(binary::<B>(*function, a, b))
+        }),
+        Op::AddScalar(c) => single(move |x, node| Ok(B::float_add_scalar(x, scalar(number(c, node.sizes)?)))),
+        Op::MulScalar(c) => single(move |x, node| Ok(B::float_mul_scalar(x, scalar(number(c, node.sizes)?)))),
+        Op::PowScalar(c) => single(move |x, _| Ok(B::float_powf_scalar(x, scalar(*c)))),
+        Op::Sum { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_sum_dim(x, *axis)))),
+        Op::Mean { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_mean_dim(x, *axis)))),
+        Op::Permute { axes } => single(move |x, _| Ok(B::float_permute(x, axes))),
+        Op::Broadcast { .. } => single(|x, node| Ok(B::float_expand(x, node.shape()?))),
+        Op::Slice { axis, start, end } => {
+            single(move |x, node| Ok(slice::<B>(x, *axis, size(start, node.sizes)?, size(end, node.sizes)?)))
         }
-        Op::AddScalar(c) => B::float_add_scalar(x, scalar(c.eval(sizes)?)),
-        Op::MulScalar(c) => B::float_mul_scalar(x, scalar(c.eval(sizes)?)),
-        Op::PowScalar(c) => B::float_powf_scalar(x, scalar(*c)),
-        Op::Sum { axes } => axes.iter().fold(x, |x, axis| B::float_sum_dim(x, *axis)),
-        Op::Mean { axes } => axes.iter().fold(x, |x, axis| B::float_mean_dim(x, *axis)),
-        Op::Reshape { .. } => B::float_reshape(x, shape),
-        Op::Permute { axes } => B::float_permute(x, axes),
-        Op::Broadcast { .. } => B::float_expand(x, shape),
-        Op::Slice { axis, start, end } => slice::<B>(x, *axis, start.eval(sizes)?, end.eval(sizes)?),
-        Op::Pad { axis, before, after } => pad::<B>(x, *axis, before.eval(sizes)?, after.eval(sizes)?),
-        Op::MatMul { ta, tb } => {
-            let flip = |tensor, flip: bool| if flip { transposed::<B>(tensor) } else { tensor };
-            let product = B::float_matmul(flip(x, *ta), flip(floats.next()?, *tb));
-            match floats.next() {
-                Some(added) => B::float_add(product, added),
-                None => product,
-            }
+        Op::Pad { axis, before, after } => {
+            single(move |x, node| Ok(pad::<B>(x, *axis, size(before, node.sizes)?, size(after, node.sizes)?)))
         }
-        Op::GatherTokens => gather::<B>(x, index?, &shape),
-        Op::ScatterTokens { .. } => {
+        Op::Concat { axis } => Box::new(move |mut node| one(B::float_cat(node.all_floats()?, *axis))),
+        Op::GatherTokens => Box::new(|mut node| {
+            let shape = node.shape()?;
+            let (x, index) = node.float_and_index()?;
+            one(gather::<B>(x, index, &shape))
+        }),
+        Op::ScatterTokens { .. } => Box::new(|mut node| {
+            let shape = node.shape()?;
+            let (x, index) = node.float_and_index()?;
             let rows = x.shape();
             let zeros = B::float_zeros(shape, &x.device(), x.dtype().into());
-            B::float_scatter_add(1, zeros, row_index::<B>(index?, &rows), x)
-        }
-        _ => return None,
+            one(B::float_scatter_add(1, zeros, row_index::<B>(index, &rows), x))
+        }),
+        Op::MatMul { ta, tb } => Box::new(move |mut node| {
+            let ([a, b], addend) = node.floats_and_one::<2>()?;
+            let flip = |tensor, flip: bool| if flip { transposed::<B>(tensor) } else { tensor };
+            let product = B::float_matmul(flip(a, *ta), flip(b, *tb));
+            one(match addend {
+                Some(addend) => B::float_add(product, addend),
+                None => product,
+            })
+        }),
+        Op::Linear => Box::new(|mut node| {
+            let ([x, weight], bias) = node.floats_and_one()?;
+            one(B::linear(x, transposed::<B>(weight), bias))
+        }),
+        Op::Softmax => single(|x, _| Ok(semantic::in_f32::<B>(x, semantic::softmax::<B>))),
+        Op::LogSoftmax => single(|x, _| Ok(semantic::in_f32::<B>(x, semantic::log_softmax::<B>))),
+        Op::SoftmaxGrad => Box::new(|mut node| {
+            let [y, dy] = node.floats()?;
+            let dtype = y.dtype();
+            let dx = semantic::softmax_grad::<B>(semantic::to_f32::<B>(y), semantic::to_f32::<B>(dy));
+            one(B::float_cast(dx, dtype.into()))
+        }),
+        Op::LayerNorm { eps } => Box::new(move |mut node| {
+            let mut operands = node.all_floats()?.into_iter();
+            let got = operands.len();
+            match (operands.next(), operands.next()) {
+                (Some(x), Some(weight)) => one(B::layer_norm(x, weight, operands.next(), *eps)),
+                (Some(x), None) => one(semantic::normalised::<B>(x, *eps)),
+                (None, _) => Err(KernelError::Operands { expected: "1 or 3", got }),
+            }
+        }),
+        Op::Attention { scale } => Box::new(move |mut node| one(attention::forward::<B>(node.floats()?, *scale)?)),
+        Op::AttentionGrad { scale } => Box::new(move |mut node| {
+            let grads = attention::backward::<B>(node.floats()?, *scale)?;
+            Ok(grads.into_iter().map(Operand::Float).collect())
+        }),
+        // Decomposed.
+        Op::GeluGrad
+        | Op::GeluWithGrad
+        | Op::SquaredNorm
+        | Op::Tubelets { .. }
+        | Op::PatchEmbed { .. }
+        | Op::LayerNormGrad { .. }
+        | Op::PackedAttention { .. }
+        | Op::PackedAttentionGrad { .. }
+        | Op::AdamW { .. }
+        | Op::Ema
+        | Op::AdamWEma { .. } => return None,
     })
+}
+
+/// Float operands that an operation always has, and one that it may have.
+type FloatsAndOne<B, const N: usize> = ([FloatTensor<B>; N], Option<FloatTensor<B>>);
+
+/// A lowering of one float operand to one result.
+fn single<'a, B: Backend>(
+    f: impl Fn(FloatTensor<B>, &Lowered<'_, B>) -> Result<FloatTensor<B>, KernelError> + 'a,
+) -> Lowering<'a, B> {
+    Box::new(move |mut node| {
+        let [x] = node.floats()?;
+        one(f(x, &node)?)
+    })
+}
+
+fn one<B: Backend>(result: FloatTensor<B>) -> Result<Vec<Operand<B>>, KernelError> {
+    Ok(vec![Operand::Float(result)])
+}
+
+impl<B: Backend> Lowered<'_, B> {
+    fn first(&self) -> Result<&TensorType, KernelError> {
+        self.results.first().copied().ok_or(KernelError::Results { expected: 0, got: 1 })
+    }
+
+    /// Shape of the first result.
+    fn shape(&self) -> Result<Shape, KernelError> {
+        Ok(Shape::from(shape_of(self.first()?, self.sizes)?))
+    }
+
+    fn one(&mut self) -> Result<Operand<B>, KernelError> {
+        let [operand] = exactly(std::mem::take(&mut self.operands))?;
+        Ok(operand)
+    }
+
+    /// The operands, however many, all floats.
+    fn all_floats(&mut self) -> Result<Vec<FloatTensor<B>>, KernelError> {
+        let operands = std::mem::take(&mut self.operands).into_iter().enumerate();
+        let float = |(position, operand)| match operand {
+            Operand::Float(tensor) => Ok(tensor),
+            Operand::Int(_) => Err(KernelError::DType { operand: position, expected: "floats", got: "i32".to_owned() }),
+        };
+        operands.map(float).collect()
+    }
+
+    /// The operands, which must be this many, all floats.
+    fn floats<const N: usize>(&mut self) -> Result<[FloatTensor<B>; N], KernelError> {
+        exactly(self.all_floats()?)
+    }
+
+    /// This many operands and perhaps another.
+    fn floats_and_one<const N: usize>(&mut self) -> Result<FloatsAndOne<B, N>, KernelError> {
+        let mut operands = self.all_floats()?;
+        let last = if operands.len() > N { operands.pop() } else { None };
+        Ok((exactly(operands)?, last))
+    }
+
+    fn float_and_index(&mut self) -> Result<(FloatTensor<B>, IntTensor<B>), KernelError> {
+        match exactly(std::mem::take(&mut self.operands))? {
+            [Operand::Float(x), Operand::Int(index)] => Ok((x, index)),
+            [Operand::Int(_), _] => Err(KernelError::DType { operand: 0, expected: "floats", got: "i32".to_owned() }),
+            [_, Operand::Float(_)] => Err(KernelError::DType { operand: 1, expected: "i32", got: "floats".to_owned() }),
+        }
+    }
 }
 
 /// Burn's element type; token indices are never asked for.
@@ -140,15 +201,6 @@ fn float_dtype(dtype: DType) -> FloatDType {
 fn transposed<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let rank = x.shape().len();
     B::float_swap_dims(x, rank - 2, rank - 1)
-}
-
-/// A shape under `sizes`; scalars become `[1]`, since Burn has no rank 0.
-pub(super) fn eval_shape(shape: &[Dim], sizes: &Sizes) -> Option<Shape> {
-    let mut dims = shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<Vec<usize>>>()?;
-    if dims.is_empty() {
-        dims.push(1);
-    }
-    Some(Shape::from(dims))
 }
 
 fn scalar(value: f64) -> BurnScalar {
@@ -179,18 +231,22 @@ fn binary<B: Backend>(function: Binary, a: FloatTensor<B>, b: FloatTensor<B>) ->
         Binary::Sub => B::float_sub(a, b),
         Binary::Mul => B::float_mul(a, b),
         Binary::Div => B::float_div(a, b),
-        // min(a, b) = b − relu(b − a) would turn ∞ − ∞ into NaN; compare and choose instead.
-        Binary::Min | Binary::Max => {
-            let shape = broadcast(&a.shape(), &b.shape());
-            let (a, b) = (B::float_expand(a, shape.clone()), B::float_expand(b, shape));
-            let bools = burn_backend::get_device_settings::<B>(&a.device()).bool_dtype;
-            let take_b = match function {
-                Binary::Min => B::float_lower(b.clone(), a.clone(), bools),
-                _ => B::float_greater(b.clone(), a.clone(), bools),
-            };
-            B::float_mask_where(a, take_b, b)
-        }
+        Binary::Min => choose::<B>(a, b, |b, a, bools| B::float_lower(b, a, bools)),
+        Binary::Max => choose::<B>(a, b, |b, a, bools| B::float_greater(b, a, bools)),
     }
+}
+
+/// `b` where `take_b(b, a)`, else `a`. (min(a, b) = b − relu(b − a) would turn ∞ − ∞ into NaN.)
+fn choose<B: Backend>(
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    take_b: impl Fn(FloatTensor<B>, FloatTensor<B>, BoolDType) -> BoolTensor<B>,
+) -> FloatTensor<B> {
+    let shape = broadcast(&a.shape(), &b.shape());
+    let (a, b) = (B::float_expand(a, shape.clone()), B::float_expand(b, shape));
+    let bools = burn_backend::get_device_settings::<B>(&a.device()).bool_dtype;
+    let mask = take_b(b.clone(), a.clone(), bools);
+    B::float_mask_where(a, mask, b)
 }
 
 fn broadcast(a: &Shape, b: &Shape) -> Shape {

@@ -1,41 +1,18 @@
-//! Norms, softmax and linear layers as Burn's operations.
+//! Norms and softmax as Burn's operations.
 
-use super::transposed;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, FloatDType, TensorMetadata};
-use vjepa_compiler::ops::Op;
-
-/// Runs one of these operations; `None` for another, or with operands missing.
-pub(super) fn run<B: Backend>(op: &Op, operands: Vec<FloatTensor<B>>) -> Option<FloatTensor<B>> {
-    let mut operands = operands.into_iter();
-    let x = operands.next()?;
-    Some(match op {
-        Op::Softmax => in_f32::<B>(x, softmax::<B>),
-        Op::LogSoftmax => in_f32::<B>(x, |x| {
-            let last = last_axis::<B>(&x);
-            B::log_softmax(x, last)
-        }),
-        Op::SoftmaxGrad => {
-            let dtype = x.dtype();
-            let dx = softmax_grad::<B>(to_f32::<B>(x), to_f32::<B>(operands.next()?));
-            B::float_cast(dx, dtype.into())
-        }
-        Op::Linear => {
-            let weight = transposed::<B>(operands.next()?);
-            B::linear(x, weight, operands.next())
-        }
-        Op::LayerNorm { eps } => match operands.next() {
-            Some(weight) => B::layer_norm(x, weight, operands.next(), *eps),
-            None => normalised::<B>(x, *eps),
-        },
-        _ => return None,
-    })
-}
 
 /// Softmax over the last axis, shifted by each row's maximum: exact for scores of any size.
 pub(super) fn softmax<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let last = last_axis::<B>(&x);
     B::softmax(x, last)
+}
+
+/// The logarithm of the softmax over the last axis.
+pub(super) fn log_softmax<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let last = last_axis::<B>(&x);
+    B::log_softmax(x, last)
 }
 
 /// `y·(dy − Σ y·dy)` over the last axis.
@@ -46,7 +23,7 @@ pub(super) fn softmax_grad<B: Backend>(y: FloatTensor<B>, dy: FloatTensor<B>) ->
 }
 
 /// Layer norm without weight and bias.
-fn normalised<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+pub(super) fn normalised<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let last = last_axis::<B>(&x);
     let mean = B::float_mean_dim(x.clone(), last);
     let centred = B::float_sub(x, mean);
@@ -59,7 +36,7 @@ fn last_axis<B: Backend>(x: &FloatTensor<B>) -> usize {
 }
 
 /// `f` in f32, its result in the element type of `x`.
-fn in_f32<B: Backend>(x: FloatTensor<B>, f: impl Fn(FloatTensor<B>) -> FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn in_f32<B: Backend>(x: FloatTensor<B>, f: impl Fn(FloatTensor<B>) -> FloatTensor<B>) -> FloatTensor<B> {
     match x.dtype() {
         DType::F32 => f(x),
         dtype => B::float_cast(f(B::float_cast(x, FloatDType::F32)), dtype.into()),
