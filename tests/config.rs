@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vjepa_recipe::config::{Config, ConfigError, Dtype, MaskConfig, Normalization, Preprocessing, Sampling};
+use vjepa_recipe::config::{Config, ConfigError, Dtype, Normalization, Preprocessing, Sampling};
+use vjepa_recipe::masks::{MultiBlockConfig, TubeConfig};
 
 fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
@@ -201,7 +202,7 @@ fn overrides_are_typed_and_checked_like_the_file() {
         ],
     )
     .unwrap();
-    let MaskConfig::MultiBlock(masks) = &config.mask else { panic!("block masks expected") };
+    let masks: Vec<MultiBlockConfig> = config.mask.entries().unwrap();
     assert_eq!((masks.len(), masks[0].num_blocks, masks[1].num_blocks), (2, 4, 2));
     assert_eq!((config.optimization.lr, config.meta.dtype, config.optimization.ipe), (1e-3, Dtype::Float32, None));
     let error = with(SMALL, &["optimization.lr=quick"]).unwrap_err().to_string();
@@ -214,7 +215,11 @@ fn overrides_are_typed_and_checked_like_the_file() {
 #[test]
 fn tubes_are_masks_too() {
     let config = with(SMALL, &["data.mask_type=random_tube", "mask=[{ratio: 0.8}]"]).unwrap();
-    assert!(matches!(&config.mask, MaskConfig::RandomTube(list) if list[0].ratio == 0.8));
+    assert_eq!(config.mask.kind().name(), "random_tube");
+    assert_eq!(config.mask.entries(), Some(vec![TubeConfig { ratio: 0.8 }]));
+    // Without a `mask` section the tube's own defaults are what `--set` changes.
+    let config = with(SMALL, &["data.mask_type=random_tube", "mask.0.ratio=0.7"]).unwrap();
+    assert_eq!(config.mask.entries(), Some(vec![TubeConfig { ratio: 0.7 }]));
     assert!(with(SMALL, &["data.mask_type=random_tube", "mask=[{ratio: 1.5}]"]).is_err());
     // Overrides of block masks would be lost on tubes; they are unknown keys there.
     assert!(with(SMALL, &["data.mask_type=random_tube", "mask.0.num_blocks=4"]).is_err());
@@ -262,5 +267,57 @@ proptest! {
     #[test]
     fn any_override_never_panics(set in "(mask|model|data|optimization|loss|meta)(\\.[a-z0-9_]{0,12}){0,3}=[-0-9a-z.\\[\\]{}, ]{0,8}") {
         let _ = with(SMALL, &[&set]);
+    }
+}
+
+/// Standard output of a command that succeeds, standard error of one that fails.
+fn vjepa(args: &[&str]) -> (bool, String) {
+    let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_vjepa")).args(args).output().unwrap();
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn the_command_explains_keys_and_prints_files() {
+    let (done, said) = vjepa(&["config", "--explain", "optimization.lr"]);
+    assert!(done && said.contains("a finite number; default 0.000625; official"), "{said}");
+    let (done, said) = vjepa(&["config", "--explain", "model"]);
+    assert!(done && said.contains("model.init") && said.contains("xavier: "), "{said}");
+    assert!(vjepa(&["config", "--explain"]).1.contains("random_tube"));
+    let (done, said) = vjepa(&["config", "--explain", "optimization.warmpu"]);
+    assert!(!done && said.contains("did you mean `optimization.warmup`?"), "{said}");
+    let path = recipe("tiny.yaml").display().to_string();
+    let (done, said) = vjepa(&["config", "--print", &path, "--set", "optimization.lr=0.5"]);
+    assert!(done, "{said}");
+    let mut file = Config::from_file(&recipe("tiny.yaml"), &["optimization.lr=0.5".into()]).unwrap();
+    file.launcher.clear();
+    assert_eq!(read(&said).unwrap(), file);
+    let (done, said) = vjepa(&["config", "--print", &path, "--set", "optimization.lr=x"]);
+    assert!(!done && said.starts_with("error: --set optimization.lr=x: `optimization.lr` must be"), "{said}");
+    // The defaults describe no model, and are printed all the same.
+    let (done, said) = vjepa(&["config", "--print"]);
+    assert!(done && said.contains("lr: 0.000625"), "{said}");
+    assert!(!vjepa(&["config"]).0);
+}
+
+#[test]
+fn messages_stay_short() {
+    let long = "x".repeat(5000);
+    for text in [
+        format!("{SMALL}{long}: 1\n"),
+        format!("{SMALL}loss: {{loss_exp: {long}}}\n"),
+        format!("{SMALL}loss: {{loss_exp: [{long}}}\n"),
+        format!("{SMALL}loss: {{{long}: 1}}\n"),
+        format!("{SMALL}loss: {{{long}: [1}}\n"),
+        format!("{SMALL}data: !{long} 1\n"),
+        format!("{SMALL}logging: {{write_tag: {long}/}}\n"),
+        long.clone(),
+    ] {
+        let said = complaint(&text);
+        assert!(said.len() < 1000 && !said.contains('\n'), "{} characters: {said}", said.len());
+    }
+    for set in [format!("loss.{long}=1"), format!("loss.loss_exp={long}"), format!("{long}"), format!("{long}=[")] {
+        let said = with(SMALL, &[&set]).unwrap_err().to_string();
+        assert!(said.len() < 1000, "{} characters: {said}", said.len());
     }
 }

@@ -12,7 +12,6 @@ use vjepa_lab::golden::{Engine, Kind};
 use vjepa_programs::Precision;
 use vjepa_programs::initial_weights;
 use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::Masks;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{StepReport, TrainState};
 
@@ -34,13 +33,13 @@ fn steps(device: &str, dtype: &str) -> (Vec<StepReport>, NamedTensors) {
     let config = config(dtype);
     let plan = config.optimization.plan(Some(1)).unwrap();
     let mut state = TrainState::on(Device::open(device).unwrap(), &config, plan, false).unwrap();
-    state.set_weights(initial_weights(&config, state.models(), 1)).unwrap();
-    let masks = Masks::new(&config).unwrap();
+    state.set_weights(initial_weights(&config.model, state.models(), 1)).unwrap();
+    let masks = config.masks().unwrap();
     let shape = [3, 3, 4, 32, 32];
     let report = |step| {
         let count = shape.iter().product::<usize>();
         let clips = (0..count).map(|i| ((i * 7919 + step as usize * 31) % 1013) as f32 / 506.5 - 1.0).collect();
-        state.train_step(clips, shape, &masks.at(0, step, 3).unwrap()).unwrap()
+        state.train_step(clips, shape, &masks.pairs(0, step, 0, 3).unwrap()).unwrap()
     };
     let reports = (0..STEPS).map(report).collect();
     (reports, state.weights())

@@ -237,7 +237,7 @@ fn what_a_data_set_leaves_out_is_counted_before_training() {
     let list = scene.list("gone.csv", |path, _, label| format!("{} {label}", path.replace("waves", "gone")));
     let mut config = Config::from_yaml(CONFIG, "", &[]).unwrap();
     config.data.datasets = vec![list.display().to_string()];
-    let found = survey(&config).unwrap();
+    let found = survey(&config.data).unwrap();
     assert!(found[0].to_string().contains("6 videos, of which 2 cannot be used: 2 do not exist"), "{}", found[0]);
     // Only containers that are not read: the error names them.
     std::fs::create_dir(scene.path("old")).unwrap();

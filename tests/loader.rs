@@ -245,13 +245,21 @@ data_aug: {horizontal_flip: false, random_resize_scale: [1.0, 1.0], random_resiz
     config
 }
 
+fn open(config: &Config) -> Arc<dyn ClipSource> {
+    open_source(&config.data, &config.data_aug).unwrap()
+}
+
+fn open_videos(config: &Config) -> VideoDataset {
+    VideoDataset::open(&config.data, &config.data_aug).unwrap()
+}
+
 #[test]
 fn carried_clips_hold_what_was_rendered() {
     let stream = DriftingTextures::new(8, 48, Normalization::PerClip);
     let entries = read_videos(&textures().join("labels.csv")).unwrap();
     let motions = read_videos(&textures().join("labels_motion.csv")).unwrap();
     assert_eq!((entries.len(), motions.len()), (128, 128));
-    let source = VideoDataset::open(&video_config(&[&textures().join("labels.csv")])).unwrap();
+    let source = open_videos(&video_config(&[&textures().join("labels.csv")]));
     let mut rendered = vec![0.0; 8 * 48 * 48];
     let mut worst = 0f64;
     for (class, (entry, motion)) in entries.iter().zip(&motions).enumerate() {
@@ -313,7 +321,7 @@ fn good_videos_among_bad_ones_train_on() {
         std::fs::copy(textures().join(name), folder.path().join(name)).unwrap();
     }
     let run = |workers| {
-        let source = open_source(&video_config(&[folder.path()])).unwrap();
+        let source = open(&video_config(&[folder.path()]));
         let list = folder.path().join(format!("bad{workers}.jsonl"));
         let config = LoaderConfig { max_bad_fraction: 0.75, quarantine: Some(list.clone()), ..config(12, workers) };
         let mut loader = Loader::new(source, config).unwrap();
@@ -333,7 +341,7 @@ fn a_folder_of_bad_videos_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     spoil(folder.path());
     let began = Instant::now();
-    let source = open_source(&video_config(&[folder.path()])).unwrap();
+    let source = open(&video_config(&[folder.path()]));
     let mut loader = Loader::new(source, config(8, 2)).unwrap();
     let said = loader.next_batch().unwrap_err().to_string();
     assert!(said.starts_with("none of the 5 videos could be read; the first was "), "{said}");
@@ -343,7 +351,7 @@ fn a_folder_of_bad_videos_ends_at_once() {
 
 #[test]
 fn evaluation_reads_the_same_clip_every_time() {
-    let source = VideoDataset::open(&video_config(&[&textures().join("labels.csv")])).unwrap();
+    let source = open_videos(&video_config(&[&textures().join("labels.csv")]));
     let mut clips = [vec![0.0; 3 * 8 * 48 * 48], vec![1.0; 3 * 8 * 48 * 48]];
     for clip in &mut clips {
         assert_eq!(source.evaluate(17, clip).unwrap().label, Some(1));

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use vjepa_recipe::config::{EncoderSizes, ModelConfig, ModelName};
+
 use crate::error::ConfigError;
 
 /// Sizes of an encoder (`src/models/vision_transformer.py` of the official code).
@@ -35,7 +37,9 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
-    fn sized(embed_dim: usize, depth: usize, num_heads: usize, mlp_ratio: f64) -> Self {
+    /// A named size for 16 frames of 224×224, tubelet 2, patch 16; like all of the following.
+    pub fn named(name: ModelName) -> Self {
+        let EncoderSizes { embed_dim, depth, num_heads, mlp_ratio } = name.sizes();
         Self {
             num_frames: 16,
             height: 224,
@@ -52,34 +56,34 @@ impl EncoderConfig {
         }
     }
 
-    /// ViT-T: 192 wide, 12 blocks, 3 heads; like every preset for 16 frames of 224×224, tubelet 2, patch 16.
+    /// ViT-T: 192 wide, 12 blocks, 3 heads.
     pub fn tiny() -> Self {
-        Self::sized(192, 12, 3, 4.0)
+        Self::named(ModelName::Tiny)
     }
 
     /// ViT-S: 384 wide, 12 blocks, 6 heads.
     pub fn small() -> Self {
-        Self::sized(384, 12, 6, 4.0)
+        Self::named(ModelName::Small)
     }
 
     /// ViT-B: 768 wide, 12 blocks, 12 heads.
     pub fn base() -> Self {
-        Self::sized(768, 12, 12, 4.0)
+        Self::named(ModelName::Base)
     }
 
     /// ViT-L: 1024 wide, 24 blocks, 16 heads.
     pub fn large() -> Self {
-        Self::sized(1024, 24, 16, 4.0)
+        Self::named(ModelName::Large)
     }
 
     /// ViT-H: 1280 wide, 32 blocks, 16 heads.
     pub fn huge() -> Self {
-        Self::sized(1280, 32, 16, 4.0)
+        Self::named(ModelName::Huge)
     }
 
     /// ViT-g: 1408 wide, 40 blocks, 16 heads, hidden width 6144.
     pub fn giant() -> Self {
-        Self::sized(1408, 40, 16, 48.0 / 11.0)
+        Self::named(ModelName::Giant)
     }
 
     /// The same encoder for clips of another size.
@@ -168,8 +172,8 @@ impl PredictorConfig {
         Self {
             grid: encoder.grid(),
             encoder_dim: encoder.embed_dim,
-            embed_dim: 384,
-            depth: 12,
+            embed_dim: ModelConfig::RELEASED_PRED_EMBED_DIM,
+            depth: ModelConfig::RELEASED_PRED_DEPTH,
             num_heads: encoder.num_heads,
             mlp_ratio: 4.0,
             num_mask_tokens: 2,

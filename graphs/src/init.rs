@@ -5,25 +5,10 @@
 
 use crate::config::{EncoderConfig, PredictorConfig, ProbeConfig};
 use crate::params::NamedTensors;
+pub use vjepa_recipe::config::Init;
 
 /// Deviation of the official weights.
 const STD: f64 = 0.02;
-
-/// How weights start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Init {
-    /// What official pre-training starts from: normal of deviation .02 everywhere, *without* the depth rescale, which
-    /// `init_video_model` undoes by drawing every linear layer again.
-    #[default]
-    Official,
-    /// The constructors' own: deviation .02, then the weights of each block's `attn.proj` and `mlp.fc2` divided by
-    /// `sqrt(2 · layer)`, layers from 1.
-    Constructor,
-    /// Xavier normal, deviation `sqrt(2 / (in + out))`, cut at two deviations; the patch embedding counts as a linear layer
-    /// of its tubelet; with the depth rescale. For narrow encoders, whose patch tokens would start much smaller than their
-    /// positions.
-    Xavier,
-}
 
 /// Weights of a new encoder; a target encoder starts as a copy of it.
 pub fn encoder(config: &EncoderConfig, init: Init, seed: u64) -> NamedTensors {

@@ -9,6 +9,7 @@ use super::CliError;
 use super::runner::Runner;
 use super::runtime::{RuntimeArgs, caution, words};
 use vjepa_data::clips;
+use vjepa_recipe::config::Config;
 use vjepa_runtime::Looks;
 use vjepa_runtime::cores;
 
@@ -32,6 +33,9 @@ pub struct Args {
     /// With --runtime plan: the model's sizes, where the checkpoint does not tell them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
     /// Classes to print.
     #[arg(long, default_value_t = 5, value_name = "K")]
     top_k: usize,
@@ -53,7 +57,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         if args.threads.is_some() {
             return Err("--threads is for exported models; the plan takes RAYON_NUM_THREADS".into());
         }
-        Runner::plan(&args.model, args.probe.as_deref(), args.config.as_deref())?
+        let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
+        Runner::plan(&args.model, args.probe.as_deref(), config.as_ref())?
     } else {
         if args.probe.is_some() || args.config.is_some() {
             return Err("--probe and --config are for --runtime plan; an exported model has its probe inside".into());

@@ -28,12 +28,11 @@ impl Runner {
     }
 
     /// A checkpoint, with a probe or without, compiled here and now for the CPU.
-    pub(super) fn plan(checkpoint: &Path, probe: Option<&Path>, config: Option<&Path>) -> Result<Self, CliError> {
-        let config = config.map(|path| Config::from_file(path, &[])).transpose()?;
+    pub(super) fn plan(checkpoint: &Path, probe: Option<&Path>, config: Option<&Config>) -> Result<Self, CliError> {
         let request = Export {
             origin: Origin::Checkpoint(checkpoint),
             probe,
-            config: config.as_ref(),
+            config,
             out: checkpoint,
             place: checkpoint,
             verify: false,

@@ -10,7 +10,6 @@ use vjepa_eval::EvalError;
 use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, mask_sizes};
 use vjepa_recipe::config::{Config, Dtype};
-use vjepa_recipe::masks::Masks;
 use vjepa_runtime::plan::{Device, Profile};
 use vjepa_train::verdict::{self, Gradients};
 use vjepa_train::{
@@ -87,7 +86,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         eprintln!("note: the CPU emulates bfloat16: the numbers are right, but --set meta.dtype=float32 is faster");
     }
     config.check_training()?;
-    let data = survey(&config)?;
+    let data = survey(&config.data)?;
     for set in &data {
         eprintln!("data set {set}");
         set.notes.iter().for_each(|note| eprintln!("note: {}: {note}", set.path.display()));
@@ -95,7 +94,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let interrupt = Interrupt::on_signals()?;
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let memory = match args.memory_budget {
-        Some(budget) => Some((budget.0, mask_sizes(&Masks::new(&config)?, &config, MaskSizes::Largest)?)),
+        Some(budget) => {
+            let (masks, batch) = (config.masks()?, config.data.batch_size);
+            Some((budget.0, mask_sizes(masks.as_ref(), config.meta.seed, batch, MaskSizes::Largest)?))
+        }
         None => None,
     };
     let run = TrainRun {

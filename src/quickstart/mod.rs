@@ -78,14 +78,14 @@ fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -
 fn seconds_a_step(config: &Config) -> Result<f64, QuickstartError> {
     let plan = config.optimization.plan(Some(1))?;
     let mut state = TrainState::new(config, plan, false)?;
-    state.set_weights(initial_weights(config, state.models(), 0))?;
-    let masks = vjepa_recipe::masks::Masks::new(config)?;
+    state.set_weights(initial_weights(&config.model, state.models(), 0))?;
+    let masks = config.masks()?;
     let data = &config.data;
     let shape = [data.batch_size, 3, data.num_frames, data.crop_size, data.crop_size];
     let clips: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i % 17) as f32 / 8.0 - 1.0).collect();
     let mut fastest = f64::INFINITY;
     for step in 0..3 {
-        let pairs = masks.at(config.meta.seed, step, data.batch_size)?;
+        let pairs = masks.pairs(config.meta.seed, step, 0, data.batch_size)?;
         let began = Instant::now();
         state.train_step(clips.clone(), shape, &pairs)?;
         fastest = fastest.min(began.elapsed().as_secs_f64());
@@ -135,7 +135,7 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, Quickstar
     if old.exists() {
         std::fs::remove_file(&old).map_err(|error| format!("cannot replace {}: {error}", old.display()))?;
     }
-    let random = initial_weights(&config, &model_configs(&config)?, config.meta.seed);
+    let random = initial_weights(&config.model, &model_configs(&config)?, config.meta.seed);
     let interrupt = Interrupt::on_signals()?;
     let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
     let Some(checkpoint) = outcome.checkpoint.clone() else {

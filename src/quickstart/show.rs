@@ -13,7 +13,6 @@ use vjepa_deploy::Parity;
 use vjepa_eval::FrozenEncoder;
 use vjepa_eval::protocols::textures::Scores;
 use vjepa_programs::Models;
-use vjepa_recipe::masks::Masks;
 use vjepa_train::diagnostics::HeldOut;
 use vjepa_view::pictures::{self, ShownClip, ShownFeatures, ShownMask};
 
@@ -30,7 +29,7 @@ pub(super) fn pictures(
     folder: &Path,
 ) -> Result<BTreeMap<&'static str, PathBuf>, QuickstartError> {
     let data = &run.config.data;
-    let source = open_source(&run.config)?;
+    let source = open_source(&run.config.data, &run.config.data_aug)?;
     let seed = run.config.meta.seed;
     let held_out = HeldOut::draw(source.as_ref(), seed.wrapping_add(1), COLOURED)?;
     let len: usize = held_out.shape.iter().product();
@@ -42,7 +41,7 @@ pub(super) fn pictures(
         .collect();
     let mut paths = BTreeMap::new();
 
-    let pairs = Masks::new(&run.config)?.at(seed, 0, 1)?;
+    let pairs = run.config.masks()?.pairs(seed, 0, 0, 1)?;
     let names: Vec<String> = (0..pairs.len()).map(|i| format!("generator {i}")).collect();
     let generators: Vec<ShownMask<'_>> = pairs
         .iter()

@@ -28,10 +28,10 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
     let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
     let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
     // What comes after training needs two of them; better told now.
-    let dataset = VideoDataset::open(&config)?;
+    let dataset = VideoDataset::open(&config.data, &config.data_aug)?;
     compared(&dataset, 2)?;
     let mut screen = Screen::new();
-    let data = survey(&config)?;
+    let data = survey(&config.data)?;
     for set in &data {
         screen.say(&format!("data set {set}"));
         set.notes.iter().for_each(|note| screen.say(&format!("note: {note}")));

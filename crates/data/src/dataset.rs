@@ -14,7 +14,7 @@ use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::to_luma;
 
 use super::transforms::{EvalTransform, Frames, Normalise, RandomCrop, TrainTransform, Views};
-use vjepa_recipe::config::{Config, DatasetType, Sampling};
+use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
 /// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
@@ -23,17 +23,16 @@ pub const SMALLEST_FILE: u64 = 1024;
 /// Keeps the choice between weighted data sets apart from other uses of the seed.
 const WEIGHTED: u64 = 0x7765_6967_6874;
 
-/// The data set that a configuration names.
+/// The source of clips that a configuration names.
 ///
 /// # Errors
 /// [`DataError::List`] for lists and folders that cannot be read, hold no videos, or list none that exists.
-pub fn open_source(config: &Config) -> Result<Arc<dyn ClipSource>, DataError> {
-    let data = &config.data;
+pub fn open_source(data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn ClipSource>, DataError> {
     Ok(match data.dataset_type {
         DatasetType::Video => {
-            let lists = read_lists(config)?;
+            let lists = read_lists(data)?;
             lists.iter().try_for_each(VideoList::check_found)?;
-            Arc::new(VideoDataset::of(config, lists)?)
+            Arc::new(VideoDataset::of(data, augment, lists)?)
         }
         DatasetType::DriftingTextures => {
             Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
@@ -42,8 +41,8 @@ pub fn open_source(config: &Config) -> Result<Arc<dyn ClipSource>, DataError> {
 }
 
 /// The data sets of a configuration.
-fn read_lists(config: &Config) -> Result<Vec<VideoList>, DataError> {
-    config.data.datasets.iter().map(|dataset| read_list(Path::new(dataset))).collect()
+fn read_lists(data: &DataConfig) -> Result<Vec<VideoList>, DataError> {
+    data.datasets.iter().map(|dataset| read_list(Path::new(dataset))).collect()
 }
 
 /// Video files as training clips.
@@ -63,12 +62,11 @@ impl VideoDataset {
     ///
     /// # Errors
     /// [`DataError::List`], as [`read_list`]; [`DataError::Setup`] for weights that do not fit the data sets.
-    pub fn open(config: &Config) -> Result<Self, DataError> {
-        Self::of(config, read_lists(config)?)
+    pub fn open(data: &DataConfig, augment: &AugmentConfig) -> Result<Self, DataError> {
+        Self::of(data, augment, read_lists(data)?)
     }
 
-    fn of(config: &Config, lists: Vec<VideoList>) -> Result<Self, DataError> {
-        let data = &config.data;
+    fn of(data: &DataConfig, augment: &AugmentConfig, lists: Vec<VideoList>) -> Result<Self, DataError> {
         if lists.is_empty() {
             return Err(DataError::Setup("`data.datasets` lists no data set".into()));
         }
@@ -90,7 +88,6 @@ impl VideoDataset {
                 shares.push((end, sum));
             }
         }
-        let aug = &config.data_aug;
         Ok(Self {
             entries,
             shares,
@@ -103,11 +100,11 @@ impl VideoDataset {
             transform: TrainTransform {
                 size: (data.crop_size, data.crop_size),
                 crop: Some(RandomCrop {
-                    scale: aug.random_resize_scale.into(),
-                    ratio: aug.random_resize_aspect_ratio.into(),
+                    scale: augment.random_resize_scale.into(),
+                    ratio: augment.random_resize_aspect_ratio.into(),
                 }),
-                motion_shift: aug.motion_shift,
-                hflip: aug.horizontal_flip,
+                motion_shift: augment.motion_shift,
+                hflip: augment.horizontal_flip,
                 normalise: Normalise::from_statistics(data.normalization.statistics()),
             },
             grayscale: data.grayscale,
@@ -271,10 +268,8 @@ mod tests {
             std::fs::write(&path, lines).unwrap();
             datasets.push(path.display().to_string());
         }
-        let mut config = Config::default();
-        config.data.datasets = datasets;
-        config.data.datasets_weights = Some(weights.to_vec());
-        let source = VideoDataset::open(&config).unwrap();
+        let data = DataConfig { datasets, datasets_weights: Some(weights.to_vec()), ..DataConfig::default() };
+        let source = VideoDataset::open(&data, &AugmentConfig::default()).unwrap();
         let mut counts = [0; 3];
         for position in 0..4000 {
             let index = source.choose(SampleKey { seed: 1, epoch: 0, position, retry: 0 });

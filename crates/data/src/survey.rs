@@ -11,7 +11,7 @@ use vjepa_video::VideoError;
 use super::dataset::SMALLEST_FILE;
 use super::list::{VideoEntry, VideoList, read_list};
 use super::source::DataError;
-use vjepa_recipe::config::{Config, DatasetType};
+use vjepa_recipe::config::{DataConfig, DatasetType};
 
 /// Videos of a data set that are opened to see whether they can be read: their tables, not their pictures. Of a longer list
 /// as many are, spread evenly.
@@ -134,8 +134,8 @@ impl fmt::Display for Survey {
 ///
 /// # Errors
 /// As [`read_list`] and [`VideoList::check_found`].
-pub fn survey(config: &Config) -> Result<Vec<Survey>, DataError> {
-    if config.data.dataset_type != DatasetType::Video {
+pub fn survey(data: &DataConfig) -> Result<Vec<Survey>, DataError> {
+    if data.dataset_type != DatasetType::Video {
         return Ok(Vec::new());
     }
     let look = |dataset: &String| {
@@ -143,5 +143,5 @@ pub fn survey(config: &Config) -> Result<Vec<Survey>, DataError> {
         list.check_found()?;
         Ok(Survey::of(&list))
     };
-    config.data.datasets.iter().map(look).collect()
+    data.datasets.iter().map(look).collect()
 }

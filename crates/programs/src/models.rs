@@ -2,7 +2,7 @@
 
 use crate::{encoder_config, predictor_config};
 use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig, init};
-use vjepa_recipe::config::{Config, ConfigError, Init};
+use vjepa_recipe::config::{Config, ConfigError, ModelConfig};
 
 /// Sizes of everything a run trains.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +11,7 @@ pub struct Models {
     pub encoder: EncoderConfig,
     /// The predictor.
     pub predictor: PredictorConfig,
-    /// Mask generators, which is also how many mask tokens there are.
+    /// Mask generators, and so mask tokens.
     pub generators: usize,
 }
 
@@ -29,15 +29,9 @@ pub fn model_configs(config: &Config) -> Result<Models, ConfigError> {
 }
 
 /// Fresh weights under `encoder.` and `predictor.`, position tables included; the target encoder starts as a copy.
-pub fn initial_weights(config: &Config, models: &Models, seed: u64) -> NamedTensors {
-    let kind = match config.model.init {
-        Init::Official => init::Init::Official,
-        Init::Constructor => init::Init::Constructor,
-        Init::Xavier => init::Init::Xavier,
-    };
-    let zero = config.model.zero_init_mask_tokens;
-    let encoder = init::encoder(&models.encoder, kind, seed);
-    let predictor = init::predictor(&models.predictor, kind, zero, seed.wrapping_add(1));
+pub fn initial_weights(config: &ModelConfig, models: &Models, seed: u64) -> NamedTensors {
+    let encoder = init::encoder(&models.encoder, config.init, seed);
+    let predictor = init::predictor(&models.predictor, config.init, config.zero_init_mask_tokens, seed.wrapping_add(1));
     let named = |prefix: &str, tensors: NamedTensors| -> NamedTensors {
         tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
     };

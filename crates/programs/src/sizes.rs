@@ -1,21 +1,21 @@
 //! Sizes of a step's graph, from the masks that a recipe draws.
 
 use vjepa_compiler::ir::Sizes;
-use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::{MaskError, Masks};
+use vjepa_recipe::masks::{MaskError, MaskGenerator};
 
 /// Steps whose masks are drawn to find their lengths.
 const DRAWN: u64 = 32;
 
-/// The configured batch `B` and the lengths `N_ctx<i>`, `N_pred<i>` of a few steps' masks, as sizes of a step's graph.
+/// The batch `B` and the mask lengths `N_ctx<i>`, `N_pred<i>` of the first few steps, as sizes of a step's graph.
 ///
 /// # Errors
 /// [`MaskError`].
-pub fn mask_sizes(masks: &Masks, config: &Config, which: MaskSizes) -> Result<Sizes, MaskError> {
-    let batch = config.data.batch_size;
-    let mut lengths = vec![[Vec::new(), Vec::new()]; config.mask.len()];
+pub fn mask_sizes(masks: &dyn MaskGenerator, seed: u64, batch: usize, which: MaskSizes) -> Result<Sizes, MaskError> {
+    let mut lengths: Vec<[Vec<usize>; 2]> = Vec::new();
     for step in 0..DRAWN {
-        for ([contexts, targets], pair) in lengths.iter_mut().zip(masks.at(config.meta.seed, step, batch)?) {
+        let pairs = masks.pairs(seed, step, 0, batch)?;
+        lengths.resize_with(pairs.len(), Default::default);
+        for ([contexts, targets], pair) in lengths.iter_mut().zip(pairs) {
             contexts.push(pair.context.len);
             targets.push(pair.target.len);
         }

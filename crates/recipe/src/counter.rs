@@ -16,9 +16,9 @@ pub fn finalise(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// One number from several, order counting; for keys.
+/// One number from several; order matters. For keys.
 pub fn mix(parts: &[u64]) -> u64 {
-    // Each part is finalised apart from the running value, so that (1, 0) and (0, 1) have nothing in common.
+    // Each part is finalised before it meets the running value, so that (1, 0) and (0, 1) have nothing in common.
     parts.iter().fold(GOLDEN, |key, &part| finalise(finalise(part.wrapping_add(GOLDEN)) ^ key.wrapping_mul(GOLDEN)))
 }
 
@@ -58,7 +58,7 @@ impl CounterRng {
     }
 }
 
-/// Values between -2 and 2 without a pattern, the same at every call: what models are compared and timed on.
+/// Uniform noise in [-2, 2), the same at every call: input for comparing and timing models.
 pub fn noise(count: usize) -> Vec<f32> {
     let mut rng = CounterRng::new(&[0x7665_7269_6679]);
     (0..count).map(|_| rng.uniform(-2.0, 2.0) as f32).collect()

@@ -1,7 +1,7 @@
-//! What a run is, as pure values: its configuration, masks, schedules and generators of numbers.
+//! What a run is, as pure values: its configuration, masks, schedules and random number generators.
 //!
-//! Nothing here knows Burn, a video or a device, and nothing but text files is read: the same recipe gives the
-//! same stream of masks, rates and random numbers wherever it is asked for.
+//! Nothing here knows Burn, a video or a device, and nothing but text files is read: the same recipe gives the same stream
+//! of masks, rates and random numbers everywhere.
 
 #![warn(missing_docs)]
 
@@ -11,3 +11,4 @@ pub mod masks;
 pub mod rng;
 pub mod schedules;
 pub mod text;
+mod yaml;

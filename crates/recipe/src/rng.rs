@@ -4,12 +4,12 @@
 //! flips and random tubes. All three run mt19937 and differ in how they seed it and how they turn words into numbers,
 //! so equal seeds give equal masks, boxes and clips.
 //!
-//! Training does not share one global generator as the official code does: every draw comes from a generator keyed by
-//! `(seed, stream, index)` (see [`stream_key`]), which makes a resumed run and any number of workers exact.
+//! Unlike the official code, training has no global generator: every draw comes from one keyed by `(seed, stream, index)`
+//! (see [`stream_key`]), which makes resumed runs and any number of workers exact.
 
 use rand_mt::Mt;
 
-/// What a keyed generator is for, so that two uses with the same seed and index never share their numbers.
+/// What a keyed generator is used for; two uses with the same seed and index never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Positions of mask blocks, indexed by training step.
@@ -25,6 +25,16 @@ pub enum Stream {
 /// The `init_by_array` key of one `(seed, stream, index)`.
 pub fn stream_key(seed: u64, stream: Stream, index: u64) -> [u32; 5] {
     [seed as u32, (seed >> 32) as u32, stream as u32, index as u32, (index >> 32) as u32]
+}
+
+/// The generator of one `(seed, stream, index, group)`. Group 0 is that of `(seed, stream, index)`; the keys of all others
+/// are longer, so they share numbers with no other use.
+fn grouped(seed: u64, stream: Stream, index: u64, group: u64) -> Mt {
+    let [a, b, c, d, e] = stream_key(seed, stream, index);
+    match group {
+        0 => Mt::new_with_key([a, b, c, d, e]),
+        _ => Mt::new_with_key([a, b, c, d, e, group as u32, (group >> 32) as u32]),
+    }
 }
 
 /// A double in [0, 1) of 53 random bits from two words, as CPython and NumPy both make it.
@@ -47,6 +57,11 @@ impl TorchRng {
     /// The generator of one `(seed, stream, index)`; no PyTorch counterpart.
     pub fn keyed(seed: u64, stream: Stream, index: u64) -> Self {
         Self(Mt::new_with_key(stream_key(seed, stream, index)))
+    }
+
+    /// The generator of one group's share of `(seed, stream, index)`; group 0 is [`TorchRng::keyed`].
+    pub fn grouped(seed: u64, stream: Stream, index: u64, group: u64) -> Self {
+        Self(grouped(seed, stream, index, group))
     }
 
     /// `torch.rand(1)`: a 24-bit fraction in [0, 1).
@@ -73,6 +88,11 @@ impl NumpyRng {
     /// The generator of one `(seed, stream, index)`; no NumPy counterpart.
     pub fn keyed(seed: u64, stream: Stream, index: u64) -> Self {
         Self(Mt::new_with_key(stream_key(seed, stream, index)))
+    }
+
+    /// The generator of one group's share of `(seed, stream, index)`; group 0 is [`NumpyRng::keyed`].
+    pub fn grouped(seed: u64, stream: Stream, index: u64, group: u64) -> Self {
+        Self(grouped(seed, stream, index, group))
     }
 
     /// `np.random.rand()` and `np.random.uniform()`: a double in [0, 1).
@@ -206,5 +226,9 @@ mod tests {
         assert_ne!(draw(Stream::Masks, 0), draw(Stream::Masks, 1));
         assert_ne!(draw(Stream::Masks, 0), draw(Stream::Crops, 0));
         assert_eq!(draw(Stream::Masks, 5), draw(Stream::Masks, 5));
+        let group = |group| TorchRng::grouped(1, Stream::Masks, 5, group).randint(u32::MAX);
+        assert_eq!(group(0), draw(Stream::Masks, 5));
+        assert_ne!(group(0), group(1));
+        assert_ne!(group(1), group(1 << 32));
     }
 }

@@ -55,7 +55,7 @@ impl CosineWd {
     }
 }
 
-/// From `start` at progress 0 to `end` at progress 1 and after, never beyond `end`.
+/// From `start` at progress 0 to `end` at progress 1 and later, never beyond `end`.
 fn half_cosine(start: f64, end: f64, progress: f64) -> f64 {
     let value = end + (start - end) * 0.5 * (1.0 + (PI * progress.min(1.0)).cos());
     if end <= start { value.max(end) } else { value.min(end) }
@@ -68,7 +68,7 @@ pub struct LinearEma {
     pub start: f64,
     /// Momentum at the end.
     pub end: f64,
-    /// Steps until `end`; a fraction of a step counts, unlike in the other two. Later steps stay at `end`.
+    /// Steps until `end`, possibly fractional, unlike in the other two. Later steps stay at `end`.
     pub total_steps: f64,
 }
 
@@ -82,7 +82,7 @@ impl LinearEma {
     }
 }
 
-/// What a training step needs of its schedules.
+/// The scheduled values of one training step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepRates {
     /// Learning rate.
@@ -102,7 +102,7 @@ pub struct ScheduleConfig {
     pub steps_per_epoch: u64,
     /// Epochs of training.
     pub epochs: u64,
-    /// Stretch of all schedules over the run.
+    /// Length of all schedules over that of the run.
     pub ipe_scale: f64,
     /// Steps of warm-up.
     pub warmup_steps: u64,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_no_length_do_not_divide_by_zero() {
+    fn empty_runs_do_not_divide_by_zero() {
         let rates = Schedule::new(&ScheduleConfig::official(0, 0, 0)).at(0);
         assert!(rates.lr.is_finite() && rates.wd.is_finite() && rates.momentum.is_finite());
     }

@@ -1,25 +1,25 @@
 //! Text files as editors write them: UTF-8 with or without a byte order mark, UTF-16, any line ends.
 //!
-//! Lists, class names and configurations are all read here, so that what one of them accepts the others do too.
+//! Lists, class names and configurations are all read here, so they accept the same encodings.
 
 use std::path::Path;
 
-/// A text, and what had to be done to read it.
+/// A text and its encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// The text without a byte order mark; lines end in `\n` alone.
     pub text: String,
-    /// How it was written, where that is not UTF-8.
+    /// Its encoding, where that is not UTF-8.
     pub encoding: Option<&'static str>,
 }
 
-/// Why a file cannot be read as text, worded to follow the file's name.
+/// Why a file cannot be read as text, to follow the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// The system could not read it.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    /// It is not text in an encoding that can be told without guessing.
+    /// It is not text, or its encoding could only be guessed.
     #[error("{0}")]
     Encoding(String),
 }
@@ -32,8 +32,8 @@ pub fn read(path: &Path) -> Result<Text, TextError> {
     decode(&std::fs::read(path)?)
 }
 
-/// Decodes a text file's bytes: UTF-8, or UTF-16 with a byte order mark or with so many zero bytes that it can be nothing
-/// else.
+/// Decodes a text file's bytes: UTF-8, or UTF-16 with a byte order mark or with so many zero bytes that it cannot be
+/// anything else.
 ///
 /// # Errors
 /// [`TextError::Encoding`] naming the line, for anything else: binary data, UTF-32, Latin-1.
@@ -68,7 +68,7 @@ fn utf8(bytes: &[u8]) -> Result<String, TextError> {
     }
 }
 
-/// How two bytes make a unit.
+/// How two bytes make a UTF-16 unit.
 type Order = fn([u8; 2]) -> u16;
 
 fn utf16(bytes: &[u8], order: Order) -> Result<String, TextError> {

@@ -113,7 +113,7 @@ pub const KNN_CLIPS: usize = 128;
 
 impl Diagnostics {
     /// Compiles for a device, a model and some held-out clips, at least two. `masks` draws the pairs, one a generator, of a batch by
-    /// its number and size, as [`vjepa_recipe::masks::MaskCollator::sample_at`] does.
+    /// its number and size, as [`MaskGenerator::pairs`](vjepa_recipe::masks::MaskGenerator::pairs) does.
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Setup`].
@@ -245,7 +245,7 @@ mod tests {
     use vjepa_data::DriftingTextures;
     use vjepa_graphs::init::{self, Init};
     use vjepa_recipe::config::Normalization;
-    use vjepa_recipe::masks::{Geometry, MaskCollator, MultiBlockConfig};
+    use vjepa_recipe::masks::{Geometry, MaskCollator, MaskGenerator, MaskStrategy, MultiBlockConfig};
 
     #[test]
     fn a_single_clip_is_never_a_batch() {
@@ -268,7 +268,7 @@ mod tests {
         let masks = masks.unwrap();
         let mut diagnostics =
             Diagnostics::new(Device::CPU, &encoder, &predictor, PretrainLoss::default(), held_out, 8, |n, b| {
-                masks.sample_at(0, n, b)
+                masks.pairs(0, n, 0, b)
             })
             .unwrap();
         let mut params = Device::CPU.params();

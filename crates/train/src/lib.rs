@@ -32,7 +32,6 @@ use std::time::Instant;
 use vjepa_data::{Loader, LoaderConfig, open_source};
 use vjepa_programs::{Passes, load_step};
 use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::Masks;
 use vjepa_runtime::plan::{Device, Profile};
 
 /// How a run is started.
@@ -117,10 +116,10 @@ pub fn train(
     config.check_training()?;
     let folder = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
     std::fs::create_dir_all(&folder).map_err(|source| TrainError::Io { path: folder.clone(), source })?;
-    let source = open_source(config)?;
+    let source = open_source(&config.data, &config.data_aug)?;
     let batch = config.data.batch_size as u64;
     let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
-    let masks = Masks::new(config)?;
+    let masks = config.masks()?;
 
     observer.phase("compiling the training step");
     let step = match &run.plan {
@@ -148,7 +147,7 @@ pub fn train(
         let began = Instant::now();
         let clips = loader.next_batch()?;
         let waited = began.elapsed();
-        let pairs = masks.at(config.meta.seed, state.step(), config.data.batch_size)?;
+        let pairs = masks.pairs(config.meta.seed, state.step(), 0, config.data.batch_size)?;
         profiler.before(&mut state);
         let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
         report.waited = waited;

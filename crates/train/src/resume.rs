@@ -1,7 +1,7 @@
 //! A run that goes on: what its configuration says otherwise than the checkpoint's record does.
 
 use serde::{Deserialize, Serialize};
-use serde_norway::Value;
+use serde_json::Value;
 
 use super::TrainError;
 use vjepa_data::Contents;
@@ -47,11 +47,11 @@ const CLIPS: [&str; 3] = ["data.clip_duration", "data.mask_type", "data.dataset_
 /// [`TrainError::Config`] for sizes that are missing.
 pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError> {
     let mut changes = Changes { refused: models(was, now)?, allowed: Vec::new() };
-    let clips = yaml(&now.preprocessing())?;
-    for change in differences("", &yaml(was)?, &yaml(now)?) {
+    let clips = tree(&now.preprocessing())?;
+    for change in differences("", &tree(was)?, &tree(now)?) {
         let key = change.key.as_str();
         let recorded = key.strip_prefix("data.").and_then(|key| key.split('.').next());
-        let of_clips = recorded.is_some_and(|key| clips.as_mapping().is_some_and(|record| record.contains_key(key)));
+        let of_clips = recorded.is_some_and(|key| clips.get(key).is_some());
         if of_clips || CLIPS.contains(&key) || key == "mask" || key.starts_with("mask.") {
             changes.refused.push(change);
         } else if !key.starts_with("model.") || matches!(key, "model.init" | "model.zero_init_mask_tokens") {
@@ -82,8 +82,8 @@ fn models(was: &Config, now: &Config) -> Result<Vec<Change>, TrainError> {
     Ok(differ.map(|((key, was), (_, now))| Change { key: format!("model.{key}"), was, now }).collect())
 }
 
-fn yaml<T: Serialize>(value: &T) -> Result<Value, TrainError> {
-    serde_norway::to_value(value).map_err(|error| TrainError::Observer(error.to_string()))
+fn tree<T: Serialize>(value: &T) -> Result<Value, TrainError> {
+    serde_json::to_value(value).map_err(|error| TrainError::Observer(error.to_string()))
 }
 
 /// The values that differ, by their full key: those of mappings key by key, those of lists of mappings entry by entry where
@@ -92,14 +92,13 @@ fn differences(path: &str, was: &Value, now: &Value) -> Vec<Change> {
     let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match (was, now) {
         (was, now) if was == now => Vec::new(),
-        (Value::Mapping(a), Value::Mapping(b)) => {
+        (Value::Object(a), Value::Object(b)) => {
             let added =
                 b.iter().filter(|(key, _)| !a.contains_key(*key)).map(|(key, value)| (key, &Value::Null, value));
             let kept = a.iter().map(|(key, value)| (key, value, b.get(key).unwrap_or(&Value::Null)));
-            let key = |key: &Value| full(key.as_str().unwrap_or("?"));
-            kept.chain(added).flat_map(|(name, was, now)| differences(&key(name), was, now)).collect()
+            kept.chain(added).flat_map(|(name, was, now)| differences(&full(name), was, now)).collect()
         }
-        (Value::Sequence(a), Value::Sequence(b)) if a.len() == b.len() && a.iter().all(Value::is_mapping) => {
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().all(Value::is_object) => {
             let pairs = a.iter().zip(b).enumerate();
             pairs.flat_map(|(index, (was, now))| differences(&full(&index.to_string()), was, now)).collect()
         }
@@ -114,12 +113,11 @@ fn in_words(value: &Value) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Number(value) => value.to_string(),
         Value::String(text) => text.clone(),
-        Value::Sequence(list) => format!("[{}]", list.iter().map(in_words).collect::<Vec<_>>().join(", ")),
-        Value::Mapping(map) => {
-            let pairs = map.iter().map(|(key, value)| format!("{}: {}", in_words(key), in_words(value)));
+        Value::Array(list) => format!("[{}]", list.iter().map(in_words).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| format!("{key}: {}", in_words(value)));
             format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
         }
-        Value::Tagged(tagged) => in_words(&tagged.value),
     };
     match text.char_indices().nth(100) {
         Some((at, _)) => format!("{}...", &text[..at]),

@@ -149,7 +149,7 @@ impl TrainState {
                 tensors.retain(|name, _| !name.starts_with("adam."));
                 tensors
             }
-            None => initial_weights(config, &self.models, config.meta.seed),
+            None => initial_weights(&config.model, &self.models, config.meta.seed),
         };
         self.set_weights(tensors)
     }

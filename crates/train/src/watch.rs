@@ -11,7 +11,6 @@ use vjepa_data::open_source;
 use vjepa_eval::{EvalError, write_atomic};
 use vjepa_programs::model_configs;
 use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::Masks;
 
 /// Held-out clips a run is measured on.
 const CLIPS: usize = 64;
@@ -31,13 +30,13 @@ impl Watch {
     /// # Errors
     /// [`EvalError`] when no clips are found, or the configuration's parts do not fit together.
     pub fn new(device: Device, config: &Config) -> Result<Self, EvalError> {
-        let source = open_source(config)?;
+        let source = open_source(&config.data, &config.data_aug)?;
         let models = model_configs(config).map_err(|error| EvalError::Setup(error.to_string()))?;
-        let masks = Masks::new(config).map_err(|error| EvalError::Setup(error.to_string()))?;
+        let masks = config.masks().map_err(|error| EvalError::Setup(error.to_string()))?;
         let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let seed = config.meta.seed;
         let held_out = HeldOut::draw(source.as_ref(), seed, CLIPS)?;
-        let draw = |number: u64, batch: usize| masks.at(seed, number, batch);
+        let draw = |number: u64, batch: usize| masks.pairs(seed, number, 0, batch);
         let batch = config.data.batch_size.min(CLIPS);
         let diagnostics = Diagnostics::new(device, &models.encoder, &models.predictor, loss, held_out, batch, draw)?;
         Ok(Self { diagnostics, history: Vec::new(), file: None, earlier: Vec::new() })

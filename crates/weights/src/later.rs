@@ -1,10 +1,17 @@
 //! Checkpoints of V-JEPA 2 and 2.1, recognised so that they are refused by name.
 
+use vjepa_recipe::config::{EncoderSizes, ModelName};
+
 use super::{Format, Weights, WeightsError};
 
-/// Names of the sizes, by width and blocks.
-const SIZES: [(usize, usize, &str); 5] =
-    [(768, 12, "ViT-B"), (1024, 24, "ViT-L"), (1280, 32, "ViT-H"), (1408, 40, "ViT-g"), (1664, 48, "ViT-G")];
+/// Names of the released sizes. The largest is V-JEPA 2.1's alone, so no configuration can name it.
+const SIZES: [(EncoderSizes, &str); 5] = [
+    (ModelName::Base.sizes(), "ViT-B"),
+    (ModelName::Large.sizes(), "ViT-L"),
+    (ModelName::Huge.sizes(), "ViT-H"),
+    (ModelName::Giant.sizes(), "ViT-g"),
+    (EncoderSizes { embed_dim: 1664, depth: 48, num_heads: 26, mlp_ratio: 64.0 / 13.0 }, "ViT-G"),
+];
 /// Mask tokens of the predictors in V-JEPA 2's released files, whose encoders have a position table that is not used.
 const RELEASED_MASK_TOKENS: usize = 10;
 
@@ -52,7 +59,7 @@ impl Weights {
     fn size(&self, bias: &str, blocks: &str) -> String {
         let width = self.shape(bias).and_then(<[usize]>::first).copied().unwrap_or(0);
         let depth = (0..).take_while(|i| self.shape(&format!("{blocks}.{i}.norm1.weight")).is_some()).count();
-        let name = SIZES.iter().find(|(own, blocks, _)| (*own, *blocks) == (width, depth));
-        format!("{} ({width} wide, {depth} blocks)", name.map_or("encoder", |(.., name)| name))
+        let name = SIZES.iter().find(|(size, _)| (size.embed_dim, size.depth) == (width, depth));
+        format!("{} ({width} wide, {depth} blocks)", name.map_or("encoder", |(_, name)| name))
     }
 }

@@ -11,7 +11,6 @@ use vjepa_programs::{MaskSizes, mask_sizes};
 use vjepa_programs::{Passes, Precision, Probe, TrainOptions};
 use vjepa_programs::{encoder_config, predictor_config};
 use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::Masks;
 
 pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     let device = args.device.open()?;
@@ -22,7 +21,7 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
     if let Some(budget) = args.memory_budget {
-        passes.memory = Some((budget.0, mask_sizes(&Masks::new(&config)?, &config, MaskSizes::Largest)?));
+        passes.memory = Some((budget.0, drawn(&config, MaskSizes::Largest)?));
     }
     if emit == Emit::Passes {
         passes.sizes = Some(sizes.clone());
@@ -93,6 +92,11 @@ fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passe
     Ok(passes.run(graph)?)
 }
 
+/// The sizes of the masks of a few drawn batches.
+fn drawn(config: &Config, which: MaskSizes) -> Result<Sizes, CliError> {
+    Ok(mask_sizes(config.masks()?.as_ref(), config.meta.seed, config.data.batch_size, which)?)
+}
+
 /// The configured batch, and the mean mask lengths of a few drawn batches.
 fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
     let batch = config.data.batch_size;
@@ -103,13 +107,13 @@ fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
             sizes.insert("N".to_owned(), config.data.grid().iter().product());
         }
         GraphName::Predictor => {
-            let step = mask_sizes(&Masks::new(config)?, config, MaskSizes::Mean)?;
+            let step = drawn(config, MaskSizes::Mean)?;
             for (symbol, of) in [("N_ctx", "N_ctx0"), ("N_pred", "N_pred0")] {
                 sizes.extend(step.get(of).map(|size| (symbol.to_owned(), *size)));
             }
         }
         GraphName::Step => {
-            sizes.extend(mask_sizes(&Masks::new(config)?, config, MaskSizes::Mean)?);
+            sizes.extend(drawn(config, MaskSizes::Mean)?);
         }
     }
     Ok(sizes)

@@ -9,7 +9,6 @@ use vjepa_programs::{initial_weights, model_configs};
 use vjepa_recipe::config::Config;
 use vjepa_recipe::counter::noise;
 use vjepa_recipe::masks::MaskPair;
-use vjepa_recipe::masks::Masks;
 
 /// The computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +122,7 @@ impl Case {
             tensors: BTreeMap::new(),
             folder: folder.to_owned(),
         };
-        for (name, (shape, data)) in initial_weights(config, &models, config.meta.seed) {
+        for (name, (shape, data)) in initial_weights(&config.model, &models, config.meta.seed) {
             if let Some(rest) = name.strip_prefix("encoder.") {
                 case.floats(&format!("target_encoder.{rest}"), &shape, &data)?;
             }
@@ -131,10 +130,12 @@ impl Case {
         }
         let clip = [config.data.batch_size, e.channels, e.num_frames, e.height, e.width];
         case.floats("clip", &clip, &noise(clip.iter().product()))?;
-        let masks = Masks::new(config)?;
+        let masks = config.masks()?;
         for set in 0..request.mask_sets {
             let mut names = Vec::new();
-            for (i, pair) in masks.at(config.meta.seed, set as u64, config.data.batch_size)?.into_iter().enumerate() {
+            for (i, pair) in
+                masks.pairs(config.meta.seed, set as u64, 0, config.data.batch_size)?.into_iter().enumerate()
+            {
                 let name = |what: &str| format!("masks.{set}.{i}.{what}");
                 for (name, batch) in [(name("context"), &pair.context), (name("target"), &pair.target)] {
                     let bytes: Vec<u8> = batch.indices.iter().flat_map(|index| index.to_le_bytes()).collect();

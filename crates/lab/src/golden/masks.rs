@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::check::{Check, GoldenError, read_json};
 use vjepa_recipe::masks::{Geometry, MaskCollator, MaskError, MaskPair, MultiBlockConfig};
-use vjepa_recipe::masks::{TubeCollator, TubeConfig};
+use vjepa_recipe::masks::{MaskStrategy, TubeCollator, TubeConfig};
 use vjepa_recipe::rng::{NumpyRng, TorchRng};
 use vjepa_weights::TensorFile;
 

@@ -1,116 +1,92 @@
-//! The `data` and `data_aug` sections: where clips come from, their shape, and what is done to them.
+//! The `data` and `data_aug` sections: where clips come from, their shape, and how they are augmented.
 
-use serde::Serialize;
-use serde_norway::Value;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 pub use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling};
 
-use super::error::ConfigError;
-use super::reader::{Field, Section, words};
+use crate::masks::{Geometry, MaskType};
 
 /// Where clips come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DatasetType {
-    /// Video files listed in CSVs or lying in folders.
+    /// Video files, listed in CSVs or found in folders.
+    #[serde(rename = "VideoDataset")]
     Video,
-    /// The endless labelled stream of drifting textures, made on the fly.
+    /// The endless labelled stream of drifting textures, made on the fly (ours).
     DriftingTextures,
 }
 
-words!(DatasetType { Video = "VideoDataset", DriftingTextures = "DriftingTextures" });
-
-impl Field for Sampling {
-    fn expected() -> String {
-        "one of `vjepa`, `exact`".into()
-    }
-    fn read(value: &Value) -> Option<Self> {
-        match value.as_str()? {
-            "vjepa" => Some(Self::Vjepa),
-            "exact" => Some(Self::Exact),
-            _ => None,
-        }
-    }
-}
-
-/// How the masks are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MaskType {
-    /// Spatio-temporal blocks (`src/masks/multiblock3d.py`).
-    #[default]
-    MultiBlock3d,
-    /// One random spatial pattern repeated over time (`src/masks/random_tube.py`).
-    RandomTube,
-}
-
-words!(MaskType { MultiBlock3d = "multiblock3d", RandomTube = "random_tube" });
-
-impl Field for Normalization {
-    fn expected() -> String {
-        "`imagenet`, `per_clip`, or a mapping of `mean` and `std`, three numbers each".into()
-    }
-    fn read(value: &Value) -> Option<Self> {
-        match value {
-            Value::String(word) if word == "imagenet" => Some(Self::Imagenet),
-            Value::String(word) if word == "per_clip" => Some(Self::PerClip),
-            Value::Mapping(lists) if lists.len() == 2 => {
-                let list = |key| lists.get(key).and_then(<[f64; 3]>::read).map(|l| l.map(|x| x as f32));
-                Some(Self::Custom { mean: list("mean")?, std: list("std")? })
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The `data` section.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The `data` section: clips and where they come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
     /// Where clips come from.
     pub dataset_type: DatasetType,
-    /// How masks are drawn (official, although the recipes leave it out).
+    /// How masks are drawn; it decides which keys the entries of `mask` have. Official, although the recipes leave it out.
     pub mask_type: MaskType,
-    /// CSV files ("path label") or folders of videos.
+    /// Lists of videos (`.csv` or `.txt`, one `path label` per line), folders of videos, or video files.
     pub datasets: Vec<String>,
-    /// Share of samples from each data set; none: every video is as likely as any other.
+    /// Sampling weight of each data set; null makes every video equally likely.
     pub datasets_weights: Option<Vec<f64>>,
-    /// Read by the official code and used nowhere in it.
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "only the frames of the clip are ever decoded"))]
     pub decode_one_clip: bool,
-    /// Clips a process takes in a step.
+    /// Clips per step.
     pub batch_size: usize,
-    /// Clips from one video.
+    /// Clips per video; above 1 is not supported.
     pub num_clips: usize,
-    /// Frames of a clip.
+    /// Frames per clip; a multiple of `tubelet_size`.
     pub num_frames: usize,
-    /// Frames of a token.
+    /// Frames per token.
     pub tubelet_size: usize,
     /// Video frames from one clip frame to the next.
     pub sampling_rate: usize,
-    /// Side of a clip, in pixels.
+    /// Height and width of a clip in pixels; a multiple of `patch_size`.
     pub crop_size: usize,
-    /// Side of a token, in pixels.
+    /// Height and width of a token in pixels.
     pub patch_size: usize,
-    /// A property of PyTorch's loader; no meaning here.
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "it is a setting of PyTorch's loader"))]
     pub pin_mem: bool,
-    /// Threads that decode; 0 decodes on the training thread.
+    /// Decoding threads; 0 decodes on the training thread.
     pub num_workers: usize,
-    /// Skip videos shorter than a clip (otherwise their last frame repeats).
+    /// Skip videos shorter than a clip; otherwise their last frame repeats.
     pub filter_short_videos: bool,
-    /// Seconds a clip spans; in training it sets the frame spacing from the video's rate instead of `sampling_rate`.
-    /// Evaluation and deployment know only `sampling_rate` ([`Preprocessing`]).
+    /// Duration of a training clip in seconds: the spacing of its frames then follows the video's frame rate instead of
+    /// `sampling_rate`. Evaluation and deployment only know `sampling_rate`.
     pub clip_duration: Option<f64>,
-    /// How frames are chosen (ours).
+    /// How frames are chosen: `vjepa` as the official code does (16 frames over 64 are 4.27 apart), `exact` at a true step
+    /// of `sampling_rate`.
+    #[schemars(schema_with = "sampling", extend("x-ours" = true))]
     pub sampling: Sampling,
-    /// How values are scaled (ours).
+    /// How pixel values are scaled: `imagenet`, `per_clip` (mean 0, standard deviation 1), or `{mean: [..], std: [..]}`, per
+    /// channel.
+    #[schemars(schema_with = "normalization", extend("x-ours" = true))]
     pub normalization: Normalization,
-    /// Replace colours by their luma, in all three channels (ours).
+    /// Replace colours by their luma, in all three channels.
+    #[schemars(extend("x-ours" = true))]
     pub grayscale: bool,
-    /// Training stops when more than this share of tries finds an unreadable video (ours).
+    /// Training stops when more than this fraction of draws hits an unreadable video.
+    #[schemars(extend("x-ours" = true))]
     pub max_bad_fraction: f64,
+}
+
+// The two records of `vjepa_runtime` are read by serde; it has no use for schemas of its own.
+fn sampling(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["vjepa", "exact"]})
+}
+
+fn normalization(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-expected": "`imagenet`, `per_clip`, or a mapping of `mean` and `std`, three finite numbers each, deviations above 0"
+    })
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
             dataset_type: DatasetType::Video,
-            mask_type: MaskType::MultiBlock3d,
+            mask_type: MaskType::default(),
             datasets: Vec::new(),
             datasets_weights: None,
             decode_one_clip: true,
@@ -134,39 +110,22 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config = Self {
-            dataset_type: section.or("dataset_type", d.dataset_type)?,
-            mask_type: section.or("mask_type", d.mask_type)?,
-            datasets: section.or("datasets", d.datasets)?,
-            datasets_weights: section.opt("datasets_weights", d.datasets_weights)?,
-            decode_one_clip: section.or("decode_one_clip", d.decode_one_clip)?,
-            batch_size: section.or("batch_size", d.batch_size)?,
-            num_clips: section.or("num_clips", d.num_clips)?,
-            num_frames: section.or("num_frames", d.num_frames)?,
-            tubelet_size: section.or("tubelet_size", d.tubelet_size)?,
-            sampling_rate: section.or("sampling_rate", d.sampling_rate)?,
-            crop_size: section.or("crop_size", d.crop_size)?,
-            patch_size: section.or("patch_size", d.patch_size)?,
-            pin_mem: section.or("pin_mem", d.pin_mem)?,
-            num_workers: section.or("num_workers", d.num_workers)?,
-            filter_short_videos: section.or("filter_short_videos", d.filter_short_videos)?,
-            clip_duration: section.opt("clip_duration", d.clip_duration)?,
-            sampling: section.or("sampling", d.sampling)?,
-            normalization: section.or("normalization", d.normalization)?,
-            grayscale: section.or("grayscale", d.grayscale)?,
-            max_bad_fraction: section.or("max_bad_fraction", d.max_bad_fraction)?,
-        };
-        section.finish()?;
-        Ok(config)
-    }
-
     /// The token grid `[time, height, width]`.
     pub fn grid(&self) -> [usize; 3] {
         // Validation has refused zeros and sizes that do not divide.
         let side = self.crop_size / self.patch_size.max(1);
         [self.num_frames / self.tubelet_size.max(1), side, side]
+    }
+
+    /// The clip as the mask generators see it.
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            frames: self.num_frames,
+            height: self.crop_size,
+            width: self.crop_size,
+            tubelet: self.tubelet_size,
+            patch: self.patch_size,
+        }
     }
 
     /// Values of one clip, `[3, T, H, W]`.
@@ -175,20 +134,22 @@ impl DataConfig {
     }
 }
 
-/// The `data_aug` section. It applies to videos; drifting textures are made at their final size.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The `data_aug` section: augmentations of videos. Drifting textures are made at their final size, without crop or flip.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// RandAugment; not supported.
+    /// RandAugment; true is not supported.
     pub auto_augment: bool,
-    /// A crop that moves over the clip; not supported.
+    /// A crop that moves over the clip; true is not supported.
     pub motion_shift: bool,
-    /// Width over height of the crop, drawn log-uniformly.
+    /// Range of the crop's width over its height, drawn log-uniformly.
     pub random_resize_aspect_ratio: [f64; 2],
-    /// Share of the frame's area in the crop.
+    /// Range of the crop's share of the frame's area.
     pub random_resize_scale: [f64; 2],
-    /// Probability of random erasing; not supported.
+    /// Probability of random erasing; above 0 is not supported.
     pub reprob: f64,
-    /// Flip a clip left to right half of the time (ours; always on in the official code).
+    /// Flip half of the clips left to right; always on in the official code.
+    #[schemars(extend("x-ours" = true))]
     pub horizontal_flip: bool,
 }
 
@@ -202,22 +163,6 @@ impl Default for AugmentConfig {
             reprob: 0.0,
             horizontal_flip: true,
         }
-    }
-}
-
-impl AugmentConfig {
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config = Self {
-            auto_augment: section.or("auto_augment", d.auto_augment)?,
-            motion_shift: section.or("motion_shift", d.motion_shift)?,
-            random_resize_aspect_ratio: section.or("random_resize_aspect_ratio", d.random_resize_aspect_ratio)?,
-            random_resize_scale: section.or("random_resize_scale", d.random_resize_scale)?,
-            reprob: section.or("reprob", d.reprob)?,
-            horizontal_flip: section.or("horizontal_flip", d.horizontal_flip)?,
-        };
-        section.finish()?;
-        Ok(config)
     }
 }
 
@@ -244,6 +189,14 @@ impl DataConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_sampling_are_those_that_serde_reads() {
+        let schema = sampling(&mut SchemaGenerator::default()).to_value();
+        assert_eq!(crate::yaml::expected(&schema), "one of `vjepa`, `exact`");
+        let unknown = serde_json::from_value::<Sampling>("x".into()).unwrap_err().to_string();
+        assert!(unknown.contains("expected `vjepa` or `exact`"), "{unknown}");
+    }
 
     #[test]
     fn preprocessing_survives_json() {

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, each as one sentence that names the key.
+//! What can be wrong with a configuration, each in one sentence that names the key.
 
 use std::path::PathBuf;
 
@@ -9,17 +9,17 @@ pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
-        /// The file asked for.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not text.
     #[error("the configuration {} {why}", path.display())]
     Text {
-        /// The file asked for.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it, worded to follow its name.
+        /// What is wrong with it, to follow its name.
         why: String,
     },
     /// The configuration of another official program.
@@ -35,7 +35,7 @@ pub enum ConfigError {
     Syntax {
         /// `"FILE: "` or empty.
         at: String,
-        /// The YAML reader's words, which carry line and column.
+        /// The YAML reader's message, with line and column.
         message: String,
     },
     /// A section or key that does not exist.
@@ -45,22 +45,22 @@ pub enum ConfigError {
         at: String,
         /// `section.key`.
         key: String,
-        /// The known key spelled most alike, or the list of known keys.
+        /// The known key with the closest spelling, or the list of known keys.
         nearest: String,
     },
     /// A value of the wrong type.
     #[error("{at}`{key}` must be {expected}, found {found}")]
     Type {
-        /// Where it stands.
+        /// Where it was written.
         at: String,
         /// `section.key`.
         key: String,
         /// What is accepted.
         expected: String,
-        /// What stands there.
+        /// What was found.
         found: String,
     },
-    /// A key without which nothing can be done.
+    /// A required key.
     #[error("{at}`{key}` is missing: {rule}")]
     Missing {
         /// Where it was looked for.
@@ -73,17 +73,17 @@ pub enum ConfigError {
     /// A value that breaks a rule: shapes that do not divide, empty ranges, sizes out of bounds.
     #[error("{at}`{key}` {rule}")]
     Rule {
-        /// Where it stands.
+        /// Where it was written.
         at: String,
         /// `section.key`.
         key: String,
-        /// The rule, worded to follow the key.
+        /// The rule, to follow the key.
         rule: String,
     },
-    /// A legal value of the official code that this program cannot honour; it is refused, never dropped silently.
+    /// A value that the official code accepts and this program cannot honour; refused, never ignored silently.
     #[error("{at}`{key}` is not supported: {why}")]
     Unsupported {
-        /// Where it stands.
+        /// Where it was written.
         at: String,
         /// `section.key`.
         key: String,

@@ -1,133 +1,92 @@
-//! The `mask` section: a list of generators, each giving one (context, target) pair a step.
+//! The `mask` section: a list of mask generators, each of which yields one (context, target) pair per step.
 
-use serde::Serialize;
-use serde_norway::Value;
+use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
+use serde_json::Value as Json;
 
-use super::data::MaskType;
 use super::error::ConfigError;
-use super::reader::{Section, Source, describe};
-use crate::masks::{Geometry, MaskCollator, MaskError, MultiBlockConfig, TubeCollator, TubeConfig};
+use crate::masks::{Geometry, MaskError, MaskGenerator, MaskStrategy, MaskType};
+use crate::yaml::{Misfit, Node, Value};
 
-/// The mask generators, all of the kind that `data.mask_type` names.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum MaskConfig {
-    /// Spatio-temporal blocks.
-    MultiBlock(Vec<MultiBlockConfig>),
-    /// Random tubes.
-    RandomTube(Vec<TubeConfig>),
+/// The entries of `mask`, all of the strategy that `data.mask_type` names. Serialises as the list of its entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskConfig {
+    kind: MaskType,
+    /// The parameters of each generator, defaults filled in.
+    entries: Vec<Json>,
 }
 
 impl Default for MaskConfig {
     /// The two official generators: eight short-range blocks, two long-range ones.
     fn default() -> Self {
-        Self::MultiBlock(vec![MultiBlockConfig::short_range(), MultiBlockConfig::long_range()])
+        Self::of(MaskType::default())
     }
 }
 
 impl MaskConfig {
-    /// Reads the list; absent or null means the default of the kind.
-    pub(super) fn read(source: &Source, kind: MaskType, value: Option<Value>) -> Result<Self, ConfigError> {
-        let list = match value {
-            None | Some(Value::Null) => None,
-            Some(Value::Sequence(list)) => Some(list),
-            Some(other) => {
-                return Err(ConfigError::Type {
-                    at: source.place("mask"),
-                    key: "mask".into(),
-                    expected: "a list of mask generators".into(),
-                    found: describe(&other),
-                });
-            }
-        };
-        let sections = |list: Vec<Value>| {
-            list.into_iter().enumerate().map(|(i, value)| Section::open(source, &format!("mask.{i}"), value))
-        };
-        match (kind, list) {
-            (MaskType::MultiBlock3d, None) => Ok(Self::default()),
-            (MaskType::RandomTube, None) => Ok(Self::RandomTube(vec![TubeConfig::default()])),
-            (MaskType::MultiBlock3d, Some(list)) => {
-                sections(list).map(|s| multi_block(s?)).collect::<Result<_, _>>().map(Self::MultiBlock)
-            }
-            (MaskType::RandomTube, Some(list)) => {
-                sections(list).map(|s| tube(s?)).collect::<Result<_, _>>().map(Self::RandomTube)
-            }
+    /// The default generators of a strategy.
+    pub fn of(kind: MaskType) -> Self {
+        Self { kind, entries: kind.defaults() }
+    }
+
+    /// Generators of the strategy `S`.
+    pub fn new<S: MaskStrategy>(entries: &[S::Params]) -> Self {
+        // Structs of numbers serialise; what JSON has no number for (NaN) becomes null, which building refuses.
+        let entries = entries.iter().map(|entry| serde_json::to_value(entry).unwrap_or_default());
+        Self { kind: MaskType::of::<S>(), entries: entries.collect() }
+    }
+
+    /// Reads the list; absent or null means the defaults of the strategy.
+    pub(super) fn read(kind: MaskType, node: Option<&Node>) -> Result<Self, Misfit> {
+        match node.map(|node| &node.value) {
+            Some(Value::List(list)) => Ok(Self { kind, entries: kind.read(list)? }),
+            _ => Ok(Self::of(kind)),
         }
     }
 
-    /// Generators, that is (context, target) pairs a step, and mask tokens of the predictor.
+    /// The strategy of all entries.
+    pub fn kind(&self) -> MaskType {
+        self.kind
+    }
+
+    /// The parameters of each generator; none where they are those of another strategy.
+    pub fn entries<P: DeserializeOwned>(&self) -> Option<Vec<P>> {
+        self.entries.iter().map(|entry| serde_json::from_value(entry.clone()).ok()).collect()
+    }
+
+    /// Mask generators: the (context, target) pairs of a step, and the mask tokens of the predictor.
     pub fn len(&self) -> usize {
-        match self {
-            Self::MultiBlock(list) => list.len(),
-            Self::RandomTube(list) => list.len(),
-        }
+        self.entries.len()
     }
 
     /// True for an empty list, which validation refuses.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 
-    /// Builds the generators and draws from them: sizes out of range and masks that leave no context show here.
+    /// What draws the masks of clips of this geometry.
+    ///
+    /// # Errors
+    /// [`MaskError::Invalid`] for parameters out of range.
+    pub fn build(&self, geometry: Geometry) -> Result<Box<dyn MaskGenerator>, MaskError> {
+        self.kind.build(geometry, &self.entries)
+    }
+
+    /// Builds the generators and draws from them: parameters out of range and masks that leave no context show up here.
     pub(super) fn check(&self, geometry: Geometry) -> Result<(), ConfigError> {
-        let drawn = match self {
-            Self::MultiBlock(list) => {
-                for (i, config) in list.iter().enumerate() {
-                    if config.num_blocks > MAX_BLOCKS {
-                        let rule = format!("is {}; it must lie between 1 and {MAX_BLOCKS}", config.num_blocks);
-                        return Err(ConfigError::rule(format!("mask.{i}.num_blocks"), rule));
-                    }
-                }
-                MaskCollator::new(geometry, list.clone()).and_then(|masks| draw(&masks))
-            }
-            Self::RandomTube(list) => TubeCollator::new(geometry, list.clone()).map(drop),
-        };
-        drawn.map_err(|error| match error {
+        self.build(geometry).and_then(|masks| masks.check()).map_err(|error| match error {
             // `mask[0].ratio` is `mask.0.ratio` in overrides and here.
             MaskError::Invalid { key, rule } => ConfigError::rule(key.replace('[', ".").replace(']', ""), rule),
             MaskError::NoContext { generator, .. } => ConfigError::rule(
                 format!("mask.{generator}"),
-                "leaves no context: its blocks cover every token; lower its spatial_scale, temporal_scale or num_blocks",
+                "leaves no context: its masks cover every token; make them smaller or fewer",
             ),
         })
     }
 }
 
-/// More blocks than this cover any grid many times over.
-const MAX_BLOCKS: usize = 1 << 10;
-
-/// Looks for generators that can never leave a context: a block as large as the grid in any of the first steps (sizes change
-/// with the step), and, where that is quick, so many blocks that no draw leaves a gap.
-fn draw(masks: &MaskCollator) -> Result<(), MaskError> {
-    let grid = masks.grid();
-    for step in 0..16 {
-        let sizes = masks.block_sizes(step);
-        if let Some(generator) = sizes.iter().position(|s| s.t >= grid.t && s.h >= grid.h && s.w >= grid.w) {
-            return Err(MaskError::NoContext { generator, tries: 1 });
-        }
+impl Serialize for MaskConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries.serialize(serializer)
     }
-    let blocks: usize = masks.configs().iter().map(|config| config.num_blocks).sum();
-    if grid.tokens().saturating_mul(blocks) <= 1 << 16 { masks.sample_at(0, 0, 1).map(drop) } else { Ok(()) }
-}
-
-fn multi_block(mut section: Section) -> Result<MultiBlockConfig, ConfigError> {
-    // The released generators share everything but the number and size of blocks; one without those is a short-range one.
-    let d = MultiBlockConfig::short_range();
-    let pair = |(low, high): (f64, f64)| [low, high];
-    let config = MultiBlockConfig {
-        aspect_ratio: section.or("aspect_ratio", pair(d.aspect_ratio))?.into(),
-        num_blocks: section.or("num_blocks", d.num_blocks)?,
-        spatial_scale: section.or("spatial_scale", pair(d.spatial_scale))?.into(),
-        temporal_scale: section.or("temporal_scale", pair(d.temporal_scale))?.into(),
-        max_temporal_keep: section.or("max_temporal_keep", d.max_temporal_keep)?,
-        max_keep: section.opt("max_keep", d.max_keep)?,
-    };
-    section.finish()?;
-    Ok(config)
-}
-
-fn tube(mut section: Section) -> Result<TubeConfig, ConfigError> {
-    let config = TubeConfig { ratio: section.or("ratio", TubeConfig::default().ratio)? };
-    section.finish()?;
-    Ok(config)
 }

@@ -1,45 +1,51 @@
 //! The configuration of a run: the official YAML, read strictly.
 //!
-//! Sections and keys are those of the official V-JEPA recipes (`configs/pretrain/*.yaml`), with a few of our own beside
-//! them; `configs/` holds the recipes. Defaults are the released ViT-L values, so a file may hold only what it changes:
-//! `model` and `data` are enough to describe an encoder and its input. What is read is checked as a whole: unknown keys,
-//! wrong types, impossible shapes and values that this program cannot honour are errors that name the line and the key.
+//! Sections and keys are those of the official V-JEPA recipes (`configs/pretrain/*.yaml`), plus a few of our own; `configs/`
+//! holds the recipes. Defaults are the released ViT-L values, so a file only needs what it changes: `model` and `data` are
+//! enough to describe an encoder and its input. The file is checked as a whole: unknown keys, wrong types, impossible shapes
+//! and values that this program cannot honour are errors that name the line and the key.
+//!
+//! A key is written once, as a field of its section's struct: serde reads it, its `Default` is the default, its doc comment
+//! is what [`explain`] and `docs/configuration.md` say.
 //!
 //! - [`Config::from_file`], [`Config::from_yaml`] read; [`Config::to_yaml`] writes all values, defaults included.
-//! - [`Config::check_training`] asks for what only training needs: data sets and a folder.
-//! - [`Config::ignored`] lists the keys that were accepted and have no meaning here.
+//! - [`Config::check_training`] checks what only training needs: data sets and a folder.
+//! - [`Config::ignored`] lists the keys that were accepted and change nothing here.
 //! - `overrides` applies `--set key.sub=value` before anything is read.
 
 use std::path::Path;
 
-use serde::Serialize;
-use serde_norway::Value;
+use schemars::JsonSchema;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 mod data;
 mod error;
-mod locate;
+mod keys;
 mod mask;
 mod model;
 mod official;
 mod overrides;
-pub(crate) mod reader;
 mod training;
 mod validate;
 
-pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, MaskType, Normalization, Preprocessing, Sampling};
+pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, Normalization, Preprocessing, Sampling};
 pub use error::ConfigError;
+pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
 pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, OptimizationConfig, StepPlan};
 
+pub use crate::masks::MaskType;
+use crate::masks::{MaskError, MaskGenerator};
 use crate::text;
 use crate::text::TextError;
-use reader::{Section, Source};
+use crate::yaml::{self, Misfit, Node, Origin, Wrong};
 
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Config {
-    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`), which have no meaning here.
+    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`), which mean nothing here.
     #[serde(skip)]
     pub launcher: Vec<&'static str>,
     /// Seed, arithmetic, checkpoint to start from.
@@ -60,6 +66,85 @@ pub struct Config {
     pub logging: LoggingConfig,
 }
 
+/// The official launcher's keys.
+const LAUNCHER: [&str; 3] = ["app", "nodes", "tasks_per_node"];
+
+/// A configuration as it is written: the entries of `mask` are read when `data.mask_type` is known.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Sections {
+    meta: MetaConfig,
+    /// The `mask` section: a list of mask generators, each of which yields one (context, target) pair per step. Their keys
+    /// depend on `data.mask_type`. The default is that of the released recipes, eight short-range blocks and two long-range
+    /// ones.
+    #[schemars(extend("x-expected" = "a list of mask generators"))]
+    #[allow(dead_code)]
+    mask: Vec<Skipped>,
+    model: ModelConfig,
+    data: DataConfig,
+    data_aug: AugmentConfig,
+    loss: LossConfig,
+    optimization: OptimizationConfig,
+    logging: LoggingConfig,
+    /// Which program to run.
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app"))]
+    app: Skipped,
+    /// Machines.
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
+    nodes: Skipped,
+    /// Processes per machine.
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
+    tasks_per_node: Skipped,
+}
+
+/// Whether there was a value, whatever it is.
+#[derive(Default, JsonSchema)]
+struct Skipped(bool);
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
+}
+
+/// What a configuration was read from, to say where a key was written.
+struct Source<'a> {
+    /// Its name in messages; empty for none.
+    name: &'a str,
+    overrides: &'a [String],
+    root: Node,
+}
+
+impl Source<'_> {
+    /// `"FILE, line N: "`, `"--set ...: "`, `"FILE: "` or empty.
+    fn place(&self, key: &str) -> String {
+        let set = |number: usize| self.overrides.get(number);
+        match (self.name, self.root.origin_of(key)) {
+            (_, Some(Origin::Set(number))) => {
+                set(number).map_or(String::new(), |set| format!("--set {}: ", yaml::short(set, 200)))
+            }
+            ("", Some(Origin::Line(line))) => format!("line {line}: "),
+            ("", None) => String::new(),
+            (name, Some(Origin::Line(line))) => format!("{name}, line {line}: "),
+            (name, None) => format!("{name}: "),
+        }
+    }
+
+    /// The error for a misfit below the key `above`.
+    fn misfit(&self, above: &str, misfit: Misfit) -> ConfigError {
+        let key = misfit.key(above);
+        let at = self.place(&key);
+        let key = yaml::short(&key, 200);
+        match misfit.wrong {
+            Wrong::Unknown { nearest } => ConfigError::Unknown { at, key, nearest },
+            Wrong::Type { expected, found } => {
+                let key = if key.is_empty() { "the configuration".into() } else { key };
+                ConfigError::Type { at, key, expected, found }
+            }
+        }
+    }
+}
+
 impl Config {
     /// Reads and checks a file, with `--set` arguments applied in order.
     ///
@@ -78,52 +163,48 @@ impl Config {
     /// # Errors
     /// As [`Config::from_file`].
     pub fn from_yaml(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        // The YAML reader takes a byte order mark for a document of its own.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let syntax = |error: serde_norway::Error| ConfigError::Syntax {
-            at: if name.is_empty() { String::new() } else { format!("{name}: ") },
-            message: error.to_string(),
-        };
-        let mut root: Value = serde_norway::from_str(text).map_err(syntax)?;
-        root.apply_merge().map_err(syntax)?;
-        if let Some(what) = official::recognise(&root) {
-            let name = if name.is_empty() { "this" } else { name }.to_owned();
-            return Err(ConfigError::Official { name, what });
-        }
-        let mut source = Source { text, name, overrides: Vec::new() };
-        if !overrides.is_empty() {
-            let defaults = serde_norway::to_value(Self::default()).map_err(syntax)?;
-            for argument in overrides {
-                let key = overrides::apply(&mut root, &defaults, argument)?;
-                source.overrides.push((key, argument.clone()));
-            }
-        }
-        let config = Self::read(&source, root)?;
+        let (config, source) = Self::parse(text, name, overrides)?;
         config.check().map_err(|error| error.placed(|key| source.place(key)))?;
         Ok(config)
     }
 
-    fn read(source: &Source, root: Value) -> Result<Self, ConfigError> {
-        let mut sections = Section::open(source, "", root)?;
-        let mut launcher = Vec::new();
-        for key in ["app", "nodes", "tasks_per_node"] {
-            if sections.take(key).is_some() {
-                launcher.push(key);
-            }
+    /// Like [`Config::from_yaml`], without the rules between values: the defaults alone describe no model and still read.
+    ///
+    /// # Errors
+    /// As [`Config::from_yaml`].
+    pub fn unchecked(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        Self::parse(text, name, overrides).map(|(config, _)| config)
+    }
+
+    fn parse<'a>(text: &str, name: &'a str, overrides: &'a [String]) -> Result<(Self, Source<'a>), ConfigError> {
+        let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
+        if let Some(what) = official::recognise(&root) {
+            let name = if name.is_empty() { "this" } else { name }.to_owned();
+            return Err(ConfigError::Official { name, what });
         }
-        let mut open = |name: &'static str| {
-            let value = sections.take(name).unwrap_or(Value::Null);
-            Section::open(source, name, value)
-        };
-        let meta = MetaConfig::read(open("meta")?)?;
-        let model = ModelConfig::read(open("model")?)?;
-        let data = DataConfig::read(open("data")?)?;
-        let data_aug = AugmentConfig::read(open("data_aug")?)?;
-        let loss = LossConfig::read(open("loss")?)?;
-        let optimization = OptimizationConfig::read(open("optimization")?)?;
-        let logging = LoggingConfig::read(open("logging")?)?;
-        let mask = MaskConfig::read(source, data.mask_type, sections.take("mask"))?;
-        sections.finish()?;
+        let mut source = Source { name, overrides, root };
+        for (number, argument) in overrides.iter().enumerate() {
+            let defaults = defaults(&source.root)?;
+            overrides::apply(&mut source.root, &defaults, argument, number)?;
+        }
+        let config = Self::read(&mut source)?;
+        Ok((config, source))
+    }
+
+    fn read(source: &mut Source) -> Result<Self, ConfigError> {
+        // A section without keys (`loss:`) is null to YAML.
+        match &mut source.root.value {
+            yaml::Value::Null => source.root.value = yaml::Value::Map(Vec::new()),
+            yaml::Value::Map(sections) => sections.retain(|(_, node)| node.value != yaml::Value::Null),
+            _ => {}
+        }
+        let Sections { meta, mask: _, model, data, data_aug, loss, optimization, logging, app, nodes, tasks_per_node } =
+            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let found = LAUNCHER.into_iter().zip([app, nodes, tasks_per_node]);
+        let launcher = found.filter(|(_, value)| value.0).map(|(key, _)| key).collect();
+        let mask =
+            MaskConfig::read(data.mask_type, source.root.at("mask")).map_err(|misfit| source.misfit("mask", misfit))?;
         Ok(Self { launcher, meta, mask, model, data, data_aug, loss, optimization, logging })
     }
 
@@ -135,7 +216,7 @@ impl Config {
         validate::check(self)
     }
 
-    /// What only training needs: a predictor, weights to start from, videos to learn from, and a folder to write to.
+    /// Checks what only training needs: a predictor, weights to start from, videos to learn from, and a folder to write to.
     ///
     /// # Errors
     /// [`ConfigError::Missing`] or [`ConfigError::Rule`] naming the key.
@@ -160,21 +241,15 @@ impl Config {
 
     /// Keys that were accepted although they change nothing here, each with the reason, for one notice at the start.
     pub fn ignored(&self) -> Vec<(&'static str, &'static str)> {
-        let mut list: Vec<_> =
-            self.launcher.iter().map(|&key| (key, "the launcher decides how many processes run")).collect();
         let official = Self::default();
-        if self.meta.eval_freq != official.meta.eval_freq {
-            list.push(("meta.eval_freq", "the official training loop does not read it either"));
-        }
-        if !self.meta.use_sdpa {
-            list.push(("meta.use_sdpa", "attention is always the fused one, as in the official model"));
-        }
-        if !self.data.decode_one_clip {
-            list.push(("data.decode_one_clip", "only the frames of the clip are ever decoded"));
-        }
-        if !self.data.pin_mem {
-            list.push(("data.pin_mem", "it is a property of PyTorch's loader"));
-        }
+        let [own, defaults] = [self, &official].map(|config| serde_json::to_value(config).unwrap_or_default());
+        let changed = |path: &str| {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            self.launcher.contains(&path) || own.pointer(&pointer) != defaults.pointer(&pointer)
+        };
+        let keys = sections().iter().rev().flat_map(|section| &section.keys);
+        let unread = keys.filter_map(|key| Some((key.path.as_str(), key.unread.as_deref()?)));
+        let mut list: Vec<_> = unread.filter(|(path, _)| changed(path)).collect();
         if self.data.dataset_type == DatasetType::DriftingTextures {
             if self.data_aug != official.data_aug {
                 list.push(("data_aug", "drifting textures are made at their final size, without crop or flip"));
@@ -189,7 +264,7 @@ impl Config {
         list
     }
 
-    /// What is sampled otherwise by evaluation and deployment than by training, for a notice by whoever does either.
+    /// How evaluation and deployment sample clips differently from training, for a notice by whoever does either.
     pub fn sampled_apart(&self) -> Option<String> {
         let seconds = self.data.clip_duration.filter(|_| self.data.dataset_type == DatasetType::Video)?;
         Some(format!(
@@ -204,7 +279,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Syntax`], which would be a bug.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        serde_norway::to_string(self)
+        serde_saphyr::to_string(self)
             .map_err(|error| ConfigError::Syntax { at: String::new(), message: error.to_string() })
     }
 
@@ -213,8 +288,20 @@ impl Config {
         self.data.preprocessing()
     }
 
-    /// The clip as the mask generators see it.
-    pub fn geometry(&self) -> crate::masks::Geometry {
-        validate::geometry(&self.data)
+    /// What draws the masks of this run.
+    ///
+    /// # Errors
+    /// [`MaskError`] for masks that leave no context.
+    pub fn masks(&self) -> Result<Box<dyn MaskGenerator>, MaskError> {
+        self.mask.build(self.data.geometry())
     }
+}
+
+/// The defaults as a tree; those of `mask` belong to the strategy that `root` names.
+fn defaults(root: &Node) -> Result<Node, ConfigError> {
+    let named = root.at("data.mask_type").and_then(|node| yaml::read::<MaskType>(node).ok());
+    let config = Config { mask: MaskConfig::of(named.unwrap_or_default()), ..Config::default() };
+    let json = serde_json::to_value(config)
+        .map_err(|error| ConfigError::Syntax { at: String::new(), message: error.to_string() })?;
+    Ok(Node::from_json(&json, Origin::Line(0)))
 }

@@ -1,39 +1,36 @@
 //! The `model` section: which encoder, which predictor, how their weights start.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::reader::{Section, words};
 
 /// The encoder sizes that have a name (`src/models/vision_transformer.py` of the official code).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ModelName {
     /// 192 wide, 12 blocks, 3 heads.
+    #[serde(rename = "vit_tiny")]
     Tiny,
     /// 384 wide, 12 blocks, 6 heads.
+    #[serde(rename = "vit_small")]
     Small,
     /// 768 wide, 12 blocks, 12 heads.
+    #[serde(rename = "vit_base")]
     Base,
     /// 1024 wide, 24 blocks, 16 heads.
+    #[serde(rename = "vit_large")]
     Large,
     /// 1280 wide, 32 blocks, 16 heads.
+    #[serde(rename = "vit_huge")]
     Huge,
     /// 1408 wide, 40 blocks, 16 heads, MLP ratio 48/11.
+    #[serde(rename = "vit_giant")]
     Giant,
 }
 
-words!(ModelName {
-    Tiny = "vit_tiny",
-    Small = "vit_small",
-    Base = "vit_base",
-    Large = "vit_large",
-    Huge = "vit_huge",
-    Giant = "vit_giant",
-});
-
 impl ModelName {
-    /// The sizes behind the name.
-    pub fn sizes(self) -> EncoderSizes {
+    /// The sizes behind the name: the only table of them.
+    pub const fn sizes(self) -> EncoderSizes {
         let (embed_dim, depth, num_heads, mlp_ratio) = match self {
             Self::Tiny => (192, 12, 3, 4.0),
             Self::Small => (384, 12, 6, 4.0),
@@ -47,20 +44,21 @@ impl ModelName {
 }
 
 /// How the weights of a new model are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Init {
-    /// What the official pre-training starts from: normal of deviation .02 everywhere, *without* the depth rescale, which
-    /// `init_video_model` undoes.
+    /// What official pre-training starts from: normal with standard deviation 0.02 everywhere, *without* the depth rescale,
+    /// which `init_video_model` undoes by drawing every linear layer again.
     #[default]
     Official,
-    /// The constructors' own: deviation .02, then attention and MLP outputs divided by sqrt(2·layer).
+    /// What the official constructors draw: standard deviation 0.02, then the weights of each block's `attn.proj` and
+    /// `mlp.fc2` divided by `sqrt(2 * layer)`, layers counted from 1.
     Constructor,
-    /// Xavier normal cut at two deviations, patch embedding included, with the depth rescale: for narrow encoders, whose
-    /// patch tokens would start much smaller than their positions.
+    /// Xavier normal, standard deviation `sqrt(2 / (in + out))`, truncated at two deviations, with the depth rescale; the
+    /// patch embedding counts as a linear layer of its tubelet. For narrow encoders, whose patch tokens would otherwise
+    /// start much smaller than their positions.
     Xavier,
 }
-
-words!(Init { Official = "official", Constructor = "constructor", Xavier = "xavier" });
 
 /// The sizes of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -97,36 +95,43 @@ pub struct PredictorSizes {
     pub mlp_ratio: f64,
 }
 
-/// The `model` section.
+/// The `model` section: the encoder and the predictor.
 ///
-/// The encoder is named by `model_name`, spelled out by `embed_dim`, `depth` and `num_heads`, or named and then changed by
-/// them. `pred_depth` and `pred_embed_dim` are 12 and 384 with a `model_name`, as in every released recipe (the official
-/// constructor's default depth of 6 is used by none), and must be given with a spelled-out encoder.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The encoder is named by `model_name`, spelled out by `embed_dim`, `depth` and `num_heads`, or named and then adjusted by
+/// them. With a `model_name`, `pred_depth` and `pred_embed_dim` default to 12 and 384, as in every released recipe (the
+/// official constructor's default depth of 6 is used by none); a spelled-out encoder needs them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// A named size.
     pub model_name: Option<ModelName>,
-    /// Predictor blocks.
+    /// Predictor blocks; 12 with a `model_name`.
     pub pred_depth: Option<usize>,
-    /// Predictor width.
+    /// Predictor width; 384 with a `model_name`.
     pub pred_embed_dim: Option<usize>,
-    /// Position table with the three axes given equal shares of the width.
+    /// Position table with equal shares of the width for time, height and width; otherwise half goes to time.
     pub uniform_power: bool,
-    /// Learned mask tokens stand for the targets; the only way supported.
+    /// Learned mask tokens stand in for the targets; false is not supported.
     pub use_mask_tokens: bool,
-    /// Mask tokens start at zero (otherwise at a normal of deviation .02).
+    /// Mask tokens start at zero; otherwise normal with standard deviation 0.02.
     pub zero_init_mask_tokens: bool,
-    /// Encoder width (ours).
+    /// Encoder width, instead of the named size's.
+    #[schemars(extend("x-ours" = true))]
     pub embed_dim: Option<usize>,
-    /// Encoder blocks (ours).
+    /// Encoder blocks, instead of the named size's.
+    #[schemars(extend("x-ours" = true))]
     pub depth: Option<usize>,
-    /// Encoder heads (ours).
+    /// Encoder attention heads, instead of the named size's; divides the width.
+    #[schemars(extend("x-ours" = true))]
     pub num_heads: Option<usize>,
-    /// Encoder MLP ratio (ours); 4 unless the named size has its own.
+    /// Hidden width of the encoder's MLP over its width; the named size's, or 4.
+    #[schemars(extend("x-ours" = true))]
     pub mlp_ratio: Option<f64>,
-    /// Predictor heads (ours); the encoder's number by default.
+    /// Predictor attention heads; the encoder's number unless given.
+    #[schemars(extend("x-ours" = true))]
     pub pred_num_heads: Option<usize>,
-    /// How weights start (ours).
+    /// How new weights are drawn.
+    #[schemars(extend("x-ours" = true))]
     pub init: Init,
 }
 
@@ -154,26 +159,6 @@ impl ModelConfig {
     pub const RELEASED_PRED_DEPTH: usize = 12;
     /// Predictor width of every released recipe.
     pub const RELEASED_PRED_EMBED_DIM: usize = 384;
-
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config = Self {
-            model_name: section.opt("model_name", d.model_name)?,
-            pred_depth: section.opt("pred_depth", d.pred_depth)?,
-            pred_embed_dim: section.opt("pred_embed_dim", d.pred_embed_dim)?,
-            uniform_power: section.or("uniform_power", d.uniform_power)?,
-            use_mask_tokens: section.or("use_mask_tokens", d.use_mask_tokens)?,
-            zero_init_mask_tokens: section.or("zero_init_mask_tokens", d.zero_init_mask_tokens)?,
-            embed_dim: section.opt("embed_dim", d.embed_dim)?,
-            depth: section.opt("depth", d.depth)?,
-            num_heads: section.opt("num_heads", d.num_heads)?,
-            mlp_ratio: section.opt("mlp_ratio", d.mlp_ratio)?,
-            pred_num_heads: section.opt("pred_num_heads", d.pred_num_heads)?,
-            init: section.or("init", d.init)?,
-        };
-        section.finish()?;
-        Ok(config)
-    }
 
     /// The encoder's sizes.
     ///

@@ -1,13 +1,12 @@
-//! `--set key.sub=value`: changes a configuration before it is read, so that overrides are checked like the file.
-
-use serde_norway::{Mapping, Value};
+//! `--set key.sub=value`: changes the tree before anything is read from it, so that overrides are checked like the file.
 
 use super::error::ConfigError;
+use crate::yaml::{self, Node, Origin, Value};
 
-/// Applies `argument` to `root` and returns the key it set. Keys that the file leaves out are taken from `defaults` first,
+/// Applies `argument`, the `number`-th `--set`, to `root`. Keys that the file leaves out are filled in from `defaults` first,
 /// so that `mask.0.num_blocks=4` works on a file without a `mask` section.
-pub(crate) fn apply(root: &mut Value, defaults: &Value, argument: &str) -> Result<String, ConfigError> {
-    let fail = |why: String| ConfigError::Override { text: argument.into(), why };
+pub(crate) fn apply(root: &mut Node, defaults: &Node, argument: &str, number: usize) -> Result<(), ConfigError> {
+    let fail = |why: String| ConfigError::Override { text: yaml::short(argument, 200), why: yaml::short(&why, 400) };
     let (key, text) = argument
         .split_once('=')
         .ok_or_else(|| fail("write it as section.key=value, for example optimization.lr=0.001".into()))?;
@@ -15,27 +14,35 @@ pub(crate) fn apply(root: &mut Value, defaults: &Value, argument: &str) -> Resul
     if text.is_empty() {
         return Err(fail("there is no value after `=`; write null for none".into()));
     }
-    let value: Value =
-        serde_norway::from_str(text).map_err(|error| fail(format!("the value is not valid YAML: {error}")))?;
-    set(root, Some(defaults), key, value).map_err(fail)?;
-    Ok(key.into())
+    let mut node = yaml::parse(text).map_err(|error| fail(format!("the value is not valid YAML: {error}")))?;
+    node.relocate(Origin::Set(number));
+    set(root, defaults, key, node).map_err(fail)
 }
 
-fn set(root: &mut Value, defaults: Option<&Value>, key: &str, value: Value) -> Result<(), String> {
+fn set(root: &mut Node, defaults: &Node, key: &str, node: Node) -> Result<(), String> {
+    let origin = node.origin;
     let mut here = root;
-    let mut default = defaults;
+    let mut default = Some(defaults);
     let mut walked = String::new();
     for step in key.split('.') {
         if step.is_empty() {
             return Err(format!("`{key}` has an empty part"));
         }
-        if here.is_null() {
-            *here = default.cloned().filter(|d| !d.is_null()).unwrap_or_else(|| Value::Mapping(Mapping::new()));
+        if here.value == Value::Null {
+            let filled = default.map(|node| &node.value).filter(|value| **value != Value::Null);
+            here.value = filled.cloned().unwrap_or(Value::Map(Vec::new()));
+            here.relocate(origin);
         }
-        default = default.and_then(|d| child(d, step));
-        here = match here {
-            Value::Mapping(entries) => entries.entry(step.into()).or_insert(Value::Null),
-            Value::Sequence(list) => {
+        default = default.and_then(|node| node.get(step));
+        here = match &mut here.value {
+            Value::Map(entries) => {
+                let index = entries.iter().position(|(key, _)| key == step).unwrap_or(entries.len());
+                if index == entries.len() {
+                    entries.push((step.into(), Node { origin, value: Value::Null }));
+                }
+                entries.get_mut(index).map(|(_, node)| node).ok_or("an entry is missing")?
+            }
+            Value::List(list) => {
                 let len = list.len();
                 let index = step.parse::<usize>().map_err(|_| {
                     format!("`{walked}` is a list of {len}; write the number of an entry instead of `{step}`")
@@ -51,48 +58,41 @@ fn set(root: &mut Value, defaults: Option<&Value>, key: &str, value: Value) -> R
         }
         walked.push_str(step);
     }
-    *here = value;
+    *here = node;
     Ok(())
-}
-
-fn child<'a>(value: &'a Value, step: &str) -> Option<&'a Value> {
-    match value {
-        Value::Mapping(entries) => entries.get(step),
-        Value::Sequence(list) => list.get(step.parse::<usize>().ok()?),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn yaml(text: &str) -> Value {
-        serde_norway::from_str(text).unwrap()
+    fn parse(text: &str) -> Node {
+        yaml::parse(text).unwrap()
     }
 
     #[test]
     fn nested_keys_and_list_entries() {
-        let mut root = yaml("a: {b: 1}\nl: [{x: 1}, {x: 2}]");
-        let none = Value::Null;
-        apply(&mut root, &none, "a.b=2.5").unwrap();
-        apply(&mut root, &none, "l.1.x = [1, 2]").unwrap();
-        apply(&mut root, &none, "new.key=text").unwrap();
-        assert_eq!(root, yaml("a: {b: 2.5}\nl: [{x: 1}, {x: [1, 2]}]\nnew: {key: text}"));
+        let mut root = parse("a: {b: 1}\nl: [{x: 1}, {x: 2}]");
+        let none = parse("~");
+        apply(&mut root, &none, "a.b=2.5", 0).unwrap();
+        apply(&mut root, &none, "l.1.x = [1, 2]", 1).unwrap();
+        apply(&mut root, &none, "new.key=text", 2).unwrap();
+        assert_eq!(root.to_string(), "{a: {b: 2.5}, l: [{x: 1}, {x: [1, 2]}], new: {key: text}}");
+        assert_eq!(root.origin_of("l.1.x"), Some(Origin::Set(1)));
+        assert_eq!(root.origin_of("l.0.x"), Some(Origin::Line(2)));
     }
 
     #[test]
     fn missing_sections_start_from_the_defaults() {
-        let mut root = yaml("a: 1");
-        apply(&mut root, &yaml("l: [{x: 1, y: 2}, {x: 3}]"), "l.0.x=9").unwrap();
-        assert_eq!(root, yaml("a: 1\nl: [{x: 9, y: 2}, {x: 3}]"));
+        let mut root = parse("a: 1");
+        apply(&mut root, &parse("l: [{x: 1, y: 2}, {x: 3}]"), "l.0.x=9", 0).unwrap();
+        assert_eq!(root.to_string(), "{a: 1, l: [{x: 9, y: 2}, {x: 3}]}");
+        assert_eq!(root.origin_of("l.1.x"), Some(Origin::Set(0)));
     }
 
     #[test]
     fn mistakes_are_named() {
-        let say = |argument: &str| {
-            apply(&mut yaml("a: 1\nl: [1]"), &Value::Null, argument).map(drop).unwrap_err().to_string()
-        };
+        let say = |argument: &str| apply(&mut parse("a: 1\nl: [1]"), &parse("~"), argument, 0).unwrap_err().to_string();
         assert!(say("a").contains("section.key=value"));
         assert!(say("a=").contains("null for none"));
         assert!(say("a.b=1").contains("`a` holds a value"));

@@ -1,12 +1,13 @@
-//! The `loss`, `optimization`, `meta` and `logging` sections, and the step numbers they come down to.
+//! The `loss`, `optimization`, `meta` and `logging` sections, and the step counts that follow from them.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::reader::{Section, words};
 
-/// Arithmetic of the step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Arithmetic of a training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// f32 throughout.
     Float32,
@@ -17,22 +18,24 @@ pub enum Dtype {
     Float16,
 }
 
-words!(Dtype { Float32 = "float32", Bfloat16 = "bfloat16", Float16 = "float16" });
-
-/// The `meta` section.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The `meta` section: seed, arithmetic, and the checkpoint to start from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct MetaConfig {
-    /// Start from the weights of `read_checkpoint`, which must be named. The run's own latest checkpoint is `--resume`'s.
+    /// Start from the weights of `read_checkpoint`, which must be named. To continue a run from its own latest checkpoint use
+    /// `--resume`.
     pub load_checkpoint: bool,
-    /// The file, as seen from the current directory.
+    /// The checkpoint file, relative to the current directory (officially to `logging.folder`).
     pub read_checkpoint: Option<String>,
     /// Seed of weights, masks and the sample stream.
     pub seed: u64,
-    /// Read by the official recipes and used nowhere.
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "the official training loop does not read it either"))]
     pub eval_freq: u64,
-    /// Ignored by the official model too: attention is always the fused one.
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "attention is always the fused one, as in the official model"))]
     pub use_sdpa: bool,
-    /// Arithmetic of the step.
+    /// Arithmetic of a training step.
     pub dtype: Dtype,
 }
 
@@ -49,26 +52,11 @@ impl Default for MetaConfig {
     }
 }
 
-impl MetaConfig {
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config = Self {
-            load_checkpoint: section.or("load_checkpoint", d.load_checkpoint)?,
-            read_checkpoint: section.opt("read_checkpoint", d.read_checkpoint)?,
-            seed: section.or("seed", d.seed)?,
-            eval_freq: section.or("eval_freq", d.eval_freq)?,
-            use_sdpa: section.or("use_sdpa", d.use_sdpa)?,
-            dtype: section.or("dtype", d.dtype)?,
-        };
-        section.finish()?;
-        Ok(config)
-    }
-}
-
 /// The `loss` section.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct LossConfig {
-    /// The loss is mean(|z - h|^p) / p with this p.
+    /// Exponent p of the loss, `mean(|z - h|^p) / p`.
     pub loss_exp: f64,
     /// Weight of the variance regulariser.
     pub reg_coeff: f64,
@@ -80,24 +68,15 @@ impl Default for LossConfig {
     }
 }
 
-impl LossConfig {
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config =
-            Self { loss_exp: section.or("loss_exp", d.loss_exp)?, reg_coeff: section.or("reg_coeff", d.reg_coeff)? };
-        section.finish()?;
-        Ok(config)
-    }
-}
-
-/// The `optimization` section. Defaults are those of the released recipes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The `optimization` section: steps, learning rates, momentum. Defaults are those of the released ViT-L recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct OptimizationConfig {
-    /// Iterations of an epoch; null: as many as the data set has batches.
+    /// Iterations per epoch; null: as many as the data set has batches.
     pub ipe: Option<u64>,
-    /// Schedules are computed over this many times the run, which therefore stops before their end.
+    /// Length of the schedules over that of the run, which therefore stops before they end.
     pub ipe_scale: f64,
-    /// Largest gradient norm, for encoder and predictor apart; null: no clipping.
+    /// Largest gradient norm, for encoder and predictor separately; null: no clipping.
     pub clip_grad: Option<f64>,
     /// Weight decay at the start.
     pub weight_decay: f64,
@@ -105,25 +84,30 @@ pub struct OptimizationConfig {
     pub final_weight_decay: f64,
     /// Epochs of the run.
     pub epochs: u64,
-    /// Epochs of linear warm-up; may be a fraction.
+    /// Epochs of linear warm-up; may be fractional.
     pub warmup: f64,
     /// Learning rate at the start of the warm-up.
     pub start_lr: f64,
-    /// Learning rate at its end.
+    /// Peak learning rate, at the end of the warm-up.
     pub lr: f64,
     /// Learning rate at the end of the schedule.
     pub final_lr: f64,
-    /// Momentum of the target encoder at the start and at the end of the schedule.
+    /// Momentum of the target encoder's moving average, at the start and at the end of the schedule.
     pub ema: [f64; 2],
     /// AdamW's decay rates.
+    #[schemars(extend("x-ours" = true))]
     pub betas: [f64; 2],
     /// AdamW's epsilon.
+    #[schemars(extend("x-ours" = true))]
     pub eps: f64,
-    /// Total steps, instead of `epochs * ipe` (ours).
+    /// Steps of the whole run, instead of `epochs * ipe`.
+    #[schemars(extend("x-ours" = true))]
     pub steps: Option<u64>,
-    /// Steps of warm-up, instead of `warmup` epochs (ours).
+    /// Steps of warm-up, instead of `warmup` epochs.
+    #[schemars(extend("x-ours" = true))]
     pub warmup_steps: Option<u64>,
-    /// First step whose gradients are clipped; null: after the warm-up and one epoch, as the official code has it (ours).
+    /// First step whose gradients are clipped; null: one epoch after the warm-up, as in the official code.
+    #[schemars(extend("x-ours" = true))]
     pub clip_from_step: Option<u64>,
 }
 
@@ -150,12 +134,12 @@ impl Default for OptimizationConfig {
     }
 }
 
-/// The step numbers a run comes down to.
+/// The step counts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct StepPlan {
-    /// Optimiser steps of the whole run.
+    /// Optimiser steps in the whole run.
     pub steps: u64,
-    /// Steps of an epoch, for epoch numbers and checkpoints.
+    /// Steps per epoch, for epoch numbers and checkpoints.
     pub steps_per_epoch: u64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
@@ -166,8 +150,8 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// Steps between checkpoints where the configuration says nothing: an epoch, as in the official loop (`checkpoint_freq`
-    /// is 1, and an epoch has 300 steps); where epochs are shorter than 100 steps, as many whole ones as make 100.
+    /// Steps between checkpoints unless configured: an epoch, as in the official loop (`checkpoint_freq` is 1, and an epoch
+    /// has 300 steps); where epochs are shorter than 100 steps, as many whole ones as make 100.
     pub fn checkpoint_every(&self) -> u64 {
         let epoch = self.steps_per_epoch.max(1);
         epoch * 100u64.div_ceil(epoch)
@@ -175,32 +159,8 @@ impl StepPlan {
 }
 
 impl OptimizationConfig {
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config = Self {
-            ipe: section.opt("ipe", d.ipe)?,
-            ipe_scale: section.or("ipe_scale", d.ipe_scale)?,
-            clip_grad: section.opt("clip_grad", d.clip_grad)?,
-            weight_decay: section.or("weight_decay", d.weight_decay)?,
-            final_weight_decay: section.or("final_weight_decay", d.final_weight_decay)?,
-            epochs: section.or("epochs", d.epochs)?,
-            warmup: section.or("warmup", d.warmup)?,
-            start_lr: section.or("start_lr", d.start_lr)?,
-            lr: section.or("lr", d.lr)?,
-            final_lr: section.or("final_lr", d.final_lr)?,
-            ema: section.or("ema", d.ema)?,
-            betas: section.or("betas", d.betas)?,
-            eps: section.or("eps", d.eps)?,
-            steps: section.opt("steps", d.steps)?,
-            warmup_steps: section.opt("warmup_steps", d.warmup_steps)?,
-            clip_from_step: section.opt("clip_from_step", d.clip_from_step)?,
-        };
-        section.finish()?;
-        Ok(config)
-    }
-
-    /// The step numbers. `dataset_steps` is the number of whole batches in the data set, used where `ipe` is null; less than
-    /// one batch still makes a step, which takes videos twice.
+    /// The step counts. `dataset_steps` is the number of whole batches in the data set, used where `ipe` is null; a data set
+    /// smaller than a batch still makes one step, which repeats videos.
     ///
     /// With `steps`, an epoch is a share `1 / epochs` of it, so that `warmup` keeps its meaning unless `warmup_steps` is
     /// given.
@@ -246,18 +206,23 @@ impl OptimizationConfig {
     }
 }
 
-/// The `logging` section.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The `logging` section: where checkpoints and metrics go, and how often.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
-    /// Where checkpoints and metrics go.
+    /// Folder for checkpoints and metrics.
     pub folder: Option<String>,
-    /// First part of their names.
+    /// Prefix of their file names.
     pub write_tag: String,
-    /// Steps between checkpoints; null: [`StepPlan::checkpoint_every`] (ours).
+    /// Steps between checkpoints; null: an epoch, as officially, or where that is under 100 steps, as many whole epochs as
+    /// make 100. There is always one at the end, and on Ctrl-C.
+    #[schemars(extend("x-ours" = true))]
     pub checkpoint_every: Option<u64>,
-    /// Steps between lines of metrics (ours).
+    /// Steps between lines of metrics.
+    #[schemars(extend("x-ours" = true))]
     pub metrics_every: u64,
-    /// Steps between diagnostics (context gap, effective rank); null: none (ours).
+    /// Steps between diagnostics (context gap, effective rank); null: none.
+    #[schemars(extend("x-ours" = true))]
     pub diagnostics_every: Option<u64>,
 }
 
@@ -270,21 +235,6 @@ impl Default for LoggingConfig {
             metrics_every: 10,
             diagnostics_every: None,
         }
-    }
-}
-
-impl LoggingConfig {
-    pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
-        let d = Self::default();
-        let config = Self {
-            folder: section.opt("folder", d.folder)?,
-            write_tag: section.or("write_tag", d.write_tag)?,
-            checkpoint_every: section.opt("checkpoint_every", d.checkpoint_every)?,
-            metrics_every: section.or("metrics_every", d.metrics_every)?,
-            diagnostics_every: section.opt("diagnostics_every", d.diagnostics_every)?,
-        };
-        section.finish()?;
-        Ok(config)
     }
 }
 

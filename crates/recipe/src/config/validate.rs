@@ -1,10 +1,10 @@
-//! The rules between values: what divides what, what lies where, and what this program does not do.
+//! The rules between values: divisibility, ranges, and what this program does not support.
 
 use super::data::{AugmentConfig, DataConfig, DatasetType, Normalization};
 use super::error::ConfigError;
 use super::training::{Dtype, LossConfig, MetaConfig, OptimizationConfig};
 use super::{Config, ModelConfig};
-use crate::masks::Geometry;
+use crate::yaml;
 
 type Checked = Result<(), ConfigError>;
 
@@ -16,7 +16,7 @@ fn within(key: &str, value: usize, low: usize, high: usize) -> Checked {
     must((low..=high).contains(&value), key, || format!("is {value}; it must lie between {low} and {high}"))
 }
 
-/// Everything that can be judged without touching a file.
+/// Everything that can be checked without touching a file.
 pub(super) fn check(config: &Config) -> Checked {
     data(&config.data)?;
     model(&config.model)?;
@@ -33,20 +33,12 @@ pub(super) fn check(config: &Config) -> Checked {
     }
     let tag = &logging.write_tag;
     must(!tag.is_empty() && !tag.contains(['/', '\\', '\0']), "logging.write_tag", || {
-        format!("is \"{tag}\"; it becomes part of file names, so it must not be empty or contain a slash")
+        format!(
+            "is \"{}\"; it becomes part of file names, so it must not be empty or contain a slash",
+            yaml::short(tag, 80)
+        )
     })?;
-    config.mask.check(geometry(&config.data))
-}
-
-/// The clip as the masks see it.
-pub(super) fn geometry(data: &DataConfig) -> Geometry {
-    Geometry {
-        frames: data.num_frames,
-        height: data.crop_size,
-        width: data.crop_size,
-        tubelet: data.tubelet_size,
-        patch: data.patch_size,
-    }
+    config.mask.check(config.data.geometry())
 }
 
 fn data(data: &DataConfig) -> Checked {
@@ -76,10 +68,7 @@ fn data(data: &DataConfig) -> Checked {
         format!("and data.num_frames give {time} x {height} x {width} tokens; at most 2^20 are allowed")
     })?;
     if data.num_clips != 1 {
-        return Err(ConfigError::unsupported(
-            "data.num_clips",
-            "only one clip from a video can be trained on; write 1",
-        ));
+        return Err(ConfigError::unsupported("data.num_clips", "only one clip per video can be trained on; write 1"));
     }
     must(data.max_bad_fraction > 0.0 && data.max_bad_fraction <= 1.0, "data.max_bad_fraction", || {
         format!("is {}; it must be above 0 and at most 1", data.max_bad_fraction)
@@ -113,7 +102,7 @@ fn data(data: &DataConfig) -> Checked {
 
 fn model(model: &ModelConfig) -> Checked {
     let encoder = model.sizes()?;
-    // An encoder is described without a predictor; what trains one or looks at one asks for its sizes.
+    // A configuration may describe an encoder alone; whatever needs the predictor asks for its sizes.
     let described = model.pred_embed_dim.is_some() || model.pred_depth.is_some() || model.model_name.is_some();
     let predictor = described.then(|| model.predictor_sizes()).transpose()?;
     within("model.embed_dim", encoder.embed_dim, 6, 1 << 15)?;
@@ -220,10 +209,10 @@ fn optimization(o: &OptimizationConfig) -> Checked {
     Ok(())
 }
 
-/// Only a run has a beginning: stored configurations of runs from before this rule still describe their model.
+/// Checked for runs only: stored configurations from before this rule still describe their model.
 pub(super) fn beginning(meta: &MetaConfig) -> Checked {
     must(!meta.load_checkpoint || meta.read_checkpoint.is_some(), "meta.load_checkpoint", || {
-        "is true without a file: name one with meta.read_checkpoint, or write false and go on with a run by --resume"
+        "is true without a file: name one with meta.read_checkpoint, or write false and continue the run with --resume"
             .into()
     })
 }
@@ -232,7 +221,7 @@ fn meta(meta: &MetaConfig) -> Checked {
     if meta.dtype == Dtype::Float16 {
         return Err(ConfigError::unsupported(
             "meta.dtype",
-            "float16 needs loss scaling, which is not done; use bfloat16 or float32",
+            "float16 needs loss scaling, which is not implemented; use bfloat16 or float32",
         ));
     }
     if meta.read_checkpoint.is_some() && !meta.load_checkpoint {

@@ -1,4 +1,4 @@
-//! Which tokens the encoder sees and which ones the predictor must fill in.
+//! Which tokens the encoder sees and which ones the predictor predicts.
 //!
 //! A mask generator yields one [`MaskPair`] per batch: `context` token indices for the encoder and `target` indices for
 //! the predictor, both ascending in raster order over the (time, height, width) grid of tubelets, time slowest. With two
@@ -8,19 +8,20 @@
 //! - [`multiblock`]: the paper's 3-D blocks (official `masks/multiblock3d.py`), the default.
 //! - [`tube`]: one random spatial pattern repeated over time (official `masks/random_tube.py`).
 //!
-//! Both reproduce the official random number use, so equal seeds give equal masks.
+//! Both use random numbers exactly as the official code does, so equal seeds give equal masks. [`MaskStrategy`] is what a new
+//! one implements; [`MaskGenerator`] is what a run draws from.
 
 use serde::{Deserialize, Serialize};
 
-mod generators;
 mod multiblock;
+mod strategy;
 mod tube;
 
-pub use generators::Masks;
 pub use multiblock::{BlockSize, MaskCollator, MultiBlockConfig};
+pub use strategy::{MaskGenerator, MaskStrategy, MaskType};
 pub use tube::{TubeCollator, TubeConfig};
 
-/// Clip size in pixels and the size of one token in it.
+/// Size of a clip in pixels, and of one token in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Geometry {
@@ -58,8 +59,8 @@ impl Geometry {
     /// The token grid of such a clip.
     ///
     /// # Errors
-    /// [`MaskError::Invalid`] when a size is zero, a side is no multiple of the patch, the frames are no multiple of
-    /// the tubelet, or the tokens do not fit an `i32` index.
+    /// [`MaskError::Invalid`] when a size is zero, a side is not a multiple of the patch, the frame count is not a multiple
+    /// of the tubelet, or there are more tokens than an `i32` can index.
     pub fn grid(&self) -> Result<Grid, MaskError> {
         for (key, value) in [
             ("frames", self.frames),
@@ -125,7 +126,7 @@ pub struct MaskPair {
     pub target: IndexBatch,
 }
 
-/// Why masks cannot be made.
+/// Why masks cannot be drawn.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MaskError {
     /// A configuration value breaks a rule.
@@ -138,8 +139,7 @@ pub enum MaskError {
     },
     /// Every draw of a sample covered the whole clip.
     #[error(
-        "masks leave no context: {tries} draws of `mask[{generator}]` covered every token; lower its spatial_scale, \
-         temporal_scale or num_blocks"
+        "masks leave no context: {tries} draws of `mask[{generator}]` covered every token; make its masks smaller or fewer"
     )]
     NoContext {
         /// Index of the generator.

@@ -4,50 +4,45 @@
 //! a fraction of the time steps, a fraction of the area and an aspect ratio (uniform, not log-uniform). All blocks of
 //! all samples share it; there is no correction for the area lost to rounding or clipping. Block *positions* are drawn
 //! per sample and block from the other generator, uniform over the corners that keep the block inside. The union of the
-//! blocks is the target, the rest the context. At last both lists are cut to the shortest of the batch by dropping their
+//! blocks is the target, the rest the context. Finally both lists are cut to the shortest of the batch by dropping their
 //! *ends*, so the last time steps lose the most: at batch 24 a quarter of all tokens are in neither.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Grid, IndexBatch, MaskError, MaskPair, check_batch, check_range};
+use super::{Geometry, Grid, IndexBatch, MaskError, MaskGenerator, MaskPair, MaskStrategy, check_batch, check_range};
 use crate::rng::{Stream, TorchRng};
 
-/// Draws of one sample before giving up on leaving any context. The official code would loop for ever.
+/// Draws of one sample before giving up on leaving any context. The official code would loop forever.
 const MAX_TRIES: usize = 1000;
 
-/// One generator of block masks; keys as in the official `mask:` list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// More blocks than this cover any grid many times over.
+const MAX_BLOCKS: usize = 1 << 10;
+
+/// One generator of block masks; keys as in the official `mask:` list. The default is the short-range one: the released
+/// generators differ in the number and size of their blocks only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct MultiBlockConfig {
     /// Range of block height over width, in patches.
-    #[serde(default = "default_aspect_ratio")]
     pub aspect_ratio: (f64, f64),
     /// Blocks per sample.
     pub num_blocks: usize,
     /// Range of the fraction of a frame's patches that one block covers.
     pub spatial_scale: (f64, f64),
     /// Range of the fraction of the time steps that one block covers.
-    #[serde(default = "default_temporal_scale")]
     pub temporal_scale: (f64, f64),
     /// Below 1, context stays in this first fraction of the time steps (at least one) and all later tokens are targets:
     /// "causal multi-block".
-    #[serde(default = "default_max_temporal_keep")]
     pub max_temporal_keep: f64,
     /// Upper bound on the context tokens of a sample; the first ones are kept. Targets are not bounded.
-    #[serde(default)]
     pub max_keep: Option<usize>,
 }
 
-fn default_aspect_ratio() -> (f64, f64) {
-    (0.75, 1.5)
-}
-
-fn default_temporal_scale() -> (f64, f64) {
-    (1.0, 1.0)
-}
-
-fn default_max_temporal_keep() -> f64 {
-    1.0
+impl Default for MultiBlockConfig {
+    fn default() -> Self {
+        Self::short_range()
+    }
 }
 
 impl MultiBlockConfig {
@@ -64,11 +59,11 @@ impl MultiBlockConfig {
     /// Blocks of a fixed share of the area over all time steps; the rest as in the released configurations.
     pub fn blocks(num_blocks: usize, spatial_scale: f64) -> Self {
         Self {
-            aspect_ratio: default_aspect_ratio(),
+            aspect_ratio: (0.75, 1.5),
             num_blocks,
             spatial_scale: (spatial_scale, spatial_scale),
-            temporal_scale: default_temporal_scale(),
-            max_temporal_keep: default_max_temporal_keep(),
+            temporal_scale: (1.0, 1.0),
+            max_temporal_keep: 1.0,
             max_keep: None,
         }
     }
@@ -81,12 +76,16 @@ impl MultiBlockConfig {
         if self.num_blocks == 0 {
             return Err(MaskError::invalid(key("num_blocks"), "must be at least 1".into()));
         }
+        if self.num_blocks > MAX_BLOCKS {
+            let rule = format!("is {}; it must lie between 1 and {MAX_BLOCKS}", self.num_blocks);
+            return Err(MaskError::invalid(key("num_blocks"), rule));
+        }
         if !(self.max_temporal_keep > 0.0 && self.max_temporal_keep <= 1.0) {
             let rule = format!("must be above 0 and at most 1, but is {}", self.max_temporal_keep);
             return Err(MaskError::invalid(key("max_temporal_keep"), rule));
         }
         if self.max_keep == Some(0) {
-            let rule = "must be at least 1 or null, for a context needs a token".into();
+            let rule = "must be null or at least 1, since a context needs a token".into();
             return Err(MaskError::invalid(key("max_keep"), rule));
         }
         // The smallest area at either end of the aspect ratio gives the thinnest block there can be.
@@ -135,12 +134,16 @@ pub struct MaskCollator {
     configs: Vec<MultiBlockConfig>,
 }
 
-impl MaskCollator {
-    /// Generators over the token grid of `geometry`, in the order of the `mask:` list.
-    ///
-    /// # Errors
-    /// [`MaskError::Invalid`] naming the key, such as `mask[0].spatial_scale`, and the rule it breaks.
-    pub fn new(geometry: Geometry, configs: Vec<MultiBlockConfig>) -> Result<Self, MaskError> {
+impl MaskStrategy for MaskCollator {
+    type Params = MultiBlockConfig;
+    const NAME: &'static str = "multiblock3d";
+    const DOC: &'static str = "Spatio-temporal blocks; their union is the target.";
+
+    fn defaults() -> Vec<MultiBlockConfig> {
+        vec![MultiBlockConfig::short_range(), MultiBlockConfig::long_range()]
+    }
+
+    fn new(geometry: Geometry, configs: Vec<MultiBlockConfig>) -> Result<Self, MaskError> {
         let grid = geometry.grid()?;
         if configs.is_empty() {
             return Err(MaskError::invalid("mask", "must list at least one generator".into()));
@@ -150,7 +153,30 @@ impl MaskCollator {
         }
         Ok(Self { grid, configs })
     }
+}
 
+impl MaskGenerator for MaskCollator {
+    /// Block sizes are the official ones of iteration `step`, the same in every group.
+    fn pairs(&self, seed: u64, step: u64, group: u64, batch: usize) -> Result<Vec<MaskPair>, MaskError> {
+        self.sample(batch, step, &mut TorchRng::grouped(seed, Stream::Masks, step, group))
+    }
+
+    /// A block as large as the grid in any of the first steps (sizes change with the step), and, where that is quick to
+    /// find out, so many blocks that no draw leaves a gap.
+    fn check(&self) -> Result<(), MaskError> {
+        let grid = self.grid;
+        for step in 0..16 {
+            let sizes = self.block_sizes(step);
+            if let Some(generator) = sizes.iter().position(|s| s.t >= grid.t && s.h >= grid.h && s.w >= grid.w) {
+                return Err(MaskError::NoContext { generator, tries: 1 });
+            }
+        }
+        let blocks: usize = self.configs.iter().map(|config| config.num_blocks).sum();
+        if grid.tokens().saturating_mul(blocks) <= 1 << 16 { self.pairs(0, 0, 0, 1).map(drop) } else { Ok(()) }
+    }
+}
+
+impl MaskCollator {
     /// The token grid masks are drawn over.
     pub fn grid(&self) -> Grid {
         self.grid
@@ -179,15 +205,6 @@ impl MaskCollator {
             self.sample_generator(generator, config, size, batch, positions)
         };
         self.configs.iter().enumerate().map(draw).collect()
-    }
-
-    /// The pairs of training step `step` as a pure function of `(seed, step)`: resuming needs no generator state.
-    /// Block sizes are the official ones of iteration `step`.
-    ///
-    /// # Errors
-    /// As [`MaskCollator::sample`].
-    pub fn sample_at(&self, seed: u64, step: u64, batch: usize) -> Result<Vec<MaskPair>, MaskError> {
-        self.sample(batch, step, &mut TorchRng::keyed(seed, Stream::Masks, step))
     }
 
     fn sample_generator(

@@ -30,11 +30,11 @@ fn first_official_batch_has_the_official_lengths() {
 }
 
 #[test]
-fn sample_at_is_a_function_of_seed_and_step() {
+fn pairs_are_a_function_of_seed_and_step() {
     let collator = official();
-    assert_eq!(collator.sample_at(1, 9, 2), collator.sample_at(1, 9, 2));
-    assert_ne!(collator.sample_at(1, 9, 2), collator.sample_at(2, 9, 2));
-    assert_ne!(collator.sample_at(1, 9, 2), collator.sample_at(1, 10, 2));
+    assert_eq!(collator.pairs(1, 9, 0, 2), collator.pairs(1, 9, 0, 2));
+    assert_ne!(collator.pairs(1, 9, 0, 2), collator.pairs(2, 9, 0, 2));
+    assert_ne!(collator.pairs(1, 9, 0, 2), collator.pairs(1, 10, 0, 2));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn causal_context_stays_in_the_first_steps() {
     config.max_temporal_keep = 0.5;
     let collator = MaskCollator::new(CLIP, vec![config]).unwrap();
     // One sample, so that nothing is truncated.
-    let pair = collator.sample_at(0, 0, 1).unwrap().remove(0);
+    let pair = collator.pairs(0, 0, 0, 1).unwrap().remove(0);
     assert!(pair.context.indices.iter().all(|&token| token < 4 * 196));
     for late in 4 * 196..8 * 196 {
         assert!(pair.target.indices.contains(&late));
@@ -55,7 +55,7 @@ fn causal_context_keeps_one_step_at_least() {
     let mut config = MultiBlockConfig::short_range();
     config.max_temporal_keep = 0.01;
     let collator = MaskCollator::new(CLIP, vec![config]).unwrap();
-    let pair = collator.sample_at(0, 0, 1).unwrap().remove(0);
+    let pair = collator.pairs(0, 0, 0, 1).unwrap().remove(0);
     assert!(pair.context.indices.iter().all(|&token| token < 196));
 }
 
@@ -65,7 +65,7 @@ fn max_keep_bounds_the_context_only() {
     let free = MaskCollator::new(CLIP, vec![config.clone()]).unwrap();
     config.max_keep = Some(100);
     let bounded = MaskCollator::new(CLIP, vec![config]).unwrap();
-    let (free, bounded) = (free.sample_at(0, 0, 2).unwrap(), bounded.sample_at(0, 0, 2).unwrap());
+    let (free, bounded) = (free.pairs(0, 0, 0, 2).unwrap(), bounded.pairs(0, 0, 0, 2).unwrap());
     assert_eq!(bounded[0].context.len, 100);
     assert_eq!(bounded[0].target, free[0].target);
 }
@@ -76,9 +76,9 @@ fn blocks_that_cover_everything_are_an_error() {
     // Iteration 2 draws aspect 1.228: not the whole frame. A square grid is covered by aspect 1 alone.
     let mut config = MultiBlockConfig::blocks(1, 1.0);
     config.aspect_ratio = (1.0, 1.0);
-    assert!(collator.sample_at(0, 2, 1).is_ok());
+    assert!(collator.pairs(0, 2, 0, 1).is_ok());
     let collator = MaskCollator::new(CLIP, vec![config]).unwrap();
-    let error = collator.sample_at(0, 0, 1).unwrap_err();
+    let error = collator.pairs(0, 0, 0, 1).unwrap_err();
     assert!(error.to_string().starts_with("masks leave no context"), "{error}");
 }
 
@@ -102,7 +102,7 @@ fn validation_names_key_and_rule() {
     assert!(with(|c| c.max_keep = Some(0)).starts_with("`mask[1].max_keep` must be"));
     assert!(with(|c| c.spatial_scale = (0.001, 0.2)).contains("gives blocks of 0x0 patches"));
     assert_eq!(MaskCollator::new(CLIP, vec![]).unwrap_err().to_string(), "`mask` must list at least one generator");
-    assert!(official().sample_at(0, 0, 0).is_err());
+    assert!(official().pairs(0, 0, 0, 0).is_err());
 }
 
 #[test]
@@ -138,7 +138,7 @@ proptest! {
         let geometry = Geometry { frames: frames * 2, height: height * 8, width: width * 8, tubelet: 2, patch: 8 };
         let collator = MaskCollator::new(geometry, vec![config.clone()])?;
         let tokens = collator.grid().tokens() as i32;
-        let Ok(pairs) = collator.sample_at(seed, step, batch) else {
+        let Ok(pairs) = collator.pairs(seed, step, 0, batch) else {
             return Ok(()); // no context on a small grid, a declared error
         };
         for pair in pairs {

@@ -1,26 +1,22 @@
 //! Random tube masks (official `masks/random_tube.py`): a random spatial pattern, the same at every time step.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Grid, IndexBatch, MaskError, MaskPair, check_batch};
+use super::{Geometry, Grid, IndexBatch, MaskError, MaskGenerator, MaskPair, MaskStrategy, check_batch};
 use crate::rng::{NumpyRng, Stream};
 
 /// One generator of tube masks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct TubeConfig {
-    /// Fraction of the patches of a frame that is hidden.
-    #[serde(default = "default_ratio")]
+    /// Fraction of a frame's patches that are hidden.
     pub ratio: f64,
-}
-
-fn default_ratio() -> f64 {
-    0.9
 }
 
 impl Default for TubeConfig {
     fn default() -> Self {
-        Self { ratio: default_ratio() }
+        Self { ratio: 0.9 }
     }
 }
 
@@ -38,12 +34,16 @@ pub struct TubeCollator {
     configs: Vec<TubeConfig>,
 }
 
-impl TubeCollator {
-    /// Generators over the token grid of `geometry`.
-    ///
-    /// # Errors
-    /// [`MaskError::Invalid`] naming `mask[i].ratio` when it leaves no visible or no hidden patch.
-    pub fn new(geometry: Geometry, configs: Vec<TubeConfig>) -> Result<Self, MaskError> {
+impl MaskStrategy for TubeCollator {
+    type Params = TubeConfig;
+    const NAME: &'static str = "random_tube";
+    const DOC: &'static str = "One random spatial pattern per sample, the same at every time step.";
+
+    fn defaults() -> Vec<TubeConfig> {
+        vec![TubeConfig::default()]
+    }
+
+    fn new(geometry: Geometry, configs: Vec<TubeConfig>) -> Result<Self, MaskError> {
         let grid = geometry.grid()?;
         if configs.is_empty() {
             return Err(MaskError::invalid("mask", "must list at least one generator".into()));
@@ -62,7 +62,15 @@ impl TubeCollator {
         }
         Ok(Self { grid, configs })
     }
+}
 
+impl MaskGenerator for TubeCollator {
+    fn pairs(&self, seed: u64, step: u64, group: u64, batch: usize) -> Result<Vec<MaskPair>, MaskError> {
+        self.sample(batch, &mut NumpyRng::grouped(seed, Stream::Masks, step, group))
+    }
+}
+
+impl TubeCollator {
     /// The pairs of one batch; `rng` shuffles one pattern per generator and sample, in that order.
     ///
     /// # Errors
@@ -71,14 +79,6 @@ impl TubeCollator {
         check_batch(batch)?;
         let pairs = self.configs.iter().map(|config| self.sample_generator(config, batch, rng));
         Ok(pairs.collect())
-    }
-
-    /// The pairs of training step `step` as a pure function of `(seed, step)`.
-    ///
-    /// # Errors
-    /// As [`TubeCollator::sample`].
-    pub fn sample_at(&self, seed: u64, step: u64, batch: usize) -> Result<Vec<MaskPair>, MaskError> {
-        self.sample(batch, &mut NumpyRng::keyed(seed, Stream::Masks, step))
     }
 
     fn sample_generator(&self, config: &TubeConfig, batch: usize, rng: &mut NumpyRng) -> MaskPair {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn pattern_repeats_in_time_and_differs_between_samples() {
         let collator = TubeCollator::new(CLIP, vec![TubeConfig::default()]).unwrap();
-        let pair = &collator.sample_at(7, 3, 2).unwrap()[0];
+        let pair = &collator.pairs(7, 3, 0, 2).unwrap()[0];
         let rows: Vec<&[i32]> = pair.context.rows().collect();
         for row in &rows {
             for (early, late) in row.iter().zip(&row[19..]) {
@@ -127,7 +127,7 @@ mod tests {
             }
         }
         assert_ne!(rows[0], rows[1]);
-        assert_eq!(collator.sample_at(7, 3, 2).unwrap()[0], *pair);
+        assert_eq!(collator.pairs(7, 3, 0, 2).unwrap()[0], *pair);
     }
 
     #[test]
