@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use vjepa_video::VideoError;
 
-use super::dataset::SMALLEST_FILE;
+use super::decode::SMALLEST_FILE;
 use super::list::{VideoEntry, VideoList, read_list};
 use super::source::DataError;
 use vjepa_recipe::config::{Config, DatasetType};

@@ -13,9 +13,9 @@
 
 use super::source::{ClipSource, DataError, SampleInfo, SampleKey, check_out};
 use super::texture_math::{asin, exp_small, normals, sin_cos, sin_cos_f64, tanh};
-use super::transforms::standardise;
 use vjepa_recipe::config::Normalization;
 use vjepa_recipe::counter::CounterRng;
+use vjepa_runtime::preprocess::standardise;
 
 /// The textures, by label.
 pub const TEXTURES: [&str; 8] = [
