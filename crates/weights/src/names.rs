@@ -101,7 +101,7 @@ pub(super) fn cut(name: &str, longest: usize) -> String {
     }
 }
 
-/// A shape for a message: of many axes the first.
+/// A shape for a message, of many axes the first eight.
 pub(super) fn sizes(shape: &[usize]) -> String {
     match shape.split_at_checked(8) {
         Some((first, rest)) if !rest.is_empty() => {
