@@ -18,7 +18,7 @@ use super::transforms::{Frames, RandomCrop, TrainTransform};
 use vjepa_recipe::config::{Config, DatasetType, Framing, Preprocessing, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
-/// Keeps the choice between weighted data sets apart from other uses of the seed.
+/// Separates the choice between weighted data sets from other uses of the seed.
 const WEIGHTED: u64 = 0x7765_6967_6874;
 
 /// The data set that a configuration names.
@@ -148,14 +148,14 @@ impl VideoDataset {
             return key.entry(self.entries.len() as u64).unwrap_or(0) as usize;
         }
         let mut rng = CounterRng::new(&[key.seed, WEIGHTED, key.draw()]);
-        let place = rng.unit();
+        let drawn = rng.unit();
         // Rounding may leave the last share a hair below 1; the last data set with a weight takes the rest.
         let mut chosen = (0, 0);
         let (mut begin, mut reached) = (0, 0.0);
         for &(end, share) in &self.shares {
             if share > reached {
                 chosen = (begin, end);
-                if place < share {
+                if drawn < share {
                     break;
                 }
             }

@@ -1,4 +1,4 @@
-//! Calibration: the clips that a narrow model is judged on, the ranges of what its layers read, and the layers that do not
+//! Calibration: the clips that a narrow model is candidate on, the ranges of what its layers read, and the layers that do not
 //! bear 8 bits.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use vjepa_runtime::Looks;
 const SEED: u64 = 0x6361_6c69_6272;
 /// A layer whose result in 8 bits is further (relative, L2) from its result in 32 bits stays in 32 bits.
 const OUTLIER: f64 = 0.05;
-/// Tokens of a clip that a layer is judged by.
+/// Tokens of a clip that a layer is candidate by.
 const JUDGED: usize = 16;
 /// Layers that read fewer rows a clip are never quantised.
 const FEWEST_ROWS: usize = 8;

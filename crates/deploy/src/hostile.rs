@@ -13,7 +13,7 @@ use vjepa_recipe::config::Normalization;
 use vjepa_runtime::Looks;
 use vjepa_weights::{Tensors, save_safetensors};
 
-/// A folder with the files of a bundle; the model is no model, which checking does not look at.
+/// A folder with the files of a bundle; the model file is not a model, which checking does not look at.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("model.onnx"), b"not looked at here").unwrap();
@@ -96,7 +96,7 @@ fn sizes_that_lie_are_refused_before_anything_is_read() {
     }
     // A manifest without an end in sight is not read at all.
     fs::write(folder.path().join("bundle.json"), vec![b' '; (1 << 20) + 1]).unwrap();
-    assert!(refused(folder.path()).contains("no manifest"));
+    assert!(refused(folder.path()).contains("too large for a manifest"));
     let deep = "[".repeat(1 << 19);
     write(folder.path(), &deep);
     assert!(refused(folder.path()).contains("malformed"));

@@ -33,7 +33,7 @@ pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
     let read = read_list(list)?;
     read.check_found()?;
     if let Some(index) = read.entries.iter().position(|entry| entry.label.is_none()) {
-        let why = format!("{} has no label; give a list of \"path label\" lines", read.place(index));
+        let why = format!("{} has no label; give a list of \"path label\" lines", read.location(index));
         return Err(EvalError::file(list, why));
     }
     check_not_negative(&read)?;

@@ -36,7 +36,7 @@ pub mod ink {
     pub const GREEN: Rgb = [5, 150, 105];
     /// Fourth series.
     pub const PURPLE: Rgb = [147, 51, 234];
-    /// What is hidden.
+    /// Hidden tokens.
     pub const NIGHT: Rgb = [30, 34, 42];
 }
 

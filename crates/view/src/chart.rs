@@ -21,7 +21,7 @@ pub struct Series {
 /// One pair of axes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
-    /// What is drawn.
+    /// The quantity shown.
     pub title: String,
     /// What to look for; shown below the title.
     pub note: String,

@@ -1,10 +1,13 @@
 //! Checkpoints of V-JEPA 2 and 2.1, recognised so that they are refused by name.
 
 use super::{Format, Weights, WeightsError};
+use vjepa_recipe::config::ModelName;
 
-/// Names of the sizes, by width and blocks.
-const SIZES: [(usize, usize, &str); 5] =
-    [(768, 12, "ViT-B"), (1024, 24, "ViT-L"), (1280, 32, "ViT-H"), (1408, 40, "ViT-g"), (1664, 48, "ViT-G")];
+/// How the literature writes the sizes of encoders.
+const NAMES: [(ModelName, &str); 4] =
+    [(ModelName::Base, "ViT-B"), (ModelName::Large, "ViT-L"), (ModelName::Huge, "ViT-H"), (ModelName::Giant, "ViT-g")];
+/// Width and blocks of ViT-G, which V-JEPA 1 does not have.
+const GIGANTIC: (usize, usize) = (1664, 48);
 /// Mask tokens of the predictors in V-JEPA 2's released files, whose encoders have a position table that is not used.
 const RELEASED_MASK_TOKENS: usize = 10;
 
@@ -52,7 +55,15 @@ impl Weights {
     fn size(&self, bias: &str, blocks: &str) -> String {
         let width = self.shape(bias).and_then(<[usize]>::first).copied().unwrap_or(0);
         let depth = (0..).take_while(|i| self.shape(&format!("{blocks}.{i}.norm1.weight")).is_some()).count();
-        let name = SIZES.iter().find(|(own, blocks, _)| (*own, *blocks) == (width, depth));
-        format!("{} ({width} wide, {depth} blocks)", name.map_or("encoder", |(.., name)| name))
+        let named = NAMES.iter().find(|(name, _)| {
+            let sizes = name.sizes();
+            (sizes.embed_dim, sizes.depth) == (width, depth)
+        });
+        let name = match named {
+            Some((_, name)) => name,
+            None if (width, depth) == GIGANTIC => "ViT-G",
+            None => "encoder",
+        };
+        format!("{name} ({width} wide, {depth} blocks)")
     }
 }

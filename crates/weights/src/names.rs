@@ -2,7 +2,7 @@
 
 use super::MODELS;
 
-/// What wrappers leave in names: DataParallel and DDP, the official multi-mask wrapper, `torch.compile`, FSDP, activation
+/// Prefixes that wrappers add to names: DataParallel and DDP, the official multi-mask wrapper, `torch.compile`, FSDP, activation
 /// checkpointing, Lightning Fabric. They may be nested in any order and stand anywhere.
 const WRAPPERS: [&str; 6] =
     ["module", "backbone", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];

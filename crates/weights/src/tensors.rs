@@ -17,7 +17,7 @@ pub enum TensorFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not in the safetensors format.
@@ -25,10 +25,10 @@ pub enum TensorFileError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         why: String,
     },
-    /// There is no such tensor.
+    /// No tensor of that name.
     #[error("{} holds no tensor `{name}`", path.display())]
     Missing {
         /// The file.
@@ -97,7 +97,7 @@ fn map(path: &Path) -> std::io::Result<Contents> {
         return Ok(Contents::Owned(Vec::new()));
     }
     // SAFETY: the map is private to this process and read only. Its bytes stay as they are as long as nobody shortens the
-    // file or writes to it in place, which callers are told not to do ([`TensorFile`]); files that are replaced by a rename
+    // file or writes to it in place, which [`TensorFile`] forbids; files that are replaced by a rename
     // are not affected.
     let map = unsafe { Mmap::map(&file) }?;
     Ok(Contents::Mapped(map))

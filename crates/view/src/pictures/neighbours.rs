@@ -8,7 +8,7 @@ use crate::canvas::{Canvas, ink};
 pub struct Neighbour<'a> {
     /// The clip.
     pub clip: ShownClip<'a>,
-    /// What stands below it: its file, and how near it is.
+    /// Its caption: the file, and how near it is.
     pub caption: String,
 }
 
