@@ -5,7 +5,7 @@ use std::path::Path;
 use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling, Session};
 
 use crate::views::ViewPlan;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_weights::{TensorFile, TensorFileError};
 
 /// Why a command's input gives no clips. Every message names the file and the remedy.
@@ -37,7 +37,7 @@ pub fn read(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         stored(path, record)
     } else {
-        prepare(path, record, Looks::SINGLE)
+        prepare(path, record, ClipViews::SINGLE)
     }
 }
 
@@ -46,7 +46,7 @@ pub const CLIPS_KEY: &str = "vjepa.clips";
 pub const VIEWS_KEY: &str = "vjepa.views";
 
 /// How many clips and views a model takes for a result.
-pub fn looks(session: &Session) -> Result<Looks, ClipError> {
+pub fn clip_views(session: &Session) -> Result<ClipViews, ClipError> {
     let number = |key: &str| match session.metadata().get(key) {
         None => Ok(1),
         Some(text) => text
@@ -55,19 +55,20 @@ pub fn looks(session: &Session) -> Result<Looks, ClipError> {
             .filter(|n| (1..=1 << 10).contains(n))
             .ok_or_else(|| format!("its `{key}` is `{text}`, which is not a number of clips; export it again")),
     };
-    let looks = Looks { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
+    let clip_views = ClipViews { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
     match session.views() {
-        taken if taken == looks.count() => Ok(looks),
+        taken if taken == clip_views.count() => Ok(clip_views),
         taken => {
-            Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {looks:?}").into())
+            Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {clip_views:?}")
+                .into())
         }
     }
 }
 
 /// As [`read`] for a model that looks at several clips and views: `[results, views · clips, 3, T, S, S]`. A video gives
 /// clips from its beginning to its end; stored clips are taken in groups.
-pub fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Clips, ClipError> {
-    let count = looks.count();
+pub fn read_views(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Clips, ClipError> {
+    let count = clip_views.count();
     if count == 1 || path.extension().is_some_and(|extension| extension == "safetensors") {
         let clips = read(path, record)?;
         return match clips.count % count {
@@ -79,13 +80,13 @@ pub fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> Result<C
         };
     }
     vjepa_weights::refuse_foreign(path)?;
-    prepare(path, record, looks)
+    prepare(path, record, clip_views)
 }
 
-fn prepare(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Clips, ClipError> {
-    let plan = ViewPlan { preprocessing: record.clone(), clips: looks.clips, views: looks.views };
+fn prepare(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Clips, ClipError> {
+    let plan = ViewPlan { preprocessing: record.clone(), clips: clip_views.clips, views: clip_views.views };
     let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Clips { count: looks.count(), data })
+    Ok(Clips { count: clip_views.count(), data })
 }
 
 fn stored(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {

@@ -87,7 +87,7 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let mut exported = export_opened(&inner, &opened)?;
 
     let (form, normalization) = (&inner.form, opened.model.preprocessing.normalization);
-    let clips = calibrate::clips(&[], form.batch.unwrap_or(1), form.looks, &opened.record, normalization)?;
+    let clips = calibrate::clips(&[], form.batch.unwrap_or(1), form.clip_views, &opened.record, normalization)?;
     let [channels, frames, height, width] = opened.clip;
     let mut vectors = Tensors::new();
     for output in accuracy::named(&mut opened.plan()?, &clips.data)? {

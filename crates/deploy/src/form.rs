@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use vjepa_export::{ExternalData, OnnxOptions, Precision, Target, WeightRange, Written};
 use vjepa_programs::{Head, Model, ProbeFile};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 
 use crate::accuracy::Accuracy;
 use crate::parity::Parity;
@@ -33,7 +33,7 @@ pub struct Form {
     /// The head; the probe where there is one, else all tokens, when not given.
     pub head: Option<Head>,
     /// Clips and views of a prediction.
-    pub looks: Looks,
+    pub clip_views: ClipViews,
     /// Another clip size than the weights were trained on.
     pub frames: Option<usize>,
     pub resolution: Option<usize>,
@@ -54,7 +54,7 @@ impl Default for Form {
             opset: OnnxOptions::default().opset,
             batch: None,
             head: None,
-            looks: Looks::SINGLE,
+            clip_views: ClipViews::SINGLE,
             frames: None,
             resolution: None,
             out_layers: None,

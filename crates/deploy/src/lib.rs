@@ -40,7 +40,7 @@ use vjepa_programs as compile;
 use vjepa_programs::Head;
 use vjepa_programs::frozen::Frozen;
 use vjepa_programs::{Model, ProbeFile};
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_weights as weights;
 
 /// Calibration clips when none are given, and for a model of more than [`LARGE`] weights.
@@ -88,7 +88,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
         true => {
             let count = CLIPS[usize::from(source.parameters() > LARGE)];
             let normalization = opened.model.preprocessing.normalization;
-            Some(calibrate::clips(&form.calibration, count, form.looks, record, normalization)?)
+            Some(calibrate::clips(&form.calibration, count, form.clip_views, record, normalization)?)
         }
         false => None,
     };
@@ -191,10 +191,10 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     }
     let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
     let kind = probe.as_ref().map(|file| &file.probe);
-    let traced = match (form.looks, kind) {
-        (Looks::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
-        (looks, Some(probe)) if head == Head::Probe && form.out_layers.is_none() => {
-            compile::deployed_views(&model.encoder, probe, looks)?
+    let traced = match (form.clip_views, kind) {
+        (ClipViews::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
+        (clip_views, Some(probe)) if head == Head::Probe && form.out_layers.is_none() => {
+            compile::deployed_views(&model.encoder, probe, clip_views)?
         }
         _ => return Err("--clips and --views average a probe's predictions; give --probe, and no other --head".into()),
     };

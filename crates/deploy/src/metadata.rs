@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use vjepa_data::clips;
 use vjepa_graphs::EncoderConfig;
 use vjepa_programs::Head;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_runtime::files::{hash_all, hex};
 use vjepa_runtime::onnx::INT8_RANGE_KEY;
 
@@ -39,9 +39,9 @@ pub(crate) fn metadata(opened: &Opened, form: &Form) -> Result<BTreeMap<String, 
     if let Some(range) = form.weight_range() {
         metadata.insert(INT8_RANGE_KEY.to_owned(), range.to_string());
     }
-    if form.looks != Looks::SINGLE {
-        metadata.insert(clips::CLIPS_KEY.to_owned(), form.looks.clips.to_string());
-        metadata.insert(clips::VIEWS_KEY.to_owned(), form.looks.views.to_string());
+    if form.clip_views != ClipViews::SINGLE {
+        metadata.insert(clips::CLIPS_KEY.to_owned(), form.clip_views.clips.to_string());
+        metadata.insert(clips::VIEWS_KEY.to_owned(), form.clip_views.views.to_string());
     }
     if !labels.is_empty() && form.head.is_none_or(|head| head == Head::Probe) {
         metadata.insert(vjepa_runtime::LABELS_KEY.to_owned(), serde_json::to_string(labels)?);
