@@ -125,7 +125,7 @@ fn what_was_tampered_with_is_refused() {
         std::fs::write(damaged.join("bundle.json"), manifest).unwrap();
         assert!(refused(&mut verify(&damaged)).contains("malformed"));
     }
-    assert!(refused(&mut verify(folder.path())).contains("no bundle"));
+    assert!(refused(&mut verify(folder.path())).contains("not a bundle"));
 }
 
 #[cfg(unix)]

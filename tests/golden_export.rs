@@ -140,8 +140,9 @@ fn exported_probes_give_the_official_logits() {
 fn several_clips_and_views_are_what_their_parts_are() {
     let (io, weights) = (golden("probe/io.safetensors"), golden("probe/weights.safetensors"));
     let probe = ProbeConfig { depth: 2, ..ProbeConfig::for_encoder(&encoder_config(), 7) };
-    let looks = vjepa_runtime::Looks { clips: 3, views: 2 };
-    let graph = compile::deployed_views(&encoder_config(), &compile::Probe::Attentive(probe.clone()), looks).unwrap();
+    let clip_views = vjepa_runtime::ClipViews { clips: 3, views: 2 };
+    let graph =
+        compile::deployed_views(&encoder_config(), &compile::Probe::Attentive(probe.clone()), clip_views).unwrap();
     let graph = compile::optimised(&graph).unwrap();
     let mut named = stored(&weights, "encoder.", "encoder.");
     named.extend(stored(&weights, "clf_depth2.", "probe."));

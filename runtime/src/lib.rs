@@ -12,6 +12,7 @@ pub mod plan;
 mod atomic;
 mod classify;
 mod clips;
+mod clip_views;
 mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
@@ -25,7 +26,6 @@ pub mod files;
 mod fork;
 #[cfg(feature = "ort")]
 pub mod library;
-mod looks;
 mod names;
 pub mod onnx;
 mod options;
@@ -40,11 +40,11 @@ mod tract;
 pub use atomic::write_atomically;
 pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
 pub use clips::{ClipBatch, NamedOutput};
+pub use clip_views::ClipViews;
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use cores::cores;
 pub use error::SessionError;
 pub use fork::ForkError;
-pub use looks::Looks;
 pub use names::is_model_name;
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};

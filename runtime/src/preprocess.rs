@@ -1,9 +1,13 @@
 //! How a model's clips are prepared: the record in its metadata, and the preparation itself.
 //!
-//! The arithmetic is that of the official evaluation (`evals/video_classification_frozen/utils.py`, one view): OpenCV's
-//! bilinear resize of the *bytes* to a short side of 256/224 of the crop, the centre, then scaling.
+//! The arithmetic is that of the official evaluation (`evals/video_classification_frozen/utils.py`): OpenCV's bilinear resize
+//! of the *bytes* to a short side of 256/224 of the crop, the centre, then scaling; several views are crops along the long
+//! side. Training's evaluation, probing, `run`, `serve` and the C library all prepare clips here.
 
 mod record;
+mod resize;
+
+use resize::ResizedCrop;
 
 pub use record::{Framing, Normalization, Preprocessing, Sampling};
 
@@ -16,7 +20,7 @@ pub enum PreprocessError {
     /// The model has no record.
     #[error("the model has no `{METADATA_KEY}` in its metadata; export it with vjepa, or prepare clips yourself")]
     Missing,
-    /// The record is not what it should be.
+    /// The record cannot be used.
     #[error("the model's `{METADATA_KEY}` is malformed: {0}; export it again")]
     Malformed(String),
     /// The wrong number of frames.
@@ -27,13 +31,29 @@ pub enum PreprocessError {
         /// Frames given.
         got: usize,
     },
-    /// Frames of no size, or too large to be any.
+    /// Frames without pixels, or implausibly large ones.
     #[error("frames of {width}x{height} pixels; a side has 1 to {LARGEST_SIDE}")]
     FrameSides {
         /// Height in pixels.
         height: usize,
         /// Width in pixels.
         width: usize,
+    },
+    /// There is no such view.
+    #[error("there is no view {index} of {count}")]
+    View {
+        /// The view asked for, from 0.
+        index: usize,
+        /// Number of views.
+        count: usize,
+    },
+    /// The output does not have the size of a prepared clip.
+    #[error("the output holds {got} values; a clip has {want}")]
+    OutputSize {
+        /// Values it holds.
+        got: usize,
+        /// Values of a clip.
+        want: usize,
     },
     /// Frames whose bytes do not fit their size.
     #[error("a frame of {width}x{height} pixels has {got} bytes; RGB needs {}", height * width * 3)]
@@ -52,6 +72,21 @@ const LARGEST_SIDE: usize = 1 << 14;
 /// Most values of a clip, 1 GiB: nine times those of 64 frames of 384 pixels.
 const LARGEST_CLIP: usize = 1 << 28;
 
+/// One of the views of a clip. A single view is the centre of the frames as the record's [`Framing`] has it; several are
+/// spread along the long side of frames whose short side is resized to the crop (official multi-view evaluation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Which view, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl View {
+    /// The centre.
+    pub const SINGLE: Self = Self { index: 0, count: 1 };
+}
+
 impl Preprocessing {
     /// Prepares the frames of one clip, `height` by `width` pixels of interleaved RGB each: `f32 [3, T, S, S]`, row-major,
     /// with S the crop size.
@@ -64,6 +99,67 @@ impl Preprocessing {
         height: usize,
         width: usize,
     ) -> Result<Vec<f32>, PreprocessError> {
+        self.check(frames, height, width)?;
+        let mut clip = vec![0.0; self.clip_len()];
+        self.prepare_view(frames, height, width, View::SINGLE, &mut clip)?;
+        Ok(clip)
+    }
+
+    /// As [`Preprocessing::prepare`], one of several views, into `out` of [`Preprocessing::clip_len`] values.
+    ///
+    /// # Errors
+    /// Those of [`Preprocessing::prepare`]; [`PreprocessError::View`], [`PreprocessError::OutputSize`].
+    pub fn prepare_view<F: AsRef<[u8]>>(
+        &self,
+        frames: &[F],
+        height: usize,
+        width: usize,
+        view: View,
+        out: &mut [f32],
+    ) -> Result<(), PreprocessError> {
+        self.check(frames, height, width)?;
+        if view.index >= view.count {
+            return Err(PreprocessError::View { index: view.index, count: view.count });
+        }
+        let (size, want) = (self.crop_size, self.clip_len());
+        if want == 0 || out.len() != want {
+            return Err(PreprocessError::OutputSize { got: out.len(), want });
+        }
+        let mut crop = ResizedCrop::new((height, width), self.short_side(view), size, view);
+        let affine = self.normalization.affine();
+        let (channel, plane) = (frames.len() * size * size, size * size);
+        let (red, rest) = out.split_at_mut(channel);
+        let (green, blue) = rest.split_at_mut(channel);
+        let planes = red.chunks_exact_mut(plane).zip(green.chunks_exact_mut(plane)).zip(blue.chunks_exact_mut(plane));
+        let mut grey = Vec::new();
+        for (frame, ((red, green), blue)) in frames.iter().zip(planes) {
+            let mut frame = frame.as_ref();
+            if self.grayscale {
+                grey.clear();
+                grey.extend_from_slice(frame);
+                to_luma(&mut grey);
+                frame = &grey;
+            }
+            crop.frame(frame, affine, [red, green, blue]);
+        }
+        self.normalization.finish(out);
+        Ok(())
+    }
+
+    /// A stored clip of bytes `[3, T, S, S]`, which is neither resized nor cropped: grey where the record says so, then
+    /// normalised as the official pipeline does it, `(x - 255·mean) / (255·std)`. Its last bit may differ from that of
+    /// [`Preprocessing::prepare`], which multiplies and adds.
+    pub fn prepare_stored(&self, clip: &[u8]) -> Vec<f32> {
+        if !self.grayscale {
+            return self.normalization.of_planes(clip);
+        }
+        let (red, rest) = clip.split_at(clip.len() / 3);
+        let (green, blue) = rest.split_at(rest.len() / 2);
+        let luma: Vec<u8> = red.iter().zip(green).zip(blue).map(|((r, g), b)| luma([*r, *g, *b])).collect();
+        self.normalization.of_planes(&luma.repeat(3))
+    }
+
+    fn check<F: AsRef<[u8]>>(&self, frames: &[F], height: usize, width: usize) -> Result<(), PreprocessError> {
         if frames.len() != self.num_frames || frames.is_empty() {
             return Err(PreprocessError::FrameCount { expected: self.num_frames, got: frames.len() });
         }
@@ -72,109 +168,65 @@ impl Preprocessing {
             return Err(PreprocessError::FrameSides { height, width });
         }
         let bytes = height * width * 3;
-        if let Some(wrong) = frames.iter().map(|frame| frame.as_ref().len()).find(|len| *len != bytes) {
-            return Err(PreprocessError::FrameSize { height, width, got: wrong });
+        match frames.iter().map(|frame| frame.as_ref().len()).find(|len| *len != bytes) {
+            Some(got) => Err(PreprocessError::FrameSize { height, width, got }),
+            None => Ok(()),
         }
-        let size = self.crop_size;
-        let plane = size * size;
-        let short = match self.framing {
-            Framing::Centre => (size as f64 * 256.0 / 224.0) as usize,
-            Framing::Whole => size,
-        };
-        let (rows, columns) = centre(height, width, short, size);
-        let mut clip = vec![0.0; 3 * frames.len() * plane];
-        let statistics = self.normalization.statistics();
-        let mut source = Vec::with_capacity(bytes);
-        for (t, frame) in frames.iter().enumerate() {
-            source.clear();
-            source.extend_from_slice(frame.as_ref());
-            if self.grayscale {
-                to_luma(&mut source);
-            }
-            for c in 0..3 {
-                // Per-clip statistics are taken at the end, of the bytes themselves.
-                let (gain, bias) = match statistics {
-                    Some((mean, std)) => (1.0 / (255.0 * std[c]), -mean[c] / std[c]),
-                    None => (1.0, 0.0),
-                };
-                let out = &mut clip[(c * frames.len() + t) * plane..][..plane];
-                for (line, row) in out.chunks_exact_mut(size).zip(&rows) {
-                    let (upper, lower) = (&source[row.first * width * 3..], &source[row.second * width * 3..]);
-                    for (value, column) in line.iter_mut().zip(&columns) {
-                        let (left, right) = (column.first * 3 + c, column.second * 3 + c);
-                        let above = column.across(upper[left], upper[right]);
-                        let below = column.across(lower[left], lower[right]);
-                        *value = row.down(above, below) as f32 * gain + bias;
-                    }
+    }
+
+    /// Short side that frames are resized to.
+    fn short_side(&self, view: View) -> usize {
+        match (view.count, self.framing) {
+            (1, Framing::Centre) => (self.crop_size as f64 * 256.0 / 224.0) as usize,
+            _ => self.crop_size,
+        }
+    }
+}
+
+impl Normalization {
+    /// Gain and bias of each channel, for pixels in 0..=255. Per-clip statistics are taken afterwards, of the pixels
+    /// themselves: [`Normalization::finish`].
+    pub fn affine(&self) -> [(f32, f32); 3] {
+        match self.statistics() {
+            Some((mean, std)) => [0, 1, 2].map(|c| (1.0 / (255.0 * std[c]), -mean[c] / std[c])),
+            None => [(1.0, 0.0); 3],
+        }
+    }
+
+    /// The part of the normalisation that needs the whole clip.
+    pub fn finish(&self, clip: &mut [f32]) {
+        if self.statistics().is_none() {
+            standardise(clip);
+        }
+    }
+
+    /// Bytes `[3, ...]` as `(x - 255·mean) / (255·std)` per channel, or standardised over all of them.
+    pub fn of_planes(&self, bytes: &[u8]) -> Vec<f32> {
+        let mut values: Vec<f32> = bytes.iter().map(|value| f32::from(*value)).collect();
+        match self.statistics() {
+            None => standardise(&mut values),
+            Some((mean, std)) => {
+                let plane = (values.len() / 3).max(1);
+                for ((plane, mean), std) in values.chunks_exact_mut(plane).zip(mean).zip(std) {
+                    let (shift, scale) = (255.0 * mean, 255.0 * std);
+                    plane.iter_mut().for_each(|value| *value = (*value - shift) / scale);
                 }
             }
         }
-        if statistics.is_none() {
-            standardise(&mut clip);
-        }
-        Ok(clip)
+        values
     }
-}
-
-/// A byte pixel between two source pixels of a line; the weights are in 1/2048 (OpenCV `INTER_LINEAR` of bytes).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ByteTap {
-    /// The source pixel before it.
-    pub first: usize,
-    /// The source pixel after it; the same one at an edge.
-    pub second: usize,
-    weights: (i32, i32),
-}
-
-impl ByteTap {
-    /// Between two pixels of a row, in 1/2048.
-    pub fn across(&self, left: u8, right: u8) -> i32 {
-        i32::from(left) * self.weights.0 + i32::from(right) * self.weights.1
-    }
-
-    /// Between two such values of neighbouring rows. OpenCV drops four bits before and sixteen after the product.
-    pub fn down(&self, upper: i32, lower: i32) -> i32 {
-        let part = |weight: i32, value: i32| (weight * (value >> 4)) >> 16;
-        ((part(self.weights.0, upper) + part(self.weights.1, lower) + 2) >> 2).clamp(0, 255)
-    }
-}
-
-/// Rows and columns of the centre, `size` pixels square, of a frame resized to a short side of `short`.
-fn centre(height: usize, width: usize, short: usize, size: usize) -> (Vec<ByteTap>, Vec<ByteTap>) {
-    let (tall, wide) = match height.min(width) {
-        side if side == short => (height, width),
-        side => {
-            // The long side is truncated, as in the official code.
-            let scaled = |long: usize| (short as f64 * long as f64 / side as f64) as usize;
-            if width < height { (scaled(height), short) } else { (short, scaled(width)) }
-        }
-    };
-    // Python rounds a half to the even neighbour.
-    let start = |side: usize| (side.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
-    (byte_taps(height, tall, start(tall), size), byte_taps(width, wide, start(wide), size))
-}
-
-/// Taps of the pixels `start..start + count` of a line of `len` pixels resized to `size`.
-pub fn byte_taps(len: usize, size: usize, start: usize, count: usize) -> Vec<ByteTap> {
-    let scale = len as f64 / size as f64;
-    let last = len.saturating_sub(1);
-    let tap = |target: usize| {
-        let source = ((target as f64 + 0.5) * scale - 0.5) as f32;
-        let floor = source.floor();
-        let first = floor.max(0.0) as usize;
-        let weight = if floor < 0.0 || first >= last { 0.0 } else { source - floor };
-        let fixed = |weight: f32| (weight * 2048.0).round_ties_even() as i32;
-        ByteTap { first: first.min(last), second: (first + 1).min(last), weights: (fixed(1.0 - weight), fixed(weight)) }
-    };
-    (start..start + count).map(tap).collect()
 }
 
 /// Replaces each pixel's colours by their luma (BT.601 weights, in 1/256); `pixels` is interleaved RGB.
 pub fn to_luma(pixels: &mut [u8]) {
-    for pixel in pixels.chunks_exact_mut(3) {
-        let [red, green, blue] = [0, 1, 2].map(|c| u32::from(pixel[c]));
-        pixel.fill(((77 * red + 150 * green + 29 * blue + 128) >> 8) as u8);
+    for pixel in pixels.as_chunks_mut::<3>().0 {
+        *pixel = [luma(*pixel); 3];
     }
+}
+
+fn luma(rgb: [u8; 3]) -> u8 {
+    let [red, green, blue] = rgb.map(u32::from);
+    ((77 * red + 150 * green + 29 * blue + 128) >> 8) as u8
 }
 
 /// Shifts and scales values to mean 0 and deviation 1; equal values become 0.

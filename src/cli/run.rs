@@ -10,7 +10,7 @@ use super::runner::Runner;
 use super::runtime::{RuntimeArgs, caution, words};
 use vjepa_data::clips;
 use vjepa_recipe::config::Config;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_runtime::cores;
 
 /// Run an exported model on videos.
@@ -69,9 +69,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     caution(&args.model, &runner.session);
     if !args.json {
         println!("{} on {}", args.model.display(), runner.session.runtime());
-        let several = match runner.looks {
-            Looks::SINGLE => String::new(),
-            Looks { clips, views } => format!("; {clips} clips x {views} views averaged"),
+        let several = match runner.clip_views {
+            ClipViews::SINGLE => String::new(),
+            ClipViews { clips, views } => format!("; {clips} clips x {views} views averaged"),
         };
         println!("clips: {}{several}", clips::in_words(&runner.record));
     }
@@ -93,10 +93,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 fn one(args: &Args, runner: &Runner, input: &Path) -> Result<(), CliError> {
     let began = Instant::now();
-    let clips = clips::read_views(input, &runner.record, runner.looks)?;
+    let clips = clips::read_views(input, &runner.record, runner.clip_views)?;
     let prepared = began.elapsed().as_secs_f64() * 1e3;
-    let one = clips.data.len() / clips.count.max(1) * runner.looks.count();
-    let results = clips.count / runner.looks.count();
+    let one = clips.data.len() / clips.count.max(1) * runner.clip_views.count();
+    let results = clips.count / runner.clip_views.count();
     for (number, clip) in clips.data.chunks_exact(one.max(1)).enumerate() {
         let began = Instant::now();
         let outputs = runner.run(clip)?;

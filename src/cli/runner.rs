@@ -8,7 +8,7 @@ use super::CliError;
 use vjepa_data::clips;
 use vjepa_deploy::{Export, Form, Origin, bundle, compiled};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 
 /// A model that is fed one clip at a time.
 pub(super) struct Runner {
@@ -16,7 +16,7 @@ pub(super) struct Runner {
     /// How clips are made for it.
     pub(super) record: Preprocessing,
     /// Clips and views of a result.
-    pub(super) looks: Looks,
+    pub(super) clip_views: ClipViews,
 }
 
 impl Runner {
@@ -46,13 +46,15 @@ impl Runner {
 
     fn of(path: &Path, session: Session) -> Result<Self, CliError> {
         let record = session.preprocessing().map_err(|error| format!("{}: {error}", path.display()))?;
-        let looks = clips::looks(&session).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self { session, record, looks })
+        let clip_views = clips::clip_views(&session).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self { session, record, clip_views })
     }
 
     /// Outputs for the clips of one result, `[clips, 3, T, H, W]` as the record makes them.
     pub(super) fn run(&self, clip: &[f32]) -> Result<Vec<NamedOutput>, CliError> {
         let side = self.record.crop_size;
-        Ok(self.session.run(&ClipBatch::new([self.looks.count(), 3, self.record.num_frames, side, side], clip)?)?)
+        Ok(self
+            .session
+            .run(&ClipBatch::new([self.clip_views.count(), 3, self.record.num_frames, side, side], clip)?)?)
     }
 }

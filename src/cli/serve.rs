@@ -17,7 +17,7 @@ use super::CliError;
 use super::runtime::{RuntimeArgs, caution, words};
 use vjepa_data::clips;
 use vjepa_deploy::bundle;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_runtime::cores;
 
 /// Serve a model: Open Inference Protocol v2 over HTTP and gRPC, labels for video files, a page to drop clips on.
@@ -228,21 +228,21 @@ fn takes_all(Batches { min, max, .. }: Batches, max_batch: usize) -> Result<(), 
 /// Reads videos as the model's record says; none for a model without a record, which takes tensors only.
 fn video_reader(model: &Path, session: &Session) -> Option<(Preprocessing, Arc<VideoReader>)> {
     let reader =
-        session.preprocessing().map_err(CliError::from).and_then(|record| Ok((record, clips::looks(session)?)));
+        session.preprocessing().map_err(CliError::from).and_then(|record| Ok((record, clips::clip_views(session)?)));
     match reader {
         Err(error) => {
             eprintln!("{}: {error}; videos are refused, tensors are served", model.display());
             None
         }
-        Ok((record, looks)) => {
+        Ok((record, clip_views)) => {
             let known = record.clone();
-            Some((known, Arc::new(move |path: &Path| clip(path, &record, looks))))
+            Some((known, Arc::new(move |path: &Path| clip(path, &record, clip_views))))
         }
     }
 }
 
-fn clip(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Vec<f32>, String> {
-    clips::read_views(path, record, looks).map(|clips| clips.data).map_err(|error| error.to_string())
+fn clip(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Vec<f32>, String> {
+    clips::read_views(path, record, clip_views).map(|clips| clips.data).map_err(|error| error.to_string())
 }
 
 fn log(args: &Args) {

@@ -1,4 +1,4 @@
-//! What goes into a loader and what comes out: its settings, batches and counts.
+//! The settings of a loader, its batches and its counts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl LoaderConfig {
         }
     }
 
-    /// What a configuration asks for, on one process, from `start_step` on. Bad videos are listed in
+    /// The settings of a configuration, on one process, from `start_step` on. Bad videos are listed in
     /// `<logging.folder>/<write_tag>-bad-videos.jsonl`; the folder must exist when the loader starts.
     pub fn from_config(config: &Config, start_step: u64) -> Self {
         let logging = &config.logging;
@@ -70,7 +70,7 @@ pub struct ClipBatch {
     pub clips: Vec<f32>,
     /// That shape.
     pub shape: [usize; 5],
-    /// What each clip is.
+    /// Label, number and file of each clip.
     pub infos: Vec<SampleInfo>,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Debug for ClipBatch {
     }
 }
 
-/// What a loader has met so far.
+/// Counts of a loader so far.
 #[derive(Debug, Clone, Default)]
 pub struct LoaderStats {
     /// Clips handed out.

@@ -4,18 +4,13 @@ use std::path::Path;
 
 use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling, Session};
 
-use crate::sampling::ClipSampler;
-use crate::transforms::standardise;
 use crate::views::ViewPlan;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_weights::{TensorFile, TensorFileError};
 
 /// Why a command's input gives no clips. Every message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipError {
-    /// The video cannot be decoded.
-    #[error(transparent)]
-    Video(#[from] vjepa_video::VideoError),
     /// The file of stored clips cannot be read.
     #[error(transparent)]
     Stored(#[from] TensorFileError),
@@ -42,7 +37,7 @@ pub fn read(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         stored(path, record)
     } else {
-        video(path, record)
+        prepare(path, record, ClipViews::SINGLE)
     }
 }
 
@@ -51,7 +46,7 @@ pub const CLIPS_KEY: &str = "vjepa.clips";
 pub const VIEWS_KEY: &str = "vjepa.views";
 
 /// How many clips and views a model takes for a result.
-pub fn looks(session: &Session) -> Result<Looks, ClipError> {
+pub fn clip_views(session: &Session) -> Result<ClipViews, ClipError> {
     let number = |key: &str| match session.metadata().get(key) {
         None => Ok(1),
         Some(text) => text
@@ -60,19 +55,20 @@ pub fn looks(session: &Session) -> Result<Looks, ClipError> {
             .filter(|n| (1..=1 << 10).contains(n))
             .ok_or_else(|| format!("its `{key}` is `{text}`, which is not a number of clips; export it again")),
     };
-    let looks = Looks { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
+    let clip_views = ClipViews { clips: number(CLIPS_KEY)?, views: number(VIEWS_KEY)? };
     match session.views() {
-        taken if taken == looks.count() => Ok(looks),
+        taken if taken == clip_views.count() => Ok(clip_views),
         taken => {
-            Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {looks:?}").into())
+            Err(format!("it takes {taken} clips for a result, but says {CLIPS_KEY} and {VIEWS_KEY} {clip_views:?}")
+                .into())
         }
     }
 }
 
 /// As [`read`] for a model that looks at several clips and views: `[results, views · clips, 3, T, S, S]`. A video gives
 /// clips from its beginning to its end; stored clips are taken in groups.
-pub fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> Result<Clips, ClipError> {
-    let count = looks.count();
+pub fn read_views(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Clips, ClipError> {
+    let count = clip_views.count();
     if count == 1 || path.extension().is_some_and(|extension| extension == "safetensors") {
         let clips = read(path, record)?;
         return match clips.count % count {
@@ -84,29 +80,13 @@ pub fn read_views(path: &Path, record: &Preprocessing, looks: Looks) -> Result<C
         };
     }
     vjepa_weights::refuse_foreign(path)?;
-    let plan = ViewPlan { preprocessing: record.clone(), clips: looks.clips, views: looks.views };
-    let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Clips { count, data })
+    prepare(path, record, clip_views)
 }
 
-fn video(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
-    let mut clip = vjepa_video::open(path)?;
-    let sampler = ClipSampler {
-        random: false,
-        // As in evaluation: a video shorter than a clip repeats its frames in the same way.
-        allow_overlap: true,
-        exact: record.sampling == Sampling::Exact,
-        ..ClipSampler::pretrain(record.num_frames, record.sampling_rate)
-    };
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let indices = sampler.sample(clip.info().frames, |low, _| low).map_err(|error| at(&error))?;
-    let indices = indices.first().map(Vec::as_slice).unwrap_or_default();
-    let frames = clip.frames(indices)?;
-    let Some(first) = frames.first() else { return Err(at(&"the video has no frames").into()) };
-    let (height, width) = (first.display_height(), first.display_width());
-    let pixels: Vec<Vec<u8>> = frames.iter().map(vjepa_video::Frame::rgb).collect();
-    let data = record.prepare(&pixels, height, width).map_err(|error| at(&error))?;
-    Ok(Clips { count: 1, data })
+fn prepare(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Clips, ClipError> {
+    let plan = ViewPlan { preprocessing: record.clone(), clips: clip_views.clips, views: clip_views.views };
+    let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Clips { count: clip_views.count(), data })
 }
 
 fn stored(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
@@ -125,37 +105,8 @@ fn stored(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
         )
         .into());
     }
-    let bytes = tensors.u8("clip_u8")?;
-    let one: usize = wanted.iter().product();
-    let mut data = Vec::with_capacity(bytes.len());
-    for clip in bytes.chunks_exact(one) {
-        data.extend(prepared(clip, record));
-    }
-    Ok(Clips { count, data })
-}
-
-/// One clip of bytes `[3, pixels]`, grey where the record says so, centred and scaled.
-fn prepared(clip: &[u8], record: &Preprocessing) -> Vec<f32> {
-    let pixels = clip.len() / 3;
-    let mut values: Vec<f32> = clip.iter().map(|value| f32::from(*value)).collect();
-    if record.grayscale {
-        for i in 0..pixels {
-            let [red, green, blue] = [0, 1, 2].map(|c| u32::from(clip[c * pixels + i]));
-            // The luma of `Preprocessing::prepare`.
-            let luma = ((77 * red + 150 * green + 29 * blue + 128) >> 8) as f32;
-            (0..3).for_each(|c| values[c * pixels + i] = luma);
-        }
-    }
-    match record.normalization.statistics() {
-        None => standardise(&mut values),
-        Some((mean, std)) => {
-            for (c, plane) in values.chunks_exact_mut(pixels.max(1)).enumerate() {
-                let (shift, scale) = (255.0 * mean[c % 3], 255.0 * std[c % 3]);
-                plane.iter_mut().for_each(|value| *value = (*value - shift) / scale);
-            }
-        }
-    }
-    values
+    let clips = tensors.u8("clip_u8")?.chunks_exact(record.clip_len());
+    Ok(Clips { count, data: clips.flat_map(|clip| record.prepare_stored(clip)).collect() })
 }
 
 /// The record in words: `8 frames of 64x64, every 4th, imagenet`.
@@ -175,58 +126,7 @@ pub fn in_words(record: &Preprocessing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stored_and_decoded_clips_are_scaled_alike() {
-        // Frames of the crop's size are resized and cropped, so equal pixels everywhere keep the comparison exact.
-        let record = |normalization, grayscale| Preprocessing {
-            num_frames: 2,
-            sampling_rate: 1,
-            sampling: Sampling::Vjepa,
-            crop_size: 4,
-            patch_size: 4,
-            tubelet_size: 2,
-            normalization,
-            grayscale,
-            framing: Framing::Centre,
-        };
-        let frame: Vec<u8> = [200, 100, 50].repeat(64);
-        let stored: Vec<u8> = [[200; 32], [100; 32], [50; 32]].concat();
-        for (normalization, grey) in
-            [(Normalization::Imagenet, false), (Normalization::Imagenet, true), (Normalization::PerClip, false)]
-        {
-            let record = record(normalization, grey);
-            let decoded = record.prepare(&[&frame, &frame], 8, 8).unwrap();
-            let close = prepared(&stored, &record).iter().zip(&decoded).all(|(a, b)| (a - b).abs() < 1e-5);
-            assert!(close, "{record:?}");
-        }
-    }
-
-    #[test]
-    fn one_look_is_that_of_an_evaluation() {
-        // The videos have 8 frames: some of these clips are longer, one is as long, one shorter.
-        let video = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/textures/t0_d0_s0.mp4");
-        for (num_frames, sampling_rate) in [(16, 4), (4, 4), (4, 2), (8, 1), (2, 2)] {
-            for sampling in [Sampling::Vjepa, Sampling::Exact] {
-                let record = Preprocessing {
-                    num_frames,
-                    sampling_rate,
-                    sampling,
-                    crop_size: 16,
-                    ..vjepa_recipe::config::Config::from_yaml("model: {model_name: vit_tiny}", "", &[])
-                        .unwrap()
-                        .preprocessing()
-                };
-                let deployed = read(&video, &record).unwrap().data;
-                let evaluated = ViewPlan { preprocessing: record, clips: 1, views: 1 }.prepare(&video).unwrap();
-                let close = deployed.iter().zip(&evaluated).all(|(a, b)| (a - b).abs() < 1e-5);
-                assert!(
-                    deployed.len() == evaluated.len() && close,
-                    "{num_frames} frames, every {sampling_rate}, {sampling:?}"
-                );
-            }
-        }
-    }
+    use crate::sampling::ClipSampler;
 
     #[test]
     fn streams_and_videos_are_cut_alike() {

@@ -6,21 +6,19 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use vjepa_runtime::files::hex;
 
+use super::decode::{Decoded, decode, reason, refuse_stub};
 use super::list::{VideoEntry, VideoList, read_list};
 use super::sampling::{ClipSampler, step_for_duration};
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
-use vjepa_runtime::preprocess::to_luma;
+use vjepa_runtime::preprocess::{View, to_luma};
 
-use super::transforms::{EvalTransform, Frames, Normalise, RandomCrop, TrainTransform, Views};
-use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Sampling};
+use super::transforms::{Frames, RandomCrop, TrainTransform};
+use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Framing, Preprocessing, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
-/// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
-pub const SMALLEST_FILE: u64 = 1024;
-
-/// Keeps the choice between weighted data sets apart from other uses of the seed.
+/// Separates the choice between weighted data sets from other uses of the seed.
 const WEIGHTED: u64 = 0x7765_6967_6874;
 
 /// The source of clips that a configuration names.
@@ -54,7 +52,7 @@ pub struct VideoDataset {
     sampler: ClipSampler,
     clip_duration: Option<f64>,
     transform: TrainTransform,
-    grayscale: bool,
+    preprocessing: Preprocessing,
 }
 
 impl VideoDataset {
@@ -105,9 +103,9 @@ impl VideoDataset {
                 }),
                 motion_shift: augment.motion_shift,
                 hflip: augment.horizontal_flip,
-                normalise: Normalise::from_statistics(data.normalization.statistics()),
+                normalization: data.normalization,
             },
-            grayscale: data.grayscale,
+            preprocessing: data.preprocessing(),
         })
     }
 
@@ -125,11 +123,10 @@ impl VideoDataset {
         check_out(self.shape(), out)?;
         let entry = self.entry(index)?;
         let clip = self.decode(&entry.path, None)?;
-        let eval =
-            EvalTransform { size: self.transform.size.0, views: Views::Centre, normalise: self.transform.normalise };
-        Frames::new(&clip.frames, clip.height, clip.width)
-            .and_then(|frames| eval.apply(frames, 0, out))
-            .map_err(|error| bad(&entry.path, error))?;
+        // The centre, also where training clips are not cropped.
+        let record = Preprocessing { framing: Framing::Centre, ..self.preprocessing.clone() };
+        let prepared = record.prepare_view(&clip.frames, clip.height, clip.width, View::SINGLE, out);
+        prepared.map_err(|error| bad(&entry.path, error))?;
         Ok(self.info(index, entry))
     }
 
@@ -148,14 +145,14 @@ impl VideoDataset {
             return key.entry(self.entries.len() as u64).unwrap_or(0) as usize;
         }
         let mut rng = CounterRng::new(&[key.seed, WEIGHTED, key.draw()]);
-        let place = rng.unit();
+        let drawn = rng.unit();
         // Rounding may leave the last share a hair below 1; the last data set with a weight takes the rest.
         let mut chosen = (0, 0);
         let (mut begin, mut reached) = (0, 0.0);
         for &(end, share) in &self.shares {
             if share > reached {
                 chosen = (begin, end);
-                if place < share {
+                if drawn < share {
                     break;
                 }
             }
@@ -166,11 +163,7 @@ impl VideoDataset {
 
     /// Decodes the frames of a clip; `random` holds the generator of its start, none starts at the beginning.
     fn decode(&self, path: &Path, random: Option<NumpyRng>) -> Result<Decoded, DataError> {
-        let meta = std::fs::metadata(path).map_err(|error| bad(path, format!("cannot be opened: {error}")))?;
-        if meta.len() < SMALLEST_FILE {
-            let reason = format!("has {} bytes; files under 1 KiB are skipped, as by the official loader", meta.len());
-            return Err(bad(path, reason));
-        }
+        refuse_stub(path).map_err(|error| bad(path, error))?;
         let mut clip = vjepa_video::open(path).map_err(|error| bad(path, error))?;
         let mut sampler = ClipSampler { random: random.is_some(), ..self.sampler };
         if let Some(seconds) = self.clip_duration {
@@ -179,46 +172,13 @@ impl VideoDataset {
         let draw = |low, high| random.clone().map_or(low, |mut rng| rng.randint(low, high));
         let clips = sampler.sample(clip.info().frames, draw).map_err(|error| bad(path, error))?;
         let indices = clips.first().map(Vec::as_slice).unwrap_or_default();
-        let decoded = clip.frames(indices).map_err(|error| bad(path, error))?;
-        let Some(first) = decoded.first() else {
-            return Err(bad(path, "has no frames"));
-        };
-        let (height, width) = (first.display_height(), first.display_width());
-        if decoded.iter().any(|f| (f.display_height(), f.display_width()) != (height, width)) {
-            return Err(bad(path, "changes its picture size within the clip"));
-        }
-        let mut frames = Vec::with_capacity(decoded.len());
-        for (i, frame) in decoded.iter().enumerate() {
-            // Short videos repeat frames; converting one again would double the work.
-            let same = i > 0 && indices.get(i) == indices.get(i - 1);
-            let rgb = match frames.last().filter(|_| same) {
-                Some(previous) => Vec::clone(previous),
-                None => {
-                    let mut rgb = frame.rgb();
-                    if self.grayscale {
-                        to_luma(&mut rgb);
-                    }
-                    rgb
-                }
-            };
-            frames.push(rgb);
-        }
-        Ok(Decoded { frames, height, width })
+        decode(clip.as_mut(), indices).map_err(|error| bad(path, error))
     }
 }
 
-/// Frames as RGB bytes, `[T][H * W * 3]`.
-struct Decoded {
-    frames: Vec<Vec<u8>>,
-    height: usize,
-    width: usize,
-}
-
-/// A bad video. The decoder's messages begin with the path, which is kept apart here.
+/// A bad video. The decoder's messages begin with the path, which is kept in a field of its own.
 fn bad(path: &Path, error: impl std::fmt::Display) -> DataError {
-    let message = error.to_string();
-    let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message).to_owned();
-    DataError::Bad { path: PathBuf::from(path), reason }
+    DataError::Bad { path: PathBuf::from(path), reason: reason(path, error) }
 }
 
 impl ClipSource for VideoDataset {
@@ -245,7 +205,10 @@ impl ClipSource for VideoDataset {
         let index = self.choose(key);
         let entry = self.entry(index)?;
         let draw = key.draw();
-        let clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
+        let mut clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
+        if self.preprocessing.grayscale {
+            clip.frames.iter_mut().for_each(|frame| to_luma(frame));
+        }
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
         Frames::new(&clip.frames, clip.height, clip.width)
@@ -284,12 +247,5 @@ mod tests {
         assert!((900..1100).contains(&a) && (1900..2100).contains(&b) && (900..1100).contains(&c), "{a} {b} {c}");
         let [a, b, c] = weighted([0.0, 3.0, 0.0]);
         assert_eq!((a, b, c), (0, 4000, 0));
-    }
-
-    #[test]
-    fn grey_keeps_grey() {
-        let mut rgb = vec![7, 7, 7, 255, 255, 255, 255, 0, 0];
-        to_luma(&mut rgb);
-        assert_eq!(rgb, [7, 7, 7, 255, 255, 255, 77, 77, 77]);
     }
 }

@@ -186,7 +186,7 @@ fn separated_oddly(text: &str) -> Option<char> {
     })
 }
 
-/// What a line that is not "path label" looks like.
+/// What to call a line that is not "path label".
 fn misread(line: Line<'_>, lines: &[Line<'_>]) -> String {
     let Line { number, text } = line;
     let must = format!("line {number} must be \"path label\" with a whole number as label");
@@ -242,7 +242,7 @@ pub(super) fn short(text: &str) -> String {
     if cut.len() < text.len() { format!("{cut}...") } else { cut }
 }
 
-/// What paths of which none exists look like, for the end of a sentence; empty where they look like any others.
+/// A hint, to end a sentence, at why none of these paths exists; empty where there is none.
 pub(super) fn odd_path(path: &str) -> Option<String> {
     if let Some((scheme, _)) = path.split_once("://") {
         return Some(format!(

@@ -11,6 +11,7 @@
 mod batch;
 pub mod clips;
 mod dataset;
+mod decode;
 mod dialect;
 mod list;
 mod loader;
@@ -25,7 +26,8 @@ pub mod transforms;
 mod views;
 
 pub use batch::{ClipBatch, LoaderConfig, LoaderStats};
-pub use dataset::{SMALLEST_FILE, VideoDataset, open_source};
+pub use dataset::{VideoDataset, open_source};
+pub use decode::{SMALLEST_FILE, refuse_stub};
 pub use list::{EXTENSIONS, LeftOut, VideoEntry, VideoList, read_list, read_videos};
 pub use loader::{JUDGED_FROM, Loader, MAX_TRIES};
 pub use quarantine::{Quarantine, QuarantineLine};

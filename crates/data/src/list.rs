@@ -32,7 +32,7 @@ pub struct VideoList {
     pub lines: Vec<usize>,
     /// Files of a folder that are not read as videos.
     pub left_out: LeftOut,
-    /// What was read otherwise than as official lists are, each worded to follow the list's name.
+    /// Departures from official lists, each worded to follow the list's name.
     pub notes: Vec<String>,
     /// Why none of the videos can be found, worded to follow the list's name; none where one was found.
     missing: Option<String>,
@@ -40,7 +40,7 @@ pub struct VideoList {
 
 impl VideoList {
     /// The line of a video, `"line 7"`; the video's path for a folder.
-    pub fn place(&self, index: usize) -> String {
+    pub fn location(&self, index: usize) -> String {
         match (self.lines.get(index), self.entries.get(index)) {
             (Some(line), _) => format!("line {line}"),
             (None, Some(entry)) => entry.path.display().to_string(),
@@ -147,7 +147,7 @@ fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
     })
 }
 
-/// What to say of a list of which no path exists.
+/// The message for a list of which no path exists.
 fn none_found(first: &Row, path: &Path, count: usize, step: usize) -> String {
     let how = match first.label {
         Some(label) => format!("was read as the path `{}` and the label {label}", short(&first.path)),
@@ -190,12 +190,12 @@ fn read_folder(folder: &Path) -> Result<VideoList, DataError> {
     Ok(list)
 }
 
-/// What a file is that is not read as a video; none for one that is.
+/// Why a file is not read as a video; none for one that is.
 fn passed_over(path: &Path) -> Option<String> {
     let ext = extension(path).unwrap_or_default();
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     match ext.as_str() {
-        // What macOS leaves beside a file on other systems' disks has the file's name and no picture.
+        // macOS leaves a companion (`._name`) of each file on other systems' disks; it has no picture.
         ext if hidden && EXTENSIONS.contains(&ext) => Some(format!("hidden .{ext}")),
         ext if EXTENSIONS.contains(&ext) => None,
         ext if UNREAD.contains(&ext) => Some(format!(".{ext} (not a container that is read: convert to .mp4)")),

@@ -4,9 +4,9 @@
 //! window keeps them from running ahead without limit; the consumer takes results by ticket, so a batch is the same for
 //! any number of workers, and for none. A run resumes from its step number alone.
 //!
-//! An unreadable video costs its place nothing: the next stand-in of that place is tried. It is counted and listed when
+//! An unreadable video leaves no gap: the next stand-in for its position is tried. It is counted and listed when
 //! the consumer reaches it, in order, so that counts and lists do not depend on the workers either. When too large a share
-//! of tries is bad, or one place finds nothing at all, the loader stops with a message that says so.
+//! of tries is bad, or no stand-in can be read, the loader stops with a message that says so.
 
 use std::any::Any;
 use std::collections::{HashSet, VecDeque};
@@ -22,7 +22,7 @@ use super::quarantine::Quarantine;
 use super::source::{ClipSource, DataError, SampleInfo, SampleKey};
 use super::stream::SampleStream;
 
-/// Samples tried for one place before giving up. With half of all videos bad, one place in 10^19 is lost.
+/// Samples tried per position before giving up. With half of all videos bad, one position in 10^19 is lost.
 pub const MAX_TRIES: u32 = 64;
 
 /// Tries before the share of bad ones is judged.
@@ -37,7 +37,7 @@ pub struct Loader {
     quarantine: Quarantine,
     stats: LoaderStats,
     first_bad: Option<DataError>,
-    /// The bad videos met by this loader, each once; panics count by their place.
+    /// The bad videos met by this loader, each once; panics count by position.
     met: HashSet<PathBuf>,
     failed: Option<DataError>,
     spare: Vec<Vec<f32>>,
@@ -66,7 +66,7 @@ struct State {
     alive: usize,
 }
 
-/// What became of a ticket.
+/// State of a ticket.
 struct Outcome {
     clip: Vec<f32>,
     bad: Vec<DataError>,
@@ -268,7 +268,7 @@ impl Loader {
         }
     }
 
-    /// What to say where no video could be read.
+    /// The message when no video could be read.
     fn none_read(&self) -> String {
         let met = self.met.len() as u64;
         match self.shared.source.len() {

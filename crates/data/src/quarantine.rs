@@ -43,7 +43,7 @@ impl Quarantine {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(fail(error)),
         };
-        // A line cut short by a crash is no reason to stop; its video is listed again.
+        // A line cut short by a crash is ignored; its video is listed again.
         let parse = |line: &[u8]| serde_json::from_slice::<QuarantineLine>(line).ok();
         let seen = known.split(|&b| b == b'\n').filter_map(parse).map(|line| line.path).collect();
         let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
@@ -63,7 +63,7 @@ impl Quarantine {
         // A path that is not UTF-8 has no JSON; it is counted, not listed.
         let Ok(mut text) = serde_json::to_string(&line) else { return };
         text.push('\n');
-        // A full disk is no reason to end a training run over a list; the failure is kept for whoever asks.
+        // A full disk must not end a training run over this list; the failure is kept for the caller.
         if let Err(error) = file.write_all(text.as_bytes()) {
             self.failure = Some(error.to_string());
         }

@@ -1,4 +1,4 @@
-//! What a data set is to the loader: a function from a sample's key to its clip.
+//! The interface between data sets and the loader: a function from a sample's key to its clip.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ pub struct SampleKey {
     pub seed: u64,
     /// Pass over the data set, from 0; always 0 for an endless one.
     pub epoch: u64,
-    /// Place in the pass, from 0.
+    /// Position in the pass, from 0.
     pub position: u64,
-    /// 0 for the sample this place is meant for; 1, 2, ... for its stand-ins when that one cannot be read.
+    /// 0 for the sample at this position; 1, 2, ... for its stand-ins when that one cannot be read.
     pub retry: u32,
 }
 
@@ -39,12 +39,12 @@ impl SampleKey {
     }
 }
 
-/// Keeps the shuffle apart from other uses of the seed.
+/// Separates the shuffle from other uses of the seed.
 const ORDER: u64 = 0x6F_7264_6572;
 /// Likewise the choice of stand-ins.
 const STAND_IN: u64 = 0x73_7461_6E64;
 
-/// What is known of a sample besides its pixels.
+/// A sample's label, number and file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleInfo {
     /// Its label, where the data set has labels.
@@ -55,7 +55,7 @@ pub struct SampleInfo {
     pub path: Option<PathBuf>,
 }
 
-/// Why there is no clip.
+/// Why a clip cannot be made.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DataError {
     /// One video cannot be used. The loader skips it, counts it and goes on.
@@ -63,13 +63,13 @@ pub enum DataError {
     Bad {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why.
         reason: String,
     },
     /// A clip made the program panic: a bug, counted like a bad video.
     #[error("sample {index} made the decoder panic: {message}")]
     Panic {
-        /// The place in the stream.
+        /// Its position in the stream.
         index: u64,
         /// The panic's message.
         message: String,
@@ -111,7 +111,7 @@ pub trait ClipSource: Send + Sync {
         self.len() == Some(0)
     }
 
-    /// What it holds; none where clips are made on the fly.
+    /// The videos it holds; none where clips are made on the fly.
     fn contents(&self) -> Option<Contents> {
         None
     }

@@ -1,4 +1,4 @@
-//! The order of samples: from a place in a run to the key of a sample, in constant memory.
+//! The order of samples: from a position in a run to the key of a sample, in constant memory.
 //!
 //! A run is one long line of samples. Step `s` takes `world * batch` of them, rank `r` the `r`-th `batch` of those, so the
 //! line does not depend on how many ranks share it. The line goes through the data set pass after pass, each in an order of
@@ -123,7 +123,7 @@ mod tests {
         }
         for (i, &count) in counts.iter().enumerate() {
             if i % 9 == 0 {
-                assert_eq!(count, 0, "two entries at one place");
+                assert_eq!(count, 0, "two entries at one position");
             } else {
                 assert!((60..145).contains(&count), "pair {i}: {count} of 100 expected");
             }

@@ -1,4 +1,4 @@
-//! What a data set holds before it is used: how many videos, how many of them cannot be read, and why.
+//! A survey of a data set before it is used: how many videos it has, how many of them cannot be read, and why.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use vjepa_video::VideoError;
 
-use super::dataset::SMALLEST_FILE;
+use super::decode::SMALLEST_FILE;
 use super::list::{VideoEntry, VideoList, read_list};
 use super::source::DataError;
 use vjepa_recipe::config::{DataConfig, DatasetType};
@@ -28,7 +28,7 @@ pub struct Reason {
     pub first: PathBuf,
 }
 
-/// What one data set holds.
+/// The survey of one data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Survey {
     /// The list or folder.

@@ -3,7 +3,7 @@
 //! A clip shows one of 8 textures drifting in one of 8 directions at one of 2 speeds. Everything else is drawn afresh for
 //! each clip: wavelength, orientation, phases, centre, contrast, polarity, the exact speed and direction, and pixel noise.
 //! It is grey, and each clip is standardised, since colour and brightness are shortcuts that a predictor falls for. With
-//! a wavelength of about three patches, neighbouring patches tell about each other, which is what learning needs.
+//! a wavelength of about three patches, neighbouring patches predict each other, which learning needs.
 //!
 //! With time t' from the clip's middle, velocity v and centre c, `X = x - cx - vx t'`, `Y = y - cy - vy t'` and
 //! `A = (cos φ X + sin φ Y) 2π/λ + p0`, `B = (-sin φ X + cos φ Y) 2π/λ + p1`, the textures s are those of [`TEXTURES`] and a
@@ -13,9 +13,9 @@
 
 use super::source::{ClipSource, DataError, SampleInfo, SampleKey, check_out};
 use super::texture_math::{asin, exp_small, normals, sin_cos, sin_cos_f64, tanh};
-use super::transforms::standardise;
 use vjepa_recipe::config::Normalization;
 use vjepa_recipe::counter::CounterRng;
+use vjepa_runtime::preprocess::standardise;
 
 /// The textures, by label.
 pub const TEXTURES: [&str; 8] = [
@@ -32,14 +32,14 @@ pub const TEXTURES: [&str; 8] = [
 /// Drift directions, 45 degrees apart; label `m` is `45 m` degrees, x to the right and y down.
 pub const DIRECTIONS: usize = 8;
 
-/// What a clip shows.
+/// The labels of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextureLabels {
     /// Index into [`TEXTURES`].
     pub texture: usize,
     /// 0 to 7, 45 degrees apart: the motion label.
     pub direction: usize,
-    /// 0: about 2.5 pixels a frame; 1: twice that.
+    /// 0: about 2.5 pixels per frame; 1: twice that.
     pub speed: usize,
 }
 
@@ -72,7 +72,7 @@ impl DriftingTextures {
         Ok(labels)
     }
 
-    /// As [`DriftingTextures::render`], with labels of one's own in place of the drawn ones.
+    /// As [`DriftingTextures::render`], with given labels instead of the drawn ones.
     ///
     /// # Errors
     /// [`DataError::Setup`] when `out` is of the wrong size or a label out of range.
@@ -99,7 +99,7 @@ impl ClipSource for DriftingTextures {
         [3, self.frames, self.size, self.size]
     }
 
-    /// Clip `key.position` of stream `key.seed`, labelled by its texture. It never fails for want of data.
+    /// Clip `key.position` of stream `key.seed`, labelled by its texture. It never runs out of data.
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
         check_out(self.shape(), out)?;
         let plane = self.frames * self.size * self.size;

@@ -1,4 +1,5 @@
-//! What a narrow model loses: its results on the calibration clips against the plan's, as a report beside the model.
+//! The accuracy of a low-precision model: its results on the calibration clips against the plan's, as a report next to
+//! the model.
 
 use std::path::Path;
 
@@ -28,7 +29,7 @@ pub struct OutputAccuracy {
 pub struct Accuracy {
     pub precision: String,
     pub target: String,
-    /// What ran the model.
+    /// The runtime that ran the model.
     pub runtime: String,
     /// And on which processor.
     pub processor: Processor,
@@ -49,22 +50,22 @@ pub struct Accuracy {
     pub pass: bool,
 }
 
-/// What a report on full-range 8-bit weights does not say where their products were added exactly.
+/// The note on full-range 8-bit weights where their products were added exactly.
 const NOT_COVERED: &str = "not covered: x86 without VNNI, where ONNX Runtime adds products of full-range weights in 16 \
                            bits and saturates";
-/// What it says where they were not.
+/// The note where they were not.
 const SATURATED: &str = "on x86 without VNNI, as here, ONNX Runtime adds products of full-range weights in 16 bits and \
                          saturates; leave out --int8-range full, or judge where there is VNNI";
 
-/// What gives the narrow model's results.
-pub enum Judged<'a> {
+/// The source of the low-precision model's results.
+pub enum Candidate<'a> {
     /// The file itself.
     File(&'a Session),
     /// Its arithmetic, rounded as the precision rounds, where no runtime here computes in it.
     Rounded(Box<Frozen>),
 }
 
-impl Judged<'_> {
+impl Candidate<'_> {
     fn run(&mut self, shape: [usize; 5], clip: &[f32]) -> Result<Vec<NamedOutput>, DeployError> {
         match self {
             Self::File(session) => Ok(session.run(&ClipBatch::new(shape, clip)?)?),
@@ -74,7 +75,7 @@ impl Judged<'_> {
 
     fn describe(&self, precision: Precision) -> String {
         match self {
-            // The report travels with the model: without the place of the library.
+            // The report travels with the model: without the path of the library.
             Self::File(session) => session.runtime().split(" (").next().unwrap_or_default().to_owned(),
             Self::Rounded(_) => {
                 format!("plan with every {precision} value rounded (no runtime here computes in {precision})")
@@ -94,7 +95,7 @@ pub fn named(frozen: &mut Frozen, clip: &[f32]) -> Result<Vec<NamedOutput>, Depl
 /// Runs every clip through both.
 pub fn measure(
     plan: &mut Frozen,
-    judged: &mut Judged<'_>,
+    candidate: &mut Candidate<'_>,
     calibration: &Calibration,
     precision: Precision,
     target: &str,
@@ -106,7 +107,7 @@ pub fn measure(
     let mut sums: Vec<(String, [f64; 4])> = Vec::new();
     let (mut agreed, mut classified) = (0usize, false);
     for clip in calibration.data.chunks_exact(shape.iter().product::<usize>().max(1)) {
-        let got = judged.run(shape, clip)?;
+        let got = candidate.run(shape, clip)?;
         for wanted in named(plan, clip)? {
             let found = got.iter().find(|output| output.name == wanted.name && output.data.len() == wanted.data.len());
             let found = found.ok_or_else(|| format!("the model gives no `{}` {:?}", wanted.name, wanted.shape))?;
@@ -141,7 +142,7 @@ pub fn measure(
     Ok(Accuracy {
         precision: precision.to_string(),
         target: target.to_owned(),
-        runtime: judged.describe(precision),
+        runtime: candidate.describe(precision),
         processor: Processor::here(),
         int8_range: None,
         not_covered: None,
@@ -160,7 +161,7 @@ pub fn measure(
 const SLACK: f64 = 3.0;
 
 impl Accuracy {
-    /// Records the range of the model's 8-bit weights, and whether what judged it adds their products in 16 bits.
+    /// Records the range of the model's 8-bit weights, and whether what candidate it adds their products in 16 bits.
     pub fn of_range(&mut self, range: Option<WeightRange>, saturated: bool) {
         self.int8_range = range.map(|range| range.to_string());
         let what = if saturated { SATURATED } else { NOT_COVERED };

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! bundle.json         what is in the folder, with sizes and SHA-256 sums; provenance and licence
-//! model.onnx          the model, and model.onnx.data where weights lie beside it
+//! model.onnx          the model, and model.onnx.data where its weights are external
 //! preprocessing.json  how clips are prepared
 //! labels.json         names of the classes
 //! parity.safetensors  clips, and what the plan gives for them
 //! SHA256SUMS          the sums again and that of bundle.json, for `sha256sum --check`
 //! ```
 //!
-//! Folders are written beside their place and renamed. Reading believes nothing: names are single components, files are
+//! Folders are written under a temporary name and renamed. Reading trusts nothing: names are single components, files are
 //! regular, have one name, and are as long and have the sum they should.
 
 use std::collections::BTreeMap;
@@ -47,9 +47,9 @@ pub struct Manifest {
     pub parity: String,
     /// How far results may be from the stored ones: largest difference, and relative length of all of them.
     pub tolerance: [f64; 2],
-    /// The licence of the weights, as the exporter was told.
+    /// The licence of the weights, as given to the exporter.
     pub licence: String,
-    /// Checkpoint, probe, precision, target, exporter; for a narrow precision what judged it.
+    /// Checkpoint, probe, precision, target, exporter; for a narrow precision what candidate it.
     pub provenance: BTreeMap<String, String>,
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileRecord>,
@@ -66,7 +66,7 @@ pub struct FileRecord {
 /// Exports into a new folder, `request.out`.
 ///
 /// # Errors
-/// What an export can fail with; a folder that is already there.
+/// The errors of an export; a folder that is already there.
 pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployError> {
     let place = request.out;
     if place.symlink_metadata().is_ok() {
@@ -87,7 +87,7 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let mut exported = export_opened(&inner, &opened)?;
 
     let (form, normalization) = (&inner.form, opened.model.preprocessing.normalization);
-    let clips = calibrate::clips(&[], form.batch.unwrap_or(1), form.looks, &opened.record, normalization)?;
+    let clips = calibrate::clips(&[], form.batch.unwrap_or(1), form.clip_views, &opened.record, normalization)?;
     let [channels, frames, height, width] = opened.clip;
     let mut vectors = Tensors::new();
     for output in accuracy::named(&mut opened.plan()?, &clips.data)? {
@@ -109,8 +109,8 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let mut provenance: BTreeMap<String, String> =
         provenance.map(|(key, value)| (key.clone(), value.clone())).collect();
     if let Some((report, _)) = &exported.accuracy {
-        provenance.insert("judged.runtime".to_owned(), report.runtime.clone());
-        provenance.insert("judged.processor".to_owned(), report.processor.to_string());
+        provenance.insert("candidate.runtime".to_owned(), report.runtime.clone());
+        provenance.insert("candidate.processor".to_owned(), report.processor.to_string());
     }
     let manifest = Manifest {
         format: FORMAT,
@@ -123,9 +123,9 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     };
     json(&folder.path().join(MANIFEST), &serde_json::to_value(&manifest)?)?;
     let sums = sums(&manifest, folder.path())?;
-    let place_of_sums = folder.path().join(SUMS);
-    write_atomically(&place_of_sums, |out| std::io::Write::write_all(out, sums.as_bytes()))
-        .map_err(|error| at(&place_of_sums, error))?;
+    let sums_path = folder.path().join(SUMS);
+    write_atomically(&sums_path, |out| std::io::Write::write_all(out, sums.as_bytes()))
+        .map_err(|error| at(&sums_path, error))?;
     // Only the owner may look into a temporary folder.
     #[cfg(unix)]
     {
@@ -145,7 +145,7 @@ fn json(path: &Path, value: &serde_json::Value) -> Result<(), DeployError> {
         .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }
 
-/// What `SHA256SUMS` says: every file of the manifest, and the manifest.
+/// The text of `SHA256SUMS`: every file of the manifest, and the manifest.
 pub(super) fn sums(manifest: &Manifest, folder: &Path) -> Result<String, DeployError> {
     let files: String = manifest.files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
     Ok(format!("{files}{}  {MANIFEST}\n", sha256(&folder.join(MANIFEST))?))
@@ -176,7 +176,7 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
         )));
     }
     if manifest.tolerance.iter().any(|limit| !limit.is_finite() || *limit < 0.0) {
-        return Err(refuse("its tolerance is no number".to_owned()));
+        return Err(refuse("its tolerance is not a number".to_owned()));
     }
     for name in manifest.files.keys() {
         if !is_name(name) {
@@ -210,12 +210,12 @@ fn small(folder: &Path, name: &str) -> Result<Vec<u8>, DeployError> {
     let path = folder.join(name);
     let tree = Tree::of(&path).map_err(|error| {
         refuse(format!(
-            "it is no bundle, since `{name}` cannot be read ({error}); make one with `vjepa compile --export bundle`"
+            "it is not a bundle: `{name}` cannot be read ({error}); make one with `vjepa compile --export bundle`"
         ))
     })?;
     let (_, about) = tree.file(name).map_err(|why| refuse(format!("`{name}` {why}")))?;
     if about.len() > LARGEST_MANIFEST {
-        return Err(refuse(format!("`{name}` has {} bytes, which is no manifest", about.len())));
+        return Err(refuse(format!("`{name}` has {} bytes, too large for a manifest", about.len())));
     }
     fs::read(&path).map_err(|error| refuse(format!("`{name}` cannot be read ({error})")))
 }

@@ -1,4 +1,4 @@
-//! Calibration: the clips that a narrow model is judged on, the ranges of what its layers read, and the layers that do not
+//! Calibration: the clips that a narrow model is candidate on, the ranges of what its layers read, and the layers that do not
 //! bear 8 bits.
 
 use std::collections::BTreeMap;
@@ -15,13 +15,13 @@ use vjepa_data::clips;
 use vjepa_data::textures::DriftingTextures;
 use vjepa_data::{ClipSource, SampleKey};
 use vjepa_programs::frozen::Frozen;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 
 /// The stream of generated calibration clips.
 const SEED: u64 = 0x6361_6c69_6272;
 /// A layer whose result in 8 bits is further (relative, L2) from its result in 32 bits stays in 32 bits.
 const OUTLIER: f64 = 0.05;
-/// Tokens of a clip that a layer is judged by.
+/// Tokens of a clip that a layer is candidate by.
 const JUDGED: usize = 16;
 /// Layers that read fewer rows a clip are never quantised.
 const FEWEST_ROWS: usize = 8;
@@ -37,12 +37,12 @@ pub struct Calibration {
 pub fn clips(
     files: &[PathBuf],
     results: usize,
-    looks: Looks,
+    clip_views: ClipViews,
     record: &Preprocessing,
     normalization: vjepa_recipe::config::Normalization,
 ) -> Result<Calibration, DeployError> {
     if files.is_empty() {
-        let count = results * looks.count();
+        let count = results * clip_views.count();
         let source = DriftingTextures::new(record.num_frames, record.crop_size, normalization);
         let one: usize = source.shape().iter().product();
         let mut data = vec![0.0; one * count];
@@ -53,7 +53,7 @@ pub fn clips(
     }
     let mut all = Calibration { count: 0, data: Vec::new(), origin: format!("{} files", files.len()) };
     for file in files {
-        let clips = clips::read_views(file, record, looks)?;
+        let clips = clips::read_views(file, record, clip_views)?;
         all.count += clips.count;
         all.data.extend(clips.data);
     }

@@ -1,4 +1,4 @@
-//! A frozen encoder and its head as a compiled plan: `model.vjg` with graph, plan and record, and the weights beside it.
+//! A frozen encoder and its head as a compiled plan: `model.vjg` with graph, plan and record, and the weights next to it.
 
 use std::path::Path;
 
@@ -9,15 +9,16 @@ use vjepa_runtime::compiled::{DEVICE, PROGRAM, WEIGHTS, WEIGHTS_SHA256, program}
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session, compare, is_compiled};
 
+use super::metadata::{full_metadata, metadata};
 use super::parity::TOLERANCE;
-use super::place::{make_folder_of, refuse};
-use super::{Export, Exported, Form, Opened, accuracy, full_metadata, metadata, open, sha256};
+use super::paths::{make_folder_of, refuse};
+use super::{Export, Exported, Form, Opened, accuracy, open, sha256};
 use crate::DeployError;
 use vjepa_programs::save_artifact;
 use vjepa_recipe::counter::noise;
 use vjepa_weights::{Tensors, save_safetensors};
 
-/// Writes the plan and its weights and, unless told not to, opens them again and compares.
+/// Writes the plan and its weights and, unless `verify` is off, opens them again and compares.
 pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     let out = request.out;
     suits(out, &request.form)?;
@@ -54,7 +55,7 @@ pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     })
 }
 
-/// What a plan has no choice of is an error when it is asked for.
+/// Refuses options that a plan does not have.
 fn suits(out: &Path, form: &Form) -> Result<(), DeployError> {
     if !is_compiled(out) {
         return Err(format!("{}: a compiled plan is written to a file that ends in .vjg", out.display()).into());

@@ -10,10 +10,10 @@ use vjepa_runtime::Preprocessing;
 use super::{bundle, calibrate, sha256};
 use vjepa_data::clips;
 use vjepa_recipe::config::Normalization;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_weights::{Tensors, save_safetensors};
 
-/// A folder with the files of a bundle; the model is no model, which checking does not look at.
+/// A folder with the files of a bundle; the model file is not a model, which checking does not look at.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("model.onnx"), b"not looked at here").unwrap();
@@ -96,7 +96,7 @@ fn sizes_that_lie_are_refused_before_anything_is_read() {
     }
     // A manifest without an end in sight is not read at all.
     fs::write(folder.path().join("bundle.json"), vec![b' '; (1 << 20) + 1]).unwrap();
-    assert!(refused(folder.path()).contains("no manifest"));
+    assert!(refused(folder.path()).contains("too large for a manifest"));
     let deep = "[".repeat(1 << 19);
     write(folder.path(), &deep);
     assert!(refused(folder.path()).contains("malformed"));
@@ -161,7 +161,7 @@ fn calibration_files_that_lie_about_sizes_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let read = |header: &str, length: Option<u64>, data: &[u8]| {
         let path = stored(folder.path(), header, length.unwrap_or(header.len() as u64), data);
-        calibrate::clips(&[path], 1, Looks::SINGLE, &record(), Normalization::Imagenet).map(|found| found.count)
+        calibrate::clips(&[path], 1, ClipViews::SINGLE, &record(), Normalization::Imagenet).map(|found| found.count)
     };
     let one = [7u8; 96];
     assert_eq!(read(&clip_header("[1,3,2,4,4]", "96"), None, &one).unwrap(), 1);
@@ -225,7 +225,7 @@ proptest! {
             bytes.truncate(cut / 3 % bytes.len());
         }
         fs::write(&path, &bytes).unwrap();
-        match calibrate::clips(&[path], 1, Looks::SINGLE, &record(), Normalization::Imagenet) {
+        match calibrate::clips(&[path], 1, ClipViews::SINGLE, &record(), Normalization::Imagenet) {
             Ok(found) => prop_assert_eq!(found.data.len(), found.count * 96),
             Err(error) => prop_assert!(error.to_string().len() > 10, "{}", error),
         }

@@ -1,50 +1,46 @@
 //! A frozen encoder and its head as an ONNX file that is then run and compared with the plan.
 //!
 //! [`export`] is the whole way: weights from a checkpoint or a seed ([`source`]), the graph of the head, the ONNX file,
-//! then either parity of 32-bit results on every runtime there is ([`parity`]) or, for narrow precisions, a report of what
-//! is lost on calibration clips ([`accuracy`], [`calibrate`]). A file that fails is removed.
+//! then either parity of 32-bit results on every runtime there is ([`parity`]) or, for low precisions, a report of the
+//! accuracy on calibration clips ([`accuracy`], [`calibrate`]). A file that fails is removed.
 
 mod accuracy;
 pub mod bundle;
 mod calibrate;
 pub mod compiled;
 mod error;
+mod form;
 #[cfg(test)]
 mod hostile;
+mod metadata;
 mod parity;
-mod place;
+mod paths;
 mod source;
 pub mod tensorrt;
 pub mod triton;
 
 pub use accuracy::Accuracy;
 pub use error::DeployError;
+pub use form::{Export, Exported, Form, Origin};
+pub use metadata::{arch, sha256};
 use parity::TOLERANCE;
 pub use parity::{Parity, open as open_session};
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use vjepa_compiler::ir::{DType, Graph};
-use vjepa_export::{
-    ExternalData, Int8, OnnxOptions, Precision, Target, WeightRange, WeightSource, Written, round_to, rounded, to_onnx,
-};
-use vjepa_graphs::EncoderConfig;
-use vjepa_runtime::files::{hash_all, hex};
-use vjepa_runtime::onnx::INT8_RANGE_KEY;
+use vjepa_export::{Int8, OnnxOptions, Precision, Target, WeightSource, Written, round_to, rounded, to_onnx};
 use vjepa_runtime::{Preprocessing, Runtime};
 
-use accuracy::Judged;
-use place::{make_folder_of, refuse, report_of};
+use accuracy::Candidate;
+use metadata::full_metadata;
+use paths::{make_folder_of, refuse, report_of};
 use source::Source;
-use vjepa_data::clips;
 use vjepa_programs as compile;
 use vjepa_programs::Head;
 use vjepa_programs::frozen::Frozen;
 use vjepa_programs::{Model, ProbeFile};
-use vjepa_recipe::config::Config;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 use vjepa_weights as weights;
 
 /// Calibration clips when none are given, and for a model of more than [`LARGE`] weights.
@@ -52,93 +48,6 @@ const CLIPS: [usize; 2] = [128, 4];
 const LARGE: usize = 60_000_000;
 /// The part of the 8-bit layers, one in so many, that goes back to 32 bits when a model does not agree.
 const WIDENED: usize = 6;
-
-/// Where the encoder comes from.
-#[derive(Clone, Copy)]
-pub enum Origin<'a> {
-    /// A weights file.
-    Checkpoint(&'a Path),
-    /// Weights drawn from a seed, of the configured sizes.
-    Drawn(u64),
-}
-
-/// What form the model takes.
-#[derive(Clone, Debug)]
-pub struct Form {
-    pub target: Target,
-    pub precision: Precision,
-    /// How much of 8 bits weights take; what the target needs when not given.
-    pub int8_range: Option<WeightRange>,
-    pub opset: i64,
-    /// Clips of a run; any number when not given.
-    pub batch: Option<usize>,
-    /// The probe where there is one, else all tokens, when not given.
-    pub head: Option<Head>,
-    /// Clips and views of a prediction.
-    pub looks: Looks,
-    /// Another clip size than the weights were trained on.
-    pub frames: Option<usize>,
-    pub resolution: Option<usize>,
-    /// Blocks whose outputs are wanted.
-    pub out_layers: Option<Vec<usize>>,
-    pub external: ExternalData,
-    /// Clips a narrow model is judged on; generated ones when empty.
-    pub calibration: Vec<PathBuf>,
-    pub min_agreement: f64,
-}
-
-impl Default for Form {
-    fn default() -> Self {
-        Self {
-            target: Target::default(),
-            precision: Precision::default(),
-            int8_range: None,
-            opset: OnnxOptions::default().opset,
-            batch: None,
-            head: None,
-            looks: Looks::SINGLE,
-            frames: None,
-            resolution: None,
-            out_layers: None,
-            external: ExternalData::default(),
-            calibration: Vec::new(),
-            min_agreement: 0.99,
-        }
-    }
-}
-
-impl Form {
-    /// Range of the 8-bit weights, for a form that has them.
-    fn weight_range(&self) -> Option<WeightRange> {
-        matches!(self.precision, Precision::Int8Dynamic | Precision::Int8Static)
-            .then(|| self.int8_range.unwrap_or(OnnxOptions::new(self.target, self.precision).int8.range))
-    }
-}
-
-/// What is exported, and where to.
-pub struct Export<'a> {
-    pub origin: Origin<'a>,
-    pub probe: Option<&'a Path>,
-    pub config: Option<&'a Config>,
-    pub out: &'a Path,
-    /// What the user called it: `out`, or the folder that it becomes a part of when all is well.
-    pub place: &'a Path,
-    pub verify: bool,
-    pub ort_lib: Option<PathBuf>,
-    pub form: Form,
-}
-
-/// What came of it.
-pub struct Exported {
-    pub written: Written,
-    pub nodes: usize,
-    pub metadata: BTreeMap<String, String>,
-    pub parity: Vec<(&'static str, Parity)>,
-    /// What a narrow precision loses, and where the report is.
-    pub accuracy: Option<(Accuracy, PathBuf)>,
-    pub model: Model,
-    pub probe: Option<ProbeFile>,
-}
 
 /// A model opened for export: everything but the file.
 struct Opened {
@@ -150,7 +59,8 @@ struct Opened {
     record: Preprocessing,
 }
 
-/// Writes the model and, unless told not to, runs it on tract, and on ONNX Runtime where there is one, against the plan.
+/// Writes the model and, unless `verify` is off, runs it on tract and, where it is installed, on ONNX Runtime, and compares
+/// the results with the plan's.
 pub fn export(request: &Export<'_>) -> Result<Exported, DeployError> {
     form_options(&request.form)?;
     request.spares(&[request.out])?;
@@ -178,7 +88,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
         true => {
             let count = CLIPS[usize::from(source.parameters() > LARGE)];
             let normalization = opened.model.preprocessing.normalization;
-            Some(calibrate::clips(&form.calibration, count, form.looks, record, normalization)?)
+            Some(calibrate::clips(&form.calibration, count, form.clip_views, record, normalization)?)
         }
         false => None,
     };
@@ -200,7 +110,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
     if !request.verify {
         return Ok(exported);
     }
-    let judged = match calibration {
+    let candidate = match calibration {
         None => parity_of(request, opened).map(|parity| exported.parity = parity),
         Some(calibration) => loop {
             match report(request, opened, &calibration, &options.int8) {
@@ -218,7 +128,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
             }
         },
     };
-    judged.map_err(|error| refuse(&exported.written, request.place, &error))?;
+    candidate.map_err(|error| refuse(&exported.written, request.place, &error))?;
     Ok(exported)
 }
 
@@ -229,18 +139,19 @@ fn write(path: &Path, opened: &Opened, options: &OnnxOptions) -> Result<(Written
     Ok((onnx.write(path)?, nodes))
 }
 
-/// A report of a model that agrees as often as is asked for. Another model's is kept where the model would have been.
-fn agreeing(request: &Export<'_>, (accuracy, place): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), DeployError> {
+/// The report of a model whose agreement is high enough. That of a model that is refused is kept where the model would
+/// have been.
+fn agreeing(request: &Export<'_>, (accuracy, path): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), DeployError> {
     if accuracy.pass {
-        return Ok((accuracy, place));
+        return Ok((accuracy, path));
     }
-    let place = report_of(request.place);
-    accuracy.write(&place)?;
+    let path = report_of(request.place);
+    accuracy.write(&path)?;
     let wanted = accuracy.min_agreement;
     Err(format!(
-        "{accuracy}; at least {wanted} is asked for. Use a wider --precision, more --calibration clips, or another \
+        "{accuracy}; at least {wanted} is asked for. Use a higher --precision, more --calibration clips, or another \
          --min-agreement; {} has the report",
-        place.display()
+        path.display()
     )
     .into())
 }
@@ -280,10 +191,10 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     }
     let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
     let kind = probe.as_ref().map(|file| &file.probe);
-    let traced = match (form.looks, kind) {
-        (Looks::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
-        (looks, Some(probe)) if head == Head::Probe && form.out_layers.is_none() => {
-            compile::deployed_views(&model.encoder, probe, looks)?
+    let traced = match (form.clip_views, kind) {
+        (ClipViews::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
+        (clip_views, Some(probe)) if head == Head::Probe && form.out_layers.is_none() => {
+            compile::deployed_views(&model.encoder, probe, clip_views)?
         }
         _ => return Err("--clips and --views average a probe's predictions; give --probe, and no other --head".into()),
     };
@@ -304,7 +215,7 @@ fn parity_of(request: &Export<'_>, opened: &Opened) -> Result<Vec<(&'static str,
     parity::verify(&mut opened.plan()?, request.out, request.ort_lib.as_ref(), parameters, form.target, form.batch)
 }
 
-/// What a narrow model loses, written beside it.
+/// Measures a low-precision model and writes the report next to it.
 fn report(
     request: &Export<'_>,
     opened: &Opened,
@@ -329,75 +240,24 @@ fn report(
         Precision::Bf16 => Some(DType::BF16),
         _ => None,
     };
-    let mut judged = match (&session, low) {
-        (Some(session), _) => Judged::File(session),
+    let mut candidate = match (&session, low) {
+        (Some(session), _) => Candidate::File(session),
         (None, Some(low)) => {
             let read = |name: &str| Ok(round_to(&opened.graph, low, name, &opened.source)?.into_owned());
-            Judged::Rounded(Box::new(Frozen::of_graph(rounded(&opened.graph, low)?, opened.clip, read)?))
+            Candidate::Rounded(Box::new(Frozen::of_graph(rounded(&opened.graph, low)?, opened.clip, read)?))
         }
         (None, None) => {
             let instead = "install ONNX Runtime, export with a batch of 1 or dynamic, or pass --no-verify";
-            return Err(format!("there is nothing here to judge an {} model with; {instead}", form.precision).into());
+            return Err(format!("no runtime here can evaluate an {} model; {instead}", form.precision).into());
         }
     };
     let target = form.target.to_string();
     let mut plan = opened.plan()?;
     let mut accuracy =
-        accuracy::measure(&mut plan, &mut judged, calibration, form.precision, &target, form.min_agreement)?;
+        accuracy::measure(&mut plan, &mut candidate, calibration, form.precision, &target, form.min_agreement)?;
     accuracy.kept_f32 = int8.keep.iter().cloned().collect();
     accuracy.of_range(form.weight_range(), session.as_ref().is_some_and(|session| session.caution().is_some()));
-    let place = report_of(path);
-    accuracy.write(&place)?;
-    Ok((accuracy, place))
-}
-
-/// What a model carries: provenance, sums of the files it was made of, preprocessing and labels.
-fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTreeMap<String, String>, DeployError> {
-    let mut metadata = metadata(opened, &request.form)?;
-    match request.origin {
-        Origin::Checkpoint(path) => metadata.insert("vjepa.checkpoint_sha256".to_owned(), sha256(path)?),
-        Origin::Drawn(seed) => metadata.insert("vjepa.random_weights".to_owned(), seed.to_string()),
-    };
-    if let Some(path) = request.probe {
-        metadata.insert("vjepa.probe_sha256".to_owned(), sha256(path)?);
-    }
-    Ok(metadata)
-}
-
-/// `metadata_props`: provenance, preprocessing and labels.
-fn metadata(opened: &Opened, form: &Form) -> Result<BTreeMap<String, String>, DeployError> {
-    let labels = opened.probe.as_ref().map(|file| file.labels.as_slice()).unwrap_or_default();
-    let mut metadata = BTreeMap::from([
-        (vjepa_runtime::preprocess::METADATA_KEY.to_owned(), opened.record.to_json()),
-        ("vjepa.arch".to_owned(), arch(&opened.model.encoder)),
-        ("vjepa.precision".to_owned(), form.precision.to_string()),
-        ("vjepa.target".to_owned(), form.target.to_string()),
-        ("vjepa.exporter".to_owned(), format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
-    ]);
-    if let Some(range) = form.weight_range() {
-        metadata.insert(INT8_RANGE_KEY.to_owned(), range.to_string());
-    }
-    if form.looks != Looks::SINGLE {
-        metadata.insert(clips::CLIPS_KEY.to_owned(), form.looks.clips.to_string());
-        metadata.insert(clips::VIEWS_KEY.to_owned(), form.looks.views.to_string());
-    }
-    if !labels.is_empty() && form.head.is_none_or(|head| head == Head::Probe) {
-        metadata.insert(vjepa_runtime::LABELS_KEY.to_owned(), serde_json::to_string(labels)?);
-    }
-    Ok(metadata)
-}
-
-/// The sizes in one line: `ViT 1024/24/16, patch 16, tubelet 2`.
-pub fn arch(encoder: &EncoderConfig) -> String {
-    let EncoderConfig { embed_dim, depth, num_heads, patch, tubelet, .. } = encoder;
-    format!("ViT {embed_dim}/{depth}/{num_heads}, patch {patch}, tubelet {tubelet}")
-}
-
-/// SHA-256 of a file, in hexadecimal.
-pub fn sha256(path: &Path) -> Result<String, DeployError> {
-    let mut hash = Sha256::new();
-    std::fs::File::open(path)
-        .and_then(|mut file| hash_all(&mut hash, &mut file))
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok(hex(&hash.finalize()))
+    let report = report_of(path);
+    accuracy.write(&report)?;
+    Ok((accuracy, report))
 }

@@ -19,7 +19,7 @@ const VERIFIED_CLIPS: usize = 2;
 /// A model with more parameters is verified with one clip.
 const LARGE: usize = 60_000_000;
 
-/// What a runtime gave.
+/// The results of a runtime.
 pub enum Parity {
     Agrees { runtime: String, difference: Difference, milliseconds: f64 },
     Absent { why: String },

@@ -16,7 +16,7 @@ use vjepa_weights::{Tensors, Weights};
 pub struct Source {
     base: Base,
     shapes: BTreeMap<String, Vec<usize>>,
-    /// What is not as the file has it: the probe, a resized position table.
+    /// Tensors that are not in the file as such: the probe, a resized position table.
     own: Tensors,
     /// The tensor read last: query, key and value are parts of one.
     last: Mutex<Option<(String, Arc<Vec<f32>>)>>,

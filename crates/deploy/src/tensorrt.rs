@@ -15,7 +15,7 @@ use vjepa_recipe::counter::noise;
 /// TensorRT multiplies 32-bit floats in TF32, whose mantissa has ten bits.
 const TF32: Tolerance = Tolerance { absolute: 2e-2, relative: 5e-3 };
 
-/// What became of the engine.
+/// The outcome of building an engine.
 pub enum Engine {
     /// It was built (or was kept), and gives what the plan gives.
     Built { runtime: String, difference: Difference, milliseconds: f64 },

@@ -23,7 +23,7 @@ const QUEUE_DELAY: usize = 2000;
 /// Exports the model `name` into the repository `request.out`.
 ///
 /// # Errors
-/// What an export can fail with; a name that is no folder's; a model that is already there.
+/// The errors of an export; a name that cannot be a folder; a model that is already there.
 pub fn write(request: &Export<'_>, name: &str) -> Result<Exported, DeployError> {
     if !vjepa_runtime::is_model_name(name) {
         return Err(format!("--name {name}: a model's name has letters, digits, `_`, `-` and `.` only").into());

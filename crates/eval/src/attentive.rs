@@ -150,7 +150,7 @@ impl ProbeTrainer {
     }
 }
 
-/// Keeps the order of training apart from other uses of the seed.
+/// Separates the order of training from other uses of the seed.
 const PROBE_ORDER: u64 = 0x0070_726F_6265;
 
 fn tensor<const D: usize>(shape: [usize; D], data: Vec<f32>) -> HostTensor {

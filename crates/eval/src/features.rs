@@ -64,7 +64,7 @@ impl Features {
     /// Every `segments` clips in a row become one of `segments · tokens` tokens: attention across segments.
     ///
     /// # Errors
-    /// [`EvalError::Setup`] when the number of clips is no multiple of `segments`.
+    /// [`EvalError::Setup`] when the number of clips is not a multiple of `segments`.
     pub fn join_segments(self, segments: usize) -> Result<Self, EvalError> {
         if segments == 0 || !self.len().is_multiple_of(segments) {
             return Err(EvalError::setup(format!("{} clips do not make whole groups of {segments}", self.len())));
@@ -127,7 +127,7 @@ impl EncoderPlan {
     }
 }
 
-/// What is kept of a clip's features.
+/// How much of a clip's features to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// All tokens.

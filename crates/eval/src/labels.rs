@@ -149,8 +149,8 @@ impl ClassNames {
                 return Err(EvalError::file(
                     &list.path,
                     format!(
-                        "{} has the label {label}, which is none of the classes of {}: {}",
-                        list.place(index),
+                        "{} has the label {label}, which is not one of the classes of {}: {}",
+                        list.location(index),
                         self.source.display(),
                         some(self.names.iter())
                     ),
@@ -160,7 +160,7 @@ impl ClassNames {
         Ok(())
     }
 
-    /// What is worth saying of a list whose labels fit, the first being `from`: classes that none of its videos shows.
+    /// A note on a list whose labels fit, the first being `from`: classes that none of its videos shows.
     pub fn remarks(&self, list: &VideoList, from: i64) -> Vec<String> {
         let shown = distinct(list);
         let class = |index: usize| match self.are_labels() {
@@ -223,7 +223,7 @@ impl<'a> Range<'a> {
     /// The first label that is not within `low..=high`, and where it stands.
     fn outside(&self, low: i64, high: i64) -> Option<(String, i64)> {
         let mut labels = self.list.entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.label?)));
-        labels.find(|(_, label)| !(low..=high).contains(label)).map(|(index, label)| (self.list.place(index), label))
+        labels.find(|(_, label)| !(low..=high).contains(label)).map(|(index, label)| (self.list.location(index), label))
     }
 }
 
@@ -241,7 +241,7 @@ pub fn check_not_negative(list: &VideoList) -> Result<(), EvalError> {
     }
 }
 
-/// What is worth saying of labels that are the names of their classes: that they do not count up from 0, or hardly repeat.
+/// A note on labels that are the names of their classes: that they do not count up from 0, or hardly repeat.
 pub fn remarks(list: &VideoList) -> Vec<String> {
     let shown = distinct(list);
     let (Some(&least), Some(&most)) = (shown.first(), shown.last()) else { return Vec::new() };

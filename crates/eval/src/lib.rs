@@ -33,7 +33,7 @@ use vjepa_weights::WeightsError;
 /// How far a long evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// What is being done, to follow "now:".
+    /// The current operation, worded to follow "now:".
     pub what: &'a str,
     /// Units done of this.
     pub done: usize,
@@ -41,7 +41,7 @@ pub struct Progress<'a> {
     pub total: usize,
 }
 
-/// Who is told of it.
+/// Progress callback.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress<'_>);
 
 /// An evaluation that failed.
@@ -75,7 +75,7 @@ pub enum EvalError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Why.
         reason: String,
     },
 }

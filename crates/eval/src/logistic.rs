@@ -307,7 +307,7 @@ mod tests {
         }
     }
 
-    /// Three clouds in 20 dimensions of which two tell them apart, at another scale and far from the origin.
+    /// Three clouds in 20 dimensions of which two separate them, at another scale and far from the origin.
     fn clouds(rows: usize, noise: f64, seed: u64) -> (Vec<f32>, Vec<usize>) {
         let mut rng = CounterRng::new(&[seed]);
         let mut features = Vec::new();
@@ -362,7 +362,7 @@ mod tests {
         assert!(fit(Labelled { labels: &[0], ..data }, 2, 1.0).is_err());
         assert!(fit(Labelled { features: &[1.0, f32::NAN], labels: &[0, 1], ..data }, 2, 1.0).is_err());
         assert!(fit(Labelled { labels: &[0, 1], ..data }, 2, 0.0).is_err());
-        // A constant feature is no reason to fail.
+        // A constant feature must not make it fail.
         assert!(fit(Labelled { features: &[5.0, 5.0], labels: &[0, 1], dim: 1 }, 2, 1.0).is_ok());
     }
 }

@@ -21,7 +21,7 @@ pub fn linear_weights(model: &LogisticModel) -> NamedTensors {
     ])
 }
 
-/// Writes a probe with the names of its classes (as many as classes, or none); `extra` goes into the metadata beside the
+/// Writes a probe with the names of its classes (as many as classes, or none); `extra` goes into the metadata next to the
 /// description.
 ///
 /// # Errors

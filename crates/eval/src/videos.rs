@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::features::{Features, FrozenEncoder, Keep};
 use super::labels::check_not_negative;
 use super::{EvalError, OnProgress, Progress};
-use vjepa_data::{BadVideo, VideoEntry, VideoList, ViewPlan, read_list};
+use vjepa_data::{BadVideo, VideoEntry, VideoList, ViewPlan, read_list, refuse_stub};
 
 /// Features of labelled videos.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
     let read = read_list(list)?;
     read.check_found()?;
     if let Some(index) = read.entries.iter().position(|entry| entry.label.is_none()) {
-        let why = format!("{} has no label; give a list of \"path label\" lines", read.place(index));
+        let why = format!("{} has no label; give a list of \"path label\" lines", read.location(index));
         return Err(EvalError::file(list, why));
     }
     check_not_negative(&read)?;
@@ -68,7 +68,8 @@ pub fn video_features(
     let (tokens, dim) = (if keep == Keep::Tokens { config.tokens() } else { 1 }, config.embed_dim);
     let mut all = VideoFeatures { features: Features::empty(tokens, dim), ..VideoFeatures::default() };
     for (round, group) in entries.chunks(DECODED_AT_ONCE).enumerate() {
-        let prepared: Vec<Result<Vec<f32>, String>> = group.par_iter().map(|entry| plan.prepare(&entry.path)).collect();
+        let prepared: Vec<Result<Vec<f32>, String>> =
+            group.par_iter().map(|entry| refuse_stub(&entry.path).and_then(|()| plan.prepare(&entry.path))).collect();
         for (entry, clips) in group.iter().zip(prepared) {
             match clips {
                 Err(reason) => all.bad.push(BadVideo { path: entry.path.clone(), reason }),

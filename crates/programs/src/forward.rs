@@ -10,7 +10,7 @@ use vjepa_graphs::{
     PretrainLoss, Probe, ProbeConfig, averaged_views, cross_entropy, joined_segments, normalised_targets,
     visit_parameters,
 };
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 
 /// `encoder[B]`: `clip f32[B, C, T, H, W]` to `encoder_out f32[B, N, D]`; parameters under `prefix` (`encoder.`).
 ///
@@ -155,18 +155,18 @@ pub enum Head {
 ///
 /// # Errors
 /// [`CompileError`].
-pub fn deployed_views(config: &EncoderConfig, probe: &Probe, looks: Looks) -> Result<Graph, CompileError> {
+pub fn deployed_views(config: &EncoderConfig, probe: &Probe, clip_views: ClipViews) -> Result<Graph, CompileError> {
     traced("deployed", &["B"], |scope| {
         let model = Encoder::empty(config, scope.device()).map_err(failed)?;
         declare(scope, &model, "encoder.")?;
-        let (batch, count) = (scope.size("B"), looks.count());
+        let (batch, count) = (scope.size("B"), clip_views.count());
         let clip = [config.channels, config.num_frames, config.height, config.width];
         let clips: Tensor<6> = scope.input("clip", [batch, count, clip[0], clip[1], clip[2], clip[3]])?;
         let clips = clips.reshape([batch * count, clip[0], clip[1], clip[2], clip[3]]);
         let tokens = model.forward(clips, None).map_err(failed)?; // [B·V·K, N, D]
-        let tokens = joined_segments(tokens, looks.clips).map_err(failed)?; // [B·V, K·N, D]
+        let tokens = joined_segments(tokens, clip_views.clips).map_err(failed)?; // [B·V, K·N, D]
         let logits = classify(scope, probe, tokens)?; // [B·V, classes]
-        scope.output("probabilities", &averaged_views(logits, looks.views).map_err(failed)?)
+        scope.output("probabilities", &averaged_views(logits, clip_views.views).map_err(failed)?)
     })
 }
 

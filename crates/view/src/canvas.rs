@@ -1,11 +1,18 @@
-//! A picture in memory: rectangles, images, smooth lines, small text; written as PNG.
+//! A picture in memory: rectangles, images, text; written as PNG.
 
+use std::io::Write;
 use std::path::Path;
 
-use super::{ViewError, font};
-use std::io::Write;
-
+use plotters::coord::Shift;
+use plotters::drawing::{DrawingArea, IntoDrawingArea};
+use plotters::prelude::BitMapBackend;
+use plotters::style::{RGBColor, TextStyle};
 use vjepa_runtime::write_atomically;
+
+use super::{ViewError, font};
+
+/// A picture, or a part of it, as plotters draws on it.
+pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 /// Red, green and blue.
 pub type Rgb = [u8; 3];
@@ -29,7 +36,7 @@ pub mod ink {
     pub const GREEN: Rgb = [5, 150, 105];
     /// Fourth series.
     pub const PURPLE: Rgb = [147, 51, 234];
-    /// What is hidden.
+    /// Hidden tokens.
     pub const NIGHT: Rgb = [30, 34, 42];
 }
 
@@ -129,41 +136,29 @@ impl Canvas {
         }
     }
 
-    /// A smooth line between two points, `width` pixels wide.
-    pub fn line(&mut self, from: (f32, f32), to: (f32, f32), width: f32, colour: Rgb) {
-        let half = width / 2.0;
-        let low = |a: f32, b: f32| (a.min(b) - half - 1.0).max(0.0) as usize;
-        let high = |a: f32, b: f32, most: usize| ((a.max(b) + half + 2.0).max(0.0) as usize).min(most);
-        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-        let square = dx * dx + dy * dy;
-        for y in low(from.1, to.1)..high(from.1, to.1, self.height) {
-            for x in low(from.0, to.0)..high(from.0, to.0, self.width) {
-                let (px, py) = (x as f32 + 0.5 - from.0, y as f32 + 0.5 - from.1);
-                let along = if square > 0.0 { ((px * dx + py * dy) / square).clamp(0.0, 1.0) } else { 0.0 };
-                let distance = ((px - along * dx).powi(2) + (py - along * dy).powi(2)).sqrt();
-                let cover = half + 0.5 - distance;
-                if cover > 0.0 {
-                    self.blend(x, y, colour, cover);
-                }
-            }
-        }
-    }
-
-    /// Text with its upper left corner at (x, y), in letters of `scale` times 5 by 7 pixels.
-    pub fn text(&mut self, x: usize, y: usize, text: &str, scale: usize, colour: Rgb) {
-        for (place, letter) in text.chars().enumerate() {
-            for (column, bits) in font::glyph(letter).into_iter().enumerate() {
-                for row in (0..8).filter(|row| bits >> row & 1 == 1) {
-                    let at = x + (place * font::ADVANCE + column) * scale;
-                    self.fill(at, y + row * scale, scale, scale, colour);
-                }
-            }
-        }
+    /// Text with the upper left corner of its capitals at (x, y), in a font of `size` pixels: capitals are five eighths of
+    /// that high.
+    pub fn text(&mut self, x: usize, y: usize, text: &str, size: usize, colour: Rgb) {
+        let [r, g, b] = colour;
+        let colour = RGBColor(r, g, b);
+        let style = TextStyle::from(font::font(size as f64)).color(&colour);
+        // plotters puts the base line half the font's size below the place it is given.
+        let above = size / 8;
+        let at = (x as i32, (y + above) as i32);
+        self.draw(|area| area.draw_text(text, &style, at));
     }
 
     /// Width of a text in pixels.
-    pub fn text_width(text: &str, scale: usize) -> usize {
-        (text.chars().count() * font::ADVANCE * scale).saturating_sub(scale)
+    pub fn text_width(text: &str, size: usize) -> usize {
+        font::width(text, size as f64)
+    }
+
+    /// Draws on the picture with plotters.
+    pub(super) fn draw<E: std::fmt::Debug>(&mut self, draw: impl FnOnce(&Area<'_>) -> Result<(), E>) {
+        let size = (self.width as u32, self.height as u32);
+        let area = BitMapBackend::with_buffer(&mut self.pixels, size).into_drawing_area();
+        // The picture is in memory and the font embedded: there is no file or system that could fail.
+        draw(&area).expect("drawing into memory succeeds");
     }
 
     /// The picture as a PNG.
@@ -205,8 +200,7 @@ mod tests {
         let path = folder.path().join("deep").join("picture.png");
         let mut canvas = Canvas::new(40, 20);
         canvas.fill(2, 3, 5, 5, ink::BLUE);
-        canvas.text(10, 5, "ok", 1, ink::DARK);
-        canvas.line((0.0, 0.0), (39.0, 19.0), 1.5, ink::ORANGE);
+        canvas.text(10, 5, "ok", 12, ink::DARK);
         canvas.image(30, 10, &[1, 2, 3, 4, 5, 6], 2, 2);
         canvas.frame(38, 18, 9, 9, 1, ink::DARK);
         canvas.save(&path).unwrap();
@@ -222,10 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn text_has_a_width_and_ink() {
-        assert_eq!(Canvas::text_width("ab", 2), 22);
-        let mut canvas = Canvas::new(8, 8);
-        canvas.text(0, 0, "l", 1, ink::DARK);
-        assert!((0..8).any(|y| (0..8).any(|x| canvas.get(x, y) == ink::DARK)));
+    fn text_stands_where_it_is_put() {
+        let mut canvas = Canvas::new(100, 60);
+        canvas.text(10, 20, "HE", 32, ink::DARK);
+        let dark = |x: usize, y: usize| canvas.get(x, y)[0] < 128;
+        let inked: Vec<(usize, usize)> =
+            (0..60).flat_map(|y| (0..100).map(move |x| (x, y))).filter(|(x, y)| dark(*x, *y)).collect();
+        let (top, bottom) = (inked.first().unwrap().1, inked.last().unwrap().1);
+        assert!(top.abs_diff(20) <= 1 && bottom.abs_diff(40) <= 1, "{top} {bottom}");
+        let (left, right) = (inked.iter().map(|p| p.0).min().unwrap(), inked.iter().map(|p| p.0).max().unwrap());
+        assert!(left >= 10 && right <= 10 + Canvas::text_width("HE", 32), "{left} {right}");
+        // Text that does not fit is cut off.
+        canvas.text(90, 55, "outside", 32, ink::DARK);
     }
 }

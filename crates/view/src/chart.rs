@@ -1,6 +1,13 @@
-//! Line charts side by side: the loss beside the diagnostics that tell whether it means anything.
+//! Line charts side by side: the loss next to the diagnostics that show whether it means anything.
 
-use super::canvas::{Canvas, Rgb, ink};
+use plotters::backend::DrawingBackend;
+use plotters::prelude::{ChartBuilder, Circle, DrawingAreaErrorKind, LineSeries};
+use plotters::style::{Color, RGBColor, TextStyle};
+
+use super::canvas::{Area, Canvas, Rgb, ink};
+use super::font::font;
+
+type Failed = DrawingAreaErrorKind<<plotters::prelude::BitMapBackend<'static> as DrawingBackend>::ErrorType>;
 
 /// A line.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,9 +21,9 @@ pub struct Series {
 /// One pair of axes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
-    /// What is drawn.
+    /// The quantity shown.
     pub title: String,
-    /// What to look for, a line below the title.
+    /// What to look for; shown below the title.
     pub note: String,
     /// The lines.
     pub series: Vec<Series>,
@@ -29,7 +36,7 @@ impl Panel {
     }
 }
 
-/// Panels under a title, two a row, all over the same x.
+/// Panels under a title, two per row, all over the same x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
     /// Title of the whole.
@@ -41,10 +48,15 @@ pub struct Chart {
 }
 
 const COLOURS: [Rgb; 4] = [ink::BLUE, ink::ORANGE, ink::GREEN, ink::PURPLE];
+/// Size of a panel, and space for the title above all of them.
 const PANEL: (usize, usize) = (620, 380);
 const HEAD: usize = 64;
-/// Space around the axes: left, top, right, bottom.
-const MARGIN: [usize; 4] = [86, 66, 30, 54];
+/// Font sizes of the chart's title, of a panel's, of what stands below it and at the axes.
+pub(super) const TITLE: usize = 28;
+const SUBTITLE: usize = 21;
+const SMALL: usize = 16;
+/// Of lines with fewer points than this each point is shown.
+const FEW: usize = 25;
 
 impl Chart {
     /// Draws it.
@@ -52,7 +64,7 @@ impl Chart {
         let columns = self.panels.len().clamp(1, 2);
         let rows = self.panels.len().div_ceil(columns).max(1);
         let mut canvas = Canvas::new(columns * PANEL.0 + 24, HEAD + rows * PANEL.1 + 12);
-        canvas.text(36, 26, &self.title, 3, ink::DARK);
+        canvas.text(36, 26, &self.title, TITLE, ink::DARK);
         let x = range(self.panels.iter().flat_map(|panel| &panel.series).flat_map(|s| s.points.iter().map(|p| p.0)));
         for (place, panel) in self.panels.iter().enumerate() {
             let corner = (12 + place % columns * PANEL.0, HEAD + place / columns * PANEL.1);
@@ -63,59 +75,61 @@ impl Chart {
 }
 
 impl Panel {
-    fn draw(&self, canvas: &mut Canvas, corner: (usize, usize), x: (f64, f64), x_label: &str) {
-        let [left, top, right, bottom] = MARGIN;
-        let (x0, y0) = (corner.0 + left, corner.1 + top);
-        let (width, height) = (PANEL.0 - left - right, PANEL.1 - top - bottom);
-        canvas.text(corner.0 + 24, corner.1 + 14, &self.title, 2, ink::DARK);
-        canvas.text(corner.0 + 24, corner.1 + 38, &self.note, 1, ink::MUTED);
-        let values = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
-        let y = padded(range(values));
-        let at = |(px, py): (f64, f64)| {
-            let share = |value: f64, (low, high): (f64, f64)| ((value - low) / (high - low)) as f32;
-            (x0 as f32 + share(px, x) * width as f32, (y0 + height) as f32 - share(py, y) * height as f32)
-        };
-        for tick in ticks(y, 5) {
-            let line = at((x.0, tick)).1;
-            canvas.fill(x0, line as usize, width, 1, ink::FAINT);
-            let label = number(tick, y);
-            let label_x = x0.saturating_sub(12 + Canvas::text_width(&label, 2));
-            canvas.text(label_x, (line as usize).saturating_sub(6), &label, 2, ink::MUTED);
+    fn draw(&self, canvas: &mut Canvas, (left, top): (usize, usize), x: (f64, f64), x_label: &str) {
+        canvas.text(left + 24, top + 14, &self.title, SUBTITLE, ink::DARK);
+        canvas.text(left + 24, top + 40, &self.note, SMALL, ink::MUTED);
+        let mut legend = left + PANEL.0 - 30;
+        for (series, colour) in self.series.iter().zip(COLOURS.into_iter().cycle()).filter(|(s, _)| !s.name.is_empty())
+        {
+            legend = legend.saturating_sub(Canvas::text_width(&series.name, SMALL) + 34);
+            canvas.fill(legend, top + 44, 16, 3, colour);
+            canvas.text(legend + 22, top + 40, &series.name, SMALL, ink::MUTED);
         }
-        for tick in ticks(x, 5) {
-            let column = at((tick, y.0)).0 as usize;
-            canvas.fill(column, y0 + height, 1, 6, ink::MUTED);
-            let label = number(tick, x);
-            let label_x = column.saturating_sub(Canvas::text_width(&label, 2) / 2);
-            canvas.text(label_x, y0 + height + 12, &label, 2, ink::MUTED);
-        }
-        canvas.fill(x0, y0 + height, width, 1, ink::MUTED);
-        let label_x = x0 + width - Canvas::text_width(x_label, 1);
-        canvas.text(label_x, y0 + height + 36, x_label, 1, ink::MUTED);
-        let mut legend = x0 + width;
-        for (series, colour) in self.series.iter().zip(COLOURS.into_iter().cycle()) {
-            for pair in series.points.windows(2) {
-                let finite = |p: &(f64, f64)| p.0.is_finite() && p.1.is_finite();
-                if let [from, to] = pair
-                    && finite(from)
-                    && finite(to)
-                {
-                    canvas.line(at(*from), at(*to), 2.4, colour);
-                }
-            }
-            // Where points are few, each is shown.
-            for point in
-                series.points.iter().filter(|p| series.points.len() <= 24 && p.0.is_finite() && p.1.is_finite())
-            {
-                canvas.line(at(*point), at(*point), 7.0, colour);
-            }
-            if !series.name.is_empty() {
-                legend = legend.saturating_sub(Canvas::text_width(&series.name, 1) + 26);
-                canvas.fill(legend, corner.1 + 40, 12, 3, colour);
-                canvas.text(legend + 16, corner.1 + 38, &series.name, 1, ink::MUTED);
-            }
-        }
+        let (corner, size) = ((left as u32, (top + 62) as u32), (PANEL.0 as u32, (PANEL.1 - 62) as u32));
+        canvas.draw(|area| self.draw_axes(&area.clone().shrink(corner, size), x, x_label));
     }
+
+    /// Axes and lines.
+    fn draw_axes(&self, area: &Area<'_>, x: (f64, f64), x_label: &str) -> Result<(), Failed> {
+        let y = padded(range(self.series.iter().flat_map(|s| s.points.iter().map(|p| p.1))));
+        // Steps are whole numbers; on a short axis marks may lie between them.
+        let decimals = if x.1 - x.0 < 6.0 { 1 } else { 0 };
+        let mut chart = ChartBuilder::on(area)
+            .margin_right(30)
+            .x_label_area_size(46)
+            .y_label_area_size(76)
+            .build_cartesian_2d(x.0..x.1, y.0..y.1)?;
+        let muted = rgb(ink::MUTED);
+        let label = TextStyle::from(font(SMALL as f64)).color(&muted);
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .y_max_light_lines(0)
+            .bold_line_style(rgb(ink::FAINT))
+            .axis_style(muted)
+            .label_style(label.clone())
+            .x_labels(6)
+            .x_label_formatter(&|x| format!("{x:.decimals$}"))
+            .y_labels(5)
+            .x_desc(x_label)
+            .axis_desc_style(label)
+            .draw()?;
+        for (series, colour) in self.series.iter().zip(COLOURS.into_iter().cycle()) {
+            let finite = |p: &(f64, f64)| p.0.is_finite() && p.1.is_finite();
+            for run in series.points.split(|point| !finite(point)) {
+                chart.draw_series(LineSeries::new(run.iter().copied(), rgb(colour).stroke_width(2)))?;
+            }
+            if series.points.len() < FEW {
+                let points = series.points.iter().copied().filter(finite);
+                chart.draw_series(points.map(|point| Circle::new(point, 4, rgb(colour).filled())))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rgb([r, g, b]: Rgb) -> RGBColor {
+    RGBColor(r, g, b)
 }
 
 /// Least and largest of the finite values; a range of width 1 where there is none.
@@ -136,42 +150,16 @@ fn padded((low, high): (f64, f64)) -> (f64, f64) {
     (bottom, high + room)
 }
 
-/// About `count` round numbers within a range.
-fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
-    let step = round_step((high - low) / count.max(1) as f64);
-    let first = (low / step).ceil() as i64;
-    let last = (high / step + 1e-9).floor() as i64;
-    (first..=last.min(first + 100)).map(|i| i as f64 * step).collect()
-}
-
-/// 1, 2 or 5 times a power of ten, at least `rough`.
-fn round_step(rough: f64) -> f64 {
-    let power = 10f64.powf(rough.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= rough * 0.999).unwrap_or(10.0);
-    factor * power
-}
-
-/// A tick's number, with as many decimals as the range needs.
-fn number(value: f64, (low, high): (f64, f64)) -> String {
-    let step = round_step((high - low) / 5.0);
-    let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
-    // No minus before a zero.
-    let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
-    format!("{value:.decimals$}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn round_ticks() {
-        assert_eq!(ticks((0.0, 750.0), 5), [0.0, 200.0, 400.0, 600.0]);
-        assert_eq!(ticks((0.41, 0.59), 5).len(), 3);
-        assert_eq!(number(0.45, (0.41, 0.59)), "0.45");
-        assert_eq!(number(-0.0, (-1.0, 1.0)), "0.0");
+    fn ranges_hold_all_finite_values() {
         assert_eq!(range([f64::NAN, 3.0].into_iter()), (2.5, 3.5));
         assert_eq!(range(std::iter::empty()), (0.0, 1.0));
+        assert_eq!(padded((0.1, 1.0)).0, 0.0);
+        assert!(padded((0.9, 1.0)).0 > 0.8);
     }
 
     #[test]

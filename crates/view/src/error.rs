@@ -8,6 +8,6 @@ use std::path::PathBuf;
 pub struct ViewError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong.
+    /// Why.
     pub reason: String,
 }

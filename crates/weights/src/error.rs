@@ -1,4 +1,4 @@
-//! What can be wrong with a weights file.
+//! Errors of weights files.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::LoadError;
 
 use super::names::shortened;
 
-/// Why weights cannot be had. Every message names the file and the remedy.
+/// Why weights cannot be read. Every message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file cannot be read.
@@ -14,7 +14,7 @@ pub enum WeightsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is damaged, cut off, or something else.
@@ -25,7 +25,7 @@ pub enum WeightsError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why.
         why: String,
     },
     /// Something that stands for a file, or holds it: a Git LFS pointer, a web page, an archive, a folder.
@@ -50,7 +50,7 @@ pub enum WeightsError {
         /// The model.
         model: String,
     },
-    /// A tensor whose numbers are no floats.
+    /// A tensor whose elements are not floating-point numbers.
     #[error(
         "tensor `{}` of {} is {}; weights are F32, F16, BF16 or F64",
         shortened(name), path.display(), shortened(found)
@@ -63,7 +63,7 @@ pub enum WeightsError {
         /// Its type.
         found: String,
     },
-    /// There is no such tensor.
+    /// No tensor of that name.
     #[error("{} holds no tensor `{}`", path.display(), shortened(name))]
     Missing {
         /// The file.
@@ -91,12 +91,12 @@ pub enum WeightsError {
         /// What to do about this difference.
         remedy: String,
     },
-    /// The sizes of the model cannot be told from the weights.
+    /// The sizes of the model cannot be inferred from the weights.
     #[error("{}: {why}; pass --config with the model's sizes", path.display())]
     Sizes {
         /// The file.
         path: PathBuf,
-        /// What cannot be told.
+        /// What cannot be inferred.
         why: String,
     },
     /// The description stored with the weights cannot be used.
@@ -106,7 +106,7 @@ pub enum WeightsError {
         path: PathBuf,
         /// Which description.
         what: &'static str,
-        /// What is wrong with it.
+        /// Why.
         why: String,
     },
     /// Sizes that no model has.
@@ -122,7 +122,7 @@ pub enum WeightsError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }

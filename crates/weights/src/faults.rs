@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::names::cut;
+use super::names::{cut, sizes};
 
 /// A tensor of another shape than the parameter of its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +30,8 @@ pub struct LoadError {
 
 /// Most names of a kind that a message lists; of others it gives the number.
 const NAMED: usize = 3;
-/// Most shapes that a message shows, and most axes of each.
+/// Most shapes that a message shows.
 const SHOWN: usize = 2;
-const AXES: usize = 5;
 /// Longest name that a message shows whole.
 const LONGEST: usize = 60;
 
@@ -59,13 +58,6 @@ fn and_more(f: &mut fmt::Formatter<'_>, all: usize, listed: usize) -> fmt::Resul
     match all.saturating_sub(listed) {
         0 => Ok(()),
         more => write!(f, " and {more} more"),
-    }
-}
-
-fn sizes(shape: &[usize]) -> String {
-    match shape.get(..AXES) {
-        Some(first) if shape.len() > AXES => format!("{first:?} and {} more axes", shape.len() - AXES),
-        _ => format!("{shape:?}"),
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a pickle describes: an arena of values that refer to each other by number.
+//! The values that a pickle describes, in an arena where they refer to each other by number.
 
-/// A value's place in its [`Heap`].
+/// A value's index in its [`Heap`].
 pub(super) type Id = u32;
 
 /// A Python value, as far as it matters for tensors.
@@ -30,14 +30,14 @@ pub(super) enum Value {
     Opaque,
 }
 
-/// What a pickle says of an object.
+/// An object as its pickle describes it.
 #[derive(Debug)]
 pub(super) struct Object {
-    /// What is called.
+    /// The callable.
     pub class: Id,
     /// The tuple of its arguments.
     pub args: Id,
-    /// What `BUILD` gives it: mostly its `__dict__`.
+    /// The state that `BUILD` sets: usually its `__dict__`.
     pub state: Option<Id>,
     /// Entries set on it, as on a subclass of `dict`.
     pub items: Vec<(Id, Id)>,

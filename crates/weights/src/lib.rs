@@ -1,13 +1,13 @@
 //! Weights on disk: official PyTorch checkpoints, safetensors, our own training checkpoints and probes.
 //!
-//! [`load`] reads an index of a file: names, shapes, places. Tensors are read when they are taken, as `f32` whatever they
+//! [`load`] reads an index of a file: names, shapes, spans. Tensors are read when they are taken, as `f32` whatever they
 //! are stored as. Names are the official ones under the model they belong to: `encoder.blocks.0.norm1.weight`,
 //! `target_encoder.*`, `predictor.*`, `probe.*`; what wrappers add (`module.`, `backbone.`, `_orig_mod.`, FSDP's) is left
 //! out, and the names of a bare encoder are put under `encoder.`. Taking a model is strict: missing, unexpected and
 //! misshapen names are counted in one error, with the remedy for that difference.
 //!
 //! PyTorch files are read by [`pytorch`], which executes nothing: [`zip`] finds the entries, [`pickle`] makes a [`heap`] of
-//! values, [`objects`] finds the tensors among them, [`place`] reads one by its strides.
+//! values, [`objects`] finds the tensors among them, [`span`] reads one by its strides.
 
 #![warn(missing_docs)]
 
@@ -21,11 +21,11 @@ mod mismatch;
 mod names;
 mod objects;
 mod pickle;
-mod place;
 mod pytorch;
 mod recognise;
 mod safetensors;
 mod shards;
+mod span;
 mod tensors;
 mod zip;
 
@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use index::Index;
-use place::Place;
+use span::Span;
 use vjepa_recipe::config::{Config, Preprocessing};
 
 /// Name to shape and values, row-major.
@@ -57,10 +57,10 @@ pub const RECORD_KEY: &str = "vjepa";
 
 /// Models a checkpoint may hold: the first part of every name.
 const MODELS: [&str; 4] = ["encoder", "target_encoder", "predictor", "probe"];
-/// Other first parts that our own checkpoints have: the optimiser's moments.
+/// Another top-level prefix in our own checkpoints: the optimiser's moments.
 const OPTIMISER: &str = "adam";
 
-/// What a file is.
+/// The format of a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `torch.save`.
@@ -73,10 +73,10 @@ pub enum Format {
 struct Entry {
     shape: Vec<usize>,
     element: Element,
-    place: Place,
+    span: Span,
 }
 
-/// What training stores with its weights.
+/// The record that training stores with its weights.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Steps done.
@@ -111,7 +111,7 @@ pub struct Weights {
     record: Option<Record>,
 }
 
-/// Opens a weights file: PyTorch, safetensors, or the index of several such files, told from its first bytes.
+/// Opens a weights file: PyTorch, safetensors, or the index of several such files, recognised by its first bytes.
 ///
 /// # Errors
 /// [`WeightsError`]: an unreadable, damaged or foreign file, or a record in it that cannot be used.
@@ -188,7 +188,7 @@ impl Weights {
         &self.files
     }
 
-    /// What the file is.
+    /// The file's format.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -208,7 +208,7 @@ impl Weights {
         &self.metadata
     }
 
-    /// What training stored with the weights.
+    /// The record that training stored with the weights.
     pub fn record(&self) -> Option<&Record> {
         self.record.as_ref()
     }
@@ -249,10 +249,10 @@ impl Weights {
                 None => WeightsError::Missing { path, name },
             });
         };
-        let Entry { shape, element, place } = entry;
-        let path = self.files.get(place.file).unwrap_or(&self.path);
+        let Entry { shape, element, span } = entry;
+        let path = self.files.get(span.file).unwrap_or(&self.path);
         let malformed = |why: String| WeightsError::Malformed { path: path.clone(), why };
-        let data = place.read(path, shape, *element).map_err(|source| match source.kind() {
+        let data = span.read(path, shape, *element).map_err(|source| match source.kind() {
             std::io::ErrorKind::InvalidData => malformed(format!("`{}`: {source}", names::shortened(name))),
             _ => WeightsError::Read { path: path.clone(), source },
         })?;

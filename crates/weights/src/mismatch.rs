@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{LoadError, Misshapen};
 
-/// What to do about these faults, as a clause that names the key of the configuration.
+/// The remedy for these faults, as a clause that names the key of the configuration.
 pub fn remedy(faults: &LoadError) -> String {
     width(faults)
         .or_else(|| tubelets(faults))

@@ -2,7 +2,7 @@
 
 use super::MODELS;
 
-/// What wrappers leave in names: DataParallel and DDP, the official multi-mask wrapper, `torch.compile`, FSDP, activation
+/// Prefixes that wrappers add to names: DataParallel and DDP, the official multi-mask wrapper, `torch.compile`, FSDP, activation
 /// checkpointing, Lightning Fabric. They may be nested in any order and stand anywhere.
 const WRAPPERS: [&str; 6] =
     ["module", "backbone", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
@@ -101,7 +101,7 @@ pub(super) fn cut(name: &str, longest: usize) -> String {
     }
 }
 
-/// A shape for a message: of many axes the first.
+/// A shape for a message, of many axes the first eight.
 pub(super) fn sizes(shape: &[usize]) -> String {
     match shape.split_at_checked(8) {
         Some((first, rest)) if !rest.is_empty() => {

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use super::element::Element;
 use super::heap::{Heap, Id, Object, Value};
 
-/// Deepest nesting that is looked into, and most places looked at.
+/// Deepest nesting and most values that are visited.
 const DEEPEST: usize = 100;
-const MOST_PLACES: usize = 1 << 23;
+const MOST_VISITED: usize = 1 << 23;
 /// Most tensors of a file, and most bytes of their names together.
 const MOST_TENSORS: usize = 1 << 20;
 const MOST_NAMES: usize = 1 << 27;
@@ -124,9 +124,9 @@ pub(super) fn storage(heap: &Heap, id: Id) -> Option<Storage> {
 /// Every tensor of a pickle by its name, `encoder.module.backbone.norm.weight`.
 ///
 /// # Errors
-/// What is wrong with a tensor, in words.
+/// A tensor's fault, in words.
 pub(super) fn leaves(heap: &Heap, root: Id) -> Result<BTreeMap<String, Leaf>, String> {
-    let mut walk = Walk { heap, leaves: BTreeMap::new(), path: Vec::new(), above: Vec::new(), places: 0, names: 0 };
+    let mut walk = Walk { heap, leaves: BTreeMap::new(), path: Vec::new(), above: Vec::new(), visited: 0, names: 0 };
     walk.visit(root)?;
     Ok(walk.leaves)
 }
@@ -137,14 +137,14 @@ struct Walk<'a> {
     /// The names on the way to where the walk stands, and the values.
     path: Vec<String>,
     above: Vec<Id>,
-    places: usize,
+    visited: usize,
     names: usize,
 }
 
 impl Walk<'_> {
     fn visit(&mut self, id: Id) -> Result<(), String> {
-        self.places += 1;
-        if self.places > MOST_PLACES {
+        self.visited += 1;
+        if self.visited > MOST_VISITED {
             return Err("it nests too many Python objects; save the state dict alone".to_owned());
         }
         let container =

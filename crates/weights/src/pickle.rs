@@ -4,8 +4,11 @@
 //! can describe anything and do nothing. Values live in one arena and refer to each other by number: what a pickle shares
 //! stays shared, and memory grows with the number of opcodes, never with what they describe.
 
+mod input;
+mod stack;
+
 use std::collections::HashMap;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use super::heap::{FALSE, Heap, Id, NONE, OPAQUE, Object, TRUE, Value};
 
@@ -157,7 +160,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(Some(i128::from_le_bytes(word)))
     }
 
-    /// What no tensor depends on: floats, bytes, extensions, buffers kept elsewhere.
+    /// Values that no tensor depends on: floats, bytes, extensions, buffers kept elsewhere.
     fn opaque(&mut self, opcode: u8) -> Result<(), PickleError> {
         let length = match opcode {
             b'F' => {
@@ -326,91 +329,6 @@ impl<R: BufRead> Machine<'_, R> {
         let line = self.line()?;
         let text = String::from_utf8_lossy(&line);
         text.trim().parse().map_err(|_| PickleError::Damaged("a reference that is not a number"))
-    }
-
-    /// Height of the stack that opcodes may not go below: the last mark.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    /// Takes off the value, or the mark, that is on top.
-    fn discard(&mut self) -> Result<(), PickleError> {
-        if self.marks.last() == Some(&self.stack.len()) {
-            self.marks.pop();
-            return Ok(());
-        }
-        self.pop().map(|_| ())
-    }
-
-    fn top(&self) -> Result<Id, PickleError> {
-        let top = self.stack.last().filter(|_| self.stack.len() > self.floor());
-        top.copied().ok_or(PickleError::Damaged("its stack is empty"))
-    }
-
-    fn pop(&mut self) -> Result<Id, PickleError> {
-        let top = self.top()?;
-        self.stack.pop();
-        Ok(top)
-    }
-
-    fn since_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let mark = self.marks.pop().ok_or(PickleError::Damaged("a mark is missing"))?;
-        Ok(self.stack.split_off(mark.min(self.stack.len())))
-    }
-
-    fn keep(&mut self, value: Value) -> Id {
-        self.values.push(value);
-        // Opcodes are counted, and each keeps three values at most.
-        (self.values.len() - 1) as Id
-    }
-
-    fn push(&mut self, value: Value) {
-        let id = self.keep(value);
-        self.stack.push(id);
-    }
-
-    fn keep_text(&mut self, text: Vec<u8>) -> Result<Id, PickleError> {
-        self.account(text.len())?;
-        Ok(self.keep(Value::Text(String::from_utf8_lossy(&text).into())))
-    }
-
-    fn keep_global(&mut self, module: &[u8], name: &[u8]) -> Result<Id, PickleError> {
-        self.account(module.len() + name.len())?;
-        let name = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(name));
-        Ok(self.keep(Value::Global(name.into())))
-    }
-
-    fn account(&mut self, bytes: usize) -> Result<(), PickleError> {
-        self.text += bytes;
-        if self.text > MOST_TEXT { Err(PickleError::TooLarge) } else { Ok(()) }
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Exactly `length` bytes; memory grows with the bytes that are there.
-    fn take(&mut self, length: u64) -> Result<Vec<u8>, PickleError> {
-        if length > MOST_TEXT as u64 {
-            return Err(PickleError::TooLarge);
-        }
-        let mut bytes = Vec::new();
-        let found = self.input.by_ref().take(length).read_to_end(&mut bytes)?;
-        if found as u64 == length { Ok(bytes) } else { Err(PickleError::CutOff) }
-    }
-
-    fn skip(&mut self, length: u64) -> Result<(), PickleError> {
-        let found = io::copy(&mut self.input.by_ref().take(length), &mut io::sink())?;
-        if found == length { Ok(()) } else { Err(PickleError::CutOff) }
-    }
-
-    /// The bytes up to the next line feed, which is left out.
-    fn line(&mut self) -> Result<Vec<u8>, PickleError> {
-        let mut line = Vec::new();
-        self.input.by_ref().take(MOST_TEXT as u64).read_until(b'\n', &mut line)?;
-        if line.pop() == Some(b'\n') { Ok(line) } else { Err(PickleError::CutOff) }
     }
 }
 

@@ -14,7 +14,7 @@ use super::heap::{Heap, Id, Value};
 use super::index::Index;
 use super::objects::{self, Leaf, Storage, Tensor};
 use super::pickle::{self, PickleError};
-use super::place::{Place, extent, is_row_major};
+use super::span::{Span, extent, is_row_major};
 use super::zip::{self, Directory, ZipError};
 use super::{Entry, names};
 
@@ -216,11 +216,11 @@ impl Reader {
         let strides = (!is_row_major(&shape, &strides)).then(|| strides.into_boxed_slice());
         // Only a whole storage has a checksum.
         let crc = crc.filter(|crc| *crc != 0 && first == 0 && length == stored_length);
-        let place = match length {
-            0 => Place::plain(0, 0),
-            _ => Place { file: 0, offset: start + first, length, strides, big_endian: self.big_endian, crc },
+        let span = match length {
+            0 => Span::plain(0, 0),
+            _ => Span { file: 0, offset: start + first, length, strides, big_endian: self.big_endian, crc },
         };
-        Ok(Entry { shape, element, place })
+        Ok(Entry { shape, element, span })
     }
 
     /// First byte, length and checksum of a storage.

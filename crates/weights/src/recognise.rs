@@ -1,4 +1,4 @@
-//! What a file or folder is that was given in place of another: known by its first bytes, said with the remedy.
+//! Files and folders given by mistake: recognised by their first bytes and named with the remedy.
 //!
 //! Everything that opens a file of a user's choosing asks [`foreign`] first (or when its own reader has failed).
 
@@ -29,7 +29,7 @@ impl Foreign {
     }
 }
 
-/// What is at `path`, where it is something that stands for a file without being it (a Git LFS pointer, a web page, a
+/// Recognises a file that stands for another without being it (a Git LFS pointer, a web page, a
 /// compressed or packed file) or a folder that other programs write; none for everything else, also for what cannot be read.
 pub fn foreign(path: &Path) -> Option<Foreign> {
     if path.is_dir() {

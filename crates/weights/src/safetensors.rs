@@ -1,6 +1,6 @@
 //! Safetensors files: an index read at once, tensors read when asked for; written through a temporary file.
 //!
-//! Layout: 8 bytes with the header's length, a JSON header (name to type, shape and byte range, `__metadata__` apart),
+//! Layout: 8 bytes with the header's length, a JSON header (name to type, shape and byte range, apart from `__metadata__`),
 //! then the bytes of all tensors.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use vjepa_runtime::write_atomically;
 
 use super::element::Element;
 use super::index::Index;
-use super::place::Place;
+use super::span::Span;
 use super::{Entry, Tensors, WeightsError, names};
 
 /// Longest header that is read; the format's own limit.
@@ -53,7 +53,7 @@ pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
     let mut header = vec![0; header_length as usize];
     file.read_exact(&mut header).map_err(read)?;
     let header: Map<String, Value> = serde_json::from_slice(&header)
-        .map_err(|error| malformed(format!("its header is no JSON object ({error})")))?;
+        .map_err(|error| malformed(format!("its header is not a JSON object ({error})")))?;
     let mut index = Index::default();
     let mut keys = BTreeMap::new();
     let mut end = 0;
@@ -72,7 +72,7 @@ pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
         }
         let shown = names::shortened(&key);
         let described: Described = serde_json::from_value(value)
-            .map_err(|_| malformed(format!("the header's entry `{shown}` lacks its type, shape or place")))?;
+            .map_err(|_| malformed(format!("the header's entry `{shown}` lacks its type, shape or offsets")))?;
         // Tensors of no model are kept: clips and features are stored like this too.
         let name = names::official(&key).unwrap_or_else(|| names::unwrapped(&key));
         if let Some(other) = keys.insert(name.clone(), key.clone()) {
@@ -92,8 +92,8 @@ pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
             let sizes = names::sizes(&described.shape);
             return Err(malformed(format!("the bytes of `{shown}` do not fit its shape {sizes}")));
         }
-        let place = Place::plain(8 + header_length + start, stop - start);
-        index.entries.insert(name, Entry { shape: described.shape, element, place });
+        let span = Span::plain(8 + header_length + start, stop - start);
+        index.entries.insert(name, Entry { shape: described.shape, element, span });
     }
     if end > data_length {
         return Err(malformed(format!("it is cut off: {} of {end} bytes of tensors are there", data_length)));
@@ -109,7 +109,7 @@ fn bytes_of(shape: &[usize], element: Element) -> Option<u64> {
     shape.iter().try_fold(element.size() as u64, |bytes, size| bytes.checked_mul(*size as u64))
 }
 
-/// Writes tensors as F32 to `path`, atomically: into a temporary file beside it, synced, then renamed. A failure (a full
+/// Writes tensors as F32 to `path`, atomically: into a temporary file in the same folder, synced, then renamed. A failure (a full
 /// disk, a kill) leaves what was there before. Equal input gives equal bytes.
 ///
 /// # Errors

@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path) -> Result<(Vec<PathBuf>, Format, Index), Weights
 
 fn merge(whole: &mut Index, part: Index, file: usize) -> Result<(), String> {
     for (name, mut entry) in part.entries {
-        entry.place.file = file;
+        entry.span.file = file;
         if whole.entries.insert(name.clone(), entry).is_some() {
             return Err(format!("two of its files hold `{}`", names::shortened(&name)));
         }

@@ -1,13 +1,15 @@
-//! Any safetensors file, tensor by tensor in the type asked for.
+//! Any safetensors file, mapped into memory and read tensor by tensor in the type asked for.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-/// Why a tensor cannot be had.
+/// Why a tensor cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorFileError {
     /// The file could not be read.
@@ -15,18 +17,18 @@ pub enum TensorFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file is no safetensors file.
+    /// The file is not in the safetensors format.
     #[error("{} is not a safetensors file: {why}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         why: String,
     },
-    /// There is no such tensor.
+    /// No tensor of that name.
     #[error("{} holds no tensor `{name}`", path.display())]
     Missing {
         /// The file.
@@ -55,28 +57,61 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// All tensors of a safetensors file, in memory.
-#[derive(Clone, Debug)]
+/// A safetensors file, mapped into memory: only the tensors that are asked for are read from disk.
+///
+/// The file must not be shortened or written in place while it is open: the system ends a process that reads past the end
+/// of a shortened file (SIGBUS). vjepa itself replaces files whole ([`vjepa_runtime::write_atomically`]), which leaves an
+/// open one as it was.
+#[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    data: Vec<u8>,
+    data: Contents,
     entries: BTreeMap<String, Entry>,
 }
 
+/// The bytes of a file.
+#[derive(Debug)]
+enum Contents {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Contents {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// Maps a file.
+fn map(path: &Path) -> std::io::Result<Contents> {
+    // Opening a pipe would wait for a writer, and a device may never end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        // There is nothing to map.
+        return Ok(Contents::Owned(Vec::new()));
+    }
+    // SAFETY: the map is private to this process and read only. Its bytes stay as they are as long as nobody shortens the
+    // file or writes to it in place, which [`TensorFile`] forbids; files that are replaced by a rename
+    // are not affected.
+    let map = unsafe { Mmap::map(&file) }?;
+    Ok(Contents::Mapped(map))
+}
+
 impl TensorFile {
-    /// Reads a file.
+    /// Opens a file.
     ///
     /// # Errors
     /// [`TensorFileError::Read`] and [`TensorFileError::Format`], both naming the file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TensorFileError> {
         let path = path.as_ref().to_path_buf();
-        // A device or a pipe may never end.
-        let regular = std::fs::metadata(&path).and_then(|about| match about.is_file() {
-            true => Ok(()),
-            false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file")),
-        });
-        match regular.and_then(|()| std::fs::read(&path)) {
-            Ok(data) => Self::from_bytes(path, data),
+        match map(&path) {
+            Ok(data) => Self::parse(path, data),
             Err(source) => Err(TensorFileError::Read { path, source }),
         }
     }
@@ -86,30 +121,25 @@ impl TensorFile {
     /// # Errors
     /// [`TensorFileError::Format`].
     pub fn from_bytes(path: PathBuf, data: Vec<u8>) -> Result<Self, TensorFileError> {
-        let mut entries = BTreeMap::new();
-        {
-            let file = match SafeTensors::deserialize(&data) {
-                Ok(file) => file,
-                Err(error) => {
-                    let why = error.to_string();
-                    return Err(TensorFileError::Format { path, why });
-                }
-            };
-            let base = data.as_ptr() as usize;
-            for (name, view) in file.iter() {
-                let start = view.data().as_ptr() as usize - base;
-                let entry = Entry {
-                    dtype: view.dtype(),
-                    shape: view.shape().to_vec(),
-                    bytes: start..start + view.data().len(),
-                };
-                entries.insert(name.to_string(), entry);
-            }
-        }
+        Self::parse(path, Contents::Owned(data))
+    }
+
+    fn parse(path: PathBuf, data: Contents) -> Result<Self, TensorFileError> {
+        let bytes = data.bytes();
+        let file = match SafeTensors::deserialize(bytes) {
+            Ok(file) => file,
+            Err(error) => return Err(TensorFileError::Format { path, why: error.to_string() }),
+        };
+        let base = bytes.as_ptr() as usize;
+        let entry = |view: safetensors::tensor::TensorView<'_>| {
+            let start = view.data().as_ptr() as usize - base;
+            Entry { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: start..start + view.data().len() }
+        };
+        let entries = file.iter().map(|(name, view)| (name.to_owned(), entry(view))).collect();
         Ok(Self { path, data, entries })
     }
 
-    /// The file they came from.
+    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -192,7 +222,7 @@ impl TensorFile {
     /// [`TensorFileError::Missing`].
     pub fn bytes(&self, name: &str) -> Result<&[u8], TensorFileError> {
         let entry = self.entry(name)?;
-        self.data.get(entry.bytes.clone()).ok_or_else(|| self.missing(name))
+        self.data.bytes().get(entry.bytes.clone()).ok_or_else(|| self.missing(name))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, TensorFileError> {
@@ -227,42 +257,33 @@ fn words<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::io::Write as _;
 
     use safetensors::tensor::TensorView;
 
     use super::*;
 
-    fn tensors(list: &[(&str, Dtype, Vec<u8>)]) -> TensorFile {
-        let views: HashMap<String, TensorView<'_>> = list
-            .iter()
-            .map(|(name, dtype, bytes)| {
-                let width = dtype.bitsize() / 8;
-                let view = TensorView::new(*dtype, vec![bytes.len() / width], bytes).unwrap();
-                (name.to_string(), view)
-            })
-            .collect();
-        let bytes = safetensors::serialize(&views, None).unwrap();
-        TensorFile::from_bytes("some.safetensors".into(), bytes).unwrap()
-    }
-
-    fn le<const N: usize, T>(values: &[T], bytes: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
-        values.iter().flat_map(bytes).collect()
+    fn serialized(tensors: &[(&str, Dtype, Vec<u8>)]) -> Vec<u8> {
+        let views = tensors.iter().map(|(name, dtype, bytes)| {
+            (*name, TensorView::new(*dtype, vec![bytes.len() * 8 / dtype.bitsize()], bytes).unwrap())
+        });
+        safetensors::serialize(views, None).unwrap()
     }
 
     #[test]
     fn every_type_reads() {
-        let file = tensors(&[
-            ("f32", Dtype::F32, le(&[1.5f32, -2.0], |x| x.to_le_bytes())),
-            ("f64", Dtype::F64, le(&[1.5f64, -2.0], |x| x.to_le_bytes())),
-            ("f16", Dtype::F16, le(&[1.5, -2.0], |&x| f16::from_f32(x).to_le_bytes())),
-            ("bf16", Dtype::BF16, le(&[1.5, -2.0], |&x| bf16::from_f32(x).to_le_bytes())),
-            ("i16", Dtype::I16, le(&[1i16, -2], |x| x.to_le_bytes())),
-            ("i32", Dtype::I32, le(&[1i32, -2], |x| x.to_le_bytes())),
-            ("i64", Dtype::I64, le(&[1i64, -2], |x| x.to_le_bytes())),
+        let bytes = serialized(&[
+            ("f32", Dtype::F32, [1.5f32, -2.0].map(f32::to_le_bytes).concat()),
+            ("f64", Dtype::F64, [1.5f64, -2.0].map(f64::to_le_bytes).concat()),
+            ("f16", Dtype::F16, [1.5, -2.0].map(|x| f16::from_f32(x).to_le_bytes()).concat()),
+            ("bf16", Dtype::BF16, [1.5, -2.0].map(|x| bf16::from_f32(x).to_le_bytes()).concat()),
+            ("i16", Dtype::I16, [1i16, -2].map(i16::to_le_bytes).concat()),
+            ("i32", Dtype::I32, [1i32, -2].map(i32::to_le_bytes).concat()),
+            ("i64", Dtype::I64, [1i64, -2].map(i64::to_le_bytes).concat()),
             ("u8", Dtype::U8, vec![1, 2]),
             ("bool", Dtype::BOOL, vec![1, 0]),
         ]);
+        let file = TensorFile::from_bytes("some.safetensors".into(), bytes).unwrap();
         for name in ["f32", "f64", "f16", "bf16"] {
             assert_eq!(file.f32(name).unwrap(), [1.5, -2.0], "{name}");
             assert_eq!(file.f64(name).unwrap(), [1.5, -2.0], "{name}");
@@ -280,12 +301,31 @@ mod tests {
     }
 
     #[test]
+    fn a_mapped_file_stays_as_it_was_when_it_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, serialized(&[("x", Dtype::U8, vec![7; 100_000])])).unwrap();
+        let file = TensorFile::read(&path).unwrap();
+        vjepa_runtime::write_atomically(&path, |out| out.write_all(b"short")).unwrap();
+        assert_eq!(file.u8("x").unwrap(), [7; 100_000]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.u8("x").unwrap(), [7; 100_000]);
+    }
+
+    #[test]
     fn hostile_bytes_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bad");
         for bytes in [vec![], vec![255; 16], b"\x02\0\0\0\0\0\0\0{}garbage".to_vec()] {
-            let error = TensorFile::from_bytes("bad".into(), bytes).unwrap_err();
-            assert!(error.to_string().starts_with("bad is not a safetensors file"), "{error}");
+            std::fs::write(&path, &bytes).unwrap();
+            let mapped = TensorFile::read(&path).unwrap_err().to_string();
+            let error = TensorFile::from_bytes(path.clone(), bytes).unwrap_err().to_string();
+            assert!(error.contains("bad is not a safetensors file"), "{error}");
+            assert_eq!(mapped, error);
         }
         let error = TensorFile::read("no/such/file").unwrap_err();
         assert!(error.to_string().starts_with("cannot read no/such/file"), "{error}");
+        let error = TensorFile::read(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with("it is not a regular file"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! The zip archives that `torch.save` writes: entries that are stored, not compressed.
 //!
-//! Only the directory at the end and one header per entry are read. Every place in the file is checked against its length,
+//! Only the directory at the end and one header per entry are read. Every offset in the file is checked against its length,
 //! so that what an archive claims never makes anything large.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(super) enum ZipError {
     /// The record at the end is missing.
     #[error("its archive has no end, it is cut off")]
     CutOff,
-    /// What it says of itself cannot be.
+    /// Its own description is impossible.
     #[error("its archive is damaged ({0})")]
     Damaged(&'static str),
 }
@@ -37,7 +37,7 @@ pub(super) enum ZipError {
 /// An entry of an archive.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    /// Place of its header.
+    /// Offset of its header.
     header: u64,
     /// Its bytes in the archive.
     pub length: u64,
@@ -63,10 +63,10 @@ impl Directory {
         let tail = part(file, length - tail_length, tail_length)?;
         let end = tail.windows(4).rposition(|window| window == END).ok_or(ZipError::CutOff)?;
         let end = tail.get(end..).unwrap_or_default();
-        let place = length - end.len() as u64;
+        let offset = length - end.len() as u64;
         let (mut size, mut start) = (u64::from(word(end, 12)?), u64::from(word(end, 16)?));
-        if place >= 20 {
-            let locator = part(file, place - 20, 20)?;
+        if offset >= 20 {
+            let locator = part(file, offset - 20, 20)?;
             if locator.starts_with(LOCATOR_64) {
                 let record = part(file, within(long(&locator, 8)?, 56, length)?, 56)?;
                 if !record.starts_with(END_64) {
@@ -148,7 +148,7 @@ fn entry(bytes: &[u8]) -> Result<(String, Record, &[u8]), ZipError> {
     let (text, rest) = bytes.get(46..).and_then(|rest| rest.split_at_checked(name)).ok_or_else(cut)?;
     let (extra, rest) = rest.split_at_checked(extra).ok_or_else(cut)?;
     let rest = rest.get(comment..).ok_or_else(cut)?;
-    // Sizes and places above 4 GiB are in an extra field, those only that do not fit.
+    // Sizes and offsets above 4 GiB are in an extra field, those only that do not fit.
     let mut wide = extra_64(extra).chunks_exact(8);
     let mut full = |short: u32| match short {
         u32::MAX => wide.next().map_or(Err(cut()), |word| long(word, 0)),

@@ -108,3 +108,86 @@ fn frames_of_a_clip_in_a_stream() {
     assert_eq!(clip(Sampling::Exact, 4, 3), [0, 3, 6, 9]);
     assert_eq!((clip(Sampling::Vjepa, 1, 5), clip(Sampling::Exact, 1, 5)), (vec![0], vec![0]));
 }
+
+/// A frame whose pixel (y, x) is [y, x, y + x].
+fn ramp(height: usize, width: usize) -> Vec<u8> {
+    let pixel = |i: usize| [i / width, i % width, i / width + i % width];
+    (0..height * width).flat_map(pixel).map(|x| x as u8).collect()
+}
+
+/// One view of a ramp as one frame of `size` by `size` unscaled pixels.
+fn view_of_ramp(sides: [usize; 2], size: usize, framing: Framing, view: View) -> Vec<f32> {
+    let normalization = Normalization::Custom { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
+    let record = Preprocessing { num_frames: 1, crop_size: size, framing, ..record(normalization) };
+    let mut out = vec![f32::NAN; record.clip_len()];
+    record.prepare_view(&[ramp(sides[0], sides[1])], sides[0], sides[1], view, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn views_run_along_the_long_side() {
+    for (index, first) in [(0, 0.0), (1, 3.0), (2, 6.0)] {
+        let view = View { index, count: 3 };
+        assert_eq!(view_of_ramp([4, 10], 4, Framing::Centre, view)[16], first);
+        assert_eq!(view_of_ramp([10, 4], 4, Framing::Whole, view)[0], first);
+    }
+    let record = Preprocessing { num_frames: 1, crop_size: 4, ..record(Normalization::Imagenet) };
+    let view = View { index: 3, count: 3 };
+    let error = record.prepare_view(&[ramp(4, 4)], 4, 4, view, &mut [0.0; 48]).unwrap_err();
+    assert!(matches!(error, PreprocessError::View { index: 3, count: 3 }), "{error}");
+    let error = record.prepare_view(&[ramp(4, 4)], 4, 4, View::SINGLE, &mut [0.0; 47]).unwrap_err();
+    assert!(matches!(error, PreprocessError::OutputSize { got: 47, want: 48 }), "{error}");
+}
+
+#[test]
+fn the_centre_takes_seven_eighths_of_the_short_side() {
+    let out = view_of_ramp([8, 12], 7, Framing::Centre, View::SINGLE);
+    // Half a pixel goes to the even neighbour at the top (0), two and a half to 2 at the left.
+    assert_eq!((out[0], out[49]), (0.0, 2.0));
+}
+
+#[test]
+fn a_whole_frame_is_cut_on_its_long_side_only() {
+    let out = view_of_ramp([8, 8], 8, Framing::Whole, View::SINGLE);
+    assert_eq!((out[0], out[63], out[64 + 7]), (0.0, 7.0, 7.0));
+    let out = view_of_ramp([8, 12], 8, Framing::Whole, View::SINGLE);
+    assert_eq!((out[64], out[64 + 7]), (2.0, 9.0));
+}
+
+#[test]
+fn any_view_of_any_frame_stays_within_its_values() {
+    for height in 1..20 {
+        for width in 1..20 {
+            for (size, count) in [(1, 1), (3, 2), (7, 3), (11, 1)] {
+                for index in 0..count {
+                    let out = view_of_ramp([height, width], size, Framing::Centre, View { index, count });
+                    let most = (height + width) as f32;
+                    assert!(out.iter().all(|x| (-1e-3..=most).contains(x)), "{height}x{width}, {index} of {count}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stored_and_decoded_clips_are_scaled_alike() {
+    // One colour per frame: resizing changes nothing, so the two differ in rounding alone.
+    let frame: Vec<u8> = [200, 100, 50].repeat(40 * 40);
+    let planes: Vec<u8> = [[200; 2 * 28 * 28], [100; 2 * 28 * 28], [50; 2 * 28 * 28]].concat();
+    for (normalization, grayscale) in
+        [(Normalization::Imagenet, false), (Normalization::Imagenet, true), (Normalization::PerClip, false)]
+    {
+        let record = Preprocessing { grayscale, ..record(normalization) };
+        let (stored, decoded) = (record.prepare_stored(&planes), record.prepare(&[&frame, &frame], 40, 40).unwrap());
+        assert_eq!(stored.len(), decoded.len());
+        assert!(stored.iter().zip(&decoded).all(|(a, b)| (a - b).abs() < 1e-5), "{record:?}");
+    }
+    assert!(record(Normalization::Imagenet).prepare_stored(&[]).is_empty());
+}
+
+#[test]
+fn luma_keeps_grey() {
+    let mut rgb = vec![7, 7, 7, 255, 255, 255, 255, 0, 0];
+    to_luma(&mut rgb);
+    assert_eq!(rgb, [7, 7, 7, 255, 255, 255, 77, 77, 77]);
+}

@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vjepa_lab::bench::{
-    Case, CaseRequest, Comparison, Contender, Side, SideRequest, What, compare, paths, product_peak, serve,
+    Comparison, Implementation, What, Worker, WorkerRequest, Workload, WorkloadRequest, compare, paths, product_peak,
+    serve,
 };
 use vjepa_programs::Precision;
 use vjepa_recipe::config::Config;
@@ -173,15 +174,15 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             comparison(common, What::Encoder, &config, 1, (&args.models, Some(&args.session)))
         }
         Bench::Side(args) => {
-            let contender = match args.kind.as_str() {
-                "plan" if args.case.is_some() => Contender::Plan,
-                "burn" => Contender::Burn,
-                runtime => Contender::Model(runtime.parse()?),
+            let implementation = match args.kind.as_str() {
+                "plan" if args.case.is_some() => Implementation::Plan,
+                "burn" => Implementation::Burn,
+                runtime => Implementation::Model(runtime.parse()?),
             };
             let device = args.device.open()?;
             let (case, model) = (args.case.as_deref(), args.model.as_deref());
             let options = Options { threads: args.threads, ..args.session.options() };
-            Ok(serve(&SideRequest { contender, case, model, batch: args.batch, options, device })?)
+            Ok(serve(&WorkerRequest { implementation, case, model, batch: args.batch, options, device })?)
         }
     }
 }
@@ -218,14 +219,14 @@ fn comparison(
         let mut config = config.clone();
         config.meta.dtype = precision.dtype();
         let folder = tempfile::tempdir()?;
-        let case = Case::write(&CaseRequest { what, config: &config, mask_sets }, folder.path())?;
+        let case = Workload::write(&WorkloadRequest { what, config: &config, mask_sets }, folder.path())?;
         let cpu_peak = device.is_cpu().then(product_peak);
         let mut sides = start(common, device, *precision, &case.path(), (models, session))?;
         let result = turns(&mut sides, mask_sets, common)?;
         let peak = match cpu_peak {
             Some(peak) => peak,
             None => {
-                sides.iter_mut().map(Side::products).try_fold(0.0, |best: f64, side| side.map(|own| own.max(best)))?
+                sides.iter_mut().map(Worker::products).try_fold(0.0, |best: f64, side| side.map(|own| own.max(best)))?
             }
         };
         let result = result.with_peak(peak);
@@ -250,7 +251,7 @@ fn comparison(
 }
 
 /// The sides take turns under a progress bar.
-fn turns(sides: &mut [Side], mask_sets: usize, common: &Common) -> Result<Comparison, CliError> {
+fn turns(sides: &mut [Worker], mask_sets: usize, common: &Common) -> Result<Comparison, CliError> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
     let result = compare(sides, mask_sets, common.warmup, common.rounds, |done, of| {
         bar.set_length(of as u64);
@@ -280,7 +281,7 @@ fn start(
     precision: Precision,
     case: &Path,
     (models, session): (&[String], Option<&RuntimeArgs>),
-) -> Result<Vec<Side>, CliError> {
+) -> Result<Vec<Worker>, CliError> {
     let own = std::env::current_exe()?;
     let side = |kind: &str, device: Device, model: Option<&str>| {
         let mut command = Command::new(&own);
@@ -293,18 +294,18 @@ fn start(
         }
         command
     };
-    let mut sides = vec![Side::start("plan", side("plan", device, None))?];
+    let mut sides = vec![Worker::start("plan", side("plan", device, None))?];
     for model in models {
         let (runtime, file) = model
             .split_once('=')
             .ok_or_else(|| format!("--onnx {model}: write RUNTIME=FILE, as in tract=model.onnx"))?;
         let mut command = side(runtime, Device::CPU, Some(file));
         session.iter().for_each(|flags| flags.pass_on(&mut command));
-        sides.push(Side::start(&format!("{runtime} {}", file_name(file)), command)?);
+        sides.push(Worker::start(&format!("{runtime} {}", file_name(file)), command)?);
     }
     // Burn's modules are only run as they are on the CPU, where they know no autocast.
     if !common.no_burn && device.is_cpu() && precision == Precision::F32 {
-        sides.push(Side::start("Burn eager", side("burn", Device::CPU, None))?);
+        sides.push(Worker::start("Burn eager", side("burn", Device::CPU, None))?);
     }
     if let Some(python) = &common.torch {
         for compiled in [false, true] {
@@ -319,7 +320,7 @@ fn start(
             if let Some(threads) = common.threads {
                 command.args(["--threads", &threads.to_string()]);
             }
-            sides.push(Side::start(if compiled { "torch.compile" } else { "torch eager" }, command)?);
+            sides.push(Worker::start(if compiled { "torch.compile" } else { "torch eager" }, command)?);
         }
     }
     Ok(sides)

@@ -5,7 +5,7 @@ use super::{InferArgs, file_name, save, turns};
 use std::path::Path;
 use std::process::Command;
 use vjepa_deploy::bundle;
-use vjepa_lab::bench::{Latencies, Side, paths};
+use vjepa_lab::bench::{Latencies, Worker, paths};
 use vjepa_programs::Precision;
 use vjepa_runtime::cores;
 
@@ -30,7 +30,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
         let model = bundle::model_of(file)?;
         for runtime in &args.runtime {
             let name = format!("{runtime} {}", file_name(&file.display().to_string()));
-            sides.push(Side::start(&name, command(args, batch, runtime, &model)?)?);
+            sides.push(Worker::start(&name, command(args, batch, runtime, &model)?)?);
         }
     }
     let result = turns(&mut sides, 1, common)?;

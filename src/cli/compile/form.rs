@@ -8,7 +8,7 @@ use vjepa_export::{ExternalData, Precision, Target, WeightRange};
 use super::CliError;
 use vjepa_deploy::Form;
 use vjepa_programs::Head;
-use vjepa_runtime::Looks;
+use vjepa_runtime::ClipViews;
 
 /// Flags of an export.
 #[derive(clap::Args)]
@@ -174,7 +174,7 @@ impl FormArgs {
             opset: self.opset,
             batch,
             head,
-            looks: Looks { clips: self.clips.into(), views: self.views.into() },
+            clip_views: ClipViews { clips: self.clips.into(), views: self.views.into() },
             frames: self.frames,
             resolution: self.resolution,
             out_layers: self.out_layers.clone(),

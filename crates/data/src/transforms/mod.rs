@@ -1,21 +1,16 @@
-//! From decoded frames to the model's input: crop, resize, flip, normalise, in one pass.
+//! From decoded frames to a training clip: crop, resize, flip, normalise, in one pass.
 //!
-//! Frames come as interleaved RGB bytes `[T][H * W * 3]` and leave as `f32 [3, T, H, W]`, row-major.
-//!
-//! - [`TrainTransform`] (official `app/vjepa/transforms.py`): one random crop for all frames, bilinear resize of the
-//!   *float* pixels with half-pixel centres and no antialias (torch's `align_corners=False`), flip of the whole clip.
-//! - [`EvalTransform`] (official `evals/video_classification_frozen/utils.py`): resize of the *byte* pixels in OpenCV's
-//!   fixed-point arithmetic, then the centre or several views along the long side.
+//! Frames come as interleaved RGB bytes `[T][H * W * 3]` and leave as `f32 [3, T, H, W]`, row-major. [`TrainTransform`]
+//! (official `app/vjepa/transforms.py`) takes one random crop for all frames, resizes the *float* pixels bilinearly with
+//! half-pixel centres and no antialias (torch's `align_corners=False`), and flips the clip as a whole. Evaluation clips are
+//! prepared by the runtime's [`vjepa_runtime::Preprocessing`].
 
 mod crop;
-mod eval;
 mod resize;
 mod train;
 
 pub use crop::{CropBox, RandomCrop};
-pub use eval::{EvalTransform, Views};
 pub use train::{TrainTransform, resize_crop};
-pub use vjepa_runtime::preprocess::standardise;
 
 /// Decoded frames of a clip, all of one size.
 #[derive(Debug)]
@@ -40,7 +35,7 @@ pub enum TransformError {
         /// Width in pixels.
         width: usize,
     },
-    /// A frame does not hold three bytes for each of its pixels.
+    /// A frame does not hold three bytes per pixel.
     #[error("frame {index} has {got} bytes; {want} are needed for its size in RGB")]
     FrameSize {
         /// Index of the frame.
@@ -58,20 +53,12 @@ pub enum TransformError {
         /// Values needed.
         want: usize,
     },
-    /// A crop reaches outside the frame or is empty, or their number fits neither the clip nor all frames alike.
+    /// A crop is empty or reaches outside the frame, or there is neither one crop nor one per frame.
     #[error("the crop boxes do not fit the frames")]
     Boxes,
-    /// There is no such view.
-    #[error("view {view} was asked for of {views}")]
-    View {
-        /// The view asked for, from 0.
-        view: usize,
-        /// Number of views.
-        views: usize,
-    },
 }
 
-// By hand, for the derives would ask the same of `B`, of which this only holds a borrow.
+// Derived, they would ask for `B: Clone`, of which this only holds a borrow.
 impl<B> Clone for Frames<'_, B> {
     fn clone(&self) -> Self {
         *self
@@ -103,48 +90,6 @@ impl<'a, B: AsRef<[u8]>> Frames<'a, B> {
     /// The whole frame.
     pub fn whole(&self) -> CropBox {
         CropBox { top: 0, left: 0, height: self.height, width: self.width }
-    }
-}
-
-/// How pixel values are centred and scaled.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Normalise {
-    /// `(x / 255 - mean) / std`, by channel.
-    Channels {
-        /// Mean of each channel, of pixels in [0, 1].
-        mean: [f32; 3],
-        /// Deviation of each channel.
-        std: [f32; 3],
-    },
-    /// Each clip to mean 0 and deviation 1 over all its values; a clip of one colour becomes 0.
-    PerClip,
-}
-
-impl Normalise {
-    /// The ImageNet statistics of the official recipes.
-    pub const IMAGENET: Self = Self::Channels { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
-
-    /// Statistics of the channels, or the clip's own.
-    pub fn from_statistics(statistics: Option<([f32; 3], [f32; 3])>) -> Self {
-        match statistics {
-            Some((mean, std)) => Self::Channels { mean, std },
-            None => Self::PerClip,
-        }
-    }
-
-    /// Gain and bias of each channel for pixels in 0..=255.
-    fn affine(&self) -> [(f32, f32); 3] {
-        match self {
-            Self::Channels { mean, std } => [0, 1, 2].map(|c| (1.0 / (255.0 * std[c]), -mean[c] / std[c])),
-            Self::PerClip => [(1.0, 0.0); 3],
-        }
-    }
-
-    /// What needs the whole clip.
-    fn finish(&self, values: &mut [f32]) {
-        if *self == Self::PerClip {
-            standardise(values);
-        }
     }
 }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
+use vjepa_runtime::Normalization;
 
 /// A frame whose pixel (y, x) is [y, x, y + x].
 fn ramp(height: usize, width: usize) -> Vec<u8> {
@@ -9,7 +10,7 @@ fn ramp(height: usize, width: usize) -> Vec<u8> {
     (0..height * width).flat_map(pixel).map(|x| x as u8).collect()
 }
 
-const PLAIN: Normalise = Normalise::Channels { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
+const PLAIN: Normalization = Normalization::Custom { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
 
 fn resized(frame: Vec<u8>, height: usize, width: usize, crop: CropBox, size: (usize, usize), flip: bool) -> Vec<f32> {
     let frames = [frame];
@@ -49,13 +50,13 @@ fn per_clip_standardises_and_survives_one_colour() {
     let mut out = vec![0.0; 3 * 2 * 16];
     let whole = CropBox { top: 0, left: 0, height: 4, width: 4 };
     let clip = Frames::new(&frames, 4, 4).unwrap();
-    resize_crop(clip, &[whole], (4, 4), false, &Normalise::PerClip, &mut out).unwrap();
+    resize_crop(clip, &[whole], (4, 4), false, &Normalization::PerClip, &mut out).unwrap();
     let mean = out.iter().sum::<f32>() / out.len() as f32;
     let variance = out.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / out.len() as f32;
     assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5);
     let grey = vec![vec![7u8; 48]; 2];
     let clip = Frames::new(&grey, 4, 4).unwrap();
-    resize_crop(clip, &[whole], (4, 4), false, &Normalise::PerClip, &mut out).unwrap();
+    resize_crop(clip, &[whole], (4, 4), false, &Normalization::PerClip, &mut out).unwrap();
     assert!(out.iter().all(|&x| x == 0.0));
 }
 
@@ -86,45 +87,6 @@ fn motion_shift_moves_from_the_first_box_to_the_last() {
 }
 
 #[test]
-fn views_run_along_the_long_side() {
-    let transform = EvalTransform { size: 4, views: Views::Spread(3), normalise: PLAIN };
-    let frames = [ramp(4, 10)];
-    let clip = Frames::new(&frames, 4, 10).unwrap();
-    let mut out = vec![0.0; 48];
-    for (view, first) in [(0, 0.0), (1, 3.0), (2, 6.0)] {
-        transform.apply(clip, view, &mut out).unwrap();
-        assert_eq!(out[16], first);
-    }
-    let error = transform.apply(clip, 3, &mut out).unwrap_err();
-    assert_eq!(error, TransformError::View { view: 3, views: 3 });
-    let frames = [ramp(10, 4)];
-    transform.apply(Frames::new(&frames, 10, 4).unwrap(), 2, &mut out).unwrap();
-    assert_eq!(out[0], 6.0);
-}
-
-#[test]
-fn centre_takes_seven_eighths_of_the_short_side() {
-    let transform = EvalTransform { size: 7, views: Views::Centre, normalise: PLAIN };
-    let frames = [ramp(8, 12)];
-    let mut out = vec![0.0; 3 * 49];
-    transform.apply(Frames::new(&frames, 8, 12).unwrap(), 0, &mut out).unwrap();
-    // Half a pixel goes to the even neighbour at the top (0), two and a half to 2 at the left.
-    assert_eq!((out[0], out[49]), (0.0, 2.0));
-}
-
-#[test]
-fn whole_takes_all_of_a_square_frame() {
-    let transform = EvalTransform { size: 8, views: Views::Whole, normalise: PLAIN };
-    let frames = [ramp(8, 8)];
-    let mut out = vec![0.0; 3 * 64];
-    transform.apply(Frames::new(&frames, 8, 8).unwrap(), 0, &mut out).unwrap();
-    assert_eq!((out[0], out[63], out[64 + 7]), (0.0, 7.0, 7.0));
-    let frames = [ramp(8, 12)];
-    transform.apply(Frames::new(&frames, 8, 12).unwrap(), 0, &mut out).unwrap();
-    assert_eq!((out[64], out[64 + 7]), (2.0, 9.0));
-}
-
-#[test]
 fn wrong_sizes_are_errors() {
     let none: [Vec<u8>; 0] = [];
     assert!(matches!(Frames::new(&none, 4, 4), Err(TransformError::Empty { .. })));
@@ -151,19 +113,12 @@ proptest! {
         let clip = vec![ramp(height, width); frames];
         let clip = Frames::new(&clip, height, width).unwrap();
         let transform = TrainTransform {
-            size: (out_height, out_width), motion_shift, normalise: PLAIN, ..TrainTransform::official(1)
+            size: (out_height, out_width), motion_shift, normalization: PLAIN, ..TrainTransform::official(1)
         };
         let mut out = vec![f32::NAN; transform.output_len(frames)];
         let (mut crops, mut flips) = (PyRandom::new(seed), NumpyRng::new(seed as u32));
         transform.apply(clip, &mut crops, &mut flips, &mut out).unwrap();
         let most = (height + width) as f32;
         prop_assert!(out.iter().all(|x| (-1e-3..=most).contains(x)));
-
-        let eval = EvalTransform { size: out_height, views: Views::Spread(3), normalise: PLAIN };
-        let mut out = vec![f32::NAN; 3 * frames * out_height * out_height];
-        for view in 0..3 {
-            eval.apply(clip, view, &mut out).unwrap();
-            prop_assert!(out.iter().all(|x| (-1e-3..=most).contains(x)));
-        }
     }
 }

@@ -1,22 +1,23 @@
 //! The random transform of training clips.
 
 use super::resize::float_taps;
-use super::{CropBox, Frames, Normalise, RandomCrop, TransformError, channel_rows, check_output};
+use super::{CropBox, Frames, RandomCrop, TransformError, channel_rows, check_output};
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
+use vjepa_runtime::Normalization;
 
 /// The transform of pre-training clips.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainTransform {
     /// Height and width of the result.
     pub size: (usize, usize),
-    /// Random crop; without, the whole frame is resized.
+    /// Random crop; without one, the whole frame is resized.
     pub crop: Option<RandomCrop>,
     /// Whether the crop moves through the clip from one random box to another.
     pub motion_shift: bool,
     /// Whether half of the clips are mirrored.
     pub hflip: bool,
     /// Centring and scaling.
-    pub normalise: Normalise,
+    pub normalization: Normalization,
 }
 
 impl TrainTransform {
@@ -27,7 +28,7 @@ impl TrainTransform {
             crop: Some(RandomCrop::default()),
             motion_shift: false,
             hflip: true,
-            normalise: Normalise::IMAGENET,
+            normalization: Normalization::Imagenet,
         }
     }
 
@@ -54,11 +55,11 @@ impl TrainTransform {
         let first = draw();
         let boxes = if self.motion_shift { CropBox::shifted(first, draw(), frames.frames.len()) } else { vec![first] };
         let flip = self.hflip && flips.rand() < 0.5;
-        resize_crop(frames, &boxes, self.size, flip, &self.normalise, out)
+        resize_crop(frames, &boxes, self.size, flip, &self.normalization, out)
     }
 }
 
-/// Crops, resizes to `size` (height, width), mirrors and normalises. `boxes` is one box for all frames or one for each.
+/// Crops, resizes to `size` (height, width), mirrors and normalises. `boxes` is one box for all frames or one per frame.
 ///
 /// # Errors
 /// [`TransformError::Boxes`], [`TransformError::OutputSize`].
@@ -67,7 +68,7 @@ pub fn resize_crop<B: AsRef<[u8]>>(
     boxes: &[CropBox],
     size: (usize, usize),
     flip: bool,
-    normalise: &Normalise,
+    normalization: &Normalization,
     out: &mut [f32],
 ) -> Result<(), TransformError> {
     let count = frames.frames.len();
@@ -77,11 +78,11 @@ pub fn resize_crop<B: AsRef<[u8]>>(
     if !fit || (boxes.len() != 1 && boxes.len() != count) {
         return Err(TransformError::Boxes);
     }
-    let affine = normalise.affine();
+    let affine = normalization.affine();
     let row_bytes = frames.width * 3;
     let shared = boxes.len() == 1;
     let mut columns = Vec::new();
-    // One output row before its columns are blended: rows first, for that runs along contiguous bytes.
+    // One output row before its columns are blended: rows first, since they are contiguous.
     let mut blended = Vec::new();
     for (t, frame) in frames.frames.iter().enumerate() {
         let crop = if shared { boxes[0] } else { boxes[t] };
@@ -110,6 +111,6 @@ pub fn resize_crop<B: AsRef<[u8]>>(
             }
         }
     }
-    normalise.finish(out);
+    normalization.finish(out);
     Ok(())
 }

@@ -1,27 +1,29 @@
 //! The protocol on drifting textures: how much more a pretrained encoder knows than a random one, from few labels.
 //!
 //! Fresh clips from a seed that is never trained on: probe clips, of which a part is a validation split, and test clips. A
-//! draw takes some labels a class from the rest of the probe clips. The linear figure is logistic regression on
+//! draw takes some labels per class from the rest of the probe clips. The linear figure is logistic regression on
 //! standardised mean tokens; its C is the one best on the validation split on average over the draws. The attentive probe
 //! is trained through the compiled step on all tokens; its learning rate is chosen on the validation split of the first
 //! draw. Both encoders get the same clips, draws and grids. Figures are means over draws, on the test clips.
+
+mod attentive;
+mod clips;
 
 use std::time::Instant;
 
 use rayon::prelude::*;
 use serde::Serialize;
-use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
+use vjepa_graphs::{EncoderConfig, NamedTensors};
 
-use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer};
 use crate::features::{Features, FrozenEncoder, Keep};
 use crate::logistic::{C_GRID, Labelled, first_best, fit_path, fit_tuned};
-use crate::metrics::{Figure, top_k};
+use crate::metrics::Figure;
 use crate::{EvalError, OnProgress, Progress};
+use attentive::Attentive;
+use clips::Clips;
+use vjepa_data::DriftingTextures;
 use vjepa_data::textures::{DIRECTIONS, TEXTURES};
-use vjepa_data::{ClipSource, DriftingTextures, SampleKey};
-use vjepa_programs::Probe;
 use vjepa_recipe::config::Normalization;
-use vjepa_recipe::counter::{CounterRng, mix};
 
 /// Sizes of the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,7 +51,7 @@ pub struct TextureProtocol {
 }
 
 impl TextureProtocol {
-    /// The recipe's: 1,600 probe clips, 1,000 test clips, 16 labels a class, 10 draws.
+    /// The recipe's: 1,600 probe clips, 1,000 test clips, 16 labels per class, 10 draws.
     pub fn recipe(seed: u64) -> Self {
         Self {
             probe_clips: 1600,
@@ -108,7 +110,7 @@ pub struct Scores {
     pub linear_all_labels: Option<f64>,
 }
 
-/// What was found.
+/// The results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextureReport {
     /// Shares of test clips classified right.
@@ -128,11 +130,6 @@ impl TextureReport {
         Tasks { texture: gain(&self.accuracy.texture), motion: gain(&self.accuracy.motion) }
     }
 }
-
-/// Seeds of evaluation clips, which no training seed reaches but by chance of one in 2^64.
-const PROBE_CLIPS: u64 = 0x70_726F_6265;
-const TEST_CLIPS: u64 = 0x7465_7374;
-const LABEL_DRAWS: u64 = 0x6C_6162_656C;
 
 /// Runs the protocol for two sets of encoder weights (names without prefix). `normalization` is that of training.
 ///
@@ -179,68 +176,6 @@ struct Figures {
     linear: Figure,
     attentive: Option<Figure>,
     all_labels: Option<Figure>,
-}
-
-/// Labels of the clips, probe clips first, then test clips; and which are what.
-struct Clips {
-    seeds: [u64; 2],
-    probe: usize,
-    /// Texture and direction of each.
-    labels: [Vec<usize>; 2],
-    validation: Vec<usize>,
-    test: Vec<usize>,
-    /// Rows of each draw, for texture and for direction.
-    draws: [Vec<Vec<usize>>; 2],
-}
-
-impl Clips {
-    fn new(source: &DriftingTextures, protocol: &TextureProtocol) -> Self {
-        let seeds = [mix(&[protocol.seed, PROBE_CLIPS]), mix(&[protocol.seed, TEST_CLIPS])];
-        let probe = protocol.probe_clips;
-        let labels: Vec<_> = (0..probe + protocol.test_clips)
-            .map(|i| {
-                if i < probe { source.labels(seeds[0], i as u64) } else { source.labels(seeds[1], (i - probe) as u64) }
-            })
-            .collect();
-        let labels: [Vec<usize>; 2] =
-            [labels.iter().map(|l| l.texture).collect(), labels.iter().map(|l| l.direction).collect()];
-        let pool = probe - protocol.validation_clips;
-        let draws = [TEXTURES.len(), DIRECTIONS];
-        let draws = [0, 1].map(|task| {
-            let draw = |n: usize| draw(&labels[task][..pool], draws[task], protocol.labels_per_class, protocol.seed, n);
-            (0..protocol.draws.max(protocol.attentive_draws)).map(draw).collect()
-        });
-        Self {
-            seeds,
-            probe,
-            labels,
-            validation: (pool..probe).collect(),
-            test: (probe..probe + protocol.test_clips).collect(),
-            draws,
-        }
-    }
-
-    fn sample(&self, source: &DriftingTextures, index: usize, clip: &mut [f32]) -> Result<(), EvalError> {
-        let (seed, position) =
-            if index < self.probe { (self.seeds[0], index) } else { (self.seeds[1], index - self.probe) };
-        source.sample(SampleKey { seed, epoch: 0, position: position as u64, retry: 0 }, clip)?;
-        Ok(())
-    }
-
-    fn labels_of(&self, task: usize, rows: &[usize]) -> Vec<usize> {
-        rows.iter().map(|row| self.labels[task][*row]).collect()
-    }
-}
-
-/// Rows of draw `n`: `per_class` of each class (or all there are), without replacement.
-fn draw(labels: &[usize], classes: usize, per_class: usize, seed: u64, n: usize) -> Vec<usize> {
-    let mut rng = CounterRng::new(&[seed, LABEL_DRAWS, n as u64]);
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    for last in (1..order.len()).rev() {
-        order.swap(last, rng.below(last as u64 + 1) as usize);
-    }
-    let of_class = |class: usize| order.iter().copied().filter(move |row| labels[*row] == class).take(per_class);
-    (0..classes).flat_map(of_class).collect()
 }
 
 fn evaluate_one(
@@ -328,108 +263,10 @@ fn all_labels(pooled: &Features, clips: &Clips, task: usize, classes: usize) -> 
     Ok(Figure::of(&[model.accuracy(test.labelled())]))
 }
 
-/// The attentive probes of one encoder.
-struct Attentive {
-    trainer: ProbeTrainer,
-    runner: ProbeRunner,
-    classes: usize,
-    validation: Features,
-    test: Features,
-}
-
-/// Clips of the validation split that choose the attentive probe's learning rate; more would cost more than they tell.
-const ATTENTIVE_VALIDATION: usize = 200;
-
-impl Attentive {
-    fn new(config: &EncoderConfig, clips: &Clips, features: &Features) -> Result<Self, EvalError> {
-        // Both tasks have as many classes, so one compiled probe serves both.
-        let classes = TEXTURES.len().max(DIRECTIONS);
-        let probe = Probe::Attentive(ProbeConfig::for_encoder(config, classes));
-        Ok(Self {
-            trainer: ProbeTrainer::new(&probe)?,
-            runner: ProbeRunner::new(&probe, &crate::attentive::first_weights(&probe, 0))?,
-            classes,
-            validation: features.select(Self::validation(clips)),
-            test: features.select(&clips.test),
-        })
-    }
-
-    fn validation(clips: &Clips) -> &[usize] {
-        &clips.validation[..ATTENTIVE_VALIDATION.min(clips.validation.len())]
-    }
-
-    fn figure(
-        &mut self,
-        features: &Features,
-        clips: &Clips,
-        task: usize,
-        protocol: &TextureProtocol,
-        done: &mut dyn FnMut(usize),
-    ) -> Result<Figure, EvalError> {
-        let validation_labels = clips.labels_of(task, Self::validation(clips));
-        let test_labels = clips.labels_of(task, &clips.test);
-        let mut chosen = protocol.attentive_lr.first().copied().unwrap_or(ProbeOptions::default().lr);
-        let mut results = Vec::new();
-        for (number, draw) in clips.draws[task].iter().take(protocol.attentive_draws).enumerate() {
-            let mut options = ProbeOptions {
-                epochs: protocol.attentive_epochs,
-                batch: 8,
-                seed: mix(&[protocol.seed, number as u64]),
-                ..ProbeOptions::default()
-            };
-            let grid = if number == 0 { protocol.attentive_lr.clone() } else { vec![chosen] };
-            let mut best = None;
-            for lr in grid {
-                options.lr = lr;
-                let weights = self.trainer.fit(features, &clips.labels[task], draw, &options, &mut |_| ())?;
-                self.runner.load(&weights)?;
-                let probabilities = self.runner.probabilities(&self.validation)?;
-                let score = top_k(&probabilities, self.classes, &validation_labels, 1);
-                if best.as_ref().is_none_or(|(most, _, _)| score > *most) {
-                    best = Some((score, lr, weights));
-                }
-            }
-            if let Some((_, lr, weights)) = best {
-                chosen = lr;
-                self.runner.load(&weights)?;
-                results.push(top_k(&self.runner.probabilities(&self.test)?, self.classes, &test_labels, 1));
-            }
-            done(number + 1);
-        }
-        Ok(Figure::of(&results))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use vjepa_graphs::init::{Init, encoder};
-
-    #[test]
-    fn draws_have_their_labels_and_no_row_twice() {
-        let labels: Vec<usize> = (0..200).map(|i| i * 7 % 8).collect();
-        let rows = draw(&labels, 8, 16, 1, 0);
-        assert_eq!(rows.len(), 128);
-        (0..8).for_each(|class| assert_eq!(rows.iter().filter(|row| labels[**row] == class).count(), 16));
-        assert_eq!(rows.iter().collect::<std::collections::BTreeSet<_>>().len(), 128);
-        assert_eq!(rows, draw(&labels, 8, 16, 1, 0));
-        assert_ne!(rows, draw(&labels, 8, 16, 1, 1));
-    }
-
-    #[test]
-    fn probe_and_test_clips_are_apart() {
-        let source = DriftingTextures::new(2, 16, Normalization::PerClip);
-        let clips = Clips::new(
-            &source,
-            &TextureProtocol { probe_clips: 80, validation_clips: 16, test_clips: 30, ..TextureProtocol::recipe(5) },
-        );
-        assert_eq!((clips.labels[0].len(), clips.validation.len(), clips.test.len()), (110, 16, 30));
-        assert!(clips.draws.iter().flatten().flatten().all(|row| *row < 64));
-        let (mut a, mut b) = (vec![0f32; 3 * 2 * 256], vec![0f32; 3 * 2 * 256]);
-        clips.sample(&source, 0, &mut a).unwrap();
-        clips.sample(&source, 80, &mut b).unwrap();
-        assert_ne!(a, b);
-    }
 
     #[test]
     fn equal_encoders_get_equal_figures() {

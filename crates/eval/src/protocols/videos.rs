@@ -33,7 +33,7 @@ pub enum ProbeKind {
 pub struct OpenEncoder {
     /// The encoder with its weights.
     pub encoder: FrozenEncoder,
-    /// What is known of it.
+    /// Its description.
     pub model: Model,
     /// SHA-256 of the checkpoint; of one in several files theirs, joined.
     pub digest: String,
@@ -57,7 +57,7 @@ fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
     Ok(digests.join("+"))
 }
 
-/// What to look at of the videos of a list.
+/// Which clips and views of a list's videos to evaluate.
 #[derive(Clone, Debug)]
 pub struct VideoSet<'a> {
     /// The videos of the list.
@@ -119,7 +119,7 @@ pub fn class_names(labels: &[i64], given: Option<Vec<String>>) -> Vec<String> {
 /// The class of each label: the one named so, or where classes have names of their own, the one so numbered.
 ///
 /// # Errors
-/// [`EvalError::Setup`] naming a label that is no class.
+/// [`EvalError::Setup`] naming a label that is not one of the classes.
 pub fn classes_of(labels: &[i64], names: &[String], classes: usize) -> Result<Vec<usize>, EvalError> {
     let numbered = names.iter().all(|name| name.parse::<i64>().is_err());
     let class = |label: &i64| {
@@ -127,7 +127,7 @@ pub fn classes_of(labels: &[i64], names: &[String], classes: usize) -> Result<Ve
         let own = usize::try_from(*label).ok().filter(|label| numbered && *label < classes);
         named.or(own).ok_or_else(|| {
             EvalError::setup(format!(
-                "label {label} is none of the probe's {classes} classes; give a list with the labels that the probe knows"
+                "label {label} is not one of the probe's {classes} classes; give a list with the labels that the probe knows"
             ))
         })
     };

@@ -1,4 +1,4 @@
-//! The CPU's kernels one by one, each beside what the machine can do: plain products for arithmetic, a plain copy for memory.
+//! The CPU's kernels one by one, each compared with the peak of the machine: plain products for arithmetic, a plain copy for memory.
 
 use super::BenchError;
 use rayon::prelude::*;
@@ -51,7 +51,7 @@ pub struct KernelTable {
 }
 
 /// One operation as a plan of its own.
-struct Case {
+struct Kernel {
     name: String,
     arithmetic: bool,
     executor: DeviceExecutor,
@@ -106,7 +106,7 @@ fn copied(from: &[f32], to: &mut [f32], len: usize) -> f64 {
     timed(|| to.zip(from).for_each(|(to, from)| to.copy_from_slice(from)))
 }
 
-impl Case {
+impl Kernel {
     /// An operation on noise of these shapes; operands that it writes into are copied first, as a plan's are fresh.
     fn new(op: Op, shapes: &[&[usize]], owned: &[usize], arithmetic: bool) -> Result<Self, BenchError> {
         let graph = graph(&op, shapes, owned).map_err(vjepa_programs::CompileError::from)?;
@@ -159,16 +159,16 @@ fn graph(op: &Op, shapes: &[&[usize]], owned: &[usize]) -> Result<Graph, GraphEr
     Ok(graph)
 }
 
-fn cases() -> Result<Vec<Case>, BenchError> {
+fn cases() -> Result<Vec<Kernel>, BenchError> {
     let (narrow, wide): (&[usize], &[usize]) = (&[ROWS, WIDTH], &[ROWS, HIDDEN]);
     let (weight, eps, scale) = (&[WIDTH][..], 1e-6, 0.125);
     let mut cases = vec![
-        Case::new(Op::Linear, &[narrow, &[HIDDEN, WIDTH], &[HIDDEN]], &[], true)?,
-        Case::new(Op::Unary(Unary::Gelu), &[wide], &[], false)?,
-        Case::new(Op::GeluGrad, &[wide, wide], &[1], false)?,
-        Case::new(Op::GeluWithGrad, &[wide, wide], &[0, 1], false)?,
-        Case::new(Op::LayerNorm { eps }, &[narrow, weight, weight], &[], false)?,
-        Case::new(Op::LayerNormGrad { eps }, &[narrow, narrow, weight], &[1], false)?,
+        Kernel::new(Op::Linear, &[narrow, &[HIDDEN, WIDTH], &[HIDDEN]], &[], true)?,
+        Kernel::new(Op::Unary(Unary::Gelu), &[wide], &[], false)?,
+        Kernel::new(Op::GeluGrad, &[wide, wide], &[1], false)?,
+        Kernel::new(Op::GeluWithGrad, &[wide, wide], &[0, 1], false)?,
+        Kernel::new(Op::LayerNorm { eps }, &[narrow, weight, weight], &[], false)?,
+        Kernel::new(Op::LayerNormGrad { eps }, &[narrow, narrow, weight], &[1], false)?,
     ];
     // One long sequence, and the clips of a step's contexts: about 40 tokens each at 112 pixels, 96 at 224.
     for [clips, tokens] in [[1, ROWS], [4, 392], [16, 96], [32, 40]] {
@@ -176,14 +176,14 @@ fn cases() -> Result<Vec<Case>, BenchError> {
         let parts = vec![Dim::from(clips), Dim::from(tokens)];
         let (qkv, y): (&[usize], &[usize]) = (&[rows, 3 * WIDTH], &[rows, WIDTH]);
         let forward = Op::PackedAttention { heads: HEADS, scale, parts: parts.clone() };
-        cases.push(Case::new(forward, &[qkv], &[], true)?.named(clips, tokens));
+        cases.push(Kernel::new(forward, &[qkv], &[], true)?.named(clips, tokens));
         let backward = Op::PackedAttentionGrad { heads: HEADS, scale, parts };
-        cases.push(Case::new(backward, &[qkv, y, y], &[], true)?.named(clips, tokens));
+        cases.push(Kernel::new(backward, &[qkv, y, y], &[], true)?.named(clips, tokens));
     }
     Ok(cases)
 }
 
-impl Case {
+impl Kernel {
     /// With clips and tokens instead of the shape of all rows.
     fn named(self, clips: usize, tokens: usize) -> Self {
         let op = self.name.split(' ').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the machine can do at most.
+//! The peak performance of the machine.
 
 use super::BenchError;
 use std::time::Instant;

@@ -1,25 +1,25 @@
-//! Benchmarks: programs of one kind beside each other, interleaved, in processes of their own.
+//! Benchmarks: programs of one kind compared with each other, interleaved, each in a process of its own.
 //!
-//! A [`Case`] is a folder with everything a side needs: sizes, weights, a batch of clips, masks. Every side is a process
-//! ([`Side`]) that runs one step when told and answers with its time and loss, so that peak memory is that of one side
+//! A [`Workload`] is a folder with everything a side needs: sizes, weights, a batch of clips, masks. Every side is a process
+//! ([`Worker`]) that runs one step per request and answers with its time and loss, so that peak memory is that of one side
 //! alone, and the sides can take turns: a slow minute of a shared machine hits all of them. What is reported are ratios
 //! of neighbouring runs with their spread ([`Measured`]).
 
-mod case;
-mod contender;
 mod eager;
 mod encoder;
+mod implementation;
 mod kernels;
 mod machine;
-mod side;
 mod table;
+mod worker;
+mod workload;
 
-pub use case::{Case, CaseRequest, What};
-pub use contender::{Contender, SideRequest, serve};
+pub use implementation::{Implementation, WorkerRequest, serve};
 pub use kernels::{KernelSpeed, KernelTable, kernel_speeds};
 pub use machine::{paths, product_peak};
-pub use side::{Answer, Side, SideError};
 pub use table::{Comparison, Latencies, Measured, compare};
+pub use worker::{Answer, Worker, WorkerError};
+pub use workload::{What, Workload, WorkloadRequest};
 
 /// A benchmark failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,15 +29,15 @@ pub enum BenchError {
     Io {
         /// The file or folder.
         path: std::path::PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A case file that is not one.
     #[error("{}: {reason}", path.display())]
-    Case {
+    Workload {
         /// The file.
         path: std::path::PathBuf,
-        /// What is wrong.
+        /// Why.
         reason: String,
     },
     /// The configuration does not hold its rules.
@@ -60,7 +60,7 @@ pub enum BenchError {
     Session(#[from] vjepa_runtime::SessionError),
     /// A side died or answered nonsense.
     #[error(transparent)]
-    Side(#[from] SideError),
+    Worker(#[from] WorkerError),
     /// The graph has no report.
     #[error(transparent)]
     Plan(#[from] vjepa_compiler::plan::PlanError),

@@ -1,6 +1,6 @@
 //! Taking turns, and what came of it.
 
-use super::side::{Answer, Side, SideError};
+use super::worker::{Answer, Worker, WorkerError};
 use serde::Serialize;
 
 /// Figures of one side; ratios are this side's time over the first side's in the same round.
@@ -46,14 +46,14 @@ pub struct Comparison {
 /// Lets the sides take turns: `warmup` rounds uncounted, then `rounds`. Round r uses the masks of set r modulo `sets`.
 ///
 /// # Errors
-/// [`SideError`] of the first side that fails.
+/// [`WorkerError`] of the first side that fails.
 pub fn compare(
-    sides: &mut [Side],
+    sides: &mut [Worker],
     sets: usize,
     warmup: usize,
     rounds: usize,
     mut progress: impl FnMut(usize, usize),
-) -> Result<Comparison, SideError> {
+) -> Result<Comparison, WorkerError> {
     let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); sides.len()];
     let total = warmup + rounds;
     for round in 0..total {
@@ -74,12 +74,12 @@ pub fn compare(
 }
 
 fn measure(
-    side: &mut Side,
+    side: &mut Worker,
     all: &[Answer],
     reference: &[Answer],
     flops: &[f64],
     warmup: usize,
-) -> Result<Measured, SideError> {
+) -> Result<Measured, WorkerError> {
     let paired = || all.iter().zip(reference).skip(warmup);
     let ratios = sorted(paired().map(|(own, first)| own.ms / first.ms));
     let loss = |answer: &Answer| answer.loss.unwrap_or(f64::NAN);
@@ -120,7 +120,7 @@ impl Comparison {
     }
 }
 
-/// The larger one; a difference that is no number is the worst there is.
+/// The larger one; NaN counts as the largest.
 fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }

@@ -64,20 +64,20 @@ impl fmt::Display for Limit {
 pub enum Check {
     /// Numbers were compared.
     Measured {
-        /// What was compared, such as `masks.step0.enc.0`; says so when the shapes differ.
+        /// The quantity compared, such as `masks.step0.enc.0`; says so when the shapes differ.
         name: String,
         /// `|got - want|_2 / |want|_2`; infinite when the shapes differ.
         rel_l2: f64,
         /// Largest element of `|got - want|`; infinite when the shapes differ.
         max_abs: f64,
-        /// What is allowed.
+        /// The limit.
         limit: Limit,
         /// Whether the numbers are within the limit.
         pass: bool,
     },
     /// The golden data holds something this build does not do.
     Unsupported {
-        /// What could not be compared.
+        /// The quantity that could not be compared.
         name: String,
         /// Why.
         why: String,
@@ -203,7 +203,7 @@ impl Check {
         self
     }
 
-    /// What was compared.
+    /// The quantity compared.
     pub fn name(&self) -> &str {
         match self {
             Check::Measured { name, .. } | Check::Unsupported { name, .. } => name,
@@ -256,7 +256,7 @@ pub enum GoldenError {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A JSON file does not have the expected form.
@@ -290,7 +290,7 @@ pub enum GoldenError {
     Config {
         /// The file that holds it.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why.
         why: String,
     },
 }

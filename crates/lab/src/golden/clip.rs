@@ -1,11 +1,9 @@
 //! Clips of the golden data: bytes in the file, normalised for the model, moved about as the recorded run did.
 
 use super::check::GoldenError;
+use vjepa_runtime::Normalization;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
-
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Normalised clips `[B, C, T, H, W]`.
 #[derive(Clone, Debug)]
@@ -71,14 +69,10 @@ impl Clip {
     }
 }
 
-/// `(x - 255 mean) / (255 std)`, in the order of the official pipeline.
-fn normalise([_, channels, frames, height, width]: [usize; 5], pixels: &[u8]) -> Vec<f32> {
-    let channel_of = |index: usize| index / (frames * height * width) % channels;
-    let value = |(index, &pixel): (usize, &u8)| {
-        let channel = channel_of(index) % 3;
-        (f32::from(pixel) - 255.0 * MEAN[channel]) / (255.0 * STD[channel])
-    };
-    pixels.iter().enumerate().map(value).collect()
+/// Each sample `[3, T, H, W]` normalised as the official pipeline does it.
+fn normalise([_, sizes @ ..]: [usize; 5], pixels: &[u8]) -> Vec<f32> {
+    let samples = pixels.chunks_exact(sizes.iter().product::<usize>().max(1));
+    samples.flat_map(|sample| Normalization::Imagenet.of_planes(sample)).collect()
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::check::{Check, GoldenError, Limit, read_json};
 use vjepa_data::sampling::ClipSampler;
-use vjepa_data::transforms::{
-    CropBox, EvalTransform, Frames, Normalise, RandomCrop, TransformError, Views, resize_crop,
-};
+use vjepa_data::transforms::{CropBox, Frames, RandomCrop, resize_crop};
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
+use vjepa_runtime::preprocess::View;
+use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling};
 use vjepa_weights::TensorFile;
 
 /// Frame size the golden crop boxes were drawn for.
@@ -108,25 +108,37 @@ fn check_transforms(tensors: &TensorFile, boxes: &[[usize; 4]], checks: &mut Vec
         return Err(bad("`src_u8_CTHW` is empty".into()));
     }
     let source = interleaved(tensors.u8("src_u8_CTHW")?, channels, count, height * width);
-    let wrong = |error: TransformError| bad(error.to_string());
-    let frames = Frames::new(&source, height, width).map_err(wrong)?;
+    let wrong = |error: &dyn std::fmt::Display| bad(error.to_string());
+    let frames = Frames::new(&source, height, width).map_err(|error| wrong(&error))?;
     const SIDE: usize = 32;
     let mut out = vec![0.0; 3 * count * SIDE * SIDE];
 
     for (index, &[top, left, height, width]) in boxes.iter().enumerate() {
         let crop = CropBox { top, left, height, width };
-        resize_crop(frames, &[crop], (SIDE, SIDE), false, &Normalise::IMAGENET, &mut out).map_err(wrong)?;
+        resize_crop(frames, &[crop], (SIDE, SIDE), false, &Normalization::Imagenet, &mut out)
+            .map_err(|error| wrong(&error))?;
         let want = tensors.f32(&format!("pretrain_crop{index}.normed"))?;
         checks.push(Check::max_abs(format!("data.transform.pretrain_crop{index}"), &out, &want, 1e-5));
     }
 
     // OpenCV's vector code may round the last bit otherwise: one grey level at the smallest deviation.
     let grey_level = Limit::MaxAbs(1.0 / 255.0 / 0.224 + 1e-5);
-    for (name, views) in [("eval_center_32", Views::Centre), ("eval_3view_32", Views::Spread(3))] {
-        let transform = EvalTransform { size: SIDE, views, normalise: Normalise::IMAGENET };
-        for view in 0..transform.view_count() {
-            transform.apply(frames, view, &mut out).map_err(wrong)?;
-            let name = if views == Views::Centre { name.to_string() } else { format!("{name}.{view}") };
+    let record = Preprocessing {
+        num_frames: count,
+        sampling_rate: 1,
+        sampling: Sampling::Vjepa,
+        crop_size: SIDE,
+        patch_size: SIDE,
+        tubelet_size: 1,
+        normalization: Normalization::Imagenet,
+        grayscale: false,
+        framing: Framing::Centre,
+    };
+    for (name, count) in [("eval_center_32", 1), ("eval_3view_32", 3)] {
+        for index in 0..count {
+            let view = View { index, count };
+            record.prepare_view(&source, height, width, view, &mut out).map_err(|error| wrong(&error))?;
+            let name = if count == 1 { name.to_string() } else { format!("{name}.{index}") };
             let want = tensors.f32(&name)?;
             checks.push(Check::compare(format!("data.transform.{name}"), &out, &want, grey_level));
         }

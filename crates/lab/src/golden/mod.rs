@@ -24,7 +24,7 @@ use check::{Check, GoldenError, read_json};
 pub use run::Engine;
 pub use sampled::Compare;
 
-/// What a folder holds.
+/// The kind of golden data in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A model with its first batch and a recorded training run (`tiny/`, `rect/`).

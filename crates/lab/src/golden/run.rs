@@ -16,12 +16,12 @@ pub(super) const FORWARD: Limit = Limit::Both { rel_l2: 1e-5, max_abs: 1e-4 };
 /// Named results of a run.
 pub(super) type Outputs = BTreeMap<String, HostTensor>;
 
-/// What compiled graphs run on, and in which arithmetic.
+/// The device that compiled graphs run on, and their arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Engine {
     /// Where.
     pub device: Device,
-    /// What products are computed in.
+    /// The precision of products.
     pub precision: Precision,
 }
 

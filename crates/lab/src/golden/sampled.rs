@@ -70,40 +70,25 @@ fn stat_differences(got: &[f32], stats: &[f64]) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
     use super::*;
-
-    fn tensors(list: &[(&str, Dtype, Vec<u8>)]) -> TensorFile {
-        let views: HashMap<String, TensorView<'_>> = list
-            .iter()
-            .map(|(name, dtype, bytes)| {
-                let width = dtype.bitsize() / 8;
-                let view = TensorView::new(*dtype, vec![bytes.len() / width], bytes).unwrap();
-                (name.to_string(), view)
-            })
-            .collect();
-        let bytes = safetensors::serialize(&views, None).unwrap();
-        TensorFile::from_bytes("some.safetensors".into(), bytes).unwrap()
-    }
-
-    fn le<const N: usize, T>(values: &[T], bytes: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
-        values.iter().flat_map(bytes).collect()
-    }
 
     #[test]
     fn sampled_tensors_compare_values_and_statistics() {
         let whole: Vec<f32> = (0..10).map(|x| x as f32 - 4.0).collect();
         let norm = whole.iter().map(|x| x * x).sum::<f32>().sqrt();
         let stats = [norm, whole.iter().sum(), 5.0];
-        let file = tensors(&[
-            ("w#idx", Dtype::I64, le(&[1i64, 7], |x| x.to_le_bytes())),
-            ("w#val", Dtype::F32, le(&[whole[1], whole[7]], |x| x.to_le_bytes())),
-            ("w#stat", Dtype::F32, le(&stats, |x| x.to_le_bytes())),
-        ]);
+        let (indices, values) = ([1i64, 7].map(i64::to_le_bytes), [whole[1], whole[7]].map(f32::to_le_bytes));
+        let (indices, values, stats) = (indices.concat(), values.concat(), stats.map(f32::to_le_bytes).concat());
+        let stored = [
+            ("w#idx", TensorView::new(Dtype::I64, vec![2], &indices).unwrap()),
+            ("w#val", TensorView::new(Dtype::F32, vec![2], &values).unwrap()),
+            ("w#stat", TensorView::new(Dtype::F32, vec![3], &stats).unwrap()),
+        ];
+        let bytes = safetensors::serialize(stored, None).unwrap();
+        let file = TensorFile::from_bytes("some.safetensors".into(), bytes).unwrap();
         let limit = Limit::RelL2(1e-5);
         assert!(!file.compare("w", &whole, limit).unwrap().failed());
         // Wrong only where nothing was sampled: the statistics see it.

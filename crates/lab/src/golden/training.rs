@@ -55,7 +55,7 @@ struct FirstBatch {
     losses: BTreeMap<String, FirstLosses>,
 }
 
-/// What the first batch gives under one form of the loss.
+/// Results of the first batch under one form of the loss.
 #[derive(Deserialize)]
 pub(super) struct FirstLosses {
     pub(super) loss: f64,

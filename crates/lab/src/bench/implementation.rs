@@ -3,7 +3,7 @@
 use super::eager::EagerStep;
 use super::encoder::EncoderMean;
 use super::machine::device_peak;
-use super::{BenchError, Case, What};
+use super::{BenchError, What, Workload};
 use cpu_time::ProcessTime;
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -22,7 +22,7 @@ use vjepa_train::TrainState;
 
 /// Which side this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Contender {
+pub enum Implementation {
     /// The compiled plan.
     Plan,
     /// Burn's modules and autodiff, run as they are written.
@@ -39,13 +39,13 @@ enum Engine {
     Model { session: Box<Session>, clip: (Vec<usize>, Vec<f32>) },
 }
 
-/// What a side is started with.
-pub struct SideRequest<'a> {
+/// How a program is started.
+pub struct WorkerRequest<'a> {
     /// Which it is.
-    pub contender: Contender,
-    /// The case file; a [`Contender::Model`] does without one.
+    pub implementation: Implementation,
+    /// The workload's file; an [`Implementation::Model`] does without one.
     pub case: Option<&'a Path>,
-    /// The exported model of a [`Contender::Model`].
+    /// The exported model of an [`Implementation::Model`].
     pub model: Option<&'a Path>,
     /// Clips of a run of a model without a case.
     pub batch: usize,
@@ -55,18 +55,18 @@ pub struct SideRequest<'a> {
     pub device: Device,
 }
 
-/// Builds the contender's model, then answers commands on standard input until `quit`.
+/// Builds the implementation's model, then answers commands on standard input until `quit`.
 ///
 /// # Errors
 /// [`BenchError`]; standard output that nobody reads ends it without one.
-pub fn serve(request: &SideRequest<'_>) -> Result<(), BenchError> {
+pub fn serve(request: &WorkerRequest<'_>) -> Result<(), BenchError> {
     let Some(path) = request.case else {
         let session = open(request)?;
         let clip = noise_clip(&session, request.batch)?;
         let about = session.runtime();
         return respond(Engine::Model { session: Box::new(session), clip }, &about, &[], 1, || None);
     };
-    let case = Case::read(path)?;
+    let case = Workload::read(path)?;
     let (engine, about, flops) = build(request, &case)?;
     let precision = Precision::of(case.config()?.meta.dtype).unwrap_or_default();
     let device = request.device;
@@ -113,7 +113,7 @@ fn respond(
     Ok(())
 }
 
-fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<f64>), BenchError> {
+fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String, Vec<f64>), BenchError> {
     let config = case.config()?;
     let device = request.device;
     let precision = Precision::of(config.meta.dtype).unwrap_or_default();
@@ -121,8 +121,8 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
     let clip = tensors.remove("clip").unwrap_or_default();
     let masks = (0..case.mask_sets()).map(|set| case.masks(set)).collect::<Result<Vec<_>, _>>()?;
     let about = format!("vjepa {}, compiled plan on {device}, {precision}", env!("CARGO_PKG_VERSION"));
-    Ok(match (&request.contender, case.what) {
-        (Contender::Plan, What::Step) => {
+    Ok(match (&request.implementation, case.what) {
+        (Implementation::Plan, What::Step) => {
             let mut state = TrainState::on(device, &config, config.optimization.plan(Some(1))?, false)?;
             state.set_weights(tensors)?;
             let graph = state.graph();
@@ -133,7 +133,7 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
                 .collect::<Result<Vec<_>, BenchError>>()?;
             (Engine::Step { state: Box::new(state), clip, masks }, about, flops)
         }
-        (Contender::Plan, What::Encoder) => {
+        (Implementation::Plan, What::Encoder) => {
             let models = model_configs(&config)?;
             tensors.retain(|name, _| name.starts_with("encoder."));
             let encoder = EncoderMean::new(device, precision, &models.encoder, tensors)?;
@@ -142,11 +142,11 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
             let flops = vec![report.total.flops as f64; case.mask_sets()];
             (Engine::Encoder { encoder: Box::new(encoder), clip }, about, flops)
         }
-        (Contender::Burn, _) => {
+        (Implementation::Burn, _) => {
             let step = Box::new(EagerStep::new(&config, tensors, clip, case.what)?);
             (Engine::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
         }
-        (Contender::Model(_), _) => {
+        (Implementation::Model(_), _) => {
             let session = open(request)?;
             let about = session.runtime();
             (Engine::Model { session: Box::new(session), clip }, about, Vec::new())
@@ -154,9 +154,9 @@ fn build(request: &SideRequest<'_>, case: &Case) -> Result<(Engine, String, Vec<
     })
 }
 
-/// The exported model of a side, on all cores as the other sides unless told otherwise.
-fn open(request: &SideRequest<'_>) -> Result<Session, BenchError> {
-    let (Some(path), Contender::Model(runtime)) = (request.model, &request.contender) else {
+/// The exported model of a side, on all cores like the other programs unless set otherwise.
+fn open(request: &WorkerRequest<'_>) -> Result<Session, BenchError> {
+    let (Some(path), Implementation::Model(runtime)) = (request.model, &request.implementation) else {
         return Err(BenchError::Refused("a model side needs a model file".to_owned()));
     };
     let threads = request.options.threads.or_else(cores);

@@ -2,14 +2,14 @@
 
 /// How many clips a prediction is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Looks {
+pub struct ClipViews {
     /// Clips from the beginning to the end of a video, whose tokens one call of the probe reads together.
     pub clips: usize,
     /// Views along the long side of the frames, whose probabilities are averaged.
     pub views: usize,
 }
 
-impl Looks {
+impl ClipViews {
     /// One clip, one view.
     pub const SINGLE: Self = Self { clips: 1, views: 1 };
 

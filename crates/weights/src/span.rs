@@ -1,4 +1,4 @@
-//! Where a tensor's numbers are in its file, and reading them.
+//! The part of a file that holds a tensor, and reading it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,7 +8,7 @@ use super::element::Element;
 
 /// A part of a file that holds a tensor.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Span {
     /// Which of the files.
     pub file: usize,
     /// First byte, and bytes up to the last element's end.
@@ -22,7 +22,7 @@ pub(super) struct Place {
     pub crc: Option<u32>,
 }
 
-impl Place {
+impl Span {
     /// Row-major little-endian numbers.
     pub fn plain(offset: u64, length: u64) -> Self {
         Self { file: 0, offset, length, strides: None, big_endian: false, crc: None }
@@ -31,7 +31,7 @@ impl Place {
     /// The tensor, row-major.
     ///
     /// # Errors
-    /// What the system said; [`io::ErrorKind::InvalidData`] for bytes without their checksum.
+    /// The system's error; [`io::ErrorKind::InvalidData`] for bytes without their checksum.
     pub fn read(&self, path: &Path, shape: &[usize], element: Element) -> io::Result<Vec<f32>> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(self.offset))?;
@@ -61,7 +61,7 @@ pub(super) fn is_row_major(shape: &[usize], strides: &[u64]) -> bool {
     })
 }
 
-/// Elements from the first one of a view to the end of its last one; none where that is no number.
+/// Elements from the first one of a view to the end of its last one; none where it overflows.
 pub(super) fn extent(shape: &[usize], strides: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);

@@ -1,4 +1,4 @@
-//! What is benchmarked, as files that every side reads.
+//! The inputs of a benchmark, as files that every program reads.
 
 use super::BenchError;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub enum What {
 }
 
 /// A case to be written.
-pub struct CaseRequest<'a> {
+pub struct WorkloadRequest<'a> {
     /// The computation.
     pub what: What,
     /// Sizes, masks and rates.
@@ -65,7 +65,7 @@ struct TensorFile {
 
 /// Everything a side needs, in a folder: `case.json` and a raw file a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Case {
+pub struct Workload {
     /// The computation.
     pub what: What,
     /// The configuration, as YAML.
@@ -80,12 +80,12 @@ pub struct Case {
     folder: PathBuf,
 }
 
-impl Case {
+impl Workload {
     /// Draws weights, clips and masks and writes them to `folder`.
     ///
     /// # Errors
     /// [`BenchError`].
-    pub fn write(request: &CaseRequest<'_>, folder: &Path) -> Result<Self, BenchError> {
+    pub fn write(request: &WorkloadRequest<'_>, folder: &Path) -> Result<Self, BenchError> {
         let config = request.config;
         let models = model_configs(config)?;
         let (e, p) = (&models.encoder, &models.predictor);
@@ -146,7 +146,7 @@ impl Case {
             case.masks.push(names);
         }
         let json = serde_json::to_vec_pretty(&case)
-            .map_err(|error| BenchError::Case { path: case.path(), reason: error.to_string() })?;
+            .map_err(|error| BenchError::Workload { path: case.path(), reason: error.to_string() })?;
         std::fs::write(case.path(), json).map_err(|source| BenchError::Io { path: case.path(), source })?;
         Ok(case)
     }
@@ -158,7 +158,7 @@ impl Case {
     pub fn read(path: &Path) -> Result<Self, BenchError> {
         let bytes = std::fs::read(path).map_err(|source| BenchError::Io { path: path.to_owned(), source })?;
         let mut case: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| BenchError::Case { path: path.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| BenchError::Workload { path: path.to_owned(), reason: error.to_string() })?;
         case.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
         Ok(case)
     }
@@ -186,7 +186,7 @@ impl Case {
     /// # Errors
     /// [`BenchError`].
     pub fn masks(&self, set: usize) -> Result<Vec<MaskPair>, BenchError> {
-        let names = self.masks.get(set).ok_or_else(|| self.wrong(format!("there is no set of masks {set}")))?;
+        let names = self.masks.get(set).ok_or_else(|| self.wrong(format!("it has no set of masks {set}")))?;
         names
             .iter()
             .map(|[context, target]| Ok(MaskPair { context: self.indices(context)?, target: self.indices(target)? }))
@@ -227,7 +227,7 @@ impl Case {
     }
 
     fn wrong(&self, reason: String) -> BenchError {
-        BenchError::Case { path: self.path(), reason }
+        BenchError::Workload { path: self.path(), reason }
     }
 
     fn floats(&mut self, name: &str, shape: &[usize], data: &[f32]) -> Result<(), BenchError> {

@@ -1,0 +1,57 @@
+//! The frames of one clip of a video, decoded.
+
+use std::path::Path;
+
+use vjepa_video::ClipDecoder;
+
+/// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
+pub const SMALLEST_FILE: u64 = 1024;
+
+/// Frames as RGB bytes, `[T][H * W * 3]`.
+pub(crate) struct Decoded {
+    pub frames: Vec<Vec<u8>>,
+    pub height: usize,
+    pub width: usize,
+}
+
+/// Decodes these frames of a video, ascending; numbers may repeat.
+///
+/// # Errors
+/// Why the clip cannot be used. Where the decoder says so, the reason begins with the path: [`reason`] takes it off.
+pub(crate) fn decode(video: &mut dyn ClipDecoder, indices: &[usize]) -> Result<Decoded, String> {
+    let decoded = video.frames(indices).map_err(|error| error.to_string())?;
+    let Some(first) = decoded.first() else { return Err("has no frames".to_owned()) };
+    let (height, width) = (first.display_height(), first.display_width());
+    if decoded.iter().any(|frame| (frame.display_height(), frame.display_width()) != (height, width)) {
+        return Err("changes its picture size within the clip".to_owned());
+    }
+    let mut frames: Vec<Vec<u8>> = Vec::with_capacity(decoded.len());
+    for (i, frame) in decoded.iter().enumerate() {
+        // Short videos repeat frames; converting one again would double the work.
+        let repeats = i > 0 && indices.get(i) == indices.get(i - 1);
+        let rgb = match frames.last().filter(|_| repeats) {
+            Some(previous) => previous.clone(),
+            None => frame.rgb(),
+        };
+        frames.push(rgb);
+    }
+    Ok(Decoded { frames, height, width })
+}
+
+/// Refuses files that are too small to be a video.
+///
+/// # Errors
+/// Why the file cannot be used, without its name.
+pub fn refuse_stub(path: &Path) -> Result<(), String> {
+    let size = std::fs::metadata(path).map_err(|error| format!("cannot be opened: {error}"))?.len();
+    if size < SMALLEST_FILE {
+        return Err(format!("has {size} bytes; files under 1 KiB are skipped, as by the official loader"));
+    }
+    Ok(())
+}
+
+/// An error's message without the path that the decoder puts before it.
+pub(crate) fn reason(path: &Path, error: impl std::fmt::Display) -> String {
+    let message = error.to_string();
+    message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message).to_owned()
+}
