@@ -6,6 +6,7 @@
 
 mod bench;
 mod compile;
+mod convert;
 mod device;
 mod doctor;
 mod eval;
@@ -39,6 +40,7 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Compile(compile::Args),
+    Convert(convert::Args),
     Doctor(doctor::Args),
     Eval(eval::Args),
     Features(features::Args),
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Bench(args) => bench::run(&args),
         Command::Compile(args) => compile::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),
