@@ -55,7 +55,7 @@ pub(super) fn sort(names: &mut [&str]) {
 /// does not of either. Biases and everything with one dimension do not decay.
 pub(super) fn groups(encoder: &Shapes, predictor: &Shapes) -> [Vec<String>; 4] {
     let of = |parameters: &Shapes, decays: bool| -> Vec<String> {
-        let fits = |(name, shape): &&(String, Vec<usize>)| !(name.contains("bias") || shape.len() == 1) == decays;
+        let fits = |(name, shape): &&(String, Vec<usize>)| (name.contains("bias") || shape.len() == 1) != decays;
         parameters.iter().filter(fits).map(|(name, _)| name.clone()).collect()
     };
     [of(encoder, true), of(predictor, true), of(encoder, false), of(predictor, false)]
