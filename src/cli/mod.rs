@@ -7,6 +7,7 @@
 mod bench;
 mod compile;
 mod config;
+mod convert;
 mod device;
 mod doctor;
 mod eval;
@@ -41,6 +42,7 @@ enum Command {
     Bench(bench::Args),
     Compile(compile::Args),
     Config(config::Args),
+    Convert(convert::Args),
     Doctor(doctor::Args),
     Eval(eval::Args),
     Features(features::Args),
@@ -75,6 +77,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Bench(args) => bench::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),

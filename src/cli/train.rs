@@ -34,6 +34,10 @@ pub struct Args {
     /// model, masks and clips.
     #[arg(long)]
     resume: bool,
+    /// Go on from a checkpoint of the official code (jepa-latest.pth.tar): weights, moments and counters; the configuration is
+    /// to be the run's own.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    resume_from: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
     /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
@@ -102,6 +106,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     let run = TrainRun {
         resume: args.resume,
+        resume_from: args.resume_from.clone(),
         eager: args.eager,
         device,
         stop_at: args.stop_at,

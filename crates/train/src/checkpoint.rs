@@ -36,6 +36,26 @@ pub struct CheckpointRecord {
 impl CheckpointRecord {
     /// The version written now.
     pub const FORMAT: u32 = 1;
+
+    /// The metadata that makes a file of a run's tensors its checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`].
+    pub fn metadata(config: &Config, progress: &Progress) -> Result<BTreeMap<String, String>, TrainError> {
+        let Progress { step, loss, contents, history } = progress.clone();
+        let record = Self {
+            format: Self::FORMAT,
+            step,
+            loss,
+            contents,
+            history,
+            config: config.to_yaml()?,
+            preprocessing: config.preprocessing(),
+            vjepa: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let json = serde_json::to_string(&record).map_err(|error| TrainError::Observer(error.to_string()))?;
+        Ok(BTreeMap::from([(weights::RECORD_KEY.to_owned(), json)]))
+    }
 }
 
 /// What a record holds besides the configuration and what follows from it.
@@ -73,19 +93,7 @@ impl Checkpoint {
     /// # Errors
     /// [`TrainError::Weights`] or [`TrainError::Config`].
     pub fn save(&self, config: &Config, progress: &Progress, tensors: &NamedTensors) -> Result<(), TrainError> {
-        let Progress { step, loss, contents, history } = progress.clone();
-        let record = CheckpointRecord {
-            format: CheckpointRecord::FORMAT,
-            step,
-            loss,
-            contents,
-            history,
-            config: config.to_yaml()?,
-            preprocessing: config.preprocessing(),
-            vjepa: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let json = serde_json::to_string(&record).map_err(|error| TrainError::Observer(error.to_string()))?;
-        let metadata = BTreeMap::from([("vjepa".to_owned(), json)]);
+        let metadata = CheckpointRecord::metadata(config, progress)?;
         weights::save_safetensors(&self.latest, tensors, &metadata)?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! [`train`] reads like the algorithm; what it stands on is beside it: the run's state and its compiled step
 //! (`state.rs`), what a step costs and says (`metrics.rs`), files that survive being killed (`checkpoint.rs`), what a
-//! run may go on with (`resume.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
+//! run may go on with (`resume.rs`), runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
 
 mod checkpoint;
 pub mod diagnostics;
@@ -10,6 +10,7 @@ mod eager;
 mod error;
 mod interrupt;
 mod metrics;
+pub mod official;
 mod profile;
 mod resume;
 mod state;
@@ -39,6 +40,8 @@ use vjepa_runtime::plan::{Device, Profile};
 pub struct TrainRun {
     /// Go on from the latest checkpoint in the folder.
     pub resume: bool,
+    /// Go on from this checkpoint of the official code.
+    pub resume_from: Option<PathBuf>,
     /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
     pub eager: bool,
     /// Where to run.
@@ -130,7 +133,10 @@ pub fn train(
     let mut state = TrainState::from_source(run.device, config, plan, step)?;
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
     state.learns_from(source.contents());
-    state.begin(config, &files, run.resume)?;
+    match &run.resume_from {
+        Some(path) => state.begin_from_official(config, &files, path)?,
+        None => state.begin(config, &files, run.resume)?,
+    }
     if let Some(continuation) = state.history().last() {
         observer.resumed(continuation);
     }

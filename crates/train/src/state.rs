@@ -3,6 +3,7 @@
 use super::checkpoint::{Checkpoint, Progress};
 use super::eager::EagerGradients;
 
+use super::official;
 use super::resume::{self, Changes, Continuation};
 use super::{StepReport, TrainError};
 use std::collections::BTreeMap;
@@ -130,10 +131,7 @@ impl TrainState {
         if resume {
             return self.go_on(config, files);
         }
-        if files.latest().exists() {
-            let why = "exists already: add --resume to go on with it, or choose another `logging.folder`".to_owned();
-            return Err(TrainError::Resume { path: files.latest(), why });
-        }
+        refuse_existing(files)?;
         let wanted = config.meta.read_checkpoint.as_ref().filter(|_| config.meta.load_checkpoint);
         let tensors = match wanted {
             Some(path) => {
@@ -152,6 +150,19 @@ impl TrainState {
             None => initial_weights(&config.model, &self.models, config.meta.seed),
         };
         self.set_weights(tensors)
+    }
+
+    /// Goes on from a checkpoint of the official code: its weights, moments and counters.
+    ///
+    /// # Errors
+    /// As [`official::Run::read`], or [`TrainError::Resume`] where the run has a checkpoint of its own already.
+    pub fn begin_from_official(&mut self, config: &Config, files: &Checkpoint, path: &Path) -> Result<(), TrainError> {
+        refuse_existing(files)?;
+        let run = official::Run::read(path, config, &self.plan)?;
+        self.set_weights(run.tensors()?)?;
+        let Progress { step, loss, history, .. } = run.progress;
+        (self.step, self.loss, self.history) = (step, loss, history);
+        Ok(())
     }
 
     fn go_on(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
@@ -342,6 +353,15 @@ impl TrainState {
     pub fn executor(&mut self) -> &mut DeviceExecutor {
         &mut self.executor
     }
+}
+
+/// Refuses to begin where there is a checkpoint already.
+fn refuse_existing(files: &Checkpoint) -> Result<(), TrainError> {
+    if files.latest().exists() {
+        let why = "exists already: add --resume to go on with it, or choose another `logging.folder`".to_owned();
+        return Err(TrainError::Resume { path: files.latest(), why });
+    }
+    Ok(())
 }
 
 fn set(params: &mut DeviceParams, name: &str, shape: Vec<usize>, data: Vec<f32>) {

@@ -46,28 +46,19 @@ impl Element {
         }
     }
 
-    /// Bytes of either order as `f32`.
-    pub(super) fn decode(self, bytes: &[u8], big_endian: bool) -> Vec<f32> {
+    /// Little-endian bytes as `f32`.
+    pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
-            Self::F32 => words(bytes, big_endian, f32::from_le_bytes),
-            Self::F16 => words(bytes, big_endian, |word| f16::from_le_bytes(word).to_f32()),
-            Self::Bf16 => words(bytes, big_endian, |word| bf16::from_le_bytes(word).to_f32()),
-            Self::F64 => words(bytes, big_endian, |word| f64::from_le_bytes(word) as f32),
+            Self::F32 => words(bytes, f32::from_le_bytes),
+            Self::F16 => words(bytes, |word| f16::from_le_bytes(word).to_f32()),
+            Self::Bf16 => words(bytes, |word| bf16::from_le_bytes(word).to_f32()),
+            Self::F64 => words(bytes, |word| f64::from_le_bytes(word) as f32),
         }
     }
 }
 
-fn words<const N: usize>(bytes: &[u8], big_endian: bool, read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let words = bytes.as_chunks::<N>().0.iter().copied();
-    if !big_endian {
-        return words.map(read).collect();
-    }
-    words
-        .map(|mut word| {
-            word.reverse();
-            read(word)
-        })
-        .collect()
+fn words<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|word| read(*word)).collect()
 }
 
 #[cfg(test)]
@@ -76,12 +67,10 @@ mod tests {
 
     #[test]
     fn every_type_reads_as_f32() {
-        assert_eq!(Element::F32.decode(&1.5f32.to_le_bytes(), false), [1.5]);
-        assert_eq!(Element::F16.decode(&f16::from_f32(-0.25).to_le_bytes(), false), [-0.25]);
-        assert_eq!(Element::Bf16.decode(&bf16::from_f32(3.0).to_le_bytes(), false), [3.0]);
-        assert_eq!(Element::F64.decode(&0.125f64.to_le_bytes(), false), [0.125]);
-        assert_eq!(Element::F32.decode(&1.5f32.to_be_bytes(), true), [1.5]);
-        assert_eq!(Element::Bf16.decode(&bf16::from_f32(3.0).to_be_bytes(), true), [3.0]);
+        assert_eq!(Element::F32.decode(&1.5f32.to_le_bytes()), [1.5]);
+        assert_eq!(Element::F16.decode(&f16::from_f32(-0.25).to_le_bytes()), [-0.25]);
+        assert_eq!(Element::Bf16.decode(&bf16::from_f32(3.0).to_le_bytes()), [3.0]);
+        assert_eq!(Element::F64.decode(&0.125f64.to_le_bytes()), [0.125]);
         for element in [Element::F32, Element::F16, Element::Bf16, Element::F64] {
             assert_eq!(Element::named(element.name()), Some(element));
         }

@@ -109,6 +109,22 @@ pub enum WeightsError {
         /// Why.
         why: String,
     },
+    /// The optimiser's state beside the models cannot be used.
+    #[error("{}: its training state cannot be used: {why}", path.display())]
+    Training {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What a file holds cannot be said in the format asked for.
+    #[error("{} cannot be converted: {why}", path.display())]
+    Convert {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// Sizes that no model has.
     #[error("{}: {error}", path.display())]
     Config {

@@ -12,6 +12,8 @@ pub(super) enum Value {
     Bool(bool),
     /// An integer of up to 16 bytes.
     Int(i128),
+    /// A float.
+    Float(f64),
     /// A string.
     Text(Box<str>),
     /// A tuple or a frozen set.
@@ -26,7 +28,7 @@ pub(super) enum Value {
     Object(Box<Object>),
     /// Something that stands outside the pickle: a tensor's storage.
     Persistent(Id),
-    /// A value that no tensor depends on: a float, bytes.
+    /// A value that nothing depends on: bytes, an extension.
     Opaque,
 }
 

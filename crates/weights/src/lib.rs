@@ -7,36 +7,49 @@
 //! misshapen names are counted in one error, with the remedy for that difference.
 //!
 //! PyTorch files are read by [`pytorch`], which executes nothing: [`zip`] finds the entries, [`pickle`] makes a [`heap`] of
-//! values, [`objects`] finds the tensors among them, [`span`] reads one by its strides.
+//! values, [`objects`] finds the tensors among them, [`span`] reads one by its strides. An official checkpoint's optimiser is
+//! found by [`optimiser`], which names its numbered states by the official [`order`] of parameters; the rest of what such a
+//! file holds is a [`TrainingState`]. [`convert`] writes what was read as safetensors or by [`torch_save`].
 
 #![warn(missing_docs)]
 
+mod convert;
 mod element;
 mod error;
 mod faults;
+#[doc(hidden)]
+pub mod fuzz;
 mod heap;
 mod index;
 mod later;
 mod mismatch;
 mod names;
 mod objects;
+mod optimiser;
+mod order;
 mod pickle;
+mod plain;
 mod pytorch;
 mod recognise;
 mod safetensors;
 mod shards;
 mod span;
 mod tensors;
+mod torch_save;
+mod training;
 mod zip;
 
+pub use convert::{Converted, Options, convert};
 pub use element::Element;
 pub use error::WeightsError;
 pub use faults::{LoadError, Misshapen};
 pub use mismatch::remedy;
 pub use names::shortened;
+pub use plain::Plain;
 pub use recognise::{Foreign, foreign, refuse_foreign};
 pub use safetensors::save_safetensors;
 pub use tensors::{TensorFile, TensorFileError};
+pub use training::{OFFICIAL_KEY, TrainingState};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -203,6 +216,11 @@ impl Weights {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
     }
 
+    /// Type of a tensor's numbers.
+    pub fn element(&self, name: &str) -> Option<Element> {
+        self.entries.get(name).map(|entry| entry.element)
+    }
+
     /// The file's metadata (safetensors only).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -242,6 +260,15 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Missing`], [`WeightsError::Type`], or a file that cannot be read.
     pub fn get(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), WeightsError> {
+        let (shape, element, bytes) = self.bytes(name)?;
+        Ok((shape.to_vec(), element.decode(&bytes)))
+    }
+
+    /// One tensor as it is stored: its shape, type, and bytes, row-major and little-endian.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn bytes(&self, name: &str) -> Result<(&[usize], Element, Vec<u8>), WeightsError> {
         let Some(entry) = self.entries.get(name) else {
             let (path, name) = (self.path.clone(), name.to_owned());
             return Err(match self.others.get(&name) {
@@ -252,14 +279,14 @@ impl Weights {
         let Entry { shape, element, span } = entry;
         let path = self.files.get(span.file).unwrap_or(&self.path);
         let malformed = |why: String| WeightsError::Malformed { path: path.clone(), why };
-        let data = span.read(path, shape, *element).map_err(|source| match source.kind() {
+        let bytes = span.read(path, shape, *element).map_err(|source| match source.kind() {
             std::io::ErrorKind::InvalidData => malformed(format!("`{}`: {source}", names::shortened(name))),
             _ => WeightsError::Read { path: path.clone(), source },
         })?;
-        if data.len() != shape.iter().product::<usize>() {
-            return Err(malformed(format!("`{name}` has {} values for the shape {shape:?}", data.len())));
+        if bytes.len() != shape.iter().product::<usize>() * element.size() {
+            return Err(malformed(format!("`{name}` has {} bytes for the shape {shape:?}", bytes.len())));
         }
-        Ok((shape.clone(), data))
+        Ok((shape, *element, bytes))
     }
 
     /// Every tensor of floats, by its full name.
@@ -364,6 +391,11 @@ impl Weights {
             (true, false) => format!("tensors of other models ({})", names::few(self.keys_of_no_model())),
         };
         WeightsError::NoModel { path: self.path.clone(), wanted: wanted.to_owned(), found }
+    }
+
+    /// Names and types of tensors that are not floats, or not readable.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.others.iter().map(|(name, found)| (name.as_str(), found.as_str()))
     }
 
     /// Keys of tensors that belong to no model that is known here.

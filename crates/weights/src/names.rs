@@ -44,6 +44,16 @@ const INSIDE: [(&str, &[&str]); 3] = [
 pub(super) const FLATTENED: &str = "its parameters are flattened by FSDP (`_flat_param`); save it with \
      FSDP's StateDictType.FULL_STATE_DICT";
 
+/// Why parameters that are parts of others are refused.
+pub(super) const SHARDED: &str = "its parameters are shards of one process each, as FSDP's SHARDED_STATE_DICT has them; save \
+     it with FSDP's StateDictType.FULL_STATE_DICT";
+
+/// Whether a class is of tensors that are spread over processes.
+pub(super) fn is_sharded(class: &str) -> bool {
+    let last = class.rsplit('.').next().unwrap_or(class);
+    class.starts_with("torch.distributed.") && (last == "DTensor" || last == "ShardedTensor")
+}
+
 /// A name without wrappers.
 pub(super) fn unwrapped(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();

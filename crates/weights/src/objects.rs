@@ -56,6 +56,15 @@ const TYPES: [(&str, &str, u64, Option<Element>); 25] = [
     ("", "float8_e5m2fnuz", 1, None),
 ];
 
+/// Tensors that are not read, by the function that would rebuild them.
+const FOREIGN: [(&str, &str); 5] = [
+    ("_rebuild_qtensor", "quantised"),
+    ("_rebuild_sparse_tensor", "sparse"),
+    ("_rebuild_nested_tensor", "nested"),
+    ("_rebuild_meta_tensor_no_storage", "on the meta device, where it has no values"),
+    ("_rebuild_device_tensor_from_numpy", "of another device"),
+];
+
 impl Stored {
     /// The type of a storage class (`torch.FloatStorage`) or of a `torch.dtype` (`torch.float32`).
     fn of(global: &str) -> Option<Self> {
@@ -129,6 +138,17 @@ pub(super) fn leaves(heap: &Heap, root: Id) -> Result<BTreeMap<String, Leaf>, St
     let mut walk = Walk { heap, leaves: BTreeMap::new(), path: Vec::new(), above: Vec::new(), visited: 0, names: 0 };
     walk.visit(root)?;
     Ok(walk.leaves)
+}
+
+/// The tensor that a value is, if it is one that can be read.
+pub(super) fn tensor_at(heap: &Heap, id: Id) -> Option<Tensor> {
+    match heap.value(id) {
+        Value::Object(object) => match leaf(heap, object, 0)? {
+            Leaf::Tensor(tensor) => Some(tensor),
+            Leaf::Foreign(_) => None,
+        },
+        _ => None,
+    }
 }
 
 struct Walk<'a> {
@@ -267,11 +287,19 @@ fn leaf(heap: &Heap, object: &Object, depth: usize) -> Option<Leaf> {
         | "torch.nn.parameter.Parameter"
         | "torch.nn.parameter.Buffer" => inner(args.first()),
         "torch._tensor._rebuild_from_type_v2" => {
-            let &[class, _, args, ..] = args else { return None };
-            leaf(heap, &Object { class, args, state: None, items: Vec::new() }, depth + 1).filter(|_| depth < 4)
+            let &[class, kind, args, ..] = args else { return None };
+            let object = Object { class, args, state: None, items: Vec::new() };
+            match leaf(heap, &object, depth + 1).filter(|_| depth < 4)? {
+                // What is rebuilt as a wrapper around others is named by its type.
+                Leaf::Foreign(_) if heap.global(kind).is_some() => Some(Leaf::Foreign(heap.global(kind)?.to_owned())),
+                leaf => Some(leaf),
+            }
         }
         _ => {
             let last = class.rsplit('.').next().unwrap_or(class);
+            if let Some((_, what)) = FOREIGN.iter().find(|(function, _)| *function == last) {
+                return Some(Leaf::Foreign((*what).to_owned()));
+            }
             let foreign = last.starts_with("_rebuild_") || (last.ends_with("Tensor") && object.state.is_some());
             foreign.then(|| Leaf::Foreign(class.to_owned()))
         }

@@ -98,7 +98,8 @@ impl<R: BufRead> Machine<'_, R> {
             0x88 => self.stack.push(TRUE),
             0x89 => self.stack.push(FALSE),
             b'I' | b'L' | b'K' | b'M' | b'J' | 0x8a | 0x8b => self.integer(opcode)?,
-            b'F' | b'G' | b'B' | b'C' | 0x8e | 0x96 | 0x97 | 0x82..=0x84 => self.opaque(opcode)?,
+            b'F' | b'G' => self.float(opcode)?,
+            b'B' | b'C' | 0x8e | 0x96 | 0x97 | 0x82..=0x84 => self.opaque(opcode)?,
             b'S' | b'V' | b'T' | b'U' | b'X' | 0x8c | 0x8d => self.string(opcode)?,
             b')' | b't' | 0x85..=0x87 | 0x91 | b']' | b'l' | 0x8f | b'}' | b'd' => self.container(opcode)?,
             b'a' | b'e' | 0x90 | b's' | b'u' => self.extend(opcode)?,
@@ -160,14 +161,21 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(Some(i128::from_le_bytes(word)))
     }
 
-    /// Values that no tensor depends on: floats, bytes, extensions, buffers kept elsewhere.
+    fn float(&mut self, opcode: u8) -> Result<(), PickleError> {
+        let value = match opcode {
+            b'G' => Value::Float(f64::from_be_bytes(self.bytes()?)),
+            _ => {
+                let line = self.line()?;
+                String::from_utf8_lossy(&line).trim().parse().map_or(Value::Opaque, Value::Float)
+            }
+        };
+        self.push(value);
+        Ok(())
+    }
+
+    /// What nothing depends on: bytes, extensions, buffers kept elsewhere.
     fn opaque(&mut self, opcode: u8) -> Result<(), PickleError> {
         let length = match opcode {
-            b'F' => {
-                self.line()?;
-                0
-            }
-            b'G' => 8,
             b'B' => u64::from(u32::from_le_bytes(self.bytes()?)),
             b'C' => u64::from(self.bytes::<1>()?[0]),
             0x8e | 0x96 => u64::from_le_bytes(self.bytes()?),

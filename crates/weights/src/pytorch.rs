@@ -6,15 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::WeightsError;
 use super::heap::{Heap, Id, Value};
 use super::index::Index;
 use super::objects::{self, Leaf, Storage, Tensor};
+use super::optimiser::{self, Counter};
 use super::pickle::{self, PickleError};
 use super::span::{Span, extent, is_row_major};
+use super::training::TrainingState;
 use super::zip::{self, Directory, ZipError};
 use super::{Entry, names};
 
@@ -39,6 +41,17 @@ enum Fault {
     Other(String),
 }
 
+impl Fault {
+    fn of(self, path: &Path) -> WeightsError {
+        match self {
+            Self::Pickle(PickleError::Read(source)) | Self::Zip(ZipError::Read(source)) => {
+                WeightsError::Read { path: path.to_owned(), source }
+            }
+            fault => WeightsError::Malformed { path: path.to_owned(), why: fault.to_string() },
+        }
+    }
+}
+
 /// Where storages are.
 enum Storages {
     Archive {
@@ -59,30 +72,101 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
 /// # Errors
 /// [`WeightsError`].
 pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
-    let read = |source| WeightsError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(read)?;
-    let length = file.metadata().map_err(read)?.len();
-    let mut head = [0; 4];
-    let archive = file.read_exact(&mut head).is_ok() && head == zip::MAGIC;
-    file.rewind().map_err(read)?;
-    let opened = if archive { open_archive(&mut file, length) } else { open_stream(&mut file, length) };
-    let found = opened.and_then(|(heap, root, storages, big_endian)| {
-        let leaves = objects::leaves(&heap, root).map_err(Fault::Other)?;
-        Reader { file, length, storages, big_endian, total: 0 }.collect(leaves)
-    });
-    found.map_err(|fault| match fault {
-        Fault::Pickle(PickleError::Read(source)) | Fault::Zip(ZipError::Read(source)) => read(source),
-        fault => WeightsError::Malformed { path: path.to_owned(), why: fault.to_string() },
-    })
+    let mut file = File::open(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
+    index_from(&mut file, path)
 }
 
-type Opened = (Heap, Id, Storages, bool);
+/// As [`index`], from a file that is open; `path` is for messages.
+///
+/// # Errors
+/// [`WeightsError`].
+pub(super) fn index_from<F: Read + Seek>(file: &mut F, path: &Path) -> Result<Index, WeightsError> {
+    let found = open(file).and_then(|opened| {
+        let leaves = objects::leaves(&opened.heap, opened.root).map_err(Fault::Other)?;
+        Reader::new(file, opened)?.collect(leaves)
+    });
+    found.map_err(|fault| fault.of(path))
+}
 
-fn open_archive(file: &mut File, length: u64) -> Result<Opened, Fault> {
+/// The training state of an official checkpoint beside its models, and the optimiser's moments as entries `adam.m.*` and
+/// `adam.v.*`; none where there is no optimiser. `models` are the file's own entries.
+///
+/// # Errors
+/// [`WeightsError`].
+pub(super) fn training(path: &Path, models: &BTreeMap<String, Entry>) -> Result<Option<Training>, WeightsError> {
+    let mut file = File::open(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
+    training_from(&mut file, path, models)
+}
+
+type Training = (TrainingState, BTreeMap<String, Entry>);
+
+/// As [`training`], from a file that is open; `path` is for messages.
+///
+/// # Errors
+/// [`WeightsError`].
+pub(super) fn training_from<F: Read + Seek>(
+    file: &mut F,
+    path: &Path,
+    models: &BTreeMap<String, Entry>,
+) -> Result<Option<Training>, WeightsError> {
+    let opened = open(file).map_err(|fault| fault.of(path))?;
+    let unusable = |why: String| WeightsError::Training { path: path.to_owned(), why };
+    let Some(found) = optimiser::find(&opened.heap, opened.root, models).map_err(unusable)? else { return Ok(None) };
+    let mut reader = Reader::new(file, opened).map_err(|fault| fault.of(path))?;
+    let mut moments = BTreeMap::new();
+    for (name, tensor) in found.moments {
+        let shape = tensor.shape.clone();
+        if tensor.stored.element.is_none() {
+            return Err(unusable(format!("`{}` is {}", names::shortened(&name), tensor.stored.name)));
+        }
+        let entry = reader.entry(&name, tensor).map_err(|fault| fault.of(path))?;
+        let parameter = name.get(optimiser::PREFIX..).and_then(|name| models.get(name));
+        if parameter.is_none_or(|parameter| parameter.shape != shape) {
+            let (shown, found) = (names::shortened(&name), names::sizes(&shape));
+            return Err(unusable(format!("`{shown}` has the shape {found}, its parameter another")));
+        }
+        moments.insert(name, entry);
+    }
+    let mut state = found.state;
+    for counter in found.counters {
+        let updates = reader.counter(counter).map_err(|fault| fault.of(path))?;
+        let updates =
+            updates.ok_or_else(|| unusable("a step counter of its optimiser is no whole number".to_owned()))?;
+        if let Some(other) = state.updates.filter(|other| *other != updates) {
+            return Err(unusable(format!("of its parameters some were updated {other} times, others {updates} times")));
+        }
+        state.updates = Some(updates);
+    }
+    Ok(Some((state, moments)))
+}
+
+/// A file's pickle, and where its storages are.
+struct Opened {
+    heap: Heap,
+    root: Id,
+    storages: Storages,
+    big_endian: bool,
+}
+
+fn open<F: Read + Seek>(file: &mut F) -> Result<Opened, Fault> {
+    let length = file.seek(SeekFrom::End(0)).map_err(PickleError::Read)?;
+    file.rewind().map_err(PickleError::Read)?;
+    let mut head = [0; 4];
+    let archive = file.read_exact(&mut head).is_ok() && head == zip::MAGIC;
+    file.rewind().map_err(PickleError::Read)?;
+    if archive { open_archive(file, length) } else { open_stream(file, length) }
+}
+
+fn open_archive<F: Read + Seek>(file: &mut F, length: u64) -> Result<Opened, Fault> {
     let directory = Directory::read(file, length)?;
     let root = directory.names().filter_map(|name| name.strip_suffix("data.pkl")).min_by_key(|root| root.len());
     let Some(root) = root.filter(|root| root.is_empty() || root.ends_with('/')).map(str::to_owned) else {
-        return Err(Fault::Other("it is a zip archive that torch.save did not write".to_owned()));
+        let exported = directory.names().any(|name| name.ends_with("archive_format"));
+        let why = match exported {
+            true => "it is a program of torch.export; save the model's state_dict() with torch.save",
+            false => "it is a zip archive that torch.save did not write",
+        };
+        return Err(Fault::Other(why.to_owned()));
     };
     if directory.get(&format!("{root}constants.pkl")).is_some() {
         let why = "it is a TorchScript archive (torch.jit.save); save the model's state_dict() with torch.save";
@@ -96,14 +180,14 @@ fn open_archive(file: &mut File, length: u64) -> Result<Opened, Fault> {
     let pickle = record("data.pkl").ok_or(ZipError::Damaged("its pickle is missing"))?;
     let pickle = directory.content(file, pickle, LONGEST_PICKLE)?;
     let (heap, id) = pickle::read(&mut pickle.as_slice())?;
-    Ok((heap, id, Storages::Archive { directory, root }, big_endian))
+    Ok(Opened { heap, root: id, storages: Storages::Archive { directory, root }, big_endian })
 }
 
 /// Magic number, protocol, facts about the system, what was saved, names of the storages; then each storage: its number of
 /// elements in 8 bytes, and the elements.
-fn open_stream(file: &mut File, length: u64) -> Result<Opened, Fault> {
+fn open_stream<F: Read + Seek>(file: &mut F, length: u64) -> Result<Opened, Fault> {
     let mut input = BufReader::new(file);
-    let number = |input: &mut BufReader<&mut File>| -> Result<Option<i128>, Fault> {
+    let number = |input: &mut BufReader<&mut F>| -> Result<Option<i128>, Fault> {
         let (heap, id) = pickle::read(input)?;
         Ok(match heap.value(id) {
             Value::Int(number) => Some(*number),
@@ -149,11 +233,11 @@ fn open_stream(file: &mut File, length: u64) -> Result<Opened, Fault> {
         places.insert(key, place + 8);
         place = end;
     }
-    Ok((heap, root, Storages::Stream(places), little == Some(false)))
+    Ok(Opened { heap, root, storages: Storages::Stream(places), big_endian: little == Some(false) })
 }
 
-struct Reader {
-    file: File,
+struct Reader<'a, F> {
+    file: &'a mut F,
     length: u64,
     storages: Storages,
     big_endian: bool,
@@ -161,7 +245,12 @@ struct Reader {
     total: u64,
 }
 
-impl Reader {
+impl<'a, F: Read + Seek> Reader<'a, F> {
+    fn new(file: &'a mut F, opened: Opened) -> Result<Self, Fault> {
+        let length = file.seek(SeekFrom::End(0)).map_err(PickleError::Read)?;
+        Ok(Self { file, length, storages: opened.storages, big_endian: opened.big_endian, total: 0 })
+    }
+
     fn collect(mut self, leaves: BTreeMap<String, Leaf>) -> Result<Index, Fault> {
         let mut index = Index::default();
         let mut keys: BTreeMap<String, String> = BTreeMap::new();
@@ -177,6 +266,7 @@ impl Reader {
                 return Err(Fault::Other(names::collision(&other, &key, &name)));
             }
             match leaf {
+                Leaf::Foreign(what) if names::is_sharded(&what) => return Err(Fault::Other(names::SHARDED.to_owned())),
                 Leaf::Foreign(what) => drop(index.others.insert(name, what)),
                 Leaf::Tensor(Tensor { stored, .. }) if stored.element.is_none() => {
                     index.others.insert(name, stored.name.to_owned());
@@ -223,6 +313,24 @@ impl Reader {
         Ok(Entry { shape, element, span })
     }
 
+    /// A counter's value, where it is a whole number.
+    fn counter(&mut self, counter: Counter) -> Result<Option<u64>, Fault> {
+        let value = match counter {
+            Counter::Number(number) => number,
+            Counter::Tensor(tensor)
+                if tensor.shape.iter().product::<usize>() == 1 && tensor.stored.element.is_some() =>
+            {
+                let entry = self.entry("step", tensor)?;
+                let bytes = entry.span.read_from(self.file, &entry.shape, entry.element).map_err(PickleError::Read)?;
+                entry.element.decode(&bytes).first().copied().map_or(f64::NAN, f64::from)
+            }
+            Counter::Tensor(_) => f64::NAN,
+        };
+        // Counters are kept in 32-bit floats, which count up to here.
+        let whole = (0.0..=(1u64 << 24) as f64).contains(&value) && value.fract() == 0.0;
+        Ok(whole.then_some(value as u64))
+    }
+
     /// First byte, length and checksum of a storage.
     fn find(&mut self, storage: &Storage) -> Result<(u64, u64, Option<u32>), Fault> {
         let missing = || Fault::Other("its storage is missing".to_owned());
@@ -237,7 +345,7 @@ impl Reader {
                     let why = "the archive was compressed after saving; unpack it and save it with torch.save again";
                     return Err(Fault::Other(why.to_owned()));
                 }
-                Ok((directory.start(&mut self.file, record)?, record.length, Some(record.crc)))
+                Ok((directory.start(self.file, record)?, record.length, Some(record.crc)))
             }
         }
     }

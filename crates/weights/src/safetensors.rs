@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -37,10 +37,16 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
 
 /// Reads the index of a file.
 pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
+    let mut file = File::open(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
+    index_from(&mut file, path)
+}
+
+/// As [`index`], from a file that is open; `path` is for messages.
+pub(super) fn index_from<F: Read + Seek>(file: &mut F, path: &Path) -> Result<Index, WeightsError> {
     let read = |source| WeightsError::Read { path: path.to_owned(), source };
     let malformed = |why: String| WeightsError::Malformed { path: path.to_owned(), why };
-    let mut file = File::open(path).map_err(read)?;
-    let length = file.metadata().map_err(read)?.len();
+    let length = file.seek(SeekFrom::End(0)).map_err(read)?;
+    file.rewind().map_err(read)?;
     let mut word = [0; 8];
     file.read_exact(&mut word).map_err(|_| malformed(format!("it has only {length} bytes")))?;
     let header_length = u64::from_le_bytes(word);
@@ -109,7 +115,49 @@ fn bytes_of(shape: &[usize], element: Element) -> Option<u64> {
     shape.iter().try_fold(element.size() as u64, |bytes, size| bytes.checked_mul(*size as u64))
 }
 
-/// Writes tensors as F32 to `path`, atomically: into a temporary file in the same folder, synced, then renamed. A failure (a full
+/// A tensor that is to be written.
+pub(super) struct Written<'a> {
+    pub name: &'a str,
+    pub shape: &'a [usize],
+    pub element: Element,
+}
+
+/// Writes tensors to `path`, atomically; `bytes` writes those of the tensor of a number, row-major and little-endian.
+///
+/// # Errors
+/// What the system or `bytes` said; nothing has changed then.
+pub(super) fn write(
+    path: &Path,
+    tensors: &[Written<'_>],
+    metadata: &BTreeMap<String, String>,
+    mut bytes: impl FnMut(usize, &mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), metadata.iter().map(|(k, v)| (k.clone(), v.as_str())).collect());
+    }
+    // Wide numbers first, so that each stands at a multiple of its size.
+    let mut order: Vec<(usize, &Written<'_>)> = tensors.iter().enumerate().collect();
+    order.sort_by_key(|(_, tensor)| (usize::MAX - tensor.element.size(), tensor.name));
+    let mut offset = 0u64;
+    for (_, Written { name, shape, element }) in &order {
+        let length = bytes_of(shape, *element).and_then(|length| offset.checked_add(length));
+        let end = length.ok_or(io::ErrorKind::FileTooLarge)?;
+        let entry = Described { dtype: element.name().to_owned(), shape: shape.to_vec(), data_offsets: [offset, end] };
+        header.insert((*name).to_owned(), serde_json::to_value(entry)?);
+        offset = end;
+    }
+    let mut text = serde_json::to_vec(&header)?;
+    // Tensors start at multiples of 8 bytes.
+    text.resize(text.len().next_multiple_of(8), b' ');
+    write_atomically(path, |out| {
+        out.write_all(&(text.len() as u64).to_le_bytes())?;
+        out.write_all(&text)?;
+        order.iter().try_for_each(|(number, _)| bytes(*number, out))
+    })
+}
+
+/// Writes tensors as F32 to `path`, atomically: into a temporary file beside it, synced, then renamed. A failure (a full
 /// disk, a kill) leaves what was there before. Equal input gives equal bytes.
 ///
 /// # Errors
@@ -119,35 +167,22 @@ pub fn save_safetensors(
     tensors: &Tensors,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WeightsError> {
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".to_owned(), metadata.iter().map(|(k, v)| (k.clone(), v.as_str())).collect());
-    }
-    let mut offset = 0u64;
     let fail = |source| WeightsError::Write { path: path.to_owned(), source };
     for (name, (shape, data)) in tensors {
         if shape.iter().product::<usize>() != data.len() {
             let why = format!("`{name}` has {} values for the shape {shape:?}", data.len());
             return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
-        let end = offset + 4 * data.len() as u64;
-        let entry = Described { dtype: "F32".to_owned(), shape: shape.clone(), data_offsets: [offset, end] };
-        header.insert(name.clone(), serde_json::to_value(entry).map_err(|error| fail(error.into()))?);
-        offset = end;
     }
-    let mut text = serde_json::to_vec(&header).map_err(|error| fail(error.into()))?;
-    // Tensors start at multiples of 8 bytes.
-    text.resize(text.len().next_multiple_of(8), b' ');
-    write_atomically(path, |out| {
-        out.write_all(&(text.len() as u64).to_le_bytes())?;
-        out.write_all(&text)?;
-        let mut buffer = Vec::new();
-        for (_, data) in tensors.values() {
-            for chunk in data.chunks(1 << 16) {
-                buffer.clear();
-                buffer.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-                out.write_all(&buffer)?;
-            }
+    let written: Vec<Written<'_>> =
+        tensors.iter().map(|(name, (shape, _))| Written { name, shape, element: Element::F32 }).collect();
+    let data: Vec<&[f32]> = tensors.values().map(|(_, data)| data.as_slice()).collect();
+    let mut buffer = Vec::new();
+    write(path, &written, metadata, |number, out| {
+        for chunk in data.get(number).copied().unwrap_or_default().chunks(1 << 16) {
+            buffer.clear();
+            buffer.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            out.write_all(&buffer)?;
         }
         Ok(())
     })

@@ -16,8 +16,8 @@ const LONGEST: u64 = 1 << 26;
 const MOST_FILES: usize = 4096;
 
 #[derive(Deserialize)]
-struct Written {
-    weight_map: BTreeMap<String, String>,
+pub(super) struct Written {
+    pub weight_map: BTreeMap<String, String>,
 }
 
 /// Whether the first bytes may be those of an index.
@@ -35,22 +35,12 @@ pub(super) fn read(path: &Path) -> Result<(Vec<PathBuf>, Format, Index), Weights
     File::open(path)
         .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
         .map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
-    let written: Written = serde_json::from_str(&text)
-        .map_err(|_| malformed("it is JSON, but not an index of weights (there is no `weight_map`)".to_owned()))?;
+    let written = parse(&text).map_err(malformed)?;
     let parts: BTreeSet<&str> = written.weight_map.values().map(String::as_str).collect();
-    if parts.is_empty() || parts.len() > MOST_FILES {
-        return Err(malformed(format!("its index names {} files", parts.len())));
-    }
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut whole = Index::default();
     let (mut files, mut format) = (Vec::new(), Format::Safetensors);
     for part in parts {
-        // An index must not make the program read elsewhere.
-        let mut components = Path::new(part).components();
-        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
-            let part = names::shortened(part);
-            return Err(malformed(format!("its index names `{part}`, which is not a file in the same folder")));
-        }
         let file = folder.join(part);
         let (own_format, index) = index_of(&file)?;
         format = own_format;
@@ -67,6 +57,28 @@ pub(super) fn read(path: &Path) -> Result<(Vec<PathBuf>, Format, Index), Weights
         return Err(malformed(format!("its files do not hold what the index says: {missing}")));
     }
     Ok((files, format, whole))
+}
+
+/// An index: names of tensors, and the files beside it that they are in.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) fn parse(text: &str) -> Result<Written, String> {
+    let written: Written = serde_json::from_str(text)
+        .map_err(|_| "it is JSON, but not an index of weights (there is no `weight_map`)".to_owned())?;
+    let parts: BTreeSet<&str> = written.weight_map.values().map(String::as_str).collect();
+    if parts.is_empty() || parts.len() > MOST_FILES {
+        return Err(format!("its index names {} files", parts.len()));
+    }
+    for part in parts {
+        // An index must not make the program read elsewhere.
+        let mut components = Path::new(part).components();
+        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+            let part = names::shortened(part);
+            return Err(format!("its index names `{part}`, which is not a file in the same folder"));
+        }
+    }
+    Ok(written)
 }
 
 fn merge(whole: &mut Index, part: Index, file: usize) -> Result<(), String> {

@@ -28,12 +28,19 @@ impl Span {
         Self { file: 0, offset, length, strides: None, big_endian: false, crc: None }
     }
 
-    /// The tensor, row-major.
+    /// The tensor's bytes from its file: row-major, the last byte of each number last.
     ///
     /// # Errors
-    /// The system's error; [`io::ErrorKind::InvalidData`] for bytes without their checksum.
-    pub fn read(&self, path: &Path, shape: &[usize], element: Element) -> io::Result<Vec<f32>> {
-        let mut file = File::open(path)?;
+    /// What the system said; [`io::ErrorKind::InvalidData`] for bytes without their checksum.
+    pub fn read(&self, path: &Path, shape: &[usize], element: Element) -> io::Result<Vec<u8>> {
+        self.read_from(&mut File::open(path)?, shape, element)
+    }
+
+    /// As [`Span::read`], from a file that is open.
+    ///
+    /// # Errors
+    /// As [`Span::read`].
+    pub fn read_from<F: Read + Seek>(&self, file: &mut F, shape: &[usize], element: Element) -> io::Result<Vec<u8>> {
         file.seek(SeekFrom::Start(self.offset))?;
         // The length was checked against the file's when it was opened; it may have become shorter since.
         let length = usize::try_from(self.length).map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -42,11 +49,14 @@ impl Span {
         if self.crc.is_some_and(|crc| crc32fast::hash(&bytes) != crc) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "its bytes do not have their checksum"));
         }
-        let values = element.decode(&bytes, self.big_endian);
-        drop(bytes);
+        if self.big_endian {
+            bytes.chunks_exact_mut(element.size()).for_each(<[u8]>::reverse);
+        }
         match &self.strides {
-            None => Ok(values),
-            Some(strides) => gather(&values, shape, strides).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+            None => Ok(bytes),
+            Some(strides) => {
+                gather(&bytes, element.size(), shape, strides).ok_or_else(|| io::ErrorKind::InvalidData.into())
+            }
         }
     }
 }
@@ -73,20 +83,23 @@ pub(super) fn extent(shape: &[usize], strides: &[u64]) -> Option<u64> {
     last.checked_add(1)
 }
 
-/// A view in row-major order; none where it reaches beyond the values.
-fn gather(values: &[f32], shape: &[usize], strides: &[u64]) -> Option<Vec<f32>> {
+/// A view in row-major order, of elements of `size` bytes; none where it reaches beyond them.
+fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[u64]) -> Option<Vec<u8>> {
     let extent = usize::try_from(extent(shape, strides)?).ok()?;
-    let values = values.get(..extent)?;
+    let bytes = bytes.get(..extent.checked_mul(size)?)?;
     let strides: Vec<usize> = strides.iter().map(|stride| usize::try_from(*stride).ok()).collect::<Option<_>>()?;
-    let count = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size))?;
+    let wanted = shape.iter().try_fold(size, |bytes, size| bytes.checked_mul(*size))?;
     let (Some((inner, outer)), Some((step, steps))) = (shape.split_last(), strides.split_last()) else {
-        return Some(values.to_vec());
+        return Some(bytes.to_vec());
     };
-    let mut gathered = Vec::with_capacity(count);
+    let mut gathered = Vec::with_capacity(wanted);
     let mut index = vec![0; outer.len()];
-    while gathered.len() < count {
+    while gathered.len() < wanted {
         let start: usize = index.iter().zip(steps).map(|(i, step)| i * step).sum();
-        gathered.extend((0..*inner).filter_map(|i| values.get(start + i * step)));
+        for i in 0..*inner {
+            let at = (start + i * step) * size;
+            gathered.extend_from_slice(bytes.get(at..at + size)?);
+        }
         // The next row: the last axis that has one more, with those after it at 0.
         for (i, size) in index.iter_mut().zip(outer).rev() {
             *i += 1;
@@ -105,15 +118,18 @@ mod tests {
 
     #[test]
     fn views_are_gathered_in_row_major_order() {
-        let values: Vec<f32> = (0..24u8).map(f32::from).collect();
-        let gather = |shape: &[usize], strides: &[u64]| gather(&values, shape, strides).unwrap();
-        assert_eq!(gather(&[2, 3], &[1, 2]), [0., 2., 4., 1., 3., 5.]);
-        assert_eq!(gather(&[2, 2, 2], &[12, 4, 1]), [0., 1., 4., 5., 12., 13., 16., 17.]);
-        assert_eq!(gather(&[2, 2], &[0, 1]), [0., 1., 0., 1.]);
-        assert_eq!(gather(&[], &[]), [0.]);
-        assert!(gather(&[0, 5], &[5, 1]).is_empty());
-        assert_eq!(super::gather(&values, &[25], &[1]), None);
-        assert_eq!(super::gather(&values, &[2], &[u64::MAX]), None);
+        let values: Vec<u8> = (0..24).collect();
+        let view = |shape: &[usize], strides: &[u64]| gather(&values, 1, shape, strides).unwrap();
+        assert_eq!(view(&[2, 3], &[1, 2]), [0, 2, 4, 1, 3, 5]);
+        assert_eq!(view(&[2, 2, 2], &[12, 4, 1]), [0, 1, 4, 5, 12, 13, 16, 17]);
+        assert_eq!(view(&[2, 2], &[0, 1]), [0, 1, 0, 1]);
+        assert_eq!(view(&[], &[]), [0]);
+        assert!(view(&[0, 5], &[5, 1]).is_empty());
+        assert_eq!(gather(&values, 1, &[25], &[1]), None);
+        assert_eq!(gather(&values, 1, &[2], &[u64::MAX]), None);
+        // Numbers of several bytes stay whole.
+        assert_eq!(gather(&values, 2, &[2, 2], &[1, 2]).unwrap(), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(gather(&values, 8, &[4], &[1]), None);
         // Axes of one element may have any stride.
         assert!(is_row_major(&[1, 4, 1, 6], &[7, 6, 99, 1]) && !is_row_major(&[4, 6], &[1, 4]));
     }

@@ -1,10 +1,10 @@
 //! The zip archives that `torch.save` writes: entries that are stored, not compressed.
 //!
 //! Only the directory at the end and one header per entry are read. Every offset in the file is checked against its length,
-//! so that what an archive claims never makes anything large.
+//! so that what an archive claims never makes anything large. (The `zip` crate, which writes archives here, allocates by the
+//! number of entries that an archive claims to have.)
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 /// First bytes of an archive.
@@ -58,7 +58,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`ZipError`].
-    pub fn read(file: &mut File, length: u64) -> Result<Self, ZipError> {
+    pub fn read<F: Read + Seek>(file: &mut F, length: u64) -> Result<Self, ZipError> {
         let tail_length = length.min(END_LENGTH + LONGEST_COMMENT);
         let tail = part(file, length - tail_length, tail_length)?;
         let end = tail.windows(4).rposition(|window| window == END).ok_or(ZipError::CutOff)?;
@@ -104,7 +104,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`ZipError`].
-    pub fn start(&self, file: &mut File, record: &Record) -> Result<u64, ZipError> {
+    pub fn start<F: Read + Seek>(&self, file: &mut F, record: &Record) -> Result<u64, ZipError> {
         let header = part(file, within(record.header, 30, self.length)?, 30)?;
         if !header.starts_with(MAGIC) {
             return Err(ZipError::Damaged("an entry has no header"));
@@ -117,7 +117,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`ZipError`].
-    pub fn content(&self, file: &mut File, record: &Record, most: u64) -> Result<Vec<u8>, ZipError> {
+    pub fn content<F: Read + Seek>(&self, file: &mut F, record: &Record, most: u64) -> Result<Vec<u8>, ZipError> {
         if record.compressed {
             return Err(ZipError::Damaged(
                 "it was compressed after saving: unpack it and save it with torch.save again",
@@ -178,7 +178,7 @@ fn within(start: u64, length: u64, all: u64) -> Result<u64, ZipError> {
 }
 
 /// A part of a file, which is known to be there.
-fn part(file: &mut File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+fn part<F: Read + Seek>(file: &mut F, start: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(start))?;
     let found = file.take(length).read_to_end(&mut bytes)?;
