@@ -118,7 +118,9 @@ impl Coding {
         let name = self.name();
         InferError::Invalid(match error.kind() {
             ErrorKind::UnexpectedEof => format!("the {name} data ends early; send all of it"),
-            _ => format!("the body is not valid {name} data, or it is damaged; compress it again, or send it as it is"),
+            _ => format!(
+                "the body is not valid {name} data, or it is damaged; compress it again, or send it uncompressed"
+            ),
         })
     }
 

@@ -90,7 +90,7 @@ fn check(mut message: &[u8], fields: &[Repeated]) -> Result<(), InferError> {
         *count += if matches!(field.inside, Inside::Numbers) { part.len() } else { 1 };
         if *count > field.most {
             let (name, most) = (field.name, field.most);
-            return Err(InferError::Invalid(format!("the request has more {name} than the {most} that are taken")));
+            return Err(InferError::Invalid(format!("the request has more {name} than the {most} allowed")));
         }
         if let (Inside::Message(fields), WireType::LengthDelimited) = (&field.inside, kind) {
             decode_varint(&mut part).map_err(malformed)?;
