@@ -1,30 +1,30 @@
-//! Benchmarks: programs of one kind beside each other, interleaved, in processes of their own.
+//! Benchmarks: comparable programs, interleaved, in processes of their own.
 //!
-//! A [`Case`] is a folder with everything a side needs: sizes, weights, a batch of clips, masks. Every side is a process
-//! ([`Side`]) that runs one step when told and answers with its time and loss, so that peak memory is that of one side
-//! alone, and the sides can take turns: a slow minute of a shared machine hits all of them. What is reported are ratios
-//! of neighbouring runs with their spread ([`Measured`]).
+//! A [`Workload`] is a folder with everything a worker needs: sizes, weights, a batch of clips, masks. A [`Worker`] is a
+//! process that runs one step on request and answers with its time and loss, so that peak memory is that of one program, and
+//! the programs take turns: a slow minute of a shared machine affects all of them. Results are ratios of neighbouring runs
+//! with their spread ([`Measured`]).
 
-mod case;
-mod contender;
 mod eager;
 mod encoder;
 mod kernels;
 mod machine;
-mod side;
+mod program;
 mod table;
+mod worker;
+mod workload;
 
-pub use case::{Case, CaseRequest, What};
-pub use contender::{Contender, SideRequest, serve};
 pub use kernels::{KernelSpeed, KernelTable, kernel_speeds};
 pub use machine::{paths, product_peak};
-pub use side::{Answer, Side, SideError};
-pub use table::{Comparison, Latencies, Measured, compare};
+pub use program::{Program, WorkerRequest, serve};
+pub use table::{Comparison, Measured, compare};
+pub use worker::{Answer, Worker, WorkerError};
+pub use workload::{What, Workload, WorkloadRequest};
 
 /// A benchmark failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The case cannot be written or read.
+    /// The workload cannot be written or read.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
@@ -32,9 +32,9 @@ pub enum BenchError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A case file that is not one.
+    /// A workload file that is not one.
     #[error("{}: {reason}", path.display())]
-    Case {
+    Workload {
         /// The file.
         path: std::path::PathBuf,
         /// What is wrong.
@@ -58,16 +58,16 @@ pub enum BenchError {
     /// An exported model failed.
     #[error(transparent)]
     Session(#[from] vjepa_runtime::SessionError),
-    /// A side died or answered nonsense.
+    /// A worker died or answered nonsense.
     #[error(transparent)]
-    Side(#[from] SideError),
+    Worker(#[from] WorkerError),
     /// The graph has no report.
     #[error(transparent)]
     Plan(#[from] vjepa_compiler::plan::PlanError),
     /// The eager modules refused their input.
     #[error("Burn's modules: {0}")]
     Eager(String),
-    /// A side was asked for what it does not have.
+    /// A worker was asked for what it does not have.
     #[error("{0}")]
     Refused(String),
 }

@@ -1,4 +1,4 @@
-//! What is benchmarked, as files that every side reads.
+//! The benchmarked workload, as files that every worker reads.
 
 use super::BenchError;
 use serde::{Deserialize, Serialize};
@@ -21,17 +21,17 @@ pub enum What {
     Encoder,
 }
 
-/// A case to be written.
-pub struct CaseRequest<'a> {
+/// A workload to write.
+pub struct WorkloadRequest<'a> {
     /// The computation.
     pub what: What,
     /// Sizes, masks and rates.
     pub config: &'a Config,
-    /// How many sets of masks to draw; runs go through them in turn.
+    /// Number of mask sets to draw; runs cycle through them.
     pub mask_sets: usize,
 }
 
-/// Sizes of a stack of blocks, as the Python side reads them.
+/// Sizes of a stack of blocks, as the Python worker reads them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Stack {
     width: usize,
@@ -64,9 +64,9 @@ struct TensorFile {
     shape: Vec<usize>,
 }
 
-/// Everything a side needs, in a folder: `case.json` and a raw file a tensor.
+/// Everything a worker needs, in a folder: `workload.json` and a raw file a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Case {
+pub struct Workload {
     /// The computation.
     pub what: What,
     /// The configuration, as YAML.
@@ -81,12 +81,12 @@ pub struct Case {
     folder: PathBuf,
 }
 
-impl Case {
+impl Workload {
     /// Draws weights, clips and masks and writes them to `folder`.
     ///
     /// # Errors
     /// [`BenchError`].
-    pub fn write(request: &CaseRequest<'_>, folder: &Path) -> Result<Self, BenchError> {
+    pub fn write(request: &WorkloadRequest<'_>, folder: &Path) -> Result<Self, BenchError> {
         let config = request.config;
         let models = model_configs(config)?;
         let (e, p) = (&models.encoder, &models.predictor);
@@ -145,19 +145,19 @@ impl Case {
             case.masks.push(names);
         }
         let json = serde_json::to_vec_pretty(&case)
-            .map_err(|error| BenchError::Case { path: case.path(), reason: error.to_string() })?;
+            .map_err(|error| BenchError::Workload { path: case.path(), reason: error.to_string() })?;
         std::fs::write(case.path(), json).map_err(|source| BenchError::Io { path: case.path(), source })?;
         Ok(case)
     }
 
-    /// Reads `case.json`.
+    /// Reads `workload.json`.
     ///
     /// # Errors
     /// [`BenchError`].
     pub fn read(path: &Path) -> Result<Self, BenchError> {
         let bytes = std::fs::read(path).map_err(|source| BenchError::Io { path: path.to_owned(), source })?;
         let mut case: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| BenchError::Case { path: path.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| BenchError::Workload { path: path.to_owned(), reason: error.to_string() })?;
         case.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
         Ok(case)
     }
@@ -185,7 +185,7 @@ impl Case {
     /// # Errors
     /// [`BenchError`].
     pub fn masks(&self, set: usize) -> Result<Vec<MaskPair>, BenchError> {
-        let names = self.masks.get(set).ok_or_else(|| self.wrong(format!("there is no set of masks {set}")))?;
+        let names = self.masks.get(set).ok_or_else(|| self.wrong(format!("there is no mask set {set}")))?;
         names
             .iter()
             .map(|[context, target]| Ok(MaskPair { context: self.indices(context)?, target: self.indices(target)? }))
@@ -210,7 +210,7 @@ impl Case {
         let indices: Vec<i32> = self.raw(name)?.into_iter().map(i32::from_le_bytes).collect();
         match self.tensors.get(name).map(|entry| entry.shape.as_slice()) {
             Some(&[batch, len]) => Ok(vjepa_recipe::masks::IndexBatch { batch, len, indices }),
-            _ => Err(self.wrong(format!("`{name}` is no [batch, length]"))),
+            _ => Err(self.wrong(format!("`{name}` is not [batch, length]"))),
         }
     }
 
@@ -220,13 +220,13 @@ impl Case {
         let bytes = std::fs::read(&path).map_err(|source| BenchError::Io { path, source })?;
         let (words, rest) = bytes.as_chunks::<4>();
         if !rest.is_empty() || words.len() != entry.shape.iter().product::<usize>() {
-            return Err(self.wrong(format!("`{name}` has not as many values as its shape says")));
+            return Err(self.wrong(format!("the number of values of `{name}` does not match its shape")));
         }
         Ok(words.to_vec())
     }
 
     fn wrong(&self, reason: String) -> BenchError {
-        BenchError::Case { path: self.path(), reason }
+        BenchError::Workload { path: self.path(), reason }
     }
 
     fn floats(&mut self, name: &str, shape: &[usize], data: &[f32]) -> Result<(), BenchError> {
