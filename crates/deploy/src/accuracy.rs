@@ -1,4 +1,4 @@
-//! What a narrow model loses: its results on the calibration clips against the plan's, as a report beside the model.
+//! Accuracy of lower-precision models: their results on the calibration clips compared with the plan's, as a report.
 
 use std::path::Path;
 
@@ -28,13 +28,13 @@ pub struct OutputAccuracy {
 pub struct Accuracy {
     pub precision: String,
     pub target: String,
-    /// What ran the model.
+    /// Runtime that ran the model.
     pub runtime: String,
-    /// And on which processor.
+    /// Processor that it ran on.
     pub processor: Processor,
     /// Range of 8-bit weights.
     pub int8_range: Option<String>,
-    /// Where the model may give other results than it gave here.
+    /// Where the model may give other results.
     pub not_covered: Option<&'static str>,
     pub clips: usize,
     pub clips_from: String,
@@ -49,22 +49,22 @@ pub struct Accuracy {
     pub pass: bool,
 }
 
-/// What a report on full-range 8-bit weights does not say where their products were added exactly.
+/// Caveat of a report on full-range 8-bit weights whose products were summed exactly.
 const NOT_COVERED: &str = "not covered: x86 without VNNI, where ONNX Runtime adds products of full-range weights in 16 \
                            bits and saturates";
-/// What it says where they were not.
+/// Caveat if they were not.
 const SATURATED: &str = "on x86 without VNNI, as here, ONNX Runtime adds products of full-range weights in 16 bits and \
-                         saturates; leave out --int8-range full, or judge where there is VNNI";
+                         saturates; omit --int8-range full, or check on a processor with VNNI";
 
-/// What gives the narrow model's results.
-pub enum Judged<'a> {
+/// Runs the lower-precision model.
+pub enum Candidate<'a> {
     /// The file itself.
     File(&'a Session),
-    /// Its arithmetic, rounded as the precision rounds, where no runtime here computes in it.
+    /// Its arithmetic rounded to the precision, if no available runtime computes in it.
     Rounded(Box<Frozen>),
 }
 
-impl Judged<'_> {
+impl Candidate<'_> {
     fn run(&mut self, shape: [usize; 5], clip: &[f32]) -> Result<Vec<NamedOutput>, DeployError> {
         match self {
             Self::File(session) => Ok(session.run(&ClipBatch::new(shape, clip)?)?),
@@ -74,10 +74,10 @@ impl Judged<'_> {
 
     fn describe(&self, precision: Precision) -> String {
         match self {
-            // The report travels with the model: without the place of the library.
+            // The report travels with the model, so it omits the library's path.
             Self::File(session) => session.runtime().split(" (").next().unwrap_or_default().to_owned(),
             Self::Rounded(_) => {
-                format!("plan with every {precision} value rounded (no runtime here computes in {precision})")
+                format!("plan with every value rounded to {precision} (no available runtime computes in {precision})")
             }
         }
     }
@@ -91,10 +91,10 @@ pub fn named(frozen: &mut Frozen, clip: &[f32]) -> Result<Vec<NamedOutput>, Depl
         .collect())
 }
 
-/// Runs every clip through both.
+/// Runs every clip through both models.
 pub fn measure(
     plan: &mut Frozen,
-    judged: &mut Judged<'_>,
+    judged: &mut Candidate<'_>,
     calibration: &Calibration,
     precision: Precision,
     target: &str,
@@ -109,8 +109,8 @@ pub fn measure(
         let got = judged.run(shape, clip)?;
         for wanted in named(plan, clip)? {
             let found = got.iter().find(|output| output.name == wanted.name && output.data.len() == wanted.data.len());
-            let found = found.ok_or_else(|| format!("the model gives no `{}` {:?}", wanted.name, wanted.shape))?;
-            let [difference, length, cosine, largest] = apart(&found.data, &wanted.data);
+            let found = found.ok_or_else(|| format!("the model returns no `{}` {:?}", wanted.name, wanted.shape))?;
+            let [difference, length, cosine, largest] = distances(&found.data, &wanted.data);
             match sums.iter_mut().find(|(name, _)| *name == wanted.name) {
                 Some((_, sum)) => {
                     *sum = [sum[0] + difference, sum[1] + length, sum[2] + cosine, worse(sum[3], largest)];
@@ -156,18 +156,18 @@ pub fn measure(
     })
 }
 
-/// A narrow model's results on other devices may be this many times further from the plan than they were here.
+/// On other devices, a lower-precision model may deviate from the plan this many times more than here.
 const SLACK: f64 = 3.0;
 
 impl Accuracy {
-    /// Records the range of the model's 8-bit weights, and whether what judged it adds their products in 16 bits.
+    /// Records the range of the model's 8-bit weights, and whether this runtime sums their products in 16 bits.
     pub fn of_range(&mut self, range: Option<WeightRange>, saturated: bool) {
         self.int8_range = range.map(|range| range.to_string());
         let what = if saturated { SATURATED } else { NOT_COVERED };
         self.not_covered = (range == Some(WeightRange::Full)).then_some(what);
     }
 
-    /// How far results may be from the plan's on another device.
+    /// Tolerance for results on another device.
     pub fn tolerance(&self) -> Tolerance {
         let worst = |of: fn(&OutputAccuracy) -> f64| self.outputs.iter().map(of).fold(0.0, f64::max);
         Tolerance { absolute: worst(|o| o.max_abs) * SLACK, relative: worst(|o| o.rel_l2) * SLACK }
@@ -202,7 +202,7 @@ impl std::fmt::Display for Accuracy {
 }
 
 /// Squared difference, squared length, cosine, largest difference.
-fn apart(got: &[f32], wanted: &[f32]) -> [f64; 4] {
+fn distances(got: &[f32], wanted: &[f32]) -> [f64; 4] {
     let (mut difference, mut length, mut own, mut inner, mut largest) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for (got, wanted) in got.iter().zip(wanted) {
         let (got, wanted) = (f64::from(*got), f64::from(*wanted));
@@ -216,7 +216,7 @@ fn apart(got: &[f32], wanted: &[f32]) -> [f64; 4] {
     [difference, length, cosine, largest]
 }
 
-/// The larger one; NaN is the worst.
+/// The larger one; NaN counts as the largest.
 fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
@@ -231,10 +231,10 @@ mod tests {
 
     #[test]
     fn distances_are_told_and_nan_is_the_worst() {
-        let [difference, length, cosine, largest] = apart(&[1.0, 2.0], &[1.0, 0.0]);
+        let [difference, length, cosine, largest] = distances(&[1.0, 2.0], &[1.0, 0.0]);
         assert_eq!((difference, length, largest), (4.0, 1.0, 2.0));
         assert!((cosine - 1.0 / 5f64.sqrt()).abs() < 1e-12);
-        assert!(apart(&[f32::NAN], &[1.0])[3].is_nan());
+        assert!(distances(&[f32::NAN], &[1.0])[3].is_nan());
         assert!(worse(f64::NAN, 1.0).is_nan());
         assert_eq!(best(&[0.0, 3.0, -1.0]), Some(1));
     }

@@ -1,16 +1,16 @@
-//! A bundle: one folder with everything a device needs, and the proof that nothing in it was changed.
+//! A bundle: one folder with everything a device needs, and checksums that show whether anything was changed.
 //!
 //! ```text
 //! bundle.json         what is in the folder, with sizes and SHA-256 sums; provenance and licence
-//! model.onnx          the model, and model.onnx.data where weights lie beside it
-//! preprocessing.json  how clips are prepared
+//! model.onnx          the model, and model.onnx.data if its weights are separate
+//! preprocessing.json  how clips are preprocessed
 //! labels.json         names of the classes
-//! parity.safetensors  clips, and what the plan gives for them
+//! parity.safetensors  clips, and the plan's results for them
 //! SHA256SUMS          the sums again and that of bundle.json, for `sha256sum --check`
 //! ```
 //!
-//! Folders are written beside their place and renamed. Reading believes nothing: names are single components, files are
-//! regular, have one name, and are as long and have the sum they should.
+//! Folders are written under a temporary name and renamed. Reading trusts nothing: names must be single components, and
+//! files regular, with the recorded size and checksum.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,11 +45,11 @@ pub struct Manifest {
     pub model: String,
     /// The clips and results among the files.
     pub parity: String,
-    /// How far results may be from the stored ones: largest difference, and relative length of all of them.
+    /// Allowed deviation from the stored results: largest difference, and relative L2 of all.
     pub tolerance: [f64; 2],
-    /// The licence of the weights, as the exporter was told.
+    /// Licence of the weights, as given at export.
     pub licence: String,
-    /// Checkpoint, probe, precision, target, exporter; for a narrow precision what judged it.
+    /// Checkpoint, probe, precision, target, exporter; for lower precisions the runtime that checked it.
     pub provenance: BTreeMap<String, String>,
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileRecord>,
@@ -66,12 +66,12 @@ pub struct FileRecord {
 /// Exports into a new folder, `request.out`.
 ///
 /// # Errors
-/// What an export can fail with; a folder that is already there.
+/// As for an export; a folder that already exists.
 pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployError> {
     let place = request.out;
     if place.symlink_metadata().is_ok() {
         return Err(format!(
-            "{} is already there; bundles are written whole: remove it or give another --out",
+            "{} already exists, and bundles are written as a whole: remove it or give another --out",
             place.display()
         )
         .into());
@@ -102,7 +102,7 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let tolerance = match exported.accuracy.as_ref() {
         _ if inner.form.precision == Precision::F32 => TOLERANCE,
         Some((report, _)) => report.tolerance(),
-        None => return Err("a bundle of a narrow precision needs its accuracy report; leave out --no-verify".into()),
+        None => return Err("a bundle below f32 needs its accuracy report; omit --no-verify".into()),
     };
     let provenance =
         exported.metadata.iter().filter(|(key, _)| !key.ends_with("labels") && !key.ends_with("preprocessing"));
@@ -126,7 +126,7 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let place_of_sums = folder.path().join(SUMS);
     write_atomically(&place_of_sums, |out| std::io::Write::write_all(out, sums.as_bytes()))
         .map_err(|error| at(&place_of_sums, error))?;
-    // Only the owner may look into a temporary folder.
+    // A temporary folder is private to its owner.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -145,7 +145,7 @@ fn json(path: &Path, value: &serde_json::Value) -> Result<(), DeployError> {
         .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }
 
-/// What `SHA256SUMS` says: every file of the manifest, and the manifest.
+/// Contents of `SHA256SUMS`: every file of the manifest, and the manifest.
 pub(super) fn sums(manifest: &Manifest, folder: &Path) -> Result<String, DeployError> {
     let files: String = manifest.files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
     Ok(format!("{files}{}  {MANIFEST}\n", sha256(&folder.join(MANIFEST))?))
@@ -164,7 +164,7 @@ fn records(folder: &Path) -> Result<BTreeMap<String, FileRecord>, DeployError> {
 /// Reads `bundle.json` and checks every file of the folder.
 ///
 /// # Errors
-/// A sentence that names the file: missing, changed, cut off, added, a link, or a name that leads elsewhere.
+/// A sentence that names the file: missing, changed, truncated, added, a link, or a name outside the folder.
 pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
     let refuse = |what: String| -> DeployError { format!("{}: {what}", folder.display()).into() };
     let manifest: Manifest = serde_json::from_slice(&small(folder, MANIFEST)?)
@@ -176,11 +176,11 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
         )));
     }
     if manifest.tolerance.iter().any(|limit| !limit.is_finite() || *limit < 0.0) {
-        return Err(refuse("its tolerance is no number".to_owned()));
+        return Err(refuse("its tolerance is not a number".to_owned()));
     }
     for name in manifest.files.keys() {
         if !is_name(name) {
-            return Err(refuse(format!("`{name}` is not a name inside the folder")));
+            return Err(refuse(format!("`{name}` is not the name of a file in the folder")));
         }
     }
     for wanted in [&manifest.model, &manifest.parity] {
@@ -190,7 +190,7 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
     }
     if small(folder, SUMS)? != sums(&manifest, folder)?.into_bytes() {
         return Err(refuse(format!(
-            "`{MANIFEST}` or `{SUMS}` was changed: the sums are not those of the manifest; copy the bundle again"
+            "`{MANIFEST}` or `{SUMS}` was changed: they contradict each other; copy the bundle again"
         )));
     }
     for entry in fs::read_dir(folder).map_err(|error| refuse(error.to_string()))? {
@@ -210,12 +210,12 @@ fn small(folder: &Path, name: &str) -> Result<Vec<u8>, DeployError> {
     let path = folder.join(name);
     let tree = Tree::of(&path).map_err(|error| {
         refuse(format!(
-            "it is no bundle, since `{name}` cannot be read ({error}); make one with `vjepa compile --export bundle`"
+            "it is not a bundle, since `{name}` cannot be read ({error}); make one with `vjepa compile --export bundle`"
         ))
     })?;
     let (_, about) = tree.file(name).map_err(|why| refuse(format!("`{name}` {why}")))?;
     if about.len() > LARGEST_MANIFEST {
-        return Err(refuse(format!("`{name}` has {} bytes, which is no manifest", about.len())));
+        return Err(refuse(format!("`{name}` has {} bytes, too many for a manifest", about.len())));
     }
     fs::read(&path).map_err(|error| refuse(format!("`{name}` cannot be read ({error})")))
 }
@@ -227,12 +227,12 @@ fn check_file(tree: &Tree, name: &str, record: &FileRecord) -> Result<(), String
         return Err(format!("`{name}` has {is} bytes instead of {was}; copy the bundle again"));
     }
     if sha256(&path).map_err(|error| error.to_string())? != record.sha256 {
-        return Err(format!("`{name}` was changed: its SHA-256 is another; copy the bundle again"));
+        return Err(format!("`{name}` was changed: its SHA-256 differs; copy the bundle again"));
     }
     Ok(())
 }
 
-/// The model of a path: the path itself, or the model of a bundle whose files are as they should be.
+/// The model at a path: the file itself, or the model of a bundle whose files are intact.
 pub fn model_of(path: &Path) -> Result<PathBuf, DeployError> {
     if !path.is_dir() {
         return Ok(path.to_owned());
@@ -243,12 +243,12 @@ pub fn model_of(path: &Path) -> Result<PathBuf, DeployError> {
 /// Runs the stored clips and compares with the stored results.
 ///
 /// # Errors
-/// The first output that is too far; clips or results that are none.
+/// The first output that deviates too much; malformed clips or results.
 pub fn prove(folder: &Path, manifest: &Manifest, session: &Session) -> Result<Vec<Difference>, DeployError> {
     let path = folder.join(&manifest.parity);
     let stored = Stored::read(&path)?;
     let shape: [usize; 5] =
-        stored.shape("clip")?.try_into().map_err(|_| format!("{}: `clip` is no [B, 3, T, H, W]", path.display()))?;
+        stored.shape("clip")?.try_into().map_err(|_| format!("{}: `clip` is not [B, 3, T, H, W]", path.display()))?;
     let clips = stored.f32("clip")?;
     let names: Vec<&str> = stored.names().filter_map(|name| name.strip_prefix("expected.")).collect();
     let mut expected = Vec::with_capacity(names.len());

@@ -1,5 +1,5 @@
-//! Calibration: the clips that a narrow model is judged on, the ranges of what its layers read, and the layers that do not
-//! bear 8 bits.
+//! Calibration: the clips to check a lower-precision model on, input ranges of its layers, and the layers that do not
+//! tolerate 8 bits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ use vjepa_runtime::Looks;
 
 /// The stream of generated calibration clips.
 const SEED: u64 = 0x6361_6c69_6272;
-/// A layer whose result in 8 bits is further (relative, L2) from its result in 32 bits stays in 32 bits.
+/// A layer whose 8-bit result deviates more than this (relative L2) from its 32-bit result stays in 32 bits.
 const OUTLIER: f64 = 0.05;
-/// Tokens of a clip that a layer is judged by.
+/// Tokens per clip used to assess a layer.
 const JUDGED: usize = 16;
-/// Layers that read fewer rows a clip are never quantised.
+/// Layers with fewer input rows per clip are never quantised.
 const FEWEST_ROWS: usize = 8;
 
 /// Prepared clips, one after the other, and where they come from.
@@ -66,8 +66,8 @@ struct Layer {
     tap: String,
 }
 
-/// Ranges and means of every large linear layer's input over the clips, and the layers that must stay in 32 bits; then the
-/// layers that need not, the one that loses most first.
+/// Input ranges and means of every large linear layer over the clips, and the layers that must stay in 32 bits; then the
+/// other layers, the least accurate first.
 pub fn int8(
     graph: &Graph,
     source: &Source,
@@ -124,7 +124,7 @@ pub fn int8(
         let reads = ranges.get(&layer.tap).copied().unwrap_or_default();
         let rows = samples.get(&layer.tap).map(Vec::as_slice).unwrap_or_default();
         match error_of(&source.read(&layer.weight)?, source, &layer.weight, rows, reads, range) {
-            // No number is the worst there is.
+            // NaN counts as the worst.
             error if error.is_nan() || error > OUTLIER => {
                 int8.keep.insert(layer.weight.clone());
             }

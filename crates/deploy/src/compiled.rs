@@ -1,4 +1,4 @@
-//! A frozen encoder and its head as a compiled plan: `model.vjg` with graph, plan and record, and the weights beside it.
+//! A frozen encoder and its head as a compiled plan: `model.vjg` with graph, plan and record, and the weights next to it.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use vjepa_runtime::compiled::{DEVICE, PROGRAM, WEIGHTS, WEIGHTS_SHA256, program}
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session, compare, is_compiled};
 
+use super::output::{make_folder_of, refuse};
 use super::parity::TOLERANCE;
-use super::place::{make_folder_of, refuse};
 use super::{Export, Exported, Form, Opened, accuracy, full_metadata, metadata, open, sha256};
 use crate::DeployError;
 use vjepa_programs::save_artifact;
 use vjepa_recipe::counter::noise;
 use vjepa_weights::{Tensors, save_safetensors};
 
-/// Writes the plan and its weights and, unless told not to, opens them again and compares.
+/// Writes the plan and its weights and, unless disabled, opens them again and compares.
 pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     let out = request.out;
     suits(out, &request.form)?;
@@ -41,7 +41,7 @@ pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     let bytes = save_artifact(out, &artifact)? as u64 + std::fs::metadata(&weights)?.len();
     let written = Written { model: out.to_owned(), data: Some(weights), bytes };
     if request.verify {
-        verify(out, &opened).map_err(|error| refuse(&written, request.place, &error))?;
+        verify(out, &opened).map_err(|error| refuse(&written, request.shown_as, &error))?;
     }
     Ok(Exported {
         written,
@@ -54,17 +54,17 @@ pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     })
 }
 
-/// What a plan has no choice of is an error when it is asked for.
+/// Refuses options that a plan does not have.
 fn suits(out: &Path, form: &Form) -> Result<(), DeployError> {
     if !is_compiled(out) {
         return Err(format!("{}: a compiled plan is written to a file that ends in .vjg", out.display()).into());
     }
     let plain = Form::default();
     if form.precision != Precision::F32 || form.target != Target::default() {
-        return Err("a compiled plan is f32 for this CPU; leave out --precision and --target, or --export onnx".into());
+        return Err("a compiled plan is f32 for this CPU; omit --precision and --target, or use --export onnx".into());
     }
     if form.batch.is_some() || form.opset != plain.opset {
-        return Err("a compiled plan takes any batch and has no opset; leave out --batch and --opset".into());
+        return Err("a compiled plan takes any batch and has no opset; omit --batch and --opset".into());
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ fn parameters(opened: &Opened) -> Result<Tensors, DeployError> {
     graph.params.iter().map(one).collect()
 }
 
-/// The file, opened as anyone would, gives what the plan in memory gives.
+/// Checks that the file gives the same results as the plan in memory.
 fn verify(path: &Path, opened: &Opened) -> Result<(), DeployError> {
     let session = Session::open(path, &Options { runtime: Runtime::Plan, ..Options::default() })?;
     let [channels, frames, height, width] = opened.clip;

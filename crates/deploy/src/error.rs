@@ -62,7 +62,7 @@ pub enum DeployError {
     /// A record of the bundle is not valid JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// Anything else that the request or the result rules out, in one sentence.
+    /// Anything else that rules out the request or the result, in one sentence.
     #[error("{0}")]
     Refused(String),
 }

@@ -13,7 +13,7 @@ use vjepa_recipe::config::Normalization;
 use vjepa_runtime::Looks;
 use vjepa_weights::{Tensors, save_safetensors};
 
-/// A folder with the files of a bundle; the model is no model, which checking does not look at.
+/// A folder with the files of a bundle; the model is not a valid one, which checking does not notice.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("model.onnx"), b"not looked at here").unwrap();
@@ -62,7 +62,7 @@ fn names_that_lead_elsewhere_are_refused() {
         changed["files"][name] = good["files"]["model.onnx"].clone();
         write(folder.path(), &changed.to_string());
         let told = refused(folder.path());
-        assert!(told.contains("not a name inside") || told.contains("cannot be read"), "{name}: {told}");
+        assert!(told.contains("not the name of a file") || told.contains("cannot be read"), "{name}: {told}");
         changed = good.clone();
         changed["model"] = name.into();
         write(folder.path(), &changed.to_string());

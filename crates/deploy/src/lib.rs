@@ -1,8 +1,8 @@
 //! A frozen encoder and its head as an ONNX file that is then run and compared with the plan.
 //!
-//! [`export`] is the whole way: weights from a checkpoint or a seed ([`source`]), the graph of the head, the ONNX file,
-//! then either parity of 32-bit results on every runtime there is ([`parity`]) or, for narrow precisions, a report of what
-//! is lost on calibration clips ([`accuracy`], [`calibrate`]). A file that fails is removed.
+//! [`export`] does everything: weights from a checkpoint or a seed ([`source`]), the graph of the head, the ONNX file, then
+//! either parity of f32 results on every available runtime ([`parity`]) or, for lower precisions, an accuracy report on
+//! calibration clips ([`accuracy`], [`calibrate`]). A file that fails is removed.
 
 mod accuracy;
 pub mod bundle;
@@ -11,8 +11,8 @@ pub mod compiled;
 mod error;
 #[cfg(test)]
 mod hostile;
+mod output;
 mod parity;
-mod place;
 mod source;
 pub mod tensorrt;
 pub mod triton;
@@ -35,8 +35,8 @@ use vjepa_runtime::files::{hash_all, hex};
 use vjepa_runtime::onnx::INT8_RANGE_KEY;
 use vjepa_runtime::{Preprocessing, Runtime};
 
-use accuracy::Judged;
-use place::{make_folder_of, refuse, report_of};
+use accuracy::Candidate;
+use output::{make_folder_of, refuse, report_of};
 use source::Source;
 use vjepa_data::clips;
 use vjepa_programs as compile;
@@ -50,7 +50,7 @@ use vjepa_weights as weights;
 /// Calibration clips when none are given, and for a model of more than [`LARGE`] weights.
 const CLIPS: [usize; 2] = [128, 4];
 const LARGE: usize = 60_000_000;
-/// The part of the 8-bit layers, one in so many, that goes back to 32 bits when a model does not agree.
+/// When a model does not agree, one in so many of its 8-bit layers goes back to 32 bits.
 const WIDENED: usize = 6;
 
 /// Where the encoder comes from.
@@ -62,27 +62,27 @@ pub enum Origin<'a> {
     Drawn(u64),
 }
 
-/// What form the model takes.
+/// The form of the exported model.
 #[derive(Clone, Debug)]
 pub struct Form {
     pub target: Target,
     pub precision: Precision,
-    /// How much of 8 bits weights take; what the target needs when not given.
+    /// Range of 8-bit weights; the target's default if none.
     pub int8_range: Option<WeightRange>,
     pub opset: i64,
-    /// Clips of a run; any number when not given.
+    /// Clips per run; any number if none.
     pub batch: Option<usize>,
-    /// The probe where there is one, else all tokens, when not given.
+    /// The head; if none, the probe if there is one, else all tokens.
     pub head: Option<Head>,
-    /// Clips and views of a prediction.
+    /// Clips and views per prediction.
     pub looks: Looks,
-    /// Another clip size than the weights were trained on.
+    /// Clip size, if other than in training.
     pub frames: Option<usize>,
     pub resolution: Option<usize>,
-    /// Blocks whose outputs are wanted.
+    /// Blocks whose outputs are returned.
     pub out_layers: Option<Vec<usize>>,
     pub external: ExternalData,
-    /// Clips a narrow model is judged on; generated ones when empty.
+    /// Clips to check a lower precision on; generated ones if empty.
     pub calibration: Vec<PathBuf>,
     pub min_agreement: f64,
 }
@@ -121,20 +121,20 @@ pub struct Export<'a> {
     pub probe: Option<&'a Path>,
     pub config: Option<&'a Config>,
     pub out: &'a Path,
-    /// What the user called it: `out`, or the folder that it becomes a part of when all is well.
-    pub place: &'a Path,
+    /// Its name for the user: `out`, or the folder that it becomes part of in the end.
+    pub shown_as: &'a Path,
     pub verify: bool,
     pub ort_lib: Option<PathBuf>,
     pub form: Form,
 }
 
-/// What came of it.
+/// The result of an export.
 pub struct Exported {
     pub written: Written,
     pub nodes: usize,
     pub metadata: BTreeMap<String, String>,
     pub parity: Vec<(&'static str, Parity)>,
-    /// What a narrow precision loses, and where the report is.
+    /// Accuracy of a lower precision, and the report's path.
     pub accuracy: Option<(Accuracy, PathBuf)>,
     pub model: Model,
     pub probe: Option<ProbeFile>,
@@ -150,7 +150,7 @@ struct Opened {
     record: Preprocessing,
 }
 
-/// Writes the model and, unless told not to, runs it on tract, and on ONNX Runtime where there is one, against the plan.
+/// Writes the model and, unless disabled, compares it with the plan on tract, and on ONNX Runtime if available.
 pub fn export(request: &Export<'_>) -> Result<Exported, DeployError> {
     form_options(&request.form)?;
     request.spares(&[request.out])?;
@@ -182,10 +182,10 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
         }
         false => None,
     };
-    let mut narrow_layers = Vec::new();
+    let mut quantised_layers = Vec::new();
     if let (Some(calibration), Some(range)) = (&calibration, int8) {
         let ranges = form.precision == Precision::Int8Static;
-        (options.int8, narrow_layers) = calibrate::int8(graph, source, *clip, calibration, ranges, range)?;
+        (options.int8, quantised_layers) = calibrate::int8(graph, source, *clip, calibration, ranges, range)?;
     }
     let (written, nodes) = write(request.out, opened, &options)?;
     let mut exported = Exported {
@@ -204,10 +204,10 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
         None => parity_of(request, opened).map(|parity| exported.parity = parity),
         Some(calibration) => loop {
             match report(request, opened, &calibration, &options.int8) {
-                // The layers that lose most go back to 32 bits, as long as most stay in 8.
-                Ok((accuracy, _)) if !accuracy.pass && narrow_layers.len() > options.int8.keep.len() => {
-                    let widened = narrow_layers.len().div_ceil(WIDENED);
-                    options.int8.keep.extend(narrow_layers.drain(..widened));
+                // The least accurate layers go back to 32 bits, as long as most stay in 8.
+                Ok((accuracy, _)) if !accuracy.pass && quantised_layers.len() > options.int8.keep.len() => {
+                    let widened = quantised_layers.len().div_ceil(WIDENED);
+                    options.int8.keep.extend(quantised_layers.drain(..widened));
                     (exported.written, exported.nodes) = write(request.out, opened, &options)?;
                 }
                 found => {
@@ -218,7 +218,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
             }
         },
     };
-    judged.map_err(|error| refuse(&exported.written, request.place, &error))?;
+    judged.map_err(|error| refuse(&exported.written, request.shown_as, &error))?;
     Ok(exported)
 }
 
@@ -229,12 +229,12 @@ fn write(path: &Path, opened: &Opened, options: &OnnxOptions) -> Result<(Written
     Ok((onnx.write(path)?, nodes))
 }
 
-/// A report of a model that agrees as often as is asked for. Another model's is kept where the model would have been.
+/// Accepts the report of a model that agrees often enough; otherwise keeps it where the model would have been.
 fn agreeing(request: &Export<'_>, (accuracy, place): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), DeployError> {
     if accuracy.pass {
         return Ok((accuracy, place));
     }
-    let place = report_of(request.place);
+    let place = report_of(request.shown_as);
     accuracy.write(&place)?;
     let wanted = accuracy.min_agreement;
     Err(format!(
@@ -253,7 +253,7 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
             (vjepa_programs::describe(&stored, request.config)?, Some(stored))
         }
         Origin::Drawn(_) => {
-            let config = request.config.ok_or("random weights need the model's sizes; give --config FILE")?;
+            let config = request.config.ok_or("random weights need the sizes of the model; give --config FILE")?;
             let encoder = vjepa_programs::encoder_config(config)?;
             let source = "the configuration given";
             (Model { encoder, preprocessing: config.preprocessing(), config: Some(config.clone()), source }, None)
@@ -304,7 +304,7 @@ fn parity_of(request: &Export<'_>, opened: &Opened) -> Result<Vec<(&'static str,
     parity::verify(&mut opened.plan()?, request.out, request.ort_lib.as_ref(), parameters, form.target, form.batch)
 }
 
-/// What a narrow model loses, written beside it.
+/// Accuracy of a lower-precision model, written next to it.
 fn report(
     request: &Export<'_>,
     opened: &Opened,
@@ -313,9 +313,9 @@ fn report(
 ) -> Result<(Accuracy, PathBuf), DeployError> {
     let (form, path) = (&request.form, request.out);
     let session = match form.precision {
-        // No runtime for a CPU computes in it.
+        // No CPU runtime computes in it.
         Precision::Bf16 => None,
-        // tract is slow at it, and there is nothing to learn from it that rounding does not tell.
+        // tract is slow at it, and reveals nothing that rounding does not.
         _ if form.batch.is_some_and(|batch| batch > 1) => None,
         Precision::F16 => parity::open(path, Runtime::Ort, request.ort_lib.as_ref())?.ok(),
         _ => match parity::open(path, Runtime::Ort, request.ort_lib.as_ref())? {
@@ -330,14 +330,14 @@ fn report(
         _ => None,
     };
     let mut judged = match (&session, low) {
-        (Some(session), _) => Judged::File(session),
+        (Some(session), _) => Candidate::File(session),
         (None, Some(low)) => {
             let read = |name: &str| Ok(round_to(&opened.graph, low, name, &opened.source)?.into_owned());
-            Judged::Rounded(Box::new(Frozen::of_graph(rounded(&opened.graph, low)?, opened.clip, read)?))
+            Candidate::Rounded(Box::new(Frozen::of_graph(rounded(&opened.graph, low)?, opened.clip, read)?))
         }
         (None, None) => {
             let instead = "install ONNX Runtime, export with a batch of 1 or dynamic, or pass --no-verify";
-            return Err(format!("there is nothing here to judge an {} model with; {instead}", form.precision).into());
+            return Err(format!("nothing here can check the accuracy of an {} model; {instead}", form.precision).into());
         }
     };
     let target = form.target.to_string();
@@ -351,7 +351,7 @@ fn report(
     Ok((accuracy, place))
 }
 
-/// What a model carries: provenance, sums of the files it was made of, preprocessing and labels.
+/// A model's metadata: provenance, checksums of its sources, preprocessing and labels.
 fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTreeMap<String, String>, DeployError> {
     let mut metadata = metadata(opened, &request.form)?;
     match request.origin {

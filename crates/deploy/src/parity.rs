@@ -1,4 +1,4 @@
-//! A written model on every runtime there is, against the plan.
+//! Compares a written model with the plan on every available runtime.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,20 +12,20 @@ use crate::DeployError;
 use vjepa_programs::frozen::Frozen;
 use vjepa_recipe::counter::noise;
 
-/// How far a runtime may be from the plan.
+/// Allowed deviation of a runtime from the plan.
 pub const TOLERANCE: Tolerance = Tolerance { absolute: 1e-4, relative: 1e-3 };
-/// Clips in the verification: more than one, so that the batch dimension is tried too, unless the model is large.
+/// Clips for verification: more than one, to exercise the batch dimension, unless the model is large.
 const VERIFIED_CLIPS: usize = 2;
 /// A model with more parameters is verified with one clip.
 const LARGE: usize = 60_000_000;
 
-/// What a runtime gave.
+/// Result on a runtime.
 pub enum Parity {
     Agrees { runtime: String, difference: Difference, milliseconds: f64 },
     Absent { why: String },
 }
 
-/// A session for verification; none where ONNX Runtime is not installed and nobody named it.
+/// A session for verification; none if ONNX Runtime is not installed and was not requested.
 pub fn open(path: &Path, runtime: Runtime, ort_lib: Option<&PathBuf>) -> Result<Result<Session, String>, DeployError> {
     if runtime == Runtime::Ort && ort_lib.is_none() {
         match Runtime::discover(&Search::default()) {
@@ -40,8 +40,8 @@ pub fn open(path: &Path, runtime: Runtime, ort_lib: Option<&PathBuf>) -> Result<
     Ok(Ok(Session::open(path, &options)?))
 }
 
-/// Runs the file on tract, and on ONNX Runtime where there is one, on clips of noise, and compares with the plan. A model
-/// for one of them alone is run on that one.
+/// Runs the file on clips of noise, on tract and, if available, ONNX Runtime, and compares with the plan. A model for only
+/// one of them is run on that one.
 pub(super) fn verify(
     frozen: &mut Frozen,
     path: &Path,
@@ -101,7 +101,7 @@ impl std::fmt::Display for Parity {
             Self::Agrees { runtime, difference, milliseconds } => {
                 write!(
                     f,
-                    "agrees with the plan ({difference}; {:.0e} allowed), {milliseconds:.1} ms a clip on {runtime}",
+                    "agrees with the plan ({difference}; {:.0e} allowed), {milliseconds:.1} ms per clip on {runtime}",
                     TOLERANCE.absolute
                 )
             }

@@ -1,4 +1,4 @@
-//! Where an exported model's weights come from: a checkpoint, read a tensor at a time, or a seed.
+//! Weights of an exported model: from a checkpoint, read one tensor at a time, or from a seed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use vjepa_weights::{Tensors, Weights};
 pub struct Source {
     base: Base,
     shapes: BTreeMap<String, Vec<usize>>,
-    /// What is not as the file has it: the probe, a resized position table.
+    /// Tensors that differ from the file's: the probe, a resized position table.
     own: Tensors,
-    /// The tensor read last: query, key and value are parts of one.
+    /// The last tensor read: query, key and value are parts of one.
     last: Mutex<Option<(String, Arc<Vec<f32>>)>>,
 }
 
@@ -97,7 +97,7 @@ impl WeightSource for Source {
         {
             return Ok(Cow::Owned(values.to_vec()));
         }
-        // The old one goes first, so that there is only one.
+        // Drop the old one first, so that only one is in memory.
         *last = None;
         let values = Arc::new(self.produce(name)?);
         *last = Some((name.to_owned(), values.clone()));

@@ -1,5 +1,5 @@
-//! `vjepa compile --export tensorrt`: the typed ONNX file, and its engine where TensorRT is installed; elsewhere the line
-//! that builds the engine.
+//! `vjepa compile --export tensorrt`: the typed ONNX file, and its engine if TensorRT is installed, otherwise the command
+//! that builds it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,18 +15,18 @@ use vjepa_recipe::counter::noise;
 /// TensorRT multiplies 32-bit floats in TF32, whose mantissa has ten bits.
 const TF32: Tolerance = Tolerance { absolute: 2e-2, relative: 5e-3 };
 
-/// What became of the engine.
+/// The engine, or how to build it.
 pub enum Engine {
-    /// It was built (or was kept), and gives what the plan gives.
+    /// It was built (or cached), and agrees with the plan.
     Built { runtime: String, difference: Difference, milliseconds: f64 },
-    /// TensorRT is not here: why, and what builds the engine where it is.
+    /// TensorRT is not available: why, and the command that builds the engine elsewhere.
     Elsewhere { why: String, line: String },
 }
 
 /// Exports for TensorRT; `options` say which library, GPU, batches and cache.
 pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engine), DeployError> {
     if request.form.target != Target::TensorRt {
-        return Err("--export tensorrt is for the target tensorrt; leave out --target".into());
+        return Err("--export tensorrt is for the target tensorrt; omit --target".into());
     }
     let opened = open(request)?;
     let exported = export_opened(request, &opened)?;
@@ -42,7 +42,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
     let tolerance = match &exported.accuracy {
         _ if request.form.precision == Precision::F32 => TF32,
         Some((report, _)) => report.tolerance(),
-        None => return Err("an engine of a narrow precision needs its accuracy report; leave out --no-verify".into()),
+        None => return Err("an engine below f32 needs its accuracy report; omit --no-verify".into()),
     };
     let [channels, frames, height, width] = opened.clip;
     let results = options.batches.map_or(1, |batches| batches.min).max(request.form.batch.unwrap_or(1));
@@ -51,7 +51,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
     let expected = accuracy::named(&mut opened.plan()?, &clips)?;
     let clips = ClipBatch::new(shape, &clips)?;
     let differences = compare(&session, &clips, &expected, tolerance)
-        .map_err(|error| refuse(&exported.written, request.place, &error.into()))?;
+        .map_err(|error| refuse(&exported.written, request.shown_as, &error.into()))?;
     let difference = differences.into_iter().max_by(|a, b| a.relative.total_cmp(&b.relative));
     let difference = difference.ok_or("the model has no output")?;
     let began = Instant::now();
@@ -68,7 +68,9 @@ fn trtexec(file: &OnnxFile, batches: Batches) -> Result<String, DeployError> {
     let mut line = format!("trtexec --onnx={onnx} --saveEngine={plan} --stronglyTyped --timingCacheFile={timing}");
     for input in file.inputs.iter().filter(|input| input.has_free_batch()) {
         for (flag, batch) in [("min", batches.min), ("opt", batches.opt), ("max", batches.max)] {
-            let shape = input.with_batch(batch).ok_or_else(|| format!("`{input}` has more than its batch open"))?;
+            let shape = input
+                .with_batch(batch)
+                .ok_or_else(|| format!("`{input}` has other dynamic dimensions than its batch"))?;
             line += &format!(" --{flag}Shapes={shape}");
         }
     }
@@ -92,10 +94,10 @@ impl std::fmt::Display for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Built { runtime, difference, milliseconds } => {
-                write!(f, "agrees with the plan ({difference}), {milliseconds:.1} ms a clip on {runtime}")
+                write!(f, "agrees with the plan ({difference}), {milliseconds:.1} ms per clip on {runtime}")
             }
             Self::Elsewhere { why, line } => {
-                write!(f, "not built here: {why}\n         where TensorRT is, this builds it:\n{line}")
+                write!(f, "not built: {why}\n         where TensorRT is installed, build it with:\n{line}")
             }
         }
     }

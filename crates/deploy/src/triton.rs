@@ -1,4 +1,4 @@
-//! A Triton model repository: `NAME/config.pbtxt`, `NAME/1/model.onnx`, and `NAME/labels.txt` where classes have names.
+//! A Triton model repository: `NAME/config.pbtxt`, `NAME/1/model.onnx`, and `NAME/labels.txt` if classes have names.
 //!
 //! The backend is ONNX Runtime for every target; the target `tensorrt` adds its TensorRT accelerator with an engine cache.
 //! A batch of any size becomes `max_batch_size` and dynamic batching; a fixed one is part of the shape, since Triton
@@ -16,29 +16,34 @@ use super::{Export, Exported, export_opened, open};
 use crate::DeployError;
 use vjepa_runtime::write_atomically;
 
-/// Clips that Triton may join, and how long it waits for them.
+/// Largest batch that Triton may form, and how long it waits.
 const LARGEST_BATCH: usize = 8;
 const QUEUE_DELAY: usize = 2000;
 
 /// Exports the model `name` into the repository `request.out`.
 ///
 /// # Errors
-/// What an export can fail with; a name that is no folder's; a model that is already there.
+/// As for an export; an invalid name; a model that already exists.
 pub fn write(request: &Export<'_>, name: &str) -> Result<Exported, DeployError> {
     if !vjepa_runtime::is_model_name(name) {
-        return Err(format!("--name {name}: a model's name has letters, digits, `_`, `-` and `.` only").into());
+        return Err(format!("--name {name}: a model name may contain only letters, digits, `_`, `-` and `.`").into());
     }
     let place = request.out.join(name);
     if place.symlink_metadata().is_ok() {
-        return Err(format!("{} is already there; remove it or give another --name", place.display()).into());
+        return Err(format!("{} already exists; remove it or give another --name", place.display()).into());
     }
     let at = |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
     fs::create_dir_all(request.out).map_err(|error| at(request.out, error))?;
     let folder = tempfile::Builder::new().prefix(".vjepa-triton-").tempdir_in(request.out);
     let folder = folder.map_err(|error| at(request.out, error))?;
     let model = folder.path().join("1").join("model.onnx");
-    let inner =
-        Export { out: &model, place: &place, form: request.form.clone(), ort_lib: request.ort_lib.clone(), ..*request };
+    let inner = Export {
+        out: &model,
+        shown_as: &place,
+        form: request.form.clone(),
+        ort_lib: request.ort_lib.clone(),
+        ..*request
+    };
     let mut exported = export_opened(&inner, &open(&inner)?)?;
     let labels = exported.probe.as_ref().map(|probe| probe.labels.as_slice()).unwrap_or_default();
     let labelled = exported.metadata.contains_key("vjepa.labels");
