@@ -9,7 +9,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use std::io::{ErrorKind, Read, Result, Write};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// The codings, as `Accept-Encoding` and `grpc-accept-encoding` tell them.
+/// The codings, as in `Accept-Encoding` and `grpc-accept-encoding`.
 pub(crate) const CODINGS: &str = "gzip, deflate";
 
 /// Bytes that are decompressed before memory is taken for more.

@@ -93,7 +93,7 @@ impl Service {
 /// Bytes of a message that asks for health or a description.
 const SMALL: usize = 1 << 16;
 
-/// What reflection tells.
+/// Descriptors for reflection.
 fn described() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTION)

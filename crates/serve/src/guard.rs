@@ -1,5 +1,5 @@
-//! What stands before gRPC's methods: the token, before anything of a message is read, and the message within limits of time
-//! and memory, decompressed where it is compressed. How large a message may be is tonic's business; there is one in a
+//! In front of gRPC's methods: the token, before any of a message is read, and the message, within limits of time and
+//! memory and decompressed if necessary. How large a message may be is tonic's business; there is one in a
 //! request.
 
 use crate::coding::{CODINGS, Coding, WORTH_IT};
@@ -124,7 +124,7 @@ fn admitted(
     endpoint: &str,
     mut request: Request<Body>,
 ) -> Result<(Request<Body>, Option<Coding>), InferError> {
-    // Health tells nothing but health.
+    // Health reveals nothing else.
     if endpoint != "grpc_health" && !has_token(core, request.headers()) {
         return Err(InferError::Unauthorized);
     }

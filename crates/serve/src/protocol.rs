@@ -130,9 +130,7 @@ pub(crate) fn check_repository(name: &str) -> Result<(), InferError> {
         return Ok(());
     }
     let name = shortened(name);
-    Err(InferError::Invalid(format!(
-        "there is no repository `{name}`; leave the name out for the model that is served"
-    )))
+    Err(InferError::Invalid(format!("there is no repository `{name}`; omit the name for the served model")))
 }
 
 /// Refuses tensors in shared memory.

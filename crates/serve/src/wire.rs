@@ -23,7 +23,7 @@ struct Repeated {
 
 /// What a field is.
 enum Inside {
-    /// Text, bytes or a message whose fields are no matter.
+    /// Text, bytes or a message whose fields do not matter.
     Opaque,
     /// Whole numbers, which count by their bytes.
     Numbers,
@@ -146,7 +146,7 @@ mod tests {
     use crate::grpc::proto::InferTensorContents;
     use crate::grpc::proto::model_infer_request::InferInputTensor;
 
-    /// A field with these bytes, as often as told.
+    /// A field with these bytes, this many times.
     fn many(tag: u8, part: &[u8], times: usize) -> Vec<u8> {
         [&[tag << 3 | 2, part.len() as u8][..], part].concat().repeat(times)
     }

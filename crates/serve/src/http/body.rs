@@ -36,12 +36,12 @@ pub(super) async fn read(
 ) -> Result<Whole, InferError> {
     let coding = coding(headers)?;
     let limit = core.settings.limits.body;
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if told.is_some_and(|told| told > limit) {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|announced| announced > limit) {
         return Err(InferError::TooLarge(limit));
     }
     let within = core.settings.limits.body_time;
-    let reading = collect(core, body, told.unwrap_or(0), tensor);
+    let reading = collect(core, body, announced.unwrap_or(0), tensor);
     let whole = tokio::time::timeout(within, reading).await.map_err(|_| InferError::SlowBody(within))??;
     let Some(coding) = coding else { return Ok(whole) };
     let Whole { bytes, mut held } = whole;
@@ -104,11 +104,11 @@ fn why(error: &axum::Error) -> &'static str {
     "the client ended it, or the connection was lost"
 }
 
-async fn collect(core: &Core, body: &mut Body, told: usize, tensor: usize) -> Result<Whole, InferError> {
+async fn collect(core: &Core, body: &mut Body, announced: usize, tensor: usize) -> Result<Whole, InferError> {
     let limit = core.settings.limits.body;
     let mut held = None;
     // Reserved memory costs nothing before bytes arrive.
-    let mut buffer = BytesMut::with_capacity(told + ALIGN);
+    let mut buffer = BytesMut::with_capacity(announced + ALIGN);
     // The length is only announced by the client: just its remainder is used.
     let shift = ALIGN - 1 - (buffer.as_ptr() as usize % ALIGN + tensor % ALIGN + ALIGN - 1) % ALIGN;
     buffer.resize(shift, 0);

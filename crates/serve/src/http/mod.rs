@@ -120,7 +120,7 @@ fn is_preflight(parts: &Parts) -> bool {
 fn preflight(core: &Core, parts: &Parts) -> Result<Response, InferError> {
     check_host(core, parts)?;
     if core.settings.web.admitted(&parts.headers).is_none() {
-        let origin = told(&parts.headers, "origin").unwrap_or_default();
+        let origin = value_of(&parts.headers, "origin").unwrap_or_default();
         return Err(InferError::Origin(shortened(&origin)));
     }
     let mut response = Response::new(Body::empty());
@@ -234,7 +234,7 @@ async fn go(
 }
 
 /// A header's value.
-fn told(headers: &HeaderMap, name: &str) -> Option<String> {
+fn value_of(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
@@ -242,7 +242,7 @@ fn told(headers: &HeaderMap, name: &str) -> Option<String> {
 /// the server's own. HTTP/2 has the name in the URI.
 fn check_host(core: &Core, parts: &Parts) -> Result<(), InferError> {
     let foreign = |host: &String| core.settings.security.token.is_none() && !is_own(host);
-    let hosts = [told(&parts.headers, "host"), parts.uri.authority().map(ToString::to_string)];
+    let hosts = [value_of(&parts.headers, "host"), parts.uri.authority().map(ToString::to_string)];
     hosts.into_iter().flatten().find(foreign).map_or(Ok(()), |host| Err(InferError::Host(shortened(&host))))
 }
 
@@ -252,12 +252,13 @@ fn admit(core: &Core, parts: &Parts) -> Result<(), InferError> {
     check_host(core, parts)?;
     if core.settings.web.admitted(headers).is_some() {
         // Admitted by the list.
-    } else if let Some(site) = told(headers, "sec-fetch-site") {
+    } else if let Some(site) = value_of(headers, "sec-fetch-site") {
         if site != "same-origin" && site != "none" {
             return Err(InferError::Origin("another site".to_owned()));
         }
-    } else if let Some(origin) = told(headers, "origin") {
-        let host = told(headers, "host").or_else(|| parts.uri.authority().map(ToString::to_string)).unwrap_or_default();
+    } else if let Some(origin) = value_of(headers, "origin") {
+        let host =
+            value_of(headers, "host").or_else(|| parts.uri.authority().map(ToString::to_string)).unwrap_or_default();
         if origin.split_once("://").is_none_or(|(_, authority)| authority != host) {
             return Err(InferError::Origin(shortened(&origin)));
         }
@@ -292,7 +293,7 @@ async fn readiness(core: &Arc<Core>, mut document: serde_json::Value) -> Respons
 
 /// Prometheus' text format, or OpenMetrics if requested.
 fn metrics(core: &Core, headers: &HeaderMap) -> Response {
-    let accept = told(headers, "accept").unwrap_or_default();
+    let accept = value_of(headers, "accept").unwrap_or_default();
     let (text, kind) = if prefers_open_metrics(&accept) {
         (core.metrics.open_metrics(), "application/openmetrics-text; version=1.0.0; charset=utf-8")
     } else {

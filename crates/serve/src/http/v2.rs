@@ -150,7 +150,7 @@ fn asked_batch(query: &str) -> Result<Option<usize>, InferError> {
     number.map(Some).ok_or_else(wrong)
 }
 
-/// A body that is nothing but the clips' bytes. Their number does not tell what they are: the bytes of two clips are also
+/// A body that is nothing but the clips' bytes. Their number does not determine what they are: the bytes of two clips are also
 /// those of one in FP64. So it is one clip, unless the request says how many.
 fn raw(core: &Core, bytes: &Bytes, batch: Option<usize>) -> Result<Checked, InferError> {
     let free = || InferError::Invalid(format!("the sizes of a clip vary in {}; send them as JSON", core.info.input));
