@@ -1,4 +1,4 @@
-//! `vjepa compile --graph` and what `vjepa train` makes of it: compiled ahead of time, cut short, profiled.
+//! `vjepa graph` and what `vjepa train` makes of it: compiled ahead of time, cut short, profiled.
 
 mod support;
 
@@ -10,7 +10,7 @@ use vjepa_compiler::serialize::{decode, encode};
 
 fn compile(extra: &[&str]) -> Command {
     let mut command = vjepa();
-    command.args(["compile", "--graph", "step", "--config"]).arg(recipe());
+    command.args(["graph", "step", "--config"]).arg(recipe());
     for set in SMALL_RUN {
         command.args(["--set", set]);
     }

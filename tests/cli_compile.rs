@@ -120,7 +120,9 @@ fn what_does_not_fit_is_refused() {
     assert!(refuse(&narrow(2, &["one"])).contains("1 labels for 2 classes"));
     assert!(refused(&mut export(folder.path(), &[]).0).contains("pass --config"));
     vjepa().arg("compile").assert().code(2);
-    vjepa().args(["compile", "--graph", "encoder"]).assert().code(2);
+    for graph in [&["graph", "encoder"][..], &["graph"], &["compile", "--graph", "encoder"], &["compile", "--graph"]] {
+        vjepa().args(graph).assert().code(2);
+    }
     let garbage = write(folder.path(), "garbage.onnx", "not a model");
     assert!(refused(vjepa().arg("run").arg(&garbage).arg(texture("t0_d0_s0.mp4"))).contains("garbage.onnx"));
 }
@@ -131,18 +133,40 @@ fn graphs_are_shown_as_text_and_report() {
     let config = write(folder.path(), "tiny.yaml", TINY);
     for graph in ["encoder", "predictor", "probe", "step"] {
         let mut command = vjepa();
-        command.args(["compile", "--graph", graph, "--emit", "ir", "--config"]).arg(&config);
+        command.args(["graph", graph, "--emit", "ir", "--config"]).arg(&config);
         let text = String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap();
         let parsed = vjepa_compiler::text::parse(&text).unwrap();
         assert_eq!(vjepa_compiler::text::print(&parsed), text);
         let mut command = vjepa();
-        command.args(["compile", "--graph", graph, "--json", "--config"]).arg(&config);
+        command.args(["graph", graph, "--json", "--config"]).arg(&config);
         let report = lines(&command.assert().success().get_output().stdout).remove(0);
         for key in ["flops", "bytes", "parameters", "peak_memory"] {
             assert!(report[key].as_u64().unwrap() > 0, "{graph} {key}");
         }
         assert_eq!(report["sizes"]["B"], 4);
     }
+}
+
+/// `vjepa compile --graph`, as `vjepa graph` was spelled before: the same output, and one line about the new name.
+#[test]
+fn the_old_spelling_of_graph_still_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let run = |words: &[&str]| {
+        let output = vjepa().args(words).arg("--config").arg(&config).assert().success().get_output().clone();
+        (output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    for flags in [&["--emit", "ir"][..], &["--json"], &["--emit", "plan", "--set", "data.batch_size=2"]] {
+        let (new, silent) = run(&[&["graph", "encoder"], flags].concat());
+        assert_eq!(silent, "");
+        for old in [&["compile", "--graph", "encoder"][..], &["compile", "--graph=encoder"]] {
+            let (same, note) = run(&[old, flags].concat());
+            assert!(same == new, "{flags:?}");
+            assert_eq!(note, "note: `vjepa compile --graph encoder` is called `vjepa graph encoder` now\n");
+        }
+    }
+    let help = vjepa().args(["compile", "--help"]).assert().success().get_output().stdout.clone();
+    assert!(!String::from_utf8(help).unwrap().contains("--graph"));
 }
 
 #[test]
@@ -234,7 +258,7 @@ fn the_precision_of_a_target_is_said() {
     let config = write(folder.path(), "tiny.yaml", TINY);
     let common = [Path::new("--config"), &config, Path::new("--no-verify"), Path::new("--target")];
     let (mut command, _) = export(folder.path(), &common);
-    let assumed = "form     tensorrt, f16 (the default of this target; --precision chooses another)\n";
+    let assumed = "form     tensorrt, f16 (the default for this target; --precision chooses another)\n";
     command.arg("tensorrt").assert().success().stdout(predicates::str::contains(assumed));
     let (mut command, _) = export(folder.path(), &common);
     let summary = lines(&command.args(["tensorrt", "--json"]).assert().success().get_output().stdout).remove(0);
@@ -309,7 +333,7 @@ fn what_is_read_is_never_written_over() {
         let mut command = vjepa();
         command.args(["compile", "--export", export, "--checkpoint"]).arg(&checkpoint).arg("--probe").arg(&probe);
         let told = refused(command.arg("--config").arg(&config).arg("--out").arg(folder.path().join(out)));
-        assert!(told.contains("would write over"), "{out}: {told}");
+        assert!(told.contains("would overwrite"), "{out}: {told}");
     }
     assert!(before == [&checkpoint, &probe].map(|file| std::fs::read(file).unwrap()));
 }
@@ -321,8 +345,10 @@ fn flags_that_would_do_nothing_are_refused() {
     for flags in [["--precision", "bf16"], ["--target", "tract"], ["--batch", "2"], ["--frames", "8"], ["--name", "x"]]
     {
         let mut command = vjepa();
-        command.args(["compile", "--graph", "step", "--config"]).arg(&config).args(flags);
-        command.assert().code(2).stderr(predicates::str::contains("cannot be used with"));
+        command.args(["graph", "step", "--config"]).arg(&config).args(flags);
+        command.assert().code(2).stderr(predicates::str::contains("unexpected argument"));
+        let mut command = vjepa();
+        command.args(["compile", "--graph", "step", "--config"]).arg(&config).args(flags).assert().code(2);
     }
     for flags in [["--batch", "8"], ["--size", "64"], ["--pred-depth", "2"], ["--rounds", "0"], ["--mask-sets", "0"]] {
         let mut command = vjepa();
@@ -335,7 +361,7 @@ fn flags_that_would_do_nothing_are_refused() {
 }
 
 #[test]
-fn results_that_are_no_numbers_are_told() {
+fn outputs_that_are_nan_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let read = vjepa_weights::TensorFile::read(tiny("weights.safetensors")).unwrap();
     let mut tensors = Tensors::new();
@@ -352,7 +378,7 @@ fn results_that_are_no_numbers_are_told() {
     command.args(["compile", "--export", "onnx", "--no-verify", "--checkpoint"]).arg(&damaged);
     command.arg("--config").arg(&config).arg("--out").arg(&model).assert().success();
     let output = vjepa().arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).assert().code(1).get_output().clone();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no numbers"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("outputs are NaN or infinite"));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn inspect_tells_what_a_file_is() {
     let (text, binary) = (folder.path().join("encoder.ir"), folder.path().join("encoder.vjg"));
     for (emit, out) in [("ir", &text), ("vjg", &binary)] {
         let mut command = vjepa();
-        command.args(["compile", "--graph", "encoder", "--emit", emit, "--config"]).arg(&config).arg("--out").arg(out);
+        command.args(["graph", "encoder", "--emit", emit, "--config"]).arg(&config).arg("--out").arg(out);
         command.assert().success();
     }
     let graph = json(&mut inspect(&text));
@@ -142,4 +142,55 @@ fn doctor_says_what_there_is() {
         assert!(key == "memory" || found[key]["found"] == true || found[key]["remedy"].is_string(), "{key}");
     }
     vjepa().arg("doctor").assert().success().stdout(predicates::str::contains("cores usable"));
+}
+
+#[test]
+fn lists_that_are_something_else_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n";
+    let page = "<html><body>Please sign in</body></html>";
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    for (name, contents, words) in [("pointer.csv", pointer, "git lfs pull"), ("page.csv", page, "an HTML page")] {
+        let list = write(folder.path(), name, contents);
+        let good = write(folder.path(), "good.csv", "a.mp4 0\nb.mp4 1\n");
+        let told = |command: &mut assert_cmd::Command| {
+            let sentence = refused(command);
+            assert!(sentence.contains(words) && sentence.contains(name), "{sentence}");
+        };
+        let checkpoint = tiny("weights.safetensors");
+        let probe = |extra: &[(&str, &Path)]| {
+            let mut command = vjepa();
+            command.arg("probe").arg("--checkpoint").arg(&checkpoint).arg("--out").arg(folder.path().join("probe"));
+            extra.iter().for_each(|(flag, file)| drop(command.arg(flag).arg(file)));
+            command
+        };
+        told(&mut probe(&[("--data", &list)]));
+        told(&mut probe(&[("--data", &good), ("--val", &list)]));
+        told(&mut probe(&[("--data", &good), ("--names", &list)]));
+        let mut train = vjepa();
+        train.args(["train", "--config"]).arg(&config).arg("--set");
+        train.arg(format!("data.datasets=[{}]", list.display())).args(["--set", "optimization.steps=2"]);
+        train.arg("--set").arg(format!("logging.folder={}", folder.path().join("run").display()));
+        told(&mut train);
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let commands: Vec<String> = vjepa::cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = vjepa().args(["completions", shell]).assert().success().get_output().stdout.clone();
+        let script = String::from_utf8(script).unwrap();
+        assert!(commands.iter().all(|command| script.contains(command.as_str())), "{shell}");
+    }
+    vjepa().args(["completions", "csh"]).assert().code(2);
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man1");
+    vjepa().arg("man").arg(&pages).assert().success();
+    for command in &commands {
+        let page = std::fs::read_to_string(pages.join(format!("vjepa-{command}.1"))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{command}");
+    }
+    assert!(pages.join("vjepa-bench-step.1").exists() && !pages.join("vjepa-bench-worker.1").exists());
+    assert!(refused(vjepa().arg("man").arg(tiny("config.json"))).contains("cannot write manual pages to"));
 }

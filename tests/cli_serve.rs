@@ -130,27 +130,37 @@ fn it_is_not_opened_up_by_accident() {
     let (token, short) = (token.to_str().unwrap(), short.to_str().unwrap());
     for (arguments, words) in [
         (vec!["--host", "0.0.0.0"], "so a token is needed: give --token-file"),
-        (vec!["--host", "0.0.0.0", "--token-file", token], "without TLS token and clips travel in clear"),
+        (
+            vec!["--host", "0.0.0.0", "--token-file", token],
+            "without TLS the token and the clips are sent in clear text",
+        ),
         (vec!["--token-file", short], "is too short"),
         (vec!["--token-file", "nowhere"], "cannot read the token nowhere"),
         (vec!["--tls-cert", token, "--tls-key", token], "it holds no certificate"),
-        (vec!["--name", "a/b"], "a model's name has letters"),
-        (vec!["--instances", "0"], "--instances must be 1 at least"),
-        (vec!["--max-batch", "0"], "must be 1 at least"),
+        (vec!["--name", "a/b"], "a model name may contain only letters"),
+        (vec!["--instances", "0"], "--instances must be at least 1"),
+        (vec!["--max-batch", "0"], "must be at least 1"),
         (vec!["--runtime", "tensorrt", "--batches", "1:2:4"], "give --max-batch 4, or 8 as MAX"),
         (vec!["--runtime", "tensorrt", "--batches", "2:8:8"], "give 1 as MIN"),
-        (vec!["--max-delay=-1"], "give a time of 0 or more"),
-        (vec!["--keep-alive=-1"], "--keep-alive -1: give a time of 0 or more"),
-        (vec!["--max-body", "much"], "--max-body much: give a number of bytes with its unit"),
+        (vec!["--max-delay=-1"], "--max-delay must be 0 or more"),
+        (vec!["--keep-alive=-1"], "--keep-alive must be 0 or more, got -1"),
+        (vec!["--max-body", "much"], "--max-body must be a size such as 64MiB, got much"),
         (vec!["--max-bodies", "1MiB"], "give --max-bodies as much or more"),
         (vec!["--max-body", "1KiB", "--max-bodies", "2KiB"], "for the smallest request"),
         (vec!["--allow-origin", "lab.example"], "give scheme, host and port"),
         (vec!["--allow-origin", "*"], "so a token is needed"),
         (vec!["--path-prefix", "models"], "give a path of letters"),
-        (vec!["--host", "not a name"], "--host not a name: neither an address nor a name of this machine"),
+        (vec!["--host", "not a name"], "--host not a name is neither an address nor a host name of this machine"),
     ] {
         let sentence = refused(&mut serve(&arguments));
         assert!(sentence.contains(words), "{words}: {sentence}");
+    }
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1308415264\n";
+    let page = "<!DOCTYPE html><html>sign in</html>";
+    for (name, contents, words) in [("lfs.onnx", pointer, "git lfs pull"), ("page.onnx", page, "an HTML page")] {
+        let model = write(folder.path(), name, contents);
+        let sentence = refused(vjepa().arg("serve").arg(&model).args(["--port", "0"]).timeout(Duration::from_secs(60)));
+        assert!(sentence.contains(words) && sentence.contains(name), "{sentence}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

@@ -312,7 +312,7 @@ fn labels_that_do_not_count_from_zero_are_said() {
         &["few.csv", "none of its videos has 1 of the 3 labels: 1"],
     );
     assert_words(&refused(&mut scene.eval(&from_one)), &["line 5 has the label 3"]);
-    assert_words(&refused(scene.eval(&zero).args(["--labels-from", "1"])), &["called by their labels"]);
+    assert_words(&refused(scene.eval(&zero).args(["--labels-from", "1"])), &["named by their labels"]);
 }
 
 #[test]

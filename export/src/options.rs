@@ -24,14 +24,34 @@ pub enum Target {
     TensorRt,
 }
 
+impl Target {
+    /// Every target.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::OrtCpu, Self::Tract, Self::TensorRt];
+
+    /// Its name in flags and in a model's metadata.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::OrtCpu => "ort-cpu",
+            Self::Tract => "tract",
+            Self::TensorRt => "tensorrt",
+        }
+    }
+
+    /// One line about it, for people who choose.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Portable => "Standard operators: ONNX Runtime, tract and others",
+            Self::OrtCpu => "ONNX Runtime on a CPU, with its own attention operator",
+            Self::Tract => "tract",
+            Self::TensorRt => "TensorRT: strongly typed, normalisation and softmax in f32",
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Target::Portable => "portable",
-            Target::OrtCpu => "ort-cpu",
-            Target::Tract => "tract",
-            Target::TensorRt => "tensorrt",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -55,16 +75,39 @@ pub enum Precision {
     Int8Static,
 }
 
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Self; 6] =
+        [Self::F32, Self::F16, Self::Bf16, Self::F16Weights, Self::Int8Dynamic, Self::Int8Static];
+
+    /// Its name in flags and in a model's metadata.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::F16Weights => "f16-weights",
+            Self::Int8Dynamic => "int8",
+            Self::Int8Static => "int8-static",
+        }
+    }
+
+    /// One line about it, for people who choose.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::F32 => "32-bit floats",
+            Self::F16 => "IEEE half precision; normalisation and softmax in f32",
+            Self::Bf16 => "bfloat16; normalisation and softmax in f32",
+            Self::F16Weights => "f32 arithmetic, weights stored as IEEE half",
+            Self::Int8Dynamic => "8-bit matrix products, activations scaled at run time",
+            Self::Int8Static => "8-bit matrix products, activations scaled by calibrated ranges",
+        }
+    }
+}
+
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-            Precision::Bf16 => "bf16",
-            Precision::F16Weights => "f16-weights",
-            Precision::Int8Dynamic => "int8",
-            Precision::Int8Static => "int8-static",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -82,6 +125,28 @@ pub enum WeightRange {
 }
 
 impl WeightRange {
+    /// Both ranges.
+    pub const ALL: [Self; 2] = [Self::Reduced, Self::Full];
+
+    /// Its name in flags and in a model's metadata.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reduced => "reduced",
+            Self::Full => "full",
+        }
+    }
+
+    /// One line about it, for people who choose.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Reduced => "-64 to 64: the same sums on every processor",
+            Self::Full => {
+                "-127 to 127, slightly more accurate: for VNNI, Arm, GPUs and tract; on x86 without VNNI, sums saturate in \
+                 ONNX Runtime"
+            }
+        }
+    }
+
     /// Largest magnitude of a weight.
     pub const fn limit(self) -> i8 {
         match self {
@@ -93,10 +158,7 @@ impl WeightRange {
 
 impl fmt::Display for WeightRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            WeightRange::Reduced => "reduced",
-            WeightRange::Full => "full",
-        })
+        f.write_str(self.name())
     }
 }
 

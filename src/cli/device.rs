@@ -6,7 +6,7 @@ use vjepa_runtime::plan::Device;
 /// Where to run.
 #[derive(clap::Args)]
 pub(super) struct DeviceArg {
-    /// Where to run: cpu, or cuda:N in builds with the feature `cuda` (experimental).
+    /// Device: cpu, or cuda:N in builds with the feature `cuda` (experimental)
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
 }

@@ -1,4 +1,4 @@
-//! `vjepa doctor`: what this machine has, and how to get what is missing.
+//! `vjepa doctor`: what this machine offers, and how to get what is missing.
 
 use std::path::{Path, PathBuf};
 
@@ -8,30 +8,31 @@ use vjepa_runtime::library::Search;
 use vjepa_runtime::plan::{Device, InstructionSet};
 
 use super::CliError;
+use crate::table::{indented, words};
 use vjepa_lab::bench::paths;
 
-/// Say what this machine has for training and running models, and how to get what is missing.
+/// Show what this machine offers for training and running models, and how to get what is missing
 #[derive(clap::Args)]
 pub struct Args {
-    /// ONNX Runtime's shared library.
+    /// ONNX Runtime's shared library [default: searched for]
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
-    /// One JSON object on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// One thing looked for.
+/// One component that was looked for.
 struct Finding {
     key: &'static str,
     found: bool,
-    /// What was found, or what its absence means.
+    /// Description, or what its absence means.
     what: String,
     /// How to get it.
     remedy: Option<String>,
 }
 
-/// Runs the command. Nothing that is missing is an error: all of it is optional.
+/// Runs the command. Missing components are not errors: all of them are optional.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let findings = [processor(), simd()?, memory(), onnx_runtime(args), cuda(), tensorrt(), ffmpeg()];
     if args.json {
@@ -49,13 +50,15 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     let training = if cfg!(feature = "cuda") { "training on CPU and CUDA (experimental)" } else { "CPU training" };
     println!("vjepa {}: pure-Rust video decoders (H.264, VP9), {training}, tract", env!("CARGO_PKG_VERSION"));
+    let mut rows = Vec::new();
     for finding in &findings {
-        let mark = if finding.found { "yes" } else { "no " };
-        println!("  {mark}  {:<13} {}", finding.key, finding.what);
+        let mark = if finding.found { "yes" } else { "no" };
+        rows.push(vec![mark.to_owned(), finding.key.to_owned(), finding.what.clone()]);
         if let Some(remedy) = &finding.remedy {
-            println!("       {:<13} -> {remedy}", "");
+            rows.push(vec![String::new(), String::new(), format!("-> {remedy}")]);
         }
     }
+    print!("{}", indented(&words(&[], rows)));
     Ok(())
 }
 
@@ -63,7 +66,7 @@ fn processor() -> Finding {
     let cores = vjepa_runtime::cores().unwrap_or(1);
     let extensions = extensions();
     let fast = extensions.is_empty() || extensions.contains(&"avx2") || extensions.contains(&"neon");
-    let listed = if extensions.is_empty() { "no SIMD known here".to_owned() } else { extensions.join(", ") };
+    let listed = if extensions.is_empty() { "no known SIMD extensions".to_owned() } else { extensions.join(", ") };
     Finding {
         key: "processor",
         found: true,
@@ -72,14 +75,14 @@ fn processor() -> Finding {
     }
 }
 
-/// Which instruction set the CPU's kernels and products use.
+/// The instruction set of the CPU kernels and matrix products.
 fn simd() -> Result<Finding, CliError> {
     let (kernels, products) = (InstructionSet::chosen()?, InstructionSet::of_products());
     let best = InstructionSet::best_of_processor();
     let remedy = if kernels < products {
         Some("VJEPA_SIMD caps the kernels: unset it for full speed".to_owned())
     } else if products < best {
-        Some(format!("this build leaves {best} out: build with the feature x86-v4 for full speed"))
+        Some(format!("this build omits {best}: enable the feature x86-v4 for full speed"))
     } else {
         None
     };
@@ -125,9 +128,9 @@ fn memory() -> Finding {
             key: "memory",
             found: true,
             what: format!("{total:.1} GiB, {free:.1} GiB of it available"),
-            remedy: (free < 2.0).then(|| "the quickstart wants 2 GiB; close something".to_owned()),
+            remedy: (free < 2.0).then(|| "the quickstart needs 2 GiB; close other programs".to_owned()),
         },
-        _ => Finding { key: "memory", found: false, what: "cannot be told on this system".to_owned(), remedy: None },
+        _ => Finding { key: "memory", found: false, what: "not known on this system".to_owned(), remedy: None },
     }
 }
 
@@ -138,7 +141,7 @@ fn onnx_runtime(args: &Args) -> Finding {
         Err(error) => Finding {
             key,
             found: false,
-            what: "models run on tract, about half as fast".to_owned(),
+            what: "not found; models run on tract, about half as fast".to_owned(),
             remedy: Some(error.to_string()),
         },
     }
@@ -166,8 +169,12 @@ fn cuda() -> Finding {
         (driver, _) => Finding {
             key,
             found: false,
-            what: if driver.is_some() { "a driver, but no libcuda.so" } else { "libcuda.so, but no driver loaded" }
-                .to_owned(),
+            what: if driver.is_some() {
+                "driver loaded, but no libcuda.so"
+            } else {
+                "libcuda.so found, but no driver loaded"
+            }
+            .to_owned(),
             remedy: Some(
                 "reinstall the NVIDIA driver; in a container, start it with the GPU passed through".to_owned(),
             ),
@@ -184,7 +191,7 @@ fn tensorrt() -> Finding {
             found: false,
             what: "no libnvinfer; models run on tract or ONNX Runtime".to_owned(),
             remedy: Some(
-                "only useful with an NVIDIA GPU: install TensorRT 10 and put its libraries on LD_LIBRARY_PATH"
+                "useful only with an NVIDIA GPU: install TensorRT 10 and add its libraries to LD_LIBRARY_PATH"
                     .to_owned(),
             ),
         },
@@ -195,10 +202,8 @@ fn ffmpeg() -> Finding {
     Finding {
         key: "ffmpeg",
         found: false,
-        what: "not in this build; H.264 and VP9 need none".to_owned(),
-        remedy: Some(
-            "re-encode other codecs, for example `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned(),
-        ),
+        what: "not in this build; not needed for H.264 and VP9".to_owned(),
+        remedy: Some("re-encode other codecs, e.g. `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned()),
     }
 }
 

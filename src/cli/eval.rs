@@ -1,10 +1,10 @@
-//! `vjepa eval`: how often a probe is right on labelled videos.
+//! `vjepa eval`: accuracy of a probe on labelled videos.
 
 use std::path::PathBuf;
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::probe::{Bar, Cache, LABELS_FROM_KEY, of, read_notes, tell_bad};
+use super::probe::{Bar, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes};
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
@@ -14,38 +14,38 @@ use vjepa_eval::videos::labelled_videos;
 use vjepa_programs::Probe;
 use vjepa_recipe::config::Config;
 
-/// Evaluate a probe on labelled videos: top-1 and top-5.
+/// Measure a probe's top-1 and top-5 accuracy on labelled videos
 #[derive(clap::Args)]
 pub struct Args {
-    /// An official .pth.tar or .pt, or safetensors with official names.
+    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
+    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// A probe that `vjepa probe` or the official evaluation wrote.
+    /// Probe written by `vjepa probe` or by the official evaluation
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
-    /// Labelled videos: "path label" lines, paths relative to the list's folder.
+    /// Labelled videos: one "path label" per line, paths relative to the list's folder
     #[arg(long, value_name = "CSV")]
     data: PathBuf,
-    /// The label of the probe's first class in --data, for a probe whose classes have names [default: as in its training].
+    /// Label of the probe's first class in --data, for probes with class names [default: as in training]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     labels_from: Option<i64>,
-    /// Clips of a video; the probe attends across all of them.
+    /// Clips per video; the probe attends across all of them
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     clips: u16,
-    /// Views of each clip: 1 is the centre, more are spread along the long side; predictions are averaged.
+    /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     views: u16,
     #[command(flatten)]
     cache: Cache,
     #[command(flatten)]
     device: DeviceArg,
-    /// One JSON object on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -60,12 +60,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
     if reads != makes {
         return Err(format!(
-            "the probe {} reads features {reads} wide, but the encoder's are {makes} wide; use the encoder it was trained on",
+            "the probe {} takes features {reads} wide, but the encoder's are {makes} wide; use the encoder it was trained on",
             args.probe.display()
         )
         .into());
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
+    super::refuse_foreign_list(&args.data)?;
     let list = labelled_videos(&args.data)?;
     let count = vjepa_eval::attentive::classes(&probe.probe);
     let (from, notes) = numbering(args, &list, &probe.labels, count)?;
@@ -92,18 +93,17 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         return Ok(());
     }
     let per_video = match (args.clips, args.views) {
-        (1, 1) => "one clip a video".to_owned(),
-        (clips, views) => format!("clips x views {clips} x {views}"),
+        (1, 1) => "one clip per video".to_owned(),
+        (clips, views) => format!("{clips} clips x {views} views per video"),
     };
     println!("top-1    {:.1} %", 100.0 * accuracy.top1);
     println!("top-5    {:.1} %", 100.0 * accuracy.top5);
     println!("videos   {} of {count} classes, {per_video}", accuracy.videos);
-    tell_bad(&found.bad.iter().collect::<Vec<&BadVideo>>());
+    print_skipped(&found.bad.iter().collect::<Vec<&BadVideo>>());
     Ok(())
 }
 
-/// The label of the probe's first class in the list, 0 where classes are called by their labels; and what is to be said of
-/// the list.
+/// The label of the probe's first class in the list (0 where classes are named by their labels), and remarks on the list.
 fn numbering(args: &Args, list: &VideoList, names: &[String], count: usize) -> Result<(i64, Vec<String>), CliError> {
     let recorded = vjepa_weights::load(&args.probe)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
     let classes = ClassNames { names: names.to_vec(), count, from: recorded, source: args.probe.clone() };
@@ -111,7 +111,7 @@ fn numbering(args: &Args, list: &VideoList, names: &[String], count: usize) -> R
     if classes.are_labels() {
         if args.labels_from.is_some() {
             let probe = args.probe.display();
-            return Err(format!("the classes of {probe} are called by their labels: leave --labels-from out").into());
+            return Err(format!("the classes of {probe} are named by their labels; omit --labels-from").into());
         }
         classes.check_called(list)?;
         notes.extend(of(list, classes.remarks(list, 0)));

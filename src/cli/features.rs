@@ -1,4 +1,4 @@
-//! `vjepa features`: what a frozen encoder makes of clips.
+//! `vjepa features`: features of a frozen encoder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,30 +17,30 @@ use vjepa_weights::Tensors;
 /// Clips encoded at once.
 const BATCH: usize = 4;
 
-/// Write a frozen encoder's tokens of a video or of stored clips.
+/// Write the features (tokens) that an encoder computes for a video or for stored clips
 #[derive(clap::Args)]
 pub struct Args {
-    /// An official .pth.tar or .pt, or safetensors with official names.
+    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
+    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// A video, or a .safetensors file with `clip_u8` [B, 3, T, H, W].
+    /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write `encoder_out` [B, N, D].
+    /// Where to write `encoder_out` [B, N, D] (safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Which encoder: the target encoder if there is one, unless named.
+    /// Which encoder of the checkpoint [default: the target encoder if there is one]
     #[arg(long, value_parser = ["target_encoder", "encoder"], value_name = "NAME")]
     encoder: Option<String>,
     #[command(flatten)]
     device: DeviceArg,
-    /// One JSON object on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let bad = features.iter().filter(|value| !value.is_finite()).count();
     if bad > 0 {
         return Err(format!(
-            "{bad} of {} features are not finite: the weights of {} are damaged or not those of this model",
+            "{bad} of {} features are NaN or infinite: the weights in {} are damaged or belong to another model",
             features.len(),
             args.checkpoint.display()
         )

@@ -11,18 +11,18 @@ use vjepa_runtime::write_atomically;
 /// Frames decoded at once.
 const BATCH: usize = 16;
 
-/// Write frames of a video as PNGs whose names sort in the order asked for.
+/// Write frames of a video as PNG files
 #[derive(clap::Args)]
 pub struct Args {
-    /// The video.
+    /// Video
     file: PathBuf,
-    /// Frame numbers from 0, in presentation order; duplicates are allowed.
+    /// Frames to write, counted from 0 in presentation order; repeats are allowed
     #[arg(long, value_delimiter = ',', required = true, value_name = "N,N,...")]
     indices: Vec<usize>,
-    /// Folder for the pictures; made when it is not there.
+    /// Output folder, created if missing; file names sort in the order of --indices
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// One JSON object on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         return Err(vjepa_video::VideoError::FrameOutOfRange { path, frame, frames }.into());
     }
     std::fs::create_dir_all(&args.out)
-        .map_err(|error| format!("cannot make the folder {}: {error}", args.out.display()))?;
+        .map_err(|error| format!("cannot create the folder {}: {error}", args.out.display()))?;
     let places = args.indices.len().saturating_sub(1).to_string().len().max(3);
     let digits = args.indices.iter().max().map_or(0, |largest| largest.to_string().len()).max(6);
     let bar = ProgressBar::new(args.indices.len() as u64);
@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     } else {
         println!("wrote {} frames of {} to {}", written.len(), args.file.display(), args.out.display());
         if left_out > 0 {
-            println!("left out {left_out} pictures at its start: what they are predicted from was cut off");
+            println!("skipped {left_out} frames at the start, whose reference frames were cut off");
         }
     }
     Ok(())

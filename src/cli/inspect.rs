@@ -1,4 +1,4 @@
-//! `vjepa inspect`: what a file is and holds.
+//! `vjepa inspect`: describes a file.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,12 +14,12 @@ use vjepa_programs::{PROBE_KEY, ProbeRecord};
 use vjepa_weights as weights;
 use vjepa_weights::Format;
 
-/// Describe a checkpoint, a graph (.ir, .vjg), an ONNX file or a video.
+/// Describe a file: checkpoint, video, ONNX model, or graph (.ir, .vjg)
 #[derive(clap::Args)]
 pub struct Args {
-    /// The file.
+    /// File to describe
     file: PathBuf,
-    /// One JSON object on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -111,7 +111,7 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
     if let Some(model) = weights.later_generation() {
         about["model"] = json!(model);
     }
-    // A training's state has many keys; without any model they are all there is to say.
+    // A training state has many keys; they are worth listing only if there is no model.
     if weights.models().is_empty() {
         let keys: Vec<&str> = weights.keys_of_no_model().collect();
         about["other_tensors"] = json!({"count": keys.len(), "first": keys.iter().take(4).collect::<Vec<_>>()});
@@ -134,7 +134,7 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
                 });
                 about["preprocessing"] = serde_json::to_value(&model.preprocessing)?;
             }
-            // Not an error here: the file is described as far as it describes itself.
+            // Not an error here: as much as the file says about itself is shown.
             Err(error) => about["note"] = json!(error.to_string()),
         }
     }

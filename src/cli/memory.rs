@@ -9,8 +9,8 @@ impl std::str::FromStr for Bytes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bytes = parse_size::parse_size(text)
-            .map_err(|error| format!("`{text}` is no amount of memory ({error}); write 800MB or 1.5GiB"))?;
-        if bytes == 0 { Err("an amount of memory must be above 0".to_owned()) } else { Ok(Self(bytes)) }
+            .map_err(|error| format!("expected a size such as 800MB or 1.5GiB, got `{text}` ({error})"))?;
+        if bytes == 0 { Err("the size must be greater than 0".to_owned()) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -19,7 +19,7 @@ mod tests {
     use super::Bytes;
 
     #[test]
-    fn amounts_are_read_and_nonsense_is_told() {
+    fn sizes_are_read_and_nonsense_is_refused() {
         assert_eq!("800MB".parse(), Ok(Bytes(800_000_000)));
         assert_eq!("1.5GiB".parse(), Ok(Bytes(3 << 29)));
         for text in ["", "much", "-1GB", "0"] {

@@ -1,20 +1,24 @@
-//! The command line: one file a command, each with its arguments (`Args`) and `run`.
+//! The command line: one file per command, each with its arguments (`Args`) and `run`.
 //!
-//! Every command prints for people, or with `--json` one JSON document (or one a line) for machines on standard output;
-//! progress and warnings go to standard error. Errors are one sentence with the remedy, exit code 1; wrong arguments exit
-//! with 2 as clap does.
+//! Every command prints for people, or with `--json` for machines: one JSON document, or one per line, on standard output.
+//! Progress and warnings go to standard error. An error is one sentence with the remedy, exit code 1; invalid arguments exit
+//! with 2, as clap does. docs/adding-a-command.md walks through a real command.
 
 mod bench;
 mod compile;
 mod config;
 mod convert;
+mod completions;
 mod device;
 mod doctor;
 mod eval;
 mod features;
 mod frames;
+mod graph;
 mod inspect;
+mod man;
 mod memory;
+mod named;
 mod probe;
 mod quickstart;
 mod run;
@@ -24,44 +28,63 @@ mod serve;
 mod train;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
-/// A failed command: one sentence that says what to do.
+/// Why a command failed: one sentence that says what to do.
 pub type CliError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
-#[command(name = "vjepa", version, about = "V-JEPA: pretrain, probe, evaluate, compile, deploy", max_term_width = 100)]
+#[command(
+    name = "vjepa",
+    version,
+    about = "Pretrain, probe, evaluate and deploy V-JEPA video models",
+    after_help = "New here? `vjepa quickstart` does the whole job on this machine in minutes.",
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+// In the order in which they are needed, which `--help` keeps.
 #[derive(Subcommand)]
 enum Command {
-    Bench(bench::Args),
-    Compile(compile::Args),
-    Config(config::Args),
-    Convert(convert::Args),
-    Doctor(doctor::Args),
+    Quickstart(quickstart::Args),
+    Train(train::Args),
+    Probe(probe::Args),
     Eval(eval::Args),
     Features(features::Args),
-    Frames(frames::Args),
-    Inspect(inspect::Args),
-    Probe(probe::Args),
-    Quickstart(quickstart::Args),
+    Compile(compile::Args),
     Run(run::Args),
     Serve(serve::Args),
-    Train(train::Args),
-    /// Compare this program with the official code's numbers, or a bundle with its own record
+    Bench(bench::Args),
+    /// Check the numbers of this program against the official code's, or of a bundle against its own record
     Verify(verify::Args),
+    Inspect(inspect::Args),
+    Convert(convert::Args),
+    Config(config::Args),
+    Frames(frames::Args),
+    Graph(graph::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// The command line with all its commands, as the parser and the generators of completions and manual pages see it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the arguments, runs the command, and turns its error into a sentence and an exit code.
 pub fn main() -> ExitCode {
     quit_when_nobody_reads();
-    let cli = Cli::parse();
-    // An instruction set that is not there is said before anything is read or run.
+    let (words, note) = graph::respelled(std::env::args_os().collect());
+    if let Some(note) = note {
+        eprintln!("{note}");
+    }
+    let cli = Cli::parse_from(words);
+    // An instruction set that the processor lacks is reported before anything is read or run.
     let outcome = vjepa_runtime::plan::InstructionSet::chosen().map_err(CliError::from).and_then(|_| run(cli.command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,25 +97,28 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), CliError> {
     match command {
-        Command::Bench(args) => bench::run(&args),
-        Command::Compile(args) => compile::run(&args),
-        Command::Config(args) => config::run(&args),
-        Command::Convert(args) => convert::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),
-        Command::Frames(args) => frames::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Probe(args) => probe::run(&args),
-        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
-        Command::Train(args) => train::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Frames(args) => frames::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 
-/// Tells what clips the model was, or will be, trained on that other commands would take otherwise.
+/// Reports where training samples clips differently from the other commands.
 fn note_sampling(config: Option<&vjepa_recipe::config::Config>) {
     if let Some(what) = config.and_then(|config| config.sampled_apart()) {
         eprintln!("note: {what}");
@@ -104,7 +130,20 @@ fn quit_when_nobody_reads() {
     #[cfg(unix)]
     {
         let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-        // Without the handler a closed pipe is told less politely; that is no reason not to run.
+        // Without the handler a closed pipe is reported less politely, which is no reason not to run.
         let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always);
+    }
+}
+
+/// Refuses a list of videos or names that is something else, such as a Git LFS pointer or a web page.
+fn refuse_foreign_list(list: &std::path::Path) -> Result<(), CliError> {
+    Ok(vjepa_weights::refuse_foreign(list)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
     }
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::device::DeviceArg;
+use super::named::named;
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
@@ -19,78 +20,95 @@ use vjepa_eval::videos::labelled_videos;
 use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_recipe::config::Config;
 
-/// Train a classifier on the features of a frozen encoder.
+/// Train a classifier (probe) on the features of a frozen encoder
 #[derive(clap::Args)]
 pub struct Args {
-    /// An official .pth.tar or .pt, or safetensors with official names.
+    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Configuration with the model's sizes and preprocessing; needed where the checkpoint does not tell them.
+    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// Labelled videos to train on: "path label" lines, paths relative to the list's folder.
+    /// Labelled videos to train on: one "path label" per line, paths relative to the list's folder
     #[arg(long, value_name = "CSV")]
     data: PathBuf,
-    /// Labelled videos to evaluate on, with the labels of --data.
+    /// Labelled videos to evaluate on, with the labels of --data
     #[arg(long, value_name = "CSV")]
     val: Option<PathBuf>,
-    /// Attentive pooling, or logistic regression on mean tokens.
-    #[arg(long, value_parser = ["attentive", "linear"], default_value = "attentive")]
-    kind: String,
-    /// Where to write the probe.
+    /// Kind of probe
+    #[arg(long, value_parser = named(&KINDS, kind_name, kind_about), default_value = "attentive")]
+    kind: ProbeKind,
+    /// Where to write the probe
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Clips of a video, whose tokens are joined.
+    /// Clips per video; their tokens are concatenated
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     clips: u16,
-    /// A file with the name of each class, one per line, the first that of label 0 unless --labels-from says otherwise.
+    /// File with one class name per line; the first is that of label 0 unless --labels-from says otherwise
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// The label of the first name: 1 for lists that number their classes from 1 (UCF101, HMDB51).
+    /// Label of the first name: 1 for lists that number their classes from 1 (UCF101, HMDB51)
     #[arg(long, value_name = "N", requires = "names", allow_negative_numbers = true)]
     labels_from: Option<i64>,
-    /// Passes over the videos (attentive).
+    /// Number of epochs (attentive)
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
-    /// Videos of a step (attentive).
+    /// Batch size in videos (attentive)
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// Learning rate at the start (attentive).
+    /// Initial learning rate (attentive)
     #[arg(long, default_value_t = 1e-3)]
     lr: f64,
-    /// Weight decay at the start (attentive).
+    /// Initial weight decay (attentive)
     #[arg(long, default_value_t = 0.01)]
     wd: f64,
-    /// Seed of first weights, order and splits.
+    /// Seed of initial weights, shuffling and splits
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     cache: Cache,
     #[command(flatten)]
     device: DeviceArg,
-    /// One JSON object on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Kinds of probes.
+const KINDS: [ProbeKind; 2] = [ProbeKind::Attentive, ProbeKind::Linear];
+
+fn kind_name(kind: ProbeKind) -> &'static str {
+    match kind {
+        ProbeKind::Attentive => "attentive",
+        ProbeKind::Linear => "linear",
+    }
+}
+
+fn kind_about(kind: ProbeKind) -> &'static str {
+    match kind {
+        ProbeKind::Attentive => "Cross-attention pooling and a linear layer",
+        ProbeKind::Linear => "Logistic regression on the mean token",
+    }
+}
+
 impl Args {
-    /// What to look at of the videos of a list.
+    /// The clips to take from the videos of a list.
     fn set<'a>(&self, list: &'a VideoList) -> VideoSet<'a> {
         let cache = self.cache.folder(&self.out);
         VideoSet { entries: &list.entries, clips: self.clips.into(), views: 1, cache }
     }
 }
 
-/// Where features are kept.
+/// Where features are cached.
 #[derive(clap::Args)]
 pub(super) struct Cache {
-    /// Folder that features are kept in for the next time [default: feature-cache beside the probe].
+    /// Folder to cache features in [default: feature-cache next to the probe]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Keep no features.
+    /// Do not cache features
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
 }
@@ -98,19 +116,19 @@ pub(super) struct Cache {
 impl Cache {
     /// The folder, for a probe at `probe`.
     pub(super) fn folder(&self, probe: &Path) -> Option<PathBuf> {
-        let beside = || probe.parent().unwrap_or(Path::new("")).join("feature-cache");
-        (!self.no_cache).then(|| self.cache.clone().unwrap_or_else(beside))
+        let sibling = || probe.parent().unwrap_or(Path::new("")).join("feature-cache");
+        (!self.no_cache).then(|| self.cache.clone().unwrap_or_else(sibling))
     }
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     if !(args.lr.is_finite() && args.lr > 0.0 && args.wd.is_finite() && args.wd >= 0.0) {
-        return Err("--lr must be a positive number and --wd not a negative one".into());
+        return Err("--lr must be positive and --wd must not be negative".into());
     }
     let device = args.device.open()?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
-    let kind = if args.kind == "linear" { ProbeKind::Linear } else { ProbeKind::Attentive };
+    let kind = args.kind;
     let keep = if kind == ProbeKind::Linear { Keep::Mean } else { Keep::Tokens };
     let lists = Lists::read(args)?;
     lists.notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -157,7 +175,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     save_probe(&args.out, &trained.probe, &trained.weights, &labels, &extra)?;
     if args.json {
         let summary = serde_json::json!({
-            "probe": args.out, "kind": args.kind, "classes": labels.len(), "train": on_train, "val": on_val,
+            "probe": args.out, "kind": kind_name(kind), "classes": labels.len(), "train": on_train, "val": on_val,
             "c": trained.c, "clips": args.clips, "features_from_cache": cached, "bad_videos": bad,
             "labels_from": from, "notes": lists.notes,
         });
@@ -166,31 +184,34 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     println!("encoder  {} ({})", args.checkpoint.display(), opened.model.source);
-    println!("probe    {}, {} classes, written to {}", args.kind, labels.len(), args.out.display());
+    println!("probe    {}, {} classes, written to {}", kind_name(kind), labels.len(), args.out.display());
     println!("train    top-1 {}, top-5 {}, {} videos", percent(on_train.top1), percent(on_train.top5), on_train.videos);
     if let Some(val) = on_val {
         println!("val      top-1 {}, top-5 {}, {} videos", percent(val.top1), percent(val.top5), val.videos);
     }
-    tell_bad(&bad);
+    print_skipped(&bad);
     Ok(())
 }
 
 /// Metadata of a probe: the label of its first class, in the lists it was trained on.
 pub(super) const LABELS_FROM_KEY: &str = "vjepa_probe_labels_from";
 
-/// The lists of a probe, whose labels fit each other and the names.
+/// The lists of a probe, with labels that match each other and the names.
 struct Lists {
     train: VideoList,
     val: Option<VideoList>,
     /// The names of the classes, and the label of the first.
     names: Option<(ClassNames, i64)>,
-    /// What there is to say of them.
+    /// Remarks on the lists.
     notes: Vec<String>,
 }
 
 impl Lists {
-    /// Reads them, and finds what is odd about them.
+    /// Reads the lists and collects what is odd about them.
     fn read(args: &Args) -> Result<Self, CliError> {
+        for list in [Some(&args.data), args.val.as_ref(), args.names.as_ref()].into_iter().flatten() {
+            super::refuse_foreign_list(list)?;
+        }
         let train = labelled_videos(&args.data)?;
         let val = args.val.as_deref().map(labelled_videos).transpose()?;
         let names = args.names.as_deref().map(ClassNames::read).transpose()?;
@@ -233,7 +254,7 @@ fn called_by_label(list: &VideoList) -> ClassNames {
     ClassNames { count: names.len(), names, from: None, source: list.path.clone() }
 }
 
-/// What was said when a list was read.
+/// Remarks from reading a list.
 pub(super) fn read_notes(list: &VideoList) -> Vec<String> {
     of(list, list.notes.clone())
 }
@@ -243,24 +264,24 @@ pub(super) fn of(list: &VideoList, remarks: Vec<String>) -> Vec<String> {
     remarks.into_iter().map(|remark| format!("{}: {remark}", list.path.display())).collect()
 }
 
-/// Names the videos that were left out.
-pub(super) fn tell_bad(bad: &[&BadVideo]) {
+/// Lists the videos that were skipped.
+pub(super) fn print_skipped(bad: &[&BadVideo]) {
     if !bad.is_empty() {
-        eprintln!("left out {} videos that cannot be used:", bad.len());
+        eprintln!("skipped {} unusable videos:", bad.len());
     }
     for video in bad {
         eprintln!("  {}: {}", video.path.display(), video.reason);
     }
 }
 
-/// A progress bar that follows an evaluation from one part to the next.
+/// A progress bar for the stages of an evaluation.
 #[derive(Default)]
 pub(super) struct Bar {
     bar: Option<(String, ProgressBar)>,
 }
 
 impl Bar {
-    /// Shows how far things are.
+    /// Shows progress.
     pub(super) fn show(&mut self, progress: Progress<'_>) {
         if self.bar.as_ref().is_none_or(|(what, _)| what != progress.what) {
             self.clear();
@@ -276,7 +297,7 @@ impl Bar {
         }
     }
 
-    /// Takes it away.
+    /// Removes the bar.
     pub(super) fn clear(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();

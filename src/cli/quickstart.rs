@@ -4,22 +4,22 @@ use super::CliError;
 use crate::quickstart::{Quickstart, run as quickstart};
 use std::path::PathBuf;
 
-/// The whole job in minutes: pretrain, evaluate, probe, export, run on video files.
+/// Pretrain, evaluate, probe, export and run a small model, in minutes
 #[derive(clap::Args)]
 pub struct Args {
-    /// Train on the videos of this folder instead of drifting textures.
+    /// Train on the videos in this folder instead of generated textures
     #[arg(long, value_name = "DIR")]
     videos: Option<PathBuf>,
-    /// Where everything goes.
+    /// Output folder
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     out: PathBuf,
-    /// Seed of weights, data and masks.
+    /// Seed of weights, data and masks
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Training steps instead of the recipe's, at least 2, of which one warms up (fewer are quicker and learn less).
+    /// Number of training steps, at least 2 [default: that of the recipe]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     steps: Option<u64>,
-    /// One JSON document instead of the table.
+    /// Print JSON instead of the tables
     #[arg(long)]
     json: bool,
 }

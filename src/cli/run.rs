@@ -13,55 +13,54 @@ use vjepa_recipe::config::Config;
 use vjepa_runtime::ClipViews;
 use vjepa_runtime::cores;
 
-/// Run an exported model on videos.
+/// Run an exported model on videos
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model, as `vjepa compile --export onnx` or `plan` writes it, or a bundle; with --runtime plan also a checkpoint.
+    /// Exported model (.onnx, .vjg) or bundle; with --runtime plan also a checkpoint
     #[arg(value_name = "MODEL|BUNDLE|CHECKPOINT")]
     model: PathBuf,
-    /// Videos, or .safetensors files with `clip_u8` [B, 3, T, H, W].
+    /// Videos, or .safetensors files with `clip_u8` [B, 3, T, H, W]
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// What runs the model. `auto` takes what needs no installation: tract, or the plan of a *.vjg; a model that tract
-    /// cannot load runs on ONNX Runtime where that is installed, with a line on standard error. `plan` compiles a checkpoint
-    /// here and now.
+    /// Runtime. `auto` needs no installation: tract, or the plan of a *.vjg; models that tract cannot load run on ONNX
+    /// Runtime if it is installed, which is reported on stderr. `plan` also compiles checkpoints on the fly
     #[arg(long, default_value = "auto", value_parser = words())]
     runtime: String,
-    /// With --runtime plan: a probe to put on the encoder.
+    /// With --runtime plan: probe to put on top of the encoder
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
-    /// With --runtime plan: the model's sizes, where the checkpoint does not tell them.
+    /// With --runtime plan: configuration of the model, if the checkpoint does not record its sizes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration, e.g. --set data.sampling_rate=2 (repeatable).
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// Classes to print.
+    /// Number of classes to print
     #[arg(long, default_value_t = 5, value_name = "K")]
     top_k: usize,
-    /// Threads; all cores unless given.
+    /// Number of threads [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     #[command(flatten)]
     session: RuntimeArgs,
-    /// One JSON object a clip on standard output.
+    /// Print one JSON object per clip
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command. An input that cannot be used is told and the others are run all the same.
+/// Runs the command. An unusable input is reported, and the others are still run.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let threads = args.threads.or_else(cores);
     let runtime: Runtime = args.runtime.parse()?;
     let runner = if runtime == Runtime::Plan && !is_compiled(&args.model) {
         if args.threads.is_some() {
-            return Err("--threads is for exported models; the plan takes RAYON_NUM_THREADS".into());
+            return Err("--threads is for exported models; for plans set RAYON_NUM_THREADS".into());
         }
         let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
         Runner::plan(&args.model, args.probe.as_deref(), config.as_ref())?
     } else {
         if args.probe.is_some() || args.config.is_some() {
-            return Err("--probe and --config are for --runtime plan; an exported model has its probe inside".into());
+            return Err("--probe and --config are for --runtime plan; an exported model contains its probe".into());
         }
         let options = Options { runtime, threads, ..args.session.options() };
         Runner::exported(&args.model, &options)?
@@ -105,7 +104,7 @@ fn one(args: &Args, runner: &Runner, input: &Path) -> Result<(), CliError> {
         if bad > 0 {
             let name = input.display();
             return Err(format!(
-                "{name}: {bad} of the model's results are no numbers; export it again, in f32 if it is narrow"
+                "{name}: {bad} outputs are NaN or infinite; re-export the model (in f32 if it was exported at lower precision)"
             )
             .into());
         }
@@ -127,7 +126,7 @@ fn one(args: &Args, runner: &Runner, input: &Path) -> Result<(), CliError> {
             println!("{line}");
             continue;
         }
-        println!("\n{name}  ({latency:.1} ms; decoding and preparing {prepared:.1} ms)");
+        println!("\n{name}  ({latency:.1} ms; decoding and preprocessing {prepared:.1} ms)");
         match top {
             Some(top) => {
                 top.iter().for_each(|p| println!("  {:>6.2} %  {}", 100.0 * p.probability, label(p)));

@@ -1,4 +1,4 @@
-//! What `vjepa run` runs: an exported model on a runtime, or a checkpoint's compiled plan.
+//! The model behind `vjepa run`: an exported one on a runtime, or a checkpoint's compiled plan.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ use vjepa_runtime::ClipViews;
 /// A model that is fed one clip at a time.
 pub(super) struct Runner {
     pub(super) session: Session,
-    /// How clips are made for it.
+    /// Preprocessing of its clips.
     pub(super) record: Preprocessing,
-    /// Clips and views of a result.
+    /// Clips and views per result.
     pub(super) clip_views: ClipViews,
 }
 
@@ -27,14 +27,14 @@ impl Runner {
         Self::of(path, Session::open(&model, options)?)
     }
 
-    /// A checkpoint, with a probe or without, compiled here and now for the CPU.
+    /// A checkpoint, with or without a probe, compiled for the CPU.
     pub(super) fn plan(checkpoint: &Path, probe: Option<&Path>, config: Option<&Config>) -> Result<Self, CliError> {
         let request = Export {
             origin: Origin::Checkpoint(checkpoint),
             probe,
             config,
             out: checkpoint,
-            place: checkpoint,
+            shown_as: checkpoint,
             verify: false,
             ort_lib: None,
             form: Form::default(),

@@ -8,12 +8,12 @@ use super::CliError;
 use clap::builder::PossibleValuesParser;
 use vjepa_runtime::{Batches, Options, Progress, Runtime, Session};
 
-/// Reads the word of a runtime.
+/// Reads the name of a runtime.
 pub(super) fn words() -> PossibleValuesParser {
     PossibleValuesParser::new(Runtime::WORDS.map(|(word, _)| word))
 }
 
-/// Says on standard error what is to be known of a model on this processor.
+/// Warns on standard error about a model that this processor does not run exactly.
 pub(super) fn caution(model: &Path, session: &Session) {
     if let Some(caution) = session.caution() {
         eprintln!("warning: {}: {caution}", model.display());
@@ -23,23 +23,24 @@ pub(super) fn caution(model: &Path, session: &Session) {
 /// Flags of a session, whichever its runtime: where ONNX Runtime is, and which GPU and engine `--runtime cuda` and
 /// `--runtime tensorrt` take.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "ONNX Runtime and TensorRT")]
 pub(super) struct RuntimeArgs {
-    /// ONNX Runtime's shared library.
+    /// ONNX Runtime's shared library [default: searched for, see `vjepa doctor`]
     #[arg(long, value_name = "FILE")]
     pub ort_lib: Option<PathBuf>,
-    /// Which GPU, counted from 0.
+    /// GPU to use, counted from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     gpu: usize,
-    /// Batches TensorRT builds its engine for, as MIN:OPT:MAX; single clips unless given.
+    /// Batch sizes TensorRT builds its engine for [default: single clips]
     #[arg(long, value_name = "MIN:OPT:MAX", value_parser = batches)]
     batches: Option<Batches>,
-    /// Folder in which TensorRT's engines are kept; the user's cache folder unless given.
+    /// Folder to cache TensorRT engines in [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     engine_cache: Option<PathBuf>,
 }
 
 impl RuntimeArgs {
-    /// Options of a session with these flags; what takes long is told on standard error.
+    /// Options of a session with these flags; slow operations are reported on stderr.
     pub fn options(&self) -> Options {
         Options {
             ort_lib: self.ort_lib.clone(),
@@ -51,7 +52,7 @@ impl RuntimeArgs {
         }
     }
 
-    /// Gives the flags to another process of this program.
+    /// Passes the flags on to another process of this program.
     pub fn pass_on(&self, command: &mut Command) {
         if let Some(library) = &self.ort_lib {
             command.arg("--ort-lib").arg(library);
@@ -67,7 +68,7 @@ impl RuntimeArgs {
 }
 
 fn batches(text: &str) -> Result<Batches, CliError> {
-    let wrong = || format!("`{text}` is no MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX");
+    let wrong = || format!("expected MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, got `{text}`");
     let sizes: Vec<usize> = text.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
     match sizes.as_slice() {
         &[min, opt, max] if 1 <= min && min <= opt && opt <= max => Ok(Batches { min, opt, max }),

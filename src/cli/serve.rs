@@ -20,87 +20,87 @@ use vjepa_deploy::bundle;
 use vjepa_runtime::ClipViews;
 use vjepa_runtime::cores;
 
-/// Serve a model: Open Inference Protocol v2 over HTTP and gRPC, labels for video files, a page to drop clips on.
+/// Serve a model over HTTP and gRPC: tensors by the Open Inference Protocol, video files, and a web page
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model, as `vjepa compile --export onnx` or `plan` writes it, or a bundle.
+    /// Exported model (.onnx, .vjg) or bundle
     #[arg(value_name = "MODEL|BUNDLE")]
     model: PathBuf,
-    /// What runs the model; `auto` takes what needs no installation.
+    /// Runtime; `auto` takes one that needs no installation
     #[arg(long, default_value = "auto", value_parser = words())]
     runtime: String,
-    /// The model's name in paths and requests; the file's or folder's own when not given.
+    /// Model name in paths and requests [default: the name of the file or folder]
     #[arg(long)]
     name: Option<String>,
-    /// Address or name to listen on. One that other machines reach needs --token-file, and TLS or --insecure.
+    /// Address or host name to listen on; if other machines can reach it, --token-file and TLS (or --insecure) are required
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: String,
-    /// Port of HTTP; 0 takes a free one.
+    /// HTTP port; 0 picks a free one
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Port of gRPC; 0 takes a free one.
+    /// gRPC port; 0 picks a free one
     #[arg(long, default_value_t = 8001, value_name = "PORT")]
     grpc_port: u16,
-    /// Answer HTTP only.
+    /// Serve HTTP only
     #[arg(long)]
     no_grpc: bool,
-    /// Copies of the model that run at a time, each with its own memory and threads.
+    /// Copies of the model that run in parallel, each with its own memory and threads
     #[arg(long, default_value_t = 1, value_name = "N")]
     instances: usize,
-    /// Threads of all instances together; all cores unless given.
+    /// Total number of threads, divided among the instances [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Most clips of a run and of a request.
+    /// Maximum number of clips per run and per request
     #[arg(long, default_value_t = 8, value_name = "CLIPS")]
     max_batch: usize,
-    /// How long a request waits for others to run with, in milliseconds.
+    /// How long a request may wait to be batched with others, in milliseconds
     #[arg(long, default_value_t = 2.0, value_name = "MS")]
     max_delay: f64,
-    /// Requests that may wait; more are refused with 503.
+    /// Maximum number of waiting requests; further ones are refused with 503
     #[arg(long, default_value_t = 64, value_name = "N")]
     queue: usize,
-    /// Longest time of a request in seconds; then it is refused with 504.
+    /// Maximum duration of a request in seconds; after that it gets 504
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
     timeout: f64,
-    /// Largest body, `64MiB` for example.
+    /// Maximum size of a request body
     #[arg(long, default_value = "64MiB", value_name = "SIZE")]
     max_body: String,
-    /// Memory for the bodies of all requests together.
+    /// Memory for all request bodies together
     #[arg(long, default_value = "512MiB", value_name = "SIZE")]
     max_bodies: String,
-    /// Most connections of HTTP, and as many of gRPC.
+    /// Maximum number of connections, for HTTP and gRPC each
     #[arg(long, default_value_t = 256, value_name = "N")]
     connections: usize,
-    /// How long an HTTP connection is kept after an answer, in seconds; longer than a load balancer keeps it.
+    /// How long an idle HTTP connection is kept open, in seconds; must be longer than the load balancer's
     #[arg(long, default_value_t = 75.0, value_name = "SECONDS")]
     keep_alive: f64,
-    /// Origin whose pages may ask from a browser (CORS), `https://lab.example` for example; repeat it for several.
+    /// Origin whose pages may send requests from a browser (CORS), e.g. https://lab.example (repeatable)
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
-    /// Path that a proxy leaves before the server's own, `/models/textures` for example.
+    /// Path prefix that a proxy does not strip, e.g. /models/textures
     #[arg(long, default_value = "", value_name = "PATH")]
     path_prefix: String,
-    /// Time for running requests at shutdown, in seconds.
+    /// How long running requests may take at shutdown, in seconds
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     drain: f64,
-    /// File with the token that clients must send.
+    /// File with the bearer token that clients must send
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificate chain as PEM; needs --tls-key.
+    /// TLS certificate chain, PEM (needs --tls-key)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// The certificate's key as PEM.
+    /// Private key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Listen without TLS where other machines reach the server.
+    /// Listen without TLS even if other machines can reach the server
     #[arg(long)]
     insecure: bool,
     #[command(flatten)]
     session: RuntimeArgs,
-    /// Tell of refused requests too.
+    /// Log refused requests too
     #[arg(long)]
     verbose: bool,
-    /// JSON lines: where the server listens on standard output, events on standard error.
+    /// Print JSON lines: the addresses on standard output, events on standard error
     #[arg(long)]
     json: bool,
 }
@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     log(args);
     let name = name(args)?;
     let sessions = sessions(args)?;
-    let Some(first) = sessions.first() else { return Err("--instances must be 1 at least".into()) };
+    let Some(first) = sessions.first() else { return Err("--instances must be at least 1".into()) };
     caution(&args.model, first);
     let (about, video) = (first.runtime(), video_reader(&args.model, first));
     let mut model = Model::new(&name, sessions)?;
@@ -120,17 +120,17 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let record = video.as_ref().map(|(record, _)| clips::in_words(record));
     let server = Server::start(model, settings, video.map(|(_, reader)| reader))?;
     server.obey_signals()?;
-    tell(args, &name, &about, record, &server);
+    announce(args, &name, &about, record, &server);
     server.wait();
     Ok(())
 }
 
 fn settings(args: &Args) -> Result<Settings, CliError> {
     let time = |flag: &str, value: f64, unit: f64| {
-        Duration::try_from_secs_f64(value * unit).map_err(|_| format!("{flag} {value}: give a time of 0 or more"))
+        Duration::try_from_secs_f64(value * unit).map_err(|_| format!("{flag} must be 0 or more, got {value}"))
     };
     let size = |flag: &str, text: &str| {
-        let wrong = |_| format!("{flag} {text}: give a number of bytes with its unit, 64MiB for example");
+        let wrong = |_| format!("{flag} must be a size such as 64MiB, got {text}");
         let bytes = parse_size::parse_size(text).map_err(wrong)?;
         usize::try_from(bytes).map_err(|_| format!("{flag} {text} is more than this machine can address"))
     };
@@ -161,13 +161,14 @@ fn settings(args: &Args) -> Result<Settings, CliError> {
     })
 }
 
-/// The address of a host; of a name's addresses, one of IPv4 where there is one, as clients on this machine expect it.
+/// The address of a host. IPv4 is preferred for names, as clients on this machine expect.
 fn address(host: &str) -> Result<IpAddr, CliError> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = bare.parse() {
         return Ok(address);
     }
-    let unknown = || format!("--host {host}: neither an address nor a name of this machine; give 127.0.0.1 or 0.0.0.0");
+    let unknown =
+        || format!("--host {host} is neither an address nor a host name of this machine; try 127.0.0.1 or 0.0.0.0");
     let mut found: Vec<IpAddr> =
         (bare, 0).to_socket_addrs().map_err(|_| unknown())?.map(|address| address.ip()).collect();
     found.sort_by_key(IpAddr::is_ipv6);
@@ -185,12 +186,16 @@ fn name(args: &Args) -> Result<String, CliError> {
         let whole = std::path::absolute(&args.model).ok()?;
         Some(whole.file_stem()?.to_string_lossy().into_owned())
     };
-    args.name.clone().or_else(stem).ok_or_else(|| format!("{} has no name; give --name", args.model.display()).into())
+    args.name
+        .clone()
+        .or_else(stem)
+        .ok_or_else(|| format!("{} has no file name; give --name", args.model.display()).into())
 }
 
-/// One session for each instance. They share the threads out among them, but for plans, which all run on the process's.
+/// One session per instance. The threads are divided among them; plans all run on the threads of the process.
 fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
     let path = bundle::model_of(&args.model)?;
+    vjepa_weights::refuse_foreign(&path)?;
     let threads = args.threads.or_else(cores).unwrap_or(1);
     let sharing = if is_compiled(&path) { 1 } else { args.instances.max(1) };
     let threads = (threads / sharing).max(1);
@@ -201,37 +206,47 @@ fn sessions(args: &Args) -> Result<Vec<Session>, CliError> {
         match options.batches {
             Some(batches) => takes_all(batches, max)?,
             None => {
-                // An engine for every batch that requests can make; a fixed batch needs none.
+                // An engine for every batch that requests can form; a fixed batch needs none.
                 let free = OnnxFile::read(&path)?.inputs.iter().all(TensorInfo::has_free_batch);
                 options.batches = free.then_some(Batches { min: 1, opt: max, max });
             }
         }
     }
-    (0..args.instances).map(|_| Ok(Session::open(&path, &options)?)).collect()
+    let mut sessions = Vec::with_capacity(args.instances);
+    for _ in 0..args.instances {
+        let session = Session::open(&path, &options)?;
+        // The others run where the first one does: `auto` looks for a runtime, and reports it, once.
+        options.runtime = session.runs_on();
+        sessions.push(session);
+    }
+    Ok(sessions)
 }
 
-/// Refuses an engine that would fail on some of the runs that requests can make, from a single clip to `--max-batch`.
+/// Refuses an engine that would fail on batches that requests can form, from one clip to `--max-batch`.
 fn takes_all(Batches { min, max, .. }: Batches, max_batch: usize) -> Result<(), CliError> {
     if max < max_batch {
         return Err(format!(
-            "--batches: the engine would take {max} clips and runs have up to {max_batch}; give --max-batch {max}, or \
-             {max_batch} as MAX"
+            "--batches: the engine would take at most {max} clips, but runs have up to {max_batch}; give --max-batch {max}, \
+             or {max_batch} as MAX"
         )
         .into());
     }
     if min > 1 {
-        return Err(format!("--batches: the engine would take no fewer than {min} clips; give 1 as MIN").into());
+        return Err(format!(
+            "--batches: the engine would take at least {min} clips, but a request may have one; give 1 as MIN"
+        )
+        .into());
     }
     Ok(())
 }
 
-/// Reads videos as the model's record says; none for a model without a record, which takes tensors only.
+/// Reads videos as the model's preprocessing record says; none for a model without one, which takes tensors only.
 fn video_reader(model: &Path, session: &Session) -> Option<(Preprocessing, Arc<VideoReader>)> {
     let reader =
         session.preprocessing().map_err(CliError::from).and_then(|record| Ok((record, clips::clip_views(session)?)));
     match reader {
         Err(error) => {
-            eprintln!("{}: {error}; videos are refused, tensors are served", model.display());
+            eprintln!("warning: {}: {error}; video files are refused, tensors are served", model.display());
             None
         }
         Ok((record, clip_views)) => {
@@ -247,15 +262,15 @@ fn clip(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Ve
 
 fn log(args: &Args) {
     let level = if args.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    // What the protocols' libraries do frame by frame is nobody's wish.
+    // The protocol libraries log every frame.
     let ours = Targets::new().with_default(LevelFilter::WARN).with_target("vjepa_serve", level);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = if args.json { lines.json().boxed() } else { lines.without_time().boxed() };
-    // It can only be set twice by a second server of this process.
+    // Only a second server in this process could set it twice.
     let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
 }
 
-fn tell(args: &Args, name: &str, about: &str, record: Option<String>, server: &Server) {
+fn announce(args: &Args, name: &str, about: &str, record: Option<String>, server: &Server) {
     let (http, grpc) = (server.http(), server.grpc());
     if args.json {
         let line = serde_json::json!({

@@ -18,20 +18,20 @@ use vjepa_train::{
 };
 use vjepa_train::{DiagnosticsReport, Watch};
 
-/// Pretrain by masked latent prediction.
+/// Pretrain an encoder on videos
 ///
-/// `data.datasets` names folders of videos, or .csv files of "path label" lines (labels may be left out) whose paths are
-/// relative to the list's own folder.
+/// The setting `data.datasets` names folders of videos or .csv files with one "path label" per line. Labels may be omitted;
+/// paths are relative to the .csv file's folder.
 #[derive(clap::Args)]
 pub struct Args {
-    /// YAML configuration in the official sections (see configs/).
-    #[arg(long)]
+    /// YAML configuration in the official format (see configs/)
+    #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Override a setting, e.g. --set optimization.lr=1e-3 (repeatable).
+    /// Override a setting, e.g. --set optimization.lr=1e-3 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Go on from the latest checkpoint in `logging.folder`; what differs from its record is named, and refused for
-    /// model, masks and clips.
+    /// Resume from the latest checkpoint in `logging.folder`; changed settings are reported, and refused for model, masks
+    /// and clips
     #[arg(long)]
     resume: bool,
     /// Go on from a checkpoint of the official code (jepa-latest.pth.tar): weights, moments and counters; the configuration is
@@ -40,35 +40,35 @@ pub struct Args {
     resume_from: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
-    /// Take gradients from Burn's autodiff instead of the compiled step (slow; for comparison).
+    /// Use Burn's autodiff instead of the compiled step (slow; for comparison)
     #[arg(long)]
     eager: bool,
-    /// Stop after this step; the schedules stay those of the whole run.
+    /// Stop after this step; schedules remain those of the whole run
     #[arg(long, value_name = "STEP")]
     stop_at: Option<u64>,
-    /// Run the step from a file of `vjepa compile --graph step --out FILE.vjg` instead of compiling it now.
+    /// Use a step compiled ahead of time by `vjepa graph step --out FILE.vjg`
     #[arg(long, value_name = "FILE", conflicts_with = "eager")]
     plan: Option<PathBuf>,
-    /// Time every operation of a few steps: print a table and write a trace for Chrome or Perfetto.
+    /// Time every operation of a few steps: print a table and write a trace for Chrome or Perfetto to this file
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Steps to profile, after three to warm up.
+    /// Number of steps to profile, after three warm-up steps
     #[arg(long, value_name = "N", default_value_t = 5, requires = "profile", value_parser = clap::value_parser!(u64).range(1..))]
     profile_steps: u64,
-    /// End the compiler's passes here: PASS on the whole step, forward/PASS before it is differentiated, or none.
+    /// Stop the compiler after this pass: PASS, forward/PASS (before differentiation) or none
     #[arg(long, value_name = "PASS", conflicts_with_all = ["plan", "eager"])]
     stop_after: Option<String>,
-    /// Check the graph after every pass.
+    /// Verify the graph after every pass
     #[arg(long, conflicts_with_all = ["plan", "eager"])]
     verify_ir: bool,
-    /// The most memory the step may take, weights included (800MB, 1.5GiB): what does not fit is computed again in the
-    /// backward part.
+    /// Memory limit of the step, weights included, e.g. 800MB or 1.5GiB; what does not fit is recomputed in the backward
+    /// pass
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
     memory_budget: Option<super::memory::Bytes>,
-    /// Exit with code 3 where the encoder has collapsed by the end of the run.
+    /// Exit with code 3 if the encoder has collapsed by the end of the run
     #[arg(long)]
     fail_on_collapse: bool,
-    /// One JSON object a step on standard output.
+    /// Print one JSON object per step, and a summary
     #[arg(long)]
     json: bool,
 }
@@ -83,13 +83,16 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let config = Config::from_file(&args.config, &args.sets)?;
     for (key, why) in config.ignored() {
-        eprintln!("note: `{key}` is ignored here: {why}");
+        eprintln!("note: `{key}` is ignored: {why}");
     }
     super::note_sampling(Some(&config));
     if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
-        eprintln!("note: the CPU emulates bfloat16: the numbers are right, but --set meta.dtype=float32 is faster");
+        eprintln!("note: the CPU emulates bfloat16; --set meta.dtype=float32 is faster");
     }
     config.check_training()?;
+    for list in &config.data.datasets {
+        super::refuse_foreign_list(Path::new(list))?;
+    }
     let data = survey(&config.data)?;
     for set in &data {
         eprintln!("data set {set}");
@@ -123,7 +126,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let outcome = train(&config, &run, &interrupt, &mut observer)?;
     observer.finish();
     if args.profile.is_some() && !observer.profiled {
-        eprintln!("note: the run ended before the steps that were to be profiled; no trace is written");
+        eprintln!("note: the run ended before the steps to be profiled; no trace was written");
     }
     let collapsed = observer.collapsed.filter(|_| !outcome.interrupted);
     if args.json {
@@ -133,14 +136,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         });
         println!("{summary}");
     } else {
-        tell(&outcome, collapsed == Some(true));
-        observer.tell_collapse();
+        print_outcome(&outcome, collapsed == Some(true));
+        observer.print_collapse();
     }
     if args.fail_on_collapse && collapsed == Some(true) { Err(Collapsed.into()) } else { Ok(()) }
 }
 
-/// How the run ended, for a person.
-fn tell(outcome: &TrainOutcome, collapsed: bool) {
+/// Prints how the run ended.
+fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
     let ended = match (outcome.interrupted, collapsed) {
         (true, _) => "stopped",
         (false, true) => "collapsed",
@@ -150,39 +153,39 @@ fn tell(outcome: &TrainOutcome, collapsed: bool) {
     println!("{ended} after {} steps{loss}", outcome.steps);
     match &outcome.checkpoint {
         Some(checkpoint) => println!("checkpoint  {}", checkpoint.display()),
-        None => println!("checkpoint  none: there is nothing to save before the first step"),
+        None => println!("checkpoint  none (stopped before the first step)"),
     }
     println!("metrics     {}", outcome.metrics.display());
     if outcome.bad_videos > 0 {
-        println!("left out    {} unreadable videos (listed next to the metrics)", outcome.bad_videos);
+        println!("skipped     {} unreadable videos (listed next to the metrics)", outcome.bad_videos);
     }
     if outcome.interrupted {
-        let resume = if outcome.checkpoint.is_some() { " and --resume" } else { "" };
-        println!("go on with  the same command{resume}");
+        let resume = if outcome.checkpoint.is_some() { " with --resume" } else { " again" };
+        println!("to resume   run the same command{resume}");
     }
 }
 
-/// Shows the run to a person, or to a machine.
+/// Reports the run: progress bar and lines, or JSON.
 pub(super) struct Progress {
     bar: ProgressBar,
     json: bool,
     began: Instant,
     pub(super) watch: Option<Watch>,
-    /// Where what is watched is kept.
+    /// File of the diagnostics.
     diagnostics: PathBuf,
     profiled: bool,
     device: Device,
     config: Config,
     gradients: Gradients,
     last: Option<DiagnosticsReport>,
-    /// Whether the encoder has collapsed, where the run got to its end and that can be told.
+    /// Whether the encoder has collapsed; none before the end of the run or if that cannot be decided.
     collapsed: Option<bool>,
 }
 
 impl Progress {
     pub(super) fn new(json: bool, device: Device, config: &Config) -> Self {
         let bar = ProgressBar::no_length();
-        let template = "{msg}\n{wide_bar:.cyan/blue} {pos}/{len} steps  {elapsed} gone, {eta} left";
+        let template = "{msg}\n{wide_bar:.cyan/blue} {pos}/{len} steps  {elapsed} elapsed, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -201,19 +204,19 @@ impl Progress {
         }
     }
 
-    /// What says that the encoder has collapsed, and what to try; nothing otherwise.
-    fn tell_collapse(&self) {
+    /// Prints why the encoder is said to have collapsed, and what to try.
+    fn print_collapse(&self) {
         let (Some(true), Some(found), Some(gradient)) = (self.collapsed, self.last, self.gradients.typical()) else {
             return;
         };
         println!(
-            "collapsed   the encoder gives every clip the same: its gradient is {gradient:.1e}, the loss does not depend on the \
-             context (gap {:+.1} %), and the targets have an effective rank of {:.1}",
+            "collapsed   the encoder maps every clip to the same features: its gradient norm is {gradient:.1e}, the loss does \
+             not depend on the context (gap {:+.1} %), and the targets have an effective rank of {:.1}",
             100.0 * found.context_gap,
             found.effective_rank
         );
         println!(
-            "try         a lower `optimization.lr` (here {:.1e}), a longer warm-up, `optimization.ema` closer to 1 (here {:?})",
+            "try         a lower `optimization.lr` (now {:.1e}), a longer warm-up, or `optimization.ema` closer to 1 (now {:?})",
             self.config.optimization.lr, self.config.optimization.ema
         );
     }
@@ -238,13 +241,16 @@ impl Observer for Progress {
 
     fn resumed(&mut self, continuation: &Continuation) {
         for Change { key, was, now } in &continuation.changed {
-            eprintln!("note: resumed after step {} with another setting: {key} {now}, was {was}", continuation.from);
+            eprintln!(
+                "note: resumed after step {} with a changed setting: {key} is {now}, was {was}",
+                continuation.from
+            );
         }
     }
 
     fn ends(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
         let failed = |error: EvalError| TrainError::Observer(error.to_string());
-        // A run that was not watched is measured only where its gradient asks for it.
+        // Without diagnostics, measure only if the gradient has vanished.
         if self.gradients.vanished() == Some(true) && self.last.is_none() {
             self.last = Some(Watch::new(self.device, &self.config).and_then(|mut w| w.measure(state)).map_err(failed)?);
         }

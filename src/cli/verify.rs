@@ -21,39 +21,38 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Compare with golden data: one line a quantity; exit code 0 when everything recognised is within its limit
+    /// Compare with data recorded from the official code; exit code 0 if every supported quantity is within its limit
     Golden {
-        /// A folder of golden data, or the folder of all of them
+        /// Folder of golden data, or a folder of such folders
         dir: PathBuf,
-        /// Where models run.
         #[command(flatten)]
         device: DeviceArg,
-        /// Arithmetic of products: f32 or bf16 (which needs --relax).
+        /// Precision of matrix products: f32 or bf16 (which needs --relax)
         #[arg(long, default_value = "f32")]
         precision: Precision,
-        /// Widen every limit that is not exact by this factor: bf16, and CUDA's TF32, are coarser than f32.
+        /// Multiply every inexact limit by this factor, for bf16 and for CUDA's TF32
         #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
         relax: f64,
-        /// One JSON object a line: name, rel_l2, max_abs, limit, pass; or name, unsupported
+        /// Print one JSON object per line: name, rel_l2, max_abs, limit, pass; or name, unsupported
         #[arg(long)]
         json: bool,
     },
-    /// Check a bundle's files and run its stored clips: exit code 0 when the runtime gives the right numbers
+    /// Check a bundle's files and run its stored clips; exit code 0 if the runtime gives the recorded results
     Bundle {
-        /// The folder, as `vjepa compile --export bundle` writes it
+        /// Bundle written by `vjepa compile --export bundle`
         dir: PathBuf,
-        /// What to run it on: what there is on this CPU, unless named
+        /// Runtime to check; `all` takes those available on this CPU
         #[arg(long, default_value = "all", value_parser = ["all", "auto", "tract", "ort", "cuda", "tensorrt"])]
         runtime: String,
         #[command(flatten)]
         session: RuntimeArgs,
-        /// One JSON object an output and runtime
+        /// Print one JSON object per output and runtime
         #[arg(long)]
         json: bool,
     },
 }
 
-/// How many comparisons came out how.
+/// Number of comparisons by outcome.
 #[derive(Default)]
 struct Tally {
     passed: usize,
@@ -69,7 +68,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     match args.what {
         What::Golden { dir, json, device, precision, relax } => {
             if !(relax.is_finite() && relax >= 1.0) {
-                return Err("--relax widens limits: give a number of at least 1".into());
+                return Err("--relax must be at least 1".into());
             }
             golden(dir, json, golden::Engine { device: device.open()?, precision }, relax)
         }
@@ -77,7 +76,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
 }
 
-/// Checks the files, then runs the stored clips: tract and ONNX Runtime, as far as they are there and the model is for them.
+/// Checks the files, then runs the stored clips on tract and ONNX Runtime, where available and suited to the model.
 fn bundle(dir: &Path, runtime: &str, options: &Options, json: bool) -> Result<(), CliError> {
     let manifest = bundle::check(dir)?;
     let model = dir.join(&manifest.model);
@@ -88,7 +87,7 @@ fn bundle(dir: &Path, runtime: &str, options: &Options, json: bool) -> Result<()
     let named = runtimes.len() == 1;
     let mut proven = 0;
     if !json {
-        println!("files    {} as they were written", manifest.files.len());
+        println!("files    {} unchanged since they were written", manifest.files.len());
     }
     for runtime in runtimes {
         let (session, differences) = match proof(dir, &manifest, &model, runtime, options) {
@@ -115,12 +114,12 @@ fn bundle(dir: &Path, runtime: &str, options: &Options, json: bool) -> Result<()
         }
     }
     if proven == 0 {
-        return Err("no runtime here runs this model; see `vjepa doctor`".into());
+        return Err("no available runtime runs this model; see `vjepa doctor`".into());
     }
     Ok(())
 }
 
-/// What a runtime gives; why it is not asked, otherwise.
+/// The differences on a runtime, or why it was not run.
 fn proof(
     dir: &Path,
     manifest: &bundle::Manifest,
@@ -131,10 +130,10 @@ fn proof(
     let target = manifest.provenance.get("vjepa.target").map(String::as_str).unwrap_or_default();
     let precision = manifest.provenance.get("vjepa.precision").map(String::as_str).unwrap_or_default();
     if runtime == Runtime::Tract && (target == "ort-cpu" || matches!(precision, "f16" | "bf16")) {
-        return Ok(Err(format!("tract has no form for {precision} models of the target {target}")));
+        return Ok(Err(format!("tract does not run {precision} models for the target {target}")));
     }
     if runtime == Runtime::Ort && precision == "bf16" {
-        return Ok(Err("ONNX Runtime has no bf16 products for CPUs".to_owned()));
+        return Ok(Err("ONNX Runtime has no bf16 matrix products on CPUs".to_owned()));
     }
     let session = match runtime {
         Runtime::Cuda | Runtime::TensorRt => Session::open(model, &Options { runtime, ..options.clone() })?,
@@ -184,8 +183,8 @@ fn golden(dir: PathBuf, json: bool, engine: golden::Engine, relax: f64) -> Resul
         return Err(errors.join("; ").into());
     }
     match (failed, passed) {
-        (1.., _) => Err(format!("{failed} of {} quantities are out of their limit", failed + passed).into()),
-        (0, 0) => Err(format!("nothing in {} could be compared: what it holds is not supported", dir.display()).into()),
+        (1.., _) => Err(format!("{failed} of {} quantities exceed their limit", failed + passed).into()),
+        (0, 0) => Err(format!("nothing in {} could be compared: none of it is supported", dir.display()).into()),
         _ => Ok(()),
     }
 }

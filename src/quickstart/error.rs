@@ -1,9 +1,9 @@
-//! Why a quickstart cannot begin or go on.
+//! Why a quickstart fails.
 
 /// A quickstart that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QuickstartError {
-    /// The recipe and the arguments do not fit together.
+    /// Recipe and arguments contradict each other.
     #[error(transparent)]
     Config(#[from] vjepa_recipe::config::ConfigError),
     /// Clips or videos cannot be read.

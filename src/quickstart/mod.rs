@@ -1,8 +1,7 @@
 //! `vjepa quickstart`: the whole job on this machine in minutes.
 //!
-//! Pre-train, evaluate against random weights, put a probe on, export, run the export on video files: on drifting textures
-//! ([`textures`](self)), or on a person's own folder of videos, where there are no labels and pictures take the place of
-//! accuracies.
+//! Pretrain, evaluate against random weights, train a probe, export, run the exported model on video files: on drifting
+//! textures ([`textures`](self)), or on a folder of videos, which have no labels, so that pictures replace accuracies.
 
 mod error;
 mod files;
@@ -22,25 +21,25 @@ use vjepa_programs::{initial_weights, model_configs};
 use vjepa_recipe::config::Config;
 use vjepa_train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, train};
 
-/// What is asked for.
+/// Options of a quickstart.
 #[derive(Clone, Debug)]
 pub struct Quickstart {
-    /// Where everything goes.
+    /// Output folder.
     pub folder: PathBuf,
     /// Seed of weights, data and masks.
     pub seed: u64,
-    /// Training steps instead of the recipe's.
+    /// Number of training steps; the recipe's if none.
     pub steps: Option<u64>,
-    /// A folder of videos to train on instead of textures.
+    /// Folder of videos to train on instead of textures.
     pub videos: Option<PathBuf>,
     /// Print JSON instead of the table.
     pub json: bool,
 }
 
-/// Does it all and prints the summary.
+/// Runs it and prints the summary.
 ///
 /// # Errors
-/// Whatever a part fails with, in one sentence.
+/// The first stage that fails, in one sentence.
 pub fn run(options: &Quickstart) -> Result<(), QuickstartError> {
     match &options.videos {
         None => textures::run(options),
@@ -48,7 +47,7 @@ pub fn run(options: &Quickstart) -> Result<(), QuickstartError> {
     }
 }
 
-/// A pre-training run with everything later stages need.
+/// A pretraining run with everything the later stages need.
 struct Pretrained {
     config: Config,
     outcome: TrainOutcome,
@@ -58,7 +57,7 @@ struct Pretrained {
     encoder: NamedTensors,
 }
 
-/// The recipe with what was asked for, and a folder it may write to.
+/// The recipe with the options applied, and a folder it may write to.
 fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -> Result<Config, QuickstartError> {
     let mut sets = vec![format!("meta.seed={}", options.seed)];
     sets.push(format!("logging.folder={}", serde_json::to_string(&options.folder)?));
@@ -74,8 +73,8 @@ fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -
     Ok(config)
 }
 
-/// How long a step takes here: two of them, on a state that is thrown away.
-fn seconds_a_step(config: &Config) -> Result<f64, QuickstartError> {
+/// Seconds per step on this machine, measured on a throw-away state.
+fn seconds_per_step(config: &Config) -> Result<f64, QuickstartError> {
     let plan = config.optimization.plan(Some(1))?;
     let mut state = TrainState::new(config, plan, false)?;
     state.set_weights(initial_weights(&config.model, state.models(), 0))?;
@@ -99,7 +98,7 @@ fn checkpoint_of(config: &Config) -> PathBuf {
     Checkpoint::new(Path::new(folder), &config.logging.write_tag).latest()
 }
 
-/// Refuses a folder with another run's checkpoint: only what a quickstart left there is replaced.
+/// Refuses a folder with another run's checkpoint: only a quickstart's files are overwritten.
 fn check_folder(config: &Config) -> Result<(), QuickstartError> {
     let old = checkpoint_of(config);
     if !old.exists() {
@@ -108,7 +107,11 @@ fn check_folder(config: &Config) -> Result<(), QuickstartError> {
     let run = vjepa_weights::load(&old).ok().and_then(|weights| weights.record().map(|record| record.config.clone()));
     match run {
         Some(run) if is_quickstart(&run)? => Ok(()),
-        _ => Err(format!("{} is no quickstart's and would be replaced: choose another --out", old.display()).into()),
+        _ => Err(format!(
+            "{} was not written by `vjepa quickstart` and would be overwritten: choose another --out",
+            old.display()
+        )
+        .into()),
     }
 }
 
@@ -139,7 +142,7 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, Quickstar
     let interrupt = Interrupt::on_signals()?;
     let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
     let Some(checkpoint) = outcome.checkpoint.clone() else {
-        return Err("stopped before the first step: there is nothing to keep".into());
+        return Err("stopped before the first step; nothing was saved".into());
     };
     // A signal during the last step asks for the end too.
     if outcome.interrupted || interrupt.raised() {

@@ -1,4 +1,4 @@
-//! What a person sees while it runs: one bar at a time, or a line now and then where there is no terminal.
+//! Progress on the screen: one bar at a time, or occasional lines if there is no terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Instant;
@@ -6,13 +6,13 @@ use std::time::Instant;
 use vjepa_train::Watch;
 use vjepa_train::{Observer, StepReport, TrainError, TrainState};
 
-/// Lines a bar-less run prints for one stage, at most.
+/// Maximum number of lines per stage without a bar.
 const LINES: usize = 5;
 
 pub(super) struct Screen {
     bar: ProgressBar,
     began: Instant,
-    told: usize,
+    reported: usize,
     /// Losses by step.
     pub(super) losses: Vec<(u64, f64)>,
     pub(super) watch: Option<Watch>,
@@ -24,12 +24,12 @@ impl Screen {
         if let Ok(style) = ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len}  {eta} left  {msg}") {
             bar.set_style(style);
         }
-        Self { bar, began: Instant::now(), told: 0, losses: Vec::new(), watch: None }
+        Self { bar, began: Instant::now(), reported: 0, losses: Vec::new(), watch: None }
     }
 
-    /// A new stage, said in one line.
+    /// Announces a new stage in one line.
     pub(super) fn stage(&mut self, what: &str) {
-        self.told = 0;
+        self.reported = 0;
         self.say(&format!("[{:>4} s] {what}", self.began.elapsed().as_secs()));
     }
 
@@ -45,9 +45,9 @@ impl Screen {
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
         self.bar.set_message(what.to_owned());
-        let due = self.told * total.max(1) / LINES;
+        let due = self.reported * total.max(1) / LINES;
         if self.bar.is_hidden() && done >= due && done > 0 {
-            self.told = done * LINES / total.max(1) + 1;
+            self.reported = done * LINES / total.max(1) + 1;
             eprintln!("         {what}: {done} of {total}");
         }
     }
@@ -66,7 +66,7 @@ impl Observer for Screen {
 
     fn step(&mut self, report: &StepReport) {
         self.losses.push((report.step, report.loss));
-        let text = format!("loss {:.3}, {:.0} ms a step", report.loss, report.took.as_secs_f64() * 1e3);
+        let text = format!("loss {:.3}, {:.0} ms per step", report.loss, report.took.as_secs_f64() * 1e3);
         self.progress(&text, report.step as usize + 1, report.of as usize);
     }
 

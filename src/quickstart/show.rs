@@ -8,6 +8,7 @@ use super::Pretrained;
 use super::QuickstartError;
 use super::screen::Screen;
 use super::textures::Results;
+use crate::table::{aligned, indented, words};
 use vjepa_data::open_source;
 use vjepa_deploy::Parity;
 use vjepa_eval::FrozenEncoder;
@@ -21,7 +22,7 @@ const SHOWN: usize = 4;
 /// Clips its colours are found with.
 const COLOURED: usize = 64;
 
-/// Draws mask, features and training curves into `folder`; returns what is where.
+/// Draws masks, features and training curves into `folder`; returns the files.
 pub(super) fn pictures(
     run: &Pretrained,
     models: &Models,
@@ -84,9 +85,7 @@ pub(super) fn table(results: &Results) -> String {
     let mut text = String::new();
     let report = &results.report;
     let labels = report.protocol.labels_per_class;
-    let _ =
-        writeln!(text, "\naccuracy on fresh clips, {labels} labels a class (± standard error over draws of labels)\n");
-    let _ = writeln!(text, "  {:<22}{:>16}{:>16}{:>9}", "", "random init", "pretrained", "gain");
+    let mut rows = Vec::new();
     for (task, scores, errors) in [
         ("texture", report.accuracy.texture, report.standard_error.texture),
         ("motion", report.accuracy.motion, report.standard_error.motion),
@@ -95,18 +94,19 @@ pub(super) fn table(results: &Results) -> String {
             let pair = (of(&scores.random), of(&scores.pretrained), of(&errors.random), of(&errors.pretrained));
             if let (Some(random), Some(trained), Some(a), Some(b)) = pair {
                 let cell = |mean: f64, error: f64| format!("{mean:.3} ± {error:.3}");
-                let gain = trained - random;
-                let name = format!("{task}, {probe}");
-                let (random, trained) = (cell(random, a), cell(trained, b));
-                let _ = writeln!(text, "  {name:<22}{random:>16}{trained:>16}{gain:>+9.3}");
+                let gain = format!("{:+.3}", trained - random);
+                rows.push(vec![format!("{task}, {probe}"), cell(random, a), cell(trained, b), gain]);
             }
         };
         row("linear", |scores| Some(scores.linear));
         row("attentive", |scores| scores.attentive);
     }
+    let _ =
+        writeln!(text, "\naccuracy on fresh clips, {labels} labels per class (± standard error over label draws)\n");
+    text += &indented(&aligned(&["", "random init", "pretrained", "gain"], rows));
     let _ = writeln!(
         text,
-        "\nthe exported model (encoder + linear probe) against the plan, and on {} video files\n",
+        "\nthe exported model (encoder + linear probe) compared with the plan, and on {} video files\n",
         results.clips
     );
     for (name, parity) in &results.exported.parity {
@@ -114,7 +114,7 @@ pub(super) fn table(results: &Results) -> String {
             (Parity::Agrees { difference, .. }, Some(run)) => {
                 let _ = writeln!(
                     text,
-                    "  {name:<8} max |difference| {:.1e}   texture right on {:.1} % of files   {:.1} ms a clip   {}",
+                    "  {name:<8} max |difference| {:.1e}   {:.1} % of textures right   {:.1} ms per clip   {}",
                     difference.absolute,
                     100.0 * run.accuracy,
                     run.latency_ms,
@@ -127,10 +127,9 @@ pub(super) fn table(results: &Results) -> String {
         }
     }
     let _ = writeln!(text, "\nfiles\n");
-    for (what, path) in &results.paths {
-        let _ = writeln!(text, "  {what:<12} {}", path.display());
-    }
-    let _ = writeln!(text, "\n{} steps and all the rest took {:.0} s", results.steps, results.seconds);
+    let paths = results.paths.iter().map(|(what, path)| vec![(*what).to_owned(), path.display().to_string()]);
+    text += &indented(&words(&[], paths.collect()));
+    let _ = writeln!(text, "\n{} training steps and everything else took {:.0} s", results.steps, results.seconds);
     text
 }
 

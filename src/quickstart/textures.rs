@@ -1,4 +1,4 @@
-//! The recipe on drifting textures, from the first step to a table.
+//! The quickstart on drifting textures, from the first step to the tables.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::QuickstartError;
 use super::screen::Screen;
-use super::{Pretrained, Quickstart, configure, files, pretrain, seconds_a_step, show};
+use super::{Pretrained, Quickstart, configure, files, pretrain, seconds_per_step, show};
 use vjepa_data::clips;
 use vjepa_data::textures::TEXTURES;
 use vjepa_data::{ClipSource, DriftingTextures, SampleKey};
@@ -27,17 +27,17 @@ pub(super) const RECIPE: &str = include_str!("../../configs/quickstart.yaml");
 /// Labelled clips of the exported probe, validation split included.
 const PROBE_CLIPS: usize = 1600;
 const VALIDATION: usize = 400;
-/// Everything but training, in training steps: evaluation of two encoders, probe, export, files.
+/// Cost of everything but training, in training steps: evaluation of two encoders, probe, export, files.
 const OTHER_WORK: f64 = 220.0;
 
-/// How the exported model did on one runtime.
+/// Results of the exported model on one runtime.
 pub(super) struct FileRun {
     pub runtime: String,
     pub accuracy: f64,
     pub latency_ms: f64,
 }
 
-/// Everything the table is made of.
+/// Everything the summary shows.
 pub(super) struct Results {
     pub report: TextureReport,
     pub exported: Exported,
@@ -51,15 +51,15 @@ pub(super) struct Results {
 pub(super) fn run(options: &Quickstart) -> Result<(), QuickstartError> {
     let config = configure(RECIPE, "the quickstart recipe", options, &[])?;
     let mut screen = Screen::new();
-    let step = seconds_a_step(&config)?;
+    let step = seconds_per_step(&config)?;
     let steps = config.optimization.plan(None)?.steps;
     let minutes = step * (steps as f64 + OTHER_WORK) / 60.0;
     screen.say(&format!(
-        "V-JEPA on drifting textures: {steps} steps, evaluation, export. About {:.0} minutes here; everything goes to {}",
+        "V-JEPA on drifting textures: {steps} steps, evaluation, export. About {:.0} minutes on this machine; output in {}",
         minutes.ceil(),
         options.folder.display()
     ));
-    screen.stage("pre-training through the compiled step");
+    screen.stage("pretraining");
     screen.watch = Some(Watch::new(Device::CPU, &config)?);
     let run = pretrain(config, &mut screen)?;
 
@@ -71,7 +71,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), QuickstartError> {
         screen.progress(p.what, p.done, p.total);
     })?;
 
-    screen.stage("probe, export, and the exported model on video files");
+    screen.stage("training a probe, exporting, running the exported model on video files");
     let probe = fit_probe(&run, &models.encoder, options, &mut screen)?;
     let model = options.folder.join("textures.onnx");
     let exported = export(&Export {
@@ -79,7 +79,7 @@ pub(super) fn run(options: &Quickstart) -> Result<(), QuickstartError> {
         probe: Some(&probe),
         config: None,
         out: &model,
-        place: &model,
+        shown_as: &model,
         verify: true,
         ort_lib: None,
         form: Form::default(),
@@ -143,7 +143,7 @@ fn fit_probe(
     Ok(path)
 }
 
-/// Decodes every file, runs it, and counts the right ones.
+/// Decodes and classifies every file, and counts the correct ones.
 fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Result<FileRun, QuickstartError> {
     let threads = vjepa_runtime::cores();
     let session = Session::open(model, &Options { runtime, threads, ..Options::default() })?;

@@ -1,11 +1,12 @@
-//! The same job on a person's own folder of videos: no labels, so diagnostics and nearest neighbours tell what was learned.
+//! The quickstart on a folder of videos: without labels, diagnostics and nearest neighbours show what was learned.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::QuickstartError;
 use super::screen::Screen;
-use super::{Quickstart, configure, pretrain, seconds_a_step, show};
+use super::{Quickstart, configure, pretrain, seconds_per_step, show};
+use crate::table::{indented, words};
 use vjepa_data::{ClipSource, VideoDataset, survey};
 use vjepa_deploy::{Export, Form, Origin, export};
 use vjepa_eval::features::{Features, Keep};
@@ -21,13 +22,13 @@ const COMPARED: usize = 200;
 /// Rows of the picture, and neighbours in each.
 const ROWS: usize = 6;
 const NEAREST: usize = 3;
-/// Everything but training, in training steps.
+/// Cost of everything but training, in training steps.
 const OTHER_WORK: f64 = 40.0;
 
 pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartError> {
     let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
     let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
-    // What comes after training needs two of them; better told now.
+    // Stages after training need two of them; better to fail now.
     let dataset = VideoDataset::open(&config.data, &config.data_aug)?;
     compared(&dataset, 2)?;
     let mut screen = Screen::new();
@@ -36,15 +37,15 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
         screen.say(&format!("data set {set}"));
         set.notes.iter().for_each(|note| screen.say(&format!("note: {note}")));
     }
-    let step = seconds_a_step(&config)?;
+    let step = seconds_per_step(&config)?;
     let steps = config.optimization.plan(Some(1))?.steps;
     screen.say(&format!(
-        "V-JEPA on the videos in {}: {steps} steps. About {:.0} minutes here if decoding keeps up; everything goes to {}",
+        "V-JEPA on the videos in {}: {steps} steps. About {:.0} minutes on this machine if decoding keeps up; output in {}",
         videos.display(),
         (step * (steps as f64 + OTHER_WORK) / 60.0).ceil(),
         options.folder.display()
     ));
-    screen.stage("pre-training through the compiled step");
+    screen.stage("pretraining");
     screen.watch = Some(Watch::new(Device::CPU, &config)?);
     let run = pretrain(config, &mut screen)?;
     let models = model_configs(&run.config)?;
@@ -86,7 +87,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
         probe: None,
         config: None,
         out: &model,
-        place: &model,
+        shown_as: &model,
         verify: true,
         ort_lib: None,
         form: Form::default(),
@@ -110,7 +111,7 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
 }
 
 /// The first `count` of up to [`COMPARED`] videos, spread over the list: clips `[n, 3, T, S, S]` and their names. Unreadable
-/// ones are left out.
+/// ones are skipped.
 fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<String>), QuickstartError> {
     let len = dataset.shape().iter().product();
     let entries = dataset.entries();
@@ -131,7 +132,7 @@ fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<Strin
         }
     }
     if names.len() < 2 {
-        return Err("fewer than two of the videos can be read, too few to compare: add more".into());
+        return Err("fewer than two of the videos can be read: add more".into());
     }
     Ok((clips, names))
 }
@@ -151,15 +152,14 @@ fn print(
         println!("  effective rank    {:.1}     (below 2: features have collapsed)", found.effective_rank);
         println!("  target deviation  {:.3}", found.deviation_mean);
     }
-    println!("\nthe exported encoder against the plan\n");
+    println!("\nthe exported encoder compared with the plan\n");
     for (name, parity) in parity {
         println!("  {name:<8} {parity}");
     }
     println!("\nfiles\n");
-    for (what, path) in paths {
-        println!("  {what:<12} {}", path.display());
-    }
+    let paths = paths.iter().map(|(what, path)| vec![(*what).to_owned(), path.display().to_string()]);
+    print!("{}", indented(&words(&[], paths.collect())));
     if bad > 0 {
-        println!("\n{bad} unreadable videos were left out");
+        println!("\n{bad} unreadable videos were skipped");
     }
 }

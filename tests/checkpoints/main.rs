@@ -321,7 +321,7 @@ fn a_frozen_encoder_needs_no_predictor_sizes() {
     assert_official_features(&out);
     // What trains or shows a predictor still asks for it.
     let mut command = vjepa();
-    command.args(["compile", "--graph", "predictor", "--config"]).arg(&config);
+    command.args(["graph", "predictor", "--config"]).arg(&config);
     assert!(refused(&mut command).contains("model.pred_embed_dim"));
     let mut command = vjepa();
     command

@@ -42,7 +42,7 @@ pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     let bytes = save_artifact(out, &artifact)? as u64 + std::fs::metadata(&weights)?.len();
     let written = Written { model: out.to_owned(), data: Some(weights), bytes };
     if request.verify {
-        verify(out, &opened).map_err(|error| refuse(&written, request.place, &error))?;
+        verify(out, &opened).map_err(|error| refuse(&written, request.shown_as, &error))?;
     }
     Ok(Exported {
         written,

@@ -80,7 +80,7 @@ pub struct Export<'a> {
     pub config: Option<&'a Config>,
     pub out: &'a Path,
     /// The path that the user gave: `out`, or the folder that the model becomes a part of.
-    pub place: &'a Path,
+    pub shown_as: &'a Path,
     pub verify: bool,
     pub ort_lib: Option<PathBuf>,
     pub form: Form,

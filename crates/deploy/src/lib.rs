@@ -128,7 +128,7 @@ fn export_opened(request: &Export<'_>, opened: &Opened) -> Result<Exported, Depl
             }
         },
     };
-    candidate.map_err(|error| refuse(&exported.written, request.place, &error))?;
+    candidate.map_err(|error| refuse(&exported.written, request.shown_as, &error))?;
     Ok(exported)
 }
 
@@ -145,7 +145,7 @@ fn agreeing(request: &Export<'_>, (accuracy, path): (Accuracy, PathBuf)) -> Resu
     if accuracy.pass {
         return Ok((accuracy, path));
     }
-    let path = report_of(request.place);
+    let path = report_of(request.shown_as);
     accuracy.write(&path)?;
     let wanted = accuracy.min_agreement;
     Err(format!(

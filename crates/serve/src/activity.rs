@@ -1,5 +1,5 @@
-//! What a connection is busy with: requests that are worked on, and answers until their last byte is written. Hyper lets go
-//! of an answer once it is buffered, which says nothing about the client.
+//! Activity of a connection: requests being processed, and responses until their last byte is written. Hyper drops a
+//! response once it is buffered, which says nothing about the client.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -12,22 +12,22 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Requests and answers of one connection.
+/// Requests and responses of one connection.
 pub(crate) struct Activity(Mutex<State>);
 
 struct State {
-    /// Requests that are worked on.
+    /// Requests being processed.
     worked_on: usize,
-    /// Answers that are not written yet, by their request's number, with the time by which a client has taken them; none
-    /// for one that itself waits for more to say.
+    /// Responses not fully written, by request number, with the time by which the client must have read them; none for a
+    /// response that is itself waiting for data.
     answers: HashMap<u64, Option<Instant>>,
-    /// Bytes of all of them that are not written yet.
+    /// Bytes of all of them not written yet.
     bytes: usize,
     /// Requests so far.
     requests: u64,
-    /// When the last of them was answered.
+    /// When the last one was answered.
     since: Instant,
-    /// When the first bytes of the next one came, where any did.
+    /// When the first bytes of the next one arrived, if any.
     begun: Option<Instant>,
     /// When bytes were last written.
     written: Instant,
@@ -40,30 +40,30 @@ impl Activity {
         Self(Mutex::new(State { worked_on: 0, answers, bytes: 0, requests: 0, since: now, begun: None, written: now }))
     }
 
-    /// True while no request is worked on and no answer on its way.
+    /// True while no request is being processed and no response is being sent.
     pub fn is_quiet(&self) -> bool {
         self.lock().is_quiet()
     }
 
-    /// True when no request came for too long.
-    pub fn is_overdue(&self, patience: &Patience) -> bool {
+    /// True if no request has arrived for too long.
+    pub fn is_overdue(&self, timeouts: &Timeouts) -> bool {
         let state = self.lock();
         let longer = |since: Instant, most: Duration| since.elapsed() > most;
         state.is_quiet()
-            && match (state.requests, state.begun, patience.head) {
-                (0, ..) => longer(state.since, patience.first),
+            && match (state.requests, state.begun, timeouts.head) {
+                (0, ..) => longer(state.since, timeouts.first),
                 (_, Some(begun), Some(head)) => longer(begun, head),
-                _ => longer(state.since, patience.next),
+                _ => longer(state.since, timeouts.next),
             }
     }
 
-    /// True when an answer waits and nothing was written for `patience`: its client takes nothing.
-    pub fn is_stuck(&self, patience: Duration) -> bool {
+    /// True if a response is waiting and nothing was written for `timeout`: its client reads nothing.
+    pub fn is_stuck(&self, timeout: Duration) -> bool {
         let state = self.lock();
-        state.worked_on == 0 && !state.answers.is_empty() && state.written.elapsed() > patience
+        state.worked_on == 0 && !state.answers.is_empty() && state.written.elapsed() > timeout
     }
 
-    /// True when an answer was not taken in its time.
+    /// True if a response was not read in time.
     pub fn is_late(&self) -> bool {
         let now = Instant::now();
         self.lock().answers.values().flatten().any(|until| *until < now)
@@ -82,7 +82,7 @@ impl State {
 
 /// How long a connection may be without a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// Before the first one.
     pub first: Duration,
     /// After an answer.
@@ -95,38 +95,38 @@ pub(crate) struct Patience {
 pub(crate) struct Busy {
     activity: Arc<Activity>,
     number: u64,
-    /// Time for an answer, and for each MiB that is on its way.
-    patience: Duration,
+    /// Time for a response, and for each MiB in flight.
+    timeout: Duration,
 }
 
 impl Busy {
-    pub fn new(activity: Arc<Activity>, patience: Duration) -> Self {
+    pub fn new(activity: Arc<Activity>, timeout: Duration) -> Self {
         let mut state = activity.lock();
         state.worked_on += 1;
         state.requests += 1;
         state.begun = None;
         let number = state.requests;
         drop(state);
-        Self { activity, number, patience }
+        Self { activity, number, timeout }
     }
 
-    /// The request's answer; nothing is worked on any more.
+    /// The request's response; processing has ended.
     pub fn answered(self, body: Body) -> Answer {
         let mut state = self.activity.lock();
         state.worked_on = state.worked_on.saturating_sub(1);
         state.written = Instant::now();
-        let until = state.written + self.patience;
+        let until = state.written + self.timeout;
         state.answers.insert(self.number, Some(until));
         drop(state);
         Answer { body, busy: Arc::new(self) }
     }
 
-    /// A part of the answer is on its way, behind what is not written yet.
+    /// A part of the response is queued behind what is not written yet.
     fn gives(self: &Arc<Self>, bytes: Bytes) -> Held {
         let mut state = self.activity.lock();
         state.bytes += bytes.len();
         let turns = u32::try_from(1 + (state.bytes >> 20)).unwrap_or(u32::MAX);
-        let time = Instant::now().checked_add(self.patience.saturating_mul(turns));
+        let time = Instant::now().checked_add(self.timeout.saturating_mul(turns));
         if let (Some(until), Some(time)) = (state.answers.get_mut(&self.number), time) {
             *until = Some(time);
         }
@@ -134,7 +134,7 @@ impl Busy {
         Held { bytes, busy: self.clone() }
     }
 
-    /// The answer has nothing to say for now: its client is not late.
+    /// The response has no data for now: its client is not late.
     fn waits(&self) {
         if let Some(until) = self.activity.lock().answers.get_mut(&self.number) {
             *until = None;
@@ -152,7 +152,7 @@ impl Drop for Busy {
     }
 }
 
-/// An answer's body; its connection is busy until the last byte of it is dropped, which is after it was written.
+/// A response body; its connection is busy until its last byte is dropped, which is after it was written.
 pub(crate) struct Answer {
     body: Body,
     busy: Arc<Busy>,
@@ -184,7 +184,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// Bytes of an answer.
+/// Bytes of a response.
 struct Held {
     bytes: Bytes,
     busy: Arc<Busy>,
@@ -203,10 +203,10 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// A stream that tells when bytes come and when they are written.
+/// A stream that records when bytes arrive and when they are written.
 pub(crate) struct Watched<S> {
     pub stream: S,
-    /// Bytes of the stream that were read already.
+    /// Bytes of the stream that have been read already.
     pub read: Bytes,
     pub activity: Arc<Activity>,
 }
@@ -307,7 +307,7 @@ mod tests {
         let (short, long) = (Duration::ZERO, Duration::from_secs(60));
         let overdue = |activity: &Activity, first, next, head| {
             std::thread::sleep(Duration::from_millis(2));
-            activity.is_overdue(&Patience { first, next, head })
+            activity.is_overdue(&Timeouts { first, next, head })
         };
         let activity = Arc::new(Activity::new());
         assert!(overdue(&activity, short, long, None) && !overdue(&activity, long, short, Some(short)));

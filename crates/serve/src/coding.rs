@@ -9,7 +9,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use std::io::{ErrorKind, Read, Result, Write};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// The codings, as `Accept-Encoding` and `grpc-accept-encoding` tell them.
+/// The codings, as in `Accept-Encoding` and `grpc-accept-encoding`.
 pub(crate) const CODINGS: &str = "gzip, deflate";
 
 /// Bytes that are decompressed before memory is taken for more.
@@ -118,7 +118,9 @@ impl Coding {
         let name = self.name();
         InferError::Invalid(match error.kind() {
             ErrorKind::UnexpectedEof => format!("the {name} data ends early; send all of it"),
-            _ => format!("the body is not valid {name} data, or it is damaged; compress it again, or send it as it is"),
+            _ => format!(
+                "the body is not valid {name} data, or it is damaged; compress it again, or send it uncompressed"
+            ),
         })
     }
 

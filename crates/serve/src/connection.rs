@@ -1,6 +1,6 @@
-//! One connection: how long it may be silent, and how it ends.
+//! One connection: how long it may be idle, and how it ends.
 
-use crate::activity::{Activity, Busy, Patience, Watched};
+use crate::activity::{Activity, Busy, Timeouts, Watched};
 use crate::listen::{Protocol, closed};
 use crate::settings::Limits;
 use axum::body::Body;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-/// What answers requests; it never fails.
-pub(crate) type Answerer =
+/// Answers requests; never fails.
+pub(crate) type Responder =
     Arc<dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
 
 /// Versions of HTTP on the wire.
@@ -31,7 +31,7 @@ pub(crate) enum Version {
 
 /// One connection.
 pub(crate) struct Connection {
-    pub answer: Answerer,
+    pub answer: Responder,
     pub closing: watch::Receiver<bool>,
     pub protocol: Protocol,
     pub version: Version,
@@ -40,12 +40,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Serves a stream of which some bytes were read already.
+    /// Serves a stream from which some bytes have been read already.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, read: Bytes) {
-        let (answer, activity, patience) = (self.answer.clone(), self.activity.clone(), self.limits.body_time);
+        let (answer, activity, timeout) = (self.answer.clone(), self.activity.clone(), self.limits.body_time);
         let kept = (self.version == Version::Http1).then_some(self.limits.keep_alive);
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let busy = Busy::new(activity.clone(), patience);
+            let busy = Busy::new(activity.clone(), timeout);
             let kept = kept.filter(|_| !asks_to_close(request.headers()));
             let answering = answer(request.map(Body::new));
             async move {
@@ -60,7 +60,7 @@ impl Connection {
         match self.version {
             Version::Http1 => {
                 let mut builder = hyper::server::conn::http1::Builder::new();
-                // Its own timer for heads runs while the answer before is still being written.
+                // Hyper's own timer for heads also runs while the previous response is being written.
                 builder.header_read_timeout(None).max_buf_size(1 << 18);
                 let connection = pin!(builder.serve_connection(stream, service));
                 self.watch(connection, |connection| connection.graceful_shutdown()).await;
@@ -82,21 +82,21 @@ impl Connection {
         }
     }
 
-    /// Drives a connection; asks it to end when the server closes or when it is silent for too long, and drops it when it
-    /// does not, or when its client does not take an answer.
+    /// Drives a connection. Shuts it down when the server closes or when it is idle for too long, and drops it if it does
+    /// not end, or if its client does not read a response.
     async fn watch<C: Future<Output = Result<(), hyper::Error>>>(
         mut self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
     ) {
-        let patience = self.patience();
+        let timeouts = self.timeouts();
         let often = self.limits.head.min(self.limits.keep_alive.max(Duration::from_millis(40))) / 4;
         let mut asked: Option<Instant> = None;
         loop {
             tokio::select! {
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
-                        tracing::debug!(%error, "connection broke off");
+                        tracing::debug!(%error, "connection failed");
                     }
                     return;
                 }
@@ -106,11 +106,11 @@ impl Connection {
                 }
                 () = tokio::time::sleep(often) => match asked {
                     _ if self.is_stuck() => {
-                        tracing::debug!("client takes nothing of its answer");
+                        tracing::debug!("client does not read its response");
                         return;
                     }
                     Some(since) if since.elapsed() > self.grace() && self.activity.is_quiet() => return,
-                    None if self.activity.is_overdue(&patience) => {
+                    None if self.activity.is_overdue(&timeouts) => {
                         asked = Some(Instant::now());
                         end(connection.as_mut());
                     }
@@ -120,19 +120,19 @@ impl Connection {
         }
     }
 
-    /// How long it may be without a request. A gRPC client keeps its connection for later.
-    fn patience(&self) -> Patience {
+    /// How long it may be without a request. gRPC clients keep their connections for later.
+    fn timeouts(&self) -> Timeouts {
         let Limits { head, keep_alive, .. } = self.limits;
         match self.version {
-            Version::Http1 => Patience { first: head, next: keep_alive, head: Some(head) },
+            Version::Http1 => Timeouts { first: head, next: keep_alive, head: Some(head) },
             Version::Http2 => {
                 let next = if self.protocol == Protocol::Grpc { keep_alive.max(head * 30) } else { keep_alive };
-                Patience { first: head * 2, next, head: None }
+                Timeouts { first: head * 2, next, head: None }
             }
         }
     }
 
-    /// How long a connection without a request may take to end. One of HTTP/1 has nothing to say any more.
+    /// How long a connection without a request may take to end. With HTTP/1 nothing remains to be sent.
     fn grace(&self) -> Duration {
         match self.version {
             Version::Http1 => self.limits.head / 4,
@@ -140,7 +140,7 @@ impl Connection {
         }
     }
 
-    /// True when the client does not take its answer. Over HTTP/2 pings move bytes too, so there each answer has its time.
+    /// True when the client does not read its response. Over HTTP/2 pings move bytes too, so each response has its own time.
     fn is_stuck(&self) -> bool {
         match self.version {
             Version::Http1 => self.activity.is_stuck(self.limits.body_time),
@@ -153,7 +153,7 @@ fn asks_to_close(headers: &HeaderMap) -> bool {
     headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
-/// Tells a client for how long its connection is kept; proxies and clients that pool connections read it.
+/// Announces how long the connection is kept, for proxies and clients that pool connections.
 fn keep(time: Duration, headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         return;

@@ -1,14 +1,14 @@
-//! What a request can be refused with, in the words of HTTP and of gRPC.
+//! Reasons to refuse a request, for HTTP and gRPC.
 
 use std::time::Duration;
 
-/// Why a request got no result: one sentence, and the class of the failure.
+/// Why a request failed: its class, and one sentence.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum InferError {
-    /// The request is not what it should be.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// The model that was asked for is another.
+    /// Another model was requested.
     #[error("there is no model `{wanted}` here; this server has `{here}`, version 1")]
     UnknownModel {
         /// Model (and version) of the request.
@@ -16,58 +16,58 @@ pub enum InferError {
         /// The model that is served.
         here: String,
     },
-    /// The path leads nowhere.
+    /// Unknown path.
     #[error("there is nothing at {0}; see `GET /v2` and `GET /`")]
     UnknownPath(String),
-    /// The path takes another method.
-    #[error("{path} does not take {method}")]
+    /// The path accepts other methods.
+    #[error("{path} does not accept {method}")]
     Method {
         /// The path.
         path: String,
         /// The method of the request.
         method: String,
     },
-    /// The body has a form that is not read.
+    /// The body's media type or encoding is not supported.
     #[error("{0}")]
     MediaType(String),
     /// No token, or another one.
-    #[error("this server wants its token: send `Authorization: Bearer TOKEN`")]
+    #[error("this server requires a token: send `Authorization: Bearer TOKEN`")]
     Unauthorized,
-    /// A page of another site made the browser send this.
+    /// Sent by a browser for a page of another site.
     #[error("requests from pages of {0} are refused; open this server's own page")]
     Origin(String),
-    /// Without a token, the server was asked by a name that is not its own.
+    /// Without a token, the server was addressed by a name that is not its own.
     #[error(
         "without a token this server answers to its address and to `localhost`, not to `{0}`; give it --token-file, or ask \
          it by its address"
     )]
     Host(String),
     /// The body is over the limit.
-    #[error("the body is larger than {0} bytes, the most this server takes; see --max-body")]
+    #[error("the body is larger than {0} bytes, the limit of this server; see --max-body")]
     TooLarge(usize),
     /// The body is over the limit once it is decompressed.
-    #[error("decompressed, the body is larger than {0} bytes, the most this server takes; see --max-body")]
+    #[error("decompressed, the body is larger than {0} bytes, the limit of this server; see --max-body")]
     Inflated(usize),
-    /// The protocol has it, this server does not.
+    /// Part of the protocol that this server does not implement.
     #[error("{0}")]
     Unimplemented(String),
-    /// A port was spoken to in another protocol than its own.
+    /// A client spoke the wrong protocol for the port.
     #[error("{0}")]
     Port(String),
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     #[error("the body did not arrive within {} s", .0.as_secs_f64())]
     SlowBody(Duration),
-    /// The client went away, or its body broke off.
-    #[error("the body broke off: {0}")]
+    /// The client went away, or its body ended early.
+    #[error("the body ended early: {0}")]
     BrokenBody(String),
-    /// Too much waits already.
+    /// Too much is waiting already.
     #[error("{0}; try again in a second")]
     Busy(String),
-    /// The server is on its way out.
+    /// The server is shutting down.
     #[error("the server is shutting down; send the request to another one")]
     Draining,
-    /// The deadline is over.
-    #[error("the request was not done within its {} ms", .0.as_secs_f64() * 1e3)]
+    /// The deadline has passed.
+    #[error("the request was not finished within its {} ms", .0.as_secs_f64() * 1e3)]
     Expired(Duration),
     /// The model failed.
     #[error("{0}")]
@@ -102,7 +102,7 @@ impl InferError {
             Self::Origin(_) | Self::Host(_) => Code::PermissionDenied,
             Self::UnknownModel { .. } => Code::NotFound,
             Self::UnknownPath(_) | Self::Method { .. } | Self::Unimplemented(_) | Self::Port(_) => Code::Unimplemented,
-            // As tonic itself says it, which may be first.
+            // The code tonic itself uses if it notices first.
             Self::TooLarge(_) | Self::Inflated(_) => Code::OutOfRange,
             Self::Failed(_) => Code::Internal,
             Self::Busy(_) | Self::Draining => Code::Unavailable,
@@ -110,7 +110,7 @@ impl InferError {
         }
     }
 
-    /// Why it counts as rejected in the metrics, where it does.
+    /// The reason under which the metrics count it as rejected, if they do.
     pub(crate) fn rejection(&self) -> Option<&'static str> {
         match self {
             Self::Busy(_) => Some("busy"),
@@ -135,7 +135,7 @@ impl From<InferError> for tonic::Status {
 /// The server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address cannot be listened on.
+    /// Cannot listen on an address.
     #[error("cannot listen on {address}: {source}; choose another --host, --port or --grpc-port")]
     Listen {
         /// The address.
@@ -150,11 +150,11 @@ pub enum ServeError {
     NeedsToken(std::net::IpAddr),
     /// Reachable from elsewhere without TLS.
     #[error(
-        "{0} can be reached from other machines, and without TLS token and clips travel in clear: give --tls-cert and \
+        "{0} can be reached from other machines, and without TLS the token and the clips are sent in clear text: give --tls-cert and \
          --tls-key, or --insecure behind a proxy that has TLS"
     )]
     NeedsTls(std::net::IpAddr),
-    /// The token is none.
+    /// The token is not acceptable.
     #[error("the token {0}; write 16 to 1024 printable characters, as `openssl rand -hex 32` does")]
     Token(&'static str),
     /// The certificate or its key cannot be used.
@@ -165,7 +165,7 @@ pub enum ServeError {
         /// Why it is refused, and what to do.
         reason: String,
     },
-    /// Videos cannot be stored for reading.
+    /// Videos cannot be stored.
     #[error("cannot write videos to the temporary folder {}: {source}; set TMPDIR to a folder with room", folder.display())]
     Temporary {
         /// The folder.
@@ -173,13 +173,13 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
-    /// The name cannot stand in a path.
-    #[error("--name {0}: a model's name has letters, digits, `_`, `-` and `.` only")]
+    /// The name cannot be part of a path.
+    #[error("--name {0}: a model name may contain only letters, digits, `_`, `-` and `.`")]
     Name(String),
-    /// A setting that cannot be.
+    /// An invalid setting.
     #[error("{0}")]
     Setting(String),
-    /// The system gives no threads.
+    /// The system refuses threads.
     #[error("cannot start the server's threads: {0}")]
     Threads(std::io::Error),
 }

@@ -56,11 +56,11 @@ impl Service {
     async fn infer(&self, mut request: Request<ModelInferRequest>) -> Result<ModelInferResponse, InferError> {
         let core = &self.0;
         let admitted = request.extensions_mut().remove::<Arc<Admitted>>();
-        let admitted = admitted.ok_or_else(|| InferError::Failed("the request was not let in".to_owned()))?;
+        let admitted = admitted.ok_or_else(|| InferError::Failed("the request was not admitted".to_owned()))?;
         let timeout = deadline(request.metadata());
         let mut request = request.into_inner();
         core.check_model(&request.model_name, &request.model_version)?;
-        let patience = core.patience(earlier(timeout, asked(&request)?));
+        let timeout = core.timeout(earlier(timeout, asked(&request)?));
         let (shape, values) = clips(core, &mut request)?;
         for InferRequestedOutputTensor { parameters, .. } in &request.outputs {
             protocol::no_shared_memory(parameters.contains_key("shared_memory_region"))?;
@@ -71,7 +71,7 @@ impl Service {
         let named = request.outputs.iter().map(|output| (output.name.as_str(), true));
         let wanted = protocol::wanted(&core.info, named, true)?;
         let (model_name, id) = (request.model_name, request.id);
-        let answer = core.infer(&admitted, shape, values, None, patience).await?;
+        let answer = core.infer(&admitted, shape, values, None, timeout).await?;
         let mut response =
             ModelInferResponse { model_name, model_version: VERSION.to_owned(), id, ..ModelInferResponse::default() };
         for one in wanted {
@@ -93,7 +93,7 @@ impl Service {
 /// Bytes of a message that asks for health or a description.
 const SMALL: usize = 1 << 16;
 
-/// What reflection tells.
+/// Descriptors for reflection.
 fn described() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTION)
@@ -134,7 +134,7 @@ fn asked(request: &ModelInferRequest) -> Result<Option<Duration>, InferError> {
         None => return Ok(None),
         _ => None,
     };
-    let wrong = || InferError::Invalid("the parameter `timeout` is no whole number from 0 on".to_owned());
+    let wrong = || InferError::Invalid("the parameter `timeout` must be a non-negative integer".to_owned());
     micros.map(|micros| Some(Duration::from_micros(micros))).ok_or_else(wrong)
 }
 
@@ -158,7 +158,7 @@ fn clips(core: &Core, request: &mut ModelInferRequest) -> Result<(Clips, Values)
             Ok((shape, Values::Floats(values)))
         }
         ([], None) => Err(invalid("the input has no values in `raw_input_contents` or `fp32_contents`")),
-        _ => Err(invalid("the input's values are there more than once")),
+        _ => Err(invalid("the input's values are given more than once")),
     }
 }
 
@@ -259,7 +259,7 @@ impl GrpcInferenceService for Service {
         self.0.check_model(name.unwrap_or(&self.0.info.name), &request.get_ref().version)?;
         let all = self.0.metrics.statistics();
         let sum = |sum: Sum| Some(StatisticDuration { count: sum.count, ns: sum.ns });
-        // Triton counts copies beside each run; perf_analyzer insists that the counts are equal.
+        // Triton counts copies along with each run; perf_analyzer requires equal counts.
         let none = |run: Sum| sum(run.without_time());
         let batch = |(clips, time): (&usize, &Sum)| InferBatchStatistics {
             batch_size: *clips as u64,

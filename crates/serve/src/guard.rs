@@ -1,5 +1,5 @@
-//! What stands before gRPC's methods: the token, before anything of a message is read, and the message within limits of time
-//! and memory, decompressed where it is compressed. How large a message may be is tonic's business; there is one in a
+//! In front of gRPC's methods: the token, before any of a message is read, and the message, within limits of time and
+//! memory and decompressed if necessary. How large a message may be is tonic's business; there is one in a
 //! request.
 
 use crate::coding::{CODINGS, Coding, WORTH_IT};
@@ -7,7 +7,7 @@ use crate::error::InferError;
 use crate::listen::{is_grpc, refuse};
 use crate::protocol;
 use crate::settings::Limits;
-use crate::state::{Core, beside, shortened};
+use crate::state::{Core, blocking, shortened};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -75,7 +75,7 @@ fn absent(path: &str) -> InferError {
 /// Answers a request; never fails.
 pub(crate) async fn answer(core: Arc<Core>, methods: axum::Router, request: Request<Body>) -> Response<Body> {
     if !is_grpc(request.headers()) {
-        let http = core.places.http.port();
+        let http = core.addresses.http.port();
         return refuse(core, format!("this port speaks gRPC; HTTP is answered at port {http}"), request).await;
     }
     let known = endpoint(request.uri().path());
@@ -112,7 +112,7 @@ fn in_our_words(core: &Core, response: Response<Body>, refused: Option<&InferErr
              bytes as that"
                 .to_owned()
         }
-        Code::Cancelled => "the request broke off".to_owned(),
+        Code::Cancelled => "the request ended early".to_owned(),
         _ => return response,
     };
     if ours { response } else { Status::new(status.code(), sentence).into_http() }
@@ -124,7 +124,7 @@ fn admitted(
     endpoint: &str,
     mut request: Request<Body>,
 ) -> Result<(Request<Body>, Option<Coding>), InferError> {
-    // Health tells nothing but health.
+    // Health reveals nothing else.
     if endpoint != "grpc_health" && !has_token(core, request.headers()) {
         return Err(InferError::Unauthorized);
     }
@@ -137,7 +137,7 @@ fn admitted(
             let unread = || {
                 let name = shortened(&name);
                 InferError::Unimplemented(format!(
-                    "messages in `{name}` are not read; send them in {CODINGS}, or as they are"
+                    "messages compressed with `{name}` are not supported; use {CODINGS} or none"
                 ))
             };
             Some(Coding::named(&name).ok_or_else(unread)?)
@@ -202,7 +202,7 @@ impl Guarded {
             let length = u32::from_be_bytes(length) as usize;
             let Some(message) = rest.get(..length) else { break };
             if flag == 1 {
-                let message = beside(usize::MAX, || coding.inflate(&self.core, message, limit, &mut self.held))?;
+                let message = blocking(usize::MAX, || coding.inflate(&self.core, message, limit, &mut self.held))?;
                 put(&mut whole, 0, &message);
             } else {
                 // Tonic says what a flag may be.
@@ -298,7 +298,7 @@ async fn compressed(coding: Coding, response: Response<Body>) -> Response<Body> 
     let trailers = whole.trailers().cloned();
     let mut bytes = whole.to_bytes();
     if let Some(message) = bytes.get(PREFIX..).filter(|message| message.len() >= WORTH_IT) {
-        let packed = beside(usize::MAX, || coding.deflate(message));
+        let packed = blocking(usize::MAX, || coding.deflate(message));
         // A vector takes what is written to it.
         if let Ok(packed) = packed {
             let mut framed = BytesMut::with_capacity(PREFIX + packed.len());

@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health`, the standard health service: what Kubernetes, Envoy and gRPC's own clients ask.
+//! `grpc.health.v1.Health`, the standard health service that Kubernetes, Envoy and gRPC clients query.
 
 use crate::error::InferError;
 use crate::state::{Core, shortened};
@@ -12,21 +12,21 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// How often a watched state is looked at.
-const OFTEN: Duration = Duration::from_secs(1);
+/// Polling interval of a watched state.
+const POLL: Duration = Duration::from_secs(1);
 
-/// Watchers at a time, who need no token.
+/// Maximum number of watchers, which need no token.
 const WATCHERS: usize = 256;
 
 /// The service.
 pub(crate) struct HealthOf {
     core: Arc<Core>,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl HealthOf {
     pub fn new(core: Arc<Core>) -> Self {
-        Self { core, places: Arc::new(Semaphore::new(WATCHERS)) }
+        Self { core, slots: Arc::new(Semaphore::new(WATCHERS)) }
     }
 
     /// True for the server as a whole, its service and its model.
@@ -60,13 +60,13 @@ impl Health for HealthOf {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let busy = |_| InferError::Busy(format!("{WATCHERS} clients watch already"));
-        let place = self.places.clone().try_acquire_owned().map_err(busy)?;
+        let busy = |_| InferError::Busy(format!("{WATCHERS} clients are already watching"));
+        let slot = self.slots.clone().try_acquire_owned().map_err(busy)?;
         let known = self.knows(&request.get_ref().service);
         let (sender, receiver) = mpsc::channel(1);
         let core = self.core.clone();
         tokio::spawn(async move {
-            let _until_done = place;
+            let _until_done = slot;
             let mut last = None;
             loop {
                 let now = if known { status(&core).await } else { ServingStatus::ServiceUnknown };
@@ -75,12 +75,12 @@ impl Health for HealthOf {
                 }
                 last = Some(now);
                 if !core.is_open() {
-                    // What the server had to say last was said; it does not wait for watchers.
+                    // The final state has been sent; shutdown does not wait for watchers.
                     return;
                 }
                 tokio::select! {
                     () = core.drained() => {}
-                    () = tokio::time::sleep(OFTEN) => {}
+                    () = tokio::time::sleep(POLL) => {}
                     () = sender.closed() => return,
                 }
             }

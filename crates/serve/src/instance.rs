@@ -1,4 +1,4 @@
-//! An instance: one thread with one engine, which takes batches from the queue and hands out results.
+//! An instance: a thread with one engine that takes batches from the queue and distributes the results.
 
 use crate::error::InferError;
 use crate::metrics::Metrics;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vjepa_runtime::{ClipBatch, NamedOutput, caught};
 
-/// An engine with all it needs to work.
+/// An engine with everything it needs.
 pub(crate) struct Instance {
     pub engine: Box<dyn Engine>,
     pub sizes: BatchSizes,
@@ -37,16 +37,16 @@ impl Instance {
             Err(reason) => {
                 tracing::error!(clips, reason, "run failed");
                 let reason = without_paths(&reason);
-                // Nobody listens any more when a client went away.
+                // The receiver is gone if its client went away.
                 jobs.into_iter().for_each(|job| drop(job.answer.send(Err(InferError::Failed(reason.clone())))));
             }
         }
     }
 
-    /// A panic in a runtime is that request's failure and not the server's end.
+    /// A panic in a runtime fails its request, not the server.
     fn guarded(&mut self, jobs: &[Job], clips: usize) -> Result<Vec<NamedOutput>, String> {
         caught(|| self.compute(jobs, clips)).unwrap_or_else(|panic| {
-            Err(format!("the runtime panicked ({panic}); the request was given up, the server goes on"))
+            Err(format!("the runtime panicked ({panic}); this request failed, the server keeps running"))
         })
     }
 
@@ -73,7 +73,7 @@ impl Instance {
     }
 }
 
-/// The sizes that `clips` are run in.
+/// The batch sizes that `clips` are split into.
 fn cut(clips: usize, sizes: BatchSizes) -> Vec<usize> {
     match sizes {
         BatchSizes::Any => vec![clips],
@@ -81,7 +81,7 @@ fn cut(clips: usize, sizes: BatchSizes) -> Vec<usize> {
     }
 }
 
-/// Puts the results of one part after those of the parts before.
+/// Appends the results of one part.
 fn append(all: &mut Vec<NamedOutput>, part: Vec<NamedOutput>, size: usize, clips: usize) -> Result<(), String> {
     if all.is_empty() {
         *all = part;
@@ -123,7 +123,7 @@ fn hand_out(jobs: Vec<Job>, outputs: Vec<NamedOutput>, clips: usize, began: Inst
 
 fn rows_of(output: &NamedOutput, clips: usize, rows: &std::ops::Range<usize>) -> Result<NamedOutput, String> {
     let wrong =
-        || format!("`{}` has no row for each of {clips} clips; serve the model with --max-batch 1", output.name);
+        || format!("`{}` does not have one row per clip ({clips}); serve the model with --max-batch 1", output.name);
     let (all, rest) = output.shape.split_first().filter(|(all, _)| **all == clips).ok_or_else(wrong)?;
     let row = output.data.len() / all;
     let data = output.data.get(rows.start * row..rows.end * row).ok_or_else(wrong)?.to_vec();
@@ -139,6 +139,6 @@ mod tests {
         let output = NamedOutput { name: "y".to_owned(), shape: vec![3, 2], data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] };
         let rows = rows_of(&output, 3, &(1..3)).unwrap();
         assert_eq!((rows.shape, rows.data), (vec![2, 2], vec![3.0, 4.0, 5.0, 6.0]));
-        assert!(rows_of(&output, 2, &(0..1)).unwrap_err().contains("no row for each of 2 clips"));
+        assert!(rows_of(&output, 2, &(0..1)).unwrap_err().contains("does not have one row per clip (2)"));
     }
 }

@@ -1,13 +1,13 @@
-//! Serves one model: the Open Inference Protocol (version 2) over HTTP and gRPC, and an endpoint that takes a video file.
+//! Serves one model: the Open Inference Protocol (version 2) over HTTP and gRPC, and an endpoint for video files.
 //!
 //! ```text
 //! listen ─► http (v2, classify, page, metrics) ─┐
 //!        └► grpc ───────────────────────────────┴► core ─► queue ─► instance: one thread, one engine (a Session)
 //! ```
 //!
-//! [`Server::start`] takes a [`Model`] and [`Settings`]. Nothing that a client sends may end the server: bodies, heads,
-//! connections, waiting requests and their time are bounded, and a panic in a runtime is that request's failure. This
-//! crate knows neither Burn nor a video library; videos are read by a function it is given.
+//! [`Server::start`] takes a [`Model`] and [`Settings`]. Nothing that a client sends may bring down the server: bodies, heads,
+//! connections, queued requests and their time are bounded, and a panic in a runtime fails only its request. This crate
+//! depends on neither Burn nor a video library; videos are read by a function it is given.
 
 #![warn(missing_docs)]
 
@@ -21,6 +21,7 @@ mod health;
 mod http;
 mod instance;
 mod listen;
+mod memory;
 mod metrics;
 mod model;
 mod protocol;

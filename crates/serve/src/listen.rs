@@ -1,10 +1,10 @@
-//! Accepts connections of one port: how many, and what is said to clients that speak another protocol than the port's.
+//! Accepts connections on one port, limits their number, and answers clients that speak the wrong protocol.
 
 use crate::activity::Activity;
-use crate::connection::{Answerer, Connection, Version};
+use crate::connection::{Connection, Responder, Version};
 use crate::error::InferError;
 use crate::sniff::{HANDSHAKE, Spoken, first};
-use crate::state::{Core, Places};
+use crate::state::{Addresses, Core};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
 use bytes::Bytes;
@@ -24,18 +24,18 @@ pub(crate) enum Protocol {
     Grpc,
 }
 
-/// A listener with all its connections need.
+/// A listener with everything its connections need.
 pub(crate) struct Listener {
     pub core: Arc<Core>,
     pub socket: TcpListener,
     pub protocol: Protocol,
     pub tls: Option<TlsAcceptor>,
-    pub answer: Answerer,
-    /// True once connections shall end.
+    pub answer: Responder,
+    /// True once connections should end.
     pub closing: watch::Receiver<bool>,
 }
 
-/// Told to a client that comes when there are too many.
+/// Response to a client over the limit.
 static TOO_MANY: LazyLock<String> = LazyLock::new(|| {
     let body = r#"{"error": "too many connections; try again in a second"}"#;
     format!(
@@ -49,7 +49,7 @@ impl Listener {
     /// Accepts until closing, then waits for the connections.
     pub async fn run(mut self) {
         let limits = self.core.settings.limits;
-        let places = Arc::new(Semaphore::new(limits.connections.max(1)));
+        let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -60,21 +60,21 @@ impl Listener {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, most likely; those that end give theirs back.
+                    // Most likely out of file descriptors; connections that end release theirs.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
+            let Ok(slot) = slots.clone().try_acquire_owned() else {
                 self.turn_away(&stream);
                 continue;
             };
-            // A small answer shall not wait for more to send.
+            // Send small responses without delay.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY");
             }
-            let door = Door {
+            let incoming = Incoming {
                 core: self.core.clone(),
                 protocol: self.protocol,
                 tls: self.tls.clone(),
@@ -83,8 +83,8 @@ impl Listener {
             };
             let counted = self.core.metrics.connected();
             connections.spawn(async move {
-                let _until_the_end = (place, counted);
-                door.enter(stream).await;
+                let _until_the_end = (slot, counted);
+                incoming.accept(stream).await;
             });
         }
         drop(self.socket);
@@ -100,23 +100,23 @@ impl Listener {
     }
 }
 
-/// Waits until connections shall end.
+/// Waits until connections should end.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
-    // The sender is only gone at the end.
+    // The sender is dropped only at the end.
     drop(closing.wait_for(|closing| *closing).await);
 }
 
-/// Where one connection comes in.
-struct Door {
+/// A connection before its protocol is known.
+struct Incoming {
     core: Arc<Core>,
     protocol: Protocol,
     tls: Option<TlsAcceptor>,
-    answer: Answerer,
+    answer: Responder,
     closing: watch::Receiver<bool>,
 }
 
-impl Door {
-    async fn enter(mut self, stream: TcpStream) {
+impl Incoming {
+    async fn accept(mut self, stream: TcpStream) {
         let head = self.core.settings.limits.head;
         let Some(tls) = self.tls.take() else { return self.serve(stream, false).await };
         let mut byte = [0];
@@ -129,7 +129,7 @@ impl Door {
         }
     }
 
-    /// Serves a stream, or says on it what the port is for; `bare` where TLS is missing.
+    /// Serves a stream, or answers on it what the port is for; `bare` if TLS is missing.
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, mut stream: S, bare: bool) {
         let limits = self.core.settings.limits;
         let activity = Arc::new(Activity::new());
@@ -138,29 +138,29 @@ impl Door {
             () = closed(&mut self.closing) => return,
         };
         let Ok(Ok((spoken, read))) = begun else { return };
-        let answer: Answerer = match self.mistaken(spoken, bare) {
+        let answer: Responder = match self.mistaken(spoken, bare) {
             None => self.answer,
             Some(sentence) => {
-                tracing::debug!(sentence, "a client speaks another protocol than its port");
+                tracing::debug!(sentence, "a client spoke the wrong protocol for this port");
                 let core = self.core.clone();
                 Arc::new(move |request| Box::pin(refuse(core.clone(), sentence.clone(), request)))
             }
         };
         let version = if spoken == Spoken::Http2 { Version::Http2 } else { Version::Http1 };
-        // A handshake cannot be answered in words, but who looks at the bytes finds them.
+        // A handshake cannot be answered in words, but they can be found in the bytes.
         let read = if spoken == Spoken::Tls { Bytes::from_static(b"GET / HTTP/1.0\r\n\r\n") } else { read };
         let connection =
             Connection { answer, closing: self.closing, protocol: self.protocol, version, limits, activity };
         connection.serve(stream, read).await;
     }
 
-    /// What a client is told that took the port for another one.
+    /// Message to a client that mistook the port for another one.
     fn mistaken(&self, spoken: Spoken, bare: bool) -> Option<String> {
-        let Places { http, .. } = self.core.places;
+        let Addresses { http, .. } = self.core.addresses;
         match (spoken, self.protocol) {
-            _ if bare => Some("this port speaks TLS: use https://, or for gRPC a secure channel".to_owned()),
+            _ if bare => Some("this port requires TLS: use https://, or for gRPC a secure channel".to_owned()),
             (Spoken::Tls, _) => {
-                Some("this server speaks no TLS: use http://, or for gRPC an insecure channel".to_owned())
+                Some("this server does not use TLS: use http://, or for gRPC an insecure channel".to_owned())
             }
             (Spoken::Http1, Protocol::Grpc) => {
                 Some(format!("this port speaks gRPC, over HTTP/2; HTTP is answered at port {}", http.port()))
@@ -170,7 +170,7 @@ impl Door {
     }
 }
 
-/// Answers what was sent to the wrong port, in the form that its client reads.
+/// Answers a request to the wrong port, in a form that its client can read.
 pub(crate) async fn refuse(core: Arc<Core>, sentence: String, request: Request<Body>) -> Response<Body> {
     let error = InferError::Port(sentence);
     core.answered("wrong_port", Err(&error));
@@ -180,7 +180,7 @@ pub(crate) async fn refuse(core: Arc<Core>, sentence: String, request: Request<B
     crate::http::refusal(&core, &error, request)
 }
 
-/// True for a request of gRPC.
+/// True for a gRPC request.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| !rest.starts_with(b"-web"))

@@ -1,4 +1,4 @@
-//! What is counted: for Prometheus at `/metrics`, and in the form of Triton's statistics.
+//! Metrics: for Prometheus at `/metrics`, and as Triton's statistics.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -47,7 +47,7 @@ pub(crate) struct Metrics {
     failing: AtomicBool,
 }
 
-/// Sums over all requests since the start, as Triton tells them.
+/// Totals since the start, as Triton reports them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Statistics {
     /// Milliseconds since 1970 of the last one.
@@ -72,7 +72,7 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    /// The same count, which took nothing.
+    /// The same count, without time.
     pub fn without_time(self) -> Self {
         Self { ns: 0, ..self }
     }
@@ -109,10 +109,10 @@ impl Metrics {
         registry.register("requests", "Requests by endpoint and status", metrics.requests.clone());
         registry.register("requests_rejected", "Requests refused before the model", metrics.rejected.clone());
         registry.register("requests_expired", "Requests over their deadline", metrics.expired.clone());
-        registry.register("requests_in_flight", "Inferences accepted and not answered", metrics.in_flight.clone());
+        registry.register("requests_in_flight", "Inferences accepted but not answered", metrics.in_flight.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
-        registry.register("queue_depth", "Requests that wait for an instance", metrics.queue_depth.clone());
-        registry.register("batch_clips", "Clips of a run", metrics.batch_clips.clone());
+        registry.register("queue_depth", "Requests waiting for an instance", metrics.queue_depth.clone());
+        registry.register("batch_clips", "Clips per run", metrics.batch_clips.clone());
         registry.register("clips", "Clips run", metrics.clips.clone());
         let timed = [
             ("queue", "Time in the queue", &metrics.queue_seconds),
@@ -125,7 +125,7 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Everything in OpenMetrics' text form, version 1.0.0.
+    /// All metrics in OpenMetrics' text format, version 1.0.0.
     pub fn open_metrics(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -133,7 +133,7 @@ impl Metrics {
         text
     }
 
-    /// Everything in Prometheus' text form, version 0.0.4.
+    /// All metrics in Prometheus' text format, version 0.0.4.
     pub fn text(&self) -> String {
         as_text(&self.open_metrics())
     }
@@ -211,8 +211,8 @@ impl Metrics {
     }
 }
 
-/// OpenMetrics as Prometheus' text form. There a counter's name is that of its samples, with `_total`; an info is a gauge
-/// that is called so; and there are no units and no end mark.
+/// Converts OpenMetrics to Prometheus' text format, in which a counter is named like its samples, with `_total`, an info
+/// is a gauge, and there are no units and no end mark.
 fn as_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     // The help comes before the type that decides its name.
@@ -240,7 +240,7 @@ fn as_text(open_metrics: &str) -> String {
     text
 }
 
-/// One more, as long as it lives.
+/// Counts one more for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Counted(Gauge);
 

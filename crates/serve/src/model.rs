@@ -1,14 +1,14 @@
-//! What is served: a model's description, and the engines that run it.
+//! The served model: its description and the engines that run it.
 
 use crate::error::ServeError;
 use crate::settings::Limits;
 use vjepa_runtime::is_model_name;
 use vjepa_runtime::{ClipBatch, NamedOutput, Runtime, Session, TensorInfo};
 
-/// The only version of a model that there is.
+/// The only version of a model.
 pub(crate) const VERSION: &str = "1";
 
-/// Something that runs clips: a [`Session`], or what a test puts in its place. One thread owns one engine.
+/// Runs clips: a [`Session`], or a test's substitute. Each engine is owned by one thread.
 pub trait Engine: Send {
     /// Runs a batch.
     ///
@@ -23,23 +23,22 @@ impl Engine for Session {
     }
 }
 
-/// Batches that are worth running.
+/// Batch sizes worth running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchSizes {
-    /// Clips that run together cost less than alone.
+    /// Batched clips cost less than single ones.
     #[default]
     Any,
-    /// They cost the same, and each size is planned on its own, with its own copy of the weights (tract): every result is
-    /// run alone.
+    /// They cost the same, and each batch size has its own plan and copy of the weights (tract): every result is run alone.
     One,
 }
 
-/// A model's description: what clients are told and requests are checked against.
+/// A model's description, which clients see and requests are checked against.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
     /// Name in paths and requests.
     pub name: String,
-    /// What runs it, for people and as the protocol's `platform`.
+    /// Runtime, for people and as the protocol's `platform`.
     pub runtime: String,
     /// The clips `f32[B, 3, T, H, W]`, or `f32[B, V, 3, T, H, W]` where a result is made of V clips.
     pub input: TensorInfo,
@@ -64,7 +63,7 @@ impl ModelInfo {
         }
     }
 
-    /// Clips that every request must have; none where the batch is free.
+    /// Clips that every request must have; none if the batch is dynamic.
     pub fn fixed_batch(&self) -> Option<usize> {
         self.input.shape.first()?.size()
     }
@@ -79,12 +78,12 @@ impl ModelInfo {
         self.batched() && self.batch_sizes == BatchSizes::Any
     }
 
-    /// How the clips of a run are cut. What has no free batch cannot be.
+    /// How the clips of a run are split, which is possible with a dynamic batch only.
     pub(crate) fn run_sizes(&self) -> BatchSizes {
         if self.batched() { self.batch_sizes } else { BatchSizes::Any }
     }
 
-    /// The clips of one result, where the model fixes their sizes.
+    /// The clips of one result, if the model fixes their sizes.
     pub fn row(&self) -> Option<Clips> {
         Clips::of(&[&[1], self.input.row()?.as_slice()].concat())
     }
@@ -111,7 +110,7 @@ impl Clips {
         }
     }
 
-    /// How many values they have; none for more than there can be.
+    /// Number of values; none if it overflows.
     pub fn values(&self) -> Option<usize> {
         [self.views].iter().chain(&self.clip).try_fold(self.rows, |product, size| product.checked_mul(*size))
     }
@@ -121,27 +120,27 @@ impl Clips {
         Self { rows, ..self }
     }
 
-    /// As a session takes them: `[B · V, 3, T, H, W]`.
+    /// Shape for a session: `[B · V, 3, T, H, W]`.
     pub(crate) fn batch(&self) -> [usize; 5] {
         let [a, b, c, d] = self.clip;
         [self.rows * self.views, a, b, c, d]
     }
 }
 
-/// A model with its engines: one for each instance.
+/// A model with its engines, one per instance.
 pub struct Model {
     pub(crate) info: ModelInfo,
     pub(crate) engines: Vec<Box<dyn Engine>>,
 }
 
 impl Model {
-    /// A model run by `sessions`, all open on the same file; each is an instance with a thread of its own.
+    /// A model run by `sessions`, all of the same file; each is an instance with its own thread.
     ///
     /// # Errors
     /// [`ServeError::Name`]; [`ServeError::Setting`] without a session.
     pub fn new(name: &str, sessions: Vec<Session>) -> Result<Self, ServeError> {
         let first =
-            sessions.first().ok_or_else(|| ServeError::Setting("a model needs one session at least".to_owned()))?;
+            sessions.first().ok_or_else(|| ServeError::Setting("a model needs at least one session".to_owned()))?;
         let info = ModelInfo::of(name, first);
         Self::with_engines(info, sessions.into_iter().map(|session| Box::new(session) as Box<dyn Engine>).collect())
     }
@@ -155,12 +154,12 @@ impl Model {
             return Err(ServeError::Name(info.name));
         }
         if engines.is_empty() {
-            return Err(ServeError::Setting("a model needs one engine at least".to_owned()));
+            return Err(ServeError::Setting("a model needs at least one engine".to_owned()));
         }
         Ok(Self { info, engines })
     }
 
-    /// Refuses limits of memory with which no request could be served.
+    /// Refuses memory limits under which no request could be served.
     ///
     /// # Errors
     /// [`ServeError::Setting`] with the limit to change.
@@ -186,12 +185,11 @@ impl Model {
         Ok(())
     }
 
-    /// Runs clips of zeros through every engine, so that no request pays for what an engine does the first time: one clip,
-    /// and where clips of several requests run together as many as may, so that memory for them is there or missed now. A
-    /// model whose clips vary in size is left as it is.
+    /// Runs clips of zeros through every engine, so that no request pays for first-time work: one clip, and for batched
+    /// models the largest batch, so that a lack of memory shows now. Models with variable clip sizes are left alone.
     ///
     /// # Errors
-    /// What an engine says of clips it cannot run.
+    /// The engine's error.
     pub fn warm_up(&mut self, max_clips: usize) -> Result<(), String> {
         let Some(row) = self.info.row() else { return Ok(()) };
         let least = self.info.fixed_batch().unwrap_or(1);
@@ -199,7 +197,7 @@ impl Model {
         let shape = row.with_rows(most);
         let values = shape.values().ok_or("its clips are too large")?;
         let mut zeros = Vec::new();
-        let short = |_| format!("there is no memory for {most} clips at a time; give a smaller --max-batch");
+        let short = |_| format!("there is not enough memory for {most} clips at once; give a smaller --max-batch");
         zeros.try_reserve_exact(values).map_err(short)?;
         zeros.resize(values, 0.0);
         for engine in &mut self.engines {

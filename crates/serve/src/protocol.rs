@@ -1,4 +1,4 @@
-//! The Open Inference Protocol, apart from how it travels: what a request's tensors must be, what the model is.
+//! The Open Inference Protocol regardless of transport: checks of a request's tensors, the model's description.
 
 use crate::error::InferError;
 use crate::model::{Clips, ModelInfo};
@@ -8,11 +8,11 @@ use vjepa_runtime::{Dimension, NamedOutput, TensorInfo};
 /// The only element type.
 pub(crate) const DATATYPE: &str = "FP32";
 
-/// Extensions of the protocol that this server has.
+/// Protocol extensions that this server supports.
 pub(crate) const EXTENSIONS: [&str; 4] =
     ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
 
-/// What the protocol's other methods are, by their names over gRPC; a sentence for each.
+/// Unsupported methods of the protocol by their gRPC names, with one sentence each.
 const ABSENT: [(&str, &str); 18] = [
     ("ModelStreamInfer", "every request has one answer; call ModelInfer"),
     ("RepositoryModelLoad", ONE_MODEL),
@@ -34,12 +34,12 @@ const ABSENT: [(&str, &str); 18] = [
     ("Explain", V1),
 ];
 const ONE_MODEL: &str = "the server has one model, from its start to its end; start another server for another model";
-const MEMORY: &str = "shared memory is not there; send tensors in the request";
+const MEMORY: &str = "shared memory is not supported; send tensors in the request";
 const LOGGING: &str = "what is logged is chosen at the start, with --verbose and --json";
-const GENERATION: &str = "the model takes clips and gives no text; send tensors to infer, or a video to /v1/classify";
-const V1: &str = "version 1 of the protocol is not there; send tensors to /v2/models/NAME/infer";
+const GENERATION: &str = "the model takes clips and returns no text; send tensors to infer, or a video to /v1/classify";
+const V1: &str = "version 1 of the protocol is not supported; send tensors to /v2/models/NAME/infer";
 
-/// Why a method of the protocol, or of Triton's extensions, is not there; none for one that they do not have.
+/// Why a method of the protocol or of Triton's extensions is not supported; none for unknown methods.
 pub(crate) fn absent(method: &str) -> Option<&'static str> {
     ABSENT.iter().find(|(name, _)| *name == method).map(|(_, why)| *why)
 }
@@ -51,7 +51,7 @@ pub(crate) struct InputHead<'a> {
     pub shape: Vec<u64>,
 }
 
-/// Checks the head of a request's only input; gives its shape.
+/// Checks the head of a request's only input and returns its shape.
 ///
 /// # Errors
 /// [`InferError::Invalid`] with what the model takes.
@@ -65,7 +65,7 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     }
     let shown: Vec<u64> = head.shape.iter().copied().take(8).collect();
     let sizes: Vec<usize> = head.shape.iter().map_while(|size| usize::try_from(*size).ok()).collect();
-    // A size that is no number here made the list shorter.
+    // A dimension that does not fit here made the list shorter.
     let Some(shape) = Clips::of(&sizes).filter(|_| sizes.len() == head.shape.len() && info.input.accepts(&sizes))
     else {
         return invalid(format!("`{}` has the shape {shown:?}", head.name));
@@ -73,13 +73,13 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     if info.fixed_batch().is_none() && shape.rows > max_clips {
         let rows = shape.rows;
         return Err(InferError::Invalid(format!(
-            "a batch of {rows} is more than the {max_clips} of a request; send several"
+            "a batch of {rows} exceeds the {max_clips} clips allowed per request; send several requests"
         )));
     }
     Ok(shape)
 }
 
-/// A shape with a size below zero.
+/// A shape with a negative dimension.
 pub(crate) fn negative(info: &ModelInfo) -> InferError {
     InferError::Invalid(format!(
         "a size of the shape is negative; the model takes {}, and a request has a number for every size",
@@ -87,7 +87,7 @@ pub(crate) fn negative(info: &ModelInfo) -> InferError {
     ))
 }
 
-/// Checks that there are as many values as the shape says.
+/// Checks the number of values against the shape.
 ///
 /// # Errors
 /// [`InferError::Invalid`].
@@ -97,29 +97,31 @@ pub(crate) fn check_count(shape: Clips, values: usize) -> Result<(), InferError>
         return Ok(());
     }
     let wanted = wanted.map_or_else(|| "more than there can be".to_owned(), |wanted| wanted.to_string());
-    Err(InferError::Invalid(format!("the shape makes it {wanted} values, the request brought {values}")))
+    Err(InferError::Invalid(format!("the shape implies {wanted} values, but the request has {values}")))
 }
 
-/// Checks that binary data fills the shape.
+/// Checks the size of binary data against the shape.
 ///
 /// # Errors
 /// [`InferError::Invalid`].
 pub(crate) fn check_bytes(shape: Clips, bytes: usize) -> Result<(), InferError> {
     if !bytes.is_multiple_of(size_of::<f32>()) {
-        return Err(InferError::Invalid(format!("{bytes} bytes are no whole number of {DATATYPE} values of 4 bytes")));
+        return Err(InferError::Invalid(format!(
+            "{bytes} bytes are not a whole number of {DATATYPE} values (4 bytes each)"
+        )));
     }
     check_count(shape, bytes / size_of::<f32>())
 }
 
-/// The state of a model that takes requests, as Triton's index has it.
+/// State of a model that accepts requests, as in Triton's index.
 pub(crate) const READY: &str = "READY";
 
-/// The model's state and its reason, as Triton's index has them.
+/// The model's state and its reason, as in Triton's index.
 pub(crate) fn state(ready: Result<(), String>) -> (&'static str, String) {
     ready.map_or_else(|reason| ("UNAVAILABLE", reason), |()| (READY, String::new()))
 }
 
-/// Refuses an index of a repository by its name: the server has none.
+/// Refuses the index of a named repository: the server has none.
 ///
 /// # Errors
 /// [`InferError::Invalid`] for a name.
@@ -128,42 +130,41 @@ pub(crate) fn check_repository(name: &str) -> Result<(), InferError> {
         return Ok(());
     }
     let name = shortened(name);
-    Err(InferError::Invalid(format!(
-        "there is no repository `{name}`; leave the name out for the model that is served"
-    )))
+    Err(InferError::Invalid(format!("there is no repository `{name}`; omit the name for the served model")))
 }
 
 /// Refuses tensors in shared memory.
 ///
 /// # Errors
-/// [`InferError::Invalid`] where a tensor has the parameter.
+/// [`InferError::Invalid`] if a tensor has the parameter.
 pub(crate) fn no_shared_memory(is_there: bool) -> Result<(), InferError> {
-    let told = || InferError::Invalid("shared memory is not offered; send the tensor in the request".to_owned());
+    let told = || InferError::Invalid("shared memory is not supported; send the tensor in the request".to_owned());
     if is_there { Err(told()) } else { Ok(()) }
 }
 
 /// Refuses outputs as classes.
 ///
 /// # Errors
-/// [`InferError::Invalid`] where an output has the parameter.
+/// [`InferError::Invalid`] if an output has the parameter.
 pub(crate) fn no_classification(is_there: bool) -> Result<(), InferError> {
-    let told =
-        || InferError::Invalid("the classification extension is not there; POST a video to /v1/classify".to_owned());
+    let told = || {
+        InferError::Invalid("the classification extension is not supported; POST a video to /v1/classify".to_owned())
+    };
     if is_there { Err(told()) } else { Ok(()) }
 }
 
-/// An output that a request asked for, by its place among the model's.
+/// A requested output, by its index among the model's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
     pub index: usize,
-    /// As bytes behind the JSON; for HTTP only.
+    /// As binary data after the JSON; HTTP only.
     pub binary: bool,
 }
 
 /// The outputs of a request: those named, or all.
 ///
 /// # Errors
-/// [`InferError::Invalid`] for a name that the model has not.
+/// [`InferError::Invalid`] for an unknown name.
 pub(crate) fn wanted<'a>(
     info: &ModelInfo,
     named: impl ExactSizeIterator<Item = (&'a str, bool)>,
@@ -179,7 +180,7 @@ pub(crate) fn wanted<'a>(
             let names: Vec<&str> = info.outputs.iter().map(|output| output.name.as_str()).collect();
             let name = shortened(name);
             InferError::Invalid(format!(
-                "`{name}` is no output, or asked for twice; the model has {}",
+                "`{name}` is not an output, or is requested twice; the model has {}",
                 names.join(", ")
             ))
         })?;
@@ -197,22 +198,22 @@ pub(crate) fn append(body: &mut Vec<u8>, values: &[f32]) {
     }
 }
 
-/// The wanted ones of a run's results.
+/// One of a run's results.
 ///
 /// # Errors
-/// [`InferError::Failed`] when the model gave fewer than it says.
+/// [`InferError::Failed`] if the model returned fewer than it declares.
 pub(crate) fn pick(outputs: &[NamedOutput], wanted: Wanted) -> Result<&NamedOutput, InferError> {
-    outputs.get(wanted.index).ok_or_else(|| InferError::Failed("the model left out an output".to_owned()))
+    outputs.get(wanted.index).ok_or_else(|| InferError::Failed("the model did not return this output".to_owned()))
 }
 
-/// A shape as the protocol writes it, with -1 for what varies.
+/// A shape as in the protocol, with -1 for dynamic dimensions.
 pub(crate) fn dims(info: &TensorInfo) -> Vec<i64> {
     let size = |dim: &Dimension| dim.size().map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX));
     info.shape.iter().map(size).collect()
 }
 
-/// The model as Triton's configuration has it: the largest batch (0 where requests are not joined), input and outputs
-/// without the batch where there is one.
+/// The model as a Triton configuration: the maximum batch (0 if requests are not batched), inputs and outputs without
+/// the batch dimension.
 pub(crate) struct Configuration<'a> {
     pub max_batch: usize,
     pub tensors: Vec<(&'a str, Vec<i64>)>,

@@ -1,8 +1,7 @@
-//! The queue of requests: bounded, joined into batches as instances take from it.
+//! The queue of requests: bounded, and combined into batches as instances take from it.
 //!
-//! An instance that comes for work takes what is there, up to a full batch. It waits for more only while fewer clips are
-//! there than came together last time, and never longer than the delay: under load batches fill up, and a lone client
-//! never waits.
+//! An idle instance takes whatever is queued, up to a full batch. It waits for more only while there are fewer clips than
+//! came together last time, and never longer than the delay: under load batches fill up, and a lone client never waits.
 
 use crate::error::InferError;
 use crate::metrics::Metrics;
@@ -26,7 +25,7 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    /// How many there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::Floats(values) => values.len(),
@@ -34,7 +33,7 @@ impl Values {
         }
     }
 
-    /// The values, copied only where their place in memory makes it necessary.
+    /// The values, copied only if their alignment requires it.
     pub fn as_floats(&self) -> Cow<'_, [f32]> {
         match self {
             Self::Floats(values) => Cow::Borrowed(values),
@@ -65,11 +64,11 @@ pub(crate) struct Job {
     pub shape: Clips,
     /// The clips.
     pub values: Values,
-    /// When it came.
+    /// When it arrived.
     pub entered: Instant,
-    /// When nobody waits for it any more.
+    /// When its client stops waiting.
     pub deadline: Instant,
-    /// Where the result goes.
+    /// Receives the result.
     pub answer: oneshot::Sender<Result<Answer, InferError>>,
     /// Its share of the memory for bodies.
     #[allow(dead_code, reason = "given back when the request is dropped")]
@@ -101,7 +100,7 @@ pub(crate) struct Queue {
     changed: Condvar,
     capacity: usize,
     batching: Batching,
-    /// False for models whose requests each run alone.
+    /// False for models whose requests run alone.
     joined: bool,
     metrics: Arc<Metrics>,
 }
@@ -132,7 +131,7 @@ impl Queue {
             state.sweep();
         }
         if state.jobs.len() >= self.capacity {
-            return Err(InferError::Busy(format!("{} requests wait already, as many as may", self.capacity)));
+            return Err(InferError::Busy(format!("{} requests are already waiting, the maximum", self.capacity)));
         }
         state.jobs.push_back(job);
         self.metrics.queue_depth(state.jobs.len());
@@ -141,20 +140,20 @@ impl Queue {
         Ok(())
     }
 
-    /// Drops requests that nobody waits for.
+    /// Drops requests whose clients no longer wait.
     pub fn sweep(&self) {
         let mut state = self.lock();
         state.sweep();
         self.metrics.queue_depth(state.jobs.len());
     }
 
-    /// No request comes in any more; instances finish what is there and end.
+    /// Accepts no more requests; instances finish those queued and end.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Waits for requests that can run together; none when the queue is closed and empty.
+    /// Waits for requests that can run together; none once the queue is closed and empty.
     pub fn take(&self) -> Option<Vec<Job>> {
         let mut state = self.lock();
         loop {
@@ -164,8 +163,8 @@ impl Queue {
                 None if state.closed => return None,
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(first) => {
-                    let patience = self.patience(&state, first);
-                    if patience.is_zero() {
+                    let wait = self.remaining_wait(&state, first);
+                    if wait.is_zero() {
                         let jobs = state.batch(self.batching.max_clips, self.joined);
                         self.metrics.queue_depth(state.jobs.len());
                         if !state.jobs.is_empty() {
@@ -173,15 +172,15 @@ impl Queue {
                         }
                         return Some(jobs);
                     }
-                    let waited = self.changed.wait_timeout(state, patience);
+                    let waited = self.changed.wait_timeout(state, wait);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         }
     }
 
-    /// How long `first` should still wait for others.
-    fn patience(&self, state: &State, first: &Job) -> Duration {
+    /// How much longer `first` should wait for others.
+    fn remaining_wait(&self, state: &State, first: &Job) -> Duration {
         let here: usize = state.jobs.iter().map(|job| job.shape.rows).sum();
         if !self.joined || state.closed || here >= state.together.min(self.batching.max_clips) {
             return Duration::ZERO;
@@ -200,7 +199,7 @@ impl State {
         self.jobs.retain(|job| !job.is_dead(now));
     }
 
-    /// Takes the first request, and where requests are joined all that fit with it.
+    /// Takes the first request and, if requests are batched, all that fit with it.
     fn batch(&mut self, max_clips: usize, joined: bool) -> Vec<Job> {
         self.together = self.jobs.iter().map(|job| job.shape.rows).sum();
         let Some(first) = self.jobs.pop_front() else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Whether requests can be served: what they will need is tried at the start, and again when readiness is asked for.
+//! Readiness: whatever a request will need is tried at the start, and again whenever readiness is queried.
 
 use crate::error::InferError;
 use crate::queue::{Job, Values};
@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, oneshot};
 
-/// For how long a finding holds: many probes cost as much as one.
+/// How long a result is reused, so that many probes cost as much as one.
 const HOLDS: Duration = Duration::from_millis(500);
 
-/// How long a run that is tried may take.
+/// How long a trial run may take.
 const TRIAL: Duration = Duration::from_secs(10);
 
-/// What was found last.
+/// The last result.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
 
 impl Core {
-    /// Whether a request could be served now, or a sentence why not.
+    /// Whether a request could be served now.
     ///
     /// # Errors
-    /// The sentence.
+    /// A sentence that says why not.
     pub async fn ready(self: &Arc<Self>) -> Result<(), String> {
         if !self.is_open() {
             return Err(InferError::Draining.to_string());
@@ -46,11 +46,27 @@ impl Core {
             let stored = tokio::task::spawn_blocking(move || store(&folder).map_err(|error| (folder, error)));
             if let Ok(Err((folder, error))) = stored.await {
                 tracing::warn!(folder = %folder.display(), %error, "the temporary folder cannot be written to");
-                return Err("videos cannot be stored for reading; the server's log says why".to_owned());
+                return Err("videos cannot be stored; the server's log says why".to_owned());
             }
         }
-        // A run that failed may have been that request's fault: the next one decides.
+        if let Some(reason) = self.short_of_memory(crate::memory::available()) {
+            return Err(reason);
+        }
+        // A failed run may have been that request's fault: another one decides.
         if self.metrics.is_failing() { self.run_once().await } else { Ok(()) }
+    }
+
+    /// Why even the smallest request would not fit in the `available` bytes, if so: its clips are in memory twice, as its
+    /// body and as the values that are run. What a run itself needs is left over from the warm-up.
+    fn short_of_memory(&self, available: Option<u64>) -> Option<String> {
+        let (row, available) = (self.info.row()?, available?);
+        let values = row.with_rows(self.info.fixed_batch().unwrap_or(1)).values();
+        let bytes = values.and_then(|values| u64::try_from(values).ok()?.checked_mul(2 * size_of::<f32>() as u64));
+        if bytes.is_some_and(|bytes| bytes <= available) {
+            return None;
+        }
+        let needed = bytes.map_or_else(|| "more memory than there can be".to_owned(), mebibytes);
+        Some(format!("a request needs {needed}, and {} of memory are available", mebibytes(available)))
     }
 
     /// Runs a clip of zeros, as a request would.
@@ -65,21 +81,26 @@ impl Core {
         self.queue.push(Job { shape, values, entered, deadline, answer, held: None }).map_err(failed)?;
         match tokio::time::timeout_at(deadline.into(), receiver).await {
             Ok(Ok(outcome)) => outcome.map(drop).map_err(failed),
-            _ => Err("the last run failed, and another one was not done in time".to_owned()),
+            _ => Err("the last run failed, and another one timed out".to_owned()),
         }
     }
 }
 
-/// Puts a file into a folder, with as much in it as shows that there is room, and takes it away again.
+/// An amount of memory, in words.
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Writes a file of some size to a folder, to see that there is space, and deletes it.
 ///
 /// # Errors
-/// Why that cannot be.
+/// Whatever the system reports.
 pub(crate) fn store(folder: &Path) -> std::io::Result<()> {
     let mut file = tempfile::Builder::new().prefix("vjepa-video-").tempfile_in(folder).map_err(bare)?;
     file.write_all(&[0; 1 << 16]).map_err(bare)
 }
 
-/// The system's own words, without the path that `tempfile` adds.
+/// The system's own message, without the path that `tempfile` adds.
 pub(crate) fn bare(error: std::io::Error) -> std::io::Error {
     error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error)
 }

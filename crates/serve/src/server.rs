@@ -1,6 +1,6 @@
-//! A server from its start to its end.
+//! The life of a server, from start to shutdown.
 
-use crate::connection::Answerer;
+use crate::connection::Responder;
 use crate::error::ServeError;
 use crate::grpc::Service;
 use crate::instance::Instance;
@@ -10,24 +10,24 @@ use crate::model::Model;
 use crate::queue::Queue;
 use crate::readiness;
 use crate::settings::Settings;
-use crate::state::{Core, Places, VideoReader};
+use crate::state::{Addresses, Core, VideoReader};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// How far a server is.
+/// Stages of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Running,
-    /// Lets nothing in and finishes what runs.
+    /// Admits no requests and finishes running ones.
     Draining,
-    /// Ends at once.
+    /// Stops immediately.
     Stopped,
 }
 
-/// A running server. Dropped, it ends at once.
+/// A running server. Stops immediately when dropped.
 pub struct Server {
     http: SocketAddr,
     grpc: Option<SocketAddr>,
@@ -37,17 +37,17 @@ pub struct Server {
     runtime: Option<Runtime>,
 }
 
-/// Ends a server from elsewhere.
+/// Stops a server from another thread.
 #[derive(Clone, Debug)]
 pub struct Handle(watch::Sender<Stage>);
 
 impl Handle {
-    /// Finishes what runs, lets nothing more in, and ends.
+    /// Finishes running requests, admits no more, and stops.
     pub fn drain(&self) {
         self.advance(Stage::Draining);
     }
 
-    /// Ends at once.
+    /// Stops immediately.
     pub fn stop(&self) {
         self.advance(Stage::Stopped);
     }
@@ -62,21 +62,21 @@ impl Handle {
 }
 
 impl Server {
-    /// Starts serving; when this returns, both addresses are listened on.
+    /// Starts serving; both addresses are listening when this returns.
     ///
     /// # Errors
     /// [`ServeError`]: an address in use, one that others reach without token or TLS, or a temporary folder that cannot
     /// be written to.
     pub fn start(model: Model, settings: Settings, video: Option<Arc<VideoReader>>) -> Result<Self, ServeError> {
         if settings.batching.max_clips == 0 || settings.limits.queue == 0 {
-            return Err(ServeError::Setting("--max-batch and --queue must be 1 at least".to_owned()));
+            return Err(ServeError::Setting("--max-batch and --queue must be at least 1".to_owned()));
         }
         for address in std::iter::once(settings.http).chain(settings.grpc) {
             settings.security.allows(address.ip())?;
         }
         if settings.web.admits_all() && settings.security.token.is_none() {
             let reason =
-                "--allow-origin '*' lets every page ask, so a token is needed: give --token-file, or the origins";
+                "--allow-origin '*' admits every page, so a token is needed: give --token-file, or list the origins";
             return Err(ServeError::Setting(reason.to_owned()));
         }
         if video.is_some() {
@@ -94,16 +94,16 @@ impl Server {
         let http = bind(settings.http)?;
         let grpc = settings.grpc.map(bind).transpose()?;
         drop(inside);
-        let place = |socket: &TcpListener, asked| socket.local_addr().unwrap_or(asked);
-        let http_at = place(&http, settings.http);
-        let grpc_at = grpc.as_ref().zip(settings.grpc).map(|(socket, asked)| place(socket, asked));
+        let address_of = |socket: &TcpListener, asked| socket.local_addr().unwrap_or(asked);
+        let http_at = address_of(&http, settings.http);
+        let grpc_at = grpc.as_ref().zip(settings.grpc).map(|(socket, asked)| address_of(socket, asked));
 
         let metrics = Arc::new(Metrics::new(&model.info.name, &model.info.runtime));
         let joined = model.info.joined();
         let queue = Arc::new(Queue::new(settings.limits.queue, settings.batching, joined, metrics.clone()));
         start_instances(model.engines, model.info.run_sizes(), &queue, &metrics)?;
-        let places = Places { http: http_at, grpc: grpc_at };
-        let mut core = Core::new(model.info, settings, queue.clone(), metrics, places);
+        let addresses = Addresses { http: http_at, grpc: grpc_at };
+        let mut core = Core::new(model.info, settings, queue.clone(), metrics, addresses);
         core.video = video;
         let core = Arc::new(core);
         let (stage, _) = watch::channel(Stage::Running);
@@ -111,23 +111,23 @@ impl Server {
         let running = run(core, http, grpc, stage.subscribe());
         runtime.spawn(async move {
             running.await;
-            // Nobody may wait for it.
+            // The receiver may be gone.
             let _ = ended.send(());
         });
         Ok(Self { http: http_at, grpc: grpc_at, stage, done: Mutex::new(done), queue, runtime: Some(runtime) })
     }
 
-    /// Where HTTP is answered.
+    /// Address of HTTP.
     pub fn http(&self) -> SocketAddr {
         self.http
     }
 
-    /// Where gRPC is answered.
+    /// Address of gRPC.
     pub fn grpc(&self) -> Option<SocketAddr> {
         self.grpc
     }
 
-    /// What ends the server from another thread.
+    /// A handle that stops the server from another thread.
     pub fn handle(&self) -> Handle {
         Handle(self.stage.clone())
     }
@@ -142,7 +142,7 @@ impl Server {
         let mut signals = Signals::new().map_err(ServeError::Threads)?;
         runtime.spawn(async move {
             signals.next().await;
-            tracing::info!("finishing what runs; another signal ends at once");
+            tracing::info!("finishing running requests; another signal exits immediately");
             handle.drain();
             signals.next().await;
             handle.stop();
@@ -152,7 +152,7 @@ impl Server {
 
     /// Waits for the end.
     pub fn wait(mut self) {
-        // It also ends without a word when its task panicked, which was told.
+        // It also returns if the server's task panicked, which has been logged.
         let _ = self.done.get_mut().unwrap_or_else(PoisonError::into_inner).recv();
     }
 }
@@ -161,7 +161,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.handle().stop();
         self.queue.close();
-        // A run in an engine cannot be broken off; the threads end with the process.
+        // A run in an engine cannot be interrupted; its thread ends with the process.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -195,7 +195,7 @@ fn start_instances(
 /// Serves until the end of the drain.
 async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut stage: watch::Receiver<Stage>) {
     let (close, closing) = watch::channel(false);
-    // The gRPC port takes HTTP/1.1 too, to say in it which port is HTTP's.
+    // The gRPC port accepts HTTP/1.1 too, to answer which port is HTTP's.
     let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
     let listener = |socket, protocol, answer| Listener {
         core: core.clone(),
@@ -207,16 +207,16 @@ async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut 
     };
     let mut listeners = tokio::task::JoinSet::new();
     let shared = core.clone();
-    let answer: Answerer = Arc::new(move |request| Box::pin(crate::http::answer(shared.clone(), request)));
+    let answer: Responder = Arc::new(move |request| Box::pin(crate::http::answer(shared.clone(), request)));
     listeners.spawn(listener(http, Protocol::Http, answer).run());
     if let Some(grpc) = grpc {
         let router = Service(core.clone()).into_router();
         let shared = core.clone();
-        let answer: Answerer =
+        let answer: Responder =
             Arc::new(move |request| Box::pin(crate::guard::answer(shared.clone(), router.clone(), request)));
         listeners.spawn(listener(grpc, Protocol::Grpc, answer).run());
     }
-    // The server itself is the sender; when it is gone, so is the reason to go on.
+    // The server is the sender; once it is dropped, there is no reason to continue.
     let draining = stage.wait_for(|stage| *stage >= Stage::Draining).await.map_or(Stage::Stopped, |stage| *stage);
     core.drain();
     if draining == Stage::Draining {
@@ -224,12 +224,12 @@ async fn run(core: Arc<Core>, http: TcpListener, grpc: Option<TcpListener>, mut 
             core.idle().await;
             core.queue.close();
             close.send_replace(true);
-            // Answers are on their way to clients that read them.
+            // Responses are still being sent.
             while listeners.join_next().await.is_some() {}
         };
         tokio::select! {
             () = finished => {}
-            () = tokio::time::sleep(core.settings.limits.drain) => tracing::warn!("requests still ran after the drain time"),
+            () = tokio::time::sleep(core.settings.limits.drain) => tracing::warn!("requests were still running after the drain time"),
             _ = stage.wait_for(|stage| *stage >= Stage::Stopped) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! How a server is set up.
+//! Settings of a server.
 
 use crate::error::ServeError;
 use crate::tls::Tls;
@@ -8,22 +8,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
-/// Everything that can be chosen; [`Settings::default`] is a server for this machine alone.
+/// All settings; [`Settings::default`] is a server for this machine only.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where HTTP is answered; port 0 takes a free one.
+    /// Address of HTTP; port 0 picks a free one.
     pub http: SocketAddr,
-    /// Where gRPC is answered, if at all.
+    /// Address of gRPC, if any.
     pub grpc: Option<SocketAddr>,
-    /// How requests are joined.
+    /// How requests are batched.
     pub batching: Batching,
-    /// What a client may take.
+    /// Limits on clients.
     pub limits: Limits,
-    /// Who may come.
+    /// Access.
     pub security: Security,
     /// Proxies and pages of other sites.
     pub web: Web,
-    /// Where videos lie while they are read; the system's temporary folder unless given.
+    /// Where videos are stored while they are read; the system's temporary folder if none.
     pub temporary: Option<PathBuf>,
 }
 
@@ -49,13 +49,13 @@ impl Default for Settings {
     }
 }
 
-/// How requests are joined into batches.
+/// How requests are combined into batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
-    /// Most clips of a run, and of a request.
+    /// Maximum number of clips per run and per request.
     pub max_clips: usize,
-    /// How long a request waits for others, at most. It only waits for as many as came together last time, so a client
-    /// that is alone never does.
+    /// Maximum time that a request waits for others. It waits for as many as came together last time, so a lone client
+    /// never waits.
     pub max_delay: Duration,
 }
 
@@ -65,30 +65,30 @@ impl Default for Batching {
     }
 }
 
-/// What clients may take of the server.
+/// Limits on what clients may take up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests that wait for an instance.
+    /// Requests waiting for an instance.
     pub queue: usize,
     /// Bytes of a body.
     pub body: usize,
-    /// Bytes of all bodies that are in memory at a time.
+    /// Bytes of all bodies in memory together.
     pub bodies: usize,
-    /// Connections at a time, of HTTP and of gRPC each.
+    /// Connections, for HTTP and gRPC each.
     pub connections: usize,
     /// Time for TLS and a request's head; a connection without a first request is closed after it too.
     pub head: Duration,
-    /// How long an HTTP connection is kept after an answer. Longer than a load balancer keeps it (60 s for most), so that
-    /// the balancer never sends a request into a connection that is being closed.
+    /// How long an idle HTTP connection is kept. Longer than load balancers do (60 s for most), so that none sends a
+    /// request into a connection that is being closed.
     pub keep_alive: Duration,
-    /// Time for a request's body. An answer of which an HTTP client takes nothing for as long ends its connection; over gRPC
-    /// an answer has this time, and as much again for each MiB on its way.
+    /// Time for a request's body. An HTTP client that reads nothing of a response for as long is disconnected; over gRPC a
+    /// response has this time, and as much again for each MiB in flight.
     pub body_time: Duration,
-    /// A request's deadline where it has none of its own, and the longest it can ask for.
+    /// Deadline of requests that have none of their own, and the longest they can ask for.
     pub request: Duration,
-    /// Time that running requests get at shutdown.
+    /// How long running requests may take at shutdown.
     pub drain: Duration,
-    /// Videos that are decoded at a time.
+    /// Videos decoded at the same time.
     pub decoders: usize,
 }
 
@@ -109,14 +109,14 @@ impl Default for Limits {
     }
 }
 
-/// Who may send requests, and how they travel.
+/// Who may send requests, and over what.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
-    /// Every request but health needs it.
+    /// Required by every request except health.
     pub token: Option<Token>,
     /// Certificate and key, for HTTP and gRPC.
     pub tls: Option<Tls>,
-    /// Lets an address that others reach go without TLS.
+    /// Allows addresses that others can reach without TLS.
     pub insecure: bool,
 }
 
@@ -136,7 +136,7 @@ impl Security {
     }
 }
 
-/// A secret that clients send.
+/// The secret that clients send.
 #[derive(Clone)]
 pub struct Token(String);
 

@@ -1,12 +1,12 @@
-//! The first bytes of a connection: which protocol its client speaks, whatever the port is for.
+//! The first bytes of a connection: which protocol its client speaks, regardless of the port.
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What a client begins with.
+/// What a client starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
-    /// HTTP/1.1, or something that its parser refuses.
+    /// HTTP/1.1, or something that its parser will refuse.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
@@ -14,16 +14,16 @@ pub(crate) enum Spoken {
     Tls,
 }
 
-/// The first byte of a TLS handshake; no method of HTTP begins so.
+/// The first byte of a TLS handshake, with which no HTTP method starts.
 pub(crate) const HANDSHAKE: u8 = 0x16;
 
-/// What an HTTP/2 connection begins with.
+/// The start of an HTTP/2 connection.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Reads until it is clear what a client speaks; the bytes that were read for it belong before the rest of the stream.
+/// Reads until the client's protocol is clear; the returned bytes belong before the rest of the stream.
 ///
 /// # Errors
-/// What reading gives.
+/// Those of reading.
 pub(crate) async fn first<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<(Spoken, Bytes)> {
     let mut bytes = BytesMut::with_capacity(PREFACE.len());
     loop {
@@ -36,7 +36,7 @@ pub(crate) async fn first<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Resu
     }
 }
 
-/// What these bytes begin; none while it is not clear.
+/// The protocol that these bytes start; none while it is not clear.
 fn spoken(bytes: &[u8]) -> Option<Spoken> {
     if bytes.first() == Some(&HANDSHAKE) {
         return Some(Spoken::Tls);

@@ -1,4 +1,4 @@
-//! What both protocols share: the model, its queue, the state of the server, and inference itself.
+//! Shared by both protocols: the model, its queue, the state of the server, and inference itself.
 
 use crate::error::InferError;
 use crate::metrics::{Counted, Metrics};
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Makes the clips of one result, `[V, 3, T, S, S]`, of a video file, or says in a sentence why it cannot.
+/// Reads the clips of one result, `[V, 3, T, S, S]`, from a video file, or says in a sentence why it cannot.
 pub type VideoReader = dyn Fn(&Path) -> Result<Vec<f32>, String> + Send + Sync;
 
 /// Bytes of a permit of [`Core::bodies`].
@@ -27,7 +27,7 @@ pub(crate) struct Core {
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     pub video: Option<Arc<VideoReader>>,
-    pub places: Places,
+    pub addresses: Addresses,
     pub readiness: Readiness,
     /// Memory for bodies, in blocks.
     pub bodies: Arc<Semaphore>,
@@ -41,14 +41,14 @@ pub(crate) struct Core {
     idle: Notify,
 }
 
-/// Where the server listens.
+/// Addresses of the server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
+pub(crate) struct Addresses {
     pub http: SocketAddr,
     pub grpc: Option<SocketAddr>,
 }
 
-/// An inference that was let in; the server does not end before it is dropped.
+/// An admitted inference; the server does not stop before it is dropped.
 pub(crate) struct Admitted {
     core: Arc<Core>,
     _counted: Counted,
@@ -56,7 +56,7 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    /// When the request was let in.
+    /// When the request was admitted.
     pub fn began(&self) -> Instant {
         self.began
     }
@@ -71,7 +71,13 @@ impl Drop for Admitted {
 }
 
 impl Core {
-    pub fn new(info: ModelInfo, settings: Settings, queue: Arc<Queue>, metrics: Arc<Metrics>, places: Places) -> Self {
+    pub fn new(
+        info: ModelInfo,
+        settings: Settings,
+        queue: Arc<Queue>,
+        metrics: Arc<Metrics>,
+        addresses: Addresses,
+    ) -> Self {
         let Limits { bodies, decoders, queue: waiting, .. } = settings.limits;
         let decoders = decoders.clamp(1, 1 << 16);
         Self {
@@ -83,7 +89,7 @@ impl Core {
             queue,
             metrics,
             video: None,
-            places,
+            addresses,
             readiness: Readiness::default(),
             draining: AtomicBool::new(false),
             drained: Notify::new(),
@@ -92,28 +98,28 @@ impl Core {
         }
     }
 
-    /// False once the server is on its way out.
+    /// False once the server is shutting down.
     pub fn is_open(&self) -> bool {
         !self.draining.load(Ordering::SeqCst)
     }
 
-    /// Lets no inference in any more.
+    /// Stops admitting inferences.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         self.drained.notify_waiters();
     }
 
-    /// Waits until the server is on its way out.
+    /// Waits until the server is shutting down.
     pub async fn drained(&self) {
         let mut notified = pin!(self.drained.notified());
-        // Whoever comes after the notice sees the flag, which was set before it.
+        // Whoever comes after the notification sees the flag, which is set before it.
         notified.as_mut().enable();
         if self.is_open() {
             notified.await;
         }
     }
 
-    /// Waits until no inference runs.
+    /// Waits until no inference is running.
     pub async fn idle(&self) {
         loop {
             let notified = self.idle.notified();
@@ -124,7 +130,7 @@ impl Core {
         }
     }
 
-    /// Lets an inference in.
+    /// Admits an inference.
     ///
     /// # Errors
     /// [`InferError::Draining`].
@@ -136,7 +142,7 @@ impl Core {
         if self.is_open() { Ok(admitted) } else { Err(InferError::Draining) }
     }
 
-    /// Takes memory for `bytes` more of a body, together with what `held` has.
+    /// Reserves memory for a body of `bytes`, of which `held` is already reserved.
     ///
     /// # Errors
     /// [`InferError::Busy`] when all bodies together would be too large.
@@ -146,7 +152,7 @@ impl Core {
         if more == 0 {
             return Ok(());
         }
-        let busy = |_| InferError::Busy("other requests' bodies fill the memory that is set aside for them".to_owned());
+        let busy = |_| InferError::Busy("bodies of other requests fill the memory reserved for them".to_owned());
         let more = u32::try_from(more).map_err(|_| InferError::TooLarge(self.settings.limits.body))?;
         let more = self.bodies.clone().try_acquire_many_owned(more).map_err(busy)?;
         match held {
@@ -168,13 +174,13 @@ impl Core {
         Err(InferError::UnknownModel { wanted: shortened(&wanted), here: self.info.name.clone() })
     }
 
-    /// How long a request may take: what it asks for, within the server's limit.
-    pub fn patience(&self, asked: Option<Duration>) -> Duration {
+    /// The time limit of a request: what it asks for, within the server's limit.
+    pub fn timeout(&self, asked: Option<Duration>) -> Duration {
         let longest = self.settings.limits.request;
         asked.filter(|asked| !asked.is_zero()).map_or(longest, |asked| asked.min(longest))
     }
 
-    /// Queues clips and waits for their results. Values that are larger than the body they were made of take more of the
+    /// Queues clips and waits for their results. Values that are larger than the body they came from reserve more of the
     /// memory for bodies.
     ///
     /// # Errors
@@ -185,15 +191,15 @@ impl Core {
         shape: Clips,
         values: Values,
         mut held: Option<OwnedSemaphorePermit>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Answer, InferError> {
         self.hold(&mut held, values.len() * size_of::<f32>())?;
         let (answer, receiver) = oneshot::channel();
-        let deadline = admitted.began + patience;
+        let deadline = admitted.began + timeout;
         let mut waiting = Waiting { queue: &self.queue, receiver, queued: false };
         let outcome = match self.queue.push(Job { shape, values, entered: Instant::now(), deadline, answer, held }) {
             Err(error) => Err(error),
-            Ok(()) => waiting.outcome(deadline).await.unwrap_or(Err(InferError::Expired(patience))),
+            Ok(()) => waiting.outcome(deadline).await.unwrap_or(Err(InferError::Expired(timeout))),
         };
         let total = admitted.began.elapsed();
         match &outcome {
@@ -228,7 +234,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// What becomes of a request in the queue; none when its time is over.
+    /// The outcome of a queued request; none once its time is over.
     async fn outcome(&mut self, deadline: Instant) -> Option<Result<Answer, InferError>> {
         self.queued = true;
         let outcome = tokio::time::timeout_at(deadline.into(), &mut self.receiver).await.ok()?;
@@ -247,7 +253,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A client's words in an error, short enough to send back.
+/// A client's text, shortened to be sent back in an error.
 pub(crate) fn shortened(text: &str) -> String {
     let mut short: String = text.chars().take(64).collect();
     if short.len() < text.len() {
@@ -256,7 +262,7 @@ pub(crate) fn shortened(text: &str) -> String {
     short
 }
 
-/// A sentence for a client, of one for the server's log: where the server keeps its files is nobody's business.
+/// A sentence for clients from one for the log: without paths of the server.
 pub(crate) fn without_paths(sentence: &str) -> String {
     let is_edge = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '(' | ')' | '<' | '>' | ',' | ';');
     let is_path = |word: &str| {
@@ -281,8 +287,8 @@ pub(crate) fn without_paths(sentence: &str) -> String {
         .collect()
 }
 
-/// Work that would keep other requests waiting is done beside them.
-pub(crate) fn beside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+/// Runs work that is long enough to delay other requests on a blocking thread.
+pub(crate) fn blocking<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     const LONG: usize = 1 << 17;
     if bytes > LONG { tokio::task::block_in_place(work) } else { work() }
 }

@@ -1,4 +1,4 @@
-//! TLS through rustls, one configuration for each protocol.
+//! TLS by rustls, one configuration per protocol.
 
 use crate::error::ServeError;
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Accepts connections that will speak one of these protocols; the server prefers the first.
+    /// Accepts connections for one of these protocols, preferring the first.
     pub(crate) fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
         let mut config = ServerConfig::clone(&self.0);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -65,7 +65,7 @@ fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 
 /// The private key of a PEM file.
 fn secret(bytes: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    // PKCS#8 says it in the label, the older form in a header.
+    // PKCS#8 marks it in the label, the older format in a header.
     if holds(bytes, "ENCRYPTED") {
         return Err(format!(
             "the key is encrypted, and a server has nobody to ask for its password; decrypt it with `openssl pkey -in {} \
@@ -90,14 +90,14 @@ fn holds(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// What the sections of a PEM file are called.
+/// Labels of the sections of a PEM file.
 fn labels(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let label = |line: &str| Some(line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?.to_owned());
     text.lines().filter_map(label).take(8).collect()
 }
 
-/// What a file holds instead of what is wanted, and how that is come by.
+/// What a file holds instead, and how to get the expected kind.
 fn instead(bytes: &[u8], wanted: &str, converted: &str) -> String {
     let found = labels(bytes);
     let is = |label: &str| found.iter().any(|found| found == label);
@@ -108,7 +108,7 @@ fn instead(bytes: &[u8], wanted: &str, converted: &str) -> String {
     } else if is("OPENSSH PRIVATE KEY") {
         "it is a key of OpenSSH; convert a copy with `ssh-keygen -p -m PEM -f COPY`".to_owned()
     } else if is("CERTIFICATE REQUEST") || is("NEW CERTIFICATE REQUEST") {
-        "it is a request for a certificate; give what the authority made of it".to_owned()
+        "it is a certificate signing request; give the certificate that the authority issued".to_owned()
     } else if is("TRUSTED CERTIFICATE") {
         "it is a trusted certificate of OpenSSL's; convert it with `openssl x509 -in FILE -out chain.pem`".to_owned()
     } else if is("PUBLIC KEY") || is("RSA PUBLIC KEY") {
@@ -125,7 +125,7 @@ fn instead(bytes: &[u8], wanted: &str, converted: &str) -> String {
     format!("it holds no {wanted}: {told}")
 }
 
-/// What is wrong with a section that begins well.
+/// What is wrong with a section whose start is intact.
 fn damaged(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut inside = false;

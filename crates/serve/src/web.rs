@@ -1,9 +1,9 @@
-//! What stands between a browser and the server: pages of other sites that may ask it, and a proxy's path.
+//! Between browser and server: pages of other sites that may send requests, and a proxy's path prefix.
 
 use crate::error::ServeError;
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// Sites whose pages may send requests, and the path that a proxy puts before the server's own.
+/// Sites whose pages may send requests, and the path prefix that a proxy does not strip.
 #[derive(Clone, Debug, Default)]
 pub struct Web {
     origins: Vec<String>,
@@ -13,7 +13,7 @@ pub struct Web {
 /// Headers of a request that a page of another site may set.
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, Content-Encoding, Inference-Header-Content-Length";
 
-/// Headers of an answer that such a page may read.
+/// Response headers that such a page may read.
 const ANSWER_HEADERS: &str = "Inference-Header-Content-Length, Retry-After";
 
 impl Web {
@@ -48,17 +48,17 @@ impl Web {
         })
     }
 
-    /// The path before the server's own; empty for none.
+    /// The path prefix; empty for none.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// True when pages of every site may ask.
+    /// True if pages of every site may send requests.
     pub(crate) fn admits_all(&self) -> bool {
         self.origins.iter().any(|origin| origin == "*")
     }
 
-    /// The origin of a request, where it is one of those that may ask.
+    /// The origin of a request, if it is admitted.
     pub(crate) fn admitted<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         let text = origin.to_str().ok()?;
@@ -66,7 +66,7 @@ impl Web {
         self.origins.iter().any(known).then_some(origin)
     }
 
-    /// Lets the page of an admitted origin read an answer.
+    /// Lets the page of an admitted origin read a response.
     pub(crate) fn describe(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if self.origins.is_empty() {
             return;
@@ -83,7 +83,7 @@ impl Web {
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST"));
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS));
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        // Chromium asks this before a public page reaches a server of the local network.
+        // Chromium asks this before a public page may reach a server on the local network.
         if asked.contains_key("access-control-request-private-network") {
             answer.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
         }

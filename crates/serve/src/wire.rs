@@ -23,7 +23,7 @@ struct Repeated {
 
 /// What a field is.
 enum Inside {
-    /// Text, bytes or a message whose fields are no matter.
+    /// Text, bytes or a message whose fields do not matter.
     Opaque,
     /// Whole numbers, which count by their bytes.
     Numbers,
@@ -90,7 +90,7 @@ fn check(mut message: &[u8], fields: &[Repeated]) -> Result<(), InferError> {
         *count += if matches!(field.inside, Inside::Numbers) { part.len() } else { 1 };
         if *count > field.most {
             let (name, most) = (field.name, field.most);
-            return Err(InferError::Invalid(format!("the request has more {name} than the {most} that are taken")));
+            return Err(InferError::Invalid(format!("the request has more {name} than the {most} allowed")));
         }
         if let (Inside::Message(fields), WireType::LengthDelimited) = (&field.inside, kind) {
             decode_varint(&mut part).map_err(malformed)?;
@@ -146,7 +146,7 @@ mod tests {
     use crate::grpc::proto::InferTensorContents;
     use crate::grpc::proto::model_infer_request::InferInputTensor;
 
-    /// A field with these bytes, as often as told.
+    /// A field with these bytes, this many times.
     fn many(tag: u8, part: &[u8], times: usize) -> Vec<u8> {
         [&[tag << 3 | 2, part.len() as u8][..], part].concat().repeat(times)
     }

@@ -73,7 +73,7 @@ fn what_is_no_video_is_told_so() {
     let unbounded = send(&server, "POST", "/v1/classify", &[("Content-Type", "multipart/form-data")], b"clip");
     assert_eq!(unbounded.status, 400);
     let late = send(&server, "POST", "/v1/classify?timeout_ms=50", &[], b"slow");
-    assert_eq!((late.status, late.sentence().as_str()), (504, "the request was not done within its 50 ms"));
+    assert_eq!((late.status, late.sentence().as_str()), (504, "the request was not finished within its 50 ms"));
     assert_eq!(ask(b"clip").status, 200);
 }
 
@@ -109,7 +109,7 @@ fn decoded_clips_count_among_the_bodies() {
 fn a_model_without_classes_gives_features() {
     let server = serve_scripted(settings(), 1, |_| Ok(()));
     let reply = send(&server, "POST", "/v1/classify", &[], b"clip");
-    assert!(reply.status == 400 && reply.sentence().contains("reads no videos"), "{reply:?}");
+    assert!(reply.status == 400 && reply.sentence().contains("does not accept videos"), "{reply:?}");
 }
 
 #[test]

@@ -5,25 +5,14 @@ mod support;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use prost::Message;
-use std::io::{Read, Write};
+use std::io::Read;
+use support::codings::{gzip, zlib};
+use support::grpc::{MODEL_INFER, body, call, channel, framed};
 use support::*;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use vjepa_serve::proto::model_infer_request::InferInputTensor;
 use vjepa_serve::proto::{ModelInferRequest, ModelInferResponse};
 use vjepa_serve::{Limits, Server, Settings};
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
 
 fn message() -> Vec<u8> {
     let input = InferInputTensor {
@@ -42,29 +31,10 @@ fn message() -> Vec<u8> {
     request.encode_to_vec()
 }
 
-fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
-    [&[flag][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
-}
-
 /// The answer to these bytes: its status, its headers and its message as it came.
-async fn infer(server: &Server, encoding: Option<&str>, body: Vec<u8>) -> (Status, HeaderMap, Bytes) {
-    let address = format!("http://{}", server.grpc().unwrap());
-    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
-    let mut request = hyper::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    if let Some(encoding) = encoding {
-        request = request.header("grpc-encoding", encoding);
-    }
-    let request = request.body(tonic::body::Body::new(http_body_util::Full::new(body.into()))).unwrap();
-    let ready = tower::ServiceExt::ready(&mut channel).await.unwrap();
-    let (parts, body) = tower::Service::call(ready, request).await.unwrap().into_parts();
-    if let Some(status) = Status::from_header_map(&parts.headers) {
-        return (status, parts.headers, Bytes::new());
-    }
-    let whole = http_body_util::BodyExt::collect(body).await.unwrap();
-    let status = Status::from_header_map(whole.trailers().unwrap()).unwrap();
-    (status, parts.headers, whole.to_bytes())
+async fn infer(server: &Server, encoding: Option<&str>, bytes: Vec<u8>) -> (Status, HeaderMap, Bytes) {
+    let answered = call(&mut channel(server).await, MODEL_INFER, encoding, body(bytes)).await;
+    (answered.status, answered.headers, answered.message)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +87,7 @@ async fn messages_that_are_too_large_damaged_or_unknown_are_refused_in_words() {
         ("gzip", framed(7, &good), Code::Internal, "the request's message is damaged"),
         ("gzip", framed(1, &good)[..9].to_vec(), Code::Internal, "the request's message is damaged"),
         ("identity", framed(1, &good), Code::Internal, "the request's message is damaged"),
-        ("zstd", framed(1, &good), Code::Unimplemented, "messages in `zstd` are not read"),
+        ("zstd", framed(1, &good), Code::Unimplemented, "messages compressed with `zstd` are not supported"),
         ("snappy", framed(1, &good), Code::Unimplemented, "gzip, deflate"),
         ("identity", framed(0, &vec![0; 2 << 20]), Code::OutOfRange, "the body is larger than 1048576 bytes"),
     ] {

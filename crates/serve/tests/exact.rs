@@ -25,7 +25,7 @@ fn a_raw_body_is_one_clip_unless_the_request_says_how_many() {
     let [single, double, triple] = [1, 2, 3].map(|batch| bytes(&input(&clips(batch))));
     for (query, body, words) in [
         // One clip in FP64, which is as long as two in FP32.
-        ("", &doubles, "say so with `?batch=2`; other types are not read"),
+        ("", &doubles, "say so with `?batch=2`; other types are not supported"),
         ("", &double, "say so with `?batch=2`"),
         ("", &triple, "say so with `?batch=3`"),
         ("?batch=3", &double, "has 768 bytes, and 3 clips of FP32 1152"),
@@ -33,7 +33,7 @@ fn a_raw_body_is_one_clip_unless_the_request_says_how_many() {
         ("", &single[..192].to_vec(), "has 192 bytes, and a clip of FP32 384; the model takes clip f32["),
         ("", &Vec::new(), "has 0 bytes"),
         ("?batch=9", &single, "more than the 8 of a request"),
-        ("?batch=0", &single, "`batch=0` is not a whole number from 1 on"),
+        ("?batch=0", &single, "`batch=0` must be a positive integer"),
         ("?batch=1&batch=2", &single, "is not a whole number"),
         ("?batch=x", &single, "`batch=x` is not"),
     ] {
@@ -98,7 +98,7 @@ fn nesting_says_what_the_shape_says_or_nothing() {
     assert!(reply.status == 400 && reply.sentence().contains("are ragged"), "{reply:?}");
     let mut mixed = as_sizes(&clips(2));
     mixed.as_array_mut().unwrap().push(json!(1.0));
-    assert!(ask(&clips(2), mixed).sentence().contains("side by side"));
+    assert!(ask(&clips(2), mixed).sentence().contains("mixes numbers and arrays"));
     assert!(ask(&clips(2), json!([[], []])).sentence().contains("`data` is nested as [2, 0]"));
 }
 
@@ -109,10 +109,10 @@ fn what_is_said_twice_is_refused() {
     let good = json!({"name": "clip", "datatype": "FP32", "shape": clips(1), "data": data}).to_string();
     let inside = good.strip_prefix('{').unwrap();
     for (body, words) in [
-        (format!("{{\"inputs\": [{good}], \"inputs\": [{good}]}}"), "`inputs` is there twice"),
-        (format!("{{\"inputs\": [{{\"shape\": [8], {inside}]}}"), "`shape` is there twice"),
-        (format!("{{\"inputs\": [{{\"data\": [1], {inside}]}}"), "`data` is there twice"),
-        (format!("{{\"inputs\": [{{\"datatype\": \"FP64\", {inside}]}}"), "`datatype` is there twice"),
+        (format!("{{\"inputs\": [{good}], \"inputs\": [{good}]}}"), "`inputs` is given twice"),
+        (format!("{{\"inputs\": [{{\"shape\": [8], {inside}]}}"), "`shape` is given twice"),
+        (format!("{{\"inputs\": [{{\"data\": [1], {inside}]}}"), "`data` is given twice"),
+        (format!("{{\"inputs\": [{{\"datatype\": \"FP64\", {inside}]}}"), "`datatype` is given twice"),
     ] {
         let reply = send(&server, "POST", INFER, &[], body.as_bytes());
         assert!(reply.status == 400 && reply.sentence().contains(words), "{words}: {reply:?}");
@@ -156,5 +156,5 @@ fn a_form_has_one_file_and_a_query_one_value() {
         assert!(reply.status == 400 && reply.sentence().contains(words), "{words}: {reply:?}");
     }
     let twice = send(&server, "POST", "/v1/classify?top_k=1&top_k=2", &[], b"clip");
-    assert!(twice.status == 400 && twice.sentence().contains("`top_k` is there twice"), "{twice:?}");
+    assert!(twice.status == 400 && twice.sentence().contains("`top_k` is given twice"), "{twice:?}");
 }

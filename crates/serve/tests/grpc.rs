@@ -5,6 +5,7 @@ mod support;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+use support::grpc::{body, channel, framed, infer};
 use support::*;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -20,9 +21,7 @@ use vjepa_serve::{Batching, Limits, Security, Server, Settings, Tls, Token};
 type Client = GrpcInferenceServiceClient<Channel>;
 
 async fn client(server: &Server) -> Client {
-    let address = format!("http://{}", server.grpc().unwrap());
-    let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
-    Client::new(channel).max_decoding_message_size(usize::MAX)
+    Client::new(channel(server).await).max_decoding_message_size(usize::MAX)
 }
 
 fn tensor(shape: &[usize]) -> InferInputTensor {
@@ -112,8 +111,8 @@ async fn wrong_requests_have_their_code_and_sentence() {
         (with(&|r| r.inputs[0].datatype = "INT8".to_owned()), Code::InvalidArgument, "is INT8 instead of FP32"),
         (with(&|r| r.inputs[0].shape = vec![1 << 60; 5]), Code::InvalidArgument, "has the shape"),
         (with(&|r| r.inputs[0].shape[0] = -1), Code::InvalidArgument, "negative"),
-        (with(&|r| r.raw_input_contents[0].truncate(95)), Code::InvalidArgument, "no whole number"),
-        (with(&|r| r.raw_input_contents[0].truncate(92)), Code::InvalidArgument, "the request brought 23"),
+        (with(&|r| r.raw_input_contents[0].truncate(95)), Code::InvalidArgument, "not a whole number"),
+        (with(&|r| r.raw_input_contents[0].truncate(92)), Code::InvalidArgument, "but the request has 23"),
         (with(&|r| r.raw_input_contents.clear()), Code::InvalidArgument, "has no values"),
         (with(&|r| r.raw_input_contents.push(vec![0; 96].into())), Code::InvalidArgument, "more than once"),
         (
@@ -123,7 +122,11 @@ async fn wrong_requests_have_their_code_and_sentence() {
         ),
         (with(&|r| r.raw_input_contents[0] = vec![0; 1 << 20].into()), Code::OutOfRange, ""),
         (with(&|r| r.inputs = vec![tensor(&shape); 65]), Code::InvalidArgument, "more inputs than the 64"),
-        (with(&|r| r.outputs = output("shared_memory_region")), Code::InvalidArgument, "shared memory is not offered"),
+        (
+            with(&|r| r.outputs = output("shared_memory_region")),
+            Code::InvalidArgument,
+            "shared memory is not supported",
+        ),
         (with(&|r| r.outputs = output("classification")), Code::InvalidArgument, "the classification extension"),
         (with(&|r| r.outputs = output("class_count")), Code::InvalidArgument, "the classification extension"),
     ] {
@@ -186,29 +189,10 @@ async fn the_token_is_asked_for_over_grpc_too() {
     }
 }
 
-/// Answers a request whose message is these bytes.
-async fn send_bytes(channel: &mut Channel, address: &str, body: tonic::body::Body) -> tonic::Status {
-    let request = hyper::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(body)
-        .unwrap();
-    let ready = tower::ServiceExt::ready(channel).await.unwrap();
-    let response = tower::Service::call(ready, request).await.unwrap();
-    match tonic::Status::from_header_map(response.headers()) {
-        Some(status) => status,
-        None => {
-            let whole = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
-            tonic::Status::from_header_map(whole.trailers().unwrap()).unwrap()
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_messages_have_a_code_and_the_next_good_one_its_result() {
     let server = serve_scripted(settings(), 1, |_| Ok(()));
-    let address = format!("http://{}", server.grpc().unwrap());
-    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut channel = channel(&server).await;
     let good = prost::Message::encode_to_vec(&raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24]));
     let mut random = 5u64;
     let mut below = |limit: usize| {
@@ -226,8 +210,7 @@ async fn malformed_messages_have_a_code_and_the_next_good_one_its_result() {
         // The length before the message lies now and then.
         let told = if below(8) == 0 { below(1 << 31) as u32 } else { message.len() as u32 };
         let bytes = [&[0][..], &told.to_be_bytes(), &message].concat();
-        let body = tonic::body::Body::new(http_body_util::Full::new(bytes.into()));
-        let status = send_bytes(&mut channel, &address, body).await;
+        let status = infer(&mut channel, body(bytes)).await;
         assert!(!status.message().contains("panic"), "{status:?}");
         refused += usize::from(status.code() != Code::Ok);
     }
@@ -259,11 +242,10 @@ impl hyper::body::Body for Stalled {
 async fn messages_that_dawdle_or_fill_the_memory_are_ended() {
     let limits = Limits { body_time: Duration::from_millis(300), bodies: 1 << 16, ..Limits::default() };
     let server = serve_scripted(Settings { limits, ..settings() }, 1, |_| Ok(()));
-    let address = format!("http://{}", server.grpc().unwrap());
-    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut channel = channel(&server).await;
     for (message, code) in [(vec![0, 0, 0, 1, 0, 7], Code::DeadlineExceeded), (vec![0; 1 << 17], Code::Unavailable)] {
         let body = tonic::body::Body::new(Stalled(Some([&[0, 0, 2, 0, 0][..], &message].concat().into())));
-        let status = send_bytes(&mut channel, &address, body).await;
+        let status = infer(&mut channel, body).await;
         assert_eq!(status.code(), code, "{status:?}");
     }
     let mut client = client(&server).await;
@@ -293,14 +275,12 @@ impl hyper::body::Body for Late {
 async fn a_request_has_one_message() {
     let limits = Limits { body: 1 << 16, ..Limits::default() };
     let server = serve_scripted(Settings { limits, ..settings() }, 1, |_| Ok(()));
-    let address = format!("http://{}", server.grpc().unwrap());
-    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut channel = channel(&server).await;
     let message = ModelInferRequest { model_name: "x".repeat(100 << 10), ..ModelInferRequest::default() };
     let message = prost::Message::encode_to_vec(&message);
-    let bytes = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+    let bytes = framed(0, &message);
     for (times, code) in [(1, Code::NotFound), (9, Code::OutOfRange)] {
-        let body = tonic::body::Body::new(http_body_util::Full::new(bytes.repeat(times).into()));
-        let status = send_bytes(&mut channel, &address, body).await;
+        let status = infer(&mut channel, body(bytes.repeat(times))).await;
         assert_eq!(status.code(), code, "{status:?}");
     }
 }
@@ -308,16 +288,15 @@ async fn a_request_has_one_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requests_time_begins_with_its_head() {
     let server = serve_scripted(settings(), 1, |_| Ok(()));
-    let address = format!("http://{}", server.grpc().unwrap());
-    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut channel = channel(&server).await;
     for (millis, code) in [(400, Code::DeadlineExceeded), (20_000, Code::Ok)] {
         let mut request = raw("sums", &[1, 3, 2, 2, 2], &[1.0; 24]);
         let micros = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(millis * 1_000)) };
         request.parameters.insert("timeout".to_owned(), micros);
         let message = prost::Message::encode_to_vec(&request);
-        let bytes = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+        let bytes = framed(0, &message);
         let pause = Box::pin(tokio::time::sleep(Duration::from_millis(600)));
-        let status = send_bytes(&mut channel, &address, tonic::body::Body::new(Late(pause, Some(bytes.into())))).await;
+        let status = infer(&mut channel, tonic::body::Body::new(Late(pause, Some(bytes.into())))).await;
         assert_eq!(status.code(), code, "{status:?}");
     }
 }
@@ -364,6 +343,6 @@ fn tls_for_http_and_grpc() {
     let reply = read_reply(&mut plain).unwrap();
     assert_eq!(
         (reply.status, reply.sentence()),
-        (400, "this port speaks TLS: use https://, or for gRPC a secure channel".to_owned())
+        (400, "this port requires TLS: use https://, or for gRPC a secure channel".to_owned())
     );
 }

@@ -128,7 +128,7 @@ fn a_full_queue_says_when_to_come_again() {
     wait_for(|| metric(&server, "vjepa_queue_depth") == 2.0);
     let refused = post(&server, SUM_INFER, &sum_request(0.0));
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
-    assert!(refused.sentence().contains("2 requests wait already"), "{}", refused.sentence());
+    assert!(refused.sentence().contains("2 requests are already waiting"), "{}", refused.sentence());
     assert_eq!(metric(&server, "vjepa_requests_rejected_total{reason=\"busy\"}"), 1.0);
     gate.open();
     streams.into_iter().for_each(|mut stream| assert_eq!(read_reply(&mut stream).unwrap().status, 200));
@@ -144,7 +144,7 @@ fn expired_requests_leave_the_queue_and_never_run() {
     body["parameters"] = serde_json::json!({"timeout": 50_000});
     let expired = post(&server, SUM_INFER, &body);
     assert_eq!(expired.status, 504);
-    assert_eq!(expired.sentence(), "the request was not done within its 50 ms");
+    assert_eq!(expired.sentence(), "the request was not finished within its 50 ms");
     assert_eq!(metric(&server, "vjepa_queue_depth"), 0.0);
     assert_eq!(metric(&server, "vjepa_requests_expired_total"), 1.0);
     // A client that goes away takes its request with it.

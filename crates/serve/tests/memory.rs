@@ -2,9 +2,8 @@
 
 mod support;
 
-use http_body_util::{BodyExt, Full};
+use support::grpc::{body, channel, framed, infer};
 use support::*;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use vjepa_serve::{Security, Server, Settings, Token};
 
@@ -15,22 +14,8 @@ const SIZE: usize = 4 << 20;
 const COST: usize = 48 << 10;
 
 /// The answer to a message of these bytes.
-async fn infer(server: &Server, message: &[u8]) -> Status {
-    let address = format!("http://{}", server.grpc().unwrap());
-    let mut channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    let request = hyper::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(tonic::body::Body::new(Full::new([&[0][..], &length, message].concat().into())))
-        .unwrap();
-    let ready = tower::ServiceExt::ready(&mut channel).await.unwrap();
-    let response = tower::Service::call(ready, request).await.unwrap();
-    if let Some(status) = Status::from_header_map(response.headers()) {
-        return status;
-    }
-    let whole = response.into_body().collect().await.unwrap();
-    Status::from_header_map(whole.trailers().unwrap()).unwrap()
+async fn answer(server: &Server, message: &[u8]) -> Status {
+    infer(&mut channel(server).await, body(framed(0, message))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +28,7 @@ async fn messages_of_empty_parts_take_no_memory() {
         (b"\x22\x07\x0a\x01x\x12\x02\x10\x01", "more parameters"),
     ] {
         let before = peak();
-        let status = infer(&server, &part.repeat(SIZE / part.len())).await;
+        let status = answer(&server, &part.repeat(SIZE / part.len())).await;
         assert!(status.code() == Code::InvalidArgument && status.message().contains(words), "{status:?}");
         // The system's count may go back a little.
         let grown = peak().saturating_sub(before);
@@ -57,9 +42,9 @@ async fn without_the_token_no_message_is_read() {
     let security = Security { token, ..Security::default() };
     let server = serve_scripted(Settings { security, ..settings() }, 1, |_| Ok(()));
     // The message is malformed; who has no token does not learn that.
-    let status = infer(&server, b"\x2a").await;
+    let status = answer(&server, b"\x2a").await;
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
-    let status = infer(&server, &vec![0; SIZE]).await;
+    let status = answer(&server, &vec![0; SIZE]).await;
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
 }
 

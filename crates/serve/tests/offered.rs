@@ -4,10 +4,10 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::Duration;
+use support::grpc::{body, call, channel};
 use support::*;
 use tonic::Code;
 use tonic::codegen::tokio_stream;
-use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -18,11 +18,6 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use vjepa_serve::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use vjepa_serve::proto::{InferParameter, RepositoryIndexRequest};
 use vjepa_serve::{Security, Server, Settings, Token};
-
-async fn channel(server: &Server) -> Channel {
-    let address = format!("http://{}", server.grpc().unwrap());
-    Channel::from_shared(address).unwrap().connect().await.unwrap()
-}
 
 #[test]
 fn null_is_absent_everywhere() {
@@ -204,24 +199,6 @@ async fn the_one_model_is_in_every_index() {
     assert!(status.code() == Code::InvalidArgument && status.message().contains("no repository `x`"), "{status:?}");
 }
 
-/// The status of a call of any method, with an empty message.
-async fn call(channel: &mut Channel, path: &str) -> tonic::Status {
-    let request = hyper::Request::post(format!("http://localhost{path}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(tonic::body::Body::new(http_body_util::Full::new(vec![0; 5].into())))
-        .unwrap();
-    let ready = tower::ServiceExt::ready(channel).await.unwrap();
-    let response = tower::Service::call(ready, request).await.unwrap();
-    match tonic::Status::from_header_map(response.headers()) {
-        Some(status) => status,
-        None => {
-            let whole = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
-            tonic::Status::from_header_map(whole.trailers().unwrap()).unwrap()
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_offered_says_so_over_grpc() {
     let server = serve(settings());
@@ -238,13 +215,13 @@ async fn what_is_not_offered_says_so_over_grpc() {
         ("NoSuchThing", "has ModelInfer, ServerLive"),
         ("", "has ModelInfer, ServerLive"),
     ] {
-        let status = call(&mut channel, &format!("{service}{method}")).await;
+        let status = call(&mut channel, &format!("{service}{method}"), None, body(vec![0; 5])).await.status;
         assert!(status.code() == Code::Unimplemented && status.message().contains(words), "{method}: {status:?}");
     }
     for path in
         ["/other.Service/Method", "/grpc.health.v1.Health/List", "/tensorflow.serving.PredictionService/Predict", "/"]
     {
-        let status = call(&mut channel, path).await;
+        let status = call(&mut channel, path, None, body(vec![0; 5])).await.status;
         assert!(
             status.code() == Code::Unimplemented && status.message().contains("there is no method"),
             "{path}: {status:?}"
@@ -256,7 +233,7 @@ async fn what_is_not_offered_says_so_over_grpc() {
         proto.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next()).collect();
     assert_eq!(methods.len(), 9);
     for method in methods {
-        let status = call(&mut channel, &format!("{service}{method}")).await;
+        let status = call(&mut channel, &format!("{service}{method}"), None, body(vec![0; 5])).await.status;
         assert_ne!(status.code(), Code::Unimplemented, "{method}");
     }
 }
@@ -272,8 +249,8 @@ fn what_is_not_offered_says_so_over_http() {
         ("GET", "/v2/trace/setting", "/metrics"),
         ("POST", "/v2/models/tiny/trace/setting", "/metrics"),
         ("POST", "/v2/logging", "--verbose"),
-        ("POST", "/v2/models/tiny/generate", "gives no text"),
-        ("POST", "/v2/models/tiny/generate_stream", "gives no text"),
+        ("POST", "/v2/models/tiny/generate", "returns no text"),
+        ("POST", "/v2/models/tiny/generate_stream", "returns no text"),
         ("POST", "/v1/models/tiny:predict", "version 1 of the protocol"),
     ] {
         let reply = send(&server, method, path, &[], b"");

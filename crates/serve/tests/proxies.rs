@@ -5,6 +5,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+use support::codings::{gzip, raw_deflate, zlib};
 use support::*;
 use tonic::transport::Channel;
 use vjepa_serve::{Limits, Security, Server, Settings, Token, Web};
@@ -121,24 +122,6 @@ fn a_proxys_path_stands_before_every_path() {
     assert_eq!((bare.status, bare.header("location")), (308, Some("/models/textures/")));
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn raw_deflate(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
 #[test]
 fn compressed_bodies_are_read() {
     let server = serve_scripted(settings(), 1, |_| Ok(()));
@@ -176,8 +159,8 @@ fn compressed_bodies_are_read() {
         ("gzip", json.clone(), 400, "not valid gzip data"),
         ("gzip", [gzip(&json), b"more".to_vec()].concat(), 400, "gzip data"),
         ("deflate", [zlib(&json), b"more".to_vec()].concat(), 400, "4 bytes follow the end"),
-        ("br", json.clone(), 415, "send one of gzip, deflate"),
-        ("gzip, gzip", gzip(&gzip(&json)), 415, "send one of"),
+        ("br", json.clone(), 415, "use one of gzip, deflate"),
+        ("gzip, gzip", gzip(&gzip(&json)), 415, "use one of"),
         ("zstd", json.clone(), 415, "`zstd`"),
     ] {
         let reply = send(&server, "POST", SUM_INFER, &[("Content-Encoding", coding)], &body);
@@ -339,7 +322,7 @@ async fn the_wrong_port_names_the_right_one() {
     let mut stream = TcpStream::connect(http).unwrap();
     stream.write_all(&[0x16, 3, 1, 0, 4, 1, 0, 0, 0]).unwrap();
     let reply = read_reply(&mut stream).unwrap();
-    assert!(reply.status == 400 && reply.sentence().contains("speaks no TLS"), "{reply:?}");
+    assert!(reply.status == 400 && reply.sentence().contains("does not use TLS"), "{reply:?}");
     let metrics = String::from_utf8(get(&server, "/metrics").body).unwrap();
     assert!(metrics.contains("vjepa_requests_rejected_total{reason=\"wrong_port\"} 5\n"), "{metrics}");
     let alone = serve(Settings { grpc: None, ..settings() });

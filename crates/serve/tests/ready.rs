@@ -83,6 +83,19 @@ fn one_request_that_fails_does_not_make_the_server_unready() {
     assert_eq!(get(&server, "/v2/health/ready").status, 200);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn readiness_looks_at_the_memory_that_a_request_needs() {
+    // Clips of 3 TiB: no machine has that.
+    let info = info("sums", [3, 1 << 18, 1 << 10, 1 << 10], "sum", 1);
+    let engine = Scripted(Arc::new(|_| Ok(())));
+    let server = Server::start(Model::with_engines(info, vec![Box::new(engine)]).unwrap(), settings(), None).unwrap();
+    let reply = get(&server, "/v2/health/ready");
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert!(reply.sentence().starts_with("a request needs 6291456.0 MiB, and "), "{reply:?}");
+    assert_eq!(get(&server, "/v2/health/live").status, 200, "another start would not help");
+}
+
 #[test]
 fn a_reader_that_names_files_is_not_quoted() {
     let reader: Arc<VideoReader> = Arc::new(|path: &Path| {

@@ -38,13 +38,13 @@ fn json_that_cannot_be_read() {
     let good = good.to_string();
     let with = |from: &str, to: &str| good.replacen(from, to, 1).into_bytes();
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (with("\"data\":[", "\"data\":[NaN,"), "`NaN` is not a number of JSON; send finite values"),
-        (with("\"data\":[", "\"data\":[-Infinity,"), "`-Infinity` is not a number of JSON"),
+        (with("\"data\":[", "\"data\":[NaN,"), "`NaN` is not a JSON number; send finite values"),
+        (with("\"data\":[", "\"data\":[-Infinity,"), "`-Infinity` is not a JSON number"),
         ([b"\xEF\xBB\xBF", good.as_bytes()].concat(), "begins with a byte order mark"),
         (with("\"shape\":[1", "\"shape\":[-1"), "a size of the shape is negative"),
-        (with("\"shape\":[1", "\"shape\":[1.5"), "a whole number as a size of `shape` is wanted, and there is `1.5`"),
-        (with("\"shape\":[1", "\"shape\":[\"1\""), "and there is the text \"1\""),
-        (with("\"FP32\"", "None"), "`None` is another language's"),
+        (with("\"shape\":[1", "\"shape\":[1.5"), "expected an integer in `shape`, got `1.5`"),
+        (with("\"shape\":[1", "\"shape\":[\"1\""), "got the text \"1\""),
+        (with("\"FP32\"", "None"), "`None` is not JSON"),
         (with("\"FP32\"", "7"), "a string is wanted"),
         (with("]}]", "],}]"), "a comma before a closing bracket"),
         (good.replace('"', "'").into_bytes(), "double quotes"),
@@ -52,7 +52,7 @@ fn json_that_cannot_be_read() {
         (good.encode_utf16().flat_map(u16::to_le_bytes).collect(), "is not UTF-8"),
         ([good.as_bytes(), b"}"].concat(), "there is more after its end"),
         (with("\"data\":[", &format!("\"data\":[{}", "[".repeat(500))), "nested too deeply"),
-        (b"[1]".to_vec(), "an object with `inputs` is wanted, and there is an array"),
+        (b"[1]".to_vec(), "expected an object with `inputs`, got an array"),
         (b"inputs=1&outputs=2".to_vec(), "`inputs` cannot stand there"),
         (b"".to_vec(), "the body is empty"),
         (with("\"name\":\"clip\"", &format!("\"name\":\"{}\"", "x".repeat(100_000))), "there is no input `xxx"),
@@ -98,7 +98,7 @@ fn bodies_that_break_off() {
     for (rest, words) in [
         ("Content-Length: 100\r\n\r\n{", "fewer bytes came than"),
         ("Transfer-Encoding: chunked\r\n\r\n5\r\n{", "fewer bytes came than"),
-        ("Transfer-Encoding: chunked\r\n\r\nxyz\r\n{", "the body broke off: "),
+        ("Transfer-Encoding: chunked\r\n\r\nxyz\r\n{", "the body ended early: "),
     ] {
         let mut stream = connect(&server);
         stream.write_all(format!("{head}{rest}").as_bytes()).unwrap();

@@ -1,6 +1,7 @@
-//! `vjepa bench kernels`: the CPU's kernels under every instruction set that this machine has.
+//! `vjepa bench kernels`: the CPU kernels under every instruction set that this machine has.
 
 use super::super::CliError;
+use super::show;
 use clap::builder::RangedU64ValueParser;
 use std::process::{Command, Stdio};
 use vjepa_lab::bench::{KernelTable, kernel_speeds};
@@ -8,15 +9,15 @@ use vjepa_runtime::plan::InstructionSet;
 
 #[derive(clap::Args)]
 pub(super) struct KernelArgs {
-    /// Runs of every kernel, of which the best counts.
+    /// Runs per kernel; the fastest counts
     #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: usize,
-    /// The figures as JSON on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Every instruction set in a process of its own, since a process has one; only that of `VJEPA_SIMD` where it is set.
+/// One process per instruction set, since a process has only one; only that of `VJEPA_SIMD` if it is set.
 pub(super) fn run(args: &KernelArgs) -> Result<(), CliError> {
     let tables = if std::env::var_os("VJEPA_SIMD").is_some_and(|cap| !cap.is_empty()) {
         vec![kernel_speeds(args.rounds)?]
@@ -28,10 +29,10 @@ pub(super) fn run(args: &KernelArgs) -> Result<(), CliError> {
         return Ok(());
     }
     for set in InstructionSet::ALL.into_iter().filter(|set| !InstructionSet::available().contains(set)) {
-        eprintln!("not measured: {set}, which this processor or build does not have");
+        eprintln!("not measured: {set}, which this processor or build lacks");
     }
     for table in &tables {
-        println!("{table}");
+        println!("{}", show::kernels(table));
     }
     Ok(())
 }
@@ -44,5 +45,5 @@ fn under(set: InstructionSet, rounds: usize) -> Result<KernelTable, CliError> {
         .output()?;
     let tables: Vec<KernelTable> = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let table = tables.into_iter().next();
-    Ok(table.ok_or_else(|| format!("the process for {set} failed ({}); what it said is above", output.status))?)
+    Ok(table.ok_or_else(|| format!("the process for {set} failed ({}); its output is above", output.status))?)
 }

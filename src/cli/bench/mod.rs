@@ -1,7 +1,8 @@
-//! `vjepa bench`: this program beside others, interleaved in one run.
+//! `vjepa bench`: this program compared with others, in turns within one run.
 
 mod kernels;
 mod models;
+mod show;
 
 use super::CliError;
 use super::device::DeviceArg;
@@ -12,8 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vjepa_lab::bench::{
-    Comparison, Implementation, What, Worker, WorkerRequest, Workload, WorkloadRequest, compare, paths, product_peak,
-    serve,
+    Comparison, Program, What, Worker, WorkerRequest, Workload, WorkloadRequest, compare, paths, product_peak, serve,
 };
 use vjepa_programs::Precision;
 use vjepa_recipe::config::Config;
@@ -22,10 +22,10 @@ use vjepa_runtime::cores;
 use vjepa_runtime::plan::{Device, InstructionSet};
 use vjepa_runtime::write_atomically;
 
-/// The PyTorch side, written for this comparison.
+/// The PyTorch program, written for this comparison.
 const TORCH: &str = include_str!("../../../benches/torch_step.py");
 
-/// Compare speed and memory with other programs, taking turns.
+/// Compare speed and memory with PyTorch and other runtimes
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -34,68 +34,68 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// The training step: compiled plan, Burn eager, and PyTorch where there is one
+    /// Training step: compiled plan, Burn eager, and PyTorch if given
     Step(StepArgs),
-    /// Models on whole clips: exported files on their runtimes; without a file the encoder's plan, Burn eager, PyTorch
+    /// Inference: exported models on their runtimes, or without a file the encoder's plan, Burn eager and PyTorch
     Infer(InferArgs),
-    /// The CPU's kernels one by one beside plain products and copies, under every instruction set (or only VJEPA_SIMD's)
+    /// Single CPU kernels against plain matrix products and copies, per instruction set (or only VJEPA_SIMD's)
     Kernels(kernels::KernelArgs),
-    /// One side of a comparison, driven through standard input
+    /// One program of a comparison, driven through standard input
     #[command(hide = true)]
-    Side(SideArgs),
+    Worker(WorkerArgs),
 }
 
 #[derive(clap::Args)]
 struct Common {
-    /// Encoder: tiny, small, base, large, huge or giant.
+    /// Size of the encoder
     #[arg(long, default_value = "small", conflicts_with = "config", value_parser = ["tiny", "small", "base", "large", "huge", "giant"])]
     model: String,
-    /// A configuration instead of --model and the sizes below.
+    /// Configuration, instead of --model and the sizes below
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration.
+    /// Override a setting of the configuration (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Frames of a clip.
+    /// Frames per clip
     #[arg(long, default_value_t = 16, conflicts_with = "config")]
     frames: usize,
-    /// Side of a clip in pixels.
+    /// Height and width of a clip in pixels
     #[arg(long, default_value_t = 112, conflicts_with = "config")]
     size: usize,
-    /// Clips of a batch; 4 unless given, and 1 for model files.
+    /// Clips per batch [default: 4; 1 for model files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), conflicts_with = "config")]
     batch: Option<u32>,
-    /// Rounds that count.
+    /// Number of measured rounds
     #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: usize,
-    /// Rounds before, which do not.
+    /// Number of warm-up rounds
     #[arg(long, default_value_t = 4)]
     warmup: usize,
-    /// A Python with PyTorch, for its side (eager and compiled).
+    /// Python interpreter with PyTorch, to compare with it (eager and compiled)
     #[arg(long, value_name = "PYTHON")]
     torch: Option<PathBuf>,
-    /// Leave out torch.compile, which takes minutes to compile.
+    /// Skip torch.compile, which takes minutes to compile
     #[arg(long, requires = "torch")]
     no_torch_compile: bool,
-    /// Leave out Burn eager.
+    /// Skip Burn eager
     #[arg(long)]
     no_burn: bool,
     #[command(flatten)]
     device: DeviceArg,
-    /// Arithmetic of products, f32 or bf16, or both in turn (f32,bf16); on a GPU f32 is TF32 on all sides.
+    /// Precision of matrix products: f32, bf16 or both (f32,bf16); on a GPU, f32 means TF32 for all programs
     #[arg(long, default_value = "f32", value_delimiter = ',')]
     precision: Vec<Precision>,
-    /// Threads of every side; all cores unless given.
+    /// Number of threads per program [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Afterwards time every operation of the plan over five steps: print a table and write a trace for Chrome or
-    /// Perfetto.
+    /// Afterwards time every operation of the plan over five steps: print a table and write a trace for Chrome or Perfetto
+    /// to this file
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Write the figures to a file as JSON.
+    /// Write the results to a JSON file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// The figures as JSON on standard output.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -104,23 +104,23 @@ struct Common {
 struct StepArgs {
     #[command(flatten)]
     common: Common,
-    /// Width of the predictor; half the encoder's unless given.
+    /// Width of the predictor [default: half the encoder's]
     #[arg(long, value_name = "N", conflicts_with = "config")]
     pred_width: Option<usize>,
-    /// Blocks of the predictor.
+    /// Depth of the predictor
     #[arg(long, default_value_t = 6, value_name = "N", conflicts_with = "config")]
     pred_depth: usize,
-    /// Different sets of masks that the rounds go through.
+    /// Number of different mask sets to cycle through
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     mask_sets: usize,
 }
 
 #[derive(clap::Args)]
 struct InferArgs {
-    /// Exported or compiled models (*.onnx, *.vjg) or bundles to measure as they are; the first one is the reference.
+    /// Models (.onnx, .vjg) or bundles to measure as they are; the first is the reference
     #[arg(value_name = "MODEL")]
     files: Vec<PathBuf>,
-    /// With models: what runs them, each on each; `auto` is the plan for *.vjg and tract for the others.
+    /// With models: runtimes, each of which runs each model; `auto` is the plan for .vjg and tract for the others
     #[arg(long, value_name = "R,R,..", value_delimiter = ',', requires = "files", default_value = "auto",
           value_parser = words())]
     runtime: Vec<String>,
@@ -128,16 +128,16 @@ struct InferArgs {
     session: RuntimeArgs,
     #[command(flatten)]
     common: Common,
-    /// Exported models to run beside the plan, as RUNTIME=FILE (tract=model.onnx, ort=model.onnx).
+    /// Without models: exported model to compare with the plan, e.g. tract=model.onnx (repeatable)
     #[arg(long = "onnx", value_name = "RUNTIME=FILE")]
     models: Vec<String>,
 }
 
 #[derive(clap::Args)]
-struct SideArgs {
-    /// plan, burn, or an exported model's runtime.
+struct WorkerArgs {
+    /// plan, burn, or the runtime of an exported model
     kind: String,
-    /// The case to run; none for a model on clips of noise.
+    /// Workload to run; none for a model on clips of noise
     case: Option<PathBuf>,
     /// An exported model.
     #[arg(long)]
@@ -173,21 +173,21 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             };
             comparison(common, What::Encoder, &config, 1, (&args.models, Some(&args.session)))
         }
-        Bench::Side(args) => {
-            let implementation = match args.kind.as_str() {
-                "plan" if args.case.is_some() => Implementation::Plan,
-                "burn" => Implementation::Burn,
-                runtime => Implementation::Model(runtime.parse()?),
+        Bench::Worker(args) => {
+            let program = match args.kind.as_str() {
+                "plan" if args.case.is_some() => Program::Plan,
+                "burn" => Program::Burn,
+                runtime => Program::Model(runtime.parse()?),
             };
             let device = args.device.open()?;
             let (case, model) = (args.case.as_deref(), args.model.as_deref());
             let options = Options { threads: args.threads, ..args.session.options() };
-            Ok(serve(&WorkerRequest { implementation, case, model, batch: args.batch, options, device })?)
+            Ok(serve(&WorkerRequest { program, case, model, batch: args.batch, options, device })?)
         }
     }
 }
 
-/// The configuration that the flags describe; its rates stay where they are.
+/// The configuration that the flags describe, with constant rates.
 fn config(common: &Common, pred_width: Option<usize>, pred_depth: usize) -> Result<Config, CliError> {
     let Common { model, frames, size, .. } = common;
     let batch = common.batch.unwrap_or(4);
@@ -212,7 +212,7 @@ fn comparison(
 ) -> Result<(), CliError> {
     let device = common.device.open()?;
     if !device.is_cpu() && !models.is_empty() {
-        return Err("exported models run on the CPU here: leave out --onnx, or use --device cpu".into());
+        return Err("--onnx models run on the CPU; omit --onnx or use --device cpu".into());
     }
     let mut figures = Vec::new();
     for precision in &common.precision {
@@ -236,12 +236,12 @@ fn comparison(
         };
         figures.push(json_of(common, device, *precision, what, &config, &result)?);
         if !common.json {
-            show(what, &config, *precision, device, &result)?;
+            print_result(what, &config, *precision, device, &result)?;
             if let Some((table, trace)) = profiled {
                 print!("\n{table}trace       {}\n", trace.display());
             }
         }
-        // What is there already is kept when a later precision fails.
+        // Kept even if a later precision fails.
         save(common, &figures)?;
     }
     if common.json {
@@ -250,7 +250,7 @@ fn comparison(
     Ok(())
 }
 
-/// The sides take turns under a progress bar.
+/// Lets the programs take turns, with a progress bar.
 fn turns(sides: &mut [Worker], mask_sets: usize, common: &Common) -> Result<Comparison, CliError> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar:.cyan/blue} {pos}/{len} rounds")?);
     let result = compare(sides, mask_sets, common.warmup, common.rounds, |done, of| {
@@ -285,7 +285,7 @@ fn start(
     let own = std::env::current_exe()?;
     let side = |kind: &str, device: Device, model: Option<&str>| {
         let mut command = Command::new(&own);
-        command.args(["bench", "side", kind, "--device", &device.to_string()]).arg(case);
+        command.args(["bench", "worker", kind, "--device", &device.to_string()]).arg(case);
         if let Some(model) = model {
             command.args(["--model", model]);
         }
@@ -298,12 +298,12 @@ fn start(
     for model in models {
         let (runtime, file) = model
             .split_once('=')
-            .ok_or_else(|| format!("--onnx {model}: write RUNTIME=FILE, as in tract=model.onnx"))?;
+            .ok_or_else(|| format!("--onnx must be RUNTIME=FILE, as in tract=model.onnx; got {model}"))?;
         let mut command = side(runtime, Device::CPU, Some(file));
         session.iter().for_each(|flags| flags.pass_on(&mut command));
         sides.push(Worker::start(&format!("{runtime} {}", file_name(file)), command)?);
     }
-    // Burn's modules are only run as they are on the CPU, where they know no autocast.
+    // Burn's modules run eagerly on the CPU only, and have no autocast.
     if !common.no_burn && device.is_cpu() && precision == Precision::F32 {
         sides.push(Worker::start("Burn eager", side("burn", Device::CPU, None))?);
     }
@@ -348,7 +348,7 @@ fn json_of(
     }))
 }
 
-fn show(
+fn print_result(
     what: What,
     config: &Config,
     precision: Precision,
@@ -365,14 +365,14 @@ fn show(
         "{name}: width {}, depth {}, heads {}; {frames}x{side}x{side}, batch {batch}; {} rounds, {precision} on {device}",
         sizes.embed_dim, sizes.depth, sizes.num_heads, result.rounds
     );
-    print!("{result}");
+    print!("{}", show::comparison(result));
     if device.is_cpu() {
         println!("{}", instruction_sets()?);
     }
     Ok(())
 }
 
-/// Which instruction sets kernels and products used. A cap holds for our kernels alone.
+/// The instruction sets that kernels and products used. A cap applies to our kernels only.
 fn instruction_sets() -> Result<String, CliError> {
     let (kernels, products) = (InstructionSet::chosen()?, InstructionSet::of_products());
     let line = format!(

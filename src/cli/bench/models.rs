@@ -1,11 +1,11 @@
-//! `vjepa bench infer MODEL...`: files as they are, each on each runtime asked for.
+//! `vjepa bench infer MODEL...`: model files as they are, each on every requested runtime.
 
 use super::super::CliError;
-use super::{InferArgs, file_name, save, turns};
+use super::{InferArgs, file_name, save, show, turns};
 use std::path::Path;
 use std::process::Command;
 use vjepa_deploy::bundle;
-use vjepa_lab::bench::{Latencies, Worker, paths};
+use vjepa_lab::bench::{Worker, paths};
 use vjepa_programs::Precision;
 use vjepa_runtime::cores;
 
@@ -22,7 +22,9 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
         );
     }
     if (common.model.as_str(), common.frames, common.size) != ("small", 16, 112) {
-        return Err("--model, --frames and --size are for `bench infer` without a model file, which has its own".into());
+        return Err(
+            "--model, --frames and --size are for `bench infer` without a model file; a file has its own sizes".into(),
+        );
     }
     let batch = common.batch.unwrap_or(1) as usize;
     let mut sides = Vec::new();
@@ -42,10 +44,10 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
         println!("{figures}");
     } else {
         println!(
-            "batch {batch}, {} rounds; |y| diff.: mean |y| of the first output against the first side's",
+            "batch {batch}, {} rounds; |y| diff.: relative difference in mean |y| of the first output from the first row's",
             result.rounds
         );
-        print!("{}", Latencies { comparison: &result, batch });
+        print!("{}", show::latencies(&result, batch));
         for side in &result.sides {
             println!("{}: {}", side.name, side.about);
         }
@@ -56,7 +58,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
 fn command(args: &InferArgs, batch: usize, runtime: &str, model: &Path) -> Result<Command, CliError> {
     let common = &args.common;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["bench", "side", runtime, "--batch", &batch.to_string(), "--model"]).arg(model);
+    command.args(["bench", "worker", runtime, "--batch", &batch.to_string(), "--model"]).arg(model);
     if let Some(threads) = common.threads {
         command.args(["--threads", &threads.to_string()]);
     }

@@ -6,35 +6,40 @@ use vjepa_data::clips;
 use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, tensorrt, triton};
 use vjepa_recipe::config::Config;
 
-pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
-    let out = args.out.as_deref().ok_or("--export needs --out FILE")?;
-    if !args.device.open()?.is_cpu() {
-        let instead = "a model for GPUs is --target tensorrt, and --runtime chooses where it runs";
-        return Err(format!("--device is for --graph: what is exported is computed on the CPU; {instead}").into());
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let origin = match (&args.checkpoint, args.random_weights) {
+        (Some(checkpoint), _) => Origin::Checkpoint(checkpoint),
+        (None, Some(seed)) => Origin::Drawn(seed),
+        (None, None) => return Err("give --checkpoint FILE or --random-weights SEED".into()),
+    };
+    if args.device.as_ref().is_some_and(|device| device != "cpu") {
+        let instead = "for GPUs export with --target tensorrt, and choose where it runs with --runtime";
+        return Err(format!("--device: models are exported on the CPU; {instead}").into());
     }
+    let out = args.out.as_path();
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.set)).transpose()?;
     let request = Export {
         origin,
         probe: args.probe.as_deref(),
         config: config.as_ref(),
         out,
-        place: out,
+        shown_as: out,
         verify: args.verify || !args.no_verify,
         ort_lib: args.session.ort_lib.clone(),
-        form: args.form.form(args.export == Some(ExportFormat::Tensorrt))?,
+        form: args.form.form(args.export == ExportFormat::Tensorrt)?,
     };
     let assumed = args.form.assumes_precision(&request.form);
     let mut engine = None;
     let exported = match args.export {
-        Some(ExportFormat::Tensorrt) => {
+        ExportFormat::Tensorrt => {
             let (exported, built) = tensorrt::write(&request, &args.session.options())?;
             engine = Some(built);
             exported
         }
-        Some(ExportFormat::Bundle) => bundle::write(&request, &args.licence)?,
-        Some(ExportFormat::Plan) => compiled::write(&request)?,
-        Some(ExportFormat::Triton) => triton::write(&request, &args.name)?,
-        _ => export(&request)?,
+        ExportFormat::Bundle => bundle::write(&request, &args.licence)?,
+        ExportFormat::Plan => compiled::write(&request)?,
+        ExportFormat::Triton => triton::write(&request, &args.name)?,
+        ExportFormat::Onnx => export(&request)?,
     };
     let Exported { written, nodes, metadata, parity, accuracy, model, probe } = exported;
     note_sampling(model.config.as_ref());
@@ -51,14 +56,15 @@ pub(super) fn run(args: &Args, origin: Origin<'_>) -> Result<(), CliError> {
         println!("{summary}");
         return Ok(());
     }
-    let with_probe = probe.as_ref().map_or(String::new(), |p| format!(" + probe of {} classes", p.probe.num_classes()));
+    let with_probe =
+        probe.as_ref().map_or(String::new(), |p| format!(" + probe with {} classes", p.probe.num_classes()));
     println!("model    {}{with_probe}, described by {}", arch(&model.encoder), model.source);
     println!("clips    {}", clips::in_words(&model.preprocessing));
-    let assumed = if assumed { " (the default of this target; --precision chooses another)" } else { "" };
+    let assumed = if assumed { " (the default for this target; --precision chooses another)" } else { "" };
     println!("form     {}, {}{assumed}", request.form.target, request.form.precision);
     println!("wrote    {} ({:.1} MB, {nodes} nodes)", written.model.display(), written.bytes as f64 / 1e6);
     if let Some(data) = &written.data {
-        println!("         {} beside it holds the weights; keep them together", data.display());
+        println!("         {} next to it holds the weights; keep them together", data.display());
     }
     for (name, parity) in &parity {
         println!("{name:<8} {parity}");

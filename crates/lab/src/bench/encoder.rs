@@ -1,4 +1,4 @@
-//! The encoder as a plan that gives back one number, so that no side spends its time copying features.
+//! The encoder as a plan that gives back one number, so that no worker spends its time copying features.
 
 use super::BenchError;
 use vjepa_compiler::ir::{Graph, GraphError};

@@ -1,9 +1,8 @@
-//! The CPU's kernels one by one, each compared with the peak of the machine: plain products for arithmetic, a plain copy for memory.
+//! Single CPU kernels compared with what the machine can do: plain matrix products for arithmetic, a plain copy for memory.
 
 use super::BenchError;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::time::Instant;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 use vjepa_compiler::ops::{Op, Unary};
@@ -15,7 +14,7 @@ const ROWS: usize = 1568;
 const WIDTH: usize = 384;
 const HIDDEN: usize = 1536;
 const HEADS: usize = 6;
-/// Side of a plain product.
+/// Worker of a plain product.
 const SIDE: usize = 768;
 /// Floats of a task of a plain copy.
 const CHUNK: usize = 16 * 1024;
@@ -51,7 +50,7 @@ pub struct KernelTable {
 }
 
 /// One operation as a plan of its own.
-struct Kernel {
+struct Operation {
     name: String,
     arithmetic: bool,
     executor: DeviceExecutor,
@@ -106,7 +105,7 @@ fn copied(from: &[f32], to: &mut [f32], len: usize) -> f64 {
     timed(|| to.zip(from).for_each(|(to, from)| to.copy_from_slice(from)))
 }
 
-impl Kernel {
+impl Operation {
     /// An operation on noise of these shapes; operands that it writes into are copied first, as a plan's are fresh.
     fn new(op: Op, shapes: &[&[usize]], owned: &[usize], arithmetic: bool) -> Result<Self, BenchError> {
         let graph = graph(&op, shapes, owned).map_err(vjepa_programs::CompileError::from)?;
@@ -159,16 +158,16 @@ fn graph(op: &Op, shapes: &[&[usize]], owned: &[usize]) -> Result<Graph, GraphEr
     Ok(graph)
 }
 
-fn cases() -> Result<Vec<Kernel>, BenchError> {
+fn cases() -> Result<Vec<Operation>, BenchError> {
     let (narrow, wide): (&[usize], &[usize]) = (&[ROWS, WIDTH], &[ROWS, HIDDEN]);
     let (weight, eps, scale) = (&[WIDTH][..], 1e-6, 0.125);
     let mut cases = vec![
-        Kernel::new(Op::Linear, &[narrow, &[HIDDEN, WIDTH], &[HIDDEN]], &[], true)?,
-        Kernel::new(Op::Unary(Unary::Gelu), &[wide], &[], false)?,
-        Kernel::new(Op::GeluGrad, &[wide, wide], &[1], false)?,
-        Kernel::new(Op::GeluWithGrad, &[wide, wide], &[0, 1], false)?,
-        Kernel::new(Op::LayerNorm { eps }, &[narrow, weight, weight], &[], false)?,
-        Kernel::new(Op::LayerNormGrad { eps }, &[narrow, narrow, weight], &[1], false)?,
+        Operation::new(Op::Linear, &[narrow, &[HIDDEN, WIDTH], &[HIDDEN]], &[], true)?,
+        Operation::new(Op::Unary(Unary::Gelu), &[wide], &[], false)?,
+        Operation::new(Op::GeluGrad, &[wide, wide], &[1], false)?,
+        Operation::new(Op::GeluWithGrad, &[wide, wide], &[0, 1], false)?,
+        Operation::new(Op::LayerNorm { eps }, &[narrow, weight, weight], &[], false)?,
+        Operation::new(Op::LayerNormGrad { eps }, &[narrow, narrow, weight], &[1], false)?,
     ];
     // One long sequence, and the clips of a step's contexts: about 40 tokens each at 112 pixels, 96 at 224.
     for [clips, tokens] in [[1, ROWS], [4, 392], [16, 96], [32, 40]] {
@@ -176,40 +175,17 @@ fn cases() -> Result<Vec<Kernel>, BenchError> {
         let parts = vec![Dim::from(clips), Dim::from(tokens)];
         let (qkv, y): (&[usize], &[usize]) = (&[rows, 3 * WIDTH], &[rows, WIDTH]);
         let forward = Op::PackedAttention { heads: HEADS, scale, parts: parts.clone() };
-        cases.push(Kernel::new(forward, &[qkv], &[], true)?.named(clips, tokens));
+        cases.push(Operation::new(forward, &[qkv], &[], true)?.named(clips, tokens));
         let backward = Op::PackedAttentionGrad { heads: HEADS, scale, parts };
-        cases.push(Kernel::new(backward, &[qkv, y, y], &[], true)?.named(clips, tokens));
+        cases.push(Operation::new(backward, &[qkv, y, y], &[], true)?.named(clips, tokens));
     }
     Ok(cases)
 }
 
-impl Kernel {
+impl Operation {
     /// With clips and tokens instead of the shape of all rows.
     fn named(self, clips: usize, tokens: usize) -> Self {
         let op = self.name.split(' ').next().unwrap_or_default();
         Self { name: format!("{op} {clips} x {tokens} x {WIDTH}"), ..self }
-    }
-}
-
-impl fmt::Display for KernelTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "kernels {}: plain products {:.1} GFLOP/s ({}), plain copy {:.1} GB/s",
-            self.kernels, self.product, self.products, self.copy
-        )?;
-        for speed in &self.speeds {
-            let unit = if speed.arithmetic { "GFLOP/s" } else { "GB/s" };
-            let of = if speed.arithmetic { "a product" } else { "a copy" };
-            writeln!(
-                f,
-                "  {:<40} {:>9.3} ms {:>8.2} {unit:<8} {:>4.0} % of {of}",
-                speed.name,
-                speed.ms,
-                speed.speed,
-                100.0 * speed.share
-            )?;
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The peak performance of the machine.
+//! What the machine can do at most.
 
 use super::BenchError;
 use std::time::Instant;

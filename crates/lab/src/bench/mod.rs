@@ -1,43 +1,43 @@
-//! Benchmarks: programs of one kind compared with each other, interleaved, each in a process of its own.
+//! Benchmarks: comparable programs, interleaved, in processes of their own.
 //!
-//! A [`Workload`] is a folder with everything a side needs: sizes, weights, a batch of clips, masks. Every side is a process
-//! ([`Worker`]) that runs one step per request and answers with its time and loss, so that peak memory is that of one side
-//! alone, and the sides can take turns: a slow minute of a shared machine hits all of them. What is reported are ratios
-//! of neighbouring runs with their spread ([`Measured`]).
+//! A [`Workload`] is a folder with everything a worker needs: sizes, weights, a batch of clips, masks. A [`Worker`] is a
+//! process that runs one step on request and answers with its time and loss, so that peak memory is that of one program, and
+//! the programs take turns: a slow minute of a shared machine affects all of them. Results are ratios of neighbouring runs
+//! with their spread ([`Measured`]).
 
 mod eager;
 mod encoder;
-mod implementation;
 mod kernels;
 mod machine;
+mod program;
 mod table;
 mod worker;
 mod workload;
 
-pub use implementation::{Implementation, WorkerRequest, serve};
 pub use kernels::{KernelSpeed, KernelTable, kernel_speeds};
 pub use machine::{paths, product_peak};
-pub use table::{Comparison, Latencies, Measured, compare};
+pub use program::{Program, WorkerRequest, serve};
+pub use table::{Comparison, Measured, compare};
 pub use worker::{Answer, Worker, WorkerError};
 pub use workload::{What, Workload, WorkloadRequest};
 
 /// A benchmark failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The case cannot be written or read.
+    /// The workload cannot be written or read.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: std::path::PathBuf,
-        /// The system's error.
+        /// What the system says.
         source: std::io::Error,
     },
-    /// A case file that is not one.
+    /// A workload file that is not one.
     #[error("{}: {reason}", path.display())]
     Workload {
         /// The file.
         path: std::path::PathBuf,
-        /// Why.
+        /// What is wrong.
         reason: String,
     },
     /// The configuration does not hold its rules.
@@ -58,7 +58,7 @@ pub enum BenchError {
     /// An exported model failed.
     #[error(transparent)]
     Session(#[from] vjepa_runtime::SessionError),
-    /// A side died or answered nonsense.
+    /// A worker died or answered nonsense.
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// The graph has no report.
@@ -67,7 +67,7 @@ pub enum BenchError {
     /// The eager modules refused their input.
     #[error("Burn's modules: {0}")]
     Eager(String),
-    /// A side was asked for what it does not have.
+    /// A worker was asked for what it does not have.
     #[error("{0}")]
     Refused(String),
 }

@@ -1,9 +1,9 @@
-//! Taking turns, and what came of it.
+//! Comparisons: workers take turns.
 
 use super::worker::{Answer, Worker, WorkerError};
 use serde::Serialize;
 
-/// Figures of one side; ratios are this side's time over the first side's in the same round.
+/// Figures of one worker; ratios are this worker's time over the first worker's in the same round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     /// Its name.
@@ -24,29 +24,29 @@ pub struct Measured {
     pub peak: u64,
     /// The same without mapped files (program and libraries).
     pub peak_anonymous: u64,
-    /// Arithmetic of a run in FLOP/s: what the plan needs for it, over this side's time.
+    /// Arithmetic of a run in FLOP/s: what the plan needs for it, over this worker's time.
     pub flops_per_second: Option<f64>,
     /// That rate over the machine's plain matrix products (model FLOPs utilisation).
     pub mfu: Option<f64>,
-    /// Largest relative difference of a loss from the first side's, over all runs.
+    /// Largest relative difference of a loss from the first worker's, over all runs.
     pub loss_difference: f64,
 }
 
-/// A comparison: sides in the order given, the first one the reference.
+/// A comparison: workers in the order given, the first one the reference.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
     /// Rounds counted.
     pub rounds: usize,
-    /// FLOP/s of plain matrix products on this machine; on a GPU in the precision compared, through the fastest side's library.
+    /// FLOP/s of plain matrix products on this machine; on a GPU in the precision compared, through the fastest worker's library.
     pub product_peak: Option<f64>,
-    /// The sides.
+    /// The workers.
     pub sides: Vec<Measured>,
 }
 
-/// Lets the sides take turns: `warmup` rounds uncounted, then `rounds`. Round r uses the masks of set r modulo `sets`.
+/// Lets the workers take turns: `warmup` rounds uncounted, then `rounds`. Round r uses the masks of set r modulo `sets`.
 ///
 /// # Errors
-/// [`WorkerError`] of the first side that fails.
+/// [`WorkerError`] of the first worker that fails.
 pub fn compare(
     sides: &mut [Worker],
     sets: usize,
@@ -58,7 +58,7 @@ pub fn compare(
     let total = warmup + rounds;
     for round in 0..total {
         for (side, answers) in sides.iter_mut().zip(&mut answers) {
-            // Threads of the side before may still spin for their next task.
+            // Threads of the worker before may still spin for their next task.
             std::thread::sleep(std::time::Duration::from_millis(30));
             answers.push(side.run(round % sets.max(1))?);
         }
@@ -109,7 +109,7 @@ fn measure(
 }
 
 impl Comparison {
-    /// Notes what the machine can do, and each side's share of it.
+    /// Notes what the machine can do, and each worker's share of it.
     #[must_use]
     pub fn with_peak(mut self, peak: f64) -> Self {
         self.product_peak = Some(peak);
@@ -120,7 +120,7 @@ impl Comparison {
     }
 }
 
-/// The larger one; NaN counts as the largest.
+/// The larger one; NaN counts as the worst.
 fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
@@ -138,86 +138,6 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     match (sorted.get(low), sorted.get(high)) {
         (Some(a), Some(b)) => a + (b - a) * (rank - low as f64),
         _ => f64::NAN,
-    }
-}
-
-impl std::fmt::Display for Comparison {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let width = self.sides.iter().map(|side| side.name.len()).max().unwrap_or(0).max(8);
-        writeln!(
-            f,
-            "{:<width$} {:>9} {:>7} {:>15} {:>9} {:>7} {:>9} {:>9} {:>9} {:>6} {:>10}",
-            "", "ms", "ratio", "quartiles", "CPU ms", "ratio", "peak MB", "anon. MB", "GFLOP/s", "MFU %", "loss diff."
-        )?;
-        for side in &self.sides {
-            let [ratio, low, high] = side.ratio;
-            let rate = side.flops_per_second.map_or(String::new(), |rate| format!("{:.0}", rate / 1e9));
-            writeln!(
-                f,
-                "{:<width$} {:>9.1} {:>7.2} {:>15} {:>9.1} {:>7.2} {:>9.0} {:>9.0} {:>9} {:>6} {:>10.1e}",
-                side.name,
-                side.ms,
-                ratio,
-                format!("{low:.2} - {high:.2}"),
-                side.cpu_ms,
-                side.cpu_ratio,
-                side.peak as f64 / 1e6,
-                side.peak_anonymous as f64 / 1e6,
-                rate,
-                side.mfu.map_or(String::new(), |mfu| format!("{:.1}", 100.0 * mfu)),
-                side.loss_difference,
-            )?;
-        }
-        if let Some(peak) = self.product_peak {
-            writeln!(f, "plain matrix products here: {:.0} GFLOP/s", peak / 1e9)?;
-        }
-        Ok(())
-    }
-}
-
-/// A comparison of models as those who serve them look at it.
-pub struct Latencies<'a> {
-    /// The comparison.
-    pub comparison: &'a Comparison,
-    /// Clips of a run.
-    pub batch: usize,
-}
-
-impl std::fmt::Display for Latencies<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sides = &self.comparison.sides;
-        let width = sides.iter().map(|side| side.name.len()).max().unwrap_or(0).max(8);
-        writeln!(
-            f,
-            "{:<width$} {:>8} {:>8} {:>8} {:>7} {:>15} {:>8} {:>8} {:>9} {:>9} {:>11}",
-            "",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "ratio",
-            "quartiles",
-            "clips/s",
-            "CPU ms",
-            "peak MB",
-            "anon. MB",
-            "|y| diff."
-        )?;
-        for side in sides {
-            let ([ratio, low, high], [p95, p99]) = (side.ratio, side.tail);
-            writeln!(
-                f,
-                "{:<width$} {:>8.1} {p95:>8.1} {p99:>8.1} {ratio:>7.2} {:>15} {:>8.1} {:>8.1} {:>9.0} {:>9.0} {:>11.1e}",
-                side.name,
-                side.ms,
-                format!("{low:.2}-{high:.2}"),
-                self.batch as f64 * 1e3 / side.ms,
-                side.cpu_ms,
-                side.peak as f64 / 1e6,
-                side.peak_anonymous as f64 / 1e6,
-                side.loss_difference
-            )?;
-        }
-        Ok(())
     }
 }
 

@@ -1,48 +1,48 @@
-//! One program of a comparison: a process that runs a step per request.
+//! A worker of a comparison: a process that runs a step on request.
 
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A side failed.
+/// A worker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// It could not be started.
     #[error("cannot start {name} ({program}): {source}")]
     Start {
-        /// The side.
+        /// The worker.
         name: String,
         /// Its program.
         program: String,
-        /// The system's error.
+        /// What the system says.
         source: std::io::Error,
     },
-    /// It ended, or said something else than an answer. What it printed before stands on standard error.
-    #[error("{name} ended or failed; what it said is above{}", said.as_ref().map_or(String::new(), |s| format!(" ({s})")))]
+    /// It ended, or printed something other than an answer. Its earlier output is on standard error.
+    #[error("{name} ended or failed; its output is above{}", said.as_ref().map_or(String::new(), |s| format!(" ({s})")))]
     Silent {
-        /// The side.
+        /// The worker.
         name: String,
         /// The line that is not an answer.
         said: Option<String>,
     },
 }
 
-/// The answer to `run`.
+/// A worker's answer to `run`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Answer {
     /// Wall time in milliseconds.
     pub ms: f64,
     /// CPU time of all its threads in milliseconds.
     pub cpu_ms: f64,
-    /// Loss of the step, or mean |y| of the encoder's output; none where it is NaN or infinite.
+    /// Loss of the step, or mean |y| of the encoder's output; none if it is NaN or infinite.
     pub loss: Option<f64>,
 }
 
 #[derive(Deserialize)]
 struct Ready {
     ready: String,
-    /// FLOPs of each mask set, where the side counts them.
+    /// FLOPs of each mask set, where the worker counts them.
     #[serde(default)]
     flops: Vec<f64>,
 }
@@ -62,11 +62,11 @@ struct Table {
     table: String,
 }
 
-/// A running side.
+/// A running worker.
 pub struct Worker {
     /// Its name in the table.
     pub name: String,
-    /// Library and version, as it reports them.
+    /// Its description: library and version.
     pub about: String,
     /// Arithmetic of each mask set, if it counted it.
     pub flops: Vec<f64>,
@@ -106,14 +106,14 @@ impl Worker {
     /// Runs a few steps with the time of every node, writes the trace to a file and returns the table.
     ///
     /// # Errors
-    /// [`WorkerError::Silent`], for sides other than the plan as well.
+    /// [`WorkerError::Silent`], for workers other than the plan as well.
     pub fn profile(&mut self, trace: &Path) -> Result<String, WorkerError> {
         self.tell(&format!("profile {}", trace.display()))?;
         let Table { table } = self.answer()?;
         Ok(table)
     }
 
-    /// Peak memory in bytes: of the device where the side knows it, else of the process (all, and without mapped files).
+    /// Peak memory in bytes: of the device where the worker knows it, else of the process (all, and without mapped files).
     ///
     /// # Errors
     /// [`WorkerError::Silent`].
@@ -135,7 +135,7 @@ impl Worker {
         })
     }
 
-    /// FLOP/s of plain matrix products through this side's library, on its device and in its precision.
+    /// FLOP/s of plain matrix products through this worker's library, on its device and in its precision.
     ///
     /// # Errors
     /// [`WorkerError::Silent`].
@@ -164,7 +164,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It ends by itself when its input ends; a side that hangs is killed.
+        // It ends by itself when its input ends; a worker that hangs is killed.
         let _ = writeln!(self.stdin, "quit");
         let _ = self.child.kill();
         let _ = self.child.wait();

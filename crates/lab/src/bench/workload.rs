@@ -1,4 +1,4 @@
-//! The inputs of a benchmark, as files that every program reads.
+//! The benchmarked workload, as files that every worker reads.
 
 use super::BenchError;
 use serde::{Deserialize, Serialize};
@@ -20,17 +20,17 @@ pub enum What {
     Encoder,
 }
 
-/// A case to be written.
+/// A workload to write.
 pub struct WorkloadRequest<'a> {
     /// The computation.
     pub what: What,
     /// Sizes, masks and rates.
     pub config: &'a Config,
-    /// How many sets of masks to draw; runs go through them in turn.
+    /// Number of mask sets to draw; runs cycle through them.
     pub mask_sets: usize,
 }
 
-/// Sizes of a stack of blocks, as the Python side reads them.
+/// Sizes of a stack of blocks, as the Python worker reads them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Stack {
     width: usize,
@@ -63,7 +63,7 @@ struct TensorFile {
     shape: Vec<usize>,
 }
 
-/// Everything a side needs, in a folder: `case.json` and a raw file a tensor.
+/// Everything a worker needs, in a folder: `workload.json` and a raw file a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// The computation.
@@ -133,9 +133,7 @@ impl Workload {
         let masks = config.masks()?;
         for set in 0..request.mask_sets {
             let mut names = Vec::new();
-            for (i, pair) in
-                masks.pairs(config.meta.seed, set as u64, 0, config.data.batch_size)?.into_iter().enumerate()
-            {
+            for (i, pair) in masks.pairs(config.meta.seed, set as u64, 0, config.data.batch_size)?.into_iter().enumerate() {
                 let name = |what: &str| format!("masks.{set}.{i}.{what}");
                 for (name, batch) in [(name("context"), &pair.context), (name("target"), &pair.target)] {
                     let bytes: Vec<u8> = batch.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
@@ -151,7 +149,7 @@ impl Workload {
         Ok(case)
     }
 
-    /// Reads `case.json`.
+    /// Reads `workload.json`.
     ///
     /// # Errors
     /// [`BenchError`].
@@ -186,7 +184,7 @@ impl Workload {
     /// # Errors
     /// [`BenchError`].
     pub fn masks(&self, set: usize) -> Result<Vec<MaskPair>, BenchError> {
-        let names = self.masks.get(set).ok_or_else(|| self.wrong(format!("it has no set of masks {set}")))?;
+        let names = self.masks.get(set).ok_or_else(|| self.wrong(format!("there is no mask set {set}")))?;
         names
             .iter()
             .map(|[context, target]| Ok(MaskPair { context: self.indices(context)?, target: self.indices(target)? }))
@@ -211,7 +209,7 @@ impl Workload {
         let indices: Vec<i32> = self.raw(name)?.into_iter().map(i32::from_le_bytes).collect();
         match self.tensors.get(name).map(|entry| entry.shape.as_slice()) {
             Some(&[batch, len]) => Ok(vjepa_recipe::masks::IndexBatch { batch, len, indices }),
-            _ => Err(self.wrong(format!("`{name}` is no [batch, length]"))),
+            _ => Err(self.wrong(format!("`{name}` is not [batch, length]"))),
         }
     }
 
@@ -221,7 +219,7 @@ impl Workload {
         let bytes = std::fs::read(&path).map_err(|source| BenchError::Io { path, source })?;
         let (words, rest) = bytes.as_chunks::<4>();
         if !rest.is_empty() || words.len() != entry.shape.iter().product::<usize>() {
-            return Err(self.wrong(format!("`{name}` has not as many values as its shape says")));
+            return Err(self.wrong(format!("the number of values of `{name}` does not match its shape")));
         }
         Ok(words.to_vec())
     }

@@ -1,8 +1,8 @@
-//! Reads a request's body within limits of size, time and memory.
+//! Reads request bodies within limits of size, time and memory.
 
 use crate::coding::{CODINGS, Coding};
 use crate::error::InferError;
-use crate::state::{Core, beside, shortened};
+use crate::state::{Core, blocking, shortened};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -16,14 +16,14 @@ use tokio::sync::OwnedSemaphorePermit;
 /// Alignment of tensors in memory.
 const ALIGN: usize = size_of::<f32>();
 
-/// A body with its share of the memory for bodies.
+/// A body with its reservation of the memory for bodies.
 pub(super) struct Whole {
     pub bytes: Bytes,
     pub held: Option<OwnedSemaphorePermit>,
 }
 
-/// Reads a body. Byte `tensor` of it will lie on a multiple of four where the client told the body's length, so that a
-/// tensor behind a header of that length needs no copy. A compressed body is decompressed, within the same limits.
+/// Reads a body. If the client announced its length, byte `tensor` is aligned to four, so that a tensor after a header of
+/// that length needs no copy. Compressed bodies are decompressed within the same limits.
 ///
 /// # Errors
 /// [`InferError::TooLarge`], [`InferError::SlowBody`], [`InferError::BrokenBody`]; [`InferError::Busy`] when other bodies
@@ -36,17 +36,17 @@ pub(super) async fn read(
 ) -> Result<Whole, InferError> {
     let coding = coding(headers)?;
     let limit = core.settings.limits.body;
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if told.is_some_and(|told| told > limit) {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|announced| announced > limit) {
         return Err(InferError::TooLarge(limit));
     }
     let within = core.settings.limits.body_time;
-    let reading = collect(core, body, told.unwrap_or(0), tensor);
+    let reading = collect(core, body, announced.unwrap_or(0), tensor);
     let whole = tokio::time::timeout(within, reading).await.map_err(|_| InferError::SlowBody(within))??;
     let Some(coding) = coding else { return Ok(whole) };
     let Whole { bytes, mut held } = whole;
-    // A few bytes may become many.
-    let bytes = beside(usize::MAX, || coding.inflate(core, &bytes, limit, &mut held))?;
+    // Few bytes may expand to many.
+    let bytes = blocking(usize::MAX, || coding.inflate(core, &bytes, limit, &mut held))?;
     Ok(Whole { bytes, held })
 }
 
@@ -64,16 +64,16 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>, InferError> {
         names => {
             let names = shortened(&names.join(","));
             Err(InferError::MediaType(format!(
-                "bodies of Content-Encoding `{names}` are not read; send one of {CODINGS}, or the body as it is"
+                "Content-Encoding `{names}` is not supported; use one of {CODINGS}, or send the body uncompressed"
             )))
         }
     }
 }
 
-/// Takes what is left of a refused request's body and forgets it, for a while: a connection that is closed with bytes
-/// unread resets, and the client would never see the refusal.
+/// Reads and discards the rest of a refused request's body, for a while: a connection closed with unread bytes is reset,
+/// and the client would never see the refusal.
 pub(super) fn discard(core: &Core, headers: &HeaderMap, mut body: Body) {
-    // A client that asks first will not send.
+    // A client that expects 100-continue will not send.
     if body.is_end_stream() || headers.contains_key(header::EXPECT) {
         return;
     }
@@ -87,12 +87,14 @@ pub(super) fn discard(core: &Core, headers: &HeaderMap, mut body: Body) {
     }));
 }
 
-/// Why a body ended before it should.
+/// Why a body ended early.
 fn why(error: &axum::Error) -> &'static str {
     let mut source = error.source();
     while let Some(cause) = source {
         match cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-            Some(ErrorKind::UnexpectedEof) => return "fewer bytes came than Content-Length or the last chunk promised",
+            Some(ErrorKind::UnexpectedEof) => {
+                return "fewer bytes arrived than Content-Length or the last chunk announced";
+            }
             Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
                 return "its chunks are not valid; see Transfer-Encoding";
             }
@@ -102,12 +104,12 @@ fn why(error: &axum::Error) -> &'static str {
     "the client ended it, or the connection was lost"
 }
 
-async fn collect(core: &Core, body: &mut Body, told: usize, tensor: usize) -> Result<Whole, InferError> {
+async fn collect(core: &Core, body: &mut Body, announced: usize, tensor: usize) -> Result<Whole, InferError> {
     let limit = core.settings.limits.body;
     let mut held = None;
-    // Memory that was only asked for costs nothing before bytes arrive.
-    let mut buffer = BytesMut::with_capacity(told + ALIGN);
-    // The length is the client's word: only its remainder counts.
+    // Reserved memory costs nothing before bytes arrive.
+    let mut buffer = BytesMut::with_capacity(announced + ALIGN);
+    // The length is only announced by the client: just its remainder is used.
     let shift = ALIGN - 1 - (buffer.as_ptr() as usize % ALIGN + tensor % ALIGN + ALIGN - 1) % ALIGN;
     buffer.resize(shift, 0);
     while let Some(frame) = body.frame().await {

@@ -6,7 +6,7 @@ use crate::error::InferError;
 use crate::model::Clips;
 use crate::queue::{Answer, Values};
 use crate::readiness::bare;
-use crate::state::{Admitted, Core, VideoReader, beside, shortened, without_paths};
+use crate::state::{Admitted, Core, VideoReader, blocking, shortened, without_paths};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vjepa_runtime::{NamedOutput, predictions};
 
-/// Labels of an answer, unless asked otherwise.
+/// Default number of labels in a response.
 const TOP: usize = 5;
 
-/// What the query of the address asks for.
+/// Parameters in the URL's query.
 struct Asked {
     top: usize,
     timeout: Option<Duration>,
@@ -30,7 +30,7 @@ struct Asked {
 /// Classifies the video in the body.
 ///
 /// # Errors
-/// [`InferError`]; a body that is no video is [`InferError::Invalid`].
+/// [`InferError`]; [`InferError::Invalid`] if the body is not a video.
 pub(super) async fn classify(
     core: &Arc<Core>,
     headers: &HeaderMap,
@@ -39,22 +39,22 @@ pub(super) async fn classify(
 ) -> Result<Response, InferError> {
     let admitted = core.admit()?;
     let asked = asked(query)?;
-    let patience = core.patience(asked.timeout);
+    let timeout = core.timeout(asked.timeout);
     let Whole { bytes, held } = body::read(core, headers, body, 0).await?;
     let file = file_of(headers, bytes).await?;
     if file.is_empty() {
         return Err(InferError::Invalid("the body is empty; send a video file".to_owned()));
     }
     let began = Instant::now();
-    let deadline = tokio::time::Instant::from_std(admitted.began() + patience);
+    let deadline = tokio::time::Instant::from_std(admitted.began() + timeout);
     let reading = tokio::time::timeout_at(deadline, clip_of(core, file));
-    let clip = reading.await.map_err(|_| InferError::Expired(patience))??;
+    let clip = reading.await.map_err(|_| InferError::Expired(timeout))??;
     let read = began.elapsed();
     let (shape, values) = fill(core, clip)?;
-    let answer = core.infer(&admitted, shape, Values::Floats(values), held, patience).await?;
+    let answer = core.infer(&admitted, shape, Values::Floats(values), held, timeout).await?;
     let mut reply = serde_json::json!({"model": core.info.name});
     let values: usize = answer.outputs.iter().map(|output| output.data.len()).sum();
-    beside(values * size_of::<f32>(), || describe(core, &answer, asked.top, &mut reply));
+    blocking(values * size_of::<f32>(), || describe(core, &answer, asked.top, &mut reply));
     reply["timing_ms"] = timing(&admitted, read, &answer);
     Ok(json(&reply))
 }
@@ -73,19 +73,17 @@ fn asked(query: Option<&str>) -> Result<Asked, InferError> {
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if seen.contains(&key) {
-            return Err(InferError::Invalid(format!("`{}` is there twice; give it once", shortened(key))));
+            return Err(InferError::Invalid(format!("`{}` is given twice", shortened(key))));
         }
         seen.push(key);
-        let wrong = || InferError::Invalid(format!("`{}` is no whole number from 1 on", shortened(pair)));
+        let wrong = || InferError::Invalid(format!("`{}` must be a positive integer", shortened(pair)));
         let number = || value.parse::<u32>().ok().filter(|number| *number > 0).ok_or_else(wrong);
         match key {
             "top_k" => asked.top = number()? as usize,
             "timeout_ms" => asked.timeout = Some(Duration::from_millis(number()?.into())),
             _ => {
                 let key = shortened(key);
-                return Err(InferError::Invalid(format!(
-                    "`{key}` is no parameter; there are `top_k` and `timeout_ms`"
-                )));
+                return Err(InferError::Invalid(format!("unknown parameter `{key}`; use `top_k` or `timeout_ms`")));
             }
         }
     }
@@ -109,7 +107,7 @@ async fn file_of(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, InferError>
         }
         if field.file_name().is_some() || field.name() == Some("file") {
             if file.is_some() {
-                return Err(invalid("it has more than one file; send a request for each"));
+                return Err(invalid("it has more than one file; send one request per file"));
             }
             file = Some(field.bytes().await.map_err(|error| form_error(&error))?);
         }
@@ -121,7 +119,7 @@ fn invalid(what: &str) -> InferError {
     InferError::Invalid(format!("the form cannot be read: {what}"))
 }
 
-/// What is wrong with a form.
+/// The error for a malformed form.
 fn form_error(error: &multer::Error) -> InferError {
     use multer::Error as E;
     match error {
@@ -141,12 +139,12 @@ fn form_error(error: &multer::Error) -> InferError {
     }
 }
 
-/// Decodes a file on a thread where that may take its time.
+/// Decodes a file on a blocking thread.
 async fn clip_of(core: &Arc<Core>, file: Bytes) -> Result<Vec<f32>, InferError> {
     let Some(reader) = core.video.clone() else {
-        return Err(InferError::Invalid("this server reads no videos; send clips to /v2".to_owned()));
+        return Err(InferError::Invalid("this server does not accept videos; send clips to /v2".to_owned()));
     };
-    let busy = |_| InferError::Busy("as many videos as may wait already".to_owned());
+    let busy = |_| InferError::Busy("too many videos are already waiting".to_owned());
     let place = core.videos.clone().try_acquire_owned().map_err(busy)?;
     let turn = core.decoders.clone().acquire_owned().await.map_err(|_| InferError::Draining)?;
     let folder = core.settings.temporary();
@@ -154,15 +152,15 @@ async fn clip_of(core: &Arc<Core>, file: Bytes) -> Result<Vec<f32>, InferError> 
         let _until_done = (place, turn);
         decode(&*reader, &folder, &file)
     });
-    work.await.map_err(|_| InferError::Failed("the video decoder gave up; the server goes on".to_owned()))?
+    work.await.map_err(|_| InferError::Failed("the video decoder failed; the server keeps running".to_owned()))?
 }
 
 fn decode(reader: &VideoReader, folder: &Path, file: &[u8]) -> Result<Vec<f32>, InferError> {
-    // The client knows nothing of where its file lies; the log tells why it could not.
+    // The reason, with the path, is for the log and not for the client.
     let failed = |error: std::io::Error| {
         let error = bare(error);
-        tracing::error!(folder = %folder.display(), %error, "a video cannot be stored for reading");
-        InferError::Failed("the server could not store the video for reading; its log says why".to_owned())
+        tracing::error!(folder = %folder.display(), %error, "a video cannot be stored");
+        InferError::Failed("the server could not store the video; its log says why".to_owned())
     };
     let mut place = tempfile::Builder::new().prefix("vjepa-video-").tempfile_in(folder).map_err(failed)?;
     place.write_all(file).map_err(failed)?;
@@ -171,17 +169,17 @@ fn decode(reader: &VideoReader, folder: &Path, file: &[u8]) -> Result<Vec<f32>, 
     reader(path).map_err(|error| InferError::Invalid(told(error)))
 }
 
-/// The clip as the model's input: repeated where the model takes several at a time.
+/// The clip as the model's input, repeated if the batch is fixed.
 fn fill(core: &Core, clip: Vec<f32>) -> Result<(Clips, Vec<f32>), InferError> {
-    let wrong = || InferError::Failed(format!("the video's clip does not fit {}", core.info.input));
+    let wrong = || InferError::Failed(format!("the video's clip does not match {}", core.info.input));
     let row = core.info.row().filter(|row| row.values() == Some(clip.len())).ok_or_else(wrong)?;
     let rows = core.info.fixed_batch().unwrap_or(1);
     let values = if rows == 1 { clip } else { clip.repeat(rows) };
     Ok((row.with_rows(rows), values))
 }
 
-/// Labels for a classifier; for another model what its outputs are, and their mean over tokens. Where the model takes
-/// several clips at a time, all are the same and the first result counts.
+/// Labels for a classifier; for other models the outputs' shapes and means over tokens. With a fixed batch all clips are
+/// the same, and the first result is used.
 fn describe(core: &Core, answer: &Answer, top: usize, reply: &mut Value) {
     let rows: Vec<NamedOutput> = answer.outputs.iter().map(first_row).collect();
     match predictions(&rows, &core.info.labels, top) {
@@ -199,7 +197,7 @@ fn first_row(output: &NamedOutput) -> NamedOutput {
     NamedOutput { name: output.name.clone(), shape, data }
 }
 
-/// What a row is, and its mean over everything but the last axis.
+/// A row's shape, and its mean over all axes but the last.
 fn features(row: &NamedOutput) -> Value {
     let width = row.shape.last().copied().unwrap_or(1).max(1);
     let mut mean = vec![0.0f64; width];

@@ -1,4 +1,4 @@
-//! HTTP: which path leads where, who may go there, and how the end of a request is counted.
+//! HTTP: routes, access to them, and how responses are counted.
 
 mod body;
 mod classify;
@@ -20,7 +20,7 @@ use axum::response::Response;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Where a path leads.
+/// Routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Page,
@@ -38,7 +38,7 @@ enum Route {
     Index,
     /// The prefix without the slash behind it.
     Prefix,
-    /// A path of the protocol, or of Triton's extensions, that is not offered; its name over gRPC.
+    /// A path of the protocol or of Triton's extensions that is not supported; its gRPC name.
     Absent(&'static str),
 }
 
@@ -60,19 +60,19 @@ impl Route {
         }
     }
 
-    /// Health tells nothing but health, and the page holds nothing: both are open to everybody.
+    /// Health reveals nothing else and the page contains no data: both are open to everybody.
     fn is_open(self) -> bool {
         matches!(self, Route::Page | Route::Prefix | Route::Live | Route::Ready)
     }
 }
 
-/// The methods of a path that is refused anyway.
+/// Methods of a path that is refused anyway.
 const ANY: &str = "";
 
 /// Answers a request; never fails.
 pub(crate) async fn answer(core: Arc<Core>, request: Request<Body>) -> Response {
     if is_grpc(request.headers()) {
-        let place = core.places.grpc.map_or("there is no gRPC here, see --grpc-port".to_owned(), |grpc| {
+        let place = core.addresses.grpc.map_or("this server has no gRPC port, see --grpc-port".to_owned(), |grpc| {
             format!("gRPC is answered at port {}", grpc.port())
         });
         return refuse(core, format!("this port speaks HTTP; {place}"), request).await;
@@ -100,7 +100,7 @@ pub(crate) fn refusal(core: &Core, error: &InferError, request: Request<Body>) -
     finished(core, &parts.headers, reply::refusal(error, None))
 }
 
-/// Adds the headers that every answer has.
+/// Adds the headers that every response has.
 fn finished(core: &Core, asked: &HeaderMap, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -109,18 +109,18 @@ fn finished(core: &Core, asked: &HeaderMap, mut response: Response) -> Response 
     response
 }
 
-/// True for what a browser asks before the page of another site may send its request.
+/// True for a browser's preflight request on behalf of another site's page.
 fn is_preflight(parts: &Parts) -> bool {
     parts.method == Method::OPTIONS
         && parts.headers.contains_key(header::ORIGIN)
         && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Invites pages of the origins that may ask. Such a request never has the token.
+/// Answers preflight requests of the admitted origins. Such a request never has the token.
 fn preflight(core: &Core, parts: &Parts) -> Result<Response, InferError> {
     check_host(core, parts)?;
     if core.settings.web.admitted(&parts.headers).is_none() {
-        let origin = told(&parts.headers, "origin").unwrap_or_default();
+        let origin = value_of(&parts.headers, "origin").unwrap_or_default();
         return Err(InferError::Origin(shortened(&origin)));
     }
     let mut response = Response::new(Body::empty());
@@ -129,13 +129,13 @@ fn preflight(core: &Core, parts: &Parts) -> Result<Response, InferError> {
     Ok(response)
 }
 
-/// Where a path leads, and the model and version that it names.
+/// A route, with the model and version that the path names.
 struct Place<'a> {
     route: Route,
     model: Option<(&'a str, &'a str)>,
 }
 
-/// Paths that lead where they lead without the prefix too: probes and scrapers come without the proxy.
+/// Paths that also work without the prefix: probes and scrapers bypass the proxy.
 const DIRECT: [&str; 3] = ["/v2/health/live", "/v2/health/ready", "/metrics"];
 
 fn place<'a>(core: &Core, path: &'a str) -> Result<Place<'a>, InferError> {
@@ -195,7 +195,7 @@ async fn go(
     parts: &Parts,
     body: &mut Body,
 ) -> Result<Response, InferError> {
-    // Who may not come in learns nothing, not even the model's name.
+    // Without access a client learns nothing, not even the model's name.
     if !place.as_ref().is_ok_and(|place| place.route.is_open()) {
         admit(core, parts)?;
     }
@@ -234,30 +234,31 @@ async fn go(
 }
 
 /// A header's value.
-fn told(headers: &HeaderMap, name: &str) -> Option<String> {
+fn value_of(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Where there is no token, a name that another site can give to this machine is none of the server's: its page would
-/// count as the server's own. HTTP/2 has the name in the address.
+/// Without a token, host names that another site could point at this machine are refused, because its page would count as
+/// the server's own. HTTP/2 has the name in the URI.
 fn check_host(core: &Core, parts: &Parts) -> Result<(), InferError> {
     let foreign = |host: &String| core.settings.security.token.is_none() && !is_own(host);
-    let hosts = [told(&parts.headers, "host"), parts.uri.authority().map(ToString::to_string)];
+    let hosts = [value_of(&parts.headers, "host"), parts.uri.authority().map(ToString::to_string)];
     hosts.into_iter().flatten().find(foreign).map_or(Ok(()), |host| Err(InferError::Host(shortened(&host))))
 }
 
-/// The token, and no page of another site but those that may ask.
+/// Requires the token, and refuses pages of other sites that are not admitted.
 fn admit(core: &Core, parts: &Parts) -> Result<(), InferError> {
     let headers = &parts.headers;
     check_host(core, parts)?;
     if core.settings.web.admitted(headers).is_some() {
-        // The list says so.
-    } else if let Some(site) = told(headers, "sec-fetch-site") {
+        // Admitted by the list.
+    } else if let Some(site) = value_of(headers, "sec-fetch-site") {
         if site != "same-origin" && site != "none" {
             return Err(InferError::Origin("another site".to_owned()));
         }
-    } else if let Some(origin) = told(headers, "origin") {
-        let host = told(headers, "host").or_else(|| parts.uri.authority().map(ToString::to_string)).unwrap_or_default();
+    } else if let Some(origin) = value_of(headers, "origin") {
+        let host =
+            value_of(headers, "host").or_else(|| parts.uri.authority().map(ToString::to_string)).unwrap_or_default();
         if origin.split_once("://").is_none_or(|(_, authority)| authority != host) {
             return Err(InferError::Origin(shortened(&origin)));
         }
@@ -290,9 +291,9 @@ async fn readiness(core: &Arc<Core>, mut document: serde_json::Value) -> Respons
     response
 }
 
-/// Prometheus' text form, and OpenMetrics for who asks for it.
+/// Prometheus' text format, or OpenMetrics if requested.
 fn metrics(core: &Core, headers: &HeaderMap) -> Response {
-    let accept = told(headers, "accept").unwrap_or_default();
+    let accept = value_of(headers, "accept").unwrap_or_default();
     let (text, kind) = if prefers_open_metrics(&accept) {
         (core.metrics.open_metrics(), "application/openmetrics-text; version=1.0.0; charset=utf-8")
     } else {
@@ -304,8 +305,8 @@ fn metrics(core: &Core, headers: &HeaderMap) -> Response {
     response
 }
 
-/// True where OpenMetrics is named, with a weight that is no less than plain text's. A client that takes anything gets
-/// what most scrapers read.
+/// True if OpenMetrics is accepted with a weight not below plain text's. A client that accepts anything gets the format
+/// that most scrapers read.
 fn prefers_open_metrics(accept: &str) -> bool {
     let weight = |kind: &str| {
         let entries = accept.split(',').filter_map(|entry| {

@@ -1,4 +1,4 @@
-//! `GET /`: the page, one document without anything from elsewhere; its policy allows its own script and style only.
+//! `GET /`: the page, a self-contained document; its policy allows only its own script and style.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

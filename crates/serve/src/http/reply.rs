@@ -1,8 +1,8 @@
-//! Answers: JSON, and errors as `{"error": "a sentence"}`.
+//! Responses: JSON, and errors as `{"error": "a sentence"}`.
 
 use crate::coding::{CODINGS, Coding, WORTH_IT};
 use crate::error::InferError;
-use crate::state::beside;
+use crate::state::blocking;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -15,7 +15,7 @@ pub(super) fn json(value: &serde_json::Value) -> Response {
     response
 }
 
-/// Sends a client to another path; it keeps its method and body.
+/// Redirects to another path, keeping method and body.
 pub(super) fn moved(to: &str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
@@ -25,7 +25,7 @@ pub(super) fn moved(to: &str) -> Response {
     response
 }
 
-/// An answer in the coding that its client accepts, where it is long enough for that to be worth it.
+/// Compresses a response as its client accepts, if it is long enough to be worth it.
 pub(super) async fn encoded(asked: &HeaderMap, mut response: Response) -> Response {
     if usize::try_from(response.body().size_hint().lower()).is_ok_and(|length| length < WORTH_IT) {
         return response;
@@ -34,11 +34,11 @@ pub(super) async fn encoded(asked: &HeaderMap, mut response: Response) -> Respon
     let accept = asked.get(header::ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let Some(coding) = Coding::accepted(accept) else { return response };
     let (mut parts, body) = response.into_parts();
-    // The answers of this server are whole before they begin.
+    // Responses of this server are complete before they are sent.
     let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
-        return refusal(&InferError::Failed("the answer broke off".to_owned()), None);
+        return refusal(&InferError::Failed("the response ended early".to_owned()), None);
     };
-    match beside(bytes.len(), || coding.deflate(&bytes)) {
+    match blocking(bytes.len(), || coding.deflate(&bytes)) {
         Ok(packed) => {
             parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
             Response::from_parts(parts, Body::from(packed))
@@ -67,7 +67,7 @@ pub(super) fn refusal(error: &InferError, allow: Option<&'static str>) -> Respon
     if let Some(allow) = allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }
-    // What is left of a body that is not read would be taken for the next request.
+    // The rest of an unread body would be taken for the next request.
     if matches!(error, InferError::TooLarge(_) | InferError::SlowBody(_) | InferError::Draining | InferError::Port(_)) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

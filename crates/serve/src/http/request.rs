@@ -1,4 +1,4 @@
-//! An inference request's JSON: what is not asked for is read over, lists are short, and only tensors take memory.
+//! JSON of an inference request: unknown fields are skipped, lists are short, and only tensors take memory.
 
 use super::tensor::Floats;
 use crate::error::InferError;
@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The JSON of a request. What is null is not there, everywhere.
+/// JSON of a request. Null means absent, everywhere.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Request {
@@ -52,7 +52,7 @@ pub(super) struct Index {
     pub ready: Parameter,
 }
 
-/// The parameters that mean something, of a request, an input or an output.
+/// The supported parameters of a request, an input or an output.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Parameters {
@@ -65,7 +65,7 @@ pub(super) struct Parameters {
     pub class_count: Parameter,
 }
 
-/// A parameter's value, as far as it matters.
+/// A parameter's value, as far as it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Parameter {
     #[default]
@@ -76,12 +76,12 @@ pub(super) enum Parameter {
 }
 
 impl Parameter {
-    /// True where the request has it, with whatever value but null.
+    /// True if the request has it, with any value but null.
     pub fn is_there(self) -> bool {
         self != Self::Absent
     }
 
-    /// A whole number from 0 on, where it is there.
+    /// A non-negative integer, if present.
     ///
     /// # Errors
     /// [`InferError::Invalid`] for anything else.
@@ -89,11 +89,11 @@ impl Parameter {
         match self {
             Self::Absent => Ok(None),
             Self::Whole(number) => Ok(Some(number)),
-            _ => Err(InferError::Invalid(format!("the parameter `{name}` is no whole number from 0 on"))),
+            _ => Err(InferError::Invalid(format!("the parameter `{name}` must be a non-negative integer"))),
         }
     }
 
-    /// True or false, where it is there.
+    /// A boolean, if present.
     ///
     /// # Errors
     /// [`InferError::Invalid`] for anything else.
@@ -101,7 +101,7 @@ impl Parameter {
         match self {
             Self::Absent => Ok(None),
             Self::Flag(flag) => Ok(Some(flag)),
-            _ => Err(InferError::Invalid(format!("the parameter `{name}` is neither true nor false"))),
+            _ => Err(InferError::Invalid(format!("the parameter `{name}` must be true or false"))),
         }
     }
 }
@@ -112,7 +112,7 @@ impl<'de> Deserialize<'de> for Parameter {
     }
 }
 
-/// Keeps numbers and flags and reads over the rest.
+/// Keeps numbers and booleans, and skips the rest.
 struct Value;
 
 impl<'de> Visitor<'de> for Value {
@@ -157,7 +157,7 @@ impl<'de> Visitor<'de> for Value {
     }
 }
 
-/// A size of a shape. One below zero is refused where it is known what the model takes.
+/// A dimension of a shape. Negative ones are refused later, where the model's input is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub i128);
 
@@ -173,7 +173,7 @@ impl Visitor<'_> for WholeNumber {
     type Value = Size;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number as a size of `shape`")
+        f.write_str("an integer in `shape`")
     }
 
     fn visit_u64<E: Error>(self, size: u64) -> Result<Size, E> {
@@ -185,7 +185,7 @@ impl Visitor<'_> for WholeNumber {
     }
 }
 
-/// What stands in JSON where a structure is wanted.
+/// What a structure is called in error messages.
 pub(super) trait Described {
     const WANTED: &'static str;
 }
@@ -247,10 +247,10 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     Option::deserialize(deserializer)
 }
 
-/// Most elements of a list that is no tensor.
+/// Maximum length of a list that is not a tensor.
 const FEW: usize = 64;
 
-/// Reads a list that is short in any request that means something; null is an empty one.
+/// Reads a list that is short in any sensible request; null is an empty one.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     deserializer.deserialize_any(Few(PhantomData))
 }

@@ -1,4 +1,4 @@
-//! Tensors as JSON arrays, flat or nested, read and written without a tree of values in between.
+//! Tensors as JSON arrays, flat or nested, without an intermediate tree of values.
 
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -21,7 +21,7 @@ impl<'de> Deserialize<'de> for Floats {
     }
 }
 
-/// What was read so far.
+/// State of reading.
 #[derive(Default)]
 struct Collected {
     values: Vec<f32>,
@@ -44,9 +44,7 @@ impl Element<'_> {
             return Err(E::custom("`data` is a number; it must be an array of the tensor's values"));
         }
         if all.nesting.len() != depth || all.leaves.is_some_and(|leaves| leaves != depth) {
-            return Err(E::custom(
-                "`data` has numbers and arrays side by side; write it flat, or nested as `shape` says",
-            ));
+            return Err(E::custom("`data` mixes numbers and arrays; write it flat, or nested as `shape` says"));
         }
         all.leaves = Some(depth);
         all.values.push(value);
@@ -58,15 +56,13 @@ impl<'de> Visitor<'de> for Element<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number that FP32 can hold, or an array of such")
+        f.write_str("a number in the range of FP32, or an array of them")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let Self { all, depth } = self;
         if all.leaves == Some(depth) {
-            return Err(A::Error::custom(
-                "`data` has numbers and arrays side by side; write it flat, or nested as `shape` says",
-            ));
+            return Err(A::Error::custom("`data` mixes numbers and arrays; write it flat, or nested as `shape` says"));
         }
         if all.nesting.len() == depth {
             all.nesting.push(None);
@@ -139,7 +135,7 @@ mod tests {
             assert!(read(ragged).unwrap_err().to_string().contains("are ragged"), "{ragged}");
         }
         for mixed in ["[1, [2]]", "[[1], 2]", "[[], 1]", "[[1], [[2]]]", "[[[1]], [2]]"] {
-            assert!(read(mixed).unwrap_err().to_string().contains("side by side"), "{mixed}");
+            assert!(read(mixed).unwrap_err().to_string().contains("mixes numbers and arrays"), "{mixed}");
         }
         assert!(read(&"[".repeat(100_000)).is_err());
         assert_eq!(serde_json::to_string(&Written(&[0.1, f32::NAN])).unwrap(), "[0.1,null]");

@@ -10,7 +10,7 @@ use crate::metrics::Sum;
 use crate::model::{Clips, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead, Wanted};
 use crate::queue::{Answer, Values};
-use crate::state::{Core, beside, shortened};
+use crate::state::{Core, blocking, shortened};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
 use axum::response::Response;
@@ -66,7 +66,7 @@ pub(super) fn configuration(core: &Core) -> Response {
 pub(super) fn statistics(core: &Core) -> Response {
     let all = core.metrics.statistics();
     let sum = |sum: Sum| serde_json::json!({"count": sum.count, "ns": sum.ns});
-    // Triton counts copies beside each run; perf_analyzer insists that the counts are equal.
+    // Triton counts copies along with each run; perf_analyzer requires equal counts.
     let none = |run: Sum| sum(run.without_time());
     let batches: Vec<Value> = all
         .batches
@@ -95,7 +95,7 @@ struct Checked {
     shape: Clips,
     values: Values,
     wanted: Vec<Wanted>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// `POST /v2/models/M/infer`.
@@ -112,15 +112,15 @@ pub(super) async fn infer(core: &Arc<Core>, parts: &Parts, body: &mut Body) -> R
         return Err(InferError::Invalid(reason.to_owned()));
     }
     let Whole { bytes, held } = body::read(core, &parts.headers, body, json_length.unwrap_or(0)).await?;
-    let checked = beside(bytes.len(), || match json_length {
+    let checked = blocking(bytes.len(), || match json_length {
         Some(0) => raw(core, &bytes, batch),
         length => check(core, &bytes, length.unwrap_or(bytes.len())),
     })?;
-    let Checked { id, shape, values, wanted, patience } = checked;
+    let Checked { id, shape, values, wanted, timeout } = checked;
     drop(bytes);
-    let answer = core.infer(&admitted, shape, values, held, patience).await?;
+    let answer = core.infer(&admitted, shape, values, held, timeout).await?;
     let values: usize = answer.outputs.iter().map(|output| output.data.len()).sum();
-    beside(values * size_of::<f32>(), || reply(core, &id, &answer, &wanted))
+    blocking(values * size_of::<f32>(), || reply(core, &id, &answer, &wanted))
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, InferError> {
@@ -146,11 +146,11 @@ fn asked_batch(query: &str) -> Result<Option<usize>, InferError> {
     });
     let Some(batch) = batches.next() else { return Ok(None) };
     let number = batch.parse::<usize>().ok().filter(|batch| *batch > 0 && batches.next().is_none());
-    let wrong = || InferError::Invalid(format!("`batch={}` is not a whole number from 1 on", shortened(batch)));
+    let wrong = || InferError::Invalid(format!("`batch={}` must be a positive integer", shortened(batch)));
     number.map(Some).ok_or_else(wrong)
 }
 
-/// A body that is nothing but the clips' bytes. Their number does not tell what they are: the bytes of two clips are also
+/// A body that is nothing but the clips' bytes. Their number does not determine what they are: the bytes of two clips are also
 /// those of one in FP64. So it is one clip, unless the request says how many.
 fn raw(core: &Core, bytes: &Bytes, batch: Option<usize>) -> Result<Checked, InferError> {
     let free = || InferError::Invalid(format!("the sizes of a clip vary in {}; send them as JSON", core.info.input));
@@ -167,7 +167,7 @@ fn raw(core: &Core, bytes: &Bytes, batch: Option<usize>) -> Result<Checked, Infe
     let most = core.settings.batching.max_clips;
     if core.info.fixed_batch().is_none() && asked > most {
         return Err(InferError::Invalid(format!(
-            "a batch of {asked} is more than the {most} of a request; send several"
+            "a batch of {asked} exceeds the {most} clips allowed per request; send several requests"
         )));
     }
     let shape = row.with_rows(asked);
@@ -175,13 +175,7 @@ fn raw(core: &Core, bytes: &Bytes, batch: Option<usize>) -> Result<Checked, Infe
         return Err(unfit(core, row, asked, bytes.len()));
     }
     let wanted = protocol::wanted(&core.info, std::iter::empty(), true)?;
-    Ok(Checked {
-        id: String::new(),
-        shape,
-        values: Values::Bytes(bytes.clone()),
-        wanted,
-        patience: core.patience(None),
-    })
+    Ok(Checked { id: String::new(), shape, values: Values::Bytes(bytes.clone()), wanted, timeout: core.timeout(None) })
 }
 
 /// A raw body of another length than its clips have, with what it may have been meant to be.
@@ -194,7 +188,7 @@ fn unfit(core: &Core, row: Clips, asked: usize, bytes: usize) -> InferError {
     if bytes > one && bytes.is_multiple_of(one) {
         let rows = bytes / one;
         sentence.push_str(&format!(
-            ". For {rows} clips of {DATATYPE} say so with `?batch={rows}`; other types are not read"
+            ". For {rows} clips of {DATATYPE} say so with `?batch={rows}`; other types are not supported"
         ));
     }
     InferError::Invalid(sentence)
@@ -258,7 +252,7 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
         }
         (None, Some(Floats { values, nesting })) => {
             if !binary.is_empty() {
-                return Err(invalid(format!("{} bytes follow the JSON and belong to no input", binary.len())));
+                return Err(invalid(format!("{} bytes after the JSON belong to no input", binary.len())));
             }
             if nesting.len() > 1 && nesting != nested {
                 let nesting: Vec<usize> = nesting.into_iter().take(8).collect();
@@ -281,7 +275,7 @@ fn check(core: &Core, bytes: &Bytes, length: usize) -> Result<Checked, InferErro
     }
     let wanted = protocol::wanted(&core.info, named.into_iter(), all_binary == Some(true))?;
     let asked = request.parameters.timeout.whole("timeout")?.map(Duration::from_micros);
-    Ok(Checked { id: request.id.unwrap_or_default(), shape, values, wanted, patience: core.patience(asked) })
+    Ok(Checked { id: request.id.unwrap_or_default(), shape, values, wanted, timeout: core.timeout(asked) })
 }
 
 /// The JSON of an answer.

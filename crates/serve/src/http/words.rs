@@ -1,4 +1,4 @@
-//! What is wrong with JSON, in this server's words: which place, what stands there, and what to write instead.
+//! Errors in JSON, in this server's words: where, what was found, and what to write instead.
 
 use crate::state::shortened;
 use serde_json::error::Category;
@@ -30,9 +30,7 @@ fn other_than_json(bytes: &[u8]) -> Option<String> {
             "the body begins with a byte order mark, which JSON has not; write it as UTF-8 without one (in Python `utf-8`, \
              not `utf-8-sig`)"
         }
-        [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [_, 0, ..] | [0, ..] => {
-            "the body is not UTF-8; JSON is to be sent as UTF-8"
-        }
+        [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [_, 0, ..] | [0, ..] => "the body is not UTF-8; send JSON as UTF-8",
         [0x1F, 0x8B, ..] => "the body is gzip data; send it with the header `Content-Encoding: gzip`",
         [b'-', b'-', ..] => "the body is a form; send JSON, as `curl --data @request.json` does",
         [b'<', ..] => "the body is markup; send an inference request as JSON",
@@ -48,7 +46,7 @@ fn content(error: &serde_json::Error) -> String {
     let end = format!(" at line {} column {}", error.line(), error.column());
     let text = whole.strip_suffix(&end).unwrap_or(&whole);
     if let Some(field) = text.strip_prefix("duplicate field ") {
-        return format!("{} is there twice", shortened(field));
+        return format!("{} is given twice", shortened(field));
     }
     let kinds = ["invalid type: ", "invalid value: ", "invalid length "];
     let Some(rest) = kinds.iter().find_map(|kind| text.strip_prefix(kind)) else { return text.to_owned() };
@@ -64,7 +62,7 @@ fn content(error: &serde_json::Error) -> String {
         "map" => "an object",
         other => other,
     };
-    format!("{wanted} is wanted, and there is {found}")
+    format!("expected {wanted}, got {found}")
 }
 
 /// What is wrong with the writing.
@@ -74,33 +72,34 @@ fn syntax(bytes: &[u8], error: &serde_json::Error) -> String {
     let at = error.column().saturating_sub(1).min(line.len().saturating_sub(1));
     let text = error.to_string();
     if std::str::from_utf8(bytes).is_err() {
-        return "it is not UTF-8; tensors as bytes go behind the JSON, with Inference-Header-Content-Length".to_owned();
+        return "it is not UTF-8; binary tensors go after the JSON, with Inference-Header-Content-Length".to_owned();
     }
     if text.starts_with("trailing characters") {
-        return "there is more after its end; bytes behind the JSON need Inference-Header-Content-Length".to_owned();
+        return "there is more after its end; binary data after the JSON needs Inference-Header-Content-Length"
+            .to_owned();
     }
     if text.starts_with("recursion limit") {
-        return "its arrays are nested too deeply; no tensor has so many sizes".to_owned();
+        return "its arrays are nested too deeply; no tensor has that many dimensions".to_owned();
     }
     if text.starts_with("number out of range") {
-        return "a number is larger than any that can be held".to_owned();
+        return "a number is out of range".to_owned();
     }
     if text.starts_with("control character") {
-        return "a text has a line break or another control character; write it as \\n or \\u000a".to_owned();
+        return "a string contains a line break or another control character; write it as \\n or \\u000a".to_owned();
     }
     let word = word_at(line, at);
     match word.trim_start_matches(['-', '+']) {
         "NaN" | "nan" | "Infinity" | "inf" | "Inf" | "INF" | "NAN" => {
-            format!("`{word}` is not a number of JSON; send finite values, or the tensor as bytes behind the JSON")
+            format!("`{word}` is not a JSON number; send finite values, or a binary tensor after the JSON")
         }
         "None" | "True" | "False" | "undefined" => {
-            format!("`{word}` is another language's; JSON has null, true and false, as Python's json.dumps writes them")
+            format!("`{word}` is not JSON; use null, true and false, as Python's json.dumps writes them")
         }
         _ => mark(line, at, &word),
     }
 }
 
-/// The word at a place of a line, as far as one can be meant.
+/// The word at a column of a line, if there is one.
 fn word_at(line: &[u8], at: usize) -> String {
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'.');
     let before = line.get(..at).unwrap_or_default().iter().rev().take(32).take_while(|byte| part(byte)).count();
@@ -109,16 +108,16 @@ fn word_at(line: &[u8], at: usize) -> String {
     String::from_utf8_lossy(&word).into_owned()
 }
 
-/// What stands at a place where JSON has something else.
+/// What was found where JSON expects something else.
 fn mark(line: &[u8], at: usize, word: &str) -> String {
     let before = line.get(..at).unwrap_or_default().trim_ascii_end().last();
     match line.get(at) {
-        Some(b'\'') => "texts stand in double quotes, not in single ones".to_owned(),
+        Some(b'\'') => "strings need double quotes, not single ones".to_owned(),
         Some(b']' | b'}') if before == Some(&b',') => "there is a comma before a closing bracket".to_owned(),
         Some(b'/' | b'#') => "JSON has no comments".to_owned(),
-        _ if !word.is_empty() => format!("`{}` cannot stand there", shortened(word)),
-        Some(byte) if byte.is_ascii_graphic() => format!("`{}` cannot stand there", char::from(*byte)),
-        _ => "something else should stand there".to_owned(),
+        _ if !word.is_empty() => format!("unexpected `{}`", shortened(word)),
+        Some(byte) if byte.is_ascii_graphic() => format!("unexpected `{}`", char::from(*byte)),
+        _ => "unexpected character".to_owned(),
     }
 }
 
@@ -140,8 +139,8 @@ mod tests {
             (b"--x\r\n", "is a form"),
             (b"<html>", "is markup"),
             (b"{\"id\": \"\xFF\"}", "not UTF-8"),
-            (text("{\"inputs\": [{\"data\": [NaN]}]}"), "`NaN` is not a number of JSON"),
-            (text("{\"inputs\": [{\"data\": [1, nan]}]}"), "`nan` is not a number of JSON"),
+            (text("{\"inputs\": [{\"data\": [NaN]}]}"), "`NaN` is not a JSON number"),
+            (text("{\"inputs\": [{\"data\": [1, nan]}]}"), "`nan` is not a JSON number"),
             (text("{\"inputs\": [{\"data\": [Infinity]}]}"), "`Infinity` is not"),
             (text("{\"inputs\": [{\"data\": [-Infinity]}]}"), "`-Infinity` is not"),
             (text("{\"id\": None}"), "JSON has null"),
@@ -152,23 +151,20 @@ mod tests {
             (text("{\"id\": \"a\" // mine\n}"), "no comments"),
             (text("{\"id\": \"a\nb\"}"), "control character"),
             (text("{} {}"), "more after its end"),
-            (text("{\"inputs\": [{\"data\": [1e999]}]}"), "larger than any"),
-            (text("{\"id\": \"a\" \"b\"}"), "cannot stand there"),
+            (text("{\"inputs\": [{\"data\": [1e999]}]}"), "out of range"),
+            (text("{\"id\": \"a\" \"b\"}"), "unexpected"),
             (text(cut), "ends after"),
-            (text("[]"), "an object with `inputs` is wanted, and there is an array"),
+            (text("[]"), "expected an object with `inputs`, got an array"),
             (text("{\"inputs\": [[\"a\"]]}"), "an input as an object"),
-            (text("{\"parameters\": [1]}"), "an object as `parameters` is wanted, and there is an array"),
-            (text("{\"id\": 7}"), "a string is wanted, and there is integer `7`"),
-            (text("{\"inputs\": 7}"), "an array of at most 64 is wanted"),
-            (
-                text("{\"inputs\": [{\"shape\": [1.5]}]}"),
-                "a whole number as a size of `shape` is wanted, and there is `1.5`",
-            ),
-            (text("{\"inputs\": [{\"shape\": [\"1\"]}]}"), "and there is the text \"1\""),
-            (text("{\"inputs\": [{\"data\": [true]}]}"), "a number that FP32 can hold"),
+            (text("{\"parameters\": [1]}"), "expected an object as `parameters`, got an array"),
+            (text("{\"id\": 7}"), "expected a string, got integer `7`"),
+            (text("{\"inputs\": 7}"), "expected an array of at most 64"),
+            (text("{\"inputs\": [{\"shape\": [1.5]}]}"), "expected an integer in `shape`, got `1.5`"),
+            (text("{\"inputs\": [{\"shape\": [\"1\"]}]}"), "got the text \"1\""),
+            (text("{\"inputs\": [{\"data\": [true]}]}"), "a number in the range of FP32"),
             (text("{\"inputs\": [{\"data\": [1e300]}]}"), "`data` has 1e300, which FP32 cannot hold"),
-            (text("{\"inputs\": [{\"data\": [[1], 2]}]}"), "side by side"),
-            (text("{\"id\": \"a\", \"id\": \"b\"}"), "`id` is there twice"),
+            (text("{\"inputs\": [{\"data\": [[1], 2]}]}"), "mixes numbers and arrays"),
+            (text("{\"id\": \"a\", \"id\": \"b\"}"), "`id` is given twice"),
         ];
         for (bytes, words) in cases.iter().copied() {
             let sentence = match serde_json::from_slice::<Object<Request>>(bytes) {

@@ -1,6 +1,9 @@
 //! A server on free ports, a small model, and a client that can also misbehave.
 #![allow(dead_code)]
 
+pub mod codings;
+pub mod grpc;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Our own sides: the compiled plan, Burn without a compiler, exported models. Each runs in a process of its own.
+//! Our own workers: the compiled plan, Burn without a compiler, exported models. Each runs in a process of its own.
 
 use super::eager::EagerStep;
 use super::encoder::EncoderMean;
@@ -20,9 +20,9 @@ use vjepa_runtime::write_atomically;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
 use vjepa_train::TrainState;
 
-/// Which side this process is.
+/// What a worker process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Implementation {
+pub enum Program {
     /// The compiled plan.
     Plan,
     /// Burn's modules and autodiff, run as they are written.
@@ -31,7 +31,7 @@ pub enum Implementation {
     Model(Runtime),
 }
 
-/// Something that runs one step on the masks of a set and says its loss.
+/// Runs one step on the masks of a set and returns its loss.
 enum Engine {
     Step { state: Box<TrainState>, clip: (Vec<usize>, Vec<f32>), masks: Vec<Vec<MaskPair>> },
     Eager { step: Box<EagerStep>, masks: Vec<Vec<MaskPair>> },
@@ -39,15 +39,15 @@ enum Engine {
     Model { session: Box<Session>, clip: (Vec<usize>, Vec<f32>) },
 }
 
-/// How a program is started.
+/// Parameters of a worker.
 pub struct WorkerRequest<'a> {
-    /// Which it is.
-    pub implementation: Implementation,
-    /// The workload's file; an [`Implementation::Model`] does without one.
+    /// What it runs.
+    pub program: Program,
+    /// The workload file; a [`Program::Model`] does without one.
     pub case: Option<&'a Path>,
-    /// The exported model of an [`Implementation::Model`].
+    /// The exported model of a [`Program::Model`].
     pub model: Option<&'a Path>,
-    /// Clips of a run of a model without a case.
+    /// Clips of a run of a model without a workload.
     pub batch: usize,
     /// How the model is opened, but for the runtime.
     pub options: Options,
@@ -55,10 +55,10 @@ pub struct WorkerRequest<'a> {
     pub device: Device,
 }
 
-/// Builds the implementation's model, then answers commands on standard input until `quit`.
+/// Builds the program's model, then answers commands on standard input until `quit`.
 ///
 /// # Errors
-/// [`BenchError`]; standard output that nobody reads ends it without one.
+/// [`BenchError`]; a closed standard output ends it without one.
 pub fn serve(request: &WorkerRequest<'_>) -> Result<(), BenchError> {
     let Some(path) = request.case else {
         let session = open(request)?;
@@ -121,8 +121,8 @@ fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String
     let clip = tensors.remove("clip").unwrap_or_default();
     let masks = (0..case.mask_sets()).map(|set| case.masks(set)).collect::<Result<Vec<_>, _>>()?;
     let about = format!("vjepa {}, compiled plan on {device}, {precision}", env!("CARGO_PKG_VERSION"));
-    Ok(match (&request.implementation, case.what) {
-        (Implementation::Plan, What::Step) => {
+    Ok(match (&request.program, case.what) {
+        (Program::Plan, What::Step) => {
             let mut state = TrainState::on(device, &config, config.optimization.plan(Some(1))?, false)?;
             state.set_weights(tensors)?;
             let graph = state.graph();
@@ -133,7 +133,7 @@ fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String
                 .collect::<Result<Vec<_>, BenchError>>()?;
             (Engine::Step { state: Box::new(state), clip, masks }, about, flops)
         }
-        (Implementation::Plan, What::Encoder) => {
+        (Program::Plan, What::Encoder) => {
             let models = model_configs(&config)?;
             tensors.retain(|name, _| name.starts_with("encoder."));
             let encoder = EncoderMean::new(device, precision, &models.encoder, tensors)?;
@@ -142,11 +142,11 @@ fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String
             let flops = vec![report.total.flops as f64; case.mask_sets()];
             (Engine::Encoder { encoder: Box::new(encoder), clip }, about, flops)
         }
-        (Implementation::Burn, _) => {
+        (Program::Burn, _) => {
             let step = Box::new(EagerStep::new(&config, tensors, clip, case.what)?);
             (Engine::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
         }
-        (Implementation::Model(_), _) => {
+        (Program::Model(_), _) => {
             let session = open(request)?;
             let about = session.runtime();
             (Engine::Model { session: Box::new(session), clip }, about, Vec::new())
@@ -154,10 +154,10 @@ fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String
     })
 }
 
-/// The exported model of a side, on all cores like the other programs unless set otherwise.
+/// The exported model of a worker, on all cores as the other workers unless told otherwise.
 fn open(request: &WorkerRequest<'_>) -> Result<Session, BenchError> {
-    let (Some(path), Implementation::Model(runtime)) = (request.model, &request.implementation) else {
-        return Err(BenchError::Refused("a model side needs a model file".to_owned()));
+    let (Some(path), Program::Model(runtime)) = (request.model, &request.program) else {
+        return Err(BenchError::Refused("a worker for a model needs a model file".to_owned()));
     };
     let threads = request.options.threads.or_else(cores);
     Ok(Session::open(path, &Options { runtime: *runtime, threads, ..request.options.clone() })?)

@@ -1,4 +1,4 @@
-//! `vjepa compile --graph`: the optimised graph of a configured model, as text, report or file.
+//! The optimised graph of a configured model as text, report, plan or file.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use vjepa_programs::{Passes, Precision, Probe, TrainOptions};
 use vjepa_programs::{encoder_config, predictor_config};
 use vjepa_recipe::config::Config;
 
-pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let name = args.graph;
     let device = args.device.open()?;
-    let path = args.config.as_deref().ok_or("--graph needs --config FILE")?;
-    let config = Config::from_file(path, &args.set)?;
+    let config = Config::from_file(&args.config, &args.set)?;
     let sizes = sizes(name, &config)?;
     let emit = args.emit.unwrap_or_else(|| emit_for(args.out.as_deref()));
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
             let out = args.out.as_deref().ok_or("--emit vjg needs --out FILE")?;
             let mut artifact = compile::artifact(&graph, &config, device)?;
             if let Some(stop) = &passes.stop_after {
-                // For who looks at the file; the graph computes the same.
+                // For whoever inspects the file; the graph computes the same.
                 artifact.record.insert("passes until".to_owned(), stop.to_string());
             }
             let bytes = compile::save_artifact(out, &artifact)?;
@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, name: GraphName) -> Result<(), CliError> {
     }
 }
 
-/// What a file of this name holds.
+/// What to write to a file of this name.
 fn emit_for(out: Option<&Path>) -> Emit {
     match out.and_then(Path::extension).and_then(|extension| extension.to_str()) {
         Some("vjg") => Emit::Vjg,
@@ -75,7 +75,7 @@ fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passe
         let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let (betas, eps) = (config.optimization.betas, config.optimization.eps);
         let precision = Precision::of(config.meta.dtype)
-            .ok_or("`meta.dtype: float16` is not run by this build: use bfloat16 or float32")?;
+            .ok_or("`meta.dtype: float16` is not supported; use bfloat16 or float32")?;
         let options = TrainOptions { betas, eps, precision, ..TrainOptions::default() };
         let predictor = predictor_config(config)?;
         return Ok(compile::step_with(&encoder, &predictor, loss, config.mask.len(), options, passes)?);

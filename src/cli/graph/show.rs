@@ -7,6 +7,7 @@ use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{OpTotals, Plan, Report};
 
 use super::{Args, CliError};
+use crate::table::aligned;
 use vjepa_programs::{Passes, Stage};
 use vjepa_runtime::write_atomically;
 
@@ -64,15 +65,14 @@ pub(super) fn plan(args: &Args, graph: &Graph, plan: &Plan, sizes: &Sizes) -> Re
     document(args, &graph.name, &text, &json)
 }
 
-/// What every pass took and changed, and the memory of this process.
+/// Time and changes of every pass, and this process's memory.
 pub(super) fn passes(args: &Args, graph: &str, passes: &Passes, sizes: &Sizes) -> Result<(), CliError> {
     let total: f64 = passes.stages.iter().map(|stage| stage.time.as_secs_f64() * 1e3).sum();
     let peak = peak_memory();
-    let mut text = format!("{graph}: {}\n", bound(sizes));
-    text +=
-        &format!("{:<24} {:>9} {:>15} {:>8} {:>23} {:>23}\n", "stage", "ms", "nodes", "changes", "GFLOP", "GB moved");
-    passes.stages.iter().for_each(|stage| text += &line(stage));
-    text += &format!("{:<24} {total:>9.2}\n", "total");
+    let mut rows: Vec<Vec<String>> = passes.stages.iter().map(row).collect();
+    rows.push(vec!["total".to_owned(), format!("{total:.2}")]);
+    let table = aligned(&["stage", "ms", "nodes", "changes", "GFLOP", "GB moved"], rows);
+    let mut text = format!("{graph}: {}\n{table}", bound(sizes));
     if let Some(peak) = peak {
         text += &format!("peak memory of this process {:.1} MB\n", peak as f64 / 1e6);
     }
@@ -91,24 +91,23 @@ pub(super) fn passes(args: &Args, graph: &str, passes: &Passes, sizes: &Sizes) -
     document(args, graph, &text, &json)
 }
 
-fn line(stage: &Stage) -> String {
+fn row(stage: &Stage) -> Vec<String> {
     let arrow = |[from, to]: [String; 2]| if from == to { to } else { format!("{from} -> {to}") };
     let cost = |unit: fn(&OpTotals) -> u64| {
         let billions = |cost: &OpTotals| format!("{:.1}", unit(cost) as f64 / 1e9);
         stage.cost.as_ref().map_or("-".to_owned(), |cost| arrow(cost.each_ref().map(billions)))
     };
-    format!(
-        "{:<24} {:>9.2} {:>15} {:>8} {:>23} {:>23}\n",
-        stage.name,
-        stage.time.as_secs_f64() * 1e3,
+    vec![
+        stage.name.to_string(),
+        format!("{:.2}", stage.time.as_secs_f64() * 1e3),
         arrow(stage.nodes.map(|nodes| nodes.to_string())),
-        stage.changes,
+        stage.changes.to_string(),
         cost(|totals| totals.flops),
-        cost(|totals| totals.bytes)
-    )
+        cost(|totals| totals.bytes),
+    ]
 }
 
-/// Peak memory of this process in bytes, where the system tells it.
+/// Peak memory of this process in bytes, where the system reports it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -144,7 +143,7 @@ fn write(out: &Path, bytes: &[u8]) -> Result<(), CliError> {
         .map_err(|error| format!("cannot write {}: {error}", out.display()).into())
 }
 
-/// Says that a file was written, and what about it.
+/// Reports that a file was written.
 pub(super) fn say(args: &Args, out: &Path, mut about: Value) -> Result<(), CliError> {
     if args.json {
         about["out"] = serde_json::to_value(out)?;
