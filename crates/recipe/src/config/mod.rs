@@ -30,7 +30,7 @@ pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, MaskType, Normal
 pub use error::ConfigError;
 pub use mask::MaskConfig;
 pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};
-pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, OptimizationConfig, StepPlan};
+pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
 use crate::text;
 use crate::text::TextError;

@@ -65,6 +65,21 @@ impl MetaConfig {
     }
 }
 
+/// What a run minimises; each has a file of its own in `graphs/src/objectives/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ObjectiveName {
+    /// Masked latent prediction against a moving average of the encoder: V-JEPA's.
+    #[default]
+    Jepa,
+}
+
+words!(ObjectiveName { Jepa = "jepa" });
+
+impl ObjectiveName {
+    /// Every objective there is.
+    pub const ALL: [Self; 1] = [Self::Jepa];
+}
+
 /// The `loss` section.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LossConfig {
@@ -72,19 +87,24 @@ pub struct LossConfig {
     pub loss_exp: f64,
     /// Weight of the variance regulariser.
     pub reg_coeff: f64,
+    /// What is minimised (ours).
+    pub objective: ObjectiveName,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { loss_exp: 1.0, reg_coeff: 0.0 }
+        Self { loss_exp: 1.0, reg_coeff: 0.0, objective: ObjectiveName::default() }
     }
 }
 
 impl LossConfig {
     pub(super) fn read(mut section: Section) -> Result<Self, ConfigError> {
         let d = Self::default();
-        let config =
-            Self { loss_exp: section.or("loss_exp", d.loss_exp)?, reg_coeff: section.or("reg_coeff", d.reg_coeff)? };
+        let config = Self {
+            loss_exp: section.or("loss_exp", d.loss_exp)?,
+            reg_coeff: section.or("reg_coeff", d.reg_coeff)?,
+            objective: section.or("objective", d.objective)?,
+        };
         section.finish()?;
         Ok(config)
     }
