@@ -1,21 +1,11 @@
-//! The models of a configuration, and the weights a run starts with.
+//! The models and the objective of a configuration, and the weights a run starts with.
 
 use crate::{encoder_config, predictor_config};
-use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig, init};
+use vjepa_graphs::objectives::{Start, open};
+use vjepa_graphs::{AnyObjective, Models, NamedTensors, init};
 use vjepa_recipe::config::{Config, ConfigError, Init};
 
-/// Sizes of everything a run trains.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Models {
-    /// The encoder, and the target encoder.
-    pub encoder: EncoderConfig,
-    /// The predictor.
-    pub predictor: PredictorConfig,
-    /// Mask generators, which is also how many mask tokens there are.
-    pub generators: usize,
-}
-
-/// The models a configuration describes.
+/// Sizes of the models a configuration describes.
 ///
 /// # Errors
 /// [`ConfigError`] for sizes that do not fit together.
@@ -28,20 +18,20 @@ pub fn model_configs(config: &Config) -> Result<Models, ConfigError> {
     Ok(Models { encoder, predictor, generators: config.mask.len() })
 }
 
-/// Fresh weights under `encoder.` and `predictor.`, position tables included; the target encoder starts as a copy.
-pub fn initial_weights(config: &Config, models: &Models, seed: u64) -> NamedTensors {
-    let kind = match config.model.init {
+/// What a run of this configuration minimises: `loss.objective` over [`model_configs`].
+///
+/// # Errors
+/// [`ConfigError`] for sizes that do not fit together.
+pub fn objective(config: &Config) -> Result<AnyObjective, ConfigError> {
+    Ok(open(&config.loss, &model_configs(config)?))
+}
+
+/// Fresh weights of an objective's parameter sets, position tables and moving averages included, by full name.
+pub fn initial_weights(config: &Config, objective: &AnyObjective, seed: u64) -> NamedTensors {
+    let init = match config.model.init {
         Init::Official => init::Init::Official,
         Init::Constructor => init::Init::Constructor,
         Init::Xavier => init::Init::Xavier,
     };
-    let zero = config.model.zero_init_mask_tokens;
-    let encoder = init::encoder(&models.encoder, kind, seed);
-    let predictor = init::predictor(&models.predictor, kind, zero, seed.wrapping_add(1));
-    let named = |prefix: &str, tensors: NamedTensors| -> NamedTensors {
-        tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
-    };
-    let mut all = named("encoder.", encoder);
-    all.extend(named("predictor.", predictor));
-    all
+    objective.initial(Start { init, zero_mask_tokens: config.model.zero_init_mask_tokens, seed })
 }
