@@ -13,7 +13,7 @@ use vjepa_compiler::interp;
 use vjepa_compiler::ir::{Def, Graph, Sizes};
 use vjepa_graphs::init::{self, Init};
 use vjepa_graphs::{
-    AttentiveClassifier, Encoder, EncoderConfig, MaskPair, NamedTensors, Predictor, PredictorConfig, PretrainLoss,
+    AttentiveClassifier, Encoder, EncoderConfig, Jepa, JepaLoss, MaskPair, NamedTensors, Predictor, PredictorConfig,
     ProbeConfig, cross_entropy, gradients, load_parameters, one_hot,
 };
 use vjepa_lab::golden;
@@ -23,7 +23,7 @@ use vjepa_programs::{Passes, Probe, TrainOptions};
 use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
 
 const BATCH: usize = 3;
-const LOSS: PretrainLoss = PretrainLoss { loss_exp: 1.0, reg_coeff: 0.5 };
+const LOSS: JepaLoss = JepaLoss { loss_exp: 1.0, reg_coeff: 0.5 };
 /// Token indices of each generator, the same for every sample but for a shift: context, then target.
 const MASKS: [(&[usize], &[usize]); 2] = [(&[0, 2, 5], &[1, 3, 4, 6]), (&[1, 7], &[0, 2, 3, 5, 6])];
 
@@ -86,7 +86,8 @@ fn step(optimise: bool) -> Graph {
     let (encoder, predictor) = small();
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let mut passes = if optimise { Passes::default() } else { Passes::none() };
-    compile::step_with(&encoder, &predictor, LOSS, MASKS.len(), options, &mut passes).unwrap()
+    let objective = Jepa { encoder, predictor, generators: MASKS.len(), loss: LOSS };
+    compile::step_with(&objective.into(), options, &mut passes).unwrap()
 }
 
 /// Outputs and updated parameters, by name.

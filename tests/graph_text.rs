@@ -7,7 +7,7 @@ use std::path::Path;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::passes::Pipeline;
 use vjepa_compiler::text::{parse, print};
-use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, ProbeConfig};
+use vjepa_graphs::{EncoderConfig, Jepa, JepaLoss, PredictorConfig, ProbeConfig};
 use vjepa_programs as compile;
 use vjepa_programs::{Probe, TrainOptions};
 
@@ -54,6 +54,6 @@ fn probe() {
 #[test]
 fn step() {
     let (encoder, predictor) = small();
-    let options = TrainOptions::default();
-    check("step", &compile::step(&encoder, &predictor, PretrainLoss::default(), 2, options).unwrap());
+    let objective = Jepa { encoder, predictor, generators: 2, loss: JepaLoss::default() };
+    check("step", &compile::step(&objective.into(), TrainOptions::default()).unwrap());
 }

@@ -5,6 +5,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 use support::{SMALL_RUN, losses, recipe, train};
+use vjepa_recipe::config::ObjectiveName;
 use vjepa_train::Checkpoint;
 
 #[test]
@@ -25,12 +26,18 @@ fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
 }
 
 #[test]
-fn the_compiled_step_and_burns_autodiff_agree() {
-    let (compiled, eager) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    train(compiled.path(), &[]).assert().success();
-    train(eager.path(), &["--eager"]).assert().success();
-    for (step, (a, b)) in losses(compiled.path()).iter().zip(losses(eager.path())).enumerate() {
-        assert!((a - b).abs() <= 1e-4 * b.abs(), "step {step}: compiled {a}, eager {b}");
+fn the_compiled_step_and_burns_autodiff_agree_on_every_objective() {
+    for objective in ObjectiveName::ALL.map(ObjectiveName::name) {
+        let (compiled, eager) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let set = format!("loss.objective={objective}");
+        let watched = ["--set", &set, "--set", "logging.diagnostics_every=3"];
+        train(compiled.path(), &watched).assert().success();
+        train(eager.path(), &["--eager", "--set", &set]).assert().success();
+        let (compiled, eager) = (losses(compiled.path()), losses(eager.path()));
+        assert_eq!((compiled.len(), eager.len()), (6, 6), "{objective}");
+        for (step, (a, b)) in compiled.iter().zip(eager).enumerate() {
+            assert!((a - b).abs() <= 1e-4 * b.abs(), "{objective}, step {step}: compiled {a}, eager {b}");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sizes of an encoder, a predictor and a probe, and the rules they keep.
+//! Sizes of encoders, predictors and probes, and the rules for them.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,21 +9,21 @@ use crate::error::ConfigError;
 /// Sizes of an encoder (`src/models/vision_transformer.py` of the official code).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncoderConfig {
-    /// Frames of a clip; a multiple of `tubelet`.
+    /// Frames per clip; a multiple of `tubelet`.
     pub num_frames: usize,
     /// Height of a frame in pixels; a multiple of `patch`.
     pub height: usize,
     /// Width of a frame in pixels; a multiple of `patch`.
     pub width: usize,
-    /// Frames a token spans.
+    /// Frames per token.
     pub tubelet: usize,
-    /// Pixels a token spans in height and in width.
+    /// Height and width of a token in pixels.
     pub patch: usize,
     /// Colour channels.
     pub channels: usize,
     /// Width of a token.
     pub embed_dim: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Attention heads; divides `embed_dim`.
     pub num_heads: usize,
@@ -97,12 +97,12 @@ impl EncoderConfig {
         [steps(self.num_frames, self.tubelet), steps(self.height, self.patch), steps(self.width, self.patch)]
     }
 
-    /// Tokens of a clip.
+    /// Tokens per clip.
     pub fn tokens(&self) -> usize {
         self.grid().into_iter().product()
     }
 
-    /// Pixel values of a token.
+    /// Pixel values per token.
     pub fn patch_values(&self) -> usize {
         self.channels * self.tubelet * self.patch * self.patch
     }
@@ -115,7 +115,7 @@ impl EncoderConfig {
     /// Checks every rule.
     ///
     /// # Errors
-    /// The first rule that does not hold.
+    /// The first rule that is violated.
     pub fn validate(&self) -> Result<(), ConfigError> {
         positive("tubelet", self.tubelet)?;
         positive("patch", self.patch)?;
@@ -152,15 +152,15 @@ pub struct PredictorConfig {
     pub grid: [usize; 3],
     /// Width of the encoder's tokens, in and out.
     pub encoder_dim: usize,
-    /// Width inside.
+    /// Width of its own tokens.
     pub embed_dim: usize,
     /// Blocks.
     pub depth: usize,
-    /// Attention heads; divides `embed_dim`. The official code gives it the encoder's number.
+    /// Attention heads; divides `embed_dim`. The official code uses as many as in the encoder.
     pub num_heads: usize,
     /// Hidden width of the MLP over `embed_dim`.
     pub mlp_ratio: f64,
-    /// Mask tokens: one a mask generator.
+    /// Mask tokens: one per mask generator.
     pub num_mask_tokens: usize,
     /// As in [`EncoderConfig`].
     pub uniform_power: bool,
@@ -181,7 +181,7 @@ impl PredictorConfig {
         }
     }
 
-    /// Tokens of a clip.
+    /// Tokens per clip.
     pub fn tokens(&self) -> usize {
         self.grid.into_iter().product()
     }
@@ -194,7 +194,7 @@ impl PredictorConfig {
     /// Checks every rule.
     ///
     /// # Errors
-    /// The first rule that does not hold.
+    /// The first rule that is violated.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require(self.tokens() > 0, "grid", || format!("must have tokens along each axis, got {:?}", self.grid))?;
         positive("encoder_dim", self.encoder_dim)?;
@@ -209,15 +209,15 @@ impl PredictorConfig {
 pub struct ProbeConfig {
     /// Width of the features.
     pub embed_dim: usize,
-    /// Attention heads; divides `embed_dim`. The encoder's number in the released evaluations.
+    /// Attention heads; divides `embed_dim`. As many as in the encoder in the released evaluations.
     pub num_heads: usize,
     /// Hidden width of the MLP over `embed_dim`.
     pub mlp_ratio: f64,
-    /// 1 for the cross-attention alone; each one more adds a self-attention block over the pooled query.
+    /// 1 for the cross-attention alone; each additional one adds a self-attention block over the pooled query.
     pub depth: usize,
     /// Cross-attention with residual, norms and MLP, as released; otherwise the attention alone.
     pub complete_block: bool,
-    /// Classes.
+    /// Number of classes.
     pub num_classes: usize,
 }
 
@@ -242,7 +242,7 @@ impl ProbeConfig {
     /// Checks every rule.
     ///
     /// # Errors
-    /// The first rule that does not hold.
+    /// The first rule that is violated.
     pub fn validate(&self) -> Result<(), ConfigError> {
         positive("num_classes", self.num_classes)?;
         transformer(self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)

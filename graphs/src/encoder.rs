@@ -1,4 +1,4 @@
-//! The encoder: a clip, or the part of it that a mask keeps, to tokens.
+//! The encoder: clips, or the part of them that a mask keeps, to tokens.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -62,11 +62,11 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder whose parameters have no values yet: to be filled by [`load_parameters`](crate::load_parameters), or to
-    /// be recorded on a capture device.
+    /// An encoder whose parameters have no values yet: fill them with [`load_parameters`](crate::load_parameters), or record
+    /// the encoder on a capture device.
     ///
     /// # Errors
-    /// [`ConfigError`] for a configuration that does not hold its rules.
+    /// [`ConfigError`] for a configuration that is not valid.
     pub fn empty(config: &EncoderConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let (dim, heads, hidden) = (config.embed_dim, config.num_heads, config.mlp_dim());
@@ -84,8 +84,8 @@ impl Encoder {
         &self.config
     }
 
-    /// Clip `f32[B, C, T, H, W]`, normalised, to tokens `f32[B, N, D]`; with a mask `[B, K]` of indices in `0..N`, only
-    /// those tokens are kept, before the first block, and the result is `f32[B, K, D]`.
+    /// Normalised clips `f32[B, C, T, H, W]` to tokens `f32[B, N, D]`. With a mask `[B, K]` of indices in `0..N`, only those
+    /// tokens enter the first block, and the result is `f32[B, K, D]`.
     ///
     /// # Errors
     /// [`ShapeError`] for a clip or mask of another shape. Values of the mask are not read.
@@ -95,8 +95,8 @@ impl Encoder {
         Ok(self.norm.forward(x))
     }
 
-    /// Like [`forward`](Self::forward), after each of the blocks of `out_layers`, in the order of the blocks; the final
-    /// norm is applied to each. Without `out_layers`, the last block's output alone.
+    /// Like [`forward`](Self::forward), after each of the blocks in `out_layers`, in the order of the blocks, with the final
+    /// norm applied to each. Without `out_layers`, only the last block's output.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).

@@ -1,10 +1,10 @@
-//! What can be wrong with a configuration, an input or a set of weights.
+//! Errors about configurations and inputs.
 
-/// A configuration that no model can be built from.
+/// A configuration that does not describe a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}` {rule}")]
 pub struct ConfigError {
-    /// The key at fault.
+    /// The offending key.
     pub key: &'static str,
     /// What it must be, and what it is.
     pub rule: String,
@@ -22,9 +22,9 @@ impl ConfigError {
 pub struct ShapeError {
     /// Which input.
     pub input: &'static str,
-    /// The shape the model takes, in words.
+    /// The expected shape, in words.
     pub expected: String,
-    /// The shape it was given.
+    /// The actual shape.
     pub got: Vec<usize>,
 }
 

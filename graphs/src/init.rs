@@ -1,13 +1,13 @@
-//! First values of all weights: drawn on the host, from a seed, the same on every machine.
+//! Initial values of all weights: drawn on the host from a seed, the same on every machine.
 //!
-//! Every parameter has a stream of its own, seeded by the seed and its name: adding a block changes no other weight.
-//! Normals come from the polar method over `libm`'s logarithm, so no platform's math library has a say.
+//! Every parameter has its own stream, seeded by the seed and its name: adding a block changes no other weight. Normals come
+//! from the polar method with `libm`'s logarithm, so they do not depend on a platform's math library.
 
 use crate::config::{EncoderConfig, PredictorConfig, ProbeConfig};
 use crate::params::NamedTensors;
 pub use vjepa_recipe::config::Init;
 
-/// Deviation of the official weights.
+/// Standard deviation of the official weights.
 const STD: f64 = 0.02;
 
 /// Weights of a new encoder; a target encoder starts as a copy of it.
@@ -15,7 +15,7 @@ pub fn encoder(config: &EncoderConfig, init: Init, seed: u64) -> NamedTensors {
     backbone("encoder", config.parameter_shapes(), &config.position_table(), init, seed)
 }
 
-/// Weights of a new predictor. Mask tokens start at 0, or, as with `zero_init_mask_tokens: false`, normal of deviation .02.
+/// Weights of a new predictor. Mask tokens start at 0 or, with `zero_init_mask_tokens: false`, normal with deviation .02.
 pub fn predictor(config: &PredictorConfig, init: Init, zero_mask_tokens: bool, seed: u64) -> NamedTensors {
     let mut tensors = backbone("predictor", config.parameter_shapes(), &config.position_table(), init, seed);
     if !zero_mask_tokens {
@@ -26,8 +26,8 @@ pub fn predictor(config: &PredictorConfig, init: Init, zero_mask_tokens: bool, s
     tensors
 }
 
-/// Weights of a new attentive probe: deviation .02 with the depth rescale, which nothing undoes here (the cross-attention
-/// is layer 1, the self-attention blocks follow), and PyTorch's default for the last linear layer.
+/// Weights of a new attentive probe: deviation .02 with the depth rescale (the cross-attention is layer 1, the self-attention
+/// blocks follow), and PyTorch's default for the last linear layer.
 pub fn probe(config: &ProbeConfig, seed: u64) -> NamedTensors {
     let tensors = config.parameter_shapes().into_iter().map(|(name, shape)| {
         let mut values = vec![0f32; shape.iter().product()];
@@ -64,7 +64,7 @@ fn backbone(model: &str, shapes: Vec<(String, Vec<usize>)>, positions: &[f32], i
     tensors.collect()
 }
 
-/// One weight of [`encoder`], drawn alone: `shape` is that of [`EncoderConfig::parameter_shapes`]. Position tables are not
+/// A single weight of [`encoder`]: `shape` is that of [`EncoderConfig::parameter_shapes`]. Position tables are not
 /// drawn; see [`EncoderConfig::position_table`].
 pub fn encoder_weight(name: &str, shape: &[usize], init: Init, seed: u64) -> Vec<f32> {
     drawn("encoder", name, shape, init, seed)
@@ -76,7 +76,7 @@ fn drawn(model: &str, name: &str, shape: &[usize], init: Init, seed: u64) -> Vec
         Some(value) => values.fill(value),
         None => {
             let (std, cut) = match init {
-                // The official cut is at the *value* 2, a hundred deviations away.
+                // The official code truncates at the *value* 2, a hundred deviations away.
                 Init::Official | Init::Constructor => (STD, 2.0),
                 Init::Xavier => {
                     let fans = shape.iter().take(1).sum::<usize>() + shape.iter().skip(1).product::<usize>();
@@ -91,7 +91,7 @@ fn drawn(model: &str, name: &str, shape: &[usize], init: Init, seed: u64) -> Vec
     values
 }
 
-/// The value of a parameter that starts constant: norms at weight 1, biases and mask tokens at 0.
+/// The value of a parameter that starts constant: 1 for weights of norms, 0 for biases and mask tokens.
 fn constant(name: &str) -> Option<f32> {
     let (layer, kind) = name.rsplit_once('.').unwrap_or(("", name));
     if kind == "bias" || name.starts_with("mask_tokens.") {
@@ -135,7 +135,7 @@ struct Rng(u64);
 
 impl Rng {
     fn new(seed: u64, model: &str, name: &str) -> Self {
-        // FNV-1a over the qualified name, from a start that depends on the seed.
+        // FNV-1a over the qualified name, from an offset that depends on the seed.
         let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for byte in model.bytes().chain([b'.']).chain(name.bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -160,7 +160,7 @@ impl Rng {
         values.fill_with(|| (self.signed() * bound) as f32);
     }
 
-    /// Normals of deviation `std`, drawn again where they lie beyond `cut`.
+    /// Normals with deviation `std`, redrawn if they lie beyond `cut`.
     fn normal(&mut self, values: &mut [f32], std: f64, cut: f64) {
         let mut spare = None;
         values.fill_with(|| {

@@ -1,6 +1,6 @@
-//! The layers: thin, with the official state dict's names and layouts.
+//! Thin layers with the official state dict's names and layouts.
 //!
-//! Parameters are lazy: nothing is allocated (or recorded, on a capture device) before one is first read.
+//! Parameters are lazy: none is allocated (or recorded, on a capture device) before it is first read.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::activation::gelu;
@@ -17,7 +17,7 @@ pub(crate) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> P
     lazy(shape, device, true)
 }
 
-/// A table that is part of the weights but is not learned.
+/// A table that is part of the weights but not learned.
 pub(crate) fn frozen<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     lazy(shape, device, false)
 }
@@ -74,9 +74,9 @@ impl LayerNorm {
 /// Linear, exact GELU, linear.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// To the hidden width.
+    /// Width to hidden width.
     pub fc1: Linear,
-    /// Back.
+    /// Hidden width to width.
     pub fc2: Linear,
 }
 
@@ -92,7 +92,7 @@ impl Mlp {
     }
 }
 
-/// Self-attention among all tokens given.
+/// Self-attention among all given tokens.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// Width to three times the width, in the order query, key, value.
@@ -194,7 +194,7 @@ pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
 
 /// Tokens of `x` `[B, N, D]` at `index` `[B, K]`: `[B, K, D]`. Indices must lie in `0..N`.
 ///
-/// The one form of a token gather in this crate: `index` gains a last axis of 1, is expanded to `[B, K, D]`, and gathers
+/// The only form of a token gather in this crate: `index` gains a last axis of 1, is expanded to `[B, K, D]`, and gathers
 /// along axis 1.
 pub fn gather_tokens(x: Tensor<3>, index: Tensor<2, Int>) -> Tensor<3> {
     let [batch, kept] = index.dims();

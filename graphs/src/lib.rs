@@ -1,13 +1,13 @@
 //! V-JEPA's computations as ordinary Burn modules, numerically the official model.
 //!
-//! Start at [`Encoder`] (clip to tokens), [`Predictor`] (context tokens to target tokens) and [`PretrainLoss`] (the whole
-//! pre-training objective); [`AttentiveClassifier`] and [`LinearProbe`] read frozen features. Parameter names and layouts
-//! are those of the official state dict, so [`parameters`] and [`load_parameters`] speak with checkpoints directly.
+//! Start at [`Encoder`] (clip to tokens), [`Predictor`] (context tokens to target tokens) and [`objectives`] (what
+//! pre-training minimises); [`AttentiveClassifier`] and [`LinearProbe`] read frozen features. Parameter names and layouts
+//! are those of the official state dict, so [`parameters`] and [`load_parameters`] exchange weights with checkpoints directly.
 //!
-//! The same forwards run eagerly, under Burn's autodiff (the oracle of the tests), and on `Device::capture()`, where the
-//! compiler records them. So a forward reads no tensor value, draws no random number and makes no constant from data.
+//! The same forward passes run eagerly, under Burn's autodiff (the oracle of the tests), and on `Device::capture()`, where the
+//! compiler records them. So a forward pass reads no tensor value, draws no random number and makes no constant from data.
 //!
-//! The rules follow facebookresearch/jepa; each is written from its description, none copied.
+//! The numerics follow facebookresearch/jepa; everything is written from a description of it, nothing is copied.
 
 pub mod config;
 mod encoder;
@@ -15,6 +15,7 @@ mod error;
 pub mod init;
 pub mod layers;
 mod losses;
+pub mod objectives;
 mod params;
 pub mod position;
 mod predictor;
@@ -24,7 +25,10 @@ mod shapes;
 pub use config::{EncoderConfig, PredictorConfig, ProbeConfig};
 pub use encoder::{Encoder, PatchEmbed};
 pub use error::{ConfigError, ShapeError};
-pub use losses::{MaskPair, PretrainLoss, PretrainOutput, cross_entropy, normalised_targets, one_hot};
+pub use losses::{cross_entropy, one_hot};
+pub use objectives::{
+    AnyObjective, Declaration, Jepa, JepaLoss, MaskPair, Models, Objective, ObjectiveError, normalised_targets,
+};
 pub use params::{
     NamedTensors, ParameterVisitor, gradients, is_frozen, load_parameters, parameter_names, parameters,
     visit_parameters,

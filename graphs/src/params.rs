@@ -1,4 +1,4 @@
-//! Parameters by name: out of a module, into a module, and to whoever wants to see each.
+//! Parameters by name: out of a module, into a module, and one by one to a visitor.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,19 @@ use vjepa_weights::{LoadError, Misshapen};
 /// Tensors by official name: shape, and `f32` values in row-major order.
 pub type NamedTensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Whether a parameter of this name is a table that is saved and averaged like a weight but never learned: the position
-/// tables.
+/// Whether a parameter of this name is a position table, which is saved and averaged like a weight but never learned.
 pub fn is_frozen(name: &str) -> bool {
     name.ends_with("pos_embed")
 }
 
-/// Something that is shown every parameter of a module.
+/// A visitor of every parameter of a module.
 pub trait ParameterVisitor {
-    /// Called once a parameter, with its official name (`blocks.0.attn.qkv.weight`). `parameter.val()` is the tensor: on a
+    /// Called once per parameter, with its official name (`blocks.0.attn.qkv.weight`). `parameter.val()` is the tensor: on a
     /// capture device a recorded `empty`, whose id is that of `parameter.val().try_into_primitive::<CaptureBackend>()`.
     fn parameter<const D: usize>(&mut self, name: &str, parameter: &Param<Tensor<D>>);
 }
 
-/// Shows a visitor every parameter, in the order of the module's fields.
+/// Visits every parameter, in the order of the module's fields.
 pub fn visit_parameters<M: Module, V: ParameterVisitor>(module: &M, visitor: &mut V) {
     module.visit(&mut Visit { path: Path::default(), visitor });
 }
@@ -54,8 +53,8 @@ pub fn parameters<M: Module>(module: &M) -> NamedTensors {
     values.0
 }
 
-/// Gradients of all parameters that have one, by name, copied to the host. The module must be the very one the backward
-/// pass went through.
+/// Gradients of all parameters that have one, by name, copied to the host. It must be the same module the backward pass went
+/// through.
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> NamedTensors {
     struct Grads<'a>(&'a Gradients, NamedTensors);
     impl ParameterVisitor for Grads<'_> {
@@ -70,8 +69,7 @@ pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> NamedTensors {
     found.1
 }
 
-/// The module with every parameter replaced by the tensor of its name, on the device and with the gradient setting it was
-/// built with.
+/// The module with every parameter replaced by the tensor of its name, on the same device and with the same gradient setting.
 ///
 /// # Errors
 /// [`LoadError`] listing every parameter without a tensor, tensor without a parameter, and tensor of the wrong shape.
@@ -89,7 +87,7 @@ fn host<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Vec<f32>) {
     (shape, values)
 }
 
-/// The dotted name of where a traversal stands. The variant of an enum is no part of it.
+/// The dotted name of the current position of a traversal. Variants of enums are not part of it.
 #[derive(Default)]
 struct Path(Vec<String>);
 

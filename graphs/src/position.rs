@@ -1,12 +1,12 @@
 //! Position tables: sine and cosine, in f64 and cast to `f32` at the end (`src/models/utils/pos_embs.py`), and their
 //! interpolation to another token grid.
 //!
-//! All on the host and with `libm`, so that a table is the same on every machine.
+//! Everything runs on the host with `libm`, so that a table is the same on every machine.
 
 use crate::config::{EncoderConfig, PredictorConfig};
 use crate::error::ShapeError;
 
-/// Table of width `dim` for positions that need not be integers: row-major `[positions, dim]`. The first half of a row is
+/// Table of width `dim` for positions that need not be integers: row-major `[positions, dim]`. The first half of a row holds
 /// sines, the second cosines, of `position · 10000^(-k / (dim / 2))`.
 ///
 /// `dim` must be even; an odd one leaves the last channel 0.
@@ -29,7 +29,7 @@ pub fn sincos_2d(dim: usize, [height, width]: [usize; 2]) -> Vec<f32> {
 
 /// Table `[time · height · width, dim]`: time, then height, then width in the channels.
 ///
-/// With `uniform_power` each axis gets `2 · ceil(dim / 6)` channels, and what goes beyond `dim` is cut off at the end: 2
+/// With `uniform_power` each axis gets `2 · ceil(dim / 6)` channels, and the surplus beyond `dim` is cut off at the end: 2
 /// channels for a width of 1024, 4 for 1280. Otherwise time gets half of the channels and height and width a quarter each
 /// (`dim` must then be a multiple of 8).
 pub fn sincos_3d(dim: usize, [time, height, width]: [usize; 3], uniform_power: bool) -> Vec<f32> {
@@ -52,7 +52,7 @@ impl PredictorConfig {
     }
 }
 
-/// A table over a grid whose last axis is the fastest; per axis, its length and its channels. Channels beyond `dim` are
+/// A table over a grid whose last axis varies fastest, given length and channels of each axis. Channels beyond `dim` are
 /// dropped.
 fn grid_table(dim: usize, axes: &[(usize, usize)]) -> Vec<f32> {
     let rows: usize = axes.iter().map(|(length, _)| length).product();
@@ -83,11 +83,11 @@ fn write_axis(row: &mut [f32], channels: usize, position: f64) {
 }
 
 /// Resizes an encoder's position table, shape `[1, N, D]` and values, in place to another grid, as
-/// [`interpolate_trilinear`] does: how weights made for one clip size serve another. Predictors have no such rule: their
-/// table is built for the grid.
+/// [`interpolate_trilinear`] does, so that weights trained on one clip size work on another. Predictors have no such rule:
+/// their table is built for the grid.
 ///
 /// # Errors
-/// [`ShapeError`] where the table does not fit the grid `from`, or a grid is empty.
+/// [`ShapeError`] if the table does not fit the grid `from`, or a grid is empty.
 pub fn resize_table(table: &mut (Vec<usize>, Vec<f32>), from: [usize; 3], to: [usize; 3]) -> Result<(), ShapeError> {
     let tokens: usize = from.iter().product();
     let dim = table.0.last().copied().unwrap_or(0);
@@ -100,21 +100,21 @@ pub fn resize_table(table: &mut (Vec<usize>, Vec<f32>), from: [usize; 3], to: [u
     Ok(())
 }
 
-/// A table `[t · h · w, dim]` on another grid, by trilinear interpolation with half-pixel centres (`align_corners` off):
-/// what the official encoder does for a clip of another size.
+/// A table `[t · h · w, dim]` on another grid, by trilinear interpolation with half-pixel centres (`align_corners` off), as
+/// the official encoder does for clips of another size.
 ///
 /// # Panics
-/// Where `table` has not `t · h · w · dim` values, or a grid is empty; [`resize_table`] checks both.
+/// If `table` does not have `t · h · w · dim` values, or a grid is empty; [`resize_table`] checks both.
 pub fn interpolate_trilinear(table: &[f32], dim: usize, from: [usize; 3], to: [usize; 3]) -> Vec<f32> {
     let taps = [0, 1, 2].map(|axis| (0..to[axis]).map(|i| linear_taps(i, from[axis], to[axis])).collect::<Vec<_>>());
     interpolate(table, dim, &from, &taps)
 }
 
-/// A table `[h · w, dim]` on another grid, by bicubic interpolation (a = -0.75, edges repeated, half-pixel centres): what
-/// the official image encoder does.
+/// A table `[h · w, dim]` on another grid, by bicubic interpolation (a = -0.75, edges repeated, half-pixel centres), as the
+/// official image encoder does.
 ///
 /// # Panics
-/// Where `table` has not `h · w · dim` values, or a grid is empty.
+/// If `table` does not have `h · w · dim` values, or a grid is empty.
 pub fn interpolate_bicubic(table: &[f32], dim: usize, from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
     let taps = [0, 1].map(|axis| (0..to[axis]).map(|i| cubic_taps(i, from[axis], to[axis])).collect::<Vec<_>>());
     interpolate(table, dim, &from, &taps)

@@ -1,4 +1,4 @@
-//! The predictor: context tokens and the positions of targets to predicted target tokens.
+//! The predictor: context tokens and target positions to predicted target tokens.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -13,7 +13,7 @@ use crate::layers::{BACKBONE_EPS, Block, LayerNorm, Linear, frozen, gather_posit
 pub struct Predictor {
     /// Encoder width to predictor width.
     pub predictor_embed: Linear,
-    /// One learned token `[1, 1, P]` a mask generator.
+    /// One learned token `[1, 1, P]` per mask generator.
     pub mask_tokens: Vec<Param<Tensor<3>>>,
     /// Position table `[1, N, P]`, not learned.
     pub predictor_pos_embed: Param<Tensor<3>>,
@@ -31,7 +31,7 @@ impl Predictor {
     /// A predictor whose parameters have no values yet; see [`Encoder::empty`](crate::Encoder::empty).
     ///
     /// # Errors
-    /// [`ConfigError`] for a configuration that does not hold its rules.
+    /// [`ConfigError`] for a configuration that is not valid.
     pub fn empty(config: &PredictorConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         let (dim, heads, hidden) = (config.embed_dim, config.num_heads, config.mlp_dim());
@@ -73,7 +73,7 @@ impl Predictor {
         })?;
         check_index("the context mask", &mask_context, batch, tokens)?;
         ShapeError::require(mask_context.dims()[1] == kept, "the context mask", &mask_context.dims(), || {
-            format!("[{batch}, {kept}], one index a context token")
+            format!("[{batch}, {kept}], one index per context token")
         })?;
         check_index("the target mask", &mask_target, batch, tokens)?;
         let targets = mask_target.dims()[1];

@@ -1,4 +1,4 @@
-//! Probes of frozen features: the attentive one of the paper, and a linear one on mean-pooled tokens.
+//! Probes on frozen features: the paper's attentive one, and a linear one on mean-pooled tokens.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
@@ -16,7 +16,7 @@ pub struct CrossAttention {
     pub q: Linear,
     /// Of the features: key, then value.
     pub kv: Linear,
-    /// Part of the official state dict and never applied there: it gets no gradient.
+    /// Part of the official state dict but never applied there: it gets no gradient.
     pub proj: Linear,
     /// Heads.
     pub num_heads: usize,
@@ -56,13 +56,13 @@ pub struct CompleteBlock {
 }
 
 /// How the query reads the features.
-// A model has one of it, and Burn's `Module` is not for boxes.
+// A model has only one of it, and Burn's `Module` does not support boxes.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum CrossAttentionBlock {
     /// As released.
     Complete(CompleteBlock),
-    /// Attention alone: no residual, no norm, no MLP.
+    /// Attention only: no residual, norm or MLP.
     Bare(CrossAttention),
 }
 
@@ -137,7 +137,7 @@ impl AttentiveClassifier {
     /// A probe whose parameters have no values yet; see [`Encoder::empty`].
     ///
     /// # Errors
-    /// [`ConfigError`] for a configuration that does not hold its rules.
+    /// [`ConfigError`] for a configuration that is not valid.
     pub fn empty(config: &ProbeConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self {
@@ -152,7 +152,7 @@ impl AttentiveClassifier {
         &self.config
     }
 
-    /// Features `f32[B, N, D]`, of one clip or of several joined along N, to logits `f32[B, classes]`.
+    /// Features `f32[B, N, D]`, of one clip or of several concatenated along N, to logits `f32[B, classes]`.
     ///
     /// # Errors
     /// [`ShapeError`] for features of another width.
@@ -171,7 +171,7 @@ impl AttentiveClassifier {
     }
 }
 
-/// A linear layer on the mean of the tokens.
+/// A linear layer on the mean token.
 #[derive(Module, Debug)]
 pub struct LinearProbe {
     /// Mean token to logits.
@@ -203,11 +203,11 @@ fn check_features(features: &Tensor<3>, dim: usize) -> Result<(), ShapeError> {
     })
 }
 
-/// Features of several segments of the same videos: each clip `f32[B, C, T, H, W]` is encoded by itself and the tokens are
-/// joined in order, `f32[B, segments · N, D]` (`attend_across_segments` of the official evaluations).
+/// Features of several segments of the same videos: each clip `f32[B, C, T, H, W]` is encoded separately and the tokens are
+/// concatenated in order, `f32[B, segments · N, D]` (`attend_across_segments` of the official evaluations).
 ///
 /// # Errors
-/// [`ShapeError`] for no segments, or a clip of another shape.
+/// [`ShapeError`] without segments, or for a clip of another shape.
 pub fn segment_features(encoder: &Encoder, segments: Vec<Tensor<5>>) -> Result<Tensor<3>, ShapeError> {
     ShapeError::require(!segments.is_empty(), "the segments", &[0], || "at least one clip".to_owned())?;
     let batch = segments[0].dims()[0];
@@ -219,11 +219,11 @@ pub fn segment_features(encoder: &Encoder, segments: Vec<Tensor<5>>) -> Result<T
     Ok(Tensor::cat(features, 1)) // [B, segments · N, D]
 }
 
-/// As [`segment_features`] for clips encoded in one batch: `f32[B · segments, N, D]`, the segments of a video one after the
-/// other, to `f32[B, segments · N, D]`.
+/// Like [`segment_features`], for clips encoded in one batch: `f32[B · segments, N, D]`, with the segments of a video next to
+/// each other, to `f32[B, segments · N, D]`.
 ///
 /// # Errors
-/// [`ShapeError`] for a batch that is no whole number of videos.
+/// [`ShapeError`] if the batch is not a whole number of videos.
 pub fn joined_segments(tokens: Tensor<3>, segments: usize) -> Result<Tensor<3>, ShapeError> {
     let dims = tokens.dims();
     ShapeError::require(segments > 0 && dims[0].is_multiple_of(segments), "the tokens", &dims, || {
@@ -232,11 +232,11 @@ pub fn joined_segments(tokens: Tensor<3>, segments: usize) -> Result<Tensor<3>, 
     Ok(tokens.reshape([dims[0] / segments, segments * dims[1], dims[2]]))
 }
 
-/// As [`mean_probabilities`] for views in one batch: logits `f32[B · views, classes]`, the views of a video one after the
-/// other, to `f32[B, classes]`.
+/// Like [`mean_probabilities`], for views in one batch: logits `f32[B · views, classes]`, with the views of a video next to
+/// each other, to `f32[B, classes]`.
 ///
 /// # Errors
-/// [`ShapeError`] for a batch that is no whole number of videos.
+/// [`ShapeError`] if the batch is not a whole number of videos.
 pub fn averaged_views(logits: Tensor<2>, views: usize) -> Result<Tensor<2>, ShapeError> {
     let dims = logits.dims();
     ShapeError::require(views > 0 && dims[0].is_multiple_of(views), "the logits", &dims, || {
@@ -249,7 +249,7 @@ pub fn averaged_views(logits: Tensor<2>, views: usize) -> Result<Tensor<2>, Shap
 /// Mean of the softmax of several views' logits, `f32[B, classes]` each: the prediction of a multi-view evaluation.
 ///
 /// # Errors
-/// [`ShapeError`] for no views, or views that differ in shape.
+/// [`ShapeError`] without views, or for views that differ in shape.
 pub fn mean_probabilities(views: Vec<Tensor<2>>) -> Result<Tensor<2>, ShapeError> {
     ShapeError::require(!views.is_empty(), "the views", &[0], || "at least one view".to_owned())?;
     let dims = views[0].dims();
@@ -267,7 +267,7 @@ pub fn mean_probabilities(views: Vec<Tensor<2>>) -> Result<Tensor<2>, ShapeError
 pub enum Probe {
     /// Attentive pooling, then a linear layer.
     Attentive(ProbeConfig),
-    /// A linear layer on the mean of the tokens.
+    /// A linear layer on the mean token.
     Linear {
         /// Width of the tokens.
         embed_dim: usize,

@@ -7,7 +7,7 @@ use burn::tensor::{CapturedGraph, Device, Tensor, TensorId};
 use burn_capture::CaptureBackend;
 use burn_ir::OperationIr;
 use vjepa_graphs::{
-    AttentiveClassifier, Encoder, EncoderConfig, MaskPair, ParameterVisitor, Predictor, PredictorConfig, PretrainLoss,
+    AttentiveClassifier, Encoder, EncoderConfig, JepaLoss, MaskPair, ParameterVisitor, Predictor, PredictorConfig,
     ProbeConfig, cross_entropy, visit_parameters,
 };
 
@@ -64,7 +64,7 @@ fn pretraining_forward() {
                 context: Tensor::empty([4, context], &device),
                 target: Tensor::empty([4, target], &device),
             });
-            let output = PretrainLoss { loss_exp: 1.0, reg_coeff: 0.5 }
+            let output = JepaLoss { loss_exp: 1.0, reg_coeff: 0.5 }
                 .forward(&encoder, &predictor, &target, clip.clone(), &pairs)
                 .unwrap();
             let named: usize = [ids(&target), ids(&encoder), ids(&predictor)].iter().map(BTreeMap::len).sum();

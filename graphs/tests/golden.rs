@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use common::*;
 use vjepa_graphs::layers::gather_tokens;
 use vjepa_graphs::{
-    NamedTensors, Predictor, PretrainLoss, gradients, load_parameters, normalised_targets, parameter_names, parameters,
+    JepaLoss, NamedTensors, Predictor, gradients, load_parameters, normalised_targets, parameter_names, parameters,
 };
 
 #[test]
@@ -107,7 +107,7 @@ fn losses_and_gradients() {
         let mut grads = Worst::new("gradients");
         for (variant, loss_exp, reg_coeff) in VARIANTS {
             let expected = &expected[variant];
-            let output = PretrainLoss { loss_exp, reg_coeff }
+            let output = JepaLoss { loss_exp, reg_coeff }
                 .forward(&golden.encoder, &golden.predictor, &target, golden.clip.clone(), &golden.pairs)
                 .unwrap();
             for (key, got) in [("loss", &output.loss), ("loss_jepa", &output.loss_jepa), ("loss_reg", &output.loss_reg)]
@@ -140,7 +140,7 @@ fn losses_and_gradients() {
 
 fn golden_backward(golden: &Golden) -> burn::tensor::Gradients {
     let target = golden.encoder.clone().no_grad();
-    PretrainLoss::default()
+    JepaLoss::default()
         .forward(&golden.encoder, &golden.predictor, &target, golden.clip.clone(), &golden.pairs)
         .unwrap()
         .loss
@@ -186,8 +186,8 @@ fn wrong_inputs_are_errors_not_panics() {
     let error = golden.encoder.forward(two.clone(), Some(golden.pairs[0].context.clone())).unwrap_err();
     assert_eq!(error.got, [4, 20]);
     let (encoder, predictor) = (&golden.encoder, &golden.predictor);
-    assert!(PretrainLoss::default().forward(encoder, predictor, encoder, two.clone(), &golden.pairs).is_err());
-    assert!(PretrainLoss::default().forward(encoder, predictor, encoder, two, &[]).is_err());
+    assert!(JepaLoss::default().forward(encoder, predictor, encoder, two.clone(), &golden.pairs).is_err());
+    assert!(JepaLoss::default().forward(encoder, predictor, encoder, two, &[]).is_err());
     let narrow = Tensor::zeros([4, 20, 95], &device);
     let pair = golden.pairs[0].clone();
     assert!(predictor.forward(narrow, pair.context, pair.target, 0).is_err());

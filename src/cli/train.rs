@@ -3,6 +3,7 @@
 use super::CliError;
 use super::device::DeviceArg;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vjepa_data::survey;
@@ -259,25 +260,28 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, report: &StepReport) {
-        self.gradients.add(report.grad_norms[0]);
+        self.gradients.add(report.monitored_norm);
         if self.json {
-            let line = serde_json::json!({
-                "step": report.step, "epoch": report.epoch, "loss": report.loss, "loss_jepa": report.loss_jepa,
-                "loss_reg": report.loss_reg, "lr": report.lr, "wd": report.wd, "momentum": report.momentum,
-                "grad_norm": {"encoder": report.grad_norms[0], "predictor": report.grad_norms[1]},
+            let grad_norm: BTreeMap<_, _> = report.grad_norms.iter().copied().collect();
+            let mut line = serde_json::json!({
+                "step": report.step, "epoch": report.epoch, "loss": report.loss,
+                "lr": report.lr, "wd": report.wd, "momentum": report.momentum, "grad_norm": grad_norm,
                 "data_ms": report.waited.as_secs_f64() * 1e3, "step_ms": report.took.as_secs_f64() * 1e3,
             });
+            for (name, value) in &report.terms {
+                line[*name] = (*value).into();
+            }
             println!("{line}");
         }
         self.bar.set_length(report.of);
         self.bar.set_position(report.step + 1);
+        let norms: Vec<String> = report.grad_norms.iter().map(|(_, norm)| format!("{norm:.2e}")).collect();
         let text = format!(
-            "loss {:.4}  lr {:.2e}  ema {:.5}  |g| {:.2e} {:.2e}  {:.0} ms/step (data {:.0})",
+            "loss {:.4}  lr {:.2e}  ema {:.5}  |g| {}  {:.0} ms/step (data {:.0})",
             report.loss,
             report.lr,
             report.momentum,
-            report.grad_norms[0],
-            report.grad_norms[1],
+            norms.join(" "),
             report.took.as_secs_f64() * 1e3,
             report.waited.as_secs_f64() * 1e3
         );

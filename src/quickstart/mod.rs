@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use screen::Screen;
 use vjepa_graphs::NamedTensors;
-use vjepa_programs::{initial_weights, model_configs};
+use vjepa_programs::{initial_weights, objective};
 use vjepa_recipe::config::Config;
 use vjepa_train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, train};
 
@@ -77,7 +77,7 @@ fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -
 fn seconds_per_step(config: &Config) -> Result<f64, QuickstartError> {
     let plan = config.optimization.plan(Some(1))?;
     let mut state = TrainState::new(config, plan, false)?;
-    state.set_weights(initial_weights(&config.model, state.models(), 0))?;
+    state.set_weights(initial_weights(&config.model, state.objective(), 0))?;
     let masks = config.masks()?;
     let data = &config.data;
     let shape = [data.batch_size, 3, data.num_frames, data.crop_size, data.crop_size];
@@ -138,7 +138,7 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, Quickstar
     if old.exists() {
         std::fs::remove_file(&old).map_err(|error| format!("cannot replace {}: {error}", old.display()))?;
     }
-    let random = initial_weights(&config.model, &model_configs(&config)?, config.meta.seed);
+    let random = initial_weights(&config.model, &objective(&config)?, config.meta.seed);
     let interrupt = Interrupt::on_signals()?;
     let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
     let Some(checkpoint) = outcome.checkpoint.clone() else {

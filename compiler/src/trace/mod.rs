@@ -16,7 +16,7 @@ mod normalise;
 mod solve;
 
 use crate::ir::{DType, Graph, GraphError, Sizes};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, DispatchTensor, Int, Tensor};
 use burn_capture::{CaptureBackend, TensorId};
 
 /// Tracing failed.
@@ -130,6 +130,12 @@ impl Scope<'_> {
         self.declare(name, true, tensor)
     }
 
+    /// Declares a float tensor whose rank is not known at compile time as the parameter `name`.
+    pub fn param_of_any_rank(&mut self, name: &str, tensor: DispatchTensor) -> Result<(), TraceError> {
+        // The rank of a `Tensor` is a type without a value: id and shape come from the primitive.
+        self.declare(name, true, &Tensor::<1>::from_dispatch(tensor))
+    }
+
     /// Names a result.
     pub fn output<const D: usize>(&mut self, name: &str, tensor: &Tensor<D>) -> Result<(), TraceError> {
         let id = float_id(tensor)?;
@@ -139,7 +145,7 @@ impl Scope<'_> {
 
     fn declare<const D: usize>(&mut self, name: &str, param: bool, tensor: &Tensor<D>) -> Result<(), TraceError> {
         let id = float_id(tensor)?;
-        let shape = tensor.dims().to_vec();
+        let shape = tensor.shape().to_vec();
         self.sources.push(Source { name: name.to_owned(), param, dtype: DType::F32, shape, id });
         Ok(())
     }

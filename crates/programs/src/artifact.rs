@@ -1,7 +1,8 @@
-//! The compiled step as a file: what it was compiled for, and whether it fits a run.
+//! Compiled graphs as files: what they were compiled for, and whether that fits a run.
 
 use super::CompileError;
-use crate::{encoder_config, predictor_config};
+use crate::describe::{encoder_settings, predictor_settings};
+use crate::objective;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use vjepa_runtime::compiled::{PROGRAM, program};
 use vjepa_runtime::plan::{Device, RunError};
 use vjepa_runtime::write_atomically;
 
-/// A compiled graph's file cannot be made or used. Every sentence ends with what to do.
+/// A compiled graph's file cannot be written or used. Every message ends with a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// The file cannot be read or written.
@@ -39,7 +40,7 @@ pub enum ArtifactError {
         /// The first difference, in words.
         difference: String,
     },
-    /// The configuration has no sizes.
+    /// The configuration has no model sizes.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The graph cannot be compiled.
@@ -57,7 +58,7 @@ fn remedy(path: &Path) -> String {
     format!("compile it again with `vjepa compile --graph step --config ... --out {}`", path.display())
 }
 
-/// Lowers a graph for a device, plans it and notes what of `config` went into it.
+/// Lowers a graph for a device, plans it and records which settings of `config` it depends on.
 ///
 /// # Errors
 /// [`ArtifactError`].
@@ -77,10 +78,10 @@ pub fn save_artifact(path: &Path, artifact: &Artifact) -> Result<usize, Artifact
     Ok(bytes.len())
 }
 
-/// Reads the training step of `config` on a device, compiled before.
+/// Reads the training step of `config` for a device, compiled ahead of time.
 ///
 /// # Errors
-/// [`ArtifactError::Differs`] names the first setting it was compiled otherwise for.
+/// [`ArtifactError::Differs`] names the first setting that differs from what it was compiled for.
 pub fn load_step(path: &Path, config: &Config, device: Device) -> Result<Artifact, ArtifactError> {
     let bytes = std::fs::read(path).map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?;
     let artifact = decode(&bytes).map_err(|source| ArtifactError::Decode { path: path.to_owned(), source })?;
@@ -88,20 +89,20 @@ pub fn load_step(path: &Path, config: &Config, device: Device) -> Result<Artifac
     if let Some(difference) = difference(&artifact.record, &described("step", config, device)?) {
         return Err(differs(difference));
     }
-    // The record says so; the graph is what runs.
+    // The record claims that it fits; the graph is what runs.
     match misfit(&artifact.graph, config)? {
         Some(misfit) => Err(differs(misfit)),
         None => Ok(artifact),
     }
 }
 
-/// What a graph of `config` is compiled for, by keys of the configuration where there is one. What is an input of the
-/// graph (batch, mask lengths, rates) is not in it.
+/// The settings a graph of `config` depends on, by configuration key where there is one. Whatever is an input of the graph
+/// (batch, mask lengths, rates) is not among them.
 fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'static str, String)>, ConfigError> {
-    let (sizes, data) = (config.model.sizes()?, &config.data);
+    let data = &config.data;
     let dtype = match config.meta.dtype {
         Dtype::Float32 => "float32",
-        // The setting is about training; everything else is f32 whatever it says.
+        // The setting applies to training only; all other graphs are f32.
         _ if graph != "step" => "float32",
         Dtype::Bfloat16 => "bfloat16",
         Dtype::Float16 => "float16",
@@ -111,29 +112,23 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
         ("graph", graph.to_owned()),
         ("device", device.kind().to_owned()),
         ("meta.dtype", dtype.to_owned()),
-        ("model.embed_dim", sizes.embed_dim.to_string()),
-        ("model.depth", sizes.depth.to_string()),
-        ("model.num_heads", sizes.num_heads.to_string()),
-        ("model.mlp_ratio", sizes.mlp_ratio.to_string()),
+    ];
+    list.extend(encoder_settings(config)?);
+    list.extend([
         ("data.num_frames", data.num_frames.to_string()),
         ("data.crop_size", data.crop_size.to_string()),
         ("data.tubelet_size", data.tubelet_size.to_string()),
         ("data.patch_size", data.patch_size.to_string()),
-    ];
+    ]);
     if matches!(graph, "step" | "predictor") {
-        let predictor = config.model.predictor_sizes()?;
-        list.extend([
-            ("model.pred_embed_dim", predictor.embed_dim.to_string()),
-            ("model.pred_depth", predictor.depth.to_string()),
-            ("model.pred_num_heads", predictor.num_heads.to_string()),
-            ("mask generators", config.mask.len().to_string()),
-        ]);
+        list.extend(predictor_settings(config)?);
+        list.push(("mask generators", config.mask.len().to_string()));
     }
     if graph == "step" {
         let optimization = &config.optimization;
+        list.push(("loss.objective", config.loss.objective.name().to_owned()));
+        list.extend(objective(config)?.declaration().settings.iter().cloned());
         list.extend([
-            ("loss.loss_exp", config.loss.loss_exp.to_string()),
-            ("loss.reg_coeff", config.loss.reg_coeff.to_string()),
             ("optimization.betas", format!("{:?}", optimization.betas)),
             ("optimization.eps", format!("{:?}", optimization.eps)),
         ]);
@@ -141,7 +136,7 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
     Ok(list)
 }
 
-/// The first entry of `wanted` that the record has otherwise.
+/// The first entry of `wanted` that differs from the record, in words.
 fn difference(record: &Record, wanted: &[(&'static str, String)]) -> Option<String> {
     wanted.iter().find_map(|(key, value)| match record.get(*key) {
         Some(compiled) if compiled == value => None,
@@ -155,27 +150,23 @@ fn difference(record: &Record, wanted: &[(&'static str, String)]) -> Option<Stri
     })
 }
 
-/// What keeps a graph from being the training step of `config`, if anything does.
+/// Why a graph is not the training step of `config`, or none.
 fn misfit(graph: &Graph, config: &Config) -> Result<Option<String>, ConfigError> {
-    let encoder = encoder_config(config)?.parameter_shapes();
-    let models = [("encoder", &encoder), ("target_encoder", &encoder)];
-    let predictor = predictor_config(config)?.parameter_shapes();
-    let known: BTreeMap<String, &Vec<usize>> = models
-        .into_iter()
-        .chain([("predictor", &predictor)])
-        .flat_map(|(model, shapes)| shapes.iter().map(move |(name, shape)| (format!("{model}.{name}"), shape)))
-        .collect();
+    let objective = objective(config)?;
+    let declaration = objective.declaration();
+    let known: BTreeMap<String, &[usize]> = declaration.parameters().collect();
     for id in &graph.params {
         let name = graph.source_name(*id).unwrap_or_default();
         let weight = ["adam.m.", "adam.v."].iter().find_map(|moment| name.strip_prefix(moment)).unwrap_or(name);
         let shape: Vec<Option<i64>> = graph.ty(*id).shape.iter().map(vjepa_compiler::ir::Dim::as_const).collect();
-        let same = |wanted: &&Vec<usize>| wanted.iter().map(|n| i64::try_from(*n).ok()).eq(shape.iter().copied());
+        let same = |wanted: &&[usize]| wanted.iter().map(|n| i64::try_from(*n).ok()).eq(shape.iter().copied());
         if !known.get(weight).is_some_and(same) {
-            return Ok(Some(format!("has a parameter `{name}` {} that the model has not", graph.ty(*id))));
+            return Ok(Some(format!("has a parameter `{name}` {} that the model does not have", graph.ty(*id))));
         }
     }
-    let outputs = ["loss", "loss_jepa", "loss_reg", "grad_norm.encoder", "grad_norm.predictor"];
-    let missing = outputs.into_iter().find(|name| graph.find_output(name).is_none());
+    let losses = std::iter::once("loss").chain(declaration.terms.iter().copied()).map(str::to_owned);
+    let mut outputs = losses.chain(declaration.trained().map(|set| format!("grad_norm.{}", set.name)));
+    let missing = outputs.find(|name| graph.find_output(name).is_none());
     Ok(missing.map(|name| format!("does not compute `{name}`")))
 }
 

@@ -5,16 +5,16 @@ use vjepa_graphs::{EncoderConfig, PredictorConfig};
 use vjepa_recipe::config::{Config, ConfigError, Framing, ModelName, Normalization, Preprocessing, Sampling};
 use vjepa_weights::{Weights, WeightsError};
 
-/// An encoder described: enough to build it and to feed it.
+/// Everything needed to build an encoder and to feed it.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Its sizes.
     pub encoder: EncoderConfig,
     /// How its clips are prepared.
     pub preprocessing: Preprocessing,
-    /// The configuration, where there is one.
+    /// The configuration, if there is one.
     pub config: Option<Config>,
-    /// Where this description comes from, in words.
+    /// Where this description comes from, for messages.
     pub source: &'static str,
 }
 
@@ -40,7 +40,48 @@ pub fn encoder_config(config: &Config) -> Result<EncoderConfig, ConfigError> {
     })
 }
 
-/// The predictor of a configuration, with a mask token for each of its mask generators.
+/// The settings an encoder's sizes come from, as `(key, value)`, however the configuration gives them.
+///
+/// # Errors
+/// [`ConfigError::Missing`] for a configuration without sizes.
+pub(super) fn encoder_settings(config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    let sizes = config.model.sizes()?;
+    Ok(vec![
+        ("model.embed_dim", sizes.embed_dim.to_string()),
+        ("model.depth", sizes.depth.to_string()),
+        ("model.num_heads", sizes.num_heads.to_string()),
+        ("model.mlp_ratio", sizes.mlp_ratio.to_string()),
+    ])
+}
+
+/// The settings a predictor's sizes come from, as `(key, value)`, however the configuration gives them.
+///
+/// # Errors
+/// [`ConfigError::Missing`] for a configuration without sizes.
+pub(super) fn predictor_settings(config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    let sizes = config.model.predictor_sizes()?;
+    Ok(vec![
+        ("model.pred_embed_dim", sizes.embed_dim.to_string()),
+        ("model.pred_depth", sizes.depth.to_string()),
+        ("model.pred_num_heads", sizes.num_heads.to_string()),
+    ])
+}
+
+/// All settings that make a model what it is, as `(key, value)`, however the configuration gives them.
+///
+/// # Errors
+/// [`ConfigError::Missing`] for a configuration without sizes.
+pub fn model_settings(config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    let mut settings = encoder_settings(config)?;
+    settings.extend(predictor_settings(config)?);
+    settings.extend([
+        ("model.uniform_power", config.model.uniform_power.to_string()),
+        ("model.use_mask_tokens", config.model.use_mask_tokens.to_string()),
+    ]);
+    Ok(settings)
+}
+
+/// The predictor of a configuration, with one mask token per mask generator.
 ///
 /// # Errors
 /// [`ConfigError::Missing`] for a configuration without sizes.
@@ -59,12 +100,12 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
     })
 }
 
-/// Describes the encoder of `weights`: by `config` when given, else by what training stored, else by the shapes. All
-/// encoders in the file must fit the description, and the predictor too where a configuration gives its sizes.
+/// Describes the encoder of `weights`: from `config` if given, else from the training record, else from the shapes. All
+/// encoders in the file must fit the description, and so must the predictor where a configuration gives its sizes.
 ///
 /// # Errors
 /// [`WeightsError::NoModel`], [`WeightsError::Later`], [`WeightsError::Mismatch`] with the names at fault,
-/// [`WeightsError::Sizes`] when the shapes do not tell.
+/// [`WeightsError::Sizes`] when the shapes are ambiguous.
 pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, WeightsError> {
     weights.encoder()?;
     let path = || weights.path().to_owned();
@@ -96,7 +137,7 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
         .filter(present)
         .map(|name| (*name, model.encoder.parameter_shapes()))
         .collect();
-    // Models that are only in the file are checked as well: a damaged checkpoint is told at once.
+    // Models that nobody asked for are checked as well, so that a damaged checkpoint is reported at once.
     if let Some(config) = model.config.as_ref().filter(|_| weights.has("predictor"))
         && let Ok(predictor) = predictor_config(config)
     {
@@ -123,17 +164,17 @@ fn official_preprocessing(encoder: &EncoderConfig) -> Preprocessing {
     }
 }
 
-/// Largest number of blocks looked for.
+/// The most blocks to look for.
 const MOST_BLOCKS: usize = 4096;
 
-/// Sizes from shapes. Heads are not visible in them, so only the widths with an official number of heads are known; the
-/// clip is found by comparing the stored position table with that of each grid of as many tokens.
+/// Sizes from shapes. The number of heads is not visible in them, so only the widths of official models are known; the clip
+/// is found by comparing the stored position table with the table of each grid that has as many tokens.
 fn from_shapes(weights: &Weights) -> Result<EncoderConfig, WeightsError> {
     let model = weights.encoder()?;
     let unclear = |why: String| WeightsError::Sizes { path: weights.path().to_owned(), why };
     let shape = |name: &str| {
         let name = format!("{model}.{name}");
-        weights.shape(&name).ok_or_else(|| unclear(format!("the sizes cannot be told without `{name}`")))
+        weights.shape(&name).ok_or_else(|| unclear(format!("the sizes cannot be determined without `{name}`")))
     };
     let &[embed_dim, channels, tubelet, patch, square] = shape("patch_embed.proj.weight")? else {
         return Err(unclear(format!("`{model}.patch_embed.proj.weight` is not a tubelet embedding")));
@@ -155,7 +196,7 @@ fn from_shapes(weights: &Weights) -> Result<EncoderConfig, WeightsError> {
     let named =
         names.into_iter().map(ModelName::sizes).find(|sizes| sizes.embed_dim == embed_dim).ok_or_else(|| {
             unclear(format!(
-                "the number of attention heads of an encoder {embed_dim} wide cannot be told from its weights"
+                "the number of attention heads of an encoder {embed_dim} wide cannot be determined from its weights"
             ))
         })?;
     let sized = |[time, height, width]: [usize; 3], uniform_power| EncoderConfig {
@@ -177,7 +218,9 @@ fn from_shapes(weights: &Weights) -> Result<EncoderConfig, WeightsError> {
         .flat_map(|grid| [sized(grid, true), sized(grid, false)])
         .filter(|config| config.validate().is_ok())
         .find(|config| same(&config.position_table(), &table))
-        .ok_or_else(|| unclear(format!("the clip size of its {tokens} tokens cannot be told from its position table")))
+        .ok_or_else(|| {
+            unclear(format!("the clip size of its {tokens} tokens cannot be determined from its position table"))
+        })
 }
 
 /// Grids `[t, s, s]` of `tokens` tokens.

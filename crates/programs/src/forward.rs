@@ -1,14 +1,16 @@
-//! The forward graphs: encoder, predictor, probe, and the pre-training objective.
+//! The forward graphs: encoder, predictor, probe, and pre-training objectives.
 
 use super::CompileError;
 use burn::module::Param;
 use burn::tensor::Tensor;
+use std::cell::RefCell;
+use std::error::Error;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::trace::{Scope, TraceError, trace};
+use vjepa_graphs::objectives::{Batch, Built, Input, Source};
 use vjepa_graphs::{
-    AttentiveClassifier, Encoder, EncoderConfig, LinearProbe, MaskPair, ParameterVisitor, Predictor, PredictorConfig,
-    PretrainLoss, Probe, ProbeConfig, averaged_views, cross_entropy, joined_segments, normalised_targets,
-    visit_parameters,
+    AnyObjective, AttentiveClassifier, Encoder, EncoderConfig, LinearProbe, ParameterVisitor, Predictor,
+    PredictorConfig, Probe, ProbeConfig, averaged_views, cross_entropy, joined_segments, visit_parameters,
 };
 use vjepa_runtime::ClipViews;
 
@@ -26,7 +28,7 @@ pub fn encoder(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileErr
     })
 }
 
-/// `encoder_masked[B, K]`: like [`encoder`], of the tokens that `mask_enc i32[B, K]` keeps: `encoder_out f32[B, K, D]`.
+/// `encoder_masked[B, K]`: like [`encoder`], over the tokens that `mask_enc i32[B, K]` keeps: `encoder_out f32[B, K, D]`.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -42,8 +44,8 @@ pub fn encoder_masked(config: &EncoderConfig, prefix: &str) -> Result<Graph, Com
     })
 }
 
-/// Like [`encoder`], after each of the config's `out_layers`: outputs `layer_<i>`, and `after_block0` and `patch_embed`
-/// without norm, for comparison with golden data.
+/// Like [`encoder`], with an output `layer_<i>` for each of the config's `out_layers`, and `after_block0` and `patch_embed`
+/// without the final norm, for comparison with golden data.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -83,21 +85,6 @@ pub fn predictor(config: &PredictorConfig, mask_index: usize) -> Result<Graph, C
     })
 }
 
-/// `targets[B]`: the layer-normalised tokens of the target encoder, `targets f32[B, N, D]`; parameters under
-/// `target_encoder.`.
-///
-/// # Errors
-/// [`CompileError`].
-pub fn targets(config: &EncoderConfig) -> Result<Graph, CompileError> {
-    traced("targets", &["B"], |scope| {
-        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
-        declare(scope, &model, "target_encoder.")?;
-        let clip = clip(scope, config)?;
-        let out = normalised_targets(&model, clip).map_err(failed)?;
-        scope.output("targets", &out)
-    })
-}
-
 /// `probe[B, N]`: `features f32[B, N, D]` to `logits f32[B, classes]`; with `targets` also `labels f32[B, classes]`
 /// (one-hot) to `loss f32[]`. Parameters under `probe.`.
 ///
@@ -116,8 +103,8 @@ pub fn probe(probe: &Probe, with_loss: bool) -> Result<Graph, CompileError> {
     })
 }
 
-/// `frozen[B]`: what is deployed. `clip f32[B, C, T, H, W]` to `logits f32[B, classes]` through encoder and probe, or
-/// without a probe to `encoder_out f32[B, N, D]`; parameters under `encoder.` and `probe.`.
+/// `frozen[B]`: `clip f32[B, C, T, H, W]` to `logits f32[B, classes]` through encoder and probe, or without a probe to
+/// `encoder_out f32[B, N, D]`; parameters under `encoder.` and `probe.`.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -137,12 +124,12 @@ pub fn frozen(config: &EncoderConfig, probe: Option<&Probe>) -> Result<Graph, Co
     })
 }
 
-/// What a deployed model gives for a clip.
+/// The output of a deployed model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// `logits f32[B, classes]` of the probe.
     Probe,
-    /// `features f32[B, D]`, the mean of the tokens.
+    /// `features f32[B, D]`, the mean token.
     Features,
     /// `pooled f32[B, D]`, the token that an attentive probe's linear layer reads.
     Pooled,
@@ -150,8 +137,8 @@ pub enum Head {
     Tokens,
 }
 
-/// `deployed[B]` of several clips and views, as the official evaluations make a prediction: `clip f32[B, V·K, 3, T, H, W]`,
-/// the K clips of a view one after the other, to `probabilities f32[B, classes]`.
+/// `deployed[B]` for several clips and views, combined as in the official evaluations: `clip f32[B, V·K, 3, T, H, W]`, with
+/// the K clips of a view next to each other, to `probabilities f32[B, classes]`.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -174,7 +161,7 @@ pub fn deployed_views(config: &EncoderConfig, probe: &Probe, clip_views: ClipVie
 /// `layer_<i>`.
 ///
 /// # Errors
-/// [`CompileError`]; [`CompileError::Head`] for a head that probe or layers do not give.
+/// [`CompileError`]; [`CompileError::Head`] for a head that needs another probe, or no `out_layers`.
 pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Result<Graph, CompileError> {
     let several = config.out_layers.is_some();
     match (head, probe) {
@@ -245,68 +232,79 @@ pub fn pooled(config: &ProbeConfig) -> Result<Graph, CompileError> {
     })
 }
 
-/// `pretrain[B, N_ctx0, N_pred0, ...]`: the whole objective. Inputs `clip`, and `mask_enc.<i>`, `mask_pred.<i>` for each
-/// mask generator; outputs `loss`, `loss_jepa` and `loss_reg`, each `f32[]`; parameters under `encoder.`, `predictor.`
-/// and `target_encoder.`.
+/// `pretrain[B, N_ctx0, N_pred0, ...]`: an objective's losses, with the inputs and parameters that it declares; outputs
+/// `loss` and its terms, each `f32[]`.
 ///
 /// # Errors
 /// [`CompileError`].
-pub fn pretrain(
-    encoder: &EncoderConfig,
-    predictor: &PredictorConfig,
-    loss: PretrainLoss,
-    generators: usize,
-) -> Result<Graph, CompileError> {
-    objective("pretrain", ["clip"; 2], encoder, predictor, loss, generators)
+pub fn pretrain(objective: &AnyObjective) -> Result<Graph, CompileError> {
+    losses("pretrain", objective, &objective.declaration().inputs)
 }
 
-/// `diagnose[B, N_ctx0, N_pred0, ...]`: like [`pretrain`], but context and targets are of the inputs `clip_context` and
-/// `clip_target`.
+/// `diagnose[B, N_ctx0, N_pred0, ...]`: like [`pretrain`], with context and targets of different clips: the inputs
+/// [`Declaration::inputs_apart`](vjepa_graphs::Declaration::inputs_apart).
 ///
 /// # Errors
 /// [`CompileError`].
-pub fn diagnose(
-    encoder: &EncoderConfig,
-    predictor: &PredictorConfig,
-    loss: PretrainLoss,
-    generators: usize,
-) -> Result<Graph, CompileError> {
-    objective("diagnose", ["clip_context", "clip_target"], encoder, predictor, loss, generators)
+pub fn diagnose(objective: &AnyObjective) -> Result<Graph, CompileError> {
+    losses("diagnose", objective, &objective.declaration().inputs_apart())
 }
 
-/// The objective over the inputs named `clips`: what the context is of and what the targets are of.
-fn objective(
-    name: &str,
-    clips: [&str; 2],
-    encoder: &EncoderConfig,
-    predictor: &PredictorConfig,
-    loss: PretrainLoss,
-    generators: usize,
-) -> Result<Graph, CompileError> {
-    let names: Vec<String> = (0..generators).flat_map(|i| [format!("N_ctx{i}"), format!("N_pred{i}")]).collect();
-    let symbols: Vec<&str> = std::iter::once("B").chain(names.iter().map(String::as_str)).collect();
-    traced(name, &symbols, |scope| {
-        let student = Encoder::empty(encoder, scope.device()).map_err(failed)?;
-        let narrow = Predictor::empty(predictor, scope.device()).map_err(failed)?;
-        let teacher = Encoder::empty(encoder, scope.device()).map_err(failed)?;
-        declare(scope, &student, "encoder.")?;
-        declare(scope, &narrow, "predictor.")?;
-        declare(scope, &teacher, "target_encoder.")?;
-        let context = named_clip(scope, clips[0], encoder)?;
-        let target = if clips[1] == clips[0] { context.clone() } else { named_clip(scope, clips[1], encoder)? };
-        let batch = scope.size("B");
-        let mut pairs = Vec::with_capacity(generators);
-        for i in 0..generators {
-            let [kept, wanted] = [format!("N_ctx{i}"), format!("N_pred{i}")].map(|symbol| scope.size(&symbol));
-            let context = scope.index(&format!("mask_enc.{i}"), [batch, kept])?;
-            let target = scope.index(&format!("mask_pred.{i}"), [batch, wanted])?;
-            pairs.push(MaskPair { context, target });
-        }
-        let out = loss.forward_across(&student, &narrow, &teacher, [context, target], &pairs).map_err(failed)?;
-        scope.output("loss", &out.loss)?;
-        scope.output("loss_jepa", &out.loss_jepa)?;
-        scope.output("loss_reg", &out.loss_reg)
+/// `monitored[B]`: the features an objective watches for collapse, `clip f32[B, C, T, H, W]` to `features f32[B, N, D]`, with
+/// the parameters of that set.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn monitored(objective: &AnyObjective) -> Result<Graph, CompileError> {
+    let declaration = objective.declaration();
+    let set = format!("{}.", declaration.monitor.features);
+    traced("monitored", &["B"], |scope| {
+        let built = objective.build(scope.device()).map_err(failed)?;
+        declare_built(scope, &built, |name| name.starts_with(&set))?;
+        let clips = batch_of_clips(scope, "clip", declaration.clip)?;
+        scope.output("features", &built.monitored(clips).map_err(failed)?)
     })
+}
+
+/// An objective's losses over these inputs.
+fn losses(name: &str, objective: &AnyObjective, inputs: &[Input]) -> Result<Graph, CompileError> {
+    let clip = objective.declaration().clip;
+    let symbol = |input: &Input| match input.source {
+        Source::Clips(_) => None,
+        Source::Indices(indices) => Some(indices.symbol()),
+    };
+    let symbols: Vec<String> = inputs.iter().filter_map(symbol).collect();
+    let symbols: Vec<&str> = std::iter::once("B").chain(symbols.iter().map(String::as_str)).collect();
+    traced(name, &symbols, |scope| {
+        let built = objective.build(scope.device()).map_err(failed)?;
+        declare_built(scope, &built, |_| true)?;
+        // Both closures declare inputs.
+        let scope = RefCell::new(scope);
+        let batch = Batch::gather::<Box<dyn Error + Send + Sync>>(
+            inputs,
+            |name, _| Ok(batch_of_clips(&mut scope.borrow_mut(), name, clip)?),
+            |name, indices| {
+                let mut scope = scope.borrow_mut();
+                let shape = [scope.size("B"), scope.size(&indices.symbol())];
+                Ok(scope.index(name, shape)?)
+            },
+        );
+        let out = built.losses(&batch.map_err(failed)?).map_err(failed)?;
+        let scope = scope.into_inner();
+        scope.output("loss", &out.loss)?;
+        out.terms.iter().try_for_each(|(name, term)| scope.output(name, term))
+    })
+}
+
+/// Declares the wanted parameters of an objective's modules, by their full names.
+fn declare_built(scope: &mut Scope<'_>, built: &Built, wanted: impl Fn(&str) -> bool) -> Result<(), TraceError> {
+    let mut outcome = Ok(());
+    built.visit(wanted, |name, tensor| {
+        if outcome.is_ok() {
+            outcome = scope.param_of_any_rank(name, tensor);
+        }
+    });
+    outcome
 }
 
 /// Tokens to logits, parameters under `probe.`.
@@ -338,12 +336,12 @@ fn failed(error: impl std::fmt::Display) -> TraceError {
 }
 
 fn clip(scope: &mut Scope<'_>, config: &EncoderConfig) -> Result<Tensor<5>, TraceError> {
-    named_clip(scope, "clip", config)
+    batch_of_clips(scope, "clip", [config.channels, config.num_frames, config.height, config.width])
 }
 
-fn named_clip(scope: &mut Scope<'_>, name: &str, config: &EncoderConfig) -> Result<Tensor<5>, TraceError> {
+fn batch_of_clips(scope: &mut Scope<'_>, name: &str, [c, t, h, w]: [usize; 4]) -> Result<Tensor<5>, TraceError> {
     let batch = scope.size("B");
-    scope.input(name, [batch, config.channels, config.num_frames, config.height, config.width])
+    scope.input(name, [batch, c, t, h, w])
 }
 
 /// Declares every parameter of a module under its official name.

@@ -1,4 +1,4 @@
-//! A frozen model, an encoder or an encoder with a probe, as a compiled plan that is fed clips.
+//! A frozen model (an encoder, with or without a probe) as a compiled plan that takes clips.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate as compile;
 use crate::{CompileError, Precision, Probe};
 use vjepa_weights::Tensors;
 
-/// A frozen model could not be built or run.
+/// A frozen model cannot be built or run.
 #[derive(Debug, thiserror::Error)]
 pub enum FrozenError {
     /// Compiling failed.
@@ -19,12 +19,12 @@ pub enum FrozenError {
     /// Planning or running failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// Values that are no whole clips of the model.
+    /// Values that are not a whole number of the model's clips.
     #[error("the model takes clips of shape {expected:?}, got {got} values")]
     Clip {
         /// `[C, T, H, W]`.
         expected: [usize; 4],
-        /// Values given.
+        /// Number of values.
         got: usize,
     },
     /// A probe for features of another width.
@@ -38,7 +38,7 @@ pub enum FrozenError {
         encoder: usize,
     },
     /// A tensor whose values do not fill its shape.
-    #[error("`{0}` cannot be read, or has not as many values as its shape says")]
+    #[error("`{0}` cannot be read, or its values do not fill its shape")]
     Tensor(String),
 }
 
@@ -48,11 +48,11 @@ pub struct Frozen {
     executor: DeviceExecutor,
     params: DeviceParams,
     clip: [usize; 4],
-    /// Clips of a result, where the graph takes several: `[B, clips, C, T, H, W]`.
+    /// Clips per result, if the graph takes several: `[B, clips, C, T, H, W]`.
     several: Option<usize>,
 }
 
-/// The second size of a graph's input that takes several clips for a result.
+/// The second dimension of the input of a graph that takes several clips per result.
 fn several(graph: &Graph) -> Option<usize> {
     match graph.inputs.first().map(|id| graph.ty(*id).shape.as_slice()) {
         Some([_, clips, _, _, _, _]) => clips.as_const().and_then(|clips| usize::try_from(clips).ok()),
@@ -61,8 +61,8 @@ fn several(graph: &Graph) -> Option<usize> {
 }
 
 impl Frozen {
-    /// Compiles an encoder, and a probe on its tokens where one is given. `weights` has the parameters under `encoder.`
-    /// and `probe.`; outputs are `logits` with a probe and `encoder_out` without.
+    /// Compiles an encoder and, if given, a probe on its tokens. `weights` has the parameters under `encoder.` and `probe.`; the
+    /// output is `logits` with a probe and `encoder_out` without.
     ///
     /// # Errors
     /// [`FrozenError`].
@@ -87,7 +87,7 @@ impl Frozen {
         Ok(Self { several: several(&graph), graph, executor, params, clip })
     }
 
-    /// A plan of an optimised graph of the parameters that `read` gives, for clips `[C, T, H, W]`.
+    /// A plan for an optimised graph on clips `[C, T, H, W]`, with the parameters that `read` returns.
     ///
     /// # Errors
     /// [`FrozenError`]; [`FrozenError::Tensor`] names a parameter that could not be read.
@@ -128,7 +128,7 @@ impl Frozen {
         self.clip
     }
 
-    /// Clips of one result.
+    /// Clips per result.
     pub fn clips_of_a_result(&self) -> usize {
         self.several.unwrap_or(1)
     }

@@ -1,9 +1,10 @@
-//! From V-JEPA's modules to compiled graphs: what is traced, what is trained, which names everything has.
+//! From V-JEPA's modules to compiled graphs: what is traced, what is trained, what everything is called.
 //!
 //! Here the compiler meets the model: the compiler knows no parameter by name, the modules know no compiler.
 
 mod artifact;
 mod describe;
+mod feed;
 mod forward;
 pub mod frozen;
 mod models;
@@ -14,24 +15,25 @@ mod sizes;
 mod step;
 
 pub use artifact::{ArtifactError, artifact, load_step, save_artifact};
-pub use describe::{Model, describe, encoder_config, predictor_config};
+pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
+pub use feed::{drawn, feed};
 pub use forward::{
-    Head, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, pooled, predictor, pretrain,
-    probe, targets,
+    Head, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, monitored, pooled, predictor,
+    pretrain, probe,
 };
-pub use models::{Models, initial_weights, model_configs};
+pub use models::{initial_weights, model_configs, objective};
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for};
 pub use sizes::{MaskSizes, mask_sizes, step_sizes};
 pub use step::{TrainOptions, optimizer, probe_step, step, step_with};
-pub use vjepa_graphs::Probe;
+pub use vjepa_graphs::{AnyObjective, Models, Probe};
 
 use vjepa_compiler::ir::{Graph, GraphError};
 use vjepa_compiler::passes::{PassError, Pipeline};
 use vjepa_compiler::trace::TraceError;
 
-/// A traced graph after the passes that every graph goes through.
+/// A traced graph after the passes that run on every graph.
 ///
 /// # Errors
 /// [`CompileError::Pass`].
@@ -50,10 +52,10 @@ pub enum CompileError {
         /// Why.
         source: TraceError,
     },
-    /// A deployed model that cannot give what its head asks for.
+    /// A head that the deployed model cannot have.
     #[error("{0}")]
     Head(&'static str),
-    /// The model's configuration does not hold its rules.
+    /// The model's configuration is not valid.
     #[error(transparent)]
     Config(#[from] vjepa_graphs::ConfigError),
     /// The graph could not be built.
@@ -68,9 +70,9 @@ pub enum CompileError {
     /// The graph cannot be planned.
     #[error(transparent)]
     Plan(#[from] vjepa_compiler::plan::PlanError),
-    /// A step that takes more memory than it may, whatever is computed again.
+    /// A step that exceeds the memory budget however much is recomputed.
     #[error(
-        "the step needs {} MB even when everything is computed again, more than the memory budget of {} MB: lower \
+        "the step needs {} MB even with everything recomputed, more than the memory budget of {} MB: lower \
          `data.batch_size` or raise --memory-budget",
         least.div_ceil(1_000_000), budget / 1_000_000
     )]

@@ -1,21 +1,11 @@
-//! The models of a configuration, and the weights a run starts with.
+//! The models and the objective of a configuration, and the weights a run starts with.
 
 use crate::{encoder_config, predictor_config};
-use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig, init};
+use vjepa_graphs::objectives::{Start, open};
+use vjepa_graphs::{AnyObjective, Models, NamedTensors};
 use vjepa_recipe::config::{Config, ConfigError, ModelConfig};
 
-/// Sizes of everything a run trains.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Models {
-    /// The encoder, and the target encoder.
-    pub encoder: EncoderConfig,
-    /// The predictor.
-    pub predictor: PredictorConfig,
-    /// Mask generators, and so mask tokens.
-    pub generators: usize,
-}
-
-/// The models a configuration describes.
+/// Sizes of the models a configuration describes.
 ///
 /// # Errors
 /// [`ConfigError`] for sizes that do not fit together.
@@ -28,14 +18,15 @@ pub fn model_configs(config: &Config) -> Result<Models, ConfigError> {
     Ok(Models { encoder, predictor, generators: config.mask.len() })
 }
 
-/// Fresh weights under `encoder.` and `predictor.`, position tables included; the target encoder starts as a copy.
-pub fn initial_weights(config: &ModelConfig, models: &Models, seed: u64) -> NamedTensors {
-    let encoder = init::encoder(&models.encoder, config.init, seed);
-    let predictor = init::predictor(&models.predictor, config.init, config.zero_init_mask_tokens, seed.wrapping_add(1));
-    let named = |prefix: &str, tensors: NamedTensors| -> NamedTensors {
-        tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
-    };
-    let mut all = named("encoder.", encoder);
-    all.extend(named("predictor.", predictor));
-    all
+/// What a run of this configuration minimises: `loss.objective` over [`model_configs`].
+///
+/// # Errors
+/// [`ConfigError`] for sizes that do not fit together.
+pub fn objective(config: &Config) -> Result<AnyObjective, ConfigError> {
+    Ok(open(&config.loss, &model_configs(config)?))
+}
+
+/// Fresh weights of an objective's parameter sets, position tables and moving averages included, by full name.
+pub fn initial_weights(config: &ModelConfig, objective: &AnyObjective, seed: u64) -> NamedTensors {
+    objective.initial(Start { init: config.init, zero_mask_tokens: config.zero_init_mask_tokens, seed })
 }

@@ -1,8 +1,8 @@
-//! Which passes run on a graph, and what is measured of them.
+//! Which passes run on a graph, and measurements of each.
 //!
 //! A forward graph goes through the passes once. A training step goes through them twice: its forward graph before it is
-//! differentiated, and the whole step. [`StopAfter`] cuts the sequence anywhere, which finds the pass behind a
-//! miscompile by bisection: the cut runs compute the same.
+//! differentiated, and the whole step. [`StopAfter`] ends the sequence anywhere, to find the pass behind a miscompile by
+//! bisection: every prefix computes the same.
 
 use super::{CompileError, Precision};
 use std::fmt;
@@ -13,18 +13,17 @@ use vjepa_compiler::passes::{PassError, Pipeline, Recomputed};
 use vjepa_compiler::plan::{OpTotals, Plan};
 use vjepa_compiler::verify::verify;
 
-/// The output that a training step's forward part computes.
+/// The output of a training step that is minimised.
 const LOSS: &str = "loss";
 
-/// The last pass that runs, as it is written: `none`, `PASS` or `forward/PASS`, the passes as [`Pipeline::labels`] has
-/// them.
+/// The last pass that runs, written `none`, `PASS` or `forward/PASS` with a label of [`Pipeline::labels`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopAfter {
     /// No pass runs at all.
     Nothing,
-    /// The forward graph's passes end here, and none runs on the step.
+    /// The forward graph's passes end here; none runs on the step.
     Forward(String),
-    /// The step's passes end here; all run on its forward graph. For a graph without gradients as [`StopAfter::Forward`].
+    /// The step's passes end here; all run on its forward graph. On a graph without gradients, like [`StopAfter::Forward`].
     Whole(String),
 }
 
@@ -59,34 +58,34 @@ impl fmt::Display for StopAfter {
     }
 }
 
-/// What is made of a graph on its way: traced, changed by a pass, differentiated, ...
+/// One stage of compiling a graph: tracing, a pass, differentiation, ...
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     /// `trace`, `forward/clean-up`, `grad`, `optimizer`, `clean-up`, ...
     pub name: String,
-    /// Wall time, without what measuring costs.
+    /// Wall time, without the measurements.
     pub time: Duration,
     /// Nodes before and after.
     pub nodes: [usize; 2],
-    /// Changes a pass made; 0 for what is no pass.
+    /// Changes made by a pass; 0 for other stages.
     pub changes: usize,
-    /// Arithmetic and traffic before and after, where there are sizes to measure under.
+    /// Arithmetic and traffic before and after, if there are sizes to measure them at.
     pub cost: Option<[OpTotals; 2]>,
 }
 
 /// How graphs are optimised. The default runs every pass.
 #[derive(Clone, Debug, Default)]
 pub struct Passes {
-    /// Where the passes end; `None` after the last.
+    /// Where the passes end; `None` runs them all.
     pub stop_after: Option<StopAfter>,
     /// Whether the verifier runs after every pass.
     pub verify: bool,
-    /// Sizes that costs are measured under; without them they are not.
+    /// Sizes to measure costs at; `None` measures none.
     pub sizes: Option<Sizes>,
-    /// The most memory a step may take, in bytes, and the sizes it is to run with: what does not fit otherwise is computed
-    /// again instead of kept.
+    /// The memory budget of a step in bytes, and the sizes it applies to: values that do not fit are recomputed instead of
+    /// kept.
     pub memory: Option<(u64, Sizes)>,
-    /// What has been done so far.
+    /// The stages so far.
     pub stages: Vec<Stage>,
 }
 
@@ -188,10 +187,10 @@ impl Passes {
         Ok(optimised.graph)
     }
 
-    /// Does something to a graph that is no pass, and records it as `name`.
+    /// Changes a graph by something other than a pass, and records it as the stage `name`.
     ///
     /// # Errors
-    /// What `make` fails with.
+    /// Whatever `make` fails with.
     pub fn stage<T, E>(
         &mut self,
         name: &str,
@@ -224,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stops_are_read_and_written_and_unknown_passes_told() {
+    fn stops_are_parsed_and_printed_and_unknown_passes_named() {
         for text in ["none", "cse", "forward/sink-tokens", "dead-code.2"] {
             assert_eq!(text.parse::<StopAfter>().unwrap().to_string(), text);
         }

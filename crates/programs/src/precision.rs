@@ -1,22 +1,22 @@
-//! The arithmetic of a compiled graph.
+//! The precision of a compiled graph.
 
 use super::CompileError;
 use vjepa_compiler::ir::{Graph, GraphError};
 use vjepa_compiler::passes::{Autocast, Pass, PassError};
 use vjepa_recipe::config::Dtype;
 
-/// What products are computed in. Weights, moments, norms, softmax and losses are f32 either way.
+/// The precision of products. Weights, moments, norms, softmax and losses are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32 (on CUDA the tensor cores' TF32).
     #[default]
     F32,
-    /// bf16 operands, f32 sums; the CPU emulates it, exactly and slowly.
+    /// bf16 operands, f32 sums. The CPU emulates it exactly, but slowly.
     Bf16,
 }
 
 impl Precision {
-    /// The graph in this precision; run it after everything else, on the differentiated graph.
+    /// The graph in this precision. Apply it last, to the differentiated graph.
     ///
     /// # Errors
     /// [`CompileError::Pass`].
@@ -37,7 +37,7 @@ impl Precision {
         }
     }
 
-    /// The value of `meta.dtype` that asks for it.
+    /// The corresponding value of `meta.dtype`.
     pub fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::Float32,
@@ -62,7 +62,7 @@ impl std::str::FromStr for Precision {
         match text {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
-            _ => Err(format!("`{text}` is no precision; write f32 or bf16")),
+            _ => Err(format!("`{text}` is not a precision; write f32 or bf16")),
         }
     }
 }

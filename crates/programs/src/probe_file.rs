@@ -13,7 +13,7 @@ pub const PROBE_KEY: &str = "vjepa_probe";
 
 const POOLER: &str = "probe.pooler";
 const CROSS: &str = "probe.pooler.cross_attention_block";
-/// Largest number of blocks looked for.
+/// The most blocks to look for.
 const MOST_BLOCKS: usize = 4096;
 
 /// The description of a probe, as JSON in the metadata.
@@ -50,13 +50,13 @@ pub struct ProbeFile {
 /// Reads a probe that `vjepa probe` wrote, strictly.
 ///
 /// # Errors
-/// [`WeightsError`]: a file that is not a probe, a description that makes no sense, weights that do not fit it.
+/// [`WeightsError`]: a file that is not a probe, an inconsistent description, weights that do not fit it.
 pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
     read(path, None)
 }
 
-/// As [`load_probe`], and a classifier of the official evaluation (`classifier.module.pooler.*`) too, whose number of heads
-/// is the encoder's: the file does not tell it.
+/// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`). The file does
+/// not hold its number of heads, which is the encoder's.
 ///
 /// # Errors
 /// As [`load_probe`].

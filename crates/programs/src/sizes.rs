@@ -1,9 +1,9 @@
-//! Sizes of a step's graph, from the masks that a recipe draws.
+//! Sizes of a step's graph, from the masks of a recipe.
 
 use vjepa_compiler::ir::Sizes;
 use vjepa_recipe::masks::{MaskError, MaskGenerator};
 
-/// Steps whose masks are drawn to find their lengths.
+/// Number of steps whose masks are drawn to find their lengths.
 const DRAWN: u64 = 32;
 
 /// The batch `B` and the mask lengths `N_ctx<i>`, `N_pred<i>` of the first few steps, as sizes of a step's graph.
@@ -36,11 +36,11 @@ pub fn step_sizes(batch: usize, lengths: impl IntoIterator<Item = [usize; 2]>) -
     std::iter::once(("B".to_owned(), batch)).chain(named).collect()
 }
 
-/// Which of the drawn lengths.
+/// Which of the drawn lengths to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskSizes {
-    /// Their mean: what a step costs.
+    /// Their mean, for the cost of a step.
     Mean,
-    /// The largest of each: what memory it takes.
+    /// The largest of each, for its memory.
     Largest,
 }

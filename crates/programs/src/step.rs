@@ -1,4 +1,4 @@
-//! The training steps: forward, gradients, clipping, AdamW and moving average in one graph.
+//! The training steps: forward, gradients, clipping, AdamW and moving averages in one graph.
 
 use super::forward;
 use super::{CompileError, Passes, Precision};
@@ -6,8 +6,8 @@ use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 use vjepa_compiler::optimizer::{ClipGroup, TrainSpec, append_optimizer};
 use vjepa_compiler::passes::Recomputed;
-use vjepa_graphs::Probe;
-use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss, is_frozen};
+use vjepa_graphs::objectives::decays_officially;
+use vjepa_graphs::{AnyObjective, Probe, is_frozen};
 
 /// Constants of the optimiser that are compiled in; rates are inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,9 +18,9 @@ pub struct TrainOptions {
     pub eps: f64,
     /// Whether the gradients are outputs too, `grad/<parameter>`.
     pub export_gradients: bool,
-    /// What the backward part computes again instead of keeping it.
+    /// What the backward pass recomputes instead of keeping it.
     pub recompute: Option<Recomputed>,
-    /// What products are computed in.
+    /// Precision of products.
     pub precision: Precision,
 }
 
@@ -36,75 +36,61 @@ impl Default for TrainOptions {
     }
 }
 
-/// The pre-training step: [`forward::pretrain`] with gradients, clipping per model (`grad_norm.encoder`,
-/// `grad_norm.predictor`; input `max_norm`), AdamW (inputs `lr`, `wd`, `c1`, `c2`) and the target's moving average (input
-/// `momentum`). Biases and vectors do not decay; mask tokens do (FACTS: official groups).
+/// The training step of an objective: [`pretrain`](super::pretrain) with gradients, clipping per trained set (outputs
+/// `grad_norm.<set>`, input `max_norm`), AdamW (inputs `lr`, `wd`, `c1`, `c2`) and the moving averages (input `momentum`,
+/// where there are any).
 ///
 /// # Errors
 /// [`CompileError`].
-pub fn step(
-    encoder: &EncoderConfig,
-    predictor: &PredictorConfig,
-    loss: PretrainLoss,
-    generators: usize,
-    options: TrainOptions,
-) -> Result<Graph, CompileError> {
-    step_with(encoder, predictor, loss, generators, options, &mut Passes::default())
+pub fn step(objective: &AnyObjective, options: TrainOptions) -> Result<Graph, CompileError> {
+    step_with(objective, options, &mut Passes::default())
 }
 
-/// As [`step`], with a say in which passes run and a record of what was done.
+/// Like [`step`], with a choice of passes and a record of what they did.
 ///
 /// # Errors
 /// [`CompileError`].
-pub fn step_with(
-    encoder: &EncoderConfig,
-    predictor: &PredictorConfig,
-    loss: PretrainLoss,
-    generators: usize,
-    options: TrainOptions,
-    passes: &mut Passes,
-) -> Result<Graph, CompileError> {
+pub fn step_with(objective: &AnyObjective, options: TrainOptions, passes: &mut Passes) -> Result<Graph, CompileError> {
     let mut graph = Graph::default();
     passes.stage("trace", &mut graph, |graph| {
-        *graph = forward::pretrain(encoder, predictor, loss, generators)?;
+        *graph = forward::pretrain(objective)?;
         Ok::<_, CompileError>(())
     })?;
     graph.name = "step".to_owned();
-    let groups = ["encoder", "predictor"];
-    let ema = pairs(&graph, "target_encoder.", "encoder.");
-    train(graph, &groups, ema, options, passes)
+    let declaration = objective.declaration();
+    let groups: Vec<&str> = declaration.trained().map(|set| set.name).collect();
+    let averages = declaration.averages().flat_map(|(average, of)| pairs(&graph, average.name, of)).collect();
+    train(graph, &groups, averages, &|name, rank| objective.decays(name, rank), options, passes)
 }
 
-/// The optimiser alone: gradients are the inputs `grad/<parameter>`; otherwise as [`step`]. For gradients that come from
+/// The optimiser alone: gradients are the inputs `grad/<parameter>`; otherwise like [`step`]. For gradients computed
 /// elsewhere.
 ///
 /// # Errors
 /// [`CompileError`].
-pub fn optimizer(
-    encoder: &EncoderConfig,
-    predictor: &PredictorConfig,
-    options: TrainOptions,
-) -> Result<Graph, CompileError> {
+pub fn optimizer(objective: &AnyObjective, options: TrainOptions) -> Result<Graph, CompileError> {
     let mut graph = Graph::new("optimizer", &[]);
     let mut spec =
         TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, ..Default::default() };
-    for (group, shapes) in [("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())] {
+    let declaration = objective.declaration();
+    for set in declaration.trained() {
         let mut params = Vec::new();
-        for (name, shape) in shapes.into_iter().filter(|(name, _)| !is_frozen(name)) {
-            let ty = TensorType::f32(shape.into_iter().map(Dim::from));
-            let param = graph.param(&format!("{group}.{name}"), ty.clone())?;
-            let gradient = graph.input(&format!("grad/{group}.{name}"), ty.clone())?;
-            if group == "encoder" {
-                let target = graph.param(&format!("target_encoder.{name}"), ty.clone())?;
+        for (name, shape) in set.shapes.iter().filter(|(name, _)| !is_frozen(name)) {
+            let full = format!("{}.{name}", set.name);
+            let ty = TensorType::f32(shape.iter().copied().map(Dim::from));
+            let param = graph.param(&full, ty.clone())?;
+            let gradient = graph.input(&format!("grad/{full}"), ty.clone())?;
+            for (average, _) in declaration.averages().filter(|(_, of)| *of == set.name) {
+                let target = graph.param(&format!("{}.{name}", average.name), ty.clone())?;
                 spec.ema.push((target, param));
             }
-            if ty.rank() > 1 && !is_bias(&name) {
+            if objective.decays(&full, ty.rank()) {
                 spec.decay.push(param);
             }
             spec.gradients.push((param, gradient));
             params.push(param);
         }
-        spec.clip.push(ClipGroup { name: group.to_owned(), params });
+        spec.clip.push(ClipGroup { name: set.name.to_owned(), params });
     }
     append_optimizer(&mut graph, &spec)?;
     super::optimised(&graph)
@@ -117,13 +103,19 @@ pub fn optimizer(
 pub fn probe_step(probe: &Probe, options: TrainOptions) -> Result<Graph, CompileError> {
     let mut graph = forward::probe(probe, true)?;
     graph.name = "probe_step".to_owned();
-    train(graph, &["probe"], Vec::new(), options, &mut Passes::default())
+    train(graph, &["probe"], Vec::new(), &decays_officially, options, &mut Passes::default())
 }
 
+/// Whether weight decay applies to a parameter, by its full name and rank.
+type Decays<'a> = &'a dyn Fn(&str, usize) -> bool;
+
+/// From a forward graph with the output `loss` to a training step. `groups` are the trained sets, `averages` the
+/// `(average, source)` pairs of parameters.
 fn train(
     graph: Graph,
     groups: &[&str],
-    ema: Vec<(String, String)>,
+    averages: Vec<(String, String)>,
+    decays: Decays<'_>,
     options: TrainOptions,
     passes: &mut Passes,
 ) -> Result<Graph, CompileError> {
@@ -144,12 +136,13 @@ fn train(
             graph.output(&name, *gradient);
         }
     }
-    let decays = |id: &ValueId| graph.ty(*id).rank() > 1 && !is_bias(graph.source_name(*id).unwrap_or_default());
+    let decays = |id: &ValueId| decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
+    let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
     let spec = TrainSpec {
         decay: trained.iter().copied().filter(decays).collect(),
         gradients: trained.iter().copied().zip(gradients).collect(),
         clip,
-        ema: ema.iter().filter_map(|(target, source)| Some((graph.find(target)?, graph.find(source)?))).collect(),
+        ema: ema.collect(),
         beta1: options.betas[0],
         beta2: options.betas[1],
         eps: options.eps,
@@ -169,13 +162,12 @@ fn learned<'a>(graph: &'a Graph, prefix: &'a str) -> impl Iterator<Item = ValueI
     })
 }
 
-/// `(target, source)` names of learned parameters that differ only in their prefix.
-fn pairs(graph: &Graph, target: &str, source: &str) -> Vec<(String, String)> {
-    let name = |id: ValueId| graph.source_name(id).unwrap_or_default().to_owned();
-    learned(graph, source).map(name).map(|from| (from.replacen(source, target, 1), from)).collect()
-}
-
-/// The official rule: no decay where `bias` occurs in the name.
-fn is_bias(name: &str) -> bool {
-    name.contains("bias")
+/// `(average, source)` names of the learned parameters of a set and of the set that averages it.
+fn pairs(graph: &Graph, average: &str, source: &str) -> Vec<(String, String)> {
+    let prefix = format!("{source}.");
+    let named = learned(graph, &prefix).filter_map(|id| {
+        let name = graph.source_name(id)?;
+        Some((format!("{average}.{}", name.strip_prefix(&prefix)?), name.to_owned()))
+    });
+    named.collect()
 }

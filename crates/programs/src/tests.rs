@@ -1,7 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use vjepa_graphs::EncoderConfig;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use vjepa_compiler::ir::Graph;
+use vjepa_graphs::objectives::{Batch, Losses, Monitor, ParameterSet, Role, Start};
+use vjepa_graphs::{ConfigError, Declaration, Encoder, EncoderConfig, NamedTensors, Objective, ShapeError, init};
 use vjepa_weights::{Format, LoadError, Misshapen, RECORD_KEY, Tensors, WeightsError, load, remedy, save_safetensors};
 
 use super::*;
@@ -136,4 +140,86 @@ fn each_difference_has_its_own_remedy() {
     lacking.missing = own.parameter_shapes().into_iter().map(|(name, _)| format!("encoder.{name}")).collect();
     lacking.unexpected = (0..20).map(|i| format!("encoder.layers.{i}.weight")).collect();
     assert!(remedy(&lacking).contains("another model"));
+}
+
+/// An objective unlike the official one: a teacher that stays as it is, no moving average, nothing reported but the loss.
+#[derive(Clone, Debug)]
+struct Distillation(EncoderConfig);
+
+#[derive(Module, Debug)]
+struct DistillationModel {
+    student: Encoder,
+    teacher: Encoder,
+}
+
+impl Objective for Distillation {
+    type Model = DistillationModel;
+
+    fn declaration(&self) -> Declaration {
+        let EncoderConfig { channels, num_frames, height, width, .. } = self.0;
+        let set = |name, role| ParameterSet { name, shapes: self.0.parameter_shapes(), role };
+        Declaration {
+            clip: [channels, num_frames, height, width],
+            inputs: Declaration::masked_clips(0),
+            sets: vec![set("student", Role::Trained), set("teacher", Role::Fixed)],
+            terms: Vec::new(),
+            monitor: Monitor { gradient: "student", features: "student" },
+            settings: Vec::new(),
+        }
+    }
+
+    fn model(&self, device: &Device) -> Result<DistillationModel, ConfigError> {
+        Ok(DistillationModel { student: Encoder::empty(&self.0, device)?, teacher: Encoder::empty(&self.0, device)? })
+    }
+
+    fn initial(&self, start: Start) -> NamedTensors {
+        let set = |name: &'static str, seed| {
+            let tensors = init::encoder(&self.0, start.init, seed).into_iter();
+            tensors.map(move |(parameter, tensor)| (format!("{name}.{parameter}"), tensor))
+        };
+        set("student", start.seed).chain(set("teacher", start.seed + 1)).collect()
+    }
+
+    fn losses(&self, model: &DistillationModel, batch: &Batch) -> Result<Losses, ShapeError> {
+        let [student, teacher] = [(&model.student, &batch.context), (&model.teacher, &batch.target)]
+            .map(|(encoder, clips)| encoder.forward(clips.clone(), None));
+        Ok(Losses { loss: (student? - teacher?.detach()).abs().mean(), terms: Vec::new() })
+    }
+
+    fn monitored(&self, model: &DistillationModel, clips: Tensor<5>) -> Result<Tensor<3>, ShapeError> {
+        model.student.forward(clips, None)
+    }
+
+    fn decays(&self, name: &str, _: usize) -> bool {
+        name.ends_with("fc1.weight")
+    }
+}
+
+fn names<'a>(graph: &'a Graph, ids: impl IntoIterator<Item = &'a vjepa_compiler::ir::ValueId>) -> Vec<&'a str> {
+    ids.into_iter().filter_map(|id| graph.source_name(*id)).collect()
+}
+
+#[test]
+fn a_step_has_what_its_objective_declares_and_no_more() {
+    let config = EncoderConfig { embed_dim: 32, depth: 1, num_heads: 2, patch: 8, ..EncoderConfig::tiny() };
+    let objective: AnyObjective = Distillation(config.with_clip(4, 16, 16)).into();
+    let graph = step(&objective, TrainOptions::default()).unwrap();
+    assert_eq!(names(&graph, &graph.inputs), ["clip", "lr", "wd", "c1", "c2", "max_norm"]);
+    let outputs: Vec<&str> = graph.outputs.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(outputs, ["loss", "grad_norm.student"]);
+    let updated = names(&graph, graph.updates.iter().map(|(param, _)| param));
+    assert!(updated.contains(&"student.norm.bias") && updated.contains(&"adam.v.student.norm.bias"), "{updated:?}");
+    assert!(!updated.iter().any(|name| name.contains("teacher") || name.ends_with("pos_embed")), "{updated:?}");
+    // The optimiser alone updates the same parameters from gradients that are given.
+    let alone = optimizer(&objective, TrainOptions::default()).unwrap();
+    let mut others = names(&alone, alone.updates.iter().map(|(param, _)| param));
+    let mut updated = updated;
+    others.sort_unstable();
+    updated.sort_unstable();
+    assert_eq!(others, updated);
+    // Of the diagnostics' graphs, one reads two sets of clips and the other nothing of the teacher.
+    let apart = diagnose(&objective).unwrap();
+    assert_eq!(names(&apart, &apart.inputs), ["clip_context", "clip_target"]);
+    let monitored = monitored(&objective).unwrap();
+    assert!(names(&monitored, &monitored.params).iter().all(|name| name.starts_with("student.")));
 }

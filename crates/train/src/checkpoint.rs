@@ -1,4 +1,4 @@
-//! Checkpoints that survive being killed: written beside the old one, made durable, then renamed over it.
+//! Checkpoints that survive a kill: written next to the old one, synced, then renamed over it.
 
 use super::TrainError;
 use super::resume::Continuation;
@@ -10,22 +10,22 @@ use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::{Config, Preprocessing};
 use vjepa_weights as weights;
 
-/// The counters and settings beside the weights, in the file's metadata under `vjepa`.
+/// The counters and settings stored with the weights, in the file's metadata under `vjepa`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointRecord {
     /// Version of this record.
     pub format: u32,
     /// Steps done.
     pub step: u64,
-    /// Loss of the last of them, where there was one.
+    /// Loss of the last of them; none before the first.
     pub loss: Option<f64>,
     /// The whole configuration, as YAML.
     pub config: String,
-    /// How clips are made for this model.
+    /// How clips are prepared for this model.
     pub preprocessing: Preprocessing,
     /// Version of the program.
     pub vjepa: String,
-    /// The videos it learns from; none for clips made on the fly, and in records from before this was kept.
+    /// The videos it learns from; none for clips generated on the fly, and in records written before this was kept.
     #[serde(default)]
     pub contents: Option<Contents>,
     /// Every time the run was resumed, first to last.
@@ -34,7 +34,7 @@ pub struct CheckpointRecord {
 }
 
 impl CheckpointRecord {
-    /// The version written now.
+    /// The version this program writes.
     pub const FORMAT: u32 = 1;
 
     /// The metadata that makes a file of a run's tensors its checkpoint.
@@ -58,7 +58,7 @@ impl CheckpointRecord {
     }
 }
 
-/// What a record holds besides the configuration and what follows from it.
+/// The part of a record that does not follow from the configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Steps done.
@@ -88,7 +88,7 @@ impl Checkpoint {
         self.latest.clone()
     }
 
-    /// Replaces the latest checkpoint. Fails (disk full, say) without touching the old one.
+    /// Replaces the latest checkpoint. A failure (a full disk, say) leaves the old one untouched.
     ///
     /// # Errors
     /// [`TrainError::Weights`] or [`TrainError::Config`].
@@ -101,19 +101,18 @@ impl Checkpoint {
     /// Reads the latest checkpoint: its tensors and its record.
     ///
     /// # Errors
-    /// [`TrainError::Weights`] when the file cannot be read, [`TrainError::Resume`] when it is no checkpoint of this
-    /// program.
+    /// [`TrainError::Weights`] when the file cannot be read, [`TrainError::Resume`] when this program did not write it.
     pub fn load(&self) -> Result<(NamedTensors, CheckpointRecord), TrainError> {
         let loaded = weights::load(&self.latest)?;
         let not_ours = |why: String| TrainError::Resume { path: self.latest.clone(), why };
         let json = loaded.metadata().get("vjepa").ok_or_else(|| {
-            not_ours("holds weights but no training state; start a new run with `meta.read_checkpoint` instead".into())
+            not_ours("holds weights but no training state; start a new run from it with `meta.read_checkpoint`".into())
         })?;
         let record: CheckpointRecord =
             serde_json::from_str(json).map_err(|error| not_ours(format!("its record cannot be read: {error}")))?;
         if record.format != CheckpointRecord::FORMAT {
             return Err(not_ours(format!(
-                "is of format {}, this program reads {}: use the version that wrote it, {}",
+                "has format {}, and this program reads {}: use the version that wrote it, {}",
                 record.format,
                 CheckpointRecord::FORMAT,
                 record.vjepa

@@ -1,24 +1,26 @@
-//! Diagnostics that tell learning from a falling loss, on held-out clips.
+//! Diagnostics that distinguish learning from a merely falling loss, on held-out clips.
 //!
-//! - **Context gap**: the loss with another clip's context over the loss with the right one, minus 1. A predictor that
-//!   looks at its context has a gap; one that only knows the average clip has none, however low its loss.
-//! - **Effective rank** of the clips' mean target features, and the **deviation** of each target dimension over tokens:
-//!   both fall to nothing when features collapse.
-//! - **kNN**, where there are labels and enough clips: leave-one-out accuracy of the nearest clips' vote.
+//! - **Context gap**: the loss with another clip's context over the loss with the right one, minus 1. A model that uses its
+//!   context has a gap; one that only knows the average clip has none, however low its loss.
+//! - **Effective rank** of the clips' mean monitored features, and the **deviation** of each of their dimensions over tokens:
+//!   both fall towards zero when features collapse.
+//! - **kNN**, with labels and enough clips: leave-one-out accuracy of a vote among the nearest clips.
 //!
-//! The parameters are read from the training's own store; nothing is copied.
+//! The objective declares which features are monitored. Parameters are read from the training run's own store, not copied.
 
 use serde::Serialize;
 use vjepa_compiler::ir::Graph;
-use vjepa_graphs::{EncoderConfig, PredictorConfig, PretrainLoss};
+use vjepa_graphs::AnyObjective;
+use vjepa_graphs::objectives::{Clips, Input};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use vjepa_data::{ClipSource, SampleKey};
 use vjepa_eval::features::Features;
 use vjepa_eval::{EvalError, linalg, neighbours};
 use vjepa_programs as compile;
+use vjepa_programs::feed;
 use vjepa_recipe::counter::mix;
-use vjepa_recipe::masks::{IndexBatch, MaskPair};
+use vjepa_recipe::masks::MaskPair;
 
 /// Held-out clips, all of one shape.
 #[derive(Clone, Debug, Default)]
@@ -27,21 +29,21 @@ pub struct HeldOut {
     pub clips: Vec<f32>,
     /// Shape of a clip.
     pub shape: [usize; 4],
-    /// Labels, where all clips have one.
+    /// Labels, if all clips have one.
     pub labels: Option<Vec<i64>>,
 }
 
-/// Keeps held-out clips apart from training clips of the same seed.
+/// Makes held-out clips differ from training clips of the same seed.
 const HELD_OUT: u64 = 0x6865_6C64;
 /// Tries for one clip before giving up on the data set.
 const TRIES: u32 = 64;
 
 impl HeldOut {
     /// Draws `count` clips. From an endless stream they are never trained on; from a data set of files they are its own
-    /// clips in another order, cut and cropped at random anew. Unusable videos are left out.
+    /// videos in another order, sampled and cropped anew. Unusable videos are skipped.
     ///
     /// # Errors
-    /// The data set's error where no usable clip is found.
+    /// The data set's error when no usable clip is found.
     pub fn draw(source: &dyn ClipSource, seed: u64, count: usize) -> Result<Self, EvalError> {
         let shape = source.shape();
         let len: usize = shape.iter().product();
@@ -63,18 +65,18 @@ impl HeldOut {
         Ok(Self { clips, shape, labels })
     }
 
-    /// Clips.
+    /// Number of clips.
     pub fn len(&self) -> usize {
         self.clips.len() / self.shape.iter().product::<usize>().max(1)
     }
 
-    /// True without clips.
+    /// Whether there are no clips.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What the diagnostics say.
+/// The result of the diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DiagnosticsReport {
     /// Held-out loss with the right context.
@@ -83,23 +85,22 @@ pub struct DiagnosticsReport {
     pub loss_other_context: f64,
     /// The second over the first, minus 1: .05 is a gap of 5 %.
     pub context_gap: f64,
-    /// Effective rank of the clips' mean target features.
+    /// Effective rank of the clips' mean monitored features.
     pub effective_rank: f64,
-    /// Deviation over tokens, mean over target dimensions.
+    /// Standard deviation over tokens, mean over feature dimensions.
     pub deviation_mean: f64,
-    /// The least of these deviations.
+    /// The smallest of these deviations.
     pub deviation_min: f64,
-    /// Leave-one-out accuracy of the 5 nearest clips' vote, where there are labels and at least [`KNN_CLIPS`] clips.
+    /// Leave-one-out accuracy of a vote among the 5 nearest clips, with labels and at least [`KNN_CLIPS`] clips.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
 }
 
-/// Compiled diagnostics of one model.
+/// Compiled diagnostics of one objective.
 pub struct Diagnostics {
-    objective: DeviceExecutor,
-    targets: DeviceExecutor,
-    tokens: usize,
-    dim: usize,
+    losses: DeviceExecutor,
+    inputs: Vec<Input>,
+    monitored: DeviceExecutor,
     generators: usize,
     held_out: HeldOut,
     masks: Vec<Vec<MaskPair>>,
@@ -108,20 +109,19 @@ pub struct Diagnostics {
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 5;
-/// Among fewer clips the nearest say nothing: measured on drifting textures, 64 clips showed a loss where there was a gain.
+/// Among fewer clips the nearest ones are not informative: on drifting textures, 64 clips showed a loss of accuracy where
+/// there was a gain.
 pub const KNN_CLIPS: usize = 128;
 
 impl Diagnostics {
-    /// Compiles for a device, a model and some held-out clips, at least two. `masks` draws the pairs, one a generator, of a batch by
-    /// its number and size, as [`MaskGenerator::pairs`](vjepa_recipe::masks::MaskGenerator::pairs) does.
+    /// Compiles for a device, an objective and at least two held-out clips. `masks` draws the pairs of a batch, one per
+    /// generator, from its number and size, as [`MaskGenerator::pairs`](vjepa_recipe::masks::MaskGenerator::pairs) does.
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Setup`].
     pub fn new<E: std::fmt::Display>(
         device: Device,
-        encoder: &EncoderConfig,
-        predictor: &PredictorConfig,
-        loss: PretrainLoss,
+        objective: &AnyObjective,
         held_out: HeldOut,
         batch: usize,
         mut masks: impl FnMut(u64, usize) -> Result<Vec<MaskPair>, E>,
@@ -130,7 +130,7 @@ impl Diagnostics {
         if count < 2 {
             return Err(EvalError::setup("diagnostics need at least two held-out clips"));
         }
-        // A last batch of one clip would have no other clip's context.
+        // In a last batch of one clip there would be no other clip's context.
         let batch = batch.clamp(2, count);
         let sizes = batches(count, batch);
         let mut drawn = Vec::with_capacity(sizes.len());
@@ -143,10 +143,9 @@ impl Diagnostics {
             Ok(device.plan(&graph)?)
         };
         Ok(Self {
-            objective: plan(compile::diagnose(encoder, predictor, loss, generators)?)?,
-            targets: plan(compile::targets(encoder)?)?,
-            tokens: encoder.tokens(),
-            dim: encoder.embed_dim,
+            losses: plan(compile::diagnose(objective)?)?,
+            inputs: objective.declaration().inputs_apart(),
+            monitored: plan(compile::monitored(objective)?)?,
             generators,
             held_out,
             masks: drawn,
@@ -154,7 +153,7 @@ impl Diagnostics {
         })
     }
 
-    /// Runs them on the parameters of a training (`encoder.`, `predictor.`, `target_encoder.`), which stay as they are.
+    /// Runs them on the parameters of a run of the objective, which are left unchanged.
     ///
     /// # Errors
     /// [`EvalError::Run`] for parameters that are missing or misshapen.
@@ -162,34 +161,41 @@ impl Diagnostics {
         let count = self.held_out.len();
         let len: usize = self.held_out.shape.iter().product();
         let (mut own, mut other) = (0f64, 0f64);
-        let mut targets = Features::empty(self.tokens, self.dim);
+        let mut monitored = Features::default();
         for (rows, masks) in batches(count, self.batch).into_iter().zip(&self.masks) {
             let clips = &self.held_out.clips[rows.start * len..rows.end * len];
             // The context of the next clip of the batch: every clip is used once.
             let mut turned = clips.to_vec();
             turned.rotate_left(len);
             let share = rows.len() as f64 / count as f64;
-            own += share * f64::from(loss(&mut self.objective, params, &self.held_out, clips, clips, masks)?);
-            other += share * f64::from(loss(&mut self.objective, params, &self.held_out, &turned, clips, masks)?);
-            let mut out = self.targets.run(params, vec![("clip", self.held_out.tensor(clips))])?;
-            targets.values.extend(out.remove("targets").map(HostTensor::into_floats).unwrap_or_default());
+            let mut of = |pair| loss(&mut self.losses, params, &self.inputs, &self.held_out, pair, masks);
+            own += share * of([clips, clips])?;
+            other += share * of([&turned, clips])?;
+            let inputs = vec![("clip", self.held_out.tensor(clips))];
+            let Some(HostTensor::F32 { shape, data }) = self.monitored.run(params, inputs)?.remove("features") else {
+                return Err(EvalError::setup("the plan of the diagnostics has no features"));
+            };
+            if let [_, tokens, dim] = shape[..] {
+                (monitored.tokens, monitored.dim) = (tokens, dim);
+            }
+            monitored.values.extend(data);
         }
-        let pooled = targets.pooled();
-        let deviations = linalg::deviations(&targets.values, self.dim);
+        let pooled = monitored.pooled();
+        let deviations = linalg::deviations(&monitored.values, monitored.dim);
         let labels = self.held_out.labels.as_ref().filter(|_| count >= KNN_CLIPS);
         let knn = labels.map(|labels| neighbours::leave_one_out(&pooled, labels, NEIGHBOURS));
         Ok(DiagnosticsReport {
             loss: own,
             loss_other_context: other,
             context_gap: other / own - 1.0,
-            effective_rank: linalg::effective_rank(&pooled.values, self.dim),
+            effective_rank: linalg::effective_rank(&pooled.values, monitored.dim),
             deviation_mean: deviations.iter().sum::<f64>() / deviations.len().max(1) as f64,
             deviation_min: deviations.iter().copied().fold(f64::INFINITY, f64::min),
             knn,
         })
     }
 
-    /// Mask generators of the model.
+    /// Mask generators of the objective.
     pub fn generators(&self) -> usize {
         self.generators
     }
@@ -203,7 +209,7 @@ impl HeldOut {
     }
 }
 
-/// Ranges of `batch` rows; a single row left over joins the batch before it.
+/// Ranges of `batch` rows; a single remaining row joins the batch before it.
 fn batches(count: usize, batch: usize) -> Vec<std::ops::Range<usize>> {
     let mut ranges: Vec<_> = (0..count).step_by(batch.max(1)).map(|start| start..(start + batch).min(count)).collect();
     if let [.., before, last] = ranges.as_mut_slice()
@@ -215,35 +221,31 @@ fn batches(count: usize, batch: usize) -> Vec<std::ops::Range<usize>> {
     ranges
 }
 
+/// The loss of a batch with the context of one set of clips and the targets of another, `[context, target]`.
 fn loss(
-    objective: &mut DeviceExecutor,
+    losses: &mut DeviceExecutor,
     params: &mut DeviceParams,
+    inputs: &[Input],
     held_out: &HeldOut,
-    context: &[f32],
-    target: &[f32],
+    [context, target]: [&[f32]; 2],
     masks: &[MaskPair],
-) -> Result<f32, EvalError> {
-    let indices =
-        |batch: &IndexBatch| HostTensor::I32 { shape: vec![batch.batch, batch.len], data: batch.indices.clone() };
-    let names: Vec<[String; 2]> =
-        (0..masks.len()).map(|i| [format!("mask_enc.{i}"), format!("mask_pred.{i}")]).collect();
-    let mut inputs = vec![("clip_context", held_out.tensor(context)), ("clip_target", held_out.tensor(target))];
-    for ([encoder, predictor], pair) in names.iter().zip(masks) {
-        inputs.push((encoder, indices(&pair.context)));
-        inputs.push((predictor, indices(&pair.target)));
-    }
-    let outputs = objective.run(params, inputs)?;
-    outputs
-        .get("loss")
-        .and_then(|loss| loss.floats().first().copied())
-        .ok_or_else(|| EvalError::setup("the plan of the diagnostics has no loss"))
+) -> Result<f64, EvalError> {
+    let clips = |used: Clips| match used {
+        Clips::Context => held_out.tensor(context),
+        Clips::Both | Clips::Target => held_out.tensor(target),
+    };
+    let outputs = losses.run(params, feed(inputs, masks, clips))?;
+    let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied());
+    loss.map(f64::from).ok_or_else(|| EvalError::setup("the plan of the diagnostics has no loss"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use vjepa_data::DriftingTextures;
-    use vjepa_graphs::init::{self, Init};
+    use vjepa_graphs::init::Init;
+    use vjepa_graphs::objectives::Start;
+    use vjepa_graphs::{EncoderConfig, Jepa, JepaLoss, PredictorConfig};
     use vjepa_recipe::config::Normalization;
     use vjepa_recipe::masks::{Geometry, MaskCollator, MaskGenerator, MaskStrategy, MultiBlockConfig};
 
@@ -266,21 +268,13 @@ mod tests {
         let masks =
             MaskCollator::new(geometry, vec![MultiBlockConfig::blocks(2, 0.2), MultiBlockConfig::blocks(1, 0.5)]);
         let masks = masks.unwrap();
-        let mut diagnostics =
-            Diagnostics::new(Device::CPU, &encoder, &predictor, PretrainLoss::default(), held_out, 8, |n, b| {
-                masks.pairs(0, n, 0, b)
-            })
-            .unwrap();
+        let objective = AnyObjective::from(Jepa { encoder, predictor, generators: 2, loss: JepaLoss::default() });
+        let draw = |number, batch| masks.pairs(0, number, 0, batch);
+        let mut diagnostics = Diagnostics::new(Device::CPU, &objective, held_out, 8, draw).unwrap();
         let mut params = Device::CPU.params();
-        let student = init::encoder(&encoder, Init::Xavier, 0);
-        for (prefix, tensors) in [
-            ("encoder.", student.clone()),
-            ("target_encoder.", student),
-            ("predictor.", init::predictor(&predictor, Init::Xavier, true, 0)),
-        ] {
-            for (name, (shape, data)) in tensors {
-                params.set(&format!("{prefix}{name}"), HostTensor::F32 { shape, data });
-            }
+        let start = Start { init: Init::Xavier, zero_mask_tokens: true, seed: 0 };
+        for (name, (shape, data)) in objective.initial(start) {
+            params.set(&name, HostTensor::F32 { shape, data });
         }
         let report = diagnostics.run(&mut params).unwrap();
         assert!(report.loss > 0.3 && report.context_gap.abs() < 0.05, "{report:?}");

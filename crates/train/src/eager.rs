@@ -3,85 +3,72 @@
 use super::TrainError;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::collections::BTreeMap;
-use vjepa_graphs::{Encoder, NamedTensors, Predictor, PretrainLoss, gradients, load_parameters, parameter_names};
-use vjepa_programs::Models;
+use vjepa_graphs::objectives::{Batch, Built, Declaration};
+use vjepa_graphs::{AnyObjective, ShapeError};
+use vjepa_programs::drawn;
 use vjepa_recipe::masks::{IndexBatch, MaskPair};
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 
-/// The eager model; its weights are loaded afresh for every step.
+/// The eager model. Its weights are loaded afresh for every step.
 pub(super) struct EagerGradients {
     device: Device,
-    encoder: Encoder,
-    predictor: Predictor,
-    loss: PretrainLoss,
+    declaration: Declaration,
+    model: Built,
 }
 
 /// Tensors by input or output name.
 type Named = BTreeMap<String, HostTensor>;
 
 impl EagerGradients {
-    pub(super) fn new(models: &Models, loss: PretrainLoss) -> Result<Self, TrainError> {
+    pub(super) fn new(objective: &AnyObjective) -> Result<Self, TrainError> {
         let device = Device::flex().autodiff();
-        let failed = |error: vjepa_graphs::ConfigError| TrainError::Unsupported(error.to_string());
-        Ok(Self {
-            encoder: Encoder::empty(&models.encoder, &device).map_err(failed)?,
-            predictor: Predictor::empty(&models.predictor, &device).map_err(failed)?,
-            device,
-            loss,
-        })
+        let model = objective.build(&device).map_err(|error| TrainError::Unsupported(error.to_string()))?;
+        Ok(Self { device, declaration: objective.declaration().clone(), model })
     }
 
-    /// Gradients as the inputs `grad/<parameter>` of the compiled optimiser, and the losses.
+    /// Gradients as the inputs `grad/<parameter>` of the compiled optimiser, and the losses by output name.
     pub(super) fn run(
-        &self,
+        &mut self,
         params: &DeviceParams,
-        clips: Vec<f32>,
+        clips: &[f32],
         shape: [usize; 5],
         pairs: &[MaskPair],
     ) -> Result<(Named, Named), TrainError> {
         let failed = |error: String| TrainError::Unsupported(format!("the eager step failed: {error}"));
-        let encoder = load_parameters(self.encoder.clone(), named(params, "encoder.", &self.encoder))
-            .map_err(|error| failed(error.to_string()))?;
-        let predictor = load_parameters(self.predictor.clone(), named(params, "predictor.", &self.predictor))
-            .map_err(|error| failed(error.to_string()))?;
-        let target = load_parameters(self.encoder.clone(), named(params, "target_encoder.", &self.encoder))
-            .map_err(|error| failed(error.to_string()))?;
-        let clip = Tensor::<5>::from_data(TensorData::new(clips, shape), &self.device);
-        let pairs: Vec<vjepa_graphs::MaskPair> = pairs
-            .iter()
-            .map(|pair| vjepa_graphs::MaskPair { context: self.index(&pair.context), target: self.index(&pair.target) })
-            .collect();
-        let out = self
-            .loss
-            .forward(&encoder, &predictor, &target, clip, &pairs)
-            .map_err(|error| failed(error.to_string()))?;
+        let weights = self.declaration.parameters().filter_map(|(name, _)| Some((params.get(&name)?, name)));
+        let weights = weights.map(|(tensor, name)| (name, tensor)).collect();
+        self.model.load(weights).map_err(|error| failed(error.to_string()))?;
+        let batch = self.batch(clips, shape, pairs).map_err(|error| failed(error.to_string()))?;
+        let out = self.model.losses(&batch).map_err(|error| failed(error.to_string()))?;
         let value = |tensor: &Tensor<1>| HostTensor::scalar(tensor.clone().into_scalar::<f32>());
-        let outputs = BTreeMap::from([
-            ("loss".to_owned(), value(&out.loss)),
-            ("loss_jepa".to_owned(), value(&out.loss_jepa)),
-            ("loss_reg".to_owned(), value(&out.loss_reg)),
-        ]);
-        let tape = out.loss.backward();
-        let mut inputs = Named::new();
-        for (prefix, found) in [("encoder.", gradients(&encoder, &tape)), ("predictor.", gradients(&predictor, &tape))]
-        {
-            inputs.extend(
-                found
-                    .into_iter()
-                    .map(|(name, (shape, data))| (format!("grad/{prefix}{name}"), HostTensor::F32 { shape, data })),
-            );
-        }
+        let terms = out.terms.iter().map(|(name, term)| ((*name).to_owned(), value(term)));
+        let outputs = terms.chain([("loss".to_owned(), value(&out.loss))]).collect();
+        let gradients = self.model.gradients(&out.loss.backward()).into_iter();
+        let trained = |name: &str| {
+            let set = name.split_once('.').map_or(name, |(set, _)| set);
+            self.declaration.trained().any(|trained| trained.name == set)
+        };
+        let inputs = gradients
+            .filter(|(name, _)| trained(name))
+            .map(|(name, (shape, data))| (format!("grad/{name}"), HostTensor::F32 { shape, data }))
+            .collect();
         Ok((inputs, outputs))
+    }
+
+    fn batch(&self, clips: &[f32], shape: [usize; 5], pairs: &[MaskPair]) -> Result<Batch, ShapeError> {
+        let missing = || ShapeError {
+            input: "the masks",
+            expected: "one pair per mask generator".to_owned(),
+            got: vec![pairs.len()],
+        };
+        Batch::gather(
+            &self.declaration.inputs,
+            |_, _| Ok(Tensor::from_data(TensorData::new(clips.to_vec(), shape), &self.device)),
+            |_, which| Ok(self.index(drawn(pairs, which).ok_or_else(missing)?)),
+        )
     }
 
     fn index(&self, batch: &IndexBatch) -> Tensor<2, Int> {
         Tensor::from_data(TensorData::new(batch.indices.clone(), [batch.batch, batch.len]), &self.device)
     }
-}
-
-fn named<M: burn::module::Module>(params: &DeviceParams, prefix: &str, module: &M) -> NamedTensors {
-    parameter_names(module)
-        .into_iter()
-        .filter_map(|name| params.get(&format!("{prefix}{name}")).map(|tensor| (name, tensor)))
-        .collect()
 }

@@ -1,17 +1,17 @@
-//! Why a run cannot start or go on.
+//! Why a run cannot start or continue.
 
 use std::path::PathBuf;
 
 /// Pre-training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The configuration does not hold its rules.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] vjepa_recipe::config::ConfigError),
-    /// No place for checkpoints.
+    /// No folder for checkpoints.
     #[error("`logging.folder` is not set: give the run a folder, e.g. --set logging.folder=runs/first")]
     NoFolder,
-    /// The data cannot be read, or too little of it.
+    /// The data, or too much of it, cannot be read.
     #[error(transparent)]
     Data(#[from] vjepa_data::DataError),
     /// Masks that cannot be drawn.
@@ -20,7 +20,7 @@ pub enum TrainError {
     /// The step cannot be compiled.
     #[error(transparent)]
     Compile(#[from] vjepa_programs::CompileError),
-    /// The step compiled before cannot be used.
+    /// The step compiled ahead of time cannot be used.
     #[error(transparent)]
     Artifact(#[from] vjepa_programs::ArtifactError),
     /// The compiled step cannot be run.
@@ -40,7 +40,7 @@ pub enum TrainError {
     /// A loss or gradient that is NaN or infinite.
     #[error(
         "{} at step {step}: the run stops; {}. Lower `optimization.lr` (here {lr:.1e}), lengthen the warm-up          (`optimization.warmup_steps`), or clip gradients (`optimization.clip_grad`, `optimization.clip_from_step`)",
-        diverged(*loss, *grad_norms),
+        diverged(*loss, grad_norms),
         kept(saved.as_ref())
     )]
     Diverged {
@@ -48,8 +48,8 @@ pub enum TrainError {
         step: u64,
         /// The loss.
         loss: f64,
-        /// Gradient norms, encoder and predictor.
-        grad_norms: [f64; 2],
+        /// Gradient norms by parameter set.
+        grad_norms: Vec<(&'static str, f64)>,
         /// The learning rate of the step.
         lr: f64,
         /// The latest checkpoint and its step, if there is one.
@@ -63,7 +63,7 @@ pub enum TrainError {
         /// What is wrong.
         why: String,
     },
-    /// A setting this build does not run.
+    /// A setting this build does not support.
     #[error("{0}")]
     Unsupported(String),
     /// An observer's own work failed.
@@ -74,17 +74,20 @@ pub enum TrainError {
 /// Losses above this are far from anything that learns: targets have deviation 1, so a mean distance is about 1 at most.
 const HUGE: f64 = 1e3;
 
-/// What happened, as far as loss and gradients say.
-fn diverged(loss: f64, [encoder, predictor]: [f64; 2]) -> String {
+/// What happened, as far as loss and gradients tell.
+fn diverged(loss: f64, grad_norms: &[(&'static str, f64)]) -> String {
     let word = |value: f64| if value.is_nan() { "NaN" } else { "infinite" };
-    let gradient = match (encoder.is_finite(), predictor.is_finite()) {
-        (false, _) => format!("the encoder's gradient is {}", word(encoder)),
-        (true, _) => format!("the predictor's gradient is {}", word(predictor)),
+    if !loss.is_finite() {
+        return format!("the loss is {}", word(loss));
+    }
+    let gradient = match grad_norms.iter().find(|(_, norm)| !norm.is_finite()) {
+        Some((set, norm)) => format!("the {set}'s gradient is {}", word(*norm)),
+        None => "its gradients are finite".to_owned(),
     };
-    match loss {
-        loss if !loss.is_finite() => format!("the loss is {}", word(loss)),
-        loss if loss > HUGE => format!("the run has diverged: the loss is {loss:.3e} and {gradient}"),
-        loss => format!("{gradient} (the loss is {loss:.4})"),
+    if loss > HUGE {
+        format!("the run has diverged: the loss is {loss:.3e} and {gradient}")
+    } else {
+        format!("{gradient} (the loss is {loss:.4})")
     }
 }
 
@@ -104,8 +107,10 @@ mod tests {
 
     #[test]
     fn what_diverged_is_named() {
-        let say =
-            |loss, grad_norms, saved| TrainError::Diverged { step: 7, loss, grad_norms, lr: 0.05, saved }.to_string();
+        let say = |loss, norms: [f64; 2], saved| {
+            let grad_norms = ["encoder", "predictor"].into_iter().zip(norms).collect();
+            TrainError::Diverged { step: 7, loss, grad_norms, lr: 0.05, saved }.to_string()
+        };
         let nan = say(f64::NAN, [1.0, 1.0], None);
         assert!(nan.starts_with("the loss is NaN at step 7") && nan.contains("nothing was saved"), "{nan}");
         assert!(say(f64::INFINITY, [f64::NAN; 2], None).starts_with("the loss is infinite"));

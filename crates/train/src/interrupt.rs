@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the step under way is finished, the state is saved, the run ends.
+//! Ctrl-C and SIGTERM: the current step is finished, the state is saved, the run ends.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
@@ -11,32 +11,32 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Raised by Ctrl-C and SIGTERM from now on; a second one ends the program at once.
+    /// Raised by Ctrl-C and SIGTERM from now on; a second signal ends the program at once.
     ///
     /// # Errors
-    /// When the system refuses the handlers.
+    /// When the handlers cannot be installed.
     pub fn on_signals() -> std::io::Result<Self> {
         let interrupt = Self::default();
         for signal in [SIGINT, SIGTERM] {
-            // Registered first, so that it sees whether an earlier signal has raised the flag already.
+            // Registered first, so that it sees whether an earlier signal has already raised the flag.
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, interrupt.raised.clone())?;
             signal_hook::flag::register(signal, interrupt.raised.clone())?;
         }
         Ok(interrupt)
     }
 
-    /// Whether the run shall end.
+    /// Whether the run should end.
     pub fn raised(&self) -> bool {
         self.raised.load(Ordering::Relaxed)
     }
 
-    /// The run is over, and what follows has nothing to save: the next signal ends the program at once. (Handlers that
-    /// were taken away would leave the signals ignored.)
+    /// The run is over and nothing is left to save: the next signal ends the program at once. (Removing the handlers instead
+    /// would leave the signals ignored.)
     pub fn release(&self) {
         self.raise();
     }
 
-    /// Asks for the end, as a signal would.
+    /// Requests the end of the run, as a signal would.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::Relaxed);
     }

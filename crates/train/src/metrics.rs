@@ -1,9 +1,10 @@
-//! What a step says, and the CSV it goes to.
+//! The numbers of a step, and the CSV they go to.
 
 use super::TrainError;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use vjepa_graphs::Declaration;
 use vjepa_runtime::write_atomically;
 
 /// Numbers of one step.
@@ -17,21 +18,21 @@ pub struct StepReport {
     pub of: u64,
     /// What was minimised.
     pub loss: f64,
-    /// Distance of predictions and targets.
-    pub loss_jepa: f64,
-    /// Variance regulariser.
-    pub loss_reg: f64,
+    /// The other scalars the objective reports, by name.
+    pub terms: Vec<(&'static str, f64)>,
     /// Learning rate.
     pub lr: f64,
     /// Weight decay.
     pub wd: f64,
-    /// Momentum of the target's moving average.
+    /// Momentum of the moving averages.
     pub momentum: f64,
-    /// Gradient norms before clipping, encoder and predictor.
-    pub grad_norms: [f64; 2],
+    /// Gradient norms before clipping, by trained parameter set.
+    pub grad_norms: Vec<(&'static str, f64)>,
+    /// The one of them that vanishes when the run collapses.
+    pub monitored_norm: f64,
     /// Whether gradients above the limit were clipped.
     pub clipping: bool,
-    /// Context and target tokens a sample, for each mask generator.
+    /// Context and target tokens per sample, for each mask generator.
     pub tokens: Vec<[usize; 2]>,
     /// Time spent waiting for data.
     pub waited: Duration,
@@ -47,36 +48,54 @@ pub struct Metrics {
     pending: Option<StepReport>,
 }
 
-const HEADER: [&str; 14] = [
-    "step",
-    "epoch",
-    "loss",
-    "loss_jepa",
-    "loss_reg",
-    "lr",
-    "wd",
-    "momentum",
-    "grad_norm_encoder",
-    "grad_norm_predictor",
-    "clipping",
-    "tokens",
-    "data_ms",
-    "step_ms",
-];
+/// The columns of an objective's run.
+fn header(declaration: &Declaration) -> Vec<String> {
+    let fixed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let mut header = fixed(&["step", "epoch", "loss"]);
+    header.extend(fixed(&declaration.terms));
+    header.extend(fixed(&["lr", "wd", "momentum"]));
+    header.extend(declaration.trained().map(|set| format!("grad_norm_{}", set.name)));
+    header.extend(fixed(&["clipping", "tokens", "data_ms", "step_ms"]));
+    header
+}
+
+/// The same columns' values.
+fn row(report: &StepReport) -> Vec<String> {
+    let tokens: Vec<String> = report.tokens.iter().map(|[kept, wanted]| format!("{kept}+{wanted}")).collect();
+    let values = |named: &[(&'static str, f64)]| named.iter().map(|(_, value)| value.to_string()).collect::<Vec<_>>();
+    let mut row = vec![report.step.to_string(), report.epoch.to_string(), report.loss.to_string()];
+    row.extend(values(&report.terms));
+    row.extend([report.lr, report.wd, report.momentum].map(|value| value.to_string()));
+    row.extend(values(&report.grad_norms));
+    row.extend([
+        u8::from(report.clipping).to_string(),
+        tokens.join(" "),
+        format!("{:.2}", report.waited.as_secs_f64() * 1e3),
+        format!("{:.2}", report.took.as_secs_f64() * 1e3),
+    ]);
+    row
+}
 
 impl Metrics {
-    /// Opens the file; a resumed run (`from` > 0) keeps the rows before `from`, a new one starts afresh.
+    /// Opens the file with the columns of an objective; a resumed run (`from` > 0) keeps the rows before `from`, a new one
+    /// starts afresh.
     ///
     /// # Errors
     /// [`TrainError::Io`].
-    pub fn open(folder: &Path, tag: &str, from: u64, every: u64) -> Result<Self, TrainError> {
+    pub fn open(
+        folder: &Path,
+        tag: &str,
+        declaration: &Declaration,
+        from: u64,
+        every: u64,
+    ) -> Result<Self, TrainError> {
         let path = folder.join(format!("{tag}-metrics.csv"));
         let io = |source: std::io::Error| TrainError::Io { path: path.clone(), source };
         let kept = if from > 0 { rows_before(&path, from) } else { Vec::new() };
         // Until the kept rows are all in the new file, the old one stays.
         write_atomically(&path, |out| {
             let mut writer = csv::Writer::from_writer(out);
-            writer.write_record(HEADER)?;
+            writer.write_record(header(declaration))?;
             kept.iter().try_for_each(|row| writer.write_record(row))?;
             writer.flush()
         })
@@ -85,7 +104,7 @@ impl Metrics {
         Ok(Self { path, writer: csv::Writer::from_writer(file), every: every.max(1), pending: None })
     }
 
-    /// Notes a step; every `metrics_every`-th is written, and the last.
+    /// Adds a step; every `metrics_every`-th is written, and the last.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -100,25 +119,8 @@ impl Metrics {
     /// [`TrainError::Io`].
     pub fn flush(&mut self) -> Result<(), TrainError> {
         if let Some(report) = self.pending.take() {
-            let tokens: Vec<String> = report.tokens.iter().map(|[kept, wanted]| format!("{kept}+{wanted}")).collect();
-            let row = [
-                report.step.to_string(),
-                report.epoch.to_string(),
-                report.loss.to_string(),
-                report.loss_jepa.to_string(),
-                report.loss_reg.to_string(),
-                report.lr.to_string(),
-                report.wd.to_string(),
-                report.momentum.to_string(),
-                report.grad_norms[0].to_string(),
-                report.grad_norms[1].to_string(),
-                u8::from(report.clipping).to_string(),
-                tokens.join(" "),
-                format!("{:.2}", report.waited.as_secs_f64() * 1e3),
-                format!("{:.2}", report.took.as_secs_f64() * 1e3),
-            ];
             let io = |source| TrainError::Io { path: self.path.clone(), source };
-            self.writer.write_record(row).map_err(|error| io(std::io::Error::other(error)))?;
+            self.writer.write_record(row(&report)).map_err(|error| io(std::io::Error::other(error)))?;
         }
         self.writer.flush().map_err(|source| TrainError::Io { path: self.path.clone(), source })
     }
@@ -129,7 +131,7 @@ impl Metrics {
     }
 }
 
-/// Rows of an earlier part of the run; a file that cannot be read has none.
+/// Rows of an earlier part of the run; none of a file that cannot be read.
 fn rows_before(path: &Path, step: u64) -> Vec<csv::StringRecord> {
     let Ok(mut reader) = csv::Reader::from_path(path) else { return Vec::new() };
     let rows = reader.records().filter_map(Result::ok);
@@ -139,18 +141,34 @@ fn rows_before(path: &Path, step: u64) -> Vec<csv::StringRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vjepa_graphs::{AnyObjective, EncoderConfig, Jepa, JepaLoss, PredictorConfig};
 
-    /// The old file is never cut short: another name of it has all its rows while the new one is there.
+    fn declaration() -> Declaration {
+        let encoder = EncoderConfig::tiny();
+        let predictor = PredictorConfig::for_encoder(&encoder);
+        AnyObjective::from(Jepa { encoder, predictor, generators: 1, loss: JepaLoss::default() }).declaration().clone()
+    }
+
+    #[test]
+    fn the_columns_of_the_official_objective_stay_as_they_are() {
+        let columns = "step,epoch,loss,loss_jepa,loss_reg,lr,wd,momentum,grad_norm_encoder,grad_norm_predictor,clipping,\
+                       tokens,data_ms,step_ms";
+        assert_eq!(header(&declaration()).join(","), columns);
+    }
+
+    /// The old file is never truncated: a second link to it keeps all its rows while the new file is there.
     #[test]
     fn rows_are_kept_in_a_new_file() {
+        let declaration = declaration();
+        let header = header(&declaration);
         let folder = tempfile::tempdir().unwrap();
         let [path, old] = ["jepa-metrics.csv", "old.csv"].map(|name| folder.path().join(name));
-        let row = |step: &str| format!("{step}{}\n", ",1".repeat(HEADER.len() - 1));
-        let kept = format!("{}\n{}{}", HEADER.join(","), row("0"), row("1"));
+        let row = |step: &str| format!("{step}{}\n", ",1".repeat(header.len() - 1));
+        let kept = format!("{}\n{}{}", header.join(","), row("0"), row("1"));
         let rows = format!("{kept}{}", row("2"));
         std::fs::write(&path, &rows).unwrap();
         std::fs::hard_link(&path, &old).unwrap();
-        drop(Metrics::open(folder.path(), "jepa", 2, 1).unwrap());
+        drop(Metrics::open(folder.path(), "jepa", &declaration, 2, 1).unwrap());
         assert_eq!(std::fs::read_to_string(&old).unwrap(), rows);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
     }

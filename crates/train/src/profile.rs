@@ -1,22 +1,22 @@
-//! `--profile`: a few steps of a run with the time of every node.
+//! `--profile`: a few steps of a run, with the time of every node.
 
 use super::{Observer, TrainError, TrainState};
 use std::path::PathBuf;
 use vjepa_runtime::write_atomically;
 
-/// Steps that run before the first one that is profiled: the first touch fresh memory, and caches are cold.
+/// Steps before the first profiled one: the first steps touch fresh memory and cold caches.
 const WARM_UP: u64 = 3;
 
 /// Steps to profile, and where the trace goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileRequest {
-    /// The trace, JSON for Chrome and Perfetto.
+    /// Path of the trace, JSON for Chrome and Perfetto.
     pub path: PathBuf,
     /// How many steps.
     pub steps: u64,
 }
 
-/// Follows a run and clocks its steps `first..end`.
+/// Follows a run and profiles its steps `first..end`.
 pub(super) struct Profiler<'a> {
     request: Option<&'a ProfileRequest>,
     first: u64,
@@ -24,21 +24,21 @@ pub(super) struct Profiler<'a> {
 }
 
 impl<'a> Profiler<'a> {
-    /// For a run of the steps `begin..last`. A run that is too short is warmed up less.
+    /// For a run of the steps `begin..last`. A short run has a shorter warm-up.
     pub(super) fn new(request: Option<&'a ProfileRequest>, begin: u64, last: u64) -> Self {
         let steps = request.map_or(0, |request| request.steps.max(1));
         let first = begin + WARM_UP.min(last.saturating_sub(begin).saturating_sub(steps));
         Self { request, first, end: first.saturating_add(steps).min(last) }
     }
 
-    /// Before each step.
+    /// To be called before each step.
     pub(super) fn before(&self, state: &mut TrainState) {
         if self.request.is_some() && state.step() == self.first {
             state.executor().profile();
         }
     }
 
-    /// After each step: after the last one that is profiled, the trace is written and the observer told.
+    /// To be called after each step. After the last profiled one, writes the trace and notifies the observer.
     ///
     /// # Errors
     /// [`TrainError::Io`] when the trace cannot be written.
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_profiled_after_a_warm_up_where_there_are_enough() {
+    fn profiled_steps_follow_a_warm_up_if_the_run_is_long_enough() {
         let request = ProfileRequest { path: "p.json".into(), steps: 5 };
         let steps = |begin, last| {
             let profiler = Profiler::new(Some(&request), begin, last);

@@ -1,20 +1,21 @@
-//! A run that goes on: what its configuration says otherwise than the checkpoint's record does.
+//! Resuming: how the configuration differs from the one in the checkpoint's record.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::TrainError;
 use vjepa_data::Contents;
-use vjepa_recipe::config::{Config, ConfigError};
+use vjepa_programs::model_settings;
+use vjepa_recipe::config::Config;
 
-/// A setting that is not what it was.
+/// A setting that has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// `section.key`.
     pub key: String,
-    /// What the run was trained with, as YAML in one line.
+    /// The value the run was trained with, as YAML in one line.
     pub was: String,
-    /// What it goes on with.
+    /// The value it continues with.
     pub now: String,
 }
 
@@ -29,19 +30,19 @@ pub struct Continuation {
     pub changed: Vec<Change>,
 }
 
-/// What differs: what makes it another model or another kind of clip, and everything else.
+/// The differences, by whether a run may continue with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Settings without which the weights would mean something else.
+    /// Settings that would make it another model, objective or kind of clip.
     pub refused: Vec<Change>,
-    /// Settings that a run may change on the way.
+    /// Settings that a run may change.
     pub allowed: Vec<Change>,
 }
 
-/// Keys of clips besides those of the preprocessing record.
-const CLIPS: [&str; 3] = ["data.clip_duration", "data.mask_type", "data.dataset_type"];
+/// Keys of clips besides those of the preprocessing record, and the objective, whose parameters and metrics are its own.
+const KEPT: [&str; 4] = ["data.clip_duration", "data.mask_type", "data.dataset_type", "loss.objective"];
 
-/// Compares the configuration of a checkpoint with the one the run goes on with.
+/// Compares the configuration of a checkpoint with the one the run continues with.
 ///
 /// # Errors
 /// [`TrainError::Config`] for sizes that are missing.
@@ -52,7 +53,7 @@ pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError>
         let key = change.key.as_str();
         let recorded = key.strip_prefix("data.").and_then(|key| key.split('.').next());
         let of_clips = recorded.is_some_and(|key| clips.get(key).is_some());
-        if of_clips || CLIPS.contains(&key) || key == "mask" || key.starts_with("mask.") {
+        if of_clips || KEPT.contains(&key) || key == "mask" || key.starts_with("mask.") {
             changes.refused.push(change);
         } else if !key.starts_with("model.") || matches!(key, "model.init" | "model.zero_init_mask_tokens") {
             changes.allowed.push(change);
@@ -61,33 +62,18 @@ pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError>
     Ok(changes)
 }
 
-/// How the models differ, however their sizes are written.
+/// How the models differ, however the configurations give their sizes.
 fn models(was: &Config, now: &Config) -> Result<Vec<Change>, TrainError> {
-    let sizes = |config: &Config| -> Result<Vec<(&'static str, String)>, ConfigError> {
-        let (encoder, predictor) = (config.model.sizes()?, config.model.predictor_sizes()?);
-        Ok(vec![
-            ("embed_dim", encoder.embed_dim.to_string()),
-            ("depth", encoder.depth.to_string()),
-            ("num_heads", encoder.num_heads.to_string()),
-            ("mlp_ratio", encoder.mlp_ratio.to_string()),
-            ("pred_embed_dim", predictor.embed_dim.to_string()),
-            ("pred_depth", predictor.depth.to_string()),
-            ("pred_num_heads", predictor.num_heads.to_string()),
-            ("uniform_power", config.model.uniform_power.to_string()),
-            ("use_mask_tokens", config.model.use_mask_tokens.to_string()),
-        ])
-    };
-    let pairs = sizes(was)?.into_iter().zip(sizes(now)?);
+    let pairs = model_settings(was)?.into_iter().zip(model_settings(now)?);
     let differ = pairs.filter(|((_, was), (_, now))| was != now);
-    Ok(differ.map(|((key, was), (_, now))| Change { key: format!("model.{key}"), was, now }).collect())
+    Ok(differ.map(|((key, was), (_, now))| Change { key: key.to_owned(), was, now }).collect())
 }
 
 fn tree<T: Serialize>(value: &T) -> Result<Value, TrainError> {
     serde_json::to_value(value).map_err(|error| TrainError::Observer(error.to_string()))
 }
 
-/// The values that differ, by their full key: those of mappings key by key, those of lists of mappings entry by entry where
-/// there are as many.
+/// The values that differ, by full key. Mappings are compared key by key, lists of equally many mappings entry by entry.
 fn differences(path: &str, was: &Value, now: &Value) -> Vec<Change> {
     let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match (was, now) {
@@ -106,7 +92,7 @@ fn differences(path: &str, was: &Value, now: &Value) -> Vec<Change> {
     }
 }
 
-/// A value in one line, as `--set` takes it, cut to a readable length.
+/// A value in one line, in the syntax of `--set`, cut to a readable length.
 fn in_words(value: &Value) -> String {
     let text = match value {
         Value::Null => "null".to_owned(),
@@ -125,10 +111,10 @@ fn in_words(value: &Value) -> String {
     }
 }
 
-/// Settings an error names, at most.
+/// The most settings an error names.
 const NAMED: usize = 5;
 
-/// Why a run cannot go on with another model or other clips, to follow the checkpoint's name.
+/// Why a run cannot continue with another model or other clips, to follow the checkpoint's name.
 pub(super) fn refusal(refused: &[Change]) -> String {
     let one = |change: &Change| format!("`{}` {} (now {})", change.key, change.was, change.now);
     let named: Vec<String> = refused.iter().take(NAMED).map(one).collect();
@@ -144,7 +130,7 @@ pub(super) fn refusal(refused: &[Change]) -> String {
     )
 }
 
-/// The change of the videos behind data sets that are called as before.
+/// How the videos changed in data sets whose names did not.
 pub(super) fn of_contents(was: Option<&Contents>, now: Option<&Contents>) -> Option<Change> {
     let (was, now) = (was?, now?);
     let count = |contents: &Contents| format!("{} videos", contents.videos);

@@ -1,4 +1,4 @@
-//! The state of a run: weights, target weights, moments and the step that changes them.
+//! The state of a run: weights, moving averages, moments and the step that changes them.
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::eager::EagerGradients;
@@ -12,19 +12,20 @@ use std::time::Duration;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
 use vjepa_data::Contents;
-use vjepa_graphs::{NamedTensors, PretrainLoss};
+use vjepa_graphs::objectives::{Clips, Input, Role};
+use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs as compile;
-use vjepa_programs::{Models, initial_weights, model_configs};
 use vjepa_programs::{Passes, Precision, TrainOptions};
+use vjepa_programs::{feed, initial_weights};
 use vjepa_recipe::config::{Config, StepPlan};
-use vjepa_recipe::masks::{IndexBatch, MaskPair};
+use vjepa_recipe::masks::MaskPair;
 use vjepa_recipe::schedules::{CosineWd, LinearEma, Schedule, StepRates, WarmupCosine};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 use vjepa_weights as weights;
 
 /// Everything that changes from step to step.
 pub struct TrainState {
-    models: Models,
+    objective: AnyObjective,
     params: DeviceParams,
     executor: DeviceExecutor,
     eager: Option<EagerGradients>,
@@ -33,7 +34,7 @@ pub struct TrainState {
     betas: [f64; 2],
     max_norm: f64,
     step: u64,
-    /// Of the last step, be it an earlier part's.
+    /// Of the last step, which an earlier part of the run may have done.
     loss: Option<f64>,
     /// The latest checkpoint and its step.
     saved: Option<(PathBuf, u64)>,
@@ -43,11 +44,11 @@ pub struct TrainState {
 
 /// Where the step of a run comes from.
 pub enum StepSource {
-    /// It is compiled now, by these passes.
+    /// Compiled now, by these passes.
     Passes(Passes),
-    /// It was compiled before.
+    /// Compiled ahead of time.
     Compiled(Box<Artifact>),
-    /// Burn's autodiff, and a compiled optimiser.
+    /// Burn's autodiff and a compiled optimiser.
     Eager,
 }
 
@@ -72,7 +73,7 @@ impl TrainState {
     /// A state with the step of a configuration on a device; there are no weights yet.
     ///
     /// # Errors
-    /// [`TrainError`] for sizes that do not fit or settings this build does not run.
+    /// [`TrainError`] for sizes that do not fit together or settings this build does not support.
     pub fn from_source(
         device: Device,
         config: &Config,
@@ -81,7 +82,7 @@ impl TrainState {
     ) -> Result<Self, TrainError> {
         let unsupported = |why: &str| TrainError::Unsupported(why.to_owned());
         let precision = Precision::of(config.meta.dtype)
-            .ok_or_else(|| unsupported("`meta.dtype: float16` is not run by this build: use bfloat16 or float32"))?;
+            .ok_or_else(|| unsupported("`meta.dtype: float16` is not supported: use bfloat16 or float32"))?;
         let eager = matches!(source, StepSource::Eager);
         if eager && precision != Precision::F32 {
             return Err(unsupported("--eager computes in f32: add --set meta.dtype=float32"));
@@ -89,19 +90,17 @@ impl TrainState {
         if eager && !device.is_cpu() {
             return Err(unsupported("--eager computes on the CPU: add --device cpu"));
         }
-        let models = model_configs(config)?;
-        let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
+        let objective = compile::objective(config)?;
         let optimization = &config.optimization;
         let options =
             TrainOptions { betas: optimization.betas, eps: optimization.eps, precision, ..TrainOptions::default() };
-        let Models { encoder, predictor, generators } = &models;
         let (executor, eager) = match source {
             StepSource::Eager => {
-                let graph = compile::optimizer(encoder, predictor, options)?;
-                (device.plan(&graph)?, Some(EagerGradients::new(&models, loss)?))
+                let graph = compile::optimizer(&objective, options)?;
+                (device.plan(&graph)?, Some(EagerGradients::new(&objective)?))
             }
             StepSource::Passes(mut passes) => {
-                let graph = compile::step_with(encoder, predictor, loss, *generators, options, &mut passes)?;
+                let graph = compile::step_with(&objective, options, &mut passes)?;
                 (device.plan(&graph)?, None)
             }
             StepSource::Compiled(artifact) => (device.take(artifact.graph, artifact.plan)?, None),
@@ -114,7 +113,7 @@ impl TrainState {
             plan,
             betas: optimization.betas,
             max_norm: optimization.clip_grad.unwrap_or(f64::INFINITY),
-            models,
+            objective,
             step: 0,
             loss: None,
             saved: None,
@@ -136,18 +135,15 @@ impl TrainState {
         let tensors = match wanted {
             Some(path) => {
                 let loaded = weights::load(Path::new(path))?;
-                let Models { encoder, predictor, .. } = &self.models;
-                let mut wanted =
-                    vec![("encoder", encoder.parameter_shapes()), ("predictor", predictor.parameter_shapes())];
-                if loaded.has("target_encoder") {
-                    wanted.push(("target_encoder", encoder.parameter_shapes()));
-                }
-                loaded.check(&wanted)?;
+                let sets = self.objective.declaration().sets.iter();
+                // Moving averages start as copies where the file has none.
+                let wanted = sets.filter(|set| !matches!(set.role, Role::Average { .. }) || loaded.has(set.name));
+                loaded.check(&wanted.map(|set| (set.name, set.shapes.clone())).collect::<Vec<_>>())?;
                 let mut tensors = loaded.all()?;
                 tensors.retain(|name, _| !name.starts_with("adam."));
                 tensors
             }
-            None => initial_weights(&config.model, &self.models, config.meta.seed),
+            None => initial_weights(&config.model, &self.objective, config.meta.seed),
         };
         self.set_weights(tensors)
     }
@@ -172,7 +168,7 @@ impl TrainState {
         if !refused.is_empty() {
             return Err(TrainError::Resume { path: files.latest(), why: resume::refusal(&refused) });
         }
-        // Other lists hold other videos; only the same ones are expected to hold the same.
+        // Other lists hold other videos; only the same lists are expected to hold the same videos.
         if was.data.datasets == config.data.datasets {
             allowed.extend(resume::of_contents(record.contents.as_ref(), self.contents.as_ref()));
         }
@@ -185,16 +181,13 @@ impl TrainState {
         Ok(())
     }
 
-    /// Sets weights and moments. The target encoder is a copy of the encoder, and moments are zero, where not given.
+    /// Sets weights and moments. Moving averages that are not given start as copies, moments at zero.
     ///
     /// # Errors
     /// [`TrainError::Run`] naming the first tensor that is missing or misshapen.
-    pub fn set_weights(&mut self, tensors: NamedTensors) -> Result<(), TrainError> {
-        let targets = tensors.keys().any(|name| name.starts_with("target_encoder."));
+    pub fn set_weights(&mut self, mut tensors: NamedTensors) -> Result<(), TrainError> {
+        self.objective.declaration().start_averages(&mut tensors);
         for (name, (shape, data)) in tensors {
-            if let Some(rest) = name.strip_prefix("encoder.").filter(|_| !targets) {
-                set(&mut self.params, &format!("target_encoder.{rest}"), shape.clone(), data.clone());
-            }
             set(&mut self.params, &name, shape, data);
         }
         let graph = self.executor.graph();
@@ -210,7 +203,7 @@ impl TrainState {
         Ok(())
     }
 
-    /// One optimiser step on clips `f32[B, 3, T, H, W]` with one mask pair a generator.
+    /// One optimiser step on clips `f32[B, C, T, H, W]` with one mask pair per generator.
     ///
     /// # Errors
     /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite.
@@ -221,23 +214,16 @@ impl TrainState {
         pairs: &[MaskPair],
     ) -> Result<StepReport, TrainError> {
         let rates = self.schedule.at(self.step);
-        let names: Vec<[String; 2]> =
-            (0..pairs.len()).map(|i| [format!("mask_enc.{i}"), format!("mask_pred.{i}")]).collect();
+        let declaration = self.objective.declaration();
         let mut inputs = self.rate_inputs(rates);
         let mut eager_outputs = BTreeMap::new();
         let gradients;
-        match &self.eager {
+        match &mut self.eager {
             Some(eager) => {
-                (gradients, eager_outputs) = eager.run(&self.params, clips, shape, pairs)?;
+                (gradients, eager_outputs) = eager.run(&self.params, &clips, shape, pairs)?;
                 inputs.extend(gradients.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())));
             }
-            None => {
-                inputs.push(("clip", HostTensor::F32 { shape: shape.to_vec(), data: clips }));
-                for (pair, [context, target]) in pairs.iter().zip(&names) {
-                    inputs.push((context, index(&pair.context)));
-                    inputs.push((target, index(&pair.target)));
-                }
-            }
+            None => inputs.extend(feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape))),
         }
         let mut outputs = self.executor.run(&mut self.params, inputs)?;
         outputs.extend(eager_outputs);
@@ -245,8 +231,9 @@ impl TrainState {
             outputs.get(name).and_then(|tensor| tensor.floats().first()).map_or(f64::NAN, |value| f64::from(*value))
         };
         let loss = read("loss");
-        let grad_norms = [read("grad_norm.encoder"), read("grad_norm.predictor")];
-        if !loss.is_finite() || grad_norms.iter().any(|norm| !norm.is_finite()) {
+        let norm = |set: &'static str| (set, read(&format!("grad_norm.{set}")));
+        let grad_norms: Vec<_> = declaration.trained().map(|set| norm(set.name)).collect();
+        if !loss.is_finite() || grad_norms.iter().any(|(_, norm)| !norm.is_finite()) {
             let (lr, saved) = (rates.lr, self.saved.clone());
             return Err(TrainError::Diverged { step: self.step, loss, grad_norms, lr, saved });
         }
@@ -255,11 +242,11 @@ impl TrainState {
             epoch: self.step / self.plan.steps_per_epoch,
             of: self.plan.steps,
             loss,
-            loss_jepa: read("loss_jepa"),
-            loss_reg: read("loss_reg"),
+            terms: declaration.terms.iter().map(|term| (*term, read(term))).collect(),
             lr: rates.lr,
             wd: rates.wd,
             momentum: rates.momentum,
+            monitored_norm: norm(declaration.monitor.gradient).1,
             grad_norms,
             clipping: rates.clip_active,
             tokens: pairs.iter().map(|pair| [pair.context.len, pair.target.len]).collect(),
@@ -271,27 +258,30 @@ impl TrainState {
         Ok(report)
     }
 
+    /// Rates, bias corrections and limits of the step, as far as the objective's optimiser takes them.
     fn rate_inputs(&self, rates: StepRates) -> Vec<(&'static str, HostTensor)> {
         let scalar = |value: f64| HostTensor::scalar(value as f32);
         let t = (self.step + 1) as f64;
         let correction = |beta: f64| scalar(1.0 - beta.powf(t));
-        vec![
+        let averages = self.objective.declaration().averages().next().is_some();
+        let mut inputs = vec![
             ("lr", scalar(rates.lr)),
             ("wd", scalar(rates.wd)),
             ("c1", correction(self.betas[0])),
             ("c2", correction(self.betas[1])),
             ("max_norm", scalar(if rates.clip_active { self.max_norm } else { f64::INFINITY })),
-            ("momentum", scalar(rates.momentum)),
-        ]
+        ];
+        inputs.extend(averages.then(|| ("momentum", scalar(rates.momentum))));
+        inputs
     }
 
-    /// Saves weights, target weights and moments.
+    /// Saves weights, moving averages and moments.
     ///
     /// # Errors
-    /// [`TrainError`]; the old checkpoint then stays.
+    /// [`TrainError`]; the old checkpoint is then left alone.
     pub fn save(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
         let weights = self.weights();
-        // A device that lost its memory gives back nothing; the old checkpoint is better than half a new one.
+        // A device that lost its memory returns nothing; the old checkpoint is better than half a new one.
         if weights.len() != self.params.names().count() {
             return Err(TrainError::Unsupported(format!(
                 "{} lost the weights: nothing was saved",
@@ -319,12 +309,12 @@ impl TrainState {
         self.loss
     }
 
-    /// The checkpoint the run was resumed from or has saved.
+    /// The checkpoint the run was resumed from, or the latest it has saved.
     pub fn saved(&self) -> Option<&Path> {
         self.saved.as_ref().map(|(path, _)| path.as_path())
     }
 
-    /// Notes which videos the run learns from, for its record; before [`TrainState::begin`], which compares them.
+    /// Sets which videos the run learns from, for its record. Call it before [`TrainState::begin`], which compares them.
     pub fn learns_from(&mut self, contents: Option<Contents>) {
         self.contents = contents;
     }
@@ -334,12 +324,12 @@ impl TrainState {
         &self.history
     }
 
-    /// The models.
-    pub fn models(&self) -> &Models {
-        &self.models
+    /// What is minimised.
+    pub fn objective(&self) -> &AnyObjective {
+        &self.objective
     }
 
-    /// The tensors, for graphs that read them (encoder, diagnostics).
+    /// The tensors, for other graphs that read them, such as diagnostics.
     pub fn params(&mut self) -> &mut DeviceParams {
         &mut self.params
     }
@@ -368,8 +358,15 @@ fn set(params: &mut DeviceParams, name: &str, shape: Vec<usize>, data: Vec<f32>)
     params.set(name, HostTensor::F32 { shape, data });
 }
 
-fn index(batch: &IndexBatch) -> HostTensor {
-    HostTensor::I32 { shape: vec![batch.batch, batch.len], data: batch.indices.clone() }
+/// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
+fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
+    let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
+    let mut clips = clips;
+    move |_| {
+        left = left.saturating_sub(1);
+        let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
+        HostTensor::F32 { shape: shape.to_vec(), data }
+    }
 }
 
 /// The official schedules over the run's own step numbers.

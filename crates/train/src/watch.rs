@@ -1,21 +1,20 @@
-//! Diagnostics during a run: held-out clips drawn once, measured whenever the run asks.
+//! Diagnostics during a run: held-out clips drawn once, measured on request.
 
 use std::path::{Path, PathBuf};
 
-use vjepa_graphs::PretrainLoss;
 use vjepa_runtime::plan::Device;
 
 use super::diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 use crate::TrainState;
 use vjepa_data::open_source;
 use vjepa_eval::{EvalError, write_atomic};
-use vjepa_programs::model_configs;
+use vjepa_programs::objective;
 use vjepa_recipe::config::Config;
 
 /// Held-out clips a run is measured on.
 const CLIPS: usize = 64;
 
-/// Measures a run and remembers what it found.
+/// Measures a run and keeps the history.
 pub struct Watch {
     diagnostics: Diagnostics,
     history: Vec<(u64, DiagnosticsReport)>,
@@ -28,22 +27,21 @@ impl Watch {
     /// Draws held-out clips of the run's data and compiles the diagnostics for the device of the run.
     ///
     /// # Errors
-    /// [`EvalError`] when no clips are found, or the configuration's parts do not fit together.
+    /// [`EvalError`] when no clips are found or the configuration is not consistent.
     pub fn new(device: Device, config: &Config) -> Result<Self, EvalError> {
         let source = open_source(&config.data, &config.data_aug)?;
-        let models = model_configs(config).map_err(|error| EvalError::Setup(error.to_string()))?;
+        let objective = objective(config).map_err(|error| EvalError::Setup(error.to_string()))?;
         let masks = config.masks().map_err(|error| EvalError::Setup(error.to_string()))?;
-        let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let seed = config.meta.seed;
         let held_out = HeldOut::draw(source.as_ref(), seed, CLIPS)?;
         let draw = |number: u64, batch: usize| masks.pairs(seed, number, 0, batch);
         let batch = config.data.batch_size.min(CLIPS);
-        let diagnostics = Diagnostics::new(device, &models.encoder, &models.predictor, loss, held_out, batch, draw)?;
+        let diagnostics = Diagnostics::new(device, &objective, held_out, batch, draw)?;
         Ok(Self { diagnostics, history: Vec::new(), file: None, earlier: Vec::new() })
     }
 
     /// Writes the history to `path` from now on, at every measurement, so that it survives however the run ends. A resumed
-    /// run (`from` > 0) keeps the file's lines up to its beginning, a new one starts afresh.
+    /// run (`from` > 0) keeps the file's lines up to step `from`, a new one starts afresh.
     ///
     /// # Errors
     /// [`EvalError::File`].
@@ -53,7 +51,7 @@ impl Watch {
         self.save(path)
     }
 
-    /// Measures the run where it stands.
+    /// Measures the run at its current step.
     ///
     /// # Errors
     /// [`EvalError::Run`]; [`EvalError::File`] when the history is kept in a file that cannot be written.
@@ -69,7 +67,7 @@ impl Watch {
         Ok(report)
     }
 
-    /// Everything measured so far, by step.
+    /// All measurements so far, by step.
     pub fn history(&self) -> &[(u64, DiagnosticsReport)] {
         &self.history
     }
@@ -90,7 +88,7 @@ impl Watch {
     }
 }
 
-/// Lines of an earlier part of the run; a file that cannot be read has none.
+/// Lines of an earlier part of the run; none of a file that cannot be read.
 fn lines_up_to(path: &Path, step: u64) -> Vec<(u64, String)> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let step_of = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64();

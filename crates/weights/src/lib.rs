@@ -297,8 +297,9 @@ impl Weights {
         self.entries.keys().map(|name| Ok((name.clone(), self.get(name)?))).collect()
     }
 
-    /// Compares the names and shapes under each `(model, parameters)` with what is there; models not mentioned are not
-    /// looked at, first parts that no model has are unexpected.
+    /// Compares the names and shapes under each `(model, parameters)` with what is there. Models not mentioned are not
+    /// looked at. Other first parts are unexpected, unless the file has a record of our own: an objective may have parameter
+    /// sets that only it knows.
     ///
     /// # Errors
     /// [`WeightsError::Mismatch`] with every name at fault, [`WeightsError::Later`].
@@ -307,7 +308,9 @@ impl Weights {
         let mut faults = LoadError::default();
         let foreign = |name: &&String| {
             let model = first_part(name);
-            !MODELS.contains(&model) && model != OPTIMISER
+            let known =
+                MODELS.contains(&model) || model == OPTIMISER || models.iter().any(|(wanted, _)| *wanted == model);
+            !known && self.record.is_none()
         };
         faults.unexpected.extend(self.entries.keys().chain(self.others.keys()).filter(foreign).cloned());
         for (model, parameters) in models {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Args, CliError, Emit, GraphName, show};
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::Plan;
-use vjepa_graphs::{PretrainLoss, ProbeConfig};
+use vjepa_graphs::ProbeConfig;
 use vjepa_programs as compile;
 use vjepa_programs::{MaskSizes, mask_sizes};
 use vjepa_programs::{Passes, Precision, Probe, TrainOptions};
@@ -72,13 +72,11 @@ fn emit_for(out: Option<&Path>) -> Emit {
 fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passes) -> Result<Graph, CliError> {
     let encoder = encoder_config(config)?;
     if name == GraphName::Step {
-        let loss = PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff };
         let (betas, eps) = (config.optimization.betas, config.optimization.eps);
         let precision = Precision::of(config.meta.dtype)
             .ok_or("`meta.dtype: float16` is not supported; use bfloat16 or float32")?;
         let options = TrainOptions { betas, eps, precision, ..TrainOptions::default() };
-        let predictor = predictor_config(config)?;
-        return Ok(compile::step_with(&encoder, &predictor, loss, config.mask.len(), options, passes)?);
+        return Ok(compile::step_with(&compile::objective(config)?, options, passes)?);
     }
     let mut graph = Graph::default();
     passes.stage("trace", &mut graph, |graph| -> Result<(), CliError> {

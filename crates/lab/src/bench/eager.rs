@@ -5,7 +5,7 @@ use super::{BenchError, What};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use std::collections::HashMap;
-use vjepa_graphs::{Encoder, NamedTensors, Predictor, PretrainLoss, load_parameters};
+use vjepa_graphs::{Encoder, JepaLoss, NamedTensors, Predictor, load_parameters};
 use vjepa_programs::{Models, model_configs};
 use vjepa_recipe::config::Config;
 use vjepa_recipe::masks::{IndexBatch, MaskPair};
@@ -17,7 +17,7 @@ pub(super) struct EagerStep {
     encoder: Encoder,
     predictor: Predictor,
     target: Encoder,
-    loss: PretrainLoss,
+    loss: JepaLoss,
     clip: Tensor<5>,
     moments: HashMap<String, [Tensor<1>; 2]>,
     rates: Rates,
@@ -60,7 +60,7 @@ impl EagerStep {
             target: load(part("target_encoder."))?.no_grad(),
             encoder: load(part("encoder."))?,
             predictor: load_parameters(narrow, part("predictor.")).map_err(|error| failed(error.to_string()))?,
-            loss: PretrainLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff },
+            loss: JepaLoss { loss_exp: config.loss.loss_exp, reg_coeff: config.loss.reg_coeff },
             clip: Tensor::from_data(TensorData::new(data, shape), &device),
             device,
             what,

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vjepa_graphs::NamedTensors;
-use vjepa_programs::{initial_weights, model_configs};
-use vjepa_recipe::config::Config;
+use vjepa_programs::{initial_weights, model_configs, objective};
+use vjepa_recipe::config::{Config, ObjectiveName};
 use vjepa_recipe::counter::noise;
 use vjepa_recipe::masks::MaskPair;
 
@@ -87,6 +87,12 @@ impl Workload {
     /// [`BenchError`].
     pub fn write(request: &WorkloadRequest<'_>, folder: &Path) -> Result<Self, BenchError> {
         let config = request.config;
+        if config.loss.objective != ObjectiveName::Jepa {
+            let name = config.loss.objective.name();
+            return Err(BenchError::Refused(format!(
+                "the sides of a benchmark all compute the objective `jepa`, not `{name}`: use --set loss.objective=jepa"
+            )));
+        }
         let models = model_configs(config)?;
         let (e, p) = (&models.encoder, &models.predictor);
         let encoder = Stack {
@@ -122,10 +128,7 @@ impl Workload {
             tensors: BTreeMap::new(),
             folder: folder.to_owned(),
         };
-        for (name, (shape, data)) in initial_weights(&config.model, &models, config.meta.seed) {
-            if let Some(rest) = name.strip_prefix("encoder.") {
-                case.floats(&format!("target_encoder.{rest}"), &shape, &data)?;
-            }
+        for (name, (shape, data)) in initial_weights(&config.model, &objective(config)?, config.meta.seed) {
             case.floats(&name, &shape, &data)?;
         }
         let clip = [config.data.batch_size, e.channels, e.num_frames, e.height, e.width];

@@ -6,6 +6,7 @@ use super::check::{Check, GoldenError, Limit};
 use super::run::{FORWARD, index, run_once, stored, values};
 use super::sampled::Compare;
 use super::training::Training;
+use vjepa_graphs::JepaLoss;
 use vjepa_programs as compile;
 use vjepa_runtime::plan::HostTensor;
 
@@ -45,8 +46,9 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
     }
     let whole = run_once(engine, &compile::encoder(&training.encoder, "encoder.")?, &mut params, vec![clip()])?;
     computed.insert("encoder_out".to_owned(), values(&whole, "encoder_out")?);
-    let targets = run_once(engine, &compile::targets(&training.encoder)?, &mut params, vec![clip()])?;
-    let targets = values(&targets, "targets")?;
+    let targets = compile::monitored(&training.objective(JepaLoss::default()))?;
+    let targets = run_once(engine, &targets, &mut params, vec![clip()])?;
+    let targets = values(&targets, "features")?;
 
     let mut masked = engine.plan(&compile::encoder_masked(&training.encoder, "encoder.")?)?;
     let tokens = training.encoder.tokens();

@@ -6,7 +6,7 @@ use super::sampled::Compare;
 use super::schedules::training_schedule;
 use super::training::{FirstLosses, Hparams, Step, Training};
 use vjepa_compiler::ir::Graph;
-use vjepa_graphs::PretrainLoss;
+use vjepa_graphs::JepaLoss;
 use vjepa_programs as compile;
 use vjepa_programs::TrainOptions;
 use vjepa_recipe::schedules::StepRates;
@@ -44,13 +44,13 @@ pub(super) fn check_first_batch(training: &Training) -> Result<Vec<Check>, Golde
 }
 
 /// `exp1_reg0.5`.
-fn parse_form(form: &str) -> Option<PretrainLoss> {
+fn parse_form(form: &str) -> Option<JepaLoss> {
     let (exponent, coefficient) = form.strip_prefix("exp")?.split_once("_reg")?;
-    Some(PretrainLoss { loss_exp: exponent.parse().ok()?, reg_coeff: coefficient.parse().ok()? })
+    Some(JepaLoss { loss_exp: exponent.parse().ok()?, reg_coeff: coefficient.parse().ok()? })
 }
 
 /// One step from the first weights, with gradients; it changes nothing that is kept.
-fn first_batch(training: &Training, loss: PretrainLoss) -> Result<Outputs, GoldenError> {
+fn first_batch(training: &Training, loss: JepaLoss) -> Result<Outputs, GoldenError> {
     let graph = step_graph(training, loss, true)?;
     let mut params = training.params()?;
     zero_moments(&mut params, &graph);
@@ -60,11 +60,11 @@ fn first_batch(training: &Training, loss: PretrainLoss) -> Result<Outputs, Golde
     Ok(training.engine.plan_step(graph.clone())?.run(&mut params, inputs)?)
 }
 
-fn step_graph(training: &Training, loss: PretrainLoss, export_gradients: bool) -> Result<Graph, GoldenError> {
+fn step_graph(training: &Training, loss: JepaLoss, export_gradients: bool) -> Result<Graph, GoldenError> {
     let Hparams { betas, eps, .. } = &training.hparams;
     let precision = training.engine.precision;
     let options = TrainOptions { betas: *betas, eps: *eps, export_gradients, precision, ..TrainOptions::default() };
-    Ok(compile::step(&training.encoder, &training.predictor, loss, training.generators, options)?)
+    Ok(compile::step(&training.objective(loss), options)?)
 }
 
 /// Inputs of the step that is the `count`th from 1.
@@ -136,7 +136,7 @@ pub(super) fn check_run(training: &Training) -> Result<Vec<Check>, GoldenError> 
     let schedule = training_schedule(&training.dir)?;
     let masks = TensorFile::read(training.dir.join("masks_10steps.safetensors"))?;
     let Hparams { loss_exp, reg_coeff, .. } = training.hparams;
-    let graph = step_graph(training, PretrainLoss { loss_exp, reg_coeff }, false)?;
+    let graph = step_graph(training, JepaLoss { loss_exp, reg_coeff }, false)?;
     let mut executor = training.engine.plan_step(graph.clone())?;
     let mut params = training.params()?;
     zero_moments(&mut params, &graph);
@@ -190,7 +190,7 @@ fn check_first_step(
     }
     let golden = TensorFile::read(file)?;
     let Hparams { loss_exp, reg_coeff, .. } = training.hparams;
-    let graph = step_graph(training, PretrainLoss { loss_exp, reg_coeff }, true)?;
+    let graph = step_graph(training, JepaLoss { loss_exp, reg_coeff }, true)?;
     let mut fresh = training.params()?;
     zero_moments(&mut fresh, &graph);
     let inputs = inputs(training, training.clip.host(), masks, rates, 1);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::check::{GoldenError, read_json};
 use super::clip::Clip;
 use super::run::{Engine, index, load};
-use vjepa_graphs::{EncoderConfig, PredictorConfig};
+use vjepa_graphs::{AnyObjective, EncoderConfig, Jepa, JepaLoss, PredictorConfig};
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights::TensorFile;
 
@@ -143,6 +143,12 @@ impl Training {
             forward,
             clip,
         })
+    }
+
+    /// The official objective over the configuration's models.
+    pub(super) fn objective(&self, loss: JepaLoss) -> AnyObjective {
+        let (encoder, predictor) = (self.encoder.clone(), self.predictor.clone());
+        Jepa { encoder, predictor, generators: self.generators, loss }.into()
     }
 
     /// The weights a run starts from: encoder, predictor, and the target encoder as a copy of the encoder.

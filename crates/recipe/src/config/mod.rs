@@ -34,7 +34,7 @@ pub use error::ConfigError;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
 pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};
-pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, OptimizationConfig, StepPlan};
+pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
 pub use crate::masks::MaskType;
 use crate::masks::{MaskError, MaskGenerator};

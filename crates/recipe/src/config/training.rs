@@ -52,6 +52,27 @@ impl Default for MetaConfig {
     }
 }
 
+/// What a run minimises; each has a file of its own in `graphs/src/objectives/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectiveName {
+    /// Masked latent prediction against a moving average of the encoder: V-JEPA's.
+    #[default]
+    Jepa,
+}
+
+impl ObjectiveName {
+    /// Every objective there is.
+    pub const ALL: [Self; 1] = [Self::Jepa];
+
+    /// The word that stands for it in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jepa => "jepa",
+        }
+    }
+}
+
 /// The `loss` section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -60,11 +81,14 @@ pub struct LossConfig {
     pub loss_exp: f64,
     /// Weight of the variance regulariser.
     pub reg_coeff: f64,
+    /// What is minimised; each objective is a file in `graphs/src/objectives/`.
+    #[schemars(extend("x-ours" = true))]
+    pub objective: ObjectiveName,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { loss_exp: 1.0, reg_coeff: 0.0 }
+        Self { loss_exp: 1.0, reg_coeff: 0.0, objective: ObjectiveName::default() }
     }
 }
 
