@@ -36,7 +36,7 @@ fn named_values_keep_their_names_and_the_others_their_numbers() {
     assert_eq!(graph.canonical(), graph);
     let message = |from: &str, to: &str| parse(&named.replacen(from, to, 1)).unwrap_err().to_string();
     assert_eq!(message("(%scaled)", "(%scale)"), "line 8, column 29: %scale is not defined above");
-    assert_eq!(message("%0:", "%scaled:"), "line 7, column 22: %0 is not defined above");
+    assert_eq!(message("%0:", "%scaled:"), "line 7, column 38: %0 is not defined above");
     assert_eq!(
         message("%2: f32[1, 2]", "%scaled: f32[1, 2]"),
         "line 9, column 3: the name `%scaled` is used twice in the graph"
