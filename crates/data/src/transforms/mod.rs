@@ -12,7 +12,7 @@ mod eval;
 mod resize;
 mod train;
 
-pub use crop::{CropBox, RandomCrop};
+pub use crop::{CropBox, CropDraws, RandomCrop};
 pub use eval::{EvalTransform, Views};
 pub use train::{TrainTransform, resize_crop};
 pub use vjepa_runtime::preprocess::standardise;
