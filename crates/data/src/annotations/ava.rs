@@ -158,13 +158,12 @@ pub fn read_boxes(path: &Path, actions: Option<&BTreeMap<u32, String>>) -> Resul
         }
         let (corners, clipped) = row.corners()?;
         let action = row.number(6, "an action")?;
-        if let (Some(action), Some(known)) = (action, actions) {
-            if !known.contains_key(&action) {
-                let last = known.keys().next_back().copied().unwrap_or(0);
-                let why =
-                    format!("action {action} is not in the label map, whose ids go up to {last} and count from 1");
-                return Err(row.fail(format!("{why}: correct it, or give the label map of these annotations")));
-            }
+        if let (Some(action), Some(known)) = (action, actions)
+            && !known.contains_key(&action)
+        {
+            let last = known.keys().next_back().copied().unwrap_or(0);
+            let why = format!("action {action} is not in the label map, whose ids go up to {last} and count from 1");
+            return Err(row.fail(format!("{why}: correct it, or give the label map of these annotations")));
         }
         let person = row.number(7, "a person")?;
         let text = [2, 3, 4, 5].map(|index| row.field(index));

@@ -10,7 +10,7 @@ use crate::list::VideoList;
 use crate::stream::Permutation;
 
 /// Keeps the shuffle apart from other uses of a seed.
-const SUBSET: u64 = 0x73_7562_7365_74;
+const SUBSET: u64 = 0x7375_6273_6574;
 
 /// Share of the samples of each class: `5%`, or `0.05`.
 #[derive(Debug, Clone, Copy, PartialEq)]
