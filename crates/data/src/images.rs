@@ -4,7 +4,7 @@
 //! RGB as `Image.convert("RGB")` makes it: grey is repeated, alpha dropped, palettes looked up, CMYK converted; 16-bit values
 //! keep their high byte. EXIF rotation is ignored, as by the official loader.
 //!
-//! PNG pixels are Pillow's. JPEG pixels differ from libjpeg's by rounding: against Pillow on photographs-like pictures with
+//! PNG pixels are Pillow's. JPEG pixels differ from libjpeg's by rounding: against Pillow on photograph-like pictures with
 //! chroma at half resolution, 92 % of the values are equal, 98 % within 1, and none further off than 3 (jpeg-decoder; of the
 //! decoders compared the closest for such files, see docs/augmentation.md).
 
