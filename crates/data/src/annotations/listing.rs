@@ -64,7 +64,7 @@ pub struct Listing {
     pub path: PathBuf,
     /// The samples that there are, in the order of the annotations.
     pub entries: Vec<VideoEntry>,
-    /// The line of each in the annotations, from 1; empty for folders.
+    /// The line of each in the annotations, from 1; empty where they are not one line per sample.
     pub lines: Vec<usize>,
     /// Class names by label; empty without labels.
     pub classes: Vec<String>,
