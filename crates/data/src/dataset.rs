@@ -3,9 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-use vjepa_runtime::files::hex;
-
 use super::decode::{Decoded, decode, reason, refuse_stub};
 use super::list::{VideoEntry, VideoList, read_list};
 use super::sampling::{ClipSampler, step_for_duration};
@@ -191,13 +188,7 @@ impl ClipSource for VideoDataset {
     }
 
     fn contents(&self) -> Option<Contents> {
-        let mut digest = Sha256::new();
-        for entry in &self.entries {
-            let path = entry.path.as_os_str().as_encoded_bytes();
-            digest.update((path.len() as u64).to_le_bytes());
-            digest.update(path);
-        }
-        Some(Contents { videos: self.entries.len() as u64, sha256: hex(&digest.finalize()) })
+        Some(Contents::of(&self.entries))
     }
 
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {

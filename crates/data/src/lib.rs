@@ -7,12 +7,18 @@
 //! configuration and the step number alone: not on the number of workers, nor on where a run was interrupted. Unreadable
 //! videos are skipped, counted, and listed once by [`Quarantine`]. [`read_list`] reads lists and folders; [`survey`] says
 //! before a run what they hold and what of it cannot be used.
+//!
+//! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
+//! [`augment`] is the training augmentation of the evaluations.
 
+pub mod annotations;
+pub mod augment;
 mod batch;
 pub mod clips;
 mod dataset;
 mod decode;
 mod dialect;
+pub mod images;
 mod list;
 mod loader;
 mod quarantine;

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use vjepa_runtime::files::hex;
 
+use super::list::VideoEntry;
 use super::stream::Permutation;
 use vjepa_recipe::counter::{CounterRng, mix};
 
@@ -99,6 +102,19 @@ pub struct Contents {
     pub videos: u64,
     /// SHA-256 of their paths, in order.
     pub sha256: String,
+}
+
+impl Contents {
+    /// Of a data set with these entries.
+    pub(super) fn of(entries: &[VideoEntry]) -> Self {
+        let mut digest = Sha256::new();
+        for entry in entries {
+            let path = entry.path.as_os_str().as_encoded_bytes();
+            digest.update((path.len() as u64).to_le_bytes());
+            digest.update(path);
+        }
+        Self { videos: entries.len() as u64, sha256: hex(&digest.finalize()) }
+    }
 }
 
 /// A data set.

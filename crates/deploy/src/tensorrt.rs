@@ -51,7 +51,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
     let expected = accuracy::named(&mut opened.plan()?, &clips)?;
     let clips = ClipBatch::new(shape, &clips)?;
     let differences = compare(&session, &clips, &expected, tolerance)
-        .map_err(|error| refuse(&exported.written, request.place, &error.into()))?;
+        .map_err(|error| refuse(&exported.written, request.shown_as, &error.into()))?;
     let difference = differences.into_iter().max_by(|a, b| a.relative.total_cmp(&b.relative));
     let difference = difference.ok_or("the model has no output")?;
     let began = Instant::now();

@@ -17,7 +17,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use vjepa_serve::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use vjepa_serve::proto::{InferParameter, RepositoryIndexRequest};
-use vjepa_serve::{Security, Server, Settings, Token};
+use vjepa_serve::{Security, Settings, Token};
 
 #[test]
 fn null_is_absent_everywhere() {

@@ -2,6 +2,26 @@
 
 use vjepa_recipe::rng::PyRandom;
 
+/// The random numbers of a crop.
+pub trait CropDraws {
+    /// Uniform in [low, high).
+    fn uniform(&mut self, low: f64, high: f64) -> f64;
+    /// Uniform in [low, high], both ends included.
+    fn integer(&mut self, low: u32, high: u32) -> u32;
+    /// Called once for each box that is tried, for generators that have to keep in step with the official code.
+    fn attempt(&mut self) {}
+}
+
+impl CropDraws for PyRandom {
+    fn uniform(&mut self, low: f64, high: f64) -> f64 {
+        PyRandom::uniform(self, low, high)
+    }
+
+    fn integer(&mut self, low: u32, high: u32) -> u32 {
+        self.randint(low, high)
+    }
+}
+
 /// A rectangle of pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CropBox {
@@ -18,16 +38,17 @@ pub struct CropBox {
 impl CropBox {
     /// A random box: area a uniform share in `scale`, width over height log-uniform in `ratio`. After ten boxes that do
     /// not fit, the largest centred box with a ratio in range.
-    pub fn random(height: usize, width: usize, crop: &RandomCrop, rng: &mut PyRandom) -> Self {
+    pub fn random(height: usize, width: usize, crop: &RandomCrop, rng: &mut impl CropDraws) -> Self {
         let (frame_height, frame_width) = (height as f64, width as f64);
         let (min, max) = crop.ratio;
         for _ in 0..10 {
+            rng.attempt();
             let area = rng.uniform(crop.scale.0, crop.scale.1) * frame_height * frame_width;
             let ratio = rng.uniform(min.ln(), max.ln()).exp();
             let w = (area * ratio).sqrt().round_ties_even() as usize;
             let h = (area / ratio).sqrt().round_ties_even() as usize;
             if (1..=width).contains(&w) && (1..=height).contains(&h) {
-                let mut corner = |free: usize| rng.randint(0, free.min(u32::MAX as usize) as u32) as usize;
+                let mut corner = |free: usize| rng.integer(0, free.min(u32::MAX as usize) as u32) as usize;
                 let (top, left) = (corner(height - h), corner(width - w));
                 let (height, width) = (h, w);
                 return Self { top, left, height, width };
@@ -67,7 +88,7 @@ impl CropBox {
         (0..frames).map(shifted).collect()
     }
 
-    pub(super) fn fits(&self, height: usize, width: usize) -> bool {
+    pub(crate) fn fits(&self, height: usize, width: usize) -> bool {
         let inside = |start: usize, len: usize, side| len > 0 && start.checked_add(len).is_some_and(|end| end <= side);
         inside(self.top, self.height, height) && inside(self.left, self.width, width)
     }

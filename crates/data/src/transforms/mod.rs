@@ -9,7 +9,7 @@ mod crop;
 mod resize;
 mod train;
 
-pub use crop::{CropBox, RandomCrop};
+pub use crop::{CropBox, CropDraws, RandomCrop};
 pub use train::{TrainTransform, resize_crop};
 
 /// Decoded frames of a clip, all of one size.

@@ -1,0 +1,120 @@
+//! Finds the files that annotations name without a path.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::error::AnnotationError;
+use crate::dialect::{EXTENSIONS, UNREAD, extension};
+use crate::survey::Reason;
+
+/// Deeper folders are a loop of links.
+const MAX_DEPTH: usize = 64;
+
+/// The videos of a folder and all its sub-folders, by name without the ending.
+#[derive(Debug, Clone, Default)]
+pub struct FileIndex {
+    folder: PathBuf,
+    names: BTreeMap<String, Vec<PathBuf>>,
+    /// Names as they are if letters were all small, for file systems and lists that differ in case.
+    folded: BTreeMap<String, String>,
+}
+
+impl FileIndex {
+    /// Searches a folder.
+    ///
+    /// # Errors
+    /// [`AnnotationError::File`] for folders that cannot be read, or hold no videos at all.
+    pub fn of(folder: &Path) -> Result<Self, AnnotationError> {
+        let mut index = Self { folder: folder.into(), ..Self::default() };
+        index.search(folder, &mut HashSet::new(), 0)?;
+        if index.names.is_empty() {
+            let why = format!("holds no videos (of {}): give the folder that the clips lie in", EXTENSIONS.join(", "));
+            return Err(AnnotationError::file(folder, why));
+        }
+        for (name, paths) in &mut index.names {
+            paths.sort();
+            index.folded.entry(name.to_lowercase()).or_insert_with(|| name.clone());
+        }
+        Ok(index)
+    }
+
+    fn search(&mut self, folder: &Path, seen: &mut HashSet<PathBuf>, depth: usize) -> Result<(), AnnotationError> {
+        let fail = |error: std::io::Error| AnnotationError::file(folder, format!("cannot be read: {error}"));
+        if depth > MAX_DEPTH || !seen.insert(folder.canonicalize().map_err(fail)?) {
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            if path.is_dir() {
+                self.search(&path, seen, depth + 1)?;
+                continue;
+            }
+            let video = extension(&path)
+                .is_some_and(|ext| EXTENSIONS.contains(&ext.as_str()) || UNREAD.contains(&ext.as_str()));
+            let name = path.file_stem().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'));
+            if let (true, Some(name)) = (video, name) {
+                self.names.entry(name.to_owned()).or_default().push(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of a name, of several with that name the one in a folder called `parent`.
+    fn find(&self, name: &str, parent: Option<&str>) -> Option<&Path> {
+        let paths = self.names.get(name).or_else(|| self.names.get(self.folded.get(&name.to_lowercase())?))?;
+        let readable = |path: &&PathBuf| extension(path).is_some_and(|ext| EXTENSIONS.contains(&ext.as_str()));
+        let within = |path: &&PathBuf| {
+            let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            parent.is_some() && folder == parent
+        };
+        let readable: Vec<&PathBuf> = match paths.iter().filter(readable).collect::<Vec<_>>() {
+            none if none.is_empty() => paths.iter().collect(),
+            some => some,
+        };
+        readable.iter().copied().find(within).or_else(|| readable.first().copied()).map(PathBuf::as_path)
+    }
+}
+
+/// What annotations name and cannot be found, by reason.
+#[derive(Debug)]
+pub(super) struct Missing<'a> {
+    index: &'a FileIndex,
+    reasons: BTreeMap<String, (usize, PathBuf)>,
+}
+
+impl<'a> Missing<'a> {
+    pub fn of(index: &'a FileIndex) -> Self {
+        Self { index, reasons: BTreeMap::new() }
+    }
+
+    pub fn count(&mut self, what: impl Into<String>, first: impl Into<PathBuf>) {
+        self.reasons.entry(what.into()).or_insert_with(|| (0, first.into())).0 += 1;
+    }
+
+    /// The first file of these names that exists and is read; counts the sample as missing if there is none.
+    pub fn find(&mut self, names: &[&str], parent: Option<&str>) -> Option<PathBuf> {
+        let found = names.iter().find_map(|name| self.index.find(name, parent));
+        match found {
+            Some(path) => match extension(path) {
+                Some(ext) if UNREAD.contains(&ext.as_str()) => {
+                    self.count(format!("are .{ext}, which is not read: convert them to .mp4"), path);
+                    None
+                }
+                _ => Some(path.into()),
+            },
+            None => {
+                let name = names.first().copied().unwrap_or_default();
+                self.count(format!("have no file in {}", self.index.folder.display()), name);
+                None
+            }
+        }
+    }
+
+    /// Most frequent first.
+    pub fn reasons(self) -> Vec<Reason> {
+        let reason = |(what, (count, first))| Reason { what, count, first };
+        let mut reasons: Vec<Reason> = self.reasons.into_iter().map(reason).collect();
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        reasons
+    }
+}

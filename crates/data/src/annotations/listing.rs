@@ -1,0 +1,154 @@
+//! What annotations come to: entries, class names, and what is missing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::error::{AnnotationError, lines, read};
+use crate::list::{VideoEntry, VideoList};
+use crate::survey::Reason;
+
+/// The names of classes; the place of a name is its label.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// In the order of the labels.
+    pub names: Vec<String>,
+    /// The file that they are from; none where they are those of the annotations themselves.
+    pub from: Option<PathBuf>,
+}
+
+impl Classes {
+    /// Reads a file with one class name per line, as [`Listing::write`] writes it.
+    ///
+    /// # Errors
+    /// [`AnnotationError`] for files that cannot be read, and names that occur twice.
+    pub fn read(path: &Path) -> Result<Self, AnnotationError> {
+        let text = read(path)?;
+        let mut names = Vec::new();
+        let mut seen = HashMap::new();
+        for (line, name) in lines(&text) {
+            if let Some(first) = seen.insert(name.to_owned(), line) {
+                let why = format!("`{name}` stands in line {first} already: write every class once");
+                return Err(AnnotationError::line(path, line, why));
+            }
+            names.push(name.to_owned());
+        }
+        Ok(Self { names, from: Some(path.into()) })
+    }
+
+    /// Sorted names without repetitions.
+    pub(super) fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let names: BTreeSet<&str> = names.collect();
+        Self { names: names.into_iter().map(str::to_owned).collect(), from: None }
+    }
+
+    /// The label of each name.
+    pub(super) fn labels(&self) -> HashMap<&str, i64> {
+        self.names.iter().zip(0..).map(|(name, label)| (name.as_str(), label)).collect()
+    }
+
+    /// What to say of a name that is not among them, for the end of an error.
+    pub(super) fn unknown(&self, name: &str) -> String {
+        let count = self.names.len();
+        let from = self.from.as_ref().map_or_else(String::new, |from| format!(" of {}", from.display()));
+        format!(
+            "class `{name}` is not among the {count} classes{from}: correct the name, or use the class names of these annotations"
+        )
+    }
+}
+
+/// A data set as its annotations describe it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The annotation file or folder.
+    pub path: PathBuf,
+    /// The samples that there are, in the order of the annotations.
+    pub entries: Vec<VideoEntry>,
+    /// The line of each in the annotations, from 1; empty where they are not one line per sample.
+    pub lines: Vec<usize>,
+    /// Class names by label; empty without labels.
+    pub classes: Vec<String>,
+    /// Samples that are left out, most frequent reason first.
+    pub missing: Vec<Reason>,
+}
+
+impl Listing {
+    /// Writes the plain list, "path label" per line, with absolute paths, and next to it the class names, one per line.
+    ///
+    /// # Errors
+    /// [`AnnotationError::File`] for an empty listing, names that fit on no line, and files that cannot be written.
+    pub fn write(&self, list: &Path, names: &Path) -> Result<(), AnnotationError> {
+        if self.entries.is_empty() {
+            return Err(AnnotationError::file(&self.path, format!("leaves no sample to list: {self}")));
+        }
+        let mut text = String::new();
+        for entry in &self.entries {
+            let path = std::path::absolute(&entry.path)
+                .map_err(|error| AnnotationError::file(&entry.path, format!("cannot be made absolute: {error}")))?;
+            match path.to_str() {
+                Some(path) if !path.contains(['\n', '\r']) => text.push_str(path),
+                _ => {
+                    let why = "has a name that does not fit on a line of UTF-8 text: rename it";
+                    return Err(AnnotationError::file(&path, why));
+                }
+            }
+            if let Some(label) = entry.label {
+                text.push_str(&format!(" {label}"));
+            }
+            text.push('\n');
+        }
+        let write = |path: &Path, text: String| {
+            std::fs::write(path, text)
+                .map_err(|error| AnnotationError::file(path, format!("cannot be written: {error}")))
+        };
+        write(list, text)?;
+        if self.classes.is_empty() {
+            return Ok(());
+        }
+        write(names, self.classes.iter().map(|name| format!("{name}\n")).collect())
+    }
+
+    /// Samples that are left out.
+    pub fn left_out(&self) -> usize {
+        self.missing.iter().map(|reason| reason.count).sum()
+    }
+}
+
+/// `"train.csv: 240 samples of 400 classes; 12 left out: 10 have no file in DIR (the first: X), 2 ..."`.
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        write!(f, "{}: {} sample{}", self.path.display(), self.entries.len(), plural(self.entries.len()))?;
+        match self.classes.len() {
+            0 => {}
+            1 => write!(f, " of 1 class")?,
+            count => write!(f, " of {count} classes")?,
+        }
+        for (index, Reason { what, count, first }) in self.missing.iter().enumerate() {
+            match index {
+                0 => write!(f, "; {} left out: ", self.left_out())?,
+                _ => write!(f, ", ")?,
+            }
+            write!(f, "{count} {what} (the first: {})", first.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks that the labels of a plain list are those of `classes` classes, 0 to `classes` - 1.
+///
+/// # Errors
+/// [`AnnotationError::Line`] for the first label out of range, with the remedy where all of them count from 1.
+pub fn check_labels(list: &VideoList, classes: usize) -> Result<(), AnnotationError> {
+    let labels = || list.entries.iter().zip(list.lines.iter().copied()).filter_map(|(e, line)| Some((e.label?, line)));
+    let in_range = |label: i64| usize::try_from(label).is_ok_and(|label| label < classes);
+    let Some((label, line)) = labels().find(|(label, _)| !in_range(*label)) else { return Ok(()) };
+    let from_one = labels().all(|(label, _)| label >= 1 && in_range(label - 1));
+    let remedy = match from_one {
+        true => "labels seem to count from 1: subtract 1 from each",
+        false => "correct the label, or the class names",
+    };
+    let last = classes.saturating_sub(1);
+    let why = format!("label {label} is not one of the {classes} classes, 0 to {last}; {remedy}");
+    Err(AnnotationError::line(&list.path, line, why))
+}
