@@ -11,8 +11,8 @@ pub mod plan;
 
 mod atomic;
 mod classify;
-mod clips;
 mod clip_views;
+mod clips;
 mod compare;
 #[cfg(feature = "burn")]
 pub mod compiled;
@@ -39,8 +39,8 @@ mod tract;
 
 pub use atomic::write_atomically;
 pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
-pub use clips::{ClipBatch, NamedOutput};
 pub use clip_views::ClipViews;
+pub use clips::{ClipBatch, NamedOutput};
 pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use cores::cores;
 pub use error::SessionError;

@@ -6,9 +6,9 @@
 
 mod bench;
 mod compile;
+mod completions;
 mod config;
 mod convert;
-mod completions;
 mod device;
 mod doctor;
 mod eval;

@@ -37,8 +37,13 @@ pub fn write(request: &Export<'_>, name: &str) -> Result<Exported, DeployError> 
     let folder = tempfile::Builder::new().prefix(".vjepa-triton-").tempdir_in(request.out);
     let folder = folder.map_err(|error| at(request.out, error))?;
     let model = folder.path().join("1").join("model.onnx");
-    let inner =
-        Export { out: &model, shown_as: &place, form: request.form.clone(), ort_lib: request.ort_lib.clone(), ..*request };
+    let inner = Export {
+        out: &model,
+        shown_as: &place,
+        form: request.form.clone(),
+        ort_lib: request.ort_lib.clone(),
+        ..*request
+    };
     let mut exported = export_opened(&inner, &open(&inner)?)?;
     let labels = exported.probe.as_ref().map(|probe| probe.labels.as_slice()).unwrap_or_default();
     let labelled = exported.metadata.contains_key("vjepa.labels");

@@ -9,8 +9,8 @@ use vjepa_weights::TensorFile;
 use super::*;
 use crate::images::{Picture, eval_crop};
 use crate::transforms::{CropBox, Frames, resize_crop};
-use vjepa_runtime::Normalization;
 use policy::ORIGINAL;
+use vjepa_runtime::Normalization;
 
 /// The folders of this name.
 fn folders(name: &str) -> Vec<PathBuf> {

@@ -136,7 +136,9 @@ impl Workload {
         let masks = config.masks()?;
         for set in 0..request.mask_sets {
             let mut names = Vec::new();
-            for (i, pair) in masks.pairs(config.meta.seed, set as u64, 0, config.data.batch_size)?.into_iter().enumerate() {
+            for (i, pair) in
+                masks.pairs(config.meta.seed, set as u64, 0, config.data.batch_size)?.into_iter().enumerate()
+            {
                 let name = |what: &str| format!("masks.{set}.{i}.{what}");
                 for (name, batch) in [(name("context"), &pair.context), (name("target"), &pair.target)] {
                     let bytes: Vec<u8> = batch.indices.iter().flat_map(|index| index.to_le_bytes()).collect();
