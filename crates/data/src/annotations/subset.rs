@@ -67,7 +67,7 @@ pub fn subset(list: &VideoList, share: Share, split: u64) -> Result<Subset, Anno
     for (index, entry) in list.entries.iter().enumerate() {
         let Some(label) = entry.label else {
             let why =
-                format!("{}: a subset takes a share of each class, but this has no label: add one", list.place(index));
+                format!("{}: a subset takes a share of each class, but this has no label: add one", list.location(index));
             return Err(AnnotationError::file(&list.path, why));
         };
         classes.entry(label).or_default().push(index);
@@ -101,7 +101,7 @@ pub fn subset(list: &VideoList, share: Share, split: u64) -> Result<Subset, Anno
     if let Some((label, index)) = single.first().filter(|_| share.0 < 1.0) {
         notes.push(format!(
             "{path}: {}: class {label} has this sample alone, so that every split holds it{}: add samples of it",
-            list.place(*index),
+            list.location(*index),
             match single.len() {
                 1 => String::new(),
                 count => format!(", as {} other classes do", count - 1),
