@@ -316,7 +316,7 @@ fn messages_stay_short() {
         let said = complaint(&text);
         assert!(said.len() < 1000 && !said.contains('\n'), "{} characters: {said}", said.len());
     }
-    for set in [format!("loss.{long}=1"), format!("loss.loss_exp={long}"), format!("{long}"), format!("{long}=[")] {
+    for set in [format!("loss.{long}=1"), format!("loss.loss_exp={long}"), long.clone(), format!("{long}=[")] {
         let said = with(SMALL, &[&set]).unwrap_err().to_string();
         assert!(said.len() < 1000, "{} characters: {said}", said.len());
     }

@@ -63,8 +63,11 @@ struct Entry {
     schema: fn() -> Json,
     defaults: fn() -> Vec<Json>,
     read: fn(&Node) -> Result<Json, Misfit>,
-    build: fn(Geometry, &[Json]) -> Result<Box<dyn MaskGenerator>, MaskError>,
+    build: Build,
 }
+
+/// Builds a strategy from entries that it has read.
+type Build = fn(Geometry, &[Json]) -> Result<Box<dyn MaskGenerator>, MaskError>;
 
 impl Entry {
     const fn of<S: MaskStrategy>() -> Self {

@@ -41,10 +41,10 @@ impl Misfit {
             node = next;
             walked.push(step);
         }
-        if let (Some(keys), Value::Map(entries)) = (properties(schema), &node.value) {
-            if let Some((key, _)) = entries.iter().find(|(key, _)| !keys.contains_key(key)) {
-                return Self::unknown(walked, key.clone(), keys);
-            }
+        if let (Some(keys), Value::Map(entries)) = (properties(schema), &node.value)
+            && let Some((key, _)) = entries.iter().find(|(key, _)| !keys.contains_key(key))
+        {
+            return Self::unknown(walked, key.clone(), keys);
         }
         Self { path: walked, wrong: Wrong::Type { expected: expected(schema), found: node.describe() } }
     }
