@@ -39,7 +39,7 @@ fn a_bundle_is_complete_proven_and_run() {
     let mut again = vjepa();
     again.args(["compile", "--export", "bundle", "--checkpoint"]).arg(tiny("weights.safetensors"));
     again.arg("--config").arg(folder.path().join("tiny.yaml")).arg("--out").arg(&bundle);
-    assert!(refused(&mut again).contains("already there"));
+    assert!(refused(&mut again).contains("already exists"));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn what_was_tampered_with_is_refused() {
 
     let outside = copy("outside");
     edit(&outside, "\"preprocessing.json\"", "\"../tiny.yaml\"");
-    assert!(refused(&mut verify(&outside)).contains("not a name inside the folder"));
+    assert!(refused(&mut verify(&outside)).contains("not the name of a file in the folder"));
 
     for manifest in ["{}", "[", "", "{\"format\": 9}"] {
         let damaged = copy(&format!("damaged{}", manifest.len()));
@@ -175,7 +175,7 @@ fn a_triton_repository_has_a_configuration_beside_the_model() {
     let text = std::fs::read_to_string(repository.join("gpu/config.pbtxt")).unwrap();
     assert!(text.contains("max_batch_size: 0") && text.contains("dims: [ 2, 3, 8, 64, 64 ]"), "{text}");
     assert!(text.contains("name: \"tensorrt\"") && !text.contains("dynamic_batching"));
-    assert!(refused(&mut compile(&["--name", "cpu"])).contains("already there"));
+    assert!(refused(&mut compile(&["--name", "cpu"])).contains("already exists"));
     assert!(refused(&mut compile(&["--name", "../up"])).contains("letters"));
     assert_eq!(std::fs::read_dir(&repository).unwrap().count(), 2);
 }

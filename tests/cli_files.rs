@@ -161,7 +161,9 @@ fn lists_that_are_something_else_are_refused() {
         let probe = |extra: &[(&str, &Path)]| {
             let mut command = vjepa();
             command.arg("probe").arg("--checkpoint").arg(&checkpoint).arg("--out").arg(folder.path().join("probe"));
-            extra.iter().for_each(|(flag, file)| drop(command.arg(flag).arg(file)));
+            for (flag, file) in extra {
+                command.arg(flag).arg(file);
+            }
             command
         };
         told(&mut probe(&[("--data", &list)]));
@@ -169,7 +171,12 @@ fn lists_that_are_something_else_are_refused() {
         told(&mut probe(&[("--data", &good), ("--names", &list)]));
         let mut train = vjepa();
         train.args(["train", "--config"]).arg(&config).arg("--set");
-        train.arg(format!("data.datasets=[{}]", list.display())).args(["--set", "optimization.steps=2"]);
+        train.arg(format!("data.datasets=[{}]", list.display())).args([
+            "--set",
+            "optimization.steps=2",
+            "--set",
+            "meta.dtype=float32",
+        ]);
         train.arg("--set").arg(format!("logging.folder={}", folder.path().join("run").display()));
         told(&mut train);
     }

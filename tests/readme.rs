@@ -193,6 +193,8 @@ fn tiny(shown: &Shown) -> Option<Vec<String>> {
             words.extend(["--frames", "8", "--size", "64", "--batch", "1", "--pred-depth", "1"].map(str::to_owned));
         }
         ("bench", Some("infer")) if !ort => replace(&mut words, "--runtime", "tract"),
+        // A model for ONNX Runtime alone cannot be checked without it.
+        ("compile", _) if !ort && words.contains(&"ort-cpu".to_owned()) => replace(&mut words, "--target", "portable"),
         _ => {}
     }
     for word in &mut words {

@@ -34,7 +34,7 @@ fn a_raw_body_is_one_clip_unless_the_request_says_how_many() {
         ("", &Vec::new(), "has 0 bytes"),
         ("?batch=9", &single, "more than the 8 of a request"),
         ("?batch=0", &single, "`batch=0` must be a positive integer"),
-        ("?batch=1&batch=2", &single, "is not a whole number"),
+        ("?batch=1&batch=2", &single, "must be a positive integer"),
         ("?batch=x", &single, "`batch=x` is not"),
     ] {
         let reply = raw(&server, query, body);

@@ -173,8 +173,8 @@ fn wrong_requests_are_told_what_is_wrong() {
         (json!({"inputs": [good], "outputs": [{"name": "x"}]}), 400, "`x` is not an output"),
         (with("parameters", json!({"shared_memory_region": "x"})), 400, "shared memory is not supported"),
         (output("shared_memory_region"), 400, "shared memory is not supported"),
-        (output("classification"), 400, "the classification extension is not there"),
-        (output("class_count"), 400, "the classification extension is not there"),
+        (output("classification"), 400, "the classification extension is not supported"),
+        (output("class_count"), 400, "the classification extension is not supported"),
         (json!({"inputs": [good], "parameters": {"timeout": -1}}), 400, "`timeout` is not a whole number"),
         (json!([]), 400, "expected an object with `inputs`, got an array"),
     ] {
@@ -195,6 +195,6 @@ fn wrong_requests_are_told_what_is_wrong() {
     }
     assert_eq!(send(&server, "GET", INFER, &[], b"").header("allow"), Some("POST"));
     let brotli = send(&server, "POST", INFER, &[("Content-Encoding", "br")], b"x");
-    assert!(brotli.status == 415 && brotli.sentence().contains("or the body as it is"));
+    assert!(brotli.status == 415 && brotli.sentence().contains("or send the body uncompressed"));
     assert_eq!(brotli.header("accept-encoding"), Some("gzip, deflate"));
 }

@@ -45,7 +45,7 @@ fn json_that_cannot_be_read() {
         (with("\"shape\":[1", "\"shape\":[1.5"), "expected an integer in `shape`, got `1.5`"),
         (with("\"shape\":[1", "\"shape\":[\"1\""), "got the text \"1\""),
         (with("\"FP32\"", "None"), "`None` is not JSON"),
-        (with("\"FP32\"", "7"), "a string is wanted"),
+        (with("\"FP32\"", "7"), "expected a string"),
         (with("]}]", "],}]"), "a comma before a closing bracket"),
         (good.replace('"', "'").into_bytes(), "double quotes"),
         (good.as_bytes()[..good.len() - 3].to_vec(), "a bracket, a brace or a quote open"),
@@ -96,8 +96,8 @@ fn bodies_that_break_off() {
     let server = serve(settings());
     let head = format!("POST {INFER} HTTP/1.1\r\nHost: localhost\r\n");
     for (rest, words) in [
-        ("Content-Length: 100\r\n\r\n{", "fewer bytes came than"),
-        ("Transfer-Encoding: chunked\r\n\r\n5\r\n{", "fewer bytes came than"),
+        ("Content-Length: 100\r\n\r\n{", "fewer bytes arrived than"),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\n{", "fewer bytes arrived than"),
         ("Transfer-Encoding: chunked\r\n\r\nxyz\r\n{", "the body ended early: "),
     ] {
         let mut stream = connect(&server);
@@ -154,7 +154,11 @@ fn certificates_and_keys_that_cannot_be_used() {
     for (name, bytes, words) in [
         ("cert-key", key.clone().into_bytes(), "is it the file for --tls-key?"),
         ("cert-der", made.cert.der().to_vec(), "openssl x509 -inform DER"),
-        ("cert-request", section("CERTIFICATE REQUEST", &inside).into_bytes(), "what the authority made of it"),
+        (
+            "cert-request",
+            section("CERTIFICATE REQUEST", &inside).into_bytes(),
+            "the certificate that the authority issued",
+        ),
         ("cert-cut", chain.as_bytes()[..chain.len() / 2].to_vec(), "ends before its line `-----END`"),
         ("cert-empty", Vec::new(), "the file is empty"),
     ] {
