@@ -66,8 +66,10 @@ pub fn subset(list: &VideoList, share: Share, split: u64) -> Result<Subset, Anno
     let mut classes: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (index, entry) in list.entries.iter().enumerate() {
         let Some(label) = entry.label else {
-            let why =
-                format!("{}: a subset takes a share of each class, but this has no label: add one", list.location(index));
+            let why = format!(
+                "{}: a subset takes a share of each class, but this has no label: add one",
+                list.location(index)
+            );
             return Err(AnnotationError::file(&list.path, why));
         };
         classes.entry(label).or_default().push(index);
