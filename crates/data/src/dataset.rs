@@ -13,7 +13,8 @@ use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::to_luma;
 
-use super::transforms::{EvalTransform, Frames, Normalise, RandomCrop, TrainTransform, Views};
+use super::transforms::{EvalTransform, Frames, Normalise, Pixels, RandomCrop, TrainTransform, Views};
+use vjepa_video::Frame;
 use vjepa_recipe::config::{Config, DatasetType, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
@@ -130,7 +131,7 @@ impl VideoDataset {
         let clip = self.decode(&entry.path, None)?;
         let eval =
             EvalTransform { size: self.transform.size.0, views: Views::Centre, normalise: self.transform.normalise };
-        Frames::new(&clip.frames, clip.height, clip.width)
+        Frames::new(&clip.rgb(), clip.height, clip.width)
             .and_then(|frames| eval.apply(frames, 0, out))
             .map_err(|error| bad(&entry.path, error))?;
         Ok(self.info(index, entry))
@@ -190,31 +191,50 @@ impl VideoDataset {
         if decoded.iter().any(|f| (f.display_height(), f.display_width()) != (height, width)) {
             return Err(bad(path, "changes its picture size within the clip"));
         }
-        let mut frames = Vec::with_capacity(decoded.len());
-        for (i, frame) in decoded.iter().enumerate() {
-            // Short videos repeat frames; converting one again would double the work.
-            let same = i > 0 && indices.get(i) == indices.get(i - 1);
-            let rgb = match frames.last().filter(|_| same) {
-                Some(previous) => Vec::clone(previous),
-                None => {
-                    let mut rgb = frame.rgb();
-                    if self.grayscale {
-                        to_luma(&mut rgb);
-                    }
-                    rgb
-                }
-            };
-            frames.push(rgb);
-        }
-        Ok(Decoded { frames, height, width })
+        // The last ones of a short video are the same one repeated; the decoder hands out copies.
+        Ok(Decoded { frames: decoded, height, width, grayscale: self.grayscale })
     }
 }
 
-/// Frames as RGB bytes, `[T][H * W * 3]`.
+/// Frames as they were decoded: colours are converted where a transform reads pixels.
 struct Decoded {
-    frames: Vec<Vec<u8>>,
+    frames: Vec<Frame>,
     height: usize,
     width: usize,
+    grayscale: bool,
+}
+
+impl Decoded {
+    /// Whole frames as RGB bytes, `[T][H * W * 3]`.
+    fn rgb(&self) -> Vec<Vec<u8>> {
+        let convert = |frame: &Frame| {
+            let mut rgb = frame.rgb();
+            if self.grayscale {
+                to_luma(&mut rgb);
+            }
+            rgb
+        };
+        self.frames.iter().map(convert).collect()
+    }
+}
+
+impl Pixels for Decoded {
+    fn count(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    fn read(&self, index: usize, y: usize, left: usize, out: &mut [u8]) {
+        if let Some(frame) = self.frames.get(index) {
+            frame.rgb_row(y, left, out);
+            if self.grayscale {
+                to_luma(out);
+            }
+        }
+    }
 }
 
 /// A bad video. The decoder's messages begin with the path, which is kept apart here.
@@ -251,8 +271,8 @@ impl ClipSource for VideoDataset {
         let clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
-        Frames::new(&clip.frames, clip.height, clip.width)
-            .and_then(|frames| self.transform.apply(frames, &mut crops, &mut flips, out))
+        self.transform
+            .apply(&clip, &mut crops, &mut flips, out)
             .map_err(|error| bad(&entry.path, error))?;
         Ok(self.info(index, entry))
     }
