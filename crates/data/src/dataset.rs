@@ -14,9 +14,9 @@ use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::to_luma;
 
 use super::transforms::{EvalTransform, Frames, Normalise, Pixels, RandomCrop, TrainTransform, Views};
-use vjepa_video::Frame;
 use vjepa_recipe::config::{Config, DatasetType, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
+use vjepa_video::Frame;
 
 /// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
 pub const SMALLEST_FILE: u64 = 1024;
@@ -271,9 +271,7 @@ impl ClipSource for VideoDataset {
         let clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
-        self.transform
-            .apply(&clip, &mut crops, &mut flips, out)
-            .map_err(|error| bad(&entry.path, error))?;
+        self.transform.apply(&clip, &mut crops, &mut flips, out).map_err(|error| bad(&entry.path, error))?;
         Ok(self.info(index, entry))
     }
 }

@@ -413,7 +413,8 @@ impl Clip {
             }
             run.number = number.after(run.number);
         }
-        let asked = ahead || wanted.contains_key(&i);
+        // One that is here already, from a run before, may lack its references in this one.
+        let asked = ahead || matches!(wanted.get(&i), Some(None));
         if (run.not_before.is_some_and(|pts| sample.pts < pts) || look.droppable) && !asked {
             return Ok(());
         }
@@ -438,7 +439,7 @@ impl Clip {
                 agree(&mut self.order, order, pts)?;
             }
             if let Some(slot) = wanted.get_mut(&sample) {
-                *slot = Some(picture);
+                slot.get_or_insert(picture);
             } else if let Some(slot) = self.ahead.get_mut(&sample) {
                 *slot = Some(picture);
             }

@@ -221,7 +221,11 @@ mod tests {
                         for pixels in 0..=width - left {
                             let mut row = vec![9; 3 * pixels];
                             f.rgb_row(y, left, &mut row);
-                            assert_eq!(row, whole[(y * width + left) * 3..][..3 * pixels], "{matrix:?} {y} {left} {pixels}");
+                            assert_eq!(
+                                row,
+                                whole[(y * width + left) * 3..][..3 * pixels],
+                                "{matrix:?} {y} {left} {pixels}"
+                            );
                         }
                     }
                 }

@@ -82,9 +82,15 @@ fn errors_name_the_file_and_the_remedy() {
 #[cfg(not(feature = "ffmpeg"))]
 fn without_ffmpeg_the_error_names_the_feature() {
     let error = open(clip("tenbit.mp4")).err().unwrap().to_string();
-    assert!(error.contains("not supported by the pure-Rust decoder (codec H.264 10-bit); build with `--features ffmpeg`"), "{error}");
+    assert!(
+        error.contains("not supported by the pure-Rust decoder (codec H.264 10-bit); build with `--features ffmpeg`"),
+        "{error}"
+    );
     let error = open_with(clip("one_frame.mp4"), Decoder::Ffmpeg).err().unwrap();
-    assert!(matches!(error, VideoError::NoSuchDecoder { .. }) && error.to_string().contains("--features ffmpeg"), "{error}");
+    assert!(
+        matches!(error, VideoError::NoSuchDecoder { .. }) && error.to_string().contains("--features ffmpeg"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -63,10 +63,33 @@ fn reading_in_order_continues() {
 #[test]
 fn streams_are_what_ffmpeg_shows() {
     let names = [
-        "og_cut.mkv", "og_cut_frag.mp4", "og_cut_noedit.mp4", "og_cut_edit.mp4", "og2_cut.mp4", "nokey.mkv", "nokey.mp4",
-        "gdr_cut.mkv", "remux.mp4", "no_ctts.mp4", "ties.mp4", "short_ctts.mp4", "short_stts.mp4", "cover.mkv", "cover.mov",
-        "other.mkv", "other.mp4", "avc3.mp4", "avc3_frag.mp4", "inband.mp4", "two_entries.mp4", "empty_first.mp4",
-        "empty_middle.mp4", "empty_end.mp4", "empty_several.mp4", "idr.mp4", "vp9.webm",
+        "og_cut.mkv",
+        "og_cut_frag.mp4",
+        "og_cut_noedit.mp4",
+        "og_cut_edit.mp4",
+        "og2_cut.mp4",
+        "nokey.mkv",
+        "nokey.mp4",
+        "gdr_cut.mkv",
+        "remux.mp4",
+        "no_ctts.mp4",
+        "ties.mp4",
+        "short_ctts.mp4",
+        "short_stts.mp4",
+        "cover.mkv",
+        "cover.mov",
+        "other.mkv",
+        "other.mp4",
+        "avc3.mp4",
+        "avc3_frag.mp4",
+        "inband.mp4",
+        "two_entries.mp4",
+        "empty_first.mp4",
+        "empty_middle.mp4",
+        "empty_end.mp4",
+        "empty_several.mp4",
+        "idr.mp4",
+        "vp9.webm",
     ];
     for name in names {
         let frames = assert_random_access_with(&data(name), 12, Decoder::Ffmpeg);
@@ -121,11 +144,22 @@ fn a_decoder_can_be_chosen_and_none_invented() {
 fn the_table_of_shared_clips() {
     let Some(folder) = shared("clips") else { return };
     let many = ["h264_gop250", "h264_gop12", "h264_gop250_nob", "h264_baseline", "h264_bpyr_opengop", "h264_720p"];
-    let names = many.into_iter().chain(["anullsrc_av", "fast", "frag", "rot90", "av1"]).map(|name| (format!("{name}.mp4"), 300));
+    let names = many
+        .into_iter()
+        .chain(["anullsrc_av", "fast", "frag", "rot90", "av1"])
+        .map(|name| (format!("{name}.mp4"), 300));
     let others = [
-        ("short_20f.mp4", 20), ("one_frame.mp4", 1), ("vp9_ssv2.webm", 48), ("vp9_10s.webm", 300),
-        ("odd_420_321x241.mkv", 150), ("interlaced.mp4", 120), ("odd_341x257.mp4", 150), ("tenbit.mp4", 90),
-        ("hevc.mp4", 150), ("mpegts.ts", 300), ("avi_like.mkv", 300),
+        ("short_20f.mp4", 20),
+        ("one_frame.mp4", 1),
+        ("vp9_ssv2.webm", 48),
+        ("vp9_10s.webm", 300),
+        ("odd_420_321x241.mkv", 150),
+        ("interlaced.mp4", 120),
+        ("odd_341x257.mp4", 150),
+        ("tenbit.mp4", 90),
+        ("hevc.mp4", 150),
+        ("mpegts.ts", 300),
+        ("avi_like.mkv", 300),
     ];
     for (name, frames) in names.chain(others.map(|(name, frames)| (name.to_owned(), frames))) {
         barcodes(folder.join(name), frames);
@@ -135,7 +169,9 @@ fn the_table_of_shared_clips() {
         let same = assert_random_access_with(&path, 6, Decoder::Ffmpeg) == all(&path, Decoder::Pure);
         assert!(same, "{name}: the decoders differ");
     }
-    for name in ["trunc_tail_nomoov.mp4", "zero_byte.mp4", "text.mp4", "random_bytes.mp4", "audio_only.mp4", "audio_only.m4a"] {
+    for name in
+        ["trunc_tail_nomoov.mp4", "zero_byte.mp4", "text.mp4", "random_bytes.mp4", "audio_only.mp4", "audio_only.m4a"]
+    {
         for decoder in [Decoder::Auto, Decoder::Ffmpeg] {
             let error = open_with(folder.join(name), decoder).err().expect(name).to_string();
             assert!(error.contains(name), "{error}");

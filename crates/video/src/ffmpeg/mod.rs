@@ -128,10 +128,11 @@ impl Ffmpeg {
     fn receive(&mut self, out: &mut Pictures) -> Result<(), Fault> {
         while let Some(decoded) = self.decoder.receive()? {
             let Ok(sample) = usize::try_from(decoded.tag()) else { continue };
+            if decoded.damaged() {
+                // Others may refer to it.
+                return Err(Fault::corrupt("a picture of which a part is missing"));
+            }
             if self.awaited.remove(&sample) {
-                if decoded.damaged() {
-                    return Err(Fault::corrupt("a picture of which a part is missing"));
-                }
                 out.push((sample, planes::picture(&decoded)?));
             }
         }
@@ -171,6 +172,11 @@ impl Backend for Ffmpeg {
 
     fn decode(&mut self, packet: Coded<'_>, out: &mut Pictures) -> Result<(), Fault> {
         let Coded { bytes, entry, sample, wanted } = packet;
+        if self.entry.is_none() && matches!(self.syntax, Syntax::H264 { .. }) {
+            // Orders to forget pictures that were never there are no fault in a stream that is entered in the middle.
+            let clean = self.look(bytes, entry).is_ok_and(|look| look.clean_start);
+            self.decoder.strict(clean);
+        }
         self.packet.clear();
         let bytes = match &mut self.syntax {
             Syntax::H264 { units, entries, sets } => {

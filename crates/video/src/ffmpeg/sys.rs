@@ -161,6 +161,13 @@ impl Decoder {
         unsafe { av::avcodec_send_packet(self.context.as_ptr(), null()) };
     }
 
+    /// Whether what is missing or damaged is an error at once, or only marks the picture as [`Decoded::damaged`].
+    pub(super) fn strict(&mut self, strict: bool) {
+        let flags = if strict { av::AV_EF_EXPLODE as c_int } else { 0 };
+        // SAFETY: the context is owned, and the field may be set at any time between calls.
+        unsafe { (*self.context.as_ptr()).err_recognition = flags };
+    }
+
     /// Forgets all references and pictures.
     pub(super) fn flush(&mut self) {
         // SAFETY: the context is open.
