@@ -106,6 +106,7 @@ def worker(name, what, path, seed, count):
 
 
 def one(command):
+    """Clips a second, or why there are none."""
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         return None, done.stderr.strip().splitlines()[-1:] or ["failed"]

@@ -348,10 +348,9 @@ impl Clip {
         // Pictures decoded ahead by the call before.
         let before: Vec<usize> = self.ahead.range(..=last).map(|(&sample, _)| sample).collect();
         for sample in before {
-            match (wanted.get_mut(&sample), self.ahead.remove(&sample)) {
-                (Some(slot), Some(Some(picture))) => *slot = Some(picture),
-                // Still inside the decoder.
-                (Some(_), Some(None)) | (None, _) | (Some(_), None) => {}
+            // Those still inside the decoder come later.
+            if let (Some(slot), Some(Some(picture))) = (wanted.get_mut(&sample), self.ahead.remove(&sample)) {
+                *slot = Some(picture);
             }
         }
         for i in begin..=last {

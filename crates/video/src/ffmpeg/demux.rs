@@ -101,6 +101,8 @@ pub(crate) fn open(path: &Path, len: u64, foreign: Foreign) -> Result<Opened, Fa
         seeks: true,
     };
     let mut walk = Walk::new(&stream);
+    // AVI has no times of display, and libavformat takes those of decoding for them.
+    walk.timed = foreign != Foreign::Avi || !matches!(walk.codec, Id::AV_CODEC_ID_H264 | Id::AV_CODEC_ID_HEVC);
     packets.walk(&mut walk)?;
     packets.rewind()?;
     let Walk { mut samples, mut starts, timed, cut, kept, .. } = walk;
