@@ -11,7 +11,7 @@ use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::{View, to_luma};
 
-use super::transforms::{Frames, RandomCrop, TrainTransform};
+use super::transforms::{Pixels, RandomCrop, TrainTransform};
 use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Framing, Preprocessing, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
@@ -122,7 +122,7 @@ impl VideoDataset {
         let clip = self.decode(&entry.path, None)?;
         // The centre, also where training clips are not cropped.
         let record = Preprocessing { framing: Framing::Centre, ..self.preprocessing.clone() };
-        let prepared = record.prepare_view(&clip.frames, clip.height, clip.width, View::SINGLE, out);
+        let prepared = record.prepare_view(&clip.rgb(), clip.height, clip.width, View::SINGLE, out);
         prepared.map_err(|error| bad(&entry.path, error))?;
         Ok(self.info(index, entry))
     }
@@ -173,6 +173,31 @@ impl VideoDataset {
     }
 }
 
+/// A decoded clip whose pixels are read in colour or as their luma.
+struct Coloured {
+    clip: Decoded,
+    grayscale: bool,
+}
+
+impl Pixels for Coloured {
+    fn count(&self) -> usize {
+        self.clip.frames.len()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.clip.height, self.clip.width)
+    }
+
+    fn read(&self, index: usize, y: usize, left: usize, out: &mut [u8]) {
+        if let Some(frame) = self.clip.frames.get(index) {
+            frame.rgb_row(y, left, out);
+            if self.grayscale {
+                to_luma(out);
+            }
+        }
+    }
+}
+
 /// A bad video. The decoder's messages begin with the path, which is kept in a field of its own.
 fn bad(path: &Path, error: impl std::fmt::Display) -> DataError {
     DataError::Bad { path: PathBuf::from(path), reason: reason(path, error) }
@@ -196,15 +221,11 @@ impl ClipSource for VideoDataset {
         let index = self.choose(key);
         let entry = self.entry(index)?;
         let draw = key.draw();
-        let mut clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
-        if self.preprocessing.grayscale {
-            clip.frames.iter_mut().for_each(|frame| to_luma(frame));
-        }
+        let clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
+        let clip = Coloured { clip, grayscale: self.preprocessing.grayscale };
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
-        Frames::new(&clip.frames, clip.height, clip.width)
-            .and_then(|frames| self.transform.apply(frames, &mut crops, &mut flips, out))
-            .map_err(|error| bad(&entry.path, error))?;
+        self.transform.apply(&clip, &mut crops, &mut flips, out).map_err(|error| bad(&entry.path, error))?;
         Ok(self.info(index, entry))
     }
 }

@@ -2,16 +2,33 @@
 
 use std::path::Path;
 
-use vjepa_video::ClipDecoder;
+use vjepa_video::{ClipDecoder, Frame};
 
 /// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
 pub const SMALLEST_FILE: u64 = 1024;
 
-/// Frames as RGB bytes, `[T][H * W * 3]`.
+/// The frames of a clip as they were decoded, all of one size: colours are converted where a transform reads pixels.
 pub(crate) struct Decoded {
-    pub frames: Vec<Vec<u8>>,
+    pub frames: Vec<Frame>,
     pub height: usize,
     pub width: usize,
+}
+
+impl Decoded {
+    /// Whole frames as RGB bytes, `[T][H * W * 3]`.
+    pub fn rgb(&self) -> Vec<Vec<u8>> {
+        let mut pictures: Vec<Vec<u8>> = Vec::with_capacity(self.frames.len());
+        for (i, frame) in self.frames.iter().enumerate() {
+            // Short videos repeat frames; converting one again would double the work.
+            let repeats = i > 0 && self.frames[i - 1].index == frame.index;
+            let rgb = match pictures.last().filter(|_| repeats) {
+                Some(previous) => previous.clone(),
+                None => frame.rgb(),
+            };
+            pictures.push(rgb);
+        }
+        pictures
+    }
 }
 
 /// Decodes these frames of a video, ascending; numbers may repeat.
@@ -19,21 +36,11 @@ pub(crate) struct Decoded {
 /// # Errors
 /// Why the clip cannot be used. Where the decoder says so, the reason begins with the path: [`reason`] takes it off.
 pub(crate) fn decode(video: &mut dyn ClipDecoder, indices: &[usize]) -> Result<Decoded, String> {
-    let decoded = video.frames(indices).map_err(|error| error.to_string())?;
-    let Some(first) = decoded.first() else { return Err("has no frames".to_owned()) };
+    let frames = video.frames(indices).map_err(|error| error.to_string())?;
+    let Some(first) = frames.first() else { return Err("has no frames".to_owned()) };
     let (height, width) = (first.display_height(), first.display_width());
-    if decoded.iter().any(|frame| (frame.display_height(), frame.display_width()) != (height, width)) {
+    if frames.iter().any(|frame| (frame.display_height(), frame.display_width()) != (height, width)) {
         return Err("changes its picture size within the clip".to_owned());
-    }
-    let mut frames: Vec<Vec<u8>> = Vec::with_capacity(decoded.len());
-    for (i, frame) in decoded.iter().enumerate() {
-        // Short videos repeat frames; converting one again would double the work.
-        let repeats = i > 0 && indices.get(i) == indices.get(i - 1);
-        let rgb = match frames.last().filter(|_| repeats) {
-            Some(previous) => previous.clone(),
-            None => frame.rgb(),
-        };
-        frames.push(rgb);
     }
     Ok(Decoded { frames, height, width })
 }

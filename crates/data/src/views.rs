@@ -56,11 +56,12 @@ impl ViewPlan {
         let mut out = vec![0f32; self.views * self.clips * len];
         for (number, indices) in clips.iter().enumerate() {
             let clip = decode(video.as_mut(), indices).map_err(|error| reason(path, error))?;
+            let pictures = clip.rgb();
             for index in 0..self.views {
                 let slot = (index * self.clips + number) * len;
                 let view = View { index, count: self.views };
                 record
-                    .prepare_view(&clip.frames, clip.height, clip.width, view, &mut out[slot..slot + len])
+                    .prepare_view(&pictures, clip.height, clip.width, view, &mut out[slot..slot + len])
                     .map_err(|error| error.to_string())?;
             }
         }

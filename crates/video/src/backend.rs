@@ -21,6 +21,10 @@ pub(crate) struct Look {
 pub(crate) enum Start {
     /// Everything that follows.
     Clean,
+    /// Everything shown from this picture on, exactly. Pictures decoded later and shown before it lack references (HEVC,
+    /// MPEG-2, MPEG-4).
+    #[cfg_attr(not(feature = "ffmpeg"), allow(dead_code))]
+    Open,
     /// Everything shown from this picture on: the stream says so. Pictures shown before it lack references.
     Recovery,
     /// The picture itself; of what follows nothing is promised.
@@ -63,7 +67,7 @@ impl Number {
     }
 }
 
-/// A decoded picture: 4:2:0 planes without padding.
+/// A decoded picture: planes without padding.
 #[derive(Debug, Clone)]
 pub(crate) struct Picture {
     pub width: usize,
@@ -71,6 +75,8 @@ pub(crate) struct Picture {
     pub y: Vec<u8>,
     pub u: Vec<u8>,
     pub v: Vec<u8>,
+    /// As [`Frame::chroma_shift`](crate::Frame::chroma_shift).
+    pub chroma_shift: (u8, u8),
     /// As the bitstream signals it.
     pub matrix: Option<ColorMatrix>,
     pub full_range: Option<bool>,
@@ -78,9 +84,24 @@ pub(crate) struct Picture {
     pub order: Option<i32>,
 }
 
-/// A codec. Packets go in one by one in decoding order; a packet's picture comes out of the same call.
-///
-/// No reordering happens here: presentation order is known from the container's timestamps.
+/// A packet on its way into a decoder.
+#[derive(Clone, Copy)]
+pub(crate) struct Coded<'a> {
+    pub bytes: &'a [u8],
+    /// [`Sample::entry`](crate::table::Sample::entry).
+    pub entry: u16,
+    /// Its number, which its picture will carry.
+    pub sample: usize,
+    /// Somebody asked for its picture.
+    #[cfg_attr(not(feature = "ffmpeg"), allow(dead_code))]
+    pub wanted: bool,
+}
+
+/// Pictures that came out of a decoder, each with the number of its sample.
+pub(crate) type Pictures = Vec<(usize, Picture)>;
+
+/// A codec. Packets go in one by one in decoding order. Their pictures come out of the same call, or later and in another
+/// order: presentation order is known from the container's timestamps.
 pub(crate) trait Backend: Send {
     /// Width and height of the pictures, before decoding any.
     fn size(&self) -> (usize, usize);
@@ -94,8 +115,18 @@ pub(crate) trait Backend: Send {
     /// [`Sample::entry`]: crate::table::Sample::entry
     fn look(&self, packet: &[u8], entry: u16) -> Result<Look, Fault>;
 
-    /// Decode one packet; `None` when it shows nothing.
-    fn decode(&mut self, packet: &[u8], entry: u16) -> Result<Option<Picture>, Fault>;
+    /// Decode one packet; whatever pictures are ready go to `out`.
+    fn decode(&mut self, packet: Coded<'_>, out: &mut Pictures) -> Result<(), Fault>;
+
+    /// How many packets a picture may come late.
+    fn delay(&self) -> usize {
+        0
+    }
+
+    /// Hand over what is held back. False when decoding cannot go on from here but has to start afresh.
+    fn finish(&mut self, _out: &mut Pictures) -> Result<bool, Fault> {
+        Ok(true)
+    }
 
     /// After `Fault::Unsupported`: change to a slower decoder that knows more. True when there is one; the caller then
     /// starts again from a key frame.

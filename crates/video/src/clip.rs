@@ -9,7 +9,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::ClipDecoder;
-use crate::backend::{Backend, Look, Picture, Start};
+use crate::backend::{Backend, Coded, Look, Picture, Pictures, Start};
 use crate::error::{Fault, VideoError};
 use crate::frame::{ColorSpace, Frame};
 use crate::guard::contained;
@@ -20,7 +20,7 @@ use crate::vp9::Vp9;
 
 pub(crate) struct Clip {
     path: PathBuf,
-    file: File,
+    packets: Packets,
     len: u64,
     track: Track,
     info: ClipInfo,
@@ -33,6 +33,44 @@ pub(crate) struct Clip {
     /// Picture order count and timestamp of pictures decoded lately in this run.
     order: BTreeMap<i32, i64>,
     packet: Vec<u8>,
+    /// Pictures that have come out of the decoder and wait to be told apart.
+    out: Pictures,
+    /// Samples decoded ahead of those asked for: their pictures, once they are out.
+    ahead: BTreeMap<usize, Option<Picture>>,
+    /// Where the last call stopped. One that begins there is one of many that read the clip in order.
+    stopped: Option<usize>,
+    in_order: bool,
+    /// The decoder may be changed for FFmpeg's.
+    replaceable: bool,
+}
+
+/// Which decoder a clip is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Pure,
+    /// FFmpeg's from the moment on where the pure one lacks a tool.
+    PureFirst,
+    #[cfg_attr(not(feature = "ffmpeg"), allow(dead_code))]
+    Ffmpeg,
+}
+
+/// Where packets come from.
+enum Packets {
+    /// From places in a file.
+    Placed(File),
+    #[cfg(feature = "ffmpeg")]
+    Demuxed(crate::ffmpeg::Demuxed),
+}
+
+impl Packets {
+    /// Read packet `i` into `packet`, which grows to the largest packet and no further.
+    fn read(&mut self, len: u64, samples: &[Sample], i: usize, packet: &mut Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Packets::Placed(file) => read(file, len, samples, i, packet),
+            #[cfg(feature = "ffmpeg")]
+            Packets::Demuxed(demuxed) => demuxed.read(samples, i, packet),
+        }
+    }
 }
 
 /// A decoding run in progress: the decoder holds all references of samples before `next`.
@@ -58,19 +96,42 @@ enum From {
 }
 
 impl Clip {
-    pub(crate) fn open(path: &Path, mut file: File, len: u64, track: Track) -> Result<Self, VideoError> {
-        let keys: Vec<usize> = indices(&track.samples, |s| s.key);
-        let first = keys.first().copied().unwrap_or(0);
-        let codec = if track.setup == Setup::Vp9 { Codec::Vp9 } else { Codec::H264 };
-        let mut packet = Vec::new();
-        let backend = read(&mut file, len, &track.samples, first, &mut packet)
-            .and_then(|()| contained(|| backend(&track, &packet)))
-            .map_err(|fault| fault.at(path, None))?;
-        let (coded_width, coded_height) = backend.size();
+    pub(crate) fn open(
+        path: &Path,
+        mut file: File,
+        len: u64,
+        track: Track,
+        engine: Engine,
+    ) -> Result<Self, VideoError> {
         let end = |s: &Sample| s.offset.saturating_add(u64::from(s.size));
         if !track.cut && track.samples.iter().any(|s| end(s) > len) {
             return Err(Fault::corrupt("its index points past its end").at(path, None));
         }
+        let first = track.samples.iter().position(|s| s.key).unwrap_or(0);
+        let mut packet = Vec::new();
+        let made = read(&mut file, len, &track.samples, first, &mut packet)
+            .and_then(|()| contained(|| backend(&track, &packet, engine)));
+        let (backend, codec) = made.map_err(|fault| fault.at(path, None))?;
+        let mut clip = Self::with(path, Packets::Placed(file), len, track, backend, codec);
+        clip.replaceable = engine == Engine::PureFirst;
+        // A damaged index shows in its first packet already: better to say so before training starts.
+        clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
+        Ok(clip)
+    }
+
+    /// A clip whose packets libavformat finds.
+    #[cfg(feature = "ffmpeg")]
+    pub(crate) fn demuxed(path: &Path, len: u64, opened: crate::ffmpeg::Opened) -> Result<Self, VideoError> {
+        let crate::ffmpeg::Opened { track, packets, backend, starts } = opened;
+        let codec = backend.codec();
+        let mut clip = Self::with(path, Packets::Demuxed(packets), len, track, Box::new(backend), codec);
+        clip.starts = starts.into_iter().collect();
+        Ok(clip)
+    }
+
+    fn with(path: &Path, packets: Packets, len: u64, track: Track, backend: Box<dyn Backend>, codec: Codec) -> Self {
+        let (coded_width, coded_height) = backend.size();
+        let end = |s: &Sample| s.offset.saturating_add(u64::from(s.size));
         let missing = track.samples.iter().position(|s| end(s) > len);
         let intact = missing.and_then(|m| track.shown.iter().position(|s| s.sample as usize >= m));
         let info = ClipInfo {
@@ -84,12 +145,24 @@ impl Clip {
             duration: track.duration,
             left_out: track.left_out,
         };
-        let (path, starts) = (path.to_path_buf(), HashMap::new());
-        let mut clip =
-            Clip { path, file, len, track, info, keys, starts, backend, run: None, order: BTreeMap::new(), packet };
-        // A damaged index shows in its first packet already: better to say so before training starts.
-        clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
-        Ok(clip)
+        Clip {
+            path: path.to_path_buf(),
+            packets,
+            len,
+            keys: indices(&track.samples, |s| s.key),
+            track,
+            info,
+            starts: HashMap::new(),
+            backend,
+            run: None,
+            order: BTreeMap::new(),
+            packet: Vec::new(),
+            out: Vec::new(),
+            ahead: BTreeMap::new(),
+            stopped: None,
+            in_order: false,
+            replaceable: false,
+        }
     }
 
     fn sample(&self, i: usize) -> Result<Sample, Fault> {
@@ -98,7 +171,7 @@ impl Clip {
 
     /// Read packet `i` into `self.packet` and look at it.
     fn look(&mut self, i: usize) -> Result<Look, Fault> {
-        read(&mut self.file, self.len, &self.track.samples, i, &mut self.packet)?;
+        self.packets.read(self.len, &self.track.samples, i, &mut self.packet)?;
         let (backend, packet, entry) = (&self.backend, &self.packet, self.sample(i)?.entry);
         contained(|| backend.look(packet, entry))
     }
@@ -107,9 +180,20 @@ impl Clip {
         if let Some(&start) = self.starts.get(&key) {
             return Ok(start);
         }
-        let start = self.look(key)?.start;
+        let start = match self.look(key)?.start {
+            // Nothing shown earlier follows: the group is closed.
+            Start::Open if !self.has_leading(key)? => Start::Clean,
+            start => start,
+        };
         self.starts.insert(key, start);
         Ok(start)
+    }
+
+    /// Are pictures decoded after key sample `key` shown before it?
+    fn has_leading(&self, key: usize) -> Result<bool, Fault> {
+        let pts = self.sample(key)?.pts;
+        let following = self.track.samples.iter().skip(key + 1).take_while(|s| !s.key).take(32);
+        Ok(following.into_iter().any(|s| s.pts < pts))
     }
 
     /// Where to start decoding for sample `target`.
@@ -129,7 +213,7 @@ impl Clip {
             }
             let earlier = skipped > 0 && from == From::Usual;
             let (here, counts) = match self.start_at(key)? {
-                Start::Clean => (true, true),
+                Start::Clean | Start::Open => (true, true),
                 Start::Recovery => (earlier || from == From::Nearest, true),
                 Start::Intra => (earlier, true),
                 Start::Gradual(_) | Start::No => (false, false),
@@ -153,7 +237,9 @@ impl Clip {
         let fill = kind == Start::Recovery || (kind != Start::Clean && nothing_before);
         contained(|| self.backend.reset(fill))?;
         self.order.clear();
-        let leading = matches!(kind, Start::Recovery | Start::Intra);
+        self.ahead.clear();
+        self.out.clear();
+        let leading = matches!(kind, Start::Recovery | Start::Intra | Start::Open);
         let not_before = if leading { Some(self.sample(start)?.pts) } else { None };
         Ok(Run { next: start, not_before, number: None })
     }
@@ -168,10 +254,10 @@ impl Clip {
                 Some(run) if run.next <= target && run.next >= start && from == From::Usual => run,
                 _ => self.begin(start).map_err(at_target)?,
             };
-            let clean = self.start_at(start).map_err(at_target)? == Start::Clean;
+            let clean = matches!(self.start_at(start).map_err(at_target)?, Start::Clean | Start::Open);
             match self.decode_run(run, target, wanted) {
                 Ok(()) => return Ok(()),
-                Err(Stop { fault: Fault::Unsupported(_), .. }) if self.backend.fall_back() => {}
+                Err(Stop { fault: Fault::Unsupported(_), .. }) if self.backend.fall_back() || self.replace() => {}
                 Err(_) if !clean && from == From::Usual => from = From::Clean,
                 Err(stop) => {
                     let nearest = self.start_for(target, From::Nearest).map_err(at_target)?;
@@ -184,56 +270,179 @@ impl Clip {
         }
     }
 
+    /// Does a call whose first sample is `first` go on where the last one stopped?
+    fn in_order_from(&mut self, stopped: usize, first: usize) -> bool {
+        // A picture shown next may have been decoded a little earlier.
+        first + 2 * self.backend.delay() >= stopped
+            && (first <= stopped || self.start_for(first, From::Usual).is_ok_and(|start| start <= stopped))
+    }
+
+    /// Change to FFmpeg's decoder, if that is allowed and possible.
+    fn replace(&mut self) -> bool {
+        if !std::mem::take(&mut self.replaceable) {
+            return false;
+        }
+        let first = self.keys.first().copied().unwrap_or(0);
+        let made = self
+            .packets
+            .read(self.len, &self.track.samples, first, &mut self.packet)
+            .and_then(|()| backend(&self.track, &self.packet, Engine::Ffmpeg));
+        match made {
+            Ok((backend, _)) => {
+                (self.backend, self.run) = (backend, None);
+                self.starts.clear();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Decode up to all of `targets`, which ascend, in as few runs as possible.
+    fn decode_all(&mut self, targets: &[usize], wanted: &mut BTreeMap<usize, Option<Picture>>) -> Result<(), Stop> {
+        let mut rest = targets;
+        while let Some((&target, others)) = rest.split_first() {
+            // A restart for an earlier target may have passed over this one already.
+            if matches!(wanted.get(&target), Some(Some(_))) {
+                rest = others;
+                continue;
+            }
+            let mut last = target;
+            let mut together = 1;
+            for &next in others {
+                let start = self.start_for(next, From::Usual);
+                // Cheaper to go on than to start again.
+                if !start.is_ok_and(|start| start <= last + 1) {
+                    break;
+                }
+                (last, together) = (next, together + 1);
+            }
+            let at_target = |fault| Stop { fault, sample: target };
+            let start = self.start_for(target, From::Usual).map_err(at_target)?;
+            let run = match self.run.take() {
+                Some(run) if self.ahead.contains_key(&target) || (run.next <= target && run.next >= start) => run,
+                _ => self.begin(start).map_err(at_target)?,
+            };
+            let (group, after) = rest.split_at_checked(together).unwrap_or((rest, &[]));
+            if self.decode_run(run, last, wanted).is_err() {
+                // One by one, which finds other key frames to start from and the first frame that cannot be had.
+                self.run = None;
+                for &target in group {
+                    if !matches!(wanted.get(&target), Some(Some(_))) {
+                        self.decode_to(target, wanted)?;
+                    }
+                }
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Decode up to sample `last`; the pictures of `wanted` samples on the way are kept.
     fn decode_run(
         &mut self,
         mut run: Run,
-        target: usize,
+        last: usize,
         wanted: &mut BTreeMap<usize, Option<Picture>>,
     ) -> Result<(), Stop> {
-        let start = run.next;
-        for i in start..=target {
-            let at = |fault| Stop { fault, sample: i };
-            let sample = self.sample(i).map_err(at)?;
-            if i > start && sample.key {
-                run.not_before = None;
-            }
-            let look = self.look(i).map_err(at)?;
-            if let Some(number) = look.number {
-                if number.misses_one(run.number) {
-                    return Err(at(Fault::corrupt(format!(
-                        "a picture that it may depend on is missing (frame_num goes from {} to {})",
-                        run.number.unwrap_or(0),
-                        number.frame_num
-                    ))));
-                }
-                run.number = number.after(run.number);
-            }
-            let slot = wanted.get_mut(&i);
-            if run.not_before.is_some_and(|pts| sample.pts < pts) && slot.is_none() {
-                continue;
-            }
-            if look.droppable && slot.is_none() {
-                continue;
-            }
-            let (backend, packet) = (&mut self.backend, &self.packet);
-            let picture = contained(|| backend.decode(packet, sample.entry)).map_err(at)?;
-            if look.clean_start {
-                self.order.clear();
-            }
-            if let Some(order) = picture.as_ref().and_then(|p| p.order) {
-                agree(&mut self.order, order, sample.pts).map_err(at)?;
-            }
-            if look.number.is_some_and(|number| number.forgets) {
-                self.order.clear();
-            }
-            if let Some(slot) = slot {
-                if picture.is_none() {
-                    return Err(at(Fault::corrupt("a packet without picture")));
-                }
-                *slot = picture;
+        let begin = run.next;
+        // Pictures decoded ahead by the call before.
+        let before: Vec<usize> = self.ahead.range(..=last).map(|(&sample, _)| sample).collect();
+        for sample in before {
+            // Those still inside the decoder come later.
+            if let (Some(slot), Some(Some(picture))) = (wanted.get_mut(&sample), self.ahead.remove(&sample)) {
+                *slot = Some(picture);
             }
         }
-        self.run = Some(Run { next: target + 1, ..run });
+        for i in begin..=last {
+            self.step(&mut run, i, begin, wanted, false)?;
+        }
+        let lacks = |wanted: &BTreeMap<usize, Option<Picture>>| {
+            wanted.range(..=last).find(|(_, picture)| picture.is_none()).map(|(&sample, _)| sample)
+        };
+        let mut next = run.next.max(last + 1);
+        if self.in_order {
+            // The next call will want what follows: rather decode it now than start again then.
+            let end = (last + 2 * self.backend.delay()).min(self.track.samples.len().saturating_sub(1));
+            while next <= end && lacks(wanted).is_some() {
+                self.ahead.insert(next, None);
+                if self.step(&mut run, next, begin, wanted, true).is_err() {
+                    self.ahead.clear();
+                    break;
+                }
+                next += 1;
+            }
+        }
+        let mut goes_on = true;
+        if lacks(wanted).is_some() {
+            let at = |fault| Stop { fault, sample: last };
+            let (backend, out) = (&mut self.backend, &mut self.out);
+            goes_on = contained(|| backend.finish(out)).map_err(at)?;
+            self.deliver(wanted).map_err(at)?;
+        }
+        if let Some(sample) = lacks(wanted) {
+            return Err(Stop { fault: Fault::corrupt("a packet without picture"), sample });
+        }
+        self.stopped = Some(last + 1);
+        self.run = goes_on.then_some(Run { next, ..run });
+        Ok(())
+    }
+
+    /// Decode sample `i` of a run that began with `begin`, unless nobody needs it.
+    fn step(
+        &mut self,
+        run: &mut Run,
+        i: usize,
+        begin: usize,
+        wanted: &mut BTreeMap<usize, Option<Picture>>,
+        ahead: bool,
+    ) -> Result<(), Stop> {
+        let at = |fault| Stop { fault, sample: i };
+        let sample = self.sample(i).map_err(at)?;
+        if i > begin && sample.key {
+            run.not_before = None;
+        }
+        let look = self.look(i).map_err(at)?;
+        if let Some(number) = look.number {
+            if number.misses_one(run.number) {
+                return Err(at(Fault::corrupt(format!(
+                    "a picture that it may depend on is missing (frame_num goes from {} to {})",
+                    run.number.unwrap_or(0),
+                    number.frame_num
+                ))));
+            }
+            run.number = number.after(run.number);
+        }
+        // One that is here already, from a run before, may lack its references in this one.
+        let asked = ahead || matches!(wanted.get(&i), Some(None));
+        if (run.not_before.is_some_and(|pts| sample.pts < pts) || look.droppable) && !asked {
+            return Ok(());
+        }
+        if look.clean_start {
+            self.order.clear();
+        }
+        let (backend, out) = (&mut self.backend, &mut self.out);
+        let packet = Coded { bytes: &self.packet, entry: sample.entry, sample: i, wanted: asked };
+        contained(|| backend.decode(packet, out)).map_err(at)?;
+        self.deliver(wanted).map_err(at)?;
+        if look.number.is_some_and(|number| number.forgets) {
+            self.order.clear();
+        }
+        Ok(())
+    }
+
+    /// Hand the pictures that came out to those who asked for them.
+    fn deliver(&mut self, wanted: &mut BTreeMap<usize, Option<Picture>>) -> Result<(), Fault> {
+        for (sample, picture) in std::mem::take(&mut self.out) {
+            if let Some(order) = picture.order {
+                let pts = self.sample(sample)?.pts;
+                agree(&mut self.order, order, pts)?;
+            }
+            if let Some(slot) = wanted.get_mut(&sample) {
+                slot.get_or_insert(picture);
+            } else if let Some(slot) = self.ahead.get_mut(&sample) {
+                *slot = Some(picture);
+            }
+        }
         Ok(())
     }
 
@@ -248,13 +457,13 @@ impl Clip {
     }
 
     fn frame(&self, index: usize, time: f64, picture: Picture) -> Frame {
-        let Picture { width, height, y, u, v, matrix, full_range, order: _ } = picture;
+        let Picture { width, height, y, u, v, chroma_shift, matrix, full_range, order: _ } = picture;
         let container = self.track.color;
         let color = ColorSpace {
-            matrix: matrix.or(container.map(|c| c.matrix)).unwrap_or_default(),
-            full_range: full_range.or(container.map(|c| c.full_range)).unwrap_or(false),
+            matrix: matrix.or(container.matrix).unwrap_or_default(),
+            full_range: full_range.or(container.full_range).unwrap_or(false),
         };
-        Frame { width, height, y, u, v, color, orientation: self.track.orientation, index, time }
+        Frame { width, height, y, u, v, chroma_shift, color, orientation: self.track.orientation, index, time }
     }
 }
 
@@ -290,18 +499,16 @@ impl ClipDecoder for Clip {
             shown.push((index, entry));
         }
         let targets: Vec<usize> = wanted.keys().copied().collect();
-        for target in targets {
-            // A strict restart for an earlier target may have passed over this one already.
-            if matches!(wanted.get(&target), Some(Some(_))) {
-                continue;
-            }
-            if let Err(stop) = self.decode_to(target, &mut wanted) {
-                self.run = None;
-                return Err(match stop.fault {
-                    Fault::Cut(_) => self.cut_off(),
-                    fault => fault.at(&self.path, self.frame_of(stop.sample)),
-                });
-            }
+        self.in_order = match (self.stopped, targets.first()) {
+            (Some(stopped), Some(&first)) => self.in_order_from(stopped, first),
+            _ => false,
+        };
+        if let Err(stop) = self.decode_all(&targets, &mut wanted) {
+            (self.run, self.stopped) = (None, None);
+            return Err(match stop.fault {
+                Fault::Cut(_) => self.cut_off(),
+                fault => fault.at(&self.path, self.frame_of(stop.sample)),
+            });
         }
         let mut uses: HashMap<usize, usize> = HashMap::new();
         for (_, entry) in &shown {
@@ -348,13 +555,22 @@ fn indices(samples: &[Sample], keep: impl Fn(&Sample) -> bool) -> Vec<usize> {
     samples.iter().enumerate().filter(|(_, s)| keep(s)).map(|(i, _)| i).collect()
 }
 
-fn backend(track: &Track, first: &[u8]) -> Result<Box<dyn Backend>, Fault> {
-    Ok(match &track.setup {
-        Setup::H264 { length_size, parameter_sets } => {
-            Box::new(H264::new(*length_size, parameter_sets, first)?.with_entries(&track.other_sets))
+/// A decoder for `track`, and what it decodes; `first` is the first key packet.
+fn backend(track: &Track, first: &[u8], engine: Engine) -> Result<(Box<dyn Backend>, Codec), Fault> {
+    #[cfg(feature = "ffmpeg")]
+    if engine == Engine::Ffmpeg {
+        let ffmpeg = crate::ffmpeg::Ffmpeg::new(track, first)?;
+        let codec = ffmpeg.codec();
+        return Ok((Box::new(ffmpeg), codec));
+    }
+    match (&track.setup, engine) {
+        (Setup::H264 { length_size, parameter_sets }, Engine::Pure | Engine::PureFirst) => {
+            let h264 = H264::new(*length_size, parameter_sets, first)?.with_entries(&track.other_sets);
+            Ok((Box::new(h264), Codec::H264))
         }
-        Setup::Vp9 => Box::new(Vp9::new(first)?),
-    })
+        (Setup::Vp9, Engine::Pure | Engine::PureFirst) => Ok((Box::new(Vp9::new(first)?), Codec::Vp9)),
+        (setup, _) => Err(setup.unsupported().unwrap_or_else(|| Fault::Unsupported("video".into()))),
+    }
 }
 
 /// Read packet `i` into `packet`, which grows to the largest packet and no further.

@@ -34,11 +34,13 @@ pub enum VideoError {
         /// The file asked for.
         path: PathBuf,
     },
-    /// A container, codec, profile or bit depth outside the pure-Rust decoders.
+    /// A container, codec, profile or bit depth outside the decoders of this build.
     #[error(
-        "{}: not supported by the pure-Rust decoder (codec {codec}); re-encode to 8-bit H.264 in mp4: \
+        "{}: not supported by {} (codec {codec}); {}re-encode to 8-bit H.264 in mp4: \
          ffmpeg -i \"{}\" -c:v libx264 -pix_fmt yuv420p \"{}\"",
         path.display(),
+        if cfg!(feature = "ffmpeg") { "the FFmpeg libraries of this system" } else { "the pure-Rust decoder" },
+        if cfg!(feature = "ffmpeg") { "" } else { "build with `--features ffmpeg` to read it as it is, or " },
         path.display(),
         reencoded(path).display()
     )]
@@ -104,6 +106,14 @@ pub enum VideoError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A decoder was asked for that this build does not have.
+    #[error("{}: the decoder `{asked}` is not in this build; {}", path.display(), known_decoders())]
+    NoSuchDecoder {
+        /// The file asked for.
+        path: PathBuf,
+        /// The decoder asked for.
+        asked: String,
+    },
     /// A third-party parser or decoder panicked; the panic was contained and the decoder thrown away.
     #[error("{}: the decoder gave up on damaged data ({detail}); re-encode or replace the file", path.display())]
     Panicked {
@@ -119,6 +129,13 @@ fn reencoded(path: &std::path::Path) -> PathBuf {
     match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("mp4")) {
         true => path.with_extension("h264.mp4"),
         false => path.with_extension("mp4"),
+    }
+}
+
+fn known_decoders() -> &'static str {
+    match cfg!(feature = "ffmpeg") {
+        true => "set VJEPA_DECODER to `auto`, `pure` or `ffmpeg`",
+        false => "set VJEPA_DECODER to `auto` or `pure`, or build with `--features ffmpeg`",
     }
 }
 

@@ -1,4 +1,4 @@
-//! One decoded picture: 8-bit planar YUV 4:2:0 with its colour description and orientation.
+//! One decoded picture: 8-bit planes with their colour description and orientation.
 
 /// The matrix that took RGB to YUV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -14,6 +14,8 @@ pub enum ColorMatrix {
     Smpte240,
     /// US FCC 73.682.
     Fcc,
+    /// No matrix: the planes `y`, `u` and `v` hold green, blue and red.
+    Rgb,
 }
 
 impl ColorMatrix {
@@ -36,6 +38,8 @@ impl ColorMatrix {
             ColorMatrix::Bt2020 => (0.2627, 0.0593),
             ColorMatrix::Smpte240 => (0.212, 0.087),
             ColorMatrix::Fcc => (0.30, 0.11),
+            // Not used: there is nothing to convert.
+            ColorMatrix::Rgb => (0.0, 0.0),
         }
     }
 }
@@ -81,7 +85,8 @@ impl Orientation {
 /// One decoded picture.
 ///
 /// Planes hold bytes row by row without padding: `y` is `height x width`; `u` and `v` are
-/// `height.div_ceil(2) x width.div_ceil(2)`. They are as coded; [`rgb`](Frame::rgb) applies `orientation`.
+/// [`chroma_height`](Frame::chroma_height)` x `[`chroma_width`](Frame::chroma_width). They are as coded (of more than 8
+/// bits the upper 8, rounded); [`rgb`](Frame::rgb) applies `orientation`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     /// Width of the luma plane in pixels, before rotation.
@@ -90,10 +95,13 @@ pub struct Frame {
     pub height: usize,
     /// Luma, `height x width` bytes.
     pub y: Vec<u8>,
-    /// Blue difference, `ceil(height / 2) x ceil(width / 2)` bytes.
+    /// Blue difference, `chroma_height x chroma_width` bytes.
     pub u: Vec<u8>,
     /// Red difference, as `u`.
     pub v: Vec<u8>,
+    /// How often the sides of the chroma planes are halved, across and down: `(1, 1)` is 4:2:0, `(1, 0)` 4:2:2, `(0, 0)`
+    /// 4:4:4.
+    pub chroma_shift: (u8, u8),
     /// Colour matrix and range.
     pub color: ColorSpace,
     /// How to turn the picture for display.
@@ -107,12 +115,12 @@ pub struct Frame {
 impl Frame {
     /// Width of the chroma planes.
     pub fn chroma_width(&self) -> usize {
-        self.width.div_ceil(2)
+        subsampled(self.width, self.chroma_shift.0)
     }
 
     /// Height of the chroma planes.
     pub fn chroma_height(&self) -> usize {
-        self.height.div_ceil(2)
+        subsampled(self.height, self.chroma_shift.1)
     }
 
     /// Width of [`rgb`](Frame::rgb) in pixels, after rotation.
@@ -124,6 +132,11 @@ impl Frame {
     pub fn display_height(&self) -> usize {
         if self.orientation.swaps_sides() { self.width } else { self.height }
     }
+}
+
+/// A side of a chroma plane.
+pub(crate) fn subsampled(side: usize, shift: u8) -> usize {
+    side.div_ceil(1 << shift.min(7))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use rust_h264::nal::{NalUnit, NalUnitType, SpsInfo, parse_annex_b, parse_sps_info};
 
-use crate::backend::{Backend, Look, Picture, Start, check_size};
+use crate::backend::{Backend, Coded, Look, Picture, Pictures, Start, check_size};
 use crate::error::Fault;
 use crate::frame::ColorMatrix;
 use crate::h264_bits::with_bit_set;
@@ -126,11 +126,17 @@ pub(crate) fn kind(nal: &[u8]) -> u8 {
     nal.first().map_or(0, |b| b & 0x1F)
 }
 
-/// Refuse what neither engine decodes, and sizes not worth allocating.
-fn check_sps(nal: &[u8]) -> Result<SpsInfo, Fault> {
+/// Parse a sequence parameter set and refuse sizes not worth allocating.
+pub(crate) fn sps_info(nal: &[u8]) -> Result<SpsInfo, Fault> {
     let unit = unit(nal);
     let info = parse_sps_info(&unit).map_err(|e| Fault::corrupt(format!("its H.264 parameters: {e}")))?;
     check_size(info.coded_width as usize, info.coded_height as usize)?;
+    Ok(info)
+}
+
+/// Refuse what neither engine decodes as well.
+fn check_sps(nal: &[u8]) -> Result<SpsInfo, Fault> {
+    let info = sps_info(nal)?;
     if info.bit_depth_luma != 8 || info.bit_depth_chroma != 8 {
         return Err(Fault::Unsupported(format!("H.264 {}-bit", info.bit_depth_luma.max(info.bit_depth_chroma))));
     }
@@ -235,7 +241,10 @@ impl Backend for H264 {
             }
             own.get_or_insert_with(|| self.sets_of(entry).clone()).add(nal);
         }
-        let survey = survey(nals.into_iter(), own.as_ref().unwrap_or(self.sets_of(entry)))?;
+        let survey = survey(nals.into_iter(), own.as_ref().unwrap_or(self.sets_of(entry)));
+        if let Some(what) = survey.unsupported {
+            return Err(Fault::Unsupported(what.into()));
+        }
         if survey.slices == 0 {
             return Err(Fault::corrupt("a packet without picture"));
         }
@@ -243,13 +252,14 @@ impl Backend for H264 {
         Ok(Look { clean_start, droppable: survey.droppable, start: survey.start, number: survey.number })
     }
 
-    fn decode(&mut self, packet: &[u8], entry: u16) -> Result<Option<Picture>, Fault> {
-        self.enter(entry)?;
-        let nals = nals(packet, self.length_size)?;
+    fn decode(&mut self, packet: Coded<'_>, out: &mut Pictures) -> Result<(), Fault> {
+        self.enter(packet.entry)?;
+        let nals = nals(packet.bytes, self.length_size)?;
         match self.feed(nals.into_iter())? {
-            Some(picture) => Ok(Some(picture)),
-            None => Err(Fault::corrupt("an incomplete picture")),
+            Some(picture) => out.push((packet.sample, picture)),
+            None => return Err(Fault::corrupt("an incomplete picture")),
         }
+        Ok(())
     }
 
     fn fall_back(&mut self) -> bool {
@@ -309,7 +319,8 @@ impl H264 {
         if (y.len(), u.len(), v.len()) != (width * height, chroma, chroma) {
             return Err(Fault::corrupt("planes of the wrong size"));
         }
-        Ok(Some(Picture { width, height, y, u, v, matrix: self.matrix, full_range: self.full_range, order }))
+        let (matrix, full_range) = (self.matrix, self.full_range);
+        Ok(Some(Picture { width, height, y, u, v, chroma_shift: (1, 1), matrix, full_range, order }))
     }
 }
 

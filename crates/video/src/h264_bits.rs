@@ -13,6 +13,12 @@ impl Bits {
         Bits { bytes: unescape(payload), at: 0 }
     }
 
+    /// All of `bytes`, as they are.
+    #[cfg(feature = "ffmpeg")]
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Bits { bytes: bytes.to_vec(), at: 0 }
+    }
+
     /// Bits read so far.
     pub(crate) fn position(&self) -> usize {
         self.at

@@ -11,7 +11,7 @@ use crate::error::Fault;
 use crate::h264::{kind, units};
 use crate::h264_params::{PocType, Sets};
 use crate::h264_slice::Counter;
-use crate::h264_survey::{Survey, survey};
+use crate::h264_survey::{FIELD, Survey, survey};
 use crate::table::Sample;
 
 /// Bytes of a packet read at first; its headers nearly always lie within.
@@ -29,7 +29,7 @@ pub(crate) struct Found {
 /// Look into the samples: mark those that cannot be decoded as not visible, and find the display order if need be.
 ///
 /// `entries` are the parameter sets of every sample entry. `complete` says that the container gives every sample a
-/// timestamp of its own (an index may end early).
+/// timestamp of its own (an index may end early). With `wide`, coding tools that only FFmpeg knows are no fault.
 pub(crate) fn inspect(
     file: &mut (impl Read + Seek),
     len: u64,
@@ -37,12 +37,14 @@ pub(crate) fn inspect(
     entries: &[&[Vec<u8>]],
     samples: &mut [Sample],
     complete: bool,
+    wide: bool,
 ) -> Result<Found, Fault> {
     let mut reader = Reader::new(file, len, length_size, entries);
+    reader.wide = wide;
     let Some(first) = samples.first().and_then(|sample| reader.survey(sample)).transpose()? else {
         return Ok(Found::default()); // Damaged: opening the decoder says how.
     };
-    if reader.sets().all_sps().any(|sps| sps.bypass || sps.profile == 88) {
+    if !wide && reader.sets().all_sps().any(|sps| sps.bypass || sps.profile == 88) {
         // Tools that these profiles may use and no decoder here has: better named now than in the middle of training.
         for sample in samples.iter() {
             reader.survey(sample).transpose()?;
@@ -91,6 +93,8 @@ struct Reader<'a, F> {
     entries: Vec<Sets>,
     entry: usize,
     packet: Vec<u8>,
+    /// What the pure-Rust decoders lack is no fault.
+    wide: bool,
 }
 
 impl<'a, F: Read + Seek> Reader<'a, F> {
@@ -101,7 +105,7 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
             sets
         };
         let entries = entries.iter().map(sets).collect();
-        Reader { file, len, length_size, entries, entry: 0, packet: Vec::new() }
+        Reader { file, len, length_size, entries, entry: 0, packet: Vec::new(), wide: false }
     }
 
     /// Survey the packet of `sample`; `None` when it cannot be read or parsed.
@@ -120,11 +124,13 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
             if at_slice || whole {
                 let sets = self.entries.get_mut(self.entry)?;
                 units.iter().for_each(|nal| sets.add(nal));
-                return match survey(units.into_iter(), sets) {
+                let survey = survey(units.into_iter(), sets);
+                return match survey.unsupported {
                     // The other field may lie beyond what was read.
-                    Err(Fault::Unsupported(what)) if !whole && what.contains("field") => continue,
-                    Ok(survey) if survey.slices == 0 => None,
-                    result => Some(result),
+                    Some(FIELD) if !whole => continue,
+                    Some(what) if !self.wide => Some(Err(Fault::Unsupported(what.into()))),
+                    _ if survey.slices == 0 => None,
+                    _ => Some(Ok(survey)),
                 };
             }
         }

@@ -1,7 +1,6 @@
 //! What the headers of one H.264 packet say, without decoding it.
 
 use crate::backend::{Number, Start};
-use crate::error::Fault;
 use crate::h264_params::Sets;
 use crate::h264_slice::{Slice, parse_slice, recovery_point};
 
@@ -22,11 +21,16 @@ pub(crate) struct Survey {
     /// The first slice, unless its header or parameter sets are damaged.
     pub first: Option<Slice>,
     pub number: Option<Number>,
+    /// The packet holds one field only.
+    pub field: bool,
+    /// A tool that the pure-Rust decoders lack.
+    pub unsupported: Option<&'static str>,
 }
 
 /// Survey a packet given as units; those that end early are taken as far as they go.
-pub(crate) fn survey<'a>(nals: impl Iterator<Item = &'a [u8]>, sets: &Sets) -> Result<Survey, Fault> {
-    let mut survey = Survey { slices: 0, start: Start::No, droppable: true, first: None, number: None };
+pub(crate) fn survey<'a>(nals: impl Iterator<Item = &'a [u8]>, sets: &Sets) -> Survey {
+    let (start, first, number, unsupported) = (Start::No, None, None, None);
+    let mut survey = Survey { slices: 0, start, droppable: true, first, number, field: false, unsupported };
     let (mut idr, mut intra, mut recovery) = (false, true, None);
     let mut fields = [false; 2];
     let (mut late_start, mut frame) = (false, false);
@@ -41,7 +45,7 @@ pub(crate) fn survey<'a>(nals: impl Iterator<Item = &'a [u8]>, sets: &Sets) -> R
                     intra = false;
                     continue;
                 };
-                check_slice(&slice, sps.bypass)?;
+                survey.unsupported = survey.unsupported.or(unsupported_slice(&slice, sps.bypass));
                 intra &= slice.intra();
                 frame |= slice.bottom.is_none();
                 if let Some(bottom) = slice.bottom.and_then(|bottom| fields.get_mut(usize::from(bottom))) {
@@ -62,15 +66,16 @@ pub(crate) fn survey<'a>(nals: impl Iterator<Item = &'a [u8]>, sets: &Sets) -> R
             }
             SEI => recovery = recovery.or_else(|| recovery_point(nal)),
             SPS | PPS => survey.droppable = false,
-            n if PARTITIONS.contains(&n) => return Err(Fault::Unsupported("H.264 data partitioning".into())),
+            n if PARTITIONS.contains(&n) => survey.unsupported = Some("H.264 data partitioning"),
             _ => {}
         }
     }
     if late_start {
-        return Err(Fault::Unsupported("H.264 with slices in arbitrary order (ASO)".into()));
+        survey.unsupported = survey.unsupported.or(Some("H.264 with slices in arbitrary order (ASO)"));
     }
     if !frame && fields[0] != fields[1] {
-        return Err(Fault::Unsupported("H.264 with one field per packet".into()));
+        survey.field = true;
+        survey.unsupported = survey.unsupported.or(Some(FIELD));
     }
     survey.start = match recovery {
         _ if idr => Start::Clean,
@@ -79,16 +84,17 @@ pub(crate) fn survey<'a>(nals: impl Iterator<Item = &'a [u8]>, sets: &Sets) -> R
         None if intra && survey.slices > 0 => Start::Intra,
         None => Start::No,
     };
-    Ok(survey)
+    survey
 }
 
-fn check_slice(slice: &Slice, bypass: bool) -> Result<(), Fault> {
-    if slice.kind > 2 {
-        return Err(Fault::Unsupported("H.264 switching slices (SP, SI)".into()));
-    }
+/// Why packets that hold one field are not decoded.
+pub(crate) const FIELD: &str = "H.264 with one field per packet";
+
+fn unsupported_slice(slice: &Slice, bypass: bool) -> Option<&'static str> {
     // The flag alone changes nothing: only a quantiser of zero bypasses the transform.
-    if bypass && slice.qp == 0 {
-        return Err(Fault::Unsupported("H.264 lossless (transform bypass)".into()));
+    match slice.kind {
+        3.. => Some("H.264 switching slices (SP, SI)"),
+        _ if bypass && slice.qp == 0 => Some("H.264 lossless (transform bypass)"),
+        _ => None,
     }
-    Ok(())
 }

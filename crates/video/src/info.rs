@@ -2,13 +2,15 @@
 
 use crate::frame::Orientation;
 
-/// The codecs the pure-Rust back end decodes.
+/// What a video track is coded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// H.264 / AVC, 8-bit 4:2:0 (or monochrome).
+    /// H.264 / AVC.
     H264,
-    /// VP9 profile 0, 8-bit 4:2:0.
+    /// VP9.
     Vp9,
+    /// Another one, which FFmpeg decodes (feature `ffmpeg`): its name.
+    Other(&'static str),
 }
 
 impl std::fmt::Display for Codec {
@@ -16,6 +18,7 @@ impl std::fmt::Display for Codec {
         f.write_str(match self {
             Codec::H264 => "H.264",
             Codec::Vp9 => "VP9",
+            Codec::Other(name) => name,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Frame-exact video decoding behind one trait, in pure Rust.
+//! Frame-exact video decoding behind one trait: in pure Rust, and with the feature `ffmpeg` through the system's libavcodec.
 //!
 //! A clip is opened once and asked for frames by number, in any order:
 //!
@@ -25,32 +25,40 @@
 //!    all packets only where timestamps do not settle the order of display, which then is the bitstream's.
 //! 2. [`ClipDecoder::frames`] finds for each frame the key frame to start from, decodes up to the last packet wanted and
 //!    leaves out packets that nothing is predicted from (`clip`). A run that the next call continues is continued.
-//! 3. `h264` and `vp9` turn one packet into one picture.
+//! 3. `h264`, `vp9` and `ffmpeg` turn packets into pictures.
 //!
-//! | | decoded | refused with [`VideoError::UnsupportedCodec`] |
+//! [`open`] uses the pure-Rust decoders for what they decode and, in builds with the feature `ffmpeg`, libavcodec for the
+//! rest; [`open_with`] and the environment variable `VJEPA_DECODER` choose otherwise. Both count, show and colour frames
+//! alike. `docs/video.md` of the repository says which file is read by which path, and what the limits are.
+//!
+//! | pure Rust | decoded | refused with [`VideoError::UnsupportedCodec`], or left to FFmpeg |
 //! |---|---|---|
 //! | containers | mp4, mov (also fragmented), webm, mkv | MPEG-TS, AVI, FLV, Ogg, WMV, IVF |
 //! | H.264 | 8-bit 4:2:0 and monochrome, progressive and interlaced | 10-bit, 4:2:2, 4:4:4, lossless, FMO, ASO, data partitions, SP and SI |
 //! | VP9 | profile 0 (8-bit 4:2:0) | profiles 1 to 3 |
 //! | others | | AV1, HEVC, VP8, MPEG-4 part 2, ... |
 //!
-//! **Colour.** A [`Frame`] keeps the decoded planes. Matrix and range are what the bitstream signals, else what the
+//! **Colour.** A [`Frame`] keeps the decoded planes, of more than 8 bits the upper 8, rounded. Matrix and range are what the bitstream signals, else what the
 //! container does, else BT.601 limited range, which is what libswscale assumes and so what published checkpoints saw.
 //!
-//! **Untrusted input.** Every error is a [`VideoError`] that names the file and the remedy. Third-party parsers see bounded
+//! **Untrusted input.** What libavcodec does with a file is not contained: it is C, and a fault there ends the process.
+//! Otherwise every error is a [`VideoError`] that names the file and the remedy. Third-party parsers see bounded
 //! copies of the headers through a reader that ends loops; panics in parsers and decoders are contained (so a program
 //! that aborts on panic loses this); allocation is bounded by the file's length, [`MAX_SIDE`] and [`MAX_AREA`].
 //! Damage is reported where the container or a decoder notices it: a missing H.264 reference picture shows in the numbers
 //! of those after it, a missing VP9 reference in its slot; frames up to the next key frame are then errors. H.264 and VP9 carry no checksums: a flipped bit that
 //! leaves a valid stream decodes to a wrong picture that no decoder can tell from a right one.
 
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "ffmpeg"), forbid(unsafe_code))]
+#![cfg_attr(feature = "ffmpeg", deny(unsafe_code))]
 #![warn(missing_docs)]
 
 mod avi;
 mod backend;
 mod clip;
 mod error;
+#[cfg(feature = "ffmpeg")]
+mod ffmpeg;
 mod frame;
 mod guard;
 mod h264;
@@ -76,7 +84,7 @@ use std::path::Path;
 pub use error::VideoError;
 pub use frame::{ColorMatrix, ColorSpace, Frame, Orientation};
 pub use info::{ClipInfo, Codec};
-pub use open::{open, probe};
+pub use open::{Decoder, open, open_with, probe};
 
 /// Largest width or height in pixels of a coded picture.
 pub const MAX_SIDE: usize = 16384;

@@ -32,6 +32,8 @@ pub(crate) struct Source<'a, F> {
     pub seconds_per_tick: f64,
     /// The container gives every sample a timestamp of its own.
     pub complete: bool,
+    /// FFmpeg decodes it: what the pure-Rust decoders lack is no fault.
+    pub wide: bool,
 }
 
 /// Mark those that show nothing or cannot be decoded, and find the display order if need be.
@@ -41,16 +43,20 @@ fn look_into(
     other_sets: &[Vec<Vec<u8>>],
     samples: &mut [Sample],
 ) -> Result<Found, Fault> {
-    let Source { file, len, complete, .. } = source;
+    let Source { file, len, complete, wide, .. } = source;
     match setup {
         Setup::Vp9 => {
             let left_out = vp9::inspect(file, len, samples)?;
             Ok(Found { places: None, left_out })
         }
+        #[cfg(feature = "ffmpeg")]
+        Setup::Other(other) => Ok(Found { places: None, left_out: crate::ffmpeg::inspect(file, len, other, samples)? }),
+        #[cfg(not(feature = "ffmpeg"))]
+        Setup::Other(other) => Err(Fault::Unsupported(other.name.clone())),
         Setup::H264 { length_size, parameter_sets } => {
             let entries: Vec<&[Vec<u8>]> =
                 std::iter::once(parameter_sets).chain(other_sets).map(Vec::as_slice).collect();
-            h264_index::inspect(file, len, *length_size, &entries, samples, complete)
+            h264_index::inspect(file, len, *length_size, &entries, samples, complete, wide)
         }
     }
 }

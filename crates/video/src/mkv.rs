@@ -9,10 +9,10 @@ use std::io::{Read, Seek, SeekFrom};
 use matroska_demuxer::{MatrixCoefficients, MatroskaFile, Range, TrackEntry, TrackType};
 
 use crate::error::Fault;
-use crate::frame::{ColorMatrix, ColorSpace, Orientation};
+use crate::frame::{ColorMatrix, Orientation};
 use crate::guard::{Budgeted, contained};
 use crate::look::{Source, index};
-use crate::table::{Sample, Setup, Track, typical_step};
+use crate::table::{Other, Sample, Setup, Stated, Track, typical_step};
 
 const EBML: u32 = 0x1A45_DFA3;
 const SEGMENT: u32 = 0x1853_8067;
@@ -29,14 +29,14 @@ const REFERENCE_BLOCK: u32 = 0xFB;
 const MAX_HEADER: u64 = 1 << 24;
 
 /// Index the video track of a webm or mkv of `len` bytes.
-pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Track, Fault> {
+pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64, wide: bool) -> Result<Track, Fault> {
     let mut walk = Walk { file: &mut *file, len, headers: Vec::new(), blocks: Vec::new(), cut: false };
     walk.run()?;
     let (headers, blocks, cut) = (walk.headers, walk.blocks, walk.cut);
-    // The first decodable video track: cover pictures and other codecs may come before it.
+    // The first decodable video track: cover pictures and other codecs may come before it. FFmpeg decodes them all.
     let mut first = None;
-    for header in contained(|| parse_headers(&headers, cut))? {
-        match header.and_then(|header| describe(file, len, header, &blocks, cut)) {
+    for header in contained(|| parse_headers(&headers, cut, wide))? {
+        match header.and_then(|header| describe(file, len, header, &blocks, cut, wide)) {
             Err(fault @ Fault::Unsupported(_)) => first = first.or(Some(fault)),
             result => return result,
         }
@@ -50,6 +50,7 @@ fn describe(
     header: Header,
     blocks: &[Block],
     cut: bool,
+    wide: bool,
 ) -> Result<Track, Fault> {
     let mut samples = Vec::new();
     for block in blocks.iter().filter(|b| b.track == header.number && b.size > 0) {
@@ -63,7 +64,7 @@ fn describe(
     if samples.is_empty() {
         return Err(if cut { Fault::Cut("no frame of it is left".into()) } else { Fault::corrupt("it has no frames") });
     }
-    let source = Source { file, len, seconds_per_tick: header.seconds_per_tick, complete: true };
+    let source = Source { file, len, seconds_per_tick: header.seconds_per_tick, complete: true, wide };
     let (shown, left_out) = index(source, &header.setup, &[], &mut samples, &[])?;
     let last = shown.last().map_or(0.0, |s| s.time);
     let step = header.frame_seconds.unwrap_or_else(|| typical_step(&shown));
@@ -228,13 +229,13 @@ fn vint(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
 struct Header {
     number: u64,
     setup: Setup,
-    color: Option<ColorSpace>,
+    color: Stated,
     seconds_per_tick: f64,
     frame_seconds: Option<f64>,
 }
 
 /// The video tracks.
-fn parse_headers(headers: &[u8], cut: bool) -> Result<Vec<Result<Header, Fault>>, Fault> {
+fn parse_headers(headers: &[u8], cut: bool, wide: bool) -> Result<Vec<Result<Header, Fault>>, Fault> {
     // An empty cluster, which the parser insists on.
     let mut bytes = headers.to_vec();
     bytes.extend_from_slice(&CLUSTER.to_be_bytes());
@@ -244,26 +245,19 @@ fn parse_headers(headers: &[u8], cut: bool) -> Result<Vec<Result<Header, Fault>>
         false => Fault::corrupt(format!("its track description: {e}")),
     })?;
     let videos = file.tracks().iter().filter(|t| t.track_type() == TrackType::Video);
-    Ok(videos.map(|track| video_track(track, file.info().timestamp_scale().get())).collect())
+    Ok(videos.map(|track| video_track(track, file.info().timestamp_scale().get(), wide)).collect())
 }
 
-fn video_track(track: &TrackEntry, nanoseconds_per_tick: u64) -> Result<Header, Fault> {
+fn video_track(track: &TrackEntry, nanoseconds_per_tick: u64, wide: bool) -> Result<Header, Fault> {
     if track.content_encodings().is_some_and(|e| !e.is_empty()) {
         return Err(Fault::Unsupported("compressed or encrypted Matroska track".into()));
     }
     let setup = match track.codec_id() {
         "V_VP9" => Setup::Vp9,
         "V_MPEG4/ISO/AVC" => avc_setup(track.codec_private().unwrap_or(&[]))?,
-        "V_AV1" => return Err(Fault::Unsupported("AV1".into())),
-        "V_MPEGH/ISO/HEVC" => return Err(Fault::Unsupported("HEVC".into())),
-        "V_VP8" => return Err(Fault::Unsupported("VP8".into())),
-        "V_MJPEG" => return Err(Fault::Unsupported("Motion JPEG".into())),
-        "V_MPEG4/ISO/ASP" | "V_MPEG4/ISO/SP" | "V_MPEG4/ISO/AP" => {
-            return Err(Fault::Unsupported("MPEG-4 part 2".into()));
-        }
-        other => return Err(Fault::Unsupported(other.into())),
+        other => Setup::Other(other_setup(other, track)),
     };
-    if let Some(fault) = setup.unsupported() {
+    if let Some(fault) = setup.unsupported().filter(|_| !wide) {
         return Err(fault);
     }
     Ok(Header {
@@ -275,18 +269,49 @@ fn video_track(track: &TrackEntry, nanoseconds_per_tick: u64) -> Result<Header, 
     })
 }
 
+/// What only FFmpeg decodes, under the four characters that mp4 has for it.
+fn other_setup(codec: &str, track: &TrackEntry) -> Other {
+    let private = track.codec_private().unwrap_or(&[]);
+    let four = |at: usize| private.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).unwrap_or_default();
+    let own = private.to_vec();
+    let (name, tag, extradata) = match codec {
+        "V_AV1" => ("AV1", *b"av01", own),
+        "V_MPEGH/ISO/HEVC" => ("HEVC", *b"hvc1", own),
+        "V_VP8" => ("VP8", *b"vp08", own),
+        "V_MJPEG" => ("Motion JPEG", *b"jpeg", own),
+        "V_MPEG4/ISO/ASP" | "V_MPEG4/ISO/SP" | "V_MPEG4/ISO/AP" => ("MPEG-4 part 2", *b"mp4v", own),
+        "V_MPEG2" => ("MPEG-2", *b"mp2v", own),
+        "V_MPEG1" => ("MPEG-1", *b"mp1v", own),
+        "V_PRORES" => ("ProRes", four(0), Vec::new()),
+        // A bitmap header as AVI has it.
+        "V_MS/VFW/FOURCC" => ("a codec of Video for Windows", four(16), own.get(40..).unwrap_or(&[]).to_vec()),
+        other => (other, [0; 4], own),
+    };
+    let pixels = |n: std::num::NonZeroU64| usize::try_from(n.get()).unwrap_or(usize::MAX);
+    let size = track.video().map_or((0, 0), |v| (pixels(v.pixel_width()), pixels(v.pixel_height())));
+    Other { name: name.into(), tag, riff: codec == "V_MS/VFW/FOURCC", extradata, size }
+}
+
 /// Only what the container states; the bitstream speaks otherwise.
-fn color(track: &TrackEntry) -> Option<ColorSpace> {
-    let colour = track.video()?.colour()?;
-    let matrix = match colour.matrix_coefficients()? {
+fn color(track: &TrackEntry) -> Stated {
+    let Some(colour) = track.video().and_then(|video| video.colour()) else { return Stated::default() };
+    let full_range = match colour.range() {
+        Some(Range::Full) => Some(true),
+        Some(Range::Broadcast) => Some(false),
+        _ => None,
+    };
+    Stated { matrix: colour.matrix_coefficients().and_then(matrix), full_range }
+}
+
+fn matrix(coefficients: MatrixCoefficients) -> Option<ColorMatrix> {
+    Some(match coefficients {
         MatrixCoefficients::Bt709 => ColorMatrix::Bt709,
         MatrixCoefficients::Bt470bg | MatrixCoefficients::Smpte170 => ColorMatrix::Bt601,
         MatrixCoefficients::Bt2020Ncl | MatrixCoefficients::Bt2020Cl => ColorMatrix::Bt2020,
         MatrixCoefficients::Smpte240 => ColorMatrix::Smpte240,
         MatrixCoefficients::Fcc73682 => ColorMatrix::Fcc,
         _ => return None,
-    };
-    Some(ColorSpace { matrix, full_range: colour.range() == Some(Range::Full) })
+    })
 }
 
 /// Take apart an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1).

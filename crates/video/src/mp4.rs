@@ -11,12 +11,12 @@ use crate::error::Fault;
 use crate::frame::Orientation;
 use crate::guard::{Budgeted, contained};
 use crate::look::{Source, index};
-use crate::mp4_entries::{common_setup, sample_entries};
+use crate::mp4_entries::{Common, Entry, common_setup, sample_entries};
 use crate::mp4_samples::{Table, fragment_samples, table_samples};
-use crate::table::{Edit, Setup, Track, typical_step};
+use crate::table::{Edit, Track, typical_step};
 
 /// Index the video track of an mp4 or mov of `len` bytes.
-pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Track, Fault> {
+pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64, wide: bool) -> Result<Track, Fault> {
     let top = walk_file(file, len)?;
     let Some(moov) = &top.moov else {
         return Err(if top.cut {
@@ -26,10 +26,13 @@ pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64) -> Result<Trac
         });
     };
     let movie = parse_moov(moov)?;
-    // The first decodable video track: cover pictures and other codecs may come before it.
+    // The first decodable video track: cover pictures and other codecs may come before it. FFmpeg decodes them all, so
+    // that single pictures come last there.
     let mut first = None;
-    for (trak, entries) in &movie.videos {
-        match contained(|| describe(file, trak, entries, &movie, &top, len)) {
+    let single = |trak: &TrakBox| wide && trak.mdia.minf.stbl.stsz.sample_count == 1;
+    let (pictures, films): (Vec<_>, Vec<_>) = movie.videos.iter().partition(|(trak, _)| single(trak));
+    for (trak, entries) in films.into_iter().chain(pictures) {
+        match contained(|| describe(file, (trak, entries), &movie, &top, len, wide)) {
             Err(fault @ Fault::Unsupported(_)) => first = first.or(Some(fault)),
             result => return result,
         }
@@ -118,7 +121,7 @@ where
 struct Movie {
     timescale: u32,
     /// The video tracks, and what their sample entries ask for.
-    videos: Vec<(TrakBox, Vec<Result<Setup, Fault>>)>,
+    videos: Vec<(TrakBox, Vec<Entry>)>,
     mvex: Option<MvexBox>,
     /// Why a track could not be parsed; reported when no video track was found.
     fault: Option<Fault>,
@@ -167,11 +170,11 @@ pub(crate) fn children(mut payload: &[u8]) -> impl Iterator<Item = Child<'_>> {
 
 fn describe(
     file: &mut (impl Read + Seek),
-    trak: &TrakBox,
-    entries: &[Result<Setup, Fault>],
+    (trak, entries): (&TrakBox, &[Entry]),
     movie: &Movie,
     top: &TopLevel,
     len: u64,
+    wide: bool,
 ) -> Result<Track, Fault> {
     let cut = top.cut;
     let timescale = trak.mdia.mdhd.timescale;
@@ -191,13 +194,13 @@ fn describe(
     }
     // "Nothing changed", as some recorders write it: players show the frame before on.
     samples.retain(|sample| sample.size > 0);
-    let (setup, other_sets) = common_setup(entries, &mut samples)?;
-    if let Some(fault) = setup.unsupported() {
+    let Common { setup, other_sets, color } = common_setup(entries, &mut samples)?;
+    if let Some(fault) = setup.unsupported().filter(|_| !wide) {
         return Err(fault);
     }
     let seconds_per_tick = 1.0 / f64::from(timescale);
     let edits = edits(trak, movie.timescale, fragmented);
-    let source = Source { file, len, seconds_per_tick, complete };
+    let source = Source { file, len, seconds_per_tick, complete, wide };
     let (shown, left_out) = index(source, &setup, &other_sets, &mut samples, &edits)?;
     // The last frame lasts as long as the others; an only frame until the media ends.
     let last = shown.last().map_or(0.0, |s| s.time);
@@ -210,7 +213,7 @@ fn describe(
     };
     let m = &trak.tkhd.matrix;
     let orientation = Orientation::from_matrix(m.a, m.b, m.c, m.d);
-    let (color, duration) = (None, last + tail);
+    let duration = last + tail;
     Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, left_out })
 }
 

@@ -3,7 +3,7 @@
 //! Chroma is taken from the nearest sample, as libswscale's unscaled YUV to RGB path does. Coefficients carry 16
 //! fractional bits and results are rounded, so each channel is within one code value of the exact conversion.
 
-use crate::frame::{ColorSpace, Frame};
+use crate::frame::{ColorMatrix, ColorSpace, Frame};
 
 /// Fixed-point coefficients of one colour space, 16 fractional bits.
 struct Coefficients {
@@ -33,8 +33,20 @@ impl Coefficients {
         }
     }
 
-    fn row(&self, y: &[u8], u: &[u8], v: &[u8], rgb: &mut [u8]) {
-        let pairs = y.chunks(2).zip(u.iter().zip(v)).zip(rgb.chunks_mut(6));
+    /// One row; each chroma sample serves `1 << shift` pixels.
+    fn row(&self, y: &[u8], u: &[u8], v: &[u8], shift: u8, rgb: &mut [u8]) {
+        match shift {
+            // The usual ones with a length that the compiler knows.
+            0 => self.row_of::<1>(1, y, u, v, rgb),
+            1 => self.row_of::<2>(2, y, u, v, rgb),
+            _ => self.row_of::<0>(1 << shift.min(7), y, u, v, rgb),
+        }
+    }
+
+    #[inline]
+    fn row_of<const PIXELS: usize>(&self, pixels: usize, y: &[u8], u: &[u8], v: &[u8], rgb: &mut [u8]) {
+        let pixels = if PIXELS == 0 { pixels } else { PIXELS };
+        let pairs = y.chunks(pixels).zip(u.iter().zip(v)).zip(rgb.chunks_mut(3 * pixels));
         for ((luma, (&u, &v)), out) in pairs {
             let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
             let (r, g, b) = (self.r_v * v, self.g_u * u + self.g_v * v, self.b_u * u);
@@ -55,38 +67,89 @@ impl Frame {
         if self.orientation == Default::default() { upright } else { self.turn(&upright) }
     }
 
-    fn upright_rgb(&self) -> Vec<u8> {
+    /// Pixels `left..` of row `y` of the displayed picture as RGB bytes, as many as `out` holds: bit for bit those of
+    /// [`rgb`](Frame::rgb). Pixels outside of the picture leave `out` as it is.
+    pub fn rgb_row(&self, y: usize, left: usize, out: &mut [u8]) {
         let coefficients = Coefficients::new(self.color);
+        if self.orientation != Default::default() {
+            for (col, out) in out.chunks_exact_mut(3).enumerate() {
+                if y < self.display_height() && left + col < self.display_width() {
+                    let (x, y) = self.coded(y, left + col);
+                    self.stretch(&coefficients, y, x, out);
+                }
+            }
+        } else if y < self.height {
+            self.stretch(&coefficients, y, left, out);
+        }
+    }
+
+    /// As [`rgb_row`](Self::rgb_row), of the picture as coded.
+    fn stretch(&self, coefficients: &Coefficients, y: usize, left: usize, out: &mut [u8]) {
+        let pixels = (out.len() / 3).min(self.width.saturating_sub(left));
+        let (shift, chroma) = (self.chroma_shift, self.chroma_width());
+        let luma = self.y.get(y * self.width + left..).and_then(|row| row.get(..pixels));
+        let start = (y >> shift.1) * chroma + (left >> shift.0);
+        let stop = ((y >> shift.1) + 1) * chroma;
+        let (Some(luma), Some(u), Some(v)) = (luma, self.u.get(start..stop), self.v.get(start..stop)) else { return };
+        if self.color.matrix == ColorMatrix::Rgb {
+            for ((out, g), (b, r)) in out.chunks_exact_mut(3).zip(luma).zip(u.iter().zip(v)) {
+                out.copy_from_slice(&[*r, *g, *b]);
+            }
+            return;
+        }
+        // The first chroma sample may serve some pixels to the left, too.
+        let step = 1 << shift.0;
+        let head = ((step - left % step) % step).min(pixels);
+        let (first, rest) = luma.split_at(head);
+        let (first_out, rest_out) = out.split_at_mut(3 * head);
+        coefficients.row(first, u, v, shift.0, first_out);
+        let skip = usize::from(head > 0);
+        coefficients.row(rest, u.get(skip..).unwrap_or(&[]), v.get(skip..).unwrap_or(&[]), shift.0, rest_out);
+    }
+
+    /// Column and row as coded of a displayed pixel.
+    fn coded(&self, row: usize, col: usize) -> (usize, usize) {
+        let (w, h) = (self.width, self.height);
+        let (x, y) = match self.orientation.quarter_turns % 4 {
+            0 => (col, row),
+            1 => (row, h - 1 - col),
+            2 => (w - 1 - col, h - 1 - row),
+            _ => (w - 1 - row, col),
+        };
+        (if self.orientation.mirrored { w - 1 - x } else { x }, y)
+    }
+
+    fn upright_rgb(&self) -> Vec<u8> {
         let mut rgb = vec![0u8; self.width * self.height * 3];
         if rgb.is_empty() {
             return rgb;
         }
+        if self.color.matrix == ColorMatrix::Rgb {
+            for ((out, g), (b, r)) in rgb.chunks_exact_mut(3).zip(&self.y).zip(self.u.iter().zip(&self.v)) {
+                out.copy_from_slice(&[*r, *g, *b]);
+            }
+            return rgb;
+        }
+        let coefficients = Coefficients::new(self.color);
         let chroma = self.chroma_width();
         let rows = self.y.chunks_exact(self.width).zip(rgb.chunks_exact_mut(self.width * 3)).enumerate();
         let (u_rows, v_rows) = (self.u.chunks_exact(chroma), self.v.chunks_exact(chroma));
         let chroma_rows: Vec<(&[u8], &[u8])> = u_rows.zip(v_rows).collect();
         for (row, (y, out)) in rows {
-            if let Some((u, v)) = chroma_rows.get(row / 2) {
-                coefficients.row(y, u, v, out);
+            if let Some((u, v)) = chroma_rows.get(row >> self.chroma_shift.1) {
+                coefficients.row(y, u, v, self.chroma_shift.0, out);
             }
         }
         rgb
     }
 
     fn turn(&self, rgb: &[u8]) -> Vec<u8> {
-        let (w, h) = (self.width, self.height);
         let (out_w, out_h) = (self.display_width(), self.display_height());
         let mut out = Vec::with_capacity(rgb.len());
         for row in 0..out_h {
             for col in 0..out_w {
-                let (x, y) = match self.orientation.quarter_turns % 4 {
-                    0 => (col, row),
-                    1 => (row, h - 1 - col),
-                    2 => (w - 1 - col, h - 1 - row),
-                    _ => (w - 1 - row, col),
-                };
-                let x = if self.orientation.mirrored { w - 1 - x } else { x };
-                let at = (y * w + x) * 3;
+                let (x, y) = self.coded(row, col);
+                let at = (y * self.width + x) * 3;
                 out.extend_from_slice(rgb.get(at..at + 3).unwrap_or(&[0; 3]));
             }
         }
@@ -97,12 +160,13 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{ColorMatrix, Orientation};
+    use crate::frame::Orientation;
 
     fn frame(width: usize, height: usize, y: Vec<u8>, u: u8, v: u8) -> Frame {
         let chroma = width.div_ceil(2) * height.div_ceil(2);
         let (color, orientation) = Default::default();
-        Frame { width, height, y, u: vec![u; chroma], v: vec![v; chroma], color, orientation, index: 0, time: 0.0 }
+        let (u, v) = (vec![u; chroma], vec![v; chroma]);
+        Frame { width, height, y, u, v, chroma_shift: (1, 1), color, orientation, index: 0, time: 0.0 }
     }
 
     #[test]
@@ -129,6 +193,40 @@ mod tests {
                     for (got, want) in f.rgb().iter().zip(want) {
                         // Two code values: the 8-bit YUV triple itself was rounded.
                         assert!(got.abs_diff(want) <= 2, "{matrix:?} {full_range} {:?} {want:?}", f.rgb());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_those_of_the_whole_picture() {
+        for chroma_shift in [(1, 1), (1, 0), (0, 0), (2, 0)] {
+            for (matrix, turns, mirrored) in [
+                (ColorMatrix::Bt709, 0, false),
+                (ColorMatrix::Rgb, 0, false),
+                (ColorMatrix::Bt601, 1, false),
+                (ColorMatrix::Bt2020, 3, true),
+            ] {
+                let chroma_shift = if matrix == ColorMatrix::Rgb { (0, 0) } else { chroma_shift };
+                let mut f = frame(7, 5, (0..35).map(|i| 16 + 6 * i).collect(), 0, 0);
+                f.chroma_shift = chroma_shift;
+                let chroma = f.chroma_width() * f.chroma_height();
+                (f.u, f.v) = ((0..chroma).map(|i| (90 + 5 * i) as u8).collect(), vec![150; chroma]);
+                f.color.matrix = matrix;
+                f.orientation = Orientation { quarter_turns: turns, mirrored };
+                let (whole, width) = (f.rgb(), f.display_width());
+                for y in 0..f.display_height() {
+                    for left in 0..width {
+                        for pixels in 0..=width - left {
+                            let mut row = vec![9; 3 * pixels];
+                            f.rgb_row(y, left, &mut row);
+                            assert_eq!(
+                                row,
+                                whole[(y * width + left) * 3..][..3 * pixels],
+                                "{matrix:?} {y} {left} {pixels}"
+                            );
+                        }
                     }
                 }
             }

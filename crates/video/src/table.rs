@@ -1,7 +1,7 @@
 //! The exact index of a clip: every coded sample in decoding order, and which of them are shown when.
 
 use crate::error::Fault;
-use crate::frame::{ColorSpace, Orientation};
+use crate::frame::{ColorMatrix, Orientation};
 
 /// One coded packet, in decoding order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +36,29 @@ pub(crate) enum Setup {
     H264 { length_size: usize, parameter_sets: Vec<Vec<u8>> },
     /// VP9 carries everything in the bitstream.
     Vp9,
+    /// What only FFmpeg decodes.
+    Other(Other),
+}
+
+/// A codec that only FFmpeg decodes, as the container describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Other {
+    /// For people.
+    pub name: String,
+    /// Its four characters in mp4 (in AVI, with `riff`).
+    pub tag: [u8; 4],
+    pub riff: bool,
+    /// What a decoder needs before the first packet, in the container's form.
+    pub extradata: Vec<u8>,
+    /// Width and height, where the container states them.
+    pub size: (usize, usize),
+}
+
+/// Matrix and range of colours, as far as a container states them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Stated {
+    pub matrix: Option<ColorMatrix>,
+    pub full_range: Option<bool>,
 }
 
 impl Setup {
@@ -44,6 +67,7 @@ impl Setup {
         match self {
             Setup::H264 { parameter_sets, .. } => crate::h264::unsupported(parameter_sets),
             Setup::Vp9 => None,
+            Setup::Other(other) => Some(Fault::Unsupported(other.name.clone())),
         }
     }
 }
@@ -55,8 +79,8 @@ pub(crate) struct Track {
     /// H.264 parameter sets of sample entries 1 and on.
     pub other_sets: Vec<Vec<Vec<u8>>>,
     pub orientation: Orientation,
-    /// Colour from the container, which overrides the bitstream's.
-    pub color: Option<ColorSpace>,
+    /// Colour from the container, which holds where the bitstream says nothing.
+    pub color: Stated,
     pub samples: Vec<Sample>,
     pub shown: Vec<Shown>,
     /// Seconds, from zero to the end of the last frame.

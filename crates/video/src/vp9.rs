@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rusty_vp9::{BitReader, DecodedFrame, Error, Vp9Decoder, parse_uncompressed_header};
 
-use crate::backend::{Backend, Look, Picture, Start, check_size};
+use crate::backend::{Backend, Coded, Look, Picture, Pictures, Start, check_size};
 use crate::error::Fault;
 use crate::frame::ColorMatrix;
 use crate::table::Sample;
@@ -42,12 +42,20 @@ fn head(frame: &[u8]) -> Option<Head> {
         if bits.take(24)? != 0x49_8342 {
             return None;
         }
-        if profile == 0 {
-            let space = bits.take(3)?;
-            head.color = Some((space, bits.take(1)? == 1));
-            head.width = bits.take(16)? as usize + 1;
-            head.height = bits.take(16)? as usize + 1;
+        if profile >= 2 {
+            bits.take(1)?;
         }
+        let space = bits.take(3)?;
+        // RGB has full range always; profiles 1 and 3 state the subsampling.
+        let full = if space == 7 { true } else { bits.take(1)? == 1 };
+        if profile & 1 == 1 {
+            bits.take(if space == 7 { 1 } else { 3 })?;
+        }
+        if profile == 0 {
+            head.color = Some((space, full));
+        }
+        head.width = bits.take(16)? as usize + 1;
+        head.height = bits.take(16)? as usize + 1;
     }
     Some(head)
 }
@@ -124,6 +132,54 @@ pub(crate) fn inspect(file: &mut (impl Read + Seek), len: u64, samples: &mut [Sa
     Ok(left_out)
 }
 
+/// Read the headers of a packet. With `wide`, profiles that only FFmpeg decodes are no fault.
+pub(crate) fn look(packet: &[u8], wide: bool) -> Result<Look, Fault> {
+    for frame in split(packet) {
+        let Some(head) = head(frame) else { return Err(Fault::corrupt("a VP9 packet without frame header")) };
+        if head.profile != 0 && wide {
+            continue;
+        }
+        if head.profile != 0 {
+            return Err(Fault::Unsupported(profile_name(head.profile)));
+        }
+        // Sizes taken over from a reference read as zero here; those were checked when the reference came.
+        let parsed = parse_uncompressed_header(&mut BitReader::new(frame), &[(0, 0); 8]);
+        let h = parsed.map_err(|e| Fault::corrupt(e.to_string()))?;
+        check_size(h.width as usize, h.height as usize)?;
+    }
+    let clean_start = split(packet).first().and_then(|f| head(f)).is_some_and(|h| h.key);
+    // Later frames adapt to the probabilities and motion of the one before, shown or not.
+    let start = if clean_start { Start::Clean } else { Start::No };
+    Ok(Look { clean_start, droppable: false, start, number: None })
+}
+
+/// Check the frames of a packet against the reference slots. Profiles other than 0 are left to the decoder.
+#[cfg(feature = "ffmpeg")]
+pub(crate) fn check(packet: &[u8], slots: &mut Slots) -> Result<(), Fault> {
+    let frames = split(packet);
+    if frames.iter().any(|frame| head(frame).is_some_and(|head| head.profile != 0)) {
+        return Ok(());
+    }
+    frames.into_iter().filter(|frame| !frame.is_empty()).try_for_each(|frame| slots.check(frame))
+}
+
+/// Does a packet show a picture?
+#[cfg(feature = "ffmpeg")]
+pub(crate) fn is_shown(packet: &[u8]) -> bool {
+    split(packet).iter().any(|frame| head(frame).is_none_or(|h| h.shown))
+}
+
+/// Width and height, from the first key packet.
+#[cfg(feature = "ffmpeg")]
+pub(crate) fn size(first: &[u8]) -> Result<(usize, usize), Fault> {
+    let head = split(first).first().and_then(|f| head(f));
+    let Some(head) = head.filter(|h| h.key) else {
+        return Err(Fault::corrupt("it has no VP9 key frame"));
+    };
+    check_size(head.width, head.height)?;
+    Ok((head.width, head.height))
+}
+
 pub(crate) struct Vp9 {
     decoder: Vp9Decoder,
     size: (usize, usize),
@@ -159,24 +215,11 @@ impl Backend for Vp9 {
     }
 
     fn look(&self, packet: &[u8], _entry: u16) -> Result<Look, Fault> {
-        for frame in split(packet) {
-            let Some(head) = head(frame) else { return Err(Fault::corrupt("a VP9 packet without frame header")) };
-            if head.profile != 0 {
-                return Err(Fault::Unsupported(profile_name(head.profile)));
-            }
-            // Sizes taken over from a reference read as zero here; those were checked when the reference came.
-            let parsed = parse_uncompressed_header(&mut BitReader::new(frame), &[(0, 0); 8]);
-            let h = parsed.map_err(|e| Fault::corrupt(e.to_string()))?;
-            check_size(h.width as usize, h.height as usize)?;
-        }
-        let clean_start = split(packet).first().and_then(|f| head(f)).is_some_and(|h| h.key);
-        // Later frames adapt to the probabilities and motion of the one before, shown or not.
-        let start = if clean_start { Start::Clean } else { Start::No };
-        Ok(Look { clean_start, droppable: false, start, number: None })
+        look(packet, false)
     }
 
-    fn decode(&mut self, packet: &[u8], _entry: u16) -> Result<Option<Picture>, Fault> {
-        let frames = split(packet);
+    fn decode(&mut self, packet: Coded<'_>, out: &mut Pictures) -> Result<(), Fault> {
+        let frames = split(packet.bytes);
         if let Some(color) = frames.iter().filter_map(|f| head(f)?.color).next_back() {
             self.color = Some(color);
         }
@@ -184,7 +227,7 @@ impl Backend for Vp9 {
         for frame in frames.iter().filter(|frame| !frame.is_empty()) {
             self.slots.check(frame)?;
         }
-        self.decoder.push(packet, None).map_err(fault)?;
+        self.decoder.push(packet.bytes, None).map_err(fault)?;
         let mut shown = None;
         // One call per frame: a hidden one answers `Again` although others wait in the queue.
         for _ in &frames {
@@ -194,7 +237,10 @@ impl Backend for Vp9 {
                 Err(e) => return Err(fault(e)),
             }
         }
-        shown.map(|frame| self.picture(frame)).transpose()
+        if let Some(frame) = shown {
+            out.push((packet.sample, self.picture(frame)?));
+        }
+        Ok(())
     }
 
     fn fall_back(&mut self) -> bool {
@@ -224,7 +270,8 @@ impl Vp9 {
             5 => Some(ColorMatrix::Bt2020),
             _ => None,
         };
-        Ok(Picture { width, height, y, u, v, matrix, full_range: self.color.map(|_| full), order: None })
+        let full_range = self.color.map(|_| full);
+        Ok(Picture { width, height, y, u, v, chroma_shift: (1, 1), matrix, full_range, order: None })
     }
 }
 

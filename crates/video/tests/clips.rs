@@ -3,7 +3,7 @@
 mod common;
 
 use common::{assert_random_access_is_sequential, barcode, barcode_rgb, clip};
-use vjepa_video::{Codec, VideoError, open, probe};
+use vjepa_video::{Codec, Decoder, VideoError, open, open_with, probe};
 
 #[test]
 fn h264_in_mp4_is_frame_exact() {
@@ -61,12 +61,13 @@ fn one_frame_is_a_clip() {
 
 #[test]
 fn errors_name_the_file_and_the_remedy() {
-    let message = |name: &str| open(clip(name)).err().expect(name).to_string();
+    let message = |name: &str| open_with(clip(name), Decoder::Pure).err().expect(name).to_string();
     let cases = [
         ("zero_byte.mp4", "empty"),
         ("text.mp4", "not a video file (it holds text)"),
         ("audio_only.m4a", "no video track"),
-        ("tenbit.mp4", "not supported by the pure-Rust decoder (codec H.264 10-bit); re-encode"),
+        ("tenbit.mp4", "(codec H.264 10-bit); "),
+        ("tenbit.mp4", "re-encode to 8-bit H.264 in mp4: ffmpeg -i"),
         ("odd_341x257.mp4", "codec H.264 4:4:4"),
         ("no_such_file.mp4", "no such file"),
     ];
@@ -75,6 +76,21 @@ fn errors_name_the_file_and_the_remedy() {
         assert!(message.contains(name) && message.contains(words), "{message}");
     }
     assert!(matches!(open(clip("")), Err(VideoError::NotAVideo { .. })));
+}
+
+#[test]
+#[cfg(not(feature = "ffmpeg"))]
+fn without_ffmpeg_the_error_names_the_feature() {
+    let error = open(clip("tenbit.mp4")).err().unwrap().to_string();
+    assert!(
+        error.contains("not supported by the pure-Rust decoder (codec H.264 10-bit); build with `--features ffmpeg`"),
+        "{error}"
+    );
+    let error = open_with(clip("one_frame.mp4"), Decoder::Ffmpeg).err().unwrap();
+    assert!(
+        matches!(error, VideoError::NoSuchDecoder { .. }) && error.to_string().contains("--features ffmpeg"),
+        "{error}"
+    );
 }
 
 #[test]

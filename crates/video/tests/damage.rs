@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use vjepa_video::open;
+use vjepa_video::{Decoder, open_with};
 
 /// Records the largest single allocation.
 struct Watch;
@@ -36,6 +36,11 @@ unsafe impl GlobalAlloc for Watch {
 #[global_allocator]
 static WATCH: Watch = Watch;
 
+#[cfg(feature = "ffmpeg")]
+const DECODERS: &[Decoder] = &[Decoder::Auto, Decoder::Ffmpeg];
+#[cfg(not(feature = "ffmpeg"))]
+const DECODERS: &[Decoder] = &[Decoder::Pure];
+
 /// Change bytes, perhaps cut the end off, then open and read some frames; any outcome but a panic or a hang will do.
 fn survive(name: &str, flips: &[(usize, u8)], keep: Option<usize>) {
     let mut bytes = std::fs::read(common::clip(name)).unwrap();
@@ -52,10 +57,17 @@ fn survive(name: &str, flips: &[(usize, u8)], keep: Option<usize>) {
     let path = std::env::temp_dir().join(unique.replace(['(', ')'], ""));
     std::fs::write(&path, &bytes).unwrap();
     let start = Instant::now();
-    if let Ok(mut clip) = open(&path) {
-        let n = clip.info().frames;
-        for i in [0, n / 2, n.saturating_sub(1), n] {
-            let _ = clip.frames(&[i]);
+    for decoder in DECODERS {
+        match open_with(&path, *decoder) {
+            Ok(mut clip) => {
+                let n = clip.info().frames;
+                for i in [0, n / 2, n.saturating_sub(1), n] {
+                    if let Err(error) = clip.frames(&[i]) {
+                        assert!(error.to_string().contains(file), "{error} does not name the file");
+                    }
+                }
+            }
+            Err(error) => assert!(error.to_string().contains(file), "{error} does not name the file"),
         }
     }
     std::fs::remove_file(&path).unwrap();
@@ -116,7 +128,7 @@ proptest! {
 }
 
 /// One file for each container and for each way in which the index looks into the stream.
-const CONTAINERS: [&str; 8] = [
+const CONTAINERS: [&str; 13] = [
     "../data/og_cut.mkv",
     "../data/og_cut_frag.mp4",
     "../data/remux.mp4",
@@ -125,6 +137,12 @@ const CONTAINERS: [&str; 8] = [
     "../data/lossless.mp4",
     "../data/cover.mov",
     "../data/vp9_nokey.webm",
+    // Without FFmpeg these are refused at once.
+    "../data/mpeg4.avi",
+    "../data/mpeg2.ts",
+    "../data/mpeg2.mpg",
+    "../data/hevc.mp4",
+    "../data/av1.webm",
 ];
 
 proptest! {

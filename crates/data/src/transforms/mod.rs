@@ -67,6 +67,50 @@ impl<B> Clone for Frames<'_, B> {
 
 impl<B> Copy for Frames<'_, B> {}
 
+/// Pictures of one size whose pixels are read a stretch of a row at a time, so that none has to lie in memory whole.
+pub trait Pixels {
+    /// Number of pictures.
+    fn count(&self) -> usize;
+
+    /// Height and width in pixels.
+    fn size(&self) -> (usize, usize);
+
+    /// RGB of `out.len() / 3` pixels from column `left` on, in row `y` of picture `index`. All lie inside.
+    fn read(&self, index: usize, y: usize, left: usize, out: &mut [u8]);
+}
+
+impl<P: Pixels> Pixels for &P {
+    fn count(&self) -> usize {
+        (**self).count()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (**self).size()
+    }
+
+    fn read(&self, index: usize, y: usize, left: usize, out: &mut [u8]) {
+        (**self).read(index, y, left, out);
+    }
+}
+
+impl<B: AsRef<[u8]>> Pixels for Frames<'_, B> {
+    fn count(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    fn read(&self, index: usize, y: usize, left: usize, out: &mut [u8]) {
+        let start = (y * self.width + left) * 3;
+        let pixels = self.frames.get(index).and_then(|frame| frame.as_ref().get(start..start + out.len()));
+        if let Some(pixels) = pixels {
+            out.copy_from_slice(pixels);
+        }
+    }
+}
+
 impl<'a, B: AsRef<[u8]>> Frames<'a, B> {
     /// Frames of `height` by `width` pixels.
     ///

@@ -1,7 +1,7 @@
 //! The random transform of training clips.
 
 use super::resize::float_taps;
-use super::{CropBox, Frames, RandomCrop, TransformError, channel_rows, check_output};
+use super::{CropBox, Pixels, RandomCrop, TransformError, channel_rows, check_output};
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
 use vjepa_runtime::Normalization;
 
@@ -41,64 +41,104 @@ impl TrainTransform {
     ///
     /// # Errors
     /// [`TransformError::OutputSize`].
-    pub fn apply<B: AsRef<[u8]>>(
+    pub fn apply(
         &self,
-        frames: Frames<'_, B>,
+        frames: impl Pixels,
         crops: &mut PyRandom,
         flips: &mut NumpyRng,
         out: &mut [f32],
     ) -> Result<(), TransformError> {
+        let (height, width) = frames.size();
         let mut draw = || match &self.crop {
-            Some(crop) => CropBox::random(frames.height, frames.width, crop, crops),
-            None => frames.whole(),
+            Some(crop) => CropBox::random(height, width, crop, crops),
+            None => CropBox { top: 0, left: 0, height, width },
         };
         let first = draw();
-        let boxes = if self.motion_shift { CropBox::shifted(first, draw(), frames.frames.len()) } else { vec![first] };
+        let boxes = if self.motion_shift { CropBox::shifted(first, draw(), frames.count()) } else { vec![first] };
         let flip = self.hflip && flips.rand() < 0.5;
         resize_crop(frames, &boxes, self.size, flip, &self.normalization, out)
     }
 }
 
-/// Crops, resizes to `size` (height, width), mirrors and normalises. `boxes` is one box for all frames or one per frame.
+/// A row of a picture within the columns of a crop.
+#[derive(Default)]
+struct Line {
+    y: Option<usize>,
+    pixels: Vec<u8>,
+}
+
+/// The rows of a picture that are blended: each is read once where output rows share it.
+#[derive(Default)]
+struct Lines {
+    upper: Line,
+    lower: Line,
+}
+
+impl Lines {
+    fn forget(&mut self, bytes: usize) {
+        for line in [&mut self.upper, &mut self.lower] {
+            line.y = None;
+            line.pixels.resize(bytes, 0);
+        }
+    }
+
+    /// Rows `first` and `second`.
+    fn at(&mut self, first: usize, second: usize, read: impl Fn(usize, &mut [u8])) -> (&[u8], &[u8]) {
+        if self.upper.y != Some(first) && self.lower.y == Some(first) {
+            std::mem::swap(&mut self.upper, &mut self.lower);
+        }
+        for (line, y) in [(&mut self.upper, first), (&mut self.lower, second)] {
+            if line.y != Some(y) {
+                read(y, &mut line.pixels);
+                line.y = Some(y);
+            }
+        }
+        (&self.upper.pixels, &self.lower.pixels)
+    }
+}
+
+/// Crops, resizes to `size` (height, width), mirrors and normalises, in one pass that reads no pixel outside the crop.
+/// `boxes` is one box for all frames or one per frame.
 ///
 /// # Errors
 /// [`TransformError::Boxes`], [`TransformError::OutputSize`].
-pub fn resize_crop<B: AsRef<[u8]>>(
-    frames: Frames<'_, B>,
+pub fn resize_crop(
+    frames: impl Pixels,
     boxes: &[CropBox],
     size: (usize, usize),
     flip: bool,
     normalization: &Normalization,
     out: &mut [f32],
 ) -> Result<(), TransformError> {
-    let count = frames.frames.len();
+    let count = frames.count();
     let (height, width) = size;
     let plane = check_output(out, count, height, width)?;
-    let fit = boxes.iter().all(|crop| crop.fits(frames.height, frames.width));
+    let (frame_height, frame_width) = frames.size();
+    let fit = boxes.iter().all(|crop| crop.fits(frame_height, frame_width));
     if !fit || (boxes.len() != 1 && boxes.len() != count) {
         return Err(TransformError::Boxes);
     }
     let affine = normalization.affine();
-    let row_bytes = frames.width * 3;
     let shared = boxes.len() == 1;
-    let mut columns = Vec::new();
-    // One output row before its columns are blended: rows first, since they are contiguous.
+    let (mut rows, mut columns) = (Vec::new(), Vec::new());
+    // One output row before its columns are blended: rows first, for that runs along contiguous bytes.
     let mut blended = Vec::new();
-    for (t, frame) in frames.frames.iter().enumerate() {
+    let mut source = Lines::default();
+    for t in 0..count {
         let crop = if shared { boxes[0] } else { boxes[t] };
         if t == 0 || !shared {
+            rows = float_taps(crop.height, height);
             columns = float_taps(crop.width, width);
             if flip {
                 columns.reverse();
             }
             blended.resize(crop.width * 3, 0.0f32);
         }
-        for (y, row) in float_taps(crop.height, height).iter().enumerate() {
-            let source = |index: usize| {
-                let start = (crop.top + index) * row_bytes + crop.left * 3;
-                &frame.as_ref()[start..][..crop.width * 3]
-            };
-            for ((value, upper), lower) in blended.iter_mut().zip(source(row.first)).zip(source(row.second)) {
+        source.forget(crop.width * 3);
+        for (y, row) in rows.iter().enumerate() {
+            let read = |y: usize, line: &mut [u8]| frames.read(t, crop.top + y, crop.left, line);
+            let (upper, lower) = source.at(row.first, row.second, read);
+            for ((value, upper), lower) in blended.iter_mut().zip(upper).zip(lower) {
                 *value = row.weights.0 * f32::from(*upper) + row.weights.1 * f32::from(*lower);
             }
             let lines = channel_rows(out, t * plane + y * width, width);

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use vjepa_video::Frame;
+use vjepa_video::{Decoder, Frame, open_with};
 
 /// The small clips that live beside the tests.
 pub fn clip(name: &str) -> PathBuf {
@@ -45,6 +45,26 @@ fn read(bit: impl Fn(usize) -> bool) -> Option<usize> {
     framed.then(|| (0..12).map(|i| usize::from(bit(2 + i)) << i).sum())
 }
 
+/// The checkout's folder of large test clips, where it is there.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
+    path.exists().then_some(path)
+}
+
+/// FNV-1a over the planes.
+pub fn hash(frame: &Frame) -> String {
+    let bytes = frame.y.iter().chain(&frame.u).chain(&frame.v);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// The hash of each frame that ffmpeg shows of a file in `tests/data`.
+pub fn expected(name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(clip("../data/expected.txt")).unwrap();
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name)).unwrap_or_else(|| panic!("{name}"));
+    line.split(' ').skip(1).map(str::to_owned).collect()
+}
+
 /// A small deterministic sequence of numbers (xorshift).
 pub struct Numbers(pub u64);
 
@@ -59,7 +79,11 @@ impl Numbers {
 
 /// All frames in order, one call; and then at random, in small calls; the second must repeat the first bit for bit.
 pub fn assert_random_access_is_sequential(path: &Path, calls: usize) -> Vec<Frame> {
-    let mut clip = vjepa_video::open(path).unwrap_or_else(|e| panic!("{e}"));
+    assert_random_access_with(path, calls, Decoder::Auto)
+}
+
+pub fn assert_random_access_with(path: &Path, calls: usize, decoder: Decoder) -> Vec<Frame> {
+    let mut clip = open_with(path, decoder).unwrap_or_else(|e| panic!("{e}"));
     let n = clip.info().intact_frames;
     let all = clip.frames(&(0..n).collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{e}"));
     let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
@@ -67,7 +91,7 @@ pub fn assert_random_access_is_sequential(path: &Path, calls: usize) -> Vec<Fram
         let indices: Vec<usize> = (0..1 + call % 4).map(|_| numbers.below(n)).collect();
         // A fresh decoder every other call: nothing may depend on what came before.
         if call % 2 == 0 {
-            clip = vjepa_video::open(path).unwrap();
+            clip = open_with(path, decoder).unwrap();
         }
         let got = clip.frames(&indices).unwrap_or_else(|e| panic!("{indices:?}: {e}"));
         for (i, frame) in indices.iter().zip(&got) {

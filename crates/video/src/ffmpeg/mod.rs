@@ -1,0 +1,473 @@
+//! Everything that the system's FFmpeg decodes (feature `ffmpeg`), behind the same trait and the same index as the pure-Rust
+//! decoders.
+//!
+//! mp4 and Matroska keep the index that this crate reads from their tables: frame numbers, edit lists and what is left out
+//! are the same whichever decoder runs. Other containers are demultiplexed by libavformat (`demux`). libavcodec decodes one
+//! packet after the other on one thread; a picture carries the number of its packet through reordering.
+//!
+//! `sys` alone holds `unsafe` code.
+
+mod demux;
+mod planes;
+mod sys;
+mod vop;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom};
+
+use ffmpeg_sys_next::AVCodecID as Id;
+
+use crate::backend::{Backend, Coded, Look, Pictures, Start};
+use crate::error::Fault;
+use crate::h264::{kind, nals, sps_info};
+use crate::h264_params::Sets;
+use crate::h264_survey::survey;
+use crate::info::Codec;
+use crate::table::{Other, Sample, Setup, Track};
+use crate::vp9;
+use crate::vp9_check::Slots;
+
+pub(crate) use demux::{Demuxed, Opened, open};
+
+/// How units lie in a packet of H.264 or HEVC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Units {
+    /// Each after its length of so many bytes.
+    Prefixed(usize),
+    /// Each after a start code.
+    StartCodes,
+}
+
+/// What is read of a packet before it is decoded.
+enum Syntax {
+    H264 {
+        units: Units,
+        entries: Vec<Vec<Vec<u8>>>,
+        sets: Sets,
+    },
+    Hevc(Units),
+    Vp9(Slots),
+    /// Nothing: the container says where decoding can start.
+    Opaque,
+}
+
+pub(crate) struct Ffmpeg {
+    decoder: sys::Decoder,
+    syntax: Syntax,
+    size: (usize, usize),
+    codec: Codec,
+    /// Numbers of the pictures asked for that have not come out yet.
+    awaited: BTreeSet<usize>,
+    /// The entry whose parameter sets were fed last.
+    entry: Option<u16>,
+    delay: usize,
+    packet: Vec<u8>,
+}
+
+impl Ffmpeg {
+    /// A decoder for `track`; `first` is its first key packet.
+    pub(crate) fn new(track: &Track, first: &[u8]) -> Result<Self, Fault> {
+        let reorder = reorder(&track.samples);
+        let spec = |codec, tag: [u8; 4], extradata: &[u8], (width, height): (usize, usize)| sys::Spec {
+            codec,
+            tag: u32::from_le_bytes(tag),
+            extradata: extradata.to_vec(),
+            width,
+            height,
+            reorder,
+        };
+        match &track.setup {
+            Setup::H264 { length_size, parameter_sets } => {
+                let inband = nals(first, *length_size)?;
+                let sets: Vec<Vec<u8>> =
+                    parameter_sets.iter().cloned().chain(inband.iter().map(|n| n.to_vec())).collect();
+                let sets: Vec<Vec<u8>> = sets.into_iter().filter(|nal| matches!(kind(nal), 7 | 8 | 15)).collect();
+                let Some(sps) = sets.iter().find(|nal| kind(nal) == 7) else {
+                    return Err(Fault::corrupt("it has no H.264 sequence parameters"));
+                };
+                let info = sps_info(sps)?;
+                let size = (info.width as usize, info.height as usize);
+                let mut known = Sets::default();
+                sets.iter().for_each(|nal| known.add(nal));
+                let spec = spec(Id::AV_CODEC_ID_H264, [0; 4], &with_start_codes(&sets), (0, 0));
+                let entries = std::iter::once(sets).chain(track.other_sets.iter().cloned()).collect();
+                Self::with(spec, Syntax::H264 { units: Units::Prefixed(*length_size), entries, sets: known }, size)
+            }
+            Setup::Vp9 => {
+                let size = vp9::size(first)?;
+                Self::with(spec(Id::AV_CODEC_ID_VP9, [0; 4], &[], (0, 0)), Syntax::Vp9(Slots::default()), size)
+            }
+            Setup::Other(other) => {
+                let codec = codec_of(other)?;
+                let syntax = match codec {
+                    // ISO/IEC 14496-15, 8.3.3.1: the size of lengths stands in the 22nd byte.
+                    Id::AV_CODEC_ID_HEVC => Syntax::Hevc(match other.extradata.get(21) {
+                        Some(bits) if other.extradata.first() == Some(&1) => Units::Prefixed(usize::from(bits & 3) + 1),
+                        _ => Units::StartCodes,
+                    }),
+                    _ => Syntax::Opaque,
+                };
+                crate::backend::check_size(other.size.0, other.size.1)?;
+                Self::with(spec(codec, other.tag, &other.extradata, other.size), syntax, other.size)
+            }
+        }
+    }
+
+    fn with(spec: sys::Spec, syntax: Syntax, size: (usize, usize)) -> Result<Self, Fault> {
+        let decoder = sys::Decoder::open(&spec)?;
+        let (codec, delay) = (named(spec.codec), spec.reorder.max(1));
+        let (awaited, entry, packet) = (BTreeSet::new(), None, Vec::new());
+        Ok(Ffmpeg { decoder, syntax, size, codec, awaited, entry, delay, packet })
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Take out what is ready.
+    fn receive(&mut self, out: &mut Pictures) -> Result<(), Fault> {
+        while let Some(decoded) = self.decoder.receive()? {
+            let Ok(sample) = usize::try_from(decoded.tag()) else { continue };
+            if decoded.damaged() {
+                // Others may refer to it.
+                return Err(Fault::corrupt("a picture of which a part is missing"));
+            }
+            if self.awaited.remove(&sample) {
+                out.push((sample, planes::picture(&decoded)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Ffmpeg {
+    fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    fn reset(&mut self, _fill: bool) -> Result<(), Fault> {
+        self.decoder.flush();
+        self.awaited.clear();
+        self.entry = None;
+        if let Syntax::Vp9(slots) = &mut self.syntax {
+            *slots = Slots::default();
+        }
+        Ok(())
+    }
+
+    fn look(&self, packet: &[u8], entry: u16) -> Result<Look, Fault> {
+        match &self.syntax {
+            Syntax::H264 { units, entries, sets } => {
+                let nals = match *units {
+                    Units::Prefixed(size) => nals(packet, size)?,
+                    Units::StartCodes => between_start_codes(packet).collect(),
+                };
+                look_h264(nals, sets_for(entries, entry, self.entry, sets).as_ref().unwrap_or(sets))
+            }
+            Syntax::Hevc(units) => Ok(look_hevc(packet, *units)),
+            Syntax::Vp9(_) => vp9::look(packet, true),
+            Syntax::Opaque => Ok(Look { clean_start: false, droppable: false, start: Start::Open, number: None }),
+        }
+    }
+
+    fn decode(&mut self, packet: Coded<'_>, out: &mut Pictures) -> Result<(), Fault> {
+        let Coded { bytes, entry, sample, wanted } = packet;
+        if self.entry.is_none() && matches!(self.syntax, Syntax::H264 { .. }) {
+            // Orders to forget pictures that were never there are no fault in a stream that is entered in the middle.
+            let clean = self.look(bytes, entry).is_ok_and(|look| look.clean_start);
+            self.decoder.strict(clean);
+        }
+        self.packet.clear();
+        let bytes = match &mut self.syntax {
+            Syntax::H264 { units, entries, sets } => {
+                if self.entry != Some(entry) {
+                    let own = entries.get(usize::from(entry)).map(Vec::as_slice).unwrap_or_default();
+                    own.iter().for_each(|nal| sets.add(nal));
+                    self.packet.extend(with_start_codes(own));
+                }
+                match *units {
+                    Units::Prefixed(size) => {
+                        for nal in nals(bytes, size)? {
+                            sets.add(nal);
+                            self.packet.extend_from_slice(&[0, 0, 0, 1]);
+                            self.packet.extend_from_slice(nal);
+                        }
+                    }
+                    Units::StartCodes => {
+                        between_start_codes(bytes).for_each(|nal| sets.add(nal));
+                        self.packet.extend_from_slice(bytes);
+                    }
+                }
+                &self.packet
+            }
+            Syntax::Vp9(slots) => {
+                vp9::check(bytes, slots)?;
+                bytes
+            }
+            _ => bytes,
+        };
+        self.entry = Some(entry);
+        if wanted {
+            self.awaited.insert(sample);
+        }
+        self.decoder.send(bytes, i64::try_from(sample).unwrap_or(i64::MAX), !wanted)?;
+        self.receive(out)
+    }
+
+    fn delay(&self) -> usize {
+        self.delay
+    }
+
+    fn finish(&mut self, out: &mut Pictures) -> Result<bool, Fault> {
+        self.decoder.end();
+        self.receive(out)?;
+        Ok(false)
+    }
+
+    fn fall_back(&mut self) -> bool {
+        false
+    }
+}
+
+/// The parameter sets that hold for a packet of `entry`, where they are not those in force.
+fn sets_for(entries: &[Vec<Vec<u8>>], entry: u16, in_force: Option<u16>, sets: &Sets) -> Option<Sets> {
+    if in_force.is_none_or(|known| known == entry) {
+        return None;
+    }
+    let mut sets = sets.clone();
+    entries.get(usize::from(entry))?.iter().for_each(|nal| sets.add(nal));
+    Some(sets)
+}
+
+fn look_h264(nals: Vec<&[u8]>, sets: &Sets) -> Result<Look, Fault> {
+    let mut own = None;
+    for nal in nals.iter().filter(|nal| matches!(kind(nal), 7 | 8)) {
+        if kind(nal) == 7 {
+            sps_info(nal)?;
+        }
+        own.get_or_insert_with(|| sets.clone()).add(nal);
+    }
+    let survey = survey(nals.into_iter(), own.as_ref().unwrap_or(sets));
+    if survey.slices == 0 && survey.unsupported.is_none() {
+        return Err(Fault::corrupt("a packet without picture"));
+    }
+    // One of two fields: the other one, which belongs to the same picture, must not be left out.
+    let droppable = survey.droppable && !survey.field;
+    // The number of a picture is that of both its fields.
+    let number = survey.number.filter(|_| !survey.field);
+    Ok(Look { clean_start: survey.start == Start::Clean, droppable, start: survey.start, number })
+}
+
+/// The type of the first slice of an HEVC picture (ITU-T H.265, 7.4.2.2).
+fn hevc_kind(packet: &[u8], units: Units) -> Option<u8> {
+    let kind = |nal: &[u8]| nal.first().map(|b| b >> 1 & 0x3F).filter(|&kind| kind < 32);
+    match units {
+        Units::Prefixed(size) => crate::h264::units(packet, size).find_map(kind),
+        Units::StartCodes => between_start_codes(packet).find_map(kind),
+    }
+}
+
+fn look_hevc(packet: &[u8], units: Units) -> Look {
+    let start = match hevc_kind(packet, units) {
+        Some(19 | 20) => Start::Clean,
+        Some(16..=18 | 21) => Start::Open,
+        _ => Start::No,
+    };
+    Look { clean_start: start == Start::Clean, droppable: false, start, number: None }
+}
+
+/// HEVC pictures that refer to what comes before the random access point they follow (RASL).
+fn hevc_skipped(packet: &[u8], units: Units) -> bool {
+    matches!(hevc_kind(packet, units), Some(8 | 9))
+}
+
+fn with_start_codes(nals: &[Vec<u8>]) -> Vec<u8> {
+    nals.iter().flat_map(|nal| [0, 0, 0, 1].into_iter().chain(nal.iter().copied())).collect()
+}
+
+/// The units between start codes.
+fn between_start_codes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = next_unit(bytes);
+    std::iter::from_fn(move || {
+        let unit = rest?;
+        rest = next_unit(unit);
+        let end = unit.windows(3).position(|w| matches!(w, [0, 0, 0 | 1])).unwrap_or(unit.len());
+        unit.get(..end)
+    })
+}
+
+/// What follows the first start code.
+fn next_unit(bytes: &[u8]) -> Option<&[u8]> {
+    let at = bytes.windows(3).position(|w| w == [0, 0, 1])?;
+    bytes.get(at + 3..)
+}
+
+fn codec_of(other: &Other) -> Result<Id, Fault> {
+    let known = match &other.tag {
+        b"hvc1" | b"hev1" | b"dvh1" | b"dvhe" => Some(Id::AV_CODEC_ID_HEVC),
+        b"av01" => Some(Id::AV_CODEC_ID_AV1),
+        b"vp08" => Some(Id::AV_CODEC_ID_VP8),
+        b"mp2v" => Some(Id::AV_CODEC_ID_MPEG2VIDEO),
+        b"mp1v" => Some(Id::AV_CODEC_ID_MPEG1VIDEO),
+        tag => sys::codec_of_tag(*tag, other.riff),
+    };
+    known.ok_or_else(|| Fault::Unsupported(other.name.clone()))
+}
+
+fn named(id: Id) -> Codec {
+    Codec::Other(match id {
+        Id::AV_CODEC_ID_H264 => return Codec::H264,
+        Id::AV_CODEC_ID_VP9 => return Codec::Vp9,
+        Id::AV_CODEC_ID_HEVC => "HEVC",
+        Id::AV_CODEC_ID_AV1 => "AV1",
+        Id::AV_CODEC_ID_VP8 => "VP8",
+        Id::AV_CODEC_ID_MPEG4 => "MPEG-4 part 2",
+        Id::AV_CODEC_ID_MPEG2VIDEO => "MPEG-2",
+        Id::AV_CODEC_ID_MPEG1VIDEO => "MPEG-1",
+        Id::AV_CODEC_ID_PRORES => "ProRes",
+        Id::AV_CODEC_ID_MJPEG => "Motion JPEG",
+        other => sys::codec_name(other),
+    })
+}
+
+/// How many pictures are decoded before one that is shown earlier than they, at most.
+fn reorder(samples: &[Sample]) -> usize {
+    // Pictures not passed yet, by time: with 16 at most (what codecs allow), this is linear.
+    let mut ahead: Vec<i64> = Vec::new();
+    let mut most = 0;
+    for sample in samples {
+        let later = ahead.iter().filter(|&&pts| pts > sample.pts).count();
+        most = most.max(later);
+        ahead.push(sample.pts);
+        if ahead.len() > 32 {
+            ahead.remove(0);
+        }
+    }
+    most.min(16)
+}
+
+/// Mark samples that show nothing or cannot be decoded; returns how many pictures of the latter kind there are.
+pub(crate) fn inspect(
+    file: &mut (impl Read + Seek),
+    len: u64,
+    other: &Other,
+    samples: &mut [Sample],
+) -> Result<usize, Fault> {
+    let codec = codec_of(other)?;
+    let mut packet = Vec::new();
+    let mut read = |sample: &Sample, most: u64| -> Result<Vec<u8>, Fault> {
+        packet.clear();
+        if sample.offset.saturating_add(u64::from(sample.size)) <= len {
+            file.seek(SeekFrom::Start(sample.offset))?;
+            file.by_ref().take(most.min(u64::from(sample.size))).read_to_end(&mut packet)?;
+        }
+        Ok(packet.clone())
+    };
+    let mut vops = vop::Vops::default();
+    vops.header(&other.extradata);
+    if matches!(codec, Id::AV_CODEC_ID_VP8 | Id::AV_CODEC_ID_MPEG4) {
+        for sample in samples.iter_mut() {
+            let bytes = read(sample, if codec == Id::AV_CODEC_ID_VP8 { 1 } else { u64::MAX })?;
+            sample.visible &= bytes.is_empty() || shows(codec, &bytes, &mut vops);
+        }
+    }
+    let units = match other.extradata.get(21) {
+        Some(bits) if other.extradata.first() == Some(&1) => Units::Prefixed(usize::from(bits & 3) + 1),
+        _ => Units::StartCodes,
+    };
+    leading(codec, units, samples, |_, sample| read(sample, 4096))
+}
+
+/// Does a packet show a picture?
+fn shows(codec: Id, packet: &[u8], vops: &mut vop::Vops) -> bool {
+    match codec {
+        // RFC 6386, 9.1: the fifth bit.
+        Id::AV_CODEC_ID_VP8 => packet.first().is_none_or(|b| b >> 4 & 1 == 1),
+        Id::AV_CODEC_ID_MPEG4 => vops.shows(packet),
+        _ => true,
+    }
+}
+
+/// Hide what precedes the first key frame, and what follows it, is shown before it and needs what came before.
+fn leading(
+    codec: Id,
+    units: Units,
+    samples: &mut [Sample],
+    mut read: impl FnMut(usize, &Sample) -> Result<Vec<u8>, Fault>,
+) -> Result<usize, Fault> {
+    let Some(first) = samples.iter().position(|sample| sample.key) else {
+        return Err(Fault::corrupt("it has no picture that decoding could start from"));
+    };
+    let key = samples.get(first).copied();
+    let closed = match (codec, key) {
+        (Id::AV_CODEC_ID_MPEG1VIDEO | Id::AV_CODEC_ID_MPEG2VIDEO, Some(key)) => closed_group(&read(first, &key)?),
+        _ => false,
+    };
+    let mut left_out = 0;
+    for (i, sample) in samples.iter_mut().enumerate() {
+        // Leading pictures follow at once; the next key frame ends them.
+        if i > first && sample.key {
+            break;
+        }
+        let before = i < first;
+        let early = i > first && key.is_some_and(|key| sample.pts < key.pts) && !closed;
+        let lacks = early && (codec != Id::AV_CODEC_ID_HEVC || hevc_skipped(&read(i, sample)?, units));
+        if before || lacks {
+            left_out += usize::from(std::mem::take(&mut sample.visible));
+        }
+    }
+    Ok(left_out)
+}
+
+/// MPEG-2: nothing in the group refers to what precedes it (ISO/IEC 13818-2, 6.2.2.6).
+fn closed_group(packet: &[u8]) -> bool {
+    let at = packet.windows(4).position(|w| w == [0, 0, 1, 0xB8]);
+    at.and_then(|at| packet.get(at + 7)).is_some_and(|b| b & 0x40 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_lie_between_start_codes() {
+        let units: Vec<&[u8]> = between_start_codes(&[0, 0, 0, 1, 7, 8, 0, 0, 1, 9, 0, 0, 0, 1, 5]).collect();
+        assert_eq!(units, [&[7u8, 8][..], &[9], &[5]]);
+        assert_eq!(between_start_codes(&[1, 2, 3]).count(), 0);
+    }
+
+    #[test]
+    fn random_access_points_of_hevc() {
+        let packet = |kind: u8| [0, 0, 0, 2, 35 << 1, 0, 0, 0, 0, 2, kind << 1, 1];
+        let start = |kind| look_hevc(&packet(kind), Units::Prefixed(4)).start;
+        assert_eq!([start(19), start(21), start(1)], [Start::Clean, Start::Open, Start::No]);
+        assert!(hevc_skipped(&packet(9), Units::Prefixed(4)) && !hevc_skipped(&packet(7), Units::Prefixed(4)));
+        assert!(hevc_skipped(&[0, 0, 1, 8 << 1, 1], Units::StartCodes));
+    }
+
+    #[test]
+    fn reordering_is_counted() {
+        let samples = |pts: &[i64]| -> Vec<Sample> {
+            pts.iter().map(|&pts| Sample { offset: 0, size: 1, pts, key: false, visible: true, entry: 0 }).collect()
+        };
+        assert_eq!(reorder(&samples(&[0, 1, 2])), 0);
+        assert_eq!(reorder(&samples(&[0, 4, 2, 1, 3, 8])), 2);
+    }
+
+    #[test]
+    fn closed_groups_of_mpeg2() {
+        assert!(closed_group(&[0, 0, 1, 0xB8, 0, 8, 0, 0x40, 0]));
+        assert!(!closed_group(&[0, 0, 1, 0xB8, 0, 8, 0, 0, 0]) && !closed_group(&[0, 0, 1, 0xB3]));
+    }
+
+    #[test]
+    fn leading_pictures_are_left_out() {
+        let mut samples: Vec<Sample> =
+            [(5, false), (10, true), (8, false), (9, false), (14, false), (20, true), (18, false)]
+                .map(|(pts, key)| Sample { offset: 0, size: 1, pts, key, visible: true, entry: 0 })
+                .to_vec();
+        let hidden = leading(Id::AV_CODEC_ID_MPEG4, Units::StartCodes, &mut samples, |_, _| Ok(Vec::new())).unwrap();
+        let visible: Vec<bool> = samples.iter().map(|s| s.visible).collect();
+        assert_eq!((hidden, visible), (3, vec![false, true, false, false, true, true, true]));
+    }
+}
