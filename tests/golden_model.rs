@@ -310,7 +310,8 @@ fn nothing_to_compare_with_is_a_failure() {
     verify().arg(folder.path().join("nowhere")).assert().code(1).stderr(contains("nowhere"));
     std::fs::write(folder.path().join("config.json"), r#"{"img": 64, "d_dim": 10}"#).unwrap();
     let rope = verify().arg(folder.path()).arg("--json").assert().code(1);
-    rope.stdout(contains(r#""unsupported":"RoPE models are not supported yet""#)).stderr(contains("not supported"));
+    rope.stdout(contains(r#""unsupported":"RoPE models are not supported yet""#))
+        .stderr(contains("none of it is supported"));
     std::fs::write(folder.path().join("config.json"), "{").unwrap();
     verify().arg(folder.path()).assert().code(1).stderr(contains("config.json"));
 }

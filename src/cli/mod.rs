@@ -9,6 +9,7 @@ mod compile;
 mod completions;
 mod config;
 mod convert;
+mod data;
 mod device;
 mod doctor;
 mod eval;
@@ -51,6 +52,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Quickstart(quickstart::Args),
+    Data(data::Args),
     Train(train::Args),
     Probe(probe::Args),
     Eval(eval::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Quickstart(args) => quickstart::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => eval::run(&args),

@@ -78,7 +78,7 @@ impl Candidate<'_> {
             // The report travels with the model: without the path of the library.
             Self::File(session) => session.runtime().split(" (").next().unwrap_or_default().to_owned(),
             Self::Rounded(_) => {
-                format!("plan with every {precision} value rounded (no runtime here computes in {precision})")
+                format!("plan with every value rounded to {precision} (no available runtime computes in {precision})")
             }
         }
     }
@@ -110,7 +110,7 @@ pub fn measure(
         let got = candidate.run(shape, clip)?;
         for wanted in named(plan, clip)? {
             let found = got.iter().find(|output| output.name == wanted.name && output.data.len() == wanted.data.len());
-            let found = found.ok_or_else(|| format!("the model gives no `{}` {:?}", wanted.name, wanted.shape))?;
+            let found = found.ok_or_else(|| format!("the model returns no `{}` {:?}", wanted.name, wanted.shape))?;
             let [difference, length, cosine, largest] = apart(&found.data, &wanted.data);
             match sums.iter_mut().find(|(name, _)| *name == wanted.name) {
                 Some((_, sum)) => {

@@ -71,7 +71,7 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let place = request.out;
     if place.symlink_metadata().is_ok() {
         return Err(format!(
-            "{} is already there; bundles are written whole: remove it or give another --out",
+            "{} already exists, and bundles are written as a whole: remove it or give another --out",
             place.display()
         )
         .into());
@@ -102,15 +102,15 @@ pub fn write(request: &Export<'_>, licence: &str) -> Result<Exported, DeployErro
     let tolerance = match exported.accuracy.as_ref() {
         _ if inner.form.precision == Precision::F32 => TOLERANCE,
         Some((report, _)) => report.tolerance(),
-        None => return Err("a bundle of a narrow precision needs its accuracy report; leave out --no-verify".into()),
+        None => return Err("a bundle below f32 needs its accuracy report; omit --no-verify".into()),
     };
     let provenance =
         exported.metadata.iter().filter(|(key, _)| !key.ends_with("labels") && !key.ends_with("preprocessing"));
     let mut provenance: BTreeMap<String, String> =
         provenance.map(|(key, value)| (key.clone(), value.clone())).collect();
     if let Some((report, _)) = &exported.accuracy {
-        provenance.insert("candidate.runtime".to_owned(), report.runtime.clone());
-        provenance.insert("candidate.processor".to_owned(), report.processor.to_string());
+        provenance.insert("judged.runtime".to_owned(), report.runtime.clone());
+        provenance.insert("judged.processor".to_owned(), report.processor.to_string());
     }
     let manifest = Manifest {
         format: FORMAT,
@@ -180,7 +180,7 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
     }
     for name in manifest.files.keys() {
         if !is_name(name) {
-            return Err(refuse(format!("`{name}` is not a name inside the folder")));
+            return Err(refuse(format!("`{name}` is not the name of a file in the folder")));
         }
     }
     for wanted in [&manifest.model, &manifest.parity] {
@@ -190,7 +190,7 @@ pub fn check(folder: &Path) -> Result<Manifest, DeployError> {
     }
     if small(folder, SUMS)? != sums(&manifest, folder)?.into_bytes() {
         return Err(refuse(format!(
-            "`{MANIFEST}` or `{SUMS}` was changed: the sums are not those of the manifest; copy the bundle again"
+            "`{MANIFEST}` or `{SUMS}` was changed: they contradict each other; copy the bundle again"
         )));
     }
     for entry in fs::read_dir(folder).map_err(|error| refuse(error.to_string()))? {
@@ -227,7 +227,7 @@ fn check_file(tree: &Tree, name: &str, record: &FileRecord) -> Result<(), String
         return Err(format!("`{name}` has {is} bytes instead of {was}; copy the bundle again"));
     }
     if sha256(&path).map_err(|error| error.to_string())? != record.sha256 {
-        return Err(format!("`{name}` was changed: its SHA-256 is another; copy the bundle again"));
+        return Err(format!("`{name}` was changed: its SHA-256 differs; copy the bundle again"));
     }
     Ok(())
 }
@@ -248,7 +248,7 @@ pub fn prove(folder: &Path, manifest: &Manifest, session: &Session) -> Result<Ve
     let path = folder.join(&manifest.parity);
     let stored = Stored::read(&path)?;
     let shape: [usize; 5] =
-        stored.shape("clip")?.try_into().map_err(|_| format!("{}: `clip` is no [B, 3, T, H, W]", path.display()))?;
+        stored.shape("clip")?.try_into().map_err(|_| format!("{}: `clip` is not [B, 3, T, H, W]", path.display()))?;
     let clips = stored.f32("clip")?;
     let names: Vec<&str> = stored.names().filter_map(|name| name.strip_prefix("expected.")).collect();
     let mut expected = Vec::with_capacity(names.len());

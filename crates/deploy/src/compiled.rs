@@ -62,10 +62,10 @@ fn suits(out: &Path, form: &Form) -> Result<(), DeployError> {
     }
     let plain = Form::default();
     if form.precision != Precision::F32 || form.target != Target::default() {
-        return Err("a compiled plan is f32 for this CPU; leave out --precision and --target, or --export onnx".into());
+        return Err("a compiled plan is f32 for this CPU; omit --precision and --target, or use --export onnx".into());
     }
     if form.batch.is_some() || form.opset != plain.opset {
-        return Err("a compiled plan takes any batch and has no opset; leave out --batch and --opset".into());
+        return Err("a compiled plan takes any batch and has no opset; omit --batch and --opset".into());
     }
     Ok(())
 }

@@ -62,7 +62,7 @@ fn names_that_lead_elsewhere_are_refused() {
         changed["files"][name] = good["files"]["model.onnx"].clone();
         write(folder.path(), &changed.to_string());
         let told = refused(folder.path());
-        assert!(told.contains("not a name inside") || told.contains("cannot be read"), "{name}: {told}");
+        assert!(told.contains("not the name of a file") || told.contains("cannot be read"), "{name}: {told}");
         changed = good.clone();
         changed["model"] = name.into();
         write(folder.path(), &changed.to_string());

@@ -164,7 +164,7 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
             (vjepa_programs::describe(&stored, request.config)?, Some(stored))
         }
         Origin::Drawn(_) => {
-            let config = request.config.ok_or("random weights need the model's sizes; give --config FILE")?;
+            let config = request.config.ok_or("random weights need the sizes of the model; give --config FILE")?;
             let encoder = vjepa_programs::encoder_config(config)?;
             let source = "the configuration given";
             (Model { encoder, preprocessing: config.preprocessing(), config: Some(config.clone()), source }, None)

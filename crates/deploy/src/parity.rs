@@ -101,7 +101,7 @@ impl std::fmt::Display for Parity {
             Self::Agrees { runtime, difference, milliseconds } => {
                 write!(
                     f,
-                    "agrees with the plan ({difference}; {:.0e} allowed), {milliseconds:.1} ms a clip on {runtime}",
+                    "agrees with the plan ({difference}; {:.0e} allowed), {milliseconds:.1} ms per clip on {runtime}",
                     TOLERANCE.absolute
                 )
             }

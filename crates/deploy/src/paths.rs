@@ -21,7 +21,7 @@ impl Export<'_> {
                 |written: &&&Path| matches!((written.canonicalize(), read.canonicalize()), (Ok(a), Ok(b)) if a == b);
             if let Some(same) = written.iter().find(same) {
                 let (is, out) = (same.display(), self.out.display());
-                return Err(format!("--out {out} would write over {is}, which is read; give another --out").into());
+                return Err(format!("--out {out} would overwrite {is}, which is an input; give another --out").into());
             }
         }
         Ok(())
@@ -32,7 +32,7 @@ impl Export<'_> {
 pub(super) fn make_folder_of(path: &Path) -> Result<(), DeployError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     Ok(std::fs::create_dir_all(folder)
-        .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?)
+        .map_err(|error| format!("cannot create the folder {}: {error}", folder.display()))?)
 }
 
 /// Path of the report on a model.
@@ -46,5 +46,5 @@ pub(super) fn refuse(written: &Written, path: &Path, error: &DeployError) -> Dep
     for file in std::iter::once(&written.model).chain(&written.data) {
         let _ = std::fs::remove_file(file);
     }
-    format!("{} was removed, since it was not shown to agree with the plan: {error}", path.display()).into()
+    format!("{} was removed because it was not verified to agree with the plan: {error}", path.display()).into()
 }

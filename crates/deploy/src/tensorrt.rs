@@ -26,7 +26,7 @@ pub enum Engine {
 /// Exports for TensorRT; `options` say which library, GPU, batches and cache.
 pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engine), DeployError> {
     if request.form.target != Target::TensorRt {
-        return Err("--export tensorrt is for the target tensorrt; leave out --target".into());
+        return Err("--export tensorrt is for the target tensorrt; omit --target".into());
     }
     let opened = open(request)?;
     let exported = export_opened(request, &opened)?;
@@ -42,7 +42,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
     let tolerance = match &exported.accuracy {
         _ if request.form.precision == Precision::F32 => TF32,
         Some((report, _)) => report.tolerance(),
-        None => return Err("an engine of a narrow precision needs its accuracy report; leave out --no-verify".into()),
+        None => return Err("an engine below f32 needs its accuracy report; omit --no-verify".into()),
     };
     let [channels, frames, height, width] = opened.clip;
     let results = options.batches.map_or(1, |batches| batches.min).max(request.form.batch.unwrap_or(1));
@@ -68,7 +68,9 @@ fn trtexec(file: &OnnxFile, batches: Batches) -> Result<String, DeployError> {
     let mut line = format!("trtexec --onnx={onnx} --saveEngine={plan} --stronglyTyped --timingCacheFile={timing}");
     for input in file.inputs.iter().filter(|input| input.has_free_batch()) {
         for (flag, batch) in [("min", batches.min), ("opt", batches.opt), ("max", batches.max)] {
-            let shape = input.with_batch(batch).ok_or_else(|| format!("`{input}` has more than its batch open"))?;
+            let shape = input
+                .with_batch(batch)
+                .ok_or_else(|| format!("`{input}` has other dynamic dimensions than its batch"))?;
             line += &format!(" --{flag}Shapes={shape}");
         }
     }
@@ -92,10 +94,10 @@ impl std::fmt::Display for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Built { runtime, difference, milliseconds } => {
-                write!(f, "agrees with the plan ({difference}), {milliseconds:.1} ms a clip on {runtime}")
+                write!(f, "agrees with the plan ({difference}), {milliseconds:.1} ms per clip on {runtime}")
             }
             Self::Elsewhere { why, line } => {
-                write!(f, "not built here: {why}\n         where TensorRT is, this builds it:\n{line}")
+                write!(f, "not built: {why}\n         where TensorRT is installed, build it with:\n{line}")
             }
         }
     }

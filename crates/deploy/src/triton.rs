@@ -26,11 +26,11 @@ const QUEUE_DELAY: usize = 2000;
 /// The errors of an export; a name that cannot be a folder; a model that is already there.
 pub fn write(request: &Export<'_>, name: &str) -> Result<Exported, DeployError> {
     if !vjepa_runtime::is_model_name(name) {
-        return Err(format!("--name {name}: a model's name has letters, digits, `_`, `-` and `.` only").into());
+        return Err(format!("--name {name}: a model name may contain only letters, digits, `_`, `-` and `.`").into());
     }
     let place = request.out.join(name);
     if place.symlink_metadata().is_ok() {
-        return Err(format!("{} is already there; remove it or give another --name", place.display()).into());
+        return Err(format!("{} already exists; remove it or give another --name", place.display()).into());
     }
     let at = |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
     fs::create_dir_all(request.out).map_err(|error| at(request.out, error))?;

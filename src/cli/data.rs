@@ -1,0 +1,183 @@
+//! `vjepa data`: lists of videos from the annotations that data sets come with, and class-balanced parts of a list.
+
+use super::CliError;
+use super::named::named;
+use std::path::PathBuf;
+use vjepa_data::annotations::{self, Classes, FileIndex, HmdbPart, Listing, Share, image_folder, subset};
+use vjepa_data::read_list;
+
+/// Make the lists that training and evaluation read
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    List(ListArgs),
+    Subset(SubsetArgs),
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    match &args.command {
+        Command::List(args) => list(args),
+        Command::Subset(args) => part(args),
+    }
+}
+
+/// Turn a data set's own annotation files into a list with one "path label" per line
+///
+/// Samples without a video are counted with the reason. The class names are written next to the list, for --names.
+#[derive(clap::Args)]
+struct ListArgs {
+    /// Which data set's annotations these are
+    #[arg(value_name = "DATA_SET", value_parser = named(&DataSet::ALL, DataSet::name, DataSet::about))]
+    data_set: DataSet,
+    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders
+    annotations: PathBuf,
+    /// Folder that the videos lie in, at any depth [default: not needed for imagenet]
+    #[arg(long, value_name = "FOLDER")]
+    videos: Option<PathBuf>,
+    /// Class names: ssv2's labels.json, ucf101's classInd.txt, diving48's vocabulary; for kinetics, one name per line
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// For hmdb51: the split, 1 to 3
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3))]
+    split: u32,
+    /// For hmdb51: the test part of the split instead of the training part
+    #[arg(long)]
+    test: bool,
+    /// The list to write; the class names go next to it, with the ending .names.txt
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A data set whose annotations are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DataSet {
+    Kinetics,
+    Ssv2,
+    Ucf101,
+    Hmdb51,
+    Diving48,
+    Ava,
+    ImageNet,
+}
+
+impl DataSet {
+    const ALL: [Self; 7] =
+        [Self::Kinetics, Self::Ssv2, Self::Ucf101, Self::Hmdb51, Self::Diving48, Self::Ava, Self::ImageNet];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kinetics => "kinetics",
+            Self::Ssv2 => "ssv2",
+            Self::Ucf101 => "ucf101",
+            Self::Hmdb51 => "hmdb51",
+            Self::Diving48 => "diving48",
+            Self::Ava => "ava",
+            Self::ImageNet => "imagenet",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Self::Kinetics => "Kinetics-400, -600 or -700: the CSV or JSON of a split",
+            Self::Ssv2 => "Something-Something v2: train.json or validation.json, with --classes labels.json",
+            Self::Ucf101 => "trainlist0N.txt or testlist0N.txt, with --classes classInd.txt",
+            Self::Hmdb51 => "the folder of CLASS_test_splitN.txt, with --split and --test",
+            Self::Diving48 => "Diving48_V2_train.json or _test.json, with --classes Diving48_vocab.json",
+            Self::Ava => "the CSV of labelled boxes; the list has its videos, without labels",
+            Self::ImageNet => "a folder per class: ImageNet, Places205, iNaturalist",
+        }
+    }
+}
+
+fn list(args: &ListArgs) -> Result<(), CliError> {
+    let listing = listing(args)?;
+    let names = args.out.with_extension("names.txt");
+    listing.write(&args.out, &names)?;
+    if args.json {
+        let missing: Vec<_> =
+            listing.missing.iter().map(|r| serde_json::json!({"what": r.what, "count": r.count})).collect();
+        println!(
+            "{}",
+            serde_json::json!({
+                "list": args.out, "samples": listing.entries.len(), "classes": listing.classes.len(), "left_out": missing,
+            })
+        );
+        return Ok(());
+    }
+    println!("{listing}");
+    println!("wrote {}", args.out.display());
+    if !listing.classes.is_empty() {
+        println!("wrote {}", names.display());
+    }
+    Ok(())
+}
+
+fn listing(args: &ListArgs) -> Result<Listing, CliError> {
+    let name = args.data_set.name();
+    let classes =
+        || args.classes.as_deref().ok_or_else(|| format!("{name} needs --classes: see vjepa data list --help"));
+    let videos = || -> Result<FileIndex, CliError> {
+        let folder =
+            args.videos.as_deref().ok_or_else(|| format!("{name} needs --videos, the folder its clips lie in"))?;
+        Ok(FileIndex::of(folder)?)
+    };
+    let annotations = args.annotations.as_path();
+    Ok(match args.data_set {
+        DataSet::Kinetics => {
+            let names = args.classes.as_deref().map(Classes::read).transpose()?;
+            annotations::kinetics(annotations, &videos()?, names.as_ref())?
+        }
+        DataSet::Ssv2 => annotations::ssv2(annotations, classes()?, &videos()?)?,
+        DataSet::Ucf101 => annotations::ucf101(annotations, classes()?, &videos()?)?,
+        DataSet::Hmdb51 => {
+            let part = if args.test { HmdbPart::Test } else { HmdbPart::Train };
+            annotations::hmdb51(annotations, args.split, part, &videos()?)?
+        }
+        DataSet::Diving48 => annotations::diving48(annotations, classes()?, &videos()?)?,
+        DataSet::Ava => {
+            let boxes = annotations::ava::read_boxes(annotations, None)?;
+            annotations::ava::listing(annotations, &boxes, &videos()?)
+        }
+        DataSet::ImageNet => image_folder(annotations)?,
+    })
+}
+
+/// Take a class-balanced share of a list, as the low-shot evaluations do
+#[derive(clap::Args)]
+struct SubsetArgs {
+    /// List with labels
+    list: PathBuf,
+    /// Share of each class, e.g. 5%; at least one sample of each stays
+    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    share: Share,
+    /// Which draw; the protocol takes the mean over 0, 1 and 2
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    split: u64,
+    /// The list to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+fn share(word: &str) -> Result<Share, String> {
+    word.parse()
+}
+
+fn part(args: &SubsetArgs) -> Result<(), CliError> {
+    let list = read_list(&args.list)?;
+    let chosen = subset(&list, args.share, args.split)?;
+    chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    let listing = Listing { path: args.list.clone(), entries: chosen.of(&list).entries, ..Listing::default() };
+    let unused = args.out.with_extension("names.txt");
+    listing.write(&args.out, &unused)?;
+    println!("{} of {} samples: wrote {}", listing.entries.len(), list.entries.len(), args.out.display());
+    Ok(())
+}
