@@ -55,8 +55,8 @@ fn other_changes_are_said_and_kept_in_the_record() {
     let notes = stderr(&mut train(folder.path(), &changed), true);
     let lines: Vec<&str> = notes.lines().filter(|line| line.starts_with("note: resumed")).collect();
     assert_eq!(lines.len(), 2, "{notes}");
-    assert!(lines[0].contains("after step 2") && lines[0].contains("data.batch_size 3, was 4"), "{notes}");
-    assert!(lines[1].contains("optimization.lr 0.0001, was 0.002"), "{notes}");
+    assert!(lines[0].contains("after step 2") && lines[0].contains("data.batch_size: 3, was 4"), "{notes}");
+    assert!(lines[1].contains("optimization.lr: 0.0001, was 0.002"), "{notes}");
     // Back again: the record tells of both.
     let notes = stderr(&mut train(folder.path(), &["--resume"]), true);
     assert!(notes.contains("optimization.lr 0.002, was 0.0001"), "{notes}");
@@ -86,7 +86,7 @@ fn other_videos_under_the_same_name_are_noticed() {
     std::fs::rename(videos.join("a.mp4"), videos.join("e.mp4")).unwrap();
     let notes = stderr(train(&run, &set).args(["--resume", "--stop-at", "3"]), true);
     assert!(
-        notes.contains("the data sets' contents 4 videos, of which some have other paths, was 4 videos"),
+        notes.contains("the data sets' contents: 4 videos, of which some have other paths, was 4 videos"),
         "{notes}"
     );
     add("f.mp4");
@@ -154,7 +154,7 @@ fn a_collapsed_run_says_so() {
     let failed = run("plain", &["--fail-on-collapse"]).assert().code(3).get_output().clone();
     let text = String::from_utf8(failed.stdout).unwrap();
     assert!(text.starts_with("collapsed after 120 steps") && text.contains("effective rank"), "{text}");
-    assert!(text.contains("`optimization.lr` (here 3.0e0)"), "{text}");
+    assert!(text.contains("`optimization.lr` (now 3.0e0)"), "{text}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn what_is_no_file_is_refused() {
     let clips = folder.path().join("clips.safetensors");
     std::os::unix::fs::symlink("/dev/zero", &clips).unwrap();
     let error = clips::read(&clips, &record()).err().unwrap().to_string();
-    assert!(error.contains("no regular file"), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
 }
 
 fn record() -> Preprocessing {
