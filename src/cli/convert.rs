@@ -47,7 +47,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let config = Config::from_file(path, &args.sets)?;
         let run = official::Run::read(&args.input, &config, &config.optimization.plan(None)?)?;
         for change in run.progress.history.iter().flat_map(|continuation| &continuation.changed) {
-            eprintln!("note: the configuration has another setting: {}: {}, was {}", change.key, change.now, change.was);
+            eprintln!(
+                "note: the configuration has another setting: {}: {}, was {}",
+                change.key, change.now, change.was
+            );
         }
         options.metadata = CheckpointRecord::metadata(&config, &run.progress)?;
     }

@@ -242,10 +242,7 @@ impl Observer for Progress {
 
     fn resumed(&mut self, continuation: &Continuation) {
         for Change { key, was, now } in &continuation.changed {
-            eprintln!(
-                "note: resumed after step {} with a changed setting: {key}: {now}, was {was}",
-                continuation.from
-            );
+            eprintln!("note: resumed after step {} with a changed setting: {key}: {now}, was {was}", continuation.from);
         }
     }
 

@@ -32,7 +32,7 @@ fn a_raw_body_is_one_clip_unless_the_request_says_how_many() {
         ("?batch=2", &single, "has 384 bytes, and 2 clips of FP32 768"),
         ("", &single[..192].to_vec(), "has 192 bytes, and a clip of FP32 384; the model takes clip f32["),
         ("", &Vec::new(), "has 0 bytes"),
-        ("?batch=9", &single, "more than the 8 of a request"),
+        ("?batch=9", &single, "exceeds the 8 clips allowed"),
         ("?batch=0", &single, "`batch=0` must be a positive integer"),
         ("?batch=1&batch=2", &single, "must be a positive integer"),
         ("?batch=x", &single, "`batch=x` is not"),

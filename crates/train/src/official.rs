@@ -158,7 +158,12 @@ mod tests {
 
     #[test]
     fn other_settings_are_named() {
-        let config = Config::from_yaml("data: {batch_size: 24}\noptimization: {lr: 0.000625}", "", &[]).unwrap();
+        let config = Config::from_yaml(
+            "model: {model_name: vit_tiny}\ndata: {batch_size: 24}\noptimization: {lr: 0.000625}",
+            "",
+            &[],
+        )
+        .unwrap();
         let mut official = state(5, Some(10));
         official.others.extend([
             ("batch_size".to_owned(), Plain::Int(24)),

@@ -143,8 +143,8 @@ mod tests {
             (text("{\"inputs\": [{\"data\": [1, nan]}]}"), "`nan` is not a JSON number"),
             (text("{\"inputs\": [{\"data\": [Infinity]}]}"), "`Infinity` is not"),
             (text("{\"inputs\": [{\"data\": [-Infinity]}]}"), "`-Infinity` is not"),
-            (text("{\"id\": None}"), "JSON has null"),
-            (text("{\"id\": True}"), "JSON has null"),
+            (text("{\"id\": None}"), "`None` is not JSON"),
+            (text("{\"id\": True}"), "`None` is not JSON"),
             (text("{'id': 1}"), "double quotes"),
             (text("{\"id\": \"a\",}"), "comma before a closing"),
             (text("{\"inputs\": [{\"data\": [1,]}]}"), "comma before a closing"),
@@ -172,7 +172,17 @@ mod tests {
                 Err(error) => of(bytes, &error),
             };
             assert!(sentence.contains(words), "{words}: {sentence}");
-            for foreign in ["expected", "EOF", "invalid type", "struct", "u64", "f32", "sequence", "expected ident"] {
+            for foreign in [
+                "expected value",
+                "expected `,`",
+                "EOF",
+                "invalid type",
+                "struct",
+                "u64",
+                "f32",
+                "sequence",
+                "expected ident",
+            ] {
                 assert!(!sentence.contains(foreign), "{foreign}: {sentence}");
             }
             assert!(sentence.len() < 400, "{sentence}");
