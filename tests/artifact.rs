@@ -81,7 +81,7 @@ fn what_does_not_fit_is_refused_and_the_difference_named() {
         ("meta.dtype=bfloat16", "meta.dtype float32, the configuration says bfloat16"),
     ] {
         let message = error(&mut with_plan(folder.path(), &plan, &["--set", set]));
-        assert!(message.contains(words) && message.contains("vjepa compile --graph step"), "{set}: {message}");
+        assert!(message.contains(words) && message.contains("vjepa graph step"), "{set}: {message}");
     }
     let rewritten = |name: &str, change: &dyn Fn(&mut vjepa_compiler::serialize::Artifact)| {
         let mut artifact = decode(&std::fs::read(&plan).unwrap()).unwrap();

@@ -93,13 +93,13 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
 #[test]
 fn wrong_types_name_the_key_and_what_is_expected() {
     for (section, expected) in [
-        ("optimization: {lr: fast}", "line 5: `optimization.lr` must be a finite number, found the text \"fast\""),
+        ("optimization: {lr: fast}", "line 5: `optimization.lr` must be a finite number, found the string \"fast\""),
         ("optimization: {lr: .nan}", "must be a finite number"),
         ("optimization: {ema: [0.9]}", "`optimization.ema` must be a list of 2"),
         ("optimization: {epochs: 2.5}", "`optimization.epochs` must be a whole number"),
         ("meta: {seed: -1}", "`meta.seed` must be a whole number"),
         ("meta: {dtype: float64}", "must be one of `float32`, `bfloat16`, `float16`"),
-        ("logging: {folder: [a]}", "`logging.folder` must be a text or null, found a list of 1"),
+        ("logging: {folder: [a]}", "`logging.folder` must be a string or null, found a list of 1"),
         ("mask: 3", "`mask` must be a list of mask generators"),
         ("loss: 1", "`loss` must be a mapping"),
         ("loss: {loss_exp: null}", "`loss.loss_exp` must be a finite number, found nothing"),

@@ -59,7 +59,7 @@ fn other_changes_are_said_and_kept_in_the_record() {
     assert!(lines[1].contains("optimization.lr: 0.0001, was 0.002"), "{notes}");
     // Back again: the record tells of both.
     let notes = stderr(&mut train(folder.path(), &["--resume"]), true);
-    assert!(notes.contains("optimization.lr 0.002, was 0.0001"), "{notes}");
+    assert!(notes.contains("optimization.lr: 0.002, was 0.0001"), "{notes}");
     let history = record(folder.path()).history;
     assert_eq!(history.iter().map(|part| part.from).collect::<Vec<_>>(), [2, 4]);
     let lr = |was: &str, now: &str| Change { key: "optimization.lr".into(), was: was.into(), now: now.into() };
@@ -91,7 +91,7 @@ fn other_videos_under_the_same_name_are_noticed() {
     );
     add("f.mp4");
     let notes = stderr(train(&run, &set).args(["--resume", "--stop-at", "4"]), true);
-    assert!(notes.contains("the data sets' contents 5 videos, was 4 videos"), "{notes}");
+    assert!(notes.contains("the data sets' contents: 5 videos, was 4 videos"), "{notes}");
     let other = ["--set", "data.dataset_type=DriftingTextures", "--set", "data.datasets=[]"];
     let error = stderr(train(&run, &other).arg("--resume"), false);
     assert!(error.contains("`data.dataset_type` VideoDataset (now DriftingTextures)"), "{error}");

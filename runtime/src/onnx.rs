@@ -110,7 +110,15 @@ pub enum OnnxError {
         /// Its size.
         bytes: u64,
     },
-    /// The file is no ONNX model, or a damaged one.
+    /// The file is something else, by its first bytes.
+    #[error("{} is not an ONNX model but {what}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
+    /// The file is not an ONNX model, or a damaged one.
     #[error("{} is not a valid ONNX model: {reason}; export it again", path.display())]
     Malformed {
         /// The file.
@@ -164,7 +172,10 @@ impl OnnxFile {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self, OnnxError> {
         let malformed = |reason: String| OnnxError::Malformed { path: path.to_owned(), reason };
-        let mut model = message::Model::decode(bytes.clone()).map_err(|error| malformed(error.to_string()))?;
+        let mut model = message::Model::decode(bytes.clone()).map_err(|error| match foreign(&bytes) {
+            Some(what) => OnnxError::Foreign { path: path.to_owned(), what },
+            None => malformed(error.to_string()),
+        })?;
         let functions = std::mem::take(&mut model.functions).into_iter().map(message::Function::into_graph);
         let functions: Vec<message::Graph> = functions.collect();
         let graph = model.graph.as_ref().ok_or_else(|| malformed("it has no graph".to_owned()))?;
@@ -182,6 +193,21 @@ impl OnnxFile {
         let outputs = graph.outputs.iter().map(tensor_info).collect::<Result<_, _>>().map_err(malformed)?;
         let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
         Ok(Self { path, inputs, outputs, metadata, bytes, external })
+    }
+}
+
+/// What a file that is not protobuf is by its first bytes, and what to do instead.
+fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    const CHECKPOINT: &str = "a checkpoint: export it with `vjepa compile --export onnx`, or run it as it is with `vjepa run --runtime plan`";
+    let text = bytes.get(..bytes.len().min(256)).unwrap_or_default();
+    match bytes {
+        // A safetensors file: the length of its header, then JSON. A PyTorch file: an archive, or a pickle of protocol 2 to 5.
+        [_, _, _, _, _, 0, 0, 0, b'{', ..] | [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(CHECKPOINT),
+        [] => None,
+        _ if text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+            Some("a text file: name a model that `vjepa compile --export onnx` wrote")
+        }
+        _ => None,
     }
 }
 
@@ -233,4 +259,27 @@ fn tensor_info(value: &message::ValueInfo) -> Result<TensorInfo, String> {
         })
         .collect::<Result<_, _>>()?;
     Ok(TensorInfo { name: value.name.clone(), shape, is_f32: tensor.element == message::FLOAT })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_another_kind_are_named_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = [&36u64.to_le_bytes()[..], br#"{"a":{"dtype":"F32","shape":[]}}    "#].concat();
+        for (bytes, words) in [
+            (&header[..], "is not an ONNX model but a checkpoint"),
+            (b"PK\x03\x04\x00\x00", "vjepa compile --export onnx"),
+            (&[0x80, 2, 0x8a, 10, 0x6c], "vjepa run --runtime plan"),
+            (b"name: tiny\nlayers: 3\n", "a text file"),
+            (&[0xff; 40], "is not a valid ONNX model"),
+        ] {
+            let path = folder.path().join("model");
+            std::fs::write(&path, bytes).unwrap();
+            let message = OnnxFile::read(&path).err().unwrap().to_string();
+            assert!(message.contains(words), "{words}: {message}");
+        }
+    }
 }

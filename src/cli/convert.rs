@@ -10,28 +10,28 @@ use vjepa_weights::{Converted, Format, Options, convert};
 /// Most keys that are named one by one.
 const NAMED: usize = 4;
 
-/// Write a checkpoint in another format, every number bit for bit.
+/// Convert a checkpoint to another format without changing any value
 ///
-/// OUT's name says which: .safetensors has the official names under their models; .pth.tar, .pth, .pt, .ckpt and .bin are
-/// PyTorch files in the official layout, which `torch.load(weights_only=True)` and the official code read. Moments, counters
-/// and settings of the optimiser go along, either way.
+/// The extension of OUT selects the format: .safetensors (official tensor names, prefixed with the model), or .pth.tar, .pth,
+/// .pt, .ckpt or .bin (PyTorch in the official layout, as `torch.load(weights_only=True)` and the official code read it). The
+/// optimiser's state is included in both.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A checkpoint of this program, of the official code, or of what else `vjepa inspect` knows.
+    /// Checkpoint to convert, in any format that `vjepa inspect` recognises
     input: PathBuf,
-    /// The file to write; one of that name is replaced.
+    /// File to write; an existing file is overwritten
     out: PathBuf,
-    /// Make an official checkpoint one of this program, for the run of this configuration: `vjepa train --resume` takes it
-    /// under the name TAG-latest.safetensors in the run's folder.
+    /// Convert an official checkpoint so that `vjepa train --resume` can continue it with this configuration; save it as
+    /// TAG-latest.safetensors in the run's folder
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Override a setting, e.g. --set optimization.ipe=300 (repeatable).
+    /// Override a setting, e.g. --set optimization.ipe=300 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// Leave out the optimiser's moments, counters and settings.
+    /// Leave out the optimiser's moments, counters and settings
     #[arg(long, conflicts_with = "config")]
     weights_only: bool,
-    /// One JSON object on standard output.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -66,7 +66,7 @@ fn format(args: &Args) -> Result<Format, CliError> {
         Some("safetensors") => Ok(Format::Safetensors),
         Some("tar" | "pth" | "pt" | "ckpt" | "bin") => Ok(Format::PyTorch),
         _ => {
-            Err(format!("{}: name the file .safetensors or .pth.tar, for the format it is to have", args.out.display())
+            Err(format!("{}: unknown extension; use .safetensors or .pth.tar to choose the format", args.out.display())
                 .into())
         }
     }

@@ -40,7 +40,7 @@ pub type CliError = Box<dyn std::error::Error + Send + Sync>;
     name = "vjepa",
     version,
     about = "Pretrain, probe, evaluate and deploy V-JEPA video models",
-    after_help = "New here? `vjepa quickstart` does the whole job on this machine in minutes.",
+    after_help = "New here? `vjepa quickstart` runs the whole pipeline in minutes.",
     max_term_width = 100
 )]
 struct Cli {
@@ -61,7 +61,7 @@ enum Command {
     Run(run::Args),
     Serve(serve::Args),
     Bench(bench::Args),
-    /// Check the numbers of this program against the official code's, or of a bundle against its own record
+    /// Check this program against data recorded from the official code, or a bundle against its stored results
     Verify(verify::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),

@@ -20,22 +20,24 @@ pub(super) fn caution(model: &Path, session: &Session) {
     }
 }
 
+/// The heading in `--help`. Set for each flag: a heading of the whole struct would take in the flags after it.
+const HEADING: &str = "ONNX Runtime and TensorRT";
+
 /// Flags of a session, whichever its runtime: where ONNX Runtime is, and which GPU and engine `--runtime cuda` and
 /// `--runtime tensorrt` take.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "ONNX Runtime and TensorRT")]
 pub(super) struct RuntimeArgs {
     /// ONNX Runtime's shared library [default: searched for, see `vjepa doctor`]
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = HEADING, long, value_name = "FILE")]
     pub ort_lib: Option<PathBuf>,
     /// GPU to use, counted from 0
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(help_heading = HEADING, long, default_value_t = 0, value_name = "N")]
     gpu: usize,
     /// Batch sizes TensorRT builds its engine for [default: single clips]
-    #[arg(long, value_name = "MIN:OPT:MAX", value_parser = batches)]
+    #[arg(help_heading = HEADING, long, value_name = "MIN:OPT:MAX", value_parser = batches)]
     batches: Option<Batches>,
     /// Folder to cache TensorRT engines in [default: the user's cache folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = HEADING, long, value_name = "DIR")]
     engine_cache: Option<PathBuf>,
 }
 

@@ -26,7 +26,7 @@ pub struct Args {
     /// Exported model (.onnx, .vjg) or bundle
     #[arg(value_name = "MODEL|BUNDLE")]
     model: PathBuf,
-    /// Runtime; `auto` takes one that needs no installation
+    /// Runtime; `auto` picks one that needs no installation
     #[arg(long, default_value = "auto", value_parser = words())]
     runtime: String,
     /// Model name in paths and requests [default: the name of the file or folder]

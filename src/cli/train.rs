@@ -31,12 +31,12 @@ pub struct Args {
     /// Override a setting, e.g. --set optimization.lr=1e-3 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Resume from the latest checkpoint in `logging.folder`; changed settings are reported, and refused for model, masks
-    /// and clips
+    /// Resume from the latest checkpoint in `logging.folder`; changes to the model, masks or clips are an error, other
+    /// changes are reported
     #[arg(long)]
     resume: bool,
-    /// Go on from a checkpoint of the official code (jepa-latest.pth.tar): weights, moments and counters; the configuration is
-    /// to be the run's own.
+    /// Continue a run of the official code from its checkpoint (jepa-latest.pth.tar), optimiser state included; use the same
+    /// configuration as that run
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     resume_from: Option<PathBuf>,
     #[command(flatten)]

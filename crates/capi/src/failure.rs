@@ -32,7 +32,7 @@ pub(crate) enum Failure {
     Frames { frames: usize, height: usize, width: usize, needed: u128, got: usize },
     #[error("there is no result {index} among {count}; count from 0")]
     NoOutput { index: usize, count: usize },
-    #[error("the model's input is no clip; export it with vjepa")]
+    #[error("the model's input is not a clip; export it with vjepa")]
     NoClip,
     #[error(transparent)]
     Open(SessionError),

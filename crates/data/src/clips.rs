@@ -109,18 +109,23 @@ fn stored(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
     Ok(Clips { count, data: clips.flat_map(|clip| record.prepare_stored(clip)).collect() })
 }
 
-/// The record in words: `8 frames of 64x64, every 4th, imagenet`.
+/// The record in words: `8 frames of 64x64, every 4th frame, ImageNet mean and deviation`.
 pub fn in_words(record: &Preprocessing) -> String {
     let scaled = match record.normalization {
         Normalization::Imagenet => "ImageNet mean and deviation".to_owned(),
-        Normalization::PerClip => "standardised per clip".to_owned(),
+        Normalization::PerClip => "normalised per clip".to_owned(),
         Normalization::Custom { mean, std } => format!("mean {mean:?} and deviation {std:?}"),
     };
     let (frames, side, step) = (record.num_frames, record.crop_size, record.sampling_rate);
-    let grey = if record.grayscale { ", grey" } else { "" };
-    let exact = if record.sampling == Sampling::Exact { " exactly" } else { "" };
-    let whole = if record.framing == Framing::Whole { ", uncropped" } else { "" };
-    format!("{frames} frames of {side}x{side}{whole}, step {step}{exact}, {scaled}{grey}")
+    let grey = if record.grayscale { ", greyscale" } else { "" };
+    // Official sampling spreads the frames over the span of a step of this size.
+    let spaced = match (step, record.sampling == Sampling::Exact) {
+        (1, true) => ", every frame".to_owned(),
+        (_, true) => format!(", every {step}th frame"),
+        (_, false) => format!(", step {step}"),
+    };
+    let whole = if record.framing == Framing::Whole { ", no cropping" } else { "" };
+    format!("{frames} frames of {side}x{side}{whole}{spaced}, {scaled}{grey}")
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub enum ArtifactError {
 }
 
 fn remedy(path: &Path) -> String {
-    format!("compile it again with `vjepa compile --graph step --config ... --out {}`", path.display())
+    format!("compile the step again with `vjepa graph step --config ... --out {}`", path.display())
 }
 
 /// Lowers a graph for a device, plans it and records which settings of `config` it depends on.

@@ -35,7 +35,7 @@ fn a_raw_body_is_one_clip_unless_the_request_says_how_many() {
         ("?batch=9", &single, "exceeds the 8 clips allowed"),
         ("?batch=0", &single, "`batch=0` must be a positive integer"),
         ("?batch=1&batch=2", &single, "must be a positive integer"),
-        ("?batch=x", &single, "`batch=x` is not"),
+        ("?batch=x", &single, "`batch=x` must be a positive integer"),
     ] {
         let reply = raw(&server, query, body);
         assert!(reply.status == 400 && reply.sentence().contains(words), "{words}: {reply:?}");

@@ -164,7 +164,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         (with("shape", json!([1, 3, 2, 4, 5])), 400, "has the shape [1, 3, 2, 4, 5]"),
         (with("shape", json!([0, 3, 2, 4, 4])), 400, "has the shape [0, 3, 2, 4, 4]"),
         (with("shape", json!([1u64 << 60, 3, 2, 4, 4])), 400, "exceeds the 8 clips allowed per request"),
-        (with("shape", json!([2, 3, 2, 4, 4])), 400, "makes it 192 values, but the request has 96"),
+        (with("shape", json!([2, 3, 2, 4, 4])), 400, "the shape implies 192 values, but the request has 96"),
         (with("shape", json!([-1, 3, 2, 4, 4])), 400, "a size of the shape is negative; the model takes clip f32["),
         (with("data", json!(["a"])), 400, "a number in the range of FP32"),
         (with("parameters", json!({"binary_data_size": 4})), 400, "either `data` or `binary_data_size`"),

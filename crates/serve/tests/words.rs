@@ -11,7 +11,7 @@ use vjepa_serve::{Server, Tls, VideoReader};
 /// What a parser would say.
 const FOREIGN: [&str; 12] = [
     "expected value",
-    "expected `",
+    " expected `",
     "expected u",
     "invalid type",
     "EOF",

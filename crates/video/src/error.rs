@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum VideoError {
     /// The path does not exist.
-    #[error("{}: no such file; check the path in the manifest", path.display())]
+    #[error("{}: no such file", path.display())]
     Missing {
         /// The file asked for.
         path: PathBuf,
@@ -29,7 +29,7 @@ pub enum VideoError {
         why: String,
     },
     /// A media file without any video track.
-    #[error("{}: has no video track, only audio or data; remove it from the manifest", path.display())]
+    #[error("{}: has no video track, only audio or data", path.display())]
     AudioOnly {
         /// The file asked for.
         path: PathBuf,

@@ -63,7 +63,7 @@ pub(super) fn find(heap: &Heap, root: Id, models: &BTreeMap<String, Entry>) -> R
         let counter = heap.get(*state, "step").ok_or("its optimiser has no step counters")?;
         let plain = || Plain::of(heap, counter).and_then(|plain| plain.number());
         let counter = objects::tensor_at(heap, counter).map(Counter::Tensor).or_else(|| plain().map(Counter::Number));
-        counters.push(counter.ok_or("its step counters are no numbers")?);
+        counters.push(counter.ok_or("its step counters are not numbers")?);
     }
     let Value::Dict(items) = heap.value(root) else { return Ok(None) };
     let others = items.iter().filter_map(|(key, value)| {

@@ -131,7 +131,7 @@ pub(super) fn training_from<F: Read + Seek>(
     for counter in found.counters {
         let updates = reader.counter(counter).map_err(|fault| fault.of(path))?;
         let updates =
-            updates.ok_or_else(|| unusable("a step counter of its optimiser is no whole number".to_owned()))?;
+            updates.ok_or_else(|| unusable("a step counter of its optimiser is not an integer".to_owned()))?;
         if let Some(other) = state.updates.filter(|other| *other != updates) {
             return Err(unusable(format!("of its parameters some were updated {other} times, others {updates} times")));
         }

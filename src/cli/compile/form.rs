@@ -38,10 +38,10 @@ pub(super) struct FormArgs {
     /// With a probe: views per clip, spread along the long side; their probabilities are averaged inside the model
     #[arg(long, default_value_t = 1, value_name = "V", value_parser = clap::value_parser!(u16).range(1..=64))]
     views: u16,
-    /// Frames per clip, if other than in training; positions are interpolated
+    /// Frames per clip, if different from training; positions are interpolated
     #[arg(long, value_name = "N")]
     frames: Option<usize>,
-    /// Height and width of a clip in pixels, if other than in training; positions are interpolated
+    /// Height and width of a clip in pixels, if different from training; positions are interpolated
     #[arg(long, value_name = "PIXELS")]
     resolution: Option<usize>,
     /// Return the output of these blocks, counted from 0

@@ -16,7 +16,7 @@ use super::device::DeviceArg;
 /// Show what the compiler makes of a model, or compile the training step ahead of time
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which graph
+    /// Graph to show or compile
     graph: GraphName,
     /// Configuration of the model
     #[arg(long, value_name = "FILE")]

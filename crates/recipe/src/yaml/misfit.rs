@@ -129,19 +129,19 @@ mod tests {
     #[test]
     fn every_type_is_expected_in_words() {
         for (text, wanted) in [
-            ("rate: fast", "top.rate a finite number: the text \"fast\""),
+            ("rate: fast", "top.rate a finite number: the string \"fast\""),
             ("steps: 2.5", "top.steps a whole number (0 or more) or null: the number 2.5"),
             ("steps: -2", "top.steps a whole number (0 or more) or null: the number -2"),
             ("pair: [1]", "top.pair a list of 2, each entry a finite number: a list of 1"),
             ("pair: [1, 2, 3]", "top.pair a list of 2, each entry a finite number: a list of 3"),
             ("range: [1, 2, 3]", "top.range a list of 2, each entry a finite number: a list of 3"),
-            ("pair: [1, x]", "top.pair.1 a finite number: the text \"x\""),
-            ("names: [a, 2]", "top.names.1 a text: the number 2"),
-            ("names: a", "top.names a list, each entry a text: the text \"a\""),
-            ("kind: third", "top.kind one of `first_kind`, `second_kind`: the text \"third\""),
+            ("pair: [1, x]", "top.pair.1 a finite number: the string \"x\""),
+            ("names: [a, 2]", "top.names.1 a string: the number 2"),
+            ("names: a", "top.names a list, each entry a string: the string \"a\""),
+            ("kind: third", "top.kind one of `first_kind`, `second_kind`: the string \"third\""),
             ("kind: {first_kind: ~}", "top.kind one of `first_kind`, `second_kind`: a mapping"),
             ("maybe: [1]", "top.maybe one of `first_kind`, `second_kind` or null: a list of 1"),
-            ("on: yes", "top.on true or false: the text \"yes\""),
+            ("on: yes", "top.on true or false: the string \"yes\""),
             ("rat: 1", "top.rat: did you mean `rate`?"),
             ("- 1", "top a mapping whose keys are names: a list of 1"),
         ] {

@@ -148,7 +148,7 @@ impl Node {
             Value::Null => "nothing (null)".into(),
             Value::Bool(value) => value.to_string(),
             Value::Number(number) => format!("the number {number}"),
-            Value::Text(text) => format!("the text \"{}\"", short(text, 40)),
+            Value::Text(text) => format!("the string \"{}\"", short(text, 40)),
             Value::List(list) => format!("a list of {}", list.len()),
             Value::Map(_) => "a mapping".into(),
             Value::Foreign(what) => what.clone(),
@@ -309,9 +309,9 @@ mod tests {
         assert_eq!(found("k: !odd 1"), "a value tagged !odd");
         assert_eq!(found("k: !odd {a: 1}"), "a value tagged !odd");
         assert_eq!(found("k: {1: 2}"), "a mapping with the number 1 as a key");
-        assert_eq!(found("k: .nan"), "the text \".nan\"");
-        assert_eq!(found("k: yes"), "the text \"yes\"");
-        assert_eq!(found("k: !!str 1"), "the text \"1\"");
+        assert_eq!(found("k: .nan"), "the string \".nan\"");
+        assert_eq!(found("k: yes"), "the string \"yes\"");
+        assert_eq!(found("k: !!str 1"), "the string \"1\"");
         assert_eq!(found("k: 99999999999999999999"), "the number 1e+20");
         assert_eq!(found("k: -3"), "the number -3");
         assert_eq!(found("k: ~"), "nothing (null)");

@@ -53,9 +53,9 @@ pub(crate) fn expected(schema: &Json) -> String {
     let one = |kind: &str| match kind {
         "null" => "null".into(),
         "boolean" => "true or false".into(),
-        "integer" => "a whole number (0 or more)".into(),
+        "integer" => "a whole number, 0 or more".into(),
         "number" => "a finite number".into(),
-        "string" => "a text".into(),
+        "string" => "a string".into(),
         "array" => list(schema),
         _ => "a mapping whose keys are names".to_owned(),
     };

@@ -144,7 +144,7 @@ mod tests {
             (text("{\"inputs\": [{\"data\": [Infinity]}]}"), "`Infinity` is not"),
             (text("{\"inputs\": [{\"data\": [-Infinity]}]}"), "`-Infinity` is not"),
             (text("{\"id\": None}"), "`None` is not JSON"),
-            (text("{\"id\": True}"), "`None` is not JSON"),
+            (text("{\"id\": True}"), "`True` is not JSON"),
             (text("{'id': 1}"), "double quotes"),
             (text("{\"id\": \"a\",}"), "comma before a closing"),
             (text("{\"inputs\": [{\"data\": [1,]}]}"), "comma before a closing"),
