@@ -175,7 +175,7 @@ fn wrong_requests_are_told_what_is_wrong() {
         (output("shared_memory_region"), 400, "shared memory is not supported"),
         (output("classification"), 400, "the classification extension is not supported"),
         (output("class_count"), 400, "the classification extension is not supported"),
-        (json!({"inputs": [good], "parameters": {"timeout": -1}}), 400, "`timeout` is not a whole number"),
+        (json!({"inputs": [good], "parameters": {"timeout": -1}}), 400, "`timeout` must be a non-negative integer"),
         (json!([]), 400, "expected an object with `inputs`, got an array"),
     ] {
         let reply = post(&server, INFER, &body);
