@@ -130,8 +130,8 @@ mod tests {
     fn every_type_is_expected_in_words() {
         for (text, wanted) in [
             ("rate: fast", "top.rate a finite number: the string \"fast\""),
-            ("steps: 2.5", "top.steps a whole number (0 or more) or null: the number 2.5"),
-            ("steps: -2", "top.steps a whole number (0 or more) or null: the number -2"),
+            ("steps: 2.5", "top.steps a whole number, 0 or more or null: the number 2.5"),
+            ("steps: -2", "top.steps a whole number, 0 or more or null: the number -2"),
             ("pair: [1]", "top.pair a list of 2, each entry a finite number: a list of 1"),
             ("pair: [1, 2, 3]", "top.pair a list of 2, each entry a finite number: a list of 3"),
             ("range: [1, 2, 3]", "top.range a list of 2, each entry a finite number: a list of 3"),
