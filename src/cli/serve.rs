@@ -74,7 +74,7 @@ pub struct Args {
     /// How long an idle HTTP connection is kept open, in seconds; must be longer than the load balancer's
     #[arg(long, default_value_t = 75.0, value_name = "SECONDS")]
     keep_alive: f64,
-    /// Origin whose pages may send requests from a browser (CORS), e.g. https://lab.example (repeatable)
+    /// Origin whose pages may send requests from a browser (CORS), e.g. `https://lab.example` (repeatable)
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
     /// Path prefix that a proxy does not strip, e.g. /models/textures
