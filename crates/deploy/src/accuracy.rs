@@ -161,7 +161,7 @@ pub fn measure(
 const SLACK: f64 = 3.0;
 
 impl Accuracy {
-    /// Records the range of the model's 8-bit weights, and whether what candidate it adds their products in 16 bits.
+    /// Records the range of the model's 8-bit weights, and whether the processor adds their products in 16 bits.
     pub fn of_range(&mut self, range: Option<WeightRange>, saturated: bool) {
         self.int8_range = range.map(|range| range.to_string());
         let what = if saturated { SATURATED } else { NOT_COVERED };

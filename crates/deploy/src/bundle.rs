@@ -49,7 +49,7 @@ pub struct Manifest {
     pub tolerance: [f64; 2],
     /// The licence of the weights, as given to the exporter.
     pub licence: String,
-    /// Checkpoint, probe, precision, target, exporter; for a narrow precision what candidate it.
+    /// Checkpoint, probe, precision, target, exporter; for a low precision what it was evaluated with.
     pub provenance: BTreeMap<String, String>,
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileRecord>,

@@ -1,5 +1,5 @@
-//! Calibration: the clips that a narrow model is candidate on, the ranges of what its layers read, and the layers that do not
-//! bear 8 bits.
+//! Calibration: the clips that a low-precision model is evaluated on, the ranges of its layers' inputs, and the layers that
+//! do not bear 8 bits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,8 +21,8 @@ use vjepa_runtime::ClipViews;
 const SEED: u64 = 0x6361_6c69_6272;
 /// A layer whose result in 8 bits is further (relative, L2) from its result in 32 bits stays in 32 bits.
 const OUTLIER: f64 = 0.05;
-/// Tokens of a clip that a layer is candidate by.
-const JUDGED: usize = 16;
+/// Tokens of a clip that a layer is ranked by.
+const RANKED: usize = 16;
 /// Layers that read fewer rows a clip are never quantised.
 const FEWEST_ROWS: usize = 8;
 
@@ -114,7 +114,7 @@ pub fn int8(
             }
             samples.entry(tap).or_insert_with(|| {
                 let rows = values.len() / width;
-                values.chunks_exact(width).step_by((rows / JUDGED).max(1)).take(JUDGED).flatten().copied().collect()
+                values.chunks_exact(width).step_by((rows / RANKED).max(1)).take(RANKED).flatten().copied().collect()
             });
         }
     }
