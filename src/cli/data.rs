@@ -176,8 +176,7 @@ fn part(args: &SubsetArgs) -> Result<(), CliError> {
     let chosen = subset(&list, args.share, args.split)?;
     chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let listing = Listing { path: args.list.clone(), entries: chosen.of(&list).entries, ..Listing::default() };
-    let unused = args.out.with_extension("names.txt");
-    listing.write(&args.out, &unused)?;
+    listing.write_list(&args.out)?;
     println!("{} of {} samples: wrote {}", listing.entries.len(), list.entries.len(), args.out.display());
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use vjepa_runtime::Runtime;
 use vjepa_runtime::library::Search;
 use vjepa_runtime::plan::{Device, InstructionSet};
+use vjepa_runtime::{Runtime, available_memory};
 
 use super::CliError;
 use crate::table::{indented, words};
@@ -119,11 +119,10 @@ fn extensions() -> Vec<&'static str> {
 
 fn memory() -> Finding {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let gigabytes = |key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key))?;
+    let total = text.lines().find(|line| line.starts_with("MemTotal:")).and_then(|line| {
         line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kibibytes| kibibytes / (1 << 20) as f64)
-    };
-    match (gigabytes("MemTotal:"), gigabytes("MemAvailable:")) {
+    });
+    match (total, available_memory().map(|bytes| bytes as f64 / (1 << 30) as f64)) {
         (Some(total), Some(free)) => Finding {
             key: "memory",
             found: true,

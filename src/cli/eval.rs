@@ -66,7 +66,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .into());
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
-    super::refuse_foreign_list(&args.data)?;
     let list = labelled_videos(&args.data)?;
     let count = vjepa_eval::attentive::classes(&probe.probe);
     let (from, notes) = numbering(args, &list, &probe.labels, count)?;

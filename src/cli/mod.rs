@@ -138,11 +138,6 @@ fn quit_when_nobody_reads() {
     }
 }
 
-/// Refuses a list of videos or names that is something else, such as a Git LFS pointer or a web page.
-fn refuse_foreign_list(list: &std::path::Path) -> Result<(), CliError> {
-    Ok(vjepa_weights::refuse_foreign(list)?)
-}
-
 #[cfg(test)]
 mod tests {
     #[test]

@@ -209,8 +209,9 @@ struct Lists {
 impl Lists {
     /// Reads the lists and collects what is odd about them.
     fn read(args: &Args) -> Result<Self, CliError> {
-        for list in [Some(&args.data), args.val.as_ref(), args.names.as_ref()].into_iter().flatten() {
-            super::refuse_foreign_list(list)?;
+        // All of them before the first is read, which looks for its videos.
+        for file in [Some(&args.data), args.val.as_ref(), args.names.as_ref()].into_iter().flatten() {
+            vjepa_weights::refuse_foreign(file)?;
         }
         let train = labelled_videos(&args.data)?;
         let val = args.val.as_deref().map(labelled_videos).transpose()?;

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use vjepa_recipe::text;
+
 /// File name endings of the videos that are read.
 pub const EXTENSIONS: [&str; 5] = ["mp4", "webm", "mov", "m4v", "mkv"];
 /// File name endings of videos in containers that are not.
@@ -238,8 +240,7 @@ fn class_names(must: &str, word: &str, lines: &[Line<'_>]) -> String {
 
 /// A text cut to a readable length.
 pub(super) fn short(text: &str) -> String {
-    let cut: String = text.chars().take(60).collect();
-    if cut.len() < text.len() { format!("{cut}...") } else { cut }
+    text::short(text, 60)
 }
 
 /// A hint, to end a sentence, at why none of these paths exists; empty where there is none.

@@ -81,12 +81,14 @@ pub fn read_videos(dataset: &Path) -> Result<Vec<VideoEntry>, DataError> {
 /// [`EXTENSIONS`], in sorted order; what else it holds is counted.
 ///
 /// # Errors
-/// [`DataError::List`] naming the file, the line and what is wrong; an empty list or folder is an error, too.
+/// [`DataError::List`] naming the file, the line and what is wrong; so are an empty list or folder, and a file that stands for
+/// another, such as a Git LFS pointer.
 pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
     let meta = std::fs::metadata(dataset).map_err(|error| fail(dataset, format!("cannot be opened: {error}")))?;
     if meta.is_dir() {
         return read_folder(dataset);
     }
+    vjepa_weights::refuse_foreign(dataset).map_err(DataError::List)?;
     if !matches!(extension(dataset).as_deref(), Some("csv" | "txt")) {
         return Err(fail(dataset, "must be a folder of videos or a .csv of \"path label\" lines"));
     }

@@ -13,6 +13,14 @@ pub struct Text {
     pub encoding: Option<&'static str>,
 }
 
+/// A text cut to this many characters, for messages; `...` stands for what was cut.
+pub fn short(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+    }
+}
+
 /// Why a file cannot be read as text, to follow the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {

@@ -21,7 +21,6 @@ mod health;
 mod http;
 mod instance;
 mod listen;
-mod memory;
 mod metrics;
 mod model;
 mod protocol;

@@ -49,7 +49,7 @@ impl Core {
                 return Err("videos cannot be stored; the server's log says why".to_owned());
             }
         }
-        if let Some(reason) = self.short_of_memory(crate::memory::available()) {
+        if let Some(reason) = self.short_of_memory(vjepa_runtime::available_memory()) {
             return Err(reason);
         }
         // A failed run may have been that request's fault: another one decides.

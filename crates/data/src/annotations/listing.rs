@@ -73,11 +73,23 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Writes the plain list, "path label" per line, with absolute paths, and next to it the class names, one per line.
+    /// Writes the plain list, and where there are classes their names, one per line.
+    ///
+    /// # Errors
+    /// As [`Listing::write_list`].
+    pub fn write(&self, list: &Path, names: &Path) -> Result<(), AnnotationError> {
+        self.write_list(list)?;
+        if self.classes.is_empty() {
+            return Ok(());
+        }
+        write(names, self.classes.iter().map(|name| format!("{name}\n")).collect())
+    }
+
+    /// Writes the plain list alone: "path label" per line, with absolute paths.
     ///
     /// # Errors
     /// [`AnnotationError::File`] for an empty listing, names that fit on no line, and files that cannot be written.
-    pub fn write(&self, list: &Path, names: &Path) -> Result<(), AnnotationError> {
+    pub fn write_list(&self, list: &Path) -> Result<(), AnnotationError> {
         if self.entries.is_empty() {
             return Err(AnnotationError::file(&self.path, format!("leaves no sample to list: {self}")));
         }
@@ -97,21 +109,17 @@ impl Listing {
             }
             text.push('\n');
         }
-        let write = |path: &Path, text: String| {
-            std::fs::write(path, text)
-                .map_err(|error| AnnotationError::file(path, format!("cannot be written: {error}")))
-        };
-        write(list, text)?;
-        if self.classes.is_empty() {
-            return Ok(());
-        }
-        write(names, self.classes.iter().map(|name| format!("{name}\n")).collect())
+        write(list, text)
     }
 
     /// Samples that are left out.
     pub fn left_out(&self) -> usize {
         self.missing.iter().map(|reason| reason.count).sum()
     }
+}
+
+fn write(path: &Path, text: String) -> Result<(), AnnotationError> {
+    std::fs::write(path, text).map_err(|error| AnnotationError::file(path, format!("cannot be written: {error}")))
 }
 
 /// `"train.csv: 240 samples of 400 classes; 12 left out: 10 have no file in DIR (the first: X), 2 ..."`.

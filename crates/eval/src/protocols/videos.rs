@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_graphs::{NamedTensors, ProbeConfig};
+use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
 use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, classes, mean_over_views};
@@ -85,7 +86,8 @@ impl OpenEncoder {
         let config = self.encoder.config();
         let clip = if keep == Keep::Tokens { config.tokens() } else { 1 } * config.embed_dim * size_of::<f32>();
         let bytes = [set.clips, set.views, clip].into_iter().fold(entries.len(), usize::saturating_mul);
-        if let Some(free) = free_memory().filter(|free| bytes > free / 2) {
+        let free = available_memory().and_then(|free| usize::try_from(free).ok());
+        if let Some(free) = free.filter(|free| bytes > free / 2) {
             let gigabytes = |bytes: usize| bytes as f64 / f64::from(1 << 30);
             return Err(EvalError::setup(format!(
                 "all tokens of {} videos take {:.1} GiB of memory, and {:.1} GiB are free; use fewer videos, clips or views, or a \
@@ -98,14 +100,6 @@ impl OpenEncoder {
         let plan = ViewPlan { preprocessing: self.model.preprocessing.clone(), clips: set.clips, views: set.views };
         cached_video_features(set.cache.as_deref(), &self.digest, &mut self.encoder, &plan, entries, keep, progress)
     }
-}
-
-/// Bytes of memory the system can still give, where it says so.
-fn free_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes.saturating_mul(1024))
 }
 
 /// Names of the classes of labels: given ones, which a label numbers, or else the distinct labels in order.

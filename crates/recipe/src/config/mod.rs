@@ -121,7 +121,7 @@ impl Source<'_> {
         let set = |number: usize| self.overrides.get(number);
         match (self.name, self.root.origin_of(key)) {
             (_, Some(Origin::Set(number))) => {
-                set(number).map_or(String::new(), |set| format!("--set {}: ", yaml::short(set, 200)))
+                set(number).map_or(String::new(), |set| format!("--set {}: ", text::short(set, 200)))
             }
             ("", Some(Origin::Line(line))) => format!("line {line}: "),
             ("", None) => String::new(),
@@ -134,7 +134,7 @@ impl Source<'_> {
     fn misfit(&self, above: &str, misfit: Misfit) -> ConfigError {
         let key = misfit.key(above);
         let at = self.place(&key);
-        let key = yaml::short(&key, 200);
+        let key = text::short(&key, 200);
         match misfit.wrong {
             Wrong::Unknown { nearest } => ConfigError::Unknown { at, key, nearest },
             Wrong::Type { expected, found } => {

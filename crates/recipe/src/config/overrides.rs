@@ -1,12 +1,13 @@
 //! `--set key.sub=value`: changes the tree before anything is read from it, so that overrides are checked like the file.
 
 use super::error::ConfigError;
+use crate::text;
 use crate::yaml::{self, Node, Origin, Value};
 
 /// Applies `argument`, the `number`-th `--set`, to `root`. Keys that the file leaves out are filled in from `defaults` first,
 /// so that `mask.0.num_blocks=4` works on a file without a `mask` section.
 pub(crate) fn apply(root: &mut Node, defaults: &Node, argument: &str, number: usize) -> Result<(), ConfigError> {
-    let fail = |why: String| ConfigError::Override { text: yaml::short(argument, 200), why: yaml::short(&why, 400) };
+    let fail = |why: String| ConfigError::Override { text: text::short(argument, 200), why: text::short(&why, 400) };
     let (key, text) = argument
         .split_once('=')
         .ok_or_else(|| fail("write it as section.key=value, for example optimization.lr=0.001".into()))?;

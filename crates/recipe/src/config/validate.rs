@@ -4,7 +4,7 @@ use super::data::{AugmentConfig, DataConfig, DatasetType, Normalization};
 use super::error::ConfigError;
 use super::training::{Dtype, LossConfig, MetaConfig, OptimizationConfig};
 use super::{Config, ModelConfig};
-use crate::yaml;
+use crate::text;
 
 type Checked = Result<(), ConfigError>;
 
@@ -35,7 +35,7 @@ pub(super) fn check(config: &Config) -> Checked {
     must(!tag.is_empty() && !tag.contains(['/', '\\', '\0']), "logging.write_tag", || {
         format!(
             "is \"{}\"; it becomes part of file names, so it must not be empty or contain a slash",
-            yaml::short(tag, 80)
+            text::short(tag, 80)
         )
     })?;
     config.mask.check(config.data.geometry())

@@ -10,6 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 use serde_saphyr::{NonFiniteFloatPolicy, Spanned, Tagged};
 
+use crate::text::short;
+
 mod misfit;
 mod read;
 
@@ -65,14 +67,6 @@ pub(crate) fn parse(text: &str) -> Result<Node, String> {
 /// A message without line breaks, cut to a readable length.
 fn one_line(message: &str) -> String {
     short(&message.split_whitespace().collect::<Vec<_>>().join(" "), 400)
-}
-
-/// A text cut to so many characters, for messages.
-pub(crate) fn short(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text.into(),
-    }
 }
 
 impl Node {

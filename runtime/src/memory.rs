@@ -3,11 +3,11 @@
 use std::path::Path;
 
 /// Bytes that can still be allocated without swapping; none where the system does not say (only Linux does).
-pub(crate) fn available() -> Option<u64> {
+pub fn available_memory() -> Option<u64> {
     available_in(Path::new("/"))
 }
 
-/// [`available`], with the system's files below `root`.
+/// [`available_memory`], with the system's files below `root`.
 fn available_in(root: &Path) -> Option<u64> {
     let machine = field(&read(root, "proc/meminfo")?, "MemAvailable:")?.checked_mul(1024)?;
     Some(group_of(root).map_or(machine, |group| machine.min(group)))
@@ -82,6 +82,6 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn linux_says_how_much_there_is() {
-        assert!(available().is_some_and(|bytes| bytes > 0));
+        assert!(available_memory().is_some_and(|bytes| bytes > 0));
     }
 }
