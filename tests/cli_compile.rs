@@ -128,48 +128,6 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn graphs_are_shown_as_text_and_report() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = write(folder.path(), "tiny.yaml", TINY);
-    for graph in ["encoder", "predictor", "probe", "step"] {
-        let mut command = vjepa();
-        command.args(["graph", graph, "--emit", "ir", "--config"]).arg(&config);
-        let text = String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap();
-        let parsed = vjepa_compiler::text::parse(&text).unwrap();
-        assert_eq!(vjepa_compiler::text::print(&parsed), text);
-        let mut command = vjepa();
-        command.args(["graph", graph, "--json", "--config"]).arg(&config);
-        let report = lines(&command.assert().success().get_output().stdout).remove(0);
-        for key in ["flops", "bytes", "parameters", "peak_memory"] {
-            assert!(report[key].as_u64().unwrap() > 0, "{graph} {key}");
-        }
-        assert_eq!(report["sizes"]["B"], 4);
-    }
-}
-
-/// `vjepa compile --graph`, as `vjepa graph` was spelled before: the same output, and one line about the new name.
-#[test]
-fn the_old_spelling_of_graph_still_works() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = write(folder.path(), "tiny.yaml", TINY);
-    let run = |words: &[&str]| {
-        let output = vjepa().args(words).arg("--config").arg(&config).assert().success().get_output().clone();
-        (output.stdout, String::from_utf8(output.stderr).unwrap())
-    };
-    for flags in [&["--emit", "ir"][..], &["--json"], &["--emit", "plan", "--set", "data.batch_size=2"]] {
-        let (new, silent) = run(&[&["graph", "encoder"], flags].concat());
-        assert_eq!(silent, "");
-        for old in [&["compile", "--graph", "encoder"][..], &["compile", "--graph=encoder"]] {
-            let (same, note) = run(&[old, flags].concat());
-            assert!(same == new, "{flags:?}");
-            assert_eq!(note, "note: `vjepa compile --graph encoder` is called `vjepa graph encoder` now\n");
-        }
-    }
-    let help = vjepa().args(["compile", "--help"]).assert().success().get_output().stdout.clone();
-    assert!(!String::from_utf8(help).unwrap().contains("--graph"));
-}
-
-#[test]
 fn narrow_models_come_with_a_report_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "tiny.yaml", TINY);

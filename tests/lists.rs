@@ -219,7 +219,7 @@ fn what_a_data_set_leaves_out_is_counted_before_training() {
     }
     let error = said(&mut scene.train("my videos"));
     let line = error.lines().find(|line| line.starts_with("data set")).unwrap();
-    assert_words(line, &["my videos: 8 videos, of which 2 cannot be used", "1 are AVI, which is not decoded", "1 KiB"]);
+    assert_words(line, &["my videos: 8 videos, of which 2 cannot be used", "1 AVI, which is not decoded", "1 KiB"]);
     assert_words(
         line,
         &["6 files left out", "2 .avi", "convert to .mp4", "1 .wmv", "1 .jpg", "1 .csv", "1 hidden .mp4"],
@@ -238,7 +238,7 @@ fn what_a_data_set_leaves_out_is_counted_before_training() {
     let mut config = Config::from_yaml(CONFIG, "", &[]).unwrap();
     config.data.datasets = vec![list.display().to_string()];
     let found = survey(&config.data).unwrap();
-    assert!(found[0].to_string().contains("6 videos, of which 2 cannot be used: 2 do not exist"), "{}", found[0]);
+    assert!(found[0].to_string().contains("6 videos, of which 2 cannot be used: 2 not found"), "{}", found[0]);
     // Only containers that are not read: the error names them.
     std::fs::create_dir(scene.path("old")).unwrap();
     write(&scene.path("old"), "a.avi", "x");

@@ -83,6 +83,10 @@ fn kind(file: &Path) -> Result<Kind, CliError> {
         // A zip, a pickle, a safetensors header, or the index of several files.
         _ if head.starts_with(b"PK\x03\x04") || matches!(head.as_slice(), [0x80, 2..=5, ..]) => Kind::Checkpoint,
         _ if head.get(8) == Some(&b'{') || file.to_string_lossy().ends_with(".index.json") => Kind::Checkpoint,
+        _ if weights::is_text(&head) => {
+            let known = "a checkpoint, a video, an ONNX model or a graph (.ir, .vjg)";
+            return Err(format!("{} is a text file; give {known}", file.display()).into());
+        }
         _ => Kind::Video,
     })
 }

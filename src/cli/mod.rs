@@ -12,6 +12,7 @@ mod convert;
 mod data;
 mod device;
 mod doctor;
+mod dry_run;
 mod eval;
 mod features;
 mod frames;

@@ -66,6 +66,9 @@ pub struct Args {
     /// pass
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
     memory_budget: Option<super::memory::Bytes>,
+    /// Say how long the run would be and how much memory a step needs, without training
+    #[arg(long, conflicts_with_all = ["plan", "eager", "profile", "resume", "resume_from"])]
+    dry_run: bool,
     /// Exit with code 3 if the encoder has collapsed by the end of the run
     #[arg(long)]
     fail_on_collapse: bool,
@@ -96,7 +99,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         eprintln!("data set {set}");
         set.notes.iter().for_each(|note| eprintln!("note: {}: {note}", set.path.display()));
     }
-    let interrupt = Interrupt::on_signals()?;
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let memory = match args.memory_budget {
         Some(budget) => {
@@ -105,6 +107,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         }
         None => None,
     };
+    let mut passes = Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() };
+    if args.dry_run {
+        return super::dry_run::run(&config, &data, &mut passes, device, args.json);
+    }
+    let interrupt = Interrupt::on_signals()?;
     let run = TrainRun {
         resume: args.resume,
         resume_from: args.resume_from.clone(),
@@ -112,7 +119,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         device,
         stop_at: args.stop_at,
         plan: args.plan.clone(),
-        passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
+        passes,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
     };
     let mut observer = Progress::new(args.json, device, &config);

@@ -4,11 +4,13 @@
 //! step frees. The plan does not depend on sizes; [`Plan::memory`] and [`Report`] evaluate it under some.
 
 mod check;
+mod estimate;
 mod memory;
 mod report;
 mod schedule;
 mod text;
 
+pub use estimate::{Accelerator, Estimate, LAUNCH, Share};
 pub use memory::Memory;
 pub use report::{NodeCost, OpTotals, Report};
 

@@ -78,23 +78,23 @@ fn reasons(groups: BTreeMap<String, (usize, PathBuf)>) -> Vec<Reason> {
 /// Why a video cannot be read, in words that other videos share; none for one that can be opened.
 fn fault(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("do not exist".into()),
-        Err(error) => return Some(format!("cannot be opened ({})", error.kind())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("not found".into()),
+        Err(error) => return Some(format!("not readable ({})", error.kind())),
         Ok(meta) if meta.len() < SMALLEST_FILE => {
-            return Some("are under 1 KiB, which the official loader skips, too".into());
+            return Some("under 1 KiB, which the official loader skips, too".into());
         }
         Ok(_) => {}
     }
     Some(match vjepa_video::open(path).err()? {
-        VideoError::UnsupportedCodec { codec, .. } => format!("are {codec}, which is not decoded"),
-        VideoError::NotAVideo { .. } => "are not video files".into(),
-        VideoError::AudioOnly { .. } => "have no video track".into(),
-        VideoError::Truncated { .. } => "are cut off".into(),
-        VideoError::Corrupt { .. } | VideoError::Panicked { .. } => "are damaged".into(),
-        VideoError::TooLarge { .. } => "have pictures that are too large".into(),
-        VideoError::Missing { .. } => "do not exist".into(),
-        VideoError::Io { source, .. } => format!("cannot be opened ({})", source.kind()),
-        _ => "cannot be read".into(),
+        VideoError::UnsupportedCodec { codec, .. } => format!("{codec}, which is not decoded"),
+        VideoError::NotAVideo { .. } => "not a video".into(),
+        VideoError::AudioOnly { .. } => "without a video track".into(),
+        VideoError::Truncated { .. } => "cut off".into(),
+        VideoError::Corrupt { .. } | VideoError::Panicked { .. } => "damaged".into(),
+        VideoError::TooLarge { .. } => "with pictures that are too large".into(),
+        VideoError::Missing { .. } => "not found".into(),
+        VideoError::Io { source, .. } => format!("not readable ({})", source.kind()),
+        _ => "not readable".into(),
     })
 }
 

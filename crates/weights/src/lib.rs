@@ -46,7 +46,7 @@ pub use faults::{LoadError, Misshapen};
 pub use mismatch::remedy;
 pub use names::shortened;
 pub use plain::Plain;
-pub use recognise::{Foreign, foreign, refuse_foreign};
+pub use recognise::{Foreign, foreign, is_text, refuse_foreign};
 pub use safetensors::save_safetensors;
 pub use tensors::{TensorFile, TensorFileError};
 pub use training::{OFFICIAL_KEY, TrainingState};
@@ -153,6 +153,10 @@ fn head_of(path: &Path) -> Result<Vec<u8>, WeightsError> {
     File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(read)?;
     if head.is_empty() {
         return Err(WeightsError::Malformed { path: path.to_owned(), why: "it is empty (0 bytes)".to_owned() });
+    }
+    if recognise::is_text(&head) && !shards::looks_like(&head) {
+        let (what, remedy) = ("a text file", "give a checkpoint: .safetensors, .pt or .pth.tar");
+        return Err(WeightsError::Foreign { path: path.to_owned(), what: what.into(), remedy: remedy.into() });
     }
     Ok(head)
 }

@@ -18,6 +18,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let config = Config::from_file(&args.config, &args.set)?;
     let sizes = sizes(name, &config)?;
     let emit = args.emit.unwrap_or_else(|| emit_for(args.out.as_deref()));
+    if args.estimate.is_some() && emit != Emit::Report {
+        return Err("--estimate goes with the report; omit --emit and --out FILE.vjg or FILE.ir".into());
+    }
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
     if let Some(budget) = args.memory_budget {

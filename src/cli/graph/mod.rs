@@ -9,9 +9,11 @@ pub(super) use old::respelled;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use vjepa_compiler::plan::Accelerator;
 
 use super::CliError;
 use super::device::DeviceArg;
+use super::named::named;
 
 /// Show what the compiler makes of a model, or compile the training step ahead of time
 #[derive(clap::Args)]
@@ -39,6 +41,9 @@ pub struct Args {
     /// Memory limit of a step, e.g. 800MB or 1.5GiB; what does not fit is recomputed in the backward pass
     #[arg(long, value_name = "BYTES")]
     memory_budget: Option<super::memory::Bytes>,
+    /// With the report, estimate the time on an accelerator from its published peaks (a roofline; nothing is measured)
+    #[arg(long, value_name = "ACCELERATOR", value_parser = named(&Accelerator::ALL, Accelerator::name, Accelerator::about))]
+    estimate: Option<Accelerator>,
     /// Number of classes of the probe
     #[arg(long, default_value_t = 400, value_name = "N")]
     classes: usize,

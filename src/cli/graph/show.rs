@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vjepa_compiler::ir::{Graph, Sizes};
-use vjepa_compiler::plan::{OpTotals, Plan, Report};
+use vjepa_compiler::plan::{Estimate, OpTotals, Plan, Report, Share};
 
 use super::{Args, CliError};
 use crate::table::aligned;
@@ -38,13 +38,33 @@ pub(super) fn report(args: &Args, graph: &Graph, sizes: &Sizes) -> Result<(), Cl
         .iter()
         .map(|(op, totals)| json!({"op": op, "count": totals.count, "flops": totals.flops, "bytes": totals.bytes}))
         .collect();
+    let estimate = args.estimate.map(|on| Estimate::new(graph, sizes, &report, on)).transpose()?;
     let json = json!({
         "graph": report.graph, "sizes": sizes, "nodes": report.total.count, "flops": report.total.flops,
         "bytes": report.total.bytes, "parameters": report.parameters, "parameter_bytes": report.memory.parameters,
-        "peak_memory": report.memory.peak, "operations": operations,
+        "peak_memory": report.memory.peak, "operations": operations, "estimate": estimate.as_ref().map(estimated),
     });
-    let text = format!("{}: {}\n{report}", report.graph, bound(sizes));
+    let mut text = format!("{}: {}\n{report}", report.graph, bound(sizes));
+    if let Some(estimate) = &estimate {
+        text += &format!("\n{estimate}");
+    }
     document(args, &report.graph, &text, &json)
+}
+
+/// An estimate as JSON, times in milliseconds.
+fn estimated(estimate: &Estimate) -> Value {
+    let share = |share: &Share| {
+        json!({
+            "launches": share.launches, "arithmetic_ms": share.arithmetic * 1e3, "memory_ms": share.traffic * 1e3,
+            "ms": share.total * 1e3,
+        })
+    };
+    let operations: serde_json::Map<_, _> =
+        estimate.by_op.iter().map(|(op, of)| ((*op).to_owned(), share(of))).collect();
+    json!({
+        "accelerator": estimate.on.name, "measured": false, "total": share(&estimate.total), "operations": operations,
+        "peak_memory": estimate.memory, "memory": estimate.on.memory, "fits": estimate.fits(),
+    })
 }
 
 /// The plan, step by step.
