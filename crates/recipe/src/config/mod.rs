@@ -33,7 +33,7 @@ pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, Normalization, P
 pub use error::ConfigError;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
-pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};
+pub use model::{EncoderSizes, Generation, Init, ModelConfig, ModelName, Positions, PredictorSizes, Rotary};
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
 pub use crate::masks::MaskType;
