@@ -266,6 +266,58 @@ pub struct ModelConfig {
     /// Mask tokens; null: one per mask generator.
     #[schemars(extend("x-ours" = true))]
     pub num_mask_tokens: Option<usize>,
+    /// Rotary positions, by which official files of V-JEPA 2 tell the generation; null: as the generation has them.
+    pub use_rope: Option<bool>,
+    /// Frames of an image, which V-JEPA 2.1 embeds apart from videos; null: 1 with V-JEPA 2.1. Other sizes are not supported.
+    pub img_temporal_dim_size: Option<usize>,
+    /// Vectors that tell images from videos; null: as the generation has them, true for V-JEPA 2.1.
+    pub modality_embedding: Option<bool>,
+    /// Weight of V-JEPA 2.1's loss on the context tokens of videos.
+    pub lambda_value_vid: f64,
+    /// The same of images.
+    pub lambda_value_img: f64,
+    /// Both weights are 0 until step 15000 and then grow in a straight line until step 30000; false in the cool-down.
+    pub lambda_progressive: bool,
+    /// Predictions are normalised like targets; true is not supported, and fails in the official code.
+    pub normalize_predictor: bool,
+    /// How official constructors draw linear layers; others than `default` are not supported, see `init`.
+    pub init_type: InitType,
+    /// Gated MLPs in the encoder; true is not supported.
+    pub use_silu: bool,
+    /// Gated MLPs in the predictor; true is not supported.
+    pub use_pred_silu: bool,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "it is the width of gated MLPs, which are not supported"))]
+    pub wide_silu: bool,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "the plan of the compiled step decides what is computed twice"))]
+    pub use_activation_checkpointing: bool,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "the training step is always compiled"))]
+    pub compile_model: bool,
+    /// Attention to earlier tokens only, in the encoder; true is not supported.
+    pub is_causal: bool,
+    /// The same in the predictor; true is not supported.
+    pub pred_is_causal: bool,
+    /// Register tokens of the encoder; above 0 is not supported, and the official encoder makes none.
+    pub n_registers: usize,
+    /// The same of the predictor.
+    pub n_registers_predictor: usize,
+    /// A class token before the others; true is not supported, and the official encoder makes none.
+    pub has_cls_first: bool,
+}
+
+/// What official constructors of V-JEPA 2.1 draw linear layers from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InitType {
+    /// Normal with standard deviation 0.02.
+    #[default]
+    Default,
+    /// Xavier's uniform distribution.
+    XavierUniform,
+    /// Xavier's normal distribution.
+    XavierNormal,
 }
 
 impl Default for ModelConfig {
@@ -290,6 +342,24 @@ impl Default for ModelConfig {
             levels_predictor: None,
             teacher_embed_dim: None,
             num_mask_tokens: None,
+            use_rope: None,
+            img_temporal_dim_size: None,
+            modality_embedding: None,
+            lambda_value_vid: 0.5,
+            lambda_value_img: 0.5,
+            lambda_progressive: true,
+            normalize_predictor: false,
+            init_type: InitType::Default,
+            use_silu: false,
+            use_pred_silu: false,
+            wide_silu: false,
+            use_activation_checkpointing: false,
+            compile_model: false,
+            is_causal: false,
+            pred_is_causal: false,
+            n_registers: 0,
+            n_registers_predictor: 0,
+            has_cls_first: false,
         }
     }
 }
@@ -326,7 +396,10 @@ impl ModelConfig {
                 if ascending && levels.last().copied() == depth.checked_sub(1) {
                     return Ok(levels.clone());
                 }
-                rule(format!("is {levels:?}; it must be ascending and end with the last block, {}", depth.saturating_sub(1)))
+                rule(format!(
+                    "is {levels:?}; it must be ascending and end with the last block, {}",
+                    depth.saturating_sub(1)
+                ))
             }
             (generation, Some(_)) => {
                 rule(format!("is for V-JEPA 2.1, but model.generation is {}; leave it out", generation.name()))
