@@ -350,10 +350,9 @@ fn configurations_are_read_from_any_editor_and_others_recognised() {
             &["official evaluation", "vjepa probe --checkpoint c.pt --data a.csv", "--data b.csv"],
         ),
         (
-            "app: vjepa\nmodel: {model_name: vit_large, use_rope: true}\n",
-            &["V-JEPA 2", "model.use_rope", "not supported yet"],
+            "app: vjepa_droid\nmodel: {model_name: vit_giant_xformers}\n",
+            &["V-JEPA 2-AC", "vjepa_droid", "not supported"],
         ),
-        ("data: {datasets: [a], dataset_fpcs: [16]}\n", &["V-JEPA 2", "data.dataset_fpcs"]),
     ] {
         write(scene.0.path(), "official.yaml", text);
         let mut train = scene.command("train");

@@ -14,7 +14,7 @@ use vjepa_programs::{PROBE_KEY, ProbeRecord};
 use vjepa_weights as weights;
 use vjepa_weights::Format;
 
-/// Describe a file: checkpoint, video, ONNX model, or graph (.ir, .vjg)
+/// Describe a file: checkpoint (with generation and size), video, ONNX model, or graph (.ir, .vjg)
 #[derive(clap::Args)]
 pub struct Args {
     /// File to describe
@@ -67,6 +67,9 @@ fn cannot_read(file: &Path, error: &std::io::Error) -> String {
 }
 
 fn kind(file: &Path) -> Result<Kind, CliError> {
+    if weights::is_hugging_face(file) {
+        return Ok(Kind::Checkpoint);
+    }
     if let Some(foreign) = weights::foreign(file) {
         return Err(foreign.sentence(file).into());
     }
@@ -112,9 +115,7 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
     if weights.files().len() > 1 {
         about["files"] = json!(weights.files().len());
     }
-    if let Some(model) = weights.later_generation() {
-        about["model"] = json!(model);
-    }
+    model(&weights, &mut about)?;
     // A training state has many keys; they are worth listing only if there is no model.
     if weights.models().is_empty() {
         let keys: Vec<&str> = weights.keys_of_no_model().collect();
@@ -128,7 +129,8 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
             serde_json::from_str(text).map_err(|error| format!("{}: its `{PROBE_KEY}`: {error}", file.display()))?;
         about["probe"] = serde_json::to_value(record)?;
     }
-    if weights.encoder().is_ok() {
+    // The modules of later generations are described by the file's own layout.
+    if weights.encoder().is_ok() && weights.later_generation().is_none() {
         match vjepa_programs::describe(&weights, None) {
             Ok(model) => {
                 about["encoder"] = json!({
@@ -143,6 +145,37 @@ fn checkpoint(file: &Path) -> Result<Value, CliError> {
         }
     }
     Ok(about)
+}
+
+/// Generation and size, and of V-JEPA 2 and 2.1 how its parts are laid out.
+fn model(weights: &weights::Weights, about: &mut Value) -> Result<(), CliError> {
+    let later = weights.later_generation();
+    match weights.model_file(None) {
+        Ok(Some(model)) => {
+            about["model"] = json!(later.clone().unwrap_or_else(|| model.name()));
+            about["generation"] = json!(model.generation);
+            if later.is_some() {
+                let layout = serde_json::to_value(&model)?;
+                let parts = ["encoder", "predictor", "probe", "preprocessing"];
+                parts
+                    .iter()
+                    .filter(|part| !layout[**part].is_null())
+                    .for_each(|part| about[*part] = layout[*part].clone());
+                if !model.ignored.is_empty() {
+                    about["not_of_the_model"] = json!(model.ignored);
+                }
+            }
+        }
+        Ok(None) => {}
+        // As much as can be told.
+        Err(error) => {
+            if let Some(model) = later {
+                about["model"] = json!(model);
+                about["note"] = json!(error.to_string());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn graph_value(graph: &Graph) -> Value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::decode::{Decoded, decode, reason, refuse_stub};
 use super::list::{VideoEntry, VideoList, read_list};
-use super::sampling::{ClipSampler, step_for_duration};
+use super::sampling::{ClipSampler, Spacing, step_for_duration};
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
@@ -13,7 +13,7 @@ use vjepa_runtime::preprocess::{View, to_luma};
 
 use super::transforms::{Pixels, RandomCrop, TrainTransform};
 use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Framing, Preprocessing, Sampling};
-use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
+use vjepa_recipe::rng::{DefaultRng, NumpyRng, PyRandom, Stream, WeightedChoice};
 
 /// Separates the choice between weighted data sets from other uses of the seed.
 const WEIGHTED: u64 = 0x7765_6967_6874;
@@ -46,8 +46,11 @@ pub struct VideoDataset {
     entries: Vec<VideoEntry>,
     /// For each data set: the end of its entries, and the end of its share of [0, 1); empty without weights.
     shares: Vec<(usize, f64)>,
+    /// The choice of V-JEPA 2's recipes, which draw with replacement.
+    choice: Option<WeightedChoice>,
     sampler: ClipSampler,
     clip_duration: Option<f64>,
+    fps: Option<f64>,
     transform: TrainTransform,
     preprocessing: Preprocessing,
 }
@@ -71,11 +74,17 @@ impl VideoDataset {
             ends.push(entries.len());
         }
         let mut shares = Vec::new();
+        let mut choice = None;
         if let Some(weights) = &data.datasets_weights {
             let total: f64 = weights.iter().sum();
             let usable = total.is_finite() && total > 0.0 && weights.iter().all(|&w| w >= 0.0);
             if weights.len() != ends.len() || !usable {
                 return Err(DataError::Setup("`data.datasets_weights` does not fit `data.datasets`".into()));
+            }
+            if data.dataset_fpcs.is_some() {
+                let begins = [0].into_iter().chain(ends.iter().copied());
+                let sizes: Vec<usize> = ends.iter().zip(begins).map(|(end, begin)| end - begin).collect();
+                choice = WeightedChoice::new(&sizes, weights);
             }
             let mut sum = 0.0;
             for (&end, &weight) in ends.iter().zip(weights) {
@@ -86,12 +95,14 @@ impl VideoDataset {
         Ok(Self {
             entries,
             shares,
+            choice,
             sampler: ClipSampler {
                 exact: data.sampling == Sampling::Exact,
                 filter_short: data.filter_short_videos,
                 ..ClipSampler::pretrain(data.num_frames, data.sampling_rate)
             },
             clip_duration: data.clip_duration,
+            fps: data.fps,
             transform: TrainTransform {
                 size: (data.crop_size, data.crop_size),
                 crop: Some(RandomCrop {
@@ -136,8 +147,13 @@ impl VideoDataset {
     }
 
     /// Which entry a key means. With weights, the data set is drawn by weight and the video within it uniformly, with
-    /// replacement (the official weighted sampler draws without, which needs the whole pass in memory).
+    /// replacement (V-JEPA 1's weighted sampler draws without, which needs the whole pass in memory). V-JEPA 2's draws with
+    /// it, and these are its draws: those of pass `epoch` are of NumPy's generator of seed `seed + epoch`.
     fn choose(&self, key: SampleKey) -> usize {
+        if let (Some(choice), 0) = (&self.choice, key.retry) {
+            let seed = key.seed.wrapping_add(key.epoch);
+            return choice.at(DefaultRng::new(seed).advanced(key.position).random());
+        }
         if self.shares.is_empty() {
             return key.entry(self.entries.len() as u64).unwrap_or(0) as usize;
         }
@@ -163,7 +179,10 @@ impl VideoDataset {
         refuse_stub(path).map_err(|error| bad(path, error))?;
         let mut clip = vjepa_video::open(path).map_err(|error| bad(path, error))?;
         let mut sampler = ClipSampler { random: random.is_some(), ..self.sampler };
-        if let Some(seconds) = self.clip_duration {
+        if let Some(fps) = self.fps {
+            let step = Spacing::Fps(fps).step(clip.info().average_fps(), sampler.frames_per_clip);
+            sampler.frame_step = step.map_err(|error| bad(path, error))?;
+        } else if let Some(seconds) = self.clip_duration {
             sampler.frame_step = step_for_duration(seconds, clip.info().average_fps(), sampler.frames_per_clip);
         }
         let draw = |low, high| random.clone().map_or(low, |mut rng| rng.randint(low, high));
@@ -251,6 +270,38 @@ mod tests {
             counts[[10, 1010, 1011].iter().position(|&end| index < end).unwrap()] += 1;
         }
         counts
+    }
+
+    #[test]
+    fn the_weighted_order_of_the_second_generation_is_numpys() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut datasets = Vec::new();
+        for (name, count) in [("a", 5), ("b", 3), ("c", 2)] {
+            let path = folder.path().join(format!("{name}.csv"));
+            let lines: String = (0..count).map(|i| format!("{name}{i}.mp4 0\n")).collect();
+            std::fs::write(&path, lines).unwrap();
+            datasets.push(path.display().to_string());
+        }
+        let weights = vec![0.335, 0.1, 0.565];
+        let data = DataConfig {
+            datasets,
+            datasets_weights: Some(weights.clone()),
+            dataset_fpcs: Some(vec![16; 3]),
+            ..DataConfig::default()
+        };
+        let source = VideoDataset::open(&data, &AugmentConfig::default()).unwrap();
+        let choice = WeightedChoice::new(&[5, 3, 2], &weights).unwrap();
+        for epoch in [0, 3] {
+            let mut rng = DefaultRng::new(239 + epoch);
+            for position in 0..10 {
+                let chosen = source.choose(SampleKey { seed: 239, epoch, position, retry: 0 });
+                assert_eq!(chosen, choice.at(rng.random()));
+            }
+        }
+        // A replacement for a video that cannot be read is another one.
+        let again: Vec<usize> =
+            (0..20).map(|retry| source.choose(SampleKey { seed: 239, epoch: 0, position: 0, retry })).collect();
+        assert!(again.iter().any(|index| *index != again[0]));
     }
 
     #[test]

@@ -107,10 +107,15 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
 /// [`WeightsError::NoModel`], [`WeightsError::Later`], [`WeightsError::Mismatch`] with the names at fault,
 /// [`WeightsError::Sizes`] when the shapes are ambiguous.
 pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, WeightsError> {
+    // The modules that are built below know V-JEPA 1 alone.
+    weights.refuse_later()?;
     weights.encoder()?;
     let path = || weights.path().to_owned();
     let stored = weights.record();
     let unusable = |error: ConfigError| WeightsError::Sizes { path: path(), why: error.to_string() };
+    if let Some(config) = config {
+        weights.check_generation(config.model.generation)?;
+    }
     let model = match (config, stored) {
         (Some(config), _) => Model {
             encoder: encoder_config(config).map_err(unusable)?,

@@ -1,13 +1,17 @@
-//! The three Mersenne-Twister dialects of the official code, bit for bit.
+//! The generators of the official code, bit for bit: three Mersenne-Twister dialects, and NumPy's newer one.
 //!
 //! PyTorch draws mask blocks, Python's `random` draws crop boxes and NumPy's legacy `RandomState` draws clip starts,
 //! flips and random tubes. All three run mt19937 and differ in how they seed it and how they turn words into numbers,
-//! so equal seeds give equal masks, boxes and clips.
+//! so equal seeds give equal masks, boxes and clips. V-JEPA 2 draws from weighted data sets by [`DefaultRng`], which is PCG64.
 //!
 //! Unlike the official code, training has no global generator: every draw comes from one keyed by `(seed, stream, index)`
 //! (see [`stream_key`]), which makes resumed runs and any number of workers exact.
 
+mod pcg64;
+
 use rand_mt::Mt;
+
+pub use pcg64::{DefaultRng, WeightedChoice};
 
 /// What a keyed generator is used for; two uses with the same seed and index never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

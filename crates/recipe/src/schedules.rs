@@ -4,6 +4,9 @@
 //! so step `i` runs at their position `i + 1`: the peak is reached exactly at step `warmup_steps - 1`. The momentum is
 //! not advanced first: step 0 uses its start value. All schedules are stretched by `ipe_scale` (1.25) and training stops
 //! at 80 % of them, so no end value is ever reached.
+//!
+//! V-JEPA 2 and 2.1 have the same schedules with equal ends, which are constant after the warm-up; their second stage, the
+//! cool-down, goes down in a straight line ([`LinearDecay`]), stretched like the others, so it stops far above its end.
 
 use std::f64::consts::PI;
 
@@ -33,6 +36,68 @@ impl WarmupCosine {
         let cosine_steps = self.total_steps.saturating_sub(self.warmup_steps).max(1);
         let progress = (position - self.warmup_steps) as f64 / cosine_steps as f64;
         half_cosine(self.peak, self.end, progress)
+    }
+}
+
+/// A straight line from `start` to `end`, without a warm-up (official `LinearDecaySchedule` of the cool-down).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinearDecay {
+    /// Learning rate before the first step.
+    pub start: f64,
+    /// Learning rate at the end.
+    pub end: f64,
+    /// Steps until `end`. Later steps stay there.
+    pub total_steps: u64,
+}
+
+impl LinearDecay {
+    /// Learning rate of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        let progress = step.saturating_add(1) as f64 / self.total_steps.max(1) as f64;
+        self.start + progress.min(1.0) * (self.end - self.start)
+    }
+}
+
+/// The learning rate of a run: of a first stage, or of a cool-down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LearningRate {
+    /// Warm-up and half a cosine, which is constant where its ends are equal.
+    Cosine(WarmupCosine),
+    /// A straight line down.
+    Linear(LinearDecay),
+}
+
+impl LearningRate {
+    /// Learning rate of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        match self {
+            Self::Cosine(cosine) => cosine.at(step),
+            Self::Linear(line) => line.at(step),
+        }
+    }
+}
+
+/// Weight of V-JEPA 2.1's loss on context tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ContextWeight {
+    /// The weight, or what it grows to.
+    pub value: f64,
+    /// Whether it is 0 until step 15000 and then grows in a straight line until step 30000, as in pre-training; else it is
+    /// constant, as in the cool-down.
+    pub progressive: bool,
+}
+
+impl ContextWeight {
+    /// Steps between which a progressive weight grows; constants of the official code.
+    const GROWTH: [u64; 2] = [15_000, 30_000];
+
+    /// Weight of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        let [first, last] = Self::GROWTH;
+        match self.progressive && step < last {
+            true => self.value * (step.saturating_sub(first) as f64 / (last - first) as f64),
+            false => self.value,
+        }
     }
 }
 
@@ -114,6 +179,8 @@ pub struct ScheduleConfig {
     pub ema: [f64; 2],
     /// First 0-based step whose gradients are clipped; `None` never clips.
     pub clip_from_step: Option<u64>,
+    /// Whether it is a cool-down: a straight line from the peak to the end, without a warm-up.
+    pub anneal: bool,
 }
 
 impl ScheduleConfig {
@@ -129,6 +196,7 @@ impl ScheduleConfig {
             wd: [0.04, 0.4],
             ema: [0.998, 1.0],
             clip_from_step: Some(warmup_epochs.saturating_add(1).saturating_mul(steps_per_epoch)),
+            anneal: false,
         }
     }
 }
@@ -137,7 +205,7 @@ impl ScheduleConfig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// Learning rate.
-    pub lr: WarmupCosine,
+    pub lr: LearningRate,
     /// Weight decay.
     pub wd: CosineWd,
     /// EMA momentum.
@@ -156,8 +224,14 @@ impl Schedule {
         let [start, peak, end] = config.lr;
         let [wd_start, wd_end] = config.wd;
         let [ema_start, ema_end] = config.ema;
+        let lr = match config.anneal {
+            true => LearningRate::Linear(LinearDecay { start: peak, end, total_steps }),
+            false => {
+                LearningRate::Cosine(WarmupCosine { start, peak, end, warmup_steps: config.warmup_steps, total_steps })
+            }
+        };
         Self {
-            lr: WarmupCosine { start, peak, end, warmup_steps: config.warmup_steps, total_steps },
+            lr,
             wd: CosineWd { start: wd_start, end: wd_end, total_steps },
             ema: LinearEma { start: ema_start, end: ema_end, total_steps: stretched },
             clip_from_step: config.clip_from_step,
@@ -201,73 +275,5 @@ impl ProbeSchedule {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn close(got: f64, want: f64) {
-        assert!((got - want).abs() <= 1e-12 * want.abs(), "{got} is not {want}");
-    }
-
-    #[test]
-    fn official_run() {
-        let schedule = Schedule::new(&ScheduleConfig::official(300, 300, 40));
-        assert_eq!(schedule.lr.total_steps, 112_500);
-        close(schedule.at(0).lr, 2.000_354_166_666_666_8e-4);
-        close(schedule.at(11_999).lr, 6.25e-4);
-        close(schedule.at(89_999).lr, 7.504_222_442_956_086e-5);
-        close(schedule.at(0).wd, 0.040_000_000_070_183_84);
-        close(schedule.at(0).momentum, 0.998);
-        close(schedule.at(89_999).momentum, 0.999_599_982_222_222_2);
-    }
-
-    #[test]
-    fn clipping_starts_one_epoch_after_the_warm_up() {
-        let schedule = Schedule::new(&ScheduleConfig::official(300, 300, 40));
-        assert!(!schedule.at(41 * 300 - 1).clip_active);
-        assert!(schedule.at(41 * 300).clip_active);
-    }
-
-    #[test]
-    fn recipe_of_the_drifting_textures() {
-        let schedule = Schedule::new(&ScheduleConfig {
-            steps_per_epoch: 750,
-            epochs: 1,
-            ipe_scale: 1.25,
-            warmup_steps: 75,
-            lr: [2e-4, 2e-3, 0.0],
-            wd: [0.04, 0.4],
-            ema: [0.996, 1.0],
-            clip_from_step: Some(0),
-        });
-        assert!(schedule.at(0).clip_active);
-        close(schedule.at(74).lr, 2e-3);
-        close(schedule.at(375).momentum, 0.996 + 0.004 * 375.0 / 937.5);
-        assert!(schedule.at(749).lr > 0.0);
-    }
-
-    #[test]
-    fn past_the_end_every_schedule_holds_its_end_value() {
-        let mut config = ScheduleConfig::official(2, 5, 1);
-        config.clip_from_step = None;
-        let rates = Schedule::new(&config).at(u64::MAX);
-        close(rates.lr, 1e-6);
-        close(rates.wd, 0.4);
-        close(rates.momentum, 1.0);
-        assert!(!rates.clip_active);
-    }
-
-    #[test]
-    fn probe_decays_both() {
-        let schedule = ProbeSchedule::new(100, 0, 1e-3, 1e-3, 0.01);
-        close(schedule.at(0).0, 9.997_532_801_828_658e-4);
-        close(schedule.at(0).1, 0.009_997_533_048_548_475);
-        assert_eq!(schedule.at(99).0, 0.0);
-        close(schedule.at(99).1, 1e-6);
-    }
-
-    #[test]
-    fn empty_runs_do_not_divide_by_zero() {
-        let rates = Schedule::new(&ScheduleConfig::official(0, 0, 0)).at(0);
-        assert!(rates.lr.is_finite() && rates.wd.is_finite() && rates.momentum.is_finite());
-    }
-}
+#[path = "schedules_tests.rs"]
+mod tests;

@@ -40,6 +40,7 @@ impl Run {
                     .to_owned(),
             ));
         };
+        weights.check_generation(config.model.generation)?;
         let Models { encoder, predictor, .. } = model_configs(config)?;
         weights.check(&[
             ("encoder", encoder.parameter_shapes()),

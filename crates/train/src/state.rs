@@ -19,7 +19,7 @@ use vjepa_programs::{Passes, Precision, TrainOptions};
 use vjepa_programs::{feed, initial_weights};
 use vjepa_recipe::config::{Config, StepPlan};
 use vjepa_recipe::masks::MaskPair;
-use vjepa_recipe::schedules::{CosineWd, LinearEma, Schedule, StepRates, WarmupCosine};
+use vjepa_recipe::schedules::{Schedule, StepRates};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 use vjepa_weights as weights;
 
@@ -109,7 +109,7 @@ impl TrainState {
             executor,
             params: device.params(),
             eager,
-            schedule: schedule(config, &plan),
+            schedule: config.optimization.schedule(&plan),
             plan,
             betas: optimization.betas,
             max_norm: optimization.clip_grad.unwrap_or(f64::INFINITY),
@@ -135,6 +135,7 @@ impl TrainState {
         let tensors = match wanted {
             Some(path) => {
                 let loaded = weights::load(Path::new(path))?;
+                loaded.check_generation(config.model.generation)?;
                 let sets = self.objective.declaration().sets.iter();
                 // Moving averages start as copies where the file has none.
                 let wanted = sets.filter(|set| !matches!(set.role, Role::Average { .. }) || loaded.has(set.name));
@@ -366,29 +367,5 @@ fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut
         left = left.saturating_sub(1);
         let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
         HostTensor::F32 { shape: shape.to_vec(), data }
-    }
-}
-
-/// The official schedules over the run's own step numbers.
-fn schedule(config: &Config, plan: &StepPlan) -> Schedule {
-    let optimization = &config.optimization;
-    let [start, end] = optimization.ema;
-    // The official expression is ipe·epochs·ipe_scale, not rounded.
-    let ema_steps = plan.steps as f64 * optimization.ipe_scale;
-    Schedule {
-        lr: WarmupCosine {
-            start: optimization.start_lr,
-            peak: optimization.lr,
-            end: optimization.final_lr,
-            warmup_steps: plan.warmup_steps,
-            total_steps: plan.schedule_steps,
-        },
-        wd: CosineWd {
-            start: optimization.weight_decay,
-            end: optimization.final_weight_decay,
-            total_steps: plan.schedule_steps,
-        },
-        ema: LinearEma { start, end, total_steps: ema_steps },
-        clip_from_step: (plan.clip_from_step != u64::MAX).then_some(plan.clip_from_step),
     }
 }

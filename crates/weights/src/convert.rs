@@ -5,23 +5,81 @@ use std::io;
 use std::path::Path;
 
 use super::element::Element;
+use super::model::known_key;
 use super::plain::Plain;
 use super::safetensors::Written;
 use super::torch_save::{Described, Node};
 use super::training::{OFFICIAL_KEY, TrainingState};
-use super::{Format, MODELS, Weights, WeightsError, first_part, load, names, order, safetensors, torch_save};
+use super::{
+    Format, MODEL_KEY, MODELS, ModelFile, Weights, WeightsError, first_part, hugging_face, load, names, order,
+    safetensors, torch_save,
+};
+use vjepa_recipe::config::{Config, Generation};
 
 /// What official files put before the names inside each model, and under which key the model is.
-const OFFICIAL: [(&str, &str, &str); 4] = [
+const OFFICIAL: [(&str, &str, &str); 5] = [
     ("encoder", "encoder", "module.backbone."),
     ("predictor", "predictor", "module.backbone."),
     ("target_encoder", "target_encoder", "module.backbone."),
+    ("ema_encoder", "ema_encoder", "module.backbone."),
     ("probe", "classifier", "module."),
 ];
+
+/// What a file is converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Safetensors with the official names under their model.
+    Safetensors,
+    /// A PyTorch file as official training writes it, training state included.
+    Official,
+    /// A PyTorch file as official loaders of released models take it: encoder and predictor under the entries that they ask
+    /// for.
+    Hub,
+    /// A folder of V-JEPA 2 that Hugging Face's transformers reads.
+    HuggingFace,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: [Self; 4] = [Self::Safetensors, Self::Official, Self::Hub, Self::HuggingFace];
+
+    /// The word that stands for it at the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Official => "official",
+            Self::Hub => "hub",
+            Self::HuggingFace => "hf",
+        }
+    }
+
+    /// What it is, in one line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Safetensors => "one file of official tensor names, prefixed with the model",
+            Self::Official => "a PyTorch file as official training writes it, with the optimiser's state",
+            Self::Hub => "a PyTorch file as the loaders of released models take it, weights alone",
+            Self::HuggingFace => {
+                "a folder that transformers reads (V-JEPA 2): config.json, model.safetensors, processor"
+            }
+        }
+    }
+}
+
+impl From<Format> for Target {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::PyTorch => Self::Official,
+            Format::Safetensors => Self::Safetensors,
+        }
+    }
+}
 
 /// How a file is converted.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Says of the model what the file does not: attention heads, and the size of its clips.
+    pub config: Option<Config>,
     /// Leave out the optimiser's moments, counters and settings.
     pub weights_only: bool,
     /// Metadata to write besides what the file has (safetensors only).
@@ -41,46 +99,63 @@ pub struct Converted {
     pub left_out: Vec<String>,
 }
 
-/// Reads `input`, whatever it is, and writes its models to `output` as `format`, atomically and tensor by tensor. The
-/// training state goes along: moments, counters and settings, so that either form can be continued.
+/// Reads `input`, whatever it is, and writes its models to `output`, atomically and tensor by tensor. The training state goes
+/// along to [`Target::Safetensors`] and [`Target::Official`]: moments, counters and settings, so that either can be continued.
 ///
-/// Safetensors have the official names under their model, without wrappers; PyTorch files have the official layout.
+/// Models of V-JEPA 2 and 2.1 are compared with what they must have, name by name. Safetensors then also say which model they
+/// hold, under [`MODEL_KEY`].
 ///
 /// # Errors
 /// [`WeightsError`]; nothing is written then.
-pub fn convert(input: &Path, output: &Path, format: Format, options: &Options) -> Result<Converted, WeightsError> {
-    let (weights, state) = match options.weights_only {
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    target: impl Into<Target>,
+    options: &Options,
+) -> Result<Converted, WeightsError> {
+    let target = target.into();
+    let alone = options.weights_only || matches!(target, Target::Hub | Target::HuggingFace);
+    let (weights, state) = match alone {
         true => (load(input)?, None),
         false => load(input)?.with_training()?,
     };
-    let cannot = |why: &str| Err(WeightsError::Convert { path: input.to_owned(), why: why.to_owned() });
-    let wanted: Vec<&str> = weights
-        .tensors()
-        .map(|(name, ..)| name)
-        .filter(|name| !(options.weights_only && first_part(name) == "adam"))
-        .collect();
+    let mut wanted: Vec<&str> =
+        weights.tensors().map(|(name, ..)| name).filter(|name| !(alone && first_part(name) == "adam")).collect();
     if !wanted.iter().any(|name| MODELS.contains(&first_part(name))) {
         return Err(weights.no_model("model"));
     }
     if let Some((name, found)) = weights.unreadable().find(|(name, _)| MODELS.contains(&first_part(name))) {
         return Err(WeightsError::Type { path: input.to_owned(), name: name.to_owned(), found: found.to_owned() });
     }
+    let model = later(&weights, options)?;
     let mut converted = Converted { training: state.is_some(), ..Converted::default() };
-    converted.left_out.extend(weights.keys_of_no_model().map(str::to_owned));
-    match format {
-        Format::Safetensors => to_safetensors(&weights, state.as_ref(), output, options, &wanted)?,
-        Format::PyTorch => {
-            weights.refuse_later()?;
-            let known = |name: &&&str| MODELS.contains(&first_part(name)) || first_part(name) == "adam";
-            if let Some(name) = wanted.iter().find(|name| !known(name)) {
-                return cannot(&format!("`{}` is of a model that official files do not have", names::shortened(name)));
-            }
-            if state.is_none() && wanted.iter().any(|name| first_part(name) == "adam") {
-                return cannot(
-                    "it has an optimiser's moments, but no record of the run; convert it with --weights-only",
-                );
-            }
-            to_pytorch(&weights, state.as_ref(), output, &wanted)?;
+    converted.left_out.extend(weights.unused().map(str::to_owned));
+    converted.left_out.extend(weights.keys_of_no_model().map(|key| match &model {
+        // Of a training state that is known the key says enough.
+        Some(_) => known_key(key).unwrap_or(key).to_owned(),
+        None => key.to_owned(),
+    }));
+    converted.left_out.dedup();
+    match target {
+        Target::Safetensors => {
+            to_safetensors(&weights, model.as_ref(), state.as_ref(), output, options, &wanted)?;
+        }
+        Target::Official => to_official(&weights, model.as_ref(), state.as_ref(), output, &wanted)?,
+        Target::Hub | Target::HuggingFace => {
+            let model = model.ok_or_else(|| {
+                let why = "it holds V-JEPA 1, which is neither on the hub of V-JEPA 2 nor in transformers; write official \
+                           files of it (--to official)";
+                WeightsError::Convert { path: input.to_owned(), why: why.to_owned() }
+            })?;
+            let written = match target {
+                Target::Hub => to_hub(&weights, &model, output)?,
+                _ => hugging_face::write(&weights, &model, output)?,
+            };
+            let left = wanted.iter().filter(|name| !written.iter().any(|written| written == *name));
+            let mut models: Vec<String> = left.map(|name| first_part(name).to_owned()).collect();
+            models.dedup();
+            converted.left_out.extend(models);
+            wanted.retain(|name| written.iter().any(|written| written == name));
         }
     }
     for name in wanted {
@@ -92,8 +167,26 @@ pub fn convert(input: &Path, output: &Path, format: Format, options: &Options) -
     Ok(converted)
 }
 
+/// The model of a file of V-JEPA 2 or 2.1, after a strict check; none for V-JEPA 1, of which this program has its own record.
+fn later(weights: &Weights, options: &Options) -> Result<Option<ModelFile>, WeightsError> {
+    if !matches!(weights.generation_seen(), Some(Generation::V2 | Generation::V21)) {
+        return Ok(None);
+    }
+    let Some(mut model) = weights.model_file(options.config.as_ref().map(|config| &config.model))? else {
+        return Ok(None);
+    };
+    weights.check_model(&model)?;
+    if let Some(config) = &options.config {
+        model.preprocessing = Some(config.preprocessing());
+    }
+    Ok(Some(model))
+}
+
 /// Runs a writer whose tensors come from another file: an error of that file is not one of the output.
-fn reading(output: &Path, write: impl FnOnce(&mut Option<WeightsError>) -> io::Result<()>) -> Result<(), WeightsError> {
+pub(super) fn reading(
+    output: &Path,
+    write: impl FnOnce(&mut Option<WeightsError>) -> io::Result<()>,
+) -> Result<(), WeightsError> {
     let mut failed = None;
     match (write(&mut failed), failed) {
         (_, Some(error)) => Err(error),
@@ -104,6 +197,7 @@ fn reading(output: &Path, write: impl FnOnce(&mut Option<WeightsError>) -> io::R
 
 fn to_safetensors(
     weights: &Weights,
+    model: Option<&ModelFile>,
     state: Option<&TrainingState>,
     output: &Path,
     options: &Options,
@@ -119,6 +213,12 @@ fn to_safetensors(
             .map_err(|error| WeightsError::Write { path: output.to_owned(), source: error.into() })?;
         metadata.insert(OFFICIAL_KEY.to_owned(), text);
     }
+    // A run of this program has its own record of the model.
+    if let Some(model) = model.filter(|_| weights.record().is_none()) {
+        let text = serde_json::to_string(model)
+            .map_err(|error| WeightsError::Write { path: output.to_owned(), source: error.into() })?;
+        metadata.insert(MODEL_KEY.to_owned(), text);
+    }
     metadata.extend(options.metadata.clone());
     let described = |name| Some(Written { name, shape: weights.shape(name)?, element: weights.element(name)? });
     let tensors: Vec<Written<'_>> = wanted.iter().copied().filter_map(described).collect();
@@ -131,7 +231,7 @@ fn to_safetensors(
 }
 
 /// A tensor's bytes, or its error put aside.
-fn copied(weights: &Weights, name: &str, failed: &mut Option<WeightsError>) -> io::Result<Vec<u8>> {
+pub(super) fn copied(weights: &Weights, name: &str, failed: &mut Option<WeightsError>) -> io::Result<Vec<u8>> {
     weights.bytes(name).map(|(.., bytes)| bytes).map_err(|error| {
         *failed = Some(error);
         io::ErrorKind::Other.into()
@@ -150,6 +250,8 @@ enum Source<'a> {
 struct Storages<'a> {
     described: Vec<Described>,
     sources: Vec<Source<'a>>,
+    /// The numbers of tensors that are there: two names of one share it, as in PyTorch.
+    numbers: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Storages<'a> {
@@ -160,33 +262,61 @@ impl<'a> Storages<'a> {
     }
 
     fn tensor(&mut self, weights: &Weights, name: &'a str) -> Option<Node> {
+        if let Some(number) = self.numbers.get(name) {
+            return Some(Node::Tensor(*number));
+        }
         let (shape, element) = (weights.shape(name)?.to_vec(), weights.element(name)?);
+        self.numbers.insert(name, self.sources.len());
         Some(self.add(&shape, element, Source::Tensor(name)))
     }
 }
 
-fn to_pytorch(
+/// The tensors of one model as official files have them: `prefix` before each name, in the order of the modules.
+fn state_dict<'a>(
     weights: &Weights,
+    model: &str,
+    prefix: &str,
+    wanted: &[&'a str],
+    storages: &mut Storages<'a>,
+) -> Option<Node> {
+    let full: BTreeMap<&str, &'a str> =
+        wanted.iter().filter_map(|name| Some((name.strip_prefix(model)?.strip_prefix('.')?, *name))).collect();
+    let mut inside: Vec<&str> = full.keys().copied().collect();
+    order::sort(model, &mut inside);
+    let items = inside.into_iter().filter_map(|name| {
+        let node = storages.tensor(weights, full.get(name).copied()?)?;
+        Some((Plain::Text(format!("{prefix}{name}")), node))
+    });
+    let items: Vec<_> = items.collect();
+    (!items.is_empty()).then_some(Node::Dict(items))
+}
+
+fn to_official(
+    weights: &Weights,
+    model: Option<&ModelFile>,
     state: Option<&TrainingState>,
     output: &Path,
     wanted: &[&str],
 ) -> Result<(), WeightsError> {
+    let cannot = |why: String| Err(WeightsError::Convert { path: weights.path().to_owned(), why });
+    let known = |name: &&&str| MODELS.contains(&first_part(name)) || first_part(name) == "adam";
+    if let Some(name) = wanted.iter().find(|name| !known(name)) {
+        return cannot(format!("`{}` is of a model that official files do not have", names::shortened(name)));
+    }
+    if state.is_none() && wanted.iter().any(|name| first_part(name) == "adam") {
+        return cannot(
+            "it has an optimiser's moments, but no record of the run; convert it with --weights-only".to_owned(),
+        );
+    }
     let mut storages = Storages::default();
     let mut root = Vec::new();
-    for (model, key, prefix) in OFFICIAL {
-        let mut inside: Vec<&str> =
-            wanted.iter().filter_map(|name| name.strip_prefix(model)?.strip_prefix('.')).collect();
-        if inside.is_empty() {
-            continue;
-        }
-        order::sort(&mut inside);
-        let full: BTreeMap<&str, &str> =
-            wanted.iter().filter_map(|name| Some((name.strip_prefix(model)?.strip_prefix('.')?, *name))).collect();
-        let items = inside.into_iter().filter_map(|name| {
-            let node = storages.tensor(weights, full.get(name).copied()?)?;
-            Some((Plain::Text(format!("{prefix}{name}")), node))
+    for (part, key, prefix) in OFFICIAL {
+        let Some(dict) = state_dict(weights, part, prefix, wanted, &mut storages) else { continue };
+        root.push(match part == "probe" && model.is_some() {
+            // V-JEPA 2's evaluation keeps a list of probes.
+            true => ("classifiers", Node::List(vec![dict])),
+            false => (key, dict),
         });
-        root.push((key, Node::Dict(items.collect())));
     }
     if let Some(state) = state {
         let at = root.iter().position(|(key, _)| *key == "target_encoder").unwrap_or(root.len());
@@ -195,7 +325,29 @@ fn to_pytorch(
             root.push((key.as_str(), Node::Plain(value.clone())));
         }
     }
-    let root = Node::dict(root);
+    write_pytorch(weights, Node::dict(root), &storages, output)
+}
+
+/// The encoder under the entry that the loader of its model asks for, and the predictor. Gives the names of what was written.
+fn to_hub(weights: &Weights, model: &ModelFile, output: &Path) -> Result<Vec<String>, WeightsError> {
+    let cannot = |why: &str| Err(WeightsError::Convert { path: weights.path().to_owned(), why: why.to_owned() });
+    if model.encoder.is_none() {
+        return cannot("it holds no encoder; write a probe as an official file (--to official)");
+    }
+    let names: Vec<&str> = weights.tensors().map(|(name, ..)| name).collect();
+    let mut storages = Storages::default();
+    let (mut root, mut taken) = (Vec::new(), Vec::new());
+    for (part, keys) in [(model.entry, model.hub_entries()), ("predictor", ["predictor"].as_slice())] {
+        for key in keys {
+            root.extend(state_dict(weights, part, "module.backbone.", &names, &mut storages).map(|dict| (*key, dict)));
+        }
+        taken.extend(names.iter().filter(|name| first_part(name) == part).map(|name| (*name).to_owned()));
+    }
+    write_pytorch(weights, Node::dict(root), &storages, output)?;
+    Ok(taken)
+}
+
+fn write_pytorch(weights: &Weights, root: Node, storages: &Storages<'_>, output: &Path) -> Result<(), WeightsError> {
     reading(output, |failed| {
         torch_save::write(output, &root, &storages.described, |number, out| match storages.sources.get(number) {
             Some(Source::Tensor(name)) => out.write_all(&copied(weights, name, failed)?),
@@ -215,7 +367,7 @@ fn optimiser<'a>(
     let there: BTreeSet<&str> = wanted.iter().copied().collect();
     let parameters = |model: &str| {
         let mut names: Vec<&str> = wanted.iter().copied().filter(|name| first_part(name) == model).collect();
-        order::sort(&mut names);
+        order::sort(model, &mut names);
         names.into_iter().map(|name| (name.to_owned(), weights.shape(name).unwrap_or_default().to_vec())).collect()
     };
     let (mut number, mut states, mut groups) = (0, Vec::new(), Vec::new());

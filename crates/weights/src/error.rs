@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vjepa_recipe::config::Generation;
+
 use super::LoadError;
 
 use super::names::shortened;
@@ -38,9 +40,59 @@ pub enum WeightsError {
         /// How to get the file.
         remedy: String,
     },
+    /// What the file says of its model beside its tensors contradicts them.
+    #[error("{} holds {model}, but {why}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// The model that its tensors show.
+        model: String,
+        /// What is said otherwise.
+        why: String,
+    },
+    /// A model of another generation than the configuration's.
+    #[error(
+        "{} holds {model}, but the configuration is of {}; write `model.generation: {}` or give a file of that model",
+        path.display(), wanted.about(), held.name()
+    )]
+    Generation {
+        /// The file.
+        path: PathBuf,
+        /// The model that its tensors show.
+        model: String,
+        /// Its generation.
+        held: Generation,
+        /// The configuration's.
+        wanted: Generation,
+    },
+    /// A folder in Hugging Face's format that is not whole, or holds a JSON file that cannot be obeyed.
+    #[error("the folder {} of {model} {why}; download it again, whole", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The model it says it holds.
+        model: String,
+        /// What is wrong, to follow the folder's name.
+        why: String,
+    },
+    /// A probe for features of another width.
+    #[error(
+        "{} holds {probe}, but {model} has features {width} wide; give the probe that was trained on them",
+        path.display()
+    )]
+    ProbeWidth {
+        /// The probe's file.
+        path: PathBuf,
+        /// The probe.
+        probe: String,
+        /// The encoder's model.
+        model: String,
+        /// Width of its features.
+        width: usize,
+    },
     /// A model of a later generation.
     #[error(
-        "{} holds {model}, which this version does not compute (rotary positions); give a checkpoint of V-JEPA 1, such as \
+        "{} holds {model}, which this command does not compute (rotary positions); give a checkpoint of V-JEPA 1, such as \
          vitl16.pth.tar",
         path.display()
     )]

@@ -45,9 +45,11 @@ pub fn index(bytes: &[u8]) -> Result<usize, WeightsError> {
 
 fn everything<F: Read + Seek>(file: &mut F, index: &Index) -> Result<usize, WeightsError> {
     for entry in index.entries.values() {
-        let bytes = entry.span.read_from(file, &entry.shape, entry.element);
-        let bytes = bytes.map_err(|source| WeightsError::Read { path: NAME.into(), source })?;
-        drop(entry.element.decode(&bytes));
+        for span in &entry.spans {
+            let bytes = span.read_from(file, &entry.part_shape(), entry.element);
+            let bytes = bytes.map_err(|source| WeightsError::Read { path: NAME.into(), source })?;
+            drop(entry.element.decode(&bytes));
+        }
     }
     Ok(index.entries.len())
 }

@@ -6,6 +6,9 @@
 //! out, and the names of a bare encoder are put under `encoder.`. Taking a model is strict: missing, unexpected and
 //! misshapen names are counted in one error, with the remedy for that difference.
 //!
+//! [`Weights::model_file`] tells which model a file holds, V-JEPA 1, 2 or 2.1, and its sizes ([`model`]); [`Weights::take_model`]
+//! takes it whole.
+//!
 //! PyTorch files are read by [`pytorch`], which executes nothing: [`zip`] finds the entries, [`pickle`] makes a [`heap`] of
 //! values, [`objects`] finds the tensors among them, [`span`] reads one by its strides. An official checkpoint's optimiser is
 //! found by [`optimiser`], which names its numbered states by the official [`order`] of parameters; the rest of what such a
@@ -20,9 +23,10 @@ mod faults;
 #[doc(hidden)]
 pub mod fuzz;
 mod heap;
+mod hugging_face;
 mod index;
-mod later;
 mod mismatch;
+mod model;
 mod names;
 mod objects;
 mod optimiser;
@@ -31,6 +35,7 @@ mod pickle;
 mod plain;
 mod pytorch;
 mod recognise;
+mod record;
 mod safetensors;
 mod shards;
 mod span;
@@ -39,14 +44,17 @@ mod torch_save;
 mod training;
 mod zip;
 
-pub use convert::{Converted, Options, convert};
+pub use convert::{Converted, Options, Target, convert};
 pub use element::Element;
 pub use error::WeightsError;
 pub use faults::{LoadError, Misshapen};
+pub use hugging_face::is_hugging_face;
 pub use mismatch::remedy;
+pub use model::{EncoderLayout, MODEL_KEY, ModelFile, PredictorLayout, ProbeLayout, TakenModel};
 pub use names::shortened;
 pub use plain::Plain;
 pub use recognise::{Foreign, foreign, is_text, refuse_foreign};
+pub use record::{RECORD_KEY, Record};
 pub use safetensors::save_safetensors;
 pub use tensors::{TensorFile, TensorFileError};
 pub use training::{OFFICIAL_KEY, TrainingState};
@@ -56,22 +64,21 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use index::Index;
 use span::Span;
-use vjepa_recipe::config::{Config, Preprocessing};
+use vjepa_recipe::config::Generation;
 
 /// Name to shape and values, row-major.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Metadata key under which training describes its checkpoints.
-pub const RECORD_KEY: &str = "vjepa";
-
 /// Models a checkpoint may hold: the first part of every name.
-const MODELS: [&str; 4] = ["encoder", "target_encoder", "predictor", "probe"];
+const MODELS: [&str; 5] = ["encoder", "target_encoder", "ema_encoder", "predictor", "probe"];
 /// Another top-level prefix in our own checkpoints: the optimiser's moments.
 const OPTIMISER: &str = "adam";
+/// The probes of V-JEPA 2's evaluation after the first, which is `probe`: other learning rates of the same run.
+const OTHER_PROBES: &str = "classifiers";
+/// Position tables, which models with rotary positions do not use although released files have them.
+const TABLES: [&str; 2] = ["pos_embed", "predictor_pos_embed"];
 
 /// The format of a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,30 +89,26 @@ pub enum Format {
     Safetensors,
 }
 
-/// A tensor of a file.
+/// A tensor of a file, in one part or in several of equal shape that follow each other along the first axis.
 struct Entry {
     shape: Vec<usize>,
     element: Element,
-    span: Span,
+    spans: Vec<Span>,
 }
 
-/// The record that training stores with its weights.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Steps done.
-    pub step: Option<u64>,
-    /// The configuration of the run.
-    pub config: Config,
-    /// How its clips were prepared.
-    pub preprocessing: Preprocessing,
-}
+impl Entry {
+    fn whole(shape: Vec<usize>, element: Element, span: Span) -> Self {
+        Self { shape, element, spans: vec![span] }
+    }
 
-/// The written form of [`Record`]; other keys (counters) are the trainer's own.
-#[derive(Deserialize)]
-struct WrittenRecord {
-    step: Option<u64>,
-    config: Option<String>,
-    preprocessing: Option<Preprocessing>,
+    /// The shape of each part.
+    fn part_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let (Some(first), 2..) = (shape.first_mut(), self.spans.len()) {
+            *first /= self.spans.len();
+        }
+        shape
+    }
 }
 
 /// Names and shapes of a model's parameters.
@@ -122,24 +125,33 @@ pub struct Weights {
     foreign: BTreeSet<String>,
     metadata: BTreeMap<String, String>,
     record: Option<Record>,
+    /// The JSON files beside tensors in Hugging Face's format.
+    hugging_face: Option<hugging_face::Folder>,
+    /// Tensors that stand among a model's and are not used.
+    unused: BTreeSet<String>,
 }
 
-/// Opens a weights file: PyTorch, safetensors, or the index of several such files, recognised by its first bytes.
+/// Opens a weights file: PyTorch, safetensors, or the index of several such files, recognised by its first bytes; or a folder
+/// of V-JEPA 2 in Hugging Face's format.
 ///
 /// # Errors
 /// [`WeightsError`]: an unreadable, damaged or foreign file, or a record in it that cannot be used.
 pub fn load(path: &Path) -> Result<Weights, WeightsError> {
-    let path = path.to_owned();
+    let path = hugging_face::weights_of(path)?.unwrap_or_else(|| path.to_owned());
     let head = head_of(&path)?;
-    let (files, format, Index { entries, others, foreign, metadata }) =
-        if shards::looks_like(&head) && !safetensors::looks_like(&head) {
-            shards::read(&path)?
-        } else {
-            let (format, index) = index_of(&path)?;
-            (vec![path.clone()], format, index)
-        };
-    let record = record(&path, &metadata)?;
-    Ok(Weights { path, files, format, entries, others, foreign, metadata, record })
+    let (files, format, mut index) = if shards::looks_like(&head) && !safetensors::looks_like(&head) {
+        shards::read(&path)?
+    } else {
+        let (format, index) = index_of(&path)?;
+        (vec![path.clone()], format, index)
+    };
+    let hugging_face = hugging_face::read(&path, &mut index)?;
+    let Index { entries, others, foreign, metadata } = index;
+    let record = record::record(&path, &metadata)?;
+    let unused = BTreeSet::new();
+    let mut weights = Weights { path, files, format, entries, others, foreign, metadata, record, hugging_face, unused };
+    weights.set_tables_aside();
+    Ok(weights)
 }
 
 /// The first bytes of a file that may hold weights.
@@ -170,28 +182,6 @@ fn index_of(path: &Path) -> Result<(Format, Index), WeightsError> {
         return Ok((Format::Safetensors, safetensors::index(path)?));
     }
     Ok((Format::PyTorch, pytorch::index(path)?))
-}
-
-/// The record in the metadata, or else in a file of the same name ending in `.json`.
-fn record(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Record>, WeightsError> {
-    let bad = |why: String| WeightsError::Record { path: path.to_owned(), what: "configuration", why };
-    let (text, required) = match metadata.get(RECORD_KEY) {
-        Some(text) => (text.clone(), true),
-        None => match std::fs::read_to_string(path.with_extension("json")) {
-            Ok(text) => (text, false),
-            Err(_) => return Ok(None),
-        },
-    };
-    let written: WrittenRecord = match serde_json::from_str(&text) {
-        Ok(written) => written,
-        Err(error) if required => return Err(bad(error.to_string())),
-        // Another program's file that happens to have the name.
-        Err(_) => return Ok(None),
-    };
-    let Some(yaml) = written.config else { return Ok(None) };
-    let config = Config::from_yaml(&yaml, "", &[]).map_err(|error| bad(error.to_string()))?;
-    let preprocessing = written.preprocessing.unwrap_or_else(|| config.preprocessing());
-    Ok(Some(Record { step: written.step, config, preprocessing }))
 }
 
 impl Weights {
@@ -247,13 +237,26 @@ impl Weights {
         models
     }
 
-    /// The encoder to use: the target encoder where there is one, as in the official evaluations.
+    /// Takes the position tables out of models with rotary positions.
+    fn set_tables_aside(&mut self) {
+        if !matches!(self.generation_seen(), Some(Generation::V2 | Generation::V21)) {
+            return;
+        }
+        let table = |name: &String| name.split_once('.').is_some_and(|(_, inner)| TABLES.contains(&inner));
+        let tables: Vec<String> = self.entries.keys().filter(|name| table(name)).cloned().collect();
+        for name in tables {
+            self.entries.remove(&name);
+            self.unused.insert(name);
+        }
+    }
+
+    /// The encoder to use: the one that a distilled model was averaged into, or the target encoder where there is one, as in
+    /// the official evaluations.
     ///
     /// # Errors
-    /// [`WeightsError::NoModel`], [`WeightsError::Later`].
+    /// [`WeightsError::NoModel`].
     pub fn encoder(&self) -> Result<&'static str, WeightsError> {
-        self.refuse_later()?;
-        ["target_encoder", "encoder"]
+        model::ENTRIES
             .into_iter()
             .find(|model| self.has(model))
             .ok_or_else(|| self.no_model("`target_encoder.*` or `encoder.*`"))
@@ -280,15 +283,23 @@ impl Weights {
                 None => WeightsError::Missing { path, name },
             });
         };
-        let Entry { shape, element, span } = entry;
-        let path = self.files.get(span.file).unwrap_or(&self.path);
-        let malformed = |why: String| WeightsError::Malformed { path: path.clone(), why };
-        let bytes = span.read(path, shape, *element).map_err(|source| match source.kind() {
-            std::io::ErrorKind::InvalidData => malformed(format!("`{}`: {source}", names::shortened(name))),
-            _ => WeightsError::Read { path: path.clone(), source },
-        })?;
-        if bytes.len() != shape.iter().product::<usize>() * element.size() {
-            return Err(malformed(format!("`{name}` has {} bytes for the shape {shape:?}", bytes.len())));
+        let Entry { shape, element, spans } = entry;
+        let part = entry.part_shape();
+        let mut bytes = Vec::new();
+        for span in spans {
+            let path = self.files.get(span.file).unwrap_or(&self.path);
+            let malformed = |why: String| WeightsError::Malformed { path: path.clone(), why };
+            let read = span.read(path, &part, *element).map_err(|source| match source.kind() {
+                std::io::ErrorKind::InvalidData => malformed(format!("`{}`: {source}", names::shortened(name))),
+                _ => WeightsError::Read { path: path.clone(), source },
+            })?;
+            if read.len() != part.iter().product::<usize>() * element.size() {
+                return Err(malformed(format!("`{name}` has {} bytes for the shape {part:?}", read.len())));
+            }
+            match spans.len() {
+                1 => bytes = read,
+                _ => bytes.extend(read),
+            }
         }
         Ok((shape, *element, bytes))
     }
@@ -306,14 +317,14 @@ impl Weights {
     /// sets that only it knows.
     ///
     /// # Errors
-    /// [`WeightsError::Mismatch`] with every name at fault, [`WeightsError::Later`].
+    /// [`WeightsError::Mismatch`] with every name at fault.
     pub fn check(&self, models: &[(&str, Shapes)]) -> Result<(), WeightsError> {
-        self.refuse_later()?;
         let mut faults = LoadError::default();
         let foreign = |name: &&String| {
             let model = first_part(name);
-            let known =
-                MODELS.contains(&model) || model == OPTIMISER || models.iter().any(|(wanted, _)| *wanted == model);
+            let known = MODELS.contains(&model)
+                || [OPTIMISER, OTHER_PROBES].contains(&model)
+                || models.iter().any(|(wanted, _)| *wanted == model);
             !known && self.record.is_none()
         };
         faults.unexpected.extend(self.entries.keys().chain(self.others.keys()).filter(foreign).cloned());
@@ -403,6 +414,11 @@ impl Weights {
     /// Names and types of tensors that are not floats, or not readable.
     pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
         self.others.iter().map(|(name, found)| (name.as_str(), found.as_str()))
+    }
+
+    /// Names of tensors that stand among a model's and are not used: position tables of models with rotary positions.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.unused.iter().map(String::as_str)
     }
 
     /// Keys of tensors that belong to no model that is known here.

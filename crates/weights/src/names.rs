@@ -1,6 +1,6 @@
 //! Names of tensors: the official ones under the model they belong to, whatever was wrapped around the model.
 
-use super::MODELS;
+use super::{MODELS, OTHER_PROBES};
 
 /// Prefixes that wrappers add to names: DataParallel and DDP, the official multi-mask wrapper, `torch.compile`, FSDP, activation
 /// checkpointing, Lightning Fabric. They may be nested in any order and stand anywhere.
@@ -8,8 +8,6 @@ const WRAPPERS: [&str; 6] =
     ["module", "backbone", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
 /// Keys under which a state dict is often stored.
 const CONTAINERS: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "network", "vjepa2"];
-/// Models that are recognised to be refused by name: the target encoder and the probes of V-JEPA 2's files.
-const LATER: [&str; 2] = ["ema_encoder", "classifiers"];
 /// First parts of the names inside each model, for a state dict that is a model's own.
 const INSIDE: [(&str, &[&str]); 3] = [
     (
@@ -37,7 +35,7 @@ const INSIDE: [(&str, &[&str]); 3] = [
             "predictor_proj_context",
         ],
     ),
-    ("probe", &["pooler", "linear"]),
+    ("probe", &["pooler", "linear", "verb_classifier", "noun_classifier", "action_classifier"]),
 ];
 
 /// Why flattened parameters are refused.
@@ -77,7 +75,11 @@ pub(super) fn official(key: &str) -> Option<String> {
         if first == "classifier" {
             return Some(format!("probe.{after}"));
         }
-        if MODELS.contains(&first) || LATER.contains(&first) {
+        // Those of V-JEPA 2's a list of them, the best of which the evaluations use: the first.
+        if first == OTHER_PROBES {
+            return Some(after.strip_prefix("0.").map_or_else(|| rest.to_owned(), |first| format!("probe.{first}")));
+        }
+        if MODELS.contains(&first) {
             return Some(rest.to_owned());
         }
         if !CONTAINERS.contains(&first) {
@@ -157,6 +159,9 @@ mod tests {
         ] {
             assert_eq!(official(key).as_deref(), Some(wanted));
         }
+        let first = "classifiers.0.module.pooler.query_tokens";
+        assert_eq!(official(first).as_deref(), Some("probe.pooler.query_tokens"));
+        assert_eq!(official("classifiers.1.module.linear.bias").as_deref(), Some("classifiers.1.linear.bias"));
         assert_eq!(official("opt.state.0.exp_avg"), None);
         assert_eq!(official("encoder"), None);
     }

@@ -3,10 +3,13 @@
 use super::Shapes;
 
 /// What names are made of, in the order in which modules have it. Only words of one level are ever compared.
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 25] = [
     "pos_embed",
     "predictor_pos_embed",
+    "img_mod_embed",
+    "video_mod_embed",
     "patch_embed",
+    "patch_embed_img",
     "predictor_embed",
     "mask_tokens",
     "blocks",
@@ -20,8 +23,10 @@ const WORDS: [&str; 20] = [
     "fc1",
     "fc2",
     "norm",
+    "norms_block",
     "predictor_norm",
     "predictor_proj",
+    "predictor_proj_context",
     "weight",
     "bias",
 ];
@@ -35,20 +40,26 @@ enum Part<'a> {
 }
 
 /// A name, comparable in the official order.
-fn key(name: &str) -> Vec<Part<'_>> {
-    name.split('.').map(part).collect()
+fn key<'a>(model: &str, name: &'a str) -> Vec<Part<'a>> {
+    name.split('.').map(|part| self::part(model, part)).collect()
 }
 
-fn part(part: &str) -> Part<'_> {
-    match WORDS.iter().position(|word| *word == part) {
+fn part<'a>(model: &str, part: &'a str) -> Part<'a> {
+    // The predictor makes the two vectors in the other order.
+    let word = match (model, part) {
+        ("predictor", "img_mod_embed") => "video_mod_embed",
+        ("predictor", "video_mod_embed") => "img_mod_embed",
+        _ => part,
+    };
+    match WORDS.iter().position(|known| *known == word) {
         Some(known) => Part::Known(known),
         None => part.parse().map_or(Part::Other(part), Part::Number),
     }
 }
 
-/// Sorts names of one model's parameters in the official order.
-pub(super) fn sort(names: &mut [&str]) {
-    names.sort_by(|a, b| key(a).cmp(&key(b)));
+/// Sorts names of parameters of `model` in the official order.
+pub(super) fn sort(model: &str, names: &mut [&str]) {
+    names.sort_by(|a, b| key(model, a).cmp(&key(model, b)));
 }
 
 /// The four groups of the official optimiser, in its order: what decays of the encoder, then of the predictor, then what
@@ -87,10 +98,16 @@ mod tests {
         ];
         let mut names = official;
         names.sort_unstable();
-        sort(&mut names);
+        sort("encoder", &mut names);
         assert_eq!(names, official);
+        let mut names = ["norms_block.3.bias", "blocks.9.norm1.bias", "patch_embed_img.proj.bias", "img_mod_embed"];
+        names.reverse();
+        sort("encoder", &mut names);
+        assert_eq!(names[..2], ["img_mod_embed", "patch_embed_img.proj.bias"]);
         let official = [
             "predictor_pos_embed",
+            "video_mod_embed",
+            "img_mod_embed",
             "predictor_embed.weight",
             "mask_tokens.0",
             "mask_tokens.1",
@@ -100,7 +117,7 @@ mod tests {
         ];
         let mut names = official;
         names.reverse();
-        sort(&mut names);
+        sort("predictor", &mut names);
         assert_eq!(names, official);
     }
 

@@ -310,7 +310,7 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
             0 => Span::plain(0, 0),
             _ => Span { file: 0, offset: start + first, length, strides, big_endian: self.big_endian, crc },
         };
-        Ok(Entry { shape, element, span })
+        Ok(Entry::whole(shape, element, span))
     }
 
     /// A counter's value, where it is a whole number.
@@ -321,8 +321,12 @@ impl<'a, F: Read + Seek> Reader<'a, F> {
                 if tensor.shape.iter().product::<usize>() == 1 && tensor.stored.element.is_some() =>
             {
                 let entry = self.entry("step", tensor)?;
-                let bytes = entry.span.read_from(self.file, &entry.shape, entry.element).map_err(PickleError::Read)?;
-                entry.element.decode(&bytes).first().copied().map_or(f64::NAN, f64::from)
+                let mut value = f64::NAN;
+                for span in &entry.spans {
+                    let bytes = span.read_from(self.file, &entry.shape, entry.element).map_err(PickleError::Read)?;
+                    value = entry.element.decode(&bytes).first().copied().map_or(f64::NAN, f64::from);
+                }
+                value
             }
             Counter::Tensor(_) => f64::NAN,
         };

@@ -99,7 +99,7 @@ pub(super) fn index_from<F: Read + Seek>(file: &mut F, path: &Path) -> Result<In
             return Err(malformed(format!("the bytes of `{shown}` do not fit its shape {sizes}")));
         }
         let span = Span::plain(8 + header_length + start, stop - start);
-        index.entries.insert(name, Entry { shape: described.shape, element, span });
+        index.entries.insert(name, Entry::whole(described.shape, element, span));
     }
     if end > data_length {
         return Err(malformed(format!("it is cut off: {} of {end} bytes of tensors are there", data_length)));

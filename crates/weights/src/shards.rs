@@ -42,6 +42,10 @@ pub(super) fn read(path: &Path) -> Result<(Vec<PathBuf>, Format, Index), Weights
     let (mut files, mut format) = (Vec::new(), Format::Safetensors);
     for part in parts {
         let file = folder.join(part);
+        if !file.exists() {
+            let model = super::hugging_face::name_beside(path).map_or_else(String::new, |model| format!(" of {model}"));
+            return Err(malformed(format!("its part {part}{model} is missing: download all files that it lists")));
+        }
         let (own_format, index) = index_of(&file)?;
         format = own_format;
         merge(&mut whole, index, files.len()).map_err(malformed)?;
@@ -83,7 +87,7 @@ pub(super) fn parse(text: &str) -> Result<Written, String> {
 
 fn merge(whole: &mut Index, part: Index, file: usize) -> Result<(), String> {
     for (name, mut entry) in part.entries {
-        entry.span.file = file;
+        entry.spans.iter_mut().for_each(|span| span.file = file);
         if whole.entries.insert(name.clone(), entry).is_some() {
             return Err(format!("two of its files hold `{}`", names::shortened(&name)));
         }

@@ -28,6 +28,27 @@ impl Span {
         Self { file: 0, offset, length, strides: None, big_endian: false, crc: None }
     }
 
+    /// The part of a tensor of `shape` that has index `row` on the first axis, if there is one.
+    pub fn row(&self, shape: &[usize], element: Element, row: usize) -> Option<Self> {
+        let (first, inner) = shape.split_first()?;
+        let size = element.size() as u64;
+        let (step, strides) = match &self.strides {
+            None => (inner.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64))?, None),
+            Some(strides) => {
+                let (step, strides) = strides.split_first()?;
+                (*step, (!is_row_major(inner, strides)).then(|| strides.to_vec().into_boxed_slice()))
+            }
+        };
+        let length = match &strides {
+            None => inner.iter().try_fold(size, |bytes, size| bytes.checked_mul(*size as u64))?,
+            Some(strides) => extent(inner, strides)?.checked_mul(size)?,
+        };
+        let offset = (row as u64).checked_mul(step)?.checked_mul(size)?;
+        let within = row < *first && offset.checked_add(length)? <= self.length;
+        // A checksum is of the whole.
+        within.then(|| Self { offset: self.offset + offset, length, strides, crc: None, ..self.clone() })
+    }
+
     /// The tensor's bytes from its file: row-major, the last byte of each number last.
     ///
     /// # Errors
@@ -130,6 +151,13 @@ mod tests {
         // Numbers of several bytes stay whole.
         assert_eq!(gather(&values, 2, &[2, 2], &[1, 2]).unwrap(), [0, 1, 4, 5, 2, 3, 6, 7]);
         assert_eq!(gather(&values, 8, &[4], &[1]), None);
+        let whole = Span { length: 96, crc: Some(1), ..Span::plain(8, 96) };
+        let row = whole.row(&[4, 2, 3], Element::F32, 3).unwrap();
+        assert_eq!((row.offset, row.length, row.strides, row.crc), (80, 24, None, None));
+        assert!(whole.row(&[4, 2, 3], Element::F32, 4).is_none() && whole.row(&[], Element::F32, 0).is_none());
+        let turned = Span { strides: Some([1, 12, 4].into()), ..whole };
+        let row = turned.row(&[4, 2, 3], Element::F32, 1).unwrap();
+        assert_eq!((row.offset, row.length, row.strides.as_deref()), (12, 84, Some([12, 4].as_slice())));
         // Axes of one element may have any stride.
         assert!(is_row_major(&[1, 4, 1, 6], &[7, 6, 99, 1]) && !is_row_major(&[4, 6], &[1, 4]));
     }

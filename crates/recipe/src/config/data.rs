@@ -69,6 +69,53 @@ pub struct DataConfig {
     /// Training stops when more than this fraction of draws hits an unreadable video.
     #[schemars(extend("x-ours" = true))]
     pub max_bad_fraction: f64,
+    /// Frames per clip of each data set, V-JEPA 2's name for `num_frames`, which is then the largest of them. Data sets are then
+    /// drawn as V-JEPA 2 draws them, with replacement.
+    pub dataset_fpcs: Option<Vec<usize>>,
+    /// Clip frames a second: their spacing then follows the video's frame rate, rounded up and divided by this, instead of
+    /// `sampling_rate`. Evaluation and deployment only know `sampling_rate`.
+    pub fps: Option<f64>,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "it is a setting of PyTorch's loader"))]
+    pub persistent_workers: bool,
+}
+
+/// The `img_data` section: images beside the videos of V-JEPA 2.1. Officially whole processes are for images; here a step has
+/// groups of both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageDataConfig {
+    /// Where images come from: lists, as for videos.
+    pub dataset_type: DatasetType,
+    /// Lists of images (`.csv` or `.txt`, one `path label` per line), folders of images, or image files.
+    pub datasets: Vec<String>,
+    /// Sampling weight of each data set; null makes every image equally likely.
+    pub datasets_weights: Option<Vec<f64>>,
+    /// Frames per image of each data set: 1.
+    pub dataset_fpcs: Option<Vec<usize>>,
+    /// Images per step and process.
+    pub batch_size: usize,
+    /// Height and width in pixels; a multiple of `data.patch_size`.
+    pub crop_size: usize,
+    /// Share of the processes that are for images, officially; here the share of a step's gradient that is theirs.
+    pub rank_ratio: f64,
+    /// Decoding threads.
+    pub num_workers: usize,
+}
+
+impl Default for ImageDataConfig {
+    fn default() -> Self {
+        Self {
+            dataset_type: DatasetType::Video,
+            datasets: Vec::new(),
+            datasets_weights: None,
+            dataset_fpcs: None,
+            batch_size: 72,
+            crop_size: 256,
+            rank_ratio: 0.5,
+            num_workers: 12,
+        }
+    }
 }
 
 // The two records of `vjepa_runtime` are read by serde; it has no use for schemas of its own.
@@ -105,6 +152,9 @@ impl Default for DataConfig {
             normalization: Normalization::Imagenet,
             grayscale: false,
             max_bad_fraction: 0.5,
+            dataset_fpcs: None,
+            fps: None,
+            persistent_workers: false,
         }
     }
 }
@@ -117,10 +167,26 @@ impl DataConfig {
         [self.num_frames / self.tubelet_size.max(1), side, side]
     }
 
+    /// The lengths of clips in frames, in the order in which they first appear among the data sets.
+    pub fn lengths(&self) -> Vec<usize> {
+        let mut lengths: Vec<usize> = Vec::new();
+        for frames in self.dataset_fpcs.as_deref().unwrap_or(&[self.num_frames]) {
+            if !lengths.contains(frames) {
+                lengths.push(*frames);
+            }
+        }
+        lengths
+    }
+
     /// The clip as the mask generators see it.
     pub fn geometry(&self) -> Geometry {
+        self.geometry_of(self.num_frames)
+    }
+
+    /// The same of a clip of another length.
+    pub fn geometry_of(&self, frames: usize) -> Geometry {
         Geometry {
-            frames: self.num_frames,
+            frames,
             height: self.crop_size,
             width: self.crop_size,
             tubelet: self.tubelet_size,

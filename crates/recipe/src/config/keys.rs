@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
-use super::{Config, Sections};
+use super::{Config, ImageDataConfig, MaskConfig, Sections};
 use crate::masks::MaskType;
 use crate::yaml::{self, Node, Value};
 
@@ -89,7 +89,13 @@ fn plain(path: &str) -> String {
 
 fn build() -> Vec<SectionKeys> {
     let schema = yaml::schema::<Sections>();
-    let defaults = yaml::parse(&Config::default().to_yaml().unwrap_or_default());
+    // With images, so that their sections are there.
+    let with_images = Config {
+        img_data: Some(ImageDataConfig::default()),
+        img_mask: Some(MaskConfig::images()),
+        ..Config::default()
+    };
+    let defaults = yaml::parse(&with_images.to_yaml().unwrap_or_default());
     let Ok(Node { value: Value::Map(order), .. }) = defaults else { return Vec::new() };
     let mut sections: Vec<SectionKeys> =
         order.iter().map(|(name, defaults)| section(name, &schema, defaults)).collect();
@@ -109,19 +115,19 @@ fn section(name: &str, schema: &Json, defaults: &Node) -> SectionKeys {
             .iter()
             .map(|(own, value)| key(format!("{name}.{own}"), property(schema, own), Some(value)))
             .collect(),
-        _ => MaskType::all().flat_map(mask_keys).collect(),
+        _ => MaskType::all().flat_map(|kind| mask_keys(name, kind)).collect(),
     };
     SectionKeys { name: name.into(), doc: text(schema), keys }
 }
 
 /// The keys of a mask strategy's generators, with the defaults of an entry that gives none.
-fn mask_keys(kind: MaskType) -> Vec<Key> {
+fn mask_keys(section: &str, kind: MaskType) -> Vec<Key> {
     let schema = kind.schema();
     let entry = yaml::parse("{}").and_then(|node| kind.read(&[node]).map_err(|_| String::new())).unwrap_or_default();
     let Some(Json::Object(defaults)) = entry.into_iter().next() else { return Vec::new() };
     let one = |(name, default): (String, Json)| {
         let default = Node::from_json(&default, yaml::Origin::Line(0));
-        let key = key(format!("mask.N.{name}"), property(&schema, &name), Some(&default));
+        let key = key(format!("{section}.N.{name}"), property(&schema, &name), Some(&default));
         Key { mask_type: Some(kind.name()), ..key }
     };
     defaults.into_iter().map(one).collect()
@@ -219,6 +225,8 @@ mod tests {
         assert_eq!(one("data.normalization").default.as_deref(), Some("imagenet"));
         assert!(one("meta.use_sdpa").unread.is_some());
         assert_eq!(one("mask.0.ratio").mask_type, Some("random_tube"));
+        assert_eq!(one("img_mask.0.num_blocks").mask_type, Some("multiblock3d"));
+        assert!(one("meta.sync_gc").unread.is_some() && one("data.fps").unread.is_none());
     }
 
     #[test]
@@ -229,12 +237,12 @@ mod tests {
             assert!(key.words.iter().all(|(_, doc)| !doc.is_empty()), "{key:?}");
         }
         assert!(sections().iter().all(|section| !section.doc.is_empty() && !section.keys.is_empty()));
-        assert_eq!(sections().len(), 9);
+        assert_eq!(sections().len(), 11);
     }
 
     #[test]
     fn a_section_has_its_keys_and_an_unknown_one_a_suggestion() {
-        assert_eq!(explain("loss").unwrap()[0].keys.len(), 3);
+        assert_eq!(explain("loss").unwrap()[0].keys.len(), 7);
         assert_eq!(explain("").unwrap().len(), sections().len());
         let unknown = |path: &str| explain(path).unwrap_err();
         assert_eq!(

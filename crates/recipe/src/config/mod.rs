@@ -21,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 mod data;
 mod error;
+mod generations;
 mod keys;
 mod mask;
 mod model;
@@ -29,15 +30,18 @@ mod overrides;
 mod training;
 mod validate;
 
-pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, Normalization, Preprocessing, Sampling};
+pub use data::{
+    AugmentConfig, DataConfig, DatasetType, Framing, ImageDataConfig, Normalization, Preprocessing, Sampling,
+};
 pub use error::ConfigError;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
-pub use model::{EncoderSizes, Init, ModelConfig, ModelName, PredictorSizes};
+pub use model::{EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary};
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
 pub use crate::masks::MaskType;
-use crate::masks::{MaskError, MaskGenerator};
+use crate::masks::{Geometry, LengthBuckets, MaskError, MaskGenerator};
+use crate::schedules::ContextWeight;
 use crate::text;
 use crate::text::TextError;
 use crate::yaml::{self, Misfit, Node, Origin, Wrong};
@@ -45,7 +49,7 @@ use crate::yaml::{self, Misfit, Node, Origin, Wrong};
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Config {
-    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`), which mean nothing here.
+    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`, ...), which mean nothing here.
     #[serde(skip)]
     pub launcher: Vec<&'static str>,
     /// Seed, arithmetic, checkpoint to start from.
@@ -56,6 +60,12 @@ pub struct Config {
     pub model: ModelConfig,
     /// Clips and where they come from.
     pub data: DataConfig,
+    /// Images beside them (V-JEPA 2.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub img_data: Option<ImageDataConfig>,
+    /// Mask generators of images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub img_mask: Option<MaskConfig>,
     /// Augmentations.
     pub data_aug: AugmentConfig,
     /// Loss.
@@ -67,7 +77,7 @@ pub struct Config {
 }
 
 /// The official launcher's keys.
-const LAUNCHER: [&str; 3] = ["app", "nodes", "tasks_per_node"];
+const LAUNCHER: [&str; 6] = ["app", "nodes", "tasks_per_node", "cpus_per_task", "mem_per_gpu", "folder"];
 
 /// A configuration as it is written: the entries of `mask` are read when `data.mask_type` is known.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -82,12 +92,18 @@ struct Sections {
     mask: Vec<Skipped>,
     model: ModelConfig,
     data: DataConfig,
+    img_data: ImageDataConfig,
+    /// The `img_mask` section: the mask generators of images, as in `mask`. The default is that of V-JEPA 2.1's recipes, ten
+    /// blocks.
+    #[schemars(extend("x-expected" = "a list of mask generators"))]
+    #[allow(dead_code)]
+    img_mask: Vec<Skipped>,
     data_aug: AugmentConfig,
     loss: LossConfig,
     optimization: OptimizationConfig,
     logging: LoggingConfig,
     /// Which program to run.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app"))]
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app; `vjepa_2_1` sets `model.generation`"))]
     app: Skipped,
     /// Machines.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
@@ -95,6 +111,15 @@ struct Sections {
     /// Processes per machine.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
     tasks_per_node: Skipped,
+    /// Processor cores per process.
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides what a process gets"))]
+    cpus_per_task: Skipped,
+    /// Memory per process.
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides what a process gets"))]
+    mem_per_gpu: Skipped,
+    /// Folder for checkpoints and metrics: V-JEPA 2's name for `logging.folder`, which it sets where that is not given.
+    #[schemars(extend("x-expected" = "a string", "x-unread" = "`logging.folder` is given"))]
+    folder: Skipped,
 }
 
 /// Whether there was a value, whatever it is.
@@ -199,13 +224,36 @@ impl Config {
             yaml::Value::Map(sections) => sections.retain(|(_, node)| node.value != yaml::Value::Null),
             _ => {}
         }
-        let Sections { meta, mask: _, model, data, data_aug, loss, optimization, logging, app, nodes, tasks_per_node } =
-            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
-        let found = LAUNCHER.into_iter().zip([app, nodes, tasks_per_node]);
+        generations::translate(&mut source.root);
+        let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, .. } = sections;
+        let Sections { app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder, .. } = sections;
+        let found = LAUNCHER.into_iter().zip([app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder]);
         let launcher = found.filter(|(_, value)| value.0).map(|(key, _)| key).collect();
-        let mask =
-            MaskConfig::read(data.mask_type, source.root.at("mask")).map_err(|misfit| source.misfit("mask", misfit))?;
-        Ok(Self { launcher, meta, mask, model, data, data_aug, loss, optimization, logging })
+        let masks = |key: &str| {
+            MaskConfig::read(data.mask_type, source.root.at(key)).map_err(|misfit| source.misfit(key, misfit))
+        };
+        let mask = masks("mask")?;
+        let images = source.root.at("img_data").map(|_| img_data);
+        let img_mask = match (source.root.at("img_mask"), &images) {
+            (Some(_), _) => Some(masks("img_mask")?),
+            (None, Some(_)) => Some(MaskConfig::images()),
+            (None, None) => None,
+        };
+        optimization.ends_in_warmup = model.generation != Generation::V1;
+        Ok(Self {
+            launcher,
+            meta,
+            mask,
+            model,
+            data,
+            img_data: images,
+            img_mask,
+            data_aug,
+            loss,
+            optimization,
+            logging,
+        })
     }
 
     /// The rules between values. [`Config::from_yaml`] has applied them; call it again after changing fields.
@@ -222,6 +270,7 @@ impl Config {
     /// [`ConfigError::Missing`] or [`ConfigError::Rule`] naming the key.
     pub fn check_training(&self) -> Result<(), ConfigError> {
         validate::beginning(&self.meta)?;
+        self.check_wired()?;
         self.model.predictor_sizes()?;
         if self.data.dataset_type == DatasetType::Video && self.data.datasets.is_empty() {
             return Err(ConfigError::missing(
@@ -237,6 +286,37 @@ impl Config {
             return Err(ConfigError::missing("logging.folder", "name a folder for checkpoints and metrics"));
         }
         Ok(())
+    }
+
+    /// Refuses what can be said of a run and is not trained yet.
+    fn check_wired(&self) -> Result<(), ConfigError> {
+        let lengths = self.data.lengths();
+        let unwired = [
+            (
+                "data.dataset_fpcs",
+                lengths.len() > 1,
+                "clips of several lengths are not trained on yet; give one length",
+            ),
+            (
+                "img_data",
+                self.img_data.is_some(),
+                "images beside videos are not trained on yet; leave it and img_mask out",
+            ),
+            (
+                "optimization.anneal_ckpt",
+                self.optimization.anneal_ckpt.is_some(),
+                "a cool-down begins with `vjepa train --resume-from FILE` here; leave it out",
+            ),
+            (
+                "model.generation",
+                self.model.generation != Generation::V1,
+                "models with rotary positions are not trained yet; configs/ has the recipes of V-JEPA",
+            ),
+        ];
+        match unwired.into_iter().find(|(_, asked, _)| *asked) {
+            Some((key, _, why)) => Err(ConfigError::unsupported(key, why)),
+            None => Ok(()),
+        }
     }
 
     /// Keys that were accepted although they change nothing here, each with the reason, for one notice at the start.
@@ -266,9 +346,16 @@ impl Config {
 
     /// How evaluation and deployment sample clips differently from training, for a notice by whoever does either.
     pub fn sampled_apart(&self) -> Option<String> {
-        let seconds = self.data.clip_duration.filter(|_| self.data.dataset_type == DatasetType::Video)?;
+        if self.data.dataset_type != DatasetType::Video {
+            return None;
+        }
+        let spacing = match (self.data.fps, self.data.clip_duration) {
+            (Some(fps), _) => format!("`data.fps` ({fps})"),
+            (None, Some(seconds)) => format!("`data.clip_duration` ({seconds} s)"),
+            (None, None) => return None,
+        };
         Some(format!(
-            "`data.clip_duration` ({seconds} s) spaces the frames of training only; evaluation and deployment space them by \
+            "{spacing} spaces the frames of training only; evaluation and deployment space them by \
              `data.sampling_rate` ({}), which should come close to it",
             self.data.sampling_rate
         ))
@@ -286,6 +373,39 @@ impl Config {
     /// How clips are prepared, for checkpoints and exported models.
     pub fn preprocessing(&self) -> Preprocessing {
         self.data.preprocessing()
+    }
+
+    /// What draws the masks of clips of each length: one generator set a length bucket.
+    ///
+    /// # Errors
+    /// As [`Config::masks`].
+    pub fn length_buckets(&self) -> Result<LengthBuckets, MaskError> {
+        let lengths = self.data.lengths().into_iter();
+        let built = lengths.map(|frames| Ok((frames, self.mask.build(self.data.geometry_of(frames))?)));
+        Ok(LengthBuckets::new(built.collect::<Result<Vec<_>, MaskError>>()?))
+    }
+
+    /// An image as the mask generators see it; none for a run without images.
+    pub fn image_geometry(&self) -> Option<Geometry> {
+        let images = self.img_data.as_ref()?;
+        let (height, width, patch) = (images.crop_size, images.crop_size, self.data.patch_size);
+        Some(Geometry { frames: 1, height, width, tubelet: 1, patch })
+    }
+
+    /// What draws the masks of images; none for a run without them.
+    ///
+    /// # Errors
+    /// As [`Config::masks`].
+    pub fn image_masks(&self) -> Result<Option<Box<dyn MaskGenerator>>, MaskError> {
+        let (Some(image), Some(mask)) = (self.image_geometry(), &self.img_mask) else { return Ok(None) };
+        mask.build(image).map(Some)
+    }
+
+    /// Weight of the loss on context tokens of videos or of images; none where they are not predicted.
+    pub fn context_weight(&self, images: bool) -> Option<ContextWeight> {
+        let predicted = self.loss.predict_all.unwrap_or(self.model.generation == Generation::V21);
+        let value = if images { self.model.lambda_value_img } else { self.model.lambda_value_vid };
+        predicted.then_some(ContextWeight { value, progressive: self.model.lambda_progressive })
     }
 
     /// What draws the masks of this run.

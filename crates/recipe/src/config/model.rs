@@ -26,9 +26,27 @@ pub enum ModelName {
     /// 1408 wide, 40 blocks, 16 heads, MLP ratio 48/11.
     #[serde(rename = "vit_giant")]
     Giant,
+    /// 1408 wide, 40 blocks, 22 heads, MLP ratio 48/11: the giant of V-JEPA 2 and 2.1.
+    #[serde(rename = "vit_giant_xformers")]
+    GiantXformers,
+    /// 1664 wide, 48 blocks, 26 heads, MLP ratio 64/13.
+    #[serde(rename = "vit_gigantic_xformers")]
+    GiganticXformers,
 }
 
 impl ModelName {
+    /// Every named size, in the order of their widths; of two giants the one of V-JEPA 1 comes first.
+    pub const ALL: [Self; 8] = [
+        Self::Tiny,
+        Self::Small,
+        Self::Base,
+        Self::Large,
+        Self::Huge,
+        Self::Giant,
+        Self::GiantXformers,
+        Self::GiganticXformers,
+    ];
+
     /// The sizes behind the name: the only table of them.
     pub const fn sizes(self) -> EncoderSizes {
         let (embed_dim, depth, num_heads, mlp_ratio) = match self {
@@ -38,8 +56,103 @@ impl ModelName {
             Self::Large => (1024, 24, 16, 4.0),
             Self::Huge => (1280, 32, 16, 4.0),
             Self::Giant => (1408, 40, 16, 48.0 / 11.0),
+            Self::GiantXformers => (1408, 40, 22, 48.0 / 11.0),
+            Self::GiganticXformers => (1664, 48, 26, 64.0 / 13.0),
         };
         EncoderSizes { embed_dim, depth, num_heads, mlp_ratio }
+    }
+}
+
+/// The generation of a model: the choices that its released models have in common. Each can be made on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Generation {
+    /// V-JEPA: a table of positions is added to the tokens, one final norm.
+    #[default]
+    #[serde(rename = "vjepa")]
+    V1,
+    /// V-JEPA 2: rotary positions in every block, one final norm.
+    #[serde(rename = "vjepa2")]
+    V2,
+    /// V-JEPA 2.1: rotary positions on a grid of 16, four levels with norms of their own, images beside videos.
+    #[serde(rename = "vjepa2_1")]
+    V21,
+}
+
+impl Generation {
+    /// Every generation, in the order of their release.
+    pub const ALL: [Self; 3] = [Self::V1, Self::V2, Self::V21];
+
+    /// The word that stands for it in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "vjepa",
+            Self::V2 => "vjepa2",
+            Self::V21 => "vjepa2_1",
+        }
+    }
+
+    /// What people call it.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::V1 => "V-JEPA",
+            Self::V2 => "V-JEPA 2",
+            Self::V21 => "V-JEPA 2.1",
+        }
+    }
+
+    /// How tokens of its models know where they are. `interpolate` is only asked where the generation has rotary positions;
+    /// none for what its released encoders have.
+    pub const fn positions(self, interpolate: Option<bool>) -> Positions {
+        let rotary = match self {
+            Self::V1 => return Positions::Table,
+            Self::V2 => Rotary { tiled: true, interpolate: false },
+            Self::V21 => Rotary { tiled: false, interpolate: true },
+        };
+        match interpolate {
+            Some(interpolate) => Positions::Rotary(Rotary { interpolate, ..rotary }),
+            None => Positions::Rotary(rotary),
+        }
+    }
+
+    /// The blocks, counted from 0, whose outputs are the levels of an encoder of this depth; empty where a generation has
+    /// one final norm instead. `None` for a depth that V-JEPA 2.1 has no levels for.
+    pub const fn levels(self, depth: usize) -> Option<&'static [usize]> {
+        match (self, depth) {
+            (Self::V1 | Self::V2, _) => Some(&[]),
+            (Self::V21, 12) => Some(&[2, 5, 8, 11]),
+            (Self::V21, 24) => Some(&[5, 11, 17, 23]),
+            (Self::V21, 40) => Some(&[9, 19, 29, 39]),
+            (Self::V21, 48) => Some(&[11, 23, 37, 47]),
+            (Self::V21, _) => None,
+        }
+    }
+}
+
+/// How tokens know where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// A table of sines and cosines is added to the tokens before the first block.
+    #[default]
+    Table,
+    /// Queries and keys are rotated in every block.
+    Rotary(Rotary),
+}
+
+/// Rotary positions along time, height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotary {
+    /// The angles of an axis are repeated as a whole, so that the two channels of a pair turn by different angles, as in
+    /// V-JEPA 2; otherwise each pair turns by one angle, a true rotation.
+    pub tiled: bool,
+    /// Rows and columns are mapped to the grid of the pre-training, 16 patches a side (18 with patches of 14 pixels).
+    pub interpolate: bool,
+}
+
+impl Rotary {
+    /// Patches a side that positions are mapped to by [`interpolate`](Self::interpolate).
+    pub const fn pretrained_grid(patch: usize) -> usize {
+        if patch == 14 { 18 } else { 16 }
     }
 }
 
@@ -127,12 +240,84 @@ pub struct ModelConfig {
     /// Hidden width of the encoder's MLP over its width; the named size's, or 4.
     #[schemars(extend("x-ours" = true))]
     pub mlp_ratio: Option<f64>,
-    /// Predictor attention heads; the encoder's number unless given.
-    #[schemars(extend("x-ours" = true))]
+    /// Predictor attention heads; null: the encoder's number, or 12 for V-JEPA 2 and 2.1.
     pub pred_num_heads: Option<usize>,
     /// How new weights are drawn.
     #[schemars(extend("x-ours" = true))]
     pub init: Init,
+    /// The generation of the model.
+    #[schemars(extend("x-ours" = true))]
+    pub generation: Generation,
+    /// Rotary positions of encoder and predictor are mapped to a grid of 16; null: as the generation's released recipe
+    /// does, true for V-JEPA 2.1.
+    pub interpolate_rope: Option<bool>,
+    /// The same for the predictor alone; null: as `interpolate_rope`.
+    #[schemars(extend("x-ours" = true))]
+    pub pred_interpolate_rope: Option<bool>,
+    /// Blocks, counted from 0, whose outputs are the levels of a V-JEPA 2.1 encoder, the last block among them; null: those
+    /// of the released models, which have 12, 24, 40 or 48 blocks.
+    #[schemars(extend("x-ours" = true))]
+    pub levels: Option<Vec<usize>>,
+    /// Levels a V-JEPA 2.1 predictor reads and predicts, from the last one; null: all of the encoder's.
+    pub levels_predictor: Option<usize>,
+    /// Width of what a distilled predictor predicts, all levels together; null: that of what it reads.
+    #[schemars(extend("x-ours" = true))]
+    pub teacher_embed_dim: Option<usize>,
+    /// Mask tokens; null: one per mask generator.
+    #[schemars(extend("x-ours" = true))]
+    pub num_mask_tokens: Option<usize>,
+    /// Rotary positions, by which official files of V-JEPA 2 tell the generation; null: as the generation has them.
+    pub use_rope: Option<bool>,
+    /// Frames of an image, which V-JEPA 2.1 embeds apart from videos; null: 1 with V-JEPA 2.1. Other sizes are not supported.
+    pub img_temporal_dim_size: Option<usize>,
+    /// Vectors that tell images from videos; null: as the generation has them, true for V-JEPA 2.1.
+    pub modality_embedding: Option<bool>,
+    /// Weight of V-JEPA 2.1's loss on the context tokens of videos.
+    pub lambda_value_vid: f64,
+    /// The same of images.
+    pub lambda_value_img: f64,
+    /// Both weights are 0 until step 15000 and then grow in a straight line until step 30000; false in the cool-down.
+    pub lambda_progressive: bool,
+    /// Predictions are normalised like targets; true is not supported, and fails in the official code.
+    pub normalize_predictor: bool,
+    /// How official constructors draw linear layers; others than `default` are not supported, see `init`.
+    pub init_type: InitType,
+    /// Gated MLPs in the encoder; true is not supported.
+    pub use_silu: bool,
+    /// Gated MLPs in the predictor; true is not supported.
+    pub use_pred_silu: bool,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "it is the width of gated MLPs, which are not supported"))]
+    pub wide_silu: bool,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "the plan of the compiled step decides what is computed twice"))]
+    pub use_activation_checkpointing: bool,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "the training step is always compiled"))]
+    pub compile_model: bool,
+    /// Attention to earlier tokens only, in the encoder; true is not supported.
+    pub is_causal: bool,
+    /// The same in the predictor; true is not supported.
+    pub pred_is_causal: bool,
+    /// Register tokens of the encoder; above 0 is not supported, and the official encoder makes none.
+    pub n_registers: usize,
+    /// The same of the predictor.
+    pub n_registers_predictor: usize,
+    /// A class token before the others; true is not supported, and the official encoder makes none.
+    pub has_cls_first: bool,
+}
+
+/// What official constructors of V-JEPA 2.1 draw linear layers from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InitType {
+    /// Normal with standard deviation 0.02.
+    #[default]
+    Default,
+    /// Xavier's uniform distribution.
+    XavierUniform,
+    /// Xavier's normal distribution.
+    XavierNormal,
 }
 
 impl Default for ModelConfig {
@@ -150,6 +335,31 @@ impl Default for ModelConfig {
             mlp_ratio: None,
             pred_num_heads: None,
             init: Init::Official,
+            generation: Generation::V1,
+            interpolate_rope: None,
+            pred_interpolate_rope: None,
+            levels: None,
+            levels_predictor: None,
+            teacher_embed_dim: None,
+            num_mask_tokens: None,
+            use_rope: None,
+            img_temporal_dim_size: None,
+            modality_embedding: None,
+            lambda_value_vid: 0.5,
+            lambda_value_img: 0.5,
+            lambda_progressive: true,
+            normalize_predictor: false,
+            init_type: InitType::Default,
+            use_silu: false,
+            use_pred_silu: false,
+            wide_silu: false,
+            use_activation_checkpointing: false,
+            compile_model: false,
+            is_causal: false,
+            pred_is_causal: false,
+            n_registers: 0,
+            n_registers_predictor: 0,
+            has_cls_first: false,
         }
     }
 }
@@ -159,6 +369,50 @@ impl ModelConfig {
     pub const RELEASED_PRED_DEPTH: usize = 12;
     /// Predictor width of every released recipe.
     pub const RELEASED_PRED_EMBED_DIM: usize = 384;
+
+    /// Predictor heads of every released recipe with rotary positions.
+    pub const RELEASED_PRED_HEADS: usize = 12;
+
+    /// How the encoder's tokens know where they are.
+    pub fn positions(&self) -> Positions {
+        self.generation.positions(self.interpolate_rope)
+    }
+
+    /// How the predictor's tokens know where they are.
+    pub fn predictor_positions(&self) -> Positions {
+        self.generation.positions(self.pred_interpolate_rope.or(self.interpolate_rope))
+    }
+
+    /// The blocks whose outputs are the encoder's levels; empty for an encoder with one final norm.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for levels that the encoder cannot have, and for a depth whose levels are neither given nor known.
+    pub fn encoder_levels(&self) -> Result<Vec<usize>, ConfigError> {
+        let depth = self.sizes()?.depth;
+        let rule = |why: String| Err(ConfigError::rule("model.levels".to_owned(), why));
+        match (self.generation, &self.levels) {
+            (Generation::V21, Some(levels)) => {
+                let ascending = levels.windows(2).all(|pair| pair[0] < pair[1]);
+                if ascending && levels.last().copied() == depth.checked_sub(1) {
+                    return Ok(levels.clone());
+                }
+                rule(format!(
+                    "is {levels:?}; it must be ascending and end with the last block, {}",
+                    depth.saturating_sub(1)
+                ))
+            }
+            (generation, Some(_)) => {
+                rule(format!("is for V-JEPA 2.1, but model.generation is {}; leave it out", generation.name()))
+            }
+            (generation, None) => match generation.levels(depth) {
+                Some(levels) => Ok(levels.to_vec()),
+                None => rule(format!(
+                    "must be given for {depth} blocks; the released models have 12, 24, 40 or 48 blocks, or give the blocks \
+                     whose outputs are levels"
+                )),
+            },
+        }
+    }
 
     /// The encoder's sizes.
     ///
@@ -170,7 +424,7 @@ impl ModelConfig {
             own.or(named).ok_or_else(|| {
                 ConfigError::missing(
                     format!("model.{key}"),
-                    "give `model.model_name` (vit_tiny to vit_giant), or all of `embed_dim`, `depth` and `num_heads`",
+                    "give `model.model_name` (vit_tiny to vit_gigantic_xformers), or all of `embed_dim`, `depth` and `num_heads`",
                 )
             })
         };
@@ -200,9 +454,10 @@ impl ModelConfig {
         Ok(PredictorSizes {
             embed_dim: pick("pred_embed_dim", self.pred_embed_dim, Self::RELEASED_PRED_EMBED_DIM)?,
             depth: pick("pred_depth", self.pred_depth, Self::RELEASED_PRED_DEPTH)?,
-            num_heads: match self.pred_num_heads {
-                Some(heads) => heads,
-                None => self.sizes()?.num_heads,
+            num_heads: match (self.pred_num_heads, self.generation) {
+                (Some(heads), _) => heads,
+                (None, Generation::V1) => self.sizes()?.num_heads,
+                (None, Generation::V2 | Generation::V21) => Self::RELEASED_PRED_HEADS,
             },
             mlp_ratio: 4.0,
         })
@@ -217,6 +472,34 @@ mod tests {
     fn giant_has_the_official_mlp_width() {
         assert_eq!(ModelName::Giant.sizes().mlp_dim(), 6144);
         assert_eq!(ModelName::Large.sizes().mlp_dim(), 4096);
+    }
+
+    #[test]
+    fn gigantic_has_the_official_mlp_width() {
+        assert_eq!(ModelName::GiganticXformers.sizes().mlp_dim(), 8192);
+        for name in ModelName::ALL {
+            let sizes = name.sizes();
+            assert!(sizes.embed_dim.is_multiple_of(sizes.num_heads), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn generations_choose_positions_heads_and_levels() {
+        let of =
+            |generation, model_name| ModelConfig { generation, model_name: Some(model_name), ..ModelConfig::default() };
+        let second = of(Generation::V2, ModelName::Large);
+        assert_eq!(second.positions(), Positions::Rotary(Rotary { tiled: true, interpolate: false }));
+        assert_eq!((second.predictor_sizes().unwrap().num_heads, second.encoder_levels().unwrap().len()), (12, 0));
+        let later = of(Generation::V21, ModelName::GiganticXformers);
+        assert_eq!(later.encoder_levels().unwrap(), [11, 23, 37, 47]);
+        let hub = ModelConfig { pred_interpolate_rope: Some(false), ..later };
+        assert_eq!(hub.positions(), Positions::Rotary(Rotary { tiled: false, interpolate: true }));
+        assert_eq!(hub.predictor_positions(), Positions::Rotary(Rotary { tiled: false, interpolate: false }));
+        let odd = ModelConfig { depth: Some(6), ..of(Generation::V21, ModelName::Tiny) };
+        assert_eq!(odd.encoder_levels().unwrap_err().key(), Some("model.levels"));
+        assert_eq!(ModelConfig { levels: Some(vec![2, 5]), ..odd.clone() }.encoder_levels().unwrap(), [2, 5]);
+        assert!(ModelConfig { levels: Some(vec![2, 4]), ..odd }.encoder_levels().is_err());
+        assert_eq!(of(Generation::V1, ModelName::Tiny).positions(), Positions::Table);
     }
 
     #[test]

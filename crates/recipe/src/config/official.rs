@@ -5,7 +5,7 @@ use crate::yaml::{Node, Value};
 
 /// What a configuration is, to follow "is", and what to do instead; none for pre-training.
 pub(super) fn recognise(root: &Node) -> Option<String> {
-    evaluation(root).or_else(|| second_generation(root))
+    evaluation(root).or_else(|| action_conditioned(root))
 }
 
 /// A scalar as it would be written at the command line; none for longer texts and those with spaces.
@@ -51,16 +51,11 @@ fn evaluation(root: &Node) -> Option<String> {
     ))
 }
 
-/// The pre-training configurations of V-JEPA 2, whose models have rotary positions.
-fn second_generation(root: &Node) -> Option<String> {
-    let rotary = root.at("model.use_rope").is_some_and(|node| node.value == Value::Bool(true));
-    let key = match (rotary, root.at("data.dataset_fpcs").is_some()) {
-        (true, _) => "model.use_rope",
-        (false, true) => "data.dataset_fpcs",
-        (false, false) => return None,
-    };
+/// The training of V-JEPA 2-AC, which has an app of its own.
+fn action_conditioned(root: &Node) -> Option<String> {
+    let app = root.at("app").and_then(word).filter(|app| app.contains("droid"))?;
     Some(format!(
-        "a configuration of V-JEPA 2 (it has `{key}`), whose models, with rotary positions, are not supported yet; configs/ \
-         has those of V-JEPA"
+        "the configuration of V-JEPA 2-AC's training (`app: {app}`), which is not supported; released files of V-JEPA 2-AC are \
+         read as they are"
     ))
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
+use crate::schedules::{CosineWd, LearningRate, LinearDecay, LinearEma, Schedule, WarmupCosine};
 
 /// Arithmetic of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +38,15 @@ pub struct MetaConfig {
     pub use_sdpa: bool,
     /// Arithmetic of a training step.
     pub dtype: Dtype,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "one checkpoint is kept, the latest"))]
+    pub save_every_freq: i64,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "a run that is resumed goes on where it stopped"))]
+    pub skip_batches: i64,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "there is no garbage collector"))]
+    pub sync_gc: bool,
 }
 
 impl Default for MetaConfig {
@@ -48,6 +58,9 @@ impl Default for MetaConfig {
             eval_freq: 100,
             use_sdpa: true,
             dtype: Dtype::Bfloat16,
+            save_every_freq: -1,
+            skip_batches: -1,
+            sync_gc: false,
         }
     }
 }
@@ -84,11 +97,29 @@ pub struct LossConfig {
     /// What is minimised; each objective is a file in `graphs/src/objectives/`.
     #[schemars(extend("x-ours" = true))]
     pub objective: ObjectiveName,
+    /// Context tokens are predicted too, and their loss is added by `model.lambda_value_vid`; null: as the generation does,
+    /// true for V-JEPA 2.1.
+    pub predict_all: Option<bool>,
+    /// Context tokens count by the inverse of the square root of their distance to the nearest predicted token; false in the
+    /// cool-down. V-JEPA 2.1's.
+    pub weight_distance_loss: bool,
+    /// Distances are divided by a sixteenth of the grid's side first. V-JEPA 2.1's.
+    pub offset_context_loss: bool,
+    /// Targets from later frames; others than null and 0 are not supported.
+    pub shift_by_n: Option<i64>,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { loss_exp: 1.0, reg_coeff: 0.0, objective: ObjectiveName::default() }
+        Self {
+            loss_exp: 1.0,
+            reg_coeff: 0.0,
+            objective: ObjectiveName::default(),
+            predict_all: None,
+            weight_distance_loss: true,
+            offset_context_loss: false,
+            shift_by_n: None,
+        }
     }
 }
 
@@ -133,6 +164,25 @@ pub struct OptimizationConfig {
     /// First step whose gradients are clipped; null: one epoch after the warm-up, as in the official code.
     #[schemars(extend("x-ours" = true))]
     pub clip_from_step: Option<u64>,
+    /// The run is a cool-down: the learning rate goes from `lr` to `final_lr` in a straight line, without a warm-up.
+    pub is_anneal: bool,
+    /// The checkpoint that a cool-down begins with: its weights, its target encoder and its optimiser's state.
+    pub anneal_ckpt: Option<String>,
+    /// A cool-down that has a checkpoint of its own goes on from that.
+    pub resume_anneal: bool,
+    /// RAdam instead of Adam; true is not supported, and names a missing file in the official code.
+    pub use_radamw: bool,
+    /// Steps whose loss is so many deviations above the mean are left out; not supported.
+    pub loss_reg_std_mult: Option<f64>,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "it belongs to `loss_reg_std_mult`, which is not supported"))]
+    pub loss_reg_num_tracking_steps: Option<u64>,
+    /// Has no effect.
+    #[schemars(extend("x-unread" = "it belongs to `loss_reg_std_mult`, which is not supported"))]
+    pub loss_reg_min_epoch: Option<u64>,
+    /// Whether the run may end within its warm-up, as released recipes of V-JEPA 2 do. The generation decides it.
+    #[serde(skip)]
+    pub ends_in_warmup: bool,
 }
 
 impl Default for OptimizationConfig {
@@ -154,6 +204,14 @@ impl Default for OptimizationConfig {
             steps: None,
             warmup_steps: None,
             clip_from_step: None,
+            is_anneal: false,
+            anneal_ckpt: None,
+            resume_anneal: false,
+            use_radamw: false,
+            loss_reg_std_mult: None,
+            loss_reg_num_tracking_steps: None,
+            loss_reg_min_epoch: None,
+            ends_in_warmup: false,
         }
     }
 }
@@ -209,7 +267,7 @@ impl OptimizationConfig {
             (None, Some(ipe)) => (self.ipe_scale * self.epochs as f64 * ipe as f64) as u64,
             _ => (self.ipe_scale * steps as f64) as u64,
         };
-        if warmup_steps >= schedule_steps {
+        if warmup_steps >= schedule_steps && !self.ends_in_warmup {
             let key = if self.warmup_steps.is_some() { "warmup_steps" } else { "warmup" };
             return Err(ConfigError::rule(
                 format!("optimization.{key}"),
@@ -227,6 +285,26 @@ impl OptimizationConfig {
         };
         let steps_per_epoch = (per_epoch.round() as u64).max(1);
         Ok(StepPlan { steps, steps_per_epoch, warmup_steps, schedule_steps, clip_from_step })
+    }
+
+    /// The official schedules over a run's own step numbers.
+    pub fn schedule(&self, plan: &StepPlan) -> Schedule {
+        let (peak, end, total_steps) = (self.lr, self.final_lr, plan.schedule_steps);
+        let lr = match self.is_anneal {
+            true => LearningRate::Linear(LinearDecay { start: peak, end, total_steps }),
+            false => {
+                let (start, warmup_steps) = (self.start_lr, plan.warmup_steps);
+                LearningRate::Cosine(WarmupCosine { start, peak, end, warmup_steps, total_steps })
+            }
+        };
+        let [start, end] = self.ema;
+        Schedule {
+            lr,
+            wd: CosineWd { start: self.weight_decay, end: self.final_weight_decay, total_steps },
+            // The official expression is ipe·epochs·ipe_scale, not rounded.
+            ema: LinearEma { start, end, total_steps: plan.steps as f64 * self.ipe_scale },
+            clip_from_step: (plan.clip_from_step != u64::MAX).then_some(plan.clip_from_step),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::data::{AugmentConfig, DataConfig, DatasetType, Normalization};
 use super::error::ConfigError;
 use super::training::{Dtype, LossConfig, MetaConfig, OptimizationConfig};
-use super::{Config, ModelConfig};
+use super::{Config, Generation, InitType, ModelConfig, Positions, Rotary};
 use crate::text;
 
 type Checked = Result<(), ConfigError>;
@@ -19,7 +19,9 @@ fn within(key: &str, value: usize, low: usize, high: usize) -> Checked {
 /// Everything that can be checked without touching a file.
 pub(super) fn check(config: &Config) -> Checked {
     data(&config.data)?;
-    model(&config.model)?;
+    lengths(&config.data)?;
+    model(&config.model, config.data.grid())?;
+    generation(config)?;
     augment(&config.data_aug)?;
     loss(&config.loss)?;
     optimization(&config.optimization)?;
@@ -38,7 +40,121 @@ pub(super) fn check(config: &Config) -> Checked {
             text::short(tag, 80)
         )
     })?;
-    config.mask.check(config.data.geometry())
+    for frames in config.data.lengths() {
+        config.mask.check("mask", config.data.geometry_of(frames))?;
+    }
+    images(config)
+}
+
+/// What only official files of V-JEPA 2 and 2.1 have.
+fn generation(config: &Config) -> Checked {
+    let Config { model, loss, optimization, .. } = config;
+    let generation = model.generation;
+    let rotary = generation != Generation::V1;
+    must(model.use_rope.is_none_or(|asked| asked == rotary), "model.use_rope", || {
+        format!("is {}, but model.generation is {}", !rotary, generation.name())
+    })?;
+    let later = generation == Generation::V21;
+    must(model.modality_embedding.is_none_or(|asked| asked == later), "model.modality_embedding", || {
+        format!("is {}, but model.generation is {}", !later, generation.name())
+    })?;
+    must(model.img_temporal_dim_size.is_none_or(|size| size == 1 && later), "model.img_temporal_dim_size", || {
+        "must be 1, and is for model.generation vjepa2_1 only; leave it out".into()
+    })?;
+    must(loss.predict_all.is_none_or(|asked| !asked || later), "loss.predict_all", || {
+        format!("is for V-JEPA 2.1, but model.generation is {}; leave it out", generation.name())
+    })?;
+    let weights = [("lambda_value_vid", model.lambda_value_vid), ("lambda_value_img", model.lambda_value_img)];
+    for (key, weight) in weights {
+        must(weight >= 0.0, &format!("model.{key}"), || format!("is {weight}; it must be 0 or more"))?;
+    }
+    let unsupported = [
+        ("model.use_silu", model.use_silu, "no released recipe has gated MLPs; write false"),
+        ("model.use_pred_silu", model.use_pred_silu, "no released recipe has gated MLPs; write false"),
+        ("model.normalize_predictor", model.normalize_predictor, "it fails in the official code; write false"),
+        ("model.is_causal", model.is_causal, "no released recipe uses it; write false"),
+        ("model.pred_is_causal", model.pred_is_causal, "no released recipe uses it; write false"),
+        ("model.n_registers", model.n_registers > 0, "the official encoder makes no such tokens; write 0"),
+        ("model.n_registers_predictor", model.n_registers_predictor > 0, "the official predictor makes none; write 0"),
+        ("model.has_cls_first", model.has_cls_first, "the official encoder makes no such token; write false"),
+        ("model.init_type", model.init_type != InitType::Default, "write default, and see model.init"),
+        ("loss.shift_by_n", loss.shift_by_n.is_some_and(|n| n != 0), "no released recipe uses it; write null"),
+        ("optimization.use_radamw", optimization.use_radamw, "it fails in the official code; write false"),
+        (
+            "optimization.loss_reg_std_mult",
+            optimization.loss_reg_std_mult.is_some(),
+            "no released recipe uses it; write null",
+        ),
+    ];
+    match unsupported.into_iter().find(|(_, asked, _)| *asked) {
+        Some((key, _, why)) => Err(ConfigError::unsupported(key, why)),
+        None => Ok(()),
+    }
+}
+
+fn images(config: &Config) -> Checked {
+    let Some(images) = &config.img_data else {
+        return must(config.img_mask.is_none(), "img_mask", || {
+            "is for the images of `img_data`, which is missing".into()
+        });
+    };
+    must(config.model.generation == Generation::V21, "img_data", || {
+        format!("is for V-JEPA 2.1, but model.generation is {}", config.model.generation.name())
+    })?;
+    within("img_data.batch_size", images.batch_size, 1, 1 << 20)?;
+    within("img_data.crop_size", images.crop_size, 1, 1 << 13)?;
+    within("img_data.num_workers", images.num_workers, 0, 1 << 10)?;
+    let patch = config.data.patch_size;
+    must(images.crop_size.is_multiple_of(patch), "img_data.crop_size", || {
+        format!("is {}; it must be a multiple of data.patch_size, {patch}", images.crop_size)
+    })?;
+    must(images.rank_ratio > 0.0 && images.rank_ratio < 1.0, "img_data.rank_ratio", || {
+        format!("is {}; it must lie between 0 and 1", images.rank_ratio)
+    })?;
+    must(images.dataset_fpcs.iter().flatten().all(|frames| *frames == 1), "img_data.dataset_fpcs", || {
+        "must be 1 for every data set: an image is one frame".into()
+    })?;
+    weights("img_data", images.datasets_weights.as_deref(), images.datasets.len())?;
+    match (&config.img_mask, config.image_geometry()) {
+        (Some(mask), Some(image)) => mask.check("img_mask", image),
+        _ => Ok(()),
+    }
+}
+
+/// Weights of data sets.
+fn weights(section: &str, weights: Option<&[f64]>, datasets: usize) -> Checked {
+    let Some(weights) = weights else { return Ok(()) };
+    let key = format!("{section}.datasets_weights");
+    must(weights.len() == datasets, &key, || {
+        format!("lists {} weights for {datasets} entries of {section}.datasets", weights.len())
+    })?;
+    must(weights.iter().all(|&w| w >= 0.0) && weights.iter().any(|&w| w > 0.0), &key, || {
+        "must be 0 or more, and not all 0".into()
+    })
+}
+
+/// The lengths of V-JEPA 2's clips, and their frames a second.
+fn lengths(data: &DataConfig) -> Checked {
+    if let Some(fps) = data.fps {
+        must(fps > 0.0, "data.fps", || format!("is {fps}; it must be above 0 frames a second"))?;
+        must(data.clip_duration.is_none(), "data.fps", || {
+            "and data.clip_duration exclude each other: give one".into()
+        })?;
+    }
+    let Some(lengths) = &data.dataset_fpcs else { return Ok(()) };
+    let key = "data.dataset_fpcs";
+    must(data.datasets.is_empty() || data.datasets.len() == lengths.len(), key, || {
+        format!("lists {} lengths for {} entries of data.datasets", lengths.len(), data.datasets.len())
+    })?;
+    for &frames in lengths {
+        within(key, frames, 2, 1 << 12)?;
+        must(frames.is_multiple_of(data.tubelet_size), key, || {
+            format!("lists {frames}; it must be a multiple of data.tubelet_size, {}", data.tubelet_size)
+        })?;
+    }
+    must(lengths.iter().max() == Some(&data.num_frames), "data.num_frames", || {
+        format!("is {}, but the longest clip of {key} is another; leave it out", data.num_frames)
+    })
 }
 
 fn data(data: &DataConfig) -> Checked {
@@ -83,14 +199,7 @@ fn data(data: &DataConfig) -> Checked {
             || "must have finite means and deviations above 0".into(),
         )?;
     }
-    if let Some(weights) = &data.datasets_weights {
-        must(weights.len() == data.datasets.len(), "data.datasets_weights", || {
-            format!("lists {} weights for {} entries of data.datasets", weights.len(), data.datasets.len())
-        })?;
-        must(weights.iter().all(|&w| w >= 0.0) && weights.iter().any(|&w| w > 0.0), "data.datasets_weights", || {
-            "must be 0 or more, and not all 0".into()
-        })?;
-    }
+    weights("data", data.datasets_weights.as_deref(), data.datasets.len())?;
     if data.dataset_type == DatasetType::DriftingTextures && !data.datasets.is_empty() {
         return Err(ConfigError::rule(
             "data.datasets",
@@ -100,7 +209,7 @@ fn data(data: &DataConfig) -> Checked {
     Ok(())
 }
 
-fn model(model: &ModelConfig) -> Checked {
+fn model(model: &ModelConfig, grid: [usize; 3]) -> Checked {
     let encoder = model.sizes()?;
     // A configuration may describe an encoder alone; whatever needs the predictor asks for its sizes.
     let described = model.pred_embed_dim.is_some() || model.pred_depth.is_some() || model.model_name.is_some();
@@ -131,9 +240,27 @@ fn model(model: &ModelConfig) -> Checked {
     let even = if model.uniform_power { 2 } else { 8 };
     let widths =
         [("model.embed_dim", Some(encoder.embed_dim)), ("model.pred_embed_dim", predictor.map(|p| p.embed_dim))];
-    for (key, width) in widths.into_iter().filter_map(|(key, width)| Some((key, width?))) {
+    let table = model.positions() == Positions::Table;
+    for (key, width) in widths.into_iter().filter_map(|(key, width)| Some((key, width?))).filter(|_| table) {
         must(width.is_multiple_of(even), key, || format!("is {width}; the position table needs a multiple of {even}"))?;
     }
+    // A rotation needs two channels along each of three axes.
+    let heads = [
+        ("model.num_heads", Some((encoder.embed_dim, encoder.num_heads))),
+        ("model.pred_num_heads", predictor.map(|p| (p.embed_dim, p.num_heads))),
+    ];
+    for (key, (width, heads)) in heads.into_iter().filter_map(|(key, sizes)| Some((key, sizes?))).filter(|_| !table) {
+        must(width / heads >= 6, key, || {
+            format!("is {heads}, which leaves {} channels a head; rotary positions need 6 or more", width / heads)
+        })?;
+    }
+    let [_, height, width] = grid;
+    let interpolated = |positions| matches!(positions, Positions::Rotary(Rotary { interpolate: true, .. }));
+    let squeezed = interpolated(model.positions()) || interpolated(model.predictor_positions());
+    must(!squeezed || height.min(width) >= 2, "data.crop_size", || {
+        "is one patch a side, which rotary positions mapped to a grid of 16 cannot be (model.interpolate_rope)".into()
+    })?;
+    model.encoder_levels()?;
     if !model.use_mask_tokens {
         return Err(ConfigError::unsupported(
             "model.use_mask_tokens",
@@ -198,6 +325,12 @@ fn optimization(o: &OptimizationConfig) -> Checked {
     must(o.eps > 0.0, "optimization.eps", || format!("is {}; it must be above 0", o.eps))?;
     must(o.betas.iter().all(|b| (0.0..1.0).contains(b)), "optimization.betas", || {
         format!("are {:?}; both must be at least 0 and below 1", o.betas)
+    })?;
+    must(!o.is_anneal || o.warmup == 0.0 && o.warmup_steps.unwrap_or(0) == 0, "optimization.warmup", || {
+        "must be 0 with is_anneal: a cool-down has no warm-up".into()
+    })?;
+    must(o.is_anneal || o.anneal_ckpt.is_none(), "optimization.anneal_ckpt", || {
+        "names a checkpoint for a cool-down, but is_anneal is false".into()
     })?;
     must(o.ema.iter().all(|m| (0.0..=1.0).contains(m)), "optimization.ema", || {
         format!("is {:?}; both must lie between 0 and 1", o.ema)

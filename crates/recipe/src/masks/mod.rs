@@ -8,15 +8,19 @@
 //! - [`multiblock`]: the paper's 3-D blocks (official `masks/multiblock3d.py`), the default.
 //! - [`tube`]: one random spatial pattern repeated over time (official `masks/random_tube.py`).
 //!
+//! Clips of several lengths in a batch have grids of their own, and so masks of their own: [`buckets`].
+//!
 //! Both use random numbers exactly as the official code does, so equal seeds give equal masks. [`MaskStrategy`] is what a new
 //! one implements; [`MaskGenerator`] is what a run draws from.
 
 use serde::{Deserialize, Serialize};
 
+mod buckets;
 mod multiblock;
 mod strategy;
 mod tube;
 
+pub use buckets::{Bucket, LengthBuckets};
 pub use multiblock::{BlockSize, MaskCollator, MultiBlockConfig};
 pub use strategy::{MaskGenerator, MaskStrategy, MaskType};
 pub use tube::{TubeCollator, TubeConfig};
@@ -109,6 +113,22 @@ impl IndexBatch {
     fn truncated(rows: &[Vec<i32>], len: usize) -> Self {
         let indices = rows.iter().flat_map(|row| row.iter().take(len).copied()).collect();
         Self { batch: rows.len(), len, indices }
+    }
+
+    /// The tokens of `0..tokens` that each row lacks, ascending. Rows have no index twice, so all complements are equally long.
+    fn complement(&self, tokens: usize) -> Self {
+        let mut indices = Vec::new();
+        let mut there = vec![false; tokens];
+        for row in self.rows() {
+            there.fill(false);
+            for place in row.iter().filter_map(|index| usize::try_from(*index).ok()) {
+                if let Some(there) = there.get_mut(place) {
+                    *there = true;
+                }
+            }
+            indices.extend((0i32..).zip(&there).filter(|(_, there)| !**there).map(|(index, _)| index));
+        }
+        Self { batch: self.batch, len: tokens.saturating_sub(self.len), indices }
     }
 
     /// The rows, one per sample.

@@ -37,6 +37,12 @@ pub struct MultiBlockConfig {
     pub max_temporal_keep: f64,
     /// Upper bound on the context tokens of a sample; the first ones are kept. Targets are not bounded.
     pub max_keep: Option<usize>,
+    /// Targets are all tokens that are not context, so that no token is in neither. V-JEPA 2's.
+    pub full_complement: bool,
+    /// Context is all tokens that are not targets; of no effect with `full_complement`. V-JEPA 2's.
+    pub pred_full_complement: bool,
+    /// Context and targets change places at the end: the blocks are seen and what is around them is predicted. V-JEPA 2's.
+    pub inv_block: bool,
 }
 
 impl Default for MultiBlockConfig {
@@ -65,6 +71,9 @@ impl MultiBlockConfig {
             temporal_scale: (1.0, 1.0),
             max_temporal_keep: 1.0,
             max_keep: None,
+            full_complement: false,
+            pred_full_complement: false,
+            inv_block: false,
         }
     }
 
@@ -223,10 +232,17 @@ impl MaskCollator {
         }
         let shortest = |rows: &[Vec<i32>]| rows.iter().map(Vec::len).min().unwrap_or(0);
         let context_len = shortest(&contexts).min(config.max_keep.unwrap_or(usize::MAX));
-        Ok(MaskPair {
-            context: IndexBatch::truncated(&contexts, context_len),
-            target: IndexBatch::truncated(&targets, shortest(&targets)),
-        })
+        let mut context = IndexBatch::truncated(&contexts, context_len);
+        let mut target = IndexBatch::truncated(&targets, shortest(&targets));
+        if config.full_complement {
+            target = context.complement(self.grid.tokens());
+        } else if config.pred_full_complement {
+            context = target.complement(self.grid.tokens());
+        }
+        if config.inv_block {
+            std::mem::swap(&mut context, &mut target);
+        }
+        Ok(MaskPair { context, target })
     }
 
     /// Context and target indices of one sample, redrawn until a token of context is left.

@@ -124,6 +124,7 @@ fn config_strategy() -> impl Strategy<Value = MultiBlockConfig> {
             temporal_scale: (temporal, 1.0),
             max_temporal_keep,
             max_keep,
+            ..MultiBlockConfig::default()
         },
     )
 }
@@ -156,5 +157,135 @@ proptest! {
                 prop_assert!(context.iter().all(|token| target.binary_search(token).is_err()));
             }
         }
+    }
+}
+
+/// The folders of this name: in the repository, and beside the checkout where they are there.
+fn folders(name: &str) -> Vec<std::path::PathBuf> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folders = [root.join("tests/golden").join(name), root.join("../shared/golden").join(name)];
+    folders.into_iter().filter(|folder| folder.is_dir()).collect()
+}
+
+/// Rows of integers of a safetensors file, as the list of their tensors: name, shape, values.
+fn integers(path: &std::path::Path) -> std::collections::BTreeMap<String, (Vec<usize>, Vec<i32>)> {
+    let bytes = std::fs::read(path).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let mut found = std::collections::BTreeMap::new();
+    for (name, entry) in header.as_object().unwrap() {
+        let Some(dtype) = entry["dtype"].as_str().filter(|dtype| ["I16", "I32"].contains(dtype)) else { continue };
+        let list = |key: &str| -> Vec<usize> { serde_json::from_value(entry[key].clone()).unwrap() };
+        let range = list("data_offsets");
+        let bytes = &data[range[0]..range[1]];
+        let values = match dtype {
+            "I16" => bytes.as_chunks::<2>().0.iter().map(|word| i16::from_le_bytes(*word).into()).collect(),
+            _ => bytes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word)).collect(),
+        };
+        found.insert(name.clone(), (list("shape"), values));
+    }
+    found
+}
+
+fn recorded(folder: &std::path::Path) -> (Geometry, Vec<MultiBlockConfig>, serde_json::Value) {
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let config = serde_json::from_str::<serde_json::Value>(&text).unwrap()["config"].take();
+    let size = |key: &str| config[key].as_u64().unwrap() as usize;
+    let (side, patch, tubelet) = (size("img"), size("patch"), size("tubelet"));
+    let clip = Geometry { frames: size("frames"), height: side, width: side, tubelet, patch };
+    let generators: Vec<MultiBlockConfig> = serde_json::from_value(config["masks"].clone()).unwrap();
+    (clip, generators, config)
+}
+
+fn assert_pairs(pairs: &[MaskPair], wanted: &std::collections::BTreeMap<String, (Vec<usize>, Vec<i32>)>, before: &str) {
+    for (number, pair) in pairs.iter().enumerate() {
+        for (kind, rows) in [("enc", &pair.context), ("pred", &pair.target)] {
+            let name = format!("{before}.mask_{kind}.{number}");
+            let (shape, values) = &wanted[&name];
+            assert_eq!((shape.as_slice(), values), ([rows.batch, rows.len].as_slice(), &rows.indices), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_second_generations_masks_are_the_official_ones() {
+    for folder in folders("vjepa2_train") {
+        let (clip, generators, config) = recorded(&folder);
+        let seed = |key: &str| config[key].as_u64().unwrap();
+        let batch = config["batch"].as_u64().unwrap() as usize;
+        let collator = MaskCollator::new(clip, generators.clone()).unwrap();
+        let mut positions = TorchRng::new(seed("mask_global_seed"));
+        let wanted = integers(&folder.join("masks_10steps.safetensors"));
+        for step in 0..10 {
+            let pairs = collator.sample(batch, step, &mut positions).unwrap();
+            assert_pairs(&pairs, &wanted, &format!("step{step}"));
+        }
+        // One batch of clips of two lengths: each has its own counter, and positions go on from one to the other.
+        let wanted = integers(&folder.join("mixed_fpc.safetensors"));
+        let mut positions = TorchRng::new(seed("mixed_mask_global_seed"));
+        for (group, frames) in [clip.frames, clip.frames / 2].into_iter().enumerate() {
+            let collator = MaskCollator::new(Geometry { frames, ..clip }, generators.clone()).unwrap();
+            let rows = wanted[&format!("group{group}.mask_enc.0")].0[0];
+            let pairs = collator.sample(rows, 0, &mut positions).unwrap();
+            assert_pairs(&pairs, &wanted, &format!("group{group}"));
+        }
+    }
+}
+
+#[test]
+fn complements_leave_no_token_out_and_blocks_can_be_seen() {
+    let of = |change: &dyn Fn(&mut MultiBlockConfig)| {
+        let mut config = MultiBlockConfig::short_range();
+        change(&mut config);
+        MaskCollator::new(CLIP, vec![config]).unwrap().pairs(3, 5, 0, 6).unwrap().remove(0)
+    };
+    let tokens = 1568;
+    let plain = of(&|_| {});
+    assert!(plain.context.len + plain.target.len < tokens);
+    let full = of(&|config| config.full_complement = true);
+    assert_eq!((&full.context, full.target.len), (&plain.context, tokens - plain.context.len));
+    let predicted = of(&|config| config.pred_full_complement = true);
+    assert_eq!((&predicted.target, predicted.context.len), (&plain.target, tokens - plain.target.len));
+    for (pair, name) in [(&full, "full"), (&predicted, "pred")] {
+        for (context, target) in pair.context.rows().zip(pair.target.rows()) {
+            let mut all: Vec<i32> = context.iter().chain(target).copied().collect();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..tokens as i32), "{name}");
+            assert!(target.is_sorted() && context.is_sorted());
+        }
+    }
+    let both = of(&|config| (config.full_complement, config.pred_full_complement) = (true, true));
+    assert_eq!(both, full);
+    let inverse = of(&|config| config.inv_block = true);
+    assert_eq!((inverse.context, inverse.target), (plain.target, plain.context));
+}
+
+/// Means over `steps` batches of the lengths of contexts and targets.
+fn lengths(clip: Geometry, config: MultiBlockConfig, batch: usize, steps: u64) -> (f64, f64) {
+    let collator = MaskCollator::new(clip, vec![config]).unwrap();
+    let (mut context, mut target) = (0, 0);
+    for step in 0..steps {
+        let pair = collator.pairs(1, step, 0, batch).unwrap().remove(0);
+        (context, target) = (context + pair.context.len, target + pair.target.len);
+    }
+    (context as f64 / steps as f64, target as f64 / steps as f64)
+}
+
+#[test]
+fn lengths_are_those_of_the_official_recipes() {
+    let clip = |frames, side| Geometry { frames, height: side, width: side, tubelet: 2, patch: 16 };
+    let image = Geometry { frames: 1, tubelet: 1, ..clip(1, 256) };
+    // Recorded means of the official collator, and their deviation a batch, over 300, 60 and 30 batches.
+    for (clip, config, batch, steps, wanted) in [
+        (clip(16, 256), MultiBlockConfig::blocks(8, 0.15), 24, 300, (505.0, 971.0)),
+        (clip(16, 256), MultiBlockConfig::blocks(2, 0.7), 24, 300, (131.0, 1441.0)),
+        (clip(64, 256), MultiBlockConfig::blocks(8, 0.15), 12, 60, (2214.0, 4025.0)),
+        (image, MultiBlockConfig::blocks(10, 0.15), 36, 300, (46.0, 132.0)),
+        (image, MultiBlockConfig::blocks(10, 0.15), 144, 100, (39.0, 122.0)),
+    ] {
+        let got = lengths(clip, config, batch, steps);
+        let near = |got: f64, wanted: f64| (got - wanted).abs() <= 0.06 * wanted + 2.0;
+        assert!(near(got.0, wanted.0) && near(got.1, wanted.1), "{got:?} for {wanted:?}");
     }
 }
