@@ -4,7 +4,7 @@ VENV := build/onnxruntime/venv
 # One resolution of features and one profile for programs and tests, so that Burn is compiled once.
 CARGO_FLAGS := --release --locked --workspace
 
-.PHONY: test lint doc onnxruntime texts clients
+.PHONY: test lint doc onnxruntime texts clients sight
 
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
@@ -18,6 +18,22 @@ VIDEO ?= quickstart/videos/t3_d1_s0.mp4
 clients: build/serve/venv/ready
 	build/serve/venv/bin/python tests/serve/client.py $(MODEL)
 	build/serve/venv/bin/python tests/serve/page.py $(MODEL) $(VIDEO)
+
+# TensorBoard's own reader and a headless Chromium on a run of a minute, stopped and resumed.
+sight: build/sight/venv/ready
+	rm -rf build/sight/run
+	target/release/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
+		--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25 --stop-at 40
+	target/release/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
+		--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25 --resume
+	target/release/vjepa report build/sight/run
+	target/release/vjepa watch build/sight/run --once
+	build/sight/venv/bin/python tests/sight/check.py build/sight/run --report build/sight/run/report.html
+
+build/sight/venv/ready: tests/sight/requirements.txt
+	$(PYTHON) -m venv build/sight/venv
+	build/sight/venv/bin/python -m pip install --quiet --requirement tests/sight/requirements.txt
+	touch $@
 
 build/serve/venv/ready: tests/serve/requirements.txt
 	$(PYTHON) -m venv build/serve/venv

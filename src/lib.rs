@@ -4,4 +4,5 @@
 
 pub mod cli;
 pub mod quickstart;
+mod recording;
 mod table;

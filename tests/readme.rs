@@ -177,6 +177,8 @@ fn tiny(shown: &Shown) -> Option<Vec<String>> {
         Some("probe") => add(&["--epochs", "1", "--batch", "4"]),
         Some("compile") => add(&["--min-agreement", "0"]),
         Some("bench") => add(&["--rounds", "1", "--warmup", "0"]),
+        // There is no terminal to draw on.
+        Some("watch") => add(&["--once"]),
         Some("serve") => add(&["--port", "0", "--grpc-port", "0"]),
         _ => {}
     }

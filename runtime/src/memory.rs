@@ -7,6 +7,11 @@ pub fn available_memory() -> Option<u64> {
     available_in(Path::new("/"))
 }
 
+/// Bytes of memory that this process has now; none where the system does not say (only Linux does).
+pub fn resident_memory() -> Option<u64> {
+    field(&read(Path::new("/"), "proc/self/status")?, "VmRSS:")?.checked_mul(1024)
+}
+
 /// [`available_memory`], with the system's files below `root`.
 fn available_in(root: &Path) -> Option<u64> {
     let machine = field(&read(root, "proc/meminfo")?, "MemAvailable:")?.checked_mul(1024)?;
@@ -83,5 +88,6 @@ mod tests {
     #[test]
     fn linux_says_how_much_there_is() {
         assert!(available_memory().is_some_and(|bytes| bytes > 0));
+        assert!(resident_memory().is_some_and(|bytes| bytes > 1 << 16));
     }
 }

@@ -23,12 +23,15 @@ mod memory;
 mod named;
 mod probe;
 mod quickstart;
+mod report;
 mod run;
 mod runner;
 mod runtime;
 mod serve;
 mod train;
 mod verify;
+mod visualize;
+mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -55,6 +58,9 @@ enum Command {
     Quickstart(quickstart::Args),
     Data(data::Args),
     Train(train::Args),
+    Watch(watch::Args),
+    Report(report::Args),
+    Visualize(visualize::Args),
     Probe(probe::Args),
     Eval(eval::Args),
     Features(features::Args),
@@ -103,6 +109,9 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Visualize(args) => visualize::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),

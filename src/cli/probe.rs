@@ -14,11 +14,13 @@ use vjepa_eval::features::Keep;
 use vjepa_eval::labels::{ClassNames, remarks};
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::videos::{
-    ProbeKind, VideoSet, class_names, classes_of, evaluate_probe, open_encoder, train_probe,
+    self, ProbeKind, VideoSet, class_names, classes_of, evaluate_probe, open_encoder, train_probe,
 };
 use vjepa_eval::videos::labelled_videos;
 use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_recipe::config::Config;
+use vjepa_recipe::records::{Accuracy, PROBE_RESULT_KEY, ProbeResult};
+use vjepa_train::{CheckpointRecord, clips_seen};
 
 /// Train a classifier (probe) on the features of a frozen encoder
 #[derive(clap::Args)]
@@ -167,7 +169,20 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     bar.clear();
     let bad: Vec<&BadVideo> = train.bad.iter().chain(val.iter().flat_map(|val| &val.bad)).collect();
+    let (encoder_step, clips_seen) = seen(&args.checkpoint).unzip();
+    let shares = |found: &videos::Accuracy| Accuracy { top1: found.top1, top5: found.top5, videos: found.videos };
+    let result = ProbeResult {
+        kind: kind_name(kind).to_owned(),
+        classes: labels.len(),
+        clips_per_video: args.clips.into(),
+        train: shares(&on_train),
+        val: on_val.as_ref().map(shares),
+        encoder: args.checkpoint.display().to_string(),
+        encoder_step,
+        clips_seen,
+    };
     let extra = BTreeMap::from([
+        (PROBE_RESULT_KEY.to_owned(), serde_json::to_string(&result)?),
         ("vjepa_probe_encoder_sha256".to_owned(), opened.digest.clone()),
         ("vjepa_probe_clips".to_owned(), args.clips.to_string()),
         (LABELS_FROM_KEY.to_owned(), from.to_string()),
@@ -177,13 +192,16 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let summary = serde_json::json!({
             "probe": args.out, "kind": kind_name(kind), "classes": labels.len(), "train": on_train, "val": on_val,
             "c": trained.c, "clips": args.clips, "features_from_cache": cached, "bad_videos": bad,
-            "labels_from": from, "notes": lists.notes,
+            "labels_from": from, "notes": lists.notes, "encoder_step": encoder_step, "clips_seen": clips_seen,
         });
         println!("{summary}");
         return Ok(());
     }
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     println!("encoder  {} ({})", args.checkpoint.display(), opened.model.source);
+    if let Some(clips) = clips_seen {
+        println!("seen     {clips} clips in {} steps", encoder_step.unwrap_or_default());
+    }
     println!("probe    {}, {} classes, written to {}", kind_name(kind), labels.len(), args.out.display());
     println!("train    top-1 {}, top-5 {}, {} videos", percent(on_train.top1), percent(on_train.top5), on_train.videos);
     if let Some(val) = on_val {
@@ -191,6 +209,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     print_skipped(&bad);
     Ok(())
+}
+
+/// The steps of a checkpoint of this program, and the clips it had learned from by then; none of other files.
+fn seen(checkpoint: &Path) -> Option<(u64, u64)> {
+    let file = vjepa_weights::load(checkpoint).ok()?;
+    let record: CheckpointRecord = serde_json::from_str(file.metadata().get(vjepa_weights::RECORD_KEY)?).ok()?;
+    let config = Config::from_yaml(&record.config, "the checkpoint's configuration", &[]).ok()?;
+    Some((record.step, clips_seen(record.step, &config, &record.history)))
 }
 
 /// Metadata of a probe: the label of its first class, in the lists it was trained on.

@@ -2,12 +2,14 @@
 
 use super::CliError;
 use super::device::DeviceArg;
+use crate::recording::Recording;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vjepa_data::survey;
 use vjepa_eval::EvalError;
+use vjepa_eval::features::Features;
 use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, mask_sizes};
 use vjepa_recipe::config::{Config, Dtype};
@@ -17,7 +19,7 @@ use vjepa_train::{
     Change, Continuation, Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun,
     TrainState, train,
 };
-use vjepa_train::{DiagnosticsReport, Watch};
+use vjepa_train::{DiagnosticsReport, HeldOut, Watch};
 
 /// Pretrain an encoder on videos
 ///
@@ -128,8 +130,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let folder = Path::new(config.logging.folder.as_deref().unwrap_or_default());
         observer.diagnostics = folder.join(format!("{}-diagnostics.jsonl", config.logging.write_tag));
     }
-    let outcome = train(&config, &run, &interrupt, &mut observer)?;
+    let outcome = train(&config, &run, &interrupt, &mut observer);
     observer.finish();
+    observer.record_end(&outcome);
+    let outcome = outcome?;
     if args.profile.is_some() && !observer.profiled {
         eprintln!("note: the run ended before the steps to be profiled; no trace was written");
     }
@@ -185,6 +189,8 @@ pub(super) struct Progress {
     last: Option<DiagnosticsReport>,
     /// Whether the encoder has collapsed; none before the end of the run or if that cannot be decided.
     collapsed: Option<bool>,
+    /// Since the first step of this part of the run.
+    recording: Option<Recording>,
 }
 
 impl Progress {
@@ -206,6 +212,7 @@ impl Progress {
             gradients: Gradients::default(),
             last: None,
             collapsed: None,
+            recording: None,
         }
     }
 
@@ -229,6 +236,21 @@ impl Progress {
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+
+    /// Records how the run ended.
+    fn record_end(&mut self, outcome: &Result<TrainOutcome, TrainError>) {
+        if let Some(recording) = &mut self.recording {
+            recording.end(outcome, self.collapsed);
+        }
+        self.say_trouble();
+    }
+
+    /// Says what could not be recorded.
+    fn say_trouble(&mut self) {
+        if let Some(what) = self.recording.as_mut().and_then(Recording::trouble) {
+            self.bar.suspend(|| eprintln!("note: {what}"));
+        }
+    }
 }
 
 impl Observer for Progress {
@@ -239,7 +261,10 @@ impl Observer for Progress {
         }
     }
 
-    fn begins(&mut self, from: u64) -> Result<(), TrainError> {
+    fn begins(&mut self, from: u64, of: u64) -> Result<(), TrainError> {
+        let held_out = self.watch.as_ref().map(Watch::held_out);
+        self.recording = Some(Recording::begin(&self.config, self.device, from, of, held_out));
+        self.say_trouble();
         let Some(watch) = &mut self.watch else { return Ok(()) };
         watch.keep(&self.diagnostics, from).map_err(|error| TrainError::Observer(error.to_string()))
     }
@@ -262,12 +287,17 @@ impl Observer for Progress {
 
     fn step(&mut self, report: &StepReport) {
         self.gradients.add(report.monitored_norm);
+        if let Some(recording) = &mut self.recording {
+            recording.step(report);
+        }
+        self.say_trouble();
         if self.json {
             let grad_norm: BTreeMap<_, _> = report.grad_norms.iter().copied().collect();
             let mut line = serde_json::json!({
                 "step": report.step, "epoch": report.epoch, "loss": report.loss,
                 "lr": report.lr, "wd": report.wd, "momentum": report.momentum, "grad_norm": grad_norm,
                 "data_ms": report.waited.as_secs_f64() * 1e3, "step_ms": report.took.as_secs_f64() * 1e3,
+                "clips": report.clips,
             });
             for (name, value) in &report.terms {
                 line[*name] = (*value).into();
@@ -315,7 +345,18 @@ impl Observer for Progress {
 
     fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        let found = watch.measure(state).map_err(|error| TrainError::Observer(error.to_string()))?;
+        let (step, recording) = (state.step(), &mut self.recording);
+        let mut show = |clips: &HeldOut, features: &Features| {
+            if let Some(recording) = recording.as_mut() {
+                recording.features(step, clips, features);
+            }
+        };
+        let measured = watch.measure_showing(state, &mut show);
+        let found = measured.map_err(|error| TrainError::Observer(error.to_string()))?;
+        if let Some(recording) = &mut self.recording {
+            recording.measured(step, &found);
+        }
+        self.say_trouble();
         self.last = Some(found);
         let text = format!(
             "step {:>6}  context gap {:+.1} %  effective rank {:.1}  target deviation {:.3}",

@@ -140,7 +140,10 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, Quickstar
     }
     let random = initial_weights(&config.model, &objective(&config)?, config.meta.seed);
     let interrupt = Interrupt::on_signals()?;
-    let outcome = train(&config, &TrainRun::default(), &interrupt, screen)?;
+    screen.config = Some(config.clone());
+    let outcome = train(&config, &TrainRun::default(), &interrupt, screen);
+    screen.record_end(&outcome);
+    let outcome = outcome?;
     let Some(checkpoint) = outcome.checkpoint.clone() else {
         return Err("stopped before the first step; nothing was saved".into());
     };

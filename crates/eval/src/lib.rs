@@ -10,7 +10,6 @@ pub mod attentive;
 pub mod cache;
 pub mod features;
 pub mod labels;
-pub mod linalg;
 pub mod logistic;
 pub mod metrics;
 pub mod neighbours;
@@ -21,6 +20,7 @@ pub mod videos;
 pub use attentive::{ProbeOptions, ProbeRunner, ProbeTrainer};
 pub use features::{EncoderPlan, Features, FrozenEncoder};
 pub use protocols::textures::{TextureProtocol, TextureReport, evaluate_textures};
+pub use vjepa_linalg as linalg;
 
 use std::path::PathBuf;
 

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod counter;
 pub mod masks;
+pub mod records;
 pub mod rng;
 pub mod schedules;
 pub mod text;

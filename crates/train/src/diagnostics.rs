@@ -8,7 +8,6 @@
 //!
 //! The objective declares which features are monitored. Parameters are read from the training run's own store, not copied.
 
-use serde::Serialize;
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::AnyObjective;
 use vjepa_graphs::objectives::{Clips, Input};
@@ -21,6 +20,7 @@ use vjepa_programs as compile;
 use vjepa_programs::feed;
 use vjepa_recipe::counter::mix;
 use vjepa_recipe::masks::MaskPair;
+pub use vjepa_recipe::records::{DiagnosticsReport, KNN_CLIPS};
 
 /// Held-out clips, all of one shape.
 #[derive(Clone, Debug, Default)]
@@ -76,26 +76,6 @@ impl HeldOut {
     }
 }
 
-/// The result of the diagnostics.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct DiagnosticsReport {
-    /// Held-out loss with the right context.
-    pub loss: f64,
-    /// Held-out loss with another clip's context.
-    pub loss_other_context: f64,
-    /// The second over the first, minus 1: .05 is a gap of 5 %.
-    pub context_gap: f64,
-    /// Effective rank of the clips' mean monitored features.
-    pub effective_rank: f64,
-    /// Standard deviation over tokens, mean over feature dimensions.
-    pub deviation_mean: f64,
-    /// The smallest of these deviations.
-    pub deviation_min: f64,
-    /// Leave-one-out accuracy of a vote among the 5 nearest clips, with labels and at least [`KNN_CLIPS`] clips.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub knn: Option<f64>,
-}
-
 /// Compiled diagnostics of one objective.
 pub struct Diagnostics {
     losses: DeviceExecutor,
@@ -109,10 +89,6 @@ pub struct Diagnostics {
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 5;
-/// Among fewer clips the nearest ones are not informative: on drifting textures, 64 clips showed a loss of accuracy where
-/// there was a gain.
-pub const KNN_CLIPS: usize = 128;
-
 impl Diagnostics {
     /// Compiles for a device, an objective and at least two held-out clips. `masks` draws the pairs of a batch, one per
     /// generator, from its number and size, as [`MaskGenerator::pairs`](vjepa_recipe::masks::MaskGenerator::pairs) does.
@@ -158,6 +134,18 @@ impl Diagnostics {
     /// # Errors
     /// [`EvalError::Run`] for parameters that are missing or misshapen.
     pub fn run(&mut self, params: &mut DeviceParams) -> Result<DiagnosticsReport, EvalError> {
+        self.run_showing(params, &mut |_, _| ())
+    }
+
+    /// Runs them, and shows the clips and their monitored features to whoever wants to draw them.
+    ///
+    /// # Errors
+    /// As [`Diagnostics::run`].
+    pub fn run_showing(
+        &mut self,
+        params: &mut DeviceParams,
+        show: &mut dyn FnMut(&HeldOut, &Features),
+    ) -> Result<DiagnosticsReport, EvalError> {
         let count = self.held_out.len();
         let len: usize = self.held_out.shape.iter().product();
         let (mut own, mut other) = (0f64, 0f64);
@@ -180,6 +168,7 @@ impl Diagnostics {
             }
             monitored.values.extend(data);
         }
+        show(&self.held_out, &monitored);
         let pooled = monitored.pooled();
         let deviations = linalg::deviations(&monitored.values, monitored.dim);
         let labels = self.held_out.labels.as_ref().filter(|_| count >= KNN_CLIPS);
@@ -193,6 +182,11 @@ impl Diagnostics {
             deviation_min: deviations.iter().copied().fold(f64::INFINITY, f64::min),
             knn,
         })
+    }
+
+    /// The clips it is run on.
+    pub fn held_out(&self) -> &HeldOut {
+        &self.held_out
     }
 
     /// Mask generators of the objective.

@@ -2,6 +2,7 @@
 //!
 //! [`train`] reads like the algorithm. Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
 //! step (`metrics.rs`), files that survive a kill (`checkpoint.rs`), which settings a resumed run may change (`resume.rs`),
+//! how many clips it has seen (`seen.rs`),
 //! runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
 //!
 //! What is minimised is an [objective](vjepa_graphs::objectives): nothing here knows a module, a parameter set or a scalar
@@ -16,6 +17,7 @@ mod metrics;
 pub mod official;
 mod profile;
 mod resume;
+mod seen;
 mod state;
 pub mod verdict;
 mod watch;
@@ -27,6 +29,7 @@ pub use interrupt::Interrupt;
 pub use metrics::{Metrics, StepReport};
 pub use profile::ProfileRequest;
 pub use resume::{Change, Continuation};
+pub use seen::clips_seen;
 pub use state::{StepSource, TrainState};
 pub use watch::Watch;
 
@@ -63,11 +66,11 @@ pub struct TrainRun {
 pub trait Observer {
     /// A phase that takes a while begins.
     fn phase(&mut self, what: &str);
-    /// Step `from` is about to run: the first one, of this part of a resumed run.
+    /// Step `from` of `of` is about to run: the first one, of this part of a resumed run.
     ///
     /// # Errors
     /// Whatever the observer's own work fails with; the run then does not start.
-    fn begins(&mut self, _from: u64) -> Result<(), TrainError> {
+    fn begins(&mut self, _from: u64, _of: u64) -> Result<(), TrainError> {
         Ok(())
     }
     /// The run continues from a checkpoint.
@@ -151,7 +154,7 @@ pub fn train(
     let mut metrics = Metrics::open(&folder, tag, columns, first, config.logging.metrics_every)?;
     let mut loader = Loader::new(source, LoaderConfig::from_config(config, first))?;
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
-    observer.begins(first)?;
+    observer.begins(first, plan.steps)?;
     observer.phase("training");
     while state.step() < last && !interrupt.raised() {
         let began = Instant::now();
@@ -162,6 +165,7 @@ pub fn train(
         let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
         report.waited = waited;
         report.took = began.elapsed();
+        report.clips = clips_seen(state.step(), config, state.history());
         metrics.add(&report)?;
         observer.step(&report);
         profiler.after(&mut state, observer)?;

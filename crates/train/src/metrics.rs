@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vjepa_graphs::Declaration;
-use vjepa_runtime::write_atomically;
+use vjepa_runtime::{resident_memory, write_atomically};
 
 /// Numbers of one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct StepReport {
     pub waited: Duration,
     /// Time of the whole step, data included.
     pub took: Duration,
+    /// Clips learned from so far, by all parts of the run and this step.
+    pub clips: u64,
 }
 
 /// `<folder>/<tag>-metrics.csv`.
@@ -55,7 +57,7 @@ fn header(declaration: &Declaration) -> Vec<String> {
     header.extend(fixed(&declaration.terms));
     header.extend(fixed(&["lr", "wd", "momentum"]));
     header.extend(declaration.trained().map(|set| format!("grad_norm_{}", set.name)));
-    header.extend(fixed(&["clipping", "tokens", "data_ms", "step_ms"]));
+    header.extend(fixed(&["clipping", "tokens", "data_ms", "step_ms", "clips", "memory_mb"]));
     header
 }
 
@@ -72,6 +74,8 @@ fn row(report: &StepReport) -> Vec<String> {
         tokens.join(" "),
         format!("{:.2}", report.waited.as_secs_f64() * 1e3),
         format!("{:.2}", report.took.as_secs_f64() * 1e3),
+        report.clips.to_string(),
+        resident_memory().map(|bytes| format!("{:.1}", bytes as f64 / 1e6)).unwrap_or_default(),
     ]);
     row
 }
@@ -91,11 +95,12 @@ impl Metrics {
     ) -> Result<Self, TrainError> {
         let path = folder.join(format!("{tag}-metrics.csv"));
         let io = |source: std::io::Error| TrainError::Io { path: path.clone(), source };
-        let kept = if from > 0 { rows_before(&path, from) } else { Vec::new() };
+        let header = header(declaration);
+        let kept = if from > 0 { rows_before(&path, from, &header) } else { Vec::new() };
         // Until the kept rows are all in the new file, the old one stays.
         write_atomically(&path, |out| {
             let mut writer = csv::Writer::from_writer(out);
-            writer.write_record(header(declaration))?;
+            writer.write_record(&header)?;
             kept.iter().try_for_each(|row| writer.write_record(row))?;
             writer.flush()
         })
@@ -131,11 +136,18 @@ impl Metrics {
     }
 }
 
-/// Rows of an earlier part of the run; none of a file that cannot be read.
-fn rows_before(path: &Path, step: u64) -> Vec<csv::StringRecord> {
+/// Rows of an earlier part of the run in the columns of now, empty where an older program had no such column; none of a file
+/// that cannot be read.
+fn rows_before(path: &Path, step: u64, header: &[String]) -> Vec<csv::StringRecord> {
     let Ok(mut reader) = csv::Reader::from_path(path) else { return Vec::new() };
+    let Ok(old) = reader.headers().cloned() else { return Vec::new() };
+    let places: Vec<_> = header.iter().map(|name| old.iter().position(|own| own == name)).collect();
     let rows = reader.records().filter_map(Result::ok);
-    rows.filter(|row| row.get(0).and_then(|step| step.parse().ok()).is_some_and(|s: u64| s < step)).collect()
+    let kept = rows.filter(|row| row.get(0).and_then(|step| step.parse().ok()).is_some_and(|s: u64| s < step));
+    let moved = |row: csv::StringRecord| -> csv::StringRecord {
+        places.iter().map(|place| place.and_then(|at| row.get(at)).unwrap_or("")).collect()
+    };
+    kept.map(moved).collect()
 }
 
 #[cfg(test)]
@@ -152,8 +164,19 @@ mod tests {
     #[test]
     fn the_columns_of_the_official_objective_stay_as_they_are() {
         let columns = "step,epoch,loss,loss_jepa,loss_reg,lr,wd,momentum,grad_norm_encoder,grad_norm_predictor,clipping,\
-                       tokens,data_ms,step_ms";
+                       tokens,data_ms,step_ms,clips,memory_mb";
         assert_eq!(header(&declaration()).join(","), columns);
+    }
+
+    #[test]
+    fn rows_of_an_older_program_are_kept_in_the_columns_of_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jepa-metrics.csv");
+        std::fs::write(&path, "step,loss,tokens,step_ms\n0,0.5,1+2,7\n1,0.4,1+2,8\n2,0.3,1+2,9\n").unwrap();
+        drop(Metrics::open(folder.path(), "jepa", &declaration(), 2, 1).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rows: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(rows, ["0,,0.5,,,,,,,,,1+2,,7,,", "1,,0.4,,,,,,,,,1+2,,8,,"]);
     }
 
     /// The old file is never truncated: a second link to it keeps all its rows while the new file is there.

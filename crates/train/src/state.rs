@@ -253,6 +253,7 @@ impl TrainState {
             tokens: pairs.iter().map(|pair| [pair.context.len, pair.target.len]).collect(),
             waited: Duration::ZERO,
             took: Duration::ZERO,
+            clips: 0,
         };
         self.loss = Some(loss);
         self.step += 1;

@@ -7,6 +7,7 @@ use vjepa_runtime::plan::Device;
 use super::diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 use crate::TrainState;
 use vjepa_data::open_source;
+use vjepa_eval::features::Features;
 use vjepa_eval::{EvalError, write_atomic};
 use vjepa_programs::objective;
 use vjepa_recipe::config::Config;
@@ -56,8 +57,20 @@ impl Watch {
     /// # Errors
     /// [`EvalError::Run`]; [`EvalError::File`] when the history is kept in a file that cannot be written.
     pub fn measure(&mut self, state: &mut TrainState) -> Result<DiagnosticsReport, EvalError> {
+        self.measure_showing(state, &mut |_, _| ())
+    }
+
+    /// Measures the run, and shows the held-out clips and their monitored features to whoever wants to draw them.
+    ///
+    /// # Errors
+    /// As [`Watch::measure`].
+    pub fn measure_showing(
+        &mut self,
+        state: &mut TrainState,
+        show: &mut dyn FnMut(&HeldOut, &Features),
+    ) -> Result<DiagnosticsReport, EvalError> {
         let step = state.step();
-        let report = self.diagnostics.run(state.params())?;
+        let report = self.diagnostics.run_showing(state.params(), show)?;
         self.earlier.retain(|(seen, _)| *seen != step);
         self.history.retain(|(seen, _)| *seen != step);
         self.history.push((step, report));
@@ -65,6 +78,11 @@ impl Watch {
             self.save(path)?;
         }
         Ok(report)
+    }
+
+    /// The clips it is measured on.
+    pub fn held_out(&self) -> &HeldOut {
+        self.diagnostics.held_out()
     }
 
     /// All measurements so far, by step.

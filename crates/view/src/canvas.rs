@@ -36,6 +36,14 @@ pub mod ink {
     pub const GREEN: Rgb = [5, 150, 105];
     /// Fourth series.
     pub const PURPLE: Rgb = [147, 51, 234];
+    /// Fifth series.
+    pub const RED: Rgb = [220, 38, 38];
+    /// Sixth series.
+    pub const TEAL: Rgb = [8, 145, 178];
+    /// Seventh series.
+    pub const BROWN: Rgb = [146, 94, 40];
+    /// Eighth series.
+    pub const PINK: Rgb = [219, 39, 119];
     /// Hidden tokens.
     pub const NIGHT: Rgb = [30, 34, 42];
 }
@@ -165,7 +173,7 @@ impl Canvas {
     ///
     /// # Errors
     /// [`ViewError`] where the encoder fails, named after `path`.
-    fn png(&self, path: &Path) -> Result<Vec<u8>, ViewError> {
+    pub fn png(&self, path: &Path) -> Result<Vec<u8>, ViewError> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
         encoder.set_color(png::ColorType::Rgb);

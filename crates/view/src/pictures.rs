@@ -1,11 +1,14 @@
-//! The pictures a person wants to see: masks over a clip, features as colours, nearest neighbours, training curves.
+//! The pictures a person wants to see: masks over a clip, features as colours, where a probe looks, nearest neighbours,
+//! training curves.
 
+mod attention;
 mod features;
 mod masks;
 mod neighbours;
 mod training;
 
-pub use features::{ShownFeatures, features};
+pub use attention::attention;
+pub use features::{ShownFeatures, animated_features, features};
 pub use masks::{ShownMask, masks};
 pub use neighbours::{Neighbour, neighbours};
 pub use training::training;
@@ -122,13 +125,15 @@ impl Sheet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vjepa_data::{ClipSource, DriftingTextures, SampleKey};
 
-    pub(super) fn texture(position: u64) -> Vec<f32> {
-        let source = DriftingTextures::new(8, 48, Normalization::PerClip);
-        let mut clip = vec![0f32; source.shape().iter().product()];
-        source.sample(SampleKey { seed: 9, epoch: 0, position, retry: 0 }, &mut clip).unwrap();
-        clip
+    /// A clip of stripes that drift: `[3, 8, 48, 48]`, standardised.
+    pub(super) fn texture(number: u32) -> Vec<f32> {
+        let at = |index: usize| {
+            let (c, t, y, x) = (index / 18432, index / 2304 % 8, index / 48 % 48, index % 48);
+            let phase = (x + t * (1 + number as usize)) as f32 * 0.4 + y as f32 * 0.2 * number as f32 + c as f32;
+            1.4 * phase.sin()
+        };
+        (0..3 * 8 * 48 * 48).map(at).collect()
     }
 
     pub(super) fn shown(values: &[f32]) -> ShownClip<'_> {

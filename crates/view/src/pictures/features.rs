@@ -1,8 +1,11 @@
 //! Features as colours.
 
+use std::time::Duration;
+
 use super::{FRAME, Sheet, ShownClip};
+use crate::Animation;
 use crate::canvas::{Canvas, Rgb, ink};
-use vjepa_eval::linalg::{mean_row, principal_axes};
+use vjepa_linalg::{mean_row, principal_axes};
 
 /// One encoder's tokens of some clips.
 #[derive(Clone, Debug)]
@@ -52,6 +55,37 @@ pub fn features(clips: &[ShownClip<'_>], tubelet: usize, patch: usize, encoders:
         }
     }
     sheet.canvas
+}
+
+/// The first clip beside its features in colours, as [`features`] has them, frame by frame; `each` is the time of a frame.
+/// Features of a time step stay for all its frames.
+pub fn animated_features(
+    clip: ShownClip<'_>,
+    tubelet: usize,
+    patch: usize,
+    encoder: &ShownFeatures<'_>,
+    each: Duration,
+) -> Animation {
+    /// Pixels of a side of the clip, about.
+    const SIDE: usize = 288;
+    let [_, frames, height, width] = clip.shape;
+    let (tubelet, patch) = (tubelet.max(1), patch.max(1));
+    let (columns, lines) = ((width / patch).max(1), (height / patch).max(1));
+    let (steps, cells, scale) = ((frames / tubelet).max(1), columns * lines, (SIDE / width.max(1)).max(1));
+    let colours = components(&without_positions(encoder.tokens, steps * cells * encoder.dim), encoder.dim);
+    let draw = |t: usize| {
+        let mut canvas = Canvas::new(2 * width * scale + 8, height * scale);
+        let picture = clip.frame(t);
+        canvas.image(0, 0, &picture.rgb, picture.width, scale);
+        let (left, side) = (width * scale + 8, patch * scale);
+        for cell in 0..cells {
+            let token = (t / tubelet).min(steps - 1) * cells + cell;
+            let colour = colours.get(token).copied().unwrap_or(ink::FAINT);
+            canvas.fill(left + cell % columns * side, cell / columns * side, side, side, colour);
+        }
+        canvas
+    };
+    Animation { pictures: (0..frames).map(draw).collect(), each }
 }
 
 /// Fewer clips than this do not tell what positions have in common.
@@ -104,6 +138,10 @@ mod tests {
         let canvas = features(&[shown(&clips[0]), shown(&clips[1])], 2, 8, &[encoder]);
         assert!(canvas.width() > 700 && canvas.height() > 600);
         assert_eq!(components(&[1.0; 16], 2).len(), 8);
+        let encoder = ShownFeatures { name: "", tokens: &tokens, dim: 8 };
+        let moving = animated_features(shown(&clips[0]), 2, 8, &encoder, Duration::from_millis(100));
+        let colour = |t: usize| moving.pictures[t].get(288 + 8 + 30, 30);
+        assert_eq!((moving.pictures.len(), colour(0) == colour(1), colour(1) == colour(2)), (8, true, false));
         assert_eq!(components(&[], 0).len(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::canvas::Canvas;
 use crate::chart::{Chart, Panel, Series};
-use vjepa_train::DiagnosticsReport;
+use vjepa_recipe::records::DiagnosticsReport;
 
 /// The loss and its diagnostics: `losses` and `diagnostics` by step.
 pub fn training(losses: &[(u64, f64)], diagnostics: &[(u64, DiagnosticsReport)]) -> Canvas {

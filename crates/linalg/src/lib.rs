@@ -1,4 +1,12 @@
-//! Linear algebra of evaluations: effective rank, principal axes, means and deviations of rows.
+//! Linear algebra of evaluations: effective rank, principal axes, means and deviations of rows; where a probe's query looks.
+//!
+//! A crate of its own, since the pictures of `view` need it and build without Burn.
+
+#![warn(missing_docs)]
+
+mod attention;
+
+pub use attention::QueryAttention;
 
 use nalgebra::{DMatrix, DMatrixView, DVector, SymmetricEigen};
 

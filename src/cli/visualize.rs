@@ -1,0 +1,272 @@
+//! `vjepa visualize`: pictures of masks, features, a probe's attention, and neighbours.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::CliError;
+use super::device::DeviceArg;
+use super::probe::Bar;
+use vjepa_data::clips::{self, Clips};
+use vjepa_data::read_videos;
+use vjepa_eval::features::Keep;
+use vjepa_eval::neighbours::nearest;
+use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
+use vjepa_graphs::layers::PROBE_EPS;
+use vjepa_linalg::QueryAttention;
+use vjepa_programs::{Probe, load_probe_for};
+use vjepa_recipe::config::{Config, Preprocessing};
+use vjepa_view::pictures::{self, Neighbour, ShownClip, ShownFeatures, ShownMask};
+
+/// Clips in a picture of features.
+const SHOWN: usize = 4;
+/// Rows of a picture of neighbours, and neighbours in each.
+const ROWS: usize = 6;
+const NEAREST: usize = 3;
+
+/// Draw masks, features, what a probe looks at, or nearest neighbours, as PNG; features as GIF, too
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Masks(Masks),
+    Features(Features),
+    Attention(Attention),
+    Neighbours(Neighbours),
+}
+
+/// What the encoder sees of a clip and what the predictor predicts, at one step of a run
+#[derive(clap::Args)]
+struct Masks {
+    /// YAML configuration of the run
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Override a setting, e.g. --set meta.seed=1 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Step whose masks to draw, from 0
+    #[arg(long, default_value_t = 0)]
+    step: u64,
+    /// Where to write the picture (.png)
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// An encoder to look into.
+#[derive(clap::Args)]
+struct Encoder {
+    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// Patch features of a clip as colours: their three principal components as red, green and blue
+#[derive(clap::Args)]
+struct Features {
+    #[command(flatten)]
+    encoder: Encoder,
+    /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write the picture: .png, or .gif for the first clip moving beside its features
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// How much the query of an attentive probe takes of each token of a clip
+#[derive(clap::Args)]
+struct Attention {
+    #[command(flatten)]
+    encoder: Encoder,
+    /// Attentive probe, from `vjepa probe` or the official evaluation
+    #[arg(long, value_name = "FILE")]
+    probe: PathBuf,
+    /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]; of several clips the first
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write the picture (.png)
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Videos with those most like them, by the cosine of mean features
+#[derive(clap::Args)]
+struct Neighbours {
+    #[command(flatten)]
+    encoder: Encoder,
+    /// Folder of videos, or a list of them
+    #[arg(long, value_name = "CSV")]
+    data: PathBuf,
+    /// The most videos compared, spread over the list
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
+    videos: u32,
+    /// Where to write the picture (.png)
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let out = match &args.what {
+        What::Masks(args) => masks(args)?,
+        What::Features(args) => features(args)?,
+        What::Attention(args) => attention(args)?,
+        What::Neighbours(args) => neighbours(args)?,
+    };
+    println!("wrote {}", out.display());
+    Ok(())
+}
+
+impl Encoder {
+    fn open(&self) -> Result<OpenEncoder, CliError> {
+        let config = self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?;
+        let opened = open_encoder(self.device.open()?, &self.checkpoint, config.as_ref())?;
+        super::note_sampling(opened.model.config.as_ref());
+        Ok(opened)
+    }
+}
+
+/// The clips of a file, as the model takes them, to be shown again.
+fn shown<'a>(clips: &'a Clips, record: &Preprocessing) -> Vec<ShownClip<'a>> {
+    let shape = [3, record.num_frames, record.crop_size, record.crop_size];
+    let normalization = record.normalization;
+    let values = clips.data.chunks_exact(shape.iter().product::<usize>().max(1));
+    values.map(|values| ShownClip { values, shape, normalization }).collect()
+}
+
+/// Refuses a name that promises another format than is written.
+fn written_as(out: &Path, formats: &[&str]) -> Result<(), CliError> {
+    let extension = out.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if formats.contains(&extension.as_str()) {
+        return Ok(());
+    }
+    Err(format!("--out {}: give a name that ends in .{}", out.display(), formats.join(" or .")).into())
+}
+
+fn masks(args: &Masks) -> Result<&Path, CliError> {
+    written_as(&args.out, &["png"])?;
+    let config = Config::from_file(&args.config, &args.sets)?;
+    let record = config.preprocessing();
+    let pairs = config.masks()?.pairs(config.meta.seed, args.step, 0, 1)?;
+    let clips = clips::read(&args.input, &record)?;
+    let names: Vec<String> = (0..pairs.len()).map(|number| format!("generator {number}")).collect();
+    let generators: Vec<ShownMask<'_>> = pairs
+        .iter()
+        .zip(&names)
+        .map(|(pair, name)| ShownMask { name, context: &pair.context.indices, target: &pair.target.indices })
+        .collect();
+    let clip = *shown(&clips, &record).first().ok_or("the input holds no clip")?;
+    pictures::masks(clip, config.data.tubelet_size, config.data.patch_size, &generators).save(&args.out)?;
+    Ok(&args.out)
+}
+
+fn features(args: &Features) -> Result<&Path, CliError> {
+    written_as(&args.out, &["png", "gif"])?;
+    let mut opened = args.encoder.open()?;
+    let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
+    let mut clips = clips::read(&args.input, &record)?;
+    let one = opened.encoder.config();
+    clips.data.truncate(SHOWN * one.channels * one.num_frames * one.height * one.width);
+    let found = opened.encoder.encode(clips.data.clone())?;
+    let encoder = ShownFeatures { name: "features", tokens: &found.values, dim: found.dim };
+    let shown = shown(&clips, &record);
+    if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gif")) {
+        let clip = *shown.first().ok_or("the input holds no clip")?;
+        let each = Duration::from_millis(120);
+        pictures::animated_features(clip, sizes.tubelet, sizes.patch, &encoder, each).save(&args.out)?;
+    } else {
+        pictures::features(&shown, sizes.tubelet, sizes.patch, &[encoder]).save(&args.out)?;
+    }
+    Ok(&args.out)
+}
+
+fn attention(args: &Attention) -> Result<&Path, CliError> {
+    written_as(&args.out, &["png"])?;
+    let mut opened = args.encoder.open()?;
+    let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
+    let probe = load_probe_for(&args.probe, &sizes)?;
+    let Probe::Attentive(config) = &probe.probe else {
+        return Err(
+            format!("{} is a linear probe, which has no query: give an attentive one", args.probe.display()).into()
+        );
+    };
+    let missing = || format!("{} lacks weights of its attention", args.probe.display());
+    let tensor = |name: &str| probe.tensors.get(&format!("probe.pooler.{name}")).map(|(_, values)| values.as_slice());
+    let pair = |name: &str| Some([tensor(&format!("{name}.weight"))?, tensor(&format!("{name}.bias"))?]);
+    // Without norm and MLP the block is the attention itself.
+    let block = if config.complete_block { "cross_attention_block.xattn" } else { "cross_attention_block" };
+    let query = QueryAttention {
+        query: tensor("query_tokens").ok_or_else(missing)?,
+        norm: config.complete_block.then(|| pair("cross_attention_block.norm1").ok_or_else(missing)).transpose()?,
+        q: pair(&format!("{block}.q")).ok_or_else(missing)?,
+        kv: pair(&format!("{block}.kv")).ok_or_else(missing)?,
+        heads: config.num_heads,
+        eps: PROBE_EPS,
+    };
+    let clips = clips::read(&args.input, &record)?;
+    let clip = *shown(&clips, &record).first().ok_or("the input holds no clip")?;
+    let found = opened.encoder.encode(clip.values.to_vec())?;
+    let weights = query.over(&found.values).ok_or_else(|| {
+        format!("{} reads features of another width than {}'s", args.probe.display(), args.encoder.checkpoint.display())
+    })?;
+    pictures::attention(clip, sizes.tubelet, sizes.patch, &weights).save(&args.out)?;
+    Ok(&args.out)
+}
+
+fn neighbours(args: &Neighbours) -> Result<&Path, CliError> {
+    written_as(&args.out, &["png"])?;
+    vjepa_weights::refuse_foreign(&args.data)?;
+    let entries = read_videos(&args.data)?;
+    let mut opened = args.encoder.open()?;
+    let record = opened.model.preprocessing.clone();
+    let (mut all, mut names) = (Clips { count: 0, data: Vec::new() }, Vec::new());
+    for entry in entries.iter().step_by(entries.len().div_ceil(args.videos as usize).max(1)) {
+        match clips::read(&entry.path, &record) {
+            Ok(one) => {
+                all.data.extend(one.data);
+                all.count += 1;
+                names.push(entry.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
+            }
+            Err(error) => eprintln!("note: skipped: {error}"),
+        }
+    }
+    if all.count < 2 {
+        return Err(format!("fewer than two videos of {} can be read: add more", args.data.display()).into());
+    }
+    let len = all.data.len() / all.count;
+    let fill = |index: usize, out: &mut [f32]| {
+        let clip = all.data.get(index * len..(index + 1) * len).unwrap_or_default();
+        out.iter_mut().zip(clip).for_each(|(value, own)| *value = *own);
+        Ok(())
+    };
+    let mut bar = Bar::default();
+    let found = opened.encoder.extract(all.count, Keep::Mean, fill, "videos", &mut |p| bar.show(p))?;
+    bar.clear();
+    let (near, clips) = (nearest(&found, NEAREST), shown(&all, &record));
+    let of = |index: usize, caption: String| Some(Neighbour { clip: *clips.get(index)?, caption });
+    let named = |index: usize| names.get(index).cloned().unwrap_or_default();
+    let row = |query: usize| -> Option<Vec<Neighbour<'_>>> {
+        let others =
+            near.get(query)?.iter().map(|(index, cosine)| of(*index, format!("{} {cosine:.2}", named(*index))));
+        std::iter::once(of(query, named(query))).chain(others).collect()
+    };
+    let rows: Vec<_> = (0..all.count).step_by(all.count.div_ceil(ROWS).max(1)).filter_map(row).collect();
+    pictures::neighbours(&rows).save(&args.out)?;
+    Ok(&args.out)
+}
