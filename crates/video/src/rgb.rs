@@ -3,9 +3,10 @@
 //! The arithmetic is that of libswscale's default path on x86 (`yuv420p` to `rgb24`, not scaled), bit for bit: published
 //! checkpoints were trained on its pictures. Chroma is taken from the nearest sample; coefficients carry 13 fractional bits,
 //! and each product is rounded down on its own, which makes pictures about one code value darker than exact conversion;
-//! black and white stay what they are.
+//! black and white stay what they are. Pictures whose chroma is as large as their luma (4:4:4) take another path there, which
+//! rounds the sum; so do they here.
 
-use crate::frame::{ColorMatrix, ColorSpace, Frame};
+use crate::frame::{ColorMatrix, Frame};
 
 /// Fixed-point coefficients of one colour space for samples times 8: 13 fractional bits, products are shifted by 16.
 struct Coefficients {
@@ -15,10 +16,13 @@ struct Coefficients {
     g_u: i32,
     g_v: i32,
     b_u: i32,
+    /// Round the sum of the products, not each of them down.
+    rounded: bool,
 }
 
 impl Coefficients {
-    fn new(color: ColorSpace) -> Self {
+    fn of(frame: &Frame) -> Self {
+        let color = frame.color;
         let (kr, kb) = color.matrix.kr_kb();
         let kg = 1.0 - kr - kb;
         // Limited range has 219 luma and 224 chroma steps for 255 of RGB. libswscale begins with coefficients of limited
@@ -36,6 +40,7 @@ impl Coefficients {
             g_u: short(-chroma(2.0 * (1.0 - kb) * kb / kg)),
             g_v: short(-chroma(2.0 * (1.0 - kr) * kr / kg)),
             b_u: short(chroma(2.0 * (1.0 - kb))),
+            rounded: frame.chroma_shift == (0, 0),
         }
     }
 
@@ -43,24 +48,33 @@ impl Coefficients {
     fn row(&self, y: &[u8], u: &[u8], v: &[u8], shift: u8, rgb: &mut [u8]) {
         match shift {
             // The usual ones with a length that the compiler knows.
-            0 => self.row_of::<1>(1, y, u, v, rgb),
-            1 => self.row_of::<2>(2, y, u, v, rgb),
-            _ => self.row_of::<0>(1 << shift.min(7), y, u, v, rgb),
+            0 if self.rounded => self.row_of::<1, true>(1, y, u, v, rgb),
+            0 => self.row_of::<1, false>(1, y, u, v, rgb),
+            1 => self.row_of::<2, false>(2, y, u, v, rgb),
+            _ => self.row_of::<0, false>(1 << shift.min(7), y, u, v, rgb),
         }
     }
 
     #[inline]
-    fn row_of<const PIXELS: usize>(&self, pixels: usize, y: &[u8], u: &[u8], v: &[u8], rgb: &mut [u8]) {
+    fn row_of<const PIXELS: usize, const ROUNDED: bool>(
+        &self,
+        pixels: usize,
+        y: &[u8],
+        u: &[u8],
+        v: &[u8],
+        rgb: &mut [u8],
+    ) {
         let pixels = if PIXELS == 0 { pixels } else { PIXELS };
+        let (each, sum, half) = if ROUNDED { (0, 16, 1 << 15) } else { (16, 0, 0) };
         let pairs = y.chunks(pixels).zip(u.iter().zip(v)).zip(rgb.chunks_mut(3 * pixels));
         for ((luma, (&u, &v)), out) in pairs {
             let (u, v) = (8 * (i32::from(u) - 128), 8 * (i32::from(v) - 128));
-            let (r, b) = ((self.r_v * v) >> 16, (self.b_u * u) >> 16);
-            let g = ((self.g_u * u) >> 16) + ((self.g_v * v) >> 16);
+            let (r, b) = ((self.r_v * v) >> each, (self.b_u * u) >> each);
+            let g = ((self.g_u * u) >> each) + ((self.g_v * v) >> each);
             for (&y, px) in luma.iter().zip(out.chunks_exact_mut(3)) {
-                let base = (8 * (i32::from(y) - self.y_offset) * self.y) >> 16;
+                let base = ((8 * (i32::from(y) - self.y_offset) * self.y) >> each) + half;
                 for (c, value) in px.iter_mut().zip([base + r, base + g, base + b]) {
-                    *c = value.clamp(0, 255) as u8;
+                    *c = (value >> sum).clamp(0, 255) as u8;
                 }
             }
         }
@@ -77,7 +91,7 @@ impl Frame {
     /// Pixels `left..` of row `y` of the displayed picture as RGB bytes, as many as `out` holds: bit for bit those of
     /// [`rgb`](Frame::rgb). Pixels outside of the picture leave `out` as it is.
     pub fn rgb_row(&self, y: usize, left: usize, out: &mut [u8]) {
-        let coefficients = Coefficients::new(self.color);
+        let coefficients = Coefficients::of(self);
         if self.orientation != Default::default() {
             for (col, out) in out.chunks_exact_mut(3).enumerate() {
                 if y < self.display_height() && left + col < self.display_width() {
@@ -137,7 +151,7 @@ impl Frame {
             }
             return rgb;
         }
-        let coefficients = Coefficients::new(self.color);
+        let coefficients = Coefficients::of(self);
         let chroma = self.chroma_width();
         let rows = self.y.chunks_exact(self.width).zip(rgb.chunks_exact_mut(self.width * 3)).enumerate();
         let (u_rows, v_rows) = (self.u.chunks_exact(chroma), self.v.chunks_exact(chroma));
@@ -167,7 +181,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Orientation;
+    use crate::frame::{ColorSpace, Orientation};
 
     fn frame(width: usize, height: usize, y: Vec<u8>, u: u8, v: u8) -> Frame {
         let chroma = width.div_ceil(2) * height.div_ceil(2);
@@ -215,6 +229,21 @@ mod tests {
                 let mut f = frame(1, 1, vec![y], u, v);
                 f.color = ColorSpace { matrix, full_range };
                 assert_eq!(f.rgb(), rgb, "{matrix:?} {full_range} {y} {u} {v}");
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_with_whole_chroma_are_rounded() {
+        for (y, u, v) in [(81, 90, 240), (145, 54, 34), (41, 240, 110), (126, 131, 119), (60, 77, 201)] {
+            let mut f = frame(1, 1, vec![y], u, v);
+            f.chroma_shift = (0, 0);
+            let [y, u, v] = [f64::from(y) - 16.0, f64::from(u) - 128.0, f64::from(v) - 128.0];
+            let (luma, chroma) = (255.0 / 219.0 * y, 255.0 / 224.0);
+            let exact =
+                [luma + 1.402 * chroma * v, luma - (0.344_136 * u + 0.714_136 * v) * chroma, luma + 1.772 * chroma * u];
+            for (got, exact) in f.rgb().into_iter().zip(exact) {
+                assert!((f64::from(got) - exact.clamp(0.0, 255.0)).abs() < 0.51, "{got} {exact}");
             }
         }
     }
