@@ -9,13 +9,31 @@ use std::path::Path;
 
 use vjepa_recipe::text;
 
-/// File name endings of the videos that are read.
-pub const EXTENSIONS: [&str; 5] = ["mp4", "webm", "mov", "m4v", "mkv"];
-/// File name endings of videos in containers that are not.
-pub(super) const UNREAD: [&str; 24] = [
+/// File name endings of videos: first those that are always read, then those that the feature `ffmpeg` adds.
+const ENDINGS: &[&str] = &[
+    "mp4", "webm", "mov", "m4v", "mkv", // always
     "avi", "mpg", "mpeg", "mpe", "wmv", "asf", "flv", "f4v", "ts", "mts", "m2ts", "ogv", "ogg", "3gp", "3g2", "vob",
-    "divx", "rm", "rmvb", "ivf", "y4m", "gif", "h264", "hevc",
+    "divx", "ivf",
 ];
+/// File name endings of the videos that are read; with the feature `ffmpeg` those of AVI, MPEG-TS and others, too.
+pub const EXTENSIONS: &[&str] = if cfg!(feature = "ffmpeg") { ENDINGS } else { ENDINGS.split_at(5).0 };
+/// Endings of videos in containers that are read with no feature.
+const NEVER: &[&str] = &["rm", "rmvb", "y4m", "gif", "h264", "hevc"];
+
+/// Whether files of this ending, in small letters, are read.
+pub(super) fn is_read(ext: &str) -> bool {
+    EXTENSIONS.contains(&ext)
+}
+
+/// What to do with a video whose container is not read; none for an ending that is read, or that belongs to no video.
+pub(super) fn unread(ext: &str) -> Option<&'static str> {
+    match ext {
+        _ if is_read(ext) => None,
+        _ if ENDINGS.contains(&ext) => Some("convert to .mp4, or build with `--features ffmpeg`"),
+        _ if NEVER.contains(&ext) => Some("convert to .mp4"),
+        _ => None,
+    }
+}
 
 /// A line of a list.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +65,7 @@ pub(super) fn extension(path: &Path) -> Option<String> {
 }
 
 fn is_video(text: &str) -> bool {
-    extension(Path::new(text)).is_some_and(|ext| EXTENSIONS.contains(&ext.as_str()) || UNREAD.contains(&ext.as_str()))
+    extension(Path::new(text)).is_some_and(|ext| is_read(&ext) || unread(&ext).is_some())
 }
 
 const SEPARATORS: [char; 3] = [' ', ',', '\t'];

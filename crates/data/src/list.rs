@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::dialect::{self, Parsed, Row, UNREAD, extension, odd_path, short};
+use super::dialect::{self, Parsed, Row, extension, is_read, odd_path, short, unread};
 use super::source::DataError;
 use vjepa_recipe::text;
 
@@ -198,14 +198,15 @@ fn passed_over(path: &Path) -> Option<String> {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     match ext.as_str() {
         // macOS leaves a companion (`._name`) of each file on other systems' disks; it has no picture.
-        ext if hidden && EXTENSIONS.contains(&ext) => Some(format!("hidden .{ext}")),
-        ext if EXTENSIONS.contains(&ext) => None,
-        ext if UNREAD.contains(&ext) => Some(format!(".{ext} (not a container that is read: convert to .mp4)")),
+        ext if is_read(ext) => hidden.then(|| format!("hidden .{ext}")),
         "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => {
             Some(format!(".{ext} (pictures: frames are read from video files only)"))
         }
         "" => Some("without a file name ending".into()),
-        ext => Some(format!(".{}", short(ext))),
+        ext => Some(match unread(ext) {
+            Some(remedy) => format!(".{ext} (not a container that is read: {remedy})"),
+            None => format!(".{}", short(ext)),
+        }),
     }
 }
 
@@ -288,9 +289,61 @@ mod tests {
         let list = read_list(folder.path()).unwrap();
         let own = |path: &Path| path.strip_prefix(folder.path()).unwrap().to_path_buf();
         let names: Vec<_> = list.entries.iter().map(|e| own(&e.path)).collect();
-        assert_eq!(names, [Path::new("a.webm"), Path::new("b/c.mkv"), Path::new("b/z.MP4")]);
         let left: Vec<_> = list.left_out.values().map(|(count, first)| (*count, own(first))).collect();
-        assert_eq!(left, [(2, "b/y.avi".into()), (1, "notes.txt".into()), (1, "._a.webm".into())]);
+        if cfg!(feature = "ffmpeg") {
+            assert_eq!(names, ["a.webm", "b/c.mkv", "b/y.avi", "b/z.MP4", "x.AVI"].map(PathBuf::from));
+            assert_eq!(left, [(1, "notes.txt".into()), (1, "._a.webm".into())]);
+        } else {
+            assert_eq!(names, ["a.webm", "b/c.mkv", "b/z.MP4"].map(PathBuf::from));
+            assert_eq!(left, [(2, "b/y.avi".into()), (1, "notes.txt".into()), (1, "._a.webm".into())]);
+            let why = list.left_out.keys().next().unwrap();
+            assert!(why.contains("convert to .mp4, or build with `--features ffmpeg`"), "{why}");
+        }
+    }
+
+    /// AVI and MPEG-TS files are passed over with a word, or, with the feature `ffmpeg`, read like any other.
+    #[test]
+    fn other_containers_are_read_with_ffmpeg() {
+        let clips = Path::new(env!("CARGO_MANIFEST_DIR")).join("../video/tests/data");
+        let folder = tempfile::tempdir().unwrap();
+        for (from, to) in [("mpeg4.avi", "a.avi"), ("mpeg2.ts", "b.TS"), ("mpeg2.mpg", "c.mpg"), ("idr.mp4", "d.mp4")] {
+            std::fs::copy(clips.join(from), folder.path().join(to)).unwrap();
+        }
+        let list = read_list(folder.path()).unwrap();
+        let extra = if cfg!(feature = "ffmpeg") { 3 } else { 0 };
+        assert_eq!((list.entries.len(), list.left_out.len()), (1 + extra, 3 - extra), "{:?}", list.left_out);
+        every_frame_decodes(&list);
+    }
+
+    /// UCF101 and HMDB51 as they are distributed, where the checkout has such a folder.
+    #[test]
+    fn a_folder_of_xvid_in_avi() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases");
+        if !cases.exists() {
+            return;
+        }
+        let (avi, mixed) = (cases.join("avi_xvid/videos"), cases.join("folder_mostly_avi/mixed"));
+        if cfg!(feature = "ffmpeg") {
+            for (folder, videos) in [(avi, 24), (mixed, 28)] {
+                let list = read_list(&folder).unwrap();
+                assert_eq!((list.entries.len(), list.left_out.len()), (videos, 0));
+                every_frame_decodes(&list);
+            }
+        } else {
+            let error = read_list(&avi).unwrap_err().to_string();
+            assert!(error.contains("24 .avi") && error.contains("--features ffmpeg"), "{error}");
+            let list = read_list(&mixed).unwrap();
+            assert_eq!((list.entries.len(), list.left_out.values().next().map(|(count, _)| *count)), (4, Some(24)));
+        }
+    }
+
+    fn every_frame_decodes(list: &VideoList) {
+        for entry in &list.entries {
+            let mut clip = vjepa_video::open(&entry.path).unwrap();
+            let frames: Vec<usize> = (0..clip.info().frames).collect();
+            assert_eq!(clip.frames(&frames).unwrap().len(), frames.len());
+            assert!(frames.len() > 1, "{}", entry.path.display());
+        }
     }
 
     #[test]

@@ -60,6 +60,8 @@ mod error;
 #[cfg(feature = "ffmpeg")]
 mod ffmpeg;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod h264;
 mod h264_bits;

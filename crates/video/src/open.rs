@@ -19,7 +19,7 @@ pub enum Decoder {
     Auto,
     /// The pure-Rust decoders alone.
     Pure,
-    /// FFmpeg for everything, which is faster. Needs the feature `ffmpeg`.
+    /// FFmpeg for everything. Needs the feature `ffmpeg`.
     Ffmpeg,
 }
 

@@ -140,35 +140,60 @@ fn a_decoder_can_be_chosen_and_none_invented() {
     assert!(matches!(error, VideoError::UnsupportedCodec { .. }), "{error}");
 }
 
+/// The table of `../shared/clips`, in parts: several hundred frames of each file are decoded many times.
 #[test]
-fn the_table_of_shared_clips() {
+fn shared_clips_of_h264() {
     let Some(folder) = shared("clips") else { return };
-    let many = ["h264_gop250", "h264_gop12", "h264_gop250_nob", "h264_baseline", "h264_bpyr_opengop", "h264_720p"];
-    let names = many
-        .into_iter()
-        .chain(["anullsrc_av", "fast", "frag", "rot90", "av1"])
-        .map(|name| (format!("{name}.mp4"), 300));
-    let others = [
-        ("short_20f.mp4", 20),
-        ("one_frame.mp4", 1),
-        ("vp9_ssv2.webm", 48),
-        ("vp9_10s.webm", 300),
-        ("odd_420_321x241.mkv", 150),
-        ("interlaced.mp4", 120),
-        ("odd_341x257.mp4", 150),
-        ("tenbit.mp4", 90),
-        ("hevc.mp4", 150),
-        ("mpegts.ts", 300),
-        ("avi_like.mkv", 300),
-    ];
-    for (name, frames) in names.chain(others.map(|(name, frames)| (name.to_owned(), frames))) {
+    for name in ["h264_gop250", "h264_gop12", "h264_gop250_nob", "h264_baseline", "h264_bpyr_opengop"] {
+        barcodes(folder.join(format!("{name}.mp4")), 300);
+    }
+    for name in ["anullsrc_av.mp4", "fast.mp4", "frag.mp4", "rot90.mp4", "mpegts.ts", "avi_like.mkv"] {
+        barcodes(folder.join(name), 300);
+    }
+    for (name, frames) in [("short_20f.mp4", 20), ("one_frame.mp4", 1), ("interlaced.mp4", 120)] {
         barcodes(folder.join(name), frames);
     }
+}
+
+#[test]
+fn a_shared_clip_in_high_definition() {
+    let Some(folder) = shared("clips") else { return };
+    let clip = || open_with(folder.join("h264_720p.mp4"), Decoder::Ffmpeg).unwrap();
+    let (mut in_order, frames) = (clip(), 300);
+    assert_eq!(in_order.info().frames, frames);
+    // Twenty at a time: all of them take half a gigabyte.
+    for group in (0..frames).collect::<Vec<_>>().chunks(20) {
+        for (i, frame) in group.iter().zip(in_order.frames(group).unwrap()) {
+            assert_eq!(barcode(&frame), Some(*i));
+        }
+    }
+    for index in [299, 3, 150] {
+        assert_eq!(barcode(&clip().frames(&[index]).unwrap()[0]), Some(index));
+    }
+}
+
+#[test]
+fn shared_clips_of_other_codecs() {
+    let Some(folder) = shared("clips") else { return };
+    let clips = [("vp9_ssv2.webm", 48), ("vp9_10s.webm", 300), ("odd_420_321x241.mkv", 150), ("av1.mp4", 300)];
+    for (name, frames) in clips.into_iter().chain([("odd_341x257.mp4", 150), ("tenbit.mp4", 90), ("hevc.mp4", 150)]) {
+        barcodes(folder.join(name), frames);
+    }
+}
+
+#[test]
+fn shared_clips_are_the_same_to_both_decoders() {
+    let Some(folder) = shared("clips") else { return };
     for name in ["vfr.mp4", "editlist_cut.mp4", "trunc_faststart.mp4", "trunc.webm", "rot90.mp4", "interlaced.mp4"] {
         let path = folder.join(name);
         let same = assert_random_access_with(&path, 6, Decoder::Ffmpeg) == all(&path, Decoder::Pure);
         assert!(same, "{name}: the decoders differ");
     }
+}
+
+#[test]
+fn shared_clips_without_video_are_refused() {
+    let Some(folder) = shared("clips") else { return };
     for name in
         ["trunc_tail_nomoov.mp4", "zero_byte.mp4", "text.mp4", "random_bytes.mp4", "audio_only.mp4", "audio_only.m4a"]
     {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::error::AnnotationError;
-use crate::dialect::{EXTENSIONS, UNREAD, extension};
+use crate::dialect::{EXTENSIONS, extension, is_read, unread};
 use crate::survey::Reason;
 
 /// Deeper folders are a loop of links.
@@ -49,8 +49,7 @@ impl FileIndex {
                 self.search(&path, seen, depth + 1)?;
                 continue;
             }
-            let video = extension(&path)
-                .is_some_and(|ext| EXTENSIONS.contains(&ext.as_str()) || UNREAD.contains(&ext.as_str()));
+            let video = extension(&path).is_some_and(|ext| is_read(&ext) || unread(&ext).is_some());
             let name = path.file_stem().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'));
             if let (true, Some(name)) = (video, name) {
                 self.names.entry(name.to_owned()).or_default().push(path);
@@ -62,7 +61,7 @@ impl FileIndex {
     /// The file of a name, of several with that name the one in a folder called `parent`.
     fn find(&self, name: &str, parent: Option<&str>) -> Option<&Path> {
         let paths = self.names.get(name).or_else(|| self.names.get(self.folded.get(&name.to_lowercase())?))?;
-        let readable = |path: &&PathBuf| extension(path).is_some_and(|ext| EXTENSIONS.contains(&ext.as_str()));
+        let readable = |path: &&PathBuf| extension(path).is_some_and(|ext| is_read(&ext));
         let within = |path: &&PathBuf| {
             let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
             parent.is_some() && folder == parent
@@ -95,12 +94,12 @@ impl<'a> Missing<'a> {
     pub fn find(&mut self, names: &[&str], parent: Option<&str>) -> Option<PathBuf> {
         let found = names.iter().find_map(|name| self.index.find(name, parent));
         match found {
-            Some(path) => match extension(path) {
-                Some(ext) if UNREAD.contains(&ext.as_str()) => {
-                    self.count(format!("are .{ext}, which is not read: convert them to .mp4"), path);
+            Some(path) => match extension(path).and_then(|ext| Some((unread(&ext)?, ext))) {
+                Some((remedy, ext)) => {
+                    self.count(format!("are .{ext}, which is not read: {remedy}"), path);
                     None
                 }
-                _ => Some(path.into()),
+                None => Some(path.into()),
             },
             None => {
                 let name = names.first().copied().unwrap_or_default();

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use ffmpeg_sys_next::AVCodecID as Id;
 
+use super::inspect::{leading, shows};
 use super::sys::{Container, Packet, Stream};
-use super::{Ffmpeg, Syntax, Units, between_start_codes, leading, look_h264, look_hevc, planes, shows, vop};
+use super::units::{Units, between_start_codes, look_h264, look_hevc};
+use super::{Ffmpeg, Syntax, planes, vop};
 use crate::backend::{Backend, Coded, Start};
 use crate::error::Fault;
 use crate::h264::kind;

@@ -8,12 +8,13 @@
 //! `sys` alone holds `unsafe` code.
 
 mod demux;
+mod inspect;
 mod planes;
 mod sys;
+mod units;
 mod vop;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Seek, SeekFrom};
 
 use ffmpeg_sys_next::AVCodecID as Id;
 
@@ -21,22 +22,14 @@ use crate::backend::{Backend, Coded, Look, Pictures, Start};
 use crate::error::Fault;
 use crate::h264::{kind, nals, sps_info};
 use crate::h264_params::Sets;
-use crate::h264_survey::survey;
 use crate::info::Codec;
 use crate::table::{Other, Sample, Setup, Track};
 use crate::vp9;
 use crate::vp9_check::Slots;
 
 pub(crate) use demux::{Demuxed, Opened, open};
-
-/// How units lie in a packet of H.264 or HEVC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Units {
-    /// Each after its length of so many bytes.
-    Prefixed(usize),
-    /// Each after a start code.
-    StartCodes,
-}
+pub(crate) use inspect::inspect;
+use units::{Units, between_start_codes, look_h264, look_hevc, with_start_codes};
 
 /// What is read of a packet before it is decoded.
 enum Syntax {
@@ -239,69 +232,6 @@ fn sets_for(entries: &[Vec<Vec<u8>>], entry: u16, in_force: Option<u16>, sets: &
     Some(sets)
 }
 
-fn look_h264(nals: Vec<&[u8]>, sets: &Sets) -> Result<Look, Fault> {
-    let mut own = None;
-    for nal in nals.iter().filter(|nal| matches!(kind(nal), 7 | 8)) {
-        if kind(nal) == 7 {
-            sps_info(nal)?;
-        }
-        own.get_or_insert_with(|| sets.clone()).add(nal);
-    }
-    let survey = survey(nals.into_iter(), own.as_ref().unwrap_or(sets));
-    if survey.slices == 0 && survey.unsupported.is_none() {
-        return Err(Fault::corrupt("a packet without picture"));
-    }
-    // One of two fields: the other one, which belongs to the same picture, must not be left out.
-    let droppable = survey.droppable && !survey.field;
-    // The number of a picture is that of both its fields.
-    let number = survey.number.filter(|_| !survey.field);
-    Ok(Look { clean_start: survey.start == Start::Clean, droppable, start: survey.start, number })
-}
-
-/// The type of the first slice of an HEVC picture (ITU-T H.265, 7.4.2.2).
-fn hevc_kind(packet: &[u8], units: Units) -> Option<u8> {
-    let kind = |nal: &[u8]| nal.first().map(|b| b >> 1 & 0x3F).filter(|&kind| kind < 32);
-    match units {
-        Units::Prefixed(size) => crate::h264::units(packet, size).find_map(kind),
-        Units::StartCodes => between_start_codes(packet).find_map(kind),
-    }
-}
-
-fn look_hevc(packet: &[u8], units: Units) -> Look {
-    let start = match hevc_kind(packet, units) {
-        Some(19 | 20) => Start::Clean,
-        Some(16..=18 | 21) => Start::Open,
-        _ => Start::No,
-    };
-    Look { clean_start: start == Start::Clean, droppable: false, start, number: None }
-}
-
-/// HEVC pictures that refer to what comes before the random access point they follow (RASL).
-fn hevc_skipped(packet: &[u8], units: Units) -> bool {
-    matches!(hevc_kind(packet, units), Some(8 | 9))
-}
-
-fn with_start_codes(nals: &[Vec<u8>]) -> Vec<u8> {
-    nals.iter().flat_map(|nal| [0, 0, 0, 1].into_iter().chain(nal.iter().copied())).collect()
-}
-
-/// The units between start codes.
-fn between_start_codes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = next_unit(bytes);
-    std::iter::from_fn(move || {
-        let unit = rest?;
-        rest = next_unit(unit);
-        let end = unit.windows(3).position(|w| matches!(w, [0, 0, 0 | 1])).unwrap_or(unit.len());
-        unit.get(..end)
-    })
-}
-
-/// What follows the first start code.
-fn next_unit(bytes: &[u8]) -> Option<&[u8]> {
-    let at = bytes.windows(3).position(|w| w == [0, 0, 1])?;
-    bytes.get(at + 3..)
-}
-
 fn codec_of(other: &Other) -> Result<Id, Fault> {
     let known = match &other.tag {
         b"hvc1" | b"hev1" | b"dvh1" | b"dvhe" => Some(Id::AV_CODEC_ID_HEVC),
@@ -346,104 +276,9 @@ fn reorder(samples: &[Sample]) -> usize {
     most.min(16)
 }
 
-/// Mark samples that show nothing or cannot be decoded; returns how many pictures of the latter kind there are.
-pub(crate) fn inspect(
-    file: &mut (impl Read + Seek),
-    len: u64,
-    other: &Other,
-    samples: &mut [Sample],
-) -> Result<usize, Fault> {
-    let codec = codec_of(other)?;
-    let mut packet = Vec::new();
-    let mut read = |sample: &Sample, most: u64| -> Result<Vec<u8>, Fault> {
-        packet.clear();
-        if sample.offset.saturating_add(u64::from(sample.size)) <= len {
-            file.seek(SeekFrom::Start(sample.offset))?;
-            file.by_ref().take(most.min(u64::from(sample.size))).read_to_end(&mut packet)?;
-        }
-        Ok(packet.clone())
-    };
-    let mut vops = vop::Vops::default();
-    vops.header(&other.extradata);
-    if matches!(codec, Id::AV_CODEC_ID_VP8 | Id::AV_CODEC_ID_MPEG4) {
-        for sample in samples.iter_mut() {
-            let bytes = read(sample, if codec == Id::AV_CODEC_ID_VP8 { 1 } else { u64::MAX })?;
-            sample.visible &= bytes.is_empty() || shows(codec, &bytes, &mut vops);
-        }
-    }
-    let units = match other.extradata.get(21) {
-        Some(bits) if other.extradata.first() == Some(&1) => Units::Prefixed(usize::from(bits & 3) + 1),
-        _ => Units::StartCodes,
-    };
-    leading(codec, units, samples, |_, sample| read(sample, 4096))
-}
-
-/// Does a packet show a picture?
-fn shows(codec: Id, packet: &[u8], vops: &mut vop::Vops) -> bool {
-    match codec {
-        // RFC 6386, 9.1: the fifth bit.
-        Id::AV_CODEC_ID_VP8 => packet.first().is_none_or(|b| b >> 4 & 1 == 1),
-        Id::AV_CODEC_ID_MPEG4 => vops.shows(packet),
-        _ => true,
-    }
-}
-
-/// Hide what precedes the first key frame, and what follows it, is shown before it and needs what came before.
-fn leading(
-    codec: Id,
-    units: Units,
-    samples: &mut [Sample],
-    mut read: impl FnMut(usize, &Sample) -> Result<Vec<u8>, Fault>,
-) -> Result<usize, Fault> {
-    let Some(first) = samples.iter().position(|sample| sample.key) else {
-        return Err(Fault::corrupt("it has no picture that decoding could start from"));
-    };
-    let key = samples.get(first).copied();
-    let closed = match (codec, key) {
-        (Id::AV_CODEC_ID_MPEG1VIDEO | Id::AV_CODEC_ID_MPEG2VIDEO, Some(key)) => closed_group(&read(first, &key)?),
-        _ => false,
-    };
-    let mut left_out = 0;
-    for (i, sample) in samples.iter_mut().enumerate() {
-        // Leading pictures follow at once; the next key frame ends them.
-        if i > first && sample.key {
-            break;
-        }
-        let before = i < first;
-        let early = i > first && key.is_some_and(|key| sample.pts < key.pts) && !closed;
-        let lacks = early && (codec != Id::AV_CODEC_ID_HEVC || hevc_skipped(&read(i, sample)?, units));
-        if before || lacks {
-            left_out += usize::from(std::mem::take(&mut sample.visible));
-        }
-    }
-    Ok(left_out)
-}
-
-/// MPEG-2: nothing in the group refers to what precedes it (ISO/IEC 13818-2, 6.2.2.6).
-fn closed_group(packet: &[u8]) -> bool {
-    let at = packet.windows(4).position(|w| w == [0, 0, 1, 0xB8]);
-    at.and_then(|at| packet.get(at + 7)).is_some_and(|b| b & 0x40 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn units_lie_between_start_codes() {
-        let units: Vec<&[u8]> = between_start_codes(&[0, 0, 0, 1, 7, 8, 0, 0, 1, 9, 0, 0, 0, 1, 5]).collect();
-        assert_eq!(units, [&[7u8, 8][..], &[9], &[5]]);
-        assert_eq!(between_start_codes(&[1, 2, 3]).count(), 0);
-    }
-
-    #[test]
-    fn random_access_points_of_hevc() {
-        let packet = |kind: u8| [0, 0, 0, 2, 35 << 1, 0, 0, 0, 0, 2, kind << 1, 1];
-        let start = |kind| look_hevc(&packet(kind), Units::Prefixed(4)).start;
-        assert_eq!([start(19), start(21), start(1)], [Start::Clean, Start::Open, Start::No]);
-        assert!(hevc_skipped(&packet(9), Units::Prefixed(4)) && !hevc_skipped(&packet(7), Units::Prefixed(4)));
-        assert!(hevc_skipped(&[0, 0, 1, 8 << 1, 1], Units::StartCodes));
-    }
 
     #[test]
     fn reordering_is_counted() {
@@ -452,22 +287,5 @@ mod tests {
         };
         assert_eq!(reorder(&samples(&[0, 1, 2])), 0);
         assert_eq!(reorder(&samples(&[0, 4, 2, 1, 3, 8])), 2);
-    }
-
-    #[test]
-    fn closed_groups_of_mpeg2() {
-        assert!(closed_group(&[0, 0, 1, 0xB8, 0, 8, 0, 0x40, 0]));
-        assert!(!closed_group(&[0, 0, 1, 0xB8, 0, 8, 0, 0, 0]) && !closed_group(&[0, 0, 1, 0xB3]));
-    }
-
-    #[test]
-    fn leading_pictures_are_left_out() {
-        let mut samples: Vec<Sample> =
-            [(5, false), (10, true), (8, false), (9, false), (14, false), (20, true), (18, false)]
-                .map(|(pts, key)| Sample { offset: 0, size: 1, pts, key, visible: true, entry: 0 })
-                .to_vec();
-        let hidden = leading(Id::AV_CODEC_ID_MPEG4, Units::StartCodes, &mut samples, |_, _| Ok(Vec::new())).unwrap();
-        let visible: Vec<bool> = samples.iter().map(|s| s.visible).collect();
-        assert_eq!((hidden, visible), (3, vec![false, true, false, false, true, true, true]));
     }
 }
