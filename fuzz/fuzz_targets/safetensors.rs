@@ -1,0 +1,7 @@
+//! Safetensors files.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vjepa_weights::fuzz;
+
+fuzz_target!(|bytes: &[u8]| drop(fuzz::safetensors(bytes)));

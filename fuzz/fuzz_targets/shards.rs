@@ -1,0 +1,7 @@
+//! The index of a checkpoint in several files.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vjepa_weights::fuzz;
+
+fuzz_target!(|bytes: &[u8]| drop(fuzz::index(bytes)));
