@@ -29,7 +29,7 @@ mod overrides;
 mod training;
 mod validate;
 
-pub use data::{AugmentConfig, DataConfig, DatasetType, Framing, Normalization, Preprocessing, Sampling};
+pub use data::{AugmentConfig, DataConfig, DatasetType, FoldersHold, Framing, Normalization, Preprocessing, Sampling};
 pub use error::ConfigError;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
