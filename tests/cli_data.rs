@@ -67,3 +67,47 @@ fn what_is_missing_is_asked_for_in_a_sentence() {
         assert!(!folder.path().join("t.csv").exists(), "{arguments}");
     }
 }
+
+/// Four of the carried videos in two class folders, and a file that is no video.
+fn class_folders() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (class, name) in [("a", "t0_d0_s0.mp4"), ("a", "t0_d1_s1.mp4"), ("b", "t0_d2_s0.mp4"), ("b", "t0_d3_s1.mp4")] {
+        std::fs::create_dir_all(folder.path().join("videos").join(class)).unwrap();
+        let carried = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures").join(name);
+        std::fs::copy(carried, folder.path().join("videos").join(class).join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("videos/b/text.mp4"), "no video ".repeat(200)).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_is_listed_scanned_split_compared_and_packed() {
+    let folder = class_folders();
+    let run = |line: &str| {
+        let output = vjepa(&line.split(' ').collect::<Vec<_>>(), folder.path());
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let lines = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap().lines().count();
+    run("data list classes videos --out all.csv");
+    assert_eq!((lines("all.csv"), lines("all.names.txt")), (5, 2));
+    let said = run("data scan all.csv --out scan");
+    assert!(said.contains("good") && said.contains("bad: not a video file"), "{said}");
+    assert_eq!((lines("scan.jsonl"), lines("scan.good.csv"), lines("scan.bad.csv")), (5, 4, 2));
+    run("data split scan.good.csv --share 50% --train train.csv --val val.csv");
+    assert_eq!((lines("train.csv"), lines("val.csv")), (2, 2));
+    let said = run("data overlap scan.good.csv val.csv --out clean.csv");
+    assert_eq!((said.lines().count(), lines("clean.csv")), (2, 2));
+    assert!(said.contains("by name and frames"), "{said}");
+    let said = run("data pack scan.good.csv --out shards --copy --json");
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((report["samples"].as_u64(), report["left_out"].as_u64()), (Some(4), Some(0)), "{said}");
+    std::fs::remove_file(folder.path().join("shards/shard-000000.tar.index")).unwrap();
+    let said = run("data index shards/shard-000000.tar");
+    assert!(said.contains("4 samples, 4 with labels"), "{said}");
+    let said = run("data scan shards --out packed --json");
+    assert_eq!(said.lines().count(), 4);
+    assert_eq!(lines("packed.good.csv"), 4);
+    let output = vjepa(&["data", "pack", "all.csv", "--out", "x"], folder.path());
+    assert_eq!(output.status.code(), Some(2), "encoding or copying is to be chosen");
+}

@@ -10,9 +10,11 @@ use vjepa_recipe::config::{Config, DatasetType};
 /// How a loader works.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
-    /// Clips of a batch, on this process.
+    /// Samples of a batch, on this process; a batch has that many clips, or several times as many where the source makes
+    /// several of a sample.
     pub batch: usize,
-    /// Worker threads; 0 computes clips when they are asked for, on the caller's thread.
+    /// Worker threads; 0 computes clips when they are asked for, on the caller's thread. [`default_workers`] is what the
+    /// machine has.
     pub workers: usize,
     /// Seed of the sample stream.
     pub seed: u64,
@@ -28,6 +30,11 @@ pub struct LoaderConfig {
     pub max_bad_fraction: f64,
     /// Where bad videos are listed (JSON lines); none lists them in memory only.
     pub quarantine: Option<PathBuf>,
+}
+
+/// As many workers as the process may use processors: decoding takes all the time that the step leaves.
+pub fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl LoaderConfig {
@@ -52,7 +59,7 @@ impl LoaderConfig {
         let logging = &config.logging;
         let list = |folder: &String| Path::new(folder).join(format!("{}-bad-videos.jsonl", logging.write_tag));
         Self {
-            workers: config.data.num_workers,
+            workers: config.data.num_workers.unwrap_or_else(default_workers),
             start_step,
             max_bad_fraction: config.data.max_bad_fraction,
             quarantine: logging.folder.as_ref().filter(|_| config.data.dataset_type == DatasetType::Video).map(list),
@@ -66,11 +73,12 @@ impl LoaderConfig {
 pub struct ClipBatch {
     /// The step, from 0.
     pub step: u64,
-    /// `[B, 3, T, H, W]`, row-major.
+    /// `[K * B, 3, T, H, W]`, row-major, for `K` clips of each of `B` samples: the first clip of every sample, then the
+    /// second of every sample, as the official code puts them.
     pub clips: Vec<f32>,
     /// That shape.
     pub shape: [usize; 5],
-    /// Label, number and file of each clip.
+    /// Label, number and file of each sample.
     pub infos: Vec<SampleInfo>,
 }
 
@@ -88,10 +96,21 @@ impl fmt::Debug for ClipBatch {
 /// Counts of a loader so far.
 #[derive(Debug, Clone, Default)]
 pub struct LoaderStats {
-    /// Clips handed out.
+    /// Samples handed out.
     pub good: u64,
     /// Tries that found an unusable video; one video may count several times.
     pub bad: u64,
     /// Time the consumer waited for clips.
     pub waited: Duration,
+    /// Time from the first call for a batch to the end of the last.
+    pub took: Duration,
+}
+
+impl LoaderStats {
+    /// Share of the time so far that the consumer waited for clips, 0 to 1; 0 before the first batch. The first batch counts:
+    /// nothing could be made ahead of it.
+    pub fn wait_share(&self) -> f64 {
+        let took = self.took.as_secs_f64();
+        if took > 0.0 { (self.waited.as_secs_f64() / took).min(1.0) } else { 0.0 }
+    }
 }

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::decode::{Decoded, decode, reason, refuse_stub};
-use super::list::{VideoEntry, VideoList, read_list};
+use super::decode::{Decoded, reason};
+use super::frames::is_picture;
+use super::list::{VideoEntry, VideoList};
+use super::media::{Media, OpenError, Opener};
+use super::reading::{Reading, opener_of};
 use super::sampling::{ClipSampler, Spacing, step_for_duration};
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use super::textures::DriftingTextures;
@@ -25,9 +28,10 @@ const WEIGHTED: u64 = 0x7765_6967_6874;
 pub fn open_source(data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn ClipSource>, DataError> {
     Ok(match data.dataset_type {
         DatasetType::Video => {
-            let lists = read_lists(data)?;
+            let opener = Arc::new(opener_of(data)?);
+            let lists = read_lists(data, &opener)?;
             lists.iter().try_for_each(VideoList::check_found)?;
-            Arc::new(VideoDataset::of(data, augment, lists)?)
+            Arc::new(VideoDataset::of(data, augment, lists, opener)?)
         }
         DatasetType::DriftingTextures => {
             Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
@@ -36,13 +40,15 @@ pub fn open_source(data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn
 }
 
 /// The data sets of a configuration.
-fn read_lists(data: &DataConfig) -> Result<Vec<VideoList>, DataError> {
-    data.datasets.iter().map(|dataset| read_list(Path::new(dataset))).collect()
+fn read_lists(data: &DataConfig, opener: &Opener) -> Result<Vec<VideoList>, DataError> {
+    let reading = Reading { folders_hold: data.folders_hold, opener };
+    data.datasets.iter().map(|dataset| reading.read(Path::new(dataset))).collect()
 }
 
-/// Video files as training clips.
+/// Videos as training clips: files, frame folders, pictures, members of shards, objects of stores.
 #[derive(Debug, Clone)]
 pub struct VideoDataset {
+    opener: Arc<Opener>,
     entries: Vec<VideoEntry>,
     /// For each data set: the end of its entries, and the end of its share of [0, 1); empty without weights.
     shares: Vec<(usize, f64)>,
@@ -59,12 +65,26 @@ impl VideoDataset {
     /// The data sets of a configuration, one after the other.
     ///
     /// # Errors
-    /// [`DataError::List`], as [`read_list`]; [`DataError::Setup`] for weights that do not fit the data sets.
+    /// [`DataError::List`], as [`Reading::read`]; [`DataError::Setup`] for weights that do not fit the data sets.
     pub fn open(data: &DataConfig, augment: &AugmentConfig) -> Result<Self, DataError> {
-        Self::of(data, augment, read_lists(data)?)
+        Self::open_with(data, augment, Arc::new(opener_of(data)?))
     }
 
-    fn of(data: &DataConfig, augment: &AugmentConfig, lists: Vec<VideoList>) -> Result<Self, DataError> {
+    /// As [`VideoDataset::open`], with an opener of one's own.
+    ///
+    /// # Errors
+    /// As [`VideoDataset::open`].
+    pub fn open_with(data: &DataConfig, augment: &AugmentConfig, opener: Arc<Opener>) -> Result<Self, DataError> {
+        let lists = read_lists(data, &opener)?;
+        Self::of(data, augment, lists, opener)
+    }
+
+    fn of(
+        data: &DataConfig,
+        augment: &AugmentConfig,
+        lists: Vec<VideoList>,
+        opener: Arc<Opener>,
+    ) -> Result<Self, DataError> {
         if lists.is_empty() {
             return Err(DataError::Setup("`data.datasets` lists no data set".into()));
         }
@@ -93,12 +113,14 @@ impl VideoDataset {
             }
         }
         Ok(Self {
+            opener,
             entries,
             shares,
             choice,
             sampler: ClipSampler {
                 exact: data.sampling == Sampling::Exact,
                 filter_short: data.filter_short_videos,
+                num_clips: data.num_clips,
                 ..ClipSampler::pretrain(data.num_frames, data.sampling_rate)
             },
             clip_duration: data.clip_duration,
@@ -128,9 +150,12 @@ impl VideoDataset {
     /// # Errors
     /// As [`ClipSource::sample`]; [`DataError::Setup`] for an entry that does not exist.
     pub fn evaluate(&self, index: usize, out: &mut [f32]) -> Result<SampleInfo, DataError> {
-        check_out(self.shape(), out)?;
+        check_out(self.shape(), 1, out)?;
         let entry = self.entry(index)?;
-        let clip = self.decode(&entry.path, None)?;
+        let mut media = self.open_entry(entry)?;
+        let indices = self.indices(entry, &media, ClipSampler { num_clips: 1, random: false, ..self.sampler }, None)?;
+        let first = indices.first().map(Vec::as_slice).unwrap_or_default();
+        let clip = media.decode(first).map_err(|error| bad(&entry.path, error))?;
         // The centre, also where training clips are not cropped.
         let record = Preprocessing { framing: Framing::Centre, ..self.preprocessing.clone() };
         let prepared = record.prepare_view(&clip.rgb(), clip.height, clip.width, View::SINGLE, out);
@@ -174,21 +199,33 @@ impl VideoDataset {
         chosen.0 + rng.below((chosen.1 - chosen.0) as u64) as usize
     }
 
-    /// Decodes the frames of a clip; `random` holds the generator of its start, none starts at the beginning.
-    fn decode(&self, path: &Path, random: Option<NumpyRng>) -> Result<Decoded, DataError> {
-        refuse_stub(path).map_err(|error| bad(path, error))?;
-        let mut clip = vjepa_video::open(path).map_err(|error| bad(path, error))?;
-        let mut sampler = ClipSampler { random: random.is_some(), ..self.sampler };
+    fn open_entry(&self, entry: &VideoEntry) -> Result<Media, DataError> {
+        let path = &entry.path;
+        self.opener.open(path).map_err(|error| match error {
+            OpenError::Storage(why) => DataError::Storage(format!("{}: {why}", path.display())),
+            error => bad(path, error.reason(path)),
+        })
+    }
+
+    /// The frames of each clip; `random` is the generator of their starts.
+    fn indices(
+        &self,
+        entry: &VideoEntry,
+        media: &Media,
+        mut sampler: ClipSampler,
+        mut random: Option<NumpyRng>,
+    ) -> Result<Vec<Vec<usize>>, DataError> {
+        let info = media.info();
         if let Some(fps) = self.fps {
-            let step = Spacing::Fps(fps).step(clip.info().average_fps(), sampler.frames_per_clip);
-            sampler.frame_step = step.map_err(|error| bad(path, error))?;
+            let step = Spacing::Fps(fps).step(info.average_fps(), sampler.frames_per_clip);
+            sampler.frame_step = step.map_err(|error| bad(&entry.path, error))?;
         } else if let Some(seconds) = self.clip_duration {
-            sampler.frame_step = step_for_duration(seconds, clip.info().average_fps(), sampler.frames_per_clip);
+            sampler.frame_step = step_for_duration(seconds, info.average_fps(), sampler.frames_per_clip);
         }
-        let draw = |low, high| random.clone().map_or(low, |mut rng| rng.randint(low, high));
-        let clips = sampler.sample(clip.info().frames, draw).map_err(|error| bad(path, error))?;
-        let indices = clips.first().map(Vec::as_slice).unwrap_or_default();
-        decode(clip.as_mut(), indices).map_err(|error| bad(path, error))
+        // A picture is a clip of equal frames by intention.
+        sampler.filter_short &= !is_picture(&entry.path);
+        let draw = |low, high| random.as_mut().map_or(low, |rng| rng.randint(low, high));
+        sampler.sample(info.frames, draw).map_err(|error| bad(&entry.path, error))
     }
 }
 
@@ -235,16 +272,27 @@ impl ClipSource for VideoDataset {
         Some(Contents::of(&self.entries))
     }
 
+    fn clips(&self) -> usize {
+        self.sampler.num_clips
+    }
+
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
-        check_out(self.shape(), out)?;
+        check_out(self.shape(), self.clips(), out)?;
         let index = self.choose(key);
         let entry = self.entry(index)?;
         let draw = key.draw();
-        let clip = self.decode(&entry.path, Some(NumpyRng::keyed(key.seed, Stream::Clips, draw)))?;
-        let clip = Coloured { clip, grayscale: self.preprocessing.grayscale };
+        let mut media = self.open_entry(entry)?;
+        let starts = NumpyRng::keyed(key.seed, Stream::Clips, draw);
+        let clips = self.indices(entry, &media, self.sampler, Some(starts))?;
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
-        self.transform.apply(&clip, &mut crops, &mut flips, out).map_err(|error| bad(&entry.path, error))?;
+        let len = self.shape().iter().product::<usize>().max(1);
+        for (indices, out) in clips.iter().zip(out.chunks_exact_mut(len)) {
+            let clip = media.decode(indices).map_err(|error| bad(&entry.path, error))?;
+            let clip = Coloured { clip, grayscale: self.preprocessing.grayscale };
+            // As in the official code, each clip of a video draws a crop and a flip of its own.
+            self.transform.apply(&clip, &mut crops, &mut flips, out).map_err(|error| bad(&entry.path, error))?;
+        }
         Ok(self.info(index, entry))
     }
 }

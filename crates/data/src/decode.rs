@@ -4,6 +4,9 @@ use std::path::Path;
 
 use vjepa_video::{ClipDecoder, Frame};
 
+use super::frames::is_picture;
+use super::media::Opener;
+
 /// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
 pub const SMALLEST_FILE: u64 = 1024;
 
@@ -45,12 +48,15 @@ pub(crate) fn decode(video: &mut dyn ClipDecoder, indices: &[usize]) -> Result<D
     Ok(Decoded { frames, height, width })
 }
 
-/// Refuses files that are too small to be a video.
+/// Refuses files that are too small to be a video, wherever they lie.
 ///
 /// # Errors
 /// Why the file cannot be used, without its name.
 pub fn refuse_stub(path: &Path) -> Result<(), String> {
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot be opened: {error}"))?.len();
+    if path.is_dir() || is_picture(path) {
+        return Ok(());
+    }
+    let size = Opener::shared().size(path).map_err(|error| format!("cannot be opened: it {error}"))?;
     if size < SMALLEST_FILE {
         return Err(format!("has {size} bytes; files under 1 KiB are skipped, as by the official loader"));
     }

@@ -265,7 +265,8 @@ pub(super) fn short(text: &str) -> String {
 pub(super) fn odd_path(path: &str) -> Option<String> {
     if let Some((scheme, _)) = path.split_once("://") {
         return Some(format!(
-            "`{}://` addresses are not fetched: download the videos and list their files",
+            "`{}://` addresses are not fetched by this program: build it with `--features cloud`, or download the videos and \
+             list their files",
             short(scheme)
         ));
     }

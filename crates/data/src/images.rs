@@ -46,6 +46,27 @@ impl Picture {
         Self::decode(&bytes).map_err(bad)
     }
 
+    /// Format, width and height, from the header alone.
+    ///
+    /// # Errors
+    /// As [`Picture::decode`], for what the header shows.
+    pub fn header(bytes: &[u8]) -> Result<(&'static str, usize, usize), String> {
+        let (format, width, height) = match bytes {
+            [0xFF, 0xD8, 0xFF, ..] => {
+                let info = jpeg_header(&mut jpeg_decoder::Decoder::new(Cursor::new(bytes)))?;
+                ("JPEG", u32::from(info.width), u32::from(info.height))
+            }
+            [0x89, b'P', b'N', b'G', ..] => {
+                let mut decoder = png::Decoder::new(Cursor::new(bytes));
+                let header = decoder.read_header_info().map_err(damaged_png)?;
+                ("PNG", header.width, header.height)
+            }
+            _ => return Err(unknown(bytes)),
+        };
+        check_size(width.into(), height.into())?;
+        Ok((format, width as usize, height as usize))
+    }
+
     /// Decodes the bytes of a file.
     ///
     /// # Errors
@@ -54,15 +75,33 @@ impl Picture {
         match bytes {
             [0xFF, 0xD8, 0xFF, ..] => jpeg(bytes),
             [0x89, b'P', b'N', b'G', ..] => png(bytes),
-            [] => Err("is empty: fetch it again".into()),
-            _ => {
-                let start = bytes.get(..bytes.len().min(64)).unwrap_or_default();
-                let text = start.iter().all(|byte| matches!(byte, 9 | 10 | 13 | 32..=126));
-                let what = if text { "is text, not a picture" } else { "is neither JPEG nor PNG" };
-                Err(format!("{what}: fetch it again, or convert it"))
-            }
+            _ => Err(unknown(bytes)),
         }
     }
+}
+
+/// What to say of bytes that are no picture.
+fn unknown(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "is empty: fetch it again".into();
+    }
+    let start = bytes.get(..bytes.len().min(64)).unwrap_or_default();
+    let text = start.iter().all(|byte| matches!(byte, 9 | 10 | 13 | 32..=126));
+    let what = if text { "is text, not a picture" } else { "is neither JPEG nor PNG" };
+    format!("{what}: fetch it again, or convert it")
+}
+
+fn damaged_jpeg(error: jpeg_decoder::Error) -> String {
+    format!("is a damaged or cut off JPEG ({error}): fetch it again")
+}
+
+fn damaged_png(error: png::DecodingError) -> String {
+    format!("is a damaged or cut off PNG ({error}): fetch it again")
+}
+
+fn jpeg_header(decoder: &mut jpeg_decoder::Decoder<Cursor<&[u8]>>) -> Result<jpeg_decoder::ImageInfo, String> {
+    decoder.read_info().map_err(damaged_jpeg)?;
+    decoder.info().ok_or_else(|| "is a JPEG without a picture: fetch it again".into())
 }
 
 /// Refuses sizes before anything is allocated for them.
@@ -77,12 +116,10 @@ fn check_size(width: u64, height: u64) -> Result<(), String> {
 }
 
 fn jpeg(bytes: &[u8]) -> Result<Picture, String> {
-    let fail = |error: jpeg_decoder::Error| format!("is a damaged or cut off JPEG ({error}): fetch it again");
     let mut decoder = jpeg_decoder::Decoder::new(Cursor::new(bytes));
-    decoder.read_info().map_err(fail)?;
-    let info = decoder.info().ok_or("is a JPEG without a picture: fetch it again")?;
+    let info = jpeg_header(&mut decoder)?;
     check_size(info.width.into(), info.height.into())?;
-    let pixels = decoder.decode().map_err(fail)?;
+    let pixels = decoder.decode().map_err(damaged_jpeg)?;
     let rgb = match info.pixel_format {
         PixelFormat::RGB24 => pixels,
         PixelFormat::L8 => pixels.iter().flat_map(|&grey| [grey; 3]).collect(),
@@ -105,17 +142,16 @@ fn cmyk(pixel: &[u8]) -> [u8; 3] {
 }
 
 fn png(bytes: &[u8]) -> Result<Picture, String> {
-    let fail = |error: png::DecodingError| format!("is a damaged or cut off PNG ({error}): fetch it again");
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
-    let header = decoder.read_header_info().map_err(fail)?;
+    let header = decoder.read_header_info().map_err(damaged_png)?;
     check_size(header.width.into(), header.height.into())?;
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     // The size has been checked; the limit of the decoder is below Pillow's.
     decoder.set_limits(png::Limits { bytes: usize::MAX });
-    let mut reader = decoder.read_info().map_err(fail)?;
+    let mut reader = decoder.read_info().map_err(damaged_png)?;
     let size = reader.output_buffer_size().ok_or("is too large to decode: scale it down")?;
     let mut pixels = vec![0; size];
-    let frame = reader.next_frame(&mut pixels).map_err(fail)?;
+    let frame = reader.next_frame(&mut pixels).map_err(damaged_png)?;
     pixels.truncate(frame.buffer_size());
     let rgb = match frame.color_type {
         png::ColorType::Rgb => pixels,
@@ -224,7 +260,7 @@ impl PictureDataset {
     /// # Errors
     /// As [`ClipSource::sample`]; [`DataError::Setup`] for a picture that does not exist.
     pub fn clip(&self, index: usize, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
-        check_out(self.shape(), out)?;
+        check_out(self.shape(), 1, out)?;
         let entry =
             self.entries.get(index).ok_or_else(|| DataError::Setup(format!("there is no picture number {index}")))?;
         let picture = Picture::read(&entry.path)?;

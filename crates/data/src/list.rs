@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::dialect::{self, Parsed, Row, extension, is_read, odd_path, short, unread};
+use super::reading::Reading;
+use super::shards::split_path;
 use super::source::DataError;
+use super::storage::is_url;
 use vjepa_recipe::text;
 
 pub use super::dialect::EXTENSIONS;
@@ -39,6 +42,11 @@ pub struct VideoList {
 }
 
 impl VideoList {
+    /// A data set of these videos.
+    pub fn of(path: &Path, entries: Vec<VideoEntry>) -> Self {
+        Self { path: path.into(), entries, ..Self::default() }
+    }
+
     /// The line of a video, `"line 7"`; the video's path for a folder.
     pub fn location(&self, index: usize) -> String {
         match (self.lines.get(index), self.entries.get(index)) {
@@ -60,7 +68,7 @@ impl VideoList {
     }
 }
 
-fn fail(path: &Path, why: impl std::fmt::Display) -> DataError {
+pub(crate) fn fail(path: &Path, why: impl std::fmt::Display) -> DataError {
     DataError::List(format!("data set {}: {why}", path.display()))
 }
 
@@ -72,7 +80,7 @@ pub fn read_videos(dataset: &Path) -> Result<Vec<VideoEntry>, DataError> {
     Ok(read_list(dataset)?.entries)
 }
 
-/// Reads one data set: a `.csv` or `.txt` list, or a folder.
+/// Reads one data set: a `.csv` or `.txt` list, a folder, shards, or a single file; also at addresses, with the feature `cloud`.
 ///
 /// A list has one line per video, "path label" with a space, comma or tab between (the last one counts, so paths may
 /// hold spaces), or `path::label` throughout. Blank lines are skipped, and so is a first line "path label". `~/` is the home
@@ -84,6 +92,11 @@ pub fn read_videos(dataset: &Path) -> Result<Vec<VideoEntry>, DataError> {
 /// [`DataError::List`] naming the file, the line and what is wrong; so are an empty list or folder, and a file that stands for
 /// another, such as a Git LFS pointer.
 pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
+    Reading::default().read(dataset)
+}
+
+/// A list or a folder of videos of this machine.
+pub(crate) fn read_local(dataset: &Path) -> Result<VideoList, DataError> {
     let meta = std::fs::metadata(dataset).map_err(|error| fail(dataset, format!("cannot be opened: {error}")))?;
     if meta.is_dir() {
         return read_folder(dataset);
@@ -109,14 +122,15 @@ pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
 const LOOKED_FOR: usize = 4096;
 
 /// Reads the lines of a list and decides what relative paths are relative to.
-fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
+pub(crate) fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let within = |base: &Path, path: &str| match (path.strip_prefix("~/"), &home) {
         (Some(rest), Some(home)) => home.join(rest),
+        _ if is_url(Path::new(path)) => path.into(),
         _ => base.join(path),
     };
     let here = Path::new("");
-    let exists = |path: &str| within(folder, path).exists() || within(here, path).exists();
+    let exists = |path: &str| there(&within(folder, path)) || there(&within(here, path));
     let Parsed { rows, mut notes } = dialect::parse(text, &exists)?;
     let tildes = rows.iter().filter(|row| row.path.starts_with("~/")).count();
     if let (Some(home), 1..) = (&home, tildes) {
@@ -124,7 +138,7 @@ fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
         notes.push(format!("`~` at the beginning of {paths} is read as {}", home.display()));
     }
     let step = rows.len().div_ceil(LOOKED_FOR).max(1);
-    let found = |base: &Path| rows.iter().step_by(step).any(|row| within(base, &row.path).exists());
+    let found = |base: &Path| rows.iter().step_by(step).any(|row| there(&within(base, &row.path)));
     let (base, missing) = match rows.first() {
         None => (folder, None),
         Some(_) if found(folder) => (folder, None),
@@ -147,6 +161,13 @@ fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
         notes,
         missing,
     })
+}
+
+/// True for files and folders that exist, members of shards that do, and addresses, which are not asked for one by one.
+fn there(path: &Path) -> bool {
+    path.exists()
+        || (is_url(path) && cfg!(feature = "cloud"))
+        || split_path(path).is_some_and(|(shard, _)| shard.is_file())
 }
 
 /// The message for a list of which no path exists.
@@ -200,7 +221,7 @@ fn passed_over(path: &Path) -> Option<String> {
         // macOS leaves a companion (`._name`) of each file on other systems' disks; it has no picture.
         ext if is_read(ext) => hidden.then(|| format!("hidden .{ext}")),
         "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => {
-            Some(format!(".{ext} (pictures: frames are read from video files only)"))
+            Some(format!(".{ext} (pictures: data.folders_hold says whether they are frames or images)"))
         }
         "" => Some("without a file name ending".into()),
         ext => Some(match unread(ext) {

@@ -41,12 +41,14 @@ pub struct Loader {
     met: HashSet<PathBuf>,
     failed: Option<DataError>,
     spare: Vec<Vec<f32>>,
+    began: Option<Instant>,
 }
 
 struct Shared {
     source: Arc<dyn ClipSource>,
     stream: SampleStream,
-    clip_len: usize,
+    /// Values of all clips of a sample.
+    sample_len: usize,
     stop: AtomicBool,
     state: Mutex<State>,
     /// There is room in the window, or the end has come.
@@ -98,7 +100,7 @@ impl Loader {
             return setup(format!("step {} is too far to start from", config.start_step));
         };
         let shape = source.shape();
-        let clip_len = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+        let clip_len = shape.iter().try_fold(source.clips(), |n, &side| n.checked_mul(side));
         let Some((clip_len, _)) = clip_len.and_then(|n| Some((n, n.checked_mul(config.batch)?))) else {
             return setup(format!("a batch of {} clips of shape {shape:?} does not fit into memory", config.batch));
         };
@@ -110,7 +112,7 @@ impl Loader {
         let shared = Arc::new(Shared {
             stream: SampleStream { seed: config.seed, len: source.len(), batch, rank: config.rank as u64, world },
             source,
-            clip_len,
+            sample_len: clip_len,
             stop: AtomicBool::new(false),
             state: Mutex::new(State { first, window, slots: VecDeque::new(), free: Vec::new(), alive: config.workers }),
             room: Condvar::new(),
@@ -127,6 +129,7 @@ impl Loader {
             met: HashSet::new(),
             failed: None,
             spare: Vec::new(),
+            began: None,
         };
         for number in 0..loader.config.workers {
             let shared = Arc::clone(&loader.shared);
@@ -161,7 +164,9 @@ impl Loader {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        let began = *self.began.get_or_insert_with(Instant::now);
         let result = self.fill();
+        self.stats.took = began.elapsed();
         if let Err(error) = &result {
             self.failed = Some(error.clone());
             // Nobody will take what the workers still make.
@@ -170,7 +175,8 @@ impl Loader {
         result
     }
 
-    /// Takes the memory of a batch back for one to come. Optional.
+    /// Takes the memory of a batch back for one to come. Without it each batch is allocated anew, and so many megabytes go back
+    /// to the system and come again at every step.
     pub fn recycle(&mut self, clips: Vec<f32>) {
         if self.spare.len() < 2 {
             self.spare.push(clips);
@@ -178,24 +184,34 @@ impl Loader {
     }
 
     fn fill(&mut self) -> Result<ClipBatch, DataError> {
-        let (len, batch) = (self.shared.clip_len, self.config.batch);
-        let mut clips = self.spare.pop().unwrap_or_default();
-        clips.clear();
-        clips.reserve_exact(len * batch);
+        let (len, batch) = (self.shared.sample_len, self.config.batch);
+        let [channels, time, height, width] = self.shared.source.shape();
+        let clip_len = channels * time * height * width;
+        // What is left of an earlier batch is written over.
+        let mut clips = match self.spare.pop() {
+            Some(mut spare) => {
+                spare.resize(len * batch, 0.0);
+                spare
+            }
+            None => vec![0.0; len * batch],
+        };
         let mut infos = Vec::with_capacity(batch);
-        for _ in 0..batch {
+        for place in 0..batch {
             let began = Instant::now();
             let outcome = self.take()?;
             self.stats.waited += began.elapsed();
-            let (info, clip) = self.judge(outcome)?;
-            clips.extend_from_slice(&clip);
+            let (info, sample) = self.judge(outcome)?;
+            let clips_of_batch = clips.chunks_exact_mut(clip_len.max(1)).skip(place).step_by(batch);
+            for (slot, clip) in clips_of_batch.zip(sample.chunks_exact(clip_len.max(1))) {
+                slot.copy_from_slice(clip);
+            }
             infos.push(info);
-            self.shared.lock().free.push(clip);
+            self.shared.lock().free.push(sample);
         }
-        let [channels, time, height, width] = self.shared.source.shape();
         let step = self.step;
         self.step += 1;
-        Ok(ClipBatch { step, clips, shape: [batch, channels, time, height, width], infos })
+        let count = batch * self.shared.source.clips();
+        Ok(ClipBatch { step, clips, shape: [count, channels, time, height, width], infos })
     }
 
     /// The result of the next ticket.
@@ -315,7 +331,7 @@ impl Shared {
     /// Computes the clip of a ticket, trying stand-ins for bad ones.
     fn compute(&self, ticket: u64, buffer: Option<Vec<f32>>) -> Outcome {
         let mut clip = buffer.unwrap_or_default();
-        clip.resize(self.clip_len, 0.0);
+        clip.resize(self.sample_len, 0.0);
         let mut bad = Vec::new();
         for retry in 0..MAX_TRIES {
             let key = SampleKey { retry, ..self.stream.key(ticket) };

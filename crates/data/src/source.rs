@@ -80,6 +80,9 @@ pub enum DataError {
     /// Too much of the data is unusable to go on.
     #[error("{0}")]
     TooBad(String),
+    /// Where the data lies cannot be reached, or refuses: other samples would fare no better.
+    #[error("{0}")]
+    Storage(String),
     /// A list of videos cannot be read.
     #[error("{}", .0)]
     List(String),
@@ -135,18 +138,24 @@ pub trait ClipSource: Send + Sync {
     /// Shape of a clip, `[channels, time, height, width]`; the first is 3.
     fn shape(&self) -> [usize; 4];
 
-    /// Writes the clip of `key`, `[3, T, H, W]` row-major and normalised, into `out`.
+    /// Clips of a sample.
+    fn clips(&self) -> usize {
+        1
+    }
+
+    /// Writes the clips of `key`, `[clips, 3, T, H, W]` row-major and normalised, into `out`.
     ///
     /// # Errors
     /// [`DataError::Bad`] for a video that cannot be used; [`DataError::Setup`] for an `out` of another size.
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError>;
 }
 
-/// An error unless `out` holds exactly a clip of `shape`.
-pub(super) fn check_out(shape: [usize; 4], out: &[f32]) -> Result<(), DataError> {
-    let wanted: usize = shape.iter().product();
+/// An error unless `out` holds exactly `clips` clips of `shape`.
+pub(super) fn check_out(shape: [usize; 4], clips: usize, out: &[f32]) -> Result<(), DataError> {
+    let wanted: usize = clips * shape.iter().product::<usize>();
     if out.len() == wanted {
         return Ok(());
     }
-    Err(DataError::Setup(format!("a clip of shape {shape:?} needs room for {wanted} values, but has {}", out.len())))
+    let what = if clips == 1 { "a clip".to_owned() } else { format!("{clips} clips") };
+    Err(DataError::Setup(format!("{what} of shape {shape:?} needs room for {wanted} values, but has {}", out.len())))
 }

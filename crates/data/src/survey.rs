@@ -9,13 +9,20 @@ use serde::Serialize;
 use vjepa_video::VideoError;
 
 use super::decode::SMALLEST_FILE;
-use super::list::{VideoEntry, VideoList, read_list};
+use super::frames::is_picture;
+use super::list::{VideoEntry, VideoList};
+use super::media::{OpenError, Opener};
+use super::reading::{Reading, opener_of};
+use super::shards::split_path;
 use super::source::DataError;
+use super::storage::is_url;
 use vjepa_recipe::config::{DataConfig, DatasetType};
 
 /// Videos of a data set that are opened to see whether they can be read: their tables, not their pictures. Of a longer list
 /// as many are, spread evenly.
 const OPENED: usize = 1024;
+/// Those of shards and object stores.
+const OPENED_WHOLE: usize = 32;
 
 /// Some videos or files with something in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,9 +55,17 @@ pub struct Survey {
 impl Survey {
     /// Looks at a data set.
     pub fn of(list: &VideoList) -> Self {
-        let step = list.entries.len().div_ceil(OPENED).max(1);
+        Self::with(list, Opener::shared())
+    }
+
+    /// As [`Survey::of`], with the opener that the run will use.
+    pub fn with(list: &VideoList, opener: &Opener) -> Self {
+        // To look into a shard or an object is to read all of the sample.
+        let whole = |entry: &VideoEntry| is_url(&entry.path) || split_path(&entry.path).is_some();
+        let most = if list.entries.first().is_some_and(whole) { OPENED_WHOLE } else { OPENED };
+        let step = list.entries.len().div_ceil(most).max(1);
         let chosen: Vec<&VideoEntry> = list.entries.iter().step_by(step).collect();
-        let faults: Vec<Option<String>> = chosen.par_iter().map(|entry| fault(&entry.path)).collect();
+        let faults: Vec<Option<String>> = chosen.par_iter().map(|entry| fault(&entry.path, opener)).collect();
         let mut groups: BTreeMap<String, (usize, PathBuf)> = BTreeMap::new();
         for (entry, fault) in chosen.iter().zip(faults) {
             if let Some(what) = fault {
@@ -76,16 +91,22 @@ fn reasons(groups: BTreeMap<String, (usize, PathBuf)>) -> Vec<Reason> {
 }
 
 /// Why a video cannot be read, in words that other videos share; none for one that can be opened.
-fn fault(path: &Path) -> Option<String> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("not found".into()),
-        Err(error) => return Some(format!("not readable ({})", error.kind())),
-        Ok(meta) if meta.len() < SMALLEST_FILE => {
-            return Some("under 1 KiB, which the official loader skips, too".into());
+fn fault(path: &Path, opener: &Opener) -> Option<String> {
+    if split_path(path).is_none() && !is_url(path) {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("not found".into()),
+            Err(error) => return Some(format!("not readable ({})", error.kind())),
+            Ok(meta) if meta.is_file() && meta.len() < SMALLEST_FILE && !is_picture(path) => {
+                return Some("under 1 KiB, which the official loader skips, too".into());
+            }
+            Ok(_) => {}
         }
-        Ok(_) => {}
     }
-    Some(match vjepa_video::open(path).err()? {
+    let error = match opener.open(path).err()? {
+        OpenError::Video(error) => error,
+        OpenError::Sample(why) | OpenError::Storage(why) => return Some(format!("not usable (one {why})")),
+    };
+    Some(match error {
         VideoError::UnsupportedCodec { codec, .. } => format!("{codec}, which is not decoded"),
         VideoError::NotAVideo { .. } => "not a video".into(),
         VideoError::AudioOnly { .. } => "without a video track".into(),
@@ -133,15 +154,17 @@ impl fmt::Display for Survey {
 /// Looks at the data sets of a configuration; none for clips that are made on the fly.
 ///
 /// # Errors
-/// As [`read_list`] and [`VideoList::check_found`].
+/// As [`Reading::read`] and [`VideoList::check_found`].
 pub fn survey(data: &DataConfig) -> Result<Vec<Survey>, DataError> {
     if data.dataset_type != DatasetType::Video {
         return Ok(Vec::new());
     }
+    let opener = opener_of(data)?;
+    let reading = Reading { folders_hold: data.folders_hold, opener: &opener };
     let look = |dataset: &String| {
-        let list = read_list(Path::new(dataset))?;
+        let list = reading.read(Path::new(dataset))?;
         list.check_found()?;
-        Ok(Survey::of(&list))
+        Ok(Survey::with(&list, &opener))
     };
     data.datasets.iter().map(look).collect()
 }

@@ -77,7 +77,7 @@ impl DriftingTextures {
     /// # Errors
     /// [`DataError::Setup`] when `out` is of the wrong size or a label out of range.
     pub fn render_as(&self, seed: u64, index: u64, labels: TextureLabels, out: &mut [f32]) -> Result<(), DataError> {
-        check_out([1, self.frames, self.size, self.size], out)?;
+        check_out([1, self.frames, self.size, self.size], 1, out)?;
         if labels.texture >= TEXTURES.len() || labels.direction >= DIRECTIONS || labels.speed >= 2 {
             return Err(DataError::Setup(format!("there is no drifting texture with {labels:?}")));
         }
@@ -101,7 +101,7 @@ impl ClipSource for DriftingTextures {
 
     /// Clip `key.position` of stream `key.seed`, labelled by its texture. It never runs out of data.
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
-        check_out(self.shape(), out)?;
+        check_out(self.shape(), 1, out)?;
         let plane = self.frames * self.size * self.size;
         let (grey, copies) = out.split_at_mut(plane);
         let labels = self.render(key.seed, key.position, grey)?;

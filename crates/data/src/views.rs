@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use vjepa_runtime::preprocess::View;
 use vjepa_runtime::{Preprocessing, Sampling};
 
-use super::decode::{decode, reason};
+use super::media::Opener;
 use super::sampling::ClipSampler;
 
 /// Which clips of a video are prepared, and how.
@@ -43,7 +43,7 @@ impl ViewPlan {
     /// Why the video cannot be used, without its name.
     pub fn prepare(&self, path: &Path) -> Result<Vec<f32>, String> {
         let record = &self.preprocessing;
-        let mut video = vjepa_video::open(path).map_err(|error| reason(path, error))?;
+        let mut video = Opener::shared().open(path).map_err(|error| error.reason(path))?;
         let sampler = ClipSampler {
             num_clips: self.clips,
             random: false,
@@ -55,7 +55,7 @@ impl ViewPlan {
         let len = self.clip_len();
         let mut out = vec![0f32; self.views * self.clips * len];
         for (number, indices) in clips.iter().enumerate() {
-            let clip = decode(video.as_mut(), indices).map_err(|error| reason(path, error))?;
+            let clip = video.decode(indices)?;
             let pictures = clip.rgb();
             for index in 0..self.views {
                 let slot = (index * self.clips + number) * len;

@@ -160,7 +160,9 @@ pub fn train(
         let began = Instant::now();
         let clips = loader.next_batch()?;
         let waited = began.elapsed();
+        // Clips of one video share its masks.
         let pairs = masks.pairs(config.meta.seed, state.step(), 0, config.data.batch_size)?;
+        let pairs: Vec<_> = pairs.iter().map(|pair| pair.repeated(config.data.num_clips)).collect();
         profiler.before(&mut state);
         let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
         report.waited = waited;

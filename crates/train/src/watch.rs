@@ -10,7 +10,7 @@ use vjepa_data::open_source;
 use vjepa_eval::features::Features;
 use vjepa_eval::{EvalError, write_atomic};
 use vjepa_programs::objective;
-use vjepa_recipe::config::Config;
+use vjepa_recipe::config::{Config, DataConfig};
 
 /// Held-out clips a run is measured on.
 const CLIPS: usize = 64;
@@ -30,7 +30,9 @@ impl Watch {
     /// # Errors
     /// [`EvalError`] when no clips are found or the configuration is not consistent.
     pub fn new(device: Device, config: &Config) -> Result<Self, EvalError> {
-        let source = open_source(&config.data, &config.data_aug)?;
+        // One clip of each video held out, however many are trained on.
+        let data = DataConfig { num_clips: 1, ..config.data.clone() };
+        let source = open_source(&data, &config.data_aug)?;
         let objective = objective(config).map_err(|error| EvalError::Setup(error.to_string()))?;
         let masks = config.masks().map_err(|error| EvalError::Setup(error.to_string()))?;
         let seed = config.meta.seed;

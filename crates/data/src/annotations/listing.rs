@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{AnnotationError, lines, read};
 use crate::list::{VideoEntry, VideoList};
+use crate::storage::is_url;
 use crate::survey::Reason;
 
 /// The names of classes; the place of a name is its label.
@@ -73,6 +74,12 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// These samples of a list, to be written anew.
+    pub fn part(list: &VideoList, indices: impl IntoIterator<Item = usize>) -> Self {
+        let entries = indices.into_iter().filter_map(|index| list.entries.get(index).cloned()).collect();
+        Self { path: list.path.clone(), entries, ..Self::default() }
+    }
+
     /// Writes the plain list, and where there are classes their names, one per line.
     ///
     /// # Errors
@@ -95,8 +102,11 @@ impl Listing {
         }
         let mut text = String::new();
         for entry in &self.entries {
-            let path = std::path::absolute(&entry.path)
-                .map_err(|error| AnnotationError::file(&entry.path, format!("cannot be made absolute: {error}")))?;
+            let path = match is_url(&entry.path) {
+                true => entry.path.clone(),
+                false => std::path::absolute(&entry.path)
+                    .map_err(|error| AnnotationError::file(&entry.path, format!("cannot be made absolute: {error}")))?,
+            };
             match path.to_str() {
                 Some(path) if !path.contains(['\n', '\r']) => text.push_str(path),
                 _ => {

@@ -9,6 +9,7 @@
 //! | Diving48 | [`diving48`] | `Diving48_V2_train.json` and `Diving48_vocab.json` |
 //! | AVA | [`ava`] | boxes, excluded timestamps, label map, person boxes |
 //! | ImageNet, Places205, iNaturalist | [`image_folder`] | one folder per class |
+//! | no annotations | [`folder`], [`glob`], [`class_folders`] | where the videos lie |
 //!
 //! Each gives a [`Listing`]: entries, class names by index, and a count of what is missing and why. Text is read in any
 //! encoding and with any line ends that [`vjepa_recipe::text`] knows. Whatever cannot be meant is an [`AnnotationError`] that
@@ -18,6 +19,7 @@ pub mod ava;
 mod diving48;
 mod error;
 mod files;
+mod folders;
 mod hmdb51;
 mod image_folder;
 mod json;
@@ -30,6 +32,7 @@ mod ucf101;
 pub use diving48::diving48;
 pub use error::AnnotationError;
 pub use files::FileIndex;
+pub use folders::{class_folders, folder, glob};
 pub use hmdb51::{HmdbPart, hmdb51};
 pub use image_folder::{PICTURES, image_folder};
 pub use kinetics::kinetics;

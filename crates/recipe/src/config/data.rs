@@ -16,6 +16,19 @@ pub enum DatasetType {
     DriftingTextures,
 }
 
+/// What folders among the data sets hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FoldersHold {
+    /// Video files, at any depth.
+    #[default]
+    Videos,
+    /// Videos as folders of numbered JPEG or PNG files, at any depth.
+    Frames,
+    /// JPEG or PNG files at any depth, each a clip of equal frames.
+    Images,
+}
+
 /// The `data` section: clips and where they come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -24,8 +37,22 @@ pub struct DataConfig {
     pub dataset_type: DatasetType,
     /// How masks are drawn; it decides which keys the entries of `mask` have. Official, although the recipes leave it out.
     pub mask_type: MaskType,
-    /// Lists of videos (`.csv` or `.txt`, one `path label` per line), folders of videos, or video files.
+    /// Lists of videos (`.csv` or `.txt`, one `path label` per line), folders (see `folders_hold`), tar shards with their index
+    /// (a file, a folder of them, or a pattern such as `train-{000000..000127}.tar`), or video files; with the feature `cloud` also
+    /// at `s3://`, `gs://`, `az://` and `https://`.
     pub datasets: Vec<String>,
+    /// What folders among `datasets` hold. Lists and shards may mix videos, frame folders and images: each says what it is.
+    #[schemars(extend("x-ours" = true))]
+    pub folders_hold: FoldersHold,
+    /// Frames per second of frame folders, which `clip_duration` needs.
+    #[schemars(extend("x-ours" = true))]
+    pub frame_rate: f64,
+    /// Folder that keeps what was read from object stores; null reads everything anew in each epoch.
+    #[schemars(extend("x-ours" = true))]
+    pub cache_folder: Option<String>,
+    /// Size limit of `cache_folder` in GiB; what was used least recently goes.
+    #[schemars(extend("x-ours" = true))]
+    pub cache_gib: f64,
     /// Sampling weight of each data set; null makes every video equally likely.
     pub datasets_weights: Option<Vec<f64>>,
     /// Has no effect.
@@ -33,7 +60,7 @@ pub struct DataConfig {
     pub decode_one_clip: bool,
     /// Clips per step.
     pub batch_size: usize,
-    /// Clips per video; above 1 is not supported.
+    /// Clips per video, each from its own equal part of it; a step then has `num_clips` times `batch_size` clips.
     pub num_clips: usize,
     /// Frames per clip; a multiple of `tubelet_size`.
     pub num_frames: usize,
@@ -48,10 +75,12 @@ pub struct DataConfig {
     /// Has no effect.
     #[schemars(extend("x-unread" = "it is a setting of PyTorch's loader"))]
     pub pin_mem: bool,
-    /// Decoding threads; 0 decodes on the training thread.
-    pub num_workers: usize,
+    /// Decoding threads; 0 decodes on the training thread, null starts as many as the machine has processors.
+    pub num_workers: Option<usize>,
     /// Skip videos shorter than a clip; otherwise their last frame repeats.
     pub filter_short_videos: bool,
+    /// Skip files of more than this many *bytes* (the official code's name and value); null skips none.
+    pub filter_long_videos: Option<u64>,
     /// Duration of a training clip in seconds: the spacing of its frames then follows the video's frame rate instead of
     /// `sampling_rate`. Evaluation and deployment only know `sampling_rate`.
     pub clip_duration: Option<f64>,
@@ -135,6 +164,10 @@ impl Default for DataConfig {
             dataset_type: DatasetType::Video,
             mask_type: MaskType::default(),
             datasets: Vec::new(),
+            folders_hold: FoldersHold::Videos,
+            frame_rate: 30.0,
+            cache_folder: None,
+            cache_gib: 16.0,
             datasets_weights: None,
             decode_one_clip: true,
             batch_size: 24,
@@ -145,8 +178,9 @@ impl Default for DataConfig {
             crop_size: 224,
             patch_size: 16,
             pin_mem: true,
-            num_workers: 12,
+            num_workers: None,
             filter_short_videos: false,
+            filter_long_videos: Some(1_000_000_000),
             clip_duration: None,
             sampling: Sampling::Vjepa,
             normalization: Normalization::Imagenet,
@@ -206,7 +240,7 @@ impl DataConfig {
 pub struct AugmentConfig {
     /// RandAugment; true is not supported.
     pub auto_augment: bool,
-    /// A crop that moves over the clip; true is not supported.
+    /// The crop moves through the clip from one random box to another.
     pub motion_shift: bool,
     /// Range of the crop's width over its height, drawn log-uniformly.
     pub random_resize_aspect_ratio: [f64; 2],

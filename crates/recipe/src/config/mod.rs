@@ -31,7 +31,7 @@ mod training;
 mod validate;
 
 pub use data::{
-    AugmentConfig, DataConfig, DatasetType, Framing, ImageDataConfig, Normalization, Preprocessing, Sampling,
+    AugmentConfig, DataConfig, DatasetType, FoldersHold, Framing, ImageDataConfig, Normalization, Preprocessing, Sampling,
 };
 pub use error::ConfigError;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};

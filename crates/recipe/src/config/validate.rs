@@ -165,7 +165,8 @@ fn data(data: &DataConfig) -> Checked {
     within("data.sampling_rate", data.sampling_rate, 1, 1 << 16)?;
     within("data.crop_size", data.crop_size, 1, 1 << 13)?;
     within("data.patch_size", data.patch_size, 1, 1 << 13)?;
-    within("data.num_workers", data.num_workers, 0, 1 << 10)?;
+    within("data.num_workers", data.num_workers.unwrap_or(0), 0, 1 << 10)?;
+    within("data.num_clips", data.num_clips, 1, 1 << 8)?;
     let DataConfig { num_frames, tubelet_size, crop_size, patch_size, .. } = *data;
     if num_frames == 1 {
         return Err(ConfigError::unsupported(
@@ -183,8 +184,11 @@ fn data(data: &DataConfig) -> Checked {
     must(time * height * width <= 1 << 20, "data.crop_size", || {
         format!("and data.num_frames give {time} x {height} x {width} tokens; at most 2^20 are allowed")
     })?;
-    if data.num_clips != 1 {
-        return Err(ConfigError::unsupported("data.num_clips", "only one clip per video can be trained on; write 1"));
+    must(data.num_clips == 1 || data.dataset_type == DatasetType::Video, "data.num_clips", || {
+        format!("is {}; drifting textures give one clip each: write 1", data.num_clips)
+    })?;
+    for (key, value) in [("data.frame_rate", data.frame_rate), ("data.cache_gib", data.cache_gib)] {
+        must(value > 0.0 && value <= 1e6, key, || format!("is {value}; it must be above 0 and at most 1e6"))?;
     }
     must(data.max_bad_fraction > 0.0 && data.max_bad_fraction <= 1.0, "data.max_bad_fraction", || {
         format!("is {}; it must be above 0 and at most 1", data.max_bad_fraction)
@@ -274,9 +278,6 @@ fn augment(aug: &AugmentConfig) -> Checked {
     let instead = "no released recipe uses it";
     if aug.auto_augment {
         return Err(ConfigError::unsupported("data_aug.auto_augment", format!("{instead}; write false")));
-    }
-    if aug.motion_shift {
-        return Err(ConfigError::unsupported("data_aug.motion_shift", format!("{instead}; write false")));
     }
     if aug.reprob != 0.0 {
         return Err(ConfigError::unsupported("data_aug.reprob", format!("{instead} in pre-training; write 0.0")));

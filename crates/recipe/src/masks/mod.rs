@@ -131,6 +131,12 @@ impl IndexBatch {
         Self { batch: self.batch, len: tokens.saturating_sub(self.len), indices }
     }
 
+    /// The batch `times` over: the masks of several clips per video, which come clip by clip (official
+    /// `repeat_interleave_batch`).
+    fn repeated(&self, times: usize) -> Self {
+        Self { batch: self.batch * times, len: self.len, indices: self.indices.repeat(times) }
+    }
+
     /// The rows, one per sample.
     pub fn rows(&self) -> impl Iterator<Item = &[i32]> {
         self.indices.chunks(self.len.max(1))
@@ -144,6 +150,13 @@ pub struct MaskPair {
     pub context: IndexBatch,
     /// Tokens the predictor predicts, `[B, K_target]`.
     pub target: IndexBatch,
+}
+
+impl MaskPair {
+    /// The same masks for each of `times` clips of the batch's videos: `[times * B, K]`, all of the first clips first.
+    pub fn repeated(&self, times: usize) -> Self {
+        Self { context: self.context.repeated(times), target: self.target.repeated(times) }
+    }
 }
 
 /// Why masks cannot be drawn.

@@ -1,43 +1,23 @@
-//! `vjepa data`: lists of videos from the annotations that data sets come with, and class-balanced parts of a list.
+//! `vjepa data list`: lists of videos from annotations, folders and patterns.
 
-use super::CliError;
-use super::named::named;
 use std::path::PathBuf;
-use vjepa_data::annotations::{self, Classes, FileIndex, HmdbPart, Listing, Share, image_folder, subset};
-use vjepa_data::read_list;
 
-/// Make the lists that training and evaluation read
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
+use vjepa_data::annotations::{self, Classes, FileIndex, HmdbPart, Listing, image_folder};
 
-#[derive(clap::Subcommand)]
-enum Command {
-    List(ListArgs),
-    Subset(SubsetArgs),
-}
+use crate::cli::CliError;
+use crate::cli::named::named;
 
-/// Runs the command.
-pub fn run(args: &Args) -> Result<(), CliError> {
-    match &args.command {
-        Command::List(args) => list(args),
-        Command::Subset(args) => part(args),
-    }
-}
-
-/// Turn a data set's own annotation files into a list with one "path label" per line
+/// Turn a data set's own annotation files, a folder or a pattern into a list with one "path label" per line
 ///
 /// Samples without a video are counted with the reason. The class names are written next to the list, for --names.
 #[derive(clap::Args)]
-struct ListArgs {
-    /// Which data set's annotations these are
+pub struct Args {
+    /// Which data set's annotations these are, or what the path names
     #[arg(value_name = "DATA_SET", value_parser = named(&DataSet::ALL, DataSet::name, DataSet::about))]
     data_set: DataSet,
-    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders
+    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders; else the folder or pattern
     annotations: PathBuf,
-    /// Folder that the videos lie in, at any depth [default: not needed for imagenet]
+    /// Folder that the videos lie in, at any depth [default: not needed for imagenet, folder, glob and classes]
     #[arg(long, value_name = "FOLDER")]
     videos: Option<PathBuf>,
     /// Class names: ssv2's labels.json, ucf101's classInd.txt, diving48's vocabulary; for kinetics, one name per line
@@ -67,11 +47,24 @@ enum DataSet {
     Diving48,
     Ava,
     ImageNet,
+    Folder,
+    Glob,
+    Classes,
 }
 
 impl DataSet {
-    const ALL: [Self; 7] =
-        [Self::Kinetics, Self::Ssv2, Self::Ucf101, Self::Hmdb51, Self::Diving48, Self::Ava, Self::ImageNet];
+    const ALL: [Self; 10] = [
+        Self::Kinetics,
+        Self::Ssv2,
+        Self::Ucf101,
+        Self::Hmdb51,
+        Self::Diving48,
+        Self::Ava,
+        Self::ImageNet,
+        Self::Folder,
+        Self::Glob,
+        Self::Classes,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -82,6 +75,9 @@ impl DataSet {
             Self::Diving48 => "diving48",
             Self::Ava => "ava",
             Self::ImageNet => "imagenet",
+            Self::Folder => "folder",
+            Self::Glob => "glob",
+            Self::Classes => "classes",
         }
     }
 
@@ -94,11 +90,15 @@ impl DataSet {
             Self::Diving48 => "Diving48_V2_train.json or _test.json, with --classes Diving48_vocab.json",
             Self::Ava => "the CSV of labelled boxes; the list has its videos, without labels",
             Self::ImageNet => "a folder per class: ImageNet, Places205, iNaturalist",
+            Self::Folder => "all videos of a folder, at any depth, without labels",
+            Self::Glob => "the videos that a pattern names ('/data/**/*.mp4'), without labels",
+            Self::Classes => "one folder of videos (or pictures) per class; labels count the sorted names",
         }
     }
 }
 
-fn list(args: &ListArgs) -> Result<(), CliError> {
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
     let listing = listing(args)?;
     let names = args.out.with_extension("names.txt");
     listing.write(&args.out, &names)?;
@@ -121,7 +121,7 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn listing(args: &ListArgs) -> Result<Listing, CliError> {
+fn listing(args: &Args) -> Result<Listing, CliError> {
     let name = args.data_set.name();
     let classes =
         || args.classes.as_deref().ok_or_else(|| format!("{name} needs --classes: see vjepa data list --help"));
@@ -148,35 +148,8 @@ fn listing(args: &ListArgs) -> Result<Listing, CliError> {
             annotations::ava::listing(annotations, &boxes, &videos()?)
         }
         DataSet::ImageNet => image_folder(annotations)?,
+        DataSet::Folder => annotations::folder(annotations)?,
+        DataSet::Glob => annotations::glob(annotations)?,
+        DataSet::Classes => annotations::class_folders(annotations)?,
     })
-}
-
-/// Take a class-balanced share of a list, as the low-shot evaluations do
-#[derive(clap::Args)]
-struct SubsetArgs {
-    /// List with labels
-    list: PathBuf,
-    /// Share of each class, e.g. 5%; at least one sample of each stays
-    #[arg(long, value_name = "PERCENT", value_parser = share)]
-    share: Share,
-    /// Which draw; the protocol takes the mean over 0, 1 and 2
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    split: u64,
-    /// The list to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-}
-
-fn share(word: &str) -> Result<Share, String> {
-    word.parse()
-}
-
-fn part(args: &SubsetArgs) -> Result<(), CliError> {
-    let list = read_list(&args.list)?;
-    let chosen = subset(&list, args.share, args.split)?;
-    chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
-    let listing = Listing { path: args.list.clone(), entries: chosen.of(&list).entries, ..Listing::default() };
-    listing.write_list(&args.out)?;
-    println!("{} of {} samples: wrote {}", listing.entries.len(), list.entries.len(), args.out.display());
-    Ok(())
 }

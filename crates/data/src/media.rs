@@ -1,0 +1,293 @@
+//! Opens samples by their paths, wherever they lie: a video file, a folder of frames, a picture, a member of a shard, an object
+//! of a store.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use vjepa_video::{ClipDecoder, ClipInfo, VideoError};
+
+use crate::decode::{Decoded, SMALLEST_FILE, decode, reason};
+use crate::frames::{FRAME_RATE, Pictures, is_picture};
+use crate::held::Held;
+use crate::shards::{HEADER, MOST_INDEX_BYTES, Member, ShardIndex, check_header, index_path, split_path};
+use crate::storage::{LocalFiles, Store, StoreError, is_url};
+
+/// Why a sample cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The decoder's reason; its message names the file.
+    #[error("{0}")]
+    Video(VideoError),
+    /// Another reason of this sample's, to follow its name.
+    #[error("{0}")]
+    Sample(String),
+    /// Nothing of where it lies can be had: not this sample's fault.
+    #[error("{0}")]
+    Storage(String),
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Sample(why) => Self::Sample(why),
+            StoreError::Storage(why) => Self::Storage(why),
+        }
+    }
+}
+
+impl OpenError {
+    /// The reason without the sample's name.
+    pub fn reason(&self, path: &Path) -> String {
+        reason(path, self)
+    }
+}
+
+/// Opens samples.
+#[derive(Debug)]
+pub struct Opener {
+    remote: Option<Arc<dyn Store>>,
+    frame_rate: f64,
+    /// Sizes of files in bytes that are opened.
+    sizes: RangeInclusive<u64>,
+    /// Those read so far.
+    indices: Mutex<HashMap<PathBuf, Arc<ShardIndex>>>,
+}
+
+impl Default for Opener {
+    /// Files of this machine alone, of any size; frame folders at [`FRAME_RATE`].
+    fn default() -> Self {
+        Self { remote: None, frame_rate: FRAME_RATE, sizes: 0..=u64::MAX, indices: Mutex::default() }
+    }
+}
+
+static SHARED: LazyLock<Opener> = LazyLock::new(|| {
+    #[cfg(feature = "cloud")]
+    {
+        Opener::default().with_store(Arc::new(crate::storage::CloudStore::default()))
+    }
+    #[cfg(not(feature = "cloud"))]
+    {
+        Opener::default()
+    }
+});
+
+impl Opener {
+    /// The opener of everything that is not told otherwise: evaluations, features, lists.
+    pub fn shared() -> &'static Self {
+        &SHARED
+    }
+
+    /// Reads addresses such as `s3://bucket/key` from this store.
+    pub fn with_store(self, remote: Arc<dyn Store>) -> Self {
+        Self { remote: Some(remote), ..self }
+    }
+
+    /// Takes frame folders to have this many frames per second.
+    pub fn with_frame_rate(self, frame_rate: f64) -> Self {
+        Self { frame_rate, ..self }
+    }
+
+    /// Refuses videos under 1 KiB and files of more than `largest` bytes, as the official loader does.
+    pub fn with_official_sizes(self, largest: Option<u64>) -> Self {
+        Self { sizes: SMALLEST_FILE..=largest.unwrap_or(u64::MAX), ..self }
+    }
+
+    fn store(&self, path: &Path) -> Result<&dyn Store, StoreError> {
+        if !is_url(path) {
+            return Ok(&LocalFiles);
+        }
+        match &self.remote {
+            Some(store) => Ok(store.as_ref()),
+            None => Err(StoreError::Storage(
+                "is an address, and this program reads files of this machine alone: build it with `--features cloud`, or \
+                 download the data"
+                    .into(),
+            )),
+        }
+    }
+
+    /// All bytes of an object.
+    ///
+    /// # Errors
+    /// As [`Store::read_all`].
+    pub fn read_all(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+        self.store(path)?.read_all(path)
+    }
+
+    /// Its size in bytes; that of a member for a path into a shard.
+    ///
+    /// # Errors
+    /// As [`Store::size`].
+    pub fn size(&self, path: &Path) -> Result<u64, StoreError> {
+        match split_path(path) {
+            None => self.store(path)?.size(path),
+            Some((shard, name)) => Ok(self.member(shard, name)?.length),
+        }
+    }
+
+    /// The objects below a folder.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+        self.store(folder)?.list(folder)
+    }
+
+    /// The index of a shard, which is read once.
+    ///
+    /// # Errors
+    /// [`StoreError`]: none beside it, damaged, or of another size than the archive.
+    pub fn index(&self, shard: &Path) -> Result<Arc<ShardIndex>, StoreError> {
+        let lock = || self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = lock().get(shard) {
+            return Ok(Arc::clone(index));
+        }
+        let (store, path) = (self.store(shard)?, index_path(shard));
+        let size = match store.size(&path) {
+            Ok(size) => size,
+            Err(StoreError::Sample(why)) => {
+                return Err(StoreError::Sample(format!(
+                    "its index {} {why}: make it with `vjepa data index`",
+                    path.display()
+                )));
+            }
+            Err(other) => return Err(other),
+        };
+        if size > MOST_INDEX_BYTES {
+            return Err(StoreError::Sample(format!("its index has {size} bytes; at most {MOST_INDEX_BYTES} are read")));
+        }
+        let index = ShardIndex::parse(&store.read(&path, 0..size)?)
+            .map_err(|why| StoreError::Sample(format!("its index {} {why}", path.display())))?;
+        let bytes = store.size(shard)?;
+        if bytes != index.bytes {
+            return Err(StoreError::Sample(format!(
+                "has {bytes} bytes and its index was made of {}: make it again with `vjepa data index`",
+                index.bytes
+            )));
+        }
+        let index = Arc::new(index);
+        lock().insert(shard.to_path_buf(), Arc::clone(&index));
+        Ok(index)
+    }
+
+    fn member(&self, shard: &Path, name: &str) -> Result<Member, StoreError> {
+        let member = self.index(shard)?.find(name).cloned();
+        member.ok_or_else(|| StoreError::Sample(format!("is not in the shard {}", shard.display())))
+    }
+
+    /// The bytes of a sample that is no file of its own on this machine.
+    fn bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((shard, name)) = split_path(path) else {
+            if !is_url(path) {
+                return Ok(None);
+            }
+            let store = self.store(path)?;
+            let size = store.size(path)?;
+            self.check_size(path, size)?;
+            return store.read(path, 0..size).map(Some);
+        };
+        let member = self.member(shard, name)?;
+        self.check_size(path, member.length)?;
+        let mut bytes = self.store(shard)?.read(shard, member.range())?;
+        check_header(&bytes, &member).map_err(StoreError::Sample)?;
+        bytes.drain(..(HEADER as usize).min(bytes.len()));
+        Ok(Some(bytes))
+    }
+
+    /// The bytes of a sample: a file, a member of a shard, an object.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sample(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+        match self.bytes(path)? {
+            Some(bytes) => Ok(bytes),
+            None => LocalFiles.read_all(path),
+        }
+    }
+
+    fn check_size(&self, path: &Path, size: u64) -> Result<(), StoreError> {
+        // A small picture is a picture; a video of that size is a stub.
+        if size < *self.sizes.start() && !is_picture(path) {
+            return Err(StoreError::Sample(format!(
+                "has {size} bytes; files under 1 KiB are skipped, as by the official loader"
+            )));
+        }
+        if size > *self.sizes.end() {
+            let most = self.sizes.end();
+            return Err(StoreError::Sample(format!("has {size} bytes, more than data.filter_long_videos ({most})")));
+        }
+        Ok(())
+    }
+
+    /// Opens a sample.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&self, path: &Path) -> Result<Media, OpenError> {
+        let pictures = |made: Result<Pictures, String>| match made {
+            Ok(pictures) => Ok(Media { decoder: Box::new(pictures), held: None, name: path.into() }),
+            Err(why) => Err(OpenError::Sample(why)),
+        };
+        let Some(bytes) = self.bytes(path)? else {
+            let meta =
+                std::fs::metadata(path).map_err(|error| OpenError::Sample(format!("cannot be opened: {error}")))?;
+            if meta.is_dir() {
+                return pictures(Pictures::folder(path, self.frame_rate));
+            }
+            self.check_size(path, meta.len())?;
+            if is_picture(path) {
+                return pictures(Pictures::file(path));
+            }
+            let decoder = vjepa_video::open(path).map_err(OpenError::Video)?;
+            return Ok(Media { decoder, held: None, name: path.into() });
+        };
+        if is_picture(path) {
+            return pictures(Pictures::bytes(path, bytes));
+        }
+        let held =
+            Held::new(&bytes).map_err(|error| OpenError::Storage(format!("cannot be held in memory: {error}")))?;
+        drop(bytes);
+        match vjepa_video::open(held.path()) {
+            Ok(decoder) => Ok(Media { decoder, held: Some(held), name: path.into() }),
+            Err(error) => Err(OpenError::Sample(held.renamed(&error.to_string(), path))),
+        }
+    }
+}
+
+/// An opened sample.
+pub struct Media {
+    decoder: Box<dyn ClipDecoder + Send>,
+    /// What the decoder reads from, where that is no file of the sample's own.
+    held: Option<Held>,
+    name: PathBuf,
+}
+
+impl Media {
+    /// What is known about it.
+    pub fn info(&self) -> &ClipInfo {
+        self.decoder.info()
+    }
+
+    /// The frames of these numbers, ascending; numbers may repeat.
+    ///
+    /// # Errors
+    /// Why they cannot be had, without the sample's name.
+    pub fn frames(&mut self, indices: &[usize]) -> Result<Vec<vjepa_video::Frame>, String> {
+        let frames = self.decoder.frames(indices);
+        frames.map_err(|error| self.without_name(&error.to_string()))
+    }
+
+    /// [`Media::frames`], of one size.
+    pub(crate) fn decode(&mut self, indices: &[usize]) -> Result<Decoded, String> {
+        decode(self.decoder.as_mut(), indices).map_err(|message| self.without_name(&message))
+    }
+
+    fn without_name(&self, message: &str) -> String {
+        match &self.held {
+            Some(held) => held.renamed(message, &self.name),
+            None => reason(&self.name, message),
+        }
+    }
+}

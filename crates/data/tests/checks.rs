@@ -1,0 +1,157 @@
+//! Scanning, packing and comparing data sets made of the carried videos.
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use support::{batches, carried, config, frames_of, loose, pack_copies};
+use vjepa_data::checks::{Fingerprint, Journal, Same, Scanned, fingerprints, overlap, scan, table};
+use vjepa_data::media::Opener;
+use vjepa_data::shards::{PackPlan, Transcode, clips_per_second, index_path, pack};
+use vjepa_data::{VideoList, read_list};
+
+/// The list of [`loose`] with three files that are broken in three ways.
+fn mixed(folder: &Path) -> VideoList {
+    let list = loose(folder);
+    let mut text = std::fs::read_to_string(&list).unwrap();
+    let whole = std::fs::read(carried().iter().find(|path| path.extension().unwrap() == "mp4").unwrap()).unwrap();
+    std::fs::write(folder.join("text.mp4"), "no video ".repeat(200)).unwrap();
+    std::fs::write(folder.join("cut.mp4"), &whole[..whole.len() * 3 / 4]).unwrap();
+    for name in ["text.mp4", "cut.mp4", "missing.mp4"] {
+        text.push_str(&format!("{name} 1\n"));
+    }
+    std::fs::write(&list, text).unwrap();
+    read_list(&list).unwrap()
+}
+
+#[test]
+fn a_scan_finds_what_is_broken_and_goes_on_where_it_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = mixed(folder.path());
+    let file = folder.path().join("scan.jsonl");
+    let run = || {
+        let decoded = AtomicUsize::new(0);
+        let journal: Journal<Scanned> = Journal::open(Some(&file)).unwrap();
+        let found = scan(&list, &journal, Opener::shared(), &|_| {
+            decoded.fetch_add(1, Ordering::SeqCst);
+        });
+        (found.unwrap(), decoded.into_inner())
+    };
+    let (found, decoded) = run();
+    assert_eq!((found.len(), decoded), (list.entries.len(), list.entries.len()));
+    let (bad, good): (Vec<&Scanned>, Vec<&Scanned>) = found.iter().partition(|one| one.fault.is_some());
+    assert_eq!((bad.len(), good.len()), (3, carried().len()));
+    assert!(good.iter().all(|one| one.frames >= 8 && one.fps > 1.0 && one.width > 16 && !one.codec.is_empty()));
+    let faults: Vec<&str> = bad.iter().filter_map(|one| one.fault.as_deref()).collect();
+    assert!(faults[0].contains("it holds text"), "{faults:?}");
+    assert!(bad[1].path.ends_with("cut.mp4"), "{faults:?}");
+    assert!(faults[2].contains("cannot be opened"), "{faults:?}");
+    assert!(table(&found).contains(&["good".to_owned(), carried().len().to_string()]));
+    // Nothing is decoded twice, but what has changed, and what was cut off with the run.
+    assert_eq!(run(), (found.clone(), 0));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() - 9]).unwrap();
+    assert_eq!(run(), (found.clone(), 1));
+    std::fs::write(&list.entries[0].path, "another file now").unwrap();
+    let (again, decoded) = run();
+    assert_eq!(decoded, 1);
+    assert!(again[0].fault.is_some());
+    std::fs::write(&file, "a text\nof someone\n").unwrap();
+    assert!(Journal::<Scanned>::open(Some(&file)).unwrap_err().contains("line 1 is not what this command writes"));
+}
+
+#[test]
+fn a_pack_goes_on_where_it_was_stopped_and_leaves_out_what_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = mixed(folder.path());
+    let out = folder.path().join("shards");
+    let report = pack_copies(&list.path, &out, 60_000);
+    assert_eq!((report.samples + report.left_out, report.left_out >= 2), (list.entries.len(), true), "{report:?}");
+    let left_out = std::fs::read_to_string(out.join("left-out.jsonl")).unwrap();
+    assert!(left_out.contains("text.mp4") && left_out.contains("missing.mp4"), "{left_out}");
+    let bytes = |number: usize| std::fs::read(&report.shards[number].shard).unwrap();
+    let (first, last) = (bytes(0), bytes(1));
+    // As if it had been stopped while writing the second shard.
+    std::fs::remove_file(index_path(&report.shards[1].shard)).unwrap();
+    std::fs::write(&report.shards[1].shard, "half of it").unwrap();
+    let again = pack_copies(&list.path, &out, 1);
+    assert_eq!(again.shards.iter().filter(|shard| !shard.earlier).count(), 1);
+    assert_eq!((bytes(0), bytes(1)), (first, last), "the same bytes");
+    assert_eq!((again.samples, again.left_out), (report.samples, report.left_out));
+    let other = VideoList::of(&list.path, list.entries[1..].to_vec());
+    let plan =
+        PackPlan { list: &other, out: &out, name: "train", shard_bytes: 1, transcode: None, opener: Opener::shared() };
+    assert!(pack(&plan, &|_| {}).unwrap_err().contains("holds a pack of other samples"));
+    assert!(pack(&PackPlan { name: "a/b", ..plan }, &|_| {}).unwrap_err().contains("cannot begin a file's name"));
+    let bad = VideoList::of(&list.path, list.entries[list.entries.len() - 1..].to_vec());
+    let none = folder.path().join("none");
+    let plan =
+        PackPlan { list: &bad, out: &none, name: "train", shard_bytes: 1, transcode: None, opener: Opener::shared() };
+    assert!(pack(&plan, &|_| {}).unwrap_err().contains("none of the 1 samples can be read"));
+    assert!(clips_per_second(&list, Opener::shared(), 4) > 0.0);
+}
+
+#[test]
+fn videos_are_made_small_by_ffmpeg_with_the_same_frames() {
+    let transcode = Transcode { short_side: 24, ..Transcode::new("ffmpeg") };
+    if let Err(why) = transcode.check() {
+        eprintln!("not tested: {why}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let videos: Vec<_> = carried().into_iter().take(3).collect();
+    frames_of(&videos[0], &folder.path().join("frames"));
+    let list = folder.path().join("list.csv");
+    let mut lines: String = videos.iter().map(|video| format!("{} 1\n", video.display())).collect();
+    lines.push_str("frames 2\n");
+    std::fs::write(&list, lines).unwrap();
+    let list = read_list(&list).unwrap();
+    let out = folder.path().join("shards");
+    let plan = PackPlan {
+        list: &list,
+        out: &out,
+        name: "small",
+        shard_bytes: 1 << 30,
+        transcode: Some(transcode),
+        opener: Opener::shared(),
+    };
+    let report = pack(&plan, &|_| {}).unwrap();
+    let left_out = std::fs::read_to_string(out.join("left-out.jsonl")).unwrap();
+    assert_eq!((report.samples, report.left_out), (4, 0), "{left_out}");
+    let packed = read_list(&out).unwrap();
+    assert_eq!(
+        packed.entries.iter().map(|entry| entry.label).collect::<Vec<_>>(),
+        [Some(1), Some(1), Some(1), Some(2)]
+    );
+    for (before, after) in list.entries.iter().zip(&packed.entries) {
+        let (before, after) =
+            (Opener::shared().open(&before.path).unwrap(), Opener::shared().open(&after.path).unwrap());
+        assert_eq!(after.info().frames, before.info().frames);
+        assert_eq!(after.info().width().min(after.info().height()), 24);
+    }
+    assert_eq!(batches(&config(&[&out]), 2).len(), 2);
+    assert!(Transcode::new("no-such-program").check().unwrap_err().contains("cannot be run"));
+}
+
+#[test]
+fn the_same_video_is_found_under_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let videos = carried();
+    // One as frames, one under another name; the others are not in the second list.
+    frames_of(&videos[0], &folder.path().join("other"));
+    std::fs::copy(&videos[1], folder.path().join("copy.bin.mp4")).unwrap();
+    let second = folder.path().join("second.csv");
+    std::fs::write(&second, "other\ncopy.bin.mp4\n").unwrap();
+    let first = folder.path().join("first.csv");
+    std::fs::write(&first, videos.iter().map(|video| format!("{}\n", video.display())).collect::<String>()).unwrap();
+    let prints = |list: &Path| {
+        let journal: Journal<Fingerprint> = Journal::open(None).unwrap();
+        fingerprints(&read_list(list).unwrap(), &journal, Opener::shared(), &|_| {}).unwrap()
+    };
+    let (first, second) = (prints(&first), prints(&second));
+    assert!(first.iter().all(|print| print.fault.is_none()));
+    let found = overlap(&first, &second);
+    let own: Vec<_> = found.iter().map(|one| (one.index, one.by)).collect();
+    assert_eq!(own, [(0, Same::Frames), (1, Same::Frames)], "{found:?}");
+}

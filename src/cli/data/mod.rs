@@ -1,0 +1,42 @@
+//! `vjepa data`: the lists and shards that training and evaluation read, and what is wrong with the files.
+
+mod index;
+mod list;
+mod overlap;
+mod pack;
+mod scan;
+mod split;
+mod subset;
+
+use super::CliError;
+
+/// Make, check, split and pack the data that training and evaluation read
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    List(list::Args),
+    Scan(scan::Args),
+    Split(split::Args),
+    Subset(subset::Args),
+    Overlap(overlap::Args),
+    Pack(pack::Args),
+    Index(index::Args),
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    match &args.command {
+        Command::List(args) => list::run(args),
+        Command::Scan(args) => scan::run(args),
+        Command::Split(args) => split::run(args),
+        Command::Subset(args) => subset::run(args),
+        Command::Overlap(args) => overlap::run(args),
+        Command::Pack(args) => pack::run(args),
+        Command::Index(args) => index::run(args),
+    }
+}

@@ -1,0 +1,98 @@
+//! `vjepa data pack`: a data set as shards.
+
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use vjepa_data::media::Opener;
+use vjepa_data::read_list;
+use vjepa_data::shards::{PackPlan, PackReport, Transcode, clips_per_second, pack};
+
+use crate::cli::CliError;
+use crate::cli::memory::Bytes;
+
+/// Pack videos into tar shards with an index, made small on the way or as they are
+///
+/// Making them small needs the ffmpeg program with libx264: short side 256 and a key frame every 16 frames, which decode several
+/// times as fast. The same command goes on where it was stopped. What cannot be read is left out and listed in left-out.jsonl.
+#[derive(clap::Args)]
+pub struct Args {
+    /// List, folder or shards
+    data: PathBuf,
+    /// Folder of the shards, created if missing
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Begins the name of each shard
+    #[arg(long, default_value = "shard", value_name = "NAME")]
+    name: String,
+    /// The ffmpeg program that encodes
+    #[arg(long, value_name = "PROGRAM", required_unless_present = "copy", conflicts_with = "copy")]
+    ffmpeg: Option<PathBuf>,
+    /// Pack files as they are
+    #[arg(long)]
+    copy: bool,
+    /// Pixels of the shorter side; smaller videos keep theirs
+    #[arg(long, default_value_t = 256, value_name = "N", conflicts_with = "copy", value_parser = clap::value_parser!(u32).range(16..=4096))]
+    short_side: u32,
+    /// Frames from one key frame to the next
+    #[arg(long, default_value_t = 16, value_name = "N", conflicts_with = "copy", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    group: u32,
+    /// x264's constant rate factor: lower is better and larger
+    #[arg(long, default_value_t = 20, value_name = "N", conflicts_with = "copy", value_parser = clap::value_parser!(u32).range(0..=51))]
+    quality: u32,
+    /// Source bytes in a shard, about: 1GiB, 256MiB
+    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
+    shard_size: Bytes,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let transcode = args.ffmpeg.as_ref().map(|ffmpeg| Transcode {
+        short_side: args.short_side as usize,
+        group: args.group as usize,
+        quality: args.quality,
+        ..Transcode::new(ffmpeg)
+    });
+    if let Some(transcode) = &transcode {
+        eprintln!("encoding with {}", transcode.check()?);
+    }
+    let list = read_list(&args.data)?;
+    let opener = Opener::shared();
+    let plan =
+        PackPlan { list: &list, out: &args.out, name: &args.name, shard_bytes: args.shard_size.0, transcode, opener };
+    let bar = ProgressBar::new(list.entries.len() as u64);
+    let report = pack(&plan, &|shard| bar.inc(shard.samples as u64))?;
+    bar.finish_and_clear();
+    let packed = read_list(&args.out)?;
+    // What training will ask for: 16 frames at step 4.
+    let (before, after) = (clips_per_second(&list, opener, 16), clips_per_second(&packed, opener, 16));
+    if args.json {
+        let mut value = serde_json::to_value(&report)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("clips_per_cpu_second".into(), serde_json::json!({"source": before, "shards": after}));
+        }
+        println!("{value}");
+        return Ok(());
+    }
+    say(&report);
+    println!(
+        "clips of 16 frames a processor decodes per second, about: {before:.1} from the source, {after:.1} from the shards"
+    );
+    Ok(())
+}
+
+fn say(report: &PackReport) {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let earlier = report.shards.iter().filter(|shard| shard.earlier).count();
+    println!(
+        "{} samples in {} shards ({earlier} of an earlier run); {} left out; {:.2} GiB of files became {:.2} GiB in {:.0} s",
+        report.samples,
+        report.shards.len(),
+        report.left_out,
+        gib(report.source_bytes),
+        gib(report.bytes),
+        report.seconds
+    );
+}

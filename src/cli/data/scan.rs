@@ -1,0 +1,83 @@
+//! `vjepa data scan`: every file decoded once.
+
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use vjepa_data::annotations::Listing;
+use vjepa_data::checks::{Journal, Scanned, scan, table};
+use vjepa_data::media::Opener;
+use vjepa_data::read_list;
+
+use crate::cli::CliError;
+use crate::table::aligned;
+
+/// Decode every video once: codec, size, rate, length, and the first thing that is wrong with each
+///
+/// Results are appended to OUT.jsonl as they come; the same command goes on where it was stopped. At the end OUT.good.csv lists the
+/// videos without fault, with their labels, and OUT.bad.csv the others with the reason.
+#[derive(clap::Args)]
+pub struct Args {
+    /// List, folder or shards
+    data: PathBuf,
+    /// Begins the names of the files to write
+    #[arg(long, value_name = "OUT")]
+    out: PathBuf,
+    /// Print one JSON object per video instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let list = read_list(&args.data)?;
+    list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", args.data.display()));
+    let journal: Journal<Scanned> = Journal::open(Some(&with_ending(&args.out, "jsonl")))?;
+    let bar = ProgressBar::new(list.entries.len() as u64);
+    let scanned = scan(&list, &journal, Opener::shared(), &|_| bar.inc(1))?;
+    bar.finish_and_clear();
+    if args.json {
+        for one in &scanned {
+            println!("{}", serde_json::to_string(one)?);
+        }
+    } else {
+        print!("{}", aligned(&[], table(&scanned).into_iter().map(Vec::from).collect()));
+    }
+    let good = scanned.iter().enumerate().filter(|(_, one)| one.fault.is_none()).map(|(index, _)| index);
+    let good = Listing::part(&list, good);
+    let bad: Vec<&Scanned> = scanned.iter().filter(|one| one.fault.is_some()).collect();
+    if !good.entries.is_empty() {
+        let path = with_ending(&args.out, "good.csv");
+        good.write_list(&path)?;
+        eprintln!("wrote {}: {} videos", path.display(), good.entries.len());
+    }
+    if !bad.is_empty() {
+        let path = with_ending(&args.out, "bad.csv");
+        write_bad(&path, &bad)?;
+        eprintln!("wrote {}: {} videos", path.display(), bad.len());
+    }
+    match good.entries.is_empty() {
+        true => Err(format!("none of the {} videos of {} can be used", scanned.len(), args.data.display()).into()),
+        false => Ok(()),
+    }
+}
+
+fn write_bad(path: &Path, bad: &[&Scanned]) -> Result<(), CliError> {
+    let named = |error: csv::Error| format!("{}: cannot be written: {error}", path.display());
+    let mut writer = csv::Writer::from_path(path).map_err(named)?;
+    writer.write_record(["path", "frame", "fault"]).map_err(named)?;
+    for one in bad {
+        let frame = one.bad_frame.map_or_else(String::new, |frame| frame.to_string());
+        let (path, fault) = (one.path.display().to_string(), one.fault.as_deref().unwrap_or_default());
+        writer.write_record([path.as_str(), frame.as_str(), fault]).map_err(named)?;
+    }
+    writer.flush().map_err(|error| named(error.into()))?;
+    Ok(())
+}
+
+/// `OUT.jsonl` for OUT, whatever dots OUT has.
+pub(super) fn with_ending(out: &Path, ending: &str) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}

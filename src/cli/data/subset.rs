@@ -1,0 +1,39 @@
+//! `vjepa data subset`: class-balanced shares of a list.
+
+use std::path::PathBuf;
+
+use vjepa_data::annotations::{Listing, Share, subset};
+use vjepa_data::read_list;
+
+use crate::cli::CliError;
+
+/// Take a class-balanced share of a list, as the low-shot evaluations do
+#[derive(clap::Args)]
+pub struct Args {
+    /// List with labels
+    list: PathBuf,
+    /// Share of each class, e.g. 5%; at least one sample of each stays
+    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    share: Share,
+    /// Which draw; the protocol takes the mean over 0, 1 and 2
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    split: u64,
+    /// The list to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub(super) fn share(word: &str) -> Result<Share, String> {
+    word.parse()
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let list = read_list(&args.list)?;
+    let chosen = subset(&list, args.share, args.split)?;
+    chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    let listing = Listing { path: args.list.clone(), entries: chosen.of(&list).entries, ..Listing::default() };
+    listing.write_list(&args.out)?;
+    println!("{} of {} samples: wrote {}", listing.entries.len(), list.entries.len(), args.out.display());
+    Ok(())
+}
