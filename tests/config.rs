@@ -87,7 +87,12 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
     let text = format!("{SMALL}mask:\n  - num_blocks: 3\n  - numblocks: 2\n");
     assert!(complaint(&text).contains("line 7: unknown key `mask.1.numblocks`: did you mean `num_blocks`?"));
     let text = format!("{SMALL}loss: {{qqqqqqqq: 1}}\n");
-    assert!(complaint(&text).contains("known keys here are loss_exp, objective, reg_coeff"), "{}", complaint(&text));
+    assert!(
+        complaint(&text)
+            .contains("known keys here are loss_exp, objective, offset_context_loss, predict_all, reg_coeff"),
+        "{}",
+        complaint(&text)
+    );
 }
 
 #[test]

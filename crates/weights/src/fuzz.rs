@@ -6,7 +6,7 @@ use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 
 use super::index::Index;
-use super::{WeightsError, pytorch, safetensors, shards};
+use super::{WeightsError, hugging_face, pytorch, safetensors, shards};
 
 /// What messages call the bytes.
 const NAME: &str = "input";
@@ -29,7 +29,9 @@ pub fn pytorch(bytes: &[u8]) -> Result<usize, WeightsError> {
 /// [`WeightsError`].
 pub fn safetensors(bytes: &[u8]) -> Result<usize, WeightsError> {
     let mut file = Cursor::new(bytes);
-    let index = safetensors::index_from(&mut file, Path::new(NAME))?;
+    let mut index = safetensors::index_from(&mut file, Path::new(NAME))?;
+    let malformed = |why: String| WeightsError::Malformed { path: NAME.into(), why };
+    hugging_face::translate(&mut index).map_err(malformed)?;
     everything(&mut file, &index)
 }
 

@@ -85,6 +85,15 @@ fn each_released_file_is_told_and_taken_whole() {
             let heads = about.encoder.as_ref().unwrap().sizes().unwrap().num_heads as u64;
             assert_eq!(heads, file.size(if generation == Generation::V21 { "h21" } else { "heads" }));
             assert!(about.ignored.contains(&"encoder".to_owned()), "{:?}", about.ignored);
+            // The configuration that builds it.
+            let config = about.config().unwrap();
+            let own = config.model.predictor_sizes().unwrap();
+            assert_eq!((own.embed_dim, own.num_heads as u64), (predictor.embed_dim, file.size("pred_heads")));
+            assert_eq!(config.model.sizes().unwrap(), about.encoder.as_ref().unwrap().sizes().unwrap());
+            assert_eq!(config.model.encoder_levels().unwrap().len(), if generation == Generation::V21 { 4 } else { 0 });
+            let teacher =
+                file.about.get("levels").filter(|levels| **levels == 1).map(|_| file.size("teacher") as usize);
+            assert_eq!(config.model.teacher_embed_dim, teacher, "{name}");
             let tables = about.ignored.iter().filter(|name| name.ends_with("pos_embed")).count();
             assert_eq!(tables, if generation == Generation::V2 { 3 } else { 0 }, "{:?}", about.ignored);
         }

@@ -66,6 +66,7 @@ fn a_folder_is_read_with_its_configuration_obeyed() {
         assert_eq!(predictor.mask_tokens, size("pred_num_mask_tokens"));
         let clip = about.preprocessing.as_ref().unwrap();
         assert_eq!((clip.num_frames, clip.crop_size), (size("frames_per_clip"), size("crop_size")));
+        assert_eq!(&about.config().unwrap().preprocessing(), clip);
         assert_eq!((clip.normalization, clip.framing), (Normalization::Imagenet, Framing::Centre));
         // Rows of joined tensors, and tensors of stacked ones, are the file's own values.
         let file = TensorFile::read(folder.join("model.safetensors")).unwrap();

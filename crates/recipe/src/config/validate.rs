@@ -21,7 +21,7 @@ pub(super) fn check(config: &Config) -> Checked {
     data(&config.data)?;
     lengths(&config.data)?;
     model(&config.model, config.data.grid())?;
-    generation(config)?;
+    official_keys(config)?;
     augment(&config.data_aug)?;
     loss(&config.loss)?;
     optimization(&config.optimization)?;
@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config) -> Checked {
 }
 
 /// What only official files of V-JEPA 2 and 2.1 have.
-fn generation(config: &Config) -> Checked {
+fn official_keys(config: &Config) -> Checked {
     let Config { model, loss, optimization, .. } = config;
     let generation = model.generation;
     let rotary = generation != Generation::V1;

@@ -22,6 +22,7 @@ use super::{WeightsError, shortened};
 use config::HfConfig;
 use processor::Processor;
 
+pub(super) use names::translate;
 pub(super) use write::write;
 
 const CONFIG: &str = "config.json";

@@ -130,7 +130,7 @@ fn plain(name: &str) -> &str {
 ///
 /// # Errors
 /// Parts that do not fit together, in words.
-pub(super) fn translate(index: &mut Index) -> Result<(), String> {
+pub(crate) fn translate(index: &mut Index) -> Result<(), String> {
     let mut parts: std::collections::BTreeMap<String, Vec<Option<Entry>>> = std::collections::BTreeMap::new();
     for (name, entry) in std::mem::take(&mut index.entries) {
         let theirs = plain(&name);

@@ -4,6 +4,7 @@
 //! ([`MODEL_KEY`]), or from the `config.json` of a Hugging Face folder; what two of these say must agree. [`ModelFile::parameters`]
 //! is every name and shape that such a model has, and [`Weights::take_model`] takes exactly those.
 
+mod config;
 mod name;
 mod parameters;
 mod seen;
