@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let runs = args.runs.iter().map(|path| Run::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let runs = Run::read_all(&args.runs)?;
     let probes = args.probes.iter().map(|path| shown(path)).collect::<Result<Vec<_>, _>>()?;
     let at = SystemTime::now();
     let text = page(&runs, &probes, at)?;

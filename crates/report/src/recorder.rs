@@ -6,7 +6,7 @@ use vjepa_view::Canvas;
 
 use crate::ReportError;
 use crate::events::EventWriter;
-use crate::run::PICTURES;
+use crate::run::{PICTURES, drawn};
 use crate::starts::{How, RunRecord, Start};
 
 /// Records a run. A failure never ends it: a run of weeks is worth more than its curves. What failed is to be asked for by
@@ -28,6 +28,8 @@ impl Recorder {
     pub fn begin(folder: &Path, start: Start, config: &str, every: u64) -> Self {
         let mut recorder = Self { folder: folder.to_owned(), every: every.max(1), ..Self::default() };
         let (from, command) = (start.from, start.command.join(" "));
+        let forgotten = forget_pictures(folder, from);
+        recorder.noted(forgotten);
         let record = RunRecord::begin(folder, start);
         recorder.record = recorder.noted(record);
         let events = EventWriter::create(folder, from).and_then(|mut events| {
@@ -106,6 +108,13 @@ impl Recorder {
     }
 }
 
+/// Removes pictures of steps that are done again; all of them where a run begins afresh.
+fn forget_pictures(folder: &Path, from: u64) -> Result<(), ReportError> {
+    let again = drawn(folder).into_iter().filter(|(_, step, _)| from == 0 || *step > from);
+    let remove = |path: PathBuf| std::fs::remove_file(&path).map_err(|source| ReportError::write(&path, source));
+    again.map(|(_, _, path)| path).try_for_each(remove)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,10 +145,16 @@ mod tests {
         let count = |word: &[u8]| bytes.windows(word.len()).filter(|part| *part == word).count();
         // Steps 0, 10, 20, and the last.
         assert_eq!((count(b"rates/lr"), count(b"batch_size: 16"), count(b"IHDR")), (4, 1, 1));
-        // A resumed run goes on in a file of its own.
-        drop(self::recorded(folder.path(), 20));
-        assert_eq!(files().len(), 2);
-        assert_eq!(Run::read(folder.path()).unwrap().starts.len(), 2);
+        // A resumed run goes on in a file of its own, and draws anew what it does again.
+        let mut recorder = recorded(folder.path(), 20);
+        recorder.picture(25, "masks", &Canvas::new(30, 20));
+        let steps = || drawn(folder.path()).iter().map(|(_, step, _)| *step).collect::<Vec<_>>();
+        assert_eq!(steps(), [20, 25]);
+        drop(recorded(folder.path(), 20));
+        assert_eq!((files().len(), steps()), (3, vec![20]));
+        assert_eq!(Run::read(folder.path()).unwrap().starts.len(), 3);
+        drop(recorded(folder.path(), 0));
+        assert!(steps().is_empty());
     }
 
     #[test]

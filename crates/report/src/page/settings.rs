@@ -14,8 +14,9 @@ const BY_NATURE: [&str; 1] = ["logging.folder"];
 
 /// The settings that differ between runs.
 pub(super) fn differences(runs: &[Run]) -> Markup {
+    let known: Vec<&Run> = runs.iter().filter(|run| !run.starts.is_empty()).collect();
     let settings: Vec<BTreeMap<String, String>> =
-        runs.iter().map(|run| run.starts.last().map(|start| flat(&start.config)).unwrap_or_default()).collect();
+        known.iter().filter_map(|run| run.starts.last()).map(|start| flat(&start.config)).collect();
     let keys: std::collections::BTreeSet<&String> = settings.iter().flat_map(BTreeMap::keys).collect();
     let differ = |key: &&String| {
         let mut values = settings.iter().map(|of| of.get(*key));
@@ -28,9 +29,9 @@ pub(super) fn differences(runs: &[Run]) -> Markup {
         @if runs.len() > 1 {
             h2 { "Settings that differ" }
             @if !unknown.is_empty() { p.muted { "Not known of: " (unknown.join(", ")) " (no run.json)" } }
-            @if rows.is_empty() { p.muted { "None." } } @else {
+            @if known.len() < 2 {} @else if rows.is_empty() { p.muted { "None." } } @else {
                 div.wide.card { table {
-                    thead { tr { th { "setting" } @for run in runs { th { (run.name()) } } } }
+                    thead { tr { th { "setting" } @for run in &known { th { (run.name()) } } } }
                     tbody { @for key in rows {
                         tr { th { code { (key) } } @for of in &settings { td { (of.get(key).map_or("–", String::as_str)) } } }
                     } }

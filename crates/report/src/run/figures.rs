@@ -29,7 +29,7 @@ pub fn figures(run: &Run) -> Vec<Figure> {
         ("kNN accuracy", last.and_then(|found| found.knn).map(|share| format!("{:.1} %", 100.0 * share))),
         ("learning rate", metrics.latest("lr").map(|lr| format!("{lr:.2e}"))),
         ("throughput", rate.map(|rate| format!("{rate:.1} clips/s (median)"))),
-        ("time of a step", took.map(|ms| format!("{ms:.0} ms (median)"))),
+        ("time of a step", took.map(|ms| format!("{} (median)", in_milliseconds(ms)))),
         ("waiting for data", run.waiting().map(|share| format!("{:.1} % of the time", 100.0 * share))),
         ("memory", memory(run)),
         ("bad videos", Some(run.bad.len().to_string())),
@@ -42,6 +42,11 @@ fn memory(run: &Run) -> Option<String> {
     let points = run.metrics.points("memory_mb");
     let (first, last) = (points.get(points.len() / 4)?.1, points.last()?.1);
     Some(format!("{last:.0} MB, {:+.0} MB since a quarter of the run", last - first))
+}
+
+/// The time of a step in the unit that fits it.
+fn in_milliseconds(ms: f64) -> String {
+    if ms < 10_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1e3) }
 }
 
 /// The median of what is finite.

@@ -27,6 +27,8 @@ const METRICS: &str = "-metrics.csv";
 /// What a run has left so far.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// What to call it: the folder's name, or among several runs whose folders have one name, the whole path.
+    pub called: String,
     /// The folder.
     pub folder: PathBuf,
     /// Prefix of its files.
@@ -91,6 +93,7 @@ impl Run {
             Vec::new()
         });
         Ok(Self {
+            called: name_of(folder).unwrap_or_else(|| tag.clone()),
             metrics,
             written: written.map_err(|source| ReportError::read(&file, source))?,
             diagnostics: lines.into_iter().map(|line| (line.step, line.report)).collect(),
@@ -104,10 +107,24 @@ impl Run {
         })
     }
 
-    /// What to call it: the folder's name.
+    /// Reads several runs, and calls each by a name of its own.
+    ///
+    /// # Errors
+    /// As [`Run::read`].
+    pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Self>, ReportError> {
+        let mut runs = paths.iter().map(|path| Self::read(path)).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<String> = runs.iter().map(Self::name).collect();
+        for (run, path) in runs.iter_mut().zip(paths) {
+            if names.iter().filter(|name| **name == run.called).count() > 1 {
+                run.called = path.display().to_string();
+            }
+        }
+        Ok(runs)
+    }
+
+    /// What to call it.
     pub fn name(&self) -> String {
-        let folder = std::path::absolute(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        folder.file_name().map_or_else(|| self.tag.clone(), |name| name.to_string_lossy().into_owned())
+        self.called.clone()
     }
 
     /// Steps done, as far as the metrics say.
@@ -132,6 +149,12 @@ impl Run {
         let (waited, took) = (sum("data_ms"), sum("step_ms"));
         (took > 0.0).then(|| waited / took)
     }
+}
+
+/// The last part of a folder's path.
+fn name_of(folder: &Path) -> Option<String> {
+    let folder = std::path::absolute(folder).ok()?;
+    folder.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// The one file of metrics in a folder.
@@ -177,13 +200,20 @@ fn pictures(folder: &Path) -> BTreeMap<String, BTreeMap<u64, PathBuf>> {
             found.entry(format!("{name} at the end")).or_default().insert(u64::MAX, path);
         }
     }
-    for path in files(&folder.join(PICTURES), "png") {
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        if let Some((name, step)) = stem.rsplit_once('-').and_then(|(name, step)| Some((name, step.parse().ok()?))) {
-            found.entry(name.to_owned()).or_default().insert(step, path);
-        }
+    for (name, step, path) in drawn(folder) {
+        found.entry(name).or_default().insert(step, path);
     }
     found
+}
+
+/// Name, step and file of each picture that was drawn during a run.
+pub(crate) fn drawn(folder: &Path) -> Vec<(String, u64, PathBuf)> {
+    let parts = |path: PathBuf| {
+        let stem = path.file_stem()?.to_string_lossy().into_owned();
+        let (name, step) = stem.rsplit_once('-')?;
+        Some((name.to_owned(), step.parse().ok()?, path))
+    };
+    files(&folder.join(PICTURES), "png").into_iter().filter_map(parts).collect()
 }
 
 /// The probes in a folder that say how well they do.

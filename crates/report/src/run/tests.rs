@@ -65,6 +65,19 @@ fn everything_in_the_folder_is_read() {
 }
 
 #[test]
+fn runs_of_one_name_are_told_apart() {
+    let (a, b) = (sample(20), sample(20));
+    let folders = [a.path().join("run"), b.path().join("run")];
+    for folder in &folders {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::copy(a.path().join("jepa-metrics.csv"), folder.join("jepa-metrics.csv")).unwrap();
+    }
+    assert_eq!(Run::read_all(&folders[..1]).unwrap()[0].name(), "run");
+    let names: Vec<String> = Run::read_all(&folders).unwrap().iter().map(Run::name).collect();
+    assert_eq!(names, folders.map(|folder| folder.display().to_string()));
+}
+
+#[test]
 fn a_folder_without_a_run_or_with_several_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |path: &Path| Run::read(path).unwrap_err().to_string();
