@@ -9,7 +9,8 @@
 //! before a run what they hold and what of it cannot be used.
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
-//! [`augment`] is the training augmentation of the evaluations.
+//! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA, [`pixels`] the
+//! targets of an encoder that predicts pixels.
 
 pub mod annotations;
 pub mod augment;
@@ -17,10 +18,12 @@ mod batch;
 pub mod clips;
 mod dataset;
 mod decode;
+pub mod detection;
 mod dialect;
 pub mod images;
 mod list;
 mod loader;
+pub mod pixels;
 mod quarantine;
 pub mod sampling;
 mod source;
