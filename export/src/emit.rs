@@ -24,6 +24,7 @@ pub(crate) enum Attr<'a> {
     Int(i64),
     Float(f32),
     Ints(&'a [i64]),
+    Text(&'a str),
 }
 
 /// Collects nodes and initialisers, keeps names unique and constants shared.
@@ -228,6 +229,10 @@ fn attribute(name: &str, value: &Attr) -> AttributeProto {
         Attr::Ints(ints) => {
             proto.ints = ints.to_vec();
             AttributeType::Ints
+        }
+        Attr::Text(text) => {
+            proto.s = Some(text.as_bytes().to_vec());
+            AttributeType::String
         }
     };
     proto.r#type = Some(kind as i32);

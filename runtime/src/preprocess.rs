@@ -85,6 +85,12 @@ pub struct View {
 impl View {
     /// The centre.
     pub const SINGLE: Self = Self { index: 0, count: 1 };
+
+    /// Row and column where this view of `size` by `size` pixels begins in a resized frame of `(height, width)`, of which no side
+    /// is shorter. Several views are a whole number of pixels apart, so the last one may end a pixel early.
+    pub fn corner(self, frame: (usize, usize), size: usize) -> (usize, usize) {
+        resize::corner(frame, size, self)
+    }
 }
 
 impl Preprocessing {

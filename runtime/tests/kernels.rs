@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};
-use vjepa_compiler::ops::{Binary, Op, Unary};
+use vjepa_compiler::ops::{Binary, DropKey, Op, RoiSampling, Unary};
 use vjepa_runtime::plan::{Cpu, Executor, HostTensor, InstructionSet, Params};
 
 /// Deterministic values in -1..1.
@@ -439,4 +439,79 @@ fn an_executor_refuses_a_cap_that_is_not_there() {
     graph.output("y", y);
     let said = Executor::<Cpu>::new(&graph).map(|_| ()).unwrap_err().to_string();
     assert!(said.contains(&*asked.to_string_lossy()) && said.contains("write one of scalar"), "{said}");
+}
+
+#[test]
+fn largest() {
+    both(&Op::ReduceMax { axes: vec![1] }, &[&[3, 5, 4]]);
+    both(&Op::ReduceMax { axes: vec![2, 3] }, &[&[2, 3, 7, 7]]);
+}
+
+/// Per sample and per element, by the interpreter's numbers; other back ends have no kernel for it yet.
+#[test]
+fn dropped_branches() {
+    for axes in [1, 3] {
+        let mut graph = Graph::new("dropout", &[]);
+        let x = graph.input("x", ty(&[9, 5, 4])).unwrap();
+        let key = graph.input("key", TensorType::new(DType::I32, [Dim::from(4usize)])).unwrap();
+        let y = graph.push1(Op::Dropout { rate: 0.3, place: 2, axes }, &[x, key]).unwrap();
+        graph.output("y", y);
+        let (data, key) = (values(180, 4), DropKey::new(5, 6).to_tensor().to_vec());
+        let sources = BTreeMap::from([
+            ("x".to_owned(), Tensor::f32([9, 5, 4], data.clone())),
+            ("key".to_owned(), Tensor::i32([4], key.clone())),
+        ]);
+        let expected = interp::run(&graph, &Sizes::new(), &sources).unwrap();
+        let inputs =
+            vec![("x", HostTensor::f32([9, 5, 4], data).unwrap()), ("key", HostTensor::i32([4], key).unwrap())];
+        let got = Executor::<Cpu>::new(&graph).unwrap().run(&mut Params::new(Default::default()), inputs).unwrap();
+        let want = expected.outputs["y"].as_f32().unwrap();
+        assert!(want.contains(&0.0));
+        for (want, have) in want.iter().zip(got["y"].floats()) {
+            assert!((want - have).abs() <= 1e-6, "{axes}: {have} instead of {want}");
+        }
+    }
+}
+
+/// Boxes are sample, x1, y1, x2, y2; other back ends have no kernel for them yet.
+#[test]
+fn features_of_boxes() {
+    let rows: Vec<f32> = [
+        [0.0, 0.0, 0.0, 112.0, 96.0],
+        [1.0, 30.5, 40.25, 100.75, 90.0],
+        [0.0, -40.0, -20.0, 70.0, 80.0],
+        [1.0, 60.0, 60.0, 60.0, 90.0],
+        [1.0, 90.0, 80.0, 40.0, 10.0],
+    ]
+    .concat();
+    for (samples, aligned) in [(0, true), (0, false), (2, true)] {
+        let sampling = RoiSampling { scale: 0.0625, samples, aligned };
+        let grad = Op::RoiAlignGrad { shape: ty(&[2, 19, 6, 7]).shape, sampling };
+        for (op, shape) in [(Op::RoiAlign { size: 3, sampling }, [2, 19, 6, 7]), (grad, [5, 19, 3, 3])] {
+            let mut graph = Graph::new("boxes", &[]);
+            let [x, boxes] =
+                [("x", ty(&shape)), ("boxes", ty(&[5, 5]))].map(|(name, ty)| graph.input(name, ty).unwrap());
+            let y = graph.push1(op.clone(), &[x, boxes]).unwrap();
+            graph.output("y", y);
+            let data = values(shape.iter().product(), 3);
+            let sources = BTreeMap::from([
+                ("x".to_owned(), Tensor::f32(shape.to_vec(), data.clone())),
+                ("boxes".to_owned(), Tensor::f32([5, 5], rows.clone())),
+            ]);
+            let expected = interp::run(&graph, &Sizes::new(), &sources).unwrap();
+            let inputs = |rows: &[f32]| {
+                let boxes = HostTensor::f32([5, 5], rows.to_vec()).unwrap();
+                vec![("x", HostTensor::f32(shape.to_vec(), data.clone()).unwrap()), ("boxes", boxes)]
+            };
+            let mut executor = Executor::<Cpu>::new(&graph).unwrap();
+            let got = executor.run(&mut Params::new(Default::default()), inputs(&rows)).unwrap();
+            for (want, have) in expected.outputs["y"].as_f32().unwrap().iter().zip(got["y"].floats()) {
+                assert!((want - have).abs() <= 1e-5, "{}, {sampling:?}: {have} instead of {want}", op.name());
+            }
+            let mut other = rows.clone();
+            other[0] = 2.0;
+            assert!(error(&graph, true, inputs(&other)).contains("a box is of sample 2, but there are 2"));
+            assert!(error(&graph, false, inputs(&rows)).contains("has no kernel on this back end"));
+        }
+    }
 }

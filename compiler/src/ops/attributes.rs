@@ -1,6 +1,6 @@
 //! Attributes of operations by name: what the text form and the serialiser read and write.
 
-use super::Op;
+use super::{Op, RoiSampling};
 use crate::ir::{DType, Dim, Scalar, TensorType};
 
 /// A named attribute's value.
@@ -64,6 +64,12 @@ impl AttributeMut<'_> {
     }
 }
 
+fn sampling_attributes(sampling: &mut RoiSampling) -> Vec<(&'static str, AttributeMut<'_>)> {
+    let RoiSampling { scale, samples, aligned } = sampling;
+    let (scale, samples) = (AttributeMut::Number(scale), AttributeMut::Count(samples));
+    vec![("scale", scale), ("samples", samples), ("aligned", AttributeMut::Flag(aligned))]
+}
+
 impl Op {
     /// Name and place of every attribute, in printing order.
     pub(crate) fn attributes_mut(&mut self) -> Vec<(&'static str, AttributeMut<'_>)> {
@@ -72,7 +78,9 @@ impl Op {
             Op::AddScalar(c) | Op::MulScalar(c) => vec![("c", A::Scalar(c))],
             Op::PowScalar(c) => vec![("c", A::Number(c))],
             Op::Cast(dtype) => vec![("dtype", A::DType(dtype))],
-            Op::Sum { axes } | Op::Mean { axes } | Op::Permute { axes } => vec![("axes", A::Axes(axes))],
+            Op::Sum { axes } | Op::Mean { axes } | Op::ReduceMax { axes } | Op::Permute { axes } => {
+                vec![("axes", A::Axes(axes))]
+            }
             Op::Full { value, ty } => vec![("value", A::Scalar(value)), ("ty", A::Type(ty))],
             Op::Reshape { shape } | Op::Broadcast { shape } => vec![("shape", A::Dims(shape))],
             Op::Slice { axis, start, end } => {
@@ -85,6 +93,15 @@ impl Op {
             Op::ScatterTokens { tokens } => vec![("tokens", A::Dim(tokens))],
             Op::Tubelets { tubelet, patch } | Op::PatchEmbed { tubelet, patch } => {
                 vec![("tubelet", A::Count(tubelet)), ("patch", A::Count(patch))]
+            }
+            Op::Dropout { rate, place, axes } => {
+                vec![("rate", A::Number(rate)), ("place", A::Count(place)), ("axes", A::Count(axes))]
+            }
+            Op::RoiAlign { size, sampling } => {
+                [vec![("size", A::Count(size))], sampling_attributes(sampling)].into_iter().flatten().collect()
+            }
+            Op::RoiAlignGrad { shape, sampling } => {
+                [vec![("shape", A::Dims(shape))], sampling_attributes(sampling)].into_iter().flatten().collect()
             }
             Op::MatMul { ta, tb } => vec![("ta", A::Flag(ta)), ("tb", A::Flag(tb))],
             Op::LayerNorm { eps } | Op::LayerNormGrad { eps } => vec![("eps", A::Number(eps))],

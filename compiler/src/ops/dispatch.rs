@@ -3,7 +3,7 @@
 use super::rules::{Grads, Parts};
 use super::{
     Cost, Eval, EvalError, Op, Reverse, TypeError, attention, contraction, elementwise, norm, optimizer,
-    packed_attention, reduce, require, shape, tokens,
+    packed_attention, random, reduce, require, roi, shape, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
@@ -17,7 +17,9 @@ pub(super) enum Family<'a> {
     Norm(norm::Kind),
     Optimizer(optimizer::Kind),
     PackedAttention(packed_attention::Kind<'a>),
+    Random(random::Kind),
     Reduce(reduce::Kind<'a>),
+    Roi(roi::Kind<'a>),
     Shape(shape::Kind<'a>),
     Tokens(tokens::Kind<'a>),
 }
@@ -37,6 +39,7 @@ impl Op {
             Op::Cast(dtype) => F::Elementwise(elementwise::Kind::Cast(*dtype)),
             Op::Sum { axes } => F::Reduce(reduce::Kind::Sum(axes)),
             Op::Mean { axes } => F::Reduce(reduce::Kind::Mean(axes)),
+            Op::ReduceMax { axes } => F::Reduce(reduce::Kind::Max(axes)),
             Op::Softmax => F::Reduce(reduce::Kind::Softmax),
             Op::SoftmaxGrad => F::Reduce(reduce::Kind::SoftmaxGrad),
             Op::LogSoftmax => F::Reduce(reduce::Kind::LogSoftmax),
@@ -56,6 +59,9 @@ impl Op {
             Op::PatchEmbed { tubelet, patch } => {
                 F::Tokens(tokens::Kind::PatchEmbed(tokens::Grid { tubelet: *tubelet, patch: *patch }))
             }
+            Op::Dropout { rate, place, axes } => F::Random(random::Kind { rate: *rate, place: *place, axes: *axes }),
+            Op::RoiAlign { size, sampling } => F::Roi(roi::Kind::Align { size: *size, sampling: *sampling }),
+            Op::RoiAlignGrad { shape, sampling } => F::Roi(roi::Kind::Grad { shape, sampling: *sampling }),
             Op::MatMul { ta, tb } => F::Contraction(contraction::Kind::MatMul { ta: *ta, tb: *tb }),
             Op::Linear => F::Contraction(contraction::Kind::Linear),
             Op::LayerNorm { eps } => F::Norm(norm::Kind::Forward { eps: *eps }),
@@ -92,7 +98,9 @@ impl Op {
             Family::Norm(op) => norm::infer(op, operands)?,
             Family::Optimizer(op) => optimizer::infer(op, operands)?,
             Family::PackedAttention(op) => packed_attention::infer(op, operands)?,
+            Family::Random(op) => random::infer(op, operands)?,
             Family::Reduce(op) => reduce::infer(op, operands)?,
+            Family::Roi(op) => roi::infer(op, operands)?,
             Family::Shape(op) => shape::infer(op, operands)?,
             Family::Tokens(op) => tokens::infer(op, operands)?,
         };
@@ -109,7 +117,9 @@ impl Op {
             Family::Norm(op) => norm::cost(op, operands, results),
             Family::Optimizer(op) => optimizer::cost(op, operands, results),
             Family::PackedAttention(op) => packed_attention::cost(op, operands, results),
+            Family::Random(op) => random::cost(op, operands, results),
             Family::Reduce(op) => reduce::cost(op, operands, results),
+            Family::Roi(op) => roi::cost(op, operands, results),
             Family::Shape(op) => shape::cost(op, operands, results),
             Family::Tokens(op) => tokens::cost(op, operands, results),
         }
@@ -128,7 +138,9 @@ impl Op {
             Family::Norm(op) => norm::decompose(op, graph, inputs),
             Family::Optimizer(op) => optimizer::decompose(op, graph, inputs),
             Family::PackedAttention(op) => packed_attention::decompose(op, graph, inputs),
+            Family::Random(op) => Ok(random::decompose(op)),
             Family::Reduce(op) => reduce::decompose(op, graph, inputs),
+            Family::Roi(op) => Ok(roi::decompose(op)),
             Family::Shape(op) => shape::decompose(op),
             Family::Tokens(op) => tokens::decompose(op, graph, inputs),
         }
@@ -143,7 +155,9 @@ impl Op {
             Family::Norm(op) => norm::eval(op, e),
             Family::Optimizer(op) => optimizer::eval(op, e),
             Family::PackedAttention(op) => packed_attention::eval(op, e),
+            Family::Random(op) => random::eval(op, e),
             Family::Reduce(op) => reduce::eval(op, e),
+            Family::Roi(op) => roi::eval(op, e),
             Family::Shape(op) => shape::eval(op, e),
             Family::Tokens(op) => tokens::eval(op, e),
         }
@@ -159,7 +173,9 @@ impl Op {
             Family::Norm(op) => norm::grad(op, r),
             Family::Optimizer(op) => Ok(optimizer::grad(op)),
             Family::PackedAttention(op) => packed_attention::grad(op, r),
+            Family::Random(op) => random::grad(op, r),
             Family::Reduce(op) => reduce::grad(op, r),
+            Family::Roi(op) => roi::grad(op, r),
             Family::Shape(op) => shape::grad(op, r),
             Family::Tokens(op) => tokens::grad(op, r),
         }

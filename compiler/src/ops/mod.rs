@@ -14,13 +14,17 @@ mod functions;
 mod norm;
 mod optimizer;
 mod packed_attention;
+mod random;
 mod reduce;
+mod roi;
 mod rules;
 mod shape;
 mod tokens;
 
 pub(crate) use attributes::{Attribute, AttributeMut};
 pub use functions::{Binary, Unary};
+pub use random::DropKey;
+pub use roi::{RoiBox, RoiSampling, RoiWeights};
 pub use rules::Cost;
 pub(crate) use rules::{Eval, EvalError, Reverse, bytes};
 
@@ -55,6 +59,11 @@ pub enum Op {
     },
     /// `(x) -> mean over axes`.
     Mean {
+        /// Axes, ascending.
+        axes: Vec<usize>,
+    },
+    /// `(x) -> largest over axes`. Its gradient goes to the largest, in equal parts where there are several.
+    ReduceMax {
         /// Axes, ascending.
         axes: Vec<usize>,
     },
@@ -135,6 +144,34 @@ pub enum Op {
         tubelet: usize,
         /// Side of a patch in pixels.
         patch: usize,
+    },
+
+    // Boxes (roi.rs)
+    /// `(x[B, C, H, W], boxes f32[R, 5]) -> [R, C, size, size]`: RoIAlign, features averaged over the bins of boxes. A box is its
+    /// sample's index, then x1, y1, x2, y2 in pixels.
+    RoiAlign {
+        /// Bins of a side.
+        size: usize,
+        /// Where the bins are sampled.
+        sampling: RoiSampling,
+    },
+    /// `(dy[R, C, S, S], boxes f32[R, 5]) -> [B, C, H, W]`.
+    RoiAlignGrad {
+        /// B, C, H, W.
+        shape: Vec<Dim>,
+        /// As in the forward.
+        sampling: RoiSampling,
+    },
+
+    // Random numbers (random.rs)
+    /// `(x, key i32[4]) -> x/(1 − rate) or 0`: dropout, or with one axis drop path. The key is the seed and the step ([`DropKey`]).
+    Dropout {
+        /// Share that is dropped.
+        rate: f64,
+        /// Which of the graph's dropouts it is.
+        place: usize,
+        /// Leading axes over which each index has its own number; the others share it.
+        axes: usize,
     },
 
     // Contractions (contraction.rs)
@@ -276,6 +313,7 @@ operations! {
     "cast": Op::Cast(_) = Op::Cast(DType::F32);
     "sum": Op::Sum { .. } = Op::Sum { axes: Vec::new() };
     "mean": Op::Mean { .. } = Op::Mean { axes: Vec::new() };
+    "reduce_max": Op::ReduceMax { .. } = Op::ReduceMax { axes: Vec::new() };
     "softmax": Op::Softmax = Op::Softmax;
     "softmax_grad": Op::SoftmaxGrad = Op::SoftmaxGrad;
     "log_softmax": Op::LogSoftmax = Op::LogSoftmax;
@@ -291,6 +329,11 @@ operations! {
     "scatter_tokens": Op::ScatterTokens { .. } = Op::ScatterTokens { tokens: Dim::from(1usize) };
     "tubelets": Op::Tubelets { .. } = Op::Tubelets { tubelet: 1, patch: 1 };
     "patch_embed": Op::PatchEmbed { .. } = Op::PatchEmbed { tubelet: 1, patch: 1 };
+    "roi_align": Op::RoiAlign { .. } =
+        Op::RoiAlign { size: 1, sampling: RoiSampling { scale: 1.0, samples: 0, aligned: false } };
+    "roi_align_grad": Op::RoiAlignGrad { .. } =
+        Op::RoiAlignGrad { shape: Vec::new(), sampling: RoiSampling { scale: 1.0, samples: 0, aligned: false } };
+    "dropout": Op::Dropout { .. } = Op::Dropout { rate: 0.0, place: 0, axes: 1 };
     "matmul": Op::MatMul { .. } = Op::MatMul { ta: false, tb: false };
     "linear": Op::Linear = Op::Linear;
     "layer_norm": Op::LayerNorm { .. } = Op::LayerNorm { eps: 0.0 };

@@ -11,6 +11,7 @@ use crate::ir::{Dim, Graph, GraphError, Scalar, TensorType, ValueId};
 pub(super) enum Kind<'a> {
     Sum(&'a [usize]),
     Mean(&'a [usize]),
+    Max(&'a [usize]),
     Softmax,
     SoftmaxGrad,
     LogSoftmax,
@@ -19,7 +20,7 @@ pub(super) enum Kind<'a> {
 
 pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     match op {
-        Kind::Sum(axes) | Kind::Mean(axes) => {
+        Kind::Sum(axes) | Kind::Mean(axes) | Kind::Max(axes) => {
             let x = single_float(operands)?;
             let ascending = axes.windows(2).all(|pair| pair[0] < pair[1]);
             require(!axes.is_empty() && ascending && axes.iter().all(|axis| *axis < x.rank()), || {
@@ -61,14 +62,15 @@ fn single_float<'a>(operands: &[&'a TensorType]) -> Result<&'a TensorType, TypeE
 /// One operation per element of the operand; 2 for squares, 5 for softmax and log softmax, 4 for the softmax gradient.
 pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
     let per_element = match op {
-        Kind::Sum(_) | Kind::Mean(_) => 1,
+        Kind::Sum(_) | Kind::Mean(_) | Kind::Max(_) => 1,
         Kind::SquaredNorm => 2,
         Kind::SoftmaxGrad => 4,
         Kind::Softmax | Kind::LogSoftmax => 5,
     };
     let elements = match op {
         Kind::SquaredNorm => operands.iter().fold(Dim::default(), |sum, x| &sum + &x.elements()),
-        Kind::Sum(_) | Kind::Mean(_) | Kind::Softmax | Kind::SoftmaxGrad | Kind::LogSoftmax => operands[0].elements(),
+        Kind::Sum(_) | Kind::Mean(_) | Kind::Max(_) => operands[0].elements(),
+        Kind::Softmax | Kind::SoftmaxGrad | Kind::LogSoftmax => operands[0].elements(),
     };
     Cost::streaming(per_element, &elements, operands, results)
 }
@@ -81,6 +83,7 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
             let count: usize = axes.iter().map(|axis| x.shape[*axis]).product();
             sum(x, &e.results[0]).map(|total| total / count as f64)
         }
+        Kind::Max(_) => max(x, &e.results[0]),
         Kind::Softmax => Array { shape: x.shape.clone(), data: x.rows().flat_map(softmax_row).collect() },
         Kind::SquaredNorm => {
             let total = e.inputs.iter().flat_map(|x| &x.data).map(|x| x * x).sum();
@@ -101,6 +104,17 @@ fn sum(x: &Array, shape: &[usize]) -> Array {
         total.data[place] += value;
     }
     total
+}
+
+/// A value that is not a number stays, as in PyTorch.
+fn max(x: &Array, shape: &[usize]) -> Array {
+    let mut largest = Array::from_fn(shape, |_| f64::NEG_INFINITY);
+    for (value, place) in x.data.iter().zip(broadcast_offsets(shape, &x.shape)) {
+        if value.is_nan() || *value > largest.data[place] {
+            largest.data[place] = *value;
+        }
+    }
+    largest
 }
 
 /// Softmax of one row, shifted by its maximum.
@@ -129,7 +143,7 @@ pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Resu
     let x = inputs[0];
     let last = [g.ty(x).rank().saturating_sub(1)];
     let y = match op {
-        Kind::Sum(_) => return Ok(None),
+        Kind::Sum(_) | Kind::Max(_) => return Ok(None),
         Kind::Mean(axes) => {
             let total = g.sum(x, axes)?;
             g.mul_scalar(total, Scalar::recip(count(g.ty(x), axes)))?
@@ -184,6 +198,15 @@ pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphErro
             // Scaled before it is repeated: fewer multiplications.
             let share = g.mul_scalar(dy, Scalar::recip(count(&x, axes)))?;
             g.broadcast(share, &x.shape)?
+        }
+        Kind::Max(axes) => {
+            let below = g.sub(y, r.inputs[0])?;
+            let others = g.unary(Unary::Step, below)?;
+            let negated = g.mul_scalar(others, -1.0)?;
+            let largest = g.add_scalar(negated, 1.0)?;
+            let count = g.sum(largest, axes)?;
+            let share = g.div(dy, count)?;
+            g.mul(largest, share)?
         }
         Kind::Softmax => g.push1(Op::SoftmaxGrad, &[y, dy])?,
         Kind::LogSoftmax => {

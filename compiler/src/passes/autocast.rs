@@ -90,6 +90,7 @@ fn class(op: &Op) -> Class {
         | Op::Cast(_)
         | Op::Sum { .. }
         | Op::Mean { .. }
+        | Op::ReduceMax { .. }
         | Op::Softmax
         | Op::SoftmaxGrad
         | Op::LogSoftmax
@@ -97,6 +98,9 @@ fn class(op: &Op) -> Class {
         | Op::Full { .. }
         | Op::Pad { .. }
         | Op::ScatterTokens { .. }
+        | Op::Dropout { .. }
+        | Op::RoiAlign { .. }
+        | Op::RoiAlignGrad { .. }
         | Op::LayerNorm { .. }
         | Op::LayerNormGrad { .. }
         | Op::AdamW { .. }

@@ -61,7 +61,9 @@ fn does_nothing(graph: &Graph, op: &Op, inputs: &[ValueId]) -> bool {
         Op::MulScalar(c) => c.value == 1.0 && c.over.is_one(),
         Op::AddScalar(c) => c.value == 0.0 && c.over.is_one(),
         Op::PowScalar(c) => *c == 1.0,
-        Op::Sum { axes } | Op::Mean { axes } => axes.iter().all(|axis| ty.shape.get(*axis).is_some_and(Dim::is_one)),
+        Op::Sum { axes } | Op::Mean { axes } | Op::ReduceMax { axes } => {
+            axes.iter().all(|axis| ty.shape.get(*axis).is_some_and(Dim::is_one))
+        }
         _ => false,
     }
 }

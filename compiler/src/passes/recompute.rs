@@ -143,6 +143,7 @@ fn class(op: &Op) -> Class {
         | Op::GeluWithGrad
         | Op::Sum { .. }
         | Op::Mean { .. }
+        | Op::ReduceMax { .. }
         | Op::Softmax
         | Op::SoftmaxGrad
         | Op::LogSoftmax
@@ -155,6 +156,9 @@ fn class(op: &Op) -> Class {
         | Op::ScatterTokens { .. }
         | Op::Tubelets { .. }
         | Op::PatchEmbed { .. }
+        | Op::Dropout { .. }
+        | Op::RoiAlign { .. }
+        | Op::RoiAlignGrad { .. }
         | Op::MatMul { .. }
         | Op::LayerNormGrad { .. }
         | Op::AttentionGrad { .. }

@@ -156,7 +156,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Softmax | Op::LogSoftmax => {
             vec![(0, 0)]
         }
-        Op::Ema => vec![(0, 0)],
+        Op::Ema | Op::Dropout { .. } => vec![(0, 0)],
         Op::Binary(_) | Op::GeluGrad | Op::SoftmaxGrad => vec![(0, 0), (1, 0)],
         Op::GeluWithGrad => vec![(0, 0), (1, 1)],
         Op::MatMul { .. } => vec![(2, 0)],
@@ -165,6 +165,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         Op::Cast(_)
         | Op::Sum { .. }
         | Op::Mean { .. }
+        | Op::ReduceMax { .. }
         | Op::SquaredNorm
         | Op::Full { .. }
         | Op::Reshape { .. }
@@ -177,6 +178,8 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         | Op::ScatterTokens { .. }
         | Op::Tubelets { .. }
         | Op::PatchEmbed { .. }
+        | Op::RoiAlign { .. }
+        | Op::RoiAlignGrad { .. }
         | Op::Linear
         | Op::LayerNorm { .. }
         | Op::LayerNormGrad { .. }

@@ -10,7 +10,8 @@
 //! before a run what they hold and what of it cannot be used, [`checks`] decodes, splits and compares them.
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
-//! [`augment`] is the training augmentation of the evaluations.
+//! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA, [`pixels`] the
+//! targets of an encoder that predicts pixels.
 
 pub mod annotations;
 pub mod augment;
@@ -19,6 +20,7 @@ pub mod checks;
 pub mod clips;
 mod dataset;
 mod decode;
+pub mod detection;
 mod dialect;
 mod frames;
 pub mod fuzz;
@@ -27,6 +29,7 @@ pub mod images;
 mod list;
 mod loader;
 pub mod media;
+pub mod pixels;
 mod quarantine;
 mod reading;
 pub mod sampling;

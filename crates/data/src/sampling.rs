@@ -6,6 +6,10 @@
 //!
 //! V-JEPA 2 gives the step as frames a second ([`Spacing::Fps`]), so that clips of all videos move alike.
 
+mod test_clips;
+
+pub use test_clips::{TestClips, crop_starts};
+
 /// How clips are cut from a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClipSampler {
@@ -38,6 +42,14 @@ pub enum SamplingError {
         frames: usize,
         /// Frames a clip spans.
         needed: usize,
+    },
+    /// A key frame before the video begins.
+    #[error("second {second} is before the video begins, which is at second {first}: correct the annotation")]
+    Before {
+        /// The second.
+        second: u32,
+        /// The video's first.
+        first: u32,
     },
     /// A setting is zero.
     #[error("`{0}` must be at least 1")]
@@ -216,6 +228,9 @@ fn linspace(start: usize, stop: usize, num: usize) -> impl Iterator<Item = f64> 
     let step = (last - first) / num.saturating_sub(1).max(1) as f64;
     (0..num).map(move |i| if i > 0 && i + 1 == num { last } else { first + i as f64 * step })
 }
+
+#[cfg(test)]
+mod golden_tests;
 
 #[cfg(test)]
 mod tests {

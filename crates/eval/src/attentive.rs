@@ -6,9 +6,9 @@ use vjepa_graphs::{NamedTensors, init};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::features::Features;
-use super::metrics::softmax;
 use super::{EvalError, OnProgress, Progress};
 use vjepa_data::Permutation;
+use vjepa_metrics::softmax;
 use vjepa_programs as compile;
 use vjepa_programs::{Probe, TrainOptions};
 use vjepa_recipe::counter::mix;
@@ -252,24 +252,11 @@ impl ProbeRunner {
     }
 }
 
-/// Mean of the probabilities of every `views` rows in a row: `[videos · views, classes]` to `[videos, classes]`.
-pub fn mean_over_views(probabilities: &[f32], classes: usize, views: usize) -> Vec<f32> {
-    let share = 1.0 / views.max(1) as f32;
-    let mean = |group: &[f32]| {
-        let mut mean = vec![0f32; classes];
-        for row in group.chunks_exact(classes.max(1)) {
-            mean.iter_mut().zip(row).for_each(|(sum, p)| *sum += p * share);
-        }
-        mean
-    };
-    probabilities.chunks_exact((classes * views).max(1)).flat_map(mean).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::top_k;
     use super::*;
     use vjepa_graphs::ProbeConfig;
+    use vjepa_metrics::top_k;
     use vjepa_recipe::counter::CounterRng;
 
     /// One token of each clip says its class; where it stands differs from clip to clip.
@@ -333,10 +320,5 @@ mod tests {
         assert!(fit(&train, &labels, &[0], &ProbeOptions { batch: 0, ..options }).contains("epoch"));
         let wide = Features { tokens: 1, dim: 96, values: train.values.clone() };
         assert!(fit(&wide, &labels, &[0], &options).contains("96 wide"));
-    }
-
-    #[test]
-    fn views_are_averaged() {
-        assert_eq!(mean_over_views(&[1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 1.0, 0.0], 2, 2), [0.5, 0.5, 0.75, 0.25]);
     }
 }

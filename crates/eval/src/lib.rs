@@ -2,7 +2,7 @@
 //!
 //! [`FrozenEncoder`] runs the compiled encoder over clips; its [`Features`] feed [`logistic`] regression (the linear
 //! figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`]. [`labels`] are what lists
-//! of videos say about classes; [`protocols`] holds whole evaluations, from labelled clips to a report.
+//! of videos say about classes; accuracies and votes are `vjepa_metrics`'; [`protocols`] holds whole evaluations, from labelled clips to a report.
 
 #![warn(missing_docs)]
 
@@ -11,7 +11,6 @@ pub mod cache;
 pub mod features;
 pub mod labels;
 pub mod logistic;
-pub mod metrics;
 pub mod neighbours;
 pub mod probe_file;
 pub mod protocols;

@@ -4,7 +4,7 @@
 //! No random number is drawn and sums have a fixed order, so equal inputs give equal bits.
 
 use super::EvalError;
-use super::metrics::argmax;
+use vjepa_metrics::argmax;
 
 /// The grid that C is chosen from, ten-thousandth to ten in half decades.
 pub const C_GRID: [f64; 11] = [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1, 1.0, 3.16, 10.0];

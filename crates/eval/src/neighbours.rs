@@ -1,5 +1,7 @@
 //! Nearest neighbours by the cosine of mean-pooled features.
 
+use vjepa_metrics::knn;
+
 use super::features::Features;
 
 /// Unit vectors of the mean tokens, after the mean over clips (which all clips share and which says nothing) is taken away.
@@ -9,25 +11,19 @@ fn directions(features: &Features) -> Vec<f32> {
     let mut rows = pooled.values;
     for row in rows.chunks_exact_mut(pooled.dim.max(1)) {
         row.iter_mut().zip(&mean).for_each(|(x, m)| *x -= *m as f32);
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= norm.max(f32::MIN_POSITIVE));
     }
+    knn::normalise(&mut rows, pooled.dim);
     rows
 }
 
 /// The `k` nearest other clips of every clip, nearest first: index and cosine.
 pub fn nearest(features: &Features, k: usize) -> Vec<Vec<(usize, f32)>> {
-    let dim = features.dim.max(1);
     let rows = directions(features);
     let of = |(query, row): (usize, &[f32])| {
-        let cosine = |other: &[f32]| row.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
-        let mut all: Vec<(usize, f32)> =
-            rows.chunks_exact(dim).enumerate().filter(|(i, _)| *i != query).map(|(i, o)| (i, cosine(o))).collect();
-        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        all.truncate(k);
-        all
+        let found = knn::nearest(row, &rows, k, Some(query));
+        found.into_iter().map(|neighbour| (neighbour.row, neighbour.similarity)).collect()
     };
-    rows.chunks_exact(dim).enumerate().map(of).collect()
+    rows.chunks_exact(features.dim.max(1)).enumerate().map(of).collect()
 }
 
 /// Share of clips whose label wins the vote of their `k` nearest other clips, each vote weighing its cosine.

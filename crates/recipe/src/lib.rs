@@ -5,8 +5,10 @@
 
 #![warn(missing_docs)]
 
+pub mod ablation;
 pub mod config;
 pub mod counter;
+pub mod finetune;
 pub mod masks;
 pub mod records;
 pub mod rng;

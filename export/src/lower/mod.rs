@@ -11,6 +11,7 @@ mod outputs;
 mod projection;
 mod quantised;
 mod reduce;
+mod roi;
 mod tokens;
 
 use crate::emit::{Emitter, View};
@@ -149,7 +150,7 @@ impl<'g, 'w> Lowering<'g, 'w> {
         let view = match &node.op {
             Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Cast(_) => self.unary(node)?,
             Op::Binary(f) => self.binary(*f, node)?,
-            Op::Sum { .. } | Op::Mean { .. } => self.reduce(node)?,
+            Op::Sum { .. } | Op::Mean { .. } | Op::ReduceMax { .. } => self.reduce(node)?,
             Op::Softmax | Op::LogSoftmax => self.softmax(node)?,
             Op::Reshape { .. } => self.view(node.inputs[0])?,
             Op::Permute { axes } => self.permute(node, axes)?,
@@ -162,6 +163,7 @@ impl<'g, 'w> Lowering<'g, 'w> {
             Op::PatchEmbed { tubelet, patch } => self.patch_embed(node, *tubelet, *patch)?,
             Op::MatMul { ta, tb } if node.inputs.len() == 2 => self.matmul(node, *ta, *tb)?,
             Op::Linear => self.linear(node)?,
+            Op::RoiAlign { size, sampling } => self.roi_align(node, *size, *sampling)?,
             Op::LayerNorm { eps } => self.layer_norm(node, *eps)?,
             Op::Attention { scale } => self.attention(id, node, *scale)?,
             Op::Full { .. } => return Err(self.unsupported(node, "its size or number depends on a symbol")),
@@ -171,6 +173,8 @@ impl<'g, 'w> Lowering<'g, 'w> {
             | Op::SquaredNorm
             | Op::ScatterTokens { .. }
             | Op::MatMul { .. }
+            | Op::Dropout { .. }
+            | Op::RoiAlignGrad { .. }
             | Op::LayerNormGrad { .. }
             | Op::AttentionGrad { .. }
             | Op::PackedAttention { .. }

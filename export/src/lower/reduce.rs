@@ -1,4 +1,4 @@
-//! `sum` and `mean`, and constants made up here.
+//! `sum`, `mean` and `reduce_max`, and constants made up here.
 
 use super::{Lowering, number};
 use crate::ExportError;
@@ -14,6 +14,7 @@ impl Lowering<'_, '_> {
         let (op, axes) = match &node.op {
             Op::Sum { axes } => ("ReduceSum", axes),
             Op::Mean { axes } => ("ReduceMean", axes),
+            Op::ReduceMax { axes } => ("ReduceMax", axes),
             _ => return Err(self.unsupported(node, "it is no reduction")),
         };
         let x = self.natural(node.inputs[0])?;

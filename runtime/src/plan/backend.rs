@@ -62,6 +62,9 @@ pub enum KernelError {
         /// How many tokens there are.
         tokens: usize,
     },
+    /// A box that cannot be meant.
+    #[error("{0}")]
+    Box(String),
     /// A dimension or a scalar without a value.
     #[error("`{0}` has no value under the sizes of this run")]
     Size(String),

@@ -53,13 +53,13 @@ impl ResizedCrop {
 }
 
 /// Top-left corner of a view in a resized frame, of which no side is shorter than the view's.
-fn corner((height, width): (usize, usize), size: usize, view: View) -> (usize, usize) {
+pub(super) fn corner((height, width): (usize, usize), size: usize, view: View) -> (usize, usize) {
     if view.count == 1 {
         // Python rounds a half to the even neighbour.
-        let middle = |side: usize| ((side - size) as f64 / 2.0).round_ties_even() as usize;
+        let middle = |side: usize| (side.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
         return (middle(height), middle(width));
     }
-    let start = (height.max(width) - size) / view.count.saturating_sub(1).max(1) * view.index;
+    let start = height.max(width).saturating_sub(size) / view.count.saturating_sub(1).max(1) * view.index;
     if height > width { (start, 0) } else { (0, start) }
 }
 

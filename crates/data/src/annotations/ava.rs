@@ -5,22 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+pub use vjepa_metrics::ava::KeyFrame;
+
 use super::error::{AnnotationError, lines, read};
 use super::files::{FileIndex, Missing};
 use super::listing::Listing;
 use crate::list::VideoEntry;
 
+mod scored;
+
+pub use scored::{read_detections, read_truth, write_detections};
+
 /// Coordinates this far outside the frame are rounding, and are clipped.
 const ROUNDING: f64 = 0.01;
-
-/// A key frame: a second of a video.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyFrame {
-    /// The video's id.
-    pub video: String,
-    /// The second; videos begin at 900.
-    pub second: u32,
-}
 
 /// A box with all its actions.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,27 +101,37 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The corners, and whether they had to be clipped.
-    fn corners(&self) -> Result<([f64; 4], bool), AnnotationError> {
+    /// The four coordinates as written, in the frame but for rounding.
+    fn coordinates(&self) -> Result<[f64; 4], AnnotationError> {
         let mut corners = [0.0; 4];
-        let mut clipped = false;
         for (corner, index) in corners.iter_mut().zip(2..) {
             let text = self.field(index);
-            let value =
+            *corner =
                 text.parse::<f64>().map_err(|_| self.fail(format!("`{text}` is not a coordinate: correct it")))?;
-            if !(-ROUNDING..=1.0 + ROUNDING).contains(&value) {
+            if !(-ROUNDING..=1.0 + ROUNDING).contains(corner) {
                 let why = "coordinates are shares of the frame, 0 to 1: divide pixels by its width and height";
                 return Err(self.fail(format!("coordinate {text} lies outside the frame; {why}")));
             }
-            *corner = value.clamp(0.0, 1.0);
-            clipped |= *corner != value;
         }
-        let [x1, y1, x2, y2] = corners;
+        Ok(corners)
+    }
+
+    /// The corners, and whether they had to be clipped.
+    fn corners(&self) -> Result<([f64; 4], bool), AnnotationError> {
+        let written = self.coordinates()?;
+        let corners @ [x1, y1, x2, y2] = written.map(|corner| corner.clamp(0.0, 1.0));
         match x1 < x2 && y1 < y2 {
-            true => Ok((corners, clipped)),
+            true => Ok((corners, corners != written)),
             false => Err(self.fail(format!(
                 "the box {x1},{y1},{x2},{y2} is reversed or empty: its corners are x1,y1,x2,y2 with x1 < x2 and y1 < y2"
             ))),
+        }
+    }
+
+    fn score(&self) -> Result<f64, AnnotationError> {
+        match self.field(7).parse::<f64>() {
+            Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
+            _ => Err(self.fail(format!("`{}` is not a score from 0 to 1: correct it", self.field(7)))),
         }
     }
 
@@ -209,10 +216,7 @@ pub fn read_people(path: &Path, threshold: f64) -> Result<PersonBoxes, Annotatio
         let row = Row::of(path, line, text);
         row.columns(&[8], "video,second,x1,y1,x2,y2,action or nothing,score")?;
         let (key, (corners, clipped)) = (row.key()?, row.corners()?);
-        let score = match row.field(7).parse::<f64>() {
-            Ok(score) if (0.0..=1.0).contains(&score) => score,
-            _ => return Err(row.fail(format!("`{}` is not a score from 0 to 1: correct it", row.field(7)))),
-        };
+        let score = row.score()?;
         if score < threshold {
             people.below += 1;
             continue;

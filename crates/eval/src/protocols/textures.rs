@@ -17,12 +17,12 @@ use vjepa_graphs::{EncoderConfig, NamedTensors};
 
 use crate::features::{Features, FrozenEncoder, Keep};
 use crate::logistic::{C_GRID, Labelled, first_best, fit_path, fit_tuned};
-use crate::metrics::Figure;
 use crate::{EvalError, OnProgress, Progress};
 use attentive::Attentive;
 use clips::Clips;
 use vjepa_data::DriftingTextures;
 use vjepa_data::textures::{DIRECTIONS, TEXTURES};
+use vjepa_metrics::Figure;
 use vjepa_recipe::config::Normalization;
 
 /// Sizes of the protocol.

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_graphs::{NamedTensors, ProbeConfig};
+use vjepa_metrics::aggregate::mean_of_views;
+use vjepa_metrics::top_k;
 use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
-use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, classes, mean_over_views};
+use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, classes};
 use crate::cache::{cached_video_features, file_digest};
 use crate::features::{Features, FrozenEncoder, Keep};
 use crate::logistic::{Labelled, fit, fit_tuned};
-use crate::metrics::top_k;
 use crate::probe_file::linear_weights;
 use crate::videos::VideoFeatures;
 use crate::{EvalError, OnProgress};
@@ -231,7 +232,7 @@ pub fn evaluate_probe(
 ) -> Result<Accuracy, EvalError> {
     let mut runner = ProbeRunner::on(device, probe, weights)?;
     let count = classes(probe);
-    let probabilities = mean_over_views(&runner.probabilities(features)?, count, views);
+    let probabilities = mean_of_views(&runner.probabilities(features)?, count, views);
     if probabilities.len() != labels.len() * count {
         let (rows, videos) = (probabilities.len() / count.max(1), labels.len());
         return Err(EvalError::setup(format!("{rows} predictions do not fit {videos} labels")));

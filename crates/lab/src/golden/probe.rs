@@ -12,6 +12,7 @@ use super::run::{Engine, FORWARD, load, values};
 use super::sampled::Compare;
 use vjepa_graphs::position::sincos_1d;
 use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
+use vjepa_metrics::aggregate::mean_softmax;
 use vjepa_programs as compile;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
@@ -196,7 +197,7 @@ fn check_clips(
             continue;
         }
         checks.push(io.compare(&name, &logits, FORWARD)?.under("probe"));
-        let probabilities = mean_probabilities(&logits, batch, probe.config.num_classes);
+        let probabilities = mean_probabilities(io, &logits, batch, probe.config.num_classes)?;
         checks.push(io.compare(&format!("multiclip.{kind}.probs"), &probabilities, FORWARD)?.under("probe"));
     }
     Ok(())
@@ -206,7 +207,7 @@ fn check_clips(
 fn check_probabilities(golden: &Golden, kind: &str, batch: usize, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
     let logits = format!("multiclip.{kind}.logits");
     let classes = golden.io.shape(&logits)?.last().copied().unwrap_or(0).max(1);
-    let got = mean_probabilities(&golden.io.f32(&logits)?, batch, classes);
+    let got = mean_probabilities(&golden.io, &golden.io.f32(&logits)?, batch, classes)?;
     checks.push(golden.io.compare(&format!("multiclip.{kind}.probs"), &got, FORWARD)?.under("probe"));
     Ok(())
 }
@@ -241,17 +242,8 @@ fn positioned(
 }
 
 /// Mean over all leading axes of the softmax of logits `[.., B, classes]`.
-fn mean_probabilities(logits: &[f32], batch: usize, classes: usize) -> Vec<f32> {
-    let mut mean = vec![0f64; batch * classes];
-    let views = (logits.len() / mean.len().max(1)).max(1) as f64;
-    for (row, logits) in logits.chunks_exact(classes).enumerate() {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let powers: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
-        let total: f64 = powers.iter().sum();
-        let target = &mut mean[row % batch * classes..][..classes];
-        target.iter_mut().zip(powers).for_each(|(mean, power)| *mean += power / total / views);
-    }
-    mean.into_iter().map(|value| value as f32).collect()
+fn mean_probabilities(io: &TensorFile, logits: &[f32], batch: usize, classes: usize) -> Result<Vec<f32>, GoldenError> {
+    mean_softmax(logits, batch, classes).map_err(|error| wrong(io, error.to_string()))
 }
 
 /// The weights of one probe, whole.

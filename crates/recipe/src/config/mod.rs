@@ -22,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 mod data;
 mod error;
 mod generations;
+pub mod evaluation;
 mod keys;
 mod mask;
 mod model;
@@ -34,6 +35,7 @@ pub use data::{
     AugmentConfig, DataConfig, DatasetType, FoldersHold, Framing, ImageDataConfig, Normalization, Preprocessing, Sampling,
 };
 pub use error::ConfigError;
+pub use evaluation::Evaluation;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
 pub use model::{EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary};
@@ -123,7 +125,7 @@ struct Sections {
 }
 
 /// Whether there was a value, whatever it is.
-#[derive(Default, JsonSchema)]
+#[derive(Debug, Default, JsonSchema)]
 struct Skipped(bool);
 
 impl<'de> Deserialize<'de> for Skipped {
@@ -133,16 +135,16 @@ impl<'de> Deserialize<'de> for Skipped {
 }
 
 /// What a configuration was read from, to say where a key was written.
-struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// Its name in messages; empty for none.
-    name: &'a str,
-    overrides: &'a [String],
-    root: Node,
+    pub name: &'a str,
+    pub overrides: &'a [String],
+    pub root: Node,
 }
 
 impl Source<'_> {
     /// `"FILE, line N: "`, `"--set ...: "`, `"FILE: "` or empty.
-    fn place(&self, key: &str) -> String {
+    pub fn place(&self, key: &str) -> String {
         let set = |number: usize| self.overrides.get(number);
         match (self.name, self.root.origin_of(key)) {
             (_, Some(Origin::Set(number))) => {
@@ -155,8 +157,24 @@ impl Source<'_> {
         }
     }
 
+    /// A section without keys (`loss:`) is null to YAML.
+    fn drop_empty_sections(&mut self) {
+        match &mut self.root.value {
+            yaml::Value::Null => self.root.value = yaml::Value::Map(Vec::new()),
+            yaml::Value::Map(sections) => sections.retain(|(_, node)| node.value != yaml::Value::Null),
+            _ => {}
+        }
+    }
+
+    /// Applies the `--set` arguments in order; sections that the file leaves out start from `defaults`.
+    fn override_with(&mut self, defaults: &Node) -> Result<(), ConfigError> {
+        let overrides = self.overrides;
+        let apply = |(number, argument): (usize, &String)| overrides::apply(&mut self.root, defaults, argument, number);
+        overrides.iter().enumerate().try_for_each(apply)
+    }
+
     /// The error for a misfit below the key `above`.
-    fn misfit(&self, above: &str, misfit: Misfit) -> ConfigError {
+    pub fn misfit(&self, above: &str, misfit: Misfit) -> ConfigError {
         let key = misfit.key(above);
         let at = self.place(&key);
         let key = text::short(&key, 200);
@@ -176,11 +194,7 @@ impl Config {
     /// # Errors
     /// A [`ConfigError`] of one sentence that names the file, the line and the key.
     pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = text::read(path).map_err(|error| match error {
-            TextError::Io(source) => ConfigError::Read { path: path.into(), source },
-            TextError::Encoding(why) => ConfigError::Text { path: path.into(), why },
-        })?;
-        Self::from_yaml(&text.text, &path.display().to_string(), overrides)
+        Self::from_yaml(&read_text(path)?, &path.display().to_string(), overrides)
     }
 
     /// Reads and checks a text. `name` stands for it in messages and may be empty.
@@ -218,12 +232,7 @@ impl Config {
     }
 
     fn read(source: &mut Source) -> Result<Self, ConfigError> {
-        // A section without keys (`loss:`) is null to YAML.
-        match &mut source.root.value {
-            yaml::Value::Null => source.root.value = yaml::Value::Map(Vec::new()),
-            yaml::Value::Map(sections) => sections.retain(|(_, node)| node.value != yaml::Value::Null),
-            _ => {}
-        }
+        source.drop_empty_sections();
         generations::translate(&mut source.root);
         let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
         let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, .. } = sections;
@@ -417,11 +426,25 @@ impl Config {
     }
 }
 
+/// The text of a configuration's file.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let text = text::read(path).map_err(|error| match error {
+        TextError::Io(source) => ConfigError::Read { path: path.into(), source },
+        TextError::Encoding(why) => ConfigError::Text { path: path.into(), why },
+    })?;
+    Ok(text.text)
+}
+
+/// Values as a tree.
+fn defaults_of(values: &impl Serialize) -> Result<Node, ConfigError> {
+    let json = serde_json::to_value(values)
+        .map_err(|error| ConfigError::Syntax { at: String::new(), message: error.to_string() })?;
+    Ok(Node::from_json(&json, Origin::Line(0)))
+}
+
 /// The defaults as a tree; those of `mask` belong to the strategy that `root` names.
 fn defaults(root: &Node) -> Result<Node, ConfigError> {
     let named = root.at("data.mask_type").and_then(|node| yaml::read::<MaskType>(node).ok());
     let config = Config { mask: MaskConfig::of(named.unwrap_or_default()), ..Config::default() };
-    let json = serde_json::to_value(config)
-        .map_err(|error| ConfigError::Syntax { at: String::new(), message: error.to_string() })?;
-    Ok(Node::from_json(&json, Origin::Line(0)))
+    defaults_of(&config)
 }

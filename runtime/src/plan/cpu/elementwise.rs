@@ -3,10 +3,11 @@
 use super::math;
 use super::pool::Pool;
 use super::simd;
-use super::tensor::{dims, floats, scalar, tensor, writable};
+use super::tensor::{dims, floats, indices, scalar, tensor, writable};
 use crate::plan::KernelError;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use vjepa_compiler::ops::DropKey;
 
 /// Elements per task: enough to pay for its dispatch, few enough for the first-level cache.
 pub(super) const CHUNK: usize = 16 * 1024;
@@ -31,6 +32,29 @@ pub(super) fn map_in_place(x: FlexTensor, function: impl Fn(f32) -> f32 + Sync, 
         );
     });
     x
+}
+
+/// The `draws` equal parts of `x`, each kept and scaled or zero, by the numbers of `key` at `place`.
+pub(super) fn dropout(
+    x: FlexTensor,
+    key: &FlexTensor,
+    (rate, place): (f64, usize),
+    draws: usize,
+    pool: &mut Pool,
+) -> Result<FlexTensor, KernelError> {
+    let wrong = || KernelError::Shape { expected: "a key of four numbers", got: dims(key) };
+    let key = DropKey::of_tensor(&indices(key)).ok_or_else(wrong)?;
+    let mut x = writable(x, pool);
+    let values = x.storage_mut::<f32>();
+    let scale = (1.0 / (1.0 - rate)) as f32;
+    let each = values.len().checked_div(draws).unwrap_or(0).max(1);
+    for (part, kept) in values.chunks_exact_mut(each).zip(key.kept(place, rate, draws)) {
+        match kept {
+            true => part.iter_mut().for_each(|value| *value *= scale),
+            false => part.fill(0.0),
+        }
+    }
+    Ok(x)
 }
 
 pub(super) fn gelu(x: FlexTensor, pool: &mut Pool) -> FlexTensor {

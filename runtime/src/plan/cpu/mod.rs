@@ -20,6 +20,7 @@ mod packed_attention;
 mod pool;
 mod precision;
 mod reduce;
+mod roi;
 mod simd;
 mod tensor;
 mod tiles;
@@ -106,6 +107,24 @@ impl PlanBackend for Flex {
                 }
                 _ => Err(KernelError::Operands { expected: "2 or 3", got: operands.len() }),
             }),
+            Op::Dropout { rate, place, axes } => kernel(move |node| {
+                let [x, key] = node.floats_and_index()?;
+                let axes = node.shape.get(..*axes).unwrap_or(&node.shape);
+                let draws = axes.iter().product();
+                Ok(vec![elementwise::dropout(x, &key, (*rate, *place), draws, node.pool)?])
+            }),
+            Op::RoiAlign { sampling, .. } => kernel(move |node| {
+                let [x, boxes] = node.floats()?;
+                let y = roi::align(&x, &boxes, *sampling, &node.shape, node.pool)?;
+                [x, boxes].into_iter().for_each(|operand| node.pool.recycle(operand));
+                Ok(vec![y])
+            }),
+            Op::RoiAlignGrad { sampling, .. } => kernel(move |node| {
+                let [dy, boxes] = node.floats()?;
+                let dx = roi::align_grad(&dy, &boxes, *sampling, &node.shape, node.pool)?;
+                [dy, boxes].into_iter().for_each(|operand| node.pool.recycle(operand));
+                Ok(vec![dx])
+            }),
             Op::MatMul { ta, tb } => matmul([*ta, *tb]),
             Op::Linear => reading(|operands, node| match operands {
                 [x, weight] => contraction::linear(x, weight, None, &node.shape, node.pool),
@@ -158,6 +177,7 @@ impl PlanBackend for Flex {
             Op::Cast(_)
             | Op::PowScalar(_)
             | Op::Mean { .. }
+            | Op::ReduceMax { .. }
             | Op::Full { .. }
             | Op::Permute { .. }
             | Op::Broadcast { .. }

@@ -54,6 +54,7 @@ pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         Op::PowScalar(c) => single(move |x, _| Ok(B::float_powf_scalar(x, scalar(*c)))),
         Op::Sum { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_sum_dim(x, *axis)))),
         Op::Mean { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_mean_dim(x, *axis)))),
+        Op::ReduceMax { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_max_dim(x, *axis)))),
         Op::Permute { axes } => single(move |x, _| Ok(B::float_permute(x, axes))),
         Op::Broadcast { .. } => single(|x, node| Ok(B::float_expand(x, node.shape()?))),
         Op::Slice { axis, start, end } => {
@@ -117,6 +118,10 @@ pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         | Op::Tubelets { .. }
         | Op::PatchEmbed { .. }
         | Op::LayerNormGrad { .. }
+        // Only the CPU has a kernel for boxes and random numbers so far.
+        | Op::Dropout { .. }
+        | Op::RoiAlign { .. }
+        | Op::RoiAlignGrad { .. }
         | Op::PackedAttention { .. }
         | Op::PackedAttentionGrad { .. }
         | Op::AdamW { .. }

@@ -5,9 +5,9 @@ use super::clips::Clips;
 use crate::EvalError;
 use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, first_weights};
 use crate::features::Features;
-use crate::metrics::{Figure, top_k};
 use vjepa_data::textures::{DIRECTIONS, TEXTURES};
 use vjepa_graphs::{EncoderConfig, ProbeConfig};
+use vjepa_metrics::{Figure, top_k};
 use vjepa_programs::Probe;
 use vjepa_recipe::counter::mix;
 

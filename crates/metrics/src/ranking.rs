@@ -1,13 +1,14 @@
-//! Accuracies and their spread.
+//! Which classes have the largest scores.
+//!
+//! Ties go to the earlier class, as `torch.max` decides them, which the official accuracies are taken with. `torch.topk` leaves
+//! the order of equal scores open (of twenty equal ones it takes number 12), so there no rule can be followed.
 
-use serde::Serialize;
-
-/// Whether `label` is among the `k` largest of `scores`; of equal scores the earlier class comes first.
+/// Whether `label` is among the `k` largest of `scores`; of equal scores the earlier class comes first. A score that is not
+/// a number is larger than every other, as in PyTorch, but never right.
 pub fn in_top(scores: &[f32], label: usize, k: usize) -> bool {
     let Some(&own) = scores.get(label) else { return false };
-    let above = scores.iter().enumerate().filter(|(class, score)| **score > own || (**score == own && *class < label));
-    // A score that is not a number is never right.
-    !own.is_nan() && above.count() < k
+    let above = |(class, score): &(usize, &f32)| score.is_nan() || **score > own || (**score == own && *class < label);
+    !own.is_nan() && scores.iter().enumerate().filter(above).count() < k
 }
 
 /// Share of rows `[n, classes]` whose label is among the `k` largest scores; 0 for no rows.
@@ -17,13 +18,13 @@ pub fn top_k(scores: &[f32], classes: usize, labels: &[usize], k: usize) -> f64 
     hits as f64 / labels.len().max(1) as f64
 }
 
-/// Class of the largest score; 0 for none.
+/// Class of the largest score; 0 for none. Scores that are not numbers are passed over.
 pub fn argmax(scores: &[f32]) -> usize {
-    let best = scores.iter().enumerate().reduce(|best, next| if *next.1 > *best.1 { next } else { best });
-    best.map_or(0, |(class, _)| class)
+    let best = scores.iter().enumerate().filter(|(_, score)| !score.is_nan());
+    best.reduce(|best, next| if *next.1 > *best.1 { next } else { best }).map_or(0, |(class, _)| class)
 }
 
-/// Softmax of logits, in place.
+/// Softmax of logits, in place. The largest is subtracted first, so large logits do not overflow.
 pub fn softmax(logits: &mut [f32]) {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0f32;
@@ -32,26 +33,6 @@ pub fn softmax(logits: &mut [f32]) {
         sum += *value;
     }
     logits.iter_mut().for_each(|value| *value /= sum);
-}
-
-/// Mean over draws with its standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figure {
-    /// Mean.
-    pub mean: f64,
-    /// Standard error of the mean over draws; 0 for a single draw.
-    pub se: f64,
-}
-
-impl Figure {
-    /// Of the results of several draws.
-    pub fn of(results: &[f64]) -> Self {
-        let n = results.len().max(1) as f64;
-        let mean = results.iter().sum::<f64>() / n;
-        let square: f64 = results.iter().map(|x| (x - mean).powi(2)).sum();
-        let se = if results.len() > 1 { (square / (n - 1.0) / n).sqrt() } else { 0.0 };
-        Self { mean, se }
-    }
 }
 
 #[cfg(test)]
@@ -63,17 +44,18 @@ mod tests {
         let scores = [0.1, 0.5, 0.5, 0.2];
         assert!(in_top(&scores, 1, 1) && !in_top(&scores, 2, 1) && in_top(&scores, 2, 2));
         assert!(!in_top(&scores, 0, 3) && in_top(&scores, 0, 4) && !in_top(&scores, 9, 4));
-        assert!(!in_top(&[f32::NAN, 0.0], 0, 1));
         assert_eq!(top_k(&[1.0, 0.0, 0.0, 1.0], 2, &[0, 0], 1), 0.5);
         assert_eq!(top_k(&[1.0, 0.0, 0.0, 1.0], 2, &[0, 0], 2), 1.0);
+        assert_eq!(top_k(&[], 2, &[], 1), 0.0);
         assert_eq!(argmax(&scores), 1);
     }
 
     #[test]
-    fn standard_errors() {
-        let figure = Figure::of(&[0.4, 0.6]);
-        assert!((figure.mean - 0.5).abs() < 1e-12 && (figure.se - 0.1).abs() < 1e-12);
-        assert_eq!(Figure::of(&[0.7]).se, 0.0);
+    fn what_is_not_a_number_takes_a_place_and_is_never_right() {
+        assert!(!in_top(&[f32::NAN, 0.0], 0, 1));
+        // PyTorch's top-1 of this row is class 0.
+        assert!(!in_top(&[f32::NAN, 0.0], 1, 1) && in_top(&[f32::NAN, 0.0], 1, 2));
+        assert_eq!(argmax(&[f32::NAN, 0.0, 1.0]), 2);
     }
 
     #[test]

@@ -1,0 +1,296 @@
+//! Ablations: a table of runs that differ in a few settings, each from several seeds, each evaluated alike.
+//!
+//! ```yaml
+//! name: strategies
+//! base: tiny.yaml                  # a run's configuration, beside this file
+//! set: [optimization.epochs=2]     # for every row
+//! seeds: 3                         # seeds 0, 1, 2; or a list
+//! evaluations: [textures]          # words of whoever runs the table, each with its settings behind it
+//! rows:
+//!   - name: multi-block
+//!     set: [data.mask_type=multiblock3d]
+//!     reference: {textures: 72.9}  # what a paper reports, printed beside
+//!   - name: tube
+//!     set: [data.mask_type=random_tube]
+//! orderings:
+//!   - [multi-block, tube]          # best first, by the first evaluation unless `by` names another
+//! ```
+//!
+//! Settings are those of `--set`, read and checked like them before anything runs. [`Ablation::runs`] are the runs in their order;
+//! [`State`] keeps what they gave, so that a table goes on where it was stopped; [`Table`] is what comes of it. Running is the
+//! caller's: nothing here trains.
+
+mod state;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use state::{Outcome, State};
+pub use table::{Ordering, Table, TableRow, Verdict};
+
+use crate::config::{Config, ConfigError, Source, read_text};
+use crate::yaml;
+
+/// Most runs of a table; more are a slip.
+const MOST_RUNS: usize = 10_000;
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum AblationError {
+    /// The table or a run's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A row whose settings are not accepted.
+    #[error("row `{row}`: {error}")]
+    Row {
+        /// The row.
+        row: String,
+        /// What is wrong with its configuration.
+        error: ConfigError,
+    },
+    /// What the table says does not fit together.
+    #[error("{at}{why}")]
+    Table {
+        /// `"FILE: "` or `"FILE, line N: "`.
+        at: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The record of what was run.
+    #[error("{}: {why}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+}
+
+/// A table of runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ablation {
+    /// Its name.
+    pub name: String,
+    /// The configuration that every run starts from.
+    pub base: PathBuf,
+    /// Seeds of every row.
+    pub seeds: Vec<u64>,
+    /// How every run is evaluated, in words of whoever runs the table.
+    pub evaluations: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Expectations: rows, best first.
+    pub orderings: Vec<Expected>,
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Its settings, those of the whole table first.
+    pub set: Vec<String>,
+    /// Published figures by evaluation.
+    pub reference: BTreeMap<String, f64>,
+}
+
+/// Rows in the order that is expected of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Expected {
+    /// Names of rows, best first.
+    pub rows: Vec<String>,
+    /// The evaluation that decides.
+    pub by: String,
+}
+
+/// One run: a row with a seed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Run {
+    /// Name of its folder: the row in letters that every file system takes, and the seed.
+    pub id: String,
+    /// The row.
+    pub row: String,
+    /// The seed.
+    pub seed: u64,
+    /// All its `--set` arguments.
+    pub set: Vec<String>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    name: Option<String>,
+    base: Option<String>,
+    set: Vec<String>,
+    seeds: Option<Seeds>,
+    evaluations: Vec<String>,
+    rows: Vec<WrittenRow>,
+    orderings: Vec<WrittenOrdering>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("x-expected" = "a number of seeds or a list of them"))]
+enum Seeds {
+    Count(u64),
+    List(Vec<u64>),
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenRow {
+    name: String,
+    set: Vec<String>,
+    reference: BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("x-expected" = "a list of rows, best first, or a mapping with `rows` and `by`"))]
+enum WrittenOrdering {
+    Plain(Vec<String>),
+    By { rows: Vec<String>, by: String },
+}
+
+impl Ablation {
+    /// Reads a table. Its base lies beside it unless the path says otherwise.
+    ///
+    /// # Errors
+    /// [`AblationError`] naming the file and the line. Configurations of runs are checked by [`Ablation::check`].
+    pub fn from_file(path: &Path) -> Result<Self, AblationError> {
+        let mut table = Self::from_yaml(&read_text(path)?, &path.display().to_string())?;
+        if let Some(folder) = path.parent() {
+            table.base = folder.join(&table.base);
+        }
+        Ok(table)
+    }
+
+    /// Reads a text. `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// As [`Ablation::from_file`].
+    pub fn from_yaml(text: &str, name: &str) -> Result<Self, AblationError> {
+        let at = format!("{name}: ");
+        let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
+        let source = Source { name, overrides: &[], root };
+        let written: Written = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let fail = |key: &str, why: String| AblationError::Table { at: source.place(key), why };
+        let seeds = match written.seeds.unwrap_or(Seeds::Count(1)) {
+            Seeds::Count(count) => (0..count.min(MOST_RUNS as u64 + 1)).collect(),
+            Seeds::List(list) => list,
+        };
+        let distinct: BTreeSet<&u64> = seeds.iter().collect();
+        if seeds.is_empty() || distinct.len() != seeds.len() {
+            return Err(fail("seeds", "`seeds` must be at least one, each once: write 3, or [0, 1, 2]".into()));
+        }
+        if written.rows.len().saturating_mul(seeds.len()) > MOST_RUNS {
+            return Err(fail("rows", format!("more than {MOST_RUNS} runs: take fewer rows or seeds")));
+        }
+        let Some(base) = written.base.filter(|base| !base.trim().is_empty()) else {
+            return Err(fail("base", "`base` is missing: name the configuration that every run starts from".into()));
+        };
+        let Some(first) = written.evaluations.first().cloned() else {
+            return Err(fail("evaluations", "`evaluations` is empty: name at least one figure to compare".into()));
+        };
+        let evaluations = written.evaluations;
+        let rows = rows(written.rows, &written.set, &evaluations, &fail)?;
+        let mut orderings = Vec::new();
+        for (number, ordering) in written.orderings.into_iter().enumerate() {
+            let (names, by) = match ordering {
+                WrittenOrdering::Plain(rows) => (rows, first.clone()),
+                WrittenOrdering::By { rows, by } => (rows, by),
+            };
+            let key = format!("orderings.{number}");
+            let known = |name: &&String| !rows.iter().any(|row| row.name == **name);
+            if let Some(name) = names.iter().find(known) {
+                return Err(fail(&key, format!("there is no row `{name}`: write the names of rows, best first")));
+            }
+            if names.len() < 2 || !evaluations.contains(&by) {
+                let why = format!(
+                    "an ordering needs two rows or more, and one of the evaluations ({})",
+                    evaluations.join(", ")
+                );
+                return Err(fail(&key, why));
+            }
+            orderings.push(Expected { rows: names, by });
+        }
+        let name = written.name.unwrap_or_else(|| "ablation".into());
+        Ok(Self { name, base: base.into(), seeds, evaluations, rows, orderings })
+    }
+
+    /// All runs: the first seed of every row, then the second, so that a table that is stopped has something of each row.
+    pub fn runs(&self) -> Vec<Run> {
+        let run = |seed: u64, row: &Row| Run {
+            id: format!("{}-seed{seed}", slug(&row.name)),
+            row: row.name.clone(),
+            seed,
+            set: row.set.iter().cloned().chain([format!("meta.seed={seed}")]).collect(),
+        };
+        self.seeds.iter().flat_map(|seed| self.rows.iter().map(|row| run(*seed, row))).collect()
+    }
+
+    /// The configuration of a run; `base` is the text of [`Ablation::base`].
+    ///
+    /// # Errors
+    /// [`AblationError::Row`] naming the row and its setting.
+    pub fn config(&self, base: &str, run: &Run) -> Result<Config, AblationError> {
+        Config::from_yaml(base, &self.base.display().to_string(), &run.set)
+            .map_err(|error| AblationError::Row { row: run.row.clone(), error })
+    }
+
+    /// Reads the base and checks the configuration of every run, so that none of them fails after hours for a slip.
+    ///
+    /// # Errors
+    /// [`AblationError`]: the base cannot be read, or a row's settings are not accepted.
+    pub fn check(&self) -> Result<Vec<(Run, Config)>, AblationError> {
+        let base = read_text(&self.base)?;
+        let checked = |run: Run| self.config(&base, &run).map(|config| (run, config));
+        self.runs().into_iter().map(checked).collect()
+    }
+}
+
+fn rows(
+    written: Vec<WrittenRow>,
+    set: &[String],
+    evaluations: &[String],
+    fail: &impl Fn(&str, String) -> AblationError,
+) -> Result<Vec<Row>, AblationError> {
+    if written.is_empty() {
+        return Err(fail("rows", "`rows` is empty: write at least one, with a `name` and its `set`".into()));
+    }
+    let mut slugs = BTreeMap::new();
+    let mut rows = Vec::with_capacity(written.len());
+    for (number, row) in written.into_iter().enumerate() {
+        let key = |key: &str| format!("rows.{number}.{key}");
+        if slug(&row.name).is_empty() {
+            return Err(fail(&key("name"), "a row needs a `name` of letters or digits".into()));
+        }
+        if let Some(other) = slugs.insert(slug(&row.name), row.name.clone()) {
+            return Err(fail(&key("name"), format!("`{}` has the folder of the row `{other}`: rename one", row.name)));
+        }
+        if let Some(seed) = row.set.iter().chain(set).find(|set| set.trim_start().starts_with("meta.seed")) {
+            return Err(fail(&key("set"), format!("`{seed}`: seeds are those of the table, write them as `seeds`")));
+        }
+        if let Some(name) = row.reference.keys().find(|name| !evaluations.contains(name)) {
+            let why = format!("`{name}` is none of the evaluations ({})", evaluations.join(", "));
+            return Err(fail(&key("reference"), why));
+        }
+        let set = set.iter().cloned().chain(row.set).collect();
+        rows.push(Row { name: row.name, set, reference: row.reference });
+    }
+    Ok(rows)
+}
+
+/// A name in small letters, digits and hyphens.
+fn slug(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! The configuration of a frozen evaluation: the official YAML of `configs/evals`, read strictly.
+//!
+//! Two programs share the format, video classification and image classification; `eval_name` says which. Keys and defaults
+//! are those of facebookresearch/jepa `evals/{video,image}_classification_frozen/eval.py`. What is read twice there or not at all
+//! is named by [`Evaluation::ignored`].
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::error::ConfigError;
+use super::model::ModelName;
+use super::{Source, defaults_of, read_text};
+use crate::yaml::{self, Node, Value};
+
+mod sections;
+
+pub use sections::{
+    CheckpointKey, EvalName, ImageData, ImageOptimization, PretrainSection, VideoData, VideoOptimization,
+};
+use sections::{ImageSections, VideoSections};
+
+/// What the encoder is, and where.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EncoderSource {
+    /// The checkpoint: `pretrain.checkpoint` in `pretrain.folder`.
+    pub checkpoint: PathBuf,
+    /// Which of its encoders.
+    pub key: CheckpointKey,
+    /// Its size.
+    pub model: ModelName,
+    /// Frames of the clips that it was trained on.
+    pub frames: usize,
+    /// Frames per token.
+    pub tubelet: usize,
+    /// Height and width of a token in pixels.
+    pub patch: usize,
+    /// Position table with equal shares of the width.
+    pub uniform_power: bool,
+}
+
+/// What is classified.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Samples {
+    /// Videos from two lists.
+    Videos {
+        /// List to train on.
+        train: String,
+        /// List to evaluate on.
+        val: String,
+        /// Frames per clip.
+        frames: usize,
+        /// Video frames from one clip frame to the next; official files give it in `pretrain`.
+        step: usize,
+        /// Seconds of a clip instead of a step.
+        seconds: Option<f64>,
+        /// Clips of a video, in training and evaluation.
+        segments: usize,
+        /// Views of a clip, in evaluation.
+        views: usize,
+        /// Whether one call of the probe reads the tokens of all segments.
+        attend_across_segments: bool,
+    },
+    /// Images in a folder per class, repeated to a clip.
+    Images {
+        /// The folder that holds `train` and `val`.
+        folder: PathBuf,
+        /// Name of the data set.
+        name: Option<String>,
+        /// Frames that an image is repeated to.
+        frames: usize,
+    },
+}
+
+/// How the probe is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ProbeTraining {
+    /// Passes over the training set.
+    pub epochs: u64,
+    /// Samples of a step, of each process of the official launcher.
+    pub batch_size: usize,
+    /// Learning rates: start of the warm-up, peak, end.
+    pub lr: [f64; 3],
+    /// Epochs of warm-up.
+    pub warmup: f64,
+    /// Weight decay at the start; it falls to 1e-6 along a cosine, which the official code does unasked.
+    pub weight_decay: f64,
+    /// Largest gradient norm.
+    pub clip_grad: f64,
+    /// Half-precision products, which the official code takes in f16 whatever the key is called.
+    pub half: bool,
+}
+
+/// A frozen evaluation, all values resolved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Name of the run.
+    pub tag: Option<String>,
+    /// Whether an earlier run is continued.
+    pub resume: bool,
+    /// The encoder.
+    pub encoder: EncoderSource,
+    /// The data.
+    pub samples: Samples,
+    /// Classes.
+    pub classes: usize,
+    /// Height and width of a clip in pixels.
+    pub resolution: usize,
+    /// The probe's training.
+    pub probe: ProbeTraining,
+    /// Keys that were accepted and change nothing, each with the reason.
+    #[serde(skip)]
+    pub ignored: Vec<(&'static str, &'static str)>,
+}
+
+/// Final weight decay of every official evaluation.
+pub const FINAL_WEIGHT_DECAY: f64 = 1e-6;
+/// Gradient norm that every official evaluation clips to.
+const CLIP_GRAD: f64 = 1.0;
+
+impl Evaluation {
+    /// Whether a text is such a configuration, rather than that of a run.
+    pub fn recognises(text: &str) -> bool {
+        yaml::parse(text).is_ok_and(|root| is_evaluation(&root))
+    }
+
+    /// Reads and checks a file, with `--set` arguments applied in order.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] of one sentence that names the file, the line and the key.
+    pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        Self::from_yaml(&read_text(path)?, &path.display().to_string(), overrides)
+    }
+
+    /// Reads and checks a text. `name` stands for it in messages and may be empty.
+    ///
+    /// # Errors
+    /// As [`Evaluation::from_file`].
+    pub fn from_yaml(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
+        if !is_evaluation(&root) {
+            let rule = format!("official evaluations name one of {}", EvalName::words());
+            let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
+            return Err(ConfigError::Missing { at, key: "eval_name".into(), rule });
+        }
+        let mut source = Source { name, overrides, root };
+        let eval_name = match source.root.at("eval_name") {
+            None => EvalName::default(),
+            Some(node) => yaml::read(node).map_err(|misfit| source.misfit("eval_name", misfit))?,
+        };
+        let read = match eval_name {
+            EvalName::Video => Self::videos(&mut source)?,
+            EvalName::Image => Self::images(&mut source)?,
+        };
+        read.check().map_err(|error| error.placed(|key| source.place(key)))?;
+        Ok(read)
+    }
+
+    fn videos(source: &mut Source) -> Result<Self, ConfigError> {
+        source.override_with(&defaults_of(&VideoSections::default())?)?;
+        source.drop_empty_sections();
+        let VideoSections { tag, resume_checkpoint, data, optimization, pretrain, .. } =
+            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let mut ignored = ignored(&source.root, &VIDEO_UNREAD);
+        if data.frame_step != pretrain.frame_step {
+            ignored.push((
+                "data.frame_step",
+                "the official evaluation takes `pretrain.frame_step`, 4 where it is not given",
+            ));
+        }
+        let samples = Samples::Videos {
+            train: data.dataset_train,
+            val: data.dataset_val,
+            frames: data.frames_per_clip,
+            step: pretrain.frame_step,
+            seconds: pretrain.clip_duration,
+            segments: data.num_segments,
+            views: data.num_views_per_segment,
+            attend_across_segments: optimization.attend_across_segments,
+        };
+        let probe = optimization.probe();
+        let (classes, resolution) = (data.num_classes, optimization.resolution);
+        let encoder = pretrain.encoder().map_err(|error| error.placed(|key| source.place(key)))?;
+        Ok(Self { tag, resume: resume_checkpoint, encoder, samples, classes, resolution, probe, ignored })
+    }
+
+    fn images(source: &mut Source) -> Result<Self, ConfigError> {
+        source.override_with(&defaults_of(&ImageSections::default())?)?;
+        source.drop_empty_sections();
+        let ImageSections { tag, resume_checkpoint, data, optimization, pretrain, .. } =
+            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let ignored = ignored(&source.root, &IMAGE_UNREAD);
+        let folder = Path::new(&data.root_path).join(&data.image_folder);
+        let samples = Samples::Images { folder, name: data.dataset_name, frames: pretrain.frames_per_clip };
+        let probe = optimization.probe();
+        let (classes, resolution) = (data.num_classes, data.resolution);
+        let encoder = pretrain.encoder().map_err(|error| error.placed(|key| source.place(key)))?;
+        Ok(Self { tag, resume: resume_checkpoint, encoder, samples, classes, resolution, probe, ignored })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let positive = |key: &str, value: usize| match value {
+            0 => Err(ConfigError::rule(key, "must be at least 1")),
+            _ => Ok(()),
+        };
+        positive("data.num_classes", self.classes)?;
+        let at = match &self.samples {
+            Samples::Videos { train, val, frames, step, segments, views, seconds, .. } => {
+                for (key, list) in [("data.dataset_train", train), ("data.dataset_val", val)] {
+                    if list.trim().is_empty() {
+                        return Err(ConfigError::missing(key, "name a list of \"path label\" lines"));
+                    }
+                }
+                positive("data.frames_per_clip", *frames)?;
+                positive("pretrain.frame_step", *step)?;
+                positive("data.num_segments", *segments)?;
+                positive("data.num_views_per_segment", *views)?;
+                if seconds.is_some_and(|seconds| seconds <= 0.0) {
+                    return Err(ConfigError::rule("pretrain.clip_duration", "must be above 0, or null"));
+                }
+                "optimization.resolution"
+            }
+            Samples::Images { folder, frames, .. } => {
+                if folder.as_os_str().is_empty() {
+                    return Err(ConfigError::missing("data.root_path", "name the folder that holds the image sets"));
+                }
+                positive("pretrain.frames_per_clip", *frames)?;
+                "data.resolution"
+            }
+        };
+        positive(at, self.resolution)?;
+        let EncoderSource { frames, tubelet, patch, .. } = self.encoder;
+        positive("pretrain.tubelet_size", tubelet)?;
+        positive("pretrain.patch_size", patch)?;
+        if !self.resolution.is_multiple_of(patch) {
+            let rule = format!("is {}, which patches of {patch} pixels do not divide", self.resolution);
+            return Err(ConfigError::rule(at, rule));
+        }
+        if frames > 1 && !frames.is_multiple_of(tubelet) {
+            let rule = format!("is {frames}, which tubelets of {tubelet} frames do not divide");
+            return Err(ConfigError::rule("pretrain.frames_per_clip", rule));
+        }
+        self.check_probe()
+    }
+
+    fn check_probe(&self) -> Result<(), ConfigError> {
+        let ProbeTraining { epochs, batch_size, lr: [start, peak, end], warmup, weight_decay, .. } = self.probe;
+        if epochs == 0 || batch_size == 0 {
+            let key = if epochs == 0 { "optimization.num_epochs" } else { "optimization.batch_size" };
+            return Err(ConfigError::rule(key, "must be at least 1"));
+        }
+        let rates =
+            [("start_lr", start), ("lr", peak), ("final_lr", end), ("warmup", warmup), ("weight_decay", weight_decay)];
+        match rates.into_iter().find(|(_, value)| *value < 0.0) {
+            Some((key, _)) => Err(ConfigError::rule(format!("optimization.{key}"), "must be 0 or more")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keys that do nothing here.
+const VIDEO_UNREAD: [(&str, &str); 5] = [
+    ("nodes", "the launcher decides how many processes run"),
+    ("tasks_per_node", "the launcher decides how many processes run"),
+    ("data.dataset_type", "lists are recognised by what they hold"),
+    ("pretrain.use_sdpa", "attention is always the fused one, as in the official model"),
+    ("pretrain.write_tag", "checkpoints of probes are named by --out"),
+];
+const IMAGE_UNREAD: [(&str, &str); 5] = [
+    VIDEO_UNREAD[0],
+    VIDEO_UNREAD[1],
+    VIDEO_UNREAD[3],
+    VIDEO_UNREAD[4],
+    ("pretrain.clip_duration", "an image has no duration"),
+];
+
+/// Those of the keys that the text gives.
+fn ignored(root: &Node, unread: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    unread.iter().copied().filter(|(key, _)| root.at(key).is_some()).collect()
+}
+
+fn is_evaluation(root: &Node) -> bool {
+    // V-JEPA 2's files have the same name and another layout.
+    let second = ["experiment", "model_kwargs"].iter().any(|key| root.at(key).is_some());
+    let keys = ["eval_name", "data.dataset_train", "data.image_folder", "pretrain.checkpoint_key"];
+    matches!(root.value, Value::Map(_)) && !second && keys.iter().any(|key| root.at(key).is_some())
+}
+
+#[cfg(test)]
+mod tests;
