@@ -9,7 +9,7 @@ use super::plain::Plain;
 use super::safetensors::Written;
 use super::torch_save::{Described, Node};
 use super::training::{OFFICIAL_KEY, TrainingState};
-use super::{Format, MODELS, Weights, WeightsError, first_part, load, names, order, safetensors, torch_save};
+use super::{Format, MODELS, SUM_KEY, Weights, WeightsError, first_part, load, names, order, safetensors, torch_save};
 
 /// What official files put before the names inside each model, and under which key the model is.
 const OFFICIAL: [(&str, &str, &str); 4] = [
@@ -110,6 +110,8 @@ fn to_safetensors(
     wanted: &[&str],
 ) -> Result<(), WeightsError> {
     let mut metadata = weights.metadata().clone();
+    // Of the tensors of the file that is read.
+    metadata.remove(SUM_KEY);
     if options.weights_only {
         metadata.remove(OFFICIAL_KEY);
     }

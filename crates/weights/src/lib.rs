@@ -68,6 +68,9 @@ pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 /// Metadata key under which training describes its checkpoints.
 pub const RECORD_KEY: &str = "vjepa";
 
+/// Key of the SHA-256 of a checkpoint's tensors in its metadata.
+pub const SUM_KEY: &str = "vjepa.sha256";
+
 /// Models a checkpoint may hold: the first part of every name.
 const MODELS: [&str; 4] = ["encoder", "target_encoder", "predictor", "probe"];
 /// Another top-level prefix in our own checkpoints: the optimiser's moments.

@@ -45,7 +45,7 @@ use crate::yaml::{self, Misfit, Node, Origin, Wrong};
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Config {
-    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`), which mean nothing here.
+    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`).
     #[serde(skip)]
     pub launcher: Vec<&'static str>,
     /// Seed, arithmetic, checkpoint to start from.
@@ -89,12 +89,10 @@ struct Sections {
     /// Which program to run.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app"))]
     app: Skipped,
-    /// Machines.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
-    nodes: Skipped,
-    /// Processes per machine.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
-    tasks_per_node: Skipped,
+    /// Machines of the official run: with `tasks_per_node` the default of `optimization.groups`.
+    nodes: Option<u64>,
+    /// GPUs of each machine of the official run: with `nodes` the default of `optimization.groups`.
+    tasks_per_node: Option<u64>,
 }
 
 /// Whether there was a value, whatever it is.
@@ -199,10 +197,25 @@ impl Config {
             yaml::Value::Map(sections) => sections.retain(|(_, node)| node.value != yaml::Value::Null),
             _ => {}
         }
-        let Sections { meta, mask: _, model, data, data_aug, loss, optimization, logging, app, nodes, tasks_per_node } =
-            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
-        let found = LAUNCHER.into_iter().zip([app, nodes, tasks_per_node]);
-        let launcher = found.filter(|(_, value)| value.0).map(|(key, _)| key).collect();
+        let Sections {
+            meta,
+            mask: _,
+            model,
+            data,
+            data_aug,
+            loss,
+            mut optimization,
+            logging,
+            app,
+            nodes,
+            tasks_per_node,
+        } = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let found = LAUNCHER.into_iter().zip([app.0, nodes.is_some(), tasks_per_node.is_some()]);
+        let launcher = found.filter(|(_, there)| *there).map(|(key, _)| key).collect();
+        // What the official code's processes share among them is one step's batch here, however many processes run.
+        if optimization.groups.is_none() && (nodes.is_some() || tasks_per_node.is_some()) {
+            optimization.groups = Some(nodes.unwrap_or(1).saturating_mul(tasks_per_node.unwrap_or(1)));
+        }
         let mask =
             MaskConfig::read(data.mask_type, source.root.at("mask")).map_err(|misfit| source.misfit("mask", misfit))?;
         Ok(Self { launcher, meta, mask, model, data, data_aug, loss, optimization, logging })
