@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vjepa_recipe::config::{Config, ConfigError, Dtype, Normalization, Preprocessing, Sampling};
+use vjepa_recipe::config::{Config, ConfigError, Dtype, Normalization, OptimizationConfig, Preprocessing, Sampling};
 use vjepa_recipe::masks::{MultiBlockConfig, TubeConfig};
 
 fn recipe(name: &str) -> PathBuf {
@@ -45,7 +45,7 @@ fn all_recipes_are_valid() {
 fn official_recipes_are_the_defaults_with_a_model_and_data() {
     let config = Config::from_file(&recipe("vitl16.yaml"), &[]).unwrap();
     let official = Config::default();
-    assert_eq!(config.optimization, official.optimization);
+    assert_eq!(config.optimization, OptimizationConfig { groups: Some(16 * 8), ..official.optimization.clone() });
     assert_eq!(config.mask, official.mask);
     assert_eq!(config.data_aug, official.data_aug);
     assert_eq!(config.loss, official.loss);
@@ -55,7 +55,9 @@ fn official_recipes_are_the_defaults_with_a_model_and_data() {
     assert_eq!((encoder.embed_dim, encoder.depth, encoder.num_heads), (1024, 24, 16));
     let predictor = config.model.predictor_sizes().unwrap();
     assert_eq!((predictor.embed_dim, predictor.depth, predictor.num_heads), (384, 12, 16));
-    assert_eq!(config.ignored().iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["app", "nodes", "tasks_per_node"]);
+    assert_eq!(config.ignored().iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["app"]);
+    let one = Config::from_file(&recipe("vitl16.yaml"), &["optimization.groups=1".into()]).unwrap();
+    assert_eq!((one.optimization.groups(), official.optimization.groups()), (1, 1));
 
     let large = Config::from_file(&recipe("vith16_384.yaml"), &[]).unwrap();
     assert_eq!((large.data.batch_size, large.data.grid()), (10, [8, 24, 24]));

@@ -92,7 +92,7 @@ fn a_run_resumes_from_its_step_number() {
 #[test]
 fn ranks_take_their_part_of_each_step() {
     let whole = batches(made(50, [3]), config(8, 1), 6);
-    let part = |rank| batches(made(50, [3]), LoaderConfig { rank, world: 2, ..config(4, 2) }, 6);
+    let part = |rank| batches(made(50, [3]), LoaderConfig { groups: 2, rank, world: 2, ..config(4, 2) }, 6);
     let (a, b) = (part(0), part(1));
     for ((whole, a), b) in whole.iter().zip(&a).zip(&b) {
         assert_eq!(whole.clips, [a.clips.clone(), b.clips.clone()].concat());
@@ -210,7 +210,7 @@ fn impossible_set_ups_are_refused() {
     let refused = |len, config| Loader::new(Arc::new(made(len, [])), config).map(drop).unwrap_err().to_string();
     assert!(refused(0, config(4, 1)).contains("empty"));
     assert!(refused(4, config(0, 1)).contains("batch"));
-    assert!(refused(4, LoaderConfig { rank: 2, world: 2, ..config(4, 1) }).contains("rank"));
+    assert!(refused(4, LoaderConfig { groups: 2, rank: 2, world: 2, ..config(4, 1) }).contains("rank"));
     assert!(refused(4, LoaderConfig { start_step: u64::MAX, ..config(4, 1) }).contains("too far"));
     assert!(refused(4, config(usize::MAX, 1)).contains("memory"));
 }

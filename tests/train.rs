@@ -103,7 +103,14 @@ fn diagnostics_survive_a_run_that_fails_and_one_that_is_resumed() {
 
 #[cfg(unix)]
 #[test]
-fn sigterm_saves_and_leaves_cleanly() {
+fn signals_of_schedulers_save_and_leave_with_a_code_of_their_own() {
+    for signal in ["-TERM", "-USR1"] {
+        stopped_by(signal);
+    }
+}
+
+#[cfg(unix)]
+fn stopped_by(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_vjepa"));
     child.args(["train", "--config"]).arg(recipe());
@@ -120,8 +127,8 @@ fn sigterm_saves_and_leaves_cleanly() {
         assert!(std::time::Instant::now() < deadline, "the run did not start");
         std::thread::sleep(Duration::from_millis(50));
     }
-    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(child.wait().unwrap().success());
+    std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(75), "{signal}");
     let (_, record) = Checkpoint::new(folder.path(), "jepa").load().unwrap();
     assert!(record.step > 0 && record.step < 100_000);
 }

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod accumulate;
 pub mod grad;
 pub mod interp;
 pub mod ir;

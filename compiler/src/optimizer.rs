@@ -32,6 +32,8 @@ pub struct TrainSpec {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
+    /// The gradients are sums, of which the input `share f32[]` makes means.
+    pub shared: bool,
 }
 
 impl Default for TrainSpec {
@@ -45,6 +47,7 @@ impl Default for TrainSpec {
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
+            shared: false,
         }
     }
 }
@@ -58,7 +61,9 @@ const NORM_EPS: f64 = 1e-6;
 /// - `f32[]` inputs `lr`, `wd` and the bias corrections `c1 = 1 − beta1^t`, `c2 = 1 − beta2^t` (t counts from 1); `max_norm`
 ///   when there are clip groups (`inf` leaves gradients as they are); `momentum` when there are averages;
 /// - parameters `adam.m.<name>` and `adam.v.<name>`, zero before the first step;
-/// - outputs `grad_norm.<group>`, the norm before clipping;
+/// - the input `share` where gradients are [sums](TrainSpec::shared); it goes into the factor that clips, so that no pass over
+///   the gradients is spent on it;
+/// - outputs `grad_norm.<group>`, the norm of the (mean) gradient before clipping;
 /// - updates of the parameters, their moments and the targets.
 ///
 /// # Errors
@@ -71,13 +76,17 @@ pub fn append_optimizer(graph: &mut Graph, spec: &TrainSpec) -> Result<(), Graph
         graph.input("c1", scalar())?,
         graph.input("c2", scalar())?,
     ];
-    let unclipped = graph.full(1.0, scalar())?;
+    let share = if spec.shared { Some(graph.input("share", scalar())?) } else { None };
+    let unclipped = match share {
+        Some(share) => share,
+        None => graph.full(1.0, scalar())?,
+    };
     let no_decay = graph.full(0.0, scalar())?;
     let mut clip_scales = Vec::new();
     if !spec.clip.is_empty() {
         let max_norm = graph.input("max_norm", scalar())?;
         for group in &spec.clip {
-            let scale = clip_scale(graph, spec, group, max_norm)?;
+            let scale = clip_scale(graph, spec, group, max_norm, share)?;
             clip_scales.extend(group.params.iter().map(|param| (*param, scale)));
         }
     }
@@ -119,12 +128,14 @@ fn adamw(
     results.first().copied().ok_or_else(|| GraphError::Other("adamw has no result".to_owned()))
 }
 
-/// Appends the global norm of a group's gradients as an output, and `min(1, max_norm / (norm + 1e-6))`.
+/// Appends the global norm of a group's gradients as an output, and `min(1, max_norm / (norm + 1e-6))`; with a `share`, both
+/// are of sums times it.
 fn clip_scale(
     graph: &mut Graph,
     spec: &TrainSpec,
     group: &ClipGroup,
     max_norm: ValueId,
+    share: Option<ValueId>,
 ) -> Result<ValueId, GraphError> {
     let mut gradients = Vec::with_capacity(group.params.len());
     for param in &group.params {
@@ -138,12 +149,19 @@ fn clip_scale(
         [] => graph.full(0.0, TensorType::f32([]))?,
         gradients => graph.push1(Op::SquaredNorm, gradients)?,
     };
-    let norm = graph.unary(Unary::Sqrt, total)?;
+    let mut norm = graph.unary(Unary::Sqrt, total)?;
+    if let Some(share) = share {
+        norm = graph.mul(norm, share)?;
+    }
     graph.output(&format!("grad_norm.{}", group.name), norm);
     let shifted = graph.add_scalar(norm, NORM_EPS)?;
     let ratio = graph.div(max_norm, shifted)?;
     let one = graph.full(1.0, TensorType::f32([]))?;
-    graph.binary(Binary::Min, ratio, one)
+    let scale = graph.binary(Binary::Min, ratio, one)?;
+    match share {
+        Some(share) => graph.mul(scale, share),
+        None => Ok(scale),
+    }
 }
 
 fn param_name(graph: &Graph, id: ValueId) -> Result<String, GraphError> {

@@ -97,6 +97,10 @@ pub fn main() -> ExitCode {
     let outcome = vjepa_runtime::plan::InstructionSet::chosen().map_err(CliError::from).and_then(|_| run(cli.command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<train::Stopped>() => {
+            eprintln!("{error}");
+            ExitCode::from(train::Stopped::CODE)
+        }
         Err(error) => {
             eprintln!("error: {error}");
             if error.is::<train::Collapsed>() { ExitCode::from(3) } else { ExitCode::FAILURE }

@@ -1,12 +1,13 @@
 //! `vjepa train`.
 
 use super::CliError;
-use super::device::DeviceArg;
+use super::device::{self, DeviceArg};
 use crate::recording::Recording;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use vjepa_collective::Collective;
 use vjepa_data::survey;
 use vjepa_eval::EvalError;
 use vjepa_eval::features::Features;
@@ -14,7 +15,7 @@ use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, mask_sizes};
 use vjepa_recipe::config::{Config, Dtype};
 use vjepa_runtime::plan::{Device, Profile};
-use vjepa_train::verdict::{self, Gradients};
+use vjepa_train::verdict::{self, Gradients, Verdicts};
 use vjepa_train::{
     Change, Continuation, Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun,
     TrainState, train,
@@ -74,6 +75,9 @@ pub struct Args {
     /// Exit with code 3 if the encoder has collapsed by the end of the run
     #[arg(long)]
     fail_on_collapse: bool,
+    /// Seconds that a rank may keep the others waiting before the job ends with its name (docs/scaling.md)
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    rank_timeout: u64,
     /// Print one JSON object per step, and a summary
     #[arg(long)]
     json: bool,
@@ -84,53 +88,67 @@ pub struct Args {
 #[error("the encoder has collapsed (--fail-on-collapse)")]
 pub(super) struct Collapsed;
 
-/// Runs the command.
+/// A scheduler asked for the end before the last step; the state is saved.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by a signal and saved: run the same command with --resume to go on")]
+pub(super) struct Stopped;
+
+impl Stopped {
+    /// "Temporary failure, try again" of `sysexits.h`.
+    pub(super) const CODE: u8 = 75;
+}
+
+/// How long a rank leaves the word to rank 0, which has probably met the same error.
+const AFTER_RANK_0: Duration = Duration::from_secs(3);
+
+/// Runs the command, as one of several ranks where a launcher says so.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let device = args.device.open()?;
-    let config = Config::from_file(&args.config, &args.sets)?;
-    for (key, why) in config.ignored() {
-        eprintln!("note: `{key}` is ignored: {why}");
+    let (ranks, device) = device::ranks(args.device.open()?, Duration::from_secs(args.rank_timeout))?;
+    let outcome = run_on(args, device, ranks.as_ref());
+    match &outcome {
+        Err(error) if ranks.world() > 1 && !error.is::<Collapsed>() && !error.is::<Stopped>() => {
+            // The others wait for this rank: they are told by ending the job.
+            if ranks.rank() == 0 {
+                eprintln!("error: {error}");
+            } else {
+                std::thread::sleep(AFTER_RANK_0);
+                eprintln!("error: rank {}: {error}", ranks.rank());
+            }
+            ranks.abort(1);
+        }
+        _ => {}
     }
-    super::note_sampling(Some(&config));
-    if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
-        eprintln!("note: the CPU emulates bfloat16; --set meta.dtype=float32 is faster");
+    outcome
+}
+
+fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    let config = Config::from_file(&args.config, &args.sets)?;
+    if ranks.rank() == 0 {
+        note_settings(&config, device);
     }
     config.check_training()?;
     let data = survey(&config.data)?;
-    for set in &data {
+    for set in data.iter().filter(|_| ranks.rank() == 0) {
         eprintln!("data set {set}");
         set.notes.iter().for_each(|note| eprintln!("note: {}: {note}", set.path.display()));
     }
-    let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
-    let memory = match args.memory_budget {
-        Some(budget) => {
-            let (masks, batch) = (config.masks()?, config.data.batch_size);
-            Some((budget.0, mask_sizes(masks.as_ref(), config.meta.seed, batch, MaskSizes::Largest)?))
-        }
-        None => None,
-    };
-    let mut passes = Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() };
     if args.dry_run {
-        return super::dry_run::run(&config, &data, &mut passes, device, args.json);
+        let mut run = request(args, device, &config)?;
+        return super::dry_run::run(&config, &data, &mut run.passes, device, args.json);
     }
     let interrupt = Interrupt::on_signals()?;
-    let run = TrainRun {
-        resume: args.resume,
-        resume_from: args.resume_from.clone(),
-        eager: args.eager,
-        device,
-        stop_at: args.stop_at,
-        plan: args.plan.clone(),
-        passes,
-        profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
-    };
+    let run = request(args, device, &config)?;
+    if ranks.rank() != 0 {
+        train(&config, &run, ranks, &interrupt, &mut Quiet)?;
+        return Ok(());
+    }
     let mut observer = Progress::new(args.json, device, &config);
     if config.logging.diagnostics_every.is_some() {
         observer.watch = Some(Watch::new(device, &config)?);
         let folder = Path::new(config.logging.folder.as_deref().unwrap_or_default());
         observer.diagnostics = folder.join(format!("{}-diagnostics.jsonl", config.logging.write_tag));
     }
-    let outcome = train(&config, &run, &interrupt, &mut observer);
+    let outcome = train(&config, &run, ranks, &interrupt, &mut observer);
     observer.finish();
     observer.record_end(&outcome);
     let outcome = outcome?;
@@ -141,14 +159,61 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if args.json {
         let summary = serde_json::json!({
             "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
-            "bad_videos": outcome.bad_videos, "interrupted": outcome.interrupted, "collapsed": collapsed, "data": data,
+            "bad_videos": outcome.bad_videos, "skipped": outcome.skipped, "interrupted": outcome.interrupted,
+            "collapsed": collapsed, "data": data,
         });
         println!("{summary}");
     } else {
         print_outcome(&outcome, collapsed == Some(true));
         observer.print_collapse();
     }
+    // `--stop-at` is no signal.
+    if outcome.interrupted && interrupt.raised() && !interrupt.by_hand() {
+        return Err(Stopped.into());
+    }
     if args.fail_on_collapse && collapsed == Some(true) { Err(Collapsed.into()) } else { Ok(()) }
+}
+
+/// Notes on settings that mean something else than they might seem to.
+fn note_settings(config: &Config, device: Device) {
+    for (key, why) in config.ignored() {
+        eprintln!("note: `{key}` is ignored: {why}");
+    }
+    super::note_sampling(Some(config));
+    if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
+        eprintln!("note: the CPU emulates bfloat16; --set meta.dtype=float32 is faster");
+    }
+}
+
+/// The run that the arguments ask for.
+fn request(args: &Args, device: Device, config: &Config) -> Result<TrainRun, CliError> {
+    let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
+    let memory = match args.memory_budget {
+        Some(budget) => {
+            let (masks, batch) = (config.masks()?, config.data.batch_size);
+            Some((budget.0, mask_sizes(masks.as_ref(), config.meta.seed, batch, MaskSizes::Largest)?))
+        }
+        None => None,
+    };
+    Ok(TrainRun {
+        resume: args.resume,
+        resume_from: args.resume_from.clone(),
+        eager: args.eager,
+        device,
+        stop_at: args.stop_at,
+        plan: args.plan.clone(),
+        passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
+        profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
+    })
+}
+
+/// Ranks but 0 say nothing.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn phase(&mut self, _what: &str) {}
+
+    fn step(&mut self, _report: &StepReport) {}
 }
 
 /// Prints how the run ended.
@@ -168,6 +233,9 @@ fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
     if outcome.bad_videos > 0 {
         println!("skipped     {} unreadable videos (listed next to the metrics)", outcome.bad_videos);
     }
+    if outcome.skipped > 0 {
+        println!("skipped     {} steps whose loss was above `optimization.skip_above`", outcome.skipped);
+    }
     if outcome.interrupted {
         let resume = if outcome.checkpoint.is_some() { " with --resume" } else { " again" };
         println!("to resume   run the same command{resume}");
@@ -180,12 +248,17 @@ pub(super) struct Progress {
     json: bool,
     began: Instant,
     pub(super) watch: Option<Watch>,
+    /// Measures for a verdict where there are no diagnostics.
+    judge: Option<Watch>,
     /// File of the diagnostics.
     diagnostics: PathBuf,
     profiled: bool,
     device: Device,
     config: Config,
     gradients: Gradients,
+    verdicts: Verdicts,
+    /// Steps skipped in this part of the run.
+    skipped: u64,
     last: Option<DiagnosticsReport>,
     /// Whether the encoder has collapsed; none before the end of the run or if that cannot be decided.
     collapsed: Option<bool>,
@@ -205,11 +278,14 @@ impl Progress {
             json,
             began: Instant::now(),
             watch: None,
+            judge: None,
             diagnostics: PathBuf::new(),
             profiled: false,
             device,
             config: config.clone(),
             gradients: Gradients::default(),
+            verdicts: Verdicts::default(),
+            skipped: 0,
             last: None,
             collapsed: None,
             recording: None,
@@ -231,6 +307,11 @@ impl Progress {
             "try         a lower `optimization.lr` (now {:.1e}), a longer warm-up, or `optimization.ema` closer to 1 (now {:?})",
             self.config.optimization.lr, self.config.optimization.ema
         );
+    }
+
+    /// A line of its own, above the bar.
+    fn say(&self, line: &str) {
+        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
     }
 
     pub(super) fn finish(&self) {
@@ -269,10 +350,45 @@ impl Observer for Progress {
         watch.keep(&self.diagnostics, from).map_err(|error| TrainError::Observer(error.to_string()))
     }
 
+    fn note(&mut self, what: &str) {
+        self.say(&format!("note: {what}"));
+    }
+
+    fn group(&mut self, done: u64, of: u64) {
+        if done < of {
+            self.bar.set_message(format!("group {done} of {of} of this step"));
+        }
+    }
+
     fn resumed(&mut self, continuation: &Continuation) {
         for Change { key, was, now } in &continuation.changed {
             eprintln!("note: resumed after step {} with a changed setting: {key}: {now}, was {was}", continuation.from);
         }
+    }
+
+    fn judge(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
+        let mut measured = self.last;
+        if self.gradients.vanished() == Some(true) {
+            let failed = |error: EvalError| TrainError::Observer(error.to_string());
+            // Without diagnostics, measure only if the gradient has vanished.
+            if self.watch.is_none() && self.judge.is_none() {
+                self.judge = Some(Watch::new(self.device, &self.config).map_err(failed)?);
+            }
+            if let Some(judge) = &mut self.judge {
+                measured = Some(judge.measure(state).map_err(failed)?);
+            }
+        }
+        let verdict = verdict::collapsed(&self.gradients, measured.as_ref());
+        let settings = (self.config.optimization.lr, self.config.optimization.ema);
+        let said = self.verdicts.said(verdict, state.step(), &self.gradients, measured.as_ref(), settings);
+        if let Some(said) = said {
+            if self.json {
+                println!("{}", serde_json::json!({"step": state.step(), "collapsed": verdict, "verdict": said}));
+            } else {
+                self.say(&said);
+            }
+        }
+        Ok(())
     }
 
     fn ends(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
@@ -286,7 +402,12 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, report: &StepReport) {
-        self.gradients.add(report.monitored_norm);
+        // A skipped step has no gradient.
+        if report.skipped {
+            self.skipped += 1;
+        } else {
+            self.gradients.add(report.monitored_norm);
+        }
         if let Some(recording) = &mut self.recording {
             recording.step(report);
         }
@@ -302,6 +423,9 @@ impl Observer for Progress {
             for (name, value) in &report.terms {
                 line[*name] = (*value).into();
             }
+            if report.skipped {
+                line["skipped"] = true.into();
+            }
             println!("{line}");
         }
         self.bar.set_length(report.of);
@@ -316,6 +440,7 @@ impl Observer for Progress {
             report.took.as_secs_f64() * 1e3,
             report.waited.as_secs_f64() * 1e3
         );
+        let text = if self.skipped > 0 { format!("{text}  {} skipped", self.skipped) } else { text };
         if self.bar.is_hidden() && !self.json && report.step.is_multiple_of(50) {
             let seconds = self.began.elapsed().as_secs();
             eprintln!("step {:>6}/{}  {text}  {seconds} s", report.step, report.of);
@@ -351,8 +476,18 @@ impl Observer for Progress {
                 recording.features(step, clips, features);
             }
         };
-        let measured = watch.measure_showing(state, &mut show);
-        let found = measured.map_err(|error| TrainError::Observer(error.to_string()))?;
+        let found = match watch.measure_showing(state, &mut show) {
+            Ok(found) => found,
+            // A full disk ends no run; the numbers are in memory until it has room again.
+            Err(error @ EvalError::File { .. }) => {
+                self.note(&format!("diagnostics cannot be written ({error}); training goes on"));
+                let Some((_, found)) = self.watch.as_ref().and_then(|watch| watch.history().last().copied()) else {
+                    return Ok(());
+                };
+                found
+            }
+            Err(error) => return Err(TrainError::Observer(error.to_string())),
+        };
         if let Some(recording) = &mut self.recording {
             recording.measured(step, &found);
         }

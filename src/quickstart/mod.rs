@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use screen::Screen;
+use vjepa_collective::Alone;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{initial_weights, objective};
 use vjepa_recipe::config::Config;
@@ -92,18 +93,15 @@ fn seconds_per_step(config: &Config) -> Result<f64, QuickstartError> {
     Ok(fastest)
 }
 
-/// Where a run's checkpoint is.
-fn checkpoint_of(config: &Config) -> PathBuf {
+/// A run's checkpoints.
+fn checkpoints(config: &Config) -> Checkpoint {
     let folder = config.logging.folder.as_deref().unwrap_or_default();
-    Checkpoint::new(Path::new(folder), &config.logging.write_tag).latest()
+    Checkpoint::new(Path::new(folder), &config.logging.write_tag)
 }
 
 /// Refuses a folder with another run's checkpoint: only a quickstart's files are overwritten.
 fn check_folder(config: &Config) -> Result<(), QuickstartError> {
-    let old = checkpoint_of(config);
-    if !old.exists() {
-        return Ok(());
-    }
+    let Some(old) = checkpoints(config).any() else { return Ok(()) };
     let run = vjepa_weights::load(&old).ok().and_then(|weights| weights.record().map(|record| record.config.clone()));
     match run {
         Some(run) if is_quickstart(&run)? => Ok(()),
@@ -134,14 +132,11 @@ fn is_quickstart(run: &Config) -> Result<bool, QuickstartError> {
 
 /// Trains afresh: an earlier quickstart's checkpoint in the folder is replaced.
 fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, QuickstartError> {
-    let old = checkpoint_of(&config);
-    if old.exists() {
-        std::fs::remove_file(&old).map_err(|error| format!("cannot replace {}: {error}", old.display()))?;
-    }
+    checkpoints(&config).remove_all()?;
     let random = initial_weights(&config.model, &objective(&config)?, config.meta.seed);
     let interrupt = Interrupt::on_signals()?;
     screen.config = Some(config.clone());
-    let outcome = train(&config, &TrainRun::default(), &interrupt, screen);
+    let outcome = train(&config, &TrainRun::default(), &Alone, &interrupt, screen);
     screen.record_end(&outcome);
     let outcome = outcome?;
     let Some(checkpoint) = outcome.checkpoint.clone() else {

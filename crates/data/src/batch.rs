@@ -10,9 +10,11 @@ use vjepa_recipe::config::{Config, DatasetType};
 /// How a loader works.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
-    /// Samples of a batch, on this process; a batch has that many clips, or several times as many where the source makes
+    /// Samples of a batch, which is one group's; a batch has that many clips, or several times as many where the source makes
     /// several of a sample.
     pub batch: usize,
+    /// Groups of a step.
+    pub groups: usize,
     /// Worker threads; 0 computes clips when they are asked for, on the caller's thread. [`default_workers`] is what the
     /// machine has.
     pub workers: usize,
@@ -42,6 +44,7 @@ impl LoaderConfig {
     pub fn new(batch: usize, seed: u64) -> Self {
         Self {
             batch,
+            groups: 1,
             workers: 1,
             seed,
             start_step: 0,
@@ -53,12 +56,24 @@ impl LoaderConfig {
         }
     }
 
+    /// As [`LoaderConfig::from_config`], on process `rank` of `world`, which has a list of bad videos of its own:
+    /// `<write_tag>-bad-videos-rank1.jsonl` and so on.
+    pub fn of_rank(config: &Config, start_step: u64, rank: usize, world: usize) -> Self {
+        let whole = Self::from_config(config, start_step);
+        let renamed = |list: PathBuf| match rank {
+            0 => list,
+            _ => list.with_file_name(format!("{}-bad-videos-rank{rank}.jsonl", config.logging.write_tag)),
+        };
+        Self { rank, world, quarantine: whole.quarantine.clone().map(renamed), ..whole }
+    }
+
     /// The settings of a configuration, on one process, from `start_step` on. Bad videos are listed in
     /// `<logging.folder>/<write_tag>-bad-videos.jsonl`; the folder must exist when the loader starts.
     pub fn from_config(config: &Config, start_step: u64) -> Self {
         let logging = &config.logging;
         let list = |folder: &String| Path::new(folder).join(format!("{}-bad-videos.jsonl", logging.write_tag));
         Self {
+            groups: usize::try_from(config.optimization.groups()).unwrap_or(usize::MAX),
             workers: config.data.num_workers.unwrap_or_else(default_workers),
             start_step,
             max_bad_fraction: config.data.max_bad_fraction,
@@ -68,11 +83,13 @@ impl LoaderConfig {
     }
 }
 
-/// The clips of one step.
+/// The clips of one group of a step.
 #[derive(Clone, PartialEq)]
 pub struct ClipBatch {
     /// The step, from 0.
     pub step: u64,
+    /// The group, from 0.
+    pub group: u64,
     /// `[K * B, 3, T, H, W]`, row-major, for `K` clips of each of `B` samples: the first clip of every sample, then the
     /// second of every sample, as the official code puts them.
     pub clips: Vec<f32>,
@@ -87,6 +104,7 @@ impl fmt::Debug for ClipBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClipBatch")
             .field("step", &self.step)
+            .field("group", &self.group)
             .field("shape", &self.shape)
             .field("infos", &self.infos)
             .finish_non_exhaustive()

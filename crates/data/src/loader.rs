@@ -33,7 +33,8 @@ pub struct Loader {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     config: LoaderConfig,
-    step: u64,
+    /// Batches handed out since the run's beginning.
+    number: u64,
     quarantine: Quarantine,
     stats: LoaderStats,
     first_bad: Option<DataError>,
@@ -79,7 +80,8 @@ impl Loader {
     /// Starts the workers.
     ///
     /// # Errors
-    /// [`DataError::Setup`] for an empty data set, a batch of 0, a rank outside the world, a list of bad videos that cannot
+    /// [`DataError::Setup`] for an empty data set, a batch of 0, a rank outside the world, groups that the world does not
+    /// divide, a list of bad videos that cannot
     /// be written, or a system that gives no threads.
     pub fn new(source: Arc<dyn ClipSource>, config: LoaderConfig) -> Result<Self, DataError> {
         let setup = |why: String| Err(DataError::Setup(why));
@@ -89,14 +91,18 @@ impl Loader {
                 config.batch, config.rank, config.world
             ));
         }
+        if config.groups == 0 || !config.groups.is_multiple_of(config.world) {
+            return setup(format!("{} groups cannot be shared by {} processes", config.groups, config.world));
+        }
         if source.len() == Some(0) {
             return setup("the data set is empty".into());
         }
-        let (batch, world) = (config.batch as u64, config.world as u64);
+        let (batch, world, groups) = (config.batch as u64, config.world as u64, config.groups as u64);
         // Half of the range is left for the run itself.
-        let tickets =
-            config.start_step.checked_mul(batch).filter(|&n| n.checked_mul(world).is_some_and(|n| n < 1 << 62));
-        let Some(first) = tickets else {
+        let numbers = config.start_step.checked_mul(groups / world);
+        let tickets = numbers.and_then(|numbers| numbers.checked_mul(batch));
+        let tickets = tickets.filter(|&n| n.checked_mul(world).is_some_and(|n| n < 1 << 62));
+        let (Some(number), Some(first)) = (numbers, tickets) else {
             return setup(format!("step {} is too far to start from", config.start_step));
         };
         let shape = source.shape();
@@ -110,7 +116,14 @@ impl Loader {
             given => given.max(config.workers),
         };
         let shared = Arc::new(Shared {
-            stream: SampleStream { seed: config.seed, len: source.len(), batch, rank: config.rank as u64, world },
+            stream: SampleStream {
+                seed: config.seed,
+                len: source.len(),
+                batch,
+                groups,
+                rank: config.rank as u64,
+                world,
+            },
             source,
             sample_len: clip_len,
             stop: AtomicBool::new(false),
@@ -121,7 +134,7 @@ impl Loader {
         let mut loader = Self {
             shared,
             workers: Vec::new(),
-            step: config.start_step,
+            number,
             config,
             quarantine,
             stats: LoaderStats::default(),
@@ -142,7 +155,7 @@ impl Loader {
 
     /// The step of the next batch.
     pub fn step(&self) -> u64 {
-        self.step
+        self.shared.stream.place(self.number).0
     }
 
     /// Clips, bad tries and waiting time so far, since this loader started.
@@ -155,7 +168,7 @@ impl Loader {
         &self.quarantine
     }
 
-    /// The next batch, waiting for it if need be.
+    /// The next group's batch, waiting for it if need be.
     ///
     /// # Errors
     /// [`DataError::TooBad`] when too much of the data is unusable, or what the source itself cannot go on after. The loader
@@ -208,10 +221,10 @@ impl Loader {
             infos.push(info);
             self.shared.lock().free.push(sample);
         }
-        let step = self.step;
-        self.step += 1;
+        let (step, group) = self.shared.stream.place(self.number);
+        self.number += 1;
         let count = batch * self.shared.source.clips();
-        Ok(ClipBatch { step, clips, shape: [count, channels, time, height, width], infos })
+        Ok(ClipBatch { step, group, clips, shape: [count, channels, time, height, width], infos })
     }
 
     /// The result of the next ticket.

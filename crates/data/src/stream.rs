@@ -1,7 +1,7 @@
 //! The order of samples: from a position in a run to the key of a sample, in constant memory.
 //!
-//! A run is one long line of samples. Step `s` takes `world * batch` of them, rank `r` the `r`-th `batch` of those, so the
-//! line does not depend on how many ranks share it. The line goes through the data set pass after pass, each in an order of
+//! A run is one long line of samples. Step `s` takes `groups * batch` of them, group `g` the `g`-th `batch` of those; rank `r`
+//! of `w` computes the groups `r`, `r + w`, ..., so the line does not depend on how many ranks share it. The line goes through the data set pass after pass, each in an order of
 //! its own, and steps do not stop at the end of a pass (the official loader drops a pass's last, incomplete batch).
 
 use super::source::SampleKey;
@@ -63,8 +63,10 @@ pub struct SampleStream {
     pub seed: u64,
     /// Entries of the data set; none for an endless one.
     pub len: Option<u64>,
-    /// Samples a process takes in a step.
+    /// Samples of a group.
     pub batch: u64,
+    /// Groups of a step; a multiple of the number of processes.
+    pub groups: u64,
     /// This process.
     pub rank: u64,
     /// Processes.
@@ -72,14 +74,25 @@ pub struct SampleStream {
 }
 
 impl SampleStream {
-    /// The key of the `ticket`-th sample of this process, counted from the run's beginning: sample `ticket % batch` of step
-    /// `ticket / batch`.
+    /// Groups of a step that this process computes.
+    pub fn own_groups(&self) -> u64 {
+        (self.groups / self.world.max(1)).max(1)
+    }
+
+    /// Step and group of this process's `number`-th batch, counted from the run's beginning.
+    pub fn place(&self, number: u64) -> (u64, u64) {
+        let own = self.own_groups();
+        (number / own, (number % own).saturating_mul(self.world.max(1)).saturating_add(self.rank))
+    }
+
+    /// The key of the `ticket`-th sample of this process, counted from the run's beginning: sample `ticket % batch` of its
+    /// batch `ticket / batch`.
     pub fn key(&self, ticket: u64) -> SampleKey {
         let batch = self.batch.max(1);
-        let (step, slot) = (ticket / batch, ticket % batch);
+        let ((step, group), slot) = (self.place(ticket / batch), ticket % batch);
         // The loader refuses runs long enough to overflow; saturating keeps any other caller from a panic.
-        let first = step.saturating_mul(batch).saturating_mul(self.world.max(1));
-        let global = first.saturating_add(self.rank.saturating_mul(batch)).saturating_add(slot);
+        let first = step.saturating_mul(batch).saturating_mul(self.groups.max(1));
+        let global = first.saturating_add(group.saturating_mul(batch)).saturating_add(slot);
         let (epoch, position) = match self.len {
             Some(len) => (global / len.max(1), global % len.max(1)),
             None => (0, global),
@@ -132,9 +145,9 @@ mod tests {
 
     #[test]
     fn ranks_share_one_line() {
-        let one = SampleStream { seed: 1, len: Some(10), batch: 8, rank: 0, world: 1 };
+        let one = SampleStream { seed: 1, len: Some(10), batch: 8, groups: 1, rank: 0, world: 1 };
         let line: Vec<_> = (0..64).map(|t| one.key(t)).collect();
-        let half = |rank| SampleStream { batch: 4, rank, world: 2, ..one };
+        let half = |rank| SampleStream { batch: 4, groups: 2, rank, world: 2, ..one };
         let mut joined = Vec::new();
         for step in 0..8 {
             for rank in 0..2 {
@@ -142,6 +155,18 @@ mod tests {
             }
         }
         assert_eq!(line, joined);
+        // Four groups of two: one process in a row, two processes in turns.
+        let four = SampleStream { batch: 2, groups: 4, ..one };
+        assert_eq!(line, (0..64).map(|t| four.key(t)).collect::<Vec<_>>());
+        let turns = |rank| SampleStream { rank, world: 2, ..four };
+        for number in 0..16 {
+            for rank in 0..2 {
+                let (step, group) = turns(rank).place(number);
+                assert_eq!((step, group), (number / 2, number % 2 * 2 + rank));
+                let first = (step * 8 + group * 2) as usize;
+                assert_eq!(turns(rank).key(number * 2), line[first]);
+            }
+        }
         assert_eq!((line[9].epoch, line[10].epoch, line[10].position), (0, 1, 0));
     }
 }

@@ -6,6 +6,7 @@ use crate::objective;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::{Artifact, DecodeError, Record, decode, encode};
 use vjepa_recipe::config::{Config, ConfigError, Dtype};
@@ -78,19 +79,38 @@ pub fn save_artifact(path: &Path, artifact: &Artifact) -> Result<usize, Artifact
     Ok(bytes.len())
 }
 
-/// Reads the training step of `config` for a device, compiled ahead of time.
+/// Which graph a run trains with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainGraph {
+    /// The whole step.
+    Step,
+    /// The half that adds gradients up; the other half is compiled from it.
+    Gradients,
+}
+
+impl TrainGraph {
+    /// Its name, as `vjepa graph` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Step => "step",
+            Self::Gradients => "gradients",
+        }
+    }
+}
+
+/// Reads the training step of `config` (or the half of it that is asked for) for a device, compiled ahead of time.
 ///
 /// # Errors
 /// [`ArtifactError::Differs`] names the first setting that differs from what it was compiled for.
-pub fn load_step(path: &Path, config: &Config, device: Device) -> Result<Artifact, ArtifactError> {
+pub fn load_step(path: &Path, config: &Config, device: Device, graph: TrainGraph) -> Result<Artifact, ArtifactError> {
     let bytes = std::fs::read(path).map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?;
     let artifact = decode(&bytes).map_err(|source| ArtifactError::Decode { path: path.to_owned(), source })?;
     let differs = |difference| ArtifactError::Differs { path: path.to_owned(), difference };
-    if let Some(difference) = difference(&artifact.record, &described("step", config, device)?) {
+    if let Some(difference) = difference(&artifact.record, &described(graph.name(), config, device)?) {
         return Err(differs(difference));
     }
     // The record claims that it fits; the graph is what runs.
-    match misfit(&artifact.graph, config)? {
+    match misfit(&artifact.graph, config, graph)? {
         Some(misfit) => Err(differs(misfit)),
         None => Ok(artifact),
     }
@@ -103,7 +123,7 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
     let dtype = match config.meta.dtype {
         Dtype::Float32 => "float32",
         // The setting applies to training only; all other graphs are f32.
-        _ if graph != "step" => "float32",
+        _ if !is_training(graph) => "float32",
         Dtype::Bfloat16 => "bfloat16",
         Dtype::Float16 => "float16",
     };
@@ -120,11 +140,11 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
         ("data.tubelet_size", data.tubelet_size.to_string()),
         ("data.patch_size", data.patch_size.to_string()),
     ]);
-    if matches!(graph, "step" | "predictor") {
+    if is_training(graph) || graph == "predictor" {
         list.extend(predictor_settings(config)?);
         list.push(("mask generators", config.mask.len().to_string()));
     }
-    if graph == "step" {
+    if is_training(graph) {
         let optimization = &config.optimization;
         list.push(("loss.objective", config.loss.objective.name().to_owned()));
         list.extend(objective(config)?.declaration().settings.iter().cloned());
@@ -136,6 +156,11 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
     Ok(list)
 }
 
+/// Whether a graph is a training step or a half of one.
+fn is_training(graph: &str) -> bool {
+    matches!(graph, "step" | "gradients" | "update")
+}
+
 /// The first entry of `wanted` that differs from the record, in words.
 fn difference(record: &Record, wanted: &[(&'static str, String)]) -> Option<String> {
     wanted.iter().find_map(|(key, value)| match record.get(*key) {
@@ -143,21 +168,24 @@ fn difference(record: &Record, wanted: &[(&'static str, String)]) -> Option<Stri
         None => Some(format!("does not say for which {key} it was compiled")),
         Some(compiled) => Some(match *key {
             "program" => format!("was compiled by {compiled}, and this is {value}"),
-            "graph" => format!("is the graph `{compiled}`, and training runs `{value}`"),
+            "graph" => format!(
+                "is the graph `{compiled}`, and this run trains with `{value}` (gradients are added up where there are several \
+                 groups or processes, or steps may be skipped): compile that one with `vjepa graph {value}`"
+            ),
             "device" => format!("was compiled for device {compiled}, and this run is on {value}"),
             _ => format!("was compiled for {key} {compiled}, the configuration says {value}"),
         }),
     })
 }
 
-/// Why a graph is not the training step of `config`, or none.
-fn misfit(graph: &Graph, config: &Config) -> Result<Option<String>, ConfigError> {
+/// Why a graph is not the training step of `config`, or the half of it that is asked for; or none.
+fn misfit(graph: &Graph, config: &Config, which: TrainGraph) -> Result<Option<String>, ConfigError> {
     let objective = objective(config)?;
     let declaration = objective.declaration();
     let known: BTreeMap<String, &[usize]> = declaration.parameters().collect();
     for id in &graph.params {
         let name = graph.source_name(*id).unwrap_or_default();
-        let weight = ["adam.m.", "adam.v."].iter().find_map(|moment| name.strip_prefix(moment)).unwrap_or(name);
+        let weight = ["adam.m.", "adam.v.", SUM].iter().find_map(|moment| name.strip_prefix(moment)).unwrap_or(name);
         let shape: Vec<Option<i64>> = graph.ty(*id).shape.iter().map(vjepa_compiler::ir::Dim::as_const).collect();
         let same = |wanted: &&[usize]| wanted.iter().map(|n| i64::try_from(*n).ok()).eq(shape.iter().copied());
         if !known.get(weight).is_some_and(same) {
@@ -165,7 +193,8 @@ fn misfit(graph: &Graph, config: &Config) -> Result<Option<String>, ConfigError>
         }
     }
     let losses = std::iter::once("loss").chain(declaration.terms.iter().copied()).map(str::to_owned);
-    let mut outputs = losses.chain(declaration.trained().map(|set| format!("grad_norm.{}", set.name)));
+    let norms = declaration.trained().map(|set| format!("grad_norm.{}", set.name));
+    let mut outputs = losses.chain(norms.filter(|_| which == TrainGraph::Step));
     let missing = outputs.find(|name| graph.find_output(name).is_none());
     Ok(missing.map(|name| format!("does not compute `{name}`")))
 }

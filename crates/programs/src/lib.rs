@@ -14,7 +14,7 @@ mod probe_file;
 mod sizes;
 mod step;
 
-pub use artifact::{ArtifactError, artifact, load_step, save_artifact};
+pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
 pub use feed::{drawn, feed};
 pub use forward::{
@@ -26,7 +26,7 @@ pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for};
 pub use sizes::{MaskSizes, mask_sizes, step_sizes};
-pub use step::{TrainOptions, optimizer, probe_step, step, step_with};
+pub use step::{TrainOptions, gradients_with, optimizer, probe_step, step, step_with, update};
 pub use vjepa_graphs::{AnyObjective, Models, Probe};
 
 use vjepa_compiler::ir::{Graph, GraphError};

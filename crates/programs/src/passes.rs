@@ -154,6 +154,17 @@ impl Passes {
         }
     }
 
+    /// Runs passes with so many bytes of the memory budget taken by what is not in the graph.
+    pub(super) fn beside<T>(&mut self, bytes: u64, run: impl FnOnce(&mut Self) -> T) -> T {
+        let whole = self.memory.clone();
+        if let Some((budget, _)) = &mut self.memory {
+            *budget = budget.saturating_sub(bytes);
+        }
+        let result = run(self);
+        self.memory = whole;
+        result
+    }
+
     fn skipped(&self, graph: Graph) -> Result<Graph, CompileError> {
         if self.verify {
             verify(&graph).map_err(PassError::from)?;

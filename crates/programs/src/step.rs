@@ -1,7 +1,9 @@
-//! The training steps: forward, gradients, clipping, AdamW and moving averages in one graph.
+//! The training steps: forward, gradients, clipping, AdamW and moving averages in one graph, or in two where gradients are
+//! added up over groups of clips or over processes.
 
 use super::forward;
 use super::{CompileError, Passes, Precision};
+use vjepa_compiler::accumulate::{SUM, append_sums};
 use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
 use vjepa_compiler::optimizer::{ClipGroup, TrainSpec, append_optimizer};
@@ -51,16 +53,51 @@ pub fn step(objective: &AnyObjective, options: TrainOptions) -> Result<Graph, Co
 /// # Errors
 /// [`CompileError`].
 pub fn step_with(objective: &AnyObjective, options: TrainOptions, passes: &mut Passes) -> Result<Graph, CompileError> {
+    let graph = traced(objective, "step", passes)?;
+    let declaration = objective.declaration();
+    let groups: Vec<&str> = declaration.trained().map(|set| set.name).collect();
+    let averages = declaration.averages().flat_map(|(average, of)| pairs(&graph, average.name, of)).collect();
+    train(graph, &groups, averages, &|name, rank| objective.decays(name, rank), options, passes)
+}
+
+/// The first half of a step whose gradients are added up: [`pretrain`](super::pretrain) with every gradient added to the
+/// parameter `grad/<parameter>`, which is to be zero before the first of a step's runs. It changes nothing else.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn gradients_with(
+    objective: &AnyObjective,
+    options: TrainOptions,
+    passes: &mut Passes,
+) -> Result<Graph, CompileError> {
+    let graph = traced(objective, "gradients", passes)?;
+    let groups: Vec<&str> = objective.declaration().trained().map(|set| set.name).collect();
+    let Differentiated { mut graph, gradients, .. } = differentiated(graph, &groups, options, passes)?;
+    passes.stage("sums", &mut graph, |graph| append_sums(graph, &gradients))?;
+    // The moments are in memory too, though this half does not read them.
+    let elements = gradients.iter().map(|(param, _)| graph.ty(*param).elements().as_const().unwrap_or(0));
+    let moments = 2 * 4 * elements.map(i64::unsigned_abs).sum::<u64>();
+    passes.beside(moments, |passes| passes.whole(graph, options.recompute, options.precision))
+}
+
+/// The second half: norms, clipping, AdamW and moving averages from the sums that [`gradients_with`] leaves, read as the
+/// parameters `grad/<parameter>`, and the input `share`, one over the number of gradients in each. Otherwise like [`step`].
+///
+/// # Errors
+/// [`CompileError`].
+pub fn update(objective: &AnyObjective, options: TrainOptions, gradients: &Graph) -> Result<Graph, CompileError> {
+    let summed = |full: &str| gradients.find(&format!("{SUM}{full}")).is_some();
+    optimiser("update", objective, options, true, &summed)
+}
+
+fn traced(objective: &AnyObjective, name: &str, passes: &mut Passes) -> Result<Graph, CompileError> {
     let mut graph = Graph::default();
     passes.stage("trace", &mut graph, |graph| {
         *graph = forward::pretrain(objective)?;
         Ok::<_, CompileError>(())
     })?;
-    graph.name = "step".to_owned();
-    let declaration = objective.declaration();
-    let groups: Vec<&str> = declaration.trained().map(|set| set.name).collect();
-    let averages = declaration.averages().flat_map(|(average, of)| pairs(&graph, average.name, of)).collect();
-    train(graph, &groups, averages, &|name, rank| objective.decays(name, rank), options, passes)
+    graph.name = name.to_owned();
+    Ok(graph)
 }
 
 /// The optimiser alone: gradients are the inputs `grad/<parameter>`; otherwise like [`step`]. For gradients computed
@@ -69,17 +106,33 @@ pub fn step_with(objective: &AnyObjective, options: TrainOptions, passes: &mut P
 /// # Errors
 /// [`CompileError`].
 pub fn optimizer(objective: &AnyObjective, options: TrainOptions) -> Result<Graph, CompileError> {
-    let mut graph = Graph::new("optimizer", &[]);
+    optimiser("optimizer", objective, options, false, &|_| true)
+}
+
+/// The optimiser over the trained parameters that are `included`; gradients are inputs, or `shared` sums in parameters.
+fn optimiser(
+    name: &str,
+    objective: &AnyObjective,
+    options: TrainOptions,
+    shared: bool,
+    included: &dyn Fn(&str) -> bool,
+) -> Result<Graph, CompileError> {
+    let mut graph = Graph::new(name, &[]);
     let mut spec =
-        TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, ..Default::default() };
+        TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, shared, ..Default::default() };
     let declaration = objective.declaration();
     for set in declaration.trained() {
         let mut params = Vec::new();
         for (name, shape) in set.shapes.iter().filter(|(name, _)| !is_frozen(name)) {
             let full = format!("{}.{name}", set.name);
+            if !included(&full) {
+                continue;
+            }
             let ty = TensorType::f32(shape.iter().copied().map(Dim::from));
             let param = graph.param(&full, ty.clone())?;
-            let gradient = graph.input(&format!("grad/{full}"), ty.clone())?;
+            let gradient = format!("{SUM}{full}");
+            let gradient =
+                if shared { graph.param(&gradient, ty.clone())? } else { graph.input(&gradient, ty.clone())? };
             for (average, _) in declaration.averages().filter(|(_, of)| *of == set.name) {
                 let target = graph.param(&format!("{}.{name}", average.name), ty.clone())?;
                 spec.ema.push((target, param));
@@ -119,6 +172,39 @@ fn train(
     options: TrainOptions,
     passes: &mut Passes,
 ) -> Result<Graph, CompileError> {
+    let Differentiated { mut graph, gradients, clip } = differentiated(graph, groups, options, passes)?;
+    let trained = || gradients.iter().map(|(param, _)| *param);
+    let decays = |id: &ValueId| decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
+    let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
+    let spec = TrainSpec {
+        decay: trained().filter(decays).collect(),
+        gradients: gradients.clone(),
+        clip,
+        ema: ema.collect(),
+        beta1: options.betas[0],
+        beta2: options.betas[1],
+        eps: options.eps,
+        shared: false,
+    };
+    passes.stage("optimizer", &mut graph, |graph| append_optimizer(graph, &spec))?;
+    passes.whole(graph, options.recompute, options.precision)
+}
+
+/// A forward graph with its gradients.
+struct Differentiated {
+    graph: Graph,
+    /// `(parameter, its gradient)`.
+    gradients: Vec<(ValueId, ValueId)>,
+    clip: Vec<ClipGroup>,
+}
+
+/// Appends the gradients of the output `loss` with respect to the trained sets `groups`.
+fn differentiated(
+    graph: Graph,
+    groups: &[&str],
+    options: TrainOptions,
+    passes: &mut Passes,
+) -> Result<Differentiated, CompileError> {
     let mut graph = passes.forward(graph)?;
     let loss = graph.find_output("loss").ok_or_else(|| GraphError::Other("the graph has no loss".to_owned()))?;
     let mut trained: Vec<ValueId> = Vec::new();
@@ -136,19 +222,8 @@ fn train(
             graph.output(&name, *gradient);
         }
     }
-    let decays = |id: &ValueId| decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
-    let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
-    let spec = TrainSpec {
-        decay: trained.iter().copied().filter(decays).collect(),
-        gradients: trained.iter().copied().zip(gradients).collect(),
-        clip,
-        ema: ema.collect(),
-        beta1: options.betas[0],
-        beta2: options.betas[1],
-        eps: options.eps,
-    };
-    passes.stage("optimizer", &mut graph, |graph| append_optimizer(graph, &spec))?;
-    passes.whole(graph, options.recompute, options.precision)
+    let gradients = trained.into_iter().zip(gradients).collect();
+    Ok(Differentiated { graph, gradients, clip })
 }
 
 /// Parameters under `prefix` that are learned: all but the position tables and those nothing reads (the probe's output

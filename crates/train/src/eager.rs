@@ -1,8 +1,8 @@
 //! Gradients from Burn's autodiff, for comparison with the compiled ones (`--eager`).
 
 use super::TrainError;
+use super::engine::Named;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use std::collections::BTreeMap;
 use vjepa_graphs::objectives::{Batch, Built, Declaration};
 use vjepa_graphs::{AnyObjective, ShapeError};
 use vjepa_programs::drawn;
@@ -15,9 +15,6 @@ pub(super) struct EagerGradients {
     declaration: Declaration,
     model: Built,
 }
-
-/// Tensors by input or output name.
-type Named = BTreeMap<String, HostTensor>;
 
 impl EagerGradients {
     pub(super) fn new(objective: &AnyObjective) -> Result<Self, TrainError> {

@@ -1,5 +1,6 @@
 //! Why a run cannot start or continue.
 
+use super::diverged::Culprit;
 use std::path::PathBuf;
 
 /// Pre-training failed.
@@ -23,6 +24,9 @@ pub enum TrainError {
     /// The step compiled ahead of time cannot be used.
     #[error(transparent)]
     Artifact(#[from] vjepa_programs::ArtifactError),
+    /// Ranks that cannot start or go on together.
+    #[error(transparent)]
+    Collective(#[from] vjepa_collective::CollectiveError),
     /// The compiled step cannot be run.
     #[error(transparent)]
     Run(#[from] vjepa_runtime::plan::RunError),
@@ -39,9 +43,11 @@ pub enum TrainError {
     },
     /// A loss or gradient that is NaN or infinite.
     #[error(
-        "{} at step {step}: the run stops; {}. Lower `optimization.lr` (here {lr:.1e}), lengthen the warm-up          (`optimization.warmup_steps`), or clip gradients (`optimization.clip_grad`, `optimization.clip_from_step`)",
+        "{} at step {step}: the run stops; {}{}. Lower `optimization.lr` (here {lr:.1e}), lengthen the warm-up \
+         (`optimization.warmup_steps`), or clip gradients (`optimization.clip_grad`, `optimization.clip_from_step`)",
         diverged(*loss, grad_norms),
-        kept(saved.as_ref())
+        kept(saved.as_ref()),
+        culprit.in_words()
     )]
     Diverged {
         /// The step, from 0.
@@ -54,6 +60,19 @@ pub enum TrainError {
         lr: f64,
         /// The latest checkpoint and its step, if there is one.
         saved: Option<(PathBuf, u64)>,
+        /// What went first.
+        culprit: Box<Culprit>,
+    },
+    /// Another run has the folder.
+    #[error(
+        "{}: {owner} trains in this folder; wait for it or end it, or choose another `logging.folder` (or `logging.write_tag`)",
+        path.display()
+    )]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who has it.
+        owner: String,
     },
     /// `--resume` with another configuration than the checkpoint's.
     #[error("{}: {why}", path.display())]
@@ -109,7 +128,8 @@ mod tests {
     fn what_diverged_is_named() {
         let say = |loss, norms: [f64; 2], saved| {
             let grad_norms = ["encoder", "predictor"].into_iter().zip(norms).collect();
-            TrainError::Diverged { step: 7, loss, grad_norms, lr: 0.05, saved }.to_string()
+            let culprit = Box::default();
+            TrainError::Diverged { step: 7, loss, grad_norms, lr: 0.05, saved, culprit }.to_string()
         };
         let nan = say(f64::NAN, [1.0, 1.0], None);
         assert!(nan.starts_with("the loss is NaN at step 7") && nan.contains("nothing was saved"), "{nan}");
@@ -119,5 +139,18 @@ mod tests {
         assert!(huge.contains("run/a.safetensors stays as it was after 3 steps"), "{huge}");
         let sound = say(0.5, [f64::NAN, 1.0], None);
         assert!(sound.starts_with("the encoder's gradient is NaN (the loss is 0.5000) at step 7"), "{sound}");
+    }
+
+    #[test]
+    fn the_first_bad_tensor_and_its_clips_are_named() {
+        let clips = (0..6).map(|i| format!("{i}.mp4")).collect();
+        let tensor = Some("the weight `encoder.norm.bias`".to_owned());
+        let culprit = Box::new(Culprit { tensor, group: 1, clips, file: Some("run/jepa-diverged.json".into()) });
+        let grad_norms = Vec::new();
+        let error = TrainError::Diverged { step: 7, loss: f64::NAN, grad_norms, lr: 0.05, saved: None, culprit };
+        let said = error.to_string();
+        let words = "the first bad tensor is the weight `encoder.norm.bias`, of the batch 0.mp4, 1.mp4, 2.mp4, 3.mp4 and 2 more; \
+                     all in run/jepa-diverged.json. Lower";
+        assert!(said.contains(words), "{said}");
     }
 }

@@ -1,8 +1,9 @@
 //! Pre-training: data, masks and rates in, the compiled step, checkpoints and metrics out.
 //!
 //! [`train`] reads like the algorithm. Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
-//! step (`metrics.rs`), files that survive a kill (`checkpoint.rs`), which settings a resumed run may change (`resume.rs`),
-//! how many clips it has seen (`seen.rs`),
+//! step (`metrics.rs`), how it is compiled (`engine.rs`) and its gradients added up over groups and ranks (`sums.rs`), ranks
+//! that mean the same run and begin with the same weights (`together.rs`), files that survive a kill (`checkpoint.rs`), written beside training (`saver.rs`) in a folder that is the run's own (`lock.rs`), which settings a resumed run may
+//! change (`resume.rs`), how many clips it has seen (`seen.rs`),
 //! runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
 //!
 //! What is minimised is an [objective](vjepa_graphs::objectives): nothing here knows a module, a parameter set or a scalar
@@ -10,20 +11,27 @@
 
 mod checkpoint;
 pub mod diagnostics;
+mod diverged;
 mod eager;
+mod engine;
 mod error;
 mod interrupt;
+mod lock;
 mod metrics;
 pub mod official;
 mod profile;
 mod resume;
 mod seen;
+mod saver;
 mod state;
+mod sums;
+mod together;
 pub mod verdict;
 mod watch;
 
-pub use checkpoint::{Checkpoint, CheckpointRecord, Progress};
+pub use checkpoint::{Checkpoint, CheckpointRecord, Found, Progress};
 pub use diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
+pub use diverged::Culprit;
 pub use error::TrainError;
 pub use interrupt::Interrupt;
 pub use metrics::{Metrics, StepReport};
@@ -33,11 +41,15 @@ pub use seen::clips_seen;
 pub use state::{StepSource, TrainState};
 pub use watch::Watch;
 
+use diverged::Replay;
+use lock::Lock;
 use profile::Profiler;
+use saver::Saver;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use vjepa_collective::{Collective, any, shares};
 use vjepa_data::{Loader, LoaderConfig, open_source};
-use vjepa_programs::{Passes, load_step};
+use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, Profile};
 
@@ -73,6 +85,10 @@ pub trait Observer {
     fn begins(&mut self, _from: u64, _of: u64) -> Result<(), TrainError> {
         Ok(())
     }
+    /// Something that whoever runs this should know; the run goes on.
+    fn note(&mut self, _what: &str) {}
+    /// Some groups of a step are done, of those that this process computes.
+    fn group(&mut self, _done: u64, _of: u64) {}
     /// The run continues from a checkpoint.
     fn resumed(&mut self, _continuation: &Continuation) {}
     /// A step is done.
@@ -84,6 +100,14 @@ pub trait Observer {
     /// # Errors
     /// Whatever the observer's own work fails with; the run then stops.
     fn diagnose(&mut self, _state: &mut TrainState) -> Result<(), TrainError> {
+        Ok(())
+    }
+    /// Another twentieth of the run is done, the time for a verdict on it: graphs may be run on the state, which must not
+    /// change.
+    ///
+    /// # Errors
+    /// Whatever the observer's own work fails with; the run then stops.
+    fn judge(&mut self, _state: &mut TrainState) -> Result<(), TrainError> {
         Ok(())
     }
     /// The last step is done, saved and diagnosed: graphs may be run on the state, which must not change.
@@ -108,41 +132,52 @@ pub struct TrainOutcome {
     pub metrics: PathBuf,
     /// Unreadable videos that were skipped.
     pub bad_videos: u64,
+    /// Steps skipped since their loss was above `optimization.skip_above`.
+    pub skipped: u64,
     /// Whether a signal ended the run before its last step.
     pub interrupted: bool,
 }
 
-/// Runs the configured pre-training.
+/// Runs the configured pre-training, on `ranks` processes each of which calls this with the same configuration. Rank 0 writes
+/// all files but the lists of bad videos.
 ///
 /// # Errors
 /// [`TrainError`]; a loss or gradient that is NaN or infinite ends the run before anything is saved over.
 pub fn train(
     config: &Config,
     run: &TrainRun,
+    ranks: &dyn Collective,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<TrainOutcome, TrainError> {
     config.check_training()?;
+    let groups = config.optimization.groups();
+    let own = shares(ranks, groups)?;
     let folder = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
     std::fs::create_dir_all(&folder).map_err(|source| TrainError::Io { path: folder.clone(), source })?;
+    let lock = if ranks.rank() == 0 { Some(Lock::take(&folder, &config.logging.write_tag)?) } else { None };
+    if let Some(note) = lock.as_ref().and_then(|lock| lock.note.as_ref()) {
+        observer.note(note);
+    }
     let source = open_source(&config.data, &config.data_aug)?;
-    let batch = config.data.batch_size as u64;
+    let batch = groups.saturating_mul(config.data.batch_size as u64);
     let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
     let masks = config.masks()?;
 
     observer.phase("compiling the training step");
-    let step = match &run.plan {
-        _ if run.eager => StepSource::Eager,
-        Some(path) => StepSource::Compiled(Box::new(load_step(path, config, run.device)?)),
-        None => StepSource::Passes(run.passes.clone()),
-    };
+    let step = step_source(config, run, groups > 1 || config.optimization.skip_above.is_some())?;
     let mut state = TrainState::from_source(run.device, config, plan, step)?;
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
     state.learns_from(source.contents());
-    match &run.resume_from {
-        Some(path) => state.begin_from_official(config, &files, path)?,
-        None => state.begin(config, &files, run.resume)?,
+    together::agree(ranks, config, &state, source.contents())?;
+    if ranks.rank() == 0 {
+        match &run.resume_from {
+            Some(path) => state.begin_from_official(config, &files, path)?,
+            None => state.begin(config, &files, run.resume)?,
+        }
     }
+    together::begin_alike(ranks, &mut state)?;
+    state.take_notes().iter().for_each(|note| observer.note(note));
     if let Some(continuation) = state.history().last() {
         observer.resumed(continuation);
     }
@@ -150,40 +185,69 @@ pub fn train(
     let first = state.step();
     let last = run.stop_at.unwrap_or(plan.steps).min(plan.steps);
     let every = config.logging.checkpoint_every.unwrap_or(plan.checkpoint_every()).max(1);
-    let (tag, columns) = (&config.logging.write_tag, state.objective().declaration());
-    let mut metrics = Metrics::open(&folder, tag, columns, first, config.logging.metrics_every)?;
-    let mut loader = Loader::new(source, LoaderConfig::from_config(config, first))?;
+    let mut metrics = match ranks.rank() {
+        0 => {
+            let (tag, columns) = (&config.logging.write_tag, state.objective().declaration());
+            Some(Metrics::open(&folder, tag, columns, first, config.logging.metrics_every)?)
+        }
+        _ => None,
+    };
+    let (rank, world) = (ranks.rank(), ranks.world());
+    let replay = Replay { config, source: source.clone(), masks: masks.as_ref(), rank, world, folder: &folder };
+    let mut loader = Loader::new(source, LoaderConfig::of_rank(config, first, ranks.rank(), ranks.world()))?;
+    let mut saver = Saver::new(config, files);
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
     observer.begins(first, plan.steps)?;
     observer.phase("training");
-    while state.step() < last && !interrupt.raised() {
+    while state.step() < last && !any(ranks, interrupt.raised())? {
         let began = Instant::now();
-        let clips = loader.next_batch()?;
-        let waited = began.elapsed();
-        // Clips of one video share its masks.
-        let pairs = masks.pairs(config.meta.seed, state.step(), 0, config.data.batch_size)?;
-        let pairs: Vec<_> = pairs.iter().map(|pair| pair.repeated(config.data.num_clips)).collect();
+        let mut waited = Duration::ZERO;
         profiler.before(&mut state);
-        let mut report = state.train_step(clips.clips, clips.shape, &pairs)?;
+        for done in 0..own {
+            let asked = Instant::now();
+            let clips = loader.next_batch()?;
+            waited += asked.elapsed();
+            // Clips of one video share its masks.
+            let pairs = masks.pairs(config.meta.seed, clips.step, clips.group, config.data.batch_size)?;
+            let pairs: Vec<_> = pairs.iter().map(|pair| pair.repeated(config.data.num_clips)).collect();
+            let computed = state.add_group(clips.clips, clips.shape, &pairs);
+            computed.map_err(|error| replay.explain(error, &mut state))?;
+            if own > 1 {
+                observer.group(done + 1, own);
+            }
+            if groups > 1 && state.step() == first && done == 0 {
+                observer.note(&announcement(config, ranks.world() as u64, began.elapsed()));
+            }
+        }
+        let mut report = state.finish_step(ranks).map_err(|error| replay.explain(error, &mut state))?;
         report.waited = waited;
         report.took = began.elapsed();
         report.clips = clips_seen(state.step(), config, state.history());
-        metrics.add(&report)?;
+        if let Some(note) = metrics.as_mut().and_then(|metrics| metrics.add(&report)) {
+            observer.note(&note);
+        }
         observer.step(&report);
         profiler.after(&mut state, observer)?;
         let due = |n: u64| state.step() < last && state.step().is_multiple_of(n.max(1));
         let (measure, save) = (config.logging.diagnostics_every.is_some_and(due), due(every));
-        if save {
-            state.save(config, &files)?;
+        let judge = due(plan.steps / 20) && ranks.rank() == 0;
+        let told = if save && ranks.rank() == 0 { saver.begin(&mut state) } else { saver.settled(&mut state, false) };
+        if let Some(note) = told {
+            observer.note(&note);
         }
-        if measure {
+        if measure && ranks.rank() == 0 {
             observer.diagnose(&mut state)?;
         }
+        if judge {
+            observer.judge(&mut state)?;
+        }
     }
-    metrics.flush()?;
+    if let Some(error) = metrics.as_mut().and_then(|metrics| metrics.flush().err()) {
+        observer.note(&format!("the last metrics cannot be written ({error})"));
+    }
     // A run without a step has nothing new to save.
-    if state.step() > first {
-        state.save(config, &files)?;
+    if state.step() > first && ranks.rank() == 0 {
+        saver.last(&mut state)?;
         if state.step() == last {
             if config.logging.diagnostics_every.is_some() {
                 observer.diagnose(&mut state)?;
@@ -195,10 +259,40 @@ pub fn train(
         steps: state.step(),
         loss: state.loss(),
         checkpoint: state.saved().map(Path::to_owned),
-        metrics: metrics.path().to_owned(),
+        metrics: metrics.map(|metrics| metrics.path().to_owned()).unwrap_or_default(),
         bad_videos: loader.quarantine().len() as u64,
+        skipped: state.skipped(),
         interrupted: state.step() < last,
     })
+}
+
+/// Where the step comes from; in two halves where gradients are added up, or steps may be skipped.
+fn step_source(config: &Config, run: &TrainRun, halves: bool) -> Result<StepSource, TrainError> {
+    let load = |path: &Path, graph| load_step(path, config, run.device, graph).map(Box::new);
+    Ok(match (&run.plan, halves) {
+        _ if run.eager => StepSource::Eager,
+        (Some(path), false) => StepSource::Compiled(load(path, TrainGraph::Step)?),
+        (Some(path), true) => StepSource::CompiledHalf(load(path, TrainGraph::Gradients)?),
+        (None, false) => StepSource::Passes(run.passes.clone()),
+        (None, true) => StepSource::Halves(run.passes.clone()),
+    })
+}
+
+/// How a step of several groups is computed here, and how long it takes, from the time of the first group.
+fn announcement(config: &Config, world: u64, group: Duration) -> String {
+    let (groups, batch) = (config.optimization.groups(), config.data.batch_size);
+    let own = groups / world.max(1);
+    let how = match (world, own) {
+        (1, _) => "one after another here".to_owned(),
+        (_, 1) => format!("one on each of {world} ranks"),
+        _ => format!("{own} on each of {world} ranks, one after another"),
+    };
+    let seconds = group.as_secs_f64() * own as f64;
+    let time = if seconds < 90.0 { format!("{seconds:.0} seconds") } else { format!("{:.0} minutes", seconds / 60.0) };
+    format!(
+        "{groups} groups of {batch} clips a step, {how}: about {time} a step; `--set optimization.groups={world}` trains on {}",
+        world * batch as u64
+    )
 }
 
 #[cfg(test)]

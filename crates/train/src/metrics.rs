@@ -32,7 +32,9 @@ pub struct StepReport {
     pub monitored_norm: f64,
     /// Whether gradients above the limit were clipped.
     pub clipping: bool,
-    /// Context and target tokens per sample, for each mask generator.
+    /// Whether the step changed nothing, since its loss was above `optimization.skip_above`.
+    pub skipped: bool,
+    /// Context and target tokens per sample, for each mask generator; of several groups, the mean.
     pub tokens: Vec<[usize; 2]>,
     /// Time spent waiting for data.
     pub waited: Duration,
@@ -48,6 +50,8 @@ pub struct Metrics {
     writer: csv::Writer<File>,
     every: u64,
     pending: Option<StepReport>,
+    /// The last write failed, and that was said.
+    failing: bool,
 }
 
 /// The columns of an objective's run.
@@ -106,16 +110,19 @@ impl Metrics {
         })
         .map_err(io)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
-        Ok(Self { path, writer: csv::Writer::from_writer(file), every: every.max(1), pending: None })
+        Ok(Self { path, writer: csv::Writer::from_writer(file), every: every.max(1), pending: None, failing: false })
     }
 
-    /// Adds a step; every `metrics_every`-th is written, and the last.
-    ///
-    /// # Errors
-    /// [`TrainError::Io`].
-    pub fn add(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    /// Adds a step; every `metrics_every`-th is written, and the last. A disk that is full ends no run: what cannot be written
+    /// is said in the first such step, and tried again in later ones.
+    pub fn add(&mut self, report: &StepReport) -> Option<String> {
         self.pending = Some(report.clone());
-        if report.step.is_multiple_of(self.every) { self.flush() } else { Ok(()) }
+        if !report.step.is_multiple_of(self.every) {
+            return None;
+        }
+        let failed = self.flush().err();
+        let known = std::mem::replace(&mut self.failing, failed.is_some());
+        failed.filter(|_| !known).map(|error| format!("metrics cannot be written ({error}); training goes on"))
     }
 
     /// Writes what is pending.

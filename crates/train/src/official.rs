@@ -54,7 +54,7 @@ impl Run {
             changed.push(Change { key: "AdamW's updates".to_owned(), was, now: step.to_string() });
         }
         let history = vec![Continuation { from: step, vjepa: "the official code".to_owned(), changed }];
-        Ok(Self { weights, progress: Progress { step, loss: state.loss(), contents: None, history } })
+        Ok(Self { weights, progress: Progress { step, loss: state.loss(), history, ..Progress::default() } })
     }
 
     /// Weights and moments under this program's names.

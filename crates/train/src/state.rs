@@ -1,45 +1,61 @@
 //! The state of a run: weights, moving averages, moments and the step that changes them.
 
-use super::checkpoint::{Checkpoint, Progress};
-use super::eager::EagerGradients;
-
+use super::checkpoint::{Checkpoint, Found, Progress};
+use super::engine::{Batch, Engine};
 use super::official;
 use super::resume::{self, Changes, Continuation};
 use super::{StepReport, TrainError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use vjepa_collective::{Alone, Collective, totals};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
 use vjepa_data::Contents;
-use vjepa_graphs::objectives::{Clips, Input, Role};
+use vjepa_graphs::objectives::Role;
 use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs as compile;
+use vjepa_programs::initial_weights;
 use vjepa_programs::{Passes, Precision, TrainOptions};
-use vjepa_programs::{feed, initial_weights};
 use vjepa_recipe::config::{Config, StepPlan};
 use vjepa_recipe::masks::MaskPair;
 use vjepa_recipe::schedules::{Schedule, StepRates};
-use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunError};
 use vjepa_weights as weights;
 
 /// Everything that changes from step to step.
 pub struct TrainState {
     objective: AnyObjective,
     params: DeviceParams,
-    executor: DeviceExecutor,
-    eager: Option<EagerGradients>,
+    engine: Engine,
     schedule: Schedule,
     plan: StepPlan,
     betas: [f64; 2],
     max_norm: f64,
+    skip_above: f64,
     step: u64,
+    /// Groups of the step so far.
+    pending: Pending,
+    /// Steps that changed nothing, over the whole run.
+    skipped: u64,
     /// Of the last step, which an earlier part of the run may have done.
     loss: Option<f64>,
     /// The latest checkpoint and its step.
     saved: Option<(PathBuf, u64)>,
     contents: Option<Contents>,
     history: Vec<Continuation>,
+    notes: Vec<String>,
+}
+
+/// Sums over the groups that this process has computed of a step.
+#[derive(Default)]
+struct Pending {
+    groups: u64,
+    loss: f64,
+    terms: Vec<f64>,
+    tokens: Vec<[usize; 2]>,
+    /// Of a whole step, which has applied its gradients already.
+    grad_norms: Vec<f64>,
 }
 
 /// Where the step of a run comes from.
@@ -48,6 +64,10 @@ pub enum StepSource {
     Passes(Passes),
     /// Compiled ahead of time.
     Compiled(Box<Artifact>),
+    /// Compiled now in two halves, with gradients added up in between.
+    Halves(Passes),
+    /// In two halves, of which the one that adds gradients up was compiled ahead of time.
+    CompiledHalf(Box<Artifact>),
     /// Burn's autodiff and a compiled optimiser.
     Eager,
 }
@@ -94,31 +114,24 @@ impl TrainState {
         let optimization = &config.optimization;
         let options =
             TrainOptions { betas: optimization.betas, eps: optimization.eps, precision, ..TrainOptions::default() };
-        let (executor, eager) = match source {
-            StepSource::Eager => {
-                let graph = compile::optimizer(&objective, options)?;
-                (device.plan(&graph)?, Some(EagerGradients::new(&objective)?))
-            }
-            StepSource::Passes(mut passes) => {
-                let graph = compile::step_with(&objective, options, &mut passes)?;
-                (device.plan(&graph)?, None)
-            }
-            StepSource::Compiled(artifact) => (device.take(artifact.graph, artifact.plan)?, None),
-        };
+        let engine = Engine::open(device, &objective, options, source)?;
         Ok(Self {
-            executor,
+            engine,
             params: device.params(),
-            eager,
             schedule: config.optimization.schedule(&plan),
             plan,
             betas: optimization.betas,
             max_norm: optimization.clip_grad.unwrap_or(f64::INFINITY),
+            skip_above: optimization.skip_above.unwrap_or(f64::INFINITY),
             objective,
             step: 0,
+            pending: Pending::default(),
+            skipped: 0,
             loss: None,
             saved: None,
             contents: None,
             history: Vec::new(),
+            notes: Vec::new(),
         })
     }
 
@@ -157,17 +170,33 @@ impl TrainState {
         refuse_existing(files)?;
         let run = official::Run::read(path, config, &self.plan)?;
         self.set_weights(run.tensors()?)?;
-        let Progress { step, loss, history, .. } = run.progress;
-        (self.step, self.loss, self.history) = (step, loss, history);
+        let contents = self.contents.take();
+        self.proceed(Progress { contents, ..run.progress });
         Ok(())
     }
 
+    /// Counters and history of the run so far.
+    pub(super) fn progress(&self) -> Progress {
+        let (contents, history) = (self.contents.clone(), self.history.clone());
+        Progress { step: self.step, loss: self.loss, skipped: self.skipped, contents, history }
+    }
+
+    /// Goes on from these counters.
+    pub(super) fn proceed(&mut self, progress: Progress) {
+        let Progress { step, loss, skipped, contents, history } = progress;
+        (self.step, self.loss, self.skipped, self.contents, self.history) = (step, loss, skipped, contents, history);
+    }
+
     fn go_on(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
-        let (tensors, record) = files.load()?;
+        let Found { path, tensors, record, passed_over } = files.newest()?;
+        if !passed_over.is_empty() {
+            let why = passed_over.join("; ");
+            self.notes.push(format!("{why}: resuming from {}, after step {}", path.display(), record.step));
+        }
         let was = Config::from_yaml(&record.config, "the checkpoint's configuration", &[])?;
         let Changes { refused, mut allowed } = resume::compare(&was, config)?;
         if !refused.is_empty() {
-            return Err(TrainError::Resume { path: files.latest(), why: resume::refusal(&refused) });
+            return Err(TrainError::Resume { path, why: resume::refusal(&refused) });
         }
         // Other lists hold other videos; only the same lists are expected to hold the same videos.
         if was.data.datasets == config.data.datasets {
@@ -176,7 +205,8 @@ impl TrainState {
         self.set_weights(tensors)?;
         self.step = record.step;
         self.loss = record.loss;
-        self.saved = Some((files.latest(), record.step));
+        self.skipped = record.skipped;
+        self.saved = Some((path, record.step));
         self.history = record.history;
         self.history.push(Continuation { from: record.step, vjepa: record.vjepa, changed: allowed });
         Ok(())
@@ -191,7 +221,7 @@ impl TrainState {
         for (name, (shape, data)) in tensors {
             set(&mut self.params, &name, shape, data);
         }
-        let graph = self.executor.graph();
+        let graph = self.engine.optimiser();
         for id in &graph.params {
             let name = graph.source_name(*id).unwrap_or_default();
             if name.starts_with("adam.") && !self.params.names().any(|known| known == name) {
@@ -204,60 +234,160 @@ impl TrainState {
         Ok(())
     }
 
-    /// One optimiser step on clips `f32[B, C, T, H, W]` with one mask pair per generator.
+    /// One optimiser step on the clips `f32[B, C, T, H, W]` of its only group, with one mask pair per generator.
     ///
     /// # Errors
-    /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite.
+    /// As [`TrainState::finish_step`].
     pub fn train_step(
         &mut self,
         clips: Vec<f32>,
         shape: [usize; 5],
         pairs: &[MaskPair],
     ) -> Result<StepReport, TrainError> {
-        let rates = self.schedule.at(self.step);
-        let declaration = self.objective.declaration();
-        let mut inputs = self.rate_inputs(rates);
-        let mut eager_outputs = BTreeMap::new();
-        let gradients;
-        match &mut self.eager {
-            Some(eager) => {
-                (gradients, eager_outputs) = eager.run(&self.params, &clips, shape, pairs)?;
-                inputs.extend(gradients.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())));
-            }
-            None => inputs.extend(feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape))),
+        self.add_group(clips, shape, pairs)?;
+        self.finish_step(&Alone)
+    }
+
+    /// Computes a group of the step: clips `f32[B, C, T, H, W]` with one mask pair per generator. A step compiled as a whole
+    /// has one group.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`]; [`TrainError::Unsupported`] for a second group of a step compiled as a whole.
+    pub fn add_group(&mut self, clips: Vec<f32>, shape: [usize; 5], pairs: &[MaskPair]) -> Result<(), TrainError> {
+        let first = self.pending.groups == 0;
+        if !first && !self.engine.adds_up() {
+            return Err(TrainError::Unsupported("a step compiled as a whole has one group".to_owned()));
         }
-        let mut outputs = self.executor.run(&mut self.params, inputs)?;
-        outputs.extend(eager_outputs);
+        let rates = self.rate_inputs(self.schedule.at(self.step));
+        let declaration = self.objective.declaration();
+        let batch = Batch { clips, shape, pairs };
+        let outputs = match self.engine.group(&mut self.params, declaration, batch, || rates, first) {
+            Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
+            outputs => outputs?,
+        };
         let read = |name: &str| -> f64 {
             outputs.get(name).and_then(|tensor| tensor.floats().first()).map_or(f64::NAN, |value| f64::from(*value))
         };
-        let loss = read("loss");
-        let norm = |set: &'static str| (set, read(&format!("grad_norm.{set}")));
-        let grad_norms: Vec<_> = declaration.trained().map(|set| norm(set.name)).collect();
+        let pending = &mut self.pending;
+        pending.groups += 1;
+        pending.loss += read("loss");
+        pending.terms.resize(declaration.terms.len(), 0.0);
+        pending.terms.iter_mut().zip(&declaration.terms).for_each(|(sum, term)| *sum += read(term));
+        pending.tokens.resize(pairs.len(), [0; 2]);
+        for (sum, pair) in pending.tokens.iter_mut().zip(pairs) {
+            *sum = [sum[0] + pair.context.len, sum[1] + pair.target.len];
+        }
+        if !self.engine.adds_up() {
+            pending.grad_norms = declaration.trained().map(|set| read(&format!("grad_norm.{}", set.name))).collect();
+        }
+        Ok(())
+    }
+
+    /// Ends a step: the mean over its groups on all `ranks` is applied. What it reports is the same on every rank, but for the
+    /// mask lengths, which are the mean over this rank's groups.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite; [`TrainError::Collective`].
+    pub fn finish_step(&mut self, ranks: &dyn Collective) -> Result<StepReport, TrainError> {
+        let Pending { groups: own, loss, terms, tokens, grad_norms } = std::mem::take(&mut self.pending);
+        let sums: Vec<f64> = [own as f64, loss].into_iter().chain(terms).collect();
+        let sums = totals(ranks, &sums)?;
+        let [groups, means @ ..] = sums.as_slice() else { return Err(TrainError::Unsupported("no group".to_owned())) };
+        let means: Vec<f64> = means.iter().map(|sum| sum / groups).collect();
+        let (loss, terms) = means.split_first().map_or((f64::NAN, &[][..]), |(loss, terms)| (*loss, terms));
+        let rates = self.schedule.at(self.step);
+        let skipped = loss.is_finite() && loss > self.skip_above && self.engine.adds_up();
+        let grad_norms = match self.engine.adds_up() {
+            false => self.trained().zip(grad_norms).collect(),
+            true if skipped || !loss.is_finite() => self.trained().map(|set| (set, 0.0)).collect(),
+            true => self.apply(loss, *groups, ranks)?,
+        };
         if !loss.is_finite() || grad_norms.iter().any(|(_, norm)| !norm.is_finite()) {
             let (lr, saved) = (rates.lr, self.saved.clone());
-            return Err(TrainError::Diverged { step: self.step, loss, grad_norms, lr, saved });
+            return Err(TrainError::Diverged { step: self.step, loss, grad_norms, lr, saved, culprit: Box::default() });
         }
+        self.engine.forget(&mut self.params);
+        let declaration = self.objective.declaration();
+        let monitored = declaration.monitor.gradient;
+        let own = usize::try_from(own.max(1)).unwrap_or(usize::MAX);
         let report = StepReport {
             step: self.step,
             epoch: self.step / self.plan.steps_per_epoch,
             of: self.plan.steps,
             loss,
-            terms: declaration.terms.iter().map(|term| (*term, read(term))).collect(),
+            terms: declaration.terms.iter().copied().zip(terms.iter().copied()).collect(),
             lr: rates.lr,
             wd: rates.wd,
             momentum: rates.momentum,
-            monitored_norm: norm(declaration.monitor.gradient).1,
+            monitored_norm: grad_norms.iter().find(|(set, _)| *set == monitored).map_or(f64::NAN, |(_, norm)| *norm),
             grad_norms,
             clipping: rates.clip_active,
-            tokens: pairs.iter().map(|pair| [pair.context.len, pair.target.len]).collect(),
+            tokens: tokens.iter().map(|sum| sum.map(|sum| sum / own)).collect(),
+            skipped,
             waited: Duration::ZERO,
             took: Duration::ZERO,
             clips: 0,
         };
+        self.skipped += u64::from(skipped);
         self.loss = Some(loss);
         self.step += 1;
         Ok(report)
+    }
+
+    /// Names of the trained parameter sets.
+    fn trained(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.objective.declaration().trained().map(|set| set.name)
+    }
+
+    /// Applies the mean gradient of `groups` groups whose mean loss is `loss`; its norm by parameter set.
+    fn apply(
+        &mut self,
+        loss: f64,
+        groups: f64,
+        ranks: &dyn Collective,
+    ) -> Result<Vec<(&'static str, f64)>, TrainError> {
+        let inputs = self.rate_inputs(self.schedule.at(self.step));
+        let outputs = match self.engine.apply(&mut self.params, groups, inputs, ranks) {
+            Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(loss, &seen)),
+            outputs => outputs?,
+        };
+        let norm = |set: &str| outputs.get(&format!("grad_norm.{set}")).and_then(|norm| norm.floats().first().copied());
+        Ok(self.trained().map(|set| (set, norm(set).map_or(f64::NAN, f64::from))).collect())
+    }
+
+    /// The divergence that a run's guarded outputs tell of.
+    fn diverged(&self, loss: f64, seen: &[(String, f64)]) -> TrainError {
+        let value = |name: &str| seen.iter().find(|(seen, _)| seen == name).map(|(_, value)| *value);
+        let trained = self.objective.declaration().trained();
+        let norm = |set: &'static str| Some((set, value(&format!("grad_norm.{set}"))?));
+        TrainError::Diverged {
+            step: self.step,
+            loss: value("loss").unwrap_or(loss),
+            grad_norms: trained.filter_map(|set| norm(set.name)).collect(),
+            lr: self.schedule.at(self.step).lr,
+            saved: self.saved.clone(),
+            culprit: Box::default(),
+        }
+    }
+
+    /// The first weight, activation or gradient of a group that is NaN or infinite, in words; computes the group again and
+    /// changes nothing. None where all are finite, or where Burn's autodiff computes them.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`].
+    pub fn first_bad(
+        &mut self,
+        clips: Vec<f32>,
+        shape: [usize; 5],
+        pairs: &[MaskPair],
+    ) -> Result<Option<String>, TrainError> {
+        let rates = self.rate_inputs(self.schedule.at(self.step));
+        self.engine.first_bad(&self.params, self.objective.declaration(), Batch { clips, shape, pairs }, rates)
+    }
+
+    /// Steps whose loss was above `optimization.skip_above`, over the whole run.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// Rates, bias corrections and limits of the step, as far as the objective's optimiser takes them.
@@ -282,18 +412,36 @@ impl TrainState {
     /// # Errors
     /// [`TrainError`]; the old checkpoint is then left alone.
     pub fn save(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
+        let (progress, tensors) = self.snapshot()?;
+        files.save(config, &progress, &tensors)?;
+        self.is_saved(files.latest(), progress.step);
+        Ok(())
+    }
+
+    /// A copy of what a checkpoint holds.
+    ///
+    /// # Errors
+    /// [`TrainError::Unsupported`] for a device that lost its memory and returns nothing: an old checkpoint is better than half
+    /// a new one.
+    pub(super) fn snapshot(&self) -> Result<(Progress, NamedTensors), TrainError> {
         let weights = self.weights();
-        // A device that lost its memory returns nothing; the old checkpoint is better than half a new one.
         if weights.len() != self.params.names().count() {
             return Err(TrainError::Unsupported(format!(
                 "{} lost the weights: nothing was saved",
                 self.params.device()
             )));
         }
-        let (contents, history) = (self.contents.clone(), self.history.clone());
-        files.save(config, &Progress { step: self.step, loss: self.loss, contents, history }, &weights)?;
-        self.saved = Some((files.latest(), self.step));
-        Ok(())
+        Ok((self.progress(), weights))
+    }
+
+    /// A checkpoint of this step is written.
+    pub(super) fn is_saved(&mut self, path: PathBuf, step: u64) {
+        self.saved = Some((path, step));
+    }
+
+    /// What should be said about the state the run began with; said once.
+    pub(super) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// A copy of all tensors on the host.
@@ -336,37 +484,26 @@ impl TrainState {
         &mut self.params
     }
 
-    /// The compiled step.
+    /// The compiled step, or the half of it that computes gradients.
     pub fn graph(&self) -> &Graph {
-        self.executor.graph()
+        self.engine.main().graph()
     }
 
-    /// The compiled step's executor, for profiles.
+    /// Its executor, for profiles.
     pub fn executor(&mut self) -> &mut DeviceExecutor {
-        &mut self.executor
+        self.engine.main_mut()
     }
 }
 
 /// Refuses to begin where there is a checkpoint already.
 fn refuse_existing(files: &Checkpoint) -> Result<(), TrainError> {
-    if files.latest().exists() {
+    if let Some(path) = files.any() {
         let why = "exists already: add --resume to go on with it, or choose another `logging.folder`".to_owned();
-        return Err(TrainError::Resume { path: files.latest(), why });
+        return Err(TrainError::Resume { path, why });
     }
     Ok(())
 }
 
 fn set(params: &mut DeviceParams, name: &str, shape: Vec<usize>, data: Vec<f32>) {
     params.set(name, HostTensor::F32 { shape, data });
-}
-
-/// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
-fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
-    let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
-    let mut clips = clips;
-    move |_| {
-        left = left.saturating_sub(1);
-        let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
-        HostTensor::F32 { shape: shape.to_vec(), data }
-    }
 }

@@ -11,7 +11,7 @@ use super::safetensors::Written;
 use super::torch_save::{Described, Node};
 use super::training::{OFFICIAL_KEY, TrainingState};
 use super::{
-    Format, MODEL_KEY, MODELS, ModelFile, Weights, WeightsError, first_part, hugging_face, load, names, order,
+    Format, MODEL_KEY, MODELS, ModelFile, SUM_KEY, Weights, WeightsError, first_part, hugging_face, load, names, order,
     safetensors, torch_save,
 };
 use vjepa_recipe::config::{Config, Generation};
@@ -204,6 +204,8 @@ fn to_safetensors(
     wanted: &[&str],
 ) -> Result<(), WeightsError> {
     let mut metadata = weights.metadata().clone();
+    // Of the tensors of the file that is read.
+    metadata.remove(SUM_KEY);
     if options.weights_only {
         metadata.remove(OFFICIAL_KEY);
     }

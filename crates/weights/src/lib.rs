@@ -71,6 +71,9 @@ use vjepa_recipe::config::Generation;
 /// Name to shape and values, row-major.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
+/// Key of the SHA-256 of a checkpoint's tensors in its metadata.
+pub const SUM_KEY: &str = "vjepa.sha256";
+
 /// Models a checkpoint may hold: the first part of every name.
 const MODELS: [&str; 5] = ["encoder", "target_encoder", "ema_encoder", "predictor", "probe"];
 /// Another top-level prefix in our own checkpoints: the optimiser's moments.

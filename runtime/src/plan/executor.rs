@@ -75,6 +75,14 @@ pub enum RunError {
         /// What the back end says.
         why: String,
     },
+    /// A guarded output is NaN or infinite; the parameters are as they were, but for those whose update came before it.
+    #[error("`{output}` is {}", seen.last().map_or(f64::NAN, |(_, value)| *value))]
+    NotFinite {
+        /// The output.
+        output: String,
+        /// The guarded outputs so far, this one last.
+        seen: Vec<(String, f64)>,
+    },
     /// Plan and parameters are on different devices.
     #[error("the plan is for {plan} but its parameters are on {params}")]
     Elsewhere {
@@ -100,6 +108,8 @@ pub struct Executor<B: PlanBackend> {
     plan: Plan,
     /// Parameters that get a new value.
     updated: HashSet<ValueId>,
+    /// Scalar outputs that must be finite.
+    guarded: HashSet<ValueId>,
     profile: Option<Vec<RunTimes>>,
     /// Whether the back end's kernels are used.
     kernels: bool,
@@ -195,7 +205,7 @@ impl<B: PlanBackend> Executor<B> {
 
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
-        Self { graph, plan, updated, profile: None, kernels, memory: B::Memory::default() }
+        Self { graph, plan, updated, guarded: HashSet::new(), profile: None, kernels, memory: B::Memory::default() }
     }
 
     /// The graph as it is executed.
@@ -206,6 +216,13 @@ impl<B: PlanBackend> Executor<B> {
     /// The plan that is walked.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// From now on a run ends with [`RunError::NotFinite`] as soon as one of its scalar outputs is NaN or infinite, before a
+    /// parameter is updated that depends on it. Each of them is then read back when it is computed.
+    pub fn guard(&mut self) {
+        let scalar = |id: &ValueId| self.graph.ty(*id).rank() == 0 && self.graph.ty(*id).dtype.is_float();
+        self.guarded = self.graph.outputs.iter().map(|(_, id)| *id).filter(scalar).collect();
     }
 
     /// Starts (or clears) the per-node clock; `take_profile` reads it.
@@ -245,13 +262,22 @@ impl<B: PlanBackend> Executor<B> {
         if let Some(profile) = &mut self.profile {
             profile.push(RunTimes::new(sizes.clone()));
         }
-        B::on_workers(|| self.run_nodes(&mut values, &sizes, &device))?;
+        let done = B::on_workers(|| self.run_nodes(&mut values, &sizes, &device));
+        if matches!(done, Err(RunError::NotFinite { .. })) {
+            self.give_back(values, params);
+            return done.map(|()| BTreeMap::new());
+        }
+        done?;
         B::end_run(&mut self.memory);
         self.finish(values, params, &sizes)
     }
 
     /// Sizes of the symbols, from the shapes of what was given; every declared shape is checked against them.
-    fn bind_sizes(&self, inputs: &BTreeMap<&str, HostTensor>, params: &Params<B>) -> Result<Sizes, RunError> {
+    pub(super) fn bind_sizes(
+        &self,
+        inputs: &BTreeMap<&str, HostTensor>,
+        params: &Params<B>,
+    ) -> Result<Sizes, RunError> {
         let mut sizes = Sizes::new();
         let sources = self.graph.inputs.iter().chain(&self.graph.params);
         let mut pending = Vec::new();
@@ -301,10 +327,11 @@ impl<B: PlanBackend> Executor<B> {
         sizes: &Sizes,
         device: &Device<B>,
     ) -> Result<(), RunError> {
-        for step in &self.plan.steps {
+        let mut seen = Vec::new();
+        for at in 0..self.plan.steps.len() {
+            let step = &self.plan.steps[at];
             let node = &self.graph.nodes[step.node.0];
             let started = self.profile.is_some().then(Instant::now);
-            let (op, position) = (node.op.name(), step.node.0);
             let mut operands = Vec::with_capacity(node.inputs.len());
             for (at, id) in node.inputs.iter().enumerate() {
                 // The last mention of a value that is freed after this node takes it out: the kernel then owns it. So does a
@@ -314,22 +341,14 @@ impl<B: PlanBackend> Executor<B> {
                 let operand = if owned { values[id.0].take() } else { values[id.0].clone() };
                 operands.push(operand.ok_or_else(|| self.missing(*id))?);
             }
-            let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
-            let kernel = if self.kernels { B::kernel(&node.op) } else { None };
-            let results = if let Some(kernel) = kernel {
-                kernel(Call { operands, results: &types, sizes, memory: &mut self.memory })
-            } else if let Some(lowering) = lower::lowering::<B>(&node.op) {
-                lowering(Lowered { operands, results: &types, sizes, device })
-            } else {
-                return Err(RunError::Unsupported { op, node: position });
-            };
-            let results = results.map_err(|source| RunError::Kernel { op, node: position, source })?;
-            if results.len() != node.outputs.len() {
-                let source = KernelError::Results { expected: node.outputs.len(), got: results.len() };
-                return Err(RunError::Kernel { op, node: position, source });
-            }
+            let position = step.node.0;
+            let results = self.run_node(position, operands, sizes, device)?;
+            let (step, node) = (&self.plan.steps[at], &self.graph.nodes[position]);
             for (id, result) in node.outputs.iter().zip(results) {
                 values[id.0] = Some(result);
+            }
+            if let Some(output) = node.outputs.iter().find(|id| self.guarded.contains(id)) {
+                self.check(*output, values, &mut seen)?;
             }
             for id in &step.frees {
                 // The back end keeps memory for its own kernels only, which expect old values in it.
@@ -342,6 +361,59 @@ impl<B: PlanBackend> Executor<B> {
             }
         }
         Ok(())
+    }
+
+    /// Runs one node.
+    pub(super) fn run_node(
+        &mut self,
+        position: usize,
+        operands: Vec<Operand<B>>,
+        sizes: &Sizes,
+        device: &Device<B>,
+    ) -> Result<Vec<Operand<B>>, RunError> {
+        let node = &self.graph.nodes[position];
+        let op = node.op.name();
+        let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
+        let kernel = if self.kernels { B::kernel(&node.op) } else { None };
+        let results = if let Some(kernel) = kernel {
+            kernel(Call { operands, results: &types, sizes, memory: &mut self.memory })
+        } else if let Some(lowering) = lower::lowering::<B>(&node.op) {
+            lowering(Lowered { operands, results: &types, sizes, device })
+        } else {
+            return Err(RunError::Unsupported { op, node: position });
+        };
+        let results = results.map_err(|source| RunError::Kernel { op, node: position, source })?;
+        if results.len() != node.outputs.len() {
+            let source = KernelError::Results { expected: node.outputs.len(), got: results.len() };
+            return Err(RunError::Kernel { op, node: position, source });
+        }
+        Ok(results)
+    }
+
+    /// Fails where a guarded output is NaN or infinite.
+    fn check(&self, id: ValueId, values: &[Option<Operand<B>>], seen: &mut Vec<(String, f64)>) -> Result<(), RunError> {
+        let Some(Operand::Float(tensor)) = &values[id.0] else { return Ok(()) };
+        let value = read_floats::<B>(tensor.clone()).ok().and_then(|values| values.first().copied());
+        let value = value.map_or(f64::NAN, f64::from);
+        for (name, _) in self.graph.outputs.iter().filter(|(_, output)| *output == id) {
+            seen.push((name.clone(), value));
+        }
+        match seen.last() {
+            Some((output, value)) if !value.is_finite() => {
+                Err(RunError::NotFinite { output: output.clone(), seen: std::mem::take(seen) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the parameters of a run that has stopped back: new values where there are any, old ones elsewhere.
+    fn give_back(&self, mut values: Vec<Option<Operand<B>>>, params: &mut Params<B>) {
+        for (param, new) in &self.graph.updates {
+            let operand = values[new.0].clone().or_else(|| values[param.0].take());
+            if let (Some(operand), Some(name)) = (operand, self.graph.source_name(*param)) {
+                params.put(name, operand);
+            }
+        }
     }
 
     fn finish(

@@ -13,6 +13,7 @@ mod cpu;
 mod cuda;
 mod device;
 mod executor;
+mod finite;
 mod host;
 mod lower;
 mod on_device;

@@ -67,6 +67,16 @@ impl DeviceParams {
         each!(Store, &mut self.store, params => params.set(name, tensor));
     }
 
+    /// Sets a tensor of zeros, made on the device; one of that name is given back first.
+    pub fn zeros(&mut self, name: &str, shape: &[usize]) {
+        each!(Store, &mut self.store, params => params.zeros(name, shape));
+    }
+
+    /// Gives a tensor back; false when there is none.
+    pub fn remove(&mut self, name: &str) -> bool {
+        each!(Store, &mut self.store, params => params.remove(name))
+    }
+
     /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not
     /// there, or that the device lost.
     pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
@@ -126,6 +136,29 @@ impl DeviceExecutor {
     /// Stops the clock: times of all runs since [`DeviceExecutor::profile`].
     pub fn take_profile(&mut self) -> Profile<'_> {
         each!(Planned, &mut self.plan, plan => plan.take_profile())
+    }
+
+    /// See [`Executor::guard`].
+    pub fn guard(&mut self) {
+        each!(Planned, &mut self.plan, plan => plan.guard());
+    }
+
+    /// See [`Executor::first_bad`].
+    ///
+    /// # Errors
+    /// As [`DeviceExecutor::run`].
+    pub fn first_bad(
+        &mut self,
+        params: &DeviceParams,
+        inputs: Vec<(&str, HostTensor)>,
+    ) -> Result<Option<String>, RunError> {
+        match (&mut self.plan, &params.store) {
+            (Planned::Cpu(plan), Store::Cpu(params)) => plan.first_bad(params, inputs),
+            #[cfg(feature = "cuda")]
+            (Planned::Cuda(plan), Store::Cuda(params)) => caught(self.device, || plan.first_bad(params, inputs)),
+            #[cfg(feature = "cuda")]
+            _ => Err(RunError::Elsewhere { plan: self.device.to_string(), params: params.device.to_string() }),
+        }
     }
 
     /// Runs the plan once; see [`Executor::run`].

@@ -2,7 +2,7 @@
 
 use super::{HostTensor, Operand};
 use burn_backend::tensor::Device;
-use burn_backend::{Backend, TensorMetadata};
+use burn_backend::{Backend, FloatDType, TensorMetadata};
 use std::collections::BTreeMap;
 
 /// Named tensors on a device: weights, target weights and optimiser moments under their official names.
@@ -26,6 +26,20 @@ impl<B: Backend> Params<B> {
     pub fn set(&mut self, name: &str, tensor: HostTensor) {
         let operand = upload::<B>(tensor, &self.device);
         self.tensors.insert(name.to_owned(), operand);
+    }
+
+    /// Sets a tensor of zeros, made on the device; one of that name is given back first.
+    pub fn zeros(&mut self, name: &str, shape: &[usize]) {
+        self.tensors.remove(name);
+        // Burn has no rank 0.
+        let shape = if shape.is_empty() { vec![1] } else { shape.to_vec() };
+        let zeros = B::float_zeros(shape.into(), &self.device, FloatDType::F32);
+        self.tensors.insert(name.to_owned(), Operand::Float(zeros));
+    }
+
+    /// Gives a tensor back; false when there is none.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.tensors.remove(name).is_some()
     }
 
     /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not

@@ -74,23 +74,38 @@ fn emit_for(out: Option<&Path>) -> Emit {
 
 fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passes) -> Result<Graph, CliError> {
     let encoder = encoder_config(config)?;
-    if name == GraphName::Step {
-        let (betas, eps) = (config.optimization.betas, config.optimization.eps);
-        let precision = Precision::of(config.meta.dtype)
-            .ok_or("`meta.dtype: float16` is not supported; use bfloat16 or float32")?;
-        let options = TrainOptions { betas, eps, precision, ..TrainOptions::default() };
-        return Ok(compile::step_with(&compile::objective(config)?, options, passes)?);
+    match name {
+        GraphName::Step => return Ok(compile::step_with(&compile::objective(config)?, options(config)?, passes)?),
+        GraphName::Gradients => {
+            return Ok(compile::gradients_with(&compile::objective(config)?, options(config)?, passes)?);
+        }
+        GraphName::Update => {
+            let (objective, options) = (compile::objective(config)?, options(config)?);
+            let gradients = compile::gradients_with(&objective, options, &mut Passes::none())?;
+            return Ok(compile::update(&objective, options, &gradients)?);
+        }
+        GraphName::Encoder | GraphName::Predictor | GraphName::Probe => {}
     }
     let mut graph = Graph::default();
     passes.stage("trace", &mut graph, |graph| -> Result<(), CliError> {
         *graph = match name {
             GraphName::Predictor => compile::predictor(&predictor_config(config)?, 0)?,
             GraphName::Probe => compile::probe(&Probe::Attentive(ProbeConfig::for_encoder(&encoder, classes)), false)?,
-            GraphName::Encoder | GraphName::Step => compile::encoder(&encoder, "encoder.")?,
+            GraphName::Encoder | GraphName::Step | GraphName::Gradients | GraphName::Update => {
+                compile::encoder(&encoder, "encoder.")?
+            }
         };
         Ok(())
     })?;
     Ok(passes.run(graph)?)
+}
+
+/// The optimiser's constants and the precision of a training step.
+fn options(config: &Config) -> Result<TrainOptions, CliError> {
+    let (betas, eps) = (config.optimization.betas, config.optimization.eps);
+    let precision =
+        Precision::of(config.meta.dtype).ok_or("`meta.dtype: float16` is not supported; use bfloat16 or float32")?;
+    Ok(TrainOptions { betas, eps, precision, ..TrainOptions::default() })
 }
 
 /// The sizes of the masks of a few drawn batches.
@@ -103,7 +118,7 @@ fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
     let batch = config.data.batch_size;
     let mut sizes = Sizes::from([("B".to_owned(), batch)]);
     match name {
-        GraphName::Encoder => {}
+        GraphName::Encoder | GraphName::Update => {}
         GraphName::Probe => {
             sizes.insert("N".to_owned(), config.data.grid().iter().product());
         }
@@ -113,7 +128,7 @@ fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
                 sizes.extend(step.get(of).map(|size| (symbol.to_owned(), *size)));
             }
         }
-        GraphName::Step => {
+        GraphName::Step | GraphName::Gradients => {
             sizes.extend(drawn(config, MaskSizes::Mean)?);
         }
     }

@@ -65,6 +65,10 @@ enum GraphName {
     Probe,
     /// The training step: forward pass, gradients, clipping, AdamW and moving average
     Step,
+    /// The first half of a step of several groups or processes: forward pass, and gradients added to their sums
+    Gradients,
+    /// The second half: norms, clipping, AdamW and moving average from the sums
+    Update,
 }
 
 /// Ways to show a graph.

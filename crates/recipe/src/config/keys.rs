@@ -102,7 +102,7 @@ fn build() -> Vec<SectionKeys> {
     let launcher = super::LAUNCHER.iter().map(|&name| key(name.into(), property(&schema, name), None));
     sections.push(SectionKeys {
         name: String::new(),
-        doc: "Keys of the official launcher, which decides how many processes run.".into(),
+        doc: "Keys of the official launcher.".into(),
         keys: launcher.collect(),
     });
     sections

@@ -107,12 +107,10 @@ struct Sections {
     /// Which program to run.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app; `vjepa_2_1` sets `model.generation`"))]
     app: Skipped,
-    /// Machines.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
-    nodes: Skipped,
-    /// Processes per machine.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides how many processes run"))]
-    tasks_per_node: Skipped,
+    /// Machines of the official run: with `tasks_per_node` the default of `optimization.groups`.
+    nodes: Option<u64>,
+    /// GPUs of each machine of the official run: with `nodes` the default of `optimization.groups`.
+    tasks_per_node: Option<u64>,
     /// Processor cores per process.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides what a process gets"))]
     cpus_per_task: Skipped,
@@ -237,8 +235,12 @@ impl Config {
         let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
         let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, .. } = sections;
         let Sections { app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder, .. } = sections;
-        let found = LAUNCHER.into_iter().zip([app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder]);
-        let launcher = found.filter(|(_, value)| value.0).map(|(key, _)| key).collect();
+        let there = [app.0, nodes.is_some(), tasks_per_node.is_some(), cpus_per_task.0, mem_per_gpu.0, folder.0];
+        let launcher = LAUNCHER.into_iter().zip(there).filter(|(_, there)| *there).map(|(key, _)| key).collect();
+        // What the official code's processes share among them is one step's batch here, however many processes run.
+        if optimization.groups.is_none() && (nodes.is_some() || tasks_per_node.is_some()) {
+            optimization.groups = Some(nodes.unwrap_or(1).saturating_mul(tasks_per_node.unwrap_or(1)));
+        }
         let masks = |key: &str| {
             MaskConfig::read(data.mask_type, source.root.at(key)).map_err(|misfit| source.misfit(key, misfit))
         };

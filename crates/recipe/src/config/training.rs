@@ -183,6 +183,14 @@ pub struct OptimizationConfig {
     /// Whether the run may end within its warm-up, as released recipes of V-JEPA 2 do. The generation decides it.
     #[serde(skip)]
     pub ends_in_warmup: bool,
+    /// Groups of `data.batch_size` clips that one step sees; clips of a group share their mask lengths, and gradients are
+    /// the mean over groups. Officially a group is one GPU's batch. Null: `nodes * tasks_per_node` of an official file, else 1.
+    #[schemars(extend("x-ours" = true))]
+    pub groups: Option<u64>,
+    /// Loss above which a step changes nothing: no weight, no moment, no average. Skipped steps are counted, and schedules
+    /// go on. Null: none is skipped.
+    #[schemars(extend("x-ours" = true))]
+    pub skip_above: Option<f64>,
 }
 
 impl Default for OptimizationConfig {
@@ -212,6 +220,8 @@ impl Default for OptimizationConfig {
             loss_reg_num_tracking_steps: None,
             loss_reg_min_epoch: None,
             ends_in_warmup: false,
+            groups: None,
+            skip_above: None,
         }
     }
 }
@@ -241,6 +251,11 @@ impl StepPlan {
 }
 
 impl OptimizationConfig {
+    /// Groups that one step sees.
+    pub fn groups(&self) -> u64 {
+        self.groups.unwrap_or(1)
+    }
+
     /// The step counts. `dataset_steps` is the number of whole batches in the data set, used where `ipe` is null; a data set
     /// smaller than a batch still makes one step, which repeats videos.
     ///
@@ -320,6 +335,12 @@ pub struct LoggingConfig {
     /// make 100. There is always one at the end, and on Ctrl-C.
     #[schemars(extend("x-ours" = true))]
     pub checkpoint_every: Option<u64>,
+    /// Checkpoints that are kept, the latest included; a run resumes from the newest whole one.
+    #[schemars(extend("x-ours" = true))]
+    pub keep_last: u64,
+    /// Steps between checkpoints that are kept for good (those saved at a multiple of it); null: none is.
+    #[schemars(extend("x-ours" = true))]
+    pub keep_every: Option<u64>,
     /// Steps between lines of metrics.
     #[schemars(extend("x-ours" = true))]
     pub metrics_every: u64,
@@ -334,6 +355,8 @@ impl Default for LoggingConfig {
             folder: None,
             write_tag: "jepa".into(),
             checkpoint_every: None,
+            keep_last: 2,
+            keep_every: None,
             metrics_every: 10,
             diagnostics_every: None,
         }

@@ -33,6 +33,8 @@ pub(super) fn check(config: &Config) -> Checked {
     {
         must(value != Some(0), &format!("logging.{key}"), || "is 0; give steps, or null".into())?;
     }
+    must(logging.keep_last > 0, "logging.keep_last", || "is 0; it must be at least 1, the latest".into())?;
+    must(logging.keep_every != Some(0), "logging.keep_every", || "is 0; give steps, or null".into())?;
     let tag = &logging.write_tag;
     must(!tag.is_empty() && !tag.contains(['/', '\\', '\0']), "logging.write_tag", || {
         format!(
@@ -305,6 +307,12 @@ fn optimization(o: &OptimizationConfig) -> Checked {
     count("ipe", o.ipe)?;
     count("steps", o.steps)?;
     count("epochs", Some(o.epochs))?;
+    must(o.groups.is_none_or(|n| (1..=1 << 16).contains(&n)), "optimization.groups", || {
+        format!("is {}; it must lie between 1 and 65536", o.groups())
+    })?;
+    must(o.skip_above.is_none_or(|loss| loss > 0.0), "optimization.skip_above", || {
+        "must be a loss above 0, or null to skip none".into()
+    })?;
     must(o.ipe_scale > 0.0 && o.ipe_scale <= 1e6, "optimization.ipe_scale", || {
         format!("is {}; it must be above 0 and at most 1e6", o.ipe_scale)
     })?;

@@ -1,0 +1,248 @@
+//! Ranks on NVIDIA GPUs, through NCCL and the CUDA driver, both opened when they are needed.
+//!
+//! The ranks meet over TCP (`rendezvous.rs`), where rank 0 hands out NCCL's identifier and where everything but sums travels.
+//! Sums are staged through a buffer on the device. Tested with a stand-in for both libraries (`tests/stand_in.c`); it has not
+//! run on several GPUs yet.
+#![allow(unsafe_code)]
+
+use crate::rendezvous::{Lines, Meeting};
+use crate::{Collective, CollectiveError, Launch};
+use libloading::Library;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// `ncclUniqueId`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Id([u8; 128]);
+
+/// `ncclFloat32` and `ncclSum`.
+const FLOAT: c_int = 7;
+const SUM: c_int = 0;
+
+type Comm = *mut c_void;
+type Device = u64;
+
+/// The two libraries, where they are to be found.
+#[derive(Clone, Debug)]
+pub struct Libraries {
+    /// NCCL.
+    pub nccl: PathBuf,
+    /// The CUDA driver.
+    pub cuda: PathBuf,
+}
+
+impl Default for Libraries {
+    /// By their usual names, which the system's loader resolves.
+    fn default() -> Self {
+        Self { nccl: "libnccl.so.2".into(), cuda: "libcuda.so.1".into() }
+    }
+}
+
+/// Functions of the libraries; the libraries stay open as long.
+struct Functions {
+    unique_id: unsafe extern "C" fn(*mut Id) -> c_int,
+    init_rank: unsafe extern "C" fn(*mut Comm, c_int, Id, c_int) -> c_int,
+    all_reduce: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, *mut c_void) -> c_int,
+    destroy: unsafe extern "C" fn(Comm) -> c_int,
+    error: unsafe extern "C" fn(c_int) -> *const c_char,
+    init: unsafe extern "C" fn(c_int) -> c_int,
+    retain: unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int,
+    current: unsafe extern "C" fn(*mut c_void) -> c_int,
+    allocate: unsafe extern "C" fn(*mut Device, usize) -> c_int,
+    free: unsafe extern "C" fn(Device) -> c_int,
+    upload: unsafe extern "C" fn(Device, *const c_void, usize) -> c_int,
+    download: unsafe extern "C" fn(*mut c_void, Device, usize) -> c_int,
+    wait: unsafe extern "C" fn() -> c_int,
+    _libraries: [Library; 2],
+}
+
+fn failed(why: String) -> CollectiveError {
+    CollectiveError::Start { engine: "NCCL", why }
+}
+
+impl Functions {
+    fn open(libraries: &Libraries) -> Result<Self, CollectiveError> {
+        let open = |path: &Path, what: &str| {
+            // SAFETY: opening runs the library's initialisers; NCCL's and the driver's do nothing to this process.
+            unsafe { Library::new(path) }.map_err(|error| {
+                failed(format!("{what} cannot be opened ({error}); install it, or train with one process"))
+            })
+        };
+        let (nccl, cuda) = (open(&libraries.nccl, "NCCL")?, open(&libraries.cuda, "the NVIDIA driver")?);
+        macro_rules! find {
+            ($library:ident, $name:literal) => {
+                // SAFETY: the field's type is the function's, from NCCL's and CUDA's headers.
+                *unsafe { $library.get($name) }
+                    .map_err(|error| failed(format!("the library is too old or another one ({error})")))?
+            };
+        }
+        Ok(Self {
+            unique_id: find!(nccl, b"ncclGetUniqueId\0"),
+            init_rank: find!(nccl, b"ncclCommInitRank\0"),
+            all_reduce: find!(nccl, b"ncclAllReduce\0"),
+            destroy: find!(nccl, b"ncclCommDestroy\0"),
+            error: find!(nccl, b"ncclGetErrorString\0"),
+            init: find!(cuda, b"cuInit\0"),
+            retain: find!(cuda, b"cuDevicePrimaryCtxRetain\0"),
+            current: find!(cuda, b"cuCtxSetCurrent\0"),
+            allocate: find!(cuda, b"cuMemAlloc_v2\0"),
+            free: find!(cuda, b"cuMemFree_v2\0"),
+            upload: find!(cuda, b"cuMemcpyHtoD_v2\0"),
+            download: find!(cuda, b"cuMemcpyDtoH_v2\0"),
+            wait: find!(cuda, b"cuCtxSynchronize\0"),
+            _libraries: [nccl, cuda],
+        })
+    }
+
+    /// An error unless NCCL returned 0.
+    fn nccl(&self, code: c_int) -> Result<(), CollectiveError> {
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: NCCL returns a text of its own for any code.
+        let text = unsafe { (self.error)(code) };
+        let text = if text.is_null() {
+            format!("error {code}")
+        } else {
+            // SAFETY: not null, and NCCL's texts end with a zero and are never freed.
+            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+        };
+        Err(failed(format!("it says: {text}; set NCCL_DEBUG=WARN to see more")))
+    }
+
+    /// An error unless the driver returned 0.
+    fn cuda(code: c_int) -> Result<(), CollectiveError> {
+        if code == 0 { Ok(()) } else { Err(failed(format!("the NVIDIA driver returned error {code}"))) }
+    }
+}
+
+/// Device memory for sums on their way.
+struct Staging {
+    memory: Device,
+    bytes: usize,
+}
+
+/// NCCL's ranks.
+pub struct Nccl {
+    lines: Lines,
+    functions: Functions,
+    comm: Comm,
+    context: *mut c_void,
+    staging: Mutex<Staging>,
+}
+
+impl Nccl {
+    /// Meets the other ranks and connects the GPU numbered `device` of this machine with theirs.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Start`] for libraries or GPUs that do not work, and as [`Lines::open`].
+    pub fn start(
+        launch: Launch,
+        meeting: &Meeting,
+        device: usize,
+        libraries: &Libraries,
+        limit: Duration,
+    ) -> Result<Self, CollectiveError> {
+        let functions = Functions::open(libraries)?;
+        let lines = Lines::open(launch, meeting, limit)?;
+        let number = |number: usize| c_int::try_from(number).map_err(|_| failed(format!("{number} is too large")));
+        let (device, world, rank) = (number(device)?, number(launch.world)?, number(launch.rank)?);
+        let mut context = ptr::null_mut();
+        // SAFETY: the driver is initialised first; `context` is written before it is used.
+        unsafe {
+            Functions::cuda((functions.init)(0))?;
+            Functions::cuda((functions.retain)(&mut context, device))?;
+            Functions::cuda((functions.current)(context))?;
+        }
+        let mut id = Id([0; 128]);
+        if launch.rank == 0 {
+            // SAFETY: `id` has the size of NCCL's identifier.
+            functions.nccl(unsafe { (functions.unique_id)(&mut id) })?;
+        }
+        lines.broadcast(&mut id.0, 0)?;
+        let mut comm = ptr::null_mut();
+        // SAFETY: every rank has the identifier of rank 0, and the context of its GPU is current.
+        functions.nccl(unsafe { (functions.init_rank)(&mut comm, world, id, rank) })?;
+        Ok(Self { lines, functions, comm, context, staging: Mutex::new(Staging { memory: 0, bytes: 0 }) })
+    }
+
+    /// Device memory of at least so many bytes.
+    fn room(&self, staging: &mut Staging, bytes: usize) -> Result<Device, CollectiveError> {
+        if staging.bytes < bytes {
+            let mut memory = 0;
+            // SAFETY: what is freed was allocated here and nothing reads it any more.
+            unsafe {
+                if staging.bytes > 0 {
+                    Functions::cuda((self.functions.free)(staging.memory))?;
+                }
+                staging.bytes = 0;
+                Functions::cuda((self.functions.allocate)(&mut memory, bytes))?;
+            }
+            (staging.memory, staging.bytes) = (memory, bytes);
+        }
+        Ok(staging.memory)
+    }
+}
+
+impl Collective for Nccl {
+    fn rank(&self) -> usize {
+        self.lines.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.lines.world()
+    }
+
+    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        // NCCL would wait for ever: who is missing is found out here.
+        self.lines.barrier()?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = size_of_val(values);
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the context is this GPU's; `memory` holds `bytes` bytes, `values` as many; the sum is complete after `wait`.
+        unsafe {
+            Functions::cuda((self.functions.current)(self.context))?;
+            let memory = self.room(&mut staging, bytes)?;
+            Functions::cuda((self.functions.upload)(memory, values.as_ptr().cast(), bytes))?;
+            let buffer = memory as *mut c_void;
+            let (count, stream) = (values.len(), ptr::null_mut());
+            let code = (self.functions.all_reduce)(buffer, buffer, count, FLOAT, SUM, self.comm, stream);
+            self.functions.nccl(code)?;
+            Functions::cuda((self.functions.wait)())?;
+            Functions::cuda((self.functions.download)(values.as_mut_ptr().cast(), memory, bytes))
+        }
+    }
+
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
+        self.lines.broadcast(bytes, root)
+    }
+
+    fn barrier(&self) -> Result<(), CollectiveError> {
+        self.lines.barrier()
+    }
+
+    fn abort(&self, code: i32) {
+        // The lines close with the process, and the other ranks then say who is gone.
+        std::process::exit(code);
+    }
+}
+
+impl Drop for Nccl {
+    fn drop(&mut self) {
+        let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: nothing uses the memory or the communicator after this. What the libraries return cannot be acted on here.
+        unsafe {
+            let _ = (self.functions.current)(self.context);
+            if staging.bytes > 0 {
+                let _ = (self.functions.free)(staging.memory);
+            }
+            let _ = (self.functions.destroy)(self.comm);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! NCCL's path with a stand-in for its library and the driver's: rendezvous, identifier, sums.
+#![cfg(feature = "nccl")]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use vjepa_collective::{Collective, Launch, Launcher, Libraries, Meeting, Nccl, agree, totals};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Compiles the stand-in; the linker of Rust programs is a C compiler too.
+fn stand_in(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let library = folder.join(format!("lib{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-pthread", "-o"]).arg(&library).arg(source);
+    assert!(cc.status().unwrap().success());
+    library
+}
+
+fn libraries(path: PathBuf) -> Libraries {
+    Libraries { nccl: path.clone(), cuda: path }
+}
+
+fn meeting() -> Meeting {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    Meeting { address: "127.0.0.1".into(), port }
+}
+
+fn launch(rank: usize, world: usize) -> Launch {
+    Launch { launcher: Launcher::Torch, rank, world, local: rank }
+}
+
+#[test]
+fn two_ranks_meet_and_sum() {
+    let (meeting, libraries) = (meeting(), libraries(stand_in("together")));
+    let ranks = [0, 1].map(|rank| {
+        let (meeting, libraries) = (meeting.clone(), libraries.clone());
+        std::thread::spawn(move || {
+            let ranks = Nccl::start(launch(rank, 2), &meeting, rank, &libraries, LIMIT).unwrap();
+            assert_eq!((ranks.rank(), ranks.world()), (rank, 2));
+            agree(&ranks, &[("plan", "the same".into())]).unwrap();
+            assert!(
+                agree(&ranks, &[("plan", rank.to_string())]).unwrap_err().to_string().starts_with("rank 1 had another")
+            );
+            let mut sums = Vec::new();
+            for length in [3, 1000, 10] {
+                let mut values: Vec<f32> = (0..length).map(|i| (i * (rank + 1)) as f32).collect();
+                ranks.all_reduce(&mut values).unwrap();
+                assert_eq!(values, (0..length).map(|i| (i * 3) as f32).collect::<Vec<_>>());
+                sums.push(values);
+            }
+            ranks.all_reduce(&mut []).unwrap();
+            assert_eq!(totals(&ranks, &[0.1, rank as f64]).unwrap(), [0.2, 1.0]);
+            ranks.barrier().unwrap();
+            sums
+        })
+    });
+    let [first, second] = ranks.map(|rank| rank.join().unwrap());
+    assert_eq!(first, second);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let start = |libraries: &Libraries, device: usize| {
+        let error = Nccl::start(launch(0, 1), &meeting(), device, libraries, LIMIT).err().unwrap();
+        error.to_string()
+    };
+    let none = Libraries { nccl: "libnot-there.so".into(), cuda: "libnot-there.so".into() };
+    assert!(start(&none, 0).contains("NCCL cannot be opened"), "{}", start(&none, 0));
+    let there = libraries(stand_in("alone"));
+    assert!(start(&there, 7).contains("the NVIDIA driver returned error 101"), "{}", start(&there, 7));
+    let other = Libraries { cuda: "libm.so.6".into(), ..there };
+    assert!(start(&other, 0).contains("too old or another one"), "{}", start(&other, 0));
+}

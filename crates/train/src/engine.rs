@@ -1,0 +1,236 @@
+//! How a step is computed: in one graph, in two halves with the gradients' sums between them, or by Burn's autodiff.
+
+use super::TrainError;
+use super::eager::EagerGradients;
+use super::state::StepSource;
+use super::sums;
+use std::collections::BTreeMap;
+use vjepa_collective::Collective;
+use vjepa_compiler::accumulate::SUM;
+use vjepa_compiler::ir::Graph;
+use vjepa_graphs::AnyObjective;
+use vjepa_graphs::objectives::{Clips, Declaration, Input};
+use vjepa_programs::{self as compile, TrainOptions, feed};
+use vjepa_recipe::masks::MaskPair;
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+
+/// Tensors by input or output name.
+pub(super) type Named = BTreeMap<String, HostTensor>;
+
+/// The compiled parts of a step.
+pub(super) enum Engine {
+    /// One graph for the one group of a step.
+    Whole(Box<DeviceExecutor>),
+    /// One graph adds gradients up, group after group; the other applies them.
+    Halves {
+        gradients: Box<DeviceExecutor>,
+        update: Box<DeviceExecutor>,
+        /// Parameters that hold sums, with their shapes.
+        sums: Vec<(String, Vec<usize>)>,
+    },
+    /// Burn's autodiff, and a compiled optimiser whose inputs are the gradients.
+    Eager { model: Box<EagerGradients>, update: Box<DeviceExecutor>, sums: Named },
+}
+
+/// What is computed on.
+pub(super) struct Batch<'a> {
+    /// `f32[B, C, T, H, W]`.
+    pub(super) clips: Vec<f32>,
+    pub(super) shape: [usize; 5],
+    /// One per mask generator.
+    pub(super) pairs: &'a [MaskPair],
+}
+
+impl Engine {
+    /// Compiles what `source` asks for.
+    ///
+    /// # Errors
+    /// [`TrainError`] for a graph that cannot be compiled or planned.
+    pub(super) fn open(
+        device: Device,
+        objective: &AnyObjective,
+        options: TrainOptions,
+        source: StepSource,
+    ) -> Result<Self, TrainError> {
+        let halves = |gradients: DeviceExecutor| -> Result<Self, TrainError> {
+            let update = device.plan(&compile::update(objective, options, gradients.graph())?)?;
+            let sums = sums_of(gradients.graph());
+            Ok(Self::Halves { gradients: Box::new(gradients), update: Box::new(update), sums })
+        };
+        let mut engine = match source {
+            StepSource::Eager => {
+                let update = device.plan(&compile::optimizer(objective, options)?)?;
+                let model = Box::new(EagerGradients::new(objective)?);
+                Self::Eager { model, update: Box::new(update), sums: Named::new() }
+            }
+            StepSource::Passes(mut passes) => {
+                Self::Whole(Box::new(device.plan(&compile::step_with(objective, options, &mut passes)?)?))
+            }
+            StepSource::Compiled(artifact) => Self::Whole(Box::new(device.take(artifact.graph, artifact.plan)?)),
+            StepSource::Halves(mut passes) => {
+                halves(device.plan(&compile::gradients_with(objective, options, &mut passes)?)?)?
+            }
+            StepSource::CompiledHalf(artifact) => halves(device.take(artifact.graph, artifact.plan)?)?,
+        };
+        // On a GPU reading a number in the middle of a step would wait for the step so far.
+        if device.is_cpu() {
+            match &mut engine {
+                Self::Whole(step) | Self::Eager { update: step, .. } => step.guard(),
+                Self::Halves { gradients, update, .. } => [gradients, update].into_iter().for_each(|half| half.guard()),
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Whether steps of several groups, or shared with other ranks, can be computed.
+    pub(super) fn adds_up(&self) -> bool {
+        !matches!(self, Self::Whole(_))
+    }
+
+    /// The graph that computes gradients, or for Burn's autodiff the optimiser.
+    pub(super) fn main(&self) -> &DeviceExecutor {
+        match self {
+            Self::Whole(step) | Self::Halves { gradients: step, .. } | Self::Eager { update: step, .. } => step,
+        }
+    }
+
+    /// As [`Engine::main`].
+    pub(super) fn main_mut(&mut self) -> &mut DeviceExecutor {
+        match self {
+            Self::Whole(step) | Self::Halves { gradients: step, .. } | Self::Eager { update: step, .. } => step,
+        }
+    }
+
+    /// The graph that changes weights and moments.
+    pub(super) fn optimiser(&self) -> &Graph {
+        match self {
+            Self::Whole(step) | Self::Halves { update: step, .. } | Self::Eager { update: step, .. } => step.graph(),
+        }
+    }
+
+    /// Computes one group: all of the step with `rates`, or its losses and the gradients' sums. `first` says that the sums
+    /// begin here.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`].
+    pub(super) fn group(
+        &mut self,
+        params: &mut DeviceParams,
+        declaration: &Declaration,
+        batch: Batch<'_>,
+        rates: impl FnOnce() -> Vec<(&'static str, HostTensor)>,
+        first: bool,
+    ) -> Result<Named, TrainError> {
+        let Batch { clips, shape, pairs } = batch;
+        match self {
+            Self::Whole(step) => {
+                let mut inputs: Vec<(&str, HostTensor)> = rates();
+                inputs.extend(feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape)));
+                Ok(step.run(params, inputs)?)
+            }
+            Self::Halves { gradients, sums, .. } => {
+                if first {
+                    sums.iter().for_each(|(name, shape)| params.zeros(name, shape));
+                }
+                let fed = feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape));
+                Ok(gradients.run(params, fed)?)
+            }
+            Self::Eager { model, sums, .. } => {
+                let (gradients, outputs) = model.run(params, &clips, shape, pairs)?;
+                if first {
+                    *sums = gradients;
+                } else {
+                    sums::add(sums, &gradients);
+                }
+                Ok(outputs)
+            }
+        }
+    }
+
+    /// Applies the sums of `groups` groups on all `ranks`; nothing is left to apply of a whole step.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`], [`TrainError::Collective`].
+    pub(super) fn apply(
+        &mut self,
+        params: &mut DeviceParams,
+        groups: f64,
+        rates: Vec<(&'static str, HostTensor)>,
+        ranks: &dyn Collective,
+    ) -> Result<Named, TrainError> {
+        let share = (1.0 / groups) as f32;
+        match self {
+            Self::Whole(_) => Ok(Named::new()),
+            Self::Halves { update, sums, .. } => {
+                sums::reduce(params, sums, ranks)?;
+                let mut inputs: Vec<(&str, HostTensor)> = rates;
+                inputs.push(("share", HostTensor::scalar(share)));
+                Ok(update.run(params, inputs)?)
+            }
+            Self::Eager { update, sums, .. } => {
+                sums::reduce_host(sums, share, ranks)?;
+                let mut inputs: Vec<(&str, HostTensor)> = rates;
+                inputs.extend(sums.iter().map(|(name, sum)| (name.as_str(), sum.clone())));
+                Ok(update.run(params, inputs)?)
+            }
+        }
+    }
+
+    /// The first weight, activation or gradient of a group that is NaN or infinite, in words.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`].
+    pub(super) fn first_bad(
+        &mut self,
+        params: &DeviceParams,
+        declaration: &Declaration,
+        batch: Batch<'_>,
+        rates: Vec<(&'static str, HostTensor)>,
+    ) -> Result<Option<String>, TrainError> {
+        let Batch { clips, shape, pairs } = batch;
+        let fed = feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape));
+        match self {
+            Self::Whole(step) => {
+                let mut inputs: Vec<(&str, HostTensor)> = rates;
+                inputs.extend(fed);
+                Ok(step.first_bad(params, inputs)?)
+            }
+            Self::Halves { gradients, .. } => Ok(gradients.first_bad(params, fed)?),
+            Self::Eager { .. } => Ok(None),
+        }
+    }
+
+    /// Gives the sums back: they are no part of a run's state.
+    pub(super) fn forget(&mut self, params: &mut DeviceParams) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Halves { sums, .. } => {
+                for (name, _) in sums.iter() {
+                    params.remove(name);
+                }
+            }
+            Self::Eager { sums, .. } => sums.clear(),
+        }
+    }
+}
+
+/// The parameters of a graph that hold sums of gradients.
+fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
+    let named = graph.params.iter().filter_map(|id| {
+        let name = graph.source_name(*id).filter(|name| name.starts_with(SUM))?;
+        let shape = graph.ty(*id).shape.iter().filter_map(|dim| dim.eval(&BTreeMap::new()));
+        Some((name.to_owned(), shape.collect()))
+    });
+    named.collect()
+}
+
+/// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
+fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
+    let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
+    let mut clips = clips;
+    move |_| {
+        left = left.saturating_sub(1);
+        let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
+        HostTensor::F32 { shape: shape.to_vec(), data }
+    }
+}

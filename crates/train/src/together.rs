@@ -1,0 +1,68 @@
+//! Ranks that train together: they mean the same run, and begin it with the same weights.
+
+use super::{Progress, TrainError, TrainState};
+use sha2::{Digest, Sha256};
+use vjepa_collective::{Collective, broadcast_all};
+use vjepa_data::Contents;
+use vjepa_graphs::NamedTensors;
+use vjepa_recipe::config::Config;
+use vjepa_runtime::files::hex;
+
+/// Checks that all ranks have the same program, configuration, plan and data lists.
+///
+/// # Errors
+/// [`vjepa_collective::CollectiveError::Differs`] names what differs and the ranks.
+pub(super) fn agree(
+    ranks: &dyn Collective,
+    config: &Config,
+    state: &TrainState,
+    contents: Option<Contents>,
+) -> Result<(), TrainError> {
+    if ranks.world() == 1 {
+        return Ok(());
+    }
+    let facts = [
+        ("program version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("configuration", digest(config.to_yaml()?.as_bytes())),
+        ("data list", contents.map(|contents| contents.sha256).unwrap_or_default()),
+        ("plan", digest(vjepa_compiler::text::print(state.graph()).as_bytes())),
+    ];
+    Ok(vjepa_collective::agree(ranks, &facts)?)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Gives every rank the weights, moments and counters of rank 0, the only one that has read or made any.
+///
+/// # Errors
+/// [`TrainError::Collective`].
+pub(super) fn begin_alike(ranks: &dyn Collective, state: &mut TrainState) -> Result<(), TrainError> {
+    if ranks.world() == 1 {
+        return Ok(());
+    }
+    let mine = if ranks.rank() == 0 { state.weights() } else { NamedTensors::new() };
+    let shapes: Vec<(&String, &Vec<usize>)> = mine.iter().map(|(name, (shape, _))| (name, shape)).collect();
+    let broken = |error: serde_json::Error| TrainError::Observer(error.to_string());
+    let header = serde_json::to_vec(&(state.progress(), shapes)).map_err(broken)?;
+    let header = broadcast_all(ranks, &header, 0)?;
+    let (progress, shapes): (Progress, Vec<(String, Vec<usize>)>) = serde_json::from_slice(&header).map_err(broken)?;
+    let mut tensors = NamedTensors::new();
+    for (name, shape) in shapes {
+        let mut bytes = match mine.get(&name) {
+            Some((_, data)) => data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            None => vec![0u8; 4 * shape.iter().product::<usize>()],
+        };
+        ranks.broadcast(&mut bytes, 0)?;
+        if ranks.rank() != 0 {
+            let data = bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+            tensors.insert(name, (shape, data));
+        }
+    }
+    if ranks.rank() != 0 {
+        state.set_weights(tensors)?;
+        state.proceed(progress);
+    }
+    Ok(())
+}
