@@ -3,7 +3,7 @@
 use super::rules::{Grads, Parts};
 use super::{
     Cost, Eval, EvalError, Op, Reverse, TypeError, attention, contraction, elementwise, norm, optimizer,
-    packed_attention, reduce, require, shape, tokens,
+    packed_attention, reduce, require, rotary, shape, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
@@ -18,6 +18,7 @@ pub(super) enum Family<'a> {
     Optimizer(optimizer::Kind),
     PackedAttention(packed_attention::Kind<'a>),
     Reduce(reduce::Kind<'a>),
+    Rotary(rotary::Kind),
     Shape(shape::Kind<'a>),
     Tokens(tokens::Kind<'a>),
 }
@@ -42,6 +43,7 @@ impl Op {
             Op::LogSoftmax => F::Reduce(reduce::Kind::LogSoftmax),
             Op::SquaredNorm => F::Reduce(reduce::Kind::SquaredNorm),
             Op::Full { value, ty } => F::Shape(shape::Kind::Full(value, ty)),
+            Op::Iota { size } => F::Shape(shape::Kind::Iota(size)),
             Op::Reshape { shape } => F::Shape(shape::Kind::Reshape(shape)),
             Op::Permute { axes } => F::Shape(shape::Kind::Permute(axes)),
             Op::Broadcast { shape } => F::Shape(shape::Kind::Broadcast(shape)),
@@ -68,6 +70,7 @@ impl Op {
             Op::PackedAttentionGrad { heads, scale, parts } => {
                 F::PackedAttention(packed_attention::Kind { backward: true, heads: *heads, scale: *scale, parts })
             }
+            Op::Rotate { transposed } => F::Rotary(rotary::Kind { transposed: *transposed }),
             Op::AdamW { beta1, beta2, eps } => {
                 F::Optimizer(optimizer::Kind::AdamW(optimizer::Constants { beta1: *beta1, beta2: *beta2, eps: *eps }))
             }
@@ -93,6 +96,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::infer(op, operands)?,
             Family::PackedAttention(op) => packed_attention::infer(op, operands)?,
             Family::Reduce(op) => reduce::infer(op, operands)?,
+            Family::Rotary(_) => rotary::infer(operands)?,
             Family::Shape(op) => shape::infer(op, operands)?,
             Family::Tokens(op) => tokens::infer(op, operands)?,
         };
@@ -110,6 +114,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::cost(op, operands, results),
             Family::PackedAttention(op) => packed_attention::cost(op, operands, results),
             Family::Reduce(op) => reduce::cost(op, operands, results),
+            Family::Rotary(_) => rotary::cost(operands, results),
             Family::Shape(op) => shape::cost(op, operands, results),
             Family::Tokens(op) => tokens::cost(op, operands, results),
         }
@@ -129,6 +134,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::decompose(op, graph, inputs),
             Family::PackedAttention(op) => packed_attention::decompose(op, graph, inputs),
             Family::Reduce(op) => reduce::decompose(op, graph, inputs),
+            Family::Rotary(op) => rotary::decompose(op, graph, inputs),
             Family::Shape(op) => shape::decompose(op),
             Family::Tokens(op) => tokens::decompose(op, graph, inputs),
         }
@@ -144,6 +150,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::eval(op, e),
             Family::PackedAttention(op) => packed_attention::eval(op, e),
             Family::Reduce(op) => reduce::eval(op, e),
+            Family::Rotary(op) => Ok(rotary::eval(op, e)),
             Family::Shape(op) => shape::eval(op, e),
             Family::Tokens(op) => tokens::eval(op, e),
         }
@@ -160,6 +167,7 @@ impl Op {
             Family::Optimizer(op) => Ok(optimizer::grad(op)),
             Family::PackedAttention(op) => packed_attention::grad(op, r),
             Family::Reduce(op) => reduce::grad(op, r),
+            Family::Rotary(op) => rotary::grad(op, r),
             Family::Shape(op) => shape::grad(op, r),
             Family::Tokens(op) => tokens::grad(op, r),
         }

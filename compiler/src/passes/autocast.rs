@@ -95,6 +95,8 @@ fn class(op: &Op) -> Class {
         | Op::LogSoftmax
         | Op::SquaredNorm
         | Op::Full { .. }
+        | Op::Iota { .. }
+        | Op::Rotate { .. }
         | Op::Pad { .. }
         | Op::ScatterTokens { .. }
         | Op::LayerNorm { .. }

@@ -148,6 +148,8 @@ fn class(op: &Op) -> Class {
         | Op::LogSoftmax
         | Op::SquaredNorm
         | Op::Full { .. }
+        | Op::Iota { .. }
+        | Op::Rotate { .. }
         | Op::Broadcast { .. }
         | Op::Pad { .. }
         | Op::Concat { .. }

@@ -165,6 +165,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         | Op::Mean { .. }
         | Op::SquaredNorm
         | Op::Full { .. }
+        | Op::Iota { .. }
         | Op::Reshape { .. }
         | Op::Permute { .. }
         | Op::Broadcast { .. }
@@ -180,6 +181,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         | Op::LayerNormGrad { .. }
         | Op::Attention { .. }
         | Op::AttentionGrad { .. }
+        | Op::Rotate { .. }
         | Op::PackedAttention { .. }
         | Op::PackedAttentionGrad { .. } => Vec::new(),
     }

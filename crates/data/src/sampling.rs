@@ -3,6 +3,8 @@
 //! The official spacing is not the one asked for: 16 frames at step 4 are `linspace` over 64 frames with both ends, so
 //! 64/15 = 4.27 apart, truncated: 0, 4, 8, 12, 17, ... Released models were trained on that, so it is the default here;
 //! [`ClipSampler::exact`] gives a true step instead.
+//!
+//! V-JEPA 2 gives the step as frames a second ([`Spacing::Fps`]), so that clips of all videos move alike.
 
 /// How clips are cut from a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct ClipSampler {
 }
 
 /// Why a video gives no clips.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SamplingError {
     /// The video has no frames.
     #[error("the video has no frames")]
@@ -40,6 +42,57 @@ pub enum SamplingError {
     /// A setting is zero.
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
+    /// The video has fewer frames a second than a clip.
+    #[error("the video has {average} frames a second, fewer than the {fps} of a clip (`data.fps`)")]
+    TooSlow {
+        /// Average frames a second of the video.
+        average: f64,
+        /// Frames a second of a clip.
+        fps: f64,
+    },
+    /// A clip of this duration has more frames than the video in that time.
+    #[error("{seconds} s of the video, at {average} frames a second, are fewer than the {frames} frames of a clip")]
+    TooBrief {
+        /// Duration of a clip.
+        seconds: f64,
+        /// Average frames a second of the video.
+        average: f64,
+        /// Frames of a clip.
+        frames: usize,
+    },
+}
+
+/// How far apart the frames of a clip are (official `frame_step`, `fps` and `duration` of V-JEPA 2's `VideoDataset`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Spacing {
+    /// Video frames from one clip frame to the next.
+    Step(usize),
+    /// Clip frames a second.
+    Fps(f64),
+    /// Seconds that a clip lasts.
+    Duration(f64),
+}
+
+impl Spacing {
+    /// The step in a video of `average` frames a second, which is rounded up first.
+    ///
+    /// # Errors
+    /// [`SamplingError::TooSlow`] and [`SamplingError::TooBrief`] where the step would be 0; the official code fails an
+    /// assertion there.
+    pub fn step(self, average: f64, frames_per_clip: usize) -> Result<usize, SamplingError> {
+        // Casts truncate and saturate; not a number becomes 0.
+        match self {
+            Self::Step(step) => Ok(step),
+            Self::Fps(fps) => match (average.ceil() / fps).floor() as usize {
+                0 => Err(SamplingError::TooSlow { average, fps }),
+                step => Ok(step),
+            },
+            Self::Duration(seconds) => match (seconds * average.ceil() / frames_per_clip.max(1) as f64) as usize {
+                0 => Err(SamplingError::TooBrief { seconds, average, frames: frames_per_clip }),
+                step => Ok(step),
+            },
+        }
+    }
 }
 
 impl ClipSampler {
@@ -150,8 +203,8 @@ impl ClipSampler {
     }
 }
 
-/// The frame step that makes a clip of `frames_per_clip` frames last `seconds` in a video of `fps`; official
-/// `clip_duration`. At least 1.
+/// The frame step that makes a clip of `frames_per_clip` frames last `seconds` in a video of `fps`; V-JEPA 1's
+/// `clip_duration`, which does not round the rate. At least 1.
 pub fn step_for_duration(seconds: f64, fps: f64, frames_per_clip: usize) -> usize {
     // A float-to-integer cast truncates and saturates; NaN becomes 0.
     ((seconds * fps / frames_per_clip.max(1) as f64) as usize).max(1)
@@ -233,6 +286,49 @@ mod tests {
         assert_eq!(step_for_duration(4.0, 30.0, 16), 7);
         assert_eq!(step_for_duration(0.1, 10.0, 16), 1);
         assert_eq!(step_for_duration(f64::NAN, 10.0, 0), 1);
+    }
+
+    #[test]
+    fn frames_a_second_are_the_official_ones() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folders = [root.join("tests/golden/vjepa2_train"), root.join("../shared/golden/vjepa2_train")];
+        for folder in folders.iter().filter(|folder| folder.is_dir()) {
+            let text = std::fs::read_to_string(folder.join("fps_sampling.json")).unwrap();
+            let recorded: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let rows = recorded["rows"].as_array().unwrap();
+            assert!(rows.len() >= 180, "{}", folder.display());
+            for row in rows {
+                let size = |key: &str| row[key].as_u64().map(|value| value as usize);
+                let real = |key: &str| row[key].as_f64();
+                let spacing = match (real("fps"), real("duration"), size("frame_step")) {
+                    (Some(fps), None, None) => Spacing::Fps(fps),
+                    (None, Some(seconds), None) => Spacing::Duration(seconds),
+                    (None, None, Some(step)) => Spacing::Step(step),
+                    other => panic!("{other:?}"),
+                };
+                let frames_per_clip = size("frames_per_clip").unwrap();
+                let mut rng = vjepa_recipe::rng::NumpyRng::new(size("np_seed").unwrap() as u32);
+                let clips = spacing.step(real("avg_fps").unwrap(), frames_per_clip).and_then(|step| {
+                    let sampler = ClipSampler {
+                        num_clips: size("num_clips").unwrap_or(1),
+                        random: row["random"].as_bool().unwrap(),
+                        allow_overlap: row["allow_clip_overlap"].as_bool().unwrap_or(false),
+                        ..ClipSampler::pretrain(frames_per_clip, step)
+                    };
+                    sampler.sample(size("num_frames").unwrap(), |low, high| rng.randint(low, high))
+                });
+                let wanted: Option<Vec<Vec<usize>>> = serde_json::from_value(row["indices"].clone()).unwrap();
+                assert_eq!(clips.as_ref().ok(), wanted.as_ref(), "{row}: {clips:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slow_video_is_named() {
+        let error = Spacing::Fps(4.0).step(3.0, 16).unwrap_err();
+        assert_eq!(error.to_string(), "the video has 3 frames a second, fewer than the 4 of a clip (`data.fps`)");
+        assert!(Spacing::Fps(4.0).step(f64::NAN, 16).is_err() && Spacing::Duration(0.1).step(30.0, 16).is_err());
+        assert_eq!(Spacing::Fps(4.0).step(29.97, 16), Ok(7));
     }
 
     proptest! {

@@ -22,6 +22,8 @@ pub struct TrainOptions {
     pub recompute: Option<Recomputed>,
     /// Precision of products.
     pub precision: Precision,
+    /// Whether everything decays, biases and norms too, as in V-JEPA 2's probes.
+    pub decay_all: bool,
 }
 
 impl Default for TrainOptions {
@@ -32,6 +34,7 @@ impl Default for TrainOptions {
             export_gradients: false,
             recompute: Some(Recomputed::Elementwise),
             precision: Precision::F32,
+            decay_all: false,
         }
     }
 }
@@ -136,7 +139,8 @@ fn train(
             graph.output(&name, *gradient);
         }
     }
-    let decays = |id: &ValueId| decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
+    let decays =
+        |id: &ValueId| options.decay_all || decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
     let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
     let spec = TrainSpec {
         decay: trained.iter().copied().filter(decays).collect(),

@@ -4,6 +4,9 @@
 //! so step `i` runs at their position `i + 1`: the peak is reached exactly at step `warmup_steps - 1`. The momentum is
 //! not advanced first: step 0 uses its start value. All schedules are stretched by `ipe_scale` (1.25) and training stops
 //! at 80 % of them, so no end value is ever reached.
+//!
+//! V-JEPA 2 and 2.1 have the same schedules with equal ends, which are constant after the warm-up; their second stage, the
+//! cool-down, goes down in a straight line ([`LinearDecay`]), stretched like the others, so it stops far above its end.
 
 use std::f64::consts::PI;
 
@@ -33,6 +36,68 @@ impl WarmupCosine {
         let cosine_steps = self.total_steps.saturating_sub(self.warmup_steps).max(1);
         let progress = (position - self.warmup_steps) as f64 / cosine_steps as f64;
         half_cosine(self.peak, self.end, progress)
+    }
+}
+
+/// A straight line from `start` to `end`, without a warm-up (official `LinearDecaySchedule` of the cool-down).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinearDecay {
+    /// Learning rate before the first step.
+    pub start: f64,
+    /// Learning rate at the end.
+    pub end: f64,
+    /// Steps until `end`. Later steps stay there.
+    pub total_steps: u64,
+}
+
+impl LinearDecay {
+    /// Learning rate of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        let progress = step.saturating_add(1) as f64 / self.total_steps.max(1) as f64;
+        self.start + progress.min(1.0) * (self.end - self.start)
+    }
+}
+
+/// The learning rate of a run: of a first stage, or of a cool-down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LearningRate {
+    /// Warm-up and half a cosine, which is constant where its ends are equal.
+    Cosine(WarmupCosine),
+    /// A straight line down.
+    Linear(LinearDecay),
+}
+
+impl LearningRate {
+    /// Learning rate of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        match self {
+            Self::Cosine(cosine) => cosine.at(step),
+            Self::Linear(line) => line.at(step),
+        }
+    }
+}
+
+/// Weight of V-JEPA 2.1's loss on context tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ContextWeight {
+    /// The weight, or what it grows to.
+    pub value: f64,
+    /// Whether it is 0 until step 15000 and then grows in a straight line until step 30000, as in pre-training; else it is
+    /// constant, as in the cool-down.
+    pub progressive: bool,
+}
+
+impl ContextWeight {
+    /// Steps between which a progressive weight grows; constants of the official code.
+    const GROWTH: [u64; 2] = [15_000, 30_000];
+
+    /// Weight of the 0-based step `step`.
+    pub fn at(&self, step: u64) -> f64 {
+        let [first, last] = Self::GROWTH;
+        match self.progressive && step < last {
+            true => self.value * (step.saturating_sub(first) as f64 / (last - first) as f64),
+            false => self.value,
+        }
     }
 }
 

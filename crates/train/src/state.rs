@@ -216,14 +216,17 @@ impl TrainState {
         let rates = self.schedule.at(self.step);
         let declaration = self.objective.declaration();
         let mut inputs = self.rate_inputs(rates);
+        let share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
         let mut eager_outputs = BTreeMap::new();
         let gradients;
         match &mut self.eager {
             Some(eager) => {
-                (gradients, eager_outputs) = eager.run(&self.params, &clips, shape, pairs)?;
+                (gradients, eager_outputs) = eager.run(&self.params, &clips, shape, pairs, share)?;
                 inputs.extend(gradients.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())));
             }
-            None => inputs.extend(feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape))),
+            None => {
+                inputs.extend(feed(&declaration.inputs, pairs, share, clips_for(&declaration.inputs, clips, shape)));
+            }
         }
         let mut outputs = self.executor.run(&mut self.params, inputs)?;
         outputs.extend(eager_outputs);

@@ -326,7 +326,10 @@ impl ModelConfig {
                 if ascending && levels.last().copied() == depth.checked_sub(1) {
                     return Ok(levels.clone());
                 }
-                rule(format!("is {levels:?}; it must be ascending and end with the last block, {}", depth.saturating_sub(1)))
+                rule(format!(
+                    "is {levels:?}; it must be ascending and end with the last block, {}",
+                    depth.saturating_sub(1)
+                ))
             }
             (generation, Some(_)) => {
                 rule(format!("is for V-JEPA 2.1, but model.generation is {}; leave it out", generation.name()))
