@@ -86,7 +86,7 @@ fn step(optimise: bool) -> Graph {
     let (encoder, predictor) = small();
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let mut passes = if optimise { Passes::default() } else { Passes::none() };
-    let objective = Jepa { encoder, predictor, generators: MASKS.len(), loss: LOSS };
+    let objective = Jepa::plain(encoder, predictor, MASKS.len(), LOSS);
     compile::step_with(&objective.into(), options, &mut passes).unwrap()
 }
 
@@ -144,8 +144,10 @@ fn by_eager() -> Results {
     let clip = Tensor::from_data(TensorData::new(noise(clip.iter().product(), 1.5), clip), &device);
     let masks: Vec<Tensor<2, Int>> =
         masks().into_iter().map(|(_, shape, data)| Tensor::from_data(TensorData::new(data, shape), &device)).collect();
-    let pairs: Vec<MaskPair> =
-        masks.chunks(2).map(|pair| MaskPair { context: pair[0].clone(), target: pair[1].clone() }).collect();
+    let pairs: Vec<MaskPair> = masks
+        .chunks(2)
+        .map(|pair| MaskPair { context: pair[0].clone(), target: pair[1].clone(), weights: None })
+        .collect();
     let out = LOSS.forward(&student, &narrow, &teacher, clip, &pairs).unwrap();
     let scalar = |tensor: Tensor<1>| tensor.into_data().try_into_vec_as::<f32>().unwrap();
     let mut results = Results::from([

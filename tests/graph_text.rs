@@ -54,6 +54,6 @@ fn probe() {
 #[test]
 fn step() {
     let (encoder, predictor) = small();
-    let objective = Jepa { encoder, predictor, generators: 2, loss: JepaLoss::default() };
+    let objective = Jepa::plain(encoder, predictor, 2, JepaLoss::default());
     check("step", &compile::step(&objective.into(), TrainOptions::default()).unwrap());
 }

@@ -145,7 +145,7 @@ fn finish(mut graph: Graph, rng: &mut Rng) -> Case {
 fn propose(rng: &mut Rng, graph: &Graph, smooth: bool) -> Op {
     let x = graph.ty(ValueId(rng.below(graph.values.len()))).clone();
     let axis = rng.below(x.rank());
-    let smooth_unary = [Unary::Neg, Unary::Tanh, Unary::Erf, Unary::Gelu];
+    let smooth_unary = [Unary::Neg, Unary::Tanh, Unary::Sin, Unary::Cos, Unary::Erf, Unary::Gelu];
     // Powers of two, so that passes which multiply them out change no bit.
     let c = rng.pick(&[0.0, 1.0, 0.5, -1.0, -0.25]);
     match rng.below(24) {
@@ -171,6 +171,7 @@ fn propose(rng: &mut Rng, graph: &Graph, smooth: bool) -> Op {
         8 => Op::Sum { axes: vec![axis] },
         9 => Op::Mean { axes: (0..=axis).collect() },
         10 => rng.pick(&[Op::Softmax, Op::LogSoftmax, Op::SquaredNorm]),
+        11 if rng.below(4) == 0 => Op::Iota { size: x.shape.get(axis).cloned().unwrap_or_default() },
         11 => Op::Full { value: c.into(), ty: TensorType::f32(x.shape) },
         12 => Op::Reshape { shape: rng.pick(&[vec![x.elements()], x.shape.clone(), dims("B N 4"), dims("B 2 N 2")]) },
         13 => {
@@ -207,7 +208,7 @@ fn operands(rng: &mut Rng, graph: &Graph, op: &Op) -> Vec<ValueId> {
         rng.pick(&same)
     };
     match op {
-        Op::Full { .. } => Vec::new(),
+        Op::Full { .. } | Op::Iota { .. } => Vec::new(),
         Op::MatMul { .. } if rng.below(2) == 0 => vec![x, alike(rng), any(rng)],
         Op::Binary(_) if rng.below(2) == 0 => vec![x, any(rng)],
         Op::Binary(_) | Op::GeluGrad | Op::GeluWithGrad | Op::SoftmaxGrad => vec![x, alike(rng)],

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use vjepa_recipe::config::{EncoderSizes, ModelConfig, ModelName};
+use vjepa_recipe::config::{EncoderSizes, Generation, ModelConfig, ModelName, Positions};
 
 use crate::error::ConfigError;
+use crate::layers::PROBE_EPS;
 
 /// Sizes of an encoder (`src/models/vision_transformer.py` of the official code).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,22 @@ pub struct EncoderConfig {
     pub uniform_power: bool,
     /// Blocks, from 0, whose outputs [`forward_layers`](crate::Encoder::forward_layers) returns; `None` for the last only.
     pub out_layers: Option<Vec<usize>>,
+    /// How tokens know where they are.
+    #[serde(default, skip_serializing_if = "is_table")]
+    pub positions: Positions,
+    /// Blocks, from 0, ascending, whose outputs are the encoder's levels, each with a norm of its own; the last block is one.
+    /// Empty for an encoder with one final norm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<usize>,
+    /// Frames of an image's token, where images, clips of as many frames, have a patch embedding of their own beside that of
+    /// videos, and either adds a vector to its tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_tubelet: Option<usize>,
+}
+
+/// For configurations that were written before there was a choice.
+fn is_table(positions: &Positions) -> bool {
+    *positions == Positions::Table
 }
 
 impl EncoderConfig {
@@ -53,7 +70,46 @@ impl EncoderConfig {
             mlp_ratio,
             uniform_power: true,
             out_layers: None,
+            positions: Positions::Table,
+            levels: Vec::new(),
+            image_tubelet: None,
         }
+    }
+
+    /// The same sizes as a released encoder of another generation.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a depth that V-JEPA 2.1 has no levels for.
+    pub fn of(self, generation: Generation) -> Result<Self, ConfigError> {
+        let levels = generation.levels(self.depth).ok_or_else(|| {
+            ConfigError::new("depth", format!("must be 12, 24, 40 or 48 for V-JEPA 2.1, got {}", self.depth))
+        })?;
+        let image_tubelet = (generation == Generation::V21).then_some(1);
+        Ok(Self { positions: generation.positions(None), levels: levels.to_vec(), image_tubelet, ..self })
+    }
+
+    /// The generation it is closest to: rotary positions make it V-JEPA 2, levels V-JEPA 2.1.
+    pub fn generation(&self) -> Generation {
+        match (self.positions, self.levels.is_empty()) {
+            (Positions::Table, _) => Generation::V1,
+            (Positions::Rotary(_), true) => Generation::V2,
+            (Positions::Rotary(_), false) => Generation::V21,
+        }
+    }
+
+    /// Whether clips of so many frames are images to it.
+    pub fn is_image(&self, frames: usize) -> bool {
+        self.image_tubelet == Some(frames)
+    }
+
+    /// Width of a head.
+    pub fn head_dim(&self) -> usize {
+        self.embed_dim.checked_div(self.num_heads).unwrap_or(0)
+    }
+
+    /// Number of levels side by side in [`forward_levels`](crate::Encoder::forward_levels).
+    pub fn num_levels(&self) -> usize {
+        self.levels.len().max(1)
     }
 
     /// ViT-T: 192 wide, 12 blocks, 3 heads.
@@ -93,8 +149,14 @@ impl EncoderConfig {
 
     /// Tokens in time, height and width. Token order is row-major, width fastest.
     pub fn grid(&self) -> [usize; 3] {
+        self.grid_of([self.num_frames, self.height, self.width])
+    }
+
+    /// The grid of a clip or an image of another size: frames, height and width.
+    pub fn grid_of(&self, [frames, height, width]: [usize; 3]) -> [usize; 3] {
         let steps = |size: usize, step: usize| size.checked_div(step).unwrap_or(0);
-        [steps(self.num_frames, self.tubelet), steps(self.height, self.patch), steps(self.width, self.patch)]
+        let tubelet = if self.is_image(frames) { frames } else { self.tubelet };
+        [steps(frames, tubelet), steps(height, self.patch), steps(width, self.patch)]
     }
 
     /// Tokens per clip.
@@ -126,19 +188,35 @@ impl EncoderConfig {
             ("width", self.width, "patch", self.patch),
         ] {
             positive(key, size)?;
-            require(size.is_multiple_of(step), key, || {
+            let image = key == "num_frames" && self.is_image(size);
+            require(image || size.is_multiple_of(step), key, || {
                 format!("must be a multiple of `{step_key}` = {step}, got {size}")
             })?;
         }
-        require(self.num_frames > 1, "num_frames", || {
+        require(self.num_frames > 1 || self.is_image(self.num_frames), "num_frames", || {
             "must be at least 2: one frame is the official image model, which V-JEPA does not use".to_owned()
         })?;
         transformer(self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)?;
-        position_width(self.embed_dim, self.uniform_power)?;
+        position_width(self.embed_dim, self.num_heads, self.positions, self.uniform_power)?;
+        if let Some(last) = self.levels.last() {
+            let ascending = self.levels.windows(2).all(|pair| pair[0] < pair[1]);
+            require(ascending && last + 1 == self.depth, "levels", || {
+                format!("must ascend to the last block, {}, got {:?}", self.depth - 1, self.levels)
+            })?;
+        }
+        if let Some(image) = self.image_tubelet {
+            require(image > 0 && !image.is_multiple_of(self.tubelet), "image_tubelet", || {
+                format!("must not be a multiple of `tubelet` = {}, got {image}", self.tubelet)
+            })?;
+        }
         if let Some(layers) = &self.out_layers {
             require(!layers.is_empty(), "out_layers", || "must name at least one block".to_owned())?;
             require(layers.iter().all(|&layer| layer < self.depth), "out_layers", || {
                 format!("must name blocks 0 to {}, got {layers:?}", self.depth - 1)
+            })?;
+            let normed = self.levels.is_empty() || layers.iter().all(|layer| self.levels.contains(layer));
+            require(normed, "out_layers", || {
+                format!("must name levels of a V-JEPA 2.1 encoder, {:?}, got {layers:?}", self.levels)
             })?;
         }
         Ok(())
@@ -164,19 +242,58 @@ pub struct PredictorConfig {
     pub num_mask_tokens: usize,
     /// As in [`EncoderConfig`].
     pub uniform_power: bool,
+    /// How tokens know where they are.
+    #[serde(default, skip_serializing_if = "is_table")]
+    pub positions: Positions,
+    /// Side of a patch in pixels, which decides what grid positions are mapped to.
+    #[serde(default = "usual_patch")]
+    pub patch: usize,
+    /// Levels of the encoder that it reads, side by side: with several its input layer is an MLP.
+    #[serde(default = "one")]
+    pub levels: usize,
+    /// Width of what it predicts, if not that of what it reads.
+    #[serde(default)]
+    pub output_dim: Option<usize>,
+    /// Whether it predicts the context tokens too, by an output layer of their own.
+    #[serde(default)]
+    pub predicts_context: bool,
+    /// Whether a vector for images or one for videos is added to its tokens.
+    #[serde(default)]
+    pub modalities: bool,
+}
+
+fn usual_patch() -> usize {
+    16
+}
+
+fn one() -> usize {
+    1
 }
 
 impl PredictorConfig {
-    /// The released predictor for an encoder: 384 wide, 12 blocks, the encoder's heads, two mask tokens.
+    /// The released predictor for an encoder: 384 wide, 12 blocks, the encoder's heads, two mask tokens; for an encoder with
+    /// rotary positions 12 heads and ten mask tokens, or eight where it has levels.
     pub fn for_encoder(encoder: &EncoderConfig) -> Self {
+        let generation = encoder.generation();
+        let (num_heads, num_mask_tokens) = match generation {
+            Generation::V1 => (encoder.num_heads, 2),
+            Generation::V2 => (ModelConfig::RELEASED_PRED_HEADS, 10),
+            Generation::V21 => (ModelConfig::RELEASED_PRED_HEADS, 8),
+        };
         Self {
+            positions: encoder.positions,
+            patch: encoder.patch,
+            levels: encoder.num_levels(),
+            output_dim: None,
+            predicts_context: generation == Generation::V21,
+            modalities: encoder.image_tubelet.is_some(),
             grid: encoder.grid(),
             encoder_dim: encoder.embed_dim,
             embed_dim: ModelConfig::RELEASED_PRED_EMBED_DIM,
             depth: ModelConfig::RELEASED_PRED_DEPTH,
-            num_heads: encoder.num_heads,
+            num_heads,
             mlp_ratio: 4.0,
-            num_mask_tokens: 2,
+            num_mask_tokens,
             uniform_power: encoder.uniform_power,
         }
     }
@@ -184,6 +301,21 @@ impl PredictorConfig {
     /// Tokens per clip.
     pub fn tokens(&self) -> usize {
         self.grid.into_iter().product()
+    }
+
+    /// Width of what it reads: all levels side by side.
+    pub fn input_dim(&self) -> usize {
+        self.levels * self.encoder_dim
+    }
+
+    /// Width of what it predicts.
+    pub fn predicted_dim(&self) -> usize {
+        self.output_dim.unwrap_or(self.input_dim())
+    }
+
+    /// Width of a head.
+    pub fn head_dim(&self) -> usize {
+        self.embed_dim.checked_div(self.num_heads).unwrap_or(0)
     }
 
     /// Hidden width of the MLP.
@@ -199,8 +331,10 @@ impl PredictorConfig {
         require(self.tokens() > 0, "grid", || format!("must have tokens along each axis, got {:?}", self.grid))?;
         positive("encoder_dim", self.encoder_dim)?;
         positive("num_mask_tokens", self.num_mask_tokens)?;
+        positive("levels", self.levels)?;
+        positive("output_dim", self.predicted_dim())?;
         transformer(self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)?;
-        position_width(self.embed_dim, self.uniform_power)
+        position_width(self.embed_dim, self.num_heads, self.positions, self.uniform_power)
     }
 }
 
@@ -213,24 +347,65 @@ pub struct ProbeConfig {
     pub num_heads: usize,
     /// Hidden width of the MLP over `embed_dim`.
     pub mlp_ratio: f64,
-    /// 1 for the cross-attention alone; each additional one adds a self-attention block over the pooled query.
+    /// 1 for the cross-attention alone; each additional one adds a self-attention block.
     pub depth: usize,
     /// Cross-attention with residual, norms and MLP, as released; otherwise the attention alone.
     pub complete_block: bool,
     /// Number of classes.
     pub num_classes: usize,
+    /// What the self-attention blocks work on.
+    #[serde(default)]
+    pub blocks_on: BlocksOn,
+    /// Added to the variance by its layer norms; the official 1e-5, or what a file says.
+    #[serde(default = "probe_eps")]
+    pub eps: f64,
+}
+
+/// What the self-attention blocks of an attentive probe work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlocksOn {
+    /// The pooled query, after the cross-attention: V-JEPA's probe, whose cross-attention has an output projection that is
+    /// stored and never applied.
+    #[default]
+    Query,
+    /// The features, before the query reads them: V-JEPA 2's probe, without that projection.
+    Features,
+}
+
+fn probe_eps() -> f64 {
+    PROBE_EPS
 }
 
 impl ProbeConfig {
-    /// The released probe for an encoder: depth 1, complete block, the encoder's heads.
-    pub fn for_encoder(encoder: &EncoderConfig, num_classes: usize) -> Self {
+    /// Heads of V-JEPA 2's released probes, whatever the encoder's.
+    pub const RELEASED_HEADS: usize = 16;
+
+    /// V-JEPA's released probe on features of this width: depth 1, complete block.
+    pub fn sized(embed_dim: usize, num_heads: usize, num_classes: usize) -> Self {
         Self {
-            embed_dim: encoder.embed_dim,
-            num_heads: encoder.num_heads,
+            embed_dim,
+            num_heads,
             mlp_ratio: 4.0,
             depth: 1,
             complete_block: true,
             num_classes,
+            blocks_on: BlocksOn::Query,
+            eps: PROBE_EPS,
+        }
+    }
+
+    /// The released probe for an encoder: depth 1 and the encoder's heads for V-JEPA, three self-attention blocks on the
+    /// features for V-JEPA 2 and 2.1, with 16 heads where they divide the width.
+    pub fn for_encoder(encoder: &EncoderConfig, num_classes: usize) -> Self {
+        let sized = |heads| Self::sized(encoder.embed_dim, heads, num_classes);
+        match encoder.generation() {
+            Generation::V1 => sized(encoder.num_heads),
+            Generation::V2 | Generation::V21 => {
+                let released = encoder.embed_dim.is_multiple_of(Self::RELEASED_HEADS);
+                let heads = if released { Self::RELEASED_HEADS } else { encoder.num_heads };
+                Self { depth: 4, blocks_on: BlocksOn::Features, ..sized(heads) }
+            }
         }
     }
 
@@ -245,6 +420,7 @@ impl ProbeConfig {
     /// The first rule that is violated.
     pub fn validate(&self) -> Result<(), ConfigError> {
         positive("num_classes", self.num_classes)?;
+        require(self.eps >= 0.0 && self.eps.is_finite(), "eps", || format!("must be 0 or more, got {}", self.eps))?;
         transformer(self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)
     }
 }
@@ -272,10 +448,18 @@ fn transformer(dim: usize, depth: usize, heads: usize, mlp_ratio: f64) -> Result
     })
 }
 
-fn position_width(dim: usize, uniform_power: bool) -> Result<(), ConfigError> {
-    require(uniform_power || dim.is_multiple_of(8), "embed_dim", || {
-        format!("must be a multiple of 8 when `uniform_power` is off, got {dim}")
-    })
+fn position_width(dim: usize, heads: usize, positions: Positions, uniform_power: bool) -> Result<(), ConfigError> {
+    match positions {
+        Positions::Table => require(uniform_power || dim.is_multiple_of(8), "embed_dim", || {
+            format!("must be a multiple of 8 when `uniform_power` is off, got {dim}")
+        }),
+        Positions::Rotary(_) => {
+            let width = dim / heads;
+            require(width.is_multiple_of(2) && width >= 6, "num_heads", || {
+                format!("must leave heads of an even width of at least 6 for rotary positions, got {width}")
+            })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,21 +3,35 @@
 //! Every parameter has its own stream, seeded by the seed and its name: adding a block changes no other weight. Normals come
 //! from the polar method with `libm`'s logarithm, so they do not depend on a platform's math library.
 
-use crate::config::{EncoderConfig, PredictorConfig, ProbeConfig};
+use crate::config::{BlocksOn, EncoderConfig, PredictorConfig, ProbeConfig};
 use crate::params::NamedTensors;
 pub use vjepa_recipe::config::Init;
+use vjepa_recipe::config::Positions;
 
 /// Standard deviation of the official weights.
 const STD: f64 = 0.02;
+/// Standard deviation of the vectors added to the tokens of images and videos.
+const MODALITY_STD: f64 = 1e-6;
 
 /// Weights of a new encoder; a target encoder starts as a copy of it.
 pub fn encoder(config: &EncoderConfig, init: Init, seed: u64) -> NamedTensors {
-    backbone("encoder", config.parameter_shapes(), &config.position_table(), init, seed)
+    let init = in_force(init, config.positions);
+    backbone("encoder", config.parameter_shapes(), || config.position_table(), init, seed)
+}
+
+/// What `init` means for a model with these positions: the code that pre-trains V-JEPA 2 does not undo the depth rescale of
+/// its constructors.
+pub fn in_force(init: Init, positions: Positions) -> Init {
+    match (init, positions) {
+        (Init::Official, Positions::Rotary(_)) => Init::Constructor,
+        (init, _) => init,
+    }
 }
 
 /// Weights of a new predictor. Mask tokens start at 0 or, with `zero_init_mask_tokens: false`, normal with deviation .02.
 pub fn predictor(config: &PredictorConfig, init: Init, zero_mask_tokens: bool, seed: u64) -> NamedTensors {
-    let mut tensors = backbone("predictor", config.parameter_shapes(), &config.position_table(), init, seed);
+    let init = in_force(init, config.positions);
+    let mut tensors = backbone("predictor", config.parameter_shapes(), || config.position_table(), init, seed);
     if !zero_mask_tokens {
         for (name, (_, values)) in tensors.iter_mut().filter(|(name, _)| name.starts_with("mask_tokens.")) {
             Rng::new(seed, "predictor", name).normal(values, STD, f64::INFINITY);
@@ -37,7 +51,8 @@ pub fn probe(config: &ProbeConfig, seed: u64) -> NamedTensors {
         } else if let Some(value) = constant(&name) {
             values.fill(value);
         } else {
-            rng.normal(&mut values, STD / probe_rescale(&name), 2.0 / probe_rescale(&name));
+            let by = probe_rescale(config, &name);
+            rng.normal(&mut values, STD / by, 2.0 / by);
         }
         (name, (shape, values))
     });
@@ -55,10 +70,16 @@ pub fn linear_probe(embed_dim: usize, num_classes: usize, seed: u64) -> NamedTen
     tensors.collect()
 }
 
-fn backbone(model: &str, shapes: Vec<(String, Vec<usize>)>, positions: &[f32], init: Init, seed: u64) -> NamedTensors {
+fn backbone(
+    model: &str,
+    shapes: Vec<(String, Vec<usize>)>,
+    positions: impl Fn() -> Vec<f32>,
+    init: Init,
+    seed: u64,
+) -> NamedTensors {
     let tensors = shapes.into_iter().map(|(name, shape)| {
         let frozen = crate::is_frozen(&name);
-        let values = if frozen { positions.to_vec() } else { drawn(model, &name, &shape, init, seed) };
+        let values = if frozen { positions() } else { drawn(model, &name, &shape, init, seed) };
         (name, (shape, values))
     });
     tensors.collect()
@@ -74,6 +95,9 @@ fn drawn(model: &str, name: &str, shape: &[usize], init: Init, seed: u64) -> Vec
     let mut values = vec![0f32; shape.iter().product()];
     match constant(name) {
         Some(value) => values.fill(value),
+        None if name.ends_with("_mod_embed") => {
+            Rng::new(seed, model, name).normal(&mut values, MODALITY_STD, f64::INFINITY);
+        }
         None => {
             let (std, cut) = match init {
                 // The official code truncates at the *value* 2, a hundred deviations away.
@@ -97,7 +121,8 @@ fn constant(name: &str) -> Option<f32> {
     if kind == "bias" || name.starts_with("mask_tokens.") {
         return Some(0.0);
     }
-    let layer = layer.rsplit('.').next().unwrap_or(layer);
+    // The norms of levels are numbered.
+    let layer = layer.rsplit('.').find(|part| part.parse::<usize>().is_err()).unwrap_or(layer);
     (kind == "weight" && layer.contains("norm")).then_some(1.0)
 }
 
@@ -109,15 +134,21 @@ fn rescale(name: &str) -> f64 {
     }
 }
 
-/// The same for a probe, whose cross-attention is layer 1 and whose block 0 is layer 2.
-fn probe_rescale(name: &str) -> f64 {
+/// The same for a probe. On the query the cross-attention is layer 1 and block 0 layer 2; on the features block 0 is layer 1
+/// and the cross-attention has the number of the last block once more.
+fn probe_rescale(config: &ProbeConfig, name: &str) -> f64 {
     let cross = name.starts_with("pooler.cross_attention_block.")
         && (name.ends_with(".proj.weight") || name.ends_with(".fc2.weight"));
-    match block_of(name) {
-        _ if cross => 2f64.sqrt(),
-        Some(block) if writes_residual(name) => (2.0 * (block + 2) as f64).sqrt(),
-        _ => 1.0,
-    }
+    let (first, of_cross) = match config.blocks_on {
+        BlocksOn::Query => (2, 1),
+        BlocksOn::Features => (1, config.depth.saturating_sub(1).max(1)),
+    };
+    let layer = match block_of(name) {
+        _ if cross => of_cross,
+        Some(block) if writes_residual(name) => block + first,
+        _ => return 1.0,
+    };
+    (2.0 * layer as f64).sqrt()
 }
 
 fn writes_residual(name: &str) -> bool {

@@ -7,6 +7,8 @@ use burn::tensor::activation::gelu;
 use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::rotary::rotate;
+
 /// Epsilon of the encoder's and the predictor's layer norms.
 pub const BACKBONE_EPS: f64 = 1e-6;
 /// Epsilon of the probe's layer norms.
@@ -109,12 +111,22 @@ impl Attention {
         Self { qkv: Linear::empty(dim, 3 * dim, device), proj: Linear::empty(dim, dim, device), num_heads }
     }
 
-    /// `[B, N, D]` to `[B, N, D]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `[B, N, D]` to `[B, N, D]`; queries and keys are turned by a [`table`](crate::rotary::table) of angles, if there is
+    /// one.
+    pub fn forward(&self, x: Tensor<3>, angles: Option<&Tensor<3>>) -> Tensor<3> {
+        let [q, k, v] = self.heads(x, angles);
+        self.proj.forward(merge_heads(attend(q, k, v)))
+    }
+
+    /// Queries, keys and values `[B, heads, N, D / heads]`, as the product sees them.
+    pub fn heads(&self, x: Tensor<3>, angles: Option<&Tensor<3>>) -> [Tensor<4>; 3] {
         let dim = x.dims()[2];
         let qkv = self.qkv.forward(x); // [B, N, 3D]
         let [q, k, v] = [0, 1, 2].map(|i| split_heads(qkv.clone().narrow(2, i * dim, dim), self.num_heads));
-        self.proj.forward(merge_heads(attend(q, k, v)))
+        match angles {
+            Some(table) => [rotate(q, table.clone()), rotate(k, table.clone()), v],
+            None => [q, k, v],
+        }
     }
 }
 
@@ -142,9 +154,9 @@ impl Block {
         }
     }
 
-    /// `[B, N, D]` to `[B, N, D]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.norm1.forward(x));
+    /// `[B, N, D]` to `[B, N, D]`; for `angles` see [`Attention::forward`].
+    pub fn forward(&self, x: Tensor<3>, angles: Option<&Tensor<3>>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(self.norm1.forward(x), angles);
         x.clone() + self.mlp.forward(self.norm2.forward(x))
     }
 }

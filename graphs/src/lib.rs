@@ -20,10 +20,11 @@ mod params;
 pub mod position;
 mod predictor;
 mod probe;
+pub mod rotary;
 mod shapes;
 
-pub use config::{EncoderConfig, PredictorConfig, ProbeConfig};
-pub use encoder::{Encoder, PatchEmbed};
+pub use config::{BlocksOn, EncoderConfig, PredictorConfig, ProbeConfig};
+pub use encoder::{Embedded, Encoder, PatchEmbed};
 pub use error::{ConfigError, ShapeError};
 pub use losses::{cross_entropy, one_hot};
 pub use objectives::{
@@ -33,9 +34,9 @@ pub use params::{
     NamedTensors, ParameterVisitor, gradients, is_frozen, load_parameters, parameter_names, parameters,
     visit_parameters,
 };
-pub use predictor::Predictor;
+pub use predictor::{Modality, Predictions, Predictor};
 pub use probe::{
-    AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, Probe, averaged_views, joined_segments,
-    mean_probabilities, segment_features,
+    ActionClassifier, AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, Probe, averaged_views,
+    joined_segments, mean_probabilities, segment_features,
 };
 pub use vjepa_weights::{LoadError, Misshapen};

@@ -4,10 +4,10 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 
-use crate::config::ProbeConfig;
+use crate::config::{BlocksOn, ProbeConfig};
 use crate::encoder::Encoder;
 use crate::error::{ConfigError, ShapeError};
-use crate::layers::{Block, LayerNorm, Linear, Mlp, PROBE_EPS, attend, merge_heads, parameter, split_heads};
+use crate::layers::{Block, LayerNorm, Linear, Mlp, attend, merge_heads, parameter, split_heads};
 
 /// Attention of a query over features.
 #[derive(Module, Debug)]
@@ -16,19 +16,20 @@ pub struct CrossAttention {
     pub q: Linear,
     /// Of the features: key, then value.
     pub kv: Linear,
-    /// Part of the official state dict but never applied there: it gets no gradient.
-    pub proj: Linear,
+    /// Part of the official state dict of V-JEPA's probes, but never applied there: it gets no gradient.
+    pub proj: Option<Linear>,
     /// Heads.
     pub num_heads: usize,
 }
 
 impl CrossAttention {
-    fn empty(dim: usize, num_heads: usize, device: &Device) -> Self {
+    fn empty(config: &ProbeConfig, device: &Device) -> Self {
+        let dim = config.embed_dim;
         Self {
             q: Linear::empty(dim, dim, device),
             kv: Linear::empty(dim, 2 * dim, device),
-            proj: Linear::empty(dim, dim, device),
-            num_heads,
+            proj: (config.blocks_on == BlocksOn::Query).then(|| Linear::empty(dim, dim, device)),
+            num_heads: config.num_heads,
         }
     }
 
@@ -68,15 +69,15 @@ pub enum CrossAttentionBlock {
 
 impl CrossAttentionBlock {
     fn empty(config: &ProbeConfig, device: &Device) -> Self {
-        let (dim, heads) = (config.embed_dim, config.num_heads);
-        let xattn = CrossAttention::empty(dim, heads, device);
+        let dim = config.embed_dim;
+        let xattn = CrossAttention::empty(config, device);
         if !config.complete_block {
             return Self::Bare(xattn);
         }
         Self::Complete(CompleteBlock {
-            norm1: LayerNorm::empty(dim, PROBE_EPS, device),
+            norm1: LayerNorm::empty(dim, config.eps, device),
             xattn,
-            norm2: LayerNorm::empty(dim, PROBE_EPS, device),
+            norm2: LayerNorm::empty(dim, config.eps, device),
             mlp: Mlp::empty(dim, config.mlp_dim(), device),
         })
     }
@@ -93,32 +94,42 @@ impl CrossAttentionBlock {
     }
 }
 
-/// One learned query that reads all features (`src/models/attentive_pooler.py`).
+/// Learned queries that read all features (`src/models/attentive_pooler.py`).
 #[derive(Module, Debug)]
 pub struct AttentivePooler {
-    /// The query `[1, 1, D]`.
+    /// The queries `[1, Q, D]`: one for a classification.
     pub query_tokens: Param<Tensor<3>>,
     /// Query over features.
     pub cross_attention_block: CrossAttentionBlock,
-    /// Self-attention over the pooled query, for a depth of more than 1.
+    /// Self-attention over the pooled query or over the features, for a depth of more than 1.
     pub blocks: Vec<Block>,
+    /// Whether the blocks come before the cross-attention.
+    pub blocks_first: bool,
 }
 
 impl AttentivePooler {
-    fn empty(config: &ProbeConfig, device: &Device) -> Self {
+    fn empty(config: &ProbeConfig, queries: usize, device: &Device) -> Self {
         let (dim, heads, hidden) = (config.embed_dim, config.num_heads, config.mlp_dim());
         Self {
-            query_tokens: parameter([1, 1, dim], device),
+            query_tokens: parameter([1, queries, dim], device),
             cross_attention_block: CrossAttentionBlock::empty(config, device),
-            blocks: (1..config.depth).map(|_| Block::empty(dim, heads, hidden, PROBE_EPS, device)).collect(),
+            blocks: (1..config.depth).map(|_| Block::empty(dim, heads, hidden, config.eps, device)).collect(),
+            blocks_first: config.blocks_on == BlocksOn::Features,
         }
     }
 
+    /// `[B, N, D]` to `[B, Q, D]`.
     fn forward(&self, features: Tensor<3>) -> Tensor<3> {
         let [batch, _, dim] = features.dims();
-        let query = self.query_tokens.val().expand([batch, 1, dim]); // [B, 1, D]
-        let pooled = self.cross_attention_block.forward(query, features); // [B, 1, D]
-        self.blocks.iter().fold(pooled, |pooled, block| block.forward(pooled))
+        let query = self.query_tokens.val(); // [1, Q, D]
+        let queries = query.dims()[1];
+        let query = query.expand([batch, queries, dim]); // [B, Q, D]
+        let through_blocks =
+            |tokens: Tensor<3>| self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, None));
+        if self.blocks_first {
+            return self.cross_attention_block.forward(query, through_blocks(features));
+        }
+        through_blocks(self.cross_attention_block.forward(query, features))
     }
 }
 
@@ -141,7 +152,7 @@ impl AttentiveClassifier {
     pub fn empty(config: &ProbeConfig, device: &Device) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self {
-            pooler: AttentivePooler::empty(config, device),
+            pooler: AttentivePooler::empty(config, 1, device),
             linear: Linear::empty(config.embed_dim, config.num_classes, device),
             config: config.clone(),
         })
@@ -168,6 +179,56 @@ impl AttentiveClassifier {
     pub fn pool(&self, features: Tensor<3>) -> Result<Tensor<3>, ShapeError> {
         check_features(&features, self.config.embed_dim)?;
         Ok(self.pooler.forward(features))
+    }
+}
+
+/// Verb, noun and action of what happens next: three queries read the features, each for a classifier of its own
+/// (`evals/action_anticipation_frozen/models.py`).
+#[derive(Module, Debug)]
+pub struct ActionClassifier {
+    /// Features to three tokens: verb, noun, action.
+    pub pooler: AttentivePooler,
+    /// The first token to logits.
+    pub verb_classifier: Linear,
+    /// The second.
+    pub noun_classifier: Linear,
+    /// The third.
+    pub action_classifier: Linear,
+    #[module(skip)]
+    dim: usize,
+}
+
+impl ActionClassifier {
+    /// A probe whose parameters have no values yet, with these numbers of verbs, nouns and actions; the number of classes of
+    /// `config` is not asked for.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a configuration that is not valid.
+    pub fn empty(config: &ProbeConfig, classes: [usize; 3], device: &Device) -> Result<Self, ConfigError> {
+        for num_classes in classes {
+            ProbeConfig { num_classes, ..config.clone() }.validate()?;
+        }
+        let dim = config.embed_dim;
+        let [verb_classifier, noun_classifier, action_classifier] =
+            classes.map(|classes| Linear::empty(dim, classes, device));
+        let pooler = AttentivePooler::empty(config, 3, device);
+        Ok(Self { pooler, verb_classifier, noun_classifier, action_classifier, dim })
+    }
+
+    /// Features `f32[B, N, D]`, of the clip and of the future, to the logits of verb, noun and action, `f32[B, classes]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] for features of another width.
+    pub fn forward(&self, features: Tensor<3>) -> Result<[Tensor<2>; 3], ShapeError> {
+        check_features(&features, self.dim)?;
+        let pooled = self.pooler.forward(features); // [B, 3, D]
+        let heads = [&self.verb_classifier, &self.noun_classifier, &self.action_classifier];
+        let mut at = 0;
+        Ok(heads.map(|head| {
+            let token = pooled.clone().narrow(1, at, 1).squeeze_dim::<2>(1); // [B, D]
+            at += 1;
+            head.forward(token)
+        }))
     }
 }
 

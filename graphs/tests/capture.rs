@@ -63,6 +63,7 @@ fn pretraining_forward() {
             let pairs = [(20, 36), (16, 48)].map(|(context, target)| MaskPair {
                 context: Tensor::empty([4, context], &device),
                 target: Tensor::empty([4, target], &device),
+                weights: None,
             });
             let output = JepaLoss { loss_exp: 1.0, reg_coeff: 0.5 }
                 .forward(&encoder, &predictor, &target, clip.clone(), &pairs)

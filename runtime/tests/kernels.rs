@@ -225,6 +225,39 @@ fn packed_attention() {
     }
 }
 
+/// Queries and keys rotated on the way, each clip by its own angles or all of a part by the same.
+#[test]
+fn rotated_attention() {
+    for (parts, heads, width, shared) in [
+        (vec![2, 7, 3, 5], 2, 4, [true, false]),
+        (vec![1, 1, 1, 3], 3, 6, [false, true]),
+        (vec![1, 600, 2, 33], 2, 16, [false, false]),
+    ] {
+        let rows: usize = parts.chunks(2).map(|part| part[0] * part[1]).sum();
+        let table = |part: &[usize], shared: bool| [if shared { 1 } else { part[0] }, part[1], 2 * width];
+        let tables: Vec<[usize; 3]> = parts.chunks(2).zip(shared).map(|(part, shared)| table(part, shared)).collect();
+        let parts: Vec<Dim> = parts.into_iter().map(Dim::from).collect();
+        let scale = 1.0 / (width as f64).sqrt();
+        let mut graph = Graph::new("kernel", &[]);
+        let qkv = graph.input("qkv", ty(&[rows, 3 * heads * width])).unwrap();
+        let dy = graph.input("dy", ty(&[rows, heads * width])).unwrap();
+        let named = tables.iter().enumerate();
+        let tables: Vec<ValueId> =
+            named.map(|(i, shape)| graph.input(&format!("table{i}"), ty(shape)).unwrap()).collect();
+        let forward = Op::PackedAttention { heads, scale, parts: parts.clone() };
+        let y = graph.push1(forward, &[&[qkv], &tables[..]].concat()).unwrap();
+        let backward = Op::PackedAttentionGrad { heads, scale, parts };
+        let dqkv = graph.push1(backward, &[&[qkv, y, dy], &tables[..]].concat()).unwrap();
+        graph.output("y", y);
+        graph.output("dqkv", dqkv);
+        compare(&format!("rotated attention {rows}x{heads}x{width}"), &graph, &BTreeMap::new());
+    }
+    for transposed in [false, true] {
+        both(&Op::Rotate { transposed }, &[&[2, 3, 5, 8], &[2, 5, 16]]);
+        both(&Op::Rotate { transposed }, &[&[2, 3, 5, 8], &[1, 5, 16]]);
+    }
+}
+
 #[test]
 fn norms_and_softmax() {
     for width in [1, 5, 16, 40, 129] {

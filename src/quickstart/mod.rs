@@ -19,7 +19,7 @@ use screen::Screen;
 use vjepa_collective::Alone;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{initial_weights, objective};
-use vjepa_recipe::config::Config;
+use vjepa_recipe::config::{Config, Generation};
 use vjepa_train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, train};
 
 /// Options of a quickstart.
@@ -33,6 +33,8 @@ pub struct Quickstart {
     pub steps: Option<u64>,
     /// Folder of videos to train on instead of textures.
     pub videos: Option<PathBuf>,
+    /// Generation of the model.
+    pub generation: Generation,
     /// Print JSON instead of the table.
     pub json: bool,
 }
@@ -62,6 +64,14 @@ struct Pretrained {
 fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -> Result<Config, QuickstartError> {
     let mut sets = vec![format!("meta.seed={}", options.seed)];
     sets.push(format!("logging.folder={}", serde_json::to_string(&options.folder)?));
+    match options.generation {
+        Generation::V1 => {}
+        generation => sets.push(format!("model.generation={}", generation.name())),
+    }
+    // Released encoders have more blocks; here each block is a level.
+    if options.generation == Generation::V21 {
+        sets.push("model.levels=[0, 1, 2, 3]".to_owned());
+    }
     if let Some(steps) = options.steps {
         sets.push(format!("optimization.steps={steps}"));
         // A short run keeps the recipe's share of warm-up and its number of diagnostics.
@@ -118,6 +128,8 @@ fn is_quickstart(run: &Config) -> Result<bool, QuickstartError> {
     for recipe in [textures::RECIPE, videos::RECIPE] {
         let mut recipe = Config::from_yaml(recipe, "the quickstart recipe", &[])?;
         recipe.meta.seed = run.meta.seed;
+        recipe.model.generation = run.model.generation;
+        recipe.model.levels.clone_from(&run.model.levels);
         recipe.data.datasets.clone_from(&run.data.datasets);
         recipe.logging.folder.clone_from(&run.logging.folder);
         recipe.logging.diagnostics_every = run.logging.diagnostics_every;
@@ -167,7 +179,14 @@ mod tests {
     #[test]
     fn only_what_a_quickstart_left_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let options = |seed, steps| Quickstart { folder: folder.path().into(), seed, steps, videos: None, json: false };
+        let options = |seed, steps| Quickstart {
+            folder: folder.path().into(),
+            seed,
+            steps,
+            videos: None,
+            generation: Generation::V1,
+            json: false,
+        };
         let datasets = "data.datasets=[elsewhere]".to_owned();
         let mut earlier = configure(videos::RECIPE, "", &options(7, Some(20)), &[datasets]).unwrap();
         let files = Checkpoint::new(folder.path(), "jepa");

@@ -84,6 +84,10 @@ fn every_semantic_rule_agrees_with_finite_differences() {
     check(Op::LayerNorm { eps: 1e-2 }, &["B N 4", "4", "4"]);
     check(Op::LayerNorm { eps: 1e-2 }, &["B N 4"]);
     check(Op::Attention { scale: 0.7 }, &["B 2 N 4", "B 2 5 4", "B 2 5 4"]);
+    for transposed in [false, true] {
+        check(Op::Rotate { transposed }, &["B 2 N 4", "B N 8"]);
+        check(Op::Rotate { transposed }, &["B 2 N 4", "1 N 8"]);
+    }
     check(Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, &["12 12"]);
 }
 

@@ -82,6 +82,7 @@ impl Op {
                 vec![("axes", A::Axes(axes))]
             }
             Op::Full { value, ty } => vec![("value", A::Scalar(value)), ("ty", A::Type(ty))],
+            Op::Iota { size } => vec![("size", A::Dim(size))],
             Op::Reshape { shape } | Op::Broadcast { shape } => vec![("shape", A::Dims(shape))],
             Op::Slice { axis, start, end } => {
                 vec![("axis", A::Count(axis)), ("start", A::Dim(start)), ("end", A::Dim(end))]
@@ -109,6 +110,7 @@ impl Op {
             Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
                 vec![("heads", A::Count(heads)), ("scale", A::Number(scale)), ("parts", A::Dims(parts))]
             }
+            Op::Rotate { transposed } => vec![("transposed", A::Flag(transposed))],
             Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
                 vec![("beta1", A::Number(beta1)), ("beta2", A::Number(beta2)), ("eps", A::Number(eps))]
             }

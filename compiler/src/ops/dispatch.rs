@@ -3,7 +3,7 @@
 use super::rules::{Grads, Parts};
 use super::{
     Cost, Eval, EvalError, Op, Reverse, TypeError, attention, contraction, elementwise, norm, optimizer,
-    packed_attention, random, reduce, require, roi, shape, tokens,
+    packed_attention, random, reduce, require, roi, rotary, shape, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
@@ -20,6 +20,7 @@ pub(super) enum Family<'a> {
     Random(random::Kind),
     Reduce(reduce::Kind<'a>),
     Roi(roi::Kind<'a>),
+    Rotary(rotary::Kind),
     Shape(shape::Kind<'a>),
     Tokens(tokens::Kind<'a>),
 }
@@ -45,6 +46,7 @@ impl Op {
             Op::LogSoftmax => F::Reduce(reduce::Kind::LogSoftmax),
             Op::SquaredNorm => F::Reduce(reduce::Kind::SquaredNorm),
             Op::Full { value, ty } => F::Shape(shape::Kind::Full(value, ty)),
+            Op::Iota { size } => F::Shape(shape::Kind::Iota(size)),
             Op::Reshape { shape } => F::Shape(shape::Kind::Reshape(shape)),
             Op::Permute { axes } => F::Shape(shape::Kind::Permute(axes)),
             Op::Broadcast { shape } => F::Shape(shape::Kind::Broadcast(shape)),
@@ -74,6 +76,7 @@ impl Op {
             Op::PackedAttentionGrad { heads, scale, parts } => {
                 F::PackedAttention(packed_attention::Kind { backward: true, heads: *heads, scale: *scale, parts })
             }
+            Op::Rotate { transposed } => F::Rotary(rotary::Kind { transposed: *transposed }),
             Op::AdamW { beta1, beta2, eps } => {
                 F::Optimizer(optimizer::Kind::AdamW(optimizer::Constants { beta1: *beta1, beta2: *beta2, eps: *eps }))
             }
@@ -101,6 +104,7 @@ impl Op {
             Family::Random(op) => random::infer(op, operands)?,
             Family::Reduce(op) => reduce::infer(op, operands)?,
             Family::Roi(op) => roi::infer(op, operands)?,
+            Family::Rotary(_) => rotary::infer(operands)?,
             Family::Shape(op) => shape::infer(op, operands)?,
             Family::Tokens(op) => tokens::infer(op, operands)?,
         };
@@ -120,6 +124,7 @@ impl Op {
             Family::Random(op) => random::cost(op, operands, results),
             Family::Reduce(op) => reduce::cost(op, operands, results),
             Family::Roi(op) => roi::cost(op, operands, results),
+            Family::Rotary(_) => rotary::cost(operands, results),
             Family::Shape(op) => shape::cost(op, operands, results),
             Family::Tokens(op) => tokens::cost(op, operands, results),
         }
@@ -141,6 +146,7 @@ impl Op {
             Family::Random(op) => Ok(random::decompose(op)),
             Family::Reduce(op) => reduce::decompose(op, graph, inputs),
             Family::Roi(op) => Ok(roi::decompose(op)),
+            Family::Rotary(op) => rotary::decompose(op, graph, inputs),
             Family::Shape(op) => shape::decompose(op),
             Family::Tokens(op) => tokens::decompose(op, graph, inputs),
         }
@@ -158,6 +164,7 @@ impl Op {
             Family::Random(op) => random::eval(op, e),
             Family::Reduce(op) => reduce::eval(op, e),
             Family::Roi(op) => roi::eval(op, e),
+            Family::Rotary(op) => Ok(rotary::eval(op, e)),
             Family::Shape(op) => shape::eval(op, e),
             Family::Tokens(op) => tokens::eval(op, e),
         }
@@ -176,6 +183,7 @@ impl Op {
             Family::Random(op) => random::grad(op, r),
             Family::Reduce(op) => reduce::grad(op, r),
             Family::Roi(op) => roi::grad(op, r),
+            Family::Rotary(op) => rotary::grad(op, r),
             Family::Shape(op) => shape::grad(op, r),
             Family::Tokens(op) => tokens::grad(op, r),
         }

@@ -208,6 +208,15 @@ fn unary_grad(f: Unary, r: &mut Reverse<'_>) -> Result<Option<ValueId>, GraphErr
             let slope = g.add_scalar(minus, 1.0)?;
             g.mul(dy, slope)?
         }
+        Unary::Sin => {
+            let slope = g.unary(Unary::Cos, x)?;
+            g.mul(dy, slope)?
+        }
+        Unary::Cos => {
+            let sine = g.unary(Unary::Sin, x)?;
+            let product = g.mul(dy, sine)?;
+            g.unary(Unary::Neg, product)?
+        }
         Unary::Erf => {
             let square = g.mul(x, x)?;
             let exponent = g.unary(Unary::Neg, square)?;

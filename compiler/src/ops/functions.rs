@@ -13,6 +13,8 @@ pub enum Unary {
     Sqrt,
     Recip,
     Tanh,
+    Sin,
+    Cos,
     Erf,
     Relu,
     /// 1 where x > 0, else 0.
@@ -59,6 +61,8 @@ names! { Unary:
     Sqrt "sqrt"
     Recip "recip"
     Tanh "tanh"
+    Sin "sin"
+    Cos "cos"
     Erf "erf"
     Relu "relu"
     Step "step"
@@ -87,6 +91,8 @@ impl Unary {
             Unary::Sqrt => x.sqrt(),
             Unary::Recip => x.recip(),
             Unary::Tanh => x.tanh(),
+            Unary::Sin => libm::sin(x),
+            Unary::Cos => libm::cos(x),
             Unary::Erf => libm::erf(x),
             Unary::Relu if x.is_nan() => x,
             Unary::Relu => x.max(0.0),

@@ -17,6 +17,7 @@ mod packed_attention;
 mod random;
 mod reduce;
 mod roi;
+mod rotary;
 mod rules;
 mod shape;
 mod tokens;
@@ -83,6 +84,11 @@ pub enum Op {
         value: Scalar,
         /// Type of the result.
         ty: TensorType,
+    },
+    /// `() -> f32[size]`, the numbers 0, 1, 2, ...
+    Iota {
+        /// How many.
+        size: Dim,
     },
     /// `(x) -> x` in another shape of as many elements.
     Reshape {
@@ -209,9 +215,18 @@ pub enum Op {
         scale: f64,
     },
 
+    // Rotary positions (rotary.rs)
+    /// `(x[B, H, N, d], table[B|1, N, 2d]) -> x·cos + y·sin`, with cosines in the first half of the table's columns and sines
+    /// in the second, and y the channels of x in pairs, exchanged, the first of each negated.
+    Rotate {
+        /// The transposed map, which takes the gradient of a result to that of x.
+        transposed: bool,
+    },
+
     // Attention over rows as a linear layer makes them (packed_attention.rs)
-    /// `(qkv[R, 3·H·d]) -> [R, H·d]`: attention of each clip's rows among themselves. Queries, keys and values of a row lie
-    /// one after the other, head by head; R = Σ B·N over the parts.
+    /// `(qkv[R, 3·H·d], [table[B|1, N, 2d], ..]) -> [R, H·d]`: attention of each clip's rows among themselves. Queries, keys and
+    /// values of a row lie one after the other, head by head; R = Σ B·N over the parts. With tables, one for each part, queries
+    /// and keys are rotated first.
     PackedAttention {
         /// H.
         heads: usize,
@@ -220,7 +235,7 @@ pub enum Op {
         /// B and N of each part in turn: B clips of N rows.
         parts: Vec<Dim>,
     },
-    /// `(qkv, y, dy) -> dqkv`.
+    /// `(qkv, y, dy, [table, ..]) -> dqkv`.
     PackedAttentionGrad {
         /// H.
         heads: usize,
@@ -319,6 +334,7 @@ operations! {
     "log_softmax": Op::LogSoftmax = Op::LogSoftmax;
     "squared_norm": Op::SquaredNorm = Op::SquaredNorm;
     "full": Op::Full { .. } = Op::Full { value: 0.0.into(), ty: TensorType::f32([]) };
+    "iota": Op::Iota { .. } = Op::Iota { size: Dim::from(1usize) };
     "reshape": Op::Reshape { .. } = Op::Reshape { shape: Vec::new() };
     "permute": Op::Permute { .. } = Op::Permute { axes: Vec::new() };
     "broadcast": Op::Broadcast { .. } = Op::Broadcast { shape: Vec::new() };
@@ -340,6 +356,7 @@ operations! {
     "layer_norm_grad": Op::LayerNormGrad { .. } = Op::LayerNormGrad { eps: 0.0 };
     "attention": Op::Attention { .. } = Op::Attention { scale: 1.0 };
     "attention_grad": Op::AttentionGrad { .. } = Op::AttentionGrad { scale: 1.0 };
+    "rotate": Op::Rotate { .. } = Op::Rotate { transposed: false };
     "packed_attention": Op::PackedAttention { .. } =
         Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new() };
     "packed_attention_grad": Op::PackedAttentionGrad { .. } =

@@ -1,6 +1,7 @@
 //! Attention over the rows of one linear layer, `[R, 3·H·d]`, with the rows of several batches stacked.
 
 use super::attention::attend;
+use super::rotary::turned;
 use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
 use crate::interp::Array;
@@ -17,11 +18,14 @@ pub(super) struct Kind<'a> {
 
 pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
     let Kind { backward, heads, parts, .. } = op;
-    if backward {
-        arity(operands, 3, 3, "3")?
-    } else {
-        arity(operands, 1, 1, "1")?
-    }
+    // Without tables, or with one for each part.
+    let (own, expected) =
+        if backward { (3, "3, and a table for each part") } else { (1, "1, and a table for each part") };
+    arity(operands, own, own + parts.len() / 2, expected)?;
+    let tables = &operands[own..];
+    require(tables.is_empty() || tables.len() == parts.len() / 2, || {
+        format!("needs a table for each of {} parts, got {}", parts.len() / 2, tables.len())
+    })?;
     let qkv = operands[0];
     let width = head_width(qkv, heads);
     let Some(width) = width.filter(|_| qkv.rank() == 2 && qkv.dtype.is_float()) else {
@@ -34,6 +38,17 @@ pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<Tensor
         && parts.len().is_multiple_of(2)
         && parts.chunks(2).fold(Dim::default(), |sum, part| &sum + &rows(part)) == qkv.shape[0];
     require(fits, || format!("the parts, B and N in turn, are not the rows of {qkv}"))?;
+    for (part, table) in parts.chunks(2).zip(tables) {
+        let angles = match table.shape.as_slice() {
+            [batch, rows, columns] => {
+                (batch.is_one() || *batch == part[0]) && *rows == part[1] && *columns == Dim::from(2 * width)
+            }
+            _ => false,
+        };
+        require(angles && width % 2 == 0 && table.dtype == qkv.dtype, || {
+            format!("needs a table [B or 1, N, 2d] of the angles of [{}, {}] tokens, got {table}", part[0], part[1])
+        })?;
+    }
     let y = TensorType::new(qkv.dtype, [qkv.shape[0].clone(), Dim::from(heads * width)]);
     if backward {
         require(*operands[1] == y && *operands[2] == y, || format!("y and dy must be {y}"))?;
@@ -47,6 +62,11 @@ fn head_width(qkv: &TensorType, heads: usize) -> Option<usize> {
     let width = usize::try_from(qkv.shape.last()?.as_const()?).ok()?;
     let all = heads.checked_mul(3).filter(|all| *all > 0)?;
     (width > 0 && width.is_multiple_of(all)).then_some(width / all)
+}
+
+/// The operands before the tables.
+fn own_operands(backward: bool) -> usize {
+    if backward { 3 } else { 1 }
 }
 
 /// As attention on each part: two products of `2·N²·d` per head forward and five backward, and 5 or 9 per score.
@@ -66,15 +86,23 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
     let Kind { backward, heads, scale, parts } = op;
     let mut result = Array::zeros(&e.results[0]);
     let mut first = 0;
-    for part in parts.chunks_exact(2) {
+    for (number, part) in parts.chunks_exact(2).enumerate() {
         let (clips, rows) = (e.size(&part[0])?, e.size(&part[1])?);
+        let table = e.inputs.get(own_operands(backward) + number);
         for clip in 0..if rows == 0 { 0 } else { clips } {
             let place = Clip { first: first + clip * rows, rows, heads };
             let [q, k, v] = [0, 1, 2].map(|of| place.read(e.inputs[0], of, 3));
+            let angles = table.map(|table| of_clip(table, clip));
+            let turn = |x: Array, transposed: bool| match &angles {
+                Some(table) => turned(&x, table, transposed),
+                None => x,
+            };
+            let [q, k] = [q, k].map(|x| turn(x, false));
             if backward {
                 let dy = place.read(e.inputs[2], 0, 1);
-                for (third, grad) in attend([&q, &k, &v], Some(&dy), scale).iter().enumerate() {
-                    place.write(&mut result, grad, third, 3);
+                for (third, grad) in attend([&q, &k, &v], Some(&dy), scale).into_iter().enumerate() {
+                    let grad = if third < 2 { turn(grad, true) } else { grad };
+                    place.write(&mut result, &grad, third, 3);
                 }
             } else {
                 place.write(&mut result, &attend([&q, &k, &v], None, scale)[0], 0, 1);
@@ -83,6 +111,13 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
         first += clips * rows;
     }
     Ok(vec![result])
+}
+
+/// The angles of one clip, `[1, N, 2d]`.
+fn of_clip(table: &Array, clip: usize) -> Array {
+    let one = table.data.len() / table.shape[0].max(1);
+    let at = if table.shape[0] == 1 { 0 } else { clip };
+    Array { shape: vec![1, table.shape[1], table.shape[2]], data: table.data[at * one..(at + 1) * one].to_vec() }
 }
 
 /// Rows `first..first + rows` of a matrix whose columns are `H·d`, or several times that.
@@ -120,18 +155,30 @@ const SWAP: [usize; 4] = [0, 2, 1, 3];
 /// As attention (or its gradient) on the heads of each part, sliced out and concatenated again.
 pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
     let Kind { backward, heads, scale, parts } = op;
+    let (own, tables) = inputs.split_at(own_operands(backward).min(inputs.len()));
     let mut results = Vec::new();
     let mut first = Dim::default();
-    for part in parts.chunks_exact(2) {
+    for (number, part) in parts.chunks_exact(2).enumerate() {
         let end = &first + &Dim::product(part);
         let mut rows = Vec::with_capacity(3);
-        for input in inputs {
+        for input in own {
             rows.push(g.slice(*input, 0, first.clone(), end.clone())?);
         }
-        let [q, k, v] = thirds(g, rows[0], (part, heads))?;
+        let [mut q, mut k, v] = thirds(g, rows[0], (part, heads))?;
+        let table = tables.get(number).copied();
+        if let Some(table) = table {
+            q = g.push1(Op::Rotate { transposed: false }, &[q, table])?;
+            k = g.push1(Op::Rotate { transposed: false }, &[k, table])?;
+        }
         let made = if backward {
             let [y, dy] = [split(g, rows[1], (part, heads))?, split(g, rows[2], (part, heads))?];
-            g.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy])?
+            let mut grads = g.push(Op::AttentionGrad { scale }, &[q, k, v, y, dy])?;
+            if let Some(table) = table {
+                for grad in grads.iter_mut().take(2) {
+                    *grad = g.push1(Op::Rotate { transposed: true }, &[*grad, table])?;
+                }
+            }
+            grads
         } else {
             g.push(Op::Attention { scale }, &[q, k, v])?
         };
@@ -181,6 +228,12 @@ pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphErro
     if backward {
         return Ok(None);
     }
+    if (1..r.inputs.len()).any(|table| r.need(table)) {
+        return Err(GraphError::Other("packed attention has no gradient for its tables of angles".to_owned()));
+    }
     let backward = Op::PackedAttentionGrad { heads, scale, parts: parts.to_vec() };
-    Ok(Some(vec![Some(r.graph.push1(backward, &[r.inputs[0], r.y, r.dy])?)]))
+    let operands = [&[r.inputs[0], r.y, r.dy], &r.inputs[1..]].concat();
+    let mut grads = vec![None; r.inputs.len()];
+    grads[0] = Some(r.graph.push1(backward, &operands)?);
+    Ok(Some(grads))
 }

@@ -10,6 +10,7 @@ use crate::ir::{Dim, GraphError, Scalar, TensorType, ValueId};
 #[derive(Clone, Copy)]
 pub(super) enum Kind<'a> {
     Full(&'a Scalar, &'a TensorType),
+    Iota(&'a Dim),
     Reshape(&'a [Dim]),
     Permute(&'a [usize]),
     Broadcast(&'a [Dim]),
@@ -24,6 +25,11 @@ pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<Tensor
         Kind::Full(_, ty) => {
             arity(operands, 0, 0, "0")?;
             ty.clone()
+        }
+        Kind::Iota(size) => {
+            arity(operands, 0, 0, "0")?;
+            require(!is_negative(size), || format!("cannot count to {size}"))?;
+            TensorType::f32([size.clone()])
         }
         Kind::Concat(axis) => concat(axis, operands)?,
         Kind::Reshape(shape) => reshape(single()?, shape)?,
@@ -101,7 +107,7 @@ pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorTyp
     match op {
         Kind::Reshape(_) => Cost::default(),
         Kind::Slice { .. } => Cost { flops: Dim::default(), bytes: &bytes(results[0]) * &Dim::from(2usize) },
-        Kind::Full(..) | Kind::Permute(_) | Kind::Broadcast(_) | Kind::Pad { .. } | Kind::Concat(_) => {
+        Kind::Full(..) | Kind::Iota(_) | Kind::Permute(_) | Kind::Broadcast(_) | Kind::Pad { .. } | Kind::Concat(_) => {
             Cost::streaming(0, &Dim::default(), operands, results)
         }
     }
@@ -111,6 +117,7 @@ pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorTyp
 pub(super) fn decompose(op: Kind<'_>) -> Result<Parts, GraphError> {
     match op {
         Kind::Full(..)
+        | Kind::Iota(_)
         | Kind::Reshape(_)
         | Kind::Permute(_)
         | Kind::Broadcast(_)
@@ -127,6 +134,7 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
             let value = e.number(value)?;
             Array::from_fn(shape, |_| value)
         }
+        Kind::Iota(_) => Array::from_fn(shape, |i| i as f64),
         Kind::Reshape(_) => {
             let x = e.inputs[0];
             ensure(x.data.len() == shape.iter().product::<usize>(), || {
@@ -189,7 +197,7 @@ fn place(whole: &mut Array, part: &Array, axis: usize, at: usize) {
 pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
     let dy = r.dy;
     let dx = match op {
-        Kind::Full(..) => return Ok(Some(Vec::new())),
+        Kind::Full(..) | Kind::Iota(_) => return Ok(Some(Vec::new())),
         Kind::Concat(axis) => return concat_grad(axis, r).map(Some),
         Kind::Reshape(_) => {
             let shape = r.ty(0).shape.clone();

@@ -96,6 +96,8 @@ fn class(op: &Op) -> Class {
         | Op::LogSoftmax
         | Op::SquaredNorm
         | Op::Full { .. }
+        | Op::Iota { .. }
+        | Op::Rotate { .. }
         | Op::Pad { .. }
         | Op::ScatterTokens { .. }
         | Op::Dropout { .. }

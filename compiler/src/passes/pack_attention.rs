@@ -23,14 +23,18 @@ impl Pass for PackAttention {
         let uses = use_counts(graph);
         let mut rewriter = Rewriter::start(graph)?;
         for node in &graph.nodes {
-            let Some((source, heads, scale, parts)) = packed(graph, &uses, node) else {
+            let Some(Packed { source, heads, scale, parts, tables }) = packed(graph, &uses, node) else {
                 rewriter.copy(node)?;
                 continue;
             };
             let matrix = as_rows(&graph.ty(source).shape);
             let source = rewriter.get(source)?;
             let rows = rewriter.new.reshape(source, &matrix)?;
-            let y = rewriter.new.push1(Op::PackedAttention { heads, scale, parts }, &[rows])?;
+            let mut operands = vec![rows];
+            for table in tables {
+                operands.push(rewriter.get(table)?);
+            }
+            let y = rewriter.new.push1(Op::PackedAttention { heads, scale, parts }, &operands)?;
             let y = rewriter.new.reshape(y, &graph.ty(node.outputs[0]).shape)?;
             let why = format!("%{}: attention from rows to rows", node.outputs[0].0);
             rewriter.replace(&node.outputs, &[y], why)?;
@@ -39,8 +43,18 @@ impl Pass for PackAttention {
     }
 }
 
-/// What `node` computes, if that is attention over all rows of one value `[.., 3·H·d]`: this value and the attributes.
-fn packed(graph: &Graph, uses: &[usize], node: &Node) -> Option<(ValueId, usize, f64, Vec<Dim>)> {
+/// Attention over all rows of one value `[.., 3·H·d]`.
+struct Packed {
+    source: ValueId,
+    heads: usize,
+    scale: f64,
+    parts: Vec<Dim>,
+    /// Angles of each part, where queries and keys are rotated.
+    tables: Vec<ValueId>,
+}
+
+/// What `node` computes, if that is attention over all rows of one value.
+fn packed(graph: &Graph, uses: &[usize], node: &Node) -> Option<Packed> {
     let parts: Vec<Part> = match &node.op {
         Op::Concat { axis: 0 } => {
             let read_once = |id: &&ValueId| uses.get(id.0) == Some(&1);
@@ -55,7 +69,10 @@ fn packed(graph: &Graph, uses: &[usize], node: &Node) -> Option<(ValueId, usize,
     let first = parts.first()?;
     let mut at = Dim::default();
     for part in &parts {
-        let alike = part.source == first.source && part.heads == first.heads && part.scale == first.scale;
+        let alike = part.source == first.source
+            && part.heads == first.heads
+            && part.scale == first.scale
+            && part.table.is_some() == first.table.is_some();
         if !alike || part.start != at {
             return None;
         }
@@ -63,7 +80,9 @@ fn packed(graph: &Graph, uses: &[usize], node: &Node) -> Option<(ValueId, usize,
     }
     let all = at == row_count(&graph.ty(first.source).shape);
     let sizes = parts.iter().flat_map(|part| part.size.clone()).collect();
-    all.then_some((first.source, first.heads, first.scale, sizes))
+    let tables = parts.iter().filter_map(|part| part.table).collect();
+    let Part { source, heads, scale, .. } = *first;
+    all.then_some(Packed { source, heads, scale, parts: sizes, tables })
 }
 
 /// Attention of one batch.
@@ -76,6 +95,8 @@ struct Part {
     size: [Dim; 2],
     heads: usize,
     scale: f64,
+    /// Angles that queries and keys are rotated by.
+    table: Option<ValueId>,
 }
 
 const SWAP: [usize; 4] = [0, 2, 1, 3];
@@ -92,8 +113,13 @@ impl Part {
             return None;
         }
         let mut whole = None;
+        let tables = [0, 1].map(|which| rotated(graph, attention.inputs[which]).map(|(_, table)| table));
+        if tables[0] != tables[1] {
+            return None;
+        }
         for (third, id) in attention.inputs.iter().enumerate() {
-            let slice = producer(graph, *swapped(producer(graph, *id)?)?)?;
+            let plain = rotated(graph, *id).filter(|_| third < 2).map_or(*id, |(x, _)| x);
+            let slice = producer(graph, *swapped(producer(graph, plain)?)?)?;
             let range = [third, third + 1].map(|third| Dim::from(third * count));
             let Op::Slice { axis: 2, start, end } = &slice.op else { return None };
             if [start, end] != [&range[0], &range[1]] || *whole.get_or_insert(slice.inputs[0]) != slice.inputs[0] {
@@ -114,7 +140,16 @@ impl Part {
             _ => (cut.inputs[0], Dim::default()),
         };
         let fits = graph.ty(source).shape.last() == Some(&(&Dim::from(3 * count) * width));
-        fits.then_some(Self { source, start, size, heads: count, scale: *scale })
+        fits.then_some(Self { source, start, size, heads: count, scale: *scale, table: tables[0] })
+    }
+}
+
+/// What a rotation turns, and by which table.
+fn rotated(graph: &Graph, id: ValueId) -> Option<(ValueId, ValueId)> {
+    let node = producer(graph, id)?;
+    match (&node.op, node.inputs.as_slice()) {
+        (Op::Rotate { transposed: false }, [x, table]) => Some((*x, *table)),
+        _ => None,
     }
 }
 

@@ -149,6 +149,8 @@ fn class(op: &Op) -> Class {
         | Op::LogSoftmax
         | Op::SquaredNorm
         | Op::Full { .. }
+        | Op::Iota { .. }
+        | Op::Rotate { .. }
         | Op::Broadcast { .. }
         | Op::Pad { .. }
         | Op::Concat { .. }

@@ -104,6 +104,12 @@ fn is_product(op: &Op) -> bool {
         | Op::Slice { .. }
         | Op::Pad { .. }
         | Op::Concat { .. }
+        | Op::ReduceMax { .. }
+        | Op::Iota { .. }
+        | Op::Rotate { .. }
+        | Op::Dropout { .. }
+        | Op::RoiAlign { .. }
+        | Op::RoiAlignGrad { .. }
         | Op::GatherTokens
         | Op::ScatterTokens { .. }
         | Op::Tubelets { .. }

@@ -168,6 +168,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         | Op::ReduceMax { .. }
         | Op::SquaredNorm
         | Op::Full { .. }
+        | Op::Iota { .. }
         | Op::Reshape { .. }
         | Op::Permute { .. }
         | Op::Broadcast { .. }
@@ -185,6 +186,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         | Op::LayerNormGrad { .. }
         | Op::Attention { .. }
         | Op::AttentionGrad { .. }
+        | Op::Rotate { .. }
         | Op::PackedAttention { .. }
         | Op::PackedAttentionGrad { .. } => Vec::new(),
     }

@@ -52,13 +52,14 @@ fn copy(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<ValueId, Graph
 type Replacement = Option<(Option<Op>, Vec<ValueId>)>;
 type Rule = fn(&mut Graph, &Op, &[ValueId]) -> Result<Replacement, GraphError>;
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     no_op,
     permute_of_permute,
     product_with_transpose,
     bias,
     linear_between_reshapes,
     plain_layer_norm,
+    rotation,
     tubelets,
     patch_embed,
     views,
@@ -170,6 +171,60 @@ fn plain_layer_norm(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Re
         return Ok(None);
     }
     replace(Op::LayerNorm { eps: eps.value }, vec![difference[0]])
+}
+
+/// `x·cos + y·sin`, with cosines and sines halves of one table and y the exchanged pairs of x.
+fn rotation(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Replacement, GraphError> {
+    let (Op::Binary(Binary::Add), [straight, crossed]) = (op, inputs) else { return Ok(None) };
+    let product = |id: ValueId| match node(graph, id) {
+        Some(Node { op: Op::Binary(Binary::Mul), inputs, .. }) => Some((*inputs.first()?, *inputs.get(1)?)),
+        _ => None,
+    };
+    let (Some((x, cos)), Some((y, sin))) = (product(*straight), product(*crossed)) else { return Ok(None) };
+    let Some(width) = graph.ty(x).shape.last().and_then(Dim::as_const).filter(|_| graph.ty(x).rank() == 4) else {
+        return Ok(None);
+    };
+    let tables = [half_of_table(graph, cos, 0, width), half_of_table(graph, sin, 1, width)];
+    let [Some(table), Some(other)] = tables else { return Ok(None) };
+    if table != other || exchanged_pairs(graph, y) != Some(x) {
+        return Ok(None);
+    }
+    let candidate = Op::Rotate { transposed: false };
+    let fits = candidate.infer(&[graph.ty(x), graph.ty(table)]).is_ok_and(|types| types[0] == *graph.ty(x));
+    if fits { replace(candidate, vec![x, table]) } else { Ok(None) }
+}
+
+/// The table `[B, N, 2·width]` of which `id` is one half, seen as `[B, 1, N, width]`.
+fn half_of_table(graph: &Graph, id: ValueId, which: i64, width: i64) -> Option<ValueId> {
+    let Node { op: Op::Reshape { shape }, inputs: part, .. } = node(graph, id)? else { return None };
+    let Node { op: Op::Slice { axis: 2, start, end }, inputs: whole, .. } = node(graph, *part.first()?)? else {
+        return None;
+    };
+    let table = *whole.first()?;
+    let [batch, tokens, _] = graph.ty(table).shape.as_slice() else { return None };
+    let seen = [batch.clone(), Dim::from(1usize), tokens.clone(), Dim::from(width)];
+    let cut = *start == Dim::from(which * width) && *end == Dim::from((which + 1) * width);
+    (cut && *shape == seen).then_some(table)
+}
+
+/// What `id` is with the channels of each pair exchanged and the first of them negated.
+fn exchanged_pairs(graph: &Graph, id: ValueId) -> Option<ValueId> {
+    let Node { op: Op::Reshape { .. }, inputs: joined, .. } = node(graph, id)? else { return None };
+    let Node { op: Op::Concat { axis: 4 }, inputs: parts, .. } = node(graph, *joined.first()?)? else { return None };
+    let [negated, first] = parts[..] else { return None };
+    let Node { op: Op::Unary(Unary::Neg), inputs: second, .. } = node(graph, negated)? else { return None };
+    let channel = |id: ValueId, which: usize| match node(graph, id)? {
+        Node { op: Op::Slice { axis: 4, start, end }, inputs, .. }
+            if [start, end] == [&Dim::from(which), &Dim::from(which + 1)] =>
+        {
+            inputs.first().copied()
+        }
+        _ => None,
+    };
+    let pairs = channel(*second.first()?, 1).filter(|pairs| channel(first, 0) == Some(*pairs))?;
+    let Node { op: Op::Reshape { .. }, inputs: x, .. } = node(graph, pairs)? else { return None };
+    let x = *x.first()?;
+    (graph.ty(x) == graph.ty(id)).then_some(x)
 }
 
 /// Reshape, permute, reshape of a clip into rows of tubelets.

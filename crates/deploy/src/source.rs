@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vjepa_compiler::ir::DType;
 use vjepa_export::WeightSource;
 use vjepa_graphs::{EncoderConfig, init, is_frozen, position};
+use vjepa_recipe::config::Positions;
 
 use crate::DeployError;
 use vjepa_weights::{Tensors, Weights};
@@ -24,7 +25,7 @@ pub struct Source {
 
 enum Base {
     File { weights: Box<Weights>, model: &'static str },
-    Drawn { seed: u64 },
+    Drawn { seed: u64, init: init::Init },
 }
 
 impl Source {
@@ -33,7 +34,8 @@ impl Source {
     pub fn file(weights: Weights, stored: &EncoderConfig, wanted: &EncoderConfig) -> Result<Self, DeployError> {
         let model = weights.encoder()?;
         let mut own = Tensors::new();
-        if stored.grid() != wanted.grid() {
+        // Rotary positions have no table: angles are those of any clip.
+        if stored.grid() != wanted.grid() && stored.positions == Positions::Table {
             let mut table = weights.get(&format!("{model}.pos_embed"))?;
             position::resize_table(&mut table, stored.grid(), wanted.grid())?;
             own.insert("encoder.pos_embed".to_owned(), table);
@@ -43,9 +45,13 @@ impl Source {
 
     /// Drawn from a seed as pre-training starts.
     pub fn drawn(seed: u64, encoder: &EncoderConfig) -> Self {
-        let table = (vec![1, encoder.tokens(), encoder.embed_dim], encoder.position_table());
-        let own = Tensors::from([("encoder.pos_embed".to_owned(), table)]);
-        Self::new(Base::Drawn { seed }, encoder, own)
+        let mut own = Tensors::new();
+        if encoder.positions == Positions::Table {
+            let table = (vec![1, encoder.tokens(), encoder.embed_dim], encoder.position_table());
+            own.insert("encoder.pos_embed".to_owned(), table);
+        }
+        let init = init::in_force(init::Init::Official, encoder.positions);
+        Self::new(Base::Drawn { seed, init }, encoder, own)
     }
 
     fn new(base: Base, encoder: &EncoderConfig, own: Tensors) -> Self {
@@ -76,7 +82,7 @@ impl Source {
                 Ok(values)
             }
             Base::Drawn { .. } if is_frozen(rest) => Err(io::ErrorKind::NotFound.into()),
-            Base::Drawn { seed } => Ok(init::encoder_weight(rest, shape, init::Init::Official, *seed)),
+            Base::Drawn { seed, init } => Ok(init::encoder_weight(rest, shape, *init, *seed)),
         }
     }
 }

@@ -277,14 +277,7 @@ mod tests {
     }
 
     fn probe() -> Probe {
-        Probe::Attentive(ProbeConfig {
-            embed_dim: 16,
-            num_heads: 2,
-            mlp_ratio: 4.0,
-            depth: 1,
-            complete_block: true,
-            num_classes: 3,
-        })
+        Probe::Attentive(ProbeConfig::sized(16, 2, 3))
     }
 
     #[test]

@@ -65,8 +65,7 @@ mod tests {
     fn probes_survive_their_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("probe.safetensors");
-        let config =
-            ProbeConfig { embed_dim: 12, num_heads: 3, mlp_ratio: 4.0, depth: 2, complete_block: true, num_classes: 2 };
+        let config = ProbeConfig { depth: 2, ..ProbeConfig::sized(12, 3, 2) };
         for probe in [
             Probe::Attentive(config.clone()),
             Probe::Attentive(ProbeConfig { complete_block: false, ..config }),

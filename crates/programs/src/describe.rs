@@ -2,7 +2,9 @@
 
 use vjepa_graphs::{EncoderConfig, PredictorConfig};
 
-use vjepa_recipe::config::{Config, ConfigError, Framing, ModelName, Normalization, Preprocessing, Sampling};
+use vjepa_recipe::config::{
+    Config, ConfigError, Framing, Generation, ModelName, Normalization, Positions, Preprocessing, Rotary, Sampling,
+};
 use vjepa_weights::{Weights, WeightsError};
 
 /// Everything needed to build an encoder and to feed it.
@@ -37,6 +39,9 @@ pub fn encoder_config(config: &Config) -> Result<EncoderConfig, ConfigError> {
         mlp_ratio: sizes.mlp_ratio,
         uniform_power: config.model.uniform_power,
         out_layers: None,
+        positions: config.model.positions(),
+        levels: config.model.encoder_levels()?,
+        image_tubelet: (config.model.generation == Generation::V21).then_some(1),
     })
 }
 
@@ -46,12 +51,18 @@ pub fn encoder_config(config: &Config) -> Result<EncoderConfig, ConfigError> {
 /// [`ConfigError::Missing`] for a configuration without sizes.
 pub(super) fn encoder_settings(config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
     let sizes = config.model.sizes()?;
-    Ok(vec![
+    let mut settings = vec![
         ("model.embed_dim", sizes.embed_dim.to_string()),
         ("model.depth", sizes.depth.to_string()),
         ("model.num_heads", sizes.num_heads.to_string()),
         ("model.mlp_ratio", sizes.mlp_ratio.to_string()),
-    ])
+        ("model.generation", config.model.generation.name().to_owned()),
+    ];
+    if let Positions::Rotary(Rotary { interpolate, .. }) = config.model.positions() {
+        settings.push(("model.interpolate_rope", interpolate.to_string()));
+        settings.push(("model.levels", format!("{:?}", config.model.encoder_levels()?)));
+    }
+    Ok(settings)
 }
 
 /// The settings a predictor's sizes come from, as `(key, value)`, however the configuration gives them.
@@ -60,11 +71,21 @@ pub(super) fn encoder_settings(config: &Config) -> Result<Vec<(&'static str, Str
 /// [`ConfigError::Missing`] for a configuration without sizes.
 pub(super) fn predictor_settings(config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
     let sizes = config.model.predictor_sizes()?;
-    Ok(vec![
+    let mut settings = vec![
         ("model.pred_embed_dim", sizes.embed_dim.to_string()),
         ("model.pred_depth", sizes.depth.to_string()),
         ("model.pred_num_heads", sizes.num_heads.to_string()),
-    ])
+    ];
+    if let Positions::Rotary(Rotary { interpolate, .. }) = config.model.predictor_positions() {
+        let predictor = predictor_config(config)?;
+        settings.extend([
+            ("model.pred_interpolate_rope", interpolate.to_string()),
+            ("model.levels_predictor", predictor.levels.to_string()),
+            ("model.teacher_embed_dim", predictor.predicted_dim().to_string()),
+            ("model.num_mask_tokens", predictor.num_mask_tokens.to_string()),
+        ]);
+    }
+    Ok(settings)
 }
 
 /// All settings that make a model what it is, as `(key, value)`, however the configuration gives them.
@@ -95,7 +116,13 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
         depth: sizes.depth,
         num_heads: sizes.num_heads,
         mlp_ratio: sizes.mlp_ratio,
-        num_mask_tokens: config.mask.len(),
+        num_mask_tokens: config.model.num_mask_tokens.unwrap_or(config.mask.len()),
+        positions: config.model.predictor_positions(),
+        levels: config.model.levels_predictor.unwrap_or(encoder.num_levels()),
+        output_dim: config.model.teacher_embed_dim,
+        predicts_context: config.model.generation == Generation::V21,
+        modalities: encoder.image_tubelet.is_some(),
+        patch: encoder.patch,
         uniform_power: encoder.uniform_power,
     })
 }
@@ -217,6 +244,9 @@ fn from_shapes(weights: &Weights) -> Result<EncoderConfig, WeightsError> {
         mlp_ratio: if named.mlp_dim() == hidden { named.mlp_ratio } else { hidden as f64 / embed_dim as f64 },
         uniform_power,
         out_layers: None,
+        positions: Positions::Table,
+        levels: Vec::new(),
+        image_tubelet: None,
     };
     let (_, table) = weights.get(&format!("{model}.pos_embed"))?;
     square_grids(tokens)

@@ -1,14 +1,16 @@
 //! Clips and masks of a batch as inputs of an objective's graph.
 
-use vjepa_graphs::objectives::{Clips, Indices, Input, Source};
+use vjepa_graphs::objectives::{Clips, Indices, Input, Source, context_weights};
 use vjepa_recipe::masks::{IndexBatch, MaskPair};
 use vjepa_runtime::plan::HostTensor;
 
-/// Fills the inputs that an objective declares: indices from `pairs`, one pair per mask generator, clips by `clips`. Indices
-/// of a generator that `pairs` lacks are left out, and running the graph then names the missing input.
+/// Fills the inputs that an objective declares: indices from `pairs`, one pair per mask generator, and what follows from
+/// them; `context_share` where it is asked for; clips by `clips`. Indices of a generator that `pairs` lacks are left out, and
+/// running the graph then names the missing input.
 pub fn feed<'a>(
     inputs: &'a [Input],
     pairs: &[MaskPair],
+    context_share: f64,
     mut clips: impl FnMut(Clips) -> HostTensor,
 ) -> Vec<(&'a str, HostTensor)> {
     let filled = inputs.iter().filter_map(|input| {
@@ -18,10 +20,19 @@ pub fn feed<'a>(
                 let IndexBatch { batch, len, indices } = drawn(pairs, which)?;
                 HostTensor::I32 { shape: vec![*batch, *len], data: indices.clone() }
             }
+            Source::ContextWeights { generator, grid } => weights(pairs.get(generator)?, grid),
+            Source::ContextShare => HostTensor::F32 { shape: vec![1, 1], data: vec![context_share as f32] },
         };
         Some((input.name.as_str(), tensor))
     });
     filled.collect()
+}
+
+/// How much each context token of a batch counts.
+pub fn weights(MaskPair { context, target }: &MaskPair, grid: [usize; 2]) -> HostTensor {
+    let rows = context.indices.chunks(context.len.max(1)).zip(target.indices.chunks(target.len.max(1)));
+    let data = rows.flat_map(|(context, target)| context_weights([context, target], grid)).collect();
+    HostTensor::F32 { shape: vec![context.batch, context.len], data }
 }
 
 /// The indices of a mask generator in a batch's pairs; none where it has no pair.

@@ -2,15 +2,15 @@
 
 use super::CompileError;
 use burn::module::Param;
-use burn::tensor::Tensor;
-use std::cell::RefCell;
+use burn::tensor::{Int, Tensor};
 use std::error::Error;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::trace::{Scope, TraceError, trace};
-use vjepa_graphs::objectives::{Batch, Built, Input, Source};
+use vjepa_graphs::objectives::{Batch, Built, Clips, Declaration, Indices, Input, Inputs, Source, batch_symbol};
 use vjepa_graphs::{
-    AnyObjective, AttentiveClassifier, Encoder, EncoderConfig, LinearProbe, ParameterVisitor, Predictor,
-    PredictorConfig, Probe, ProbeConfig, averaged_views, cross_entropy, joined_segments, visit_parameters,
+    ActionClassifier, AnyObjective, AttentiveClassifier, Embedded, Encoder, EncoderConfig, LinearProbe, Modality,
+    ParameterVisitor, Predictor, PredictorConfig, Probe, ProbeConfig, averaged_views, cross_entropy, joined_segments,
+    normalised_targets, visit_parameters,
 };
 use vjepa_runtime::ClipViews;
 
@@ -44,8 +44,83 @@ pub fn encoder_masked(config: &EncoderConfig, prefix: &str) -> Result<Graph, Com
     })
 }
 
-/// Like [`encoder`], with an output `layer_<i>` for each of the config's `out_layers`, and `after_block0` and `patch_embed`
-/// without the final norm, for comparison with golden data.
+/// `levels[B]`, or `levels[B, K]` with a mask: like [`encoder`] and [`encoder_masked`], with an encoder's levels side by side:
+/// `encoder_levels f32[B, N or K, L·D]`. Without a mask also `patch_embed f32[B, N, D]`, before positions and modality, of an
+/// image or a video as the config's clip is.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn levels(config: &EncoderConfig, prefix: &str, masked: bool) -> Result<Graph, CompileError> {
+    let symbols: &[&str] = if masked { &["B", "K"] } else { &["B"] };
+    traced("levels", symbols, |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, prefix)?;
+        let clip = clip(scope, config)?;
+        let mask = match masked {
+            true => Some(scope.index("mask_enc", [scope.size("B"), scope.size("K")])?),
+            false => None,
+        };
+        if !masked {
+            let embed = model.patch_embed_img.as_ref().filter(|_| config.is_image(config.num_frames));
+            scope.output("patch_embed", &embed.unwrap_or(&model.patch_embed).forward(clip.clone()))?;
+        }
+        scope.output("encoder_levels", &model.forward_levels(clip, mask).map_err(failed)?)
+    })
+}
+
+/// `targets[B]`: what training predicts, `clip f32[B, C, T, H, W]` to `targets f32[B, N, L·D]`, each level normalised.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn targets(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileError> {
+    traced("targets", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, prefix)?;
+        let clip = clip(scope, config)?;
+        scope.output("targets", &normalised_targets(&model, clip).map_err(failed)?)
+    })
+}
+
+/// Like [`predictor`], of either modality, and with `predictor_context_out f32[B, N_ctx, out]` of a predictor that predicts
+/// the context too.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn predictions(config: &PredictorConfig, mask_index: usize, modality: Modality) -> Result<Graph, CompileError> {
+    traced("predictor", &["B", "N_ctx", "N_pred"], |scope| {
+        let model = Predictor::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, "predictor.")?;
+        let [batch, kept, wanted] = ["B", "N_ctx", "N_pred"].map(|symbol| scope.size(symbol));
+        let context = scope.input("context", [batch, kept, config.input_dim()])?;
+        let masks = [scope.index("mask_enc", [batch, kept])?, scope.index("mask_pred", [batch, wanted])?];
+        let out = model.predict(context, masks, mask_index, modality).map_err(failed)?;
+        scope.output("predictor_out", &out.targets)?;
+        match out.context {
+            Some(context) => scope.output("predictor_context_out", &context),
+            None => Ok(()),
+        }
+    })
+}
+
+/// `actions[B, N]`: `features f32[B, N, D]` of a clip and its future to the logits of what happens next, `verb`, `noun` and
+/// `action`, `f32[B, classes]` each. Parameters under `probe.`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn actions(config: &ProbeConfig, classes: [usize; 3]) -> Result<Graph, CompileError> {
+    traced("actions", &["B", "N"], |scope| {
+        let model = ActionClassifier::empty(config, classes, scope.device()).map_err(failed)?;
+        declare(scope, &model, "probe.")?;
+        let [batch, tokens] = ["B", "N"].map(|symbol| scope.size(symbol));
+        let features = scope.input("features", [batch, tokens, config.embed_dim])?;
+        let logits = model.forward(features).map_err(failed)?;
+        ["verb", "noun", "action"].into_iter().zip(&logits).try_for_each(|(name, logits)| scope.output(name, logits))
+    })
+}
+
+/// Like [`encoder`], with an output `layer_<i>` for each of the config's `out_layers`, `after_block0` and `patch_embed`
+/// without the final norm, and the first block's turned `block0_q_rot` and `block0_k_rot`, `f32[B, heads, N, d]`, where
+/// positions are rotary, for comparison with golden data.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -56,8 +131,13 @@ pub fn layers(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileErro
         let clip = clip(scope, config)?;
         scope.output("patch_embed", &model.patch_embed.forward(clip.clone()))?;
         if let Some(block) = model.blocks.first() {
-            let embedded = model.embed(clip.clone(), None).map_err(failed)?;
-            scope.output("after_block0", &block.forward(embedded))?;
+            let Embedded { tokens, angles } = model.embed(clip.clone(), None).map_err(failed)?;
+            if angles.is_some() {
+                let [q, k, _] = block.attn.heads(block.norm1.forward(tokens.clone()), angles.as_ref());
+                scope.output("block0_q_rot", &q)?;
+                scope.output("block0_k_rot", &k)?;
+            }
+            scope.output("after_block0", &block.forward(tokens, angles.as_ref()))?;
         }
         let wanted = config.out_layers.clone().unwrap_or_default();
         for (layer, out) in wanted.iter().zip(model.forward_layers(clip, None).map_err(failed)?) {
@@ -77,7 +157,7 @@ pub fn predictor(config: &PredictorConfig, mask_index: usize) -> Result<Graph, C
         let model = Predictor::empty(config, scope.device()).map_err(failed)?;
         declare(scope, &model, "predictor.")?;
         let [batch, kept, wanted] = ["B", "N_ctx", "N_pred"].map(|symbol| scope.size(symbol));
-        let context = scope.input("context", [batch, kept, config.encoder_dim])?;
+        let context = scope.input("context", [batch, kept, config.input_dim()])?;
         let mask_context = scope.index("mask_enc", [batch, kept])?;
         let mask_target = scope.index("mask_pred", [batch, wanted])?;
         let out = model.forward(context, mask_context, mask_target, mask_index).map_err(failed)?;
@@ -268,32 +348,61 @@ pub fn monitored(objective: &AnyObjective) -> Result<Graph, CompileError> {
 
 /// An objective's losses over these inputs.
 fn losses(name: &str, objective: &AnyObjective, inputs: &[Input]) -> Result<Graph, CompileError> {
-    let clip = objective.declaration().clip;
+    let declaration = objective.declaration();
     let symbol = |input: &Input| match input.source {
-        Source::Clips(_) => None,
-        Source::Indices(indices) => Some(indices.symbol()),
+        Source::Clips(_) => batch_symbol(input.stream),
+        Source::Indices(indices) => indices.symbol(),
+        Source::ContextWeights { generator, .. } => Indices::Context(generator).symbol(),
+        Source::ContextShare => batch_symbol(0),
     };
-    let symbols: Vec<String> = inputs.iter().filter_map(symbol).collect();
-    let symbols: Vec<&str> = std::iter::once("B").chain(symbols.iter().map(String::as_str)).collect();
+    let mut symbols: Vec<String> = Vec::new();
+    for input in inputs {
+        let symbol = symbol(input);
+        if !symbols.contains(&symbol) {
+            symbols.push(symbol);
+        }
+    }
+    let symbols: Vec<&str> = symbols.iter().map(String::as_str).collect();
     traced(name, &symbols, |scope| {
         let built = objective.build(scope.device()).map_err(failed)?;
         declare_built(scope, &built, |_| true)?;
-        // Both closures declare inputs.
-        let scope = RefCell::new(scope);
-        let batch = Batch::gather::<Box<dyn Error + Send + Sync>>(
-            inputs,
-            |name, _| Ok(batch_of_clips(&mut scope.borrow_mut(), name, clip)?),
-            |name, indices| {
-                let mut scope = scope.borrow_mut();
-                let shape = [scope.size("B"), scope.size(&indices.symbol())];
-                Ok(scope.index(name, shape)?)
-            },
-        );
+        let batch = Batch::gather(inputs, &mut Recorded { scope, declaration });
         let out = built.losses(&batch.map_err(failed)?).map_err(failed)?;
-        let scope = scope.into_inner();
         scope.output("loss", &out.loss)?;
         out.terms.iter().try_for_each(|(name, term)| scope.output(name, term))
     })
+}
+
+/// Inputs of an objective declared in a recording.
+struct Recorded<'a, 'b> {
+    scope: &'a mut Scope<'b>,
+    declaration: &'a Declaration,
+}
+
+impl Inputs for Recorded<'_, '_> {
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn clips(&mut self, input: &Input, _: Clips) -> Result<Tensor<5>, Self::Error> {
+        let [c, t, h, w] = self.declaration.clip_of(input.stream);
+        let batch = self.scope.size(&batch_symbol(input.stream));
+        Ok(self.scope.input(&input.name, [batch, c, t, h, w])?)
+    }
+
+    fn indices(&mut self, input: &Input, which: Indices) -> Result<Tensor<2, Int>, Self::Error> {
+        let shape = [self.scope.size(&batch_symbol(input.stream)), self.scope.size(&which.symbol())];
+        Ok(self.scope.index(&input.name, shape)?)
+    }
+
+    fn numbers(&mut self, input: &Input, weights_of: Option<usize>) -> Result<Tensor<2>, Self::Error> {
+        let shape = match weights_of {
+            Some(generator) => {
+                let kept = self.scope.size(&Indices::Context(generator).symbol());
+                [self.scope.size(&batch_symbol(input.stream)), kept]
+            }
+            None => [1, 1],
+        };
+        Ok(self.scope.input(&input.name, shape)?)
+    }
 }
 
 /// Declares the wanted parameters of an objective's modules, by their full names.

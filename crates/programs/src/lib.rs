@@ -16,10 +16,10 @@ mod step;
 
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
-pub use feed::{drawn, feed};
+pub use feed::{drawn, feed, weights as context_weights};
 pub use forward::{
-    Head, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, monitored, pooled, predictor,
-    pretrain, probe,
+    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, levels, monitored,
+    pooled, predictions, predictor, pretrain, probe, targets,
 };
 pub use models::{initial_weights, model_configs, objective};
 pub use passes::{Passes, Stage, StopAfter};

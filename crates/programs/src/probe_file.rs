@@ -127,7 +127,7 @@ fn described(weights: &Weights, record: &ProbeRecord) -> Result<(Probe, Shapes),
                 mlp_ratio: hidden.map_or(4.0, |hidden| hidden as f64 / dim.max(1) as f64),
                 depth: required(record.depth, "depth")?,
                 complete_block: weights.shape(&format!("{CROSS}.norm1.weight")).is_some(),
-                num_classes: record.classes,
+                ..ProbeConfig::sized(dim, required(record.num_heads, "num_heads")?, record.classes)
             };
             config
                 .validate()

@@ -24,6 +24,8 @@ pub struct TrainOptions {
     pub recompute: Option<Recomputed>,
     /// Precision of products.
     pub precision: Precision,
+    /// Whether everything decays, biases and norms too, as in V-JEPA 2's probes.
+    pub decay_all: bool,
 }
 
 impl Default for TrainOptions {
@@ -34,6 +36,7 @@ impl Default for TrainOptions {
             export_gradients: false,
             recompute: Some(Recomputed::Elementwise),
             precision: Precision::F32,
+            decay_all: false,
         }
     }
 }
@@ -137,7 +140,7 @@ fn optimiser(
                 let target = graph.param(&format!("{}.{name}", average.name), ty.clone())?;
                 spec.ema.push((target, param));
             }
-            if objective.decays(&full, ty.rank()) {
+            if options.decay_all || objective.decays(&full, ty.rank()) {
                 spec.decay.push(param);
             }
             spec.gradients.push((param, gradient));
@@ -174,7 +177,8 @@ fn train(
 ) -> Result<Graph, CompileError> {
     let Differentiated { mut graph, gradients, clip } = differentiated(graph, groups, options, passes)?;
     let trained = || gradients.iter().map(|(param, _)| *param);
-    let decays = |id: &ValueId| decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
+    let decays =
+        |id: &ValueId| options.decay_all || decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
     let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
     let spec = TrainSpec {
         decay: trained().filter(decays).collect(),

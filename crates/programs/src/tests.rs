@@ -160,9 +160,11 @@ impl Objective for Distillation {
         let set = |name, role| ParameterSet { name, shapes: self.0.parameter_shapes(), role };
         Declaration {
             clip: [channels, num_frames, height, width],
+            others: Vec::new(),
             inputs: Declaration::masked_clips(0),
             sets: vec![set("student", Role::Trained), set("teacher", Role::Fixed)],
             terms: Vec::new(),
+            context_share: None,
             monitor: Monitor { gradient: "student", features: "student" },
             settings: Vec::new(),
         }

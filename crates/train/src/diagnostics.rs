@@ -224,11 +224,13 @@ fn loss(
     [context, target]: [&[f32]; 2],
     masks: &[MaskPair],
 ) -> Result<f64, EvalError> {
+    // The whole loss, whatever the step.
+    let context_share = 1.0;
     let clips = |used: Clips| match used {
         Clips::Context => held_out.tensor(context),
         Clips::Both | Clips::Target => held_out.tensor(target),
     };
-    let outputs = losses.run(params, feed(inputs, masks, clips))?;
+    let outputs = losses.run(params, feed(inputs, masks, context_share, clips))?;
     let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied());
     loss.map(f64::from).ok_or_else(|| EvalError::setup("the plan of the diagnostics has no loss"))
 }
@@ -262,7 +264,7 @@ mod tests {
         let masks =
             MaskCollator::new(geometry, vec![MultiBlockConfig::blocks(2, 0.2), MultiBlockConfig::blocks(1, 0.5)]);
         let masks = masks.unwrap();
-        let objective = AnyObjective::from(Jepa { encoder, predictor, generators: 2, loss: JepaLoss::default() });
+        let objective = AnyObjective::from(Jepa::plain(encoder, predictor, 2, JepaLoss::default()));
         let draw = |number, batch| masks.pairs(0, number, 0, batch);
         let mut diagnostics = Diagnostics::new(Device::CPU, &objective, held_out, 8, draw).unwrap();
         let mut params = Device::CPU.params();

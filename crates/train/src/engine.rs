@@ -39,6 +39,8 @@ pub(super) struct Batch<'a> {
     pub(super) shape: [usize; 5],
     /// One per mask generator.
     pub(super) pairs: &'a [MaskPair],
+    /// Weight of the context's loss, for objectives that have one.
+    pub(super) context_share: f64,
 }
 
 impl Engine {
@@ -121,22 +123,27 @@ impl Engine {
         rates: impl FnOnce() -> Vec<(&'static str, HostTensor)>,
         first: bool,
     ) -> Result<Named, TrainError> {
-        let Batch { clips, shape, pairs } = batch;
+        let Batch { clips, shape, pairs, context_share } = batch;
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
-                inputs.extend(feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape)));
+                inputs.extend(feed(
+                    &declaration.inputs,
+                    pairs,
+                    context_share,
+                    clips_for(&declaration.inputs, clips, shape),
+                ));
                 Ok(step.run(params, inputs)?)
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
                     sums.iter().for_each(|(name, shape)| params.zeros(name, shape));
                 }
-                let fed = feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape));
+                let fed = feed(&declaration.inputs, pairs, context_share, clips_for(&declaration.inputs, clips, shape));
                 Ok(gradients.run(params, fed)?)
             }
             Self::Eager { model, sums, .. } => {
-                let (gradients, outputs) = model.run(params, &clips, shape, pairs)?;
+                let (gradients, outputs) = model.run(params, &clips, shape, pairs, context_share)?;
                 if first {
                     *sums = gradients;
                 } else {
@@ -187,8 +194,8 @@ impl Engine {
         batch: Batch<'_>,
         rates: Vec<(&'static str, HostTensor)>,
     ) -> Result<Option<String>, TrainError> {
-        let Batch { clips, shape, pairs } = batch;
-        let fed = feed(&declaration.inputs, pairs, clips_for(&declaration.inputs, clips, shape));
+        let Batch { clips, shape, pairs, context_share } = batch;
+        let fed = feed(&declaration.inputs, pairs, context_share, clips_for(&declaration.inputs, clips, shape));
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;

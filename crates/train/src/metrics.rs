@@ -165,7 +165,7 @@ mod tests {
     fn declaration() -> Declaration {
         let encoder = EncoderConfig::tiny();
         let predictor = PredictorConfig::for_encoder(&encoder);
-        AnyObjective::from(Jepa { encoder, predictor, generators: 1, loss: JepaLoss::default() }).declaration().clone()
+        AnyObjective::from(Jepa::plain(encoder, predictor, 1, JepaLoss::default())).declaration().clone()
     }
 
     #[test]

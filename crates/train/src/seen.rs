@@ -5,8 +5,8 @@ use vjepa_recipe::config::Config;
 use crate::Continuation;
 
 /// The settings whose product is the number of clips of a step.
-fn sizes(config: &Config) -> [(&'static str, u64); 1] {
-    [("data.batch_size", config.data.batch_size as u64)]
+fn sizes(config: &Config) -> [(&'static str, u64); 2] {
+    [("data.batch_size", config.data.batch_size as u64), ("optimization.groups", config.optimization.groups())]
 }
 
 /// Clips that a run had learned from after `step` steps: those of each part by the sizes that part was run with, which

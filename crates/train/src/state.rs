@@ -260,7 +260,8 @@ impl TrainState {
         }
         let rates = self.rate_inputs(self.schedule.at(self.step));
         let declaration = self.objective.declaration();
-        let batch = Batch { clips, shape, pairs };
+        let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
+        let batch = Batch { clips, shape, pairs, context_share };
         let outputs = match self.engine.group(&mut self.params, declaration, batch, || rates, first) {
             Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
             outputs => outputs?,
@@ -382,7 +383,9 @@ impl TrainState {
         pairs: &[MaskPair],
     ) -> Result<Option<String>, TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
-        self.engine.first_bad(&self.params, self.objective.declaration(), Batch { clips, shape, pairs }, rates)
+        let declaration = self.objective.declaration();
+        let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
+        self.engine.first_bad(&self.params, declaration, Batch { clips, shape, pairs, context_share }, rates)
     }
 
     /// Steps whose loss was above `optimization.skip_above`, over the whole run.

@@ -166,7 +166,9 @@ impl<'g, 'w> Lowering<'g, 'w> {
             Op::RoiAlign { size, sampling } => self.roi_align(node, *size, *sampling)?,
             Op::LayerNorm { eps } => self.layer_norm(node, *eps)?,
             Op::Attention { scale } => self.attention(id, node, *scale)?,
-            Op::Full { .. } => return Err(self.unsupported(node, "its size or number depends on a symbol")),
+            Op::Full { .. } | Op::Iota { .. } => {
+                return Err(self.unsupported(node, "its size or number depends on a symbol"));
+            }
             Op::GeluGrad
             | Op::GeluWithGrad
             | Op::SoftmaxGrad
@@ -179,6 +181,7 @@ impl<'g, 'w> Lowering<'g, 'w> {
             | Op::AttentionGrad { .. }
             | Op::PackedAttention { .. }
             | Op::PackedAttentionGrad { .. }
+            | Op::Rotate { .. }
             | Op::AdamW { .. }
             | Op::Ema
             | Op::AdamWEma { .. } => {
@@ -330,6 +333,8 @@ fn unary_op(f: Unary) -> Option<&'static str> {
         Unary::Sqrt => "Sqrt",
         Unary::Recip => "Reciprocal",
         Unary::Tanh => "Tanh",
+        Unary::Sin => "Sin",
+        Unary::Cos => "Cos",
         Unary::Erf => "Erf",
         Unary::Relu => "Relu",
         Unary::Gelu => "Gelu",

@@ -14,10 +14,14 @@ use crate::ExportError;
 use crate::options::{OnnxOptions, Precision};
 use vjepa_compiler::ir::{DType, Def, Graph, GraphError, Node, ValueId};
 use vjepa_compiler::ops::Op;
+use vjepa_compiler::passes::{CommonSubexpressions, DeadCode, Decompose, Pass, Pipeline};
 
 /// The graph in the form that the options ask for.
 pub(crate) fn prepare(graph: &Graph, options: &OnnxOptions) -> Result<Graph, ExportError> {
     let mut graph = graph.clone();
+    if graph.nodes.iter().any(|node| matches!(node.op, Op::Rotate { .. })) {
+        graph = rotations_in_parts(&graph)?;
+    }
     if options.fold_query {
         graph = fold_query::run(&graph)?;
     }
@@ -30,6 +34,18 @@ pub(crate) fn prepare(graph: &Graph, options: &OnnxOptions) -> Result<Graph, Exp
         _ => {}
     }
     Ok(graph)
+}
+
+/// ONNX has no rotation that turns the two channels of a pair by different angles: it is written in parts, the cosines and
+/// sines of all blocks shared.
+fn rotations_in_parts(graph: &Graph) -> Result<Graph, ExportError> {
+    let passes: Vec<Box<dyn Pass>> = vec![
+        Box::new(Decompose::unless(|op| !matches!(op, Op::Rotate { .. }))),
+        Box::new(CommonSubexpressions),
+        Box::new(DeadCode),
+    ];
+    let run = Pipeline::new(passes).run(graph).map_err(|error| ExportError::Graph(error.to_string()))?;
+    Ok(run.graph)
 }
 
 impl From<GraphError> for ExportError {

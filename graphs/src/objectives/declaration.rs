@@ -4,20 +4,26 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
 
+use vjepa_recipe::schedules::ContextWeight;
+
 use crate::error::ShapeError;
 use crate::params::NamedTensors;
 
 /// What an objective is made of. Names are those of graphs, checkpoints and metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declaration {
-    /// Shape of one clip, `[C, T, H, W]`.
+    /// Shape of one clip, `[C, T, H, W]`, of the first stream.
     pub clip: [usize; 4],
+    /// The same of further streams of a step: clips of other lengths, or images beside videos. Most objectives have none.
+    pub others: Vec<[usize; 4]>,
     /// Inputs of the forward graph, in order.
     pub inputs: Vec<Input>,
     /// Parameter sets, in the order of the model's fields.
     pub sets: Vec<ParameterSet>,
     /// Scalars reported besides `loss`, by name: outputs of the step and columns of the metrics.
     pub terms: Vec<&'static str>,
+    /// How much the prediction of context tokens counts, for the input [`Source::ContextShare`].
+    pub context_share: Option<ContextWeight>,
     /// What is watched for collapse.
     pub monitor: Monitor,
     /// What of the configuration is compiled into the step, as `(key, value)`. A compiled step with other values is refused.
@@ -31,6 +37,8 @@ pub struct Input {
     pub name: String,
     /// What it holds.
     pub source: Source,
+    /// The stream of clips it belongs to, from 0.
+    pub stream: usize,
 }
 
 /// What an input is filled with at every step.
@@ -40,6 +48,15 @@ pub enum Source {
     Clips(Clips),
     /// Token indices drawn by a mask generator, `i32[B, K]`.
     Indices(Indices),
+    /// How much each context token of a mask generator counts, `f32[B, K]`; see [`context_weights`].
+    ContextWeights {
+        /// The mask generator.
+        generator: usize,
+        /// Height and width of the token grid.
+        grid: [usize; 2],
+    },
+    /// How much the prediction of context tokens counts at this step, `f32[1, 1]`.
+    ContextShare,
 }
 
 /// What clips are used for.
@@ -53,7 +70,7 @@ pub enum Clips {
     Target,
 }
 
-/// Which indices, by the number of the mask generator.
+/// Which indices, by the number of the mask generator, counted through all streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indices {
     /// Of the context.
@@ -116,7 +133,7 @@ pub struct Monitor {
 impl Declaration {
     /// The usual inputs: `clip`, then `mask_enc.<i>` and `mask_pred.<i>` of each mask generator.
     pub fn masked_clips(generators: usize) -> Vec<Input> {
-        let input = |name: String, source: Source| Input { name, source };
+        let input = |name: String, source: Source| Input { name, source, stream: 0 };
         let masks = (0..generators).flat_map(|i| {
             [
                 input(format!("mask_enc.{i}"), Source::Indices(Indices::Context(i))),
@@ -132,14 +149,26 @@ impl Declaration {
         let only = |input: &Input, what: &str, clips: Clips| Input {
             name: format!("{}_{what}", input.name),
             source: Source::Clips(clips),
+            stream: input.stream,
         };
         let apart = |input: &Input| match input.source {
             Source::Clips(Clips::Both) => {
                 vec![only(input, "context", Clips::Context), only(input, "target", Clips::Target)]
             }
-            Source::Clips(Clips::Context | Clips::Target) | Source::Indices(_) => vec![input.clone()],
+            Source::Clips(Clips::Context | Clips::Target)
+            | Source::Indices(_)
+            | Source::ContextWeights { .. }
+            | Source::ContextShare => vec![input.clone()],
         };
         self.inputs.iter().flat_map(apart).collect()
+    }
+
+    /// Shape of one clip of a stream, `[C, T, H, W]`.
+    pub fn clip_of(&self, stream: usize) -> [usize; 4] {
+        match stream.checked_sub(1) {
+            Some(other) => self.others.get(other).copied().unwrap_or(self.clip),
+            None => self.clip,
+        }
     }
 
     /// The trained sets.
@@ -185,6 +214,31 @@ pub struct MaskPair {
     pub context: Tensor<2, Int>,
     /// Tokens to be predicted, `[B, Kt]`.
     pub target: Tensor<2, Int>,
+    /// How much each context token counts, `[B, Kc]`, where an objective asks for it.
+    pub weights: Option<Tensor<2>>,
+}
+
+/// The symbol for the number of clips of a stream: `B`, `B1`, ...
+pub fn batch_symbol(stream: usize) -> String {
+    if stream == 0 { "B".to_owned() } else { format!("B{stream}") }
+}
+
+/// How much each context token counts in V-JEPA 2.1's dense loss: the inverse of the root of its distance to the nearest
+/// token that is predicted, in patches over time, height and width, at least 1. `rows` are the token indices of one sample,
+/// of its context and of its targets; `[height, width]` is the grid's.
+pub fn context_weights([context, target]: [&[i32]; 2], [height, width]: [usize; 2]) -> Vec<f32> {
+    let place = |id: i32| {
+        let (h, w) = (height.max(1) as i32, width.max(1) as i32);
+        [id / (h * w), id / w % h, id % w]
+    };
+    let targets: Vec<[i32; 3]> = target.iter().map(|id| place(*id)).collect();
+    let weight = |id: &i32| {
+        let at = place(*id);
+        let squared = |to: &[i32; 3]| (0..3).map(|axis| (at[axis] - to[axis]).pow(2)).sum::<i32>();
+        let nearest = targets.iter().map(squared).min().unwrap_or(1).max(1);
+        1.0 / (nearest as f32).sqrt().sqrt()
+    };
+    context.iter().map(weight).collect()
 }
 
 /// The inputs of one step as tensors.
@@ -197,50 +251,129 @@ pub struct Batch {
     pub target: Tensor<5>,
     /// One pair per mask generator, in their order.
     pub pairs: Vec<MaskPair>,
+    /// How much the prediction of context tokens counts, `[1, 1]`, where an objective asks for it.
+    pub context_share: Option<Tensor<2>>,
+    /// Further streams.
+    pub others: Vec<Batch>,
+}
+
+/// Who makes the tensors of [`Batch::gather`], from an input.
+pub trait Inputs {
+    /// Why one cannot be made.
+    type Error: From<ShapeError>;
+
+    /// Clips `[B, C, T, H, W]`.
+    ///
+    /// # Errors
+    /// For an input that cannot be made.
+    fn clips(&mut self, input: &Input, used: Clips) -> Result<Tensor<5>, Self::Error>;
+
+    /// Token indices `[B, K]`.
+    ///
+    /// # Errors
+    /// For an input that cannot be made.
+    fn indices(&mut self, input: &Input, which: Indices) -> Result<Tensor<2, Int>, Self::Error>;
+
+    /// Numbers: the weights of the context tokens of a mask generator, `[B, K]`, or, without one, the context's share, `[1, 1]`.
+    ///
+    /// # Errors
+    /// For an input that cannot be made.
+    fn numbers(&mut self, input: &Input, weights_of: Option<usize>) -> Result<Tensor<2>, Self::Error>;
+}
+
+/// Two functions of an input's name: what makes clips and what makes indices. There are no numbers.
+impl<E, C, I> Inputs for (C, I)
+where
+    E: From<ShapeError>,
+    C: FnMut(&str, Clips) -> Result<Tensor<5>, E>,
+    I: FnMut(&str, Indices) -> Result<Tensor<2, Int>, E>,
+{
+    type Error = E;
+
+    fn clips(&mut self, input: &Input, used: Clips) -> Result<Tensor<5>, E> {
+        (self.0)(&input.name, used)
+    }
+
+    fn indices(&mut self, input: &Input, which: Indices) -> Result<Tensor<2, Int>, E> {
+        (self.1)(&input.name, which)
+    }
+
+    fn numbers(&mut self, _: &Input, _: Option<usize>) -> Result<Tensor<2>, E> {
+        let expected = "clips and indices only".to_owned();
+        Err(ShapeError { input: "the objective's inputs", expected, got: Vec::new() }.into())
+    }
+}
+
+/// What is known of a stream while inputs are gathered.
+#[derive(Default)]
+struct Gathered {
+    context: Option<Tensor<5>>,
+    target: Option<Tensor<5>>,
+    contexts: BTreeMap<usize, Tensor<2, Int>>,
+    targets: BTreeMap<usize, Tensor<2, Int>>,
+    weights: BTreeMap<usize, Tensor<2>>,
 }
 
 impl Batch {
     /// Makes each input's tensor from its name and source, and puts them together.
     ///
     /// # Errors
-    /// Whatever `clips` and `indices` fail with, and a [`ShapeError`] when the inputs lack clips or half a mask pair.
-    pub fn gather<E: From<ShapeError>>(
-        inputs: &[Input],
-        mut clips: impl FnMut(&str, Clips) -> Result<Tensor<5>, E>,
-        mut indices: impl FnMut(&str, Indices) -> Result<Tensor<2, Int>, E>,
-    ) -> Result<Self, E> {
-        let (mut context, mut target) = (None, None);
-        let (mut contexts, mut targets) = (BTreeMap::new(), BTreeMap::new());
-        for Input { name, source } in inputs {
-            match *source {
+    /// Whatever `from` fails with, and a [`ShapeError`] when the inputs lack clips or half a mask pair.
+    pub fn gather<I: Inputs>(inputs: &[Input], from: &mut I) -> Result<Self, I::Error> {
+        let mut streams: BTreeMap<usize, Gathered> = BTreeMap::new();
+        let mut context_share = None;
+        for input in inputs {
+            let stream = streams.entry(input.stream).or_default();
+            match input.source {
                 Source::Clips(used) => {
-                    let tensor = clips(name, used)?;
+                    let tensor = from.clips(input, used)?;
                     if used != Clips::Target {
-                        context = Some(tensor.clone());
+                        stream.context = Some(tensor.clone());
                     }
                     if used != Clips::Context {
-                        target = Some(tensor);
+                        stream.target = Some(tensor);
                     }
                 }
                 Source::Indices(which) => {
-                    let tensor = indices(name, which)?;
+                    let tensor = from.indices(input, which)?;
                     match which {
-                        Indices::Context(generator) => contexts.insert(generator, tensor),
-                        Indices::Target(generator) => targets.insert(generator, tensor),
+                        Indices::Context(generator) => stream.contexts.insert(generator, tensor),
+                        Indices::Target(generator) => stream.targets.insert(generator, tensor),
                     };
                 }
+                Source::ContextWeights { generator, .. } => {
+                    stream.weights.insert(generator, from.numbers(input, Some(generator))?);
+                }
+                Source::ContextShare => context_share = Some(from.numbers(input, None)?),
             }
         }
-        let (Some(context), Some(target)) = (context, target) else {
-            let expected = "clips for the context and for the targets".to_owned();
-            return Err(ShapeError { input: "the objective's inputs", expected, got: Vec::new() }.into());
+        let mut batches = streams.into_values().map(Gathered::batch).collect::<Result<Vec<_>, _>>()?.into_iter();
+        let Some(first) = batches.next() else { return Err(no_clips().into()) };
+        Ok(Self { context_share, others: batches.collect(), ..first })
+    }
+}
+
+fn no_clips() -> ShapeError {
+    let expected = "clips for the context and for the targets".to_owned();
+    ShapeError { input: "the objective's inputs", expected, got: Vec::new() }
+}
+
+impl Gathered {
+    fn batch(self) -> Result<Batch, ShapeError> {
+        let Self { context: Some(context), target: Some(target), contexts, targets, mut weights } = self else {
+            return Err(no_clips());
         };
         let halves: Vec<usize> = contexts.keys().chain(targets.keys()).copied().collect();
         ShapeError::require(contexts.keys().eq(targets.keys()), "the objective's masks", &halves, || {
             "a context and a target of each mask generator".to_owned()
         })?;
-        let pairs = contexts.into_values().zip(targets.into_values());
-        Ok(Self { context, target, pairs: pairs.map(|(context, target)| MaskPair { context, target }).collect() })
+        let pairs = contexts.into_iter().zip(targets.into_values());
+        let pairs = pairs.map(|((generator, context), target)| MaskPair {
+            context,
+            target,
+            weights: weights.remove(&generator),
+        });
+        Ok(Batch { context, target, pairs: pairs.collect(), context_share: None, others: Vec::new() })
     }
 }
 

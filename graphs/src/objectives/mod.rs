@@ -8,6 +8,7 @@
 
 mod any;
 mod declaration;
+mod dense;
 mod jepa;
 
 use std::fmt;
@@ -18,9 +19,11 @@ use vjepa_recipe::config::{LossConfig, ObjectiveName};
 
 pub use any::{AnyObjective, Built, ObjectiveError};
 pub use declaration::{
-    Batch, Clips, Declaration, Indices, Input, Losses, MaskPair, Monitor, ParameterSet, Role, Source,
+    Batch, Clips, Declaration, Indices, Input, Inputs, Losses, MaskPair, Monitor, ParameterSet, Role, Source,
+    batch_symbol, context_weights,
 };
-pub use jepa::{Jepa, JepaLoss, JepaLosses, JepaModel, normalised_targets};
+pub use dense::Dense;
+pub use jepa::{Jepa, JepaLoss, JepaLosses, JepaModel, Stream, normalised_targets};
 
 use crate::config::{EncoderConfig, PredictorConfig};
 use crate::error::{ConfigError, ShapeError};

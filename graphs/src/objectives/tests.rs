@@ -30,7 +30,7 @@ fn batch(objective: &AnyObjective, apart: bool, device: &Device) -> Batch {
         let values: Vec<i32> = (0..3).flat_map(|_| tokens).collect();
         Ok(Tensor::<2, Int>::from_data(TensorData::new(values, [3, 3]), device))
     };
-    Batch::gather(&inputs, clips, indices).unwrap()
+    Batch::gather(&inputs, &mut (clips, indices)).unwrap()
 }
 
 fn start() -> Start {
@@ -122,9 +122,9 @@ fn half_a_mask_pair_and_missing_clips_are_errors() {
     let clip = |_: &str, _| Ok(Tensor::zeros([1, 3, 4, 16, 16], &device));
     let index = |_: &str, _| Ok::<_, ShapeError>(Tensor::zeros([1, 2], &device));
     let inputs = Declaration::masked_clips(1);
-    assert_eq!(Batch::gather(&inputs, clip, index).unwrap().pairs.len(), 1);
-    let half = Batch::gather(&inputs[..2], clip, index).unwrap_err();
+    assert_eq!(Batch::gather(&inputs, &mut (clip, index)).unwrap().pairs.len(), 1);
+    let half = Batch::gather(&inputs[..2], &mut (clip, index)).unwrap_err();
     assert!(half.to_string().contains("a context and a target"), "{half}");
-    let missing = Batch::gather(&inputs[1..], clip, index).unwrap_err();
+    let missing = Batch::gather(&inputs[1..], &mut (clip, index)).unwrap_err();
     assert!(missing.to_string().contains("must be clips"), "{missing}");
 }

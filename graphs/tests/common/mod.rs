@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use vjepa_graphs::{Encoder, EncoderConfig, MaskPair, NamedTensors, Predictor, PredictorConfig, load_parameters};
+use vjepa_recipe::config::Positions;
 
 /// A file of the golden set. `VJEPA_GOLDEN` names a full set; without it, the part of it in the repository is used.
 pub fn path(name: &str) -> PathBuf {
@@ -144,6 +145,9 @@ pub fn configs(set: &str) -> (EncoderConfig, PredictorConfig) {
         mlp_ratio: c["mlp_ratio"].as_f64().unwrap(),
         uniform_power: c["uniform_power"].as_bool().unwrap(),
         out_layers: Some(vec![0]),
+        positions: Positions::Table,
+        levels: Vec::new(),
+        image_tubelet: None,
     };
     let predictor = PredictorConfig {
         embed_dim: n("pred_dim"),
@@ -180,6 +184,7 @@ pub fn golden(set: &str, device: &Device) -> Option<Golden> {
     let pairs = [0, 1].map(|i| MaskPair {
         context: index(&forward, &format!("mask_enc.{i}"), device),
         target: index(&forward, &format!("mask_pred.{i}"), device),
+        weights: None,
     });
     Some(Golden { encoder, predictor, forward, weights, clip, pairs: pairs.to_vec() })
 }

@@ -1,7 +1,7 @@
 //! Arithmetic: functions, scalars, reductions, matrix products.
 
 use super::{Importer, Three};
-use crate::ir::{Dim, TensorType};
+use crate::ir::{Def, Dim, Node, Scalar, TensorType, ValueId};
 use crate::ops::{Binary, Op, Unary};
 use crate::trace::TraceError;
 use burn_ir::{FloatOperationIr as Float, NumericOperationIr as Numeric};
@@ -54,6 +54,10 @@ impl Importer {
                 let x = self.value([&a.input, &b.input, &c.input])?;
                 self.emit(Op::Sum { axes: vec![a.axis] }, &[x], [&a.out, &b.out, &c.out])
             }
+            [N::CumSum(a), N::CumSum(b), N::CumSum(c)] => {
+                let x = self.value([&a.input, &b.input, &c.input])?;
+                self.counted(x, [&a.out, &b.out, &c.out])
+            }
             [N::Mean(a), N::Mean(b), N::Mean(c)] => self.reduce_all(false, [a, b, c]),
             [N::Sum(a), N::Sum(b), N::Sum(c)] => self.reduce_all(true, [a, b, c]),
             [N::Full(a), N::Full(b), N::Full(c)] => {
@@ -88,11 +92,31 @@ impl Importer {
         self.emit(Op::Reshape { shape }, &[reduced], [&a.out, &b.out, &c.out])
     }
 
+    /// A running sum of ones: the numbers from 1. Other running sums have no counterpart.
+    fn counted(&mut self, x: ValueId, out: Three<'_, burn_ir::TensorIr>) -> Result<(), TraceError> {
+        let ty = self.graph.ty(x);
+        let ones = match self.graph.value(x).def {
+            Def::Node { node, .. } => self.graph.nodes.get(node.0),
+            Def::Input(_) | Def::Param(_) => None,
+        };
+        let (Some(Node { op: Op::Full { value, .. }, .. }), [size]) = (ones, ty.shape.as_slice()) else {
+            return Err(self.unsupported("a running sum of other than ones"));
+        };
+        if *value != Scalar::from(1.0) {
+            return Err(self.unsupported("a running sum of other than ones"));
+        }
+        let size = size.clone();
+        let from_zero = self.graph.push1(Op::Iota { size }, &[])?;
+        self.emit(Op::AddScalar(1.0.into()), &[from_zero], out)
+    }
+
     pub(super) fn float(&mut self, ops: Three<'_, Float>) -> Result<(), TraceError> {
         match ops {
             [Float::Exp(a), Float::Exp(b), Float::Exp(c)] => self.unary(Unary::Exp, [a, b, c]),
             [Float::Log(a), Float::Log(b), Float::Log(c)] => self.unary(Unary::Log, [a, b, c]),
             [Float::Sqrt(a), Float::Sqrt(b), Float::Sqrt(c)] => self.unary(Unary::Sqrt, [a, b, c]),
+            [Float::Sin(a), Float::Sin(b), Float::Sin(c)] => self.unary(Unary::Sin, [a, b, c]),
+            [Float::Cos(a), Float::Cos(b), Float::Cos(c)] => self.unary(Unary::Cos, [a, b, c]),
             [Float::Tanh(a), Float::Tanh(b), Float::Tanh(c)] => self.unary(Unary::Tanh, [a, b, c]),
             [Float::Erf(a), Float::Erf(b), Float::Erf(c)] => self.unary(Unary::Erf, [a, b, c]),
             [Float::Recip(a), Float::Recip(b), Float::Recip(c)] => self.unary(Unary::Recip, [a, b, c]),

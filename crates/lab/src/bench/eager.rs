@@ -88,7 +88,11 @@ impl EagerStep {
         };
         let pairs: Vec<_> = pairs
             .iter()
-            .map(|pair| vjepa_graphs::MaskPair { context: index(&pair.context), target: index(&pair.target) })
+            .map(|pair| vjepa_graphs::MaskPair {
+                context: index(&pair.context),
+                target: index(&pair.target),
+                weights: None,
+            })
             .collect();
         let out = self
             .loss

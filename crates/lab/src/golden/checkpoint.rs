@@ -10,6 +10,7 @@ use super::run::{Engine, FORWARD, run_once, values};
 use super::sampled::Compare;
 use vjepa_graphs::EncoderConfig;
 use vjepa_programs as compile;
+use vjepa_recipe::config::Positions;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_weights as weights;
 use vjepa_weights::TensorFile;
@@ -119,6 +120,9 @@ fn sizes(weights: &Weights, model: &str, clip: &Clip) -> Result<EncoderConfig, G
         mlp_ratio: hidden as f64 / embed_dim.max(1) as f64,
         uniform_power: true,
         out_layers: None,
+        positions: Positions::Table,
+        levels: Vec::new(),
+        image_tubelet: None,
     };
     config.validate().map_err(|error| wrong(error.to_string()))?;
     Ok(config)

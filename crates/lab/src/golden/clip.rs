@@ -57,6 +57,20 @@ impl Clip {
         Self { shape: [1, c, frames, h, w], values }
     }
 
+    /// Parts of samples as a batch: the sample and the range of its frames, as many frames each.
+    pub(super) fn cut(&self, parts: &[(usize, std::ops::Range<usize>)]) -> Self {
+        let [_, c, t, h, w] = self.shape;
+        let pixels = h * w;
+        let frames = parts.first().map_or(0, |(_, range)| range.len());
+        let values = parts.iter().flat_map(|(sample, range)| {
+            let channels = (0..c).map(move |channel| (sample * c + channel) * t);
+            channels.flat_map(move |first| {
+                self.values[(first + range.start) * pixels..(first + range.end) * pixels].iter().copied()
+            })
+        });
+        Self { shape: [parts.len(), c, frames, h, w], values: values.collect() }
+    }
+
     /// Input of 0-based step `step` of the recorded runs: samples moved on by `step`, mirrored in every other step.
     pub(super) fn of_step(&self, step: usize) -> Self {
         let [batch, _, _, _, width] = self.shape;

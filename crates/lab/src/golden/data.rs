@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::check::{Check, GoldenError, Limit, read_json};
-use vjepa_data::sampling::ClipSampler;
+use vjepa_data::sampling::{ClipSampler, Spacing};
 use vjepa_data::transforms::{CropBox, Frames, RandomCrop, resize_crop};
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
 use vjepa_runtime::preprocess::View;
@@ -81,6 +81,66 @@ fn check_random(row: &Random) -> Check {
     let mut rng = NumpyRng::new(row.np_seed);
     let got = ClipSampler::pretrain(16, 4).sample(row.n_frames, |low, high| rng.randint(low, high)).unwrap_or_default();
     Check::exact(format!("data.sampling.random.seed{}", row.np_seed), &flat(&got), &row.indices)
+}
+
+#[derive(Deserialize)]
+struct SpacingJson {
+    rows: Vec<SpacingRow>,
+}
+
+/// A video and how its frames are chosen.
+#[derive(Deserialize)]
+struct SpacingRow {
+    frames_per_clip: usize,
+    avg_fps: f64,
+    num_frames: usize,
+    random: bool,
+    np_seed: u32,
+    fps: Option<f64>,
+    frame_step: Option<usize>,
+    duration: Option<f64>,
+    num_clips: Option<usize>,
+    #[serde(default)]
+    allow_clip_overlap: bool,
+    /// Absent where the official code raises an error.
+    indices: Option<Vec<Vec<i64>>>,
+}
+
+impl SpacingRow {
+    /// The frames of its clips; none where there is no step or no clip.
+    fn frames(&self) -> Option<Vec<Vec<usize>>> {
+        let spacing = match (self.fps, self.frame_step, self.duration) {
+            (Some(fps), None, None) => Spacing::Fps(fps),
+            (None, Some(step), None) => Spacing::Step(step),
+            (None, None, Some(seconds)) => Spacing::Duration(seconds),
+            _ => return None,
+        };
+        let step = spacing.step(self.avg_fps, self.frames_per_clip).ok()?;
+        let sampler = ClipSampler {
+            num_clips: self.num_clips.unwrap_or(1),
+            random: self.random,
+            allow_overlap: self.allow_clip_overlap,
+            ..ClipSampler::pretrain(self.frames_per_clip, step)
+        };
+        let mut rng = NumpyRng::new(self.np_seed);
+        sampler.sample(self.num_frames, |low, high| rng.randint(low, high)).ok()
+    }
+}
+
+/// Compares with `fps_sampling.json`: frames chosen by the rate or the duration of a clip, exactly.
+///
+/// # Errors
+/// [`GoldenError`] when the file is missing or malformed.
+pub(super) fn check_spacing(dir: &Path) -> Result<Vec<Check>, GoldenError> {
+    let SpacingJson { rows } = read_json(&dir.join("fps_sampling.json"))?;
+    let check = |(number, row): (usize, &SpacingRow)| {
+        let name = format!("fps_sampling.{number}.{}frames.{}fps", row.num_frames, row.avg_fps);
+        match (row.frames(), &row.indices) {
+            (Some(got), Some(want)) => Check::exact(name, &flat(&got), &want.concat()),
+            (got, want) => Check::exact(format!("{name}.is_error"), &[got.is_none()], &[want.is_none()]),
+        }
+    };
+    Ok(rows.iter().enumerate().map(check).collect())
 }
 
 fn flat(clips: &[Vec<usize>]) -> Vec<i64> {

@@ -8,6 +8,7 @@ use super::sampled::Compare;
 use super::training::Training;
 use vjepa_graphs::JepaLoss;
 use vjepa_programs as compile;
+use vjepa_recipe::config::Positions;
 use vjepa_runtime::plan::HostTensor;
 
 /// Compares every tensor of `forward.safetensors` but its inputs.
@@ -30,11 +31,11 @@ pub(super) fn check(training: &Training) -> Result<Vec<Check>, GoldenError> {
 fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenError> {
     let mut params = training.params()?;
     let engine = training.engine;
-    let mut computed = BTreeMap::from([
-        ("encoder_pos_embed".to_owned(), training.encoder.position_table()),
-        ("predictor_pos_embed".to_owned(), training.predictor.position_table()),
-        ("clip_norm_b0_t0".to_owned(), training.clip.first_frame().values),
-    ]);
+    let mut computed = BTreeMap::from([("clip_norm_b0_t0".to_owned(), training.clip.first_frame().values)]);
+    if training.encoder.positions == Positions::Table {
+        computed.insert("encoder_pos_embed".to_owned(), training.encoder.position_table());
+        computed.insert("predictor_pos_embed".to_owned(), training.predictor.position_table());
+    }
     let clip = || ("clip", training.clip.host());
 
     let sample = ("clip", training.clip.first_sample().host());
@@ -43,6 +44,9 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
         [("patch_embed", "patch_embed"), ("after_block0_b0", "after_block0"), ("out_layers_first_b0", "layer_0")]
     {
         computed.insert(golden.to_owned(), values(&layers, output)?);
+    }
+    for turned in ["block0_q_rot", "block0_k_rot"].into_iter().filter(|name| layers.contains_key(*name)) {
+        computed.insert(format!("{turned}_b0"), values(&layers, turned)?);
     }
     let whole = run_once(engine, &compile::encoder(&training.encoder, "encoder.")?, &mut params, vec![clip()])?;
     computed.insert("encoder_out".to_owned(), values(&whole, "encoder_out")?);
@@ -60,7 +64,7 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
         let Some(context) = context.remove("encoder_out") else { continue };
 
         computed.insert(format!("target_gathered.{generator}"), gather(training, &targets, &mask_pred));
-        let graph = compile::predictor(&training.predictor, generator)?;
+        let graph = compile::predictor(&training.predictor, training.mask_token(generator))?;
         let inputs = vec![("context", context), ("mask_enc", mask_enc), ("mask_pred", mask_pred)];
         let predicted = run_once(engine, &graph, &mut params, inputs)?;
         computed.insert(format!("predictor_out.{generator}"), values(&predicted, "predictor_out")?);

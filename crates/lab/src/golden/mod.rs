@@ -12,6 +12,7 @@ mod forward;
 pub mod masks;
 mod probe;
 mod probe_train;
+mod rotary;
 mod run;
 mod sampled;
 pub mod schedules;
@@ -31,6 +32,12 @@ pub enum Kind {
     Training,
     /// A model with rotary positions (`vjepa2_tiny/`).
     Rope,
+    /// V-JEPA 2's pre-training and cool-down (`vjepa2_train/`).
+    SecondTraining,
+    /// V-JEPA 2.1: levels, images, the dense loss (`vjepa21_tiny/`).
+    Dense,
+    /// V-JEPA 2's probes (`vjepa2_probe/`).
+    DeepProbe,
     /// A checkpoint of the official code (`tiny_checkpoint/`).
     Checkpoint,
     /// Attentive probes and multi-view evaluation (`probe/`).
@@ -58,6 +65,15 @@ pub fn recognise(dir: &Path) -> Option<Kind> {
         // The rotary model's config lists how the head is split; training configurations nest theirs.
         if keys("config.json", &["/d_dim"]) && !keys("config.json", &["/config"]) {
             return Some(Kind::Rope);
+        }
+        for (key, kind) in [
+            ("/config/use_rope", Kind::SecondTraining),
+            ("/config/hierarchical_layers", Kind::Dense),
+            ("/config/num_probe_blocks", Kind::DeepProbe),
+        ] {
+            if keys("config.json", &[key]) {
+                return Some(kind);
+            }
         }
         // A file that cannot be read is that of a training run, whose comparison says what is wrong with it.
         let of_v1 = keys("config.json", &["/config/uniform_power"]) || json("config.json").is_none();
@@ -132,7 +148,16 @@ pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)
             let why = "this version does not compare with golden data of this kind";
             add(vec![Check::unsupported("all", why)]);
         }
-        Kind::Rope => add(vec![Check::unsupported("model", "RoPE models are not supported yet")]),
+        Kind::Rope => add(rotary::tiny::check(engine, dir)?),
+        Kind::SecondTraining => {
+            add(schedules::check(dir)?);
+            add(masks::check(dir)?);
+            let training = training::Training::read(engine, dir)?;
+            add(forward::check(&training)?);
+            rotary::train::check(&training, &mut add)?;
+        }
+        Kind::Dense => rotary::dense::check(engine, dir, &mut add)?,
+        Kind::DeepProbe => rotary::probe::check(engine, dir, &mut add)?,
         Kind::Checkpoint => add(checkpoint::check(engine, dir)?),
         Kind::Probe => add(probe::check(engine, dir)?),
         Kind::Extra => {

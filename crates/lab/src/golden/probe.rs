@@ -14,6 +14,7 @@ use vjepa_graphs::position::sincos_1d;
 use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
 use vjepa_metrics::aggregate::mean_softmax;
 use vjepa_programs as compile;
+use vjepa_recipe::config::Positions;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
 
@@ -87,6 +88,7 @@ fn probe_config(golden: &Golden, name: &str) -> Result<ProbeConfig, GoldenError>
         depth: 1 + blocks(weights, &format!("{name}.pooler.blocks.")),
         complete_block: weights.contains(&format!("{cross}.norm1.weight")),
         num_classes,
+        ..ProbeConfig::sized(embed_dim, golden.info.heads, num_classes)
     };
     config.validate().map_err(|error| wrong(weights, error.to_string()))?;
     Ok(config)
@@ -114,6 +116,9 @@ fn encoder_config(golden: &Golden, clip: &Clip) -> Result<EncoderConfig, GoldenE
         mlp_ratio: hidden as f64 / embed_dim.max(1) as f64,
         uniform_power: true,
         out_layers: None,
+        positions: Positions::Table,
+        levels: Vec::new(),
+        image_tubelet: None,
     };
     config.validate().map_err(|error| wrong(weights, error.to_string()))?;
     Ok(config)

@@ -76,7 +76,7 @@ fn inputs<'a>(
     count: i32,
 ) -> Vec<(&'a str, HostTensor)> {
     let Hparams { betas: [beta1, beta2], clip_grad, .. } = training.hparams;
-    let max_norm = if rates.clip_active { clip_grad } else { f64::INFINITY };
+    let max_norm = clip_grad.filter(|_| rates.clip_active).unwrap_or(f64::INFINITY);
     let numbers = [
         ("lr", rates.lr),
         ("wd", rates.wd),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::check::{GoldenError, read_json};
 use super::clip::Clip;
 use super::run::{Engine, index, load};
 use vjepa_graphs::{AnyObjective, EncoderConfig, Jepa, JepaLoss, PredictorConfig};
+use vjepa_recipe::config::{Generation, Positions};
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights::TensorFile;
 
@@ -16,9 +18,10 @@ use vjepa_weights::TensorFile;
 struct TrainingJson {
     config: ModelJson,
     hparams: Hparams,
-    first_batch: FirstBatch,
     #[serde(default)]
-    steps: Vec<Step>,
+    first_batch: Value,
+    #[serde(default)]
+    steps: Value,
 }
 
 #[derive(Deserialize)]
@@ -32,9 +35,16 @@ struct ModelJson {
     pred_depth: usize,
     pred_heads: usize,
     mlp_ratio: f64,
+    #[serde(default = "yes")]
     uniform_power: bool,
+    #[serde(default)]
+    use_rope: bool,
     num_mask_tokens: usize,
     masks: Vec<serde::de::IgnoredAny>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Constants of the recorded run.
@@ -43,8 +53,9 @@ pub(super) struct Hparams {
     /// Peak learning rate.
     pub(super) lr: f64,
     /// Largest norm of a model's gradient, where clipping is on.
-    pub(super) clip_grad: f64,
+    pub(super) clip_grad: Option<f64>,
     pub(super) loss_exp: f64,
+    #[serde(default)]
     pub(super) reg_coeff: f64,
     pub(super) betas: [f64; 2],
     pub(super) eps: f64,
@@ -97,6 +108,17 @@ impl Training {
     pub(super) fn read(engine: Engine, dir: &Path) -> Result<Self, GoldenError> {
         let path = dir.join("config.json");
         let TrainingJson { config, hparams, first_batch, steps } = read_json(&path)?;
+        let json = |source| GoldenError::Json { path: path.clone(), source };
+        // V-JEPA 2's runs are recorded otherwise; `rotary` reads them.
+        let (losses, steps) = match (config.use_rope, steps) {
+            (true, _) => (BTreeMap::new(), Vec::new()),
+            (false, steps) => {
+                let FirstBatch { losses } = serde_json::from_value(first_batch).map_err(json)?;
+                let steps = if steps.is_null() { Vec::new() } else { serde_json::from_value(steps).map_err(json)? };
+                (losses, steps)
+            }
+        };
+        let generation = if config.use_rope { Generation::V2 } else { Generation::V1 };
         let weights = TensorFile::read(dir.join("weights.safetensors"))?;
         let forward = TensorFile::read(dir.join("forward.safetensors"))?;
         let clips = Clip::read(&forward, "clip_u8")?;
@@ -117,6 +139,9 @@ impl Training {
             mlp_ratio: config.mlp_ratio,
             uniform_power: config.uniform_power,
             out_layers: Some(vec![0]),
+            positions: generation.positions(None),
+            levels: Vec::new(),
+            image_tubelet: None,
         };
         let wrong =
             |error: vjepa_graphs::ConfigError| GoldenError::Config { path: path.clone(), why: error.to_string() };
@@ -137,7 +162,7 @@ impl Training {
             predictor,
             generators: config.masks.len(),
             hparams,
-            losses: first_batch.losses,
+            losses,
             steps,
             weights,
             forward,
@@ -148,7 +173,15 @@ impl Training {
     /// The official objective over the configuration's models.
     pub(super) fn objective(&self, loss: JepaLoss) -> AnyObjective {
         let (encoder, predictor) = (self.encoder.clone(), self.predictor.clone());
-        Jepa { encoder, predictor, generators: self.generators, loss }.into()
+        Jepa::plain(encoder, predictor, self.generators, loss).into()
+    }
+
+    /// The mask token of a generator's targets; V-JEPA 2 has one for each length of clips instead.
+    pub(super) fn mask_token(&self, generator: usize) -> usize {
+        match self.predictor.positions {
+            Positions::Table => generator,
+            Positions::Rotary(_) => 0,
+        }
     }
 
     /// The weights a run starts from: encoder, predictor, and the target encoder as a copy of the encoder.

@@ -21,8 +21,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 mod data;
 mod error;
-mod generations;
 pub mod evaluation;
+mod generations;
 mod keys;
 mod mask;
 mod model;
@@ -32,7 +32,8 @@ mod training;
 mod validate;
 
 pub use data::{
-    AugmentConfig, DataConfig, DatasetType, FoldersHold, Framing, ImageDataConfig, Normalization, Preprocessing, Sampling,
+    AugmentConfig, DataConfig, DatasetType, FoldersHold, Framing, ImageDataConfig, Normalization, Preprocessing,
+    Sampling,
 };
 pub use error::ConfigError;
 pub use evaluation::Evaluation;

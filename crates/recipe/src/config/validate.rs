@@ -215,8 +215,26 @@ fn data(data: &DataConfig) -> Checked {
     Ok(())
 }
 
+/// Keys that only some generations have.
+fn generation(model: &ModelConfig) -> Checked {
+    let rotary = model.generation != Generation::V1;
+    let levels = model.generation == Generation::V21;
+    for (key, given, honoured, by) in [
+        ("model.interpolate_rope", model.interpolate_rope.is_some(), rotary, "V-JEPA 2 and 2.1"),
+        ("model.pred_interpolate_rope", model.pred_interpolate_rope.is_some(), rotary, "V-JEPA 2 and 2.1"),
+        ("model.levels_predictor", model.levels_predictor.is_some(), levels, "V-JEPA 2.1"),
+        ("model.teacher_embed_dim", model.teacher_embed_dim.is_some(), levels, "V-JEPA 2.1"),
+    ] {
+        must(honoured || !given, key, || {
+            format!("is for {by}, but model.generation is {}; leave it out", model.generation.name())
+        })?;
+    }
+    model.encoder_levels().map(|_| ())
+}
+
 fn model(model: &ModelConfig, grid: [usize; 3]) -> Checked {
     let encoder = model.sizes()?;
+    generation(model)?;
     // A configuration may describe an encoder alone; whatever needs the predictor asks for its sizes.
     let described = model.pred_embed_dim.is_some() || model.pred_depth.is_some() || model.model_name.is_some();
     let predictor = described.then(|| model.predictor_sizes()).transpose()?;

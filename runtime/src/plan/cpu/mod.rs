@@ -21,6 +21,7 @@ mod pool;
 mod precision;
 mod reduce;
 mod roi;
+mod rotary;
 mod simd;
 mod tensor;
 mod tiles;
@@ -153,11 +154,16 @@ impl PlanBackend for Flex {
                 Ok(grads)
             }),
             Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+                let back = matches!(op, Op::PackedAttentionGrad { .. });
                 reading(move |operands, node| {
-                    let call = (*heads, *scale, parts.as_slice());
+                    let call = (*heads, *scale, parts.as_slice(), back);
                     packed_attention::run(operands, call, (&node.shape, node.sizes), node.pool)
                 })
             }
+            Op::Rotate { transposed } => reading(move |operands, node| match operands {
+                [x, table] => rotary::rotate(x, table, *transposed, node.pool),
+                _ => Err(KernelError::Operands { expected: "2", got: operands.len() }),
+            }),
             Op::AdamW { beta1, beta2, eps } => kernel(move |node| {
                 let [p, g, m, v, rates @ ..] = node.floats::<9>()?;
                 let rates = optimizer::Rates::new([*beta1, *beta2, *eps], &rates)?;
@@ -179,6 +185,7 @@ impl PlanBackend for Flex {
             | Op::Mean { .. }
             | Op::ReduceMax { .. }
             | Op::Full { .. }
+            | Op::Iota { .. }
             | Op::Permute { .. }
             | Op::Broadcast { .. }
             | Op::Slice { .. }
@@ -217,9 +224,16 @@ fn unary(function: Unary) -> Option<Kernel<'static, Flex>> {
         Unary::Neg => in_place(|x| -x),
         Unary::Abs => in_place(f32::abs),
         Unary::Sign => in_place(elementwise::sign),
-        Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Recip | Unary::Tanh | Unary::Erf | Unary::Relu | Unary::Step => {
-            return None;
-        }
+        Unary::Exp
+        | Unary::Log
+        | Unary::Sqrt
+        | Unary::Recip
+        | Unary::Tanh
+        | Unary::Sin
+        | Unary::Cos
+        | Unary::Erf
+        | Unary::Relu
+        | Unary::Step => return None,
     })
 }
 

@@ -10,7 +10,7 @@ mod semantic;
 use super::backend::{exactly, number, shape_of, size};
 use super::{KernelError, Operand};
 use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
-use burn_backend::{Backend, BoolDType, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorMetadata};
+use burn_backend::{Backend, BoolDType, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorData, TensorMetadata};
 use vjepa_compiler::ir::{DType, Sizes, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
@@ -32,6 +32,11 @@ pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
             let ty = node.first()?;
             let (shape, value) = (Shape::from(shape_of(ty, node.sizes)?), number(value, node.sizes)?);
             Ok(vec![Operand::Float(B::float_full(shape, scalar(value), node.device, float_dtype(ty.dtype)))])
+        }),
+        Op::Iota { size: count } => Box::new(move |node| {
+            let count = size(count, node.sizes)?;
+            let numbers: Vec<f32> = (0..count).map(|i| i as f32).collect();
+            Ok(vec![Operand::Float(B::float_from_data(TensorData::new(numbers, [count]), node.device))])
         }),
         Op::Reshape { .. } => Box::new(|mut node| {
             let shape = node.shape()?;
@@ -118,6 +123,7 @@ pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         | Op::Tubelets { .. }
         | Op::PatchEmbed { .. }
         | Op::LayerNormGrad { .. }
+        | Op::Rotate { .. }
         // Only the CPU has a kernel for boxes and random numbers so far.
         | Op::Dropout { .. }
         | Op::RoiAlign { .. }
@@ -222,6 +228,8 @@ fn unary<B: Backend>(function: Unary, x: FloatTensor<B>) -> FloatTensor<B> {
         Unary::Sqrt => B::float_sqrt(x),
         Unary::Recip => B::float_recip(x),
         Unary::Tanh => B::float_tanh(x),
+        Unary::Sin => B::float_sin(x),
+        Unary::Cos => B::float_cos(x),
         Unary::Erf => B::float_erf(x),
         Unary::Relu => B::relu(x),
         // sign(relu(x)) is 1 where x > 0 and 0 elsewhere.

@@ -1,0 +1,54 @@
+//! V-JEPA 2 and 2.1 through compiled plans equal the official code: `vjepa verify golden` on the folders of `tests/golden`.
+//! With `VJEPA_GOLDEN=DIR` every folder of golden data there is compared too, such as one of other sizes and seeds.
+
+use std::path::{Path, PathBuf};
+
+use vjepa_lab::golden::check::Check;
+use vjepa_lab::golden::{Engine, Kind, folders, recognise, run};
+
+/// All checks of a folder hold, and none is left out.
+fn verified(dir: &Path, kind: Kind) {
+    let mut checks: Vec<Check> = Vec::new();
+    let outcome = run(Engine::default(), dir, kind, &mut |check| checks.push(check));
+    let left_out = |check: &&Check| matches!(check, Check::Unsupported { .. });
+    let bad: Vec<String> = checks.iter().filter(|check| check.failed()).map(Check::to_string).collect();
+    println!("{}: {} quantities, {} left out", dir.display(), checks.len(), checks.iter().filter(left_out).count());
+    assert!(bad.is_empty(), "{}\n{outcome:?}", bad.join("\n"));
+    outcome.unwrap();
+}
+
+/// A folder of this repository, of which every quantity is compared.
+fn own(folder: &str) {
+    let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
+    let kind = recognise(&dir).expect("a folder of golden data");
+    assert_ne!(kind, Kind::Other);
+    verified(&dir, kind);
+}
+
+#[test]
+fn a_small_model() {
+    own("vjepa2_tiny");
+}
+
+#[test]
+fn pre_training_and_cool_down() {
+    own("vjepa2_train");
+}
+
+#[test]
+fn probes() {
+    own("vjepa2_probe");
+}
+
+#[test]
+fn levels_images_and_the_dense_loss() {
+    own("vjepa21_tiny");
+}
+
+#[test]
+fn every_folder_that_is_given() {
+    let Some(root) = std::env::var_os("VJEPA_GOLDEN") else { return };
+    for (dir, kind) in folders(Path::new(&root)).unwrap() {
+        verified(&dir, kind);
+    }
+}
