@@ -36,19 +36,7 @@ pub fn save_probe(
     if !labels.is_empty() && labels.len() != classes(probe) {
         return Err(EvalError::setup(format!("{} names do not fit {} classes", labels.len(), classes(probe))));
     }
-    let (kind, heads, depth) = match probe {
-        Probe::Attentive(config) => ("attentive", Some(config.num_heads), Some(config.depth)),
-        Probe::Linear { .. } => ("linear", None, None),
-    };
-    let record = ProbeRecord {
-        kind: kind.to_owned(),
-        classes: classes(probe),
-        labels: labels.to_vec(),
-        embed_dim: width(probe),
-        num_heads: heads,
-        depth,
-    };
-    let text = serde_json::to_string(&record).map_err(|error| EvalError::file(path, error))?;
+    let text = serde_json::to_string(&ProbeRecord::of(probe, labels)).map_err(|error| EvalError::file(path, error))?;
     let mut metadata = extra.clone();
     metadata.insert(PROBE_KEY.to_owned(), text);
     let named = |(name, tensor): (&String, &(Vec<usize>, Vec<f32>))| (format!("probe.{name}"), tensor.clone());

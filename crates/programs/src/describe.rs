@@ -5,7 +5,7 @@ use vjepa_graphs::{EncoderConfig, PredictorConfig};
 use vjepa_recipe::config::{
     Config, ConfigError, Framing, Generation, ModelName, Normalization, Positions, Preprocessing, Rotary, Sampling,
 };
-use vjepa_weights::{Weights, WeightsError};
+use vjepa_weights::{ModelFile, Weights, WeightsError};
 
 /// Everything needed to build an encoder and to feed it.
 #[derive(Clone, Debug)]
@@ -134,11 +134,17 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
 /// [`WeightsError::NoModel`], [`WeightsError::Later`], [`WeightsError::Mismatch`] with the names at fault,
 /// [`WeightsError::Sizes`] when the shapes are ambiguous.
 pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, WeightsError> {
-    // The modules that are built below know V-JEPA 1 alone.
-    weights.refuse_later()?;
-    weights.encoder()?;
+    let entry = weights.encoder()?;
     let path = || weights.path().to_owned();
     let stored = weights.record();
+    // What other programs write of V-JEPA 2 and 2.1 says itself what it is.
+    let released = match stored {
+        None if weights.later_generation().is_some() => weights.model_file(config.map(|config| &config.model))?,
+        _ => None,
+    };
+    if let Some(file) = &released {
+        weights.check_model(file)?;
+    }
     let unusable = |error: ConfigError| WeightsError::Sizes { path: path(), why: error.to_string() };
     if let Some(config) = config {
         weights.check_generation(config.model.generation)?;
@@ -156,6 +162,16 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
             config: Some(record.config.clone()),
             source: "the checkpoint's record",
         },
+        (None, None) if released.is_some() => {
+            let config = released.as_ref().map(ModelFile::config).transpose();
+            let config = config.map_err(|why| WeightsError::Sizes { path: path(), why })?.unwrap_or_default();
+            Model {
+                encoder: encoder_config(&config).map_err(unusable)?,
+                preprocessing: config.preprocessing(),
+                config: Some(config),
+                source: "the layout of the weights",
+            }
+        }
         (None, None) => {
             let encoder = from_shapes(weights)?;
             let preprocessing = official_preprocessing(&encoder);
@@ -163,6 +179,10 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
         }
     };
     model.encoder.validate().map_err(|error| WeightsError::Config { path: path(), error: error.to_string() })?;
+    if released.is_some() {
+        weights.check(&[(entry, model.encoder.parameter_shapes())])?;
+        return Ok(model);
+    }
     let present = |name: &&&str| weights.has(name);
     let mut expected: Vec<_> = ["encoder", "target_encoder"]
         .iter()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use vjepa_graphs::{EncoderConfig, ProbeConfig};
+use vjepa_graphs::{BlocksOn, EncoderConfig, ProbeConfig};
 
 use crate::Probe;
 use vjepa_weights::{Shapes, Tensors, Weights, WeightsError, load, shortened};
@@ -34,6 +34,44 @@ pub struct ProbeRecord {
     /// Blocks (attentive).
     #[serde(default)]
     pub depth: Option<usize>,
+    /// What the self-attention blocks work on (attentive); absent for the query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_on: Option<BlocksOn>,
+    /// Epsilon of the layer norms (attentive); absent for the official 1e-5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+}
+
+impl ProbeRecord {
+    /// The description of a probe; what is as in V-JEPA's probes is left out.
+    pub fn of(probe: &Probe, labels: &[String]) -> Self {
+        let labels = labels.to_vec();
+        match probe {
+            Probe::Linear { embed_dim, num_classes } => Self {
+                kind: "linear".to_owned(),
+                classes: *num_classes,
+                labels,
+                embed_dim: *embed_dim,
+                num_heads: None,
+                depth: None,
+                blocks_on: None,
+                eps: None,
+            },
+            Probe::Attentive(config) => {
+                let plain = ProbeConfig::sized(config.embed_dim, config.num_heads, config.num_classes);
+                Self {
+                    kind: "attentive".to_owned(),
+                    classes: config.num_classes,
+                    labels,
+                    embed_dim: config.embed_dim,
+                    num_heads: Some(config.num_heads),
+                    depth: Some(config.depth),
+                    blocks_on: (config.blocks_on != plain.blocks_on).then_some(config.blocks_on),
+                    eps: (config.eps != plain.eps).then_some(config.eps),
+                }
+            }
+        }
+    }
 }
 
 /// A probe read from a file.
@@ -71,7 +109,6 @@ fn read(path: &Path, encoder: Option<&EncoderConfig>) -> Result<ProbeFile, Weigh
         (Some(text), _) => serde_json::from_str(text).map_err(|error| bad(shortened(&error.to_string())))?,
         (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder)?,
         _ => {
-            weights.refuse_later()?;
             let wanted = "probe (no `vjepa_probe` in its metadata and no official `classifier`)";
             return Err(weights.no_model(wanted));
         }
@@ -89,7 +126,7 @@ fn official(weights: &Weights, encoder: &EncoderConfig) -> Result<ProbeRecord, W
     let projected =
         ["xattn.proj", "proj"].iter().any(|name| weights.shape(&format!("{CROSS}.{name}.weight")).is_some());
     if pooler.is_some() && !projected {
-        return Err(WeightsError::Later { path: path(), model: "a probe of V-JEPA 2's evaluation".to_owned() });
+        return on_features(weights);
     }
     let Some(&[classes, embed_dim]) = weights.shape("probe.linear.weight") else {
         let why = "a classifier needs `linear.weight` of shape [classes, width]".to_owned();
@@ -100,7 +137,31 @@ fn official(weights: &Weights, encoder: &EncoderConfig) -> Result<ProbeRecord, W
         Some(_) => ("attentive", Some(encoder.num_heads), Some(1 + (0..MOST_BLOCKS).take_while(blocks).count())),
         None => ("linear", None, None),
     };
-    Ok(ProbeRecord { kind: kind.to_owned(), classes, labels: Vec::new(), embed_dim, num_heads, depth })
+    let (kind, labels) = (kind.to_owned(), Vec::new());
+    Ok(ProbeRecord { kind, classes, labels, embed_dim, num_heads, depth, blocks_on: None, eps: None })
+}
+
+/// Describes a probe of V-JEPA 2's evaluation, or a classifier of Hugging Face, whose blocks work on the features.
+fn on_features(weights: &Weights) -> Result<ProbeRecord, WeightsError> {
+    let path = || weights.path().to_owned();
+    let layout = weights.model_file(None)?.and_then(|file| file.probe);
+    let layout = layout.ok_or_else(|| weights.no_model("probe"))?;
+    let [(_, classes)] = layout.heads[..] else {
+        let model = format!("a probe with {} heads, of action anticipation", layout.heads.len());
+        return Err(WeightsError::Later { path: path(), model });
+    };
+    let num_heads = layout.num_heads.ok_or_else(|| {
+        let why = format!("the number of attention heads of its probe, {} wide, is not known", layout.embed_dim);
+        WeightsError::Sizes { path: path(), why }
+    })?;
+    let config = ProbeConfig {
+        depth: 1 + layout.blocks.unwrap_or(0),
+        complete_block: layout.complete,
+        blocks_on: BlocksOn::Features,
+        eps: layout.layer_norm_eps,
+        ..ProbeConfig::sized(layout.embed_dim, num_heads, classes)
+    };
+    Ok(ProbeRecord::of(&Probe::Attentive(config), &layout.labels))
 }
 
 /// The probe of a description, and the shapes of its weights.
@@ -121,13 +182,14 @@ fn described(weights: &Weights, record: &ProbeRecord) -> Result<(Probe, Shapes),
         }
         "attentive" => {
             let hidden = weights.shape(&format!("{CROSS}.mlp.fc1.weight")).and_then(<[usize]>::first).copied();
+            let plain = ProbeConfig::sized(dim, required(record.num_heads, "num_heads")?, record.classes);
             let config = ProbeConfig {
-                embed_dim: dim,
-                num_heads: required(record.num_heads, "num_heads")?,
+                blocks_on: record.blocks_on.unwrap_or(plain.blocks_on),
+                eps: record.eps.unwrap_or(plain.eps),
                 mlp_ratio: hidden.map_or(4.0, |hidden| hidden as f64 / dim.max(1) as f64),
                 depth: required(record.depth, "depth")?,
                 complete_block: weights.shape(&format!("{CROSS}.norm1.weight")).is_some(),
-                ..ProbeConfig::sized(dim, required(record.num_heads, "num_heads")?, record.classes)
+                ..plain
             };
             config
                 .validate()

@@ -319,11 +319,6 @@ impl Config {
                 self.optimization.anneal_ckpt.is_some(),
                 "a cool-down begins with `vjepa train --resume-from FILE` here; leave it out",
             ),
-            (
-                "model.generation",
-                self.model.generation != Generation::V1,
-                "models with rotary positions are not trained yet; configs/ has the recipes of V-JEPA",
-            ),
         ];
         match unwired.into_iter().find(|(_, asked, _)| *asked) {
             Some((key, _, why)) => Err(ConfigError::unsupported(key, why)),
