@@ -7,6 +7,7 @@ pub mod check;
 mod checkpoint;
 mod clip;
 pub mod data;
+mod evaluation;
 mod extra;
 mod forward;
 pub mod masks;
@@ -22,6 +23,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use check::{Check, GoldenError, read_json};
+pub use evaluation::Evaluation;
 pub use run::Engine;
 pub use sampled::Compare;
 
@@ -50,6 +52,8 @@ pub enum Kind {
     Schedules,
     /// Clip sampling and transforms (`data/`).
     Data,
+    /// What evaluations compute (`eval_*/`).
+    Evaluation(Evaluation),
     /// Golden data that this version does not compare with: other models, other evaluations.
     Other,
 }
@@ -78,6 +82,9 @@ pub fn recognise(dir: &Path) -> Option<Kind> {
         // A file that cannot be read is that of a training run, whose comparison says what is wrong with it.
         let of_v1 = keys("config.json", &["/config/uniform_power"]) || json("config.json").is_none();
         return Some(if of_v1 { Kind::Training } else { Kind::Other });
+    }
+    if let Some(kind) = Evaluation::recognise(dir, |key| keys("info.json", &[key])) {
+        return Some(Kind::Evaluation(kind));
     }
     let first = [
         ("expected.json", Kind::Checkpoint, &["/encoder_keys"][..]),
@@ -158,6 +165,7 @@ pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)
         }
         Kind::Dense => rotary::dense::check(engine, dir, &mut add)?,
         Kind::DeepProbe => rotary::probe::check(engine, dir, &mut add)?,
+        Kind::Evaluation(kind) => add(kind.check(engine, dir)?),
         Kind::Checkpoint => add(checkpoint::check(engine, dir)?),
         Kind::Probe => add(probe::check(engine, dir)?),
         Kind::Extra => {

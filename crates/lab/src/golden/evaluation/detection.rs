@@ -1,0 +1,147 @@
+//! RoIAlign through a plan, forwards and backwards; boxes and clips around key frames.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use vjepa_compiler::grad::differentiate;
+use vjepa_compiler::ir::{Graph, TensorType};
+use vjepa_compiler::ops::{Op, RoiSampling};
+use vjepa_data::detection::{TEST_SIDE, flipped_box, key_frame_clip, resized, resized_box, to_pixels};
+use vjepa_programs::CompileError;
+use vjepa_runtime::plan::{Device, HostTensor};
+use vjepa_weights::TensorFile;
+
+use super::super::check::{Check, GoldenError, Limit, read_json};
+use super::super::run::{Engine, float, run_once, values};
+use super::super::sampled::Compare;
+
+/// Of bins and gradients.
+const BINS: Limit = Limit::MaxAbs(1e-5);
+
+#[derive(Deserialize)]
+struct Info {
+    roi: Vec<Roi>,
+    keyframes: Vec<KeyFrame>,
+    boxes: Vec<Frame>,
+}
+
+#[derive(Deserialize)]
+struct Roi {
+    key: String,
+    output: usize,
+    /// 0 and less: adaptive.
+    sampling_ratio: i64,
+    aligned: bool,
+    spatial_scale: f64,
+}
+
+#[derive(Deserialize)]
+struct KeyFrame {
+    sec: u32,
+    frames: usize,
+    step: usize,
+    total: usize,
+    indices: Vec<i64>,
+}
+
+#[derive(Deserialize)]
+struct Frame {
+    image_hw: (usize, usize),
+    boxes01: Vec<[f64; 4]>,
+    clipped: Vec<[f64; 4]>,
+    test_image_hw: (usize, usize),
+    test: Vec<[f64; 4]>,
+    flipped_at_test_size: Vec<[f64; 4]>,
+}
+
+/// `eval_detection/`.
+pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+    let info: Info = read_json(&dir.join("info.json"))?;
+    let file = TensorFile::read(dir.join("detection.safetensors"))?;
+    let mut checks = Vec::new();
+    for roi in &info.roi {
+        if engine.device != Device::default() {
+            checks
+                .push(Check::unsupported(format!("detection.{}", roi.key), "only the CPU has a kernel for boxes yet"));
+            continue;
+        }
+        align(engine, &file, roi, &mut checks)?;
+    }
+    if engine.device == Device::default() && file.contains("head.time_mean") {
+        checks.push(pooled(engine, &file)?);
+    }
+    for row in &info.keyframes {
+        let got = key_frame_clip(row.sec, row.frames, row.step, row.total).unwrap_or_default();
+        let got: Vec<i64> = got.into_iter().map(|frame| frame as i64).collect();
+        let name = format!("detection.key_frame.{}.{}x{}.{}", row.sec, row.frames, row.step, row.total);
+        checks.push(Check::exact(name, &got, &row.indices));
+    }
+    info.boxes.iter().for_each(|frame| boxes(frame, &mut checks));
+    Ok(checks)
+}
+
+/// Bins and the features' gradient.
+fn align(engine: Engine, file: &TensorFile, roi: &Roi, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+    let sampling = RoiSampling {
+        scale: roi.spatial_scale,
+        samples: usize::try_from(roi.sampling_ratio).unwrap_or(0),
+        aligned: roi.aligned,
+    };
+    let upstream = float(file, &format!("{}.g", roi.key))?;
+    let inputs = vec![("x", float(file, "roi.x")?), ("boxes", float(file, "roi.boxes")?), ("g", upstream)];
+    let graph = graph(&inputs, roi.output, sampling)?;
+    let outputs = run_once(engine, &graph, &mut engine.params(), inputs)?;
+    for (output, stored) in [("y", "y"), ("gx", "gx")] {
+        let name = format!("{}.{stored}", roi.key);
+        checks.push(file.compare(&name, &values(&outputs, output)?, BINS)?.under("detection"));
+    }
+    Ok(())
+}
+
+/// `y`, and with an upstream gradient as third input `gx`.
+fn graph(inputs: &[(&str, HostTensor)], size: usize, sampling: RoiSampling) -> Result<Graph, CompileError> {
+    let mut graph = Graph::new("roi", &[]);
+    let mut ids = Vec::new();
+    for (name, tensor) in inputs {
+        ids.push(graph.input(name, TensorType::f32(tensor.shape().iter().map(|size| (*size).into())))?);
+    }
+    let [x, boxes, rest @ ..] = ids.as_slice() else { return Ok(graph) };
+    let y = graph.push1(Op::RoiAlign { size, sampling }, &[*x, *boxes])?;
+    if let [upstream] = rest {
+        let weighted = graph.mul(y, *upstream)?;
+        let loss = graph.sum_to(weighted, &[])?;
+        if let [gx] = differentiate(&mut graph, loss, &[*x])?[..] {
+            graph.output("gx", gx);
+        }
+    }
+    graph.output("y", y);
+    Ok(graph)
+}
+
+/// The detector's features of a box: the largest of its bins, channel by channel.
+fn pooled(engine: Engine, file: &TensorFile) -> Result<Check, GoldenError> {
+    let inputs = vec![("x", float(file, "head.time_mean")?), ("boxes", float(file, "head.boxes")?)];
+    let sampling = RoiSampling { scale: 1.0 / 16.0, samples: 0, aligned: true };
+    let graph = graph(&inputs, 7, sampling)?;
+    let bins = values(&run_once(engine, &graph, &mut engine.params(), inputs)?, "y")?;
+    let largest: Vec<f32> =
+        bins.chunks_exact(49).map(|bins| bins.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
+    Ok(file.compare("head.pooled", &largest, Limit::RelL2(1e-5))?.under("detection"))
+}
+
+fn boxes(frame: &Frame, checks: &mut Vec<Check>) {
+    let (height, width) = frame.image_hw;
+    let name = |what: &str| format!("detection.boxes.{width}x{height}.{what}");
+    let sides = |(height, width): (usize, usize)| [height as i64, width as i64];
+    let size = resized(frame.image_hw, TEST_SIDE);
+    checks.push(Check::exact(name("size"), &sides(size), &sides(frame.test_image_hw)));
+    let pixels: Vec<[f64; 4]> = frame.boxes01.iter().map(|corners| to_pixels(*corners, frame.image_hw)).collect();
+    let test: Vec<[f64; 4]> = pixels.iter().map(|corners| resized_box(*corners, frame.image_hw, TEST_SIDE)).collect();
+    let flipped: Vec<[f64; 4]> = test.iter().map(|corners| flipped_box(*corners, size.1)).collect();
+    let stages = [("clipped", &pixels, &frame.clipped), ("test", &test, &frame.test)];
+    for (what, got, want) in stages.into_iter().chain([("flipped", &flipped, &frame.flipped_at_test_size)]) {
+        let off = got.concat().iter().zip(want.concat()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let off = if got.len() == want.len() { off } else { f64::INFINITY };
+        checks.push(Check::measured(name(what), off, off, Limit::MaxAbs(1e-9)));
+    }
+}
