@@ -182,7 +182,7 @@ fn golden_data_of_other_kinds_are_unsupported_by_name() {
     file("eval_map/info.json", "{}");
     file("eval_votes/info.json", "{}");
     file("eval_votes/io.safetensors", "");
-    file("rope_train/config.json", "{\"config\": {\"use_rope\": true}, \"hparams\": {}}");
+    file("hf/config.json", "{\"config\": {\"model_type\": \"vjepa2\"}}");
     file("hub/config.json", "{\"files\": []}");
     file("notes/readme.md", "nothing");
     let verify = |dir: &Path| {
@@ -197,7 +197,7 @@ fn golden_data_of_other_kinds_are_unsupported_by_name() {
     std::fs::copy(carried, folder.path().join("schedules/schedules.json")).unwrap();
     let output = verify(folder.path()).assert().success().get_output().clone();
     let (text, count) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    for name in ["eval_map", "eval_votes", "rope_train", "hub"] {
+    for name in ["eval_map", "eval_votes", "hf", "hub"] {
         assert!(text.contains(&format!("skip {name}.")), "{name}: {text}");
     }
     assert!(count.contains(" 0 failed, 4 unsupported") && !text.contains("notes"), "{count}");
