@@ -120,7 +120,7 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
         positions: config.model.predictor_positions(),
         levels: config.model.levels_predictor.unwrap_or(encoder.num_levels()),
         output_dim: config.model.teacher_embed_dim,
-        predicts_context: config.model.generation == Generation::V21,
+        predicts_context: config.context_weight(false).is_some(),
         modalities: encoder.image_tubelet.is_some(),
         patch: encoder.patch,
         uniform_power: encoder.uniform_power,

@@ -68,9 +68,10 @@ impl Jepa {
 
     /// The objective of a `loss` section.
     pub fn new(loss: &LossConfig, models: &Models) -> Self {
-        let Models { encoder, predictor, generators } = models.clone();
+        let Models { encoder, predictor, generators, context_weight } = models.clone();
+        let share = context_weight.filter(|_| predictor.predicts_context);
+        let dense = share.map(|share| Dense { weighted: loss.weight_distance_loss, share });
         let loss = JepaLoss { loss_exp: loss.loss_exp, reg_coeff: loss.reg_coeff };
-        let dense = predictor.predicts_context.then(Dense::default);
         Self { encoder, predictor, generators, loss, dense, others: Vec::new() }
     }
 

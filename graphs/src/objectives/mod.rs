@@ -16,6 +16,7 @@ use std::fmt;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use vjepa_recipe::config::{LossConfig, ObjectiveName};
+use vjepa_recipe::schedules::ContextWeight;
 
 pub use any::{AnyObjective, Built, ObjectiveError};
 pub use declaration::{
@@ -39,6 +40,8 @@ pub struct Models {
     pub predictor: PredictorConfig,
     /// Mask generators.
     pub generators: usize,
+    /// Weight of the loss on context tokens, of objectives that predict them too.
+    pub context_weight: Option<ContextWeight>,
 }
 
 /// How fresh weights are drawn.

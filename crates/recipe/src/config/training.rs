@@ -103,7 +103,7 @@ pub struct LossConfig {
     /// Context tokens count by the inverse of the square root of their distance to the nearest predicted token; false in the
     /// cool-down. V-JEPA 2.1's.
     pub weight_distance_loss: bool,
-    /// Distances are divided by a sixteenth of the grid's side first. V-JEPA 2.1's.
+    /// Distances are divided by a sixteenth of the grid's side first; true is not supported.
     pub offset_context_loss: bool,
     /// Targets from later frames; others than null and 0 are not supported.
     pub shift_by_n: Option<i64>,

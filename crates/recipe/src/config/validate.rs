@@ -80,6 +80,7 @@ fn official_keys(config: &Config) -> Checked {
         ("model.n_registers_predictor", model.n_registers_predictor > 0, "the official predictor makes none; write 0"),
         ("model.has_cls_first", model.has_cls_first, "the official encoder makes no such token; write false"),
         ("model.init_type", model.init_type != InitType::Default, "write default, and see model.init"),
+        ("loss.offset_context_loss", loss.offset_context_loss, "no released recipe uses it; write false"),
         ("loss.shift_by_n", loss.shift_by_n.is_some_and(|n| n != 0), "no released recipe uses it; write null"),
         ("optimization.use_radamw", optimization.use_radamw, "it fails in the official code; write false"),
         (
