@@ -231,8 +231,10 @@ impl Opener {
             Err(why) => Err(OpenError::Sample(why)),
         };
         let Some(bytes) = self.bytes(path)? else {
-            let meta =
-                std::fs::metadata(path).map_err(|error| OpenError::Sample(format!("cannot be opened: {error}")))?;
+            let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => OpenError::Video(VideoError::Missing { path: path.into() }),
+                _ => OpenError::Sample(format!("cannot be opened: {error}")),
+            })?;
             if meta.is_dir() {
                 return pictures(Pictures::folder(path, self.frame_rate));
             }

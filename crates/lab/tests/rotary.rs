@@ -1,4 +1,5 @@
-//! V-JEPA 2 and 2.1 through compiled plans equal the official code: `vjepa verify golden` on the folders of `tests/golden`.
+//! V-JEPA 2 and 2.1 through compiled plans equal the official code: `vjepa verify golden` on the folders of `tests/golden`, and
+//! on those that are too large to carry where they lie beside the repository.
 //! With `VJEPA_GOLDEN=DIR` every folder of golden data there is compared too, such as one of other sizes and seeds.
 
 use std::path::{Path, PathBuf};
@@ -17,9 +18,14 @@ fn verified(dir: &Path, kind: Kind) {
     outcome.unwrap();
 }
 
-/// A folder of this repository, of which every quantity is compared.
+/// A folder of this repository or beside it, of which every quantity is compared.
 fn own(folder: &str) {
-    let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let places: [PathBuf; 2] = ["tests/golden", "../shared/golden"].map(|place| root.join(place).join(folder));
+    let Some(dir) = places.into_iter().find(|dir| dir.is_dir()) else {
+        println!("{folder} is not here: not compared");
+        return;
+    };
     let kind = recognise(&dir).expect("a folder of golden data");
     assert_ne!(kind, Kind::Other);
     verified(&dir, kind);

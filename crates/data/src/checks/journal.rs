@@ -9,6 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// How every line begins: the path is the first field of each kind of result.
+const BEGINNING: &[u8] = b"{\"path\":";
+
 /// A result about one file.
 pub trait Line: Serialize + DeserializeOwned {
     /// The file.
@@ -34,7 +37,8 @@ impl<L: Line> Journal<L> {
         let Some(path) = path else { return Ok(Self { known: HashMap::new(), file: None, path: PathBuf::new() }) };
         let fail = |error: std::io::Error| format!("{}: cannot be used: {error}", path.display());
         let mut known = HashMap::new();
-        let mut torn = false;
+        // Where the last line begins that was cut off with the run that wrote it.
+        let (mut at, mut torn) = (0u64, None);
         match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(fail(error)),
@@ -46,13 +50,14 @@ impl<L: Line> Journal<L> {
                     if reader.read_until(b'\n', &mut line).map_err(fail)? == 0 {
                         break;
                     }
-                    torn = line.last() != Some(&b'\n');
+                    // Nothing of a file that this command did not write is cut off.
+                    let ours = line.starts_with(BEGINNING) || BEGINNING.starts_with(&line);
+                    let whole = line.last() == Some(&b'\n') || !ours;
                     match serde_json::from_slice::<L>(&line) {
+                        Ok(_) | Err(_) if !whole => torn = Some(at),
                         Ok(read) => {
                             known.insert(read.path().to_path_buf(), read);
                         }
-                        // The last line may have been cut off with the run that wrote it.
-                        Err(_) if torn => {}
                         Err(error) => {
                             let path = path.display();
                             return Err(format!(
@@ -61,12 +66,13 @@ impl<L: Line> Journal<L> {
                             ));
                         }
                     }
+                    at += line.len() as u64;
                 }
             }
         }
-        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
-        if torn {
-            file.write_all(b"\n").map_err(fail)?;
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
+        if let Some(end) = torn {
+            file.set_len(end).map_err(fail)?;
         }
         Ok(Self { known, file: Some(Mutex::new(file)), path: path.into() })
     }

@@ -238,21 +238,18 @@ impl CloudStore {
     async fn part(&self, store: &dyn ObjectStore, key: &Key, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         let wanted = length(&range)?;
         self.persist(|| async {
-            match store.get_range(key, range.clone()).await {
-                Ok(bytes) if bytes.len() == wanted => Ok(bytes.to_vec()),
-                // An answer that is too short, or a range beyond the end: which of them, its size says.
-                other => {
-                    let size = store.head(key).await.map_err(failure)?.size;
-                    if size < range.end {
-                        return Err(Failure::Final(too_short(size, range.end)));
-                    }
-                    Err(match other {
-                        Ok(bytes) => {
-                            Failure::Passing(format!("{wanted} bytes were asked for and {} came", bytes.len()))
-                        }
-                        Err(error) => failure(error),
-                    })
-                }
+            let why = match store.get_range(key, range.clone()).await {
+                Ok(bytes) if bytes.len() == wanted => return Ok(bytes.to_vec()),
+                Ok(bytes) => format!("{wanted} bytes were asked for and {} came", bytes.len()),
+                Err(error) => match failure(error) {
+                    Failure::Passing(why) => why,
+                    ended => return Err(ended),
+                },
+            };
+            // An answer that is too short, or a range beyond the end: which of them, its size says.
+            match store.head(key).await {
+                Ok(meta) if meta.size < range.end => Err(Failure::Final(too_short(meta.size, range.end))),
+                _ => Err(Failure::Passing(why)),
             }
         })
         .await
@@ -273,15 +270,13 @@ fn failure(error: Error) -> Failure {
         Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
             Failure::Final(StoreError::Storage(format!("cannot be read: {text}")))
         }
-        // Expired tokens are answered with 400.
         _ if REFUSALS.iter().any(|word| text.contains(word)) => refused(&text),
         _ => Failure::Passing(text),
     }
 }
 
-/// Words of S3's answers to credentials that will not get better.
-const REFUSALS: [&str; 5] =
-    ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
+/// Words of answers that will not get better: S3 answers expired credentials with 400, to HEAD without a reason.
+const REFUSALS: [&str; 4] = ["400 Bad Request", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 
 impl Store for CloudStore {
     fn size(&self, path: &Path) -> Result<u64, StoreError> {
