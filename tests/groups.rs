@@ -290,7 +290,9 @@ fn both_halves_are_shown_and_the_first_can_be_compiled_ahead_of_time() {
     let graph = |name: &str, extra: &[&str]| {
         let mut command = vjepa();
         command.args(["graph", name, "--config"]).arg(support::recipe());
-        support::SMALL_RUN.iter().for_each(|set| drop(command.args(["--set", set])));
+        for set in support::SMALL_RUN {
+            command.args(["--set", set]);
+        }
         let output = command.args(extra).assert().success().get_output().stdout.clone();
         String::from_utf8(output).unwrap()
     };

@@ -20,7 +20,9 @@ const LONG: [&str; 6] =
 fn start(folder: &Path, extra: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vjepa"));
     command.args(["train", "--config"]).arg(recipe());
-    SMALL_RUN.iter().for_each(|set| drop(command.args(["--set", set])));
+    for set in SMALL_RUN {
+        command.args(["--set", set]);
+    }
     command.args(LONG).arg("--set").arg(format!("logging.folder={}", folder.display())).args(extra);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }

@@ -21,7 +21,9 @@ fn mpirun(ranks: usize, folder: &Path, extra: &[&str]) -> Command {
     command.env("RAYON_NUM_THREADS", "1");
     command.args(["--oversubscribe", "-n", &ranks.to_string(), env!("CARGO_BIN_EXE_vjepa"), "train", "--config"]);
     command.arg(recipe());
-    SMALL_RUN.iter().for_each(|set| drop(command.args(["--set", set])));
+    for set in SMALL_RUN {
+        command.args(["--set", set]);
+    }
     command.arg("--set").arg(format!("logging.folder={}", folder.display())).args(extra);
     command
 }
@@ -97,7 +99,9 @@ fn what_cannot_go_together_is_one_sentence() {
     // Rank 1 is given another learning rate.
     let mut command = mpirun(1, folder.path(), &["--set", "optimization.groups=2"]);
     command.args([":", "-n", "1", env!("CARGO_BIN_EXE_vjepa"), "train", "--config"]).arg(recipe());
-    SMALL_RUN.iter().for_each(|set| drop(command.args(["--set", set])));
+    for set in SMALL_RUN {
+        command.args(["--set", set]);
+    }
     command.args(["--set", "optimization.groups=2", "--set", "optimization.lr=0.5", "--set"]);
     command.arg(format!("logging.folder={}", folder.path().display()));
     let said = failed(&mut command);

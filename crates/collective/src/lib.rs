@@ -96,12 +96,15 @@ pub fn on_cpus(limit: Duration) -> Result<Box<dyn Collective>, CollectiveError> 
     }
 }
 
+/// Ranks on GPUs, and the number of this one's GPU on its machine.
+pub type OnGpu = (Box<dyn Collective>, usize);
+
 /// The ranks this process was started among, on NVIDIA GPUs: each takes the one of its number on its machine, which is
 /// returned; none where no launcher says that there are several.
 ///
 /// # Errors
 /// [`CollectiveError`] where this build cannot connect them, or they do not meet.
-pub fn on_gpus(limit: Duration) -> Result<Option<(Box<dyn Collective>, usize)>, CollectiveError> {
+pub fn on_gpus(limit: Duration) -> Result<Option<OnGpu>, CollectiveError> {
     match Launch::from_env()? {
         Some(launch) if launch.world > 1 => connect_gpus(launch, limit).map(|ranks| Some((ranks, launch.local))),
         _ => Ok(None),
