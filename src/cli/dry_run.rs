@@ -19,8 +19,9 @@ pub(super) fn run(
     as_json: bool,
 ) -> Result<(), CliError> {
     let source = open_source(&config.data, &config.data_aug)?;
-    let batch = config.data.batch_size;
-    let plan = config.optimization.plan(source.len().map(|clips| clips / batch as u64))?;
+    let (batch, groups) = (config.data.batch_size, config.optimization.groups());
+    let clips = groups.saturating_mul(batch as u64);
+    let plan = config.optimization.plan(source.len().map(|videos| videos / clips.max(1)))?;
     let masks = config.masks()?;
     let sizes = |which| mask_sizes(masks.as_ref(), config.meta.seed, batch, which);
     let (betas, eps) = (config.optimization.betas, config.optimization.eps);
@@ -37,15 +38,16 @@ pub(super) fn run(
     let fits = free.map(|free| needs <= free);
     if as_json {
         let summary = json!({
-            "dry_run": true, "steps": plan.steps, "batch": batch, "clips": source.len(), "flops": mean.total.flops,
+            "dry_run": true, "steps": plan.steps, "batch": batch, "groups": groups, "clips": source.len(), "flops": mean.total.flops,
             "parameters": mean.parameters, "peak_memory": needs, "free_memory": free, "fits": fits, "data": data,
         });
         println!("{summary}");
         return Ok(());
     }
-    println!("run         {} steps of {batch} clips; checkpoints in {}", plan.steps, folder(config));
+    let each = if groups == 1 { format!("{batch} clips") } else { format!("{groups} groups of {batch} clips") };
+    println!("run         {} steps of {each}; checkpoints in {}", plan.steps, folder(config));
     println!(
-        "step        {:.1} GFLOP with masks of average size; {:.1} M values trained or averaged",
+        "group       {:.1} GFLOP with masks of average size; {:.1} M values trained or averaged",
         mean.total.flops as f64 / 1e9,
         mean.parameters as f64 / 1e6
     );
