@@ -151,7 +151,7 @@ fn eight_groups_agree_with_the_interpreter() {
     let encoder = EncoderConfig { embed_dim: 32, depth: 2, num_heads: 2, patch: 8, ..EncoderConfig::tiny() };
     let encoder = encoder.with_clip(4, 16, 16);
     let predictor = PredictorConfig { embed_dim: 16, depth: 1, ..PredictorConfig::for_encoder(&encoder) };
-    let objective: AnyObjective = Jepa { encoder, predictor, generators: 2, loss: JepaLoss::default() }.into();
+    let objective: AnyObjective = Jepa::plain(encoder, predictor, 2, JepaLoss::default()).into();
     let (gradients, update) = halves(&objective);
     let config = Config::from_yaml(TINY, "", &[]).unwrap();
     let mut params = Params::<Cpu>::new(Default::default());

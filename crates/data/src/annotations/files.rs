@@ -96,7 +96,7 @@ impl<'a> Missing<'a> {
         match found {
             Some(path) => match extension(path).and_then(|ext| Some((unread(&ext)?, ext))) {
                 Some((remedy, ext)) => {
-                    self.count(format!("are .{ext}, which is not read: {remedy}"), path);
+                    self.count(format!(".{ext}, which is not read: {remedy}"), path);
                     None
                 }
                 None => Some(path.into()),

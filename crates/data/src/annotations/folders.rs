@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::AnnotationError;
 use super::image_folder::image_folder;
 use super::listing::Listing;
-use crate::dialect::{EXTENSIONS, UNREAD, extension};
+use crate::dialect::{EXTENSIONS, extension, is_read, unread};
 use crate::list::VideoEntry;
 use crate::media::Opener;
 use crate::reading::walk;
@@ -94,9 +94,11 @@ impl Reasons {
     /// True for a video that is read; counts any other file.
     fn keeps(&mut self, path: &Path) -> bool {
         let what = match extension(path).unwrap_or_default().as_str() {
-            ending if EXTENSIONS.contains(&ending) => return true,
-            ending if UNREAD.contains(&ending) => format!("are .{ending}, which is not read: convert them to .mp4"),
-            _ => "are not videos".into(),
+            ending if is_read(ending) => return true,
+            ending => match unread(ending) {
+                Some(remedy) => format!(".{ending}, which is not read: {remedy}"),
+                None => "not videos".into(),
+            },
         };
         self.0.entry(what).or_insert_with(|| (0, path.into())).0 += 1;
         false

@@ -56,7 +56,7 @@ pub fn hmdb51(splits: &Path, split: u32, part: HmdbPart, videos: &FileIndex) -> 
             };
             let name = name.rsplit_once('.').map_or(name, |(name, _)| name);
             match (mark, part) {
-                (0, _) => missing.count(format!("are marked 0, in neither part of split {split}"), name),
+                (0, _) => missing.count(format!("marked 0, in neither part of split {split}"), name),
                 (1, HmdbPart::Train) | (2, HmdbPart::Test) => {
                     if let Some(path) = missing.find(&[name], Some(class)) {
                         listing.entries.push(VideoEntry { path, label: Some(label) });

@@ -105,8 +105,8 @@ fn search(
                 found.push(path);
                 continue;
             }
-            ext if UNREAD.contains(&ext) => format!("are .{ext}, which is not read: convert them to .png"),
-            _ => "are not pictures".into(),
+            ext if UNREAD.contains(&ext) => format!(".{ext}, which is not read: convert them to .png"),
+            _ => "not pictures".into(),
         };
         left_out.entry(what).or_insert_with(|| (0, path)).0 += 1;
     }
