@@ -41,7 +41,7 @@ fn forwards() {
         check("clip_norm_b0_t0", values(frame));
         check("patch_embed", values(golden.encoder.patch_embed.forward(first.clone())));
         let embedded = golden.encoder.embed(first.clone(), None).unwrap();
-        check("after_block0_b0", values(golden.encoder.blocks[0].forward(embedded)));
+        check("after_block0_b0", values(golden.encoder.blocks[0].forward(embedded.tokens, embedded.angles.as_ref())));
         let layers = golden.encoder.forward_layers(first, None).unwrap();
         assert_eq!(layers.len(), 1);
         check("out_layers_first_b0", values(layers[0].clone()));

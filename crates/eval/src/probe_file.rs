@@ -6,7 +6,7 @@ use std::path::Path;
 use vjepa_graphs::NamedTensors;
 
 use super::EvalError;
-use super::attentive::{classes, width};
+use super::attentive::classes;
 use super::logistic::LogisticModel;
 use vjepa_programs::Probe;
 use vjepa_programs::{PROBE_KEY, ProbeRecord};

@@ -40,6 +40,10 @@ pub enum Kind {
     Dense,
     /// V-JEPA 2's probes (`vjepa2_probe/`).
     DeepProbe,
+    /// Released files of V-JEPA 2 and 2.1 (`vjepa2_hub/`).
+    Hub,
+    /// Folders in Hugging Face's format (`vjepa2_hf/`).
+    HuggingFace,
     /// A checkpoint of the official code (`tiny_checkpoint/`).
     Checkpoint,
     /// Attentive probes and multi-view evaluation (`probe/`).
@@ -66,6 +70,12 @@ pub fn recognise(dir: &Path) -> Option<Kind> {
         json(name).is_some_and(|json| wanted.iter().all(|key| json.pointer(key).is_some()))
     };
     if has("config.json") {
+        if has("vjepa2_tiny.pt") && has("expected.safetensors") {
+            return Some(Kind::Hub);
+        }
+        if has("model/config.json") && has("expected.safetensors") {
+            return Some(Kind::HuggingFace);
+        }
         // The rotary model's config lists how the head is split; training configurations nest theirs.
         if keys("config.json", &["/d_dim"]) && !keys("config.json", &["/config"]) {
             return Some(Kind::Rope);
@@ -166,6 +176,8 @@ pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)
         Kind::Dense => rotary::dense::check(engine, dir, &mut add)?,
         Kind::DeepProbe => rotary::probe::check(engine, dir, &mut add)?,
         Kind::Evaluation(kind) => add(kind.check(engine, dir)?),
+        Kind::Hub => add(rotary::released::hub(engine, dir)?),
+        Kind::HuggingFace => add(rotary::released::hugging_face(engine, dir)?),
         Kind::Checkpoint => add(checkpoint::check(engine, dir)?),
         Kind::Probe => add(probe::check(engine, dir)?),
         Kind::Extra => {

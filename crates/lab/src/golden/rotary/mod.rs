@@ -2,6 +2,7 @@
 
 pub(super) mod dense;
 pub(super) mod probe;
+pub(super) mod released;
 pub(super) mod steps;
 pub(super) mod tiny;
 pub(super) mod train;
