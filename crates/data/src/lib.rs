@@ -9,11 +9,12 @@
 //! before a run what they hold and what of it cannot be used.
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
-//! [`augment`] is the training augmentation of the evaluations.
+//! [`augment`] is the training augmentation of the evaluations. [`bench`] compares the decoders with those of other libraries.
 
 pub mod annotations;
 pub mod augment;
 mod batch;
+pub mod bench;
 pub mod clips;
 mod dataset;
 mod decode;
