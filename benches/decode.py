@@ -1,149 +1,105 @@
-#!/usr/bin/env python3
-"""decode.py DECODE_CLIPS CLIP... [--rounds N] [--what rgb|clip]: clips per processor second, ours beside other decoders.
+"""Other video decoders: the other side of `vjepa bench decode`.
 
-DECODE_CLIPS is the program `decode_clips` of crates/data, built with the feature `ffmpeg`. A clip is: open the file, 16
-frames at step 4 from a random start as RGB; with `clip` also a crop resized to 224, mirrored now and then and normalised.
-Everybody gets the same starts and crops and one thread. In each round every decoder runs once, each in a process of its own
-that counts its own processor time after its imports; figures are medians of the rounds and ratios are taken round by round,
-so that a busy machine spoils none of them. Needs decord, torchcodec, av, torch and numpy for `--worker`; those that cannot
-be imported are left out.
+Usage: decode.py decord|torchcodec|pyav
+
+Says first which library answers (`ready`) or why none does (`missing`). Then it reads one request a line from standard input
+and answers each with one line of JSON. A request names a file, clips (`frames`, ascending, and `crop` as top, left, height,
+width, and `flip`) and a task: `rgb` decodes the frames as RGB, `clip` also crops them, resizes them bilinearly to `size`,
+mirrors and normalises them, `look` decodes and describes each picture by means of its green channel over blocks. The time is
+this process's own processor time, all threads together, without the describing.
 """
-import os
-import statistics
-import subprocess
+import json
 import sys
 import time
 
-MASK = (1 << 64) - 1
-COUNT = 8
+import torch
+
+ROWS, COLUMNS = 10, 16
 
 
-def numbers(seed, clip):
-    state = ((seed * 1000 + clip) * 0x9E3779B97F4A7C15 & MASK) | 1
-
-    def below(n):
-        nonlocal state
-        state = (state * 6364136223846793005 + 1442695040888963407) & MASK
-        return (state >> 33) % max(n, 1)
-
-    return below
-
-
-def decord_frames():
+def decord_reader():
     import decord
     decord.bridge.set_bridge("torch")
 
-    def read(path, choose):
-        reader = decord.VideoReader(path, num_threads=1)
-        return reader.get_batch(choose(len(reader))).permute(0, 3, 1, 2)
-    return read
+    def read(path, wanted):
+        return decord.VideoReader(path, num_threads=1).get_batch(wanted).permute(0, 3, 1, 2)
+    return f"decord {decord.__version__}", read
 
 
-def torchcodec_frames():
+def torchcodec_reader():
+    import importlib.metadata
     from torchcodec.decoders import VideoDecoder
 
-    def read(path, choose):
-        decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="exact")
-        return decoder.get_frames_at(choose(len(decoder))).data
-    return read
+    def read(path, wanted):
+        return VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="exact").get_frames_at(wanted).data
+    return f"torchcodec {importlib.metadata.version('torchcodec')}", read
 
 
-def pyav_frames():
+def pyav_reader():
     import av
-    import numpy as np
-    import torch
 
-    def read(path, choose):
+    def read(path, wanted):
         with av.open(path) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            frames = stream.frames or round(float(container.duration / 1e6 * stream.average_rate))
-            wanted = choose(frames)
-            # Constant rates only, as all these clips have.
-            at = lambda i: int(round(i / stream.average_rate / stream.time_base)) + (stream.start_time or 0)
-            container.seek(at(wanted[0]), stream=stream)
-            times, found = {at(i): i for i in wanted}, {}
-            close = max(1, int(1 / stream.average_rate / stream.time_base / 2))
+            rate, base, origin = stream.average_rate, stream.time_base, stream.start_time or 0
+            # PyAV knows no frame numbers, only times: right for constant rates.
+            times = [origin + int(round(i / rate / base)) for i in wanted]
+            near = max(1, int(1 / rate / base / 2))
+            container.seek(times[0], stream=stream)
+            found = {}
             for frame in container.decode(stream):
-                for time_, i in times.items():
-                    if abs(frame.pts - time_) < close and i not in found:
+                for i, at in zip(wanted, times):
+                    if i not in found and abs(frame.pts - at) < near:
                         found[i] = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                if len(found) == len(times):
+                if len(found) == len(set(wanted)):
                     break
             return torch.stack([found[i] for i in wanted]).permute(0, 3, 1, 2)
-    return read
+    return f"PyAV {av.__version__}", read
 
 
-READERS = {"decord": decord_frames, "torchcodec": torchcodec_frames, "PyAV": pyav_frames}
+READERS = {"decord": decord_reader, "torchcodec": torchcodec_reader, "pyav": pyav_reader}
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
+DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
 
 
-def worker(name, what, path, seed, count):
-    import torch
-    torch.set_num_threads(1)
-    read = READERS[name]()
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
-    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
-    started = time.process_time()
-    for number in range(count):
-        below = numbers(seed, number)
-
-        def choose(frames):
-            start = below(max(frames - 61, 0))
-            return [min(start + 4 * i, frames - 1) for i in range(16)]
-
-        clip = read(path, choose)
-        if what == "rgb":
-            continue
-        height, width = clip.shape[2:]
-        side = min(height, width)
-        h, w = side // 2 + below(side // 2), side // 2 + below(side // 2)
-        top, left = below(height - h + 1), below(width - w + 1)
-        crop = clip[:, :, top:top + h, left:left + w].float()
-        out = torch.nn.functional.interpolate(crop, (224, 224), mode="bilinear", align_corners=False)
-        out = out.flip(3) if below(2) else out
-        out = (out - mean) / deviation
-    print(count, time.process_time() - started)
+def prepare(pictures, clip, size):
+    top, left, height, width = clip["crop"]
+    crop = pictures[:, :, top:top + height, left:left + width].float()
+    out = torch.nn.functional.interpolate(crop, (size, size), mode="bilinear", align_corners=False)
+    return ((out.flip(3) if clip["flip"] else out) - MEAN) / DEVIATION
 
 
-def one(command):
-    """Clips a second, or why there are none."""
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        return None, done.stderr.strip().splitlines()[-1:] or ["failed"]
-    count, seconds = done.stdout.split()[-3 if command[0] != sys.executable else -2:][:2]
-    return int(count) / float(seconds), None
+def describe(pictures):
+    means = torch.nn.functional.adaptive_avg_pool2d(pictures[:, 1:2].float(), (ROWS, COLUMNS))
+    return means.flatten(1).round().int().tolist()
+
+
+def answer(read, request):
+    looks, started = [], time.process_time()
+    for clip in request["clips"]:
+        pictures = read(request["path"], clip["frames"])
+        if request["task"] == "clip":
+            prepare(pictures, clip, request["size"])
+        elif request["task"] == "look":
+            looks += describe(pictures)
+    return {"seconds": time.process_time() - started, "looks": looks}
 
 
 def main():
-    arguments = sys.argv[1:]
-    option = lambda name, default: arguments[arguments.index(name) + 1] if name in arguments else default
-    rounds, what = int(option("--rounds", "5")), option("--what", "rgb")
-    values = {option("--rounds", None), option("--what", None)}
-    program, *clips = [a for a in arguments if not a.startswith("--") and a not in values]
-    for clip in clips:
-        rates = {}
-        for turn in range(rounds):
-            contenders = {"ours, ffmpeg": [program, "ffmpeg", what, clip], "ours, pure": [program, "pure", what, clip]}
-            contenders |= {name: [sys.executable, __file__, "--worker", name, what, clip] for name in READERS}
-            for name, command in contenders.items():
-                rate, why = one(command + [str(turn), str(COUNT)])
-                if rate is None:
-                    if turn == 0:
-                        print(f"  {name}: {why[0][:100]}")
-                    continue
-                rates.setdefault(name, []).append(rate)
-        print(f"{os.path.basename(clip)} ({what}): " + ", ".join(f"{name} {statistics.median(r):.1f}" for name, r in rates.items()))
-        for mine in ("ours, ffmpeg", "ours, pure"):
-            for other in READERS:
-                pairs = [a / b for a, b in zip(rates.get(mine, []), rates.get(other, []))]
-                if pairs:
-                    print(f"  {mine} / {other}: {statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
-        sys.stdout.flush()
+    torch.set_num_threads(1)
+    say = lambda value: print(json.dumps(value), flush=True)
+    try:
+        about, read = READERS[sys.argv[1]]()
+    except Exception as error:
+        say({"missing": f"{type(error).__name__}: {error}".splitlines()[0]})
+        return
+    say({"ready": about})
+    for line in sys.stdin:
+        try:
+            say(answer(read, json.loads(line)))
+        except Exception as error:
+            say({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        name, what, clip, seed, count = sys.argv[2:]
-        worker(name, what, clip, int(seed), int(count))
-    else:
-        main()
+main()

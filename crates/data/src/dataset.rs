@@ -230,9 +230,9 @@ impl VideoDataset {
 }
 
 /// A decoded clip whose pixels are read in colour or as their luma.
-struct Coloured {
-    clip: Decoded,
-    grayscale: bool,
+pub(crate) struct Coloured {
+    pub clip: Decoded,
+    pub grayscale: bool,
 }
 
 impl Pixels for Coloured {

@@ -11,11 +11,13 @@
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
 //! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA, [`pixels`] the
-//! targets of an encoder that predicts pixels.
+//! targets of an encoder that predicts pixels. [`bench`] compares the
+//! decoders with those of other libraries.
 
 pub mod annotations;
 pub mod augment;
 mod batch;
+pub mod bench;
 pub mod checks;
 pub mod clips;
 mod dataset;

@@ -1,5 +1,6 @@
 //! `vjepa bench`: this program compared with others, in turns within one run.
 
+mod decode;
 mod kernels;
 mod models;
 mod show;
@@ -40,6 +41,11 @@ enum Bench {
     Infer(InferArgs),
     /// Single CPU kernels against plain matrix products and copies, per instruction set (or only VJEPA_SIMD's)
     Kernels(kernels::KernelArgs),
+    /// Decoding: training clips a second of processor time, and with --python those of decord, torchcodec and PyAV
+    Decode(decode::DecodeArgs),
+    /// One of our decoders in a comparison, driven through standard input
+    #[command(hide = true)]
+    Decoder(decode::DecoderArgs),
     /// One program of a comparison, driven through standard input
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -164,6 +170,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             comparison(common, What::Step, &config, args.mask_sets, (&[], None))
         }
         Bench::Kernels(args) => kernels::run(args),
+        Bench::Decode(args) => decode::run(args),
+        Bench::Decoder(args) => decode::serve(args),
         Bench::Infer(args) if !args.files.is_empty() => models::run(args),
         Bench::Infer(args) => {
             let common = &args.common;

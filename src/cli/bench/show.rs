@@ -1,6 +1,7 @@
 //! Tables of comparisons and kernels.
 
 use crate::table::{aligned, indented};
+use vjepa_data::bench::{Figures, FileReport};
 use vjepa_lab::bench::{Comparison, KernelTable, Measured};
 
 /// A comparison of training steps or encoders.
@@ -62,6 +63,29 @@ pub(super) fn latencies(comparison: &Comparison, batch: usize) -> String {
         ]
     };
     aligned(&header, comparison.sides.iter().map(row).collect())
+}
+
+/// Decoders on one file; ratios are the speeds of `ours` over that of the row's decoder.
+pub(super) fn decoders(file: &FileReport, ours: &[&str]) -> String {
+    let header: Vec<String> = ["", "clips a CPU second", "wrong frames"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(ours.iter().flat_map(|name| [format!("{name} over it"), "lowest to highest".to_owned()]))
+        .collect();
+    let row = |figures: &Figures| {
+        let mut cells = vec![figures.name.clone()];
+        cells.push(figures.clips_per_second.map_or_else(String::new, |rate| format!("{rate:.1}")));
+        cells.push(format!("{} of {}", figures.wrong, figures.looked_at));
+        for name in ours {
+            let own = file.contenders.iter().find(|own| own.name == *name);
+            let ratio = own.and_then(|own| own.ratios.iter().find(|ratio| ratio.over == figures.name));
+            cells.push(ratio.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median)));
+            cells.push(ratio.map_or_else(String::new, |ratio| format!("{:.2} - {:.2}", ratio.low, ratio.high)));
+        }
+        cells
+    };
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    aligned(&header, file.contenders.iter().map(row).collect())
 }
 
 /// Speeds of kernels under one instruction set.
