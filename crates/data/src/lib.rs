@@ -11,7 +11,7 @@
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
 //! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA, [`pixels`] the
-//! targets of an encoder that predicts pixels. [`bench`] compares the
+//! targets of an encoder that predicts pixels. [`mod@bench`] compares the
 //! decoders with those of other libraries.
 
 pub mod annotations;

@@ -99,7 +99,7 @@ fn damage_is_told() {
     assert!(refused("short.safetensors", &bytes[..5]).contains("only 5 bytes"));
     assert!(refused("long.safetensors", &[&bytes[..], b"x"].concat()).contains("follow the last tensor"));
     assert!(refused("empty.pt", b"").contains("empty"));
-    assert!(refused("text.pt", b"these are no weights at all, sorry").contains("not a usable checkpoint"));
+    assert!(refused("text.pt", b"these are no weights at all, sorry").contains("is a text file"));
     assert!(load(Path::new("/no/such/file.pt")).is_err());
 }
 

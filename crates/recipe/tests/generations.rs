@@ -142,8 +142,6 @@ fn the_first_stage_of_the_second_generation() {
     let named: Vec<&str> = config.ignored().into_iter().map(|(key, _)| key).collect();
     for key in [
         "app",
-        "nodes",
-        "tasks_per_node",
         "cpus_per_task",
         "mem_per_gpu",
         "meta.save_every_freq",

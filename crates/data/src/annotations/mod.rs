@@ -9,7 +9,7 @@
 //! | Diving48 | [`diving48`] | `Diving48_V2_train.json` and `Diving48_vocab.json` |
 //! | AVA | [`ava`] | boxes, excluded timestamps, label map, person boxes |
 //! | ImageNet, Places205, iNaturalist | [`image_folder`] | one folder per class |
-//! | no annotations | [`folder`], [`glob`], [`class_folders`] | where the videos lie |
+//! | no annotations | [`folder`], [`fn@glob`], [`class_folders`] | where the videos lie |
 //!
 //! Each gives a [`Listing`]: entries, class names by index, and a count of what is missing and why. Text is read in any
 //! encoding and with any line ends that [`vjepa_recipe::text`] knows. Whatever cannot be meant is an [`AnnotationError`] that
