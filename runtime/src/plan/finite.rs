@@ -133,6 +133,7 @@ mod tests {
         let w = g.param("w", two()).unwrap();
         let y = g.mul(x, w).unwrap();
         let loss = g.mean(y, &[0]).unwrap();
+        let loss = g.reshape(loss, &[]).unwrap();
         g.output("loss", loss);
         let new = g.sub(w, y).unwrap();
         g.update(w, new).unwrap();
