@@ -102,7 +102,7 @@ impl Recording {
         let used = (COLOURING * 1_000_000_000 / each).clamp(SHOWN, held_out.len().max(SHOWN));
         let tokens = features.values.get(..used * features.row()).unwrap_or(&features.values);
         let encoder = ShownFeatures { name: "features", tokens, dim: features.dim };
-        let shown = shown(held_out, self.normalization);
+        let shown = shown(held_out, self.normalization, SHOWN);
         let picture = pictures::features(&shown, self.tubelet, self.patch, &[encoder]);
         self.recorder.picture(step, "features", &picture);
     }
@@ -127,22 +127,20 @@ impl Recording {
     /// Draws the masks of a step.
     fn masks(&mut self, config: &Config, step: u64, held_out: &HeldOut) {
         let pairs = config.masks().ok().and_then(|masks| masks.pairs(config.meta.seed, step, 0, 1).ok());
-        let (Some(pairs), shown) = (pairs, shown(held_out, self.normalization)) else { return };
-        let names: Vec<String> = (0..pairs.len()).map(|number| format!("generator {number}")).collect();
-        let generators: Vec<ShownMask<'_>> = pairs
-            .iter()
-            .zip(&names)
-            .map(|(pair, name)| ShownMask { name, context: &pair.context.indices, target: &pair.target.indices })
-            .collect();
+        let (Some(pairs), shown) = (pairs, shown(held_out, self.normalization, SHOWN)) else { return };
         if let Some(clip) = shown.first() {
-            self.recorder.picture(step, "masks", &pictures::masks(*clip, self.tubelet, self.patch, &generators));
+            self.recorder.picture(
+                step,
+                "masks",
+                &pictures::masks(*clip, self.tubelet, self.patch, &ShownMask::of(&pairs)),
+            );
         }
     }
 }
 
-/// The clips that are shown.
-fn shown(held_out: &HeldOut, normalization: Normalization) -> Vec<ShownClip<'_>> {
+/// The first `most` clips, to be shown.
+pub(crate) fn shown(held_out: &HeldOut, normalization: Normalization, most: usize) -> Vec<ShownClip<'_>> {
     let len = held_out.shape.iter().product::<usize>().max(1);
-    let clips = held_out.clips.chunks_exact(len).take(SHOWN);
+    let clips = held_out.clips.chunks_exact(len).take(most);
     clips.map(|values| ShownClip { values, shape: held_out.shape, normalization }).collect()
 }

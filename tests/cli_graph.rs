@@ -78,6 +78,12 @@ fn a_dry_run_says_what_a_step_needs_and_writes_nothing() {
     let summary = lines(&output).remove(0);
     assert_eq!((&summary["steps"], &summary["batch"], &summary["fits"]), (&6.into(), &4.into(), &true.into()));
     assert!(summary["peak_memory"].as_u64().unwrap() > 10_000);
+    // Groups add gradients up, whose sums are held beside everything else.
+    let groups = ["--dry-run", "--json", "--set", "optimization.groups=2"];
+    let output = train(folder.path(), &groups).assert().success().get_output().stdout.clone();
+    let sums = lines(&output).remove(0);
+    assert_eq!(sums["groups"], 2);
+    assert!(sums["peak_memory"].as_u64().unwrap() > summary["peak_memory"].as_u64().unwrap());
     let said = predicates::str::contains("6 steps of 4 clips");
     train(folder.path(), &["--dry-run"]).assert().success().stdout(said);
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use vjepa_recipe::config::{EncoderSizes, Generation, ModelConfig, ModelName, Positions};
+use vjepa_recipe::config::{EncoderSizes, Generation, ModelConfig, ModelName, Positions, mlp_dim};
 
 use crate::error::ConfigError;
 use crate::layers::PROBE_EPS;
@@ -423,11 +423,6 @@ impl ProbeConfig {
         require(self.eps >= 0.0 && self.eps.is_finite(), "eps", || format!("must be 0 or more, got {}", self.eps))?;
         transformer(self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)
     }
-}
-
-/// `int(dim * ratio)` of the official code.
-fn mlp_dim(dim: usize, ratio: f64) -> usize {
-    (dim as f64 * ratio) as usize
 }
 
 fn require(holds: bool, key: &'static str, rule: impl FnOnce() -> String) -> Result<(), ConfigError> {

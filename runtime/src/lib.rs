@@ -46,7 +46,7 @@ pub use compare::{CompareError, Difference, Tolerance, compare};
 pub use cores::cores;
 pub use error::SessionError;
 pub use fork::ForkError;
-pub use memory::{available_memory, resident_memory};
+pub use memory::{available_memory, peak_memory, resident_memory};
 pub use names::is_model_name;
 pub use onnx::{Dimension, OnnxError, TensorInfo};
 pub use options::{Batches, Options, Progress, Runtime};

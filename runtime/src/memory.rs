@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+/// The most memory that this process has held in bytes; none where the system does not say (only Linux does).
+pub fn peak_memory() -> Option<u64> {
+    field(&read(Path::new("/"), "proc/self/status")?, "VmHWM:")?.checked_mul(1024)
+}
+
 /// Bytes that can still be allocated without swapping; none where the system does not say (only Linux does).
 pub fn available_memory() -> Option<u64> {
     available_in(Path::new("/"))

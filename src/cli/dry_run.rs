@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::CliError;
-use vjepa_compiler::plan::{Plan, Report};
+use super::graph::options;
+use vjepa_compiler::ir::{Graph, Sizes};
+use vjepa_compiler::plan::{Plan, PlanError, Report};
 use vjepa_data::{Survey, open_source};
-use vjepa_programs::{MaskSizes, Passes, Precision, TrainOptions, mask_sizes, objective, step_with};
+use vjepa_programs::{MaskSizes, Passes, drawn_sizes, gradients_with, objective, step_with, update};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
@@ -20,26 +22,20 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let source = open_source(&config.data, &config.data_aug)?;
     let (batch, groups) = (config.data.batch_size, config.optimization.groups());
-    let clips = groups.saturating_mul(batch as u64);
-    let plan = config.optimization.plan(source.len().map(|videos| videos / clips.max(1)))?;
-    let masks = config.masks()?;
-    let sizes = |which| mask_sizes(masks.as_ref(), config.meta.seed, batch, which);
-    let (betas, eps) = (config.optimization.betas, config.optimization.eps);
-    let precision =
-        Precision::of(config.meta.dtype).ok_or("`meta.dtype: float16` is not supported; use bfloat16 or float32")?;
-    let options = TrainOptions { betas, eps, precision, ..TrainOptions::default() };
-    let graph = device.lower(&step_with(&objective(config)?, options, passes)?)?;
-    let steps = Plan::new(&graph)?;
-    let mean = Report::new(&graph, &steps, &sizes(MaskSizes::Mean)?)?;
-    let largest = Report::new(&graph, &steps, &sizes(MaskSizes::Largest)?)?;
-    let needs = largest.memory.peak;
+    let videos = groups.saturating_mul(batch as u64);
+    let plan = config.optimization.plan(source.len().map(|all| all / videos.max(1)))?;
+    let graphs = graphs(config, passes, device)?;
+    let Some(group) = graphs.first() else { return Err("the step has no graph".into()) };
+    let mean = Report::new(group, &Plan::new(group)?, &drawn_sizes(config, MaskSizes::Mean)?)?;
+    let needs = memory(&graphs, &drawn_sizes(config, MaskSizes::Largest)?)?;
     // Only the CPU's free memory is known here.
     let free = available_memory().filter(|_| device.is_cpu());
     let fits = free.map(|free| needs <= free);
     if as_json {
         let summary = json!({
-            "dry_run": true, "steps": plan.steps, "batch": batch, "groups": groups, "clips": source.len(), "flops": mean.total.flops,
-            "parameters": mean.parameters, "peak_memory": needs, "free_memory": free, "fits": fits, "data": data,
+            "dry_run": true, "steps": plan.steps, "batch": batch, "groups": groups, "clips": source.len(),
+            "flops": mean.total.flops, "parameters": mean.parameters, "peak_memory": needs, "free_memory": free,
+            "fits": fits, "data": data,
         });
         println!("{summary}");
         return Ok(());
@@ -65,6 +61,35 @@ pub(super) fn run(
     }
     println!("nothing was trained or written (--dry-run)");
     Ok(())
+}
+
+/// What a step runs on the device: one graph, or where gradients are added up one per group and another at its end.
+fn graphs(config: &Config, passes: &mut Passes, device: Device) -> Result<Vec<Graph>, CliError> {
+    let (objective, options) = (objective(config)?, options(config)?);
+    let graphs = if config.optimization.adds_up() {
+        let gradients = gradients_with(&objective, options, passes)?;
+        let update = update(&objective, options, &gradients)?;
+        vec![gradients, update]
+    } else {
+        vec![step_with(&objective, options, passes)?]
+    };
+    graphs.iter().map(|graph| Ok(device.lower(graph)?)).collect()
+}
+
+/// The most that any of the graphs takes, beside the parameters that only others have: those are held all the time.
+fn memory(graphs: &[Graph], sizes: &Sizes) -> Result<u64, PlanError> {
+    let mut most = 0;
+    for graph in graphs {
+        let own = Plan::new(graph)?.memory(graph, sizes)?.peak;
+        let others = graphs.iter().flat_map(|other| other.params.iter().map(move |id| (other, *id)));
+        let absent = others.filter(|(other, id)| other.source_name(*id).is_some_and(|name| graph.find(name).is_none()));
+        let elements = absent.map(|(other, id)| {
+            let ty = other.ty(id);
+            ty.elements().eval(sizes).unwrap_or(0) * ty.dtype.bytes()
+        });
+        most = most.max(own.saturating_add(elements.sum::<usize>() as u64));
+    }
+    Ok(most)
 }
 
 fn folder(config: &Config) -> &str {

@@ -12,7 +12,7 @@ use vjepa_data::survey;
 use vjepa_eval::EvalError;
 use vjepa_eval::features::Features;
 use vjepa_programs::Passes;
-use vjepa_programs::{MaskSizes, mask_sizes};
+use vjepa_programs::{MaskSizes, drawn_sizes};
 use vjepa_recipe::config::{Config, Dtype};
 use vjepa_runtime::plan::{Device, Profile};
 use vjepa_train::verdict::{self, Gradients, Verdicts};
@@ -189,10 +189,7 @@ fn note_settings(config: &Config, device: Device) {
 fn request(args: &Args, device: Device, config: &Config) -> Result<TrainRun, CliError> {
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let memory = match args.memory_budget {
-        Some(budget) => {
-            let (masks, batch) = (config.masks()?, config.data.batch_size);
-            Some((budget.0, mask_sizes(masks.as_ref(), config.meta.seed, batch, MaskSizes::Largest)?))
-        }
+        Some(budget) => Some((budget.0, drawn_sizes(config, MaskSizes::Largest)?)),
         None => None,
     };
     Ok(TrainRun {

@@ -165,14 +165,8 @@ fn masks(args: &Masks) -> Result<&Path, CliError> {
     let record = config.preprocessing();
     let pairs = config.masks()?.pairs(config.meta.seed, args.step, 0, 1)?;
     let clips = clips::read(&args.input, &record)?;
-    let names: Vec<String> = (0..pairs.len()).map(|number| format!("generator {number}")).collect();
-    let generators: Vec<ShownMask<'_>> = pairs
-        .iter()
-        .zip(&names)
-        .map(|(pair, name)| ShownMask { name, context: &pair.context.indices, target: &pair.target.indices })
-        .collect();
     let clip = *shown(&clips, &record).first().ok_or("the input holds no clip")?;
-    pictures::masks(clip, config.data.tubelet_size, config.data.patch_size, &generators).save(&args.out)?;
+    pictures::masks(clip, config.data.tubelet_size, config.data.patch_size, &ShownMask::of(&pairs)).save(&args.out)?;
     Ok(&args.out)
 }
 

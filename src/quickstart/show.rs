@@ -8,6 +8,7 @@ use super::Pretrained;
 use super::QuickstartError;
 use super::screen::Screen;
 use super::textures::Results;
+use crate::recording::shown;
 use crate::table::{aligned, indented, words};
 use vjepa_data::open_source;
 use vjepa_deploy::Parity;
@@ -15,7 +16,7 @@ use vjepa_eval::FrozenEncoder;
 use vjepa_eval::protocols::textures::Scores;
 use vjepa_programs::Models;
 use vjepa_train::diagnostics::HeldOut;
-use vjepa_view::pictures::{self, ShownClip, ShownFeatures, ShownMask};
+use vjepa_view::pictures::{self, ShownFeatures, ShownMask};
 
 /// Clips in the picture of features.
 const SHOWN: usize = 4;
@@ -33,25 +34,13 @@ pub(super) fn pictures(
     let source = open_source(&run.config.data, &run.config.data_aug)?;
     let seed = run.config.meta.seed;
     let held_out = HeldOut::draw(source.as_ref(), seed.wrapping_add(1), COLOURED)?;
-    let len: usize = held_out.shape.iter().product();
-    let shown: Vec<ShownClip<'_>> = held_out
-        .clips
-        .chunks_exact(len.max(1))
-        .take(SHOWN)
-        .map(|values| ShownClip { values, shape: held_out.shape, normalization: data.normalization })
-        .collect();
+    let shown = shown(&held_out, data.normalization, SHOWN);
     let mut paths = BTreeMap::new();
 
     let pairs = run.config.masks()?.pairs(seed, 0, 0, 1)?;
-    let names: Vec<String> = (0..pairs.len()).map(|i| format!("generator {i}")).collect();
-    let generators: Vec<ShownMask<'_>> = pairs
-        .iter()
-        .zip(&names)
-        .map(|(pair, name)| ShownMask { name, context: &pair.context.indices, target: &pair.target.indices })
-        .collect();
     if let Some(clip) = shown.first() {
         let path = folder.join("masks.png");
-        pictures::masks(*clip, data.tubelet_size, data.patch_size, &generators).save(&path)?;
+        pictures::masks(*clip, data.tubelet_size, data.patch_size, &ShownMask::of(&pairs)).save(&path)?;
         paths.insert("masks", path);
     }
 

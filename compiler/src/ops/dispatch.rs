@@ -89,6 +89,22 @@ impl Op {
         }
     }
 
+    /// Whether the operation's arithmetic is matrix products.
+    pub fn is_product(&self) -> bool {
+        match self.family() {
+            Family::Attention(_) | Family::Contraction(_) | Family::PackedAttention(_) => true,
+            Family::Tokens(op) => op.is_product(),
+            Family::Elementwise(_)
+            | Family::Norm(_)
+            | Family::Optimizer(_)
+            | Family::Random(_)
+            | Family::Reduce(_)
+            | Family::Roi(_)
+            | Family::Rotary(_)
+            | Family::Shape(_) => false,
+        }
+    }
+
     /// Result types for operands of these types.
     ///
     /// # Errors

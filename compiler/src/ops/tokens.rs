@@ -15,6 +15,16 @@ pub(super) enum Kind<'a> {
     PatchEmbed(Grid),
 }
 
+impl Kind<'_> {
+    /// Whether its arithmetic is matrix products.
+    pub fn is_product(self) -> bool {
+        match self {
+            Kind::PatchEmbed(_) => true,
+            Kind::Gather | Kind::Scatter(_) | Kind::Tubelets(_) => false,
+        }
+    }
+}
+
 /// How a clip is cut: frames per tubelet, and the side of a patch in pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {

@@ -2,7 +2,6 @@
 
 use super::{NodeCost, PlanError, Report};
 use crate::ir::{DType, Graph, Node, Sizes};
-use crate::ops::Op;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -26,7 +25,7 @@ pub struct Accelerator {
 }
 
 /// Seconds that launching one operation costs: what drivers take, without graph capture.
-pub const LAUNCH: f64 = 4e-6;
+const LAUNCH: f64 = 4e-6;
 
 impl Accelerator {
     /// Every accelerator known, from the data sheets of NVIDIA's A100 80GB SXM and H200 SXM.
@@ -64,60 +63,12 @@ impl Accelerator {
     /// Seconds of arithmetic and of memory traffic of a node; nothing for one that moves no memory and computes nothing.
     fn seconds(self, graph: &Graph, node: &Node, cost: NodeCost) -> (f64, f64) {
         let half = node.inputs.iter().any(|id| matches!(graph.ty(*id).dtype, DType::BF16 | DType::F16));
-        let peak = match (is_product(&node.op), half) {
+        let peak = match (node.op.is_product(), half) {
             (true, true) => self.half_products,
             (true, false) => self.float_products,
             (false, _) => self.vector,
         };
         (cost.flops as f64 / peak, cost.bytes as f64 / self.bandwidth)
-    }
-}
-
-/// Whether an operation's arithmetic is matrix products.
-fn is_product(op: &Op) -> bool {
-    match op {
-        Op::MatMul { .. }
-        | Op::Linear
-        | Op::PatchEmbed { .. }
-        | Op::Attention { .. }
-        | Op::AttentionGrad { .. }
-        | Op::PackedAttention { .. }
-        | Op::PackedAttentionGrad { .. } => true,
-        Op::Unary(_)
-        | Op::Binary(_)
-        | Op::AddScalar(_)
-        | Op::MulScalar(_)
-        | Op::PowScalar(_)
-        | Op::GeluGrad
-        | Op::GeluWithGrad
-        | Op::Cast(_)
-        | Op::Sum { .. }
-        | Op::Mean { .. }
-        | Op::Softmax
-        | Op::SoftmaxGrad
-        | Op::LogSoftmax
-        | Op::SquaredNorm
-        | Op::Full { .. }
-        | Op::Reshape { .. }
-        | Op::Permute { .. }
-        | Op::Broadcast { .. }
-        | Op::Slice { .. }
-        | Op::Pad { .. }
-        | Op::Concat { .. }
-        | Op::ReduceMax { .. }
-        | Op::Iota { .. }
-        | Op::Rotate { .. }
-        | Op::Dropout { .. }
-        | Op::RoiAlign { .. }
-        | Op::RoiAlignGrad { .. }
-        | Op::GatherTokens
-        | Op::ScatterTokens { .. }
-        | Op::Tubelets { .. }
-        | Op::LayerNorm { .. }
-        | Op::LayerNormGrad { .. }
-        | Op::AdamW { .. }
-        | Op::Ema
-        | Op::AdamWEma { .. } => false,
     }
 }
 

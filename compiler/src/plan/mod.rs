@@ -10,7 +10,7 @@ mod report;
 mod schedule;
 mod text;
 
-pub use estimate::{Accelerator, Estimate, LAUNCH, Share};
+pub use estimate::{Accelerator, Estimate, Share};
 pub use memory::Memory;
 pub use report::{NodeCost, OpTotals, Report};
 

@@ -83,7 +83,8 @@ impl Survey {
     }
 }
 
-fn reasons(groups: BTreeMap<String, (usize, PathBuf)>) -> Vec<Reason> {
+/// Counted files, the most frequent reason first, equally frequent ones by name.
+pub(crate) fn reasons(groups: BTreeMap<String, (usize, PathBuf)>) -> Vec<Reason> {
     let mut reasons: Vec<Reason> =
         groups.into_iter().map(|(what, (count, first))| Reason { what, count, first }).collect();
     reasons.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.what.cmp(&b.what)));

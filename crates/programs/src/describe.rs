@@ -5,7 +5,7 @@ use vjepa_graphs::{EncoderConfig, PredictorConfig};
 use vjepa_recipe::config::{
     Config, ConfigError, Framing, Generation, ModelName, Normalization, Positions, Preprocessing, Rotary, Sampling,
 };
-use vjepa_weights::{ModelFile, Weights, WeightsError};
+use vjepa_weights::{Weights, WeightsError};
 
 /// Everything needed to build an encoder and to feed it.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
 /// encoders in the file must fit the description, and so must the predictor where a configuration gives its sizes.
 ///
 /// # Errors
-/// [`WeightsError::NoModel`], [`WeightsError::Later`], [`WeightsError::Mismatch`] with the names at fault,
+/// [`WeightsError::NoModel`], [`WeightsError::Model`], [`WeightsError::Mismatch`] with the names at fault,
 /// [`WeightsError::Sizes`] when the shapes are ambiguous.
 pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, WeightsError> {
     let entry = weights.encoder()?;
@@ -149,22 +149,21 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
     if let Some(config) = config {
         weights.check_generation(config.model.generation)?;
     }
-    let model = match (config, stored) {
-        (Some(config), _) => Model {
+    let model = match (config, stored, &released) {
+        (Some(config), ..) => Model {
             encoder: encoder_config(config).map_err(unusable)?,
             preprocessing: config.preprocessing(),
             config: Some(config.clone()),
             source: "the configuration given",
         },
-        (None, Some(record)) => Model {
+        (None, Some(record), _) => Model {
             encoder: encoder_config(&record.config).map_err(unusable)?,
             preprocessing: record.preprocessing.clone(),
             config: Some(record.config.clone()),
             source: "the checkpoint's record",
         },
-        (None, None) if released.is_some() => {
-            let config = released.as_ref().map(ModelFile::config).transpose();
-            let config = config.map_err(|why| WeightsError::Sizes { path: path(), why })?.unwrap_or_default();
+        (None, None, Some(file)) => {
+            let config = file.config().map_err(|why| WeightsError::Sizes { path: path(), why })?;
             Model {
                 encoder: encoder_config(&config).map_err(unusable)?,
                 preprocessing: config.preprocessing(),
@@ -172,7 +171,7 @@ pub fn describe(weights: &Weights, config: Option<&Config>) -> Result<Model, Wei
                 source: "the layout of the weights",
             }
         }
-        (None, None) => {
+        (None, None, None) => {
             let encoder = from_shapes(weights)?;
             let preprocessing = official_preprocessing(&encoder);
             Model { encoder, preprocessing, config: None, source: "the shapes of the weights" }

@@ -147,8 +147,7 @@ fn on_features(weights: &Weights) -> Result<ProbeRecord, WeightsError> {
     let layout = weights.model_file(None)?.and_then(|file| file.probe);
     let layout = layout.ok_or_else(|| weights.no_model("probe"))?;
     let [(_, classes)] = layout.heads[..] else {
-        let model = format!("a probe with {} heads, of action anticipation", layout.heads.len());
-        return Err(WeightsError::Later { path: path(), model });
+        return Err(WeightsError::Heads { path: path(), heads: layout.heads.len() });
     };
     let num_heads = layout.num_heads.ok_or_else(|| {
         let why = format!("the number of attention heads of its probe, {} wide, is not known", layout.embed_dim);

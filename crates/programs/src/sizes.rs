@@ -1,6 +1,7 @@
 //! Sizes of a step's graph, from the masks of a recipe.
 
 use vjepa_compiler::ir::Sizes;
+use vjepa_recipe::config::Config;
 use vjepa_recipe::masks::{MaskError, MaskGenerator};
 
 /// Number of steps whose masks are drawn to find their lengths.
@@ -25,6 +26,17 @@ pub fn mask_sizes(masks: &dyn MaskGenerator, seed: u64, batch: usize, which: Mas
         MaskSizes::Largest => all.iter().copied().max().unwrap_or(1),
     };
     Ok(step_sizes(batch, lengths.iter().map(|[contexts, targets]| [one(contexts), one(targets)])))
+}
+
+/// [`mask_sizes`] of a configuration; `B` counts every clip of a video.
+///
+/// # Errors
+/// [`MaskError`].
+pub fn drawn_sizes(config: &Config, which: MaskSizes) -> Result<Sizes, MaskError> {
+    let batch = config.data.batch_size;
+    let mut sizes = mask_sizes(config.masks()?.as_ref(), config.meta.seed, batch, which)?;
+    sizes.insert("B".to_owned(), batch * config.data.num_clips);
+    Ok(sizes)
 }
 
 /// Sizes of a step's graph: `B`, and `N_ctx<i>` and `N_pred<i>` from each generator's context and target length.

@@ -10,6 +10,7 @@ use vjepa_compiler::optimizer::{ClipGroup, TrainSpec, append_optimizer};
 use vjepa_compiler::passes::Recomputed;
 use vjepa_graphs::objectives::decays_officially;
 use vjepa_graphs::{AnyObjective, Probe, is_frozen};
+use vjepa_recipe::config::Config;
 
 /// Constants of the optimiser that are compiled in; rates are inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +27,14 @@ pub struct TrainOptions {
     pub precision: Precision,
     /// Whether everything decays, biases and norms too, as in V-JEPA 2's probes.
     pub decay_all: bool,
+}
+
+impl TrainOptions {
+    /// The optimiser's constants and the precision of a configuration; none for float16, as [`Precision::of`].
+    pub fn of(config: &Config) -> Option<Self> {
+        let (betas, eps) = (config.optimization.betas, config.optimization.eps);
+        Some(Self { betas, eps, precision: Precision::of(config.meta.dtype)?, ..Self::default() })
+    }
 }
 
 impl Default for TrainOptions {
@@ -222,7 +231,7 @@ fn differentiated(
     let gradients = passes.stage("grad", &mut graph, |graph| differentiate(graph, loss, &trained))?;
     if options.export_gradients {
         for (param, gradient) in trained.iter().zip(&gradients) {
-            let name = format!("grad/{}", graph.source_name(*param).unwrap_or_default());
+            let name = format!("{SUM}{}", graph.source_name(*param).unwrap_or_default());
             graph.output(&name, *gradient);
         }
     }

@@ -124,7 +124,7 @@ fn shown(values: &[f32]) -> ShownClip<'_> {
 fn drawn_masks() -> vjepa_view::Canvas {
     let context: Vec<i32> = (0..144).filter(|token| token % 6 < 3).collect();
     let target: Vec<i32> = (0..144).filter(|token| token % 6 >= 3).collect();
-    masks(shown(&texture(1)), 2, 8, &[ShownMask { name: "generator 0", context: &context, target: &target }])
+    masks(shown(&texture(1)), 2, 8, &[ShownMask { name: "generator 0".into(), context: &context, target: &target }])
 }
 
 fn drawn_features(step: u64) -> vjepa_view::Canvas {

@@ -62,13 +62,11 @@ impl Recorder {
     /// A picture after `done` steps: as a file of the folder's `pictures`, and in the event file as numbers are.
     pub fn picture(&mut self, done: u64, name: &str, picture: &Canvas) {
         let path = self.folder.join(PICTURES).join(format!("{name}-{done:07}.png"));
-        let saved = picture.save(&path).map_err(ReportError::from);
+        let Some(png) = self.noted(picture.png(&path).map_err(ReportError::from)) else { return };
+        let saved = Canvas::save_bytes(&path, &png).map_err(ReportError::from);
         self.noted(saved);
         let Some(events) = &mut self.events else { return };
-        let written = picture
-            .png(&path)
-            .map_err(ReportError::from)
-            .and_then(|png| events.image_png(done.saturating_sub(1), name, (picture.width(), picture.height()), png));
+        let written = events.image_png(done.saturating_sub(1), name, (picture.width(), picture.height()), png);
         self.noted(written);
     }
 

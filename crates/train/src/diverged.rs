@@ -1,6 +1,6 @@
 //! What a run that has diverged leaves behind: which tensor was the first to go, and on which clips.
 
-use super::{TrainError, TrainState};
+use super::{TrainError, TrainState, group_masks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vjepa_data::{ClipSource, Loader, LoaderConfig, SampleInfo};
@@ -52,8 +52,7 @@ impl Replay<'_> {
         let mut last = Culprit::default();
         for _ in 0..groups {
             let batch = loader.next_batch()?;
-            let (seed, size) = (self.config.meta.seed, self.config.data.batch_size);
-            let pairs = self.masks.pairs(seed, batch.step, batch.group, size)?;
+            let pairs = group_masks(self.config, self.masks, batch.step, batch.group)?;
             let clips = batch.infos.iter().map(named).collect();
             let tensor = state.first_bad(batch.clips, batch.shape, &pairs)?;
             last = Culprit { tensor, group: batch.group, clips, file: None };

@@ -137,7 +137,7 @@ impl Engine {
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
-                    sums.iter().for_each(|(name, shape)| params.zeros(name, shape));
+                    clear(params, sums);
                 }
                 let fed = feed(&declaration.inputs, pairs, context_share, clips_for(&declaration.inputs, clips, shape));
                 Ok(gradients.run(params, fed)?)
@@ -189,7 +189,7 @@ impl Engine {
     /// [`TrainError::Run`].
     pub(super) fn first_bad(
         &mut self,
-        params: &DeviceParams,
+        params: &mut DeviceParams,
         declaration: &Declaration,
         batch: Batch<'_>,
         rates: Vec<(&'static str, HostTensor)>,
@@ -202,7 +202,11 @@ impl Engine {
                 inputs.extend(fed);
                 Ok(step.first_bad(params, inputs)?)
             }
-            Self::Halves { gradients, .. } => Ok(gradients.first_bad(params, fed)?),
+            Self::Halves { gradients, sums, .. } => {
+                // What the step has added up is bad already, but is no cause.
+                clear(params, sums);
+                Ok(gradients.first_bad(params, fed)?)
+            }
             Self::Eager { .. } => Ok(None),
         }
     }
@@ -219,6 +223,11 @@ impl Engine {
             Self::Eager { sums, .. } => sums.clear(),
         }
     }
+}
+
+/// Sets sums of gradients to zero.
+fn clear(params: &mut DeviceParams, sums: &[(String, Vec<usize>)]) {
+    sums.iter().for_each(|(name, shape)| params.zeros(name, shape));
 }
 
 /// The parameters of a graph that hold sums of gradients.

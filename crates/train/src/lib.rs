@@ -51,6 +51,7 @@ use vjepa_collective::{Collective, any, shares};
 use vjepa_data::{Loader, LoaderConfig, open_source};
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
+use vjepa_recipe::masks::{MaskError, MaskGenerator, MaskPair};
 use vjepa_runtime::plan::{Device, Profile};
 
 /// How a run is started.
@@ -139,7 +140,7 @@ pub struct TrainOutcome {
 }
 
 /// Runs the configured pre-training, on `ranks` processes each of which calls this with the same configuration. Rank 0 writes
-/// all files but the lists of bad videos.
+/// all files but the lists of bad videos and what another rank found where the run diverged.
 ///
 /// # Errors
 /// [`TrainError`]; a loss or gradient that is NaN or infinite ends the run before anything is saved over.
@@ -165,11 +166,12 @@ pub fn train(
     let masks = config.masks()?;
 
     observer.phase("compiling the training step");
-    let step = step_source(config, run, groups > 1 || config.optimization.skip_above.is_some())?;
+    let step = step_source(config, run, config.optimization.adds_up())?;
     let mut state = TrainState::from_source(run.device, config, plan, step)?;
     let files = Checkpoint::new(&folder, &config.logging.write_tag);
-    state.learns_from(source.contents());
-    together::agree(ranks, config, &state, source.contents())?;
+    let contents = source.contents();
+    together::agree(ranks, config, &state, contents.clone())?;
+    state.learns_from(contents);
     if ranks.rank() == 0 {
         match &run.resume_from {
             Some(path) => state.begin_from_official(config, &files, path)?,
@@ -207,9 +209,7 @@ pub fn train(
             let asked = Instant::now();
             let clips = loader.next_batch()?;
             waited += asked.elapsed();
-            // Clips of one video share its masks.
-            let pairs = masks.pairs(config.meta.seed, clips.step, clips.group, config.data.batch_size)?;
-            let pairs: Vec<_> = pairs.iter().map(|pair| pair.repeated(config.data.num_clips)).collect();
+            let pairs = group_masks(config, masks.as_ref(), clips.step, clips.group)?;
             let computed = state.add_group(clips.clips, clips.shape, &pairs);
             computed.map_err(|error| replay.explain(error, &mut state))?;
             if own > 1 {
@@ -263,6 +263,15 @@ pub fn train(
         bad_videos: loader.quarantine().len() as u64,
         skipped: state.skipped(),
         interrupted: state.step() < last,
+    })
+}
+
+/// The masks of a group's clips, those of one video alike.
+fn group_masks(config: &Config, masks: &dyn MaskGenerator, step: u64, group: u64) -> Result<Vec<MaskPair>, MaskError> {
+    let pairs = masks.pairs(config.meta.seed, step, group, config.data.batch_size)?;
+    Ok(match config.data.num_clips {
+        1 => pairs,
+        clips => pairs.iter().map(|pair| pair.repeated(clips)).collect(),
     })
 }
 

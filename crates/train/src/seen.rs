@@ -5,8 +5,12 @@ use vjepa_recipe::config::Config;
 use crate::Continuation;
 
 /// The settings whose product is the number of clips of a step.
-fn sizes(config: &Config) -> [(&'static str, u64); 2] {
-    [("data.batch_size", config.data.batch_size as u64), ("optimization.groups", config.optimization.groups())]
+fn sizes(config: &Config) -> [(&'static str, u64); 3] {
+    [
+        ("data.batch_size", config.data.batch_size as u64),
+        ("data.num_clips", config.data.num_clips as u64),
+        ("optimization.groups", config.optimization.groups()),
+    ]
 }
 
 /// Clips that a run had learned from after `step` steps: those of each part by the sizes that part was run with, which
@@ -50,5 +54,8 @@ mod tests {
         assert_eq!(clips_seen(10, &config, &history), 3 * 4 + 2 * 16 + 5 * 8);
         assert_eq!(clips_seen(10, &config, &[part(5, None)]), 80);
         assert_eq!(clips_seen(0, &config, &[]), 0);
+        config.data.num_clips = 3;
+        config.optimization.groups = Some(2);
+        assert_eq!(clips_seen(10, &config, &[]), 10 * 8 * 3 * 2);
     }
 }

@@ -101,10 +101,10 @@ impl TrainState {
         source: StepSource,
     ) -> Result<Self, TrainError> {
         let unsupported = |why: &str| TrainError::Unsupported(why.to_owned());
-        let precision = Precision::of(config.meta.dtype)
+        let options = TrainOptions::of(config)
             .ok_or_else(|| unsupported("`meta.dtype: float16` is not supported: use bfloat16 or float32"))?;
         let eager = matches!(source, StepSource::Eager);
-        if eager && precision != Precision::F32 {
+        if eager && options.precision != Precision::F32 {
             return Err(unsupported("--eager computes in f32: add --set meta.dtype=float32"));
         }
         if eager && !device.is_cpu() {
@@ -112,8 +112,6 @@ impl TrainState {
         }
         let objective = compile::objective(config)?;
         let optimization = &config.optimization;
-        let options =
-            TrainOptions { betas: optimization.betas, eps: optimization.eps, precision, ..TrainOptions::default() };
         let engine = Engine::open(device, &objective, options, source)?;
         Ok(Self {
             engine,
@@ -385,7 +383,7 @@ impl TrainState {
         let rates = self.rate_inputs(self.schedule.at(self.step));
         let declaration = self.objective.declaration();
         let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
-        self.engine.first_bad(&self.params, declaration, Batch { clips, shape, pairs, context_share }, rates)
+        self.engine.first_bad(&mut self.params, declaration, Batch { clips, shape, pairs, context_share }, rates)
     }
 
     /// Steps whose loss was above `optimization.skip_above`, over the whole run.

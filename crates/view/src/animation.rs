@@ -1,10 +1,7 @@
 //! Pictures that move, as GIF.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-
-use vjepa_runtime::write_atomically;
 
 use super::{Canvas, ViewError};
 
@@ -52,9 +49,7 @@ impl Animation {
     /// # Errors
     /// As [`Animation::gif`], or where the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ViewError> {
-        let bytes = self.gif(path)?;
-        write_atomically(path, |out| out.write_all(&bytes))
-            .map_err(|error| ViewError { path: path.to_owned(), reason: format!("cannot be written: {error}") })
+        Canvas::save_bytes(path, &self.gif(path)?)
     }
 }
 

@@ -192,8 +192,15 @@ impl Canvas {
     /// # Errors
     /// [`ViewError`].
     pub fn save(&self, path: &Path) -> Result<(), ViewError> {
-        let bytes = self.png(path)?;
-        write_atomically(path, |out| out.write_all(&bytes))
+        Self::save_bytes(path, &self.png(path)?)
+    }
+
+    /// Writes what [`Canvas::png`] gave, whole or not at all.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub fn save_bytes(path: &Path, bytes: &[u8]) -> Result<(), ViewError> {
+        write_atomically(path, |out| out.write_all(bytes))
             .map_err(|error| ViewError { path: path.to_owned(), reason: format!("cannot be written: {error}") })
     }
 }

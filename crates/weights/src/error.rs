@@ -90,17 +90,13 @@ pub enum WeightsError {
         /// Width of its features.
         width: usize,
     },
-    /// A model of a later generation.
-    #[error(
-        "{} holds {model}, which this command does not compute (rotary positions); give a checkpoint of V-JEPA 1, such as \
-         vitl16.pth.tar",
-        path.display()
-    )]
-    Later {
+    /// A probe of action anticipation, which has a head each for verb, noun and action.
+    #[error("{} holds a probe of action anticipation, with {heads} heads; give a probe with one", path.display())]
+    Heads {
         /// The file.
         path: PathBuf,
-        /// The model.
-        model: String,
+        /// How many heads it has.
+        heads: usize,
     },
     /// A tensor whose elements are not floating-point numbers.
     #[error(

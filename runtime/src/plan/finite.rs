@@ -4,6 +4,7 @@ use super::executor::{Executor, RunError};
 use super::params::{Params, read_floats, upload};
 use super::{HostTensor, Operand, PlanBackend};
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::{Def, Graph, ValueId};
 use vjepa_compiler::ops::Op;
 
@@ -102,7 +103,7 @@ fn nearest(graph: &Graph, node: usize) -> Option<String> {
     for _ in 0..NEAR {
         let inputs = &graph.nodes[open.pop_front()?].inputs;
         let param = inputs.iter().find_map(|id| match &graph.value(*id).def {
-            Def::Param(name) => Some(name.trim_start_matches("grad/").to_owned()),
+            Def::Param(name) => Some(name.strip_prefix(SUM).unwrap_or(name).to_owned()),
             Def::Input(_) | Def::Node { .. } => None,
         });
         if param.is_some() {

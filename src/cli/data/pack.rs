@@ -12,8 +12,8 @@ use crate::cli::memory::Bytes;
 
 /// Pack videos into tar shards with an index, made small on the way or as they are
 ///
-/// Making them small needs the ffmpeg program with libx264: short side 256 and a key frame every 16 frames, which decode several
-/// times as fast. The same command goes on where it was stopped. What cannot be read is left out and listed in left-out.jsonl.
+/// Making them small needs the ffmpeg program with libx264: short side 256 and a key frame every 16 frames, so that
+/// less is decoded for each clip. The same command goes on where it was stopped. What cannot be read is left out and listed in left-out.jsonl.
 #[derive(clap::Args)]
 pub struct Args {
     /// List, folder or shards

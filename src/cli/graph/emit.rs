@@ -7,8 +7,8 @@ use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::Plan;
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs as compile;
-use vjepa_programs::{MaskSizes, mask_sizes};
-use vjepa_programs::{Passes, Precision, Probe, TrainOptions};
+use vjepa_programs::{MaskSizes, drawn_sizes};
+use vjepa_programs::{Passes, Probe, TrainOptions};
 use vjepa_programs::{encoder_config, predictor_config};
 use vjepa_recipe::config::Config;
 
@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
     if let Some(budget) = args.memory_budget {
-        passes.memory = Some((budget.0, drawn(&config, MaskSizes::Largest)?));
+        passes.memory = Some((budget.0, drawn_sizes(&config, MaskSizes::Largest)?));
     }
     if emit == Emit::Passes {
         passes.sizes = Some(sizes.clone());
@@ -101,16 +101,9 @@ fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passe
 }
 
 /// The optimiser's constants and the precision of a training step.
-fn options(config: &Config) -> Result<TrainOptions, CliError> {
-    let (betas, eps) = (config.optimization.betas, config.optimization.eps);
-    let precision =
-        Precision::of(config.meta.dtype).ok_or("`meta.dtype: float16` is not supported; use bfloat16 or float32")?;
-    Ok(TrainOptions { betas, eps, precision, ..TrainOptions::default() })
-}
-
-/// The sizes of the masks of a few drawn batches.
-fn drawn(config: &Config, which: MaskSizes) -> Result<Sizes, CliError> {
-    Ok(mask_sizes(config.masks()?.as_ref(), config.meta.seed, config.data.batch_size, which)?)
+pub(in crate::cli) fn options(config: &Config) -> Result<TrainOptions, CliError> {
+    let refused = "`meta.dtype: float16` is not supported; use bfloat16 or float32";
+    TrainOptions::of(config).ok_or_else(|| refused.into())
 }
 
 /// The configured batch, and the mean mask lengths of a few drawn batches.
@@ -123,13 +116,13 @@ fn sizes(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
             sizes.insert("N".to_owned(), config.data.grid().iter().product());
         }
         GraphName::Predictor => {
-            let step = drawn(config, MaskSizes::Mean)?;
+            let step = drawn_sizes(config, MaskSizes::Mean)?;
             for (symbol, of) in [("N_ctx", "N_ctx0"), ("N_pred", "N_pred0")] {
                 sizes.extend(step.get(of).map(|size| (symbol.to_owned(), *size)));
             }
         }
         GraphName::Step | GraphName::Gradients => {
-            sizes.extend(drawn(config, MaskSizes::Mean)?);
+            sizes.extend(drawn_sizes(config, MaskSizes::Mean)?);
         }
     }
     Ok(sizes)

@@ -4,6 +4,7 @@ mod emit;
 mod old;
 mod show;
 
+pub(super) use emit::options;
 pub(super) use old::respelled;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use vjepa_compiler::plan::{Estimate, OpTotals, Plan, Report, Share};
 use super::{Args, CliError};
 use crate::table::aligned;
 use vjepa_programs::{Passes, Stage};
-use vjepa_runtime::write_atomically;
+use vjepa_runtime::{peak_memory, write_atomically};
 
 /// The graph as text that parses back.
 pub(super) fn text(args: &Args, graph: &Graph) -> Result<(), CliError> {
@@ -125,13 +125,6 @@ fn row(stage: &Stage) -> Vec<String> {
         cost(|totals| totals.flops),
         cost(|totals| totals.bytes),
     ]
-}
-
-/// Peak memory of this process in bytes, where the system reports it.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(kib.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
 fn bound(sizes: &Sizes) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::AnnotationError;
 use crate::dialect::{EXTENSIONS, extension, is_read, unread};
-use crate::survey::Reason;
+use crate::survey::{Reason, reasons};
 
 /// Deeper folders are a loop of links.
 const MAX_DEPTH: usize = 64;
@@ -111,9 +111,6 @@ impl<'a> Missing<'a> {
 
     /// Most frequent first.
     pub fn reasons(self) -> Vec<Reason> {
-        let reason = |(what, (count, first))| Reason { what, count, first };
-        let mut reasons: Vec<Reason> = self.reasons.into_iter().map(reason).collect();
-        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
-        reasons
+        reasons(self.reasons)
     }
 }

@@ -11,7 +11,7 @@ use crate::list::VideoEntry;
 use crate::media::Opener;
 use crate::reading::walk;
 use crate::shards::expand;
-use crate::survey::Reason;
+use crate::survey::{Reason, reasons};
 
 /// The videos of a folder at any depth, sorted, without labels.
 ///
@@ -106,10 +106,7 @@ impl Reasons {
 
     /// Most frequent first.
     fn list(self) -> Vec<Reason> {
-        let mut reasons: Vec<Reason> =
-            self.0.into_iter().map(|(what, (count, first))| Reason { what, count, first }).collect();
-        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
-        reasons
+        reasons(self.0)
     }
 }
 

@@ -7,7 +7,7 @@ use super::error::AnnotationError;
 use super::listing::Listing;
 use crate::dialect::extension;
 use crate::list::VideoEntry;
-use crate::survey::Reason;
+use crate::survey::reasons;
 
 /// File name endings of the pictures that are read, in any case.
 pub const PICTURES: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -63,8 +63,7 @@ pub fn image_folder(split: &Path) -> Result<Listing, AnnotationError> {
         listing.entries.extend(pictures.into_iter().map(|path| VideoEntry { path, label: Some(label) }));
         listing.classes.push(name);
     }
-    listing.missing = left_out.into_iter().map(|(what, (count, first))| Reason { what, count, first }).collect();
-    listing.missing.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+    listing.missing = reasons(left_out);
     Ok(listing)
 }
 

@@ -32,7 +32,7 @@ pub struct Transcode {
 }
 
 impl Transcode {
-    /// Short side 256 and a key frame every 16: twice the clips per second of the usual 250 (docs/data.md).
+    /// Short side 256 and a key frame every 16, so that a clip is decoded from less far before it than with the usual 250.
     pub fn new(ffmpeg: impl Into<PathBuf>) -> Self {
         Self { ffmpeg: ffmpeg.into(), short_side: 256, group: 16, quality: 20 }
     }

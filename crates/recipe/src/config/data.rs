@@ -109,8 +109,8 @@ pub struct DataConfig {
     pub persistent_workers: bool,
 }
 
-/// The `img_data` section: images beside the videos of V-JEPA 2.1. Officially whole processes are for images; here a step has
-/// groups of both.
+/// The `img_data` section: images beside the videos of V-JEPA 2.1. Officially whole processes are for images.
+/// Read, and refused in training so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageDataConfig {

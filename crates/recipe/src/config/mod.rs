@@ -39,7 +39,9 @@ pub use error::ConfigError;
 pub use evaluation::Evaluation;
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
-pub use model::{EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary};
+pub use model::{
+    EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary, mlp_dim,
+};
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
 pub use crate::masks::MaskType;

@@ -189,10 +189,15 @@ pub struct EncoderSizes {
 impl EncoderSizes {
     /// Hidden width of the MLP, truncated as the official code does: 6144 for giant.
     pub fn mlp_dim(&self) -> usize {
-        // The largest value validation lets through is far below 2^53. 1408 * 48/11 is 6143.999... in binary floating
-        // point for some orders of evaluation, so a hair is added before truncating.
-        (self.embed_dim as f64 * self.mlp_ratio + 1e-6) as usize
+        mlp_dim(self.embed_dim, self.mlp_ratio)
     }
+}
+
+/// Hidden width of an MLP over tokens of this width: the official `int(width * ratio)`.
+pub fn mlp_dim(width: usize, ratio: f64) -> usize {
+    // The largest value validation lets through is far below 2^53. 1408 * 48/11 is 6143.999... in binary floating
+    // point for some orders of evaluation, as are ratios read off a file's shapes, so a hair is added before truncating.
+    (width as f64 * ratio + 1e-6) as usize
 }
 
 /// The sizes of a predictor. Its MLP ratio is always 4, as in the official code.

@@ -256,6 +256,11 @@ impl OptimizationConfig {
         self.groups.unwrap_or(1)
     }
 
+    /// Whether gradients are added up before anything is updated: over groups, or to leave a step out by its loss.
+    pub fn adds_up(&self) -> bool {
+        self.groups() > 1 || self.skip_above.is_some()
+    }
+
     /// The step counts. `dataset_steps` is the number of whole batches in the data set, used where `ipe` is null; a data set
     /// smaller than a batch still makes one step, which repeats videos.
     ///

@@ -2,16 +2,29 @@
 
 use super::{FRAME, Sheet, ShownClip};
 use crate::canvas::{Canvas, Rgb, ink};
+use vjepa_recipe::masks::MaskPair;
 
 /// Which tokens a mask generator shows and asks for in one clip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShownMask<'a> {
     /// Name of the generator.
-    pub name: &'a str,
+    pub name: String,
     /// Tokens the encoder sees.
     pub context: &'a [i32],
     /// Tokens the predictor predicts.
     pub target: &'a [i32],
+}
+
+impl<'a> ShownMask<'a> {
+    /// The masks of a clip, one of each generator, by number.
+    pub fn of(pairs: &'a [MaskPair]) -> Vec<Self> {
+        let shown = |(number, pair): (usize, &'a MaskPair)| Self {
+            name: format!("generator {number}"),
+            context: &pair.context.indices,
+            target: &pair.target.indices,
+        };
+        pairs.iter().enumerate().map(shown).collect()
+    }
 }
 
 /// A clip with what each mask generator hides: one column a time step; per generator a row of what the encoder sees and a
@@ -25,11 +38,9 @@ pub fn masks(clip: ShownClip<'_>, tubelet: usize, patch: usize, generators: &[Sh
     let title = "What the encoder sees and what the predictor predicts";
     let mut sheet = Sheet::new(title, 1 + 2 * generators.len(), steps, (width * scale, height * scale));
     let rows: Vec<(&str, &str, &[i32], Rgb)> = std::iter::once(("clip", "", [].as_slice(), ink::DARK))
-        .chain(
-            generators
-                .iter()
-                .flat_map(|g| [(g.name, "context", g.context, ink::BLUE), (g.name, "targets", g.target, ink::ORANGE)]),
-        )
+        .chain(generators.iter().flat_map(|g| {
+            [(g.name.as_str(), "context", g.context, ink::BLUE), (g.name.as_str(), "targets", g.target, ink::ORANGE)]
+        }))
         .collect();
     for (row, (name, kind, shown, colour)) in rows.iter().enumerate() {
         let count = match row {
@@ -76,8 +87,9 @@ mod tests {
         let clip = texture(0);
         let context: Vec<i32> = (0..72).collect();
         let target: Vec<i32> = (72..144).collect();
-        let mask = ShownMask { name: "generator 1", context: &context, target: &target };
-        let canvas = masks(shown(&clip), 2, 8, &[mask, ShownMask { name: "odd", context: &[-1, 999], target: &[] }]);
+        let mask = ShownMask { name: "generator 1".into(), context: &context, target: &target };
+        let canvas =
+            masks(shown(&clip), 2, 8, &[mask, ShownMask { name: "odd".into(), context: &[-1, 999], target: &[] }]);
         let sheet = Sheet { canvas: canvas.clone(), frame: (144, 144) };
         let brightness = |row, column| {
             let (x, y) = sheet.at(row, column);

@@ -82,11 +82,6 @@ impl Default for HfConfig {
     }
 }
 
-/// Hidden width of an MLP, truncated as the library does; see [`vjepa_recipe::config::EncoderSizes::mlp_dim`].
-fn hidden(width: usize, ratio: f64) -> usize {
-    (width as f64 * ratio + 1e-6) as usize
-}
-
 impl HfConfig {
     /// Whether a text is of such a file, usable or not.
     pub fn is(text: &str) -> bool {
@@ -133,7 +128,7 @@ impl HfConfig {
             let EncoderLayout { embed_dim, depth, mlp_dim, channels, tubelet, patch, .. } = *encoder;
             agree("hidden_size", self.hidden_size, embed_dim)?;
             agree("num_hidden_layers", self.num_hidden_layers, depth)?;
-            agree("mlp_ratio (hidden width)", hidden(embed_dim, self.mlp_ratio), mlp_dim)?;
+            agree("mlp_ratio (hidden width)", vjepa_recipe::config::mlp_dim(embed_dim, self.mlp_ratio), mlp_dim)?;
             agree("in_chans", self.in_chans, channels)?;
             agree("tubelet_size", self.tubelet_size, tubelet)?;
             agree("patch_size", self.patch_size, patch)?;
@@ -144,7 +139,11 @@ impl HfConfig {
             let PredictorLayout { embed_dim, depth, mlp_dim, mask_tokens, .. } = *predictor;
             agree("pred_hidden_size", self.pred_hidden_size, embed_dim)?;
             agree("pred_num_hidden_layers", self.pred_num_hidden_layers, depth)?;
-            agree("pred_mlp_ratio (hidden width)", hidden(embed_dim, self.pred_mlp_ratio), mlp_dim)?;
+            agree(
+                "pred_mlp_ratio (hidden width)",
+                vjepa_recipe::config::mlp_dim(embed_dim, self.pred_mlp_ratio),
+                mlp_dim,
+            )?;
             agree("pred_num_mask_tokens", self.pred_num_mask_tokens, mask_tokens)?;
             predictor.num_heads = Some(self.pred_num_attention_heads);
             predictor.layer_norm_eps = self.layer_norm_eps;
@@ -157,7 +156,11 @@ impl HfConfig {
 
     fn describe_probe(&self, probe: &mut ProbeLayout) -> Result<(), String> {
         agree("num_pooler_layers", self.num_pooler_layers, probe.blocks.unwrap_or(0))?;
-        agree("mlp_ratio (hidden width)", hidden(probe.embed_dim, self.mlp_ratio), probe.mlp_dim)?;
+        agree(
+            "mlp_ratio (hidden width)",
+            vjepa_recipe::config::mlp_dim(probe.embed_dim, self.mlp_ratio),
+            probe.mlp_dim,
+        )?;
         let classes = probe.heads.first().map_or(0, |(_, classes)| *classes);
         if !self.id2label.is_empty() {
             agree("id2label (classes)", self.id2label.len(), classes)?;

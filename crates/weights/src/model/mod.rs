@@ -142,8 +142,7 @@ pub struct TakenModel {
 }
 
 impl Weights {
-    /// The model of a later generation that the file holds, in words: `V-JEPA 2 ViT-L (1024 wide, 24 blocks)`; for readers that
-    /// know V-JEPA 1 alone.
+    /// The model of a later generation that the file holds, in words: `V-JEPA 2 ViT-L (1024 wide, 24 blocks)`.
     pub fn later_generation(&self) -> Option<String> {
         let generation = self.generation_seen().filter(|generation| *generation != Generation::V1)?;
         let format = if self.hugging_face.is_some() { " in Hugging Face's format" } else { "" };
@@ -156,17 +155,6 @@ impl Weights {
         let action = self.shape("predictor.action_encoder.weight").map_or("", |_| "-AC");
         let called = format!("{}{action}", generation.about());
         Some(format!("{}{format}", name::sized(generation, &called, width, depth)))
-    }
-
-    /// Refuses a model of a later generation.
-    ///
-    /// # Errors
-    /// [`WeightsError::Later`].
-    pub fn refuse_later(&self) -> Result<(), WeightsError> {
-        match self.later_generation() {
-            Some(model) => Err(WeightsError::Later { path: self.path().to_owned(), model }),
-            None => Ok(()),
-        }
     }
 }
 
