@@ -33,7 +33,12 @@ struct Golden {
 
 impl Golden {
     fn read() -> Self {
-        let config = Config::from_yaml(&format!("{TINY}{GOLDEN_RUN}"), "", &[]).unwrap();
+        Self::run(GOLDEN_RUN, &[])
+    }
+
+    /// The clips and masks of the golden run under another one's settings.
+    fn run(settings: &str, sets: &[String]) -> Self {
+        let config = Config::from_yaml(&format!("{TINY}{settings}"), "", sets).unwrap();
         let file = TensorFile::read(tiny("forward.safetensors")).unwrap();
         let shape: [usize; 5] = file.shape("clip_u8").unwrap().try_into().unwrap();
         let pixels = file.u8("clip_u8").unwrap();
@@ -93,6 +98,62 @@ fn assert_close(what: &str, got: &Tensors, want: &Tensors) -> f64 {
         largest = largest.max(apart);
     }
     largest
+}
+
+/// A run whose rates do not change, so that a step does not depend on its number but for AdamW's corrections.
+const CONSTANT_RUN: &str = "
+meta: {dtype: float32}
+optimization: {ipe: 2, epochs: 5, warmup: 0, lr: 0.000625, final_lr: 0.000625, weight_decay: 0.04,
+  final_weight_decay: 0.04, ema: [0.998, 0.998], clip_grad: null}
+";
+
+#[test]
+fn a_cool_down_goes_on_with_the_optimiser() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = Golden::run(CONSTANT_RUN, &[]);
+    let mut run = golden.state();
+    run.set_weights(vjepa_weights::load(&tiny("weights.safetensors")).unwrap().all().unwrap()).unwrap();
+    for step in 0..3 {
+        golden.step(&mut run, step);
+    }
+    let files = Checkpoint::new(&folder.path().join("run"), "jepa");
+    std::fs::create_dir_all(folder.path().join("run")).unwrap();
+    run.save(&golden.config, &files).unwrap();
+
+    let sets = [
+        "optimization.is_anneal=true".to_owned(),
+        format!("optimization.anneal_ckpt={}", files.latest().display()),
+        "optimization.resume_anneal=true".to_owned(),
+    ];
+    let cool = Golden::run(CONSTANT_RUN, &sets);
+    let own = Checkpoint::new(&folder.path().join("cool"), "jepa");
+    std::fs::create_dir_all(folder.path().join("cool")).unwrap();
+    let mut cooled = cool.state();
+    cooled.begin(&cool.config, &own, false).unwrap();
+    assert_eq!(cooled.step(), 0, "schedules begin anew");
+    golden.step(&mut run, 3);
+    cool.step(&mut cooled, 3);
+    assert!(cooled.weights() == run.weights(), "the fourth update of one run");
+
+    // What the cool-down saves counts on too, and is what `resume_anneal` goes on with.
+    cooled.save(&cool.config, &own).unwrap();
+    let mut again = cool.state();
+    again.begin(&cool.config, &own, false).unwrap();
+    assert_eq!(again.step(), 1);
+    golden.step(&mut run, 4);
+    cool.step(&mut again, 4);
+    assert!(again.weights() == run.weights(), "the fifth update of one run");
+
+    // As the official code would have saved it: one update in no whole epoch of the cool-down, after three of the run.
+    let (_, state) = vjepa_weights::load(&own.latest()).unwrap().with_training().unwrap();
+    assert_eq!(state.unwrap().updates, Some(4));
+
+    // Weights without moments do not do.
+    let bare = tiny("weights.safetensors");
+    let sets = [sets[0].clone(), format!("optimization.anneal_ckpt={}", bare.display())];
+    let cool = Golden::run(CONSTANT_RUN, &sets);
+    let error = cool.state().begin(&cool.config, &Checkpoint::new(folder.path(), "none"), false).unwrap_err();
+    assert!(error.to_string().contains("holds no optimiser state"), "{error}");
 }
 
 #[test]

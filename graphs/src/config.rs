@@ -425,7 +425,7 @@ impl ProbeConfig {
     }
 }
 
-fn require(holds: bool, key: &'static str, rule: impl FnOnce() -> String) -> Result<(), ConfigError> {
+pub(crate) fn require(holds: bool, key: &'static str, rule: impl FnOnce() -> String) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::new(key, rule())) }
 }
 

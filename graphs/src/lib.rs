@@ -9,6 +9,7 @@
 //!
 //! The numerics follow facebookresearch/jepa; everything is written from a description of it, nothing is copied.
 
+mod action;
 pub mod config;
 mod encoder;
 mod error;
@@ -23,6 +24,7 @@ mod probe;
 pub mod rotary;
 mod shapes;
 
+pub use action::{ACTION_WIDTH, ActionPredictor, ActionPredictorConfig, EXTRINSICS_WIDTH, frame_tokens};
 pub use config::{BlocksOn, EncoderConfig, PredictorConfig, ProbeConfig};
 pub use encoder::{Embedded, Encoder, PatchEmbed};
 pub use error::{ConfigError, ShapeError};

@@ -5,6 +5,7 @@
 //! accuracy on calibration clips ([`accuracy`], [`calibrate`]). A file that fails is removed.
 
 mod accuracy;
+pub mod action;
 pub mod bundle;
 mod calibrate;
 pub mod compiled;

@@ -432,7 +432,7 @@ fn classify(scope: &mut Scope<'_>, probe: &Probe, features: Tensor<3>) -> Result
     }
 }
 
-fn traced(
+pub(super) fn traced(
     name: &str,
     symbols: &[&str],
     forward: impl Fn(&mut Scope<'_>) -> Result<(), TraceError>,
@@ -440,7 +440,7 @@ fn traced(
     trace(name, symbols, forward).map_err(|source| CompileError::Trace { graph: name.to_owned(), source })
 }
 
-fn failed(error: impl std::fmt::Display) -> TraceError {
+pub(super) fn failed(error: impl std::fmt::Display) -> TraceError {
     TraceError::Traced(error.to_string())
 }
 
@@ -448,13 +448,21 @@ fn clip(scope: &mut Scope<'_>, config: &EncoderConfig) -> Result<Tensor<5>, Trac
     batch_of_clips(scope, "clip", [config.channels, config.num_frames, config.height, config.width])
 }
 
-fn batch_of_clips(scope: &mut Scope<'_>, name: &str, [c, t, h, w]: [usize; 4]) -> Result<Tensor<5>, TraceError> {
+pub(super) fn batch_of_clips(
+    scope: &mut Scope<'_>,
+    name: &str,
+    [c, t, h, w]: [usize; 4],
+) -> Result<Tensor<5>, TraceError> {
     let batch = scope.size("B");
     scope.input(name, [batch, c, t, h, w])
 }
 
 /// Declares every parameter of a module under its official name.
-fn declare<M: burn::module::Module>(scope: &mut Scope<'_>, module: &M, prefix: &str) -> Result<(), TraceError> {
+pub(super) fn declare<M: burn::module::Module>(
+    scope: &mut Scope<'_>,
+    module: &M,
+    prefix: &str,
+) -> Result<(), TraceError> {
     struct Declare<'a, 'b> {
         scope: &'a mut Scope<'b>,
         prefix: &'a str,

@@ -2,6 +2,7 @@
 //!
 //! Here the compiler meets the model: the compiler knows no parameter by name, the modules know no compiler.
 
+mod action;
 mod artifact;
 mod describe;
 mod feed;
@@ -14,6 +15,7 @@ mod probe_file;
 mod sizes;
 mod step;
 
+pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
 pub use feed::{drawn, feed, weights as context_weights};

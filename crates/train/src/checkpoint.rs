@@ -38,6 +38,9 @@ pub struct CheckpointRecord {
     /// Steps that changed nothing, since their loss was above `optimization.skip_above`.
     #[serde(default)]
     pub skipped: u64,
+    /// Updates that AdamW had made before the run, in the checkpoint that a cool-down begins with.
+    #[serde(default)]
+    pub updates_before: u64,
     /// Every time the run was resumed, first to last.
     #[serde(default)]
     pub history: Vec<Continuation>,
@@ -52,12 +55,13 @@ impl CheckpointRecord {
     /// # Errors
     /// [`TrainError::Config`].
     pub fn metadata(config: &Config, progress: &Progress) -> Result<BTreeMap<String, String>, TrainError> {
-        let Progress { step, loss, skipped, contents, history } = progress.clone();
+        let Progress { step, loss, skipped, updates_before, contents, history } = progress.clone();
         let record = Self {
             format: Self::FORMAT,
             step,
             loss,
             skipped,
+            updates_before,
             contents,
             history,
             config: config.to_yaml()?,
@@ -78,6 +82,8 @@ pub struct Progress {
     pub loss: Option<f64>,
     /// Steps that changed nothing.
     pub skipped: u64,
+    /// Updates that AdamW had made before the run.
+    pub updates_before: u64,
     /// The videos learned from.
     pub contents: Option<Contents>,
     /// Every time the run was resumed.
@@ -328,6 +334,7 @@ mod tests {
             preprocessing: Config::default().preprocessing(),
             vjepa: "0.1.0".into(),
             skipped: 3,
+            updates_before: 5,
             contents: Some(Contents { videos: 4, sha256: "ab".into() }),
             history: vec![Continuation { from: 1, vjepa: "0.1.0".into(), changed: Vec::new() }],
         };
@@ -337,8 +344,12 @@ mod tests {
         keys.remove("contents");
         keys.remove("history");
         keys.remove("skipped");
+        keys.remove("updates_before");
         let old: CheckpointRecord = serde_json::from_value(json).unwrap();
-        assert_eq!(old, CheckpointRecord { contents: None, history: Vec::new(), skipped: 0, ..record });
+        assert_eq!(
+            old,
+            CheckpointRecord { contents: None, history: Vec::new(), skipped: 0, updates_before: 0, ..record }
+        );
     }
 
     #[test]

@@ -160,6 +160,10 @@ pub fn train(
     if let Some(note) = lock.as_ref().and_then(|lock| lock.note.as_ref()) {
         observer.note(note);
     }
+    let files = Checkpoint::new(&folder, &config.logging.write_tag);
+    if ranks.rank() == 0 {
+        state::check_folder(config, &files, run.resume)?;
+    }
     let source = open_source(&config.data, &config.data_aug)?;
     let batch = groups.saturating_mul(config.data.batch_size as u64);
     let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
@@ -168,7 +172,6 @@ pub fn train(
     observer.phase("compiling the training step");
     let step = step_source(config, run, config.optimization.adds_up())?;
     let mut state = TrainState::from_source(run.device, config, plan, step)?;
-    let files = Checkpoint::new(&folder, &config.logging.write_tag);
     let contents = source.contents();
     together::agree(ranks, config, &state, contents.clone())?;
     state.learns_from(contents);

@@ -1,4 +1,4 @@
-//! Runs of the official code, continued: their checkpoints as states of this program.
+//! Runs of the official code, continued, and cool-downs: checkpoints of other runs as states of this program.
 //!
 //! An official checkpoint is saved after an epoch and says how many are finished. Rates, momentum and masks are functions of
 //! the step here as there, so the step is all that has to be known; the official code does not save its random state either.
@@ -8,7 +8,7 @@ use super::{Progress, TrainError};
 use std::path::Path;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Models, model_configs};
-use vjepa_recipe::config::{Config, StepPlan};
+use vjepa_recipe::config::{Config, OptimizationConfig, StepPlan};
 use vjepa_weights::{self as weights, Plain, TrainingState, Weights};
 
 /// Largest share of its steps that a run may have left out (a loss scaler skips steps whose gradient overflows), and largest
@@ -40,21 +40,36 @@ impl Run {
                     .to_owned(),
             ));
         };
-        weights.check_generation(config.model.generation)?;
-        let Models { encoder, predictor, .. } = model_configs(config)?;
-        weights.check(&[
-            ("encoder", encoder.parameter_shapes()),
-            ("target_encoder", encoder.parameter_shapes()),
-            ("predictor", predictor.parameter_shapes()),
-        ])?;
-        let (step, left_out) = step(&state, config.optimization.betas, plan).map_err(refused)?;
+        check(&weights, config)?;
+        let Counted { step, left_out, updates_before } =
+            counted(&state, &config.optimization, plan).map_err(refused)?;
         let mut changed = changes(config, &state);
         if left_out > 0 {
             let was = format!("{} of {step}", step - left_out);
             changed.push(Change { key: "AdamW's updates".to_owned(), was, now: step.to_string() });
         }
         let history = vec![Continuation { from: step, vjepa: "the official code".to_owned(), changed }];
-        Ok(Self { weights, progress: Progress { step, loss: state.loss(), history, ..Progress::default() } })
+        let progress = Progress { step, loss: state.loss(), updates_before, history, ..Progress::default() };
+        Ok(Self { weights, progress })
+    }
+
+    /// Reads the checkpoint that a cool-down begins with (`optimization.anneal_ckpt`), of the official code or of this program:
+    /// its weights, averages and moments. Its schedules and its step begin anew; only AdamW goes on counting
+    /// (`app/vjepa/train.py` of V-JEPA 2).
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] for a file that cannot be read or holds another model, [`TrainError::Resume`] for one without
+    /// an optimiser's state.
+    pub fn to_cool_down(path: &Path, config: &Config) -> Result<Self, TrainError> {
+        let (weights, state) = weights::load(path)?.with_training()?;
+        let Some(updates_before) = state.and_then(|state| state.updates) else {
+            let why = "holds no optimiser state, which a cool-down goes on with: give the whole checkpoint of the run, or \
+                       start from the weights alone with `meta.load_checkpoint` and `meta.read_checkpoint` in place of \
+                       `optimization.anneal_ckpt`";
+            return Err(TrainError::Resume { path: path.to_owned(), why: why.to_owned() });
+        };
+        check(&weights, config)?;
+        Ok(Self { weights, progress: Progress { updates_before, ..Progress::default() } })
     }
 
     /// Weights and moments under this program's names.
@@ -71,11 +86,34 @@ impl Run {
     }
 }
 
-/// Steps done, and how many of them were left out by the optimiser.
+/// Refuses a checkpoint of other models than a configuration's.
+fn check(weights: &Weights, config: &Config) -> Result<(), TrainError> {
+    weights.check_generation(config.model.generation)?;
+    let Models { encoder, predictor, .. } = model_configs(config)?;
+    weights.check(&[
+        ("encoder", encoder.parameter_shapes()),
+        ("target_encoder", encoder.parameter_shapes()),
+        ("predictor", predictor.parameter_shapes()),
+    ])?;
+    Ok(())
+}
+
+/// How far a run is.
+#[derive(Debug, PartialEq, Eq)]
+struct Counted {
+    /// Steps done.
+    step: u64,
+    /// How many of them the optimiser left out.
+    left_out: u64,
+    /// Updates the optimiser had made before the run began.
+    updates_before: u64,
+}
+
+/// How far the run of a checkpoint is.
 ///
 /// # Errors
 /// Why its counters do not fit the configuration.
-fn step(state: &TrainingState, betas: [f64; 2], plan: &StepPlan) -> Result<(u64, u64), String> {
+fn counted(state: &TrainingState, optimization: &OptimizationConfig, plan: &StepPlan) -> Result<Counted, String> {
     let epoch = state.epoch().ok_or("does not say how many epochs are finished (`epoch`)")?;
     let updates = state.updates.unwrap_or(0);
     let per_epoch = plan.steps_per_epoch;
@@ -88,7 +126,11 @@ fn step(state: &TrainingState, betas: [f64; 2], plan: &StepPlan) -> Result<(u64,
     };
     // Files of this program may have been saved within an epoch.
     if (begun..begun.saturating_add(per_epoch)).contains(&updates) {
-        return Ok((updates, 0));
+        return Ok(Counted { step: updates, left_out: 0, updates_before: 0 });
+    }
+    // A cool-down counts epochs anew, and goes on with an optimiser that counts on.
+    if updates > begun && optimization.is_anneal {
+        return Ok(Counted { step: begun, left_out: 0, updates_before: updates - begun });
     }
     if updates > begun || updates == 0 {
         return misfit();
@@ -96,10 +138,10 @@ fn step(state: &TrainingState, betas: [f64; 2], plan: &StepPlan) -> Result<(u64,
     let correction = |beta: f64, steps: u64| 1.0 - beta.powf(steps as f64 + 1.0);
     let close = |beta| (correction(beta, updates) / correction(beta, begun) - 1.0).abs() <= CORRECTION;
     let left_out = begun - updates;
-    if left_out as f64 > MOST_LEFT_OUT * begun as f64 || !betas.into_iter().all(close) {
+    if left_out as f64 > MOST_LEFT_OUT * begun as f64 || !optimization.betas.into_iter().all(close) {
         return misfit();
     }
-    Ok((begun, left_out))
+    Ok(Counted { step: begun, left_out, updates_before: 0 })
 }
 
 /// Settings that the file knows and the configuration has otherwise.
@@ -141,20 +183,32 @@ mod tests {
 
     #[test]
     fn the_step_follows_from_epochs_and_updates() {
-        let at = |epoch, updates, ipe| step(&state(epoch, updates), [0.9, 0.999], &plan(ipe));
-        assert_eq!(at(5, Some(10), 2), Ok((10, 0)));
-        assert_eq!(at(0, None, 300), Ok((0, 0)));
-        assert_eq!(at(1, Some(7), 5), Ok((7, 0)), "within an epoch");
+        let at = |epoch, updates, ipe| {
+            let optimization = OptimizationConfig { betas: [0.9, 0.999], ..OptimizationConfig::default() };
+            counted(&state(epoch, updates), &optimization, &plan(ipe))
+        };
+        let done = |step, left_out| Ok(Counted { step, left_out, updates_before: 0 });
+        assert_eq!(at(5, Some(10), 2), done(10, 0));
+        assert_eq!(at(0, None, 300), done(0, 0));
+        assert_eq!(at(1, Some(7), 5), done(7, 0), "within an epoch");
         // A few steps left out by a loss scaler make no difference late in a run, and a large one early.
-        assert_eq!(at(100, Some(29_990), 300), Ok((30_000, 10)));
+        assert_eq!(at(100, Some(29_990), 300), done(30_000, 10));
         for (epoch, updates, ipe) in
             [(1, Some(299), 300), (5, Some(10), 3), (5, Some(10), 1), (3, None, 300), (100, Some(20_000), 300)]
         {
             let told = at(epoch, updates, ipe).unwrap_err();
             assert!(told.contains("optimization.ipe"), "{told}");
         }
-        let told = step(&TrainingState::default(), [0.9, 0.999], &plan(2)).unwrap_err();
+        let pretraining = OptimizationConfig::default();
+        let told = counted(&TrainingState::default(), &pretraining, &plan(2)).unwrap_err();
         assert!(told.contains("`epoch`"), "{told}");
+        let cooling = OptimizationConfig { is_anneal: true, ..pretraining };
+        let far = counted(&state(3, Some(240_900)), &cooling, &plan(300));
+        assert_eq!(
+            far,
+            Ok(Counted { step: 900, left_out: 0, updates_before: 240_000 }),
+            "epochs begin anew, updates go on"
+        );
     }
 
     #[test]

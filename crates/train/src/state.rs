@@ -38,6 +38,8 @@ pub struct TrainState {
     pending: Pending,
     /// Steps that changed nothing, over the whole run.
     skipped: u64,
+    /// Updates of the optimiser before the run: those of the checkpoint that a cool-down began with.
+    updates_before: u64,
     /// Of the last step, which an earlier part of the run may have done.
     loss: Option<f64>,
     /// The latest checkpoint and its step.
@@ -125,6 +127,7 @@ impl TrainState {
             step: 0,
             pending: Pending::default(),
             skipped: 0,
+            updates_before: 0,
             loss: None,
             saved: None,
             contents: None,
@@ -133,15 +136,19 @@ impl TrainState {
         })
     }
 
-    /// Gives the run its weights: the latest checkpoint's, those of `meta.read_checkpoint`, or fresh ones.
+    /// Gives the run its weights: the latest checkpoint's, those a cool-down begins with, those of `meta.read_checkpoint`, or
+    /// fresh ones.
     ///
     /// # Errors
     /// [`TrainError`] when weights are missing, misshapen, or of another configuration.
     pub fn begin(&mut self, config: &Config, files: &Checkpoint, resume: bool) -> Result<(), TrainError> {
-        if resume {
+        if resume || goes_on_cooling(config, files) {
             return self.go_on(config, files);
         }
         refuse_existing(files)?;
+        if let Some(path) = &config.optimization.anneal_ckpt {
+            return self.cool_down(config, Path::new(path));
+        }
         let wanted = config.meta.read_checkpoint.as_ref().filter(|_| config.meta.load_checkpoint);
         let tensors = match wanted {
             Some(path) => {
@@ -173,16 +180,36 @@ impl TrainState {
         Ok(())
     }
 
+    /// Begins a cool-down with the weights, averages and moments of another run's checkpoint; the step is the first.
+    fn cool_down(&mut self, config: &Config, path: &Path) -> Result<(), TrainError> {
+        let run = official::Run::to_cool_down(path, config)?;
+        self.set_weights(run.tensors()?)?;
+        self.updates_before = run.progress.updates_before;
+        self.notes.push(format!(
+            "the cool-down begins with {}: its weights, target encoder and optimiser state after {} updates",
+            path.display(),
+            self.updates_before
+        ));
+        Ok(())
+    }
+
     /// Counters and history of the run so far.
     pub(super) fn progress(&self) -> Progress {
-        let (contents, history) = (self.contents.clone(), self.history.clone());
-        Progress { step: self.step, loss: self.loss, skipped: self.skipped, contents, history }
+        Progress {
+            step: self.step,
+            loss: self.loss,
+            skipped: self.skipped,
+            updates_before: self.updates_before,
+            contents: self.contents.clone(),
+            history: self.history.clone(),
+        }
     }
 
     /// Goes on from these counters.
     pub(super) fn proceed(&mut self, progress: Progress) {
-        let Progress { step, loss, skipped, contents, history } = progress;
-        (self.step, self.loss, self.skipped, self.contents, self.history) = (step, loss, skipped, contents, history);
+        let Progress { step, loss, skipped, updates_before, contents, history } = progress;
+        (self.step, self.loss, self.skipped, self.updates_before) = (step, loss, skipped, updates_before);
+        (self.contents, self.history) = (contents, history);
     }
 
     fn go_on(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
@@ -204,6 +231,7 @@ impl TrainState {
         self.step = record.step;
         self.loss = record.loss;
         self.skipped = record.skipped;
+        self.updates_before = record.updates_before;
         self.saved = Some((path, record.step));
         self.history = record.history;
         self.history.push(Continuation { from: record.step, vjepa: record.vjepa, changed: allowed });
@@ -394,7 +422,7 @@ impl TrainState {
     /// Rates, bias corrections and limits of the step, as far as the objective's optimiser takes them.
     fn rate_inputs(&self, rates: StepRates) -> Vec<(&'static str, HostTensor)> {
         let scalar = |value: f64| HostTensor::scalar(value as f32);
-        let t = (self.step + 1) as f64;
+        let t = self.step.saturating_add(self.updates_before).saturating_add(1) as f64;
         let correction = |beta: f64| scalar(1.0 - beta.powf(t));
         let averages = self.objective.declaration().averages().next().is_some();
         let mut inputs = vec![
@@ -493,6 +521,23 @@ impl TrainState {
     /// Its executor, for profiles.
     pub fn executor(&mut self) -> &mut DeviceExecutor {
         self.engine.main_mut()
+    }
+}
+
+/// Whether a cool-down has begun in this folder, and is to go on.
+fn goes_on_cooling(config: &Config, files: &Checkpoint) -> bool {
+    config.optimization.resume_anneal && files.any().is_some()
+}
+
+/// Refuses a folder that a run can neither begin nor go on in, before anything is compiled for it.
+///
+/// # Errors
+/// [`TrainError::Resume`] or what is wrong with its only checkpoint.
+pub(super) fn check_folder(config: &Config, files: &Checkpoint, resume: bool) -> Result<(), TrainError> {
+    match files.any() {
+        Some(_) if resume || config.optimization.resume_anneal => Ok(()),
+        None if resume => files.newest().map(drop),
+        _ => refuse_existing(files),
     }
 }
 

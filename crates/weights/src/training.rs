@@ -134,6 +134,11 @@ impl Weights {
         let videos = number("/contents/videos").and_then(serde_json::Value::as_u64);
         let epoch_steps = videos.map(|videos| videos / (record.config.data.batch_size as u64).max(1));
         let unusable = |why| WeightsError::Training { path: self.path.clone(), why };
-        TrainingState::of_run(&record.config, step, loss, epoch_steps).map(Some).map_err(unusable)
+        let mut state = TrainingState::of_run(&record.config, step, loss, epoch_steps).map_err(unusable)?;
+        // A cool-down goes on with an optimiser that counts on.
+        let before = number("/updates_before").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let updates = step.saturating_add(before);
+        state.updates = (updates > 0).then_some(updates);
+        Ok(Some(state))
     }
 }

@@ -3,6 +3,7 @@
 use super::super::note_sampling;
 use super::{Args, CliError, ExportFormat};
 use vjepa_data::clips;
+use vjepa_deploy::action::{self, ActionExported};
 use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, tensorrt, triton};
 use vjepa_recipe::config::Config;
 
@@ -28,6 +29,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         ort_lib: args.session.ort_lib.clone(),
         form: args.form.form(args.export == ExportFormat::Tensorrt)?,
     };
+    if args.export == ExportFormat::Action {
+        return of_actions(&request, args.json);
+    }
     let assumed = args.form.assumes_precision(&request.form);
     let mut engine = None;
     let exported = match args.export {
@@ -39,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         ExportFormat::Bundle => bundle::write(&request, &args.licence)?,
         ExportFormat::Plan => compiled::write(&request)?,
         ExportFormat::Triton => triton::write(&request, &args.name)?,
-        ExportFormat::Onnx => export(&request)?,
+        ExportFormat::Onnx | ExportFormat::Action => export(&request)?,
     };
     let Exported { written, nodes, metadata, parity, accuracy, model, probe } = exported;
     note_sampling(model.config.as_ref());
@@ -76,5 +80,36 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if let Some(engine) = &engine {
         println!("engine   {engine}");
     }
+    Ok(())
+}
+
+/// `--export action`.
+fn of_actions(request: &Export<'_>, json: bool) -> Result<(), CliError> {
+    let ActionExported { model, encoder, predictor, parity } = action::write(request)?;
+    let (frames, patches) = (model.predictor.frames, model.predictor.patches());
+    if json {
+        let runtimes: serde_json::Map<String, serde_json::Value> =
+            parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
+        let summary = serde_json::json!({
+            "encoder": encoder.model, "predictor": predictor.model, "bytes": encoder.bytes + predictor.bytes,
+            "frames": frames, "tokens_per_frame": patches, "parity": runtimes,
+        });
+        println!("{summary}");
+        return Ok(());
+    }
+    println!("model    V-JEPA 2-AC, {}; sequences of {frames} frames, {patches} tokens each", arch(&model.encoder));
+    println!("frames   {}", clips::in_words(&model.preprocessing));
+    for (written, takes) in [
+        (&encoder, "clip f32[B, 3, T, H, W] to tokens"),
+        (&predictor, "tokens, states f32[B, T, 7] and actions f32[B, T, 7] to next_tokens"),
+    ] {
+        println!("wrote    {} ({:.1} MB): {takes}", written.model.display(), written.bytes as f64 / 1e6);
+    }
+    for (name, parity) in &parity {
+        println!("{name:<8} encoder {parity}");
+    }
+    println!(
+        "         predictor.onnx takes three inputs: run it with ONNX Runtime or TensorRT; `vjepa run` takes clips"
+    );
     Ok(())
 }

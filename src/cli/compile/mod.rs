@@ -70,6 +70,8 @@ enum ExportFormat {
     Triton,
     /// A typed ONNX file and its TensorRT engine, or the trtexec command where TensorRT is not installed
     Tensorrt,
+    /// A folder with the two ONNX files of V-JEPA 2-AC: the encoder of single frames, and the predictor from actions
+    Action,
     /// A compiled plan (FILE.vjg, weights alongside), for `vjepa run`, `serve` and `bench infer`
     Plan,
 }

@@ -316,11 +316,6 @@ impl Config {
                 self.img_data.is_some(),
                 "images beside videos are not trained on yet; leave it and img_mask out",
             ),
-            (
-                "optimization.anneal_ckpt",
-                self.optimization.anneal_ckpt.is_some(),
-                "a cool-down begins with `vjepa train --resume-from FILE` here; leave it out",
-            ),
         ];
         match unwired.into_iter().find(|(_, asked, _)| *asked) {
             Some((key, _, why)) => Err(ConfigError::unsupported(key, why)),

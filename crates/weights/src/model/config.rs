@@ -35,12 +35,12 @@ impl ModelFile {
         }
     }
 
-    /// A configuration of this model and its clips, all else at its defaults. Files of V-JEPA 2.1 get a predictor without
-    /// interpolated positions, as the official hub builds it.
+    /// A configuration of this model and its clips, all else at its defaults: of V-JEPA 2-AC, its encoder. Files of V-JEPA 2.1
+    /// get a predictor without interpolated positions, as the official hub builds it.
     ///
     /// # Errors
     /// What the file does not say, or cannot be said, in words: a file without an encoder, attention heads that are not known,
-    /// V-JEPA 1 (whose position table tells its clips), V-JEPA 2-AC.
+    /// V-JEPA 1 (whose position table tells its clips).
     pub fn config(&self) -> Result<Config, String> {
         let encoder = self.encoder.as_ref().ok_or("it holds no encoder")?;
         if self.generation == Generation::V1 {
@@ -81,8 +81,9 @@ impl ModelFile {
         predictor: &PredictorLayout,
         model: &mut ModelConfig,
     ) -> Result<(), String> {
+        // No configuration describes a predictor that reads actions; its encoder is one of V-JEPA 2.
         if predictor.action_conditioned {
-            return Err("its predictor reads actions, which no configuration describes".to_owned());
+            return Ok(());
         }
         if predictor.mlp_dim != 4 * predictor.embed_dim {
             let (hidden, width) = (predictor.mlp_dim, predictor.embed_dim);
