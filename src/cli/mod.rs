@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod convert;
 mod data;
+mod detect;
 mod device;
 mod doctor;
 mod dry_run;
@@ -63,6 +64,7 @@ enum Command {
     Visualize(visualize::Args),
     Probe(probe::Args),
     Eval(eval::Args),
+    Detect(detect::Args),
     Features(features::Args),
     Compile(compile::Args),
     Run(run::Args),
@@ -118,6 +120,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Visualize(args) => visualize::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Detect(args) => detect::run(&args),
         Command::Features(args) => features::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),

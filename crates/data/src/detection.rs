@@ -4,6 +4,10 @@
 //! Annotated videos begin at second 900 of the film and have 30 frames a second. Boxes are x1, y1, x2, y2: shares of the frame in
 //! files, pixels here.
 
+mod clip;
+
+pub use clip::{KeyFrameClips, Placed};
+
 use crate::sampling::SamplingError;
 use crate::transforms::CropBox;
 

@@ -9,6 +9,7 @@ pub mod action;
 pub mod bundle;
 mod calibrate;
 pub mod compiled;
+pub mod detector;
 mod error;
 mod form;
 #[cfg(test)]

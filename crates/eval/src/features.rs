@@ -175,6 +175,16 @@ impl FrozenEncoder {
         self.plan.config()
     }
 
+    /// Its weights, under `encoder.`, for other plans that read them.
+    pub fn params_mut(&mut self) -> &mut DeviceParams {
+        &mut self.params
+    }
+
+    /// Its position table, where it has one.
+    pub fn position_table(&self) -> Option<(Vec<usize>, Vec<f32>)> {
+        self.params.get("encoder.pos_embed")
+    }
+
     /// Where it runs.
     pub fn device(&self) -> Device {
         self.params.device()

@@ -5,6 +5,7 @@
 mod action;
 mod artifact;
 mod describe;
+mod detector;
 mod feed;
 mod forward;
 pub mod frozen;
@@ -18,6 +19,7 @@ mod step;
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
+pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use feed::{drawn, feed, weights as context_weights};
 pub use forward::{
     Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, levels, monitored,

@@ -168,7 +168,12 @@ fn optimiser(
 pub fn probe_step(probe: &Probe, options: TrainOptions) -> Result<Graph, CompileError> {
     let mut graph = forward::probe(probe, true)?;
     graph.name = "probe_step".to_owned();
-    train(graph, &["probe"], Vec::new(), &decays_officially, options, &mut Passes::default())
+    plain_step(graph, &["probe"], options)
+}
+
+/// The training step of a forward graph with the output `loss`, without averages; `sets` are the trained parameter sets.
+pub(super) fn plain_step(graph: Graph, sets: &[&str], options: TrainOptions) -> Result<Graph, CompileError> {
+    train(graph, sets, Vec::new(), &decays_officially, options, &mut Passes::default())
 }
 
 /// Whether weight decay applies to a parameter, by its full name and rank.

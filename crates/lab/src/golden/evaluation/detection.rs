@@ -7,13 +7,16 @@ use vjepa_compiler::grad::differentiate;
 use vjepa_compiler::ir::{Graph, TensorType};
 use vjepa_compiler::ops::{Op, RoiSampling};
 use vjepa_data::detection::{TEST_SIDE, flipped_box, key_frame_clip, resized, resized_box, to_pixels};
-use vjepa_programs::CompileError;
+use vjepa_graphs::EncoderConfig;
+use vjepa_programs::{CompileError, TrainOptions, detector, detector_step};
 use vjepa_runtime::plan::{Device, HostTensor};
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, read_json};
-use super::super::run::{Engine, float, run_once, values};
+use super::super::clip::Clip;
+use super::super::run::{Engine, float, run_once, values, zero_moments};
 use super::super::sampled::Compare;
+use super::super::training::Training;
 
 /// Of bins and gradients.
 const BINS: Limit = Limit::MaxAbs(1e-5);
@@ -21,8 +24,16 @@ const BINS: Limit = Limit::MaxAbs(1e-5);
 #[derive(Deserialize)]
 struct Info {
     roi: Vec<Roi>,
+    head: Option<Head>,
     keyframes: Vec<KeyFrame>,
     boxes: Vec<Frame>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    loss: f64,
+    /// Of the encoder, all of which are read.
+    layers: usize,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +80,10 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
     }
     if engine.device == Device::default() && file.contains("head.time_mean") {
         checks.push(pooled(engine, &file)?);
+    }
+    if let Some(head) = info.head.as_ref().filter(|_| file.contains("head.weight")) {
+        classifier(engine, &file, head, &mut checks)?;
+        checks.push(whole(engine, &file, head, dir)?);
     }
     for row in &info.keyframes {
         let got = key_frame_clip(row.sec, row.frames, row.step, row.total).unwrap_or_default();
@@ -127,6 +142,60 @@ fn pooled(engine: Engine, file: &TensorFile) -> Result<Check, GoldenError> {
     let largest: Vec<f32> =
         bins.chunks_exact(49).map(|bins| bins.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
     Ok(file.compare("head.pooled", &largest, Limit::RelL2(1e-5))?.under("detection"))
+}
+
+/// The classifier on recorded features: logits, loss and gradients, by the compiled step.
+fn classifier(engine: Engine, file: &TensorFile, head: &Head, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+    let features = float(file, "head.pooled")?;
+    let labels = file.u8("head.labels")?.iter().copied().map(f32::from).collect();
+    let labels = HostTensor::F32 { shape: file.shape("head.labels")?.to_vec(), data: labels };
+    let (Some(width), Some(classes)) = (features.shape().last().copied(), labels.shape().last().copied()) else {
+        return Ok(());
+    };
+    let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
+    let graph = detector_step(width, classes, options)?;
+    let mut params = engine.params();
+    for name in ["weight", "bias"] {
+        params.set(&format!("probe.linear.{name}"), float(file, &format!("head.{name}"))?);
+    }
+    zero_moments(&mut params, &graph);
+    let numbers = [("lr", 0.0), ("wd", 0.0), ("c1", 0.1), ("c2", 1e-3), ("max_norm", f32::INFINITY)];
+    let numbers = numbers.map(|(name, value)| (name, HostTensor::scalar(value)));
+    let inputs = [("features", features), ("labels", labels)].into_iter().chain(numbers).collect();
+    let outputs = engine.plan_step(graph)?.run(&mut params, inputs)?;
+    let compare = |stored: &str, output: &str, limit: Limit| -> Result<Check, GoldenError> {
+        Ok(file.compare(stored, &values(&outputs, output)?, limit)?.under("detection"))
+    };
+    checks.push(compare("head.logits", "logits", Limit::RelL2(1e-5))?);
+    checks.push(compare("head.grad_weight", "grad/probe.linear.weight", BINS)?);
+    checks.push(compare("head.grad_bias", "grad/probe.linear.bias", BINS)?);
+    let loss = f64::from(values(&outputs, "loss")?.first().copied().unwrap_or(f32::NAN));
+    let (rel, abs) = ((loss / head.loss - 1.0).abs(), (loss - head.loss).abs());
+    checks.push(Check::measured("detection.head.loss".to_owned(), rel, abs, Limit::RelL2(1e-6)));
+    Ok(())
+}
+
+/// Clip and boxes to scores by one plan, where the golden encoder `tiny` is beside this folder.
+fn whole(engine: Engine, file: &TensorFile, head: &Head, dir: &Path) -> Result<Check, GoldenError> {
+    let model = dir.parent().unwrap_or(dir).join("tiny");
+    if !model.join("weights.safetensors").is_file() {
+        let why = format!("the encoder's weights are not in {}: keep the folders together", model.display());
+        return Ok(Check::unsupported("detection.head.scores", why));
+    }
+    let training = Training::read(engine, &model)?;
+    let Some(clip) = Clip::read(file, "head.clip_u8")?.into_iter().next() else {
+        return Ok(Check::unsupported("detection.head.scores", "there is no clip"));
+    };
+    let encoder = EncoderConfig { out_layers: Some((0..head.layers).collect()), ..training.encoder.clone() };
+    let mut params = training.params()?;
+    for name in ["weight", "bias"] {
+        params.set(&format!("probe.linear.{name}"), float(file, &format!("head.{name}"))?);
+    }
+    let classes = file.shape("head.bias")?.first().copied().unwrap_or(0);
+    let graph = detector(&encoder, classes)?;
+    let inputs = vec![("clip", clip.host()), ("boxes", float(file, "head.boxes")?)];
+    let got = values(&run_once(engine, &graph, &mut params, inputs)?, "scores")?;
+    Ok(file.compare("head.scores", &got, Limit::RelL2(1e-5))?.under("detection"))
 }
 
 fn boxes(frame: &Frame, checks: &mut Vec<Check>) {

@@ -1,0 +1,115 @@
+//! Whole frames around a key frame, at a size that patches divide.
+
+use std::path::Path;
+
+use super::{key_frame_clip, resized};
+use crate::dataset::Coloured;
+use crate::media::{OpenError, Opener};
+use crate::source::DataError;
+use crate::transforms::{CropBox, resize_crop};
+use vjepa_runtime::Normalization;
+
+/// How whole frames become clips of the encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeyFrameClips {
+    /// Frames of a clip.
+    pub frames: usize,
+    /// Frames from one to the next.
+    pub step: usize,
+    /// Short side in pixels.
+    pub side: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Centring and scaling.
+    pub normalization: Normalization,
+}
+
+/// Where a clip lies in its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Height and width of the clip in pixels: multiples of the patch.
+    pub size: (usize, usize),
+    /// The part of each frame that it shows: all but what is left over beyond whole patches.
+    pub crop: CropBox,
+    /// Height and width of the frames.
+    pub frame: (usize, usize),
+}
+
+impl Placed {
+    /// Of frames of a size: the short side becomes `side`, and both sides are cut to whole patches around the centre.
+    ///
+    /// # Errors
+    /// Why no patch fits.
+    pub fn of(frame: (usize, usize), side: usize, patch: usize) -> Result<Self, String> {
+        let whole = resized(frame, side);
+        let cut = |length: usize| length / patch.max(1) * patch;
+        let size = (cut(whole.0), cut(whole.1));
+        if size.0 == 0 || size.1 == 0 {
+            return Err(format!("a short side of {side} pixels holds no patch of {patch}"));
+        }
+        let shown = |kept: usize, whole: usize, original: usize| {
+            ((kept as f64 / whole as f64 * original as f64).round() as usize).clamp(1, original)
+        };
+        let (height, width) = (shown(size.0, whole.0, frame.0), shown(size.1, whole.1, frame.1));
+        let crop = CropBox { top: (frame.0 - height) / 2, left: (frame.1 - width) / 2, height, width };
+        Ok(Self { size, crop, frame })
+    }
+
+    /// A box given as shares of the frame, in pixels of the clip, clipped to it.
+    pub fn corners(&self, shares: [f64; 4]) -> [f64; 4] {
+        let along = |share: f64, frame: usize, from: usize, shown: usize, size: usize| {
+            let place = (share * frame as f64 - from as f64) * size as f64 / shown.max(1) as f64;
+            place.clamp(0.0, size.saturating_sub(1) as f64)
+        };
+        let x = |share| along(share, self.frame.1, self.crop.left, self.crop.width, self.size.1);
+        let y = |share| along(share, self.frame.0, self.crop.top, self.crop.height, self.size.0);
+        let [x1, y1, x2, y2] = shares;
+        [x(x1), y(y1), x(x2), y(y2)]
+    }
+}
+
+impl KeyFrameClips {
+    /// The clip around second `second` of an annotated video, `[3, T, H, W]` row-major and normalised, and where it lies.
+    ///
+    /// # Errors
+    /// [`DataError::Bad`] for a video that cannot be used, or whose key frame lies before its beginning;
+    /// [`DataError::Storage`] where videos cannot be reached.
+    pub fn read(&self, opener: &Opener, path: &Path, second: u32) -> Result<(Placed, Vec<f32>), DataError> {
+        let bad = |reason: String| DataError::Bad { path: path.to_owned(), reason };
+        let mut media = opener.open(path).map_err(|error| match error {
+            OpenError::Storage(why) => DataError::Storage(format!("{}: {why}", path.display())),
+            error => bad(error.reason(path)),
+        })?;
+        let indices = key_frame_clip(second, self.frames, self.step, media.info().frames);
+        let clip = media.decode(&indices.map_err(|error| bad(error.to_string()))?).map_err(bad)?;
+        let placed = Placed::of((clip.height, clip.width), self.side, self.patch).map_err(bad)?;
+        let (height, width) = placed.size;
+        let mut values = vec![0.0; 3 * self.frames * height * width];
+        let pixels = Coloured { clip, grayscale: false };
+        resize_crop(pixels, &[placed.crop], placed.size, false, &self.normalization, &mut values)
+            .map_err(|error| bad(error.to_string()))?;
+        Ok((placed, values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_cut_to_whole_patches_and_boxes_follow() {
+        // 16:9 at a short side of 224 is 398 wide, of which 24 patches are shown.
+        let placed = Placed::of((1080, 1920), 224, 16).unwrap();
+        assert_eq!(placed.size, (224, 384));
+        assert_eq!((placed.crop.height, placed.crop.top), (1080, 0));
+        assert!((placed.crop.width as f64 - 384.0 / 398.0 * 1920.0).abs() <= 0.5);
+        let [x1, y1, x2, y2] = placed.corners([0.0, 0.0, 1.0, 1.0]);
+        assert_eq!([x1, y1, x2, y2], [0.0, 0.0, 383.0, 223.0]);
+        let [x1, y1, x2, y2] = placed.corners([0.25, 0.25, 0.5, 0.75]);
+        assert!((y1 - 56.0).abs() < 1e-9 && (y2 - 168.0).abs() < 1e-9);
+        assert!((x2 - 192.0).abs() < 0.3 && (x2 - x1 - 0.25 * 398.0).abs() < 0.5, "{x1} {x2}");
+        // Nothing is cut where patches fit.
+        assert_eq!(Placed::of((64, 64), 64, 16).unwrap().crop, CropBox { top: 0, left: 0, height: 64, width: 64 });
+        assert!(Placed::of((64, 64), 8, 16).is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! Key frames with their boxes and videos.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use vjepa_data::annotations::FileIndex;
+use vjepa_data::annotations::ava::{self, Boxes, KeyFrame};
+use vjepa_eval::protocols::detection::{Frame, LabelledRegion};
+
+use crate::cli::CliError;
+
+/// Where videos lie.
+#[derive(clap::Args)]
+pub(super) struct Videos {
+    /// Folder of the annotated videos (ID.mp4 and so on), cut to begin at second 900 and converted to 30 frames per second
+    #[arg(long, value_name = "DIR")]
+    pub(super) videos: PathBuf,
+}
+
+/// A person detector's boxes.
+#[derive(clap::Args)]
+pub(super) struct People {
+    /// Boxes of a person detector: video,second,x1,y1,x2,y2,,score
+    #[arg(long, value_name = "CSV")]
+    pub(super) people: Option<PathBuf>,
+    /// Lowest score of a person's box
+    #[arg(long, default_value_t = 0.8, value_name = "SCORE")]
+    threshold: f64,
+}
+
+/// Key frames to work on, and what was left out.
+pub(super) struct KeyFrames {
+    pub(super) frames: Vec<Frame>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Videos {
+    /// The key frames of ground truth, with their labelled boxes.
+    pub(super) fn labelled(&self, path: &Path) -> Result<KeyFrames, CliError> {
+        let boxes = ava::read_boxes(path, None)?;
+        let regions = |key: &KeyFrame| {
+            let of_frame = boxes.frames.get(key).map(Vec::as_slice).unwrap_or_default();
+            let region = |labelled: &ava::LabelledBox| LabelledRegion {
+                corners: labelled.corners,
+                actions: labelled.actions.clone(),
+                score: 1.0,
+            };
+            of_frame.iter().map(region).collect()
+        };
+        self.found(path, &boxes, regions)
+    }
+
+    /// The key frames of a person detector's boxes.
+    pub(super) fn people(&self, path: &Path, people: &People) -> Result<KeyFrames, CliError> {
+        let found = ava::read_people(path, people.threshold)?;
+        let keys = found.frames.keys().map(|key| (key.clone(), Vec::new())).collect();
+        let boxes = Boxes { frames: keys, ..Boxes::default() };
+        let regions = |key: &KeyFrame| {
+            let of_frame = found.frames.get(key).map(Vec::as_slice).unwrap_or_default();
+            let region = |person: &ava::PersonBox| LabelledRegion {
+                corners: person.corners,
+                actions: Vec::new(),
+                score: person.score,
+            };
+            of_frame.iter().map(region).collect()
+        };
+        let mut key_frames = self.found(path, &boxes, regions)?;
+        if found.below > 0 {
+            key_frames.notes.push(format!("{} boxes are below the score of {}", found.below, people.threshold));
+        }
+        Ok(key_frames)
+    }
+
+    fn found(
+        &self,
+        annotations: &Path,
+        boxes: &Boxes,
+        regions: impl Fn(&KeyFrame) -> Vec<LabelledRegion>,
+    ) -> Result<KeyFrames, CliError> {
+        let index = FileIndex::of(&self.videos)?;
+        let listing = ava::listing(annotations, boxes, &index);
+        let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let paths: BTreeMap<String, PathBuf> =
+            listing.entries.into_iter().filter_map(|entry| Some((stem(&entry.path)?, entry.path))).collect();
+        let frames = boxes.frames.keys().filter_map(|key| {
+            let regions = regions(key);
+            let path = paths.get(&key.video).filter(|_| !regions.is_empty())?.clone();
+            Some(Frame { key: key.clone(), path, regions })
+        });
+        let frames: Vec<Frame> = frames.collect();
+        let mut notes: Vec<String> =
+            listing.missing.iter().map(|reason| format!("{} videos {}", reason.count, reason.what)).collect();
+        if boxes.clipped > 0 {
+            notes.push(format!("{} boxes reached a little outside the frame and were clipped", boxes.clipped));
+        }
+        if frames.is_empty() {
+            let why = notes.first().map(|note| format!(": {note}")).unwrap_or_default();
+            return Err(format!(
+                "{} names no key frame whose video is in {}{why}",
+                annotations.display(),
+                self.videos.display()
+            )
+            .into());
+        }
+        Ok(KeyFrames { frames, notes })
+    }
+}

@@ -1,0 +1,89 @@
+//! Detections against ground truth, and as files.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use vjepa_data::annotations::ava;
+use vjepa_metrics::ava::{CAP, Order, Protocol, Row, evaluate};
+use vjepa_runtime::write_atomically;
+
+use crate::cli::CliError;
+use crate::cli::named::named;
+
+/// What detections are held against.
+#[derive(clap::Args)]
+pub(super) struct Scoring {
+    /// Ground truth: video,second,x1,y1,x2,y2,action[,person]
+    #[arg(long, value_name = "CSV")]
+    boxes: PathBuf,
+    /// Actions that are evaluated (.pbtxt), AVA's 60 [default: every action of the ground truth]
+    #[arg(long, value_name = "FILE")]
+    actions: Option<PathBuf>,
+    /// Timestamps that do not count: video,second
+    #[arg(long, value_name = "CSV")]
+    excluded: Option<PathBuf>,
+    /// In which order the detections of a frame take its boxes
+    #[arg(long, default_value = "slowfast", value_parser = named(&Order::ALL, Order::name, Order::about))]
+    order: Order,
+    /// Multiply scores by the person's, as VideoMAE's code does
+    #[arg(long)]
+    by_people: bool,
+}
+
+impl Scoring {
+    pub(super) fn boxes(&self) -> &Path {
+        &self.boxes
+    }
+
+    pub(super) fn by_people(&self) -> bool {
+        self.by_people
+    }
+
+    /// Prints the mean average precision of `rows`, which are `of` something, and that of each action with `json`.
+    pub(super) fn report(&self, rows: &[Row], of: &str, json: bool) -> Result<(), CliError> {
+        let truth = ava::read_truth(&self.boxes)?;
+        let names = self.actions.as_deref().map(ava::read_label_map).transpose()?;
+        let classes: BTreeSet<u32> = match &names {
+            Some(names) => names.keys().copied().collect(),
+            None => truth.rows.iter().map(|row| row.action).collect(),
+        };
+        let excluded = self.excluded.as_deref().map(ava::read_excluded).transpose()?.unwrap_or_default();
+        let protocol = Protocol { order: self.order, classes: &classes, excluded: &excluded, cap: CAP };
+        let found = evaluate(&truth, rows, &protocol);
+        if json {
+            println!("{}", serde_json::json!({"detections": rows.len(), "boxes": of, "evaluation": found}));
+            return Ok(());
+        }
+        let Some(map) = found.map else {
+            return Err(
+                "no evaluated action has a box in the ground truth, so there is no mean average precision".into()
+            );
+        };
+        let counted = found.classes.iter().filter(|class| class.ap.is_some()).count();
+        println!(
+            "mAP@0.5 {:.2} % over {counted} actions ({}; {of}; {} detections)",
+            100.0 * map,
+            found.order.name(),
+            rows.len()
+        );
+        for class in found.classes.iter().filter(|class| class.ap.is_some()) {
+            let name = names.as_ref().and_then(|names| names.get(&class.action)).map_or("", String::as_str);
+            let ap = class.ap.unwrap_or_default();
+            println!("  {:>3} {:>6.2} %  {:>6} boxes  {name}", class.action, 100.0 * ap, class.boxes);
+        }
+        let left = found.detections_left_out;
+        if left.other_classes + left.excluded + left.empty + left.unannotated + left.beyond_cap > 0 {
+            println!(
+                "left out: {} of other actions, {} of excluded timestamps, {} empty boxes, {} unannotated, {} beyond the cap",
+                left.other_classes, left.excluded, left.empty, left.unannotated, left.beyond_cap
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Writes detections as official evaluations read them.
+pub(super) fn write(path: &Path, rows: &[Row]) -> Result<(), CliError> {
+    write_atomically(path, |out| ava::write_detections(rows, false, out))
+        .map_err(|error| format!("{} cannot be written: {error}", path.display()).into())
+}

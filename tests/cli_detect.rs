@@ -1,0 +1,135 @@
+//! `vjepa detect`: from labelled boxes to a detector, its mean average precision, detections as a file, and ONNX.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use support::{TINY, tiny, vjepa, write};
+
+/// The carried textures as annotated videos: the texture is the action.
+struct Annotated {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    boxes: PathBuf,
+    people: PathBuf,
+}
+
+/// Actions, of which every video shows one.
+const ACTIONS: usize = 4;
+
+impl Annotated {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut boxes, mut people) = (String::new(), String::new());
+        let labels = std::fs::read_to_string(textures().join("labels.csv")).unwrap();
+        for line in labels.lines() {
+            let (file, label) = line.rsplit_once(' ').unwrap();
+            let (id, _) = file.rsplit_once('.').unwrap();
+            let texture: usize = label.parse().unwrap();
+            if texture >= ACTIONS {
+                continue;
+            }
+            for (second, corners) in [(900, "0.0,0.0,1.0,1.0"), (901, "0.1,0.1,0.7,0.9")] {
+                writeln!(boxes, "{id},{second},{corners},{},0", texture + 1).unwrap();
+                writeln!(people, "{id},{second},{corners},,0.95").unwrap();
+            }
+        }
+        writeln!(people, "t0_d0_s0,900,0.2,0.2,0.4,0.4,,0.3").unwrap();
+        writeln!(boxes, "not_here,900,0.2,0.2,0.4,0.4,1,0").unwrap();
+        let config = write(folder.path(), "tiny.yaml", TINY);
+        let (boxes, people) = (write(folder.path(), "boxes.csv", &boxes), write(folder.path(), "people.csv", &people));
+        Self { folder, config, boxes, people }
+    }
+
+    fn detector(&self) -> PathBuf {
+        self.folder.path().join("detector.safetensors")
+    }
+
+    /// `vjepa detect WHAT` with the encoder.
+    fn detect(&self, what: &str) -> Command {
+        let mut command = vjepa();
+        command.args(["detect", what, "--checkpoint"]).arg(tiny("weights.safetensors"));
+        command.arg("--config").arg(&self.config);
+        command
+    }
+}
+
+fn textures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures")
+}
+
+fn json(command: &mut Command) -> serde_json::Value {
+    let output = command.arg("--json").assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).unwrap()
+}
+
+#[test]
+fn a_detector_is_trained_scored_run_and_exported() {
+    let data = Annotated::new();
+    let mut train = data.detect("train");
+    train.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
+    train.args(["--side", "48", "--step", "1", "--epochs", "60", "--lr", "0.01", "--layers", "0,1,2"]);
+    let summary = json(&mut train);
+    assert_eq!(summary["actions"], ACTIONS);
+    assert!(summary["boxes"].as_u64().unwrap() >= 64, "{summary}");
+    assert!(summary["notes"][0].as_str().unwrap().contains("1 videos have no file"), "{summary}");
+
+    let detections = data.folder.path().join("detections.csv");
+    let mut eval = data.detect("eval");
+    eval.arg("--detector").arg(data.detector()).arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures());
+    eval.arg("--out").arg(&detections);
+    let found = json(&mut eval);
+    let map = found["evaluation"]["map"].as_f64().unwrap();
+    // One action in four by chance.
+    assert!(map > 0.6, "{map}");
+
+    // What was written scores the same, in the three orders as well.
+    for order in ["slowfast", "score", "activitynet"] {
+        let mut again = vjepa();
+        again.args(["detect", "eval", "--order", order, "--detections"]).arg(&detections);
+        let again = json(again.arg("--boxes").arg(&data.boxes));
+        assert!((again["evaluation"]["map"].as_f64().unwrap() - map).abs() < 0.05, "{order}: {again}");
+    }
+
+    // A person detector's boxes, those of low score left out.
+    let ran = data.folder.path().join("ran.csv");
+    let mut run = data.detect("run");
+    run.arg("--detector").arg(data.detector()).arg("--people").arg(&data.people).arg("--videos").arg(textures());
+    let output = run.arg("--out").arg(&ran).assert().success().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&output).contains("1 boxes are below the score of 0.8"));
+    let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+    assert_eq!(lines(&ran), lines(&detections));
+
+    let onnx = data.folder.path().join("detector.onnx");
+    let mut export = data.detect("export");
+    export.arg("--detector").arg(data.detector()).arg("--out").arg(&onnx).assert().success();
+    assert!(onnx.is_file());
+}
+
+#[test]
+fn what_is_no_detector_or_no_annotation_is_refused() {
+    let data = Annotated::new();
+    let refused = |command: &mut Command| {
+        let output = command.assert().failure().get_output().stderr.clone();
+        let told = String::from_utf8(output).unwrap();
+        assert!(told.len() < 1000, "{told}");
+        told
+    };
+    let train = |boxes: &Path| {
+        let mut command = data.detect("train");
+        command.arg("--boxes").arg(boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
+        command
+    };
+    let reversed = write(data.folder.path(), "reversed.csv", "t0_d0_s0,900,0.5,0.1,0.2,0.9,1,0\n");
+    assert!(refused(&mut train(&reversed)).contains("reversed or empty"));
+    let zero = write(data.folder.path(), "zero.csv", "t0_d0_s0,900,0.1,0.1,0.2,0.9,0,0\n");
+    assert!(refused(&mut train(&zero)).contains("ids from 1"));
+    let nowhere = write(data.folder.path(), "nowhere.csv", "other,900,0.1,0.1,0.2,0.9,1,0\n");
+    assert!(refused(&mut train(&nowhere)).contains("names no key frame whose video is in"));
+    let mut eval = data.detect("eval");
+    eval.arg("--detector").arg(tiny("weights.safetensors")).arg("--boxes").arg(&data.boxes);
+    let told = refused(eval.arg("--videos").arg(textures()));
+    assert!(told.contains("weights.safetensors"), "{told}");
+}
