@@ -1,4 +1,6 @@
 //! Evaluations as a whole: what is encoded, what is trained on it, what is reported.
 
+pub mod heads;
+pub mod online;
 pub mod textures;
 pub mod videos;
