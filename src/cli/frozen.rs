@@ -15,7 +15,7 @@ use vjepa_recipe::config::evaluation::{CheckpointKey, Samples};
 use vjepa_recipe::config::{Config, Evaluation};
 use vjepa_recipe::text;
 use vjepa_runtime::plan::Device;
-use vjepa_runtime::{Options, Preprocessing};
+use vjepa_runtime::{Options, Preprocessing, cores};
 
 use super::CliError;
 use super::runtime::words;
@@ -159,7 +159,8 @@ fn model_of(official: &Evaluation, path: &Path) -> Result<Config, CliError> {
          data: {{num_frames: {frames}, sampling_rate: {step}, crop_size: {}, tubelet_size: {}, patch_size: {}}}\n",
         encoder.uniform_power, official.resolution, encoder.tubelet, encoder.patch
     );
-    Ok(Config::from_yaml(&text, &path.display().to_string(), &[])?)
+    // Only the encoder is meant: the default masks of pre-training need not fit its grid.
+    Ok(Config::unchecked(&text, &path.display().to_string(), &[])?)
 }
 
 /// An encoder that is ready to run.
@@ -219,7 +220,12 @@ impl Opened {
         setup: &Setup,
         (frames, heads): (Option<usize>, Option<usize>),
     ) -> Result<Self, CliError> {
-        let options = Options { runtime: args.runtime.parse()?, ort_lib: args.ort_lib.clone(), ..Options::default() };
+        let options = Options {
+            runtime: args.runtime.parse()?,
+            ort_lib: args.ort_lib.clone(),
+            threads: cores(),
+            ..Options::default()
+        };
         let mut record = setup.config.as_ref().map(Config::preprocessing);
         if let (Some(record), Some(frames)) = (&mut record, frames) {
             record.num_frames = frames;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_graphs::ProbeConfig;
-use vjepa_runtime::{ClipBatch, Options, Preprocessing, Session};
+use vjepa_runtime::{ClipBatch, Options, Preprocessing, Session, SessionError};
 use vjepa_weights::{TensorFile, TensorFileError};
 
 use crate::EvalError;
@@ -57,8 +57,13 @@ impl SessionEncoder {
         (per_frame, heads): (bool, Option<usize>),
     ) -> Result<(Self, Preprocessing), EvalError> {
         let bad = |why: String| EvalError::file(path, why);
-        let session = Session::open(path, &Options { pictures: per_frame, ..options.clone() })
-            .map_err(|error| EvalError::setup(error.to_string()))?;
+        let session = Session::open(path, &Options { pictures: per_frame, ..options.clone() }).map_err(|error| {
+            let hint = match &error {
+                SessionError::Inputs { .. } if !per_frame => "; for a model of pictures [B, 3, H, W] add --per-frame",
+                _ => "",
+            };
+            EvalError::setup(format!("{error}{hint}"))
+        })?;
         let own = session.preprocessing().ok();
         let mut record = record.or(own).ok_or_else(|| {
             bad("does not say how its clips are prepared: give a --config with a `data` section".into())

@@ -1,5 +1,6 @@
 //! The work of `vjepa probe`: features or augmented clips, all heads on them, once for each split of the training samples.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,6 +79,14 @@ pub(super) struct Outcome {
     /// Whether clips were augmented.
     pub online: bool,
     pub splits: usize,
+}
+
+/// Features that do not change from split to split.
+struct Fixed {
+    /// Of the training samples of all splits, where they are needed.
+    train: Option<VideoFeatures>,
+    /// Of the other samples, with their classes.
+    val: Option<(VideoFeatures, Vec<usize>)>,
 }
 
 impl<'a> Work<'a> {
@@ -183,37 +192,9 @@ impl<'a> Work<'a> {
             }
             None => None,
         };
+        let fixed = Fixed { train: train_features, val };
         for number in 0..self.splits.len() {
-            let entries = self.splits[number].clone();
-            let own = train_features.as_ref().map(|features| self.of_split(features, &entries));
-            let own_classes =
-                own.as_ref().map(|own| classes(&own.labels, lists.from(), names)).transpose()?.unwrap_or_default();
-            let learned = match (self.online, &own) {
-                (false, Some(own)) => {
-                    let rows = own.rows();
-                    let samples = Samples { features: &own.features, classes: &own_classes, rows };
-                    train(task, heads, samples, progress)?
-                }
-                _ => self.online(args, task, heads, &entries, names, (number == 0, &mut outcome.bad), progress)?,
-            };
-            for (run, learned) in outcome.runs.iter_mut().zip(learned) {
-                if let Learned::Diverged(why) = &learned {
-                    run.diverged = Some(why.clone());
-                    continue;
-                }
-                // A sample is its own nearest neighbour.
-                if let Some(own) = own.as_ref().filter(|_| !matches!(learned, Learned::Neighbours { .. })) {
-                    let samples = Samples { features: &own.features, classes: &own_classes, rows: own.rows() };
-                    run.measure(task, &learned, samples, (false, number == 0 && val.is_none()))?;
-                }
-                if let Some((features, classes)) = &val {
-                    let samples = Samples { features: &features.features, classes, rows: features.rows() };
-                    run.measure(task, &learned, samples, (true, number == 0))?;
-                }
-                if number == 0 {
-                    run.learned = Some(learned);
-                }
-            }
+            self.split(number, args, task, heads, (lists.from(), names), &fixed, &mut outcome, progress)?;
         }
         let has_weights = |run: &Run| matches!(run.learned, Some(Learned::Probe { .. }));
         let figures = outcome.runs.iter().enumerate().filter(|(_, run)| has_weights(run));
@@ -222,6 +203,50 @@ impl<'a> Work<'a> {
         outcome.bad.sort_by(|a, b| a.path.cmp(&b.path));
         outcome.bad.dedup();
         Ok(outcome)
+    }
+
+    /// Trains all heads on one split, and measures them.
+    #[allow(clippy::too_many_arguments)]
+    fn split(
+        &mut self,
+        number: usize,
+        args: &Args,
+        task: &Task,
+        heads: &[Head],
+        (from, names): (i64, &[String]),
+        fixed: &Fixed,
+        outcome: &mut Outcome,
+        progress: OnProgress<'_>,
+    ) -> Result<(), CliError> {
+        let entries = self.splits.get(number).cloned().unwrap_or_default();
+        let own = fixed.train.as_ref().map(|features| self.of_split(features, &entries));
+        let own_classes = own.as_ref().map(|own| classes(&own.labels, from, names)).transpose()?.unwrap_or_default();
+        let learned = match (self.online, &own) {
+            (false, Some(own)) => {
+                let samples = Samples { features: &own.features, classes: &own_classes, rows: own.rows() };
+                train(task, heads, samples, progress)?
+            }
+            _ => self.online(args, task, heads, &entries, names, (number == 0, &mut outcome.bad), progress)?,
+        };
+        for (run, learned) in outcome.runs.iter_mut().zip(learned) {
+            if let Learned::Diverged(why) = &learned {
+                run.diverged = Some(why.clone());
+                continue;
+            }
+            // A sample is its own nearest neighbour.
+            if let Some(own) = own.as_ref().filter(|_| !matches!(learned, Learned::Neighbours { .. })) {
+                let samples = Samples { features: &own.features, classes: &own_classes, rows: own.rows() };
+                run.measure(task, &learned, samples, (false, number == 0 && fixed.val.is_none()))?;
+            }
+            if let Some((features, classes)) = &fixed.val {
+                let samples = Samples { features: &features.features, classes, rows: features.rows() };
+                run.measure(task, &learned, samples, (true, number == 0))?;
+            }
+            if number == 0 {
+                run.learned = Some(learned);
+            }
+        }
+        Ok(())
     }
 
     /// The samples of all splits, in the order of the list.
@@ -237,10 +262,10 @@ impl<'a> Work<'a> {
     }
 
     /// The features of a split's samples.
-    fn of_split(&self, features: &VideoFeatures, entries: &[VideoEntry]) -> VideoFeatures {
+    fn of_split<'f>(&self, features: &'f VideoFeatures, entries: &[VideoEntry]) -> Cow<'f, VideoFeatures> {
         match self.splits.len() {
-            1 => features.clone(),
-            _ => features.of_paths(&entries.iter().map(|entry| entry.path.as_path()).collect()),
+            1 => Cow::Borrowed(features),
+            _ => Cow::Owned(features.of_paths(&entries.iter().map(|entry| entry.path.as_path()).collect())),
         }
     }
 

@@ -7,12 +7,16 @@ use crate::chart::TITLE;
 
 /// Space around the matrix.
 const MARGIN: usize = 28;
+/// Above the matrix.
+const TOP: usize = 124;
 /// Up to so many classes their names stand beside rows and above columns, and counts in the cells.
 const NAMED: usize = 40;
 const COUNTED: usize = 20;
 /// Side of the matrix in pixels, about.
 const SIDE: usize = 760;
 const SMALL: usize = 16;
+/// Side of a cell, at most.
+const LARGEST: usize = 96;
 /// Letters of a name that are shown.
 const LETTERS: usize = 22;
 
@@ -20,16 +24,19 @@ const LETTERS: usize = 22;
 /// is what was right.
 pub fn confusion(title: &str, note: &str, names: &[String], rows: &[&[u64]]) -> Canvas {
     let classes = rows.len().max(1);
-    let cell = (SIDE / classes).clamp(1, 64);
+    let cell = (SIDE / classes).clamp(1, LARGEST);
     let named = classes <= NAMED;
     let name = |class: usize| -> String {
-        let name = names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let name = match names.get(class).filter(|name| **name != class.to_string()) {
+            Some(name) => format!("{class} {name}"),
+            None => class.to_string(),
+        };
         if name.chars().count() > LETTERS { name.chars().take(LETTERS - 1).chain(['\u{2026}']).collect() } else { name }
     };
     let widest = (0..classes).map(|class| Canvas::text_width(&name(class), SMALL)).max().unwrap_or(0);
     let left = MARGIN + if named { widest + 12 } else { 0 };
-    let top = 104;
-    // Columns are numbered from the left; names of columns would not fit, rows say which number is whose.
+    let top = TOP;
+    // Names would not fit above columns, which stand in the order of the rows: they are numbered, as the rows are.
     let width = (left + classes * cell + MARGIN).max(MARGIN * 2 + Canvas::text_width(title, TITLE));
     let width = width.max(MARGIN * 2 + Canvas::text_width(note, SMALL));
     let mut canvas = Canvas::new(width, top + classes * cell + MARGIN);
@@ -39,6 +46,9 @@ pub fn confusion(title: &str, note: &str, names: &[String], rows: &[&[u64]]) -> 
         let y = top + class * cell;
         let sum: u64 = row.iter().sum();
         if named {
+            let (number, x) = (class.to_string(), left + class * cell);
+            let inset = cell.saturating_sub(Canvas::text_width(&number, SMALL)) / 2;
+            canvas.text(x + inset, top - 22, &number, SMALL, ink::MUTED);
             let (name, baseline) = (name(class), y + (cell / 2).saturating_sub(5));
             canvas.text(left - 10 - Canvas::text_width(&name, SMALL), baseline, &name, SMALL, ink::DARK);
         }
@@ -71,8 +81,10 @@ mod tests {
         let names = ["cat".to_owned(), "dog".to_owned()];
         let rows: [&[u64]; 2] = [&[9, 1], &[0, 10]];
         let canvas = confusion("Confusion", "two classes", &names, &rows);
-        let left = MARGIN + 12 + ["cat", "dog"].map(|name| Canvas::text_width(name, SMALL)).into_iter().max().unwrap();
-        let bright = |class: usize, predicted: usize| canvas.get(left + predicted * 64 + 3, 104 + class * 64 + 3)[1];
+        let left =
+            MARGIN + 12 + ["0 cat", "1 dog"].map(|name| Canvas::text_width(name, SMALL)).into_iter().max().unwrap();
+        let bright =
+            |class: usize, predicted: usize| canvas.get(left + predicted * LARGEST + 3, TOP + class * LARGEST + 3)[1];
         assert!(bright(0, 0) > bright(0, 1) && bright(1, 1) > bright(1, 0));
         assert_eq!(bright(1, 1), heat(1.0)[1]);
         // Many classes are still a picture of a size that can be looked at.
