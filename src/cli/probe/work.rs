@@ -200,8 +200,9 @@ impl<'a> Work<'a> {
         let figures = outcome.runs.iter().enumerate().filter(|(_, run)| has_weights(run));
         let figures = figures.filter_map(|(head, run)| Some((head, run.figure()?)));
         outcome.best = figures.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(head, _)| head);
-        outcome.bad.sort_by(|a, b| a.path.cmp(&b.path));
-        outcome.bad.dedup();
+        // In the order in which they were met, each once.
+        let mut met = BTreeSet::new();
+        outcome.bad.retain(|bad| met.insert(bad.path.clone()));
         Ok(outcome)
     }
 

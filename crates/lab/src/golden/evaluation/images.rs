@@ -100,9 +100,8 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
     let pairs = [info.autoaugment.policy.len() as i64];
     checks.push(Check::exact("images.policy.pairs", &[ORIGINAL.len() as i64], &pairs));
     trained(&info, &file, &path, &mut checks)?;
-    match &info.stills {
-        Some(stills) => self::stills(engine, dir, stills, &file, &mut checks)?,
-        None => {}
+    if let Some(stills) = &info.stills {
+        self::stills(engine, dir, stills, &file, &mut checks)?;
     }
     Ok(checks)
 }
