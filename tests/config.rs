@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use vjepa_recipe::config::{Config, ConfigError, Dtype, Normalization, OptimizationConfig, Preprocessing, Sampling};
+use vjepa_recipe::config::{
+    Config, ConfigError, Dtype, Evaluation, Normalization, OptimizationConfig, Preprocessing, Sampling,
+};
 use vjepa_recipe::masks::{MultiBlockConfig, TubeConfig};
 
 fn recipe(name: &str) -> PathBuf {
@@ -34,11 +36,24 @@ fn all_recipes_are_valid() {
     let mut found = 0;
     for entry in std::fs::read_dir(recipe("")).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let config = Config::from_file(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         config.check_training().unwrap();
         found += 1;
     }
     assert!(found >= 5);
+}
+
+#[test]
+fn all_evaluations_are_valid() {
+    let mut found = 0;
+    for entry in std::fs::read_dir(recipe("evals")).unwrap() {
+        Evaluation::from_file(&entry.unwrap().path(), &[]).unwrap_or_else(|error| panic!("{error}"));
+        found += 1;
+    }
+    assert_eq!(found, 15);
 }
 
 #[test]
@@ -180,15 +195,24 @@ fn a_checkpoint_to_start_from_must_be_named() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused() {
-    for set in
-        ["data_aug.auto_augment=true", "data_aug.reprob=0.25", "model.use_mask_tokens=false", "meta.dtype=float16"]
-    {
+    for set in ["model.use_mask_tokens=false", "meta.dtype=float16"] {
         let error = with(SMALL, &[set]).unwrap_err();
         let key = set.split('=').next().unwrap();
         assert!(matches!(error, ConfigError::Unsupported { .. }), "{set}: {error}");
         assert_eq!(error.key(), Some(key));
         assert!(error.to_string().starts_with(&format!("--set {set}: ")), "{error}");
     }
+}
+
+#[test]
+fn augmentation_of_official_files_is_read() {
+    let config = with(SMALL, &["data_aug.auto_augment=true", "data_aug.reprob=0.25"]).unwrap();
+    assert!(config.data_aug.auto_augment && config.data_aug.reprob == 0.25);
+    let said = with(SMALL, &["data_aug.reprob=1.5"]).unwrap_err().to_string();
+    assert!(said.contains("`data_aug.reprob` is 1.5; it is a probability"), "{said}");
+    let textures = std::fs::read_to_string(recipe("quickstart.yaml")).unwrap();
+    let said = with(&textures, &["data_aug.auto_augment=true"]).unwrap_err().to_string();
+    assert!(said.contains("drifting textures"), "{said}");
 }
 
 #[test]

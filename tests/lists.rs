@@ -335,15 +335,11 @@ fn configurations_are_read_from_any_editor_and_others_recognised() {
         (
             "eval_name: video_classification_frozen\ndata: {dataset_train: a.csv, dataset_val: b.csv, num_segments: 2, \
              num_views_per_segment: 3}\npretrain: {folder: run/, checkpoint: jepa-latest.pth.tar}\n",
-            &[
-                "official evaluation",
-                "vjepa probe --checkpoint run/jepa-latest.pth.tar --data a.csv --clips 2",
-                "--views 3",
-            ][..],
+            &["official evaluation", "vjepa probe --config FILE", "vjepa eval --config FILE"][..],
         ),
         (
             "eval_name: image_classification_frozen\ndata: {dataset_name: IN1K}\n",
-            &["official evaluation", "is not read yet"],
+            &["official evaluation", "vjepa probe --config FILE"],
         ),
         (
             "folder: /x\nexperiment: {data: {dataset_train: a.csv, dataset_val: b.csv}}\nmodel_kwargs: {checkpoint: c.pt}\n",

@@ -102,6 +102,8 @@ pub struct Options {
     pub engine_cache: Option<PathBuf>,
     /// Called for slow operations and for unexpected fallbacks.
     pub progress: Option<Progress>,
+    /// Take a model of pictures, `f32[B, C, H, W]`, too, and feed it clips of one frame.
+    pub pictures: bool,
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Session {
             _ => {}
         }
         let mut file = OnnxFile::read(path)?;
-        clip_input(&file.path, &file.inputs)?;
+        clip_input(&file.path, &file.inputs, options.pictures)?;
         let full_range_int8 = file.has_full_range_int8();
         let engine = match options.runtime {
             Runtime::Auto if cfg!(feature = "tract") => open_auto(&mut file, options)?,
@@ -59,7 +59,7 @@ impl Session {
             _ => open_ort(&mut file, options)?,
         };
         let OnnxFile { inputs, outputs, metadata, .. } = file;
-        let mut session = Self::of(path, inputs, outputs, metadata, engine)?;
+        let mut session = Self::of(path, inputs, outputs, metadata, engine, options.pictures)?;
         session.full_range_int8 = full_range_int8;
         Ok(session)
     }
@@ -78,7 +78,7 @@ impl Session {
         crate::fork::plans()?;
         let model = crate::compiled::Model::new(executor, params);
         let (inputs, outputs) = model.interface(name)?;
-        Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)))
+        Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)), false)
     }
 
     fn of(
@@ -87,15 +87,17 @@ impl Session {
         outputs: Vec<TensorInfo>,
         metadata: BTreeMap<String, String>,
         engine: Engine,
+        pictures: bool,
     ) -> Result<Self, SessionError> {
-        let input = clip_input(path, &inputs)?.clone();
+        let input = clip_input(path, &inputs, pictures)?.clone();
         let labels = crate::classify::labels(&metadata)
             .map_err(|reason| SessionError::Labels { path: path.to_owned(), reason })?;
         let (engine, calls, last_batch) = (Arc::new(engine), Calls::here(), AtomicUsize::new(0));
         Ok(Self { input, outputs, metadata, labels, engine, calls, last_batch, full_range_int8: false })
     }
 
-    /// Runs a batch of clips. A model for several [views](Session::views) takes as many clips for each result.
+    /// Runs a batch of clips. A model for several [views](Session::views) takes as many clips for each result; one of pictures
+    /// ([`Options::pictures`]) takes clips of one frame.
     ///
     /// # Errors
     /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Run`]; [`SessionError::Forked`]
@@ -106,7 +108,10 @@ impl Session {
         if self.input.shape.len() == 6 {
             shape.push(self.views());
         }
-        shape.extend(clip);
+        match (self.input.shape.len(), clip) {
+            (4, [channels, 1, height, width]) => shape.extend([channels, height, width]),
+            _ => shape.extend(clip),
+        }
         if !self.input.accepts(&shape) || count % self.views() != 0 {
             return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape().to_vec() });
         }
@@ -202,11 +207,11 @@ pub fn is_compiled(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "vjg")
 }
 
-/// The one input, when it is clips or views of clips.
-fn clip_input<'a>(path: &Path, inputs: &'a [TensorInfo]) -> Result<&'a TensorInfo, SessionError> {
+/// The one input, when it is clips or views of clips, or where they are asked for, pictures.
+fn clip_input<'a>(path: &Path, inputs: &'a [TensorInfo], pictures: bool) -> Result<&'a TensorInfo, SessionError> {
     if let [input] = inputs {
         let views = matches!(input.shape.as_slice(), [_, Dimension::Size(1..), _, _, _, _]);
-        if input.is_f32 && (views || input.shape.len() == 5) {
+        if input.is_f32 && (views || input.shape.len() == 5 || (pictures && input.shape.len() == 4)) {
             return Ok(input);
         }
     }

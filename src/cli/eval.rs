@@ -1,46 +1,53 @@
-//! `vjepa eval`: accuracy of a probe on labelled videos.
+//! `vjepa eval`: accuracy of a probe on labelled videos or pictures.
 
 use std::path::PathBuf;
 
 use super::CliError;
 use super::device::DeviceArg;
-use super::probe::{Bar, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes};
+use super::frozen::{EncoderArgs, Kind, Opened, Setup, samples};
+use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion};
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
-use vjepa_eval::protocols::videos::{VideoSet, classes_of, evaluate_probe, open_encoder};
-use vjepa_eval::videos::labelled_videos;
-use vjepa_programs::Probe;
-use vjepa_recipe::config::Config;
+use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
+use vjepa_metrics::Confusion;
+use vjepa_programs::{Probe, load_probe, load_probe_with};
 
-/// Measure a probe's top-1 and top-5 accuracy on labelled videos
+/// Measure a probe's top-1 and top-5 accuracy on labelled videos or pictures
 #[derive(clap::Args)]
 pub struct Args {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
-    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    encoder: EncoderArgs,
     /// Probe written by `vjepa probe` or by the official evaluation
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
-    /// Labelled videos: one "path label" per line, paths relative to the list's folder
-    #[arg(long, value_name = "CSV")]
-    data: PathBuf,
+    /// Attention heads of a probe file that does not say their number and is of no released size
+    #[arg(long, value_name = "N")]
+    probe_heads: Option<usize>,
+    /// Labelled samples: a list with one "path label" per line, paths relative to the list's folder, or a folder with a folder of
+    /// pictures for each class [default: those of the official evaluation]
+    #[arg(long, value_name = "LIST|FOLDER")]
+    data: Option<PathBuf>,
     /// Label of the probe's first class in --data, for probes with class names [default: as in training]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     labels_from: Option<i64>,
-    /// Clips per video; the probe attends across all of them
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    clips: u16,
-    /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    views: u16,
+    /// Clips per video; the probe attends across all of them [default: 1, or those of the official evaluation]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    clips: Option<u16>,
+    /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged [default: 1, or those of
+    /// the official evaluation]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    views: Option<u16>,
+    /// Classify every clip of a video on its own and average, instead of joining their tokens [default: as in training]
+    #[arg(long)]
+    clips_apart: bool,
+    /// Folder for per-class.csv, confusion.csv and confusion.png
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// Seed of --official-validation
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     cache: Cache,
     #[command(flatten)]
@@ -53,11 +60,18 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
-    let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
-    let mut opened = open_encoder(device, &args.checkpoint, config.as_ref())?;
-    let probe = vjepa_programs::load_probe_for(&args.probe, &opened.model.encoder)?;
-    super::note_sampling(opened.model.config.as_ref());
-    let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
+    let setup = Setup::read(&args.encoder)?;
+    let own = setup.data().map(|[_, val]| val);
+    let none = "name the samples to evaluate on: --data LIST, or --config with an official evaluation's file";
+    let data = args.data.clone().or(own).ok_or(none)?;
+    let (list, folders) = samples(&data)?;
+    let kind = Kind::of(&list)?;
+    let mut opened = Opened::open(&args.encoder, &setup, device, kind, None)?;
+    let probe = match &opened.sizes {
+        Some(sizes) => load_probe_with(&args.probe, sizes, args.probe_heads)?,
+        None => load_probe(&args.probe)?,
+    };
+    let (reads, [_, makes]) = (probe.probe.embed_dim(), opened.encoder.tokens());
     if reads != makes {
         return Err(format!(
             "the probe {} takes features {reads} wide, but the encoder's are {makes} wide; use the encoder it was trained on",
@@ -66,47 +80,84 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .into());
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
-    let list = labelled_videos(&args.data)?;
     let count = vjepa_eval::attentive::classes(&probe.probe);
-    let (from, notes) = numbering(args, &list, &probe.labels, count)?;
+    let (from, notes) = numbering(args, &list, folders.as_ref(), &probe.labels, count)?;
     notes.iter().for_each(|note| eprintln!("note: {note}"));
-    let set = VideoSet {
+    let [own_clips, own_views] = setup.clips_and_views();
+    let (clips, views) = (args.clips.map_or(own_clips, usize::from), args.views.map_or(own_views, usize::from));
+    let random = args.encoder.official_validation.then_some(args.seed);
+    let set = SampleSet {
         entries: &list.entries,
-        clips: args.clips.into(),
-        views: args.views.into(),
+        plan: opened.plan(kind, [clips, views], random)?,
+        attend: setup.attends() && !args.clips_apart && !trained_apart(args)?,
         cache: args.cache.folder(&args.probe),
     };
     let mut bar = Bar::default();
-    let (found, cached) = opened.features(&set, keep, &mut |p| bar.show(p))?;
+    let (found, cached) = features_of(opened.encoder.as_mut(), &opened.id, &set, keep, &mut |p| bar.show(p))?;
     bar.clear();
     let labels: Vec<i64> = found.labels.iter().map(|label| label - from).collect();
     let classes = classes_of(&labels, &probe.labels, count)?;
-    let accuracy = evaluate_probe(device, &probe.probe, &probe.tensors, &found.features, &classes, set.views)?;
+    let sizes = (classes.len(), set.predictions());
+    let scores = predict(device, &probe.probe, &probe.tensors, &found.features, sizes)?;
+    let accuracy = Accuracy::of(&scores, count, &classes);
+    let confusion = Confusion::of(&scores, count, &classes)?;
+    if let Some(folder) = &args.results {
+        save_confusion(folder, &probe.labels, &confusion)?;
+    }
     if args.json {
         let summary = serde_json::json!({
-            "top1": accuracy.top1, "top5": accuracy.top5, "videos": accuracy.videos, "classes": count,
-            "clips": args.clips, "views": args.views, "features_from_cache": cached, "bad_videos": found.bad,
+            "top1": accuracy.top1, "top5": accuracy.top5, "class_mean": confusion.class_mean(),
+            "videos": accuracy.videos, "classes": count,
+            "clips": clips, "views": views, "features_from_cache": cached, "bad_videos": found.bad,
             "labels_from": from, "notes": notes,
         });
         println!("{summary}");
         return Ok(());
     }
-    let per_video = match (args.clips, args.views) {
-        (1, 1) => "one clip per video".to_owned(),
-        (clips, views) => format!("{clips} clips x {views} views per video"),
+    let per_sample = match (kind, clips, views) {
+        (Kind::Pictures, ..) => format!("repeated to {} frames", opened.preprocessing.num_frames),
+        (Kind::Videos, 1, 1) => "one clip per video".to_owned(),
+        (Kind::Videos, clips, views) => format!("{clips} clips x {views} views per video"),
     };
-    println!("top-1    {:.1} %", 100.0 * accuracy.top1);
+    println!(
+        "top-1    {:.1} %, {:.1} % in the mean of the classes",
+        100.0 * accuracy.top1,
+        100.0 * confusion.class_mean()
+    );
     println!("top-5    {:.1} %", 100.0 * accuracy.top5);
-    println!("videos   {} of {count} classes, {per_video}", accuracy.videos);
+    println!("{:<9}{} of {count} classes, {per_sample}", kind.word(), accuracy.videos);
+    if let Some(folder) = &args.results {
+        println!("results  {}", folder.display());
+    }
     print_skipped(&found.bad.iter().collect::<Vec<&BadVideo>>());
     Ok(())
 }
 
+/// Whether the probe was trained to classify every clip on its own.
+fn trained_apart(args: &Args) -> Result<bool, CliError> {
+    Ok(vjepa_weights::load(&args.probe)?.metadata().get(CLIPS_APART_KEY).is_some_and(|apart| apart == "true"))
+}
+
 /// The label of the probe's first class in the list (0 where classes are named by their labels), and remarks on the list.
-fn numbering(args: &Args, list: &VideoList, names: &[String], count: usize) -> Result<(i64, Vec<String>), CliError> {
+fn numbering(
+    args: &Args,
+    list: &VideoList,
+    folders: Option<&ClassNames>,
+    names: &[String],
+    count: usize,
+) -> Result<(i64, Vec<String>), CliError> {
     let recorded = vjepa_weights::load(&args.probe)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
     let classes = ClassNames { names: names.to_vec(), count, from: recorded, source: args.probe.clone() };
     let mut notes = read_notes(list);
+    if let Some(folders) = folders {
+        if !names.is_empty() && folders.names != names {
+            let missing = names.iter().find(|name| !folders.names.contains(name));
+            let which = missing.map_or_else(String::new, |name| format!("; it lacks `{name}`"));
+            let path = list.path.display();
+            return Err(format!("the class folders of {path} are not the probe's {count} classes{which}").into());
+        }
+        return Ok((0, notes));
+    }
     if classes.are_labels() {
         if args.labels_from.is_some() {
             let probe = args.probe.display();

@@ -4,6 +4,7 @@
 //! Progress and warnings go to standard error. An error is one sentence with the remedy, exit code 1; invalid arguments exit
 //! with 2, as clap does. docs/adding-a-command.md walks through a real command.
 
+mod ablate;
 mod bench;
 mod compile;
 mod completions;
@@ -17,6 +18,7 @@ mod dry_run;
 mod eval;
 mod features;
 mod frames;
+mod frozen;
 mod graph;
 mod inspect;
 mod man;
@@ -65,6 +67,7 @@ enum Command {
     Probe(probe::Args),
     Eval(eval::Args),
     Detect(detect::Args),
+    Ablate(ablate::Args),
     Features(features::Args),
     Compile(compile::Args),
     Run(run::Args),
@@ -121,6 +124,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Detect(args) => detect::run(&args),
+        Command::Ablate(args) => ablate::run(&args),
         Command::Features(args) => features::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),

@@ -84,8 +84,9 @@ pub fn read_views(path: &Path, record: &Preprocessing, clip_views: ClipViews) ->
 }
 
 fn prepare(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Clips, ClipError> {
-    let plan = ViewPlan { preprocessing: record.clone(), clips: clip_views.clips, views: clip_views.views };
-    let data = plan.prepare(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let plan =
+        ViewPlan { preprocessing: record.clone(), clips: clip_views.clips, views: clip_views.views, random: None };
+    let data = plan.prepare(0, path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Clips { count: clip_views.count(), data })
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::augment::{ClipAugment, Keyed, Policy, RandomErasing};
 use super::decode::{Decoded, reason};
 use super::frames::is_picture;
 use super::list::{VideoEntry, VideoList};
@@ -14,7 +15,7 @@ use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::{View, to_luma};
 
-use super::transforms::{Pixels, RandomCrop, TrainTransform};
+use super::transforms::{Frames, Pixels, RandomCrop, TrainTransform};
 use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Framing, Preprocessing, Sampling};
 use vjepa_recipe::rng::{DefaultRng, NumpyRng, PyRandom, Stream, WeightedChoice};
 
@@ -58,6 +59,10 @@ pub struct VideoDataset {
     clip_duration: Option<f64>,
     fps: Option<f64>,
     transform: TrainTransform,
+    /// Operations on the frames before the crop (`data_aug.auto_augment`).
+    policy: Option<Policy>,
+    /// What is erased after it (`data_aug.reprob`).
+    erase: Option<RandomErasing>,
     preprocessing: Preprocessing,
 }
 
@@ -135,6 +140,8 @@ impl VideoDataset {
                 hflip: augment.horizontal_flip,
                 normalization: data.normalization,
             },
+            policy: augment.auto_augment.then(|| ClipAugment::probe(data.crop_size).policy).flatten(),
+            erase: (augment.reprob > 0.0).then(|| RandomErasing::clips(augment.reprob)),
             preprocessing: data.preprocessing(),
         })
     }
@@ -235,6 +242,20 @@ pub(crate) struct Coloured {
     pub grayscale: bool,
 }
 
+impl Coloured {
+    /// All frames, `[H * W * 3]` each.
+    fn frames(&self) -> Vec<Vec<u8>> {
+        let (height, width) = self.size();
+        let frame = |index: usize| {
+            let mut pixels = vec![0; height * width * 3];
+            let rows = pixels.chunks_exact_mut((width * 3).max(1)).enumerate();
+            rows.for_each(|(y, row)| self.read(index, y, 0, row));
+            pixels
+        };
+        (0..self.count()).map(frame).collect()
+    }
+}
+
 impl Pixels for Coloured {
     fn count(&self) -> usize {
         self.clip.frames.len()
@@ -287,11 +308,24 @@ impl ClipSource for VideoDataset {
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
         let len = self.shape().iter().product::<usize>().max(1);
-        for (indices, out) in clips.iter().zip(out.chunks_exact_mut(len)) {
+        for (number, (indices, out)) in (0..).zip(clips.iter().zip(out.chunks_exact_mut(len))) {
             let clip = media.decode(indices).map_err(|error| bad(&entry.path, error))?;
             let clip = Coloured { clip, grayscale: self.preprocessing.grayscale };
-            // As in the official code, each clip of a video draws a crop and a flip of its own.
-            self.transform.apply(&clip, &mut crops, &mut flips, out).map_err(|error| bad(&entry.path, error))?;
+            // As in the official code, each clip of a video draws augmentations, a crop and a flip of its own.
+            let mut draws = Keyed::new(key, number);
+            let transformed = match &self.policy {
+                None => self.transform.apply(&clip, &mut crops, &mut flips, out),
+                Some(policy) => {
+                    let (mut frames, size) = (clip.frames(), clip.size());
+                    Policy::apply(&policy.draw(&mut draws), &mut frames, size, Policy::CLIP_FILL)
+                        .and_then(|()| Frames::new(&frames, size.0, size.1))
+                        .and_then(|frames| self.transform.apply(frames, &mut crops, &mut flips, out))
+                }
+            };
+            transformed.map_err(|error| bad(&entry.path, error))?;
+            if let Some(erase) = &self.erase {
+                erase.apply(self.transform.size, out, &mut draws).map_err(|error| bad(&entry.path, error))?;
+            }
         }
         Ok(self.info(index, entry))
     }

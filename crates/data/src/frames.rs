@@ -21,7 +21,7 @@ pub const FRAME_RATE: f64 = 30.0;
 const MOST_FRAMES: usize = 1 << 22;
 
 /// True for names with the ending of a picture that is read.
-pub(crate) fn is_picture(path: &Path) -> bool {
+pub fn is_picture(path: &Path) -> bool {
     extension(path).is_some_and(|ending| PICTURES.contains(&ending.as_str()))
 }
 

@@ -1,10 +1,12 @@
 //! The clips and views of a video for an evaluation or a deployed model.
 //!
-//! As in the official evaluations, nothing is random: clips start at the beginning of equal parts of the video (and overlap
-//! where it is short); a single view is the centre as the record frames it, several are spread along the long side.
+//! Nothing is random unless it is asked for: clips start at the beginning of equal parts of the video (and overlap where it is
+//! short); a single view is the centre as the record frames it, several are spread along the long side. The official evaluation
+//! leaves its validation clips random, which [`ViewPlan::random`] follows, by a seed.
 
 use std::path::{Path, PathBuf};
 
+use vjepa_recipe::rng::{NumpyRng, Stream};
 use vjepa_runtime::preprocess::View;
 use vjepa_runtime::{Preprocessing, Sampling};
 
@@ -20,6 +22,8 @@ pub struct ViewPlan {
     pub clips: usize,
     /// Views per clip.
     pub views: usize,
+    /// Clips start anywhere in their parts, drawn by this seed and the video's number, as the official evaluation does it.
+    pub random: Option<u64>,
 }
 
 /// A video that could not be used.
@@ -37,21 +41,23 @@ impl ViewPlan {
         self.preprocessing.clip_len()
     }
 
-    /// All views of all clips of a video, view-major: `[views, clips, 3, T, S, S]`.
+    /// All views of all clips of a video, view-major: `[views, clips, 3, T, S, S]`. `number` is what random starts are drawn by.
     ///
     /// # Errors
     /// Why the video cannot be used, without its name.
-    pub fn prepare(&self, path: &Path) -> Result<Vec<f32>, String> {
+    pub fn prepare(&self, number: u64, path: &Path) -> Result<Vec<f32>, String> {
         let record = &self.preprocessing;
         let mut video = Opener::shared().open(path).map_err(|error| error.reason(path))?;
         let sampler = ClipSampler {
             num_clips: self.clips,
-            random: false,
+            random: self.random.is_some(),
             allow_overlap: true,
             exact: record.sampling == Sampling::Exact,
             ..ClipSampler::pretrain(record.num_frames, record.sampling_rate)
         };
-        let clips = sampler.sample(video.info().frames, |low, _| low).map_err(|error| error.to_string())?;
+        let mut starts = self.random.map(|seed| NumpyRng::keyed(seed, Stream::Clips, number));
+        let draw = |low, high| starts.as_mut().map_or(low, |starts| starts.randint(low, high));
+        let clips = sampler.sample(video.info().frames, draw).map_err(|error| error.to_string())?;
         let len = self.clip_len();
         let mut out = vec![0f32; self.views * self.clips * len];
         for (number, indices) in clips.iter().enumerate() {

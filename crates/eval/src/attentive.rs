@@ -21,9 +21,15 @@ pub struct ProbeOptions {
     pub epochs: usize,
     /// Clips of a step.
     pub batch: usize,
-    /// Learning rate at the start.
+    /// Learning rate at the start, or after the warm-up.
     pub lr: f64,
-    /// Weight decay at the start.
+    /// Learning rate that a warm-up starts from.
+    pub start_lr: f64,
+    /// Learning rate at the end.
+    pub final_lr: f64,
+    /// Epochs of warm-up.
+    pub warmup: f64,
+    /// Weight decay at the start; it falls to 1e-6.
     pub weight_decay: f64,
     /// Largest norm of the gradients.
     pub max_norm: f32,
@@ -34,7 +40,17 @@ pub struct ProbeOptions {
 impl Default for ProbeOptions {
     /// The official evaluation's, at a batch of one process.
     fn default() -> Self {
-        Self { epochs: 20, batch: 4, lr: 1e-3, weight_decay: 0.01, max_norm: 1.0, seed: 0 }
+        Self {
+            epochs: 20,
+            batch: 4,
+            lr: 1e-3,
+            start_lr: 1e-3,
+            final_lr: 0.0,
+            warmup: 0.0,
+            weight_decay: 0.01,
+            max_norm: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -99,8 +115,22 @@ impl ProbeTrainer {
         options: &ProbeOptions,
         progress: OnProgress<'_>,
     ) -> Result<NamedTensors, EvalError> {
-        let classes = classes(&self.probe);
         check(&self.probe, features, labels, rows, options)?;
+        let batches = rows.len().div_ceil(options.batch);
+        let mut run = self.start(options, batches as u64);
+        for epoch in 0..options.epochs {
+            for batch in order(rows.len(), options.seed, epoch as u64).chunks(options.batch) {
+                let batch: Vec<usize> = batch.iter().filter_map(|place| rows.get(*place).copied()).collect();
+                let own: Vec<usize> = batch.iter().filter_map(|row| labels.get(*row).copied()).collect();
+                self.step(&mut run, &features.select(&batch), &own)?;
+            }
+            progress(Progress { what: "training the probe", done: epoch + 1, total: options.epochs });
+        }
+        Ok(run.weights())
+    }
+
+    /// A training from first weights, `steps` an epoch.
+    pub fn start(&self, options: &ProbeOptions, steps: u64) -> ProbeRun {
         let first = first_weights(&self.probe, options.seed);
         let mut params = self.executor.device().params();
         for (name, (shape, values)) in &first {
@@ -109,45 +139,71 @@ impl ProbeTrainer {
             params.set(&format!("adam.v.probe.{name}"), zeros);
             params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: values.clone() });
         }
-        let batches = rows.len().div_ceil(options.batch);
-        let total = (batches * options.epochs) as u64;
-        let schedule = ProbeSchedule::new(total, 0, options.lr, options.lr, options.weight_decay);
-        let mut step = 0u64;
-        for epoch in 0..options.epochs {
-            let order = Permutation::new(rows.len() as u64, mix(&[options.seed, PROBE_ORDER, epoch as u64]));
-            let shuffled: Vec<usize> = (0..rows.len() as u64).map(|place| rows[order.at(place) as usize]).collect();
-            for batch in shuffled.chunks(options.batch) {
-                let (lr, wd) = schedule.at(step);
-                let correction = |beta: f64| (1.0 - beta.powf((step + 1) as f64)) as f32;
-                let tokens = features.select(batch);
-                let mut one_hot = vec![0f32; batch.len() * classes];
-                batch.iter().enumerate().for_each(|(i, row)| one_hot[i * classes + labels[*row]] = 1.0);
-                let [beta1, beta2] = TrainOptions::default().betas;
-                let inputs = vec![
-                    ("features", tensor([batch.len(), features.tokens, features.dim], tokens.values)),
-                    ("labels", tensor([batch.len(), classes], one_hot)),
-                    ("lr", HostTensor::scalar(lr as f32)),
-                    ("wd", HostTensor::scalar(wd as f32)),
-                    ("c1", HostTensor::scalar(correction(beta1))),
-                    ("c2", HostTensor::scalar(correction(beta2))),
-                    ("max_norm", HostTensor::scalar(options.max_norm)),
-                ];
-                let outputs = self.executor.run(&mut params, inputs)?;
-                let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
-                if !loss.is_finite() {
-                    return Err(EvalError::Diverged { step, loss });
-                }
-                step += 1;
-            }
-            progress(Progress { what: "training the probe", done: epoch + 1, total: options.epochs });
-        }
-        let trained = first.into_iter().map(|(name, (shape, values))| {
-            // Vectors of one element come back as they went in.
-            let values = params.get(&format!("probe.{name}")).map_or(values, |(_, values)| values);
-            (name, (shape, values))
-        });
-        Ok(trained.collect())
+        let total = steps * options.epochs as u64;
+        let warmup_steps = (options.warmup * steps as f64) as u64;
+        let mut schedule = ProbeSchedule::new(total, warmup_steps, options.start_lr, options.lr, options.weight_decay);
+        schedule.lr.end = options.final_lr;
+        ProbeRun { params, first, schedule, max_norm: options.max_norm, step: 0 }
     }
+
+    /// One step of a training: `features` `[B, N, D]` with the class of each. Returns the loss.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for a label that is no class, [`EvalError::Run`], [`EvalError::Diverged`].
+    pub fn step(&mut self, run: &mut ProbeRun, features: &Features, labels: &[usize]) -> Result<f32, EvalError> {
+        let classes = classes(&self.probe);
+        let mut one_hot = vec![0f32; labels.len() * classes];
+        for (row, label) in one_hot.chunks_exact_mut(classes.max(1)).zip(labels) {
+            let none = || EvalError::setup(format!("label {label} is not below the {classes} classes"));
+            *row.get_mut(*label).ok_or_else(none)? = 1.0;
+        }
+        let (lr, wd) = run.schedule.at(run.step);
+        let correction = |beta: f64| (1.0 - beta.powf((run.step + 1) as f64)) as f32;
+        let [beta1, beta2] = TrainOptions::default().betas;
+        let inputs = vec![
+            ("features", tensor([labels.len(), features.tokens, features.dim], features.values.clone())),
+            ("labels", tensor([labels.len(), classes], one_hot)),
+            ("lr", HostTensor::scalar(lr as f32)),
+            ("wd", HostTensor::scalar(wd as f32)),
+            ("c1", HostTensor::scalar(correction(beta1))),
+            ("c2", HostTensor::scalar(correction(beta2))),
+            ("max_norm", HostTensor::scalar(run.max_norm)),
+        ];
+        let outputs = self.executor.run(&mut run.params, inputs)?;
+        let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
+        if !loss.is_finite() {
+            return Err(EvalError::Diverged { step: run.step, loss });
+        }
+        run.step += 1;
+        Ok(loss)
+    }
+}
+
+/// A training that is under way: weights, moments, and its place in the schedule.
+pub struct ProbeRun {
+    params: DeviceParams,
+    first: NamedTensors,
+    schedule: ProbeSchedule,
+    max_norm: f32,
+    step: u64,
+}
+
+impl ProbeRun {
+    /// The weights as they are now, named as by [`first_weights`].
+    pub fn weights(&self) -> NamedTensors {
+        let trained = self.first.iter().map(|(name, (shape, values))| {
+            // Vectors of one element come back as they went in.
+            let values = self.params.get(&format!("probe.{name}")).map_or_else(|| values.clone(), |(_, values)| values);
+            (name.clone(), (shape.clone(), values))
+        });
+        trained.collect()
+    }
+}
+
+/// The order of `count` samples in an epoch.
+pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let order = Permutation::new(count as u64, mix(&[seed, PROBE_ORDER, epoch]));
+    (0..count as u64).map(|place| order.at(place) as usize).collect()
 }
 
 /// Separates the order of training from other uses of the seed.

@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use vjepa_runtime::files::{hash_all, hex};
 
-use super::features::{Features, FrozenEncoder, Keep};
+use super::features::{ClipEncoder, Features, Keep};
 use super::videos::{VideoFeatures, video_features};
 use super::{EvalError, OnProgress};
 use vjepa_data::VideoEntry;
-use vjepa_data::{BadVideo, ViewPlan};
+use vjepa_data::{BadVideo, SamplePlan};
 use vjepa_weights as weights;
 use vjepa_weights::Tensors;
 
 /// Version of the features: raised when equal files would give other features.
-const VERSION: &str = "vjepa-features-1";
+const VERSION: &str = "vjepa-features-2";
 
 /// SHA-256 of a file, in hexadecimal.
 ///
@@ -34,7 +34,7 @@ pub fn file_digest(path: &Path) -> Result<String, EvalError> {
 }
 
 /// Name of the cached features of some videos under an encoder whose checkpoint has the digest `checkpoint`.
-fn key(checkpoint: &str, model: &str, plan: &ViewPlan, entries: &[VideoEntry], keep: Keep) -> String {
+fn key(checkpoint: &str, model: &str, plan: &SamplePlan, entries: &[VideoEntry], keep: (Keep, bool)) -> String {
     let mut digest = Sha256::new();
     let mut add = |text: &str| {
         digest.update((text.len() as u64).to_le_bytes());
@@ -43,7 +43,7 @@ fn key(checkpoint: &str, model: &str, plan: &ViewPlan, entries: &[VideoEntry], k
     add(VERSION);
     add(checkpoint);
     add(model);
-    add(&format!("{:?} {} {} {keep:?}", plan.preprocessing, plan.clips, plan.views));
+    add(&format!("{plan:?} {keep:?}"));
     for entry in entries {
         let meta = std::fs::metadata(&entry.path);
         let stamp = meta.as_ref().ok().map(|meta| (meta.len(), meta.modified().ok()));
@@ -59,18 +59,19 @@ fn key(checkpoint: &str, model: &str, plan: &ViewPlan, entries: &[VideoEntry], k
 pub fn cached_video_features(
     folder: Option<&Path>,
     checkpoint: &str,
-    encoder: &mut FrozenEncoder,
-    plan: &ViewPlan,
+    encoder: &mut dyn ClipEncoder,
+    plan: &SamplePlan,
     entries: &[VideoEntry],
-    keep: Keep,
+    keep: (Keep, bool),
     progress: OnProgress<'_>,
 ) -> Result<(VideoFeatures, bool), EvalError> {
     let Some(folder) = folder else {
         return Ok((video_features(encoder, plan, entries, keep, progress)?, false));
     };
-    let model = format!("{:?}", encoder.config());
-    let path = folder.join(format!("{}.safetensors", key(checkpoint, &model, plan, entries, keep)));
-    if let Some(found) = read(&path, encoder.config().embed_dim, plan) {
+    let path = folder.join(format!("{}.safetensors", key(checkpoint, &encoder.describe(), plan, entries, keep)));
+    let [_, dim] = encoder.tokens();
+    let rows = plan.views() * if keep.1 { 1 } else { plan.clips() };
+    if let Some(found) = read(&path, dim, rows) {
         return Ok((found, true));
     }
     let made = video_features(encoder, plan, entries, keep, progress)?;
@@ -78,7 +79,7 @@ pub fn cached_video_features(
     Ok((made, false))
 }
 
-fn read(path: &Path, dim: usize, plan: &ViewPlan) -> Option<VideoFeatures> {
+fn read(path: &Path, dim: usize, per_sample: usize) -> Option<VideoFeatures> {
     let weights = weights::load(path).ok()?;
     let (shape, values) = weights.get("features").ok()?;
     let of = |key: &str| weights.metadata().get(key);
@@ -87,7 +88,7 @@ fn read(path: &Path, dim: usize, plan: &ViewPlan) -> Option<VideoFeatures> {
     let bad: Vec<(PathBuf, String)> = serde_json::from_str(of("bad")?).ok()?;
     let bad = bad.into_iter().map(|(path, reason)| BadVideo { path, reason }).collect();
     let &[rows, tokens, width] = shape.as_slice() else { return None };
-    let fits = width == dim && rows == labels.len() * plan.views && paths.len() == labels.len();
+    let fits = width == dim && rows == labels.len() * per_sample && paths.len() == labels.len();
     fits.then_some(VideoFeatures { features: Features { tokens, dim, values }, labels, paths, bad })
 }
 
@@ -108,10 +109,14 @@ fn write(path: &Path, made: &VideoFeatures) -> Result<(), EvalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vjepa_data::ViewPlan;
     use vjepa_recipe::config::DataConfig;
 
-    fn plan(clips: usize) -> ViewPlan {
-        ViewPlan { preprocessing: DataConfig::default().preprocessing(), clips, views: 1 }
+    const MEAN: (Keep, bool) = (Keep::Mean, true);
+
+    fn plan(clips: usize) -> SamplePlan {
+        let preprocessing = DataConfig::default().preprocessing();
+        SamplePlan::Videos(ViewPlan { preprocessing, clips, views: 1, random: None })
     }
 
     #[test]
@@ -125,27 +130,28 @@ mod tests {
             bad: vec![BadVideo { path: "d.mp4".into(), reason: "is \"cut off\"".into() }],
         };
         write(&path, &made).unwrap();
-        let found = read(&path, 3, &plan(1)).unwrap();
+        let found = read(&path, 3, 1).unwrap();
         assert_eq!((found.features, found.labels, found.bad), (made.features, made.labels, made.bad));
-        assert!(read(&path, 4, &plan(1)).is_none());
+        assert!(read(&path, 4, 1).is_none());
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
-        assert!(read(&path, 3, &plan(1)).is_none());
+        assert!(read(&path, 3, 1).is_none());
     }
 
     #[test]
     fn every_part_of_the_key_counts() {
         let entries = [VideoEntry { path: "none.mp4".into(), label: Some(1) }];
-        let own = key("a", "m", &plan(1), &entries, Keep::Mean);
-        assert_eq!(own, key("a", "m", &plan(1), &entries, Keep::Mean));
+        let own = key("a", "m", &plan(1), &entries, MEAN);
+        assert_eq!(own, key("a", "m", &plan(1), &entries, MEAN));
         let other_label = [VideoEntry { path: "none.mp4".into(), label: Some(2) }];
         let others = [
-            key("b", "m", &plan(1), &entries, Keep::Mean),
-            key("a", "n", &plan(1), &entries, Keep::Mean),
-            key("a", "m", &plan(2), &entries, Keep::Mean),
-            key("a", "m", &plan(1), &entries, Keep::Tokens),
-            key("a", "m", &plan(1), &other_label, Keep::Mean),
-            key("a", "m", &plan(1), &[], Keep::Mean),
+            key("b", "m", &plan(1), &entries, MEAN),
+            key("a", "n", &plan(1), &entries, MEAN),
+            key("a", "m", &plan(2), &entries, MEAN),
+            key("a", "m", &plan(1), &entries, (Keep::Tokens, true)),
+            key("a", "m", &plan(1), &other_label, MEAN),
+            key("a", "m", &plan(1), &[], MEAN),
+            key("a", "m", &plan(1), &entries, (Keep::Mean, false)),
         ];
         assert!(others.iter().all(|other| *other != own));
         assert!(file_digest(Path::new("none.mp4")).is_err());

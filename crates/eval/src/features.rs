@@ -1,7 +1,7 @@
 //! Features of frozen encoders: the compiled encoder run over clips, batch by batch.
 
 use rayon::prelude::*;
-use vjepa_graphs::{EncoderConfig, NamedTensors};
+use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::{EvalError, OnProgress, Progress};
@@ -134,6 +134,53 @@ pub enum Keep {
     Tokens,
     /// Their mean.
     Mean,
+}
+
+/// Whatever turns clips into tokens: a compiled encoder, or a model of others.
+pub trait ClipEncoder {
+    /// Channels, frames, height and width of a clip.
+    fn clip(&self) -> [usize; 4];
+
+    /// Tokens of a clip's features, and their width.
+    fn tokens(&self) -> [usize; 2];
+
+    /// The attentive probe that belongs to its features.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] where the number of its attention heads is not known.
+    fn probe(&self, classes: usize) -> Result<ProbeConfig, EvalError>;
+
+    /// What the features follow from beside the model's file, in words that differ where they do.
+    fn describe(&self) -> String;
+
+    /// Features of whole clips `[B, C, T, H, W]`, in one batch.
+    ///
+    /// # Errors
+    /// [`EvalError`] for part of a clip or none, and for a model that cannot be run.
+    fn encode(&mut self, clips: Vec<f32>) -> Result<Features, EvalError>;
+}
+
+impl ClipEncoder for FrozenEncoder {
+    fn clip(&self) -> [usize; 4] {
+        let config = self.config();
+        [config.channels, config.num_frames, config.height, config.width]
+    }
+
+    fn tokens(&self) -> [usize; 2] {
+        [self.config().tokens(), self.config().embed_dim]
+    }
+
+    fn probe(&self, classes: usize) -> Result<ProbeConfig, EvalError> {
+        Ok(ProbeConfig::for_encoder(self.config(), classes))
+    }
+
+    fn describe(&self) -> String {
+        format!("{:?}", self.config())
+    }
+
+    fn encode(&mut self, clips: Vec<f32>) -> Result<Features, EvalError> {
+        self.plan.run(&mut self.params, clips)
+    }
 }
 
 /// A compiled encoder with its weights.

@@ -1,7 +1,8 @@
 //! Evaluation of frozen encoders: their features, and probes on them.
 //!
-//! [`FrozenEncoder`] runs the compiled encoder over clips; its [`Features`] feed [`logistic`] regression (the linear
-//! figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`]. [`labels`] are what lists
+//! [`FrozenEncoder`] runs the compiled encoder over clips, [`foreign`] those of others; their [`Features`] feed [`logistic`]
+//! regression (the linear figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`].
+//! [`protocols::heads`] trains several at once, [`protocols::online`] with augmentation. [`labels`] are what lists
 //! of videos say about classes; accuracies and votes are `vjepa_metrics`'; [`protocols`] holds whole evaluations, from labelled clips to a report.
 
 #![warn(missing_docs)]
@@ -9,6 +10,7 @@
 pub mod attentive;
 pub mod cache;
 pub mod features;
+pub mod foreign;
 pub mod labels;
 pub mod logistic;
 pub mod neighbours;
@@ -17,7 +19,7 @@ pub mod protocols;
 pub mod videos;
 
 pub use attentive::{ProbeOptions, ProbeRunner, ProbeTrainer};
-pub use features::{EncoderPlan, Features, FrozenEncoder};
+pub use features::{ClipEncoder, EncoderPlan, Features, FrozenEncoder};
 pub use protocols::textures::{TextureProtocol, TextureReport, evaluate_textures};
 pub use vjepa_linalg as linalg;
 

@@ -90,7 +90,7 @@ pub struct ProbeFile {
 /// # Errors
 /// [`WeightsError`]: a file that is not a probe, an inconsistent description, weights that do not fit it.
 pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
-    read(path, None)
+    read(path, None, None)
 }
 
 /// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`). The file does
@@ -99,34 +99,47 @@ pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
 /// # Errors
 /// As [`load_probe`].
 pub fn load_probe_for(path: &Path, encoder: &EncoderConfig) -> Result<ProbeFile, WeightsError> {
-    read(path, Some(encoder))
+    load_probe_with(path, encoder, None)
 }
 
-fn read(path: &Path, encoder: Option<&EncoderConfig>) -> Result<ProbeFile, WeightsError> {
+/// Like [`load_probe_for`], for a file that does not say its number of attention heads and is of no released size. Where the file
+/// says it, `heads` must be the same.
+///
+/// # Errors
+/// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's.
+pub fn load_probe_with(path: &Path, encoder: &EncoderConfig, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
+    read(path, Some(encoder), heads)
+}
+
+fn read(path: &Path, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
     let weights = load(path)?;
     let bad = |why: String| WeightsError::Record { path: path.to_owned(), what: "probe description", why };
     let record = match (weights.metadata().get(PROBE_KEY), encoder) {
         (Some(text), _) => serde_json::from_str(text).map_err(|error| bad(shortened(&error.to_string())))?,
-        (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder)?,
+        (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder, heads)?,
         _ => {
             let wanted = "probe (no `vjepa_probe` in its metadata and no official `classifier`)";
             return Err(weights.no_model(wanted));
         }
     };
+    if let (Some(given), Some(own)) = (heads, record.num_heads.filter(|own| heads != Some(*own))) {
+        let why = format!("its probe has {own} attention heads, not {given}: leave the number out");
+        return Err(WeightsError::Sizes { path: path.to_owned(), why });
+    }
     let (probe, shapes) = described(&weights, &record)?;
     let tensors = weights.take("probe", "probe", shapes)?;
     Ok(ProbeFile { probe, labels: record.labels, tensors })
 }
 
 /// Describes a classifier of the official evaluation from its shapes.
-fn official(weights: &Weights, encoder: &EncoderConfig) -> Result<ProbeRecord, WeightsError> {
+fn official(weights: &Weights, encoder: &EncoderConfig, heads: Option<usize>) -> Result<ProbeRecord, WeightsError> {
     let path = || weights.path().to_owned();
     let pooler = weights.shape(&format!("{POOLER}.query_tokens"));
     // V-JEPA 2's pooler lacks the projection that V-JEPA 1 stores and never applies; its blocks act on the features.
     let projected =
         ["xattn.proj", "proj"].iter().any(|name| weights.shape(&format!("{CROSS}.{name}.weight")).is_some());
     if pooler.is_some() && !projected {
-        return on_features(weights);
+        return on_features(weights, heads);
     }
     let Some(&[classes, embed_dim]) = weights.shape("probe.linear.weight") else {
         let why = "a classifier needs `linear.weight` of shape [classes, width]".to_owned();
@@ -134,7 +147,11 @@ fn official(weights: &Weights, encoder: &EncoderConfig) -> Result<ProbeRecord, W
     };
     let blocks = |i: &usize| weights.shape(&format!("{POOLER}.blocks.{i}.norm1.weight")).is_some();
     let (kind, num_heads, depth) = match pooler {
-        Some(_) => ("attentive", Some(encoder.num_heads), Some(1 + (0..MOST_BLOCKS).take_while(blocks).count())),
+        Some(_) => (
+            "attentive",
+            Some(heads.unwrap_or(encoder.num_heads)),
+            Some(1 + (0..MOST_BLOCKS).take_while(blocks).count()),
+        ),
         None => ("linear", None, None),
     };
     let (kind, labels) = (kind.to_owned(), Vec::new());
@@ -142,15 +159,18 @@ fn official(weights: &Weights, encoder: &EncoderConfig) -> Result<ProbeRecord, W
 }
 
 /// Describes a probe of V-JEPA 2's evaluation, or a classifier of Hugging Face, whose blocks work on the features.
-fn on_features(weights: &Weights) -> Result<ProbeRecord, WeightsError> {
+fn on_features(weights: &Weights, heads: Option<usize>) -> Result<ProbeRecord, WeightsError> {
     let path = || weights.path().to_owned();
     let layout = weights.model_file(None)?.and_then(|file| file.probe);
     let layout = layout.ok_or_else(|| weights.no_model("probe"))?;
     let [(_, classes)] = layout.heads[..] else {
         return Err(WeightsError::Heads { path: path(), heads: layout.heads.len() });
     };
-    let num_heads = layout.num_heads.ok_or_else(|| {
-        let why = format!("the number of attention heads of its probe, {} wide, is not known", layout.embed_dim);
+    let num_heads = layout.num_heads.or(heads).ok_or_else(|| {
+        let why = format!(
+            "the number of attention heads of its probe, {} wide, is not known: name it (`eval --probe-heads`)",
+            layout.embed_dim
+        );
         WeightsError::Sizes { path: path(), why }
     })?;
     let config = ProbeConfig {

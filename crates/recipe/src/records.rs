@@ -38,14 +38,15 @@ pub const PROBE_RESULT_KEY: &str = "vjepa_probe_result";
 /// How well a probe does, and how much its encoder has seen: a row of what the paper's table 12 compares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeResult {
-    /// `attentive` or `linear`.
+    /// `attentive`, `average` or `linear`.
     pub kind: String,
     /// Number of classes.
     pub classes: usize,
     /// Clips per video.
     pub clips_per_video: usize,
-    /// On the videos it was trained on.
-    pub train: Accuracy,
+    /// On the videos it was trained on; not measured where they were augmented and there were others.
+    #[serde(default)]
+    pub train: Option<Accuracy>,
     /// On others, if there were any.
     pub val: Option<Accuracy>,
     /// The encoder's checkpoint.

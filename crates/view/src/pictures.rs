@@ -1,13 +1,17 @@
 //! The pictures a person wants to see: masks over a clip, features as colours, where a probe looks, nearest neighbours,
 //! training curves.
 
+mod ablation;
 mod attention;
+mod confusion;
 mod features;
 mod masks;
 mod neighbours;
 mod training;
 
+pub use ablation::{Bar, ablation};
 pub use attention::attention;
+pub use confusion::confusion;
 pub use features::{ShownFeatures, animated_features, features};
 pub use masks::{ShownMask, masks};
 pub use neighbours::{Neighbour, neighbours};

@@ -9,6 +9,7 @@ mod split;
 mod subset;
 
 use super::CliError;
+pub(super) use subset::share;
 
 /// Make, check, split and pack the data that training and evaluation read
 #[derive(clap::Args)]

@@ -23,7 +23,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-pub(super) fn share(word: &str) -> Result<Share, String> {
+pub(in crate::cli) fn share(word: &str) -> Result<Share, String> {
     word.parse()
 }
 

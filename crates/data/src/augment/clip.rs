@@ -61,8 +61,8 @@ impl ClipAugment {
         let area = CropBox::random(height, width, &self.crop, draws);
         let flip = self.flip && draws.flip_clip();
         resize_crop(clip, &[area], size, flip, &self.normalization, out)?;
-        if let Some(area) = self.erase.and_then(|erase| erase.draw(self.size, self.size, draws)) {
-            RandomErasing::fill(area, size, out, draws)?;
+        if let Some(erase) = &self.erase {
+            erase.apply(size, out, draws)?;
         }
         Ok(())
     }
@@ -149,8 +149,8 @@ impl PictureAugment {
             Policy::apply(&steps, &mut resized, size, Policy::PICTURE_FILL)?;
         }
         resize_crop(Frames::new(&resized, self.size, self.size)?, &[whole], size, false, &self.normalization, out)?;
-        if let Some(area) = self.erase.and_then(|erase| erase.draw(self.size, self.size, draws)) {
-            RandomErasing::fill(area, size, out, draws)?;
+        if let Some(erase) = &self.erase {
+            erase.apply(size, out, draws)?;
         }
         Ok(())
     }

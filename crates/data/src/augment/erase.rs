@@ -48,6 +48,17 @@ impl RandomErasing {
         None
     }
 
+    /// Erases a clip `[3, T, H, W]`, or leaves it whole, as drawn.
+    ///
+    /// # Errors
+    /// As [`RandomErasing::fill`].
+    pub fn apply(&self, size: (usize, usize), clip: &mut [f32], draws: &mut impl Draws) -> Result<(), TransformError> {
+        match self.draw(size.0, size.1, draws) {
+            Some(area) => Self::fill(area, size, clip, draws),
+            None => Ok(()),
+        }
+    }
+
     /// Fills the box in every frame of a clip `[3, T, H, W]`, of `height` by `width` pixels, with fresh noise.
     ///
     /// # Errors

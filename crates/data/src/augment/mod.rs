@@ -31,7 +31,7 @@ pub use erase::RandomErasing;
 pub use mix::{Mix, Mixing, soft_cross_entropy};
 pub use official::OfficialDraws;
 pub use ops::{Op, OpKind};
-pub use policy::{Policy, RandAugment, Step};
+pub use policy::{Entry, ORIGINAL, Policy, RandAugment, Step};
 
 use super::transforms::TransformError;
 
@@ -57,7 +57,5 @@ pub enum AugmentError {
     Batch(String),
 }
 
-#[cfg(test)]
-mod golden_tests;
 #[cfg(test)]
 mod tests;

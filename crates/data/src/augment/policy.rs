@@ -202,11 +202,11 @@ fn argue(kind: OpKind, magnitude: f64, form: Form, draws: &mut impl Draws) -> Op
 }
 
 /// An operation of the AutoAugment policy: its probability and magnitude.
-type Entry = (OpKind, f64, f64);
+pub type Entry = (OpKind, f64, f64);
 
 /// The ImageNet policy of the AutoAugment paper, as timm's `original` has it.
 #[rustfmt::skip]
-pub(super) const ORIGINAL: [[Entry; 2]; 25] = {
+pub const ORIGINAL: [[Entry; 2]; 25] = {
     use OpKind::{AutoContrast, Color, Contrast, Equalize, Invert, Posterize, Rotate, Sharpness, ShearX, Solarize};
     [
         [(Posterize, 0.4, 8.0), (Rotate, 0.6, 9.0)],

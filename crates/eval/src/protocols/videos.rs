@@ -1,35 +1,25 @@
-//! Probes of labelled video files: opened checkpoint, features through the cache, training, evaluation.
+//! Probes of labelled samples: opened checkpoint, features through the cache, predictions.
 
 use std::path::{Path, PathBuf};
 
-use vjepa_graphs::{NamedTensors, ProbeConfig};
+use vjepa_graphs::NamedTensors;
+use vjepa_graphs::position::resize_table;
 use vjepa_metrics::aggregate::mean_of_views;
 use vjepa_metrics::top_k;
 use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
-use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, classes};
+use crate::attentive::{ProbeRunner, classes};
 use crate::cache::{cached_video_features, file_digest};
-use crate::features::{Features, FrozenEncoder, Keep};
+use crate::features::{ClipEncoder, Features, FrozenEncoder, Keep};
 use crate::logistic::{Labelled, fit, fit_tuned};
-use crate::probe_file::linear_weights;
 use crate::videos::VideoFeatures;
 use crate::{EvalError, OnProgress};
-use vjepa_data::ViewPlan;
-use vjepa_data::{Permutation, VideoEntry};
+use vjepa_data::{Permutation, SamplePlan, VideoEntry};
 use vjepa_programs::Model;
 use vjepa_programs::Probe;
 use vjepa_recipe::config::Config;
 use vjepa_weights as weights;
-
-/// Which probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeKind {
-    /// Attentive pooling, trained through the compiled step.
-    Attentive,
-    /// Linear on the mean token: logistic regression.
-    Linear,
-}
 
 /// A frozen encoder from a checkpoint.
 pub struct OpenEncoder {
@@ -39,6 +29,8 @@ pub struct OpenEncoder {
     pub model: Model,
     /// SHA-256 of the checkpoint; of one in several files theirs, joined.
     pub digest: String,
+    /// Which encoder of the checkpoint it is.
+    pub named: &'static str,
 }
 
 /// Opens the encoder of a checkpoint on a device: its target encoder where there is one.
@@ -46,11 +38,47 @@ pub struct OpenEncoder {
 /// # Errors
 /// [`EvalError::Weights`] for a checkpoint that does not fit, [`EvalError::File`] for one that cannot be read.
 pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) -> Result<OpenEncoder, EvalError> {
+    open_encoder_as(device, checkpoint, config, &Wanted::default())
+}
+
+/// Which encoder of a checkpoint, and for which clips.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `encoder` or `target_encoder`; not given, the target encoder where there is one.
+    pub encoder: Option<&'static str>,
+    /// Frames of a clip; not given, those that the encoder was trained on. Its position table is resized, as in the official code.
+    pub frames: Option<usize>,
+    /// Side of a clip in pixels; likewise.
+    pub side: Option<usize>,
+}
+
+/// As [`open_encoder`], for a certain encoder and clips of another size.
+///
+/// # Errors
+/// As [`open_encoder`]; [`EvalError::Setup`] for clips that tubelets and patches do not divide.
+pub fn open_encoder_as(
+    device: Device,
+    checkpoint: &Path,
+    config: Option<&Config>,
+    wanted: &Wanted,
+) -> Result<OpenEncoder, EvalError> {
     let file = weights::load(checkpoint)?;
-    let model = vjepa_programs::describe(&file, config)?;
-    let tensors = file.take_encoder(model.encoder.parameter_shapes())?;
+    let mut model = vjepa_programs::describe(&file, config)?;
+    let trained = model.encoder.clone();
+    let named = wanted.encoder.map_or_else(|| file.encoder(), Ok)?;
+    let mut tensors = file.take(named, "encoder", trained.parameter_shapes())?;
+    let (frames, side) = (wanted.frames.unwrap_or(trained.num_frames), wanted.side.unwrap_or(trained.height));
+    if (frames, side) != (trained.num_frames, trained.height) {
+        model.encoder = trained.clone().with_clip(frames, side, side);
+        model.encoder.validate().map_err(|error| EvalError::setup(error.to_string()))?;
+        (model.preprocessing.num_frames, model.preprocessing.crop_size) = (frames, side);
+        if let Some(table) = tensors.get_mut("encoder.pos_embed") {
+            resize_table(table, trained.grid(), model.encoder.grid())
+                .map_err(|error| EvalError::setup(error.to_string()))?;
+        }
+    }
     let encoder = FrozenEncoder::on(device, &model.encoder, &tensors)?;
-    Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())? })
+    Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())?, named })
 }
 
 /// The digest of a checkpoint's file, or of the digests of several.
@@ -59,48 +87,55 @@ fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
     Ok(digests.join("+"))
 }
 
-/// Which clips and views of a list's videos to evaluate.
+/// Which samples of a list are evaluated, and how.
 #[derive(Clone, Debug)]
-pub struct VideoSet<'a> {
-    /// The videos of the list.
+pub struct SampleSet<'a> {
+    /// The samples of the list.
     pub entries: &'a [VideoEntry],
-    /// Clips of a video.
-    pub clips: usize,
-    /// Views of a clip.
-    pub views: usize,
+    /// Their clips and views.
+    pub plan: SamplePlan,
+    /// Whether a probe reads the tokens of all clips of a view at once; otherwise each clip is a view of its own.
+    pub attend: bool,
     /// Where features are kept; none keeps them in memory only.
     pub cache: Option<PathBuf>,
 }
 
-impl OpenEncoder {
-    /// Features of the videos of a list; the second value says whether the cache had them.
-    ///
-    /// # Errors
-    /// As [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
-    pub fn features(
-        &mut self,
-        set: &VideoSet<'_>,
-        keep: Keep,
-        progress: OnProgress<'_>,
-    ) -> Result<(VideoFeatures, bool), EvalError> {
-        let entries = set.entries;
-        let config = self.encoder.config();
-        let clip = if keep == Keep::Tokens { config.tokens() } else { 1 } * config.embed_dim * size_of::<f32>();
-        let bytes = [set.clips, set.views, clip].into_iter().fold(entries.len(), usize::saturating_mul);
-        let free = available_memory().and_then(|free| usize::try_from(free).ok());
-        if let Some(free) = free.filter(|free| bytes > free / 2) {
-            let gigabytes = |bytes: usize| bytes as f64 / f64::from(1 << 30);
-            return Err(EvalError::setup(format!(
-                "all tokens of {} videos take {:.1} GiB of memory, and {:.1} GiB are free; use fewer videos, clips or views, or a \
-                 linear probe (`vjepa probe --kind linear`), which needs only mean tokens",
-                entries.len(),
-                gigabytes(bytes),
-                gigabytes(free)
-            )));
-        }
-        let plan = ViewPlan { preprocessing: self.model.preprocessing.clone(), clips: set.clips, views: set.views };
-        cached_video_features(set.cache.as_deref(), &self.digest, &mut self.encoder, &plan, entries, keep, progress)
+impl SampleSet<'_> {
+    /// Predictions of a sample, which are averaged.
+    pub fn predictions(&self) -> usize {
+        self.plan.views() * if self.attend { 1 } else { self.plan.clips() }
     }
+}
+
+/// Features of the samples of a list by an encoder whose file has this digest; the second value says whether the cache had
+/// them.
+///
+/// # Errors
+/// As [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
+pub fn features_of(
+    encoder: &mut dyn ClipEncoder,
+    digest: &str,
+    set: &SampleSet<'_>,
+    keep: Keep,
+    progress: OnProgress<'_>,
+) -> Result<(VideoFeatures, bool), EvalError> {
+    let entries = set.entries;
+    let [tokens, dim] = encoder.tokens();
+    let clip = if keep == Keep::Tokens { tokens } else { 1 } * dim * size_of::<f32>();
+    let bytes = [set.plan.clips(), set.plan.views(), clip].into_iter().fold(entries.len(), usize::saturating_mul);
+    let free = available_memory().and_then(|free| usize::try_from(free).ok());
+    if let Some(free) = free.filter(|free| bytes > free / 2) {
+        let gigabytes = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+        return Err(EvalError::setup(format!(
+            "all tokens of {} samples take {:.1} GiB of memory, and {:.1} GiB are free; use fewer samples, clips or views, a linear \
+             probe (`vjepa probe --kind linear`), which needs only mean tokens, or --online, which keeps none",
+            entries.len(),
+            gigabytes(bytes),
+            gigabytes(free)
+        )));
+    }
+    let keep = (keep, set.attend);
+    cached_video_features(set.cache.as_deref(), digest, encoder, &set.plan, entries, keep, progress)
 }
 
 /// Names of the classes of labels: given ones, which a label numbers, or else the distinct labels in order.
@@ -129,55 +164,13 @@ pub fn classes_of(labels: &[i64], names: &[String], classes: usize) -> Result<Ve
     labels.iter().map(class).collect()
 }
 
-/// A trained probe and how well it does on what it was trained on.
-pub struct TrainedProbe {
-    /// Its kind and sizes.
-    pub probe: Probe,
-    /// Its weights, plain names.
-    pub weights: NamedTensors,
-    /// The C of a logistic regression.
-    pub c: Option<f64>,
-}
-
-/// Trains a probe on features, one row a video, whose classes are `labels`.
-///
-/// # Errors
-/// [`EvalError::Setup`] for fewer than two classes or labels that do not fit, [`EvalError::Diverged`].
-pub fn train_probe(
-    kind: ProbeKind,
-    encoder: &FrozenEncoder,
-    features: &Features,
-    labels: &[usize],
-    class_count: usize,
-    options: &ProbeOptions,
-    progress: OnProgress<'_>,
-) -> Result<TrainedProbe, EvalError> {
-    if class_count < 2 {
-        return Err(EvalError::setup("a probe needs videos of at least two classes"));
-    }
-    match kind {
-        ProbeKind::Attentive => {
-            let probe = Probe::Attentive(ProbeConfig::for_encoder(encoder.config(), class_count));
-            let rows: Vec<usize> = (0..labels.len()).collect();
-            let weights =
-                ProbeTrainer::on(encoder.device(), &probe)?.fit(features, labels, &rows, options, progress)?;
-            Ok(TrainedProbe { probe, weights, c: None })
-        }
-        ProbeKind::Linear => {
-            let (model, c) = linear(&features.pooled(), labels, class_count, options.seed)?;
-            let probe = Probe::Linear { embed_dim: features.dim, num_classes: class_count };
-            Ok(TrainedProbe { probe, weights: linear_weights(&model), c: Some(c) })
-        }
-    }
-}
-
 /// Fewer rows than this leave none to choose C on.
 const LEAST_ROWS: usize = 10;
 /// C without a choice.
 const PLAIN_C: f64 = 0.1;
 
 /// Logistic regression, its C chosen on a fifth of the rows.
-fn linear(
+pub(super) fn linear(
     pooled: &Features,
     labels: &[usize],
     classes: usize,
@@ -207,38 +200,44 @@ fn linear(
     Ok((model, c))
 }
 
-/// Accuracies of a probe on labelled videos.
+/// Accuracies of a probe on labelled samples.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Accuracy {
-    /// Share of videos whose class has the largest probability.
+    /// Share of samples whose class has the largest probability.
     pub top1: f64,
-    /// Share of videos whose class is among the five largest.
+    /// Share of samples whose class is among the five largest.
     pub top5: f64,
-    /// Videos.
+    /// Samples.
     pub videos: usize,
 }
 
-/// Evaluates a probe: the prediction of a video is the mean of the softmax over its `views`.
+impl Accuracy {
+    /// Of scores `[samples, classes]`.
+    pub fn of(scores: &[f32], classes: usize, labels: &[usize]) -> Self {
+        let share = |k| top_k(scores, classes, labels, k);
+        Self { top1: share(1), top5: share(5), videos: labels.len() }
+    }
+}
+
+/// The prediction of every sample, `[samples, classes]`: the mean of the softmax over its `predictions` rows of features.
 ///
 /// # Errors
-/// As [`ProbeRunner::probabilities`].
-pub fn evaluate_probe(
+/// As [`ProbeRunner::probabilities`]; [`EvalError::Setup`] for rows that are no whole samples.
+pub fn predict(
     device: Device,
     probe: &Probe,
     weights: &NamedTensors,
     features: &Features,
-    labels: &[usize],
-    views: usize,
-) -> Result<Accuracy, EvalError> {
+    (samples, predictions): (usize, usize),
+) -> Result<Vec<f32>, EvalError> {
     let mut runner = ProbeRunner::on(device, probe, weights)?;
     let count = classes(probe);
-    let probabilities = mean_of_views(&runner.probabilities(features)?, count, views);
-    if probabilities.len() != labels.len() * count {
-        let (rows, videos) = (probabilities.len() / count.max(1), labels.len());
-        return Err(EvalError::setup(format!("{rows} predictions do not fit {videos} labels")));
+    let probabilities = mean_of_views(&runner.probabilities(features)?, count, predictions);
+    if probabilities.len() != samples * count {
+        let rows = probabilities.len() / count.max(1);
+        return Err(EvalError::setup(format!("{rows} predictions do not fit {samples} labels")));
     }
-    let share = |k| top_k(&probabilities, count, labels, k);
-    Ok(Accuracy { top1: share(1), top5: share(5), videos: labels.len() })
+    Ok(probabilities)
 }
 
 #[cfg(test)]

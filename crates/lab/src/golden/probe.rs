@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::check::{Check, GoldenError, read_json};
 use super::clip::Clip;
 use super::probe_train::{self, NO_FIRST_WEIGHTS, Probed};
-use super::run::{Engine, FORWARD, load, values};
+use super::run::{Engine, FORWARD, float, load, values};
 use super::sampled::Compare;
 use vjepa_graphs::position::sincos_1d;
 use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
@@ -42,17 +42,28 @@ pub(super) struct Golden {
     pub(super) info: Info,
     pub(super) weights: TensorFile,
     pub(super) io: TensorFile,
+    /// What probes are trained on, `[B, N, D]`.
+    pub(super) features: HostTensor,
+    /// Whether the folder holds a probe as it was before training beside those that lack it.
+    pub(super) first_elsewhere: bool,
 }
 
 /// Compares with `weights.safetensors` and `io.safetensors`.
 pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+    let io = TensorFile::read(dir.join("io.safetensors"))?;
+    let initial = dir.join("weights_initial.safetensors");
     let golden = Golden {
         engine,
         info: read_json(&dir.join("info.json"))?,
         weights: TensorFile::read(dir.join("weights.safetensors"))?,
-        io: TensorFile::read(dir.join("io.safetensors"))?,
+        features: float(&io, "features")?,
+        io,
+        first_elsewhere: initial.is_file(),
     };
     let mut checks = Vec::new();
+    if golden.first_elsewhere {
+        check_initial(&golden, dir, TensorFile::read(initial)?, &mut checks)?;
+    }
     let mut probes = BTreeMap::new();
     for name in probe_names(&golden.weights) {
         let config = probe_config(&golden, &name)?;
@@ -64,6 +75,37 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
         check_clips(&golden, &clips, probes.get("clf_depth1"), &mut checks)?;
     }
     Ok(checks)
+}
+
+/// `initial_info.json`.
+#[derive(Deserialize)]
+struct Initial {
+    heads: usize,
+    train: Vec<TrainStep>,
+}
+
+/// Probes whose weights were stored before training, on the same features and labels.
+fn check_initial(golden: &Golden, dir: &Path, weights: TensorFile, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+    let Initial { heads, train } = read_json(&dir.join("initial_info.json"))?;
+    let initial = Golden {
+        engine: golden.engine,
+        info: Info { heads, labels: golden.info.labels.clone(), train },
+        weights,
+        io: TensorFile::read(dir.join("initial_io.safetensors"))?,
+        features: golden.features.clone(),
+        first_elsewhere: true,
+    };
+    for name in probe_names(&initial.weights) {
+        let config = probe_config(&initial, &name)?;
+        let probe = probe_train::check(&initial, &name, &config, checks)?;
+        if !probe.first {
+            return Err(wrong(
+                &initial.weights,
+                format!("`{name}` is said to be untrained, but gives the trained logits"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `clf_depth1`, `clf_depth2`, ...

@@ -5,15 +5,18 @@
 //! base: tiny.yaml                  # a run's configuration, beside this file
 //! set: [optimization.epochs=2]     # for every row
 //! seeds: 3                         # seeds 0, 1, 2; or a list
-//! evaluations: [textures]          # words of whoever runs the table, each with its settings behind it
+//! evaluations: [textures]          # words of whoever runs the table, or {name: probe, run: [words with their settings]}
 //! rows:
 //!   - name: multi-block
 //!     set: [data.mask_type=multiblock3d]
 //!     reference: {textures: 72.9}  # what a paper reports, printed beside
 //!   - name: tube
 //!     set: [data.mask_type=random_tube]
+//!   - name: random
+//!     untrained: true              # the first weights
 //! orderings:
 //!   - [multi-block, tube]          # best first, by the first evaluation unless `by` names another
+//!   - {row: tube, evaluations: [attentive, average]}   # evaluations of one row, best first
 //! ```
 //!
 //! Settings are those of `--set`, read and checked like them before anything runs. [`Ablation::runs`] are the runs in their order;
@@ -79,8 +82,10 @@ pub struct Ablation {
     pub base: PathBuf,
     /// Seeds of every row.
     pub seeds: Vec<u64>,
-    /// How every run is evaluated, in words of whoever runs the table.
+    /// The names of the figures that every run is evaluated by.
     pub evaluations: Vec<String>,
+    /// What is run for each of them, in words of whoever runs the table.
+    pub commands: BTreeMap<String, Vec<String>>,
     /// The rows.
     pub rows: Vec<Row>,
     /// Expectations: rows, best first.
@@ -94,17 +99,30 @@ pub struct Row {
     pub name: String,
     /// Its settings, those of the whole table first.
     pub set: Vec<String>,
+    /// Whether its runs are first weights that nothing trains.
+    pub untrained: bool,
     /// Published figures by evaluation.
     pub reference: BTreeMap<String, f64>,
 }
 
-/// Rows in the order that is expected of them.
+/// What is expected to be better than what.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Expected {
-    /// Names of rows, best first.
-    pub rows: Vec<String>,
-    /// The evaluation that decides.
-    pub by: String,
+#[serde(untagged)]
+pub enum Expected {
+    /// Rows by one evaluation.
+    Rows {
+        /// Names of rows, best first.
+        rows: Vec<String>,
+        /// The evaluation that decides.
+        by: String,
+    },
+    /// Evaluations of one row.
+    Evaluations {
+        /// The row.
+        row: String,
+        /// Names of evaluations, best first.
+        evaluations: Vec<String>,
+    },
 }
 
 /// One run: a row with a seed.
@@ -118,6 +136,8 @@ pub struct Run {
     pub seed: u64,
     /// All its `--set` arguments.
     pub set: Vec<String>,
+    /// Whether it is first weights that nothing trains.
+    pub untrained: bool,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -127,7 +147,7 @@ struct Written {
     base: Option<String>,
     set: Vec<String>,
     seeds: Option<Seeds>,
-    evaluations: Vec<String>,
+    evaluations: Vec<WrittenEvaluation>,
     rows: Vec<WrittenRow>,
     orderings: Vec<WrittenOrdering>,
 }
@@ -140,20 +160,30 @@ enum Seeds {
     List(Vec<u64>),
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("x-expected" = "the name of a figure, or a mapping with `name` and `run`"))]
+enum WrittenEvaluation {
+    Plain(String),
+    Named { name: String, run: Vec<String> },
+}
+
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct WrittenRow {
     name: String,
     set: Vec<String>,
+    untrained: bool,
     reference: BTreeMap<String, f64>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[schemars(extend("x-expected" = "a list of rows, best first, or a mapping with `rows` and `by`"))]
+#[schemars(extend("x-expected" = "a list of rows, best first, or a mapping with `rows` and `by`, or `row` and `evaluations`"))]
 enum WrittenOrdering {
     Plain(Vec<String>),
     By { rows: Vec<String>, by: String },
+    Evaluations { row: String, evaluations: Vec<String> },
 }
 
 impl Ablation {
@@ -193,42 +223,51 @@ impl Ablation {
         let Some(base) = written.base.filter(|base| !base.trim().is_empty()) else {
             return Err(fail("base", "`base` is missing: name the configuration that every run starts from".into()));
         };
-        let Some(first) = written.evaluations.first().cloned() else {
+        let mut evaluations = Vec::new();
+        let mut commands = BTreeMap::new();
+        for evaluation in written.evaluations {
+            let (name, run) = match evaluation {
+                WrittenEvaluation::Named { name, run } => (name, run),
+                WrittenEvaluation::Plain(name) => {
+                    let run = name.split_whitespace().map(str::to_owned).collect();
+                    (name, run)
+                }
+            };
+            if commands.insert(name.clone(), run).is_some() {
+                return Err(fail(
+                    "evaluations",
+                    format!("`{name}` stands twice: give each evaluation a name of its own"),
+                ));
+            }
+            evaluations.push(name);
+        }
+        let Some(first) = evaluations.first().cloned() else {
             return Err(fail("evaluations", "`evaluations` is empty: name at least one figure to compare".into()));
         };
-        let evaluations = written.evaluations;
         let rows = rows(written.rows, &written.set, &evaluations, &fail)?;
         let mut orderings = Vec::new();
         for (number, ordering) in written.orderings.into_iter().enumerate() {
-            let (names, by) = match ordering {
-                WrittenOrdering::Plain(rows) => (rows, first.clone()),
-                WrittenOrdering::By { rows, by } => (rows, by),
+            let expected = match ordering {
+                WrittenOrdering::Plain(rows) => Expected::Rows { rows, by: first.clone() },
+                WrittenOrdering::By { rows, by } => Expected::Rows { rows, by },
+                WrittenOrdering::Evaluations { row, evaluations } => Expected::Evaluations { row, evaluations },
             };
-            let key = format!("orderings.{number}");
-            let known = |name: &&String| !rows.iter().any(|row| row.name == **name);
-            if let Some(name) = names.iter().find(known) {
-                return Err(fail(&key, format!("there is no row `{name}`: write the names of rows, best first")));
-            }
-            if names.len() < 2 || !evaluations.contains(&by) {
-                let why = format!(
-                    "an ordering needs two rows or more, and one of the evaluations ({})",
-                    evaluations.join(", ")
-                );
-                return Err(fail(&key, why));
-            }
-            orderings.push(Expected { rows: names, by });
+            expected.check(&rows, &evaluations).map_err(|why| fail(&format!("orderings.{number}"), why))?;
+            orderings.push(expected);
         }
         let name = written.name.unwrap_or_else(|| "ablation".into());
-        Ok(Self { name, base: base.into(), seeds, evaluations, rows, orderings })
+        Ok(Self { name, base: base.into(), seeds, evaluations, commands, rows, orderings })
     }
 
     /// All runs: the first seed of every row, then the second, so that a table that is stopped has something of each row.
     pub fn runs(&self) -> Vec<Run> {
         let run = |seed: u64, row: &Row| Run {
-            id: format!("{}-seed{seed}", slug(&row.name)),
+            // Figures of first weights are not taken for those of a training.
+            id: format!("{}{}-seed{seed}", slug(&row.name), if row.untrained { "-untrained" } else { "" }),
             row: row.name.clone(),
             seed,
             set: row.set.iter().cloned().chain([format!("meta.seed={seed}")]).collect(),
+            untrained: row.untrained,
         };
         self.seeds.iter().flat_map(|seed| self.rows.iter().map(|row| run(*seed, row))).collect()
     }
@@ -280,9 +319,36 @@ fn rows(
             return Err(fail(&key("reference"), why));
         }
         let set = set.iter().cloned().chain(row.set).collect();
-        rows.push(Row { name: row.name, set, reference: row.reference });
+        rows.push(Row { name: row.name, set, untrained: row.untrained, reference: row.reference });
     }
     Ok(rows)
+}
+
+impl Expected {
+    /// Checks that what it names is there.
+    fn check(&self, known: &[Row], evaluations: &[String]) -> Result<(), String> {
+        let row = |name: &String| match known.iter().any(|row| row.name == *name) {
+            true => Ok(()),
+            false => Err(format!("there is no row `{name}`: write the names of rows, best first")),
+        };
+        let evaluation = |name: &String| match evaluations.contains(name) {
+            true => Ok(()),
+            false => Err(format!("`{name}` is not one of the evaluations ({})", evaluations.join(", "))),
+        };
+        let compared = match self {
+            Self::Rows { rows, by } => {
+                rows.iter().try_for_each(row)?;
+                evaluation(by)?;
+                rows
+            }
+            Self::Evaluations { row: name, evaluations } => {
+                row(name)?;
+                evaluations.iter().try_for_each(evaluation)?;
+                evaluations
+            }
+        };
+        if compared.len() < 2 { Err("an ordering needs two or more to compare".into()) } else { Ok(()) }
+    }
 }
 
 /// A name in small letters, digits and hyphens.

@@ -39,11 +39,11 @@ pub enum Verdict {
 /// Two neighbours of an expected order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ordering {
-    /// The row that is expected to be better.
+    /// The row, or evaluation, that is expected to be better.
     pub better: String,
     /// The other one.
     pub worse: String,
-    /// The evaluation.
+    /// The evaluation, or the row.
     pub by: String,
     /// Difference of the means with its standard error.
     pub difference: Option<Figure>,
@@ -72,8 +72,17 @@ impl Table {
         let runs = table.runs();
         let rows: Vec<TableRow> = table.rows.iter().map(|row| table_row(table, row, &runs, state)).collect();
         let pairs = |expected: &Expected| {
-            let both = expected.rows.windows(2).filter_map(|pair| <&[String; 2]>::try_from(pair).ok());
-            both.map(|pair| ordering(table, &rows, pair, &expected.by)).collect::<Vec<_>>()
+            let (names, by) = match expected {
+                Expected::Rows { rows, by } => (rows, by),
+                Expected::Evaluations { row, evaluations } => (evaluations, row),
+            };
+            // A figure by its name, of the row or evaluation that is compared.
+            let figure = |name: &String| match expected {
+                Expected::Rows { by, .. } => figure_of(table, &rows, name, by),
+                Expected::Evaluations { row, .. } => figure_of(table, &rows, row, name),
+            };
+            let both = names.windows(2).filter_map(|pair| <&[String; 2]>::try_from(pair).ok());
+            both.map(|pair| ordering(pair, pair.each_ref().map(figure), by)).collect::<Vec<_>>()
         };
         let orderings = table.orderings.iter().flat_map(pairs).collect();
         let (name, evaluations) = (table.name.clone(), table.evaluations.clone());
@@ -104,7 +113,7 @@ impl Table {
                 Verdict::Shows => "shows",
                 Verdict::Unclear => "does not show at this size",
                 Verdict::Reversed => "is the other way round",
-                Verdict::Open => "is open: it needs two seeds or more of both",
+                Verdict::Open => "is open: it needs two seeds or more",
             };
             let (better, worse, by) = (escaped(&pair.better), escaped(&pair.worse), escaped(&pair.by));
             let _ = writeln!(out, "- {better} > {worse} ({by}): {verdict}{difference}");
@@ -162,13 +171,16 @@ fn table_row(table: &Ablation, row: &super::Row, runs: &[Run], state: &State) ->
     }
 }
 
-fn ordering(table: &Ablation, rows: &[TableRow], [better, worse]: &[String; 2], by: &str) -> Ordering {
-    let column = table.evaluations.iter().position(|evaluation| evaluation == by);
-    let of = |name: &String| {
-        let row = rows.iter().find(|row| row.name == *name)?;
-        Some((row.figures.get(column?).copied().flatten()?, row.runs))
-    };
-    let pair = of(better).zip(of(worse));
+/// A row's figure by an evaluation, and how many runs it is of.
+fn figure_of(table: &Ablation, rows: &[TableRow], row: &str, evaluation: &str) -> Option<(Figure, usize)> {
+    let column = table.evaluations.iter().position(|name| name == evaluation)?;
+    let row = rows.iter().find(|other| other.name == row)?;
+    Some((row.figures.get(column).copied().flatten()?, row.runs))
+}
+
+fn ordering([better, worse]: &[String; 2], figures: [Option<(Figure, usize)>; 2], by: &str) -> Ordering {
+    let [first, second] = figures;
+    let pair = first.zip(second);
     let difference = pair.map(|((a, _), (b, _))| Figure { mean: a.mean - b.mean, se: a.se.hypot(b.se) });
     let verdict = match (difference, pair) {
         (Some(d), Some(((_, a), (_, b)))) if a > 1 && b > 1 => match d.mean {

@@ -44,6 +44,9 @@ fn slips_are_found_before_anything_runs() {
     says("model.model_name=vit_small", "meta.seed=3", &["write them as `seeds`"]);
     says("- [Multi-block,", "- [Multiblock,", &["no row `Multiblock`"]);
     says("by: probe", "by: knn", &["one of the evaluations"]);
+    says("evaluations: [textures, probe]", "evaluations: [textures, textures]", &["`textures` stands twice"]);
+    says("- [Multi-block, 'ViT, small']", "- [Multi-block]", &["two or more"]);
+    says("- [Multi-block, 'ViT, small']", "- {row: Multi, evaluations: [textures, probe]}", &["no row `Multi`"]);
     says("rows:\n", "row:\n", &["did you mean `rows`"]);
 
     let wrong = TABLE.replace("model.model_name=vit_small", "model.model_nam=vit_small");
@@ -105,6 +108,28 @@ fn means_errors_and_orderings() {
         state.runs.insert(run.id.clone(), outcome(0.1, 0.1));
     }
     assert_eq!(Table::of(&table, &state).orderings[0].verdict, Verdict::Reversed);
+}
+
+#[test]
+fn evaluations_with_words_of_their_own_and_rows_that_nothing_trains() {
+    let text = TABLE
+        .replace("[textures, probe]", "[motion attentive, {name: probe, run: [probe, --data, 'a b.csv']}]")
+        .replace("name: Multi-block\n    reference: {textures: 72.9}", "name: Multi-block\n    untrained: true")
+        .replace("- [Multi-block, 'ViT, small']", "- {row: 'ViT, small', evaluations: [motion attentive, probe]}");
+    let table = Ablation::from_yaml(&text, "table.yaml").unwrap();
+    assert_eq!(table.evaluations, ["motion attentive", "probe"]);
+    assert_eq!(table.commands["motion attentive"], ["motion", "attentive"]);
+    assert_eq!(table.commands["probe"], ["probe", "--data", "a b.csv"]);
+    let runs = table.runs();
+    assert_eq!(runs.iter().map(|run| run.untrained).collect::<Vec<_>>()[..2], [true, false]);
+    let mut state = State::default();
+    for (run, probe) in runs.iter().zip([0.1, 0.2, 0.1, 0.21, 0.1, 0.19]) {
+        let figures = BTreeMap::from([("motion attentive".to_owned(), 0.5), ("probe".to_owned(), probe)]);
+        state.runs.insert(run.id.clone(), Outcome { figures, seconds: 1.0, config: String::new() });
+    }
+    let first = &Table::of(&table, &state).orderings[0];
+    assert_eq!((first.verdict, first.by.as_str()), (Verdict::Shows, "ViT, small"));
+    assert!((first.difference.unwrap().mean - 0.3).abs() < 1e-9);
 }
 
 #[test]

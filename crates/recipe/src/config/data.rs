@@ -238,7 +238,7 @@ impl DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// RandAugment; true is not supported.
+    /// RandAugment `rand-m7-n4-mstd0.5-inc1` on every clip, the same operations for all its frames.
     pub auto_augment: bool,
     /// The crop moves through the clip from one random box to another.
     pub motion_shift: bool,
@@ -246,7 +246,7 @@ pub struct AugmentConfig {
     pub random_resize_aspect_ratio: [f64; 2],
     /// Range of the crop's share of the frame's area.
     pub random_resize_scale: [f64; 2],
-    /// Probability of random erasing; above 0 is not supported.
+    /// Probability of random erasing: one box for all frames of a clip is filled with noise.
     pub reprob: f64,
     /// Flip half of the clips left to right; always on in the official code.
     #[schemars(extend("x-ours" = true))]

@@ -26,18 +26,19 @@ fn evaluation(root: &Node) -> Option<String> {
         return None;
     }
     let named = name.as_ref().map_or(String::new(), |name| format!(" (`eval_name: {name}`)"));
-    let what = format!("the configuration of an official evaluation{named}, which is not read yet");
+    if root.at("experiment").is_none() && root.at("model_kwargs").is_none() {
+        return Some(format!(
+            "the configuration of an official evaluation{named}, which `vjepa probe --config FILE` and `vjepa eval --config FILE` read"
+        ));
+    }
+    let what = format!("the configuration of an official evaluation{named} of V-JEPA 2, which is not read yet");
     if name.as_deref().is_some_and(|name| !name.contains("video")) {
         return Some(format!("{what}; only video classification is evaluated"));
     }
     let find = |keys: &[&str]| keys.iter().find_map(|key| root.at(key)).and_then(word);
     let either = |key: &str| find(&[key, &format!("experiment.{key}")]);
     let option = |flag: &str, value: Option<String>| value.map_or(String::new(), |value| format!(" {flag} {value}"));
-    let checkpoint = match (find(&["pretrain.folder"]), find(&["pretrain.checkpoint"])) {
-        (Some(folder), Some(file)) => Some(format!("{}/{file}", folder.trim_end_matches('/'))),
-        (_, file) => file.or_else(|| find(&["model_kwargs.checkpoint"])),
-    };
-    let checkpoint = checkpoint.unwrap_or_else(|| "FILE".into());
+    let checkpoint = find(&["model_kwargs.checkpoint"]).unwrap_or_else(|| "FILE".into());
     let data = |key: &str| either(&format!("data.{key}"));
     let clips = option("--clips", data("num_segments"));
     let [train, val] = ["dataset_train", "dataset_val"].map(|key| data(key).unwrap_or_else(|| "LIST".into()));

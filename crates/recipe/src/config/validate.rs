@@ -22,7 +22,7 @@ pub(super) fn check(config: &Config) -> Checked {
     lengths(&config.data)?;
     model(&config.model, config.data.grid())?;
     official_keys(config)?;
-    augment(&config.data_aug)?;
+    augment(&config.data_aug, config.data.dataset_type)?;
     loss(&config.loss)?;
     optimization(&config.optimization)?;
     meta(&config.meta)?;
@@ -295,14 +295,18 @@ fn model(model: &ModelConfig, grid: [usize; 3]) -> Checked {
     Ok(())
 }
 
-fn augment(aug: &AugmentConfig) -> Checked {
-    let instead = "no released recipe uses it";
-    if aug.auto_augment {
-        return Err(ConfigError::unsupported("data_aug.auto_augment", format!("{instead}; write false")));
+fn augment(aug: &AugmentConfig, source: DatasetType) -> Checked {
+    if source == DatasetType::DriftingTextures {
+        for (key, on) in [("data_aug.auto_augment", aug.auto_augment), ("data_aug.reprob", aug.reprob > 0.0)] {
+            if on {
+                let why = "drifting textures are made as they are trained on; leave it out";
+                return Err(ConfigError::unsupported(key, why));
+            }
+        }
     }
-    if aug.reprob != 0.0 {
-        return Err(ConfigError::unsupported("data_aug.reprob", format!("{instead} in pre-training; write 0.0")));
-    }
+    must((0.0..=1.0).contains(&aug.reprob), "data_aug.reprob", || {
+        format!("is {}; it is a probability, from 0 to 1", aug.reprob)
+    })?;
     let [low, high] = aug.random_resize_scale;
     must(low > 0.0 && low <= high && high <= 1.0, "data_aug.random_resize_scale", || {
         format!("is [{low}, {high}]; it must be [low, high] with 0 < low <= high <= 1")

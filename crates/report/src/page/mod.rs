@@ -143,7 +143,7 @@ fn probe_table(probes: &[ShownProbe]) -> Markup {
                                     td.number { (percent(val.top1)) } td.number { (percent(val.top5)) }
                                     td.number { (val.videos) }
                                 } @else { td.number { "no --val" } td {} td {} }
-                                td.number { (percent(result.train.top1)) }
+                                td.number { (result.train.map_or_else(|| "not measured".to_owned(), |train| percent(train.top1))) }
                             }
                         }
                     }

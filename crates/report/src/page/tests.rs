@@ -14,7 +14,7 @@ fn probe() -> ShownProbe {
         kind: "attentive".into(),
         classes: 10,
         clips_per_video: 1,
-        train: accuracy(0.8),
+        train: Some(accuracy(0.8)),
         val: Some(accuracy(0.612)),
         encoder: "run/jepa-latest.safetensors".into(),
         encoder_step: Some(5000),

@@ -1,11 +1,15 @@
-//! The evaluations' folders (`eval_*`): numbers of metrics, clips and boxes, tables, RoIAlign.
+//! The evaluations' folders (`eval_*`): numbers of metrics, augmentation, pictures, clips and boxes, tables, RoIAlign.
 
+mod augment;
 mod ava;
 mod detection;
 mod finetune;
+mod images;
+mod mixup;
 mod multiview;
 mod numbers;
 mod pixels;
+mod recorded;
 
 use std::path::Path;
 
@@ -29,6 +33,12 @@ pub enum Evaluation {
     Detection,
     /// Layer decay, drop path, learning rates (`eval_finetune/`).
     Finetune,
+    /// RandAugment, random erasing, the video probe's training transform (`eval_augment/`).
+    Augment,
+    /// Still pictures (`eval_images/`).
+    Images,
+    /// Mixup and cutmix (`eval_mixup/`).
+    Mixup,
 }
 
 impl Evaluation {
@@ -39,6 +49,9 @@ impl Evaluation {
             (Self::AvaMap, has("groundtruth.csv") && has("detections.csv")),
             (Self::Multiview, has("index.json")),
             (Self::Finetune, has("layer_decay.json")),
+            (Self::Augment, has("randaugment.json") && has("erasing.json")),
+            (Self::Images, has("images.safetensors") && info("/autoaugment")),
+            (Self::Mixup, has("mixup.safetensors") && info("/rows")),
             (Self::Detection, has("detection.safetensors") && info("/roi")),
             (Self::Aggregate, has("io.safetensors") && info("/segments_and_views")),
             (Self::Neighbours, has("io.safetensors") && info("/temperature")),
@@ -60,6 +73,9 @@ impl Evaluation {
             Self::Pixels => pixels::check(dir),
             Self::Detection => detection::check(engine, dir),
             Self::Finetune => finetune::check(dir),
+            Self::Augment => augment::check(dir),
+            Self::Images => images::check(engine, dir),
+            Self::Mixup => mixup::check(dir),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use vjepa_graphs::{EncoderConfig, Modality, PredictorConfig};
 use vjepa_programs as compile;
-use vjepa_programs::{encoder_config, load_probe_for, predictor_config};
+use vjepa_programs::{encoder_config, load_probe_for, load_probe_with, predictor_config};
 use vjepa_recipe::config::{Generation, ModelConfig};
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights::{TakenModel, TensorFile, Tensors, Weights, load};
@@ -155,18 +155,13 @@ pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, Go
                 let name = format!("v2.predictor.mask_index{mask_index}");
                 checks.push(expected.compare(&name, &targets.unwrap_or_default(), FORWARD)?);
             }
-            let probe = load_probe_for(&dir.join("probe_tiny.pt"), &model.encoder);
-            checks.push(match probe {
-                Ok(probe) => {
-                    fill(&mut model.params, probe.tensors);
-                    let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
-                    let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.host())])?;
-                    let name = "probe.logits_on_target_encoder";
-                    expected.compare(name, &values(&out, "logits")?, Limit::RelL2(1e-5))?
-                }
-                // Heads of a probe that is no released size are in no file.
-                Err(error) => Check::unsupported("probe", error.to_string()),
-            });
+            // Attention heads of a probe that is no released size are in no file.
+            let probe = load_probe_with(&dir.join("probe_tiny.pt"), &model.encoder, Some(config.heads))?;
+            fill(&mut model.params, probe.tensors);
+            let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
+            let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.host())])?;
+            let name = "probe.logits_on_target_encoder";
+            checks.push(expected.compare(name, &values(&out, "logits")?, Limit::RelL2(1e-5))?);
             continue;
         }
         checks.push(expected.compare(&format!("{name}.out"), &features, FORWARD)?);

@@ -1,0 +1,281 @@
+//! `vjepa ablate`: a table of runs, one after another, each evaluated alike, and the table that comes of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use vjepa_eval::protocols::textures::{Scores, Tasks, TextureProtocol, evaluate_encoder};
+use vjepa_eval::write_atomic;
+use vjepa_programs::{Passes, initial_weights, model_configs, objective};
+use vjepa_recipe::ablation::{Ablation, Run, State, Table};
+use vjepa_recipe::config::{Config, DatasetType};
+use vjepa_runtime::plan::Device;
+use vjepa_train::Checkpoint;
+use vjepa_view::pictures::{Bar as Drawn, ablation};
+use vjepa_weights::save_safetensors;
+
+use super::CliError;
+use super::dry_run::Cost;
+use super::probe::Bar;
+use super::train::Stopped;
+
+/// Run a table of trainings that differ in a few settings, evaluate each alike, and compare
+///
+/// The table is YAML (configs/ablations, docs/ablations.md): a base configuration, rows of settings, seeds, evaluations. Runs that
+/// are finished are kept in DIR/runs.json: the same command goes on where it was stopped.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The table
+    #[arg(value_name = "FILE")]
+    table: PathBuf,
+    /// Folder of the runs and of the results [default: ablations/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Say what would be run, with memory, arithmetic and hours, without running it
+    #[arg(long)]
+    dry_run: bool,
+    /// Speed that --dry-run reckons hours with, in TFLOP/s that are really reached
+    #[arg(long, default_value_t = 100.0, value_name = "TFLOPS")]
+    speed: f64,
+    /// Print the results as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a run is evaluated.
+#[derive(Clone, Debug, PartialEq)]
+enum Evaluation {
+    /// A figure of the protocol on drifting textures.
+    Textures { motion: bool, attentive: bool },
+    /// `vjepa probe` with these arguments: top-1 on its validation samples, else on its training samples.
+    Probe(Vec<String>),
+}
+
+impl Evaluation {
+    const WORDS: &'static str =
+        "`texture`, `motion`, `texture attentive`, `motion attentive`, or `probe` with arguments of `vjepa probe`";
+
+    fn read(name: &str, command: &[String]) -> Result<Self, CliError> {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            [task @ ("texture" | "motion"), rest @ ..] if rest.is_empty() || rest == ["attentive"] => {
+                Ok(Self::Textures { motion: *task == "motion", attentive: !rest.is_empty() })
+            }
+            ["probe", ..] => Ok(Self::Probe(command.get(1..).unwrap_or_default().to_vec())),
+            _ => Err(format!("the evaluation `{name}` is not known: write one of {}", Self::WORDS).into()),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let table = Ablation::from_file(&args.table)?;
+    let runs = table.check()?;
+    let evaluations: BTreeMap<&str, Evaluation> = table
+        .evaluations
+        .iter()
+        .map(|name| {
+            let command = table.commands.get(name).map(Vec::as_slice).unwrap_or_default();
+            Ok((name.as_str(), Evaluation::read(name, command)?))
+        })
+        .collect::<Result<_, CliError>>()?;
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("ablations").join(&table.name));
+    let state_file = folder.join("runs.json");
+    let mut state = State::read(&state_file)?;
+    if args.dry_run {
+        return dry_run(args, &table, &state, &runs);
+    }
+    for (number, (run, config)) in runs.iter().enumerate() {
+        if state.finished(&table, run, config)? {
+            continue;
+        }
+        eprintln!("run {} of {}: {}", number + 1, runs.len(), run.id);
+        let began = Instant::now();
+        let own = folder.join("runs").join(&run.id);
+        let encoder = train(&table, run, config, &own)?;
+        let figures = evaluate(&evaluations, config, &encoder, &own)?;
+        state.finish(run, config, figures, began.elapsed().as_secs_f64())?;
+        state.write(&state_file)?;
+        save(&Table::of(&table, &state), &folder)?;
+    }
+    let result = Table::of(&table, &state);
+    save(&result, &folder)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string(&result)?),
+        false => {
+            print!("{}\nwritten to {}: ablation.md, ablation.csv, pictures\n", result.to_markdown(), folder.display())
+        }
+    }
+    Ok(())
+}
+
+/// The file of a run's encoder.
+struct Encoder {
+    checkpoint: PathBuf,
+    /// The run's configuration, where the checkpoint does not record it.
+    config: Option<PathBuf>,
+}
+
+/// Trains in a process of its own, from the last checkpoint if there is one, so that what goes wrong ends that run alone. A row
+/// that is not trained gets the first weights.
+fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<Encoder, CliError> {
+    fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    if run.untrained {
+        let (checkpoint, written) = (folder.join("initial.safetensors"), folder.join("config.yaml"));
+        let weights = initial_weights(&config.model, &objective(config)?, config.meta.seed);
+        save_safetensors(&checkpoint, &weights, &BTreeMap::new())?;
+        write_atomic(&written, config.to_yaml()?.as_bytes())?;
+        return Ok(Encoder { checkpoint, config: Some(written) });
+    }
+    let files = Checkpoint::new(folder, &config.logging.write_tag);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("train").arg("--config").arg(&table.base);
+    for set in &run.set {
+        command.arg("--set").arg(set);
+    }
+    command.arg("--set").arg(format!("logging.folder={}", serde_json::to_string(folder)?));
+    if files.any().is_some() {
+        command.arg("--resume");
+    }
+    let output = command.arg("--json").stderr(std::process::Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("the run `{}` cannot be started: {error}", run.id))?;
+    if output.status.code() == Some(i32::from(Stopped::CODE)) {
+        return Err(Stopped.into());
+    }
+    // The last line is the summary.
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let summary: Option<serde_json::Value> = lines.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    let whole = summary.is_some_and(|summary| summary["interrupted"] == false);
+    match (output.status.success() && whole, files.any()) {
+        (true, Some(checkpoint)) => Ok(Encoder { checkpoint, config: None }),
+        _ => Err(format!(
+            "the run `{}` did not end ({}): what it says stands above; finished runs are kept, the same command goes on",
+            run.id, output.status
+        )
+        .into()),
+    }
+}
+
+/// Every figure of a run.
+fn evaluate(
+    evaluations: &BTreeMap<&str, Evaluation>,
+    config: &Config,
+    encoder: &Encoder,
+    folder: &Path,
+) -> Result<BTreeMap<String, f64>, CliError> {
+    let mut textures: Option<Tasks<Scores>> = None;
+    let attentive = evaluations.values().any(|one| matches!(one, Evaluation::Textures { attentive: true, .. }));
+    let mut figures = BTreeMap::new();
+    for (name, evaluation) in evaluations {
+        let figure = match evaluation {
+            Evaluation::Textures { motion, attentive: pooled } => {
+                let scores = match textures {
+                    Some(scores) => scores,
+                    None => *textures.insert(on_textures(config, encoder, attentive)?),
+                };
+                let of = if *motion { scores.motion } else { scores.texture };
+                if *pooled { of.attentive.ok_or("the attentive probe has no figure")? } else { of.linear }
+            }
+            Evaluation::Probe(arguments) => probe(name, arguments, encoder, folder)?,
+        };
+        figures.insert((*name).to_owned(), figure);
+    }
+    Ok(figures)
+}
+
+fn on_textures(config: &Config, encoder: &Encoder, attentive: bool) -> Result<Tasks<Scores>, CliError> {
+    if config.data.dataset_type != DatasetType::DriftingTextures {
+        return Err("`texture` and `motion` evaluate runs on drifting textures: use `probe` for videos".into());
+    }
+    let models = model_configs(config)?;
+    let file = vjepa_weights::load(&encoder.checkpoint)?;
+    let weights = file.take_encoder(models.encoder.parameter_shapes())?;
+    let protocol = TextureProtocol::recipe(config.meta.seed);
+    let protocol =
+        TextureProtocol { attentive_draws: if attentive { protocol.attentive_draws } else { 0 }, ..protocol };
+    let mut bar = Bar::default();
+    let scores =
+        evaluate_encoder(&models.encoder, &weights, config.data.normalization, &protocol, &mut |p| bar.show(p))?;
+    bar.clear();
+    Ok(scores)
+}
+
+/// `vjepa probe` on the run's encoder; its results stay in the run's folder.
+fn probe(name: &str, arguments: &[String], encoder: &Encoder, folder: &Path) -> Result<f64, CliError> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("probe").args(arguments).arg("--checkpoint").arg(&encoder.checkpoint).arg("--json");
+    command.arg("--out").arg(folder.join(format!("probe-{}.safetensors", file_name(name))));
+    if let Some(config) = encoder.config.as_ref().filter(|_| !arguments.iter().any(|word| word == "--config")) {
+        command.arg("--config").arg(config);
+    }
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("the evaluation `{name}` failed ({}): its message stands above", output.status).into());
+    }
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let heads = summary["heads"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let figure = |of: &serde_json::Value| of["val"]["top1"].as_f64().or_else(|| of["train"]["top1"].as_f64());
+    // A vote of neighbours has no weights, so it is never the best one.
+    let best = figure(&summary).or_else(|| heads.iter().find_map(figure));
+    best.ok_or_else(|| format!("the evaluation `{name}` gave no accuracy").into())
+}
+
+/// Writes the results so far.
+fn save(table: &Table, folder: &Path) -> Result<(), CliError> {
+    fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    write_atomic(&folder.join("ablation.md"), table.to_markdown().as_bytes())?;
+    write_atomic(&folder.join("ablation.csv"), table.to_csv().as_bytes())?;
+    for (column, evaluation) in table.evaluations.iter().enumerate() {
+        let bar = |row: &vjepa_recipe::ablation::TableRow| Drawn {
+            name: row.name.clone(),
+            figure: row.figures.get(column).copied().flatten().map(|figure| (figure.mean, figure.se)),
+            published: row.reference.get(column).copied().flatten(),
+        };
+        let bars: Vec<Drawn> = table.rows.iter().map(bar).collect();
+        let seeds = if table.seeds == 1 {
+            "one seed".to_owned()
+        } else {
+            format!("mean and standard error of {} seeds", table.seeds)
+        };
+        let picture = ablation(&table.name, &format!("{evaluation}, {seeds}"), &bars);
+        picture.save(&folder.join(format!("ablation-{}.png", file_name(evaluation))))?;
+    }
+    Ok(())
+}
+
+/// An evaluation's name as part of a file's.
+fn file_name(evaluation: &str) -> String {
+    evaluation.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+/// What would be run: costs once for each row, as seeds do not matter.
+fn dry_run(args: &Args, table: &Ablation, state: &State, runs: &[(Run, Config)]) -> Result<(), CliError> {
+    if !(args.speed.is_finite() && args.speed > 0.0) {
+        return Err("--speed must be positive".into());
+    }
+    let mut costs: BTreeMap<&str, Option<Cost>> = BTreeMap::new();
+    let mut hours = 0.0;
+    for (run, config) in runs {
+        if !costs.contains_key(run.row.as_str()) {
+            let cost = if run.untrained {
+                None
+            } else {
+                Some(Cost::of(config, None, &mut Passes::default(), Device::default())?)
+            };
+            costs.insert(&run.row, cost);
+        }
+        if !state.runs.contains_key(&run.id) {
+            let cost = costs.get(run.row.as_str()).and_then(Option::as_ref);
+            hours += cost.and_then(|cost| cost.hours(args.speed)).unwrap_or(0.0);
+        }
+    }
+    let about = |run: &Run| match costs.get(run.row.as_str()).and_then(Option::as_ref) {
+        None => Some("first weights, not trained".to_owned()),
+        Some(cost) => Some(cost.in_words(args.speed)),
+    };
+    print!("{}", table.dry_run(state, about));
+    println!("in all {hours:.1} hours of training at {} TFLOP/s, evaluations not included", args.speed);
+    Ok(())
+}

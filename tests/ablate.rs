@@ -1,0 +1,134 @@
+//! `vjepa ablate` on tables of runs of seconds.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::{SMALL_RUN, recipe, refused, vjepa, write};
+use vjepa_recipe::ablation::State;
+
+/// A folder with lists of carried clips and a table.
+struct Scene(tempfile::TempDir);
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let textures = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join("textures");
+        let list = std::fs::read_to_string(textures.join("labels.csv")).unwrap();
+        for (name, offset) in [("train.csv", 0), ("val.csv", 1)] {
+            let lines = list.lines().skip(offset).step_by(2).take(20);
+            let text: String = lines.map(|line| format!("{}\n", textures.join(line).display())).collect();
+            write(folder.path(), name, text);
+        }
+        Self(folder)
+    }
+
+    /// Writes the table with these lines at its end.
+    fn table(&self, more: &str) {
+        let sets: Vec<&str> = SMALL_RUN.into_iter().filter(|set| !set.starts_with("meta.seed")).collect();
+        let text = format!("name: small\nbase: {}\nset: [{}]\n{more}", recipe().display(), sets.join(", "));
+        write(self.0.path(), "table.yaml", text);
+    }
+
+    fn ablate(&self, more: &[&str]) -> assert_cmd::Command {
+        let mut command = vjepa();
+        command.current_dir(self.0.path()).args(["ablate", "table.yaml", "--out", "out"]).args(more);
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+const ROWS: &str = "seeds: [3, 4]
+evaluations:
+  - {name: files, run: [probe, --data, train.csv, --val, val.csv, --kind, 'linear,knn']}
+rows:
+  - {name: plain, reference: {files: 72.9}}
+  - {name: 'causal, short', set: [mask.0.max_temporal_keep=0.5, mask.1.max_temporal_keep=0.5]}
+  - {name: first weights, untrained: true}
+orderings:
+  - [plain, first weights]
+";
+
+#[test]
+fn a_table_is_run_once_and_goes_on_where_it_was_stopped() {
+    let scene = Scene::new();
+    scene.table(ROWS);
+    let run = |scene: &Scene| {
+        let output = scene.ablate(&[]).assert().success().get_output().clone();
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+    };
+    let [table, progress] = run(&scene);
+    assert!(
+        progress.contains("run 1 of 6: plain-seed3") && progress.contains("run 6 of 6: first-weights-untrained-seed4")
+    );
+    assert!(table.contains("| plain | 2/2 |") && table.contains("| 72.9 |"), "{table}");
+    assert!(table.contains("- plain > first weights (files): "), "{table}");
+    for file in ["ablation.md", "ablation.csv", "ablation-files.png", "runs/plain-seed3/jepa-latest.safetensors"] {
+        assert!(scene.path("out").join(file).is_file(), "{file}");
+    }
+    let state = State::read(&scene.path("out/runs.json")).unwrap();
+    assert!(state.runs.len() == 6 && state.runs.values().all(|run| (0.0..=1.0).contains(&run.figures["files"])));
+
+    // All of it is kept; what is missing is run again, from the checkpoint, with the same figure.
+    let [again, progress] = run(&scene);
+    assert_eq!((again, progress.contains("run ")), (table.clone(), false), "{progress}");
+    let mut part = state.clone();
+    part.runs.remove("causal-short-seed4");
+    part.write(&scene.path("out/runs.json")).unwrap();
+    let [again, progress] = run(&scene);
+    assert!(progress.contains("run 5 of 6: causal-short-seed4") && !progress.contains("run 1 of 6"), "{progress}");
+    assert_eq!(again, table);
+
+    scene.table(&ROWS.replace("0.5, ", "0.25, "));
+    let text = refused(&mut scene.ablate(&[]));
+    assert!(text.contains("causal-short-seed3") && text.contains("another configuration"), "{text}");
+}
+
+#[test]
+fn slips_are_found_before_anything_runs() {
+    let scene = Scene::new();
+    for (from, to, words) in [
+        ("run: [probe,", "run: [probed,", &["`files` is not known", "motion attentive"][..]),
+        ("untrained: true", "untrained: 1", &["table.yaml", "untrained"]),
+        ("0.5, ", "5, ", &["causal, short", "max_temporal_keep"]),
+        ("[plain, first weights]", "[plain, last weights]", &["no row `last weights`"]),
+    ] {
+        assert!(ROWS.contains(from), "{from}");
+        scene.table(&ROWS.replacen(from, to, 1));
+        let text = refused(&mut scene.ablate(&[]));
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        assert!(!scene.path("out").exists());
+    }
+    // What fails while it runs names the run and leaves the others.
+    scene.table(&ROWS.replace("train.csv", "absent.csv"));
+    let output = scene.ablate(&[]).assert().failure().get_output().stderr.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.contains("absent.csv") && text.contains("the evaluation `files` failed"), "{text}");
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_cost() {
+    let scene = Scene::new();
+    scene.table(ROWS);
+    let output = scene.ablate(&["--dry-run", "--speed", "0.1"]).assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.starts_with("small: 6 runs, 0 finished, evaluated by files\n"), "{text}");
+    for words in
+        ["to run plain-seed3", "6 steps of 1 x 4 clips", "GFLOP", "h at 0.1 TFLOP/s", "first weights, not trained"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!scene.path("out").exists());
+}
+
+#[test]
+fn the_tables_of_the_repository_are_read() {
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/ablations")).unwrap() {
+        let path = entry.unwrap().path();
+        let table = vjepa_recipe::ablation::Ablation::from_file(&path).unwrap_or_else(|error| panic!("{error}"));
+        table.check().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
