@@ -6,7 +6,7 @@ use super::CliError;
 use super::graph::options;
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{Plan, PlanError, Report};
-use vjepa_data::{Survey, open_source};
+use vjepa_data::{DataSets, Survey};
 use vjepa_programs::{MaskSizes, Passes, drawn_sizes, gradients_with, objective, step_with, update};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::available_memory;
@@ -15,12 +15,13 @@ use vjepa_runtime::plan::Device;
 /// Compiles the step and prints its size, its memory for the largest masks, and the length of the run.
 pub(super) fn run(
     config: &Config,
+    sets: &DataSets,
     data: &[Survey],
     passes: &mut Passes,
     device: Device,
     as_json: bool,
 ) -> Result<(), CliError> {
-    let source = open_source(&config.data, &config.data_aug)?;
+    let source = sets.source(&config.data, &config.data_aug)?;
     let (batch, groups) = (config.data.batch_size, config.optimization.groups());
     let videos = groups.saturating_mul(batch as u64);
     let plan = config.optimization.plan(source.len().map(|all| all / videos.max(1)))?;
