@@ -6,7 +6,7 @@ use super::CliError;
 use super::graph::options;
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{Plan, PlanError, Report};
-use vjepa_data::{Survey, open_source};
+use vjepa_data::{DataSets, Survey};
 use vjepa_programs::{MaskSizes, Passes, drawn_sizes, gradients_with, objective, step_with, update};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::available_memory;
@@ -66,12 +66,13 @@ impl Cost {
 /// Compiles the step and prints its size, its memory for the largest masks, and the length of the run.
 pub(super) fn run(
     config: &Config,
+    sets: &DataSets,
     data: &[Survey],
     passes: &mut Passes,
     device: Device,
     as_json: bool,
 ) -> Result<(), CliError> {
-    let source = open_source(&config.data, &config.data_aug)?;
+    let source = sets.source(&config.data, &config.data_aug)?;
     let cost = Cost::of(config, source.len(), passes, device)?;
     let Cost { batch, groups, memory: needs, flops, parameters, .. } = cost;
     let steps =

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vjepa_collective::Collective;
-use vjepa_data::survey;
+use vjepa_data::DataSets;
 use vjepa_eval::EvalError;
 use vjepa_eval::features::Features;
 use vjepa_programs::Passes;
@@ -127,24 +127,25 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         note_settings(&config, device);
     }
     config.check_training()?;
-    let data = survey(&config.data)?;
+    let sets = DataSets::read(&config.data)?;
+    let data = sets.survey();
     for set in data.iter().filter(|_| ranks.rank() == 0) {
         eprintln!("data set {set}");
         set.notes.iter().for_each(|note| eprintln!("note: {}: {note}", set.path.display()));
     }
     if args.dry_run {
-        let mut run = request(args, device, &config)?;
-        return super::dry_run::run(&config, &data, &mut run.passes, device, args.json);
+        let mut run = request(args, device, &config, &sets)?;
+        return super::dry_run::run(&config, &sets, &data, &mut run.passes, device, args.json);
     }
     let interrupt = Interrupt::on_signals()?;
-    let run = request(args, device, &config)?;
+    let run = request(args, device, &config, &sets)?;
     if ranks.rank() != 0 {
         train(&config, &run, ranks, &interrupt, &mut Quiet)?;
         return Ok(());
     }
-    let mut observer = Progress::new(args.json, device, &config);
+    let mut observer = Progress::new(args.json, device, &config, sets);
     if config.logging.diagnostics_every.is_some() {
-        observer.watch = Some(Watch::new(device, &config)?);
+        observer.watch = Some(Watch::new(device, &config, &observer.sets)?);
         let folder = Path::new(config.logging.folder.as_deref().unwrap_or_default());
         observer.diagnostics = folder.join(format!("{}-diagnostics.jsonl", config.logging.write_tag));
     }
@@ -186,7 +187,7 @@ fn note_settings(config: &Config, device: Device) {
 }
 
 /// The run that the arguments ask for.
-fn request(args: &Args, device: Device, config: &Config) -> Result<TrainRun, CliError> {
+fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Result<TrainRun, CliError> {
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let memory = match args.memory_budget {
         Some(budget) => Some((budget.0, drawn_sizes(config, MaskSizes::Largest)?)),
@@ -200,6 +201,7 @@ fn request(args: &Args, device: Device, config: &Config) -> Result<TrainRun, Cli
         stop_at: args.stop_at,
         plan: args.plan.clone(),
         passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
+        data: Some(sets.clone()),
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
     })
 }
@@ -252,6 +254,7 @@ pub(super) struct Progress {
     profiled: bool,
     device: Device,
     config: Config,
+    sets: DataSets,
     gradients: Gradients,
     verdicts: Verdicts,
     /// Steps skipped in this part of the run.
@@ -264,7 +267,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(json: bool, device: Device, config: &Config) -> Self {
+    pub(super) fn new(json: bool, device: Device, config: &Config, sets: DataSets) -> Self {
         let bar = ProgressBar::no_length();
         let template = "{msg}\n{wide_bar:.cyan/blue} {pos}/{len} steps  {elapsed} elapsed, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -280,6 +283,7 @@ impl Progress {
             profiled: false,
             device,
             config: config.clone(),
+            sets,
             gradients: Gradients::default(),
             verdicts: Verdicts::default(),
             skipped: 0,
@@ -369,7 +373,7 @@ impl Observer for Progress {
             let failed = |error: EvalError| TrainError::Observer(error.to_string());
             // Without diagnostics, measure only if the gradient has vanished.
             if self.watch.is_none() && self.judge.is_none() {
-                self.judge = Some(Watch::new(self.device, &self.config).map_err(failed)?);
+                self.judge = Some(Watch::new(self.device, &self.config, &self.sets).map_err(failed)?);
             }
             if let Some(judge) = &mut self.judge {
                 measured = Some(judge.measure(state).map_err(failed)?);
@@ -392,7 +396,9 @@ impl Observer for Progress {
         let failed = |error: EvalError| TrainError::Observer(error.to_string());
         // Without diagnostics, measure only if the gradient has vanished.
         if self.gradients.vanished() == Some(true) && self.last.is_none() {
-            self.last = Some(Watch::new(self.device, &self.config).and_then(|mut w| w.measure(state)).map_err(failed)?);
+            self.last = Some(
+                Watch::new(self.device, &self.config, &self.sets).and_then(|mut w| w.measure(state)).map_err(failed)?,
+            );
         }
         self.collapsed = verdict::collapsed(&self.gradients, self.last.as_ref());
         Ok(())

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use screen::Screen;
 use vjepa_collective::Alone;
+use vjepa_data::DataSets;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{initial_weights, objective};
 use vjepa_recipe::config::{Config, Generation};
@@ -53,6 +54,7 @@ pub fn run(options: &Quickstart) -> Result<(), QuickstartError> {
 /// A pretraining run with everything the later stages need.
 struct Pretrained {
     config: Config,
+    sets: DataSets,
     outcome: TrainOutcome,
     checkpoint: PathBuf,
     /// Encoder weights before and after, names without prefix.
@@ -143,12 +145,13 @@ fn is_quickstart(run: &Config) -> Result<bool, QuickstartError> {
 }
 
 /// Trains afresh: an earlier quickstart's checkpoint in the folder is replaced.
-fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, QuickstartError> {
+fn pretrain(config: Config, sets: DataSets, screen: &mut Screen) -> Result<Pretrained, QuickstartError> {
     checkpoints(&config).remove_all()?;
     let random = initial_weights(&config.model, &objective(&config)?, config.meta.seed);
     let interrupt = Interrupt::on_signals()?;
     screen.config = Some(config.clone());
-    let outcome = train(&config, &TrainRun::default(), &Alone, &interrupt, screen);
+    let asked = TrainRun { data: Some(sets.clone()), ..TrainRun::default() };
+    let outcome = train(&config, &asked, &Alone, &interrupt, screen);
     screen.record_end(&outcome);
     let outcome = outcome?;
     let Some(checkpoint) = outcome.checkpoint.clone() else {
@@ -161,7 +164,7 @@ fn pretrain(config: Config, screen: &mut Screen) -> Result<Pretrained, Quickstar
     interrupt.release();
     let trained = vjepa_weights::load(&checkpoint)?.all()?;
     let encoder = stripped(trained, "target_encoder.");
-    Ok(Pretrained { config, outcome, checkpoint, random: stripped(random, "encoder."), encoder })
+    Ok(Pretrained { config, sets, outcome, checkpoint, random: stripped(random, "encoder."), encoder })
 }
 
 /// Tensors under a prefix, without it.

@@ -10,7 +10,6 @@ use super::screen::Screen;
 use super::textures::Results;
 use crate::recording::shown;
 use crate::table::{aligned, indented, words};
-use vjepa_data::open_source;
 use vjepa_deploy::Parity;
 use vjepa_eval::FrozenEncoder;
 use vjepa_eval::protocols::textures::Scores;
@@ -31,7 +30,7 @@ pub(super) fn pictures(
     folder: &Path,
 ) -> Result<BTreeMap<&'static str, PathBuf>, QuickstartError> {
     let data = &run.config.data;
-    let source = open_source(&run.config.data, &run.config.data_aug)?;
+    let source = run.sets.source(&run.config.data, &run.config.data_aug)?;
     let seed = run.config.meta.seed;
     let held_out = HeldOut::draw(source.as_ref(), seed.wrapping_add(1), COLOURED)?;
     let shown = shown(&held_out, data.normalization, SHOWN);

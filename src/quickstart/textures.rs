@@ -9,7 +9,7 @@ use super::screen::Screen;
 use super::{Pretrained, Quickstart, configure, files, pretrain, seconds_per_step, show};
 use vjepa_data::clips;
 use vjepa_data::textures::TEXTURES;
-use vjepa_data::{ClipSource, DriftingTextures, SampleKey};
+use vjepa_data::{ClipSource, DataSets, DriftingTextures, SampleKey};
 use vjepa_deploy::{Export, Exported, Form, Origin, export};
 use vjepa_eval::features::Keep;
 use vjepa_eval::logistic::{Labelled, fit_tuned};
@@ -60,8 +60,9 @@ pub(super) fn run(options: &Quickstart) -> Result<(), QuickstartError> {
         options.folder.display()
     ));
     screen.stage("pretraining");
-    screen.watch = Some(Watch::new(Device::CPU, &config)?);
-    let run = pretrain(config, &mut screen)?;
+    let sets = DataSets::read(&config.data)?;
+    screen.watch = Some(Watch::new(Device::CPU, &config, &sets)?);
+    let run = pretrain(config, sets, &mut screen)?;
 
     screen.stage("evaluating the pretrained encoder and a random one on fresh clips");
     let models = model_configs(&run.config)?;

@@ -7,7 +7,7 @@ use super::QuickstartError;
 use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_per_step, show};
 use crate::table::{indented, words};
-use vjepa_data::{ClipSource, VideoDataset, survey};
+use vjepa_data::{ClipSource, DataSets, VideoDataset};
 use vjepa_deploy::{Export, Form, Origin, export};
 use vjepa_eval::features::{Features, Keep};
 use vjepa_eval::{FrozenEncoder, neighbours};
@@ -29,10 +29,11 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
     let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
     let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
     // Stages after training need two of them; better to fail now.
-    let dataset = VideoDataset::open(&config.data, &config.data_aug)?;
+    let sets = DataSets::read(&config.data)?;
+    let dataset = sets.videos(&config.data, &config.data_aug)?;
     compared(&dataset, 2)?;
     let mut screen = Screen::new();
-    let data = survey(&config.data)?;
+    let data = sets.survey();
     for set in &data {
         screen.say(&format!("data set {set}"));
         set.notes.iter().for_each(|note| screen.say(&format!("note: {note}")));
@@ -46,8 +47,8 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
         options.folder.display()
     ));
     screen.stage("pretraining");
-    screen.watch = Some(Watch::new(Device::CPU, &config)?);
-    let run = pretrain(config, &mut screen)?;
+    screen.watch = Some(Watch::new(Device::CPU, &config, &sets)?);
+    let run = pretrain(config, sets, &mut screen)?;
     let models = model_configs(&run.config)?;
 
     screen.stage("nearest neighbours of your videos");
@@ -114,9 +115,9 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
 /// ones are skipped.
 fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<String>), QuickstartError> {
     let len = dataset.shape().iter().product();
-    let entries = dataset.entries();
+    let videos = dataset.len().unwrap_or(0) as usize;
     let (mut clips, mut names) = (Vec::new(), Vec::new());
-    for index in (0..entries.len()).step_by(entries.len().div_ceil(COMPARED).max(1)) {
+    for index in (0..videos).step_by(videos.div_ceil(COMPARED).max(1)) {
         if names.len() >= count {
             break;
         }
@@ -124,7 +125,7 @@ fn compared(dataset: &VideoDataset, count: usize) -> Result<(Vec<f32>, Vec<Strin
         match dataset.evaluate(index, &mut clip) {
             Ok(_) => {
                 clips.extend(clip);
-                let name = entries[index].path.file_name().map(|name| name.to_string_lossy().into_owned());
+                let name = dataset.entry(index)?.path.file_name().map(|name| name.to_string_lossy().into_owned());
                 names.push(name.unwrap_or_default());
             }
             Err(error) if error.is_bad_sample() => {}

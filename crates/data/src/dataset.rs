@@ -7,50 +7,28 @@ use super::augment::{ClipAugment, Keyed, Policy, RandomErasing};
 use super::decode::{Decoded, reason};
 use super::frames::is_picture;
 use super::list::{VideoEntry, VideoList};
-use super::media::{Media, OpenError, Opener};
-use super::reading::{Reading, opener_of};
+use super::media::{Media, Opener};
+use super::reading::opener_of;
 use super::sampling::{ClipSampler, Spacing, step_for_duration};
+use super::sets::read_lists;
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
-use super::textures::DriftingTextures;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::{View, to_luma};
 
 use super::transforms::{Frames, Pixels, RandomCrop, TrainTransform};
-use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType, Framing, Preprocessing, Sampling};
+use vjepa_recipe::config::{AugmentConfig, DataConfig, Framing, Preprocessing, Sampling};
 use vjepa_recipe::rng::{DefaultRng, NumpyRng, PyRandom, Stream, WeightedChoice};
 
 /// Separates the choice between weighted data sets from other uses of the seed.
 const WEIGHTED: u64 = 0x7765_6967_6874;
 
-/// The source of clips that a configuration names.
-///
-/// # Errors
-/// [`DataError::List`] for lists and folders that cannot be read, hold no videos, or list none that exists.
-pub fn open_source(data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn ClipSource>, DataError> {
-    Ok(match data.dataset_type {
-        DatasetType::Video => {
-            let opener = Arc::new(opener_of(data)?);
-            let lists = read_lists(data, &opener)?;
-            lists.iter().try_for_each(VideoList::check_found)?;
-            Arc::new(VideoDataset::of(data, augment, lists, opener)?)
-        }
-        DatasetType::DriftingTextures => {
-            Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
-        }
-    })
-}
-
-/// The data sets of a configuration.
-fn read_lists(data: &DataConfig, opener: &Opener) -> Result<Vec<VideoList>, DataError> {
-    let reading = Reading { folders_hold: data.folders_hold, opener };
-    data.datasets.iter().map(|dataset| reading.read(Path::new(dataset))).collect()
-}
-
 /// Videos as training clips: files, frame folders, pictures, members of shards, objects of stores.
 #[derive(Debug, Clone)]
 pub struct VideoDataset {
     opener: Arc<Opener>,
-    entries: Vec<VideoEntry>,
+    lists: Arc<Vec<VideoList>>,
+    /// Where each list's entries end, counted through all.
+    ends: Vec<usize>,
     /// For each data set: the end of its entries, and the end of its share of [0, 1); empty without weights.
     shares: Vec<(usize, f64)>,
     /// The choice of V-JEPA 2's recipes, which draw with replacement.
@@ -81,23 +59,23 @@ impl VideoDataset {
     /// As [`VideoDataset::open`].
     pub fn open_with(data: &DataConfig, augment: &AugmentConfig, opener: Arc<Opener>) -> Result<Self, DataError> {
         let lists = read_lists(data, &opener)?;
-        Self::of(data, augment, lists, opener)
+        Self::of(data, augment, Arc::new(lists), opener)
     }
 
-    fn of(
+    pub(crate) fn of(
         data: &DataConfig,
         augment: &AugmentConfig,
-        lists: Vec<VideoList>,
+        lists: Arc<Vec<VideoList>>,
         opener: Arc<Opener>,
     ) -> Result<Self, DataError> {
         if lists.is_empty() {
             return Err(DataError::Setup("`data.datasets` lists no data set".into()));
         }
-        let (mut entries, mut ends) = (Vec::new(), Vec::new());
-        for list in lists {
-            entries.extend(list.entries);
-            ends.push(entries.len());
-        }
+        let until = |end: &mut usize, list: &VideoList| {
+            *end += list.entries.len();
+            Some(*end)
+        };
+        let ends: Vec<usize> = lists.iter().scan(0, until).collect();
         let mut shares = Vec::new();
         let mut choice = None;
         if let Some(weights) = &data.datasets_weights {
@@ -119,7 +97,8 @@ impl VideoDataset {
         }
         Ok(Self {
             opener,
-            entries,
+            lists,
+            ends,
             shares,
             choice,
             sampler: ClipSampler {
@@ -146,11 +125,6 @@ impl VideoDataset {
         })
     }
 
-    /// The videos, data set after data set.
-    pub fn entries(&self) -> &[VideoEntry] {
-        &self.entries
-    }
-
     /// Writes the clip of entry `index` as an evaluation sees it: from the video's beginning, short side resized, centre
     /// cropped, nothing random. `out` is `[3, T, H, W]`.
     ///
@@ -170,8 +144,19 @@ impl VideoDataset {
         Ok(self.info(index, entry))
     }
 
-    fn entry(&self, index: usize) -> Result<&VideoEntry, DataError> {
-        self.entries.get(index).ok_or_else(|| DataError::Setup(format!("there is no video number {index}")))
+    /// A video by its number, counted through all data sets.
+    ///
+    /// # Errors
+    /// [`DataError::Setup`] for one that does not exist.
+    pub fn entry(&self, index: usize) -> Result<&VideoEntry, DataError> {
+        let set = self.ends.partition_point(|&end| end <= index);
+        let begin = set.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let entry = self.lists.get(set).and_then(|list| list.entries.get(index.checked_sub(begin)?));
+        entry.ok_or_else(|| DataError::Setup(format!("there is no video number {index}")))
+    }
+
+    fn videos(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0) as u64
     }
 
     fn info(&self, index: usize, entry: &VideoEntry) -> SampleInfo {
@@ -187,7 +172,7 @@ impl VideoDataset {
             return choice.at(DefaultRng::new(seed).advanced(key.position).random());
         }
         if self.shares.is_empty() {
-            return key.entry(self.entries.len() as u64).unwrap_or(0) as usize;
+            return key.entry(self.videos()).unwrap_or(0) as usize;
         }
         let mut rng = CounterRng::new(&[key.seed, WEIGHTED, key.draw()]);
         let drawn = rng.unit();
@@ -208,9 +193,9 @@ impl VideoDataset {
 
     fn open_entry(&self, entry: &VideoEntry) -> Result<Media, DataError> {
         let path = &entry.path;
-        self.opener.open(path).map_err(|error| match error {
-            OpenError::Storage(why) => DataError::Storage(format!("{}: {why}", path.display())),
-            error => bad(path, error.reason(path)),
+        self.opener.open(path).map_err(|error| match error.is_storage() {
+            true => DataError::Storage(format!("{}: {error}", path.display())),
+            false => bad(path, error.reason(path)),
         })
     }
 
@@ -282,7 +267,7 @@ fn bad(path: &Path, error: impl std::fmt::Display) -> DataError {
 
 impl ClipSource for VideoDataset {
     fn len(&self) -> Option<u64> {
-        Some(self.entries.len() as u64)
+        Some(self.videos())
     }
 
     fn shape(&self) -> [usize; 4] {
@@ -290,7 +275,7 @@ impl ClipSource for VideoDataset {
     }
 
     fn contents(&self) -> Option<Contents> {
-        Some(Contents::of(&self.entries))
+        Some(Contents::of(self.lists.iter().flat_map(|list| &list.entries)))
     }
 
     fn clips(&self) -> usize {

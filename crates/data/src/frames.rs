@@ -5,6 +5,7 @@
 //! frame that was lost, and every clip over it would be out of time. A single picture is a video of one frame, which sampling
 //! repeats to a clip.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use vjepa_video::{ClipDecoder, ClipInfo, Codec, ColorMatrix, ColorSpace, Frame, 
 use crate::annotations::PICTURES;
 use crate::dialect::extension;
 use crate::images::Picture;
+use crate::walk::is_hidden;
 
 /// Frames per second of a frame folder where nobody says otherwise.
 pub const FRAME_RATE: f64 = 30.0;
@@ -23,11 +25,6 @@ const MOST_FRAMES: usize = 1 << 22;
 /// True for names with the ending of a picture that is read.
 pub fn is_picture(path: &Path) -> bool {
     extension(path).is_some_and(|ending| PICTURES.contains(&ending.as_str()))
-}
-
-/// True for files that other programs leave in folders and nobody means.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// The pictures of a folder by their numbers; empty for a folder without pictures.
@@ -87,7 +84,8 @@ pub(crate) struct Pictures {
 /// Where a picture lies.
 enum Source {
     File(PathBuf),
-    Bytes(Vec<u8>),
+    /// Read already, from a file where there is one.
+    Read(Option<PathBuf>, Vec<u8>),
 }
 
 impl Pictures {
@@ -116,12 +114,17 @@ impl Pictures {
     /// # Errors
     /// As [`Pictures::file`].
     pub fn bytes(name: &Path, bytes: Vec<u8>) -> Result<Self, String> {
-        Self::of(name, vec![Source::Bytes(bytes)], FRAME_RATE)
+        Self::of(name, vec![Source::Read(None, bytes)], FRAME_RATE)
     }
 
-    fn of(name: &Path, frames: Vec<Source>, rate: f64) -> Result<Self, String> {
-        let bytes = frames.first().ok_or("has no frames")?.bytes().map_err(|error| error.to_string())?;
-        let (codec, width, height) = Picture::header(&bytes)?;
+    fn of(name: &Path, mut frames: Vec<Source>, rate: f64) -> Result<Self, String> {
+        let first = frames.first_mut().ok_or("has no frames")?;
+        // The first is kept as it was read for its header: a picture by itself has no other.
+        if let Source::File(path) = first {
+            let bytes = read(path).map_err(|error| error.to_string())?;
+            *first = Source::Read(Some(std::mem::take(path)), bytes);
+        }
+        let (codec, width, height) = Picture::header(&first.bytes().map_err(|error| error.to_string())?)?;
         let count = frames.len();
         let info = ClipInfo {
             codec: Codec::Other(codec),
@@ -144,8 +147,8 @@ impl Pictures {
         let corrupt = |detail: String| VideoError::Corrupt { path: self.name.clone(), frame: Some(index), detail };
         let bytes = source.bytes().map_err(|error| corrupt(error.to_string()))?;
         let picture = Picture::decode(&bytes).map_err(|why| match source {
-            Source::File(path) => corrupt(format!("{} {why}", path.display())),
-            Source::Bytes(_) => corrupt(format!("it {why}")),
+            Source::File(path) | Source::Read(Some(path), _) => corrupt(format!("{} {why}", path.display())),
+            Source::Read(None, _) => corrupt(format!("it {why}")),
         })?;
         let mut planes = [const { Vec::new() }; 3];
         for (channel, plane) in planes.iter_mut().enumerate() {
@@ -170,16 +173,17 @@ impl Pictures {
 }
 
 impl Source {
-    fn bytes(&self) -> std::io::Result<std::borrow::Cow<'_, [u8]>> {
+    fn bytes(&self) -> std::io::Result<Cow<'_, [u8]>> {
         match self {
-            Self::Bytes(bytes) => Ok(bytes.into()),
-            Self::File(path) => {
-                let named =
-                    |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                std::fs::read(path).map(Into::into).map_err(named)
-            }
+            Self::Read(_, bytes) => Ok(bytes.into()),
+            Self::File(path) => read(path).map(Into::into),
         }
     }
+}
+
+/// A file's bytes; the error names it.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 impl ClipDecoder for Pictures {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use vjepa_recipe::text;
 
+use crate::images::Picture;
 use crate::shards::{self, Member, ShardIndex};
 
 /// What messages call the bytes.
@@ -50,4 +51,18 @@ pub fn list(bytes: &[u8]) -> Result<usize, String> {
     let read = text::decode(bytes).map_err(|error| named(error.to_string()))?;
     let list = crate::list::resolve(&read.text, Path::new("/no/such/folder")).map_err(named)?;
     Ok(list.entries.len())
+}
+
+/// A JPEG or PNG; gives the number of its pixels.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn picture(bytes: &[u8]) -> Result<usize, String> {
+    let (_, width, height) = Picture::header(bytes).map_err(named)?;
+    // What is larger is read, too, but only its memory is in the way of finding faults.
+    if width.saturating_mul(height) > 1 << 22 {
+        return Err(named("is larger than pictures for fuzzing are".into()));
+    }
+    let picture = Picture::decode(bytes).map_err(named)?;
+    Ok(picture.rgb.len() / 3)
 }

@@ -1,6 +1,6 @@
 //! Lists of videos: the official CSV, or the videos of a folder.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::dialect::{self, Parsed, Row, extension, is_read, odd_path, short, unread};
@@ -8,6 +8,7 @@ use super::reading::Reading;
 use super::shards::split_path;
 use super::source::DataError;
 use super::storage::is_url;
+use super::walk::walk;
 use vjepa_recipe::text;
 
 pub use super::dialect::EXTENSIONS;
@@ -195,13 +196,23 @@ fn none_found(first: &Row, path: &Path, count: usize, step: usize) -> String {
     format!("{none}; line {} {how}; {hint}", first.line)
 }
 
-/// Folders deeper than this are a loop of links.
-const MAX_DEPTH: usize = 64;
-
 fn read_folder(folder: &Path) -> Result<VideoList, DataError> {
     let mut list = VideoList { path: folder.into(), ..VideoList::default() };
-    let mut found = Vec::new();
-    search(folder, &mut found, &mut list.left_out, &mut HashSet::new(), 0).map_err(|why| fail(folder, why))?;
+    let (mut found, left_out) = (Vec::new(), &mut list.left_out);
+    walk(folder, &mut |_, held| {
+        for path in held.files {
+            match passed_over(&path) {
+                None => found.push(path),
+                Some(what) => leave_out(left_out, what, path),
+            }
+        }
+        for path in held.hidden {
+            if let Some(what) = hidden(&path) {
+                leave_out(left_out, what, path);
+            }
+        }
+    })
+    .map_err(|why| fail(folder, why))?;
     found.sort();
     if found.is_empty() {
         let ends = EXTENSIONS.join(", ");
@@ -213,13 +224,24 @@ fn read_folder(folder: &Path) -> Result<VideoList, DataError> {
     Ok(list)
 }
 
+fn leave_out(left_out: &mut LeftOut, what: String, path: PathBuf) {
+    let group = left_out.entry(what).or_insert_with(|| (0, path.clone()));
+    group.0 += 1;
+    // Folders are shown before those in them, which is not the order of whole paths.
+    if path < group.1 {
+        group.1 = path;
+    }
+}
+
 /// Why a file is not read as a video; none for one that is.
 fn passed_over(path: &Path) -> Option<String> {
+    // A video that cannot be opened later is counted as bad then.
+    if std::fs::metadata(path).is_err() {
+        return Some("links that lead nowhere".into());
+    }
     let ext = extension(path).unwrap_or_default();
-    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     match ext.as_str() {
-        // macOS leaves a companion (`._name`) of each file on other systems' disks; it has no picture.
-        ext if is_read(ext) => hidden.then(|| format!("hidden .{ext}")),
+        ext if is_read(ext) => None,
         "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => {
             Some(format!(".{ext} (pictures: data.folders_hold says whether they are frames or images)"))
         }
@@ -231,42 +253,12 @@ fn passed_over(path: &Path) -> Option<String> {
     }
 }
 
-fn search(
-    folder: &Path,
-    found: &mut Vec<PathBuf>,
-    left_out: &mut LeftOut,
-    visited: &mut HashSet<PathBuf>,
-    depth: usize,
-) -> Result<(), String> {
-    let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
-    // Links to folders are followed, but no folder is entered twice.
-    if depth > MAX_DEPTH || !visited.insert(folder.canonicalize().map_err(fail)?) {
-        return Ok(());
+/// What is said of a hidden name; nothing of those that no one takes for a video.
+fn hidden(path: &Path) -> Option<String> {
+    if path.is_dir() {
+        return Some("hidden folders".into());
     }
-    for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        let what = match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => {
-                search(&path, found, left_out, visited, depth + 1)?;
-                continue;
-            }
-            Ok(_) => passed_over(&path),
-            // A video that cannot be opened later is counted as bad then.
-            Err(_) => Some("links that lead nowhere".into()),
-        };
-        match what {
-            None => found.push(path),
-            Some(what) => {
-                let group = left_out.entry(what).or_insert_with(|| (0, path.clone()));
-                group.0 += 1;
-                // The order in which a folder is listed is not the same everywhere.
-                if path < group.1 {
-                    group.1 = path;
-                }
-            }
-        }
-    }
-    Ok(())
+    extension(path).filter(|ext| is_read(ext)).map(|ext| format!("hidden .{ext}"))
 }
 
 #[cfg(test)]
@@ -304,7 +296,8 @@ mod tests {
     fn folders_are_searched_and_sorted() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("b")).unwrap();
-        for name in ["b/z.MP4", "a.webm", "notes.txt", "b/c.mkv", "b/y.avi", "x.AVI", "._a.webm"] {
+        std::fs::create_dir(folder.path().join(".b")).unwrap();
+        for name in ["b/z.MP4", "a.webm", "notes.txt", "b/c.mkv", "b/y.avi", "x.AVI", "._a.webm", ".b/a.webm"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
         let list = read_list(folder.path()).unwrap();
@@ -313,10 +306,13 @@ mod tests {
         let left: Vec<_> = list.left_out.values().map(|(count, first)| (*count, own(first))).collect();
         if cfg!(feature = "ffmpeg") {
             assert_eq!(names, ["a.webm", "b/c.mkv", "b/y.avi", "b/z.MP4", "x.AVI"].map(PathBuf::from));
-            assert_eq!(left, [(1, "notes.txt".into()), (1, "._a.webm".into())]);
+            assert_eq!(left, [(1, "notes.txt".into()), (1, "._a.webm".into()), (1, ".b".into())]);
         } else {
             assert_eq!(names, ["a.webm", "b/c.mkv", "b/z.MP4"].map(PathBuf::from));
-            assert_eq!(left, [(2, "b/y.avi".into()), (1, "notes.txt".into()), (1, "._a.webm".into())]);
+            assert_eq!(
+                left,
+                [(2, "b/y.avi".into()), (1, "notes.txt".into()), (1, "._a.webm".into()), (1, ".b".into())]
+            );
             let why = list.left_out.keys().next().unwrap();
             assert!(why.contains("convert to .mp4, or build with `--features ffmpeg`"), "{why}");
         }

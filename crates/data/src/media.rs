@@ -1,6 +1,7 @@
 //! Opens samples by their paths, wherever they lie: a video file, a folder of frames, a picture, a member of a shard, an object
 //! of a store.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -14,33 +15,52 @@ use crate::held::Held;
 use crate::shards::{HEADER, MOST_INDEX_BYTES, Member, ShardIndex, check_header, index_path, split_path};
 use crate::storage::{LocalFiles, Store, StoreError, is_url};
 
-/// Why a sample cannot be opened.
+/// Why a sample cannot be opened. Messages of videos begin with the sample's name, others follow it; [`OpenError::reason`] is without.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The decoder's reason; its message names the file.
-    #[error("{0}")]
-    Video(VideoError),
-    /// Another reason of this sample's, to follow its name.
+    /// The decoder's reason.
+    #[error(transparent)]
+    Video(#[from] VideoError),
+    /// The decoder's reason for a video that is no file of its own.
+    #[error("{message}")]
+    Within {
+        /// `source`'s message, with the sample's name for that of the file that the decoder was given.
+        message: String,
+        /// The reason.
+        source: Box<VideoError>,
+    },
+    /// A file that is there and cannot be opened.
+    #[error("cannot be opened: {0}")]
+    Unreadable(#[from] std::io::Error),
+    /// Bytes that are no picture, too large, or of another size than videos have.
     #[error("{0}")]
     Sample(String),
-    /// Nothing of where it lies can be had: not this sample's fault.
-    #[error("{0}")]
-    Storage(String),
-}
-
-impl From<StoreError> for OpenError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Sample(why) => Self::Sample(why),
-            StoreError::Storage(why) => Self::Storage(why),
-        }
-    }
+    /// What the store says, of this sample or of itself.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no room to hold its bytes.
+    #[error("cannot be held in memory: {0}")]
+    Memory(#[source] std::io::Error),
 }
 
 impl OpenError {
     /// The reason without the sample's name.
     pub fn reason(&self, path: &Path) -> String {
         reason(path, self)
+    }
+
+    /// True where other samples would fare no better: it is not this one's fault.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Storage(_)) | Self::Memory(_))
+    }
+
+    /// What the decoder says, where it is the decoder.
+    pub fn video(&self) -> Option<&VideoError> {
+        match self {
+            Self::Video(error) => Some(error),
+            Self::Within { source, .. } => Some(source),
+            Self::Unreadable(_) | Self::Sample(_) | Self::Store(_) | Self::Memory(_) => None,
+        }
     }
 }
 
@@ -226,36 +246,53 @@ impl Opener {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, path: &Path) -> Result<Media, OpenError> {
-        let pictures = |made: Result<Pictures, String>| match made {
-            Ok(pictures) => Ok(Media { decoder: Box::new(pictures), held: None, name: path.into() }),
-            Err(why) => Err(OpenError::Sample(why)),
-        };
-        let Some(bytes) = self.bytes(path)? else {
-            let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => OpenError::Video(VideoError::Missing { path: path.into() }),
-                _ => OpenError::Sample(format!("cannot be opened: {error}")),
-            })?;
-            if meta.is_dir() {
-                return pictures(Pictures::folder(path, self.frame_rate));
-            }
-            self.check_size(path, meta.len())?;
-            if is_picture(path) {
-                return pictures(Pictures::file(path));
-            }
-            let decoder = vjepa_video::open(path).map_err(OpenError::Video)?;
-            return Ok(Media { decoder, held: None, name: path.into() });
-        };
-        if is_picture(path) {
-            return pictures(Pictures::bytes(path, bytes));
-        }
-        let held =
-            Held::new(&bytes).map_err(|error| OpenError::Storage(format!("cannot be held in memory: {error}")))?;
-        drop(bytes);
-        match vjepa_video::open(held.path()) {
-            Ok(decoder) => Ok(Media { decoder, held: Some(held), name: path.into() }),
-            Err(error) => Err(OpenError::Sample(held.renamed(&error.to_string(), path))),
+        match self.bytes(path)? {
+            Some(bytes) => open_bytes(path, bytes.into()),
+            None => self.open_file(path),
         }
     }
+
+    /// As [`Opener::open`]; gives its bytes, too, where it is no file or folder of this machine: they are had once.
+    pub(crate) fn open_keeping(&self, path: &Path) -> Result<(Media, Option<Vec<u8>>), OpenError> {
+        match self.bytes(path)? {
+            Some(bytes) => Ok((open_bytes(path, Cow::Borrowed(&bytes))?, Some(bytes))),
+            None => Ok((self.open_file(path)?, None)),
+        }
+    }
+
+    fn open_file(&self, path: &Path) -> Result<Media, OpenError> {
+        let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => VideoError::Missing { path: path.into() }.into(),
+            _ => OpenError::Unreadable(error),
+        })?;
+        if meta.is_dir() {
+            return pictures(path, Pictures::folder(path, self.frame_rate));
+        }
+        self.check_size(path, meta.len())?;
+        if is_picture(path) {
+            return pictures(path, Pictures::file(path));
+        }
+        Ok(Media { decoder: vjepa_video::open(path)?, held: None, name: path.into() })
+    }
+}
+
+fn open_bytes(path: &Path, bytes: Cow<'_, [u8]>) -> Result<Media, OpenError> {
+    if is_picture(path) {
+        return pictures(path, Pictures::bytes(path, bytes.into_owned()));
+    }
+    let held = Held::new(&bytes).map_err(OpenError::Memory)?;
+    drop(bytes);
+    match vjepa_video::open(held.path()) {
+        Ok(decoder) => Ok(Media { decoder, held: Some(held), name: path.into() }),
+        Err(error) => {
+            Err(OpenError::Within { message: held.renamed(&error.to_string(), path), source: Box::new(error) })
+        }
+    }
+}
+
+fn pictures(path: &Path, made: Result<Pictures, String>) -> Result<Media, OpenError> {
+    let decoder = Box::new(made.map_err(OpenError::Sample)?);
+    Ok(Media { decoder, held: None, name: path.into() })
 }
 
 /// An opened sample.

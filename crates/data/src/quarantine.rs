@@ -22,6 +22,7 @@ pub struct QuarantineLine {
 #[derive(Debug, Default)]
 pub struct Quarantine {
     seen: HashSet<PathBuf>,
+    last: Option<String>,
     file: Option<File>,
     failure: Option<String>,
 }
@@ -50,11 +51,12 @@ impl Quarantine {
         if known.last().is_some_and(|&b| b != b'\n') {
             file.write_all(b"\n").map_err(fail)?;
         }
-        Ok(Self { seen, file: Some(file), failure: None })
+        Ok(Self { seen, last: None, file: Some(file), failure: None })
     }
 
     /// Lists a bad video; one that is listed already is left alone.
     pub fn add(&mut self, path: &Path, reason: &str) {
+        self.last = Some(reason.to_owned());
         if !self.seen.insert(path.to_path_buf()) {
             return;
         }
@@ -77,6 +79,11 @@ impl Quarantine {
     /// True where no video was bad.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
+    }
+
+    /// Why the last one that was added could not be used.
+    pub fn last(&self) -> Option<&str> {
+        self.last.as_deref()
     }
 
     /// Why the file could not be written, if it could not.

@@ -1,6 +1,5 @@
 //! Reads data sets of every kind: lists, folders of videos, frames or pictures, shards, single files, here and on object stores.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use vjepa_recipe::config::{DataConfig, FoldersHold};
@@ -13,9 +12,7 @@ use crate::media::Opener;
 use crate::shards;
 use crate::source::DataError;
 use crate::storage::is_url;
-
-/// Deeper folders are a loop of links.
-const MAX_DEPTH: usize = 64;
+use crate::walk::{is_hidden, walk};
 
 /// How data sets are read.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +104,10 @@ impl Reading<'_> {
     }
 
     fn listed(&self, dataset: &Path, all: Vec<PathBuf>) -> Result<VideoList, String> {
+        // As in folders of this machine.
+        let within = |path: &Path| path.strip_prefix(dataset).map(Path::to_path_buf).unwrap_or_default();
+        let shown = |path: &PathBuf| !within(path).ancestors().filter(|part| part.parent().is_some()).any(is_hidden);
+        let all: Vec<PathBuf> = all.into_iter().filter(shown).collect();
         let of_kind: Vec<PathBuf> = match self.folders_hold {
             FoldersHold::Videos => {
                 let shards: Vec<PathBuf> = all.iter().filter(|path| shards::is_shard(path)).cloned().collect();
@@ -139,8 +140,8 @@ fn of_paths(dataset: &Path, paths: Vec<PathBuf>) -> VideoList {
 /// The folders at any depth that hold pictures.
 fn frame_folders(dataset: &Path) -> Result<VideoList, String> {
     let mut found = Vec::new();
-    walk(dataset, &mut HashSet::new(), 0, &mut |folder, files| {
-        if files.iter().any(|path| is_picture(path)) {
+    walk(dataset, &mut |folder, held| {
+        if held.files.iter().any(|path| is_picture(path)) {
             found.push(folder.to_path_buf());
         }
     })?;
@@ -154,37 +155,10 @@ fn frame_folders(dataset: &Path) -> Result<VideoList, String> {
 /// The pictures at any depth.
 fn pictures(dataset: &Path) -> Result<VideoList, String> {
     let mut found = Vec::new();
-    walk(dataset, &mut HashSet::new(), 0, &mut |_, files| {
-        found.extend(files.iter().filter(|path| is_picture(path)).cloned())
-    })?;
+    walk(dataset, &mut |_, held| found.extend(held.files.into_iter().filter(|path| is_picture(path))))?;
     found.sort();
     match found.is_empty() {
         true => Err("holds no pictures (.jpg, .jpeg or .png)".into()),
         false => Ok(of_paths(dataset, found)),
     }
-}
-
-/// Shows every folder with its files, those hidden left out. Links to folders are followed, but no folder is entered twice.
-pub(crate) fn walk(
-    folder: &Path,
-    visited: &mut HashSet<PathBuf>,
-    depth: usize,
-    visit: &mut impl FnMut(&Path, &[PathBuf]),
-) -> Result<(), String> {
-    let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
-    if depth > MAX_DEPTH || !visited.insert(folder.canonicalize().map_err(fail)?) {
-        return Ok(());
-    }
-    let (mut files, mut folders) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        if path.is_dir() { folders.push(path) } else { files.push(path) }
-    }
-    visit(folder, &files);
-    folders.sort();
-    folders.iter().try_for_each(|folder| walk(folder, visited, depth + 1, visit))
 }

@@ -1,6 +1,6 @@
 //! The interface between data sets and the loader: a function from a sample's key to its clip.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -109,14 +109,20 @@ pub struct Contents {
 
 impl Contents {
     /// Of a data set with these entries.
-    pub(super) fn of(entries: &[VideoEntry]) -> Self {
-        let mut digest = Sha256::new();
-        for entry in entries {
-            let path = entry.path.as_os_str().as_encoded_bytes();
+    pub(super) fn of<'a>(entries: impl IntoIterator<Item = &'a VideoEntry>) -> Self {
+        Self::of_paths(entries.into_iter().map(|entry| entry.path.as_path()))
+    }
+
+    /// Of these paths.
+    pub fn of_paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let (mut digest, mut videos) = (Sha256::new(), 0);
+        for path in paths {
+            videos += 1;
+            let path = path.as_os_str().as_encoded_bytes();
             digest.update((path.len() as u64).to_le_bytes());
             digest.update(path);
         }
-        Self { videos: entries.len() as u64, sha256: hex(&digest.finalize()) }
+        Self { videos, sha256: hex(&digest.finalize()) }
     }
 }
 

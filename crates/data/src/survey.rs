@@ -11,12 +11,9 @@ use vjepa_video::VideoError;
 use super::decode::SMALLEST_FILE;
 use super::frames::is_picture;
 use super::list::{VideoEntry, VideoList};
-use super::media::{OpenError, Opener};
-use super::reading::{Reading, opener_of};
+use super::media::Opener;
 use super::shards::split_path;
-use super::source::DataError;
 use super::storage::is_url;
-use vjepa_recipe::config::{DataConfig, DatasetType};
 
 /// Videos of a data set that are opened to see whether they can be read: their tables, not their pictures. Of a longer list
 /// as many are, spread evenly.
@@ -103,11 +100,9 @@ fn fault(path: &Path, opener: &Opener) -> Option<String> {
             Ok(_) => {}
         }
     }
-    let error = match opener.open(path).err()? {
-        OpenError::Video(error) => error,
-        OpenError::Sample(why) | OpenError::Storage(why) => return Some(format!("not usable (one {why})")),
-    };
-    Some(match error {
+    let error = opener.open(path).err()?;
+    let Some(video) = error.video() else { return Some(format!("not usable (one {error})")) };
+    Some(match video {
         VideoError::UnsupportedCodec { codec, .. } => format!("{codec}, which is not decoded"),
         VideoError::NotAVideo { .. } => "not a video".into(),
         VideoError::AudioOnly { .. } => "without a video track".into(),
@@ -150,22 +145,4 @@ impl fmt::Display for Survey {
         }
         Ok(())
     }
-}
-
-/// Looks at the data sets of a configuration; none for clips that are made on the fly.
-///
-/// # Errors
-/// As [`Reading::read`] and [`VideoList::check_found`].
-pub fn survey(data: &DataConfig) -> Result<Vec<Survey>, DataError> {
-    if data.dataset_type != DatasetType::Video {
-        return Ok(Vec::new());
-    }
-    let opener = opener_of(data)?;
-    let reading = Reading { folders_hold: data.folders_hold, opener: &opener };
-    let look = |dataset: &String| {
-        let list = reading.read(Path::new(dataset))?;
-        list.check_found()?;
-        Ok(Survey::with(&list, &opener))
-    };
-    data.datasets.iter().map(look).collect()
 }

@@ -1,4 +1,4 @@
-//! A thousand changed copies of tar shards, index files and lists: an error at the worst, never a panic, a hang, or memory that the
+//! A thousand changed copies of tar shards, index files, lists and pictures: an error at the worst, never a panic, a hang, or memory that the
 //! file does not justify. The corpus is in `tests/corpus`; `UPDATE_CORPUS=1` makes its shards anew.
 
 use std::cell::Cell;
@@ -151,4 +151,9 @@ fn indices() {
 #[test]
 fn lists() {
     mutate(corpus("csv"), fuzz::list);
+}
+
+#[test]
+fn pictures() {
+    mutate([corpus("jpg"), corpus("png")].concat(), fuzz::picture);
 }

@@ -154,6 +154,14 @@ impl Engine {
         }
     }
 
+    /// The memory of clips that have been computed on, for others; none where it was not kept.
+    pub(super) fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
+        match self {
+            Self::Whole(step) | Self::Halves { gradients: step, .. } => step.spare(len),
+            Self::Eager { .. } => None,
+        }
+    }
+
     /// Applies the sums of `groups` groups on all `ranks`; nothing is left to apply of a whole step.
     ///
     /// # Errors

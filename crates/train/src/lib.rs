@@ -48,7 +48,7 @@ use saver::Saver;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vjepa_collective::{Collective, any, shares};
-use vjepa_data::{Loader, LoaderConfig, open_source};
+use vjepa_data::{DataSets, Loader, LoaderConfig};
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
 use vjepa_recipe::masks::{MaskError, MaskGenerator, MaskPair};
@@ -71,6 +71,8 @@ pub struct TrainRun {
     pub plan: Option<PathBuf>,
     /// How the step is compiled.
     pub passes: Passes,
+    /// The data sets, where they have been read already.
+    pub data: Option<DataSets>,
     /// Steps to profile.
     pub profile: Option<ProfileRequest>,
 }
@@ -164,7 +166,8 @@ pub fn train(
     if ranks.rank() == 0 {
         state::check_folder(config, &files, run.resume)?;
     }
-    let source = open_source(&config.data, &config.data_aug)?;
+    let data = run.data.clone().map_or_else(|| DataSets::read(&config.data), Ok)?;
+    let source = data.source(&config.data, &config.data_aug)?;
     let batch = groups.saturating_mul(config.data.batch_size as u64);
     let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
     let masks = config.masks()?;
@@ -215,6 +218,9 @@ pub fn train(
             let pairs = group_masks(config, masks.as_ref(), clips.step, clips.group)?;
             let computed = state.add_group(clips.clips, clips.shape, &pairs);
             computed.map_err(|error| replay.explain(error, &mut state))?;
+            if let Some(memory) = state.spare(clips.shape.iter().product()) {
+                loader.recycle(memory);
+            }
             if own > 1 {
                 observer.group(done + 1, own);
             }

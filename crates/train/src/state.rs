@@ -310,6 +310,11 @@ impl TrainState {
         Ok(())
     }
 
+    /// The memory of a group's clips, of `len` values, once they have been computed on; none where it was not kept.
+    pub fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.engine.spare(len)
+    }
+
     /// Ends a step: the mean over its groups on all `ranks` is applied. What it reports is the same on every rank, but for the
     /// mask lengths, which are the mean over this rank's groups.
     ///

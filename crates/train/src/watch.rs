@@ -6,7 +6,7 @@ use vjepa_runtime::plan::Device;
 
 use super::diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 use crate::TrainState;
-use vjepa_data::open_source;
+use vjepa_data::DataSets;
 use vjepa_eval::features::Features;
 use vjepa_eval::{EvalError, write_atomic};
 use vjepa_programs::objective;
@@ -25,14 +25,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Draws held-out clips of the run's data and compiles the diagnostics for the device of the run.
+    /// Draws held-out clips of the run's data sets and compiles the diagnostics for the device of the run.
     ///
     /// # Errors
     /// [`EvalError`] when no clips are found or the configuration is not consistent.
-    pub fn new(device: Device, config: &Config) -> Result<Self, EvalError> {
+    pub fn new(device: Device, config: &Config, data: &DataSets) -> Result<Self, EvalError> {
         // One clip of each video held out, however many are trained on.
-        let data = DataConfig { num_clips: 1, ..config.data.clone() };
-        let source = open_source(&data, &config.data_aug)?;
+        let one_clip = DataConfig { num_clips: 1, ..config.data.clone() };
+        let source = data.source(&one_clip, &config.data_aug)?;
         let objective = objective(config).map_err(|error| EvalError::Setup(error.to_string()))?;
         let masks = config.masks().map_err(|error| EvalError::Setup(error.to_string()))?;
         let seed = config.meta.seed;

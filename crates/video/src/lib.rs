@@ -55,6 +55,7 @@
 
 mod avi;
 mod backend;
+mod chroma;
 mod clip;
 mod error;
 #[cfg(feature = "ffmpeg")]

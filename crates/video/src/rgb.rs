@@ -3,7 +3,7 @@
 //! The arithmetic is that of libswscale's default path on x86 (`yuv420p` to `rgb24`, not scaled), bit for bit: published
 //! checkpoints were trained on its pictures. Chroma is taken from the nearest sample; coefficients carry 13 fractional bits,
 //! and each product is rounded down on its own, which makes pictures about one code value darker than exact conversion;
-//! black and white stay what they are. Pictures whose chroma is as large as their luma (4:4:4) take another path there, which
+//! black and white stay what they are. Those of odd height have their chroma interpolated (`chroma.rs`). Pictures whose chroma is as large as their luma (4:4:4) take another path there, which
 //! rounds the sum; so do they here.
 
 use crate::frame::{ColorMatrix, Frame};
@@ -40,7 +40,7 @@ impl Coefficients {
             g_u: short(-chroma(2.0 * (1.0 - kb) * kb / kg)),
             g_v: short(-chroma(2.0 * (1.0 - kr) * kr / kg)),
             b_u: short(chroma(2.0 * (1.0 - kb))),
-            rounded: frame.chroma_shift == (0, 0),
+            rounded: frame.chroma_shift == (0, 0) || frame.wide(),
         }
     }
 
@@ -84,6 +84,17 @@ impl Coefficients {
                 pixel.copy_from_slice(&[r, g, b]);
             }
         }
+    }
+
+    /// A part of a row that begins with pixel `left`, which the first chroma sample serves, and maybe some to the left of it.
+    fn stretch(&self, y: &[u8], u: &[u8], v: &[u8], shift: u8, left: usize, rgb: &mut [u8]) {
+        let step = 1 << shift.min(7);
+        let head = ((step - left % step) % step).min(y.len());
+        let (first, rest) = y.split_at(head);
+        let (first_out, rest_out) = rgb.split_at_mut(rgb.len().min(3 * head));
+        self.row(first, u, v, shift, first_out);
+        let skip = usize::from(head > 0);
+        self.row(rest, u.get(skip..).unwrap_or(&[]), v.get(skip..).unwrap_or(&[]), shift, rest_out);
     }
 
     #[inline]
@@ -140,6 +151,13 @@ impl Frame {
         let pixels = (out.len() / 3).min(self.width.saturating_sub(left));
         let (shift, chroma) = (self.chroma_shift, self.chroma_width());
         let luma = self.y.get(y * self.width + left..).and_then(|row| row.get(..pixels));
+        if self.interpolates() {
+            let across = if self.wide() { 0 } else { shift.0 };
+            let columns = left >> across..(left + pixels).div_ceil(1 << across);
+            let rows = [&self.u, &self.v].map(|plane| self.chroma_row(plane, y, columns.clone()));
+            let [u, v] = &rows;
+            return coefficients.stretch(luma.unwrap_or_default(), u, v, across, left, out);
+        }
         let start = (y >> shift.1) * chroma + (left >> shift.0);
         let stop = ((y >> shift.1) + 1) * chroma;
         let (Some(luma), Some(u), Some(v)) = (luma, self.u.get(start..stop), self.v.get(start..stop)) else { return };
@@ -149,14 +167,7 @@ impl Frame {
             }
             return;
         }
-        // The first chroma sample may serve some pixels to the left, too.
-        let step = 1 << shift.0;
-        let head = ((step - left % step) % step).min(pixels);
-        let (first, rest) = luma.split_at(head);
-        let (first_out, rest_out) = out.split_at_mut(3 * head);
-        coefficients.row(first, u, v, shift.0, first_out);
-        let skip = usize::from(head > 0);
-        coefficients.row(rest, u.get(skip..).unwrap_or(&[]), v.get(skip..).unwrap_or(&[]), shift.0, rest_out);
+        coefficients.stretch(luma, u, v, shift.0, left, out);
     }
 
     /// Column and row as coded of a displayed pixel.
@@ -183,6 +194,11 @@ impl Frame {
             return rgb;
         }
         let coefficients = Coefficients::of(self);
+        if self.interpolates() {
+            let rows = rgb.chunks_exact_mut(self.width * 3).enumerate();
+            rows.for_each(|(row, out)| self.stretch(&coefficients, row, 0, out));
+            return rgb;
+        }
         let chroma = self.chroma_width();
         let rows = self.y.chunks_exact(self.width).zip(rgb.chunks_exact_mut(self.width * 3)).enumerate();
         let (u_rows, v_rows) = (self.u.chunks_exact(chroma), self.v.chunks_exact(chroma));
@@ -257,9 +273,9 @@ mod tests {
         ];
         for (matrix, full_range, rgb) in expected {
             for ((y, u, v), rgb) in triples.into_iter().zip(rgb) {
-                let mut f = frame(1, 1, vec![y], u, v);
+                let mut f = frame(1, 2, vec![y; 2], u, v);
                 f.color = ColorSpace { matrix, full_range };
-                assert_eq!(f.rgb(), rgb, "{matrix:?} {full_range} {y} {u} {v}");
+                assert_eq!(f.rgb(), [rgb, rgb].concat(), "{matrix:?} {full_range} {y} {u} {v}");
             }
         }
     }

@@ -115,6 +115,12 @@ pub trait PlanBackend: Backend {
     /// Takes a value that the plan frees.
     fn recycle(_operand: Operand<Self>, _memory: &mut Self::Memory) {}
 
+    /// Memory on the host of exactly this many floats that a run took as an input and has no more use for; none where inputs
+    /// are not kept.
+    fn spare(_len: usize, _memory: &mut Self::Memory) -> Option<Vec<f32>> {
+        None
+    }
+
     /// Runs `walk`, which calls the kernels, on a thread from which they can fork.
     fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {
         walk()

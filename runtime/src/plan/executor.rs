@@ -225,6 +225,12 @@ impl<B: PlanBackend> Executor<B> {
         self.guarded = self.graph.outputs.iter().map(|(_, id)| *id).filter(scalar).collect();
     }
 
+    /// The memory of an input of `len` floats that a run is done with, for the next one to be written into; none where the
+    /// back end did not keep it.
+    pub fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
+        B::spare(len, &mut self.memory)
+    }
+
     /// Starts (or clears) the per-node clock; `take_profile` reads it.
     pub fn profile(&mut self) {
         self.profile = Some(Vec::new());

@@ -128,6 +128,11 @@ impl DeviceExecutor {
         each!(Planned, &self.plan, plan => plan.plan())
     }
 
+    /// As [`Executor::spare`].
+    pub fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
+        each!(Planned, &mut self.plan, plan => plan.spare(len))
+    }
+
     /// Starts (or clears) the per-node clock; on a GPU it shows when a node was sent, not when it was done.
     pub fn profile(&mut self) {
         each!(Planned, &mut self.plan, plan => plan.profile());

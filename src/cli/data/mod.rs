@@ -8,8 +8,13 @@ mod scan;
 mod split;
 mod subset;
 
+use std::path::Path;
+
+pub(super) use scan::with_ending;
+
 use super::CliError;
 pub(super) use subset::share;
+use vjepa_data::{VideoList, read_list};
 
 /// Make, check, split and pack the data that training and evaluation read
 #[derive(clap::Args)]
@@ -40,4 +45,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         Command::Pack(args) => pack::run(args),
         Command::Index(args) => index::run(args),
     }
+}
+
+/// Reads a data set, and says how a list was read where it is not written as the official code's.
+fn read(data: &Path) -> Result<VideoList, CliError> {
+    let list = read_list(data)?;
+    list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", data.display()));
+    Ok(list)
 }

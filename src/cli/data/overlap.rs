@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
+use vjepa_data::VideoList;
 use vjepa_data::annotations::Listing;
 use vjepa_data::checks::{Fingerprint, Journal, fingerprints, overlap};
 use vjepa_data::media::Opener;
-use vjepa_data::{VideoList, read_list};
 
 use super::scan::with_ending;
 use crate::cli::CliError;
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (first, second) = (read_list(&args.first)?, read_list(&args.second)?);
+    let (first, second) = (super::read(&args.first)?, super::read(&args.second)?);
     let journal: Journal<Fingerprint> = Journal::open(Some(&with_ending(&args.out, "jsonl")))?;
     let (first_prints, second_prints) = (hashes(&first, &journal)?, hashes(&second, &journal)?);
     let found = overlap(&first_prints, &second_prints);

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if let Some(transcode) = &transcode {
         eprintln!("encoding with {}", transcode.check()?);
     }
-    let list = read_list(&args.data)?;
+    let list = super::read(&args.data)?;
     let opener = Opener::shared();
     let plan =
         PackPlan { list: &list, out: &args.out, name: &args.name, shard_bytes: args.shard_size.0, transcode, opener };

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use vjepa_data::annotations::Listing;
 use vjepa_data::checks::{Journal, Scanned, scan, table};
 use vjepa_data::media::Opener;
-use vjepa_data::read_list;
+use vjepa_runtime::write_atomically;
 
 use crate::cli::CliError;
 use crate::table::aligned;
@@ -29,8 +29,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let list = read_list(&args.data)?;
-    list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", args.data.display()));
+    let list = super::read(&args.data)?;
     let journal: Journal<Scanned> = Journal::open(Some(&with_ending(&args.out, "jsonl")))?;
     let bar = ProgressBar::new(list.entries.len() as u64);
     let scanned = scan(&list, &journal, Opener::shared(), &|_| bar.inc(1))?;
@@ -62,20 +61,21 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn write_bad(path: &Path, bad: &[&Scanned]) -> Result<(), CliError> {
-    let named = |error: csv::Error| format!("{}: cannot be written: {error}", path.display());
-    let mut writer = csv::Writer::from_path(path).map_err(named)?;
-    writer.write_record(["path", "frame", "fault"]).map_err(named)?;
-    for one in bad {
-        let frame = one.bad_frame.map_or_else(String::new, |frame| frame.to_string());
-        let (path, fault) = (one.path.display().to_string(), one.fault.as_deref().unwrap_or_default());
-        writer.write_record([path.as_str(), frame.as_str(), fault]).map_err(named)?;
-    }
-    writer.flush().map_err(|error| named(error.into()))?;
-    Ok(())
+    let written = write_atomically(path, |file| {
+        let mut writer = csv::Writer::from_writer(file);
+        writer.write_record(["path", "frame", "fault"])?;
+        for one in bad {
+            let frame = one.bad_frame.map_or_else(String::new, |frame| frame.to_string());
+            let (path, fault) = (one.path.display().to_string(), one.fault.as_deref().unwrap_or_default());
+            writer.write_record([path.as_str(), frame.as_str(), fault])?;
+        }
+        writer.flush()
+    });
+    written.map_err(|error| format!("{}: cannot be written: {error}", path.display()).into())
 }
 
 /// `OUT.jsonl` for OUT, whatever dots OUT has.
-pub(super) fn with_ending(out: &Path, ending: &str) -> PathBuf {
+pub(in crate::cli) fn with_ending(out: &Path, ending: &str) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".");
     name.push(ending);

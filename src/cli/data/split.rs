@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use vjepa_data::annotations::{Listing, Share};
 use vjepa_data::checks::split;
-use vjepa_data::read_list;
 
 use super::subset::share;
 use crate::cli::CliError;
@@ -35,7 +34,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if args.train == args.val {
         return Err("--train and --val name the same file: give two".into());
     }
-    let list = read_list(&args.list)?;
+    let list = super::read(&args.list)?;
     let parts = split(&list, args.share, args.seed)?;
     parts.notes.iter().for_each(|note| eprintln!("note: {note}"));
     for (path, part) in [(&args.train, parts.train), (&args.val, parts.val)] {

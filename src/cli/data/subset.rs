@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use vjepa_data::annotations::{Listing, Share, subset};
-use vjepa_data::read_list;
 
 use crate::cli::CliError;
 
@@ -29,7 +28,7 @@ pub(in crate::cli) fn share(word: &str) -> Result<Share, String> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let list = read_list(&args.list)?;
+    let list = super::read(&args.list)?;
     let chosen = subset(&list, args.share, args.split)?;
     chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let listing = Listing { path: args.list.clone(), entries: chosen.of(&list).entries, ..Listing::default() };

@@ -1,14 +1,12 @@
 //! Finds the files that annotations name without a path.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::AnnotationError;
 use crate::dialect::{EXTENSIONS, extension, is_read, unread};
 use crate::survey::{Reason, reasons};
-
-/// Deeper folders are a loop of links.
-const MAX_DEPTH: usize = 64;
+use crate::walk::walk;
 
 /// The videos of a folder and all its sub-folders, by name without the ending.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +24,8 @@ impl FileIndex {
     /// [`AnnotationError::File`] for folders that cannot be read, or hold no videos at all.
     pub fn of(folder: &Path) -> Result<Self, AnnotationError> {
         let mut index = Self { folder: folder.into(), ..Self::default() };
-        index.search(folder, &mut HashSet::new(), 0)?;
+        walk(folder, &mut |_, held| held.files.into_iter().for_each(|path| index.add(path)))
+            .map_err(|why| AnnotationError::file(folder, format!("cannot be read: {why}")))?;
         if index.names.is_empty() {
             let why = format!("holds no videos (of {}): give the folder that the clips lie in", EXTENSIONS.join(", "));
             return Err(AnnotationError::file(folder, why));
@@ -38,24 +37,11 @@ impl FileIndex {
         Ok(index)
     }
 
-    fn search(&mut self, folder: &Path, seen: &mut HashSet<PathBuf>, depth: usize) -> Result<(), AnnotationError> {
-        let fail = |error: std::io::Error| AnnotationError::file(folder, format!("cannot be read: {error}"));
-        if depth > MAX_DEPTH || !seen.insert(folder.canonicalize().map_err(fail)?) {
-            return Ok(());
+    fn add(&mut self, path: PathBuf) {
+        let video = extension(&path).is_some_and(|ext| is_read(&ext) || unread(&ext).is_some());
+        if let (true, Some(name)) = (video, path.file_stem().and_then(|name| name.to_str())) {
+            self.names.entry(name.to_owned()).or_default().push(path);
         }
-        for entry in std::fs::read_dir(folder).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            if path.is_dir() {
-                self.search(&path, seen, depth + 1)?;
-                continue;
-            }
-            let video = extension(&path).is_some_and(|ext| is_read(&ext) || unread(&ext).is_some());
-            let name = path.file_stem().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'));
-            if let (true, Some(name)) = (video, name) {
-                self.names.entry(name.to_owned()).or_default().push(path);
-            }
-        }
-        Ok(())
     }
 
     /// The file of a name, of several with that name the one in a folder called `parent`.

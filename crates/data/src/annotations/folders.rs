@@ -1,6 +1,6 @@
 //! Videos found by where they lie: a folder, a pattern, one folder per class.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::AnnotationError;
@@ -9,9 +9,9 @@ use super::listing::Listing;
 use crate::dialect::{EXTENSIONS, extension, is_read, unread};
 use crate::list::VideoEntry;
 use crate::media::Opener;
-use crate::reading::walk;
 use crate::shards::expand;
 use crate::survey::{Reason, reasons};
+use crate::walk::{is_hidden, walk};
 
 /// The videos of a folder at any depth, sorted, without labels.
 ///
@@ -52,8 +52,7 @@ pub fn class_folders(folder: &Path) -> Result<Listing, AnnotationError> {
     let mut classes: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.is_dir() && !hidden {
+        if path.is_dir() && !is_hidden(&path) {
             classes.push(path);
         }
     }
@@ -112,10 +111,8 @@ impl Reasons {
 
 fn videos(folder: &Path, left_out: &mut Reasons) -> Result<Vec<PathBuf>, AnnotationError> {
     let mut found = Vec::new();
-    walk(folder, &mut HashSet::new(), 0, &mut |_, files| {
-        found.extend(files.iter().filter(|path| left_out.keeps(path)).cloned());
-    })
-    .map_err(|why| AnnotationError::file(folder, format!("cannot be read: {why}")))?;
+    walk(folder, &mut |_, held| found.extend(held.files.into_iter().filter(|path| left_out.keeps(path))))
+        .map_err(|why| AnnotationError::file(folder, format!("cannot be read: {why}")))?;
     found.sort();
     Ok(found)
 }

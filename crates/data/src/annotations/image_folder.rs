@@ -1,6 +1,6 @@
 //! Pictures in one folder per class: ImageNet, Places205, iNaturalist.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::AnnotationError;
@@ -8,13 +8,12 @@ use super::listing::Listing;
 use crate::dialect::extension;
 use crate::list::VideoEntry;
 use crate::survey::reasons;
+use crate::walk::walk;
 
 /// File name endings of the pictures that are read, in any case.
 pub const PICTURES: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Those that torchvision counts as pictures as well.
 const UNREAD: [&str; 6] = ["ppm", "bmp", "pgm", "tif", "tiff", "webp"];
-/// Deeper folders are a loop of links.
-const MAX_DEPTH: usize = 64;
 
 /// Lists the pictures of a split (`.../train` or `.../val`) as torchvision's `ImageFolder` does: a class is a folder, its
 /// label its place among the sorted folder names, its pictures lie at any depth in it.
@@ -51,8 +50,7 @@ pub fn image_folder(split: &Path) -> Result<Listing, AnnotationError> {
     }
     let mut listing = Listing { path: split.into(), ..Listing::default() };
     for ((name, folder), label) in classes.into_iter().zip(0..) {
-        let mut pictures = Vec::new();
-        search(&folder, &mut pictures, &mut left_out, &mut HashSet::new(), 0)?;
+        let mut pictures = pictures(&folder, &mut left_out)?;
         if pictures.is_empty() {
             let why =
                 "is a class folder without pictures (.jpg, .jpeg or .png): fill it, or remove it if it is not a class";
@@ -82,32 +80,22 @@ fn is_picture(path: &Path) -> bool {
     extension(path).is_some_and(|ext| PICTURES.contains(&ext.as_str()) || UNREAD.contains(&ext.as_str()))
 }
 
-fn search(
-    folder: &Path,
-    found: &mut Vec<PathBuf>,
-    left_out: &mut BTreeMap<String, (usize, PathBuf)>,
-    seen: &mut HashSet<PathBuf>,
-    depth: usize,
-) -> Result<(), AnnotationError> {
-    let real =
-        folder.canonicalize().map_err(|error| AnnotationError::file(folder, format!("cannot be read: {error}")))?;
-    if depth > MAX_DEPTH || !seen.insert(real) {
-        return Ok(());
-    }
-    for path in children(folder)? {
-        if path.is_dir() {
-            search(&path, found, left_out, seen, depth + 1)?;
-            continue;
+/// The pictures of a class; what else its folder holds is counted.
+fn pictures(folder: &Path, left_out: &mut BTreeMap<String, (usize, PathBuf)>) -> Result<Vec<PathBuf>, AnnotationError> {
+    let mut found = Vec::new();
+    walk(folder, &mut |_, held| {
+        for path in held.files {
+            let what = match extension(&path).unwrap_or_default().as_str() {
+                ext if PICTURES.contains(&ext) => {
+                    found.push(path);
+                    continue;
+                }
+                ext if UNREAD.contains(&ext) => format!(".{ext}, which is not read: convert them to .png"),
+                _ => "not pictures".into(),
+            };
+            left_out.entry(what).or_insert_with(|| (0, path)).0 += 1;
         }
-        let what = match extension(&path).unwrap_or_default().as_str() {
-            ext if PICTURES.contains(&ext) => {
-                found.push(path);
-                continue;
-            }
-            ext if UNREAD.contains(&ext) => format!(".{ext}, which is not read: convert them to .png"),
-            _ => "not pictures".into(),
-        };
-        left_out.entry(what).or_insert_with(|| (0, path)).0 += 1;
-    }
-    Ok(())
+    })
+    .map_err(|why| AnnotationError::file(folder, format!("cannot be read: {why}")))?;
+    Ok(found)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::error::{AnnotationError, lines, read};
@@ -129,7 +130,8 @@ impl Listing {
 }
 
 fn write(path: &Path, text: String) -> Result<(), AnnotationError> {
-    std::fs::write(path, text).map_err(|error| AnnotationError::file(path, format!("cannot be written: {error}")))
+    vjepa_runtime::write_atomically(path, |file| file.write_all(text.as_bytes()))
+        .map_err(|error| AnnotationError::file(path, format!("cannot be written: {error}")))
 }
 
 /// `"train.csv: 240 samples of 400 classes; 12 left out: 10 have no file in DIR (the first: X), 2 ..."`.

@@ -13,7 +13,7 @@ use vjepa_video::{ColorMatrix, Frame};
 
 use super::journal::{Journal, Line};
 use crate::list::VideoList;
-use crate::media::Opener;
+use crate::media::{Media, Opener};
 
 /// Frames of a fingerprint.
 const FRAMES: usize = 8;
@@ -54,7 +54,7 @@ impl Line for Fingerprint {
 /// The fingerprints of a list's videos, in parallel; `journal` has those of an earlier run.
 ///
 /// # Errors
-/// One sentence, where the journal cannot be written.
+/// One sentence, where the journal cannot be written, or the files lie where nothing can be reached.
 pub fn fingerprints(
     list: &VideoList,
     journal: &Journal<Fingerprint>,
@@ -66,9 +66,14 @@ pub fn fingerprints(
         if let Some(known) = journal.get(&entry.path, bytes) {
             return Ok(known.clone());
         }
-        let (hashes, fault) = match hashes(&entry.path, opener) {
-            Ok(hashes) => (hashes, None),
-            Err(why) => (Vec::new(), Some(why)),
+        let (hashes, fault) = match opener.open(&entry.path) {
+            // A store that cannot be reached says nothing of the file.
+            Err(error) if error.is_storage() => return Err(format!("{}: {error}", entry.path.display())),
+            Err(error) => (Vec::new(), Some(error.reason(&entry.path))),
+            Ok(media) => match hashes(media) {
+                Ok(hashes) => (hashes, None),
+                Err(why) => (Vec::new(), Some(why)),
+            },
         };
         let made = Fingerprint { path: entry.path.clone(), bytes, hashes, fault };
         journal.add(&made)?;
@@ -78,8 +83,7 @@ pub fn fingerprints(
     list.entries.par_iter().map(one).collect()
 }
 
-fn hashes(path: &Path, opener: &Opener) -> Result<Vec<Option<u64>>, String> {
-    let mut media = opener.open(path).map_err(|error| error.reason(path))?;
+fn hashes(mut media: Media) -> Result<Vec<Option<u64>>, String> {
     let frames = media.info().frames;
     if frames == 0 {
         return Err("has no frames".into());

@@ -54,7 +54,7 @@ impl Line for Scanned {
 /// of the list's entries. `progress` is called with each file that was decoded now.
 ///
 /// # Errors
-/// One sentence, where the journal cannot be written.
+/// One sentence, where the journal cannot be written, or the files lie where nothing can be reached.
 pub fn scan(
     list: &VideoList,
     journal: &Journal<Scanned>,
@@ -66,7 +66,7 @@ pub fn scan(
         if let Some(known) = journal.get(&entry.path, bytes) {
             return Ok(known.clone());
         }
-        let scanned = scan_one(&entry.path, bytes, opener);
+        let scanned = scan_one(&entry.path, bytes, opener)?;
         journal.add(&scanned)?;
         progress(&scanned);
         Ok(scanned)
@@ -74,7 +74,7 @@ pub fn scan(
     list.entries.par_iter().map(one).collect()
 }
 
-fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Scanned {
+fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Result<Scanned, String> {
     let mut scanned = Scanned {
         path: path.into(),
         bytes,
@@ -90,9 +90,11 @@ fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Scanned {
     };
     let mut media = match opener.open(path) {
         Ok(media) => media,
+        // A store that cannot be reached says nothing of the file.
+        Err(error) if error.is_storage() => return Err(format!("{}: {error}", path.display())),
         Err(error) => {
             scanned.fault = Some(error.reason(path));
-            return scanned;
+            return Ok(scanned);
         }
     };
     let info = media.info();
@@ -111,7 +113,7 @@ fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Scanned {
             break;
         }
     }
-    scanned
+    Ok(scanned)
 }
 
 /// What a scan found, in lines of `what` and `how many`: codecs, sizes, rates, lengths, faults. For a table.

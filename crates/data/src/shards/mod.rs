@@ -21,6 +21,8 @@ pub use names::{expand, is_pattern};
 pub use pack::{PackPlan, PackReport, Packed, pack};
 pub use transcode::Transcode;
 
+use rayon::prelude::*;
+
 use crate::dialect::extension;
 use crate::list::{VideoEntry, VideoList};
 use crate::media::Opener;
@@ -100,8 +102,10 @@ pub(crate) fn find(dataset: &Path, opener: &Opener) -> Result<Option<Vec<PathBuf
 /// One sentence about the first shard that cannot be used.
 pub(crate) fn read(dataset: &Path, shards: &[PathBuf], opener: &Opener) -> Result<VideoList, String> {
     let mut list = VideoList::of(dataset, Vec::new());
-    for shard in shards {
-        let index = opener.index(shard).map_err(|error| format!("shard {}: {error}", shard.display()))?;
+    // Several at a time: on an object store each takes a while. What is wrong is still told of the first.
+    let indices: Vec<_> = shards.par_iter().map(|shard| opener.index(shard)).collect();
+    for (shard, index) in shards.iter().zip(indices) {
+        let index = index.map_err(|error| format!("shard {}: {error}", shard.display()))?;
         let entry = |member: &Member| VideoEntry { path: shard.join(&member.name), label: member.label };
         list.entries.extend(index.members().iter().map(entry));
     }

@@ -18,7 +18,7 @@ use super::{ShardIndex, Transcode, index_path, index_shard};
 use crate::dialect::extension;
 use crate::frames::is_picture;
 use crate::list::{VideoEntry, VideoList};
-use crate::media::Opener;
+use crate::media::{OpenError, Opener};
 use crate::quarantine::Quarantine;
 use crate::source::Contents;
 
@@ -197,7 +197,10 @@ fn one_shard(
                     }
                     samples += 1;
                 }
-                Err(why) => left_out.lock().unwrap_or_else(PoisonError::into_inner).add(&entry.path, &why),
+                Err(Failure::Sample(why)) => {
+                    left_out.lock().unwrap_or_else(PoisonError::into_inner).add(&entry.path, &why);
+                }
+                Err(Failure::Storage(why)) => return Err(std::io::Error::other(why)),
             }
         }
         archive.finish()
@@ -213,21 +216,47 @@ fn one_shard(
     Ok(Packed { shard: shard.into(), samples, bytes: indexed.index.bytes, earlier: false })
 }
 
-/// The bytes of a sample as they go into the archive, with the ending of their name.
-fn content(plan: &PackPlan<'_>, entry: &VideoEntry) -> Result<(Vec<u8>, String), String> {
-    let path = &entry.path;
-    let mut media = plan.opener.open(path).map_err(|error| error.reason(path))?;
-    match &plan.transcode {
-        Some(transcode) if !is_picture(path) => {
-            let bytes = transcode.run(&mut media, path, plan.opener)?;
-            Ok((bytes, "mp4".into()))
+/// Why a sample does not go into a shard.
+enum Failure {
+    /// It is left out.
+    Sample(String),
+    /// Other samples would fare no better.
+    Storage(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Sample(why)
+    }
+}
+
+impl Failure {
+    fn of(path: &Path, error: &OpenError) -> Self {
+        match error.is_storage() {
+            true => Self::Storage(format!("{}: {error}", path.display())),
+            false => Self::Sample(error.reason(path)),
         }
+    }
+}
+
+/// The bytes of a sample as they go into the archive, with the ending of their name.
+fn content(plan: &PackPlan<'_>, entry: &VideoEntry) -> Result<(Vec<u8>, String), Failure> {
+    let path = &entry.path;
+    let (mut media, bytes) = plan.opener.open_keeping(path).map_err(|error| Failure::of(path, &error))?;
+    match &plan.transcode {
+        Some(transcode) if !is_picture(path) => Ok((transcode.run(&mut media, path, bytes.as_deref())?, "mp4".into())),
         _ if path.is_dir() => {
-            Err("is a folder of frames, which is packed as a video: name the ffmpeg program with --ffmpeg".into())
+            let why = "is a folder of frames, which is packed as a video: name the ffmpeg program with --ffmpeg";
+            Err(Failure::Sample(why.into()))
         }
         _ => {
-            let ending = extension(path).ok_or("has no file name ending, which readers of shards go by: rename it")?;
-            Ok((plan.opener.sample(path).map_err(|error| error.to_string())?, ending))
+            let none = || "has no file name ending, which readers of shards go by: rename it".to_owned();
+            let ending = extension(path).ok_or_else(none)?;
+            let bytes = match bytes {
+                Some(bytes) => bytes,
+                None => plan.opener.sample(path).map_err(|error| Failure::of(path, &error.into()))?,
+            };
+            Ok((bytes, ending))
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::media::{Media, Opener};
+use crate::media::Media;
 
 /// Seconds without end are a hang: longer than this for one video is an error.
 const MOST_TIME: Duration = Duration::from_secs(4 * 3600);
@@ -59,8 +59,8 @@ impl Transcode {
         Ok(String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned())
     }
 
-    /// The video of `path`, opened as `media`, encoded.
-    pub(super) fn run(&self, media: &mut Media, path: &Path, opener: &Opener) -> Result<Vec<u8>, String> {
+    /// The video of `path`, opened as `media`, encoded; `bytes` are its own where it is no file of this machine.
+    pub(super) fn run(&self, media: &mut Media, path: &Path, bytes: Option<&[u8]>) -> Result<Vec<u8>, String> {
         let cannot = |error: std::io::Error| format!("cannot be encoded: {error}");
         let folder = tempfile::tempdir().map_err(cannot)?;
         let (input, out) = (folder.path().join("in"), folder.path().join("out.mp4"));
@@ -68,10 +68,9 @@ impl Transcode {
             self.frames(media, &out)?
         } else {
             // ffmpeg reads a file; what lies in a shard or on an object store is made one.
-            let input = match path.is_file() {
-                true => std::path::absolute(path).map_err(cannot)?,
-                false => {
-                    let bytes = opener.sample(path).map_err(|error| error.to_string())?;
+            let input = match bytes {
+                None => std::path::absolute(path).map_err(cannot)?,
+                Some(bytes) => {
                     std::fs::write(&input, bytes).map_err(cannot)?;
                     input
                 }

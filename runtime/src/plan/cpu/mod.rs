@@ -198,6 +198,10 @@ impl PlanBackend for Flex {
         pool.recycle(tensor);
     }
 
+    fn spare(len: usize, pool: &mut Pool) -> Option<Vec<f32>> {
+        pool.spare(len)
+    }
+
     /// On a thread of the pool that the kernels share: called from outside, each of them would wake a thread and sleep
     /// until it is done.
     fn on_workers<R: Send>(walk: impl FnOnce() -> R + Send) -> R {

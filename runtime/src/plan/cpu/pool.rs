@@ -59,6 +59,14 @@ impl Pool {
         buffer
     }
 
+    /// An idle buffer of exactly this capacity, for whoever gave one in as a run's input; it comes back with the next.
+    pub(super) fn spare(&mut self, capacity: usize) -> Option<Vec<f32>> {
+        self.idle.contains_key(&capacity).then(|| {
+            self.lent += capacity;
+            self.remove(capacity)
+        })
+    }
+
     /// A contiguous tensor with arbitrary values.
     pub(super) fn empty(&mut self, shape: &[usize]) -> FlexTensor {
         super::tensor::tensor(self.take(shape.iter().product()), shape)
@@ -153,6 +161,17 @@ mod tests {
             pool.end_run();
         }
         assert!(pool.idle.is_empty());
+    }
+
+    #[test]
+    fn what_came_in_from_outside_can_be_had_back() {
+        let mut pool = Pool::default();
+        let input = vec![1.0; 10_007];
+        let address = input.as_ptr();
+        pool.recycle(tensor(input, &[10_007]));
+        assert!(pool.spare(10_006).is_none());
+        assert_eq!(pool.spare(10_007).unwrap().as_ptr(), address);
+        assert!(pool.spare(10_007).is_none() && pool.kept == 0);
     }
 
     #[test]

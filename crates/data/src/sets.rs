@@ -1,0 +1,102 @@
+//! The data sets of a run, read once: lists and the indices of shards serve survey, training and diagnostics alike.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType};
+
+use crate::dataset::VideoDataset;
+use crate::list::VideoList;
+use crate::media::Opener;
+use crate::reading::{Reading, opener_of};
+use crate::source::{ClipSource, DataError};
+use crate::survey::Survey;
+use crate::textures::DriftingTextures;
+
+/// The data sets of a configuration and what opens their samples. Copies share both.
+#[derive(Debug, Clone)]
+pub struct DataSets {
+    lists: Arc<Vec<VideoList>>,
+    opener: Arc<Opener>,
+    of: DataConfig,
+}
+
+impl DataSets {
+    /// Reads the data sets; clips that are made on the fly have none.
+    ///
+    /// # Errors
+    /// As [`Reading::read`]; [`DataError::List`] for a list of which no video exists.
+    pub fn read(data: &DataConfig) -> Result<Self, DataError> {
+        Self::read_with(data, Arc::new(opener_of(data)?))
+    }
+
+    /// As [`DataSets::read`], with an opener of one's own.
+    ///
+    /// # Errors
+    /// As [`DataSets::read`].
+    pub fn read_with(data: &DataConfig, opener: Arc<Opener>) -> Result<Self, DataError> {
+        let lists = match data.dataset_type {
+            DatasetType::Video => read_lists(data, &opener)?,
+            DatasetType::DriftingTextures => Vec::new(),
+        };
+        lists.iter().try_for_each(VideoList::check_found)?;
+        Ok(Self { lists: Arc::new(lists), opener, of: data.clone() })
+    }
+
+    /// The lists, in the order of the configuration.
+    pub fn lists(&self) -> &[VideoList] {
+        &self.lists
+    }
+
+    /// Looks at each: how many videos it has, and what of them cannot be used. Empty for clips that are made on the fly.
+    pub fn survey(&self) -> Vec<Survey> {
+        self.lists.iter().map(|list| Survey::with(list, &self.opener)).collect()
+    }
+
+    /// Their clips, as `data` asks for them: the configuration that they were read for, or one that differs in how clips are made.
+    ///
+    /// # Errors
+    /// [`DataError::Setup`] for weights that do not fit, or a configuration of other data sets.
+    pub fn source(&self, data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn ClipSource>, DataError> {
+        Ok(match data.dataset_type {
+            DatasetType::Video => Arc::new(self.videos(data, augment)?),
+            DatasetType::DriftingTextures => {
+                Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
+            }
+        })
+    }
+
+    /// As [`DataSets::source`], where they are videos.
+    ///
+    /// # Errors
+    /// As [`DataSets::source`]; [`DataError::Setup`] for clips that are made on the fly.
+    pub fn videos(&self, data: &DataConfig, augment: &AugmentConfig) -> Result<VideoDataset, DataError> {
+        let read = |data: &DataConfig| (data.dataset_type, data.datasets.clone(), data.folders_hold);
+        if read(data) != read(&self.of) {
+            return Err(DataError::Setup("the data sets that were read are not those of the configuration".into()));
+        }
+        VideoDataset::of(data, augment, Arc::clone(&self.lists), Arc::clone(&self.opener))
+    }
+}
+
+/// The data sets of a configuration.
+pub(crate) fn read_lists(data: &DataConfig, opener: &Opener) -> Result<Vec<VideoList>, DataError> {
+    let reading = Reading { folders_hold: data.folders_hold, opener };
+    data.datasets.iter().map(|dataset| reading.read(Path::new(dataset))).collect()
+}
+
+/// The source of clips that a configuration names.
+///
+/// # Errors
+/// As [`DataSets::read`] and [`DataSets::source`].
+pub fn open_source(data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn ClipSource>, DataError> {
+    DataSets::read(data)?.source(data, augment)
+}
+
+/// Looks at the data sets of a configuration; none for clips that are made on the fly.
+///
+/// # Errors
+/// As [`DataSets::read`].
+pub fn survey(data: &DataConfig) -> Result<Vec<Survey>, DataError> {
+    Ok(DataSets::read(data)?.survey())
+}

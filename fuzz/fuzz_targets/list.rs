@@ -1,0 +1,7 @@
+//! Lists of videos in every dialect.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vjepa_data::fuzz;
+
+fuzz_target!(|bytes: &[u8]| drop(fuzz::list(bytes)));
