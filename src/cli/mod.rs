@@ -15,6 +15,7 @@ mod doctor;
 mod dry_run;
 mod eval;
 mod features;
+mod finetune;
 mod frames;
 mod graph;
 mod inspect;
@@ -62,6 +63,7 @@ enum Command {
     Report(report::Args),
     Visualize(visualize::Args),
     Probe(probe::Args),
+    Finetune(finetune::Args),
     Eval(eval::Args),
     Features(features::Args),
     Compile(compile::Args),
@@ -117,6 +119,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Report(args) => report::run(&args),
         Command::Visualize(args) => visualize::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Finetune(args) => finetune::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),
         Command::Compile(args) => compile::run(&args),

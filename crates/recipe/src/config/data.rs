@@ -238,7 +238,7 @@ impl DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// RandAugment; true is not supported.
+    /// RandAugment, by the official policy; for fine-tuning only.
     pub auto_augment: bool,
     /// The crop moves through the clip from one random box to another.
     pub motion_shift: bool,
@@ -246,7 +246,7 @@ pub struct AugmentConfig {
     pub random_resize_aspect_ratio: [f64; 2],
     /// Range of the crop's share of the frame's area.
     pub random_resize_scale: [f64; 2],
-    /// Probability of random erasing; above 0 is not supported.
+    /// Probability of random erasing; above 0 for fine-tuning only.
     pub reprob: f64,
     /// Flip half of the clips left to right; always on in the official code.
     #[schemars(extend("x-ours" = true))]

@@ -3,6 +3,7 @@
 mod ava;
 mod detection;
 mod finetune;
+mod finetune_steps;
 mod multiview;
 mod numbers;
 mod pixels;
@@ -27,7 +28,7 @@ pub enum Evaluation {
     Pixels,
     /// RoIAlign, boxes, clips around key frames (`eval_detection/`).
     Detection,
-    /// Layer decay, drop path, learning rates (`eval_finetune/`).
+    /// Layer decay, drop path, learning rates, steps (`eval_finetune/`).
     Finetune,
 }
 
@@ -59,7 +60,11 @@ impl Evaluation {
             Self::Multiview => multiview::check(dir),
             Self::Pixels => pixels::check(dir),
             Self::Detection => detection::check(engine, dir),
-            Self::Finetune => finetune::check(dir),
+            Self::Finetune => {
+                let mut checks = finetune::check(dir)?;
+                checks.extend(finetune_steps::check(engine, dir)?);
+                Ok(checks)
+            }
         }
     }
 }
