@@ -21,6 +21,8 @@ pub struct TrainSpec {
     pub gradients: Vec<(ValueId, ValueId)>,
     /// The trained parameters that weight decay applies to.
     pub decay: Vec<ValueId>,
+    /// Factors on the learning rate; 1 for a parameter that is not listed.
+    pub rates: Vec<(ValueId, f64)>,
     /// Groups clipped by global norm; a parameter is in at most one.
     pub clip: Vec<ClipGroup>,
     /// `(target, source)`: the target parameter becomes `momentum·target + (1 − momentum)·source`, the source taken after
@@ -42,6 +44,7 @@ impl Default for TrainSpec {
         Self {
             gradients: Vec::new(),
             decay: Vec::new(),
+            rates: Vec::new(),
             clip: Vec::new(),
             ema: Vec::new(),
             beta1: 0.9,
@@ -91,8 +94,11 @@ pub fn append_optimizer(graph: &mut Graph, spec: &TrainSpec) -> Result<(), Graph
         }
     }
     let mut trained = Vec::new();
+    let mut scaled: Vec<(f64, ValueId)> = Vec::new();
     for (param, gradient) in &spec.gradients {
         let [lr, wd, c1, c2] = rates;
+        let factor = spec.rates.iter().find(|(id, _)| id == param).map_or(1.0, |(_, factor)| *factor);
+        let lr = scaled_rate(graph, lr, factor, &mut scaled)?;
         let clip = clip_scales.iter().find(|(id, _)| id == param).map_or(unclipped, |(_, scale)| *scale);
         let decay = if spec.decay.contains(param) { wd } else { no_decay };
         let new = adamw(graph, spec, (*param, *gradient), [lr, decay, c1, c2, clip])?;
@@ -107,6 +113,24 @@ pub fn append_optimizer(graph: &mut Graph, spec: &TrainSpec) -> Result<(), Graph
         }
     }
     Ok(())
+}
+
+/// The learning rate times a factor; every factor is applied once.
+fn scaled_rate(
+    graph: &mut Graph,
+    lr: ValueId,
+    factor: f64,
+    scaled: &mut Vec<(f64, ValueId)>,
+) -> Result<ValueId, GraphError> {
+    if factor == 1.0 {
+        return Ok(lr);
+    }
+    if let Some((_, known)) = scaled.iter().find(|(of, _)| *of == factor) {
+        return Ok(*known);
+    }
+    let rate = graph.mul_scalar(lr, factor)?;
+    scaled.push((factor, rate));
+    Ok(rate)
 }
 
 /// Appends one parameter's step and returns its new value.

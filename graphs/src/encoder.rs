@@ -150,6 +150,24 @@ impl Encoder {
         self.after_blocks(clip, mask, self.config.out_layers.as_deref().unwrap_or(&last))
     }
 
+    /// The last block's output for a whole clip, `f32[B, N, D]`, through the final norm only if `normed`. `gates` are drop
+    /// path's, block by block; see [`Block::forward_gated`]. Blocks beyond them have none.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_gated(
+        &self,
+        clip: Tensor<5>,
+        gates: &[[Option<Tensor<3>>; 2]],
+        normed: bool,
+    ) -> Result<Tensor<3>, ShapeError> {
+        let Embedded { tokens: mut x, angles } = self.embed(clip, None)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward_gated(x, angles.as_ref(), gates.get(i).unwrap_or(&[None, None]));
+        }
+        Ok(if normed { self.norm_after(self.config.depth - 1).forward(x) } else { x })
+    }
+
     /// Normed outputs of the `wanted` blocks, in the order of the blocks.
     fn after_blocks(
         &self,

@@ -5,6 +5,7 @@
 
 use crate::config::{BlocksOn, EncoderConfig, PredictorConfig, ProbeConfig};
 use crate::params::NamedTensors;
+use crate::tuned::TunedHead;
 pub use vjepa_recipe::config::Init;
 use vjepa_recipe::config::Positions;
 
@@ -66,6 +67,22 @@ pub fn linear_probe(embed_dim: usize, num_classes: usize, seed: u64) -> NamedTen
         let mut values = vec![0f32; shape.iter().product()];
         Rng::new(seed, "linear_probe", name).uniform(&mut values, 1.0 / (embed_dim as f64).sqrt());
         (name.to_owned(), (shape, values))
+    });
+    tensors.collect()
+}
+
+/// Weights of a new classifier for fine-tuning: deviation .02, times `scale`; no bias, and a norm that changes nothing.
+pub fn tuned(head: &TunedHead, scale: f64, seed: u64) -> NamedTensors {
+    let tensors = head.parameter_shapes().into_iter().map(|(name, shape)| {
+        let mut values = vec![0f32; shape.iter().product()];
+        match constant(&name) {
+            Some(value) => values.fill(value),
+            None => {
+                Rng::new(seed, "tuned", &name).normal(&mut values, STD, 2.0);
+                values.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
+            }
+        }
+        (name, (shape, values))
     });
     tensors.collect()
 }

@@ -156,8 +156,18 @@ impl Block {
 
     /// `[B, N, D]` to `[B, N, D]`; for `angles` see [`Attention::forward`].
     pub fn forward(&self, x: Tensor<3>, angles: Option<&Tensor<3>>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.norm1.forward(x), angles);
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        self.forward_gated(x, angles, &[None, None])
+    }
+
+    /// Like [`Block::forward`], with the attention's and the MLP's branch each multiplied by a gate `[B, 1, 1]`, where there is
+    /// one: drop path.
+    pub fn forward_gated(&self, x: Tensor<3>, angles: Option<&Tensor<3>>, gates: &[Option<Tensor<3>>; 2]) -> Tensor<3> {
+        let gated = |branch: Tensor<3>, gate: &Option<Tensor<3>>| match gate {
+            Some(gate) => branch * gate.clone(), // [B, N, D]
+            None => branch,
+        };
+        let x = x.clone() + gated(self.attn.forward(self.norm1.forward(x), angles), &gates[0]);
+        x.clone() + gated(self.mlp.forward(self.norm2.forward(x)), &gates[1])
     }
 }
 

@@ -1,7 +1,8 @@
 //! V-JEPA's computations as ordinary Burn modules, numerically the official model.
 //!
 //! Start at [`Encoder`] (clip to tokens), [`Predictor`] (context tokens to target tokens) and [`objectives`] (what
-//! pre-training minimises); [`AttentiveClassifier`] and [`LinearProbe`] read frozen features. Parameter names and layouts
+//! pre-training minimises); [`AttentiveClassifier`] and [`LinearProbe`] read frozen features, [`TunedClassifier`] those of an
+//! encoder trained with it. Parameter names and layouts
 //! are those of the official state dict, so [`parameters`] and [`load_parameters`] exchange weights with checkpoints directly.
 //!
 //! The same forward passes run eagerly, under Burn's autodiff (the oracle of the tests), and on `Device::capture()`, where the
@@ -23,6 +24,7 @@ mod predictor;
 mod probe;
 pub mod rotary;
 mod shapes;
+mod tuned;
 
 pub use action::{ACTION_WIDTH, ActionPredictor, ActionPredictorConfig, EXTRINSICS_WIDTH, frame_tokens};
 pub use config::{BlocksOn, EncoderConfig, PredictorConfig, ProbeConfig};
@@ -30,7 +32,8 @@ pub use encoder::{Embedded, Encoder, PatchEmbed};
 pub use error::{ConfigError, ShapeError};
 pub use losses::{cross_entropy, one_hot};
 pub use objectives::{
-    AnyObjective, Declaration, Jepa, JepaLoss, MaskPair, Models, Objective, ObjectiveError, normalised_targets,
+    AnyObjective, Declaration, Finetune, Jepa, JepaLoss, MaskPair, Models, Objective, ObjectiveError,
+    normalised_targets,
 };
 pub use params::{
     NamedTensors, ParameterVisitor, gradients, is_frozen, load_parameters, parameter_names, parameters,
@@ -41,4 +44,5 @@ pub use probe::{
     ActionClassifier, AttentiveClassifier, AttentivePooler, CrossAttentionBlock, LinearProbe, Probe, averaged_views,
     joined_segments, mean_probabilities, segment_features,
 };
+pub use tuned::{TunedClassifier, TunedHead};
 pub use vjepa_weights::{LoadError, Misshapen};

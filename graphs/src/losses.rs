@@ -1,11 +1,11 @@
-//! The probe's cross entropy.
+//! The cross entropy of probes and of fine-tuning.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::ShapeError;
 
-/// Cross entropy of logits `f32[B, classes]` with one-hot targets `f32[B, classes]`, mean over the batch: `f32[1]`.
+/// Cross entropy of logits `f32[B, classes]` with targets `f32[B, classes]`, one-hot or soft, mean over the batch: `f32[1]`.
 ///
 /// # Errors
 /// [`ShapeError`] where the two differ in shape.

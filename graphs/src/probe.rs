@@ -8,6 +8,8 @@ use crate::config::{BlocksOn, ProbeConfig};
 use crate::encoder::Encoder;
 use crate::error::{ConfigError, ShapeError};
 use crate::layers::{Block, LayerNorm, Linear, Mlp, attend, merge_heads, parameter, split_heads};
+use crate::tuned::TunedHead;
+use vjepa_recipe::finetune::Pooling;
 
 /// Attention of a query over features.
 #[derive(Module, Debug)]
@@ -323,7 +325,7 @@ pub fn mean_probabilities(views: Vec<Tensor<2>>) -> Result<Tensor<2>, ShapeError
     Ok(sum.mul_scalar(share))
 }
 
-/// A classifier on frozen tokens.
+/// A classifier on an encoder's tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     /// Attentive pooling, then a linear layer.
@@ -335,6 +337,8 @@ pub enum Probe {
         /// Number of classes.
         num_classes: usize,
     },
+    /// The classifier of a fine-tuned encoder.
+    Tuned(TunedHead),
 }
 
 impl Probe {
@@ -343,6 +347,7 @@ impl Probe {
         match self {
             Self::Attentive(config) => config.embed_dim,
             Self::Linear { embed_dim, .. } => *embed_dim,
+            Self::Tuned(head) => head.embed_dim,
         }
     }
 
@@ -351,6 +356,15 @@ impl Probe {
         match self {
             Self::Attentive(config) => config.num_classes,
             Self::Linear { num_classes, .. } => *num_classes,
+            Self::Tuned(head) => head.num_classes,
+        }
+    }
+
+    /// Whether it reads tokens after the encoder's final norm.
+    pub fn reads_normed(&self) -> bool {
+        match self {
+            Self::Attentive(_) | Self::Linear { .. } => true,
+            Self::Tuned(head) => head.pooling == Pooling::Norm,
         }
     }
 }

@@ -1,6 +1,8 @@
-//! `vjepa eval`: accuracy of a probe on labelled videos or pictures.
+//! `vjepa eval`: accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures.
 
-use std::path::PathBuf;
+mod tuned;
+
+use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::DeviceArg;
@@ -13,15 +15,16 @@ use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
 use vjepa_metrics::Confusion;
 use vjepa_programs::{Probe, load_probe, load_probe_with};
+use vjepa_runtime::plan::Device;
 
-/// Measure a probe's top-1 and top-5 accuracy on labelled videos or pictures
+/// Measure the top-1 and top-5 accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     encoder: EncoderArgs,
-    /// Probe written by `vjepa probe` or by the official evaluation
+    /// Probe written by `vjepa probe` or by the official evaluation; none for a model of `vjepa finetune`
     #[arg(long, value_name = "FILE")]
-    probe: PathBuf,
+    probe: Option<PathBuf>,
     /// Attention heads of a probe file that does not say their number and is of no released size
     #[arg(long, value_name = "N")]
     probe_heads: Option<usize>,
@@ -32,7 +35,8 @@ pub struct Args {
     /// Label of the probe's first class in --data, for probes with class names [default: as in training]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     labels_from: Option<i64>,
-    /// Clips per video; the probe attends across all of them [default: 1, or those of the official evaluation]
+    /// Clips per video; a probe attends across all of them, predictions of a fine-tuned model are averaged [default: 1, or those
+    /// of the official evaluation, or of the fine-tuned model's configuration]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     clips: Option<u16>,
     /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged [default: 1, or those of
@@ -60,6 +64,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
+    match &args.probe {
+        Some(path) => of_probe(args, path, device),
+        None => tuned::run(args, device),
+    }
+}
+
+/// Evaluates a probe.
+fn of_probe(args: &Args, path: &Path, device: Device) -> Result<(), CliError> {
     let setup = Setup::read(&args.encoder)?;
     let own = setup.data().map(|[_, val]| val);
     let none = "name the samples to evaluate on: --data LIST, or --config with an official evaluation's file";
@@ -68,20 +80,27 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let kind = Kind::of(&list)?;
     let mut opened = Opened::open(&args.encoder, &setup, device, kind, None)?;
     let probe = match &opened.sizes {
-        Some(sizes) => load_probe_with(&args.probe, sizes, args.probe_heads)?,
-        None => load_probe(&args.probe)?,
+        Some(sizes) => load_probe_with(path, sizes, args.probe_heads)?,
+        None => load_probe(path)?,
     };
+    if let Probe::Tuned(_) = &probe.probe {
+        let path = path.display();
+        return Err(format!(
+            "{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe"
+        )
+        .into());
+    }
     let (reads, [_, makes]) = (probe.probe.embed_dim(), opened.encoder.tokens());
     if reads != makes {
         return Err(format!(
             "the probe {} takes features {reads} wide, but the encoder's are {makes} wide; use the encoder it was trained on",
-            args.probe.display()
+            path.display()
         )
         .into());
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
     let count = vjepa_eval::attentive::classes(&probe.probe);
-    let (from, notes) = numbering(args, &list, folders.as_ref(), &probe.labels, count)?;
+    let (from, notes) = numbering(args, path, &list, folders.as_ref(), &probe.labels, count)?;
     notes.iter().for_each(|note| eprintln!("note: {note}"));
     let [own_clips, own_views] = setup.clips_and_views();
     let (clips, views) = (args.clips.map_or(own_clips, usize::from), args.views.map_or(own_views, usize::from));
@@ -89,8 +108,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let set = SampleSet {
         entries: &list.entries,
         plan: opened.plan(kind, [clips, views], random)?,
-        attend: setup.attends() && !args.clips_apart && !trained_apart(args)?,
-        cache: args.cache.folder(&args.probe),
+        attend: setup.attends() && !args.clips_apart && !trained_apart(path)?,
+        cache: args.cache.folder(path),
     };
     let mut bar = Bar::default();
     let (found, cached) = features_of(opened.encoder.as_mut(), &opened.id, &set, keep, &mut |p| bar.show(p))?;
@@ -134,20 +153,21 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// Whether the probe was trained to classify every clip on its own.
-fn trained_apart(args: &Args) -> Result<bool, CliError> {
-    Ok(vjepa_weights::load(&args.probe)?.metadata().get(CLIPS_APART_KEY).is_some_and(|apart| apart == "true"))
+fn trained_apart(path: &Path) -> Result<bool, CliError> {
+    Ok(vjepa_weights::load(path)?.metadata().get(CLIPS_APART_KEY).is_some_and(|apart| apart == "true"))
 }
 
 /// The label of the probe's first class in the list (0 where classes are named by their labels), and remarks on the list.
 fn numbering(
     args: &Args,
+    path: &Path,
     list: &VideoList,
     folders: Option<&ClassNames>,
     names: &[String],
     count: usize,
 ) -> Result<(i64, Vec<String>), CliError> {
-    let recorded = vjepa_weights::load(&args.probe)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
-    let classes = ClassNames { names: names.to_vec(), count, from: recorded, source: args.probe.clone() };
+    let recorded = vjepa_weights::load(path)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
+    let classes = ClassNames { names: names.to_vec(), count, from: recorded, source: path.to_owned() };
     let mut notes = read_notes(list);
     if let Some(folders) = folders {
         if !names.is_empty() && folders.names != names {
@@ -160,7 +180,7 @@ fn numbering(
     }
     if classes.are_labels() {
         if args.labels_from.is_some() {
-            let probe = args.probe.display();
+            let probe = path.display();
             return Err(format!("the classes of {probe} are named by their labels; omit --labels-from").into());
         }
         classes.check_called(list)?;

@@ -17,6 +17,7 @@ mod doctor;
 mod dry_run;
 mod eval;
 mod features;
+mod finetune;
 mod frames;
 mod frozen;
 mod graph;
@@ -65,6 +66,7 @@ enum Command {
     Report(report::Args),
     Visualize(visualize::Args),
     Probe(probe::Args),
+    Finetune(finetune::Args),
     Eval(eval::Args),
     Detect(detect::Args),
     Ablate(ablate::Args),
@@ -122,6 +124,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Report(args) => report::run(&args),
         Command::Visualize(args) => visualize::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Finetune(args) => finetune::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Detect(args) => detect::run(&args),
         Command::Ablate(args) => ablate::run(&args),

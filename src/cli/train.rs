@@ -207,7 +207,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
 }
 
 /// Ranks but 0 say nothing.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl Observer for Quiet {
     fn phase(&mut self, _what: &str) {}
@@ -216,7 +216,7 @@ impl Observer for Quiet {
 }
 
 /// Prints how the run ended.
-fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
+pub(super) fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
     let ended = match (outcome.interrupted, collapsed) {
         (true, _) => "stopped",
         (false, true) => "collapsed",
@@ -320,7 +320,7 @@ impl Progress {
     }
 
     /// Records how the run ended.
-    fn record_end(&mut self, outcome: &Result<TrainOutcome, TrainError>) {
+    pub(super) fn record_end(&mut self, outcome: &Result<TrainOutcome, TrainError>) {
         if let Some(recording) = &mut self.recording {
             recording.end(outcome, self.collapsed);
         }

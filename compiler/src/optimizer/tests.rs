@@ -85,3 +85,32 @@ fn wrong_specifications_are_told() {
     let spec = TrainSpec { gradients: vec![(x, x)], ..TrainSpec::default() };
     assert_eq!(append_optimizer(&mut g, &spec).unwrap_err().to_string(), "%0 is trained but is not a parameter");
 }
+
+#[test]
+fn a_parameter_may_learn_at_a_rate_of_its_own() {
+    let mut g = Graph::new("step", &[]);
+    let two = || TensorType::f32([Dim::from(2usize)]);
+    let [w, b, c] = ["w", "b", "c"].map(|name| g.param(name, two()).unwrap());
+    let gradients = [(w, "gw"), (b, "gb"), (c, "gc")].map(|(param, name)| (param, g.input(name, two()).unwrap()));
+    let spec = TrainSpec {
+        gradients: gradients.to_vec(),
+        decay: vec![w],
+        rates: vec![(w, 0.5), (c, 0.5)],
+        ..TrainSpec::default()
+    };
+    append_optimizer(&mut g, &spec).unwrap();
+    verify(&g).unwrap();
+    // One product for both parameters of that factor.
+    let products = g.nodes.iter().filter(|node| node.op.name() == "mul_scalar").count();
+    assert_eq!(products, 1);
+    let mut sources = sources(f32::INFINITY);
+    for name in ["c", "adam.m.c", "adam.v.c"] {
+        sources.insert(name.to_owned(), Tensor::f32([2], vec![0.0, 0.0]));
+    }
+    sources.insert("gc".to_owned(), Tensor::f32([2], vec![1.0, -1.0]));
+    let results = run(&g, &Sizes::new(), &sources).unwrap();
+    // The decay is decoupled, and goes with the rate.
+    close(&results.updates["w"], [1.0 * (1.0 - 0.05 * 0.5) - 0.05, -2.0 * (1.0 - 0.05 * 0.5)]);
+    close(&results.updates["b"], [0.5, 0.6]);
+    close(&results.updates["c"], [-0.05, 0.05]);
+}

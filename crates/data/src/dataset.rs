@@ -1,7 +1,11 @@
 //! Videos as clips: choose frames, decode, crop, resize, flip, normalise.
 
+mod augmented;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use augmented::AugmentedVideos;
 
 use super::augment::{ClipAugment, Keyed, Policy, RandomErasing};
 use super::decode::{Decoded, reason};

@@ -41,7 +41,7 @@ use source::Source;
 use vjepa_programs as compile;
 use vjepa_programs::Head;
 use vjepa_programs::frozen::Frozen;
-use vjepa_programs::{Model, ProbeFile};
+use vjepa_programs::{Model, PROBE_KEY, Probe, ProbeFile};
 use vjepa_runtime::ClipViews;
 use vjepa_weights as weights;
 
@@ -183,7 +183,18 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
         (_, Some(stored)) => Source::file(stored, &trained, &model.encoder)?,
         (Origin::Checkpoint(path), None) => return Err(format!("{} was not read", path.display()).into()),
     };
-    let probe = request.probe.map(|path| vjepa_programs::load_probe_for(path, &model.encoder)).transpose()?;
+    let mut probe = request.probe.map(|path| vjepa_programs::load_probe_for(path, &model.encoder)).transpose()?;
+    if probe.as_ref().is_some_and(|probe| matches!(probe.probe, Probe::Tuned(_))) {
+        return Err(
+            "--probe holds the classifier of a fine-tuned encoder; give that file as --checkpoint, alone".into()
+        );
+    }
+    // A fine-tuned encoder has its classifier with it, which other heads do not want.
+    if let (None, Origin::Checkpoint(path), None | Some(Head::Probe)) = (&probe, request.origin, form.head)
+        && form.out_layers.is_none()
+    {
+        probe = tuned(path)?;
+    }
     if let Some(probe) = &probe {
         let (reads, width) = (probe.probe.embed_dim(), model.encoder.embed_dim);
         if reads != width {
@@ -204,6 +215,15 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     let clip = [model.encoder.channels, model.encoder.num_frames, model.encoder.height, model.encoder.width];
     let record = model.preprocessing.clone();
     Ok(Opened { model, probe, source, graph, clip, record })
+}
+
+/// The classifier that was trained with a file's encoder; none of other files.
+fn tuned(path: &Path) -> Result<Option<ProbeFile>, DeployError> {
+    if !weights::load(path)?.metadata().contains_key(PROBE_KEY) {
+        return Ok(None);
+    }
+    let probe = vjepa_programs::load_probe(path)?;
+    Ok(matches!(probe.probe, Probe::Tuned(_)).then_some(probe))
 }
 
 impl Opened {

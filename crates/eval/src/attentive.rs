@@ -56,18 +56,12 @@ impl Default for ProbeOptions {
 
 /// Classes of a probe.
 pub fn classes(probe: &Probe) -> usize {
-    match probe {
-        Probe::Attentive(config) => config.num_classes,
-        Probe::Linear { num_classes, .. } => *num_classes,
-    }
+    probe.num_classes()
 }
 
 /// Width of the features a probe reads.
 pub fn width(probe: &Probe) -> usize {
-    match probe {
-        Probe::Attentive(config) => config.embed_dim,
-        Probe::Linear { embed_dim, .. } => *embed_dim,
-    }
+    probe.embed_dim()
 }
 
 /// First weights of a probe, under their official names without prefix.
@@ -75,6 +69,7 @@ pub fn first_weights(probe: &Probe, seed: u64) -> NamedTensors {
     match probe {
         Probe::Attentive(config) => init::probe(config, seed),
         Probe::Linear { embed_dim, num_classes } => init::linear_probe(*embed_dim, *num_classes, seed),
+        Probe::Tuned(head) => init::tuned(head, 1.0, seed),
     }
 }
 

@@ -94,7 +94,9 @@ pub(super) fn predictor_settings(config: &Config) -> Result<Vec<(&'static str, S
 /// [`ConfigError::Missing`] for a configuration without sizes.
 pub fn model_settings(config: &Config) -> Result<Vec<(&'static str, String)>, ConfigError> {
     let mut settings = encoder_settings(config)?;
-    settings.extend(predictor_settings(config)?);
+    if config.finetune.is_none() {
+        settings.extend(predictor_settings(config)?);
+    }
     settings.extend([
         ("model.uniform_power", config.model.uniform_power.to_string()),
         ("model.use_mask_tokens", config.model.use_mask_tokens.to_string()),

@@ -1,16 +1,37 @@
 //! Clips and masks of a batch as inputs of an objective's graph.
 
+use crate::drops::DROP_KEY;
+use vjepa_compiler::ops::DropKey;
 use vjepa_graphs::objectives::{Clips, Indices, Input, Source, context_weights};
 use vjepa_recipe::masks::{IndexBatch, MaskPair};
 use vjepa_runtime::plan::HostTensor;
 
-/// Fills the inputs that an objective declares: indices from `pairs`, one pair per mask generator, and what follows from
-/// them; `context_share` where it is asked for; clips by `clips`. Indices of a generator that `pairs` lacks are left out, and
-/// running the graph then names the missing input.
+/// What a group's inputs are filled with, besides its clips.
+#[derive(Clone, Copy, Debug)]
+pub struct Fed<'a> {
+    /// One pair per mask generator.
+    pub pairs: &'a [MaskPair],
+    /// How much the prediction of context tokens counts.
+    pub context_share: f64,
+    /// What clips are to be classified as, `[B, classes]` row-major; empty where nobody asks.
+    pub targets: &'a [f32],
+    /// What decides which values are dropped.
+    pub drops: DropKey,
+}
+
+impl<'a> Fed<'a> {
+    /// Masks and what follows from them.
+    pub fn masks(pairs: &'a [MaskPair], context_share: f64) -> Self {
+        Self { pairs, context_share, targets: &[], drops: DropKey::new(0, 0) }
+    }
+}
+
+/// Fills the inputs that an objective declares: indices from the mask pairs, and what follows from them; `context_share` and
+/// targets where they are asked for; clips by `clips`; for an objective with gates the key that draws them. Indices of a
+/// generator that has no pair are left out, and running the graph then names the missing input.
 pub fn feed<'a>(
     inputs: &'a [Input],
-    pairs: &[MaskPair],
-    context_share: f64,
+    Fed { pairs, context_share, targets, drops }: Fed<'_>,
     mut clips: impl FnMut(Clips) -> HostTensor,
 ) -> Vec<(&'a str, HostTensor)> {
     let filled = inputs.iter().filter_map(|input| {
@@ -22,10 +43,17 @@ pub fn feed<'a>(
             }
             Source::ContextWeights { generator, grid } => weights(pairs.get(generator)?, grid),
             Source::ContextShare => HostTensor::F32 { shape: vec![1, 1], data: vec![context_share as f32] },
+            Source::Targets { classes } => {
+                HostTensor::f32(vec![targets.len() / classes.max(1), classes], targets.to_vec())?
+            }
+            Source::Gate(_) => return None,
         };
         Some((input.name.as_str(), tensor))
     });
-    filled.collect()
+    let gated = inputs.iter().any(|input| matches!(input.source, Source::Gate(_)));
+    let key =
+        gated.then(|| (DROP_KEY, HostTensor::I32 { shape: vec![DropKey::LEN], data: drops.to_tensor().to_vec() }));
+    filled.chain(key).collect()
 }
 
 /// How much each context token of a batch counts.

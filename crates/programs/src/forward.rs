@@ -6,11 +6,13 @@ use burn::tensor::{Int, Tensor};
 use std::error::Error;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::trace::{Scope, TraceError, trace};
-use vjepa_graphs::objectives::{Batch, Built, Clips, Declaration, Indices, Input, Inputs, Source, batch_symbol};
+use vjepa_graphs::objectives::{
+    Batch, Built, Clips, Declaration, Gate, Indices, Input, Inputs, Objective, Source, batch_symbol,
+};
 use vjepa_graphs::{
-    ActionClassifier, AnyObjective, AttentiveClassifier, Embedded, Encoder, EncoderConfig, LinearProbe, Modality,
-    ParameterVisitor, Predictor, PredictorConfig, Probe, ProbeConfig, averaged_views, cross_entropy, joined_segments,
-    normalised_targets, visit_parameters,
+    ActionClassifier, AnyObjective, AttentiveClassifier, Embedded, Encoder, EncoderConfig, Finetune, LinearProbe,
+    Modality, ParameterVisitor, Predictor, PredictorConfig, Probe, ProbeConfig, ShapeError, TunedClassifier,
+    averaged_views, cross_entropy, joined_segments, normalised_targets, visit_parameters,
 };
 use vjepa_runtime::ClipViews;
 
@@ -193,7 +195,7 @@ pub fn frozen(config: &EncoderConfig, probe: Option<&Probe>) -> Result<Graph, Co
         let model = Encoder::empty(config, scope.device()).map_err(failed)?;
         declare(scope, &model, "encoder.")?;
         let clip = clip(scope, config)?;
-        let features = model.forward(clip, None).map_err(failed)?;
+        let features = tokens_for(&model, probe, clip).map_err(failed)?;
         match probe {
             None => scope.output("encoder_out", &features),
             Some(probe) => {
@@ -230,10 +232,12 @@ pub fn deployed_views(config: &EncoderConfig, probe: &Probe, clip_views: ClipVie
         let clip = [config.channels, config.num_frames, config.height, config.width];
         let clips: Tensor<6> = scope.input("clip", [batch, count, clip[0], clip[1], clip[2], clip[3]])?;
         let clips = clips.reshape([batch * count, clip[0], clip[1], clip[2], clip[3]]);
-        let tokens = model.forward(clips, None).map_err(failed)?; // [B·V·K, N, D]
-        let tokens = joined_segments(tokens, clip_views.clips).map_err(failed)?; // [B·V, K·N, D]
+        let tokens = tokens_for(&model, Some(probe), clips).map_err(failed)?; // [B·V·K, N, D]
+        // A classifier that was trained with its encoder has seen one clip at a time.
+        let joined = if matches!(probe, Probe::Tuned(_)) { 1 } else { clip_views.clips };
+        let tokens = joined_segments(tokens, joined).map_err(failed)?; // [B·V, K·N, D]
         let logits = classify(scope, probe, tokens)?; // [B·V, classes]
-        scope.output("probabilities", &averaged_views(logits, clip_views.views).map_err(failed)?)
+        scope.output("probabilities", &averaged_views(logits, count / joined).map_err(failed)?)
     })
 }
 
@@ -246,7 +250,7 @@ pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Re
     let several = config.out_layers.is_some();
     match (head, probe) {
         (Head::Probe, None) => return Err(CompileError::Head("the head `probe` needs a probe; give --probe FILE")),
-        (Head::Pooled, None | Some(Probe::Linear { .. })) => {
+        (Head::Pooled, None | Some(Probe::Linear { .. } | Probe::Tuned(_))) => {
             return Err(CompileError::Head("the head `pooled` needs an attentive probe; `features` is the mean token"));
         }
         (Head::Probe | Head::Pooled, _) if several => {
@@ -273,7 +277,8 @@ pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Re
             }
             return Ok(());
         }
-        let tokens = model.forward(clip, None).map_err(failed)?;
+        let read = probe.filter(|_| head == Head::Probe);
+        let tokens = tokens_for(&model, read, clip).map_err(failed)?;
         match (head, probe) {
             (Head::Probe, Some(probe)) => {
                 let logits = classify(scope, probe, tokens)?;
@@ -288,6 +293,33 @@ pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Re
             (Head::Features, _) => scope.output("features", &mean_token(tokens)),
             _ => scope.output("encoder_out", &tokens),
         }
+    })
+}
+
+/// The tokens of a clip as a classifier reads them; without one, after the final norm.
+fn tokens_for(model: &Encoder, probe: Option<&Probe>, clip: Tensor<5>) -> Result<Tensor<3>, ShapeError> {
+    match probe.is_none_or(Probe::reads_normed) {
+        true => model.forward(clip, None),
+        false => model.forward_gated(clip, &[], false),
+    }
+}
+
+/// `tuned[B]`: logits of fine-tuning in training, `clip f32[B, C, T, H, W]` and the objective's gates to `logits f32[B, classes]`,
+/// for comparison with golden data. Parameters as the objective has them.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn tuned_logits(objective: &Finetune) -> Result<Graph, CompileError> {
+    let declaration = Objective::declaration(objective);
+    let erased = AnyObjective::from(objective.clone());
+    let inputs: Vec<Input> =
+        declaration.inputs.iter().filter(|input| !matches!(input.source, Source::Targets { .. })).cloned().collect();
+    traced("tuned", &["B"], |scope| {
+        let model = Objective::model(objective, scope.device()).map_err(failed)?;
+        declare(scope, &model, "")?;
+        let batch = Batch::gather(&inputs, &mut Recorded { scope, declaration: erased.declaration() });
+        let logits = objective.logits(&model, &batch.map_err(failed)?).map_err(failed)?;
+        scope.output("logits", &logits)
     })
 }
 
@@ -354,6 +386,7 @@ fn losses(name: &str, objective: &AnyObjective, inputs: &[Input]) -> Result<Grap
         Source::Indices(indices) => indices.symbol(),
         Source::ContextWeights { generator, .. } => Indices::Context(generator).symbol(),
         Source::ContextShare => batch_symbol(0),
+        Source::Targets { .. } | Source::Gate(_) => batch_symbol(input.stream),
     };
     let mut symbols: Vec<String> = Vec::new();
     for input in inputs {
@@ -403,6 +436,16 @@ impl Inputs for Recorded<'_, '_> {
         };
         Ok(self.scope.input(&input.name, shape)?)
     }
+
+    fn targets(&mut self, input: &Input, classes: usize) -> Result<Tensor<2>, Self::Error> {
+        let batch = self.scope.size(&batch_symbol(input.stream));
+        Ok(self.scope.input(&input.name, [batch, classes])?)
+    }
+
+    fn gate(&mut self, input: &Input, gate: Gate) -> Result<Tensor<3>, Self::Error> {
+        let batch = self.scope.size(&batch_symbol(input.stream));
+        Ok(self.scope.input(&input.name, [batch, 1, gate.width.unwrap_or(1)])?)
+    }
 }
 
 /// Declares the wanted parameters of an objective's modules, by their full names.
@@ -428,6 +471,11 @@ fn classify(scope: &mut Scope<'_>, probe: &Probe, features: Tensor<3>) -> Result
             let model = LinearProbe::empty(*embed_dim, *num_classes, scope.device());
             declare(scope, &model, "probe.")?;
             model.forward(features).map_err(failed)
+        }
+        Probe::Tuned(head) => {
+            let model = TunedClassifier::empty(head, scope.device());
+            declare(scope, &model, "probe.")?;
+            model.forward(features, None).map_err(failed)
         }
     }
 }

@@ -6,6 +6,7 @@ mod action;
 mod artifact;
 mod describe;
 mod detector;
+mod drops;
 mod feed;
 mod forward;
 pub mod frozen;
@@ -15,23 +16,25 @@ mod precision;
 mod probe_file;
 mod sizes;
 mod step;
+pub mod tuning;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
 pub use detector::{box_classifier, box_features, detector, detector_step};
-pub use feed::{drawn, feed, weights as context_weights};
+pub use drops::DROP_KEY;
+pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
     Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, levels, monitored,
-    pooled, predictions, predictor, pretrain, probe, targets,
+    pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
-pub use models::{initial_weights, model_configs, objective};
+pub use models::{initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for, load_probe_with};
 pub use sizes::{MaskSizes, drawn_sizes, mask_sizes, step_sizes};
 pub use step::{TrainOptions, gradients_with, optimizer, probe_step, step, step_with, update};
-pub use vjepa_graphs::{AnyObjective, Models, Probe};
+pub use vjepa_graphs::{AnyObjective, Models, Probe, TunedHead};
 
 use vjepa_compiler::ir::{Graph, GraphError};
 use vjepa_compiler::passes::{PassError, Pipeline};

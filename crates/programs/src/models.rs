@@ -1,9 +1,11 @@
 //! The models and the objective of a configuration, and the weights a run starts with.
 
-use crate::{encoder_config, predictor_config};
-use vjepa_graphs::objectives::{Start, open};
+use std::collections::BTreeMap;
+
+use crate::{PROBE_KEY, Probe, ProbeRecord, encoder_config, predictor_config};
+use vjepa_graphs::objectives::{Finetune, Start, open};
 use vjepa_graphs::{AnyObjective, Models, NamedTensors};
-use vjepa_recipe::config::{Config, ConfigError, ModelConfig};
+use vjepa_recipe::config::{Config, ConfigError, FinetuneConfig, ModelConfig};
 
 /// Sizes of the models a configuration describes.
 ///
@@ -18,12 +20,42 @@ pub fn model_configs(config: &Config) -> Result<Models, ConfigError> {
     Ok(Models { encoder, predictor, generators: config.mask.len(), context_weight: config.context_weight(false) })
 }
 
-/// What a run of this configuration minimises: `loss.objective` over [`model_configs`].
+/// What a run of this configuration minimises: `loss.objective` over [`model_configs`], or where there is a `finetune` section,
+/// that.
 ///
 /// # Errors
 /// [`ConfigError`] for sizes that do not fit together.
 pub fn objective(config: &Config) -> Result<AnyObjective, ConfigError> {
-    Ok(open(&config.loss, &model_configs(config)?))
+    match &config.finetune {
+        Some(finetune) => Ok(tuned(config, finetune)?.into()),
+        None => Ok(open(&config.loss, &model_configs(config)?)),
+    }
+}
+
+/// What a fine-tuning run minimises.
+fn tuned(config: &Config, finetune: &FinetuneConfig) -> Result<Finetune, ConfigError> {
+    let encoder = encoder_config(config)?;
+    encoder.validate().map_err(|error| ConfigError::rule("model".to_owned(), error.to_string()))?;
+    let classes = finetune.class_names.len();
+    if classes < 2 {
+        let rule = format!("names {classes} classes; a classifier needs at least two");
+        return Err(ConfigError::rule("finetune.class_names", rule));
+    }
+    Ok(Finetune::new(encoder, finetune, classes))
+}
+
+/// What a file with a run's tensors says of them besides the run's record: of fine-tuning, the description of its classifier,
+/// as [`load_probe`](crate::load_probe) reads it.
+///
+/// # Errors
+/// [`ConfigError`] for sizes that do not fit together.
+pub fn run_metadata(config: &Config) -> Result<BTreeMap<String, String>, ConfigError> {
+    let Some(finetune) = &config.finetune else { return Ok(BTreeMap::new()) };
+    let head = tuned(config, finetune)?.head;
+    let record = ProbeRecord::of(&Probe::Tuned(head), &finetune.class_names);
+    let json = serde_json::to_string(&record)
+        .map_err(|error| ConfigError::rule("finetune.class_names", format!("cannot be recorded: {error}")))?;
+    Ok(BTreeMap::from([(PROBE_KEY.to_owned(), json)]))
 }
 
 /// Fresh weights of an objective's parameter sets, position tables and moving averages included, by full name.

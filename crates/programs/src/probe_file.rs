@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use vjepa_graphs::{BlocksOn, EncoderConfig, ProbeConfig};
+use vjepa_graphs::{BlocksOn, EncoderConfig, ProbeConfig, TunedHead};
+use vjepa_recipe::finetune::Pooling;
 
 use crate::Probe;
 use vjepa_weights::{Shapes, Tensors, Weights, WeightsError, load, shortened};
 
 /// Metadata key of the description.
 pub const PROBE_KEY: &str = "vjepa_probe";
+
+/// The kind of a classifier that was trained with its encoder.
+const TUNED: &str = "fine-tuned";
 
 const POOLER: &str = "probe.pooler";
 const CROSS: &str = "probe.pooler.cross_attention_block";
@@ -19,7 +23,7 @@ const MOST_BLOCKS: usize = 4096;
 /// The description of a probe, as JSON in the metadata.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeRecord {
-    /// `attentive` or `linear`.
+    /// `attentive`, `linear`, or `fine-tuned` together with the encoder in the same file.
     pub kind: String,
     /// Number of classes.
     pub classes: usize,
@@ -40,6 +44,9 @@ pub struct ProbeRecord {
     /// Epsilon of the layer norms (attentive); absent for the official 1e-5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
+    /// How tokens become one vector (fine-tuned).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
 }
 
 impl ProbeRecord {
@@ -56,6 +63,18 @@ impl ProbeRecord {
                 depth: None,
                 blocks_on: None,
                 eps: None,
+                pooling: None,
+            },
+            Probe::Tuned(head) => Self {
+                kind: TUNED.to_owned(),
+                classes: head.num_classes,
+                labels,
+                embed_dim: head.embed_dim,
+                num_heads: None,
+                depth: None,
+                blocks_on: None,
+                eps: None,
+                pooling: Some(head.pooling),
             },
             Probe::Attentive(config) => {
                 let plain = ProbeConfig::sized(config.embed_dim, config.num_heads, config.num_classes);
@@ -68,6 +87,7 @@ impl ProbeRecord {
                     depth: Some(config.depth),
                     blocks_on: (config.blocks_on != plain.blocks_on).then_some(config.blocks_on),
                     eps: (config.eps != plain.eps).then_some(config.eps),
+                    pooling: None,
                 }
             }
         }
@@ -155,7 +175,7 @@ fn official(weights: &Weights, encoder: &EncoderConfig, heads: Option<usize>) ->
         None => ("linear", None, None),
     };
     let (kind, labels) = (kind.to_owned(), Vec::new());
-    Ok(ProbeRecord { kind, classes, labels, embed_dim, num_heads, depth, blocks_on: None, eps: None })
+    Ok(ProbeRecord { kind, classes, labels, embed_dim, num_heads, depth, blocks_on: None, eps: None, pooling: None })
 }
 
 /// Describes a probe of V-JEPA 2's evaluation, or a classifier of Hugging Face, whose blocks work on the features.
@@ -216,6 +236,12 @@ fn described(weights: &Weights, record: &ProbeRecord) -> Result<(Probe, Shapes),
             let shapes = config.parameter_shapes();
             Ok((Probe::Attentive(config), shapes))
         }
-        other => Err(bad(format!("the kind `{}` is neither `attentive` nor `linear`", shortened(other)))),
+        TUNED => {
+            let pooling = record.pooling.ok_or_else(|| bad("`pooling` is missing".to_owned()))?;
+            let head = TunedHead { embed_dim: dim, num_classes: record.classes, pooling };
+            let shapes = head.parameter_shapes();
+            Ok((Probe::Tuned(head), shapes))
+        }
+        other => Err(bad(format!("the kind `{}` is not `attentive`, `linear` or `fine-tuned`", shortened(other)))),
     }
 }

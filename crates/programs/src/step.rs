@@ -1,6 +1,7 @@
 //! The training steps: forward, gradients, clipping, AdamW and moving averages in one graph, or in two where gradients are
 //! added up over groups of clips or over processes.
 
+use super::drops::draw_gates;
 use super::forward;
 use super::{CompileError, Passes, Precision};
 use vjepa_compiler::accumulate::{SUM, append_sums};
@@ -27,6 +28,8 @@ pub struct TrainOptions {
     pub precision: Precision,
     /// Whether everything decays, biases and norms too, as in V-JEPA 2's probes.
     pub decay_all: bool,
+    /// Whether an objective's gates stay inputs, for comparisons; otherwise a step draws them.
+    pub gates_given: bool,
 }
 
 impl TrainOptions {
@@ -46,6 +49,7 @@ impl Default for TrainOptions {
             recompute: Some(Recomputed::Elementwise),
             precision: Precision::F32,
             decay_all: false,
+            gates_given: false,
         }
     }
 }
@@ -65,11 +69,12 @@ pub fn step(objective: &AnyObjective, options: TrainOptions) -> Result<Graph, Co
 /// # Errors
 /// [`CompileError`].
 pub fn step_with(objective: &AnyObjective, options: TrainOptions, passes: &mut Passes) -> Result<Graph, CompileError> {
-    let graph = traced(objective, "step", passes)?;
+    let graph = traced(objective, "step", options, passes)?;
     let declaration = objective.declaration();
     let groups: Vec<&str> = declaration.trained().map(|set| set.name).collect();
     let averages = declaration.averages().flat_map(|(average, of)| pairs(&graph, average.name, of)).collect();
-    train(graph, &groups, averages, &|name, rank| objective.decays(name, rank), options, passes)
+    let rules = Rules { decays: &|name, rank| objective.decays(name, rank), rate: &|name| objective.rate(name) };
+    train(graph, &groups, averages, rules, options, passes)
 }
 
 /// The first half of a step whose gradients are added up: [`pretrain`](super::pretrain) with every gradient added to the
@@ -82,7 +87,7 @@ pub fn gradients_with(
     options: TrainOptions,
     passes: &mut Passes,
 ) -> Result<Graph, CompileError> {
-    let graph = traced(objective, "gradients", passes)?;
+    let graph = traced(objective, "gradients", options, passes)?;
     let groups: Vec<&str> = objective.declaration().trained().map(|set| set.name).collect();
     let Differentiated { mut graph, gradients, .. } = differentiated(graph, &groups, options, passes)?;
     passes.stage("sums", &mut graph, |graph| append_sums(graph, &gradients))?;
@@ -102,12 +107,23 @@ pub fn update(objective: &AnyObjective, options: TrainOptions, gradients: &Graph
     optimiser("update", objective, options, true, &summed)
 }
 
-fn traced(objective: &AnyObjective, name: &str, passes: &mut Passes) -> Result<Graph, CompileError> {
+fn traced(
+    objective: &AnyObjective,
+    name: &str,
+    options: TrainOptions,
+    passes: &mut Passes,
+) -> Result<Graph, CompileError> {
     let mut graph = Graph::default();
     passes.stage("trace", &mut graph, |graph| {
         *graph = forward::pretrain(objective)?;
         Ok::<_, CompileError>(())
     })?;
+    if !options.gates_given {
+        passes.stage("drops", &mut graph, |graph| {
+            *graph = draw_gates(graph, objective.declaration())?;
+            Ok::<_, CompileError>(())
+        })?;
+    }
     graph.name = name.to_owned();
     Ok(graph)
 }
@@ -152,6 +168,7 @@ fn optimiser(
             if options.decay_all || objective.decays(&full, ty.rank()) {
                 spec.decay.push(param);
             }
+            spec.rates.push((param, objective.rate(&full)));
             spec.gradients.push((param, gradient));
             params.push(param);
         }
@@ -173,11 +190,18 @@ pub fn probe_step(probe: &Probe, options: TrainOptions) -> Result<Graph, Compile
 
 /// The training step of a forward graph with the output `loss`, without averages; `sets` are the trained parameter sets.
 pub(super) fn plain_step(graph: Graph, sets: &[&str], options: TrainOptions) -> Result<Graph, CompileError> {
-    train(graph, sets, Vec::new(), &decays_officially, options, &mut Passes::default())
+    let rules = Rules { decays: &decays_officially, rate: &|_| 1.0 };
+    train(graph, sets, Vec::new(), rules, options, &mut Passes::default())
 }
 
-/// Whether weight decay applies to a parameter, by its full name and rank.
-type Decays<'a> = &'a dyn Fn(&str, usize) -> bool;
+/// What distinguishes parameters to the optimiser.
+#[derive(Clone, Copy)]
+struct Rules<'a> {
+    /// Whether weight decay applies to a parameter, by its full name and rank.
+    decays: &'a dyn Fn(&str, usize) -> bool,
+    /// Factor on its learning rate, by its full name.
+    rate: &'a dyn Fn(&str) -> f64,
+}
 
 /// From a forward graph with the output `loss` to a training step. `groups` are the trained sets, `averages` the
 /// `(average, source)` pairs of parameters.
@@ -185,17 +209,20 @@ fn train(
     graph: Graph,
     groups: &[&str],
     averages: Vec<(String, String)>,
-    decays: Decays<'_>,
+    rules: Rules<'_>,
     options: TrainOptions,
     passes: &mut Passes,
 ) -> Result<Graph, CompileError> {
     let Differentiated { mut graph, gradients, clip } = differentiated(graph, groups, options, passes)?;
     let trained = || gradients.iter().map(|(param, _)| *param);
-    let decays =
-        |id: &ValueId| options.decay_all || decays(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
+    let decays = |id: &ValueId| {
+        options.decay_all || (rules.decays)(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank())
+    };
+    let rate = |id: ValueId| (id, (rules.rate)(graph.source_name(id).unwrap_or_default()));
     let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
     let spec = TrainSpec {
         decay: trained().filter(decays).collect(),
+        rates: trained().map(rate).collect(),
         gradients: gradients.clone(),
         clip,
         ema: ema.collect(),

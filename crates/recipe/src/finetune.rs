@@ -6,6 +6,20 @@
 
 use std::f64::consts::PI;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the tokens of a clip become the one vector that is classified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The mean of the last block's tokens, then a new norm; the encoder's final norm is not used (VideoMAE).
+    #[default]
+    FcNorm,
+    /// The encoder's final norm, then the mean.
+    Norm,
+}
+
 /// Learning rates that fall from the head to the pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerDecay {
@@ -20,7 +34,9 @@ impl LayerDecay {
     /// then the blocks, then everything behind them. Blocks beyond the depth count as the last one.
     pub fn layer(&self, name: &str) -> usize {
         let is = |part: &str| name == part || name.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
-        if ["pos_embed", "cls_token", "mask_token", "patch_embed"].into_iter().any(is) {
+        let first = ["pos_embed", "cls_token", "mask_token", "patch_embed"];
+        let of_images = ["patch_embed_img", "img_mod_embed", "video_mod_embed"];
+        if first.into_iter().chain(of_images).any(is) {
             return 0;
         }
         let block = name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
@@ -41,7 +57,8 @@ impl LayerDecay {
 
 /// Whether weight decay applies to a parameter: not to biases, norms and other vectors, nor to positions and tokens.
 pub fn decayed(name: &str, shape: &[usize]) -> bool {
-    shape.len() > 1 && !name.ends_with(".bias") && !matches!(name, "pos_embed" | "cls_token")
+    let vectors = ["pos_embed", "cls_token", "img_mod_embed", "video_mod_embed"];
+    shape.len() > 1 && !name.ends_with(".bias") && !vectors.contains(&name)
 }
 
 /// The probability that a block's branch is dropped, block by block: 0 for the first, `rate` for the last. In single precision,

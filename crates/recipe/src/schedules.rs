@@ -10,6 +10,8 @@
 
 use std::f64::consts::PI;
 
+use crate::finetune::FinetuneSchedule;
+
 /// Linear warm-up, then half a cosine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarmupCosine {
@@ -58,13 +60,15 @@ impl LinearDecay {
     }
 }
 
-/// The learning rate of a run: of a first stage, or of a cool-down.
+/// The learning rate of a run: of a first stage, of a cool-down, or of fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LearningRate {
     /// Warm-up and half a cosine, which is constant where its ends are equal.
     Cosine(WarmupCosine),
     /// A straight line down.
     Linear(LinearDecay),
+    /// Warm-up from 0, both ends included, then half a cosine.
+    Finetune(FinetuneSchedule),
 }
 
 impl LearningRate {
@@ -73,6 +77,7 @@ impl LearningRate {
         match self {
             Self::Cosine(cosine) => cosine.at(step),
             Self::Linear(line) => line.at(step),
+            Self::Finetune(schedule) => schedule.at(step),
         }
     }
 }

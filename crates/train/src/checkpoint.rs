@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vjepa_data::Contents;
 use vjepa_graphs::NamedTensors;
+use vjepa_programs::run_metadata;
 use vjepa_recipe::config::{Config, Preprocessing};
 use vjepa_runtime::files::hex;
 use vjepa_runtime::write_atomically;
@@ -69,7 +70,9 @@ impl CheckpointRecord {
             vjepa: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let json = serde_json::to_string(&record).map_err(|error| TrainError::Observer(error.to_string()))?;
-        Ok(BTreeMap::from([(weights::RECORD_KEY.to_owned(), json)]))
+        let mut metadata = run_metadata(config)?;
+        metadata.insert(weights::RECORD_KEY.to_owned(), json);
+        Ok(metadata)
     }
 }
 

@@ -17,7 +17,7 @@ use vjepa_data::{ClipSource, SampleKey};
 use vjepa_eval::features::Features;
 use vjepa_eval::{EvalError, linalg, neighbours};
 use vjepa_programs as compile;
-use vjepa_programs::feed;
+use vjepa_programs::{Fed, feed};
 use vjepa_recipe::counter::mix;
 use vjepa_recipe::masks::MaskPair;
 pub use vjepa_recipe::records::{DiagnosticsReport, KNN_CLIPS};
@@ -230,7 +230,7 @@ fn loss(
         Clips::Context => held_out.tensor(context),
         Clips::Both | Clips::Target => held_out.tensor(target),
     };
-    let outputs = losses.run(params, feed(inputs, masks, context_share, clips))?;
+    let outputs = losses.run(params, feed(inputs, Fed::masks(masks, context_share), clips))?;
     let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied());
     loss.map(f64::from).ok_or_else(|| EvalError::setup("the plan of the diagnostics has no loss"))
 }

@@ -1,18 +1,17 @@
 //! What a run that has diverged leaves behind: which tensor was the first to go, and on which clips.
 
-use super::{TrainError, TrainState, group_masks};
+use super::{Task, TrainError, TrainState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vjepa_data::{ClipSource, Loader, LoaderConfig, SampleInfo};
 use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::MaskGenerator;
 use vjepa_runtime::write_atomically;
 
 /// What the search needs to compute the step again.
 pub(super) struct Replay<'a> {
     pub(super) config: &'a Config,
     pub(super) source: Arc<dyn ClipSource>,
-    pub(super) masks: &'a dyn MaskGenerator,
+    pub(super) task: &'a dyn Task,
     pub(super) rank: usize,
     pub(super) world: usize,
     /// Where the findings go.
@@ -52,10 +51,10 @@ impl Replay<'_> {
         let mut last = Culprit::default();
         for _ in 0..groups {
             let batch = loader.next_batch()?;
-            let pairs = group_masks(self.config, self.masks, batch.step, batch.group)?;
             let clips = batch.infos.iter().map(named).collect();
-            let tensor = state.first_bad(batch.clips, batch.shape, &pairs)?;
-            last = Culprit { tensor, group: batch.group, clips, file: None };
+            let group = batch.group;
+            let tensor = state.first_bad(self.task.group(batch)?)?;
+            last = Culprit { tensor, group, clips, file: None };
             if last.tensor.is_some() {
                 break;
             }

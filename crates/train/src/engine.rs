@@ -10,8 +10,7 @@ use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::AnyObjective;
 use vjepa_graphs::objectives::{Clips, Declaration, Input};
-use vjepa_programs::{self as compile, TrainOptions, feed};
-use vjepa_recipe::masks::MaskPair;
+use vjepa_programs::{self as compile, Fed, TrainOptions, feed};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 /// Tensors by input or output name.
@@ -37,10 +36,8 @@ pub(super) struct Batch<'a> {
     /// `f32[B, C, T, H, W]`.
     pub(super) clips: Vec<f32>,
     pub(super) shape: [usize; 5],
-    /// One per mask generator.
-    pub(super) pairs: &'a [MaskPair],
-    /// Weight of the context's loss, for objectives that have one.
-    pub(super) context_share: f64,
+    /// What inputs besides clips are filled with.
+    pub(super) fed: Fed<'a>,
 }
 
 impl Engine {
@@ -123,27 +120,22 @@ impl Engine {
         rates: impl FnOnce() -> Vec<(&'static str, HostTensor)>,
         first: bool,
     ) -> Result<Named, TrainError> {
-        let Batch { clips, shape, pairs, context_share } = batch;
+        let Batch { clips, shape, fed } = batch;
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
-                inputs.extend(feed(
-                    &declaration.inputs,
-                    pairs,
-                    context_share,
-                    clips_for(&declaration.inputs, clips, shape),
-                ));
+                inputs.extend(feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape)));
                 Ok(step.run(params, inputs)?)
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
                     clear(params, sums);
                 }
-                let fed = feed(&declaration.inputs, pairs, context_share, clips_for(&declaration.inputs, clips, shape));
+                let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
                 Ok(gradients.run(params, fed)?)
             }
             Self::Eager { model, sums, .. } => {
-                let (gradients, outputs) = model.run(params, &clips, shape, pairs, context_share)?;
+                let (gradients, outputs) = model.run(params, &clips, shape, fed.pairs, fed.context_share)?;
                 if first {
                     *sums = gradients;
                 } else {
@@ -202,8 +194,8 @@ impl Engine {
         batch: Batch<'_>,
         rates: Vec<(&'static str, HostTensor)>,
     ) -> Result<Option<String>, TrainError> {
-        let Batch { clips, shape, pairs, context_share } = batch;
-        let fed = feed(&declaration.inputs, pairs, context_share, clips_for(&declaration.inputs, clips, shape));
+        let Batch { clips, shape, fed } = batch;
+        let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;

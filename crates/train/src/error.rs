@@ -3,7 +3,7 @@
 use super::diverged::Culprit;
 use std::path::PathBuf;
 
-/// Pre-training failed.
+/// Training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The configuration is not valid.
@@ -15,6 +15,9 @@ pub enum TrainError {
     /// The data, or too much of it, cannot be read.
     #[error(transparent)]
     Data(#[from] vjepa_data::DataError),
+    /// Clips that cannot be augmented or mixed.
+    #[error(transparent)]
+    Augment(#[from] vjepa_data::augment::AugmentError),
     /// Masks that cannot be drawn.
     #[error(transparent)]
     Mask(#[from] vjepa_recipe::masks::MaskError),

@@ -1,6 +1,6 @@
-//! Pre-training: data, masks and rates in, the compiled step, checkpoints and metrics out.
+//! Training: data and rates in, the compiled step, checkpoints and metrics out.
 //!
-//! [`train`] reads like the algorithm. Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
+//! [`train_task`] reads like the algorithm; [`train`] is pre-training, [`finetuning`] the other [task](Task). Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
 //! step (`metrics.rs`), how it is compiled (`engine.rs`) and its gradients added up over groups and ranks (`sums.rs`), ranks
 //! that mean the same run and begin with the same weights (`together.rs`), files that survive a kill (`checkpoint.rs`), written beside training (`saver.rs`) in a folder that is the run's own (`lock.rs`), which settings a resumed run may
 //! change (`resume.rs`), how many clips it has seen (`seen.rs`),
@@ -15,6 +15,7 @@ mod diverged;
 mod eager;
 mod engine;
 mod error;
+pub mod finetuning;
 mod interrupt;
 mod lock;
 mod metrics;
@@ -25,6 +26,7 @@ mod saver;
 mod seen;
 mod state;
 mod sums;
+mod task;
 mod together;
 pub mod verdict;
 mod watch;
@@ -39,6 +41,7 @@ pub use profile::ProfileRequest;
 pub use resume::{Change, Continuation};
 pub use seen::clips_seen;
 pub use state::{StepSource, TrainState};
+pub use task::{Group, Task};
 pub use watch::Watch;
 
 use diverged::Replay;
@@ -47,11 +50,11 @@ use profile::Profiler;
 use saver::Saver;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use task::Pretraining;
 use vjepa_collective::{Collective, any, shares};
 use vjepa_data::{DataSets, Loader, LoaderConfig};
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
-use vjepa_recipe::masks::{MaskError, MaskGenerator, MaskPair};
 use vjepa_runtime::plan::{Device, Profile};
 
 /// How a run is started.
@@ -154,6 +157,21 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<TrainOutcome, TrainError> {
     config.check_training()?;
+    train_task(config, &Pretraining::new(config, run.data.clone())?, run, ranks, interrupt, observer)
+}
+
+/// Like [`train`], learning from a task's samples.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_task(
+    config: &Config,
+    task: &dyn Task,
+    run: &TrainRun,
+    ranks: &dyn Collective,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<TrainOutcome, TrainError> {
     let groups = config.optimization.groups();
     let own = shares(ranks, groups)?;
     let folder = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
@@ -166,11 +184,9 @@ pub fn train(
     if ranks.rank() == 0 {
         state::check_folder(config, &files, run.resume)?;
     }
-    let data = run.data.clone().map_or_else(|| DataSets::read(&config.data), Ok)?;
-    let source = data.source(&config.data, &config.data_aug)?;
+    let source = task.source()?;
     let batch = groups.saturating_mul(config.data.batch_size as u64);
     let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
-    let masks = config.masks()?;
 
     observer.phase("compiling the training step");
     let step = step_source(config, run, config.optimization.adds_up())?;
@@ -181,7 +197,11 @@ pub fn train(
     if ranks.rank() == 0 {
         match &run.resume_from {
             Some(path) => state.begin_from_official(config, &files, path)?,
-            None => state.begin(config, &files, run.resume)?,
+            None if run.resume => state.begin(config, &files, true)?,
+            None => match task.weights(state.objective())? {
+                Some(weights) => state.begin_with(&files, weights)?,
+                None => state.begin(config, &files, false)?,
+            },
         }
     }
     together::begin_alike(ranks, &mut state)?;
@@ -201,7 +221,7 @@ pub fn train(
         _ => None,
     };
     let (rank, world) = (ranks.rank(), ranks.world());
-    let replay = Replay { config, source: source.clone(), masks: masks.as_ref(), rank, world, folder: &folder };
+    let replay = Replay { config, source: source.clone(), task, rank, world, folder: &folder };
     let mut loader = Loader::new(source, LoaderConfig::of_rank(config, first, ranks.rank(), ranks.world()))?;
     let mut saver = Saver::new(config, files);
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
@@ -215,10 +235,10 @@ pub fn train(
             let asked = Instant::now();
             let clips = loader.next_batch()?;
             waited += asked.elapsed();
-            let pairs = group_masks(config, masks.as_ref(), clips.step, clips.group)?;
-            let computed = state.add_group(clips.clips, clips.shape, &pairs);
+            let values = clips.shape.iter().product();
+            let computed = state.add(task.group(clips)?);
             computed.map_err(|error| replay.explain(error, &mut state))?;
-            if let Some(memory) = state.spare(clips.shape.iter().product()) {
+            if let Some(memory) = state.spare(values) {
                 loader.recycle(memory);
             }
             if own > 1 {
@@ -272,15 +292,6 @@ pub fn train(
         bad_videos: loader.quarantine().len() as u64,
         skipped: state.skipped(),
         interrupted: state.step() < last,
-    })
-}
-
-/// The masks of a group's clips, those of one video alike.
-fn group_masks(config: &Config, masks: &dyn MaskGenerator, step: u64, group: u64) -> Result<Vec<MaskPair>, MaskError> {
-    let pairs = masks.pairs(config.meta.seed, step, group, config.data.batch_size)?;
-    Ok(match config.data.num_clips {
-        1 => pairs,
-        clips => pairs.iter().map(|pair| pair.repeated(clips)).collect(),
     })
 }
 

@@ -40,7 +40,14 @@ pub(super) struct Changes {
 }
 
 /// Keys of clips besides those of the preprocessing record, and the objective, whose parameters and metrics are its own.
-const KEPT: [&str; 4] = ["data.clip_duration", "data.mask_type", "data.dataset_type", "loss.objective"];
+const KEPT: [&str; 6] = [
+    "data.clip_duration",
+    "data.mask_type",
+    "data.dataset_type",
+    "loss.objective",
+    "finetune.pooling",
+    "finetune.labels_from",
+];
 
 /// Compares the configuration of a checkpoint with the one the run continues with.
 ///
@@ -53,7 +60,12 @@ pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError>
         let key = change.key.as_str();
         let recorded = key.strip_prefix("data.").and_then(|key| key.split('.').next());
         let of_clips = recorded.is_some_and(|key| clips.get(key).is_some());
-        if of_clips || KEPT.contains(&key) || key == "mask" || key.starts_with("mask.") {
+        if of_clips
+            || key.starts_with("finetune.class_names")
+            || KEPT.contains(&key)
+            || key == "mask"
+            || key.starts_with("mask.")
+        {
             changes.refused.push(change);
         } else if !key.starts_with("model.") || matches!(key, "model.init" | "model.zero_init_mask_tokens") {
             changes.allowed.push(change);
@@ -64,6 +76,10 @@ pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError>
 
 /// How the models differ, however the configurations give their sizes.
 fn models(was: &Config, now: &Config) -> Result<Vec<Change>, TrainError> {
+    if was.finetune.is_some() != now.finetune.is_some() {
+        let said = |config: &Config| if config.finetune.is_some() { "there" } else { "not there" }.to_owned();
+        return Ok(vec![Change { key: "finetune".to_owned(), was: said(was), now: said(now) }]);
+    }
     let pairs = model_settings(was)?.into_iter().zip(model_settings(now)?);
     let differ = pairs.filter(|((_, was), (_, now))| was != now);
     Ok(differ.map(|((key, was), (_, now))| Change { key: key.to_owned(), was, now }).collect())

@@ -4,7 +4,7 @@ use super::checkpoint::{Checkpoint, Found, Progress};
 use super::engine::{Batch, Engine};
 use super::official;
 use super::resume::{self, Changes, Continuation};
-use super::{StepReport, TrainError};
+use super::{Group, StepReport, TrainError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl TrainState {
         Ok(Self {
             engine,
             params: device.params(),
-            schedule: config.optimization.schedule(&plan),
+            schedule: config.schedule(&plan),
             plan,
             betas: optimization.betas,
             max_norm: optimization.clip_grad.unwrap_or(f64::INFINITY),
@@ -165,6 +165,15 @@ impl TrainState {
             None => initial_weights(&config.model, &self.objective, config.meta.seed),
         };
         self.set_weights(tensors)
+    }
+
+    /// Begins with these weights.
+    ///
+    /// # Errors
+    /// [`TrainError::Resume`] where the run has a checkpoint already; as [`TrainState::set_weights`].
+    pub fn begin_with(&mut self, files: &Checkpoint, weights: NamedTensors) -> Result<(), TrainError> {
+        refuse_existing(files)?;
+        self.set_weights(weights)
     }
 
     /// Goes on from a checkpoint of the official code: its weights, moments and counters.
@@ -280,6 +289,14 @@ impl TrainState {
     /// # Errors
     /// [`TrainError::Run`]; [`TrainError::Unsupported`] for a second group of a step compiled as a whole.
     pub fn add_group(&mut self, clips: Vec<f32>, shape: [usize; 5], pairs: &[MaskPair]) -> Result<(), TrainError> {
+        self.add(Group::masked(clips, shape, pairs.to_vec()))
+    }
+
+    /// Computes a group of the step, as [`TrainState::add_group`], with all that a task has made of it.
+    ///
+    /// # Errors
+    /// As [`TrainState::add_group`].
+    pub fn add(&mut self, mut group: Group) -> Result<(), TrainError> {
         let first = self.pending.groups == 0;
         if !first && !self.engine.adds_up() {
             return Err(TrainError::Unsupported("a step compiled as a whole has one group".to_owned()));
@@ -287,7 +304,9 @@ impl TrainState {
         let rates = self.rate_inputs(self.schedule.at(self.step));
         let declaration = self.objective.declaration();
         let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
-        let batch = Batch { clips, shape, pairs, context_share };
+        let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
+        let batch = Batch { clips, shape, fed: group.fed(context_share) };
+        let pairs = &group.pairs;
         let outputs = match self.engine.group(&mut self.params, declaration, batch, || rates, first) {
             Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
             outputs => outputs?,
@@ -407,16 +426,13 @@ impl TrainState {
     ///
     /// # Errors
     /// [`TrainError::Run`].
-    pub fn first_bad(
-        &mut self,
-        clips: Vec<f32>,
-        shape: [usize; 5],
-        pairs: &[MaskPair],
-    ) -> Result<Option<String>, TrainError> {
+    pub fn first_bad(&mut self, mut group: Group) -> Result<Option<String>, TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
         let declaration = self.objective.declaration();
         let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
-        self.engine.first_bad(&mut self.params, declaration, Batch { clips, shape, pairs, context_share }, rates)
+        let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
+        let batch = Batch { clips, shape, fed: group.fed(context_share) };
+        self.engine.first_bad(&mut self.params, declaration, batch, rates)
     }
 
     /// Steps whose loss was above `optimization.skip_above`, over the whole run.

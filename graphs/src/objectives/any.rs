@@ -39,6 +39,7 @@ trait Erased: fmt::Debug + Send + Sync {
     fn model(&self, device: &Device) -> Result<Box<dyn ErasedModel>, ConfigError>;
     fn initial(&self, start: Start) -> NamedTensors;
     fn decays(&self, name: &str, rank: usize) -> bool;
+    fn rate(&self, name: &str) -> f64;
 }
 
 /// An objective's modules without their type.
@@ -86,6 +87,11 @@ impl AnyObjective {
     /// Whether weight decay applies to a trained parameter, by its full name and rank.
     pub fn decays(&self, name: &str, rank: usize) -> bool {
         self.objective.decays(name, rank)
+    }
+
+    /// Factor on the learning rate of a trained parameter, by its full name.
+    pub fn rate(&self, name: &str) -> f64 {
+        self.objective.rate(name)
     }
 }
 
@@ -153,6 +159,10 @@ impl<O: Objective> Erased for O {
 
     fn decays(&self, name: &str, rank: usize) -> bool {
         Objective::decays(self, name, rank)
+    }
+
+    fn rate(&self, name: &str) -> f64 {
+        Objective::rate(self, name)
     }
 }
 

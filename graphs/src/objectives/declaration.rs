@@ -31,7 +31,7 @@ pub struct Declaration {
 }
 
 /// One input of the forward graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     /// Its name in the graph.
     pub name: String,
@@ -42,7 +42,7 @@ pub struct Input {
 }
 
 /// What an input is filled with at every step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
     /// The batch of clips, `f32[B, C, T, H, W]`.
     Clips(Clips),
@@ -57,6 +57,36 @@ pub enum Source {
     },
     /// How much the prediction of context tokens counts at this step, `f32[1, 1]`.
     ContextShare,
+    /// What each clip is to be classified as, `f32[B, classes]`: shares that sum to 1.
+    Targets {
+        /// Classes.
+        classes: usize,
+    },
+    /// What a value is multiplied by that may be dropped. Compiled steps draw these themselves, by seed, step and place.
+    Gate(Gate),
+}
+
+/// A factor on values that may be dropped: 0, or `1 / (1 - rate)` where they are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// Tells it from the others of the objective, in the generator too.
+    pub place: usize,
+    /// Probability of dropping.
+    pub rate: f64,
+    /// One factor for each of so many values, `f32[B, 1, width]`; none: one for a whole sample, `f32[B, 1, 1]`.
+    pub width: Option<usize>,
+}
+
+impl Gate {
+    /// The input's name.
+    pub fn name(&self) -> String {
+        format!("gate.{}", self.place)
+    }
+
+    /// Leading axes of the gated values that draw, the remaining ones sharing a draw.
+    pub fn axes(&self) -> usize {
+        if self.width.is_some() { 3 } else { 1 }
+    }
 }
 
 /// What clips are used for.
@@ -158,7 +188,9 @@ impl Declaration {
             Source::Clips(Clips::Context | Clips::Target)
             | Source::Indices(_)
             | Source::ContextWeights { .. }
-            | Source::ContextShare => vec![input.clone()],
+            | Source::ContextShare
+            | Source::Targets { .. }
+            | Source::Gate(_) => vec![input.clone()],
         };
         self.inputs.iter().flat_map(apart).collect()
     }
@@ -253,6 +285,10 @@ pub struct Batch {
     pub pairs: Vec<MaskPair>,
     /// How much the prediction of context tokens counts, `[1, 1]`, where an objective asks for it.
     pub context_share: Option<Tensor<2>>,
+    /// What clips are to be classified as, `[B, classes]`, where an objective asks for it.
+    pub targets: Option<Tensor<2>>,
+    /// Factors on values that may be dropped, by [place](Gate::place).
+    pub gates: BTreeMap<usize, Tensor<3>>,
     /// Further streams.
     pub others: Vec<Batch>,
 }
@@ -279,6 +315,29 @@ pub trait Inputs {
     /// # Errors
     /// For an input that cannot be made.
     fn numbers(&mut self, input: &Input, weights_of: Option<usize>) -> Result<Tensor<2>, Self::Error>;
+
+    /// What clips are to be classified as, `[B, classes]`. By default there are none.
+    ///
+    /// # Errors
+    /// For an input that cannot be made.
+    fn targets(&mut self, input: &Input, classes: usize) -> Result<Tensor<2>, Self::Error> {
+        let _ = classes;
+        Err(not_made(input).into())
+    }
+
+    /// A gate, `[B, 1, width]` or `[B, 1, 1]`. By default there are none.
+    ///
+    /// # Errors
+    /// For an input that cannot be made.
+    fn gate(&mut self, input: &Input, gate: Gate) -> Result<Tensor<3>, Self::Error> {
+        let _ = gate;
+        Err(not_made(input).into())
+    }
+}
+
+fn not_made(input: &Input) -> ShapeError {
+    let expected = format!("inputs other than `{}`", input.name);
+    ShapeError { input: "the objective's inputs", expected, got: Vec::new() }
 }
 
 /// Two functions of an input's name: what makes clips and what makes indices. There are no numbers.
@@ -321,7 +380,7 @@ impl Batch {
     /// Whatever `from` fails with, and a [`ShapeError`] when the inputs lack clips or half a mask pair.
     pub fn gather<I: Inputs>(inputs: &[Input], from: &mut I) -> Result<Self, I::Error> {
         let mut streams: BTreeMap<usize, Gathered> = BTreeMap::new();
-        let mut context_share = None;
+        let (mut context_share, mut targets, mut gates) = (None, None, BTreeMap::new());
         for input in inputs {
             let stream = streams.entry(input.stream).or_default();
             match input.source {
@@ -345,11 +404,28 @@ impl Batch {
                     stream.weights.insert(generator, from.numbers(input, Some(generator))?);
                 }
                 Source::ContextShare => context_share = Some(from.numbers(input, None)?),
+                Source::Targets { classes } => targets = Some(from.targets(input, classes)?),
+                Source::Gate(gate) => {
+                    gates.insert(gate.place, from.gate(input, gate)?);
+                }
             }
         }
         let mut batches = streams.into_values().map(Gathered::batch).collect::<Result<Vec<_>, _>>()?.into_iter();
         let Some(first) = batches.next() else { return Err(no_clips().into()) };
-        Ok(Self { context_share, others: batches.collect(), ..first })
+        Ok(Self { context_share, targets, gates, others: batches.collect(), ..first })
+    }
+
+    /// Clips alone, for context and targets alike.
+    pub fn of_clips(clips: Tensor<5>) -> Self {
+        Self {
+            context: clips.clone(),
+            target: clips,
+            pairs: Vec::new(),
+            context_share: None,
+            targets: None,
+            gates: BTreeMap::new(),
+            others: Vec::new(),
+        }
     }
 }
 
@@ -373,7 +449,7 @@ impl Gathered {
             target,
             weights: weights.remove(&generator),
         });
-        Ok(Batch { context, target, pairs: pairs.collect(), context_share: None, others: Vec::new() })
+        Ok(Batch { target, pairs: pairs.collect(), ..Batch::of_clips(context) })
     }
 }
 

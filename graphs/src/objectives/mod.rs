@@ -1,14 +1,15 @@
-//! Pre-training objectives: what a run minimises, one file each.
+//! Objectives: what a run minimises, one file each.
 //!
 //! An [`Objective`] declares its graph inputs, its parameter sets (which are trained, which follow others as moving
 //! averages) and the scalars it reports, and computes its losses with ordinary Burn modules. The compiled step, the eager
 //! step, the training loop, checkpoints, metrics and diagnostics iterate over the [`Declaration`] and know no module by name.
 //!
-//! [`open`] is the table of all objectives. To add one, see `docs/adding-an-objective.md`.
+//! [`open`] is the table of all pre-training objectives; [`Finetune`] is that of fine-tuning. To add one, see `docs/adding-an-objective.md`.
 
 mod any;
 mod declaration;
 mod dense;
+mod finetune;
 mod jepa;
 
 use std::fmt;
@@ -20,10 +21,11 @@ use vjepa_recipe::schedules::ContextWeight;
 
 pub use any::{AnyObjective, Built, ObjectiveError};
 pub use declaration::{
-    Batch, Clips, Declaration, Indices, Input, Inputs, Losses, MaskPair, Monitor, ParameterSet, Role, Source,
+    Batch, Clips, Declaration, Gate, Indices, Input, Inputs, Losses, MaskPair, Monitor, ParameterSet, Role, Source,
     batch_symbol, context_weights,
 };
 pub use dense::Dense;
+pub use finetune::{Finetune, FinetuneModel};
 pub use jepa::{Jepa, JepaLoss, JepaLosses, JepaModel, Stream, normalised_targets};
 
 use crate::config::{EncoderConfig, PredictorConfig};
@@ -90,6 +92,12 @@ pub trait Objective: Clone + fmt::Debug + Send + Sync + 'static {
     /// and mask tokens decay; vectors, and whatever has `bias` in its name, do not.
     fn decays(&self, name: &str, rank: usize) -> bool {
         decays_officially(name, rank)
+    }
+
+    /// Factor on the learning rate of a trained parameter, by its full name. By default all learn at the same rate.
+    fn rate(&self, name: &str) -> f64 {
+        let _ = name;
+        1.0
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{key_frame_clip, resized};
 use crate::dataset::Coloured;
-use crate::media::{OpenError, Opener};
+use crate::media::Opener;
 use crate::source::DataError;
 use crate::transforms::{CropBox, resize_crop};
 use vjepa_runtime::Normalization;
@@ -76,9 +76,9 @@ impl KeyFrameClips {
     /// [`DataError::Storage`] where videos cannot be reached.
     pub fn read(&self, opener: &Opener, path: &Path, second: u32) -> Result<(Placed, Vec<f32>), DataError> {
         let bad = |reason: String| DataError::Bad { path: path.to_owned(), reason };
-        let mut media = opener.open(path).map_err(|error| match error {
-            OpenError::Storage(why) => DataError::Storage(format!("{}: {why}", path.display())),
-            error => bad(error.reason(path)),
+        let mut media = opener.open(path).map_err(|error| match error.is_storage() {
+            true => DataError::Storage(format!("{}: {error}", path.display())),
+            false => bad(error.reason(path)),
         })?;
         let indices = key_frame_clip(second, self.frames, self.step, media.info().frames);
         let clip = media.decode(&indices.map_err(|error| bad(error.to_string()))?).map_err(bad)?;

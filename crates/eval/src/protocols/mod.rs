@@ -1,6 +1,7 @@
 //! Evaluations as a whole: what is encoded, what is trained on it, what is reported.
 
 pub mod detection;
+pub mod finetuned;
 pub mod heads;
 pub mod online;
 pub mod textures;

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
-use super::{Config, ImageDataConfig, MaskConfig, Sections};
+use super::{Config, FinetuneConfig, ImageDataConfig, MaskConfig, Sections};
 use crate::masks::MaskType;
 use crate::yaml::{self, Node, Value};
 
@@ -93,6 +93,7 @@ fn build() -> Vec<SectionKeys> {
     let with_images = Config {
         img_data: Some(ImageDataConfig::default()),
         img_mask: Some(MaskConfig::images()),
+        finetune: Some(FinetuneConfig::default()),
         ..Config::default()
     };
     let defaults = yaml::parse(&with_images.to_yaml().unwrap_or_default());

@@ -22,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 mod data;
 mod error;
 pub mod evaluation;
+mod finetuning;
 mod generations;
 mod keys;
 mod mask;
@@ -37,6 +38,7 @@ pub use data::{
 };
 pub use error::ConfigError;
 pub use evaluation::Evaluation;
+pub use finetuning::{FinetuneConfig, Pooling, TestSampling};
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
 pub use model::{
@@ -44,9 +46,10 @@ pub use model::{
 };
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
+use crate::finetune::{FinetuneSchedule, scaled_lr};
 pub use crate::masks::MaskType;
 use crate::masks::{Geometry, LengthBuckets, MaskError, MaskGenerator};
-use crate::schedules::ContextWeight;
+use crate::schedules::{ContextWeight, LearningRate, Schedule};
 use crate::text;
 use crate::text::TextError;
 use crate::yaml::{self, Misfit, Node, Origin, Wrong};
@@ -79,6 +82,9 @@ pub struct Config {
     pub optimization: OptimizationConfig,
     /// Output.
     pub logging: LoggingConfig,
+    /// Fine-tuning, of a run that is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<FinetuneConfig>,
 }
 
 /// The official launcher's keys.
@@ -107,6 +113,7 @@ struct Sections {
     loss: LossConfig,
     optimization: OptimizationConfig,
     logging: LoggingConfig,
+    finetune: FinetuneConfig,
     /// Which program to run.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app; `vjepa_2_1` sets `model.generation`"))]
     app: Skipped,
@@ -124,6 +131,9 @@ struct Sections {
     #[schemars(extend("x-expected" = "a string", "x-unread" = "`logging.folder` is given"))]
     folder: Skipped,
 }
+
+/// The number of a setting that is no `--set`.
+const NOWHERE: usize = usize::MAX;
 
 /// Whether there was a value, whatever it is.
 #[derive(Debug, Default, JsonSchema)]
@@ -167,6 +177,36 @@ impl Source<'_> {
         }
     }
 
+    /// Of a fine-tuning run's file: puts its defaults, and those `given` before them, where the file gives nothing.
+    fn underlay(&mut self, given: Option<&[String]>) -> Result<(), ConfigError> {
+        if self.root.value == yaml::Value::Null {
+            self.root.value = yaml::Value::Map(Vec::new());
+        }
+        let asked = given.is_some() || self.root.get("finetune").is_some();
+        if !asked {
+            return Ok(());
+        }
+        let nothing = Node::from_json(&serde_json::json!({}), Origin::Line(0));
+        // A section without keys is null to YAML.
+        if self.root.at("finetune").is_none() {
+            overrides::apply(&mut self.root, &nothing, "finetune={}", NOWHERE)?;
+        }
+        let own = finetuning::DEFAULTS.iter().map(|setting| (*setting).to_owned());
+        let all: Vec<String> = given.unwrap_or_default().iter().cloned().chain(own).collect();
+        let key = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
+        // Decided before anything is filled in, which gives a section all of its keys.
+        let missing: Vec<&String> = all.iter().filter(|setting| !self.gives(&key(setting))).collect();
+        for setting in missing {
+            overrides::apply(&mut self.root, &nothing, setting, NOWHERE)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the tree has a key, be its value null.
+    fn gives(&self, key: &str) -> bool {
+        key.split('.').try_fold(&self.root, Node::get).is_some()
+    }
+
     /// Applies the `--set` arguments in order; sections that the file leaves out start from `defaults`.
     fn override_with(&mut self, defaults: &Node) -> Result<(), ConfigError> {
         let overrides = self.overrides;
@@ -203,7 +243,7 @@ impl Config {
     /// # Errors
     /// As [`Config::from_file`].
     pub fn from_yaml(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let (config, source) = Self::parse(text, name, overrides)?;
+        let (config, source) = Self::parse(text, name, overrides, None)?;
         config.check().map_err(|error| error.placed(|key| source.place(key)))?;
         Ok(config)
     }
@@ -213,10 +253,28 @@ impl Config {
     /// # Errors
     /// As [`Config::from_yaml`].
     pub fn unchecked(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        Self::parse(text, name, overrides).map(|(config, _)| config)
+        Self::parse(text, name, overrides, None).map(|(config, _)| config)
     }
 
-    fn parse<'a>(text: &str, name: &'a str, overrides: &'a [String]) -> Result<(Self, Source<'a>), ConfigError> {
+    /// Reads and checks the file of a fine-tuning run, with or without a `finetune` section. `model` are settings as `--set`
+    /// takes them, those of the encoder that is fine-tuned, which hold where neither file nor `overrides` give them.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`].
+    pub fn finetuning(path: &Path, overrides: &[String], model: &[String]) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let (config, source) = Self::parse(&read_text(path)?, &name, overrides, Some(model))?;
+        config.check().map_err(|error| error.placed(|key| source.place(key)))?;
+        Ok(config)
+    }
+
+    /// `finetuning` makes it a fine-tuning run's, with these settings beneath those of the file.
+    fn parse<'a>(
+        text: &str,
+        name: &'a str,
+        overrides: &'a [String],
+        finetuning: Option<&[String]>,
+    ) -> Result<(Self, Source<'a>), ConfigError> {
         let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
         let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
         if let Some(what) = official::recognise(&root) {
@@ -224,6 +282,7 @@ impl Config {
             return Err(ConfigError::Official { name, what });
         }
         let mut source = Source { name, overrides, root };
+        source.underlay(finetuning)?;
         for (number, argument) in overrides.iter().enumerate() {
             let defaults = defaults(&source.root)?;
             overrides::apply(&mut source.root, &defaults, argument, number)?;
@@ -236,7 +295,9 @@ impl Config {
         source.drop_empty_sections();
         generations::translate(&mut source.root);
         let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
-        let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, .. } = sections;
+        let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, finetune, .. } =
+            sections;
+        let finetune = source.root.at("finetune").map(|_| finetune);
         let Sections { app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder, .. } = sections;
         let there = [app.0, nodes.is_some(), tasks_per_node.is_some(), cpus_per_task.0, mem_per_gpu.0, folder.0];
         let launcher = LAUNCHER.into_iter().zip(there).filter(|(_, there)| *there).map(|(key, _)| key).collect();
@@ -267,7 +328,24 @@ impl Config {
             loss,
             optimization,
             logging,
+            finetune,
         })
+    }
+
+    /// The schedules of the run: the official ones, or fine-tuning's.
+    pub fn schedule(&self, plan: &StepPlan) -> Schedule {
+        let official = self.optimization.schedule(plan);
+        let Some(finetune) = &self.finetune else { return official };
+        let clips =
+            self.data.batch_size.saturating_mul(usize::try_from(self.optimization.groups()).unwrap_or(usize::MAX));
+        let scaled = |lr: f64| if finetune.scale_lr { scaled_lr(lr, clips) } else { lr };
+        let lr = LearningRate::Finetune(FinetuneSchedule {
+            base: scaled(self.optimization.lr),
+            min: scaled(self.optimization.final_lr),
+            warmup_steps: plan.warmup_steps,
+            total_steps: plan.schedule_steps,
+        });
+        Schedule { lr, ..official }
     }
 
     /// The rules between values. [`Config::from_yaml`] has applied them; call it again after changing fields.
@@ -285,7 +363,9 @@ impl Config {
     pub fn check_training(&self) -> Result<(), ConfigError> {
         validate::beginning(&self.meta)?;
         self.check_wired()?;
-        self.model.predictor_sizes()?;
+        if self.finetune.is_none() {
+            self.model.predictor_sizes()?;
+        }
         if self.data.dataset_type == DatasetType::Video && self.data.datasets.is_empty() {
             return Err(ConfigError::missing(
                 "data.datasets",

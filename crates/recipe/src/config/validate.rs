@@ -3,7 +3,7 @@
 use super::data::{AugmentConfig, DataConfig, DatasetType, Normalization};
 use super::error::ConfigError;
 use super::training::{Dtype, LossConfig, MetaConfig, OptimizationConfig};
-use super::{Config, Generation, InitType, ModelConfig, Positions, Rotary};
+use super::{Config, FinetuneConfig, Generation, InitType, ModelConfig, Positions, Rotary, TestSampling};
 use crate::text;
 
 type Checked = Result<(), ConfigError>;
@@ -42,6 +42,9 @@ pub(super) fn check(config: &Config) -> Checked {
             text::short(tag, 80)
         )
     })?;
+    if let Some(finetune) = &config.finetune {
+        return finetuning(config, finetune);
+    }
     for frames in config.data.lengths() {
         config.mask.check("mask", config.data.geometry_of(frames))?;
     }
@@ -315,6 +318,54 @@ fn augment(aug: &AugmentConfig, source: DatasetType) -> Checked {
     must(low > 0.0 && low <= high, "data_aug.random_resize_aspect_ratio", || {
         format!("is [{low}, {high}]; it must be [low, high] with 0 < low <= high")
     })
+}
+
+/// Fine-tuning: shares within 0 and 1, a batch that can be mixed, and no key of pre-training that it would not honour.
+fn finetuning(config: &Config, finetune: &FinetuneConfig) -> Checked {
+    let FinetuneConfig { drop_path, fc_drop_rate, mixup_prob, mixup_switch_prob, smoothing, .. } = *finetune;
+    for (key, value) in [("drop_path", drop_path), ("fc_drop_rate", fc_drop_rate)] {
+        must((0.0..1.0).contains(&value), &format!("finetune.{key}"), || {
+            format!("is {value}; it must be at least 0 and below 1")
+        })?;
+    }
+    for (key, value) in [("mixup_prob", mixup_prob), ("mixup_switch_prob", mixup_switch_prob), ("smoothing", smoothing)]
+    {
+        must((0.0..=1.0).contains(&value), &format!("finetune.{key}"), || {
+            format!("is {value}; it must lie between 0 and 1")
+        })?;
+    }
+    for (key, value) in [("mixup", finetune.mixup), ("cutmix", finetune.cutmix), ("init_scale", finetune.init_scale)] {
+        must(value >= 0.0, &format!("finetune.{key}"), || format!("is {value}; it must be 0 or more"))?;
+    }
+    must(finetune.layer_decay > 0.0 && finetune.layer_decay <= 1.0, "finetune.layer_decay", || {
+        format!("is {}; it must be above 0 and at most 1", finetune.layer_decay)
+    })?;
+    must((1..=16).contains(&finetune.num_sample), "finetune.num_sample", || {
+        format!("is {}; it must lie between 1 and 16", finetune.num_sample)
+    })?;
+    within("finetune.test_num_segment", finetune.test_num_segment, 1, 1 << 8)?;
+    within("finetune.test_num_crop", finetune.test_num_crop, 1, 1 << 8)?;
+    must(
+        finetune.test_sampling != TestSampling::Dealt || finetune.test_num_segment == 2,
+        "finetune.test_num_segment",
+        || format!("is {}; `test_sampling: dealt` makes 2 clips of a video", finetune.test_num_segment),
+    )?;
+    let (batch, repeats) = (config.data.batch_size, finetune.num_sample as usize);
+    let mixes = finetune.mixup_prob > 0.0 && (finetune.mixup > 0.0 || finetune.cutmix > 0.0);
+    must(!mixes || (batch * repeats).is_multiple_of(2), "data.batch_size", || {
+        format!("is {batch}; mixup and cutmix need an even number of clips in a batch (or finetune.num_sample: 2)")
+    })?;
+    must(config.data.dataset_type == DatasetType::Video, "data.dataset_type", || {
+        "is not VideoDataset: fine-tuning needs lists of labelled videos".into()
+    })?;
+    must(config.data.num_clips == 1, "data.num_clips", || {
+        format!(
+            "is {}; fine-tuning takes one clip of a video, which finetune.num_sample repeats",
+            config.data.num_clips
+        )
+    })?;
+    must(!config.data_aug.motion_shift, "data_aug.motion_shift", || "is not part of fine-tuning; write false".into())?;
+    must(config.img_data.is_none(), "img_data", || "is for pre-training; leave it out".into())
 }
 
 fn loss(loss: &LossConfig) -> Checked {

@@ -170,7 +170,8 @@ mod tests {
         let address = input.as_ptr();
         pool.recycle(tensor(input, &[10_007]));
         assert!(pool.spare(10_006).is_none());
-        assert_eq!(pool.spare(10_007).unwrap().as_ptr(), address);
+        let spare = pool.spare(10_007).unwrap();
+        assert_eq!(spare.as_ptr(), address);
         assert!(pool.spare(10_007).is_none() && pool.kept == 0);
     }
 

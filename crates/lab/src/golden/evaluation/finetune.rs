@@ -1,4 +1,4 @@
-//! Layer decay, drop path, learning rates. The steps of the recorded run need a fine-tuning graph, which there is none of yet.
+//! Fine-tuning's tables: layer decay, drop path, learning rates.
 
 use std::path::Path;
 
@@ -46,7 +46,6 @@ pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
         let (got, want): (Vec<f64>, Vec<f64>) = run.rows.iter().map(|(step, lr)| (schedule.at(*step), *lr)).unzip();
         checks.push(Check::series_rel(format!("finetune.schedule.{}", run.name), &got, &want, LIMIT));
     }
-    checks.push(Check::unsupported("finetune.steps", "this version does not fine-tune yet"));
     Ok(checks)
 }
 

@@ -4,6 +4,7 @@ mod augment;
 mod ava;
 mod detection;
 mod finetune;
+mod finetune_steps;
 mod images;
 mod mixup;
 mod multiview;
@@ -31,7 +32,7 @@ pub enum Evaluation {
     Pixels,
     /// RoIAlign, boxes, clips around key frames (`eval_detection/`).
     Detection,
-    /// Layer decay, drop path, learning rates (`eval_finetune/`).
+    /// Layer decay, drop path, learning rates, steps (`eval_finetune/`).
     Finetune,
     /// RandAugment, random erasing, the video probe's training transform (`eval_augment/`).
     Augment,
@@ -72,7 +73,11 @@ impl Evaluation {
             Self::Multiview => multiview::check(dir),
             Self::Pixels => pixels::check(dir),
             Self::Detection => detection::check(engine, dir),
-            Self::Finetune => finetune::check(dir),
+            Self::Finetune => {
+                let mut checks = finetune::check(dir)?;
+                checks.extend(finetune_steps::check(engine, dir)?);
+                Ok(checks)
+            }
             Self::Augment => augment::check(dir),
             Self::Images => images::check(engine, dir),
             Self::Mixup => mixup::check(dir),

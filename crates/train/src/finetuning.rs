@@ -1,0 +1,132 @@
+//! Fine-tuning as a run's task: labelled clips, augmented, mixed, with soft targets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::TrainError;
+use super::task::{Group, Task, drops};
+use vjepa_data::augment::{Keyed, Mixing};
+use vjepa_data::{AugmentedVideos, ClipBatch, ClipSource, VideoEntry};
+use vjepa_eval::protocols::videos::{class_names, classes_of};
+use vjepa_graphs::{AnyObjective, NamedTensors};
+use vjepa_programs::tuning;
+use vjepa_recipe::config::{Config, ConfigError, FinetuneConfig};
+use vjepa_weights::Weights;
+
+/// The task of a configuration with a `finetune` section.
+pub struct Finetuning<'a> {
+    config: &'a Config,
+    finetune: &'a FinetuneConfig,
+    /// The file that a new run's weights come from.
+    checkpoint: &'a Weights,
+    source: Arc<AugmentedVideos>,
+    /// The class of each label.
+    classes: BTreeMap<i64, i64>,
+    mixing: Mixing,
+}
+
+impl<'a> Finetuning<'a> {
+    /// Opens the data of a configuration whose classes are named; a new run begins with the weights of `checkpoint`.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] without a `finetune` section, [`TrainError::Data`], [`TrainError::Unsupported`] naming a label that is
+    /// of no class.
+    pub fn new(config: &'a Config, checkpoint: &'a Weights) -> Result<Self, TrainError> {
+        let missing = || ConfigError::missing("finetune", "a run that fine-tunes has this section");
+        let finetune = config.finetune.as_ref().ok_or_else(missing)?;
+        let source = AugmentedVideos::open(&config.data, &config.data_aug, finetune.num_sample)?;
+        let labels: Vec<i64> = source.entries().filter_map(|entry: &VideoEntry| entry.label).collect();
+        let mixing = Mixing {
+            mixup: finetune.mixup,
+            cutmix: finetune.cutmix,
+            probability: finetune.mixup_prob,
+            switch: finetune.mixup_switch_prob,
+            smoothing: finetune.smoothing,
+        };
+        mixing.check()?;
+        let classes = classes_by_label(&labels, finetune)?;
+        Ok(Self { config, finetune, checkpoint, source: Arc::new(source), classes, mixing })
+    }
+}
+
+/// The class of every label that occurs.
+fn classes_by_label(labels: &[i64], finetune: &FinetuneConfig) -> Result<BTreeMap<i64, i64>, TrainError> {
+    let FinetuneConfig { class_names, labels_from, .. } = finetune;
+    let mut distinct = labels.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let zero_based: Vec<i64> = distinct.iter().map(|label| label.saturating_sub(*labels_from)).collect();
+    let classes = classes_of(&zero_based, class_names, class_names.len())
+        .map_err(|error| TrainError::Unsupported(error.to_string()))?;
+    Ok(distinct.into_iter().zip(classes.into_iter().map(|class| class as i64)).collect())
+}
+
+impl Task for Finetuning<'_> {
+    fn source(&self) -> Result<Arc<dyn ClipSource>, TrainError> {
+        Ok(Arc::clone(&self.source) as Arc<dyn ClipSource>)
+    }
+
+    fn group(&self, batch: ClipBatch) -> Result<Group, TrainError> {
+        let ClipBatch { step, group, mut clips, shape, infos } = batch;
+        let [count, _, _, height, width] = shape;
+        let class = |label: Option<i64>| label.and_then(|label| self.classes.get(&label).copied());
+        let labels: Option<Vec<i64>> = infos.iter().map(|info| class(info.label)).collect();
+        let labels = labels.ok_or_else(|| TrainError::Unsupported("a clip has a label of no class".to_owned()))?;
+        // The first clips of all samples come first, then the second ones.
+        let labels = labels.repeat(count / infos.len().max(1));
+        let seed = self.config.meta.seed;
+        let number = step.wrapping_mul(self.config.optimization.groups()).wrapping_add(group);
+        let mix = self.mixing.draw(height, width, &mut Keyed::of_batch(seed, number));
+        if mix.lambda != 1.0 || mix.pasted.is_some() {
+            mix.apply(&mut clips, count, (height, width))?;
+        }
+        let targets = self.mixing.targets(&labels, self.finetune.class_names.len(), mix)?;
+        Ok(Group { clips, shape, pairs: Vec::new(), targets, drops: drops(seed, step, group) })
+    }
+
+    fn weights(&self, objective: &AnyObjective) -> Result<Option<NamedTensors>, TrainError> {
+        Ok(Some(tuning::start(self.checkpoint, self.config, objective)?))
+    }
+}
+
+/// Names the classes of a configuration that does not: the labels of its videos, in order.
+///
+/// # Errors
+/// [`TrainError::Data`] for videos that cannot be found, or without labels.
+pub fn name_classes(config: &mut Config) -> Result<(), TrainError> {
+    let Some(finetune) = config.finetune.as_mut().filter(|finetune| finetune.class_names.is_empty()) else {
+        return Ok(());
+    };
+    let source = AugmentedVideos::open(&config.data, &config.data_aug, 1)?;
+    let labels: Vec<i64> = source.entries().filter_map(|entry| entry.label).collect();
+    finetune.class_names = class_names(&labels, None);
+    Ok(())
+}
+
+/// The file of a checkpoint that a run fine-tunes, opened.
+///
+/// # Errors
+/// [`TrainError::Weights`].
+pub fn open_checkpoint(path: &Path) -> Result<Weights, TrainError> {
+    Ok(vjepa_weights::load(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_become_classes_by_name_or_by_number() {
+        let named = FinetuneConfig {
+            class_names: ["left", "right"].map(str::to_owned).to_vec(),
+            labels_from: 1,
+            ..FinetuneConfig::default()
+        };
+        assert_eq!(classes_by_label(&[2, 1, 2], &named).unwrap(), BTreeMap::from([(1, 0), (2, 1)]));
+        assert!(classes_by_label(&[3], &named).unwrap_err().to_string().contains("label 2"));
+        let called =
+            FinetuneConfig { class_names: ["3", "7"].map(str::to_owned).to_vec(), ..FinetuneConfig::default() };
+        assert_eq!(classes_by_label(&[7, 3], &called).unwrap(), BTreeMap::from([(3, 0), (7, 1)]));
+    }
+}

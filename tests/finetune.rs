@@ -1,0 +1,209 @@
+//! `vjepa finetune` on real video files: trained, stopped and resumed, tested, exported and run.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use support::{refused, texture, vjepa, write};
+use vjepa_graphs::init::{self, Init};
+use vjepa_programs::encoder_config;
+use vjepa_recipe::config::Config;
+use vjepa_train::Checkpoint;
+use vjepa_weights::{Tensors, save_safetensors};
+
+/// A small encoder for the carried texture clips: 8 frames of 48 by 48 pixels.
+const MODEL: &str = "
+data: {num_frames: 8, tubelet_size: 2, crop_size: 48, patch_size: 8, sampling_rate: 1, sampling: exact, normalization: per_clip, grayscale: true}
+model: {embed_dim: 48, depth: 2, num_heads: 4, init: xavier}
+";
+
+const RUN: &str = "
+data: {num_frames: 8, tubelet_size: 2, crop_size: 48, patch_size: 8, sampling_rate: 1, sampling: exact, normalization: per_clip, grayscale: true,
+       batch_size: 4, num_workers: 1}
+model: {embed_dim: 48, depth: 2, num_heads: 4, init: xavier}
+finetune: {test_num_segment: 1, test_num_crop: 2, init_scale: 1.0, scale_lr: false, drop_path: 0.3}
+optimization: {steps: 6, warmup_steps: 2, lr: 0.003}
+logging: {metrics_every: 1, checkpoint_every: 3}
+meta: {seed: 3}
+";
+
+/// A folder with a random encoder, a configuration, and two lists of the carried clips.
+struct Scene {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    checkpoint: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes = encoder_config(&Config::from_yaml(MODEL, "", &[]).unwrap()).unwrap();
+        let tensors: Tensors = init::encoder(&sizes, Init::Xavier, 0)
+            .into_iter()
+            .map(|(name, tensor)| (format!("target_encoder.{name}"), tensor))
+            .collect();
+        let checkpoint = folder.path().join("encoder.safetensors");
+        save_safetensors(&checkpoint, &tensors, &BTreeMap::new()).unwrap();
+        let textures = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
+        let list = std::fs::read_to_string(textures.join("labels.csv")).unwrap();
+        for (name, offset) in [("train.csv", 0), ("val.csv", 1)] {
+            let lines = list.lines().skip(offset).step_by(2).take(24);
+            let text: String = lines.map(|line| format!("{}\n", textures.join(line).display())).collect();
+            write(folder.path(), name, text);
+        }
+        let config = write(folder.path(), "run.yaml", RUN);
+        Self { folder, config, checkpoint }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The run into a folder.
+    fn run(&self, folder: &str, extra: &[&str]) -> assert_cmd::Command {
+        let mut command = vjepa();
+        command.arg("finetune").arg("--config").arg(&self.config).arg("--checkpoint").arg(&self.checkpoint);
+        command.arg("--data").arg(self.path("train.csv")).arg("--val").arg(self.path("val.csv"));
+        command.arg("--set").arg(format!("logging.folder={}", self.path(folder).display())).args(extra);
+        command
+    }
+}
+
+/// The last line of a command's output, as JSON.
+fn summary(command: &mut assert_cmd::Command) -> serde_json::Value {
+    let output = command.arg("--json").assert().success().get_output().stdout.clone();
+    serde_json::from_str(String::from_utf8(output).unwrap().lines().last().unwrap()).unwrap()
+}
+
+fn losses(folder: &Path) -> Vec<String> {
+    let mut reader = csv::Reader::from_path(folder.join("finetune-metrics.csv")).unwrap();
+    reader.records().map(|row| row.unwrap().get(2).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_run_is_resumed_to_the_bit_and_its_result_deployed_with_the_same_answers() {
+    let scene = Scene::new();
+    let whole = summary(&mut scene.run("whole", &[]));
+    assert_eq!((whole["steps"].as_u64(), whole["classes"].as_u64()), (Some(6), Some(3)), "{whole}");
+    let test = &whole["test"];
+    assert_eq!(
+        (test["videos"].as_u64(), test["crops"].as_u64(), test["top5"].as_f64()),
+        (Some(24), Some(2), Some(1.0))
+    );
+    scene.run("parts", &["--stop-at", "3"]).assert().success();
+    scene.run("parts", &["--resume"]).assert().success();
+    let load = |folder: &str| Checkpoint::new(&scene.path(folder), "finetune").load().unwrap();
+    let ((a, record), (b, _)) = (load("whole"), load("parts"));
+    assert_eq!(record.step, 6);
+    assert!(a.keys().eq(b.keys()) && a.contains_key("probe.fc_norm.weight"));
+    for (name, (_, values)) in &a {
+        assert!(values == &b[name].1, "`{name}` differs after resuming");
+    }
+    assert_eq!(losses(&scene.path("whole")), losses(&scene.path("parts")));
+    assert_eq!(losses(&scene.path("whole")).len(), 6);
+    assert!(refused(&mut scene.run("whole", &[])).contains("--resume"));
+
+    // The test can be repeated, and gives the same.
+    let tuned = scene.path("whole").join("finetune-latest.safetensors");
+    let eval = |extra: &[&str]| {
+        let mut command = vjepa();
+        command.arg("eval").arg("--checkpoint").arg(&tuned).arg("--data").arg(scene.path("val.csv")).args(extra);
+        summary(&mut command)
+    };
+    let again = eval(&[]);
+    assert_eq!((&again["top1"], &again["views"]), (&test["top1"], &2.into()), "{again}");
+
+    // One file is an encoder with its classifier: exported, it says what the evaluation says.
+    let model = scene.path("tuned.onnx");
+    let mut command = vjepa();
+    command
+        .args(["compile", "--export", "onnx", "--checkpoint"])
+        .arg(&tuned)
+        .arg("--out")
+        .arg(&model)
+        .assert()
+        .success();
+    let single = eval(&["--clips", "1", "--views", "1"]);
+    let list = std::fs::read_to_string(scene.path("val.csv")).unwrap();
+    for (line, expected) in list.lines().zip(single["predictions"].as_array().unwrap()).take(4) {
+        let video = line.rsplit_once(' ').unwrap().0;
+        for (runtime, file) in [("tract", &model), ("plan", &tuned)] {
+            let mut command = vjepa();
+            let line = summary(command.args(["run", "--runtime", runtime]).arg(file).arg(video));
+            let top = &line["top"][0];
+            assert_eq!(top["class"], expected[0], "{runtime}: {line}");
+            let difference = top["probability"].as_f64().unwrap() - expected[1].as_f64().unwrap();
+            assert!(difference.abs() < 1e-5, "{runtime}: {line} is not {expected}");
+        }
+    }
+    let bundle = scene.path("bundle");
+    let mut command = vjepa();
+    command
+        .args(["compile", "--export", "bundle", "--checkpoint"])
+        .arg(&tuned)
+        .arg("--out")
+        .arg(&bundle)
+        .assert()
+        .success();
+    let mut command = vjepa();
+    command.args(["verify", "bundle", "--runtime", "tract"]).arg(&bundle).assert().success();
+    // Its encoder is one for other commands, too.
+    let mut command = vjepa();
+    command.args(["features", "--checkpoint"]).arg(&tuned).arg("--input").arg(texture("t0_d0_s0.mp4"));
+    command.arg("--out").arg(scene.path("features.safetensors")).assert().success();
+}
+
+#[test]
+fn training_learns_with_the_encoders_own_norm_and_groups() {
+    let scene = Scene::new();
+    let sets = [
+        "finetune.pooling=norm",
+        "finetune.mixup=0.0",
+        "finetune.cutmix=0.0",
+        "finetune.smoothing=0.0",
+        "finetune.drop_path=0.0",
+        "finetune.fc_drop_rate=0.0",
+        "data_aug.auto_augment=false",
+        "data_aug.reprob=0.0",
+        "data_aug.random_resize_scale=[0.9, 1.0]",
+        "optimization.groups=2",
+        "optimization.steps=40",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let done = summary(&mut scene.run("groups", &sets));
+    let losses: Vec<f64> = losses(&scene.path("groups")).iter().map(|loss| loss.parse().unwrap()).collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[35..]) < 0.8 * mean(&losses[..5]), "{losses:?}");
+    assert!(done["test"]["top1"].as_f64().unwrap() > 0.4, "{done}");
+}
+
+#[test]
+fn what_cannot_be_fine_tuned_is_refused_in_a_sentence() {
+    let scene = Scene::new();
+    let says = |command: &mut assert_cmd::Command, words: &[&str]| {
+        let text = refused(command);
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?} are not in: {text}");
+    };
+    let set = |setting: &str| scene.run("refused", &["--set", setting]);
+    says(&mut set("finetune.num_sample=0"), &["finetune.num_sample", "between 1 and 16"]);
+    says(&mut set("finetune.drop_path=1.0"), &["finetune.drop_path", "below 1"]);
+    says(&mut set("finetune.layer_decay=0"), &["finetune.layer_decay"]);
+    says(&mut set("model.embed_dim=96"), &["96 wide"]);
+    let mut odd = scene.run("refused", &["--set", "finetune.num_sample=1", "--set", "data.batch_size=3"]);
+    says(&mut odd, &["data.batch_size", "even"]);
+    let names = write(scene.folder.path(), "names.txt", "left\nright\n");
+    let mut few = scene.run("refused", &[]);
+    says(few.arg("--names").arg(&names), &["label 2", "2 classes"]);
+    let unlabelled = write(scene.folder.path(), "unlabelled.csv", format!("{}\n", texture("t0_d0_s0.mp4").display()));
+    let mut command = scene.run("refused", &[]);
+    command.arg("--set").arg(format!("data.datasets=[{}]", unlabelled.display()));
+    says(&mut command, &["has no label"]);
+    // Augmentation of fine-tuning is none of pre-training.
+    let pretraining = write(
+        scene.folder.path(),
+        "pretraining.yaml",
+        "model: {model_name: vit_tiny}\ndata_aug: {auto_augment: true}\n",
+    );
+    says(vjepa().args(["train", "--config"]).arg(&pretraining), &["data_aug.auto_augment"]);
+}
