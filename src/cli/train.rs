@@ -434,11 +434,15 @@ impl Observer for Progress {
         self.bar.set_length(report.of);
         self.bar.set_position(report.step + 1);
         let norms: Vec<String> = report.grad_norms.iter().map(|(_, norm)| format!("{norm:.2e}")).collect();
+        // Fine-tuning has no moving average.
+        let momentum = match self.config.finetune {
+            Some(_) => String::new(),
+            None => format!("  ema {:.5}", report.momentum),
+        };
         let text = format!(
-            "loss {:.4}  lr {:.2e}  ema {:.5}  |g| {}  {:.0} ms/step (data {:.0})",
+            "loss {:.4}  lr {:.2e}{momentum}  |g| {}  {:.0} ms/step (data {:.0})",
             report.loss,
             report.lr,
-            report.momentum,
             norms.join(" "),
             report.took.as_secs_f64() * 1e3,
             report.waited.as_secs_f64() * 1e3

@@ -36,12 +36,11 @@ pub fn settings_of(model: &Model) -> Vec<String> {
     settings
 }
 
-/// First weights of a fine-tuning run: the encoder of a file, its target encoder where there is one, with its table of positions
-/// interpolated for clips of another size; what the file lacks is drawn.
+/// The encoder of a file that a configuration fine-tunes: as stored, and as it is wanted, which may be for clips of another size.
 ///
 /// # Errors
 /// [`WeightsError`] for a file whose encoder is not that of the configuration.
-pub fn start(file: &Weights, config: &Config, objective: &AnyObjective) -> Result<NamedTensors, WeightsError> {
+pub fn sizes(file: &Weights, config: &Config) -> Result<[EncoderConfig; 2], WeightsError> {
     let unusable = |why: String| WeightsError::Sizes { path: file.path().to_owned(), why };
     let wanted = encoder_config(config).map_err(|error| unusable(error.to_string()))?;
     // What the file says of itself; a bare state dict says nothing, and then the configuration has to.
@@ -56,6 +55,17 @@ pub fn start(file: &Weights, config: &Config, objective: &AnyObjective) -> Resul
             "its encoder is {is}, but the configuration asks for one {asked}; leave out `model`"
         )));
     }
+    Ok([stored, wanted])
+}
+
+/// First weights of a fine-tuning run: the encoder of a file, its target encoder where there is one, with its table of positions
+/// interpolated for clips of another size; what the file lacks is drawn.
+///
+/// # Errors
+/// As [`sizes`].
+pub fn start(file: &Weights, config: &Config, objective: &AnyObjective) -> Result<NamedTensors, WeightsError> {
+    let unusable = |why: String| WeightsError::Sizes { path: file.path().to_owned(), why };
+    let [stored, wanted] = sizes(file, config)?;
     let mut tensors = file.take_encoder(stored.parameter_shapes())?;
     if stored.grid() != wanted.grid() && stored.positions == Positions::Table {
         let table =

@@ -35,6 +35,8 @@ impl<'a> Finetuning<'a> {
     pub fn new(config: &'a Config, checkpoint: &'a Weights) -> Result<Self, TrainError> {
         let missing = || ConfigError::missing("finetune", "a run that fine-tunes has this section");
         let finetune = config.finetune.as_ref().ok_or_else(missing)?;
+        // Before anything is compiled.
+        tuning::sizes(checkpoint, config)?;
         let source = AugmentedVideos::open(&config.data, &config.data_aug, finetune.num_sample)?;
         let labels: Vec<i64> = source.entries().filter_map(|entry: &VideoEntry| entry.label).collect();
         let mixing = Mixing {
