@@ -342,12 +342,12 @@ mod tests {
     fn features(boxes: usize) -> BoxFeatures {
         let region = |i: usize| LabelledRegion {
             corners: [0.1, 0.1, 0.5, 0.5],
-            actions: if i % 2 == 0 { vec![1, 3] } else { vec![2] },
+            actions: if i.is_multiple_of(2) { vec![1, 3] } else { vec![2] },
             score: 0.5,
         };
         let key = |i: usize| KeyFrame { video: "v".to_owned(), second: 902 + i as u32 };
         // The sign of the first number says which.
-        let value = |i: usize| [if i % 2 == 0 { 1.0 } else { -1.0 }, (i % 5) as f32 / 5.0, 0.3];
+        let value = |i: usize| [if i.is_multiple_of(2) { 1.0 } else { -1.0 }, (i % 5) as f32 / 5.0, 0.3];
         BoxFeatures {
             width: 3,
             values: (0..boxes).flat_map(value).collect(),

@@ -148,8 +148,11 @@ pub(super) fn apply(
     Policy::apply(&steps, frames, size, Policy::CLIP_FILL).map_err(|error| wrong(path, error))
 }
 
+/// Frames as bytes `[H, W, 3]`, with their height and width.
+pub(super) type Frames = (Vec<Vec<u8>>, (usize, usize));
+
 /// A tensor `u8[T, H, W, 3]` or `u8[H, W, 3]` as frames, with their height and width.
-pub(super) fn frames(file: &TensorFile, name: &str) -> Result<(Vec<Vec<u8>>, (usize, usize)), GoldenError> {
+pub(super) fn frames(file: &TensorFile, name: &str) -> Result<Frames, GoldenError> {
     let &[.., height, width, 3] = file.shape(name)? else {
         return Err(wrong(file.path(), format!("`{name}` should end in height, width and 3 channels")));
     };
@@ -179,7 +182,7 @@ pub(super) fn same_bytes(
     file: &TensorFile,
     stored: &str,
 ) -> Result<Check, GoldenError> {
-    Ok(Check::exact(name, got, &file.u8(stored)?))
+    Ok(Check::exact(name, got, file.u8(stored)?))
 }
 
 /// Values `[.., side, side]` compared inside a box and outside it.
