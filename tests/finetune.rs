@@ -87,7 +87,10 @@ fn a_run_is_resumed_to_the_bit_and_its_result_deployed_with_the_same_answers() {
     let whole = summary(&mut scene.run("whole", &[]));
     assert_eq!((whole["steps"].as_u64(), whole["classes"].as_u64()), (Some(6), Some(3)), "{whole}");
     let test = &whole["test"];
-    assert_eq!((test["videos"].as_u64(), test["crops"].as_u64(), test["top5"].as_f64()), (Some(24), Some(2), Some(1.0)));
+    assert_eq!(
+        (test["videos"].as_u64(), test["crops"].as_u64(), test["top5"].as_f64()),
+        (Some(24), Some(2), Some(1.0))
+    );
     scene.run("parts", &["--stop-at", "3"]).assert().success();
     scene.run("parts", &["--resume"]).assert().success();
     let load = |folder: &str| Checkpoint::new(&scene.path(folder), "finetune").load().unwrap();
@@ -115,7 +118,13 @@ fn a_run_is_resumed_to_the_bit_and_its_result_deployed_with_the_same_answers() {
     // One file is an encoder with its classifier: exported, it says what the evaluation says.
     let model = scene.path("tuned.onnx");
     let mut command = vjepa();
-    command.args(["compile", "--export", "onnx", "--checkpoint"]).arg(&tuned).arg("--out").arg(&model).assert().success();
+    command
+        .args(["compile", "--export", "onnx", "--checkpoint"])
+        .arg(&tuned)
+        .arg("--out")
+        .arg(&model)
+        .assert()
+        .success();
     let single = eval(&["--clips", "1", "--views", "1"]);
     let list = std::fs::read_to_string(scene.path("val.csv")).unwrap();
     for (line, expected) in list.lines().zip(single["predictions"].as_array().unwrap()).take(4) {
@@ -131,7 +140,13 @@ fn a_run_is_resumed_to_the_bit_and_its_result_deployed_with_the_same_answers() {
     }
     let bundle = scene.path("bundle");
     let mut command = vjepa();
-    command.args(["compile", "--export", "bundle", "--checkpoint"]).arg(&tuned).arg("--out").arg(&bundle).assert().success();
+    command
+        .args(["compile", "--export", "bundle", "--checkpoint"])
+        .arg(&tuned)
+        .arg("--out")
+        .arg(&bundle)
+        .assert()
+        .success();
     let mut command = vjepa();
     command.args(["verify", "bundle", "--runtime", "tract"]).arg(&bundle).assert().success();
     // Its encoder is one for other commands, too.
@@ -186,6 +201,10 @@ fn what_cannot_be_fine_tuned_is_refused_in_a_sentence() {
     command.arg("--set").arg(format!("data.datasets=[{}]", unlabelled.display()));
     says(&mut command, &["has no label"]);
     // Augmentation of fine-tuning is none of pre-training.
-    let pretraining = write(scene.folder.path(), "pretraining.yaml", "model: {model_name: vit_tiny}\ndata_aug: {auto_augment: true}\n");
+    let pretraining = write(
+        scene.folder.path(),
+        "pretraining.yaml",
+        "model: {model_name: vit_tiny}\ndata_aug: {auto_augment: true}\n",
+    );
     says(vjepa().args(["train", "--config"]).arg(&pretraining), &["data_aug.auto_augment"]);
 }

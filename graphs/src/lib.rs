@@ -30,7 +30,8 @@ pub use encoder::{Embedded, Encoder, PatchEmbed};
 pub use error::{ConfigError, ShapeError};
 pub use losses::{cross_entropy, one_hot};
 pub use objectives::{
-    AnyObjective, Declaration, Finetune, Jepa, JepaLoss, MaskPair, Models, Objective, ObjectiveError, normalised_targets,
+    AnyObjective, Declaration, Finetune, Jepa, JepaLoss, MaskPair, Models, Objective, ObjectiveError,
+    normalised_targets,
 };
 pub use params::{
     NamedTensors, ParameterVisitor, gradients, is_frozen, load_parameters, parameter_names, parameters,

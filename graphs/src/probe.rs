@@ -7,9 +7,9 @@ use burn::tensor::{Device, Tensor};
 use crate::config::{BlocksOn, ProbeConfig};
 use crate::encoder::Encoder;
 use crate::error::{ConfigError, ShapeError};
+use crate::layers::{Block, LayerNorm, Linear, Mlp, attend, merge_heads, parameter, split_heads};
 use crate::tuned::TunedHead;
 use vjepa_recipe::finetune::Pooling;
-use crate::layers::{Block, LayerNorm, Linear, Mlp, attend, merge_heads, parameter, split_heads};
 
 /// Attention of a query over features.
 #[derive(Module, Debug)]

@@ -114,7 +114,10 @@ fn of_probe(args: &Args, path: &Path, device: Device, config: Option<&Config>) -
     let probe = vjepa_programs::load_probe_for(path, &opened.model.encoder)?;
     if let Probe::Tuned(_) = &probe.probe {
         let path = path.display();
-        return Err(format!("{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe").into());
+        return Err(format!(
+            "{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe"
+        )
+        .into());
     }
     super::note_sampling(opened.model.config.as_ref());
     let (reads, makes) = (probe.probe.embed_dim(), opened.model.encoder.embed_dim);
@@ -130,12 +133,8 @@ fn of_probe(args: &Args, path: &Path, device: Device, config: Option<&Config>) -
     let count = vjepa_eval::attentive::classes(&probe.probe);
     let (from, notes) = numbering(args, path, &list, &probe.labels, count)?;
     notes.iter().for_each(|note| eprintln!("note: {note}"));
-    let set = VideoSet {
-        entries: &list.entries,
-        clips: clips.into(),
-        views: views.into(),
-        cache: args.cache.folder(path),
-    };
+    let set =
+        VideoSet { entries: &list.entries, clips: clips.into(), views: views.into(), cache: args.cache.folder(path) };
     let mut bar = Bar::default();
     let (found, cached) = opened.features(&set, keep, &mut |p| bar.show(p))?;
     bar.clear();

@@ -111,10 +111,8 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<Config, CliError> {
     // A bare state dict may not say what it is; then the configuration has to.
     let model = describe(checkpoint, None).map(|model| tuning::settings_of(&model)).unwrap_or_default();
     let text = |path: &Path| serde_json::to_string(&path.display().to_string());
-    let mut sets = vec![
-        "meta.load_checkpoint=true".to_owned(),
-        format!("meta.read_checkpoint={}", text(&args.checkpoint)?),
-    ];
+    let mut sets =
+        vec!["meta.load_checkpoint=true".to_owned(), format!("meta.read_checkpoint={}", text(&args.checkpoint)?)];
     if let Some(data) = &args.data {
         sets.push(format!("data.datasets=[{}]", text(data)?));
     }

@@ -56,7 +56,7 @@ pub use quarantine::{Quarantine, QuarantineLine};
 pub use reading::{Reading, opener_of};
 pub use source::{ClipSource, Contents, DataError, SampleInfo, SampleKey};
 pub use stream::{Permutation, SampleStream};
-pub use test_views::TestPlan;
 pub use survey::{Reason, Survey, survey};
+pub use test_views::TestPlan;
 pub use textures::{DriftingTextures, TextureLabels};
 pub use views::{BadVideo, ViewPlan};

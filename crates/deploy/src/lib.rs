@@ -183,7 +183,9 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     };
     let mut probe = request.probe.map(|path| vjepa_programs::load_probe_for(path, &model.encoder)).transpose()?;
     if probe.as_ref().is_some_and(|probe| matches!(probe.probe, Probe::Tuned(_))) {
-        return Err("--probe holds the classifier of a fine-tuned encoder; give that file as --checkpoint, alone".into());
+        return Err(
+            "--probe holds the classifier of a fine-tuned encoder; give that file as --checkpoint, alone".into()
+        );
     }
     // A fine-tuned encoder has its classifier with it, which other heads do not want.
     if let (None, Origin::Checkpoint(path), None | Some(Head::Probe)) = (&probe, request.origin, form.head)

@@ -51,7 +51,8 @@ pub fn feed<'a>(
         Some((input.name.as_str(), tensor))
     });
     let gated = inputs.iter().any(|input| matches!(input.source, Source::Gate(_)));
-    let key = gated.then(|| (DROP_KEY, HostTensor::I32 { shape: vec![DropKey::LEN], data: drops.to_tensor().to_vec() }));
+    let key =
+        gated.then(|| (DROP_KEY, HostTensor::I32 { shape: vec![DropKey::LEN], data: drops.to_tensor().to_vec() }));
     filled.chain(key).collect()
 }
 

@@ -10,9 +10,9 @@ use vjepa_graphs::objectives::{
     Batch, Built, Clips, Declaration, Gate, Indices, Input, Inputs, Objective, Source, batch_symbol,
 };
 use vjepa_graphs::{
-    ActionClassifier, AnyObjective, AttentiveClassifier, Embedded, Encoder, EncoderConfig, Finetune, LinearProbe, Modality,
-    ParameterVisitor, Predictor, PredictorConfig, Probe, ProbeConfig, ShapeError, TunedClassifier, averaged_views, cross_entropy, joined_segments,
-    normalised_targets, visit_parameters,
+    ActionClassifier, AnyObjective, AttentiveClassifier, Embedded, Encoder, EncoderConfig, Finetune, LinearProbe,
+    Modality, ParameterVisitor, Predictor, PredictorConfig, Probe, ProbeConfig, ShapeError, TunedClassifier,
+    averaged_views, cross_entropy, joined_segments, normalised_targets, visit_parameters,
 };
 use vjepa_runtime::ClipViews;
 

@@ -210,8 +210,9 @@ fn train(
 ) -> Result<Graph, CompileError> {
     let Differentiated { mut graph, gradients, clip } = differentiated(graph, groups, options, passes)?;
     let trained = || gradients.iter().map(|(param, _)| *param);
-    let decays =
-        |id: &ValueId| options.decay_all || (rules.decays)(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank());
+    let decays = |id: &ValueId| {
+        options.decay_all || (rules.decays)(graph.source_name(*id).unwrap_or_default(), graph.ty(*id).rank())
+    };
     let rate = |id: ValueId| (id, (rules.rate)(graph.source_name(id).unwrap_or_default()));
     let ema = averages.iter().filter_map(|(average, source)| Some((graph.find(average)?, graph.find(source)?)));
     let spec = TrainSpec {

@@ -51,7 +51,9 @@ pub fn sizes(file: &Weights, config: &Config) -> Result<[EncoderConfig; 2], Weig
             let EncoderConfig { embed_dim, depth, num_heads, patch, tubelet, .. } = sizes;
             format!("{embed_dim} wide, with {depth} blocks, {num_heads} heads and tokens of {tubelet}x{patch}x{patch} pixels")
         });
-        return Err(unusable(format!("its encoder is {is}, but the configuration asks for one {asked}; leave out `model`")));
+        return Err(unusable(format!(
+            "its encoder is {is}, but the configuration asks for one {asked}; leave out `model`"
+        )));
     }
     Ok([stored, wanted])
 }
@@ -66,7 +68,8 @@ pub fn start(file: &Weights, config: &Config, objective: &AnyObjective) -> Resul
     let [stored, wanted] = sizes(file, config)?;
     let mut tensors = file.take_encoder(stored.parameter_shapes())?;
     if stored.grid() != wanted.grid() && stored.positions == Positions::Table {
-        let table = tensors.get_mut("encoder.pos_embed").ok_or_else(|| unusable("it has no position table".to_owned()))?;
+        let table =
+            tensors.get_mut("encoder.pos_embed").ok_or_else(|| unusable("it has no position table".to_owned()))?;
         position::resize_table(table, stored.grid(), wanted.grid()).map_err(|error| unusable(error.to_string()))?;
     }
     let drawn = Start { init: config.model.init, zero_mask_tokens: true, seed: config.meta.seed };

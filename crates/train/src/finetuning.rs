@@ -127,7 +127,8 @@ mod tests {
         };
         assert_eq!(classes_by_label(&[2, 1, 2], &named).unwrap(), BTreeMap::from([(1, 0), (2, 1)]));
         assert!(classes_by_label(&[3], &named).unwrap_err().to_string().contains("label 2"));
-        let called = FinetuneConfig { class_names: ["3", "7"].map(str::to_owned).to_vec(), ..FinetuneConfig::default() };
+        let called =
+            FinetuneConfig { class_names: ["3", "7"].map(str::to_owned).to_vec(), ..FinetuneConfig::default() };
         assert_eq!(classes_by_label(&[7, 3], &called).unwrap(), BTreeMap::from([(3, 0), (7, 1)]));
     }
 }

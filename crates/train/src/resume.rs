@@ -60,7 +60,12 @@ pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError>
         let key = change.key.as_str();
         let recorded = key.strip_prefix("data.").and_then(|key| key.split('.').next());
         let of_clips = recorded.is_some_and(|key| clips.get(key).is_some());
-        if of_clips || key.starts_with("finetune.class_names") || KEPT.contains(&key) || key == "mask" || key.starts_with("mask.") {
+        if of_clips
+            || key.starts_with("finetune.class_names")
+            || KEPT.contains(&key)
+            || key == "mask"
+            || key.starts_with("mask.")
+        {
             changes.refused.push(change);
         } else if !key.starts_with("model.") || matches!(key, "model.init" | "model.zero_init_mask_tokens") {
             changes.allowed.push(change);

@@ -5,9 +5,7 @@ use burn::tensor::{Device, Tensor};
 use vjepa_recipe::config::FinetuneConfig;
 use vjepa_recipe::finetune::{LayerDecay, Pooling, decayed, drop_path_rates};
 
-use super::{
-    Batch, Clips, Declaration, Gate, Input, Losses, Monitor, Objective, ParameterSet, Role, Source, Start,
-};
+use super::{Batch, Clips, Declaration, Gate, Input, Losses, Monitor, Objective, ParameterSet, Role, Source, Start};
 use crate::config::EncoderConfig;
 use crate::encoder::Encoder;
 use crate::error::{ConfigError, ShapeError};
@@ -183,8 +181,13 @@ mod tests {
     #[test]
     fn rates_fall_towards_the_pixels() {
         let objective = Finetune { layer_decay: 0.5, ..small(Pooling::FcNorm) };
-        let rates = ["encoder.patch_embed.proj.weight", "encoder.blocks.1.norm1.bias", "encoder.norm.weight", "probe.head.bias"]
-            .map(|name| objective.rate(name));
+        let rates = [
+            "encoder.patch_embed.proj.weight",
+            "encoder.blocks.1.norm1.bias",
+            "encoder.norm.weight",
+            "probe.head.bias",
+        ]
+        .map(|name| objective.rate(name));
         assert_eq!(rates, [0.125, 0.5, 1.0, 1.0]);
         assert!(objective.decays("probe.head.weight", 2) && !objective.decays("probe.fc_norm.weight", 1));
         assert!(!objective.decays("encoder.video_mod_embed", 3));

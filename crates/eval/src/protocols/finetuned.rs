@@ -39,9 +39,12 @@ impl Tested {
     /// The likeliest class of each good video, with its probability.
     pub fn predictions(&self) -> Vec<(usize, f32)> {
         let likeliest = |row: &[f32]| {
-            row.iter().copied().enumerate().fold((0, f32::NEG_INFINITY), |best, next| {
-                if next.1 > best.1 { next } else { best }
-            })
+            row.iter().copied().enumerate().fold(
+                (0, f32::NEG_INFINITY),
+                |best, next| {
+                    if next.1 > best.1 { next } else { best }
+                },
+            )
         };
         self.probabilities.chunks_exact(self.classes.max(1)).map(likeliest).collect()
     }

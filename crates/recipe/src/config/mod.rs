@@ -46,9 +46,9 @@ pub use model::{
 };
 pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
 
+use crate::finetune::{FinetuneSchedule, scaled_lr};
 pub use crate::masks::MaskType;
 use crate::masks::{Geometry, LengthBuckets, MaskError, MaskGenerator};
-use crate::finetune::{FinetuneSchedule, scaled_lr};
 use crate::schedules::{ContextWeight, LearningRate, Schedule};
 use crate::text;
 use crate::text::TextError;
@@ -295,7 +295,8 @@ impl Config {
         source.drop_empty_sections();
         generations::translate(&mut source.root);
         let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
-        let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, finetune, .. } = sections;
+        let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, finetune, .. } =
+            sections;
         let finetune = source.root.at("finetune").map(|_| finetune);
         let Sections { app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder, .. } = sections;
         let there = [app.0, nodes.is_some(), tasks_per_node.is_some(), cpus_per_task.0, mem_per_gpu.0, folder.0];
@@ -335,7 +336,8 @@ impl Config {
     pub fn schedule(&self, plan: &StepPlan) -> Schedule {
         let official = self.optimization.schedule(plan);
         let Some(finetune) = &self.finetune else { return official };
-        let clips = self.data.batch_size.saturating_mul(usize::try_from(self.optimization.groups()).unwrap_or(usize::MAX));
+        let clips =
+            self.data.batch_size.saturating_mul(usize::try_from(self.optimization.groups()).unwrap_or(usize::MAX));
         let scaled = |lr: f64| if finetune.scale_lr { scaled_lr(lr, clips) } else { lr };
         let lr = LearningRate::Finetune(FinetuneSchedule {
             base: scaled(self.optimization.lr),

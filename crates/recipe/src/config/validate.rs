@@ -327,8 +327,7 @@ fn finetuning(config: &Config, finetune: &FinetuneConfig) -> Checked {
             format!("is {value}; it must be at least 0 and below 1")
         })?;
     }
-    for (key, value) in
-        [("mixup_prob", mixup_prob), ("mixup_switch_prob", mixup_switch_prob), ("smoothing", smoothing)]
+    for (key, value) in [("mixup_prob", mixup_prob), ("mixup_switch_prob", mixup_switch_prob), ("smoothing", smoothing)]
     {
         must((0.0..=1.0).contains(&value), &format!("finetune.{key}"), || {
             format!("is {value}; it must lie between 0 and 1")
@@ -359,7 +358,10 @@ fn finetuning(config: &Config, finetune: &FinetuneConfig) -> Checked {
         "is not VideoDataset: fine-tuning needs lists of labelled videos".into()
     })?;
     must(config.data.num_clips == 1, "data.num_clips", || {
-        format!("is {}; fine-tuning takes one clip of a video, which finetune.num_sample repeats", config.data.num_clips)
+        format!(
+            "is {}; fine-tuning takes one clip of a video, which finetune.num_sample repeats",
+            config.data.num_clips
+        )
     })?;
     must(!config.data_aug.motion_shift, "data_aug.motion_shift", || "is not part of fine-tuning; write false".into())?;
     must(config.img_data.is_none(), "img_data", || "is for pre-training; leave it out".into())

@@ -14,7 +14,9 @@ use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, read_json};
 use super::super::clip::Clip;
-use super::super::run::{Engine, compare_kept, float, has_gradient, norm, run_once, scalar, stored, values, zero_moments};
+use super::super::run::{
+    Engine, compare_kept, float, has_gradient, norm, run_once, scalar, stored, values, zero_moments,
+};
 use super::super::sampled::Compare;
 use super::wrong;
 
@@ -199,10 +201,8 @@ impl Recorded {
             ("c2", 1.0 - beta2.powi(count)),
             ("max_norm", f64::INFINITY),
         ];
-        let mut inputs = vec![
-            ("clip", self.clip.of_step(step).host()),
-            ("targets", float(&self.io, &format!("target{step}"))?),
-        ];
+        let mut inputs =
+            vec![("clip", self.clip.of_step(step).host()), ("targets", float(&self.io, &format!("target{step}"))?)];
         inputs.extend(numbers.map(|(name, value)| (name, HostTensor::scalar(value as f32))));
         Ok(inputs)
     }
@@ -320,7 +320,8 @@ impl Recorded {
 
         let mut inputs = vec![("clip", self.clip.host())];
         inputs.extend(named());
-        let logits = values(&run_once(self.engine, &programs::tuned_logits(&objective)?, &mut params, inputs)?, "logits")?;
+        let logits =
+            values(&run_once(self.engine, &programs::tuned_logits(&objective)?, &mut params, inputs)?, "logits")?;
         checks.push(self.io.compare("droppath.logits", &logits, Limit::RelL2(LOGITS))?.under("finetune"));
 
         let graph = programs::step(&objective.clone().into(), self.options(true))?;
