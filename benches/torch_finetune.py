@@ -3,9 +3,11 @@
     python benches/torch_finetune.py --vjepa target/release/vjepa --rounds 3
 
 Each side runs in a process of its own, in turns: `vjepa finetune` on the carried clips (decoding and augmentation are on the
-training thread, and their time is taken off), and a PyTorch model written for this comparison: the same sizes, scaled dot
+training thread, and their time is taken off the step's), and a PyTorch model written for this comparison: the same sizes, scaled dot
 product attention, drop path, dropout, soft targets, AdamW over groups with layer decay, f32, as many threads as there are
-processors. The first step of each process is not counted. Memory is the largest resident set of the process.
+processors. The first step of each process is not counted. Processor time per step is the difference between a process of
+`--steps` steps and one of a single step, and says more than the clock on a machine that does other work. Memory is the largest
+resident set of the process.
 """
 
 import argparse
@@ -119,34 +121,36 @@ meta: {{dtype: float32}}
 """
 
 
-# Runs a command, its output into a file, and prints its largest resident set in MB: of the only child of a fresh process.
+# Runs a command, its output into a file, and prints its largest resident set in MB and its processor seconds: those of the only
+# child of a fresh process.
 MEASURE = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[2:], stdout=open(sys.argv[1], 'w'), stderr=subprocess.DEVNULL,"
-    " check=True); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    " check=True); u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_maxrss / 1024, u.ru_utime + u.ru_stime)"
 )
 
 
 def measured(command, output):
     done = subprocess.run([sys.executable, "-c", MEASURE, output, *command], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return [float(word) for word in done.stdout.split()]
 
 
-def ours(args, folder, number):
+def ours(args, folder, steps, number):
     data = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../assets/textures/labels.csv")
-    run = f"{folder}/run{number}"
+    run = f"{folder}/run{number}-{steps}"
     command = [args.vjepa, "finetune", "--config", f"{folder}/run.yaml", "--checkpoint", f"{folder}/encoder.safetensors"]
-    mb = measured([*command, "--data", data, "--set", f"logging.folder={run}"], os.devnull)
+    command += ["--data", data, "--set", f"logging.folder={run}", "--stop-at", str(steps)]
+    mb, seconds = measured(command, os.devnull)
     with open(f"{run}/finetune-metrics.csv") as file:
         rows = list(csv.DictReader(file))
-    return [float(row["step_ms"]) - float(row["data_ms"]) for row in rows[1:]], mb
+    return [float(row["step_ms"]) - float(row["data_ms"]) for row in rows[1:]], mb, seconds
 
 
-def theirs(args, folder):
-    sizes = [f"--{name}={getattr(args, name)}" for name in ["steps", "batch", "frames", "size"]]
+def theirs(args, folder, steps, number):
+    sizes = [f"--{name}={getattr(args, name)}" for name in ["batch", "frames", "size"]]
     result = f"{folder}/torch.json"
-    mb = measured([sys.executable, os.path.abspath(__file__), "--side", "torch", *sizes], result)
+    mb, seconds = measured([sys.executable, os.path.abspath(__file__), "--side", "torch", f"--steps={steps}", *sizes], result)
     with open(result) as file:
-        return json.load(file)["ms"], mb
+        return json.load(file)["ms"], mb, seconds
 
 
 def main():
@@ -162,17 +166,21 @@ def main():
         with open(f"{folder}/run.yaml", "w") as file:
             file.write(CONFIG.format(**vars(args)))
         encoder(f"{folder}/encoder.safetensors", args.frames, args.size)
-        all_ms, all_mb = {"vjepa": [], "torch": []}, {"vjepa": [], "torch": []}
+        sides = {"vjepa": ours, "torch": theirs}
+        all_ms, all_mb, all_cpu = ({side: [] for side in sides} for _ in range(3))
         for number in range(args.rounds):
-            for side, (ms, mb) in [("vjepa", ours(args, folder, number)), ("torch", theirs(args, folder))]:
+            for side, run in sides.items():
+                ms, mb, seconds = run(args, folder, args.steps, number)
                 all_ms[side] += ms
                 all_mb[side].append(mb)
+                all_cpu[side].append((seconds - run(args, folder, 1, number)[2]) / (args.steps - 1))
         for side, ms in all_ms.items():
             fastest, median, mb = min(ms), statistics.median(ms), max(all_mb[side])
-            print(f"{side:6} {fastest:8.0f} ms fastest, {median:8.0f} ms median of {len(ms)} steps, {mb:7.0f} MB")
+            cpu = statistics.median(all_cpu[side])
+            print(f"{side:6} {fastest:8.0f} ms fastest, {median:8.0f} ms median, {cpu:6.2f} s of processors, {mb:7.0f} MB")
         of = lambda figure, all: figure(all["vjepa"]) / figure(all["torch"])
         fastest, median, memory = of(min, all_ms), of(statistics.median, all_ms), of(max, all_mb)
-        print(f"ratios: fastest {fastest:.2f}, median {median:.2f}, memory {memory:.2f}")
+        print(f"ratios: fastest {fastest:.2f}, median {median:.2f}, processors {of(statistics.median, all_cpu):.2f}, memory {memory:.2f}")
 
 
 main()

@@ -238,7 +238,7 @@ mod tests {
             assert!(key.words.iter().all(|(_, doc)| !doc.is_empty()), "{key:?}");
         }
         assert!(sections().iter().all(|section| !section.doc.is_empty() && !section.keys.is_empty()));
-        assert_eq!(sections().len(), 11);
+        assert_eq!(sections().len(), 12);
     }
 
     #[test]
