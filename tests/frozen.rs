@@ -98,6 +98,14 @@ fn said(command: &mut assert_cmd::Command) -> String {
     String::from_utf8(command.assert().success().get_output().stderr.clone()).unwrap()
 }
 
+/// The command fails with a sentence that has these words, after notes on what has no effect.
+fn ends(command: &mut assert_cmd::Command, words: &[&str]) {
+    let text = String::from_utf8(command.assert().code(1).get_output().stderr.clone()).unwrap();
+    let (notes, last): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("note: "));
+    assert!(!notes.is_empty() && last.len() == 1 && last[0].starts_with("error: "), "{text}");
+    assert!(words.iter().all(|word| last[0].contains(word)), "{words:?} are not in: {text}");
+}
+
 /// The command fails with one sentence that has these words.
 fn says(command: &mut assert_cmd::Command, words: &[&str]) {
     let text = refused(command);
@@ -221,10 +229,10 @@ fn official_video_and_image_files_are_read_unchanged() {
     // Numbers that do not fit are named, and changed by --set.
     let mut command = scene.command("probe");
     command.args(["--config", "video.yaml", "--set", "data.num_classes=7", "--out", "q.safetensors"]);
-    says(&mut command, &["`data.num_classes` is 7", "3 classes"]);
+    ends(&mut command, &["`data.num_classes` is 7", "3 classes"]);
     let mut command = scene.command("probe");
     command.args(["--config", "video.yaml", "--set", "pretrain.clip_duration=2", "--out", "q.safetensors"]);
-    says(&mut command, &["`pretrain.clip_duration`"]);
+    ends(&mut command, &["`pretrain.clip_duration`"]);
     // Random validation clips are a function of the seed.
     let random = |seed: &str| {
         let mut command = scene.command("eval");

@@ -116,6 +116,9 @@ fn scene() -> tempfile::TempDir {
     }
     for entry in std::fs::read_dir(root().join("configs")).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         std::fs::copy(&path, at("configs").join(path.file_name().unwrap())).unwrap();
     }
     let mut list = String::new();

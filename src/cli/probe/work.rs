@@ -117,6 +117,10 @@ impl<'a> Work<'a> {
         let (clips, views) = (args.clips.map_or(own_clips, usize::from), args.views.map_or(own_views, usize::from));
         let cache = args.cache.folder(&args.out);
         let online = args.online || (setup.augments() && !args.cached && args.features.is_none());
+        if let Some(kind) = args.kind.iter().find(|kind| online && !kind.is_stepped()) {
+            let name = kind.name();
+            return Err(format!("{name} needs features that stay the same: use --cached, or leave it out").into());
+        }
         let flip =
             setup.official.is_none() && setup.config.as_ref().is_some_and(|config| config.data_aug.horizontal_flip);
         let mut work = Self { source, encoder: None, plans: None, attend, clips, online, cache, flip, splits, lists };
