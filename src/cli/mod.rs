@@ -21,6 +21,7 @@ mod inspect;
 mod man;
 mod memory;
 mod named;
+mod neighbours;
 mod probe;
 mod quickstart;
 mod report;
@@ -64,6 +65,7 @@ enum Command {
     Probe(probe::Args),
     Eval(eval::Args),
     Features(features::Args),
+    Neighbours(neighbours::Args),
     Compile(compile::Args),
     Run(run::Args),
     Serve(serve::Args),
@@ -119,6 +121,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Features(args) => features::run(&args),
+        Command::Neighbours(args) => neighbours::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
