@@ -1,23 +1,33 @@
 //! `vjepa features`: features of a frozen encoder.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indicatif::ProgressBar;
 
 use super::CliError;
+use super::data::with_ending;
 use super::device::DeviceArg;
-use vjepa_data::clips;
-use vjepa_programs::Precision;
-use vjepa_programs::frozen::Frozen;
-use vjepa_recipe::config::Config;
+use super::named::named;
+use vjepa_data::media::Opener;
+use vjepa_data::shards::is_pattern;
+use vjepa_data::storage::is_url;
+use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
+use vjepa_data::{DataError, Quarantine, Reading, clips, default_workers};
+use vjepa_eval::EvalError;
+use vjepa_eval::extract::{Extractor, Pooling};
+use vjepa_programs::{Model, load_probe_for};
+use vjepa_recipe::config::{Config, FoldersHold};
+use vjepa_runtime::Preprocessing;
 use vjepa_weights as weights;
-use vjepa_weights::Tensors;
+use vjepa_weights::rows::{Column, Finished, Rows};
 
-/// Clips encoded at once.
-const BATCH: usize = 4;
-
-/// Write the features (tokens) that an encoder computes for a video or for stored clips
+/// Write the features that an encoder computes for videos: one, a folder, a list, shards; over windows of long ones
+///
+/// Each row of the table is a window of a video. Work is kept in OUT.parts/ every minute: the same command goes on where it was
+/// stopped. Videos that cannot be read are listed in OUT.bad.jsonl. See docs/features.md.
 #[derive(clap::Args)]
 pub struct Args {
     /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
@@ -29,12 +39,30 @@ pub struct Args {
     /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
-    /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
+    /// Video, picture, folder, list or shards; or .safetensors file with `clip_u8` [B, 3, T, H, W]
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write `encoder_out` [B, N, D] (safetensors)
+    /// What folders hold
+    #[arg(long, default_value = "videos", value_name = "KIND", value_parser = named(&FoldersHold::ALL, FoldersHold::name, FoldersHold::about))]
+    folders_hold: FoldersHold,
+    /// Where to write the table: .safetensors, .npy or .parquet
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Seconds from one window to the next [default: one window, from the video's beginning]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    every: Option<f64>,
+    /// What is kept of a window's tokens
+    #[arg(long, default_value = "tokens", value_name = "POOLING", value_parser = named(&Pooling::ALL, Pooling::name, Pooling::about))]
+    pool: Pooling,
+    /// Attentive probe that pools, from `vjepa probe` or the official evaluation
+    #[arg(long, value_name = "FILE", required_if_eq("pool", "attentive"))]
+    probe: Option<PathBuf>,
+    /// Blocks after which features are taken, from 0, e.g. 5,11 [default: the last]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    layers: Option<Vec<usize>>,
+    /// Threads that decode [default: as many as the machine has processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    workers: Option<u32>,
     /// Which encoder of the checkpoint [default: the target encoder if there is one]
     #[arg(long, value_parser = ["target_encoder", "encoder"], value_name = "NAME")]
     encoder: Option<String>,
@@ -45,59 +73,186 @@ pub struct Args {
     json: bool,
 }
 
+fn seconds(word: &str) -> Result<f64, String> {
+    match word.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
+        _ => Err("give a number of seconds above 0".into()),
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    if args.probe.is_some() && args.pool != Pooling::Attentive {
+        return Err("--probe pools the tokens, which --pool attentive asks for: add it, or leave --probe out".into());
+    }
     let device = args.device.open()?;
     let weights = weights::load(&args.checkpoint)?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
-    let model = vjepa_programs::describe(&weights, config.as_ref())?;
+    let mut model = vjepa_programs::describe(&weights, config.as_ref())?;
     super::note_sampling(model.config.as_ref());
+    model.encoder.out_layers.clone_from(&args.layers);
+    model.encoder.validate()?;
     let encoder = match args.encoder.as_deref() {
         Some(named) => named,
         None => weights.encoder()?,
     };
-    let record = model.preprocessing.clone();
-    let clips = clips::read(&args.input, &record)?;
-    let tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
-    let mut frozen = Frozen::on(device, Precision::F32, &model.encoder, None, &tensors)?;
+    let inputs = Inputs::read(args, &model.preprocessing)?;
+    let probe = args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder)).transpose()?;
+    let mut tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
+    tensors.extend(probe.iter().flat_map(|probe| probe.tensors.clone()));
+    let mut extractor =
+        Extractor::new(device, &model.encoder, probe.as_ref().map(|probe| &probe.probe), args.pool, &tensors)?;
     drop(tensors);
 
-    let bar = ProgressBar::new(clips.count as u64);
-    let one: usize = frozen.clip().iter().product();
-    let shape = vec![clips.count, model.encoder.tokens(), model.encoder.embed_dim];
-    let mut features = Vec::with_capacity(shape.iter().product());
-    for batch in clips.data.chunks(one * BATCH) {
-        let mut outputs = frozen.run(batch.to_vec())?;
-        let out = outputs.remove("encoder_out").ok_or("the encoder's plan has no output")?;
-        features.extend_from_slice(out.floats());
-        bar.inc((batch.len() / one.max(1)) as u64);
+    let columns = extractor.columns().to_vec();
+    let mut rows = Rows::open(&args.out, columns.clone(), &record(args, encoder, &inputs, &model)?)?;
+    let list = with_ending(&args.out, "bad.jsonl");
+    if rows.is_empty() {
+        // Of an earlier table.
+        let _ = std::fs::remove_file(&list);
+    } else {
+        eprintln!("{} rows are there already, from a run that was stopped", rows.len());
     }
+    let mut bad = inputs.quarantine(&list)?;
+    let bar = ProgressBar::new(inputs.paths.len() as u64);
+    let windows = inputs.windows(args, &model.preprocessing, rows.next())?;
+    let done = extractor.run(windows, &inputs.paths, &mut rows, &mut bad, &mut |video| bar.set_position(video as u64));
     bar.finish_and_clear();
-    let bad = features.iter().filter(|value| !value.is_finite()).count();
-    if bad > 0 {
-        return Err(format!(
-            "{bad} of {} features are NaN or infinite: the weights in {} are damaged or belong to another model",
-            features.len(),
-            args.checkpoint.display()
-        )
-        .into());
+    done.map_err(|error| match error {
+        // Of the numbers that came out.
+        EvalError::Setup(why) => CliError::from(format!("{}: {why}", args.checkpoint.display())),
+        other => other.into(),
+    })?;
+    if bad.is_empty() {
+        // Not there where one video is read alone.
+        let _ = std::fs::remove_file(&list);
     }
-    let out = Tensors::from([("encoder_out".to_owned(), (shape.clone(), features))]);
+    if rows.is_empty() {
+        return Err(inputs.none_read(&bad, &list));
+    }
     let metadata = BTreeMap::from([
         ("vjepa.encoder".to_owned(), encoder.to_owned()),
-        (vjepa_runtime::preprocess::METADATA_KEY.to_owned(), record.to_json()),
+        ("vjepa.pooling".to_owned(), args.pool.name().to_owned()),
+        (vjepa_runtime::preprocess::METADATA_KEY.to_owned(), model.preprocessing.to_json()),
     ]);
-    weights::save_safetensors(&args.out, &out, &metadata)?;
+    let finished = rows.finish(&inputs.paths, &metadata)?;
+    say(args, &model, encoder, &columns, &finished, (&inputs, &bad, &list))
+}
+
+/// What features are computed of.
+struct Inputs {
+    paths: Arc<Vec<PathBuf>>,
+    /// Clips of a file instead of videos.
+    stored: Option<clips::Clips>,
+}
+
+impl Inputs {
+    fn read(args: &Args, record: &Preprocessing) -> Result<Self, CliError> {
+        let input = &args.input;
+        if input.is_file() {
+            vjepa_weights::refuse_foreign(input)?;
+        }
+        if input.extension().is_some_and(|ending| ending == "safetensors") {
+            if args.every.is_some() {
+                return Err("--every cuts windows from videos, and these clips are cut already: leave it out".into());
+            }
+            let stored = Some(clips::read(input, record)?);
+            return Ok(Self { paths: Arc::new(vec![input.clone()]), stored });
+        }
+        // What is no list is one video, whatever its name.
+        let listed = |ending: &OsStr| ["csv", "txt", "tar"].iter().any(|list| ending.eq_ignore_ascii_case(list));
+        let several = input.is_dir() || is_url(input) || is_pattern(input) || input.extension().is_some_and(listed);
+        if !several {
+            return Ok(Self { paths: Arc::new(vec![input.clone()]), stored: None });
+        }
+        let reading = Reading { folders_hold: args.folders_hold, opener: Opener::shared() };
+        let list = reading.read(input)?;
+        list.check_found()?;
+        list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", input.display()));
+        Ok(Self { paths: Arc::new(list.entries.into_iter().map(|entry| entry.path).collect()), stored: None })
+    }
+
+    /// One file that cannot be used is the error itself; several are listed.
+    fn quarantine(&self, list: &Path) -> Result<Quarantine, DataError> {
+        Quarantine::open((self.paths.len() > 1).then_some(list))
+    }
+
+    fn windows(
+        &self,
+        args: &Args,
+        record: &Preprocessing,
+        from: (usize, usize),
+    ) -> Result<Box<dyn Iterator<Item = Result<Prepared, DataError>>>, CliError> {
+        let Some(stored) = &self.stored else {
+            let plan = WindowPlan { preprocessing: record.clone(), every: args.every };
+            let workers = args.workers.map_or_else(default_workers, |workers| workers as usize);
+            return Ok(Box::new(WindowStream::start(Arc::clone(&self.paths), &plan, from, workers)?));
+        };
+        let one = record.clip_len().max(1);
+        let clips: Vec<Prepared> = stored.data.chunks_exact(one).enumerate().skip(from.1).map(clip_of).collect();
+        Ok(Box::new(clips.into_iter().map(Ok)))
+    }
+
+    fn none_read(&self, bad: &Quarantine, list: &Path) -> CliError {
+        let why = bad.last().unwrap_or("there is no window");
+        match self.paths.as_slice() {
+            [one] => format!("{}: {why}", one.display()).into(),
+            several => {
+                format!("none of the {} videos can be used, the last since it {why}; {}", several.len(), list.display())
+                    .into()
+            }
+        }
+    }
+}
+
+/// A clip of a file, whose time in a video is not known.
+fn clip_of((number, values): (usize, &[f32])) -> Prepared {
+    Prepared::Clip { video: 0, window: Window { number, start: 0, time: f64::NAN }, values: values.to_vec() }
+}
+
+/// What rows are made of: a table goes on only with the same.
+fn record(args: &Args, encoder: &str, inputs: &Inputs, model: &Model) -> Result<String, CliError> {
+    let stamp = |path: &Path| -> Result<serde_json::Value, CliError> {
+        let meta = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let changed = meta.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(serde_json::json!([path, meta.len(), changed.map(|time| time.as_nanos().to_string())]))
+    };
+    let probe = args.probe.as_deref().map(stamp).transpose()?;
+    Ok(serde_json::json!({
+        "checkpoint": stamp(&args.checkpoint)?, "encoder": encoder, "probe": probe, "pooling": args.pool.name(),
+        "layers": args.layers, "every": args.every, "preprocessing": model.preprocessing,
+        "videos": vjepa_data::Contents::of_paths(inputs.paths.iter().map(PathBuf::as_path)),
+    })
+    .to_string())
+}
+
+fn say(
+    args: &Args,
+    model: &Model,
+    encoder: &str,
+    columns: &[Column],
+    finished: &Finished,
+    (inputs, bad, list): (&Inputs, &Quarantine, &Path),
+) -> Result<(), CliError> {
+    let shape = |column: &Column| [&[finished.rows][..], &column.shape].concat();
     if args.json {
-        let summary = serde_json::json!({
-            "out": args.out, "encoder_out": shape, "encoder": encoder, "described_by": model.source,
-            "preprocessing": model.preprocessing,
+        let mut summary = serde_json::json!({
+            "out": args.out, "files": finished.files, "rows": finished.rows, "videos": inputs.paths.len(), "bad": bad.len(),
+            "encoder": encoder, "described_by": model.source, "preprocessing": model.preprocessing,
         });
+        if let Some(object) = summary.as_object_mut() {
+            object.extend(columns.iter().map(|column| (column.name.clone(), serde_json::json!(shape(column)))));
+        }
         println!("{summary}");
-    } else {
-        println!("clips    {} ({})", clips::in_words(&record), args.input.display());
-        println!("encoder  {encoder} of {}, described by {}", args.checkpoint.display(), model.source);
-        println!("wrote    encoder_out {shape:?} to {}", args.out.display());
+        return Ok(());
+    }
+    println!("clips    {} ({})", clips::in_words(&model.preprocessing), args.input.display());
+    println!("encoder  {encoder} of {}, described by {}", args.checkpoint.display(), model.source);
+    for column in columns {
+        println!("wrote    {} {:?} to {}", column.name, shape(column), args.out.display());
+    }
+    if !bad.is_empty() {
+        println!("skipped  {} of {} videos that cannot be read: {}", bad.len(), inputs.paths.len(), list.display());
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ mod inspect;
 mod man;
 mod memory;
 mod named;
+mod neighbours;
 mod probe;
 mod quickstart;
 mod report;
@@ -71,6 +72,7 @@ enum Command {
     Detect(detect::Args),
     Ablate(ablate::Args),
     Features(features::Args),
+    Neighbours(neighbours::Args),
     Compile(compile::Args),
     Run(run::Args),
     Serve(serve::Args),
@@ -129,6 +131,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Detect(args) => detect::run(&args),
         Command::Ablate(args) => ablate::run(&args),
         Command::Features(args) => features::run(&args),
+        Command::Neighbours(args) => neighbours::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),

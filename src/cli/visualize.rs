@@ -151,7 +151,7 @@ fn shown<'a>(clips: &'a Clips, record: &Preprocessing) -> Vec<ShownClip<'a>> {
 }
 
 /// Refuses a name that promises another format than is written.
-fn written_as(out: &Path, formats: &[&str]) -> Result<(), CliError> {
+pub(super) fn written_as(out: &Path, formats: &[&str]) -> Result<(), CliError> {
     let extension = out.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
     if formats.contains(&extension.as_str()) {
         return Ok(());

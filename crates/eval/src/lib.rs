@@ -2,13 +2,15 @@
 //!
 //! [`FrozenEncoder`] runs the compiled encoder over clips, [`foreign`] those of others; their [`Features`] feed [`logistic`]
 //! regression (the linear figures), the [`attentive`] probe (trained through the compiled step) and [`neighbours`].
-//! [`protocols::heads`] trains several at once, [`protocols::online`] with augmentation. [`labels`] are what lists
-//! of videos say about classes; accuracies and votes are `vjepa_metrics`'; [`protocols`] holds whole evaluations, from labelled clips to a report.
+//! [`protocols::heads`] trains several at once, [`protocols::online`] with augmentation. [`mod@extract`] writes the features of
+//! many windows of many videos. [`labels`] are what lists of videos say about classes; accuracies and votes are
+//! `vjepa_metrics`'; [`protocols`] holds whole evaluations, from labelled clips to a report.
 
 #![warn(missing_docs)]
 
 pub mod attentive;
 pub mod cache;
+pub mod extract;
 pub mod features;
 pub mod foreign;
 pub mod labels;
@@ -29,7 +31,9 @@ use vjepa_runtime::plan::RunError;
 
 use vjepa_data::DataError;
 use vjepa_programs::CompileError;
+use vjepa_programs::frozen::FrozenError;
 use vjepa_weights::WeightsError;
+use vjepa_weights::rows::RowsError;
 
 /// How far a long evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,12 @@ pub enum EvalError {
     /// Weights that cannot be read or written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A model that could not be compiled or run.
+    #[error(transparent)]
+    Frozen(#[from] FrozenError),
+    /// A table of features that could not be written.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
     /// A file that could not be read or written.
     #[error("{}: {reason}", path.display())]
     File {

@@ -7,7 +7,7 @@ use vjepa_graphs::EncoderConfig;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunError};
 
 use crate as compile;
-use crate::{CompileError, Precision, Probe};
+use crate::{CompileError, Head, Precision, Probe};
 use vjepa_weights::Tensors;
 
 /// A frozen model cannot be built or run.
@@ -77,6 +77,29 @@ impl Frozen {
             return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
         }
         let graph = precision.apply(compile::optimised(&compile::frozen(encoder, probe)?)?)?;
+        Self::planned(device, graph, encoder, weights)
+    }
+
+    /// As [`Frozen::on`], with what a deployed model of this head gives: tokens, their mean, or what an attentive probe pools, after the
+    /// encoder's `out_layers` where it has some.
+    ///
+    /// # Errors
+    /// [`FrozenError`]; [`CompileError::Head`] for a head that needs another probe, or no `out_layers`.
+    pub fn with_head(
+        device: Device,
+        encoder: &EncoderConfig,
+        probe: Option<&Probe>,
+        head: Head,
+        weights: &Tensors,
+    ) -> Result<Self, FrozenError> {
+        if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
+            return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
+        }
+        let graph = compile::optimised(&compile::deployed(encoder, probe, head)?)?;
+        Self::planned(device, graph, encoder, weights)
+    }
+
+    fn planned(device: Device, graph: Graph, encoder: &EncoderConfig, weights: &Tensors) -> Result<Self, FrozenError> {
         let executor = device.plan(&graph)?;
         let mut params = device.params();
         for (name, (shape, data)) in weights {

@@ -222,7 +222,7 @@ fn to_safetensors(
         metadata.insert(MODEL_KEY.to_owned(), text);
     }
     metadata.extend(options.metadata.clone());
-    let described = |name| Some(Written { name, shape: weights.shape(name)?, element: weights.element(name)? });
+    let described = |name| Some(Written::of(name, weights.shape(name)?, weights.element(name)?));
     let tensors: Vec<Written<'_>> = wanted.iter().copied().filter_map(described).collect();
     reading(output, |failed| {
         safetensors::write(output, &tensors, &metadata, |number, out| {

@@ -7,7 +7,7 @@
 //! misshapen names are counted in one error, with the remedy for that difference.
 //!
 //! [`Weights::model_file`] tells which model a file holds, V-JEPA 1, 2 or 2.1, and its sizes ([`model`]); [`Weights::take_model`]
-//! takes it whole.
+//! takes it whole. [`rows`] writes tables of features.
 //!
 //! PyTorch files are read by [`pytorch`], which executes nothing: [`zip`] finds the entries, [`pickle`] makes a [`heap`] of
 //! values, [`objects`] finds the tensors among them, [`span`] reads one by its strides. An official checkpoint's optimiser is
@@ -36,6 +36,7 @@ mod plain;
 mod pytorch;
 mod recognise;
 mod record;
+pub mod rows;
 mod safetensors;
 mod shards;
 mod span;

@@ -35,6 +35,11 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
         if length.try_into().is_ok_and(|length| u64::from_le_bytes(length) <= LONGEST_HEADER))
 }
 
+/// What a file says of itself.
+pub(super) fn metadata_of(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
+    Ok(index(path)?.metadata)
+}
+
 /// Reads the index of a file.
 pub(super) fn index(path: &Path) -> Result<Index, WeightsError> {
     let mut file = File::open(path).map_err(|source| WeightsError::Read { path: path.to_owned(), source })?;
@@ -93,7 +98,7 @@ pub(super) fn index_from<F: Read + Seek>(file: &mut F, path: &Path) -> Result<In
         if stop < start || stop > data_length {
             return Err(malformed(format!("it is cut off: {data_length} of {stop} bytes of tensors are there")));
         }
-        let wanted = bytes_of(&described.shape, element);
+        let wanted = bytes_of(&described.shape, element.size());
         if stop.checked_sub(start) != wanted {
             let sizes = names::sizes(&described.shape);
             return Err(malformed(format!("the bytes of `{shown}` do not fit its shape {sizes}")));
@@ -111,15 +116,24 @@ pub(super) fn index_from<F: Read + Seek>(file: &mut F, path: &Path) -> Result<In
 }
 
 /// Bytes a tensor takes; none when that is more than a file can have.
-fn bytes_of(shape: &[usize], element: Element) -> Option<u64> {
-    shape.iter().try_fold(element.size() as u64, |bytes, size| bytes.checked_mul(*size as u64))
+fn bytes_of(shape: &[usize], size: usize) -> Option<u64> {
+    shape.iter().try_fold(size as u64, |bytes, size| bytes.checked_mul(*size as u64))
 }
 
 /// A tensor that is to be written.
 pub(super) struct Written<'a> {
     pub name: &'a str,
     pub shape: &'a [usize],
-    pub element: Element,
+    /// Name of its type in the header, and bytes of a number.
+    pub dtype: &'static str,
+    pub size: usize,
+}
+
+impl<'a> Written<'a> {
+    /// A weight.
+    pub fn of(name: &'a str, shape: &'a [usize], element: Element) -> Self {
+        Self { name, shape, dtype: element.name(), size: element.size() }
+    }
 }
 
 /// Writes tensors to `path`, atomically; `bytes` writes those of the tensor of a number, row-major and little-endian.
@@ -138,12 +152,12 @@ pub(super) fn write(
     }
     // Wide numbers first, so that each stands at a multiple of its size.
     let mut order: Vec<(usize, &Written<'_>)> = tensors.iter().enumerate().collect();
-    order.sort_by_key(|(_, tensor)| (usize::MAX - tensor.element.size(), tensor.name));
+    order.sort_by_key(|(_, tensor)| (usize::MAX - tensor.size, tensor.name));
     let mut offset = 0u64;
-    for (_, Written { name, shape, element }) in &order {
-        let length = bytes_of(shape, *element).and_then(|length| offset.checked_add(length));
+    for (_, Written { name, shape, dtype, size }) in &order {
+        let length = bytes_of(shape, *size).and_then(|length| offset.checked_add(length));
         let end = length.ok_or(io::ErrorKind::FileTooLarge)?;
-        let entry = Described { dtype: element.name().to_owned(), shape: shape.to_vec(), data_offsets: [offset, end] };
+        let entry = Described { dtype: (*dtype).to_owned(), shape: shape.to_vec(), data_offsets: [offset, end] };
         header.insert((*name).to_owned(), serde_json::to_value(entry)?);
         offset = end;
     }
@@ -175,7 +189,7 @@ pub fn save_safetensors(
         }
     }
     let written: Vec<Written<'_>> =
-        tensors.iter().map(|(name, (shape, _))| Written { name, shape, element: Element::F32 }).collect();
+        tensors.iter().map(|(name, (shape, _))| Written::of(name, shape, Element::F32)).collect();
     let data: Vec<&[f32]> = tensors.values().map(|(_, data)| data.as_slice()).collect();
     let mut buffer = Vec::new();
     write(path, &written, metadata, |number, out| {

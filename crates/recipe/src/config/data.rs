@@ -29,6 +29,29 @@ pub enum FoldersHold {
     Images,
 }
 
+impl FoldersHold {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Videos, Self::Frames, Self::Images];
+
+    /// Its name in files and at the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Videos => "videos",
+            Self::Frames => "frames",
+            Self::Images => "images",
+        }
+    }
+
+    /// What it means, for the help.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Videos => "Video files, at any depth",
+            Self::Frames => "Videos as folders of numbered JPEG or PNG files, at any depth",
+            Self::Images => "JPEG or PNG files at any depth, each a clip of equal frames",
+        }
+    }
+}
+
 /// The `data` section: clips and where they come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -40,7 +40,7 @@ pub(crate) fn write(weights: &Weights, model: &ModelFile, out: &Path) -> Result<
     let file = out.join(WEIGHTS[0]);
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let written: Vec<Written<'_>> =
-        tensors.iter().map(|Planned { name, shape, element, .. }| Written { name, shape, element: *element }).collect();
+        tensors.iter().map(|Planned { name, shape, element, .. }| Written::of(name, shape, *element)).collect();
     crate::convert::reading(&file, |problem| {
         safetensors::write(&file, &written, &metadata, |number, out| {
             let sources = tensors.get(number).map_or(&[][..], |tensor| tensor.sources.as_slice());
