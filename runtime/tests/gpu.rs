@@ -3,7 +3,8 @@
 //! A device that failed stays so for its process: such tests are run by others, in processes of their own.
 #![cfg(feature = "wgpu-base")]
 
-use burn_backend::{Backend, DType as Element, FloatDType, TensorData};
+use burn_backend::ops::FloatTensorOps;
+use burn_backend::{DType as Element, FloatDType, TensorData};
 use std::collections::BTreeMap;
 use vjepa_compiler::ir::{DType, Dim, Graph, TensorType, ValueId};
 use vjepa_compiler::ops::{Op, Unary};
@@ -12,6 +13,12 @@ use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunE
 
 fn device() -> Device {
     Device::open(&std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned())).unwrap()
+}
+
+/// Bytes of the device's largest buffer, once it has been started.
+fn largest_buffer() -> u64 {
+    device();
+    vjepa_cube::largest_buffer::<WgpuRuntime>(&WgpuRuntime::device(0))
 }
 
 fn floats(sizes: &[usize]) -> TensorType {
@@ -126,10 +133,11 @@ fn an_element_type_that_the_device_lacks_is_refused_when_planning() {
         let narrow = graph.cast(x, DType::BF16).unwrap();
         graph.cast(narrow, DType::F32).unwrap()
     });
+    let device = device();
     let place = WgpuRuntime::device(0);
     assert_eq!(vjepa_cube::without::<WgpuRuntime>(&place, [Element::F32, Element::I32]), None);
-    let error = device().plan(&graph).map(|_| ()).unwrap_err().to_string();
-    let wanted = format!("{} does not compute in bf16: use f32", device());
+    let error = device.plan(&graph).map(|_| ()).unwrap_err().to_string();
+    let wanted = format!("{device} does not compute in bf16: use f32");
     assert!(error.starts_with(&wanted) && error.contains("--device cpu"), "{error}");
 }
 
@@ -147,7 +155,7 @@ fn half_precision_is_computed() {
 
 #[test]
 fn a_tensor_larger_than_the_devices_buffers_is_refused() {
-    let largest = vjepa_cube::largest_buffer::<WgpuRuntime>(&WgpuRuntime::device(0));
+    let largest = largest_buffer();
     let count = usize::try_from(largest / 4 + 1).unwrap();
     let double = |graph: &mut Graph, x| graph.add(x, x).unwrap();
     // Its size is in the graph: refused when planning.
@@ -167,7 +175,7 @@ fn a_tensor_larger_than_the_devices_buffers_is_refused() {
 
 #[test]
 fn scores_larger_than_the_devices_buffers_are_refused() {
-    let largest = vjepa_cube::largest_buffer::<WgpuRuntime>(&WgpuRuntime::device(0));
+    let largest = largest_buffer();
     let tokens = usize::try_from((largest / 4).isqrt() + 64).unwrap();
     let graph = graph(floats(&[1, 1, tokens, 1]), &[], |graph, x| {
         graph.push1(Op::Attention { scale: 1.0 }, &[x, x, x]).unwrap()
