@@ -133,7 +133,7 @@ fn devices_that_are_not_there_are_told_in_a_sentence() {
         let error = refused(vjepa().args(["bench", "infer", "--device", device]));
         assert!(error.contains(&format!("--device {device}")) && error.contains(words), "{error}");
     }
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "cuda-base"))]
     for command in [vec!["bench", "step"], vec!["verify", "golden", "."]] {
         let error = refused(vjepa().args(command).args(["--device", "cuda:0"]));
         assert!(error.contains("this build has no CUDA; build with --features cuda"), "{error}");

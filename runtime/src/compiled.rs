@@ -108,7 +108,7 @@ pub(crate) fn open(
         return Err(wrong(format!("it was compiled by {}, and this is {}", said(PROGRAM)?, program())));
     }
     let device = match said(DEVICE)?.as_str() {
-        "cuda" => format!("cuda:{}", options.gpu),
+        kind @ ("cuda" | "wgpu") => format!("{kind}:{}", options.gpu),
         other => other.to_owned(),
     };
     let device = Device::open(&device).map_err(|error| wrong(error.to_string()))?;

@@ -8,7 +8,7 @@ use vjepa_runtime::plan::Device;
 /// Where to run.
 #[derive(clap::Args)]
 pub(super) struct DeviceArg {
-    /// Device: cpu, or cuda:N in builds with the feature `cuda` (experimental)
+    /// Device: cpu; cuda:N or wgpu:N in builds with these features (experimental); `vjepa doctor` lists them
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
 }
@@ -27,7 +27,10 @@ pub(super) fn ranks(device: Device, limit: Duration) -> Result<(Box<dyn Collecti
         return Ok((vjepa_collective::on_cpus(limit)?, device));
     }
     match vjepa_collective::on_gpus(limit)? {
-        Some((ranks, local)) => Ok((ranks, Device::open(&format!("cuda:{local}"))?)),
+        Some((ranks, local)) if device.kind() == "cuda" => Ok((ranks, Device::open(&format!("cuda:{local}"))?)),
+        Some(_) => {
+            Err(format!("several processes train together on CPUs or with --device cuda, not on {device}").into())
+        }
         None => Ok((Box::new(Alone), device)),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use vjepa_runtime::library::Search;
-use vjepa_runtime::plan::{Device, InstructionSet};
+use vjepa_runtime::plan::{Device, InstructionSet, gpus};
 use vjepa_runtime::{Runtime, available_memory};
 
 use super::CliError;
@@ -34,7 +34,7 @@ struct Finding {
 
 /// Runs the command. Missing components are not errors: all of them are optional.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let findings = [processor(), simd()?, memory(), onnx_runtime(args), cuda(), tensorrt(), ffmpeg()];
+    let findings = [processor(), simd()?, memory(), onnx_runtime(args), cuda(), wgpu(), tensorrt(), ffmpeg()];
     if args.json {
         let mut about = serde_json::Map::new();
         about.insert("vjepa".to_owned(), json!(env!("CARGO_PKG_VERSION")));
@@ -48,7 +48,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         println!("{}", Value::Object(about));
         return Ok(());
     }
-    let training = if cfg!(feature = "cuda") { "training on CPU and CUDA (experimental)" } else { "CPU training" };
+    let training = match (cfg!(feature = "cuda-base"), cfg!(feature = "wgpu-base")) {
+        (false, false) => "CPU training",
+        (true, false) => "training on CPU and CUDA (experimental)",
+        (false, true) => "training on CPU and wgpu (experimental)",
+        (true, true) => "training on CPU, CUDA and wgpu (experimental)",
+    };
     println!("vjepa {}: pure-Rust video decoders (H.264, VP9), {training}, tract", env!("CARGO_PKG_VERSION"));
     let mut rows = Vec::new();
     for finding in &findings {
@@ -154,7 +159,7 @@ fn cuda() -> Finding {
         (Some(driver), Some(library)) => {
             let version = driver.lines().next().unwrap_or_default().trim().to_owned();
             let (use_, remedy) = match Device::open("cuda:0") {
-                Ok(_) => ("--device cuda:0 runs plans on it (experimental)".to_owned(), None),
+                Ok(_) => (format!("--device runs plans on it (experimental): {}", listed("cuda")), None),
                 Err(error) => ("plans run on the CPU only".to_owned(), Some(error.to_string())),
             };
             Finding { key, found: true, what: format!("{version} ({}); {use_}", library.display()), remedy }
@@ -179,6 +184,34 @@ fn cuda() -> Finding {
             ),
         },
     }
+}
+
+/// GPUs of any vendor, and software that stands in for one.
+fn wgpu() -> Finding {
+    let key = "wgpu";
+    match gpus("wgpu") {
+        None => Finding {
+            key,
+            found: false,
+            what: "not in this build; GPUs run plans through CUDA only".to_owned(),
+            remedy: Some("for GPUs of any vendor (experimental), build with --features wgpu".to_owned()),
+        },
+        Some(found) if found.is_empty() => Finding {
+            key,
+            found: false,
+            what: "no device of Vulkan or Metal; training runs on the CPU".to_owned(),
+            remedy: Some(
+                "install the graphics driver; as a stand-in, Mesa's mesa-vulkan-drivers and libvulkan1".to_owned(),
+            ),
+        },
+        Some(_) => Finding { key, found: true, what: listed(key), remedy: None },
+    }
+}
+
+/// The GPUs of a back end, a line each.
+fn listed(back_end: &str) -> String {
+    let found = gpus(back_end).unwrap_or_default();
+    found.iter().map(|(device, about)| format!("{device} is {about}")).collect::<Vec<_>>().join("\n")
 }
 
 fn tensorrt() -> Finding {

@@ -1,82 +1,12 @@
 //! The interface a Burn back end implements to execute plans.
 
 use super::SimdError;
-use burn_backend::tensor::{FloatTensor, IntTensor};
-use burn_backend::{Backend, Shape, TensorMetadata};
-use vjepa_compiler::ir::{Dim, Scalar, Sizes, TensorType};
+use burn_backend::Backend;
+use burn_backend::tensor::Device;
+use vjepa_compiler::ir::{Sizes, TensorType};
 use vjepa_compiler::ops::Op;
-
-/// A tensor of a back end.
-#[derive(Clone)]
-pub enum Operand<B: Backend> {
-    /// Floats.
-    Float(FloatTensor<B>),
-    /// Token indices.
-    Int(IntTensor<B>),
-}
-
-impl<B: Backend> Operand<B> {
-    /// Dimensions; a scalar is `[1]`.
-    pub fn shape(&self) -> Shape {
-        match self {
-            Operand::Float(tensor) => tensor.shape(),
-            Operand::Int(tensor) => tensor.shape(),
-        }
-    }
-}
-
-/// Operands or sizes that a kernel does not take.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KernelError {
-    /// Too few or too many operands.
-    #[error("takes {expected} operands, got {got}")]
-    Operands {
-        /// How many it takes, in words.
-        expected: &'static str,
-        /// How many it got.
-        got: usize,
-    },
-    /// An operand of another element type.
-    #[error("operand {operand} must be {expected} but is {got}")]
-    DType {
-        /// Position of the operand.
-        operand: usize,
-        /// The element type it takes.
-        expected: &'static str,
-        /// The element type of the operand.
-        got: String,
-    },
-    /// Operands whose shapes do not go together.
-    #[error("needs {expected}, got {got:?}")]
-    Shape {
-        /// The shapes it takes, in words.
-        expected: &'static str,
-        /// The shape it got.
-        got: Vec<usize>,
-    },
-    /// A token index out of range.
-    #[error("token {token} is not one of the {tokens} there are")]
-    Token {
-        /// The index.
-        token: i64,
-        /// How many tokens there are.
-        tokens: usize,
-    },
-    /// A box that cannot be meant.
-    #[error("{0}")]
-    Box(String),
-    /// A dimension or a scalar without a value.
-    #[error("`{0}` has no value under the sizes of this run")]
-    Size(String),
-    /// Another number of results than the operation has.
-    #[error("made {got} results, not {expected}")]
-    Results {
-        /// Results of the operation.
-        expected: usize,
-        /// Results of the kernel.
-        got: usize,
-    },
-}
+pub use vjepa_lower::{KernelError, Lowering, Operand};
+pub(super) use vjepa_lower::{exactly, number, shape_of};
 
 /// Arguments of a kernel: the operands, and the types of the results under the sizes of the run.
 ///
@@ -89,6 +19,8 @@ pub struct Call<'a, B: PlanBackend> {
     pub results: &'a [&'a TensorType],
     /// Sizes of the symbols.
     pub sizes: &'a Sizes,
+    /// Where it runs.
+    pub device: &'a Device<B>,
     /// The executor's memory.
     pub memory: &'a mut B::Memory,
 }
@@ -109,6 +41,26 @@ pub trait PlanBackend: Backend {
     /// The kernel for an operation; `None` for one that is lowered to Burn's operations or decomposed instead.
     fn kernel(op: &Op) -> Option<Kernel<'_, Self>>;
 
+    /// How Burn's operations run an operation that has no kernel; `None` for one that is decomposed instead.
+    fn lowering(op: &Op) -> Option<Lowering<'_, Self>> {
+        vjepa_lower::lowering(op)
+    }
+
+    /// Bytes of the largest buffer that the device can have.
+    fn largest_buffer(_device: &Device<Self>) -> u64 {
+        u64::MAX
+    }
+
+    /// Bytes the device's allocator holds; `None` where the system knows.
+    fn reserved(_device: &Device<Self>) -> Option<u64> {
+        None
+    }
+
+    /// Why the device can no longer be used, where something failed that no call said.
+    fn failure(_device: &Device<Self>) -> Option<String> {
+        None
+    }
+
     /// Memory that one executor keeps from node to node and from run to run.
     type Memory: Default + Send;
 
@@ -128,27 +80,4 @@ pub trait PlanBackend: Backend {
 
     /// A run is over.
     fn end_run(_memory: &mut Self::Memory) {}
-}
-
-/// This many operands.
-pub(super) fn exactly<T, const N: usize>(operands: Vec<T>) -> Result<[T; N], KernelError> {
-    const WORDS: [&str; 12] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"];
-    let expected = WORDS.get(N).copied().unwrap_or("more than 11");
-    operands.try_into().map_err(|operands: Vec<T>| KernelError::Operands { expected, got: operands.len() })
-}
-
-/// A dimension under the sizes of the run.
-pub(super) fn size(dim: &Dim, sizes: &Sizes) -> Result<usize, KernelError> {
-    dim.eval(sizes).ok_or_else(|| KernelError::Size(dim.to_string()))
-}
-
-/// A scalar attribute under the sizes of the run.
-pub(super) fn number(scalar: &Scalar, sizes: &Sizes) -> Result<f64, KernelError> {
-    scalar.eval(sizes).ok_or_else(|| KernelError::Size(scalar.to_string()))
-}
-
-/// The shape of a result; a scalar is `[1]`, since Burn has no rank 0.
-pub(super) fn shape_of(ty: &TensorType, sizes: &Sizes) -> Result<Vec<usize>, KernelError> {
-    let dims = ty.shape.iter().map(|dim| size(dim, sizes)).collect::<Result<Vec<usize>, _>>()?;
-    Ok(if dims.is_empty() { vec![1] } else { dims })
 }

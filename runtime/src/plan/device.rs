@@ -1,54 +1,63 @@
-//! Devices that plans run on, by name: `cpu`, `cpu-lowered`, `cuda:N`.
+//! Devices that plans run on, by name: `cpu`, `cpu-lowered`, `cuda:N`, `wgpu:N`.
 
+use super::RunError;
+use super::back_ends::{BackEnd, CPU, all};
 use super::on_device::{DeviceExecutor, DeviceParams};
-use super::{Cpu, Executor, Params, RunError};
+use std::fmt;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::plan::Plan;
 
 /// A device that plans run on. It was there when it was [opened](Device::open).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Device(pub(super) Kind);
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// All cores, our own kernels.
-    #[default]
-    Cpu,
-    /// All cores, through Burn's operations: what a device without kernels of ours computes.
-    CpuLowered,
-    /// An NVIDIA GPU.
-    #[cfg(feature = "cuda")]
-    Cuda(usize),
+#[derive(Clone, Copy)]
+pub struct Device {
+    pub(super) back_end: &'static BackEnd,
+    pub(super) index: usize,
 }
 
 /// A device that is not there, or that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// No name of a device.
-    #[error("there is no device `{0}`; write cpu, or cuda:N for the N-th NVIDIA GPU, counted from 0")]
+    #[error(
+        "there is no device `{0}`; write cpu, cuda:N for the N-th NVIDIA GPU or wgpu:N for the N-th GPU of Vulkan or \
+         Metal, counted from 0"
+    )]
     Unknown(String),
     /// The program was built without the feature.
-    #[error("this build has no CUDA; build with --features cuda, or use --device cpu")]
-    NotBuilt,
-    /// No driver library.
+    #[error("this build has no {what}; build with --features {feature}, or use --device cpu")]
+    NotBuilt {
+        /// The back end, as people call it.
+        what: &'static str,
+        /// The feature.
+        feature: &'static str,
+    },
+    /// A device that is not there, or does not start.
+    #[cfg(feature = "cube")]
+    #[error(transparent)]
+    Open(#[from] vjepa_cube::OpenError),
+    /// An element type that the device does not compute with.
+    #[error("{device} does not compute in {dtype}: {remedy}")]
+    Type {
+        /// The device.
+        device: String,
+        /// The element type.
+        dtype: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A tensor that is larger than the device's buffers.
     #[error(
-        "there is no NVIDIA driver here: libcuda.so.1 was not found; install the driver (in a container, pass the GPU \
-         through), or use --device cpu"
+        "{what} takes {} MiB, and the largest buffer of this device has {} MiB: use fewer clips at once (--set \
+         data.batch_size=N in training, --batch in benchmarks) or a smaller model, or use --device cpu",
+        bytes >> 20, largest >> 20
     )]
-    NoDriver,
-    /// The driver library cannot be used.
-    #[error("the NVIDIA driver does not start ({0}): see what `nvidia-smi` says, or use --device cpu")]
-    Driver(String),
-    /// CUDA's run-time compiler or its headers are missing: kernels are compiled on the machine they run on.
-    #[error("{0}; install the CUDA toolkit and set CUDA_PATH to it, or use --device cpu")]
-    NoToolkit(String),
-    /// An index past the last GPU.
-    #[error("there is no cuda:{index}: this machine has {count} NVIDIA GPU(s), counted from 0")]
-    NoSuchGpu {
-        /// The index asked for.
-        index: usize,
-        /// How many there are.
-        count: usize,
+    TooLarge {
+        /// Which tensor, with its type.
+        what: String,
+        /// Bytes it takes.
+        bytes: u64,
+        /// Bytes of the largest buffer.
+        largest: u64,
     },
     /// The device's memory is full.
     #[error(
@@ -71,43 +80,46 @@ pub enum DeviceError {
 
 impl Device {
     /// The CPU with our kernels.
-    pub const CPU: Self = Self(Kind::Cpu);
+    pub const CPU: Self = Self { back_end: &CPU, index: 0 };
 
-    /// The device of that name, once it has been looked for: `cpu`; `cpu-lowered` (the CPU without our kernels, slow: for
-    /// telling a kernel's mistake from the plan's); `cuda` or `cuda:N` (experimental; in builds with the feature `cuda`).
+    /// The device of that name, once it has been looked for: `cpu`; `cuda` or `cuda:N` (experimental; in builds with the
+    /// feature `cuda`); `wgpu` or `wgpu:N` (experimental; feature `wgpu`), GPUs before software. Each also with `-lowered`
+    /// (`cpu-lowered`, `wgpu-lowered:N`): without our kernels, for telling a kernel's mistake from the plan's.
     ///
     /// # Errors
     /// [`DeviceError`] names what is missing.
     pub fn open(name: &str) -> Result<Self, DeviceError> {
-        match name {
-            "cpu" => Ok(Self(Kind::Cpu)),
-            "cpu-lowered" => Ok(Self(Kind::CpuLowered)),
-            _ => {
-                let index = match name.strip_prefix("cuda") {
-                    Some("") => Some(0),
-                    // `parse` alone would take a sign.
-                    Some(rest) => rest
-                        .strip_prefix(':')
-                        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-                        .and_then(|digits| digits.parse().ok()),
-                    None => None,
-                };
-                gpu(index.ok_or_else(|| DeviceError::Unknown(name.to_owned()))?)
+        let unknown = || DeviceError::Unknown(name.to_owned());
+        let (word, index) = match name.split_once(':') {
+            None => (name, None),
+            // `parse` alone would take a sign.
+            Some((word, digits)) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (word, Some(digits.parse::<usize>().map_err(|_| unknown())?))
             }
+            Some(_) => return Err(unknown()),
+        };
+        match all().find(|back_end| back_end.name == word) {
+            Some(back_end) if index.is_none() || back_end.numbered => {
+                let index = index.unwrap_or(0);
+                (back_end.open)(index)?;
+                Ok(Self { back_end, index })
+            }
+            Some(_) => Err(unknown()),
+            None => Err(match word.strip_suffix("-lowered").unwrap_or(word) {
+                "cuda" => DeviceError::NotBuilt { what: "CUDA", feature: "cuda" },
+                "wgpu" => DeviceError::NotBuilt { what: "Vulkan or Metal", feature: "wgpu" },
+                _ => unknown(),
+            }),
         }
     }
 
     /// Plans `graph` for this device.
     ///
     /// # Errors
-    /// [`RunError::Plan`].
+    /// [`RunError::Plan`]; [`RunError::Device`] for an element type that the device lacks, or a tensor of fixed size that is
+    /// larger than its buffers.
     pub fn plan(self, graph: &Graph) -> Result<DeviceExecutor, RunError> {
-        Ok(match self.0 {
-            Kind::Cpu => DeviceExecutor::cpu(self, Executor::<Cpu>::new(graph)?),
-            Kind::CpuLowered => DeviceExecutor::cpu(self, Executor::<Cpu>::without_kernels(graph)?),
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(_) => DeviceExecutor::cuda(self, Executor::new(graph)?),
-        })
+        (self.back_end.plan)(self, graph)
     }
 
     /// The graph with the semantic operations decomposed that nothing runs whole on this device.
@@ -115,72 +127,58 @@ impl Device {
     /// # Errors
     /// [`RunError::Plan`] when the graph is ill formed.
     pub fn lower(self, graph: &Graph) -> Result<Graph, RunError> {
-        match self.0 {
-            Kind::Cpu => Executor::<Cpu>::lower(graph),
-            Kind::CpuLowered => Executor::<Cpu>::lower_for(graph, false),
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(_) => Executor::<super::cuda::Cuda>::lower(graph),
-        }
+        (self.back_end.lower)(graph)
     }
 
     /// Takes a graph that was [lowered](Device::lower) for this device and planned before.
     ///
     /// # Errors
-    /// As [`Executor::from_plan`].
+    /// As [`Executor::from_plan`](super::Executor::from_plan) and [`Device::plan`].
     pub fn take(self, graph: Graph, plan: Plan) -> Result<DeviceExecutor, RunError> {
-        Ok(match self.0 {
-            Kind::Cpu => DeviceExecutor::cpu(self, Executor::from_plan(graph, plan)?),
-            Kind::CpuLowered => DeviceExecutor::cpu(self, Executor::checked(graph, plan, false)?),
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(_) => DeviceExecutor::cuda(self, Executor::from_plan(graph, plan)?),
-        })
+        (self.back_end.take)(self, graph, plan)
     }
 
-    /// The back end a plan for this device is made for: `cpu`, `cpu-lowered` or `cuda`, whichever GPU it is.
+    /// The back end a plan for this device is made for: `cpu`, `cpu-lowered`, `cuda` or `wgpu`, whichever GPU it is.
     pub fn kind(self) -> &'static str {
-        match self.0 {
-            Kind::Cpu => "cpu",
-            Kind::CpuLowered => "cpu-lowered",
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(_) => "cuda",
-        }
+        self.back_end.name
     }
 
     /// An empty store of parameters on this device.
     pub fn params(self) -> DeviceParams {
-        match self.0 {
-            Kind::Cpu | Kind::CpuLowered => DeviceParams::cpu(self, Params::new(Default::default())),
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(index) => DeviceParams::cuda(self, Params::new(super::cuda::device(index))),
-        }
+        (self.back_end.params)(self)
     }
 
     /// Whether it computes on the CPU.
     pub fn is_cpu(self) -> bool {
-        matches!(self.0, Kind::Cpu | Kind::CpuLowered)
+        !self.back_end.numbered
     }
 }
 
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Kind::Cpu => write!(f, "cpu"),
-            Kind::CpuLowered => write!(f, "cpu-lowered"),
-            #[cfg(feature = "cuda")]
-            Kind::Cuda(index) => write!(f, "cuda:{index}"),
-        }
+impl Default for Device {
+    fn default() -> Self {
+        Self::CPU
     }
 }
 
-#[cfg(feature = "cuda")]
-fn gpu(index: usize) -> Result<Device, DeviceError> {
-    super::cuda::look_for(index)?;
-    Ok(Device(Kind::Cuda(index)))
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        (self.back_end.name, self.index) == (other.back_end.name, other.index)
+    }
 }
 
-#[cfg(not(feature = "cuda"))]
-fn gpu(_: usize) -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt)
+impl Eq for Device {}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.back_end.name)?;
+        if self.back_end.numbered { write!(f, ":{}", self.index) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({self})")
+    }
 }
 
 impl DeviceError {
@@ -205,27 +203,26 @@ mod tests {
     fn names_of_devices() {
         assert_eq!(Device::open("cpu"), Ok(Device::CPU));
         assert_eq!(Device::open("cpu-lowered").map(|device| device.to_string()), Ok("cpu-lowered".to_owned()));
-        for name in ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda0", "", "CUDA:0"] {
+        for name in ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda0", "", "CUDA:0", "cpu:0", "wgpu:", "wgpu:a"]
+        {
             assert_eq!(Device::open(name), Err(DeviceError::Unknown(name.to_owned())));
         }
     }
 
-    #[cfg(not(feature = "cuda"))]
     #[test]
-    fn a_build_without_cuda_says_so() {
-        for name in ["cuda", "cuda:0", "cuda:7"] {
-            let error = Device::open(name).unwrap_err().to_string();
-            assert!(error.starts_with("this build has no CUDA; build with --features cuda"), "{error}");
-        }
-    }
-
-    #[cfg(feature = "cuda")]
-    #[test]
-    fn a_machine_without_a_driver_says_so() {
-        if !super::super::cuda::has_driver() {
-            let error = Device::open("cuda:0").unwrap_err();
-            assert_eq!(error, DeviceError::NoDriver);
-            assert!(error.to_string().contains("libcuda.so.1 was not found"), "{error}");
+    fn a_build_without_a_back_end_says_so() {
+        for (word, what, built) in
+            [("cuda", "CUDA", cfg!(feature = "cuda-base")), ("wgpu", "Vulkan or Metal", cfg!(feature = "wgpu-base"))]
+        {
+            for name in [word.to_owned(), format!("{word}:0"), format!("{word}:7")] {
+                if !built {
+                    let error = Device::open(&name).unwrap_err().to_string();
+                    assert!(
+                        error.starts_with(&format!("this build has no {what}; build with --features {word}")),
+                        "{error}"
+                    );
+                }
+            }
         }
     }
 

@@ -1,10 +1,9 @@
 //! Walks a plan: feeds inputs, runs nodes, frees what nobody reads any more, hands out results.
 
 use super::backend::{Call, KernelError};
-use super::lower::Lowered;
 use super::params::{Params, read_floats, read_indices, upload};
 use super::profile::{Profile, RunTimes};
-use super::{DeviceError, HostTensor, Operand, PlanBackend, SimdError, lower};
+use super::{DeviceError, HostTensor, Operand, PlanBackend, SimdError};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -13,6 +12,7 @@ use vjepa_compiler::ops::Op;
 use vjepa_compiler::passes::{CommonScalars, Decompose, Pass};
 use vjepa_compiler::plan::Plan;
 use vjepa_compiler::verify::verify;
+use vjepa_lower::Lowered;
 
 /// Running a plan failed.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ pub struct Executor<B: PlanBackend> {
     guarded: HashSet<ValueId>,
     profile: Option<Vec<RunTimes>>,
     /// Whether the back end's kernels are used.
-    kernels: bool,
+    pub(super) kernels: bool,
     memory: B::Memory,
 }
 
@@ -133,7 +133,7 @@ impl<B: PlanBackend> Executor<B> {
         Self::planned(graph, false)
     }
 
-    fn planned(graph: &Graph, kernels: bool) -> Result<Self, RunError> {
+    pub(super) fn planned(graph: &Graph, kernels: bool) -> Result<Self, RunError> {
         B::check()?;
         let graph = Self::lower_for(graph, kernels)?;
         let plan = Plan::new(&graph).map_err(|error| cannot_plan(&graph, &error))?;
@@ -196,11 +196,7 @@ impl<B: PlanBackend> Executor<B> {
     }
 
     fn runs(kernels: bool) -> fn(&Op) -> bool {
-        if kernels {
-            |op| B::kernel(op).is_some() || lower::lowering::<B>(op).is_some()
-        } else {
-            |op| lower::lowering::<B>(op).is_some()
-        }
+        if kernels { |op| B::kernel(op).is_some() || B::lowering(op).is_some() } else { |op| B::lowering(op).is_some() }
     }
 
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
@@ -256,6 +252,7 @@ impl<B: PlanBackend> Executor<B> {
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
         let mut inputs: BTreeMap<&str, HostTensor> = inputs.into_iter().collect();
         let sizes = self.bind_sizes(&inputs, params)?;
+        self.fits(&sizes, params.device())?;
         let mut values: Vec<Option<Operand<B>>> = Vec::new();
         values.resize_with(self.graph.values.len(), || None);
         for id in &self.graph.inputs {
@@ -382,9 +379,9 @@ impl<B: PlanBackend> Executor<B> {
         let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
         let kernel = if self.kernels { B::kernel(&node.op) } else { None };
         let results = if let Some(kernel) = kernel {
-            kernel(Call { operands, results: &types, sizes, memory: &mut self.memory })
-        } else if let Some(lowering) = lower::lowering::<B>(&node.op) {
-            lowering(Lowered { operands, results: &types, sizes, device })
+            kernel(Call { operands, results: &types, sizes, device, memory: &mut self.memory })
+        } else if let Some(lowering) = B::lowering(&node.op) {
+            lowering(Lowered { operands, results: &types, sizes, device, largest: B::largest_buffer(device) })
         } else {
             return Err(RunError::Unsupported { op, node: position });
         };

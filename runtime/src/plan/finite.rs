@@ -28,6 +28,7 @@ impl<B: PlanBackend> Executor<B> {
             return Ok(Some(format!("the input `{name}`")));
         }
         let sizes = self.bind_sizes(&inputs, params)?;
+        self.fits(&sizes, params.device())?;
         let mut values: Vec<Option<Operand<B>>> = Vec::new();
         values.resize_with(self.graph().values.len(), || None);
         for id in &self.graph().inputs {

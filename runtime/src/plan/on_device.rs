@@ -2,59 +2,143 @@
 
 use super::device::{Device, DeviceError};
 use super::profile::Profile;
-use super::{Cpu, Executor, HostTensor, Params, RunError};
+use super::{Executor, HostTensor, Params, PlanBackend, RunError};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::plan::Plan;
 
-#[cfg(feature = "cuda")]
-use super::cuda::{self, Cuda};
-
 /// Named tensors on a [`Device`]; see [`Params`].
 pub struct DeviceParams {
     device: Device,
-    store: Store,
-}
-
-enum Store {
-    Cpu(Params<Cpu>),
-    #[cfg(feature = "cuda")]
-    Cuda(Params<Cuda>),
+    store: Box<dyn Store>,
 }
 
 /// A graph planned for a [`Device`]; see [`Executor`].
 pub struct DeviceExecutor {
     device: Device,
-    plan: Planned,
+    plan: Box<dyn Planned>,
 }
 
-// Both are large, and there are a handful of either.
-#[allow(clippy::large_enum_variant)]
-enum Planned {
-    Cpu(Executor<Cpu>),
-    #[cfg(feature = "cuda")]
-    Cuda(Executor<Cuda>),
+/// [`Params`] of some back end.
+trait Store: Send + Sync + Any {
+    fn set(&mut self, name: &str, tensor: HostTensor);
+    fn zeros(&mut self, name: &str, shape: &[usize]);
+    fn remove(&mut self, name: &str) -> bool;
+    fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+    fn alias(&mut self, from: &str, to: &str) -> bool;
+    fn reserved(&self) -> Option<u64>;
 }
 
-macro_rules! each {
-    ($of:ident, $value:expr, $inner:ident => $body:expr) => {
-        match $value {
-            $of::Cpu($inner) => $body,
-            #[cfg(feature = "cuda")]
-            $of::Cuda($inner) => $body,
-        }
-    };
+impl<B: PlanBackend> Store for Params<B> {
+    fn set(&mut self, name: &str, tensor: HostTensor) {
+        self.set(name, tensor);
+    }
+
+    fn zeros(&mut self, name: &str, shape: &[usize]) {
+        self.zeros(name, shape);
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        self.remove(name)
+    }
+
+    fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        let value = self.get(name)?;
+        // What a failed device returns is not what was computed.
+        B::failure(self.device()).is_none().then_some(value)
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.names())
+    }
+
+    fn alias(&mut self, from: &str, to: &str) -> bool {
+        self.alias(from, to)
+    }
+
+    fn reserved(&self) -> Option<u64> {
+        B::reserved(self.device())
+    }
+}
+
+/// An [`Executor`] of some back end.
+trait Planned: Send {
+    fn graph(&self) -> &Graph;
+    fn plan(&self) -> &Plan;
+    fn profile(&mut self);
+    fn take_profile(&mut self) -> Profile<'_>;
+    fn guard(&mut self);
+    fn first_bad(
+        &mut self,
+        device: Device,
+        params: &DeviceParams,
+        inputs: Vec<(&str, HostTensor)>,
+    ) -> Result<Option<String>, RunError>;
+    fn run(
+        &mut self,
+        device: Device,
+        params: &mut DeviceParams,
+        inputs: Vec<(&str, HostTensor)>,
+    ) -> Result<BTreeMap<String, HostTensor>, RunError>;
+}
+
+impl<B: PlanBackend> Planned for Executor<B> {
+    fn graph(&self) -> &Graph {
+        self.graph()
+    }
+
+    fn plan(&self) -> &Plan {
+        self.plan()
+    }
+
+    fn profile(&mut self) {
+        self.profile();
+    }
+
+    fn take_profile(&mut self) -> Profile<'_> {
+        self.take_profile()
+    }
+
+    fn guard(&mut self) {
+        self.guard();
+    }
+
+    fn first_bad(
+        &mut self,
+        device: Device,
+        params: &DeviceParams,
+        inputs: Vec<(&str, HostTensor)>,
+    ) -> Result<Option<String>, RunError> {
+        let store: &dyn Any = &*params.store;
+        let Some(store) = store.downcast_ref::<Params<B>>().filter(|_| device.index == params.device.index) else {
+            return Err(elsewhere(device, params.device));
+        };
+        let place = store.device().clone();
+        on(device, || B::failure(&place), || self.first_bad(store, inputs))
+    }
+
+    fn run(
+        &mut self,
+        device: Device,
+        params: &mut DeviceParams,
+        inputs: Vec<(&str, HostTensor)>,
+    ) -> Result<BTreeMap<String, HostTensor>, RunError> {
+        let at = params.device;
+        let store: &mut dyn Any = &mut *params.store;
+        let Some(store) = store.downcast_mut::<Params<B>>().filter(|_| device.index == at.index) else {
+            return Err(elsewhere(device, at));
+        };
+        let place = store.device().clone();
+        on(device, || B::failure(&place), || self.run(store, inputs))
+    }
 }
 
 impl DeviceParams {
-    pub(super) fn cpu(device: Device, params: Params<Cpu>) -> Self {
-        Self { device, store: Store::Cpu(params) }
-    }
-
-    #[cfg(feature = "cuda")]
-    pub(super) fn cuda(device: Device, params: Params<Cuda>) -> Self {
-        Self { device, store: Store::Cuda(params) }
+    pub(super) fn new<B: PlanBackend>(device: Device, params: Params<B>) -> Self {
+        Self { device, store: Box::new(params) }
     }
 
     /// The device the tensors live on.
@@ -64,53 +148,44 @@ impl DeviceParams {
 
     /// Sets a tensor, replacing one of that name.
     pub fn set(&mut self, name: &str, tensor: HostTensor) {
-        each!(Store, &mut self.store, params => params.set(name, tensor));
+        self.store.set(name, tensor);
     }
 
     /// Sets a tensor of zeros, made on the device; one of that name is given back first.
     pub fn zeros(&mut self, name: &str, shape: &[usize]) {
-        each!(Store, &mut self.store, params => params.zeros(name, shape));
+        self.store.zeros(name, shape);
     }
 
     /// Gives a tensor back; false when there is none.
     pub fn remove(&mut self, name: &str) -> bool {
-        each!(Store, &mut self.store, params => params.remove(name))
+        self.store.remove(name)
     }
 
     /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not
     /// there, or that the device lost.
     pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        each!(Store, &self.store, params => params.get(name))
+        self.store.get(name)
     }
 
     /// Names of all tensors, sorted.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        each!(Store, &self.store, params => Box::new(params.names()))
+        self.store.names()
     }
 
     /// Makes `to` another name of the tensor called `from`; false when there is none.
     pub fn alias(&mut self, from: &str, to: &str) -> bool {
-        each!(Store, &mut self.store, params => params.alias(from, to))
+        self.store.alias(from, to)
     }
 
     /// Bytes the device's allocator holds, which is the most it ever needed; `None` on the CPU, where the system knows.
     pub fn device_memory(&self) -> Option<u64> {
-        match &self.store {
-            Store::Cpu(_) => None,
-            #[cfg(feature = "cuda")]
-            Store::Cuda(params) => cuda::reserved(params.device()),
-        }
+        self.store.reserved()
     }
 }
 
 impl DeviceExecutor {
-    pub(super) fn cpu(device: Device, plan: Executor<Cpu>) -> Self {
-        Self { device, plan: Planned::Cpu(plan) }
-    }
-
-    #[cfg(feature = "cuda")]
-    pub(super) fn cuda(device: Device, plan: Executor<Cuda>) -> Self {
-        Self { device, plan: Planned::Cuda(plan) }
+    pub(super) fn new<B: PlanBackend>(device: Device, plan: Executor<B>) -> Self {
+        Self { device, plan: Box::new(plan) }
     }
 
     /// The device it was planned for.
@@ -120,12 +195,12 @@ impl DeviceExecutor {
 
     /// The graph as it is executed.
     pub fn graph(&self) -> &Graph {
-        each!(Planned, &self.plan, plan => plan.graph())
+        self.plan.graph()
     }
 
     /// The plan that is walked.
     pub fn plan(&self) -> &Plan {
-        each!(Planned, &self.plan, plan => plan.plan())
+        self.plan.plan()
     }
 
     /// As [`Executor::spare`].
@@ -135,17 +210,17 @@ impl DeviceExecutor {
 
     /// Starts (or clears) the per-node clock; on a GPU it shows when a node was sent, not when it was done.
     pub fn profile(&mut self) {
-        each!(Planned, &mut self.plan, plan => plan.profile());
+        self.plan.profile();
     }
 
     /// Stops the clock: times of all runs since [`DeviceExecutor::profile`].
     pub fn take_profile(&mut self) -> Profile<'_> {
-        each!(Planned, &mut self.plan, plan => plan.take_profile())
+        self.plan.take_profile()
     }
 
     /// See [`Executor::guard`].
     pub fn guard(&mut self) {
-        each!(Planned, &mut self.plan, plan => plan.guard());
+        self.plan.guard();
     }
 
     /// See [`Executor::first_bad`].
@@ -157,56 +232,86 @@ impl DeviceExecutor {
         params: &DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
     ) -> Result<Option<String>, RunError> {
-        match (&mut self.plan, &params.store) {
-            (Planned::Cpu(plan), Store::Cpu(params)) => plan.first_bad(params, inputs),
-            #[cfg(feature = "cuda")]
-            (Planned::Cuda(plan), Store::Cuda(params)) => caught(self.device, || plan.first_bad(params, inputs)),
-            #[cfg(feature = "cuda")]
-            _ => Err(RunError::Elsewhere { plan: self.device.to_string(), params: params.device.to_string() }),
-        }
+        self.plan.first_bad(self.device, params, inputs)
     }
 
     /// Runs the plan once; see [`Executor::run`].
     ///
     /// # Errors
     /// As [`Executor::run`]; [`RunError::Device`] when the device fails or its memory is full, after which `params` are
-    /// not to be used again.
+    /// not to be used again, and every further run on that device fails too.
     pub fn run(
         &mut self,
         params: &mut DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
-        match (&mut self.plan, &mut params.store) {
-            (Planned::Cpu(plan), Store::Cpu(params)) => plan.run(params, inputs),
-            #[cfg(feature = "cuda")]
-            (Planned::Cuda(plan), Store::Cuda(params)) => caught(self.device, || plan.run(params, inputs)),
-            #[cfg(feature = "cuda")]
-            _ => Err(RunError::Elsewhere { plan: self.device.to_string(), params: params.device.to_string() }),
-        }
+        self.plan.run(self.device, params, inputs)
     }
 }
 
-/// Back ends of GPUs panic where their library fails (a full memory, a kernel that does not compile).
-#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-fn caught<T>(device: Device, f: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
-    let said = match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(Err(RunError::Lost { why, .. })) => why,
-        Ok(result) => return result,
-        Err(panic) => crate::quiet::panic_text(&*panic).unwrap_or("its library gave up without a word").to_owned(),
-    };
-    Err(DeviceError::from_message(device, &said).into())
+fn elsewhere(plan: Device, params: Device) -> RunError {
+    RunError::Elsewhere { plan: plan.to_string(), params: params.to_string() }
+}
+
+/// Runs `f` on a device, which may fail in three ways: back ends of GPUs panic where their library fails (a full memory, a
+/// kernel that does not compile), a result cannot be read, or `failure` says afterwards that what was read means nothing.
+fn on<T>(
+    device: Device,
+    failure: impl Fn() -> Option<String>,
+    f: impl FnOnce() -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    if device.is_cpu() {
+        return f();
+    }
+    let fail = |said: &str| Err(DeviceError::from_message(device, said).into());
+    if let Some(said) = failure() {
+        return fail(&said);
+    }
+    let done = catch_unwind(AssertUnwindSafe(f));
+    match (done, failure()) {
+        // Refused before anything ran.
+        (Ok(Err(error @ RunError::Device(_))), None) => Err(error),
+        (_, Some(said)) => fail(&said),
+        (Ok(Err(RunError::Lost { why, .. })), None) => fail(&why),
+        (Ok(result), None) => result,
+        (Err(panic), None) => fail(crate::quiet::panic_text(&*panic).unwrap_or("its library gave up without a word")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::back_ends::{BackEnd, all};
+
+    /// A device that is not the CPU, whatever this build has.
+    fn gpu() -> Device {
+        let cpu = all().next().unwrap();
+        let BackEnd { open, plan, lower, take, params, .. } = *cpu;
+        let back_end = Box::leak(Box::new(BackEnd { name: "gpu", numbered: true, open, plan, lower, take, params }));
+        Device { back_end, index: 1 }
+    }
 
     #[test]
     fn a_panic_of_the_device_is_an_error() {
         let run = || -> Result<(), RunError> { crate::without_panic_message(|| panic!("CUDA_ERROR_OUT_OF_MEMORY")) };
-        let error = caught(Device::CPU, run).unwrap_err().to_string();
-        assert!(error.starts_with("cpu is out of memory"), "{error}");
+        let error = on(gpu(), || None, run).unwrap_err().to_string();
+        assert!(error.starts_with("gpu:1 is out of memory"), "{error}");
         let lost = || -> Result<(), RunError> { Err(RunError::Lost { name: "loss".into(), why: "bad kernel".into() }) };
-        assert_eq!(caught(Device::CPU, lost).unwrap_err().to_string(), "cpu failed: bad kernel");
+        assert_eq!(on(gpu(), || None, lost).unwrap_err().to_string(), "gpu:1 failed: bad kernel");
+    }
+
+    #[test]
+    fn a_run_on_a_device_that_failed_is_an_error_and_its_result_is_not_used() {
+        use std::cell::Cell;
+        let failed = Cell::new(false);
+        let failure = || failed.get().then(|| "its thread panicked: no such type".to_owned());
+        let fails_unseen = || {
+            failed.set(true);
+            Ok("what the memory held")
+        };
+        let error = on(gpu(), failure, fails_unseen).unwrap_err().to_string();
+        assert_eq!(error, "gpu:1 failed: its thread panicked: no such type");
+        let again = on(gpu(), failure, || -> Result<(), RunError> { unreachable!() });
+        assert_eq!(again.unwrap_err().to_string(), error);
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Node<'a> {
 pub(super) fn kernel<'a>(
     compute: impl Fn(&mut Node<'_>) -> Result<Vec<FlexTensor>, KernelError> + 'a,
 ) -> Kernel<'a, Flex> {
-    Box::new(move |Call { operands, results, sizes, memory }: Call<'_, Flex>| {
+    Box::new(move |Call { operands, results, sizes, memory, .. }: Call<'_, Flex>| {
         // Flex has one tensor type for floats and integers, which says which it holds.
         let operands = operands.into_iter().map(|operand| match operand {
             Operand::Float(tensor) | Operand::Int(tensor) => tensor,

@@ -4,29 +4,38 @@
 //! softmax and linear layers, `attention.rs` attention and its gradient. Operations that are in none of them are decomposed
 //! in the IR first. Element types are the tensors' own: a `cast` makes a bf16 tensor, and products of bf16 tensors are bf16.
 
+#![warn(missing_docs)]
+
 mod attention;
+mod operand;
 mod semantic;
 
-use super::backend::{exactly, number, shape_of, size};
-use super::{KernelError, Operand};
+pub use operand::{KernelError, Operand, exactly, number, shape_of, size};
+
 use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
 use burn_backend::{Backend, BoolDType, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorData, TensorMetadata};
 use vjepa_compiler::ir::{DType, Sizes, TensorType};
 use vjepa_compiler::ops::{Binary, Op, Unary};
 
 /// Arguments of a lowering: the operands, and the types of the results under the sizes of the run.
-pub(super) struct Lowered<'a, B: Backend> {
-    pub(super) operands: Vec<Operand<B>>,
-    pub(super) results: &'a [&'a TensorType],
-    pub(super) sizes: &'a Sizes,
-    pub(super) device: &'a Device<B>,
+pub struct Lowered<'a, B: Backend> {
+    /// The operands, in the operation's order.
+    pub operands: Vec<Operand<B>>,
+    /// Types of the results.
+    pub results: &'a [&'a TensorType],
+    /// Sizes of the symbols.
+    pub sizes: &'a Sizes,
+    /// Where results are made that have no operand.
+    pub device: &'a Device<B>,
+    /// Bytes of the largest buffer the device can have; intermediate results are made in parts where they would be larger.
+    pub largest: u64,
 }
 
 /// Runs an operation, whose attributes it holds, as Burn's.
-pub(super) type Lowering<'a, B> = Box<dyn Fn(Lowered<'_, B>) -> Result<Vec<Operand<B>>, KernelError> + 'a>;
+pub type Lowering<'a, B> = Box<dyn Fn(Lowered<'_, B>) -> Result<Vec<Operand<B>>, KernelError> + 'a>;
 
 /// How Burn runs this operation; `None` for one that it has no operations for.
-pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
+pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
     Some(match op {
         Op::Full { value, .. } => Box::new(move |node| {
             let ty = node.first()?;
@@ -111,9 +120,9 @@ pub(super) fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
                 (None, _) => Err(KernelError::Operands { expected: "1 or 3", got }),
             }
         }),
-        Op::Attention { scale } => Box::new(move |mut node| one(attention::forward::<B>(node.floats()?, *scale)?)),
+        Op::Attention { scale } => Box::new(move |mut node| one(attention::forward::<B>(node.floats()?, *scale, node.largest)?)),
         Op::AttentionGrad { scale } => Box::new(move |mut node| {
-            let grads = attention::backward::<B>(node.floats()?, *scale)?;
+            let grads = attention::backward::<B>(node.floats()?, *scale, node.largest)?;
             Ok(grads.into_iter().map(Operand::Float).collect())
         }),
         // Decomposed.

@@ -7,24 +7,28 @@
 
 use super::semantic::{softmax, softmax_grad, to_f32};
 use super::transposed;
-use crate::plan::KernelError;
+use crate::KernelError;
 use burn_backend::ops::AttentionModuleOptions;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, DType, Slice, TensorMetadata};
 use std::sync::OnceLock;
 
-/// Scores in memory at once, unless one clip has more: 1 GiB in f32.
+/// Scores in memory at once, unless one clip has more or the device's buffers are smaller: 1 GiB in f32.
 const MOST_SCORES: usize = 1 << 28;
 
 /// `softmax(scale·q·kᵀ)·v`.
-pub(super) fn forward<B: Backend>([q, k, v]: [FloatTensor<B>; 3], scale: f64) -> Result<FloatTensor<B>, KernelError> {
+pub(super) fn forward<B: Backend>(
+    [q, k, v]: [FloatTensor<B>; 3],
+    scale: f64,
+    largest: u64,
+) -> Result<FloatTensor<B>, KernelError> {
     let [_, _, _, width] = shape4::<B>(&q)?;
     let usual = 1.0 / (width as f64).sqrt();
     // Burn's flash kernels take their scale from the width, and only that one.
     if flash() && q.dtype() != DType::F32 && (scale - usual).abs() <= 1e-6 * usual {
         return Ok(B::attention(q, k, v, None, None, AttentionModuleOptions::default()));
     }
-    let [y] = in_parts::<B, 3, 1>([q, k, v], |[q, k, v]| {
+    let [y] = in_parts::<B, 3, 1>([q, k, v], largest, |[q, k, v]| {
         let back = like::<B>(&q);
         let shares = shares::<B>(q, k, scale);
         [B::float_matmul(back(shares), v)]
@@ -36,8 +40,9 @@ pub(super) fn forward<B: Backend>([q, k, v]: [FloatTensor<B>; 3], scale: f64) ->
 pub(super) fn backward<B: Backend>(
     [q, k, v, _, dy]: [FloatTensor<B>; 5],
     scale: f64,
+    largest: u64,
 ) -> Result<[FloatTensor<B>; 3], KernelError> {
-    in_parts::<B, 4, 3>([q, k, v, dy], |[q, k, v, dy]| {
+    in_parts::<B, 4, 3>([q, k, v, dy], largest, |[q, k, v, dy]| {
         let back = like::<B>(&q);
         let shares = shares::<B>(q.clone(), k.clone(), scale);
         let dv = B::float_matmul(transposed::<B>(back(shares.clone())), dy.clone());
@@ -64,13 +69,15 @@ fn like<B: Backend>(x: &FloatTensor<B>) -> impl Fn(FloatTensor<B>) -> FloatTenso
 /// Runs `f` on parts of the clips and joins what comes back. The first two operands are `q` and `k`.
 fn in_parts<B: Backend, const N: usize, const M: usize>(
     operands: [FloatTensor<B>; N],
+    largest: u64,
     f: impl Fn([FloatTensor<B>; N]) -> [FloatTensor<B>; M],
 ) -> Result<[FloatTensor<B>; M], KernelError> {
     let [q, k, ..] = operands.as_slice() else {
         return Err(KernelError::Operands { expected: "queries and keys", got: N });
     };
     let ([clips, heads, rows, _], [_, _, keys, _]) = (shape4::<B>(q)?, shape4::<B>(k)?);
-    let at_once = (MOST_SCORES / (heads * rows * keys).max(1)).max(1);
+    let most = usize::try_from(largest / 4).unwrap_or(usize::MAX).min(MOST_SCORES);
+    let at_once = (most / (heads * rows * keys).max(1)).max(1);
     if at_once >= clips {
         return Ok(f(operands));
     }

@@ -1,0 +1,43 @@
+//! The recorded data of the official code on a GPU's back end: `VJEPA_TEST_DEVICE`, else `wgpu`, which may be a software
+//! device. The whole of `tiny`: forward, gradients of the first batch, ten optimiser steps.
+#![cfg(feature = "wgpu-base")]
+
+use std::path::Path;
+use vjepa_lab::golden::check::Check;
+use vjepa_lab::golden::{self, Engine, Kind};
+use vjepa_programs::Precision;
+use vjepa_runtime::plan::Device;
+
+fn check(lowered: &str) {
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    let device = Device::open(&format!("{device}{lowered}")).unwrap();
+    let engine = Engine { device, precision: Precision::F32 };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
+    let mut checks = Vec::new();
+    golden::run(engine, &folder, Kind::Training, &mut |check| checks.push(check)).unwrap();
+    let failed: Vec<String> = checks.iter().filter(|check| check.failed()).map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), checks.len(), failed.join("\n"));
+    // All that `tiny` records, and none of it left out.
+    assert!(checks.len() > 300, "{} comparisons", checks.len());
+    for (part, most) in [("forward.", 1e-5), ("grad_reg", 1e-4), ("run.", 1e-3)] {
+        let worst = checks.iter().filter_map(|check| match check {
+            Check::Measured { name, rel_l2, .. } if name.starts_with(part) => Some(*rel_l2),
+            _ => None,
+        });
+        let worst: Vec<f64> = worst.collect();
+        let largest = worst.iter().copied().fold(0.0, f64::max);
+        println!("{device}, {part}*: {} comparisons, rel-L2 {largest:.1e} at most", worst.len());
+        assert!(!worst.is_empty() && largest <= most, "{part}: {largest}");
+    }
+    println!("{device}: {} comparisons, 0 failed", checks.len());
+}
+
+#[test]
+fn our_kernels_compute_the_official_numbers() {
+    check("");
+}
+
+#[test]
+fn burns_operations_compute_the_official_numbers() {
+    check("-lowered");
+}

@@ -1,0 +1,77 @@
+//! Plans on the back ends built on CubeCL, one implementation for all of them.
+
+use super::back_ends::Opened;
+use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, PlanBackend, RunError};
+use burn_backend::DType as Element;
+use burn_backend::tensor::Device as Place;
+use vjepa_compiler::ir::{DType, Sizes};
+use vjepa_compiler::ops::Op;
+use vjepa_cube::{CubeBackend, Gpu};
+use vjepa_lower::Lowered;
+
+impl<R: Gpu> PlanBackend for CubeBackend<R> {
+    type Memory = ();
+
+    fn kernel(op: &Op) -> Option<Kernel<'_, Self>> {
+        let kernel = R::kernel(op)?;
+        Some(Box::new(move |call| {
+            let Call { operands, results, sizes, device, .. } = call;
+            kernel(Lowered { operands, results, sizes, device, largest: Self::largest_buffer(device) })
+        }))
+    }
+
+    fn lowering(op: &Op) -> Option<Lowering<'_, Self>> {
+        R::lowering(op)
+    }
+
+    fn largest_buffer(device: &Place<Self>) -> u64 {
+        vjepa_cube::largest_buffer::<R>(device)
+    }
+
+    fn reserved(device: &Place<Self>) -> Option<u64> {
+        vjepa_cube::reserved::<R>(device)
+    }
+
+    fn failure(device: &Place<Self>) -> Option<String> {
+        vjepa_cube::failure::<R>(device)
+    }
+}
+
+impl<R: Gpu> Opened for CubeBackend<R> {
+    fn open(index: usize) -> Result<(), DeviceError> {
+        Ok(R::open(index)?)
+    }
+
+    fn place(index: usize) -> Place<Self> {
+        R::device(index)
+    }
+
+    fn refuse(device: Device, plan: &Executor<Self>) -> Result<(), RunError> {
+        let place = R::device(device.index);
+        let values = &plan.graph().values;
+        let types = [DType::F32, DType::I32, DType::F16, DType::BF16]
+            .into_iter()
+            .filter(|dtype| values.iter().any(|value| value.ty.dtype == *dtype));
+        if let Some(missing) = vjepa_cube::without::<R>(&place, types.map(element)) {
+            return Err(lacking(device, missing).into());
+        }
+        plan.fits(&Sizes::new(), &place)
+    }
+}
+
+fn element(dtype: DType) -> Element {
+    match dtype {
+        DType::F32 => Element::F32,
+        DType::BF16 => Element::BF16,
+        DType::F16 => Element::F16,
+        DType::I32 => Element::I32,
+    }
+}
+
+fn lacking(device: Device, missing: Element) -> DeviceError {
+    let remedy = match missing {
+        Element::BF16 => "use f32 (--set meta.dtype=float32, --precision f32), or --device cpu, which emulates it",
+        _ => "use another device",
+    };
+    DeviceError::Type { device: device.to_string(), dtype: missing.name().to_owned(), remedy }
+}
