@@ -71,6 +71,7 @@ trait Planned: Send {
     fn profile(&mut self);
     fn take_profile(&mut self) -> Profile<'_>;
     fn guard(&mut self);
+    fn spare(&mut self, len: usize) -> Option<Vec<f32>>;
     fn first_bad(
         &mut self,
         device: Device,
@@ -104,6 +105,10 @@ impl<B: PlanBackend> Planned for Executor<B> {
 
     fn guard(&mut self) {
         self.guard();
+    }
+
+    fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.spare(len)
     }
 
     fn first_bad(
@@ -205,7 +210,7 @@ impl DeviceExecutor {
 
     /// As [`Executor::spare`].
     pub fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
-        each!(Planned, &mut self.plan, plan => plan.spare(len))
+        self.plan.spare(len)
     }
 
     /// Starts (or clears) the per-node clock; on a GPU it shows when a node was sent, not when it was done.
