@@ -130,6 +130,11 @@ impl Listing {
 }
 
 fn write(path: &Path, text: String) -> Result<(), AnnotationError> {
+    // A folder that is not there is more likely mistyped than meant.
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        let why = format!("cannot be written: there is no folder {}", folder.display());
+        return Err(AnnotationError::file(path, why));
+    }
     vjepa_runtime::write_atomically(path, |file| file.write_all(text.as_bytes()))
         .map_err(|error| AnnotationError::file(path, format!("cannot be written: {error}")))
 }

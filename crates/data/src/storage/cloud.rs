@@ -100,7 +100,7 @@ impl Address {
 
     fn key(&self) -> Result<Key, StoreError> {
         let key = match self.scheme.as_str() {
-            // The path of a web address is written with `%20` and the like.
+            // The path of a web address is written with `%20` and the like, and is again when it is asked for.
             "http" | "https" => Key::from_url_path(&self.key),
             _ => Key::parse(self.key.trim_end_matches('/')),
         };
@@ -338,7 +338,7 @@ mod tests {
     fn addresses_are_taken_apart() {
         let parts = |text: &str| Address::of(Path::new(text)).map(|a| (a.root.clone(), a.key().unwrap().to_string()));
         assert_eq!(parts("s3://b/x/y z.tar").unwrap(), ("s3://b/".into(), "x/y z.tar".into()));
-        assert_eq!(parts("https://host:81/x/y%20z.tar").unwrap(), ("https://host:81/".into(), "x/y%20z.tar".into()));
+        assert_eq!(parts("https://host:81/x/y%20z.tar").unwrap(), ("https://host:81/".into(), "x/y z.tar".into()));
         assert_eq!(parts("gs://b").unwrap(), ("gs://b/".into(), String::new()));
         assert!(parts("s3:///x").is_err() && parts("/x").is_err());
         let store = CloudStore::default();
