@@ -8,7 +8,7 @@ use super::device::{self, DeviceArg};
 use super::probe::{Bar, print_skipped};
 use super::train::{Progress, Quiet, Stopped};
 use vjepa_collective::Collective;
-use vjepa_data::{BadVideo, TestPlan};
+use vjepa_data::{BadVideo, DataSets, TestPlan};
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
 use vjepa_eval::protocols::videos::Accuracy;
@@ -82,14 +82,15 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let checkpoint = finetuning::open_checkpoint(&args.checkpoint)?;
     let config = resolve(args, &checkpoint)?;
     config.check_training()?;
-    let task = Finetuning::new(&config, &checkpoint)?;
+    let sets = DataSets::read(&config.data)?;
+    let task = Finetuning::new(&config, &checkpoint, &sets)?;
     let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, ..TrainRun::default() };
     let interrupt = Interrupt::on_signals()?;
     if ranks.rank() != 0 {
         train_task(&config, &task, &run, ranks, &interrupt, &mut Quiet)?;
         return Ok(());
     }
-    let mut observer = Tuning(Progress::new(args.json, device, &config));
+    let mut observer = Tuning(Progress::new(args.json, device, &config, sets));
     let outcome = train_task(&config, &task, &run, ranks, &interrupt, &mut observer);
     observer.0.finish();
     observer.0.record_end(&outcome);

@@ -48,6 +48,11 @@ impl DataSets {
         &self.lists
     }
 
+    /// The lists with what opens their samples, shared.
+    pub(crate) fn shared(&self) -> (Arc<Vec<VideoList>>, Arc<Opener>) {
+        (Arc::clone(&self.lists), Arc::clone(&self.opener))
+    }
+
     /// Looks at each: how many videos it has, and what of them cannot be used. Empty for clips that are made on the fly.
     pub fn survey(&self) -> Vec<Survey> {
         self.lists.iter().map(|list| Survey::with(list, &self.opener)).collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::TrainError;
 use super::task::{Group, Task, drops};
 use vjepa_data::augment::{Keyed, Mixing};
-use vjepa_data::{AugmentedVideos, ClipBatch, ClipSource, VideoEntry};
+use vjepa_data::{AugmentedVideos, ClipBatch, ClipSource, DataSets, VideoEntry};
 use vjepa_eval::protocols::videos::{class_names, classes_of};
 use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs::tuning;
@@ -27,17 +27,17 @@ pub struct Finetuning<'a> {
 }
 
 impl<'a> Finetuning<'a> {
-    /// Opens the data of a configuration whose classes are named; a new run begins with the weights of `checkpoint`.
+    /// Takes the data sets of a configuration whose classes are named; a new run begins with the weights of `checkpoint`.
     ///
     /// # Errors
     /// [`TrainError::Config`] without a `finetune` section, [`TrainError::Data`], [`TrainError::Unsupported`] naming a label that is
     /// of no class.
-    pub fn new(config: &'a Config, checkpoint: &'a Weights) -> Result<Self, TrainError> {
+    pub fn new(config: &'a Config, checkpoint: &'a Weights, sets: &DataSets) -> Result<Self, TrainError> {
         let missing = || ConfigError::missing("finetune", "a run that fine-tunes has this section");
         let finetune = config.finetune.as_ref().ok_or_else(missing)?;
         // Before anything is compiled.
         tuning::sizes(checkpoint, config)?;
-        let source = AugmentedVideos::open(&config.data, &config.data_aug, finetune.num_sample)?;
+        let source = AugmentedVideos::of(sets, &config.data, &config.data_aug, finetune.num_sample)?;
         let labels: Vec<i64> = source.entries().filter_map(|entry: &VideoEntry| entry.label).collect();
         let mixing = Mixing {
             mixup: finetune.mixup,
@@ -100,7 +100,8 @@ pub fn name_classes(config: &mut Config) -> Result<(), TrainError> {
     let Some(finetune) = config.finetune.as_mut().filter(|finetune| finetune.class_names.is_empty()) else {
         return Ok(());
     };
-    let source = AugmentedVideos::open(&config.data, &config.data_aug, 1)?;
+    let sets = DataSets::read(&config.data)?;
+    let source = AugmentedVideos::of(&sets, &config.data, &config.data_aug, 1)?;
     let labels: Vec<i64> = source.entries().filter_map(|entry| entry.label).collect();
     finetune.class_names = class_names(&labels, None);
     Ok(())

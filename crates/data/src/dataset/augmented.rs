@@ -6,9 +6,10 @@ use vjepa_recipe::config::{AugmentConfig, DataConfig};
 use vjepa_recipe::rng::{NumpyRng, Stream};
 use vjepa_runtime::preprocess::to_luma;
 
-use super::{VideoDataset, bad, opener_of, read_lists};
+use super::{VideoDataset, bad};
 use crate::augment::{AugmentError, ClipAugment, Policy, RandAugment, RandomErasing};
-use crate::list::{VideoEntry, VideoList};
+use crate::list::VideoEntry;
+use crate::sets::DataSets;
 use crate::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use crate::transforms::RandomCrop;
 
@@ -24,12 +25,10 @@ impl AugmentedVideos {
     /// The data sets of a configuration, all of whose videos have labels; each decoded clip is augmented `repeats` times.
     ///
     /// # Errors
-    /// As [`crate::open_source`]; [`DataError::List`] naming a video without a label.
-    pub fn open(data: &DataConfig, augment: &AugmentConfig, repeats: u32) -> Result<Self, DataError> {
-        let opener = Arc::new(opener_of(data)?);
-        let lists = read_lists(data, &opener)?;
-        lists.iter().try_for_each(VideoList::check_found)?;
-        for list in &lists {
+    /// As [`DataSets::source`]; [`DataError::List`] naming a video without a label.
+    pub fn of(sets: &DataSets, data: &DataConfig, augment: &AugmentConfig, repeats: u32) -> Result<Self, DataError> {
+        let (lists, opener) = sets.shared();
+        for list in lists.iter() {
             if let Some(index) = list.entries.iter().position(|entry| entry.label.is_none()) {
                 let place = list.location(index);
                 return Err(DataError::List(format!("{place} has no label; give a list of \"path label\" lines")));
@@ -46,11 +45,7 @@ impl AugmentedVideos {
             erase: (augment.reprob > 0.0).then(|| RandomErasing::clips(augment.reprob)),
             normalization: data.normalization,
         };
-        Ok(Self {
-            videos: VideoDataset::of(data, augment, Arc::new(lists), opener)?,
-            augment: clips,
-            repeats: repeats.max(1),
-        })
+        Ok(Self { videos: VideoDataset::of(data, augment, lists, opener)?, augment: clips, repeats: repeats.max(1) })
     }
 
     /// The videos, data set after data set.
