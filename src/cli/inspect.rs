@@ -171,7 +171,10 @@ fn model(weights: &weights::Weights, about: &mut Value) -> Result<(), CliError> 
         Err(error) => {
             if let Some(model) = later {
                 about["model"] = json!(model);
-                about["note"] = json!(error.to_string());
+                // A classifier that describes itself, as a fine-tuned one, is shown as it does.
+                if !weights.metadata().contains_key(PROBE_KEY) {
+                    about["note"] = json!(error.to_string());
+                }
             }
         }
     }
