@@ -118,6 +118,29 @@ fn a_picture_is_a_clip_and_what_cannot_be_is_said() {
 }
 
 #[test]
+fn a_table_of_a_labelled_list_trains_a_probe() {
+    let folder = tempfile::tempdir().unwrap();
+    let labelled: Vec<String> = ["t0_d0_s0.mp4", "t1_d0_s1.mp4", "t0_d1_s0.webm", "t1_d6_s1.mp4"]
+        .iter()
+        .map(|name| format!("{} {}", texture(name).display(), &name[1..2]))
+        .collect();
+    let list = write(folder.path(), "list.csv", labelled.join("\n"));
+    for (name, how, kind) in [("m", "mean", "linear"), ("t", "tokens", "attentive"), ("f", "frames", "average")] {
+        let (_, table) = features(folder.path(), &list, &format!("{name}.safetensors"), &["--pool", how]);
+        let mut probe = vjepa();
+        probe.args(["probe", "--kind", kind, "--probe-heads", "4", "--json", "--features"]).arg(&table);
+        let said = probe.arg("--out").arg(folder.path().join("probe.safetensors")).assert().success();
+        let said: Value = serde_json::from_slice(&said.get_output().stdout).unwrap();
+        assert_eq!((&said["classes"], &said["train"]["videos"]), (&2.into(), &4.into()), "{said}");
+    }
+    // Without labels there is nothing to learn.
+    let (_, table) = features(folder.path(), &texture("t0_d0_s0.mp4"), "one.safetensors", &[]);
+    let mut probe = vjepa();
+    probe.args(["probe", "--features"]).arg(&table).arg("--out").arg(folder.path().join("probe.safetensors"));
+    assert!(refused(&mut probe).contains("give `vjepa features` a list with labels"));
+}
+
+#[test]
 fn neighbours_are_found_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let videos = videos(folder.path());

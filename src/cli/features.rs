@@ -22,7 +22,7 @@ use vjepa_programs::{Model, load_probe_for};
 use vjepa_recipe::config::{Config, FoldersHold};
 use vjepa_runtime::Preprocessing;
 use vjepa_weights as weights;
-use vjepa_weights::rows::{Column, Finished, Rows};
+use vjepa_weights::rows::{Column, Finished, LABELS_KEY, Rows};
 
 /// Write the features that an encoder computes for videos: one, a folder, a list, shards; over windows of long ones
 ///
@@ -130,11 +130,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if rows.is_empty() {
         return Err(inputs.none_read(&bad, &list));
     }
-    let metadata = BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         ("vjepa.encoder".to_owned(), encoder.to_owned()),
         ("vjepa.pooling".to_owned(), args.pool.name().to_owned()),
         (vjepa_runtime::preprocess::METADATA_KEY.to_owned(), model.preprocessing.to_json()),
     ]);
+    if !inputs.labels.is_empty() {
+        metadata.insert(LABELS_KEY.to_owned(), serde_json::json!(inputs.labels).to_string());
+    }
     let finished = rows.finish(&inputs.paths, &metadata)?;
     say(args, &model, encoder, &columns, &finished, (&inputs, &bad, &list))
 }
@@ -142,6 +145,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 /// What features are computed of.
 struct Inputs {
     paths: Arc<Vec<PathBuf>>,
+    /// Their labels, where every one has one.
+    labels: Vec<i64>,
     /// Clips of a file instead of videos.
     stored: Option<clips::Clips>,
 }
@@ -157,19 +162,21 @@ impl Inputs {
                 return Err("--every cuts windows from videos, and these clips are cut already: leave it out".into());
             }
             let stored = Some(clips::read(input, record)?);
-            return Ok(Self { paths: Arc::new(vec![input.clone()]), stored });
+            return Ok(Self { paths: Arc::new(vec![input.clone()]), labels: Vec::new(), stored });
         }
         // What is no list is one video, whatever its name.
         let listed = |ending: &OsStr| ["csv", "txt", "tar"].iter().any(|list| ending.eq_ignore_ascii_case(list));
         let several = input.is_dir() || is_url(input) || is_pattern(input) || input.extension().is_some_and(listed);
         if !several {
-            return Ok(Self { paths: Arc::new(vec![input.clone()]), stored: None });
+            return Ok(Self { paths: Arc::new(vec![input.clone()]), labels: Vec::new(), stored: None });
         }
         let reading = Reading { folders_hold: args.folders_hold, opener: Opener::shared() };
         let list = reading.read(input)?;
         list.check_found()?;
         list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", input.display()));
-        Ok(Self { paths: Arc::new(list.entries.into_iter().map(|entry| entry.path).collect()), stored: None })
+        let labels: Option<Vec<i64>> = list.entries.iter().map(|entry| entry.label).collect();
+        let paths = Arc::new(list.entries.into_iter().map(|entry| entry.path).collect());
+        Ok(Self { paths, labels: labels.unwrap_or_default(), stored: None })
     }
 
     /// One file that cannot be used is the error itself; several are listed.

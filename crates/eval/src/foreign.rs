@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use vjepa_graphs::ProbeConfig;
 use vjepa_runtime::{ClipBatch, Options, Preprocessing, Session, SessionError};
+use vjepa_weights::rows::LABELS_KEY;
 use vjepa_weights::{TensorFile, TensorFileError};
 
 use crate::EvalError;
@@ -199,8 +200,12 @@ fn frame_by_frame(clips: &[f32], [channels, frames, height, width]: [usize; 4]) 
     all.flat_map(|(b, t, c)| at(b, t, c)).copied().collect()
 }
 
+/// Tensors of features, by name: those of others, and the columns of tables of `vjepa features`.
+const COLUMNS: [&str; 4] = ["features", "pooled", "encoder_out", "frames"];
+
 /// Reads features that were computed elsewhere: a safetensors file with `features` f32 `[samples, N, D]` or `[samples, D]` and
-/// `labels` as integers `[samples]`. Files of the feature cache, whose labels are in the metadata, are read, too.
+/// `labels` as integers `[samples]`. Tables that `vjepa features` made of labelled lists are read, too, and files of the feature
+/// cache; both have labels in the metadata.
 ///
 /// # Errors
 /// [`EvalError::File`] for tensors that are missing, do not fit, or are not finite.
@@ -208,18 +213,17 @@ pub fn features_file(path: &Path) -> Result<VideoFeatures, EvalError> {
     let fail = |error: TensorFileError| EvalError::setup(error.to_string());
     let bad = |why: String| EvalError::file(path, why);
     let file = TensorFile::read(path).map_err(fail)?;
-    let (samples, tokens, dim) = match *file.shape("features").map_err(fail)? {
+    let column = COLUMNS.into_iter().find(|column| file.contains(column)).unwrap_or("features");
+    let (samples, tokens, dim) = match *file.shape(column).map_err(fail)? {
         [samples, tokens, dim] => (samples, tokens, dim),
         [samples, dim] => (samples, 1, dim),
-        ref other => return Err(bad(format!("`features` is {other:?}; it must be [samples, N, D] or [samples, D]"))),
+        ref other => return Err(bad(format!("`{column}` is {other:?}; it must be [samples, N, D] or [samples, D]"))),
     };
     let labels = match file.contains("labels") {
         true => file.i64("labels").map_err(fail)?,
-        false => {
-            let stored = vjepa_weights::load(path)?.metadata().get("labels").cloned();
-            let read = stored.and_then(|text| serde_json::from_str(&text).ok());
-            read.ok_or_else(|| bad("holds no `labels`: add them as integers [samples]".into()))?
-        }
+        false => stored_labels(path, &file)?.ok_or_else(|| {
+            bad("holds no `labels`: add them as integers [samples], or give `vjepa features` a list with labels".into())
+        })?,
     };
     if labels.len() != samples || samples == 0 || tokens == 0 || dim == 0 {
         return Err(bad(format!("holds {} labels for {samples} samples of {tokens} tokens {dim} wide", labels.len())));
@@ -227,12 +231,22 @@ pub fn features_file(path: &Path) -> Result<VideoFeatures, EvalError> {
     if let Some(label) = labels.iter().find(|label| **label < 0) {
         return Err(bad(format!("holds the label {label}; labels are 0 or more")));
     }
-    let values = file.f32("features").map_err(fail)?;
+    let values = file.f32(column).map_err(fail)?;
     if values.iter().any(|value| !value.is_finite()) {
         return Err(bad("holds features that are NaN or infinite: compute them again".into()));
     }
     let paths = (0..samples).map(|row| path.join(format!("row {row}"))).collect();
     Ok(VideoFeatures { features: Features { tokens, dim, values }, labels, paths, bad: Vec::new() })
+}
+
+/// Labels in the metadata: one per sample, or one per video of a table whose rows say which video they are of.
+fn stored_labels(path: &Path, file: &TensorFile) -> Result<Option<Vec<i64>>, EvalError> {
+    let weights = vjepa_weights::load(path)?;
+    let list = |key: &str| -> Option<Vec<i64>> { serde_json::from_str(weights.metadata().get(key)?).ok() };
+    let Some(of_videos) = list(LABELS_KEY) else { return Ok(list("labels")) };
+    let videos = file.i64("video").map_err(|error| EvalError::setup(error.to_string()))?;
+    let label = |video: &i64| usize::try_from(*video).ok().and_then(|video| of_videos.get(video).copied());
+    Ok(videos.iter().map(label).collect())
 }
 
 #[cfg(test)]

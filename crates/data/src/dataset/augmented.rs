@@ -1,7 +1,5 @@
 //! Labelled videos as clips of fine-tuning: one decoded clip, augmented once or several times.
 
-use std::sync::Arc;
-
 use vjepa_recipe::config::{AugmentConfig, DataConfig};
 use vjepa_recipe::rng::{NumpyRng, Stream};
 use vjepa_runtime::preprocess::to_luma;

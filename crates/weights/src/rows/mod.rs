@@ -17,6 +17,8 @@ pub use read::RowsFile;
 
 /// Metadata key of the paths that the tensor `video` counts, a JSON list.
 pub const PATHS_KEY: &str = "vjepa.paths";
+/// Metadata key of the labels of those paths, a JSON list; there where every one has a label.
+pub const LABELS_KEY: &str = "vjepa.labels";
 
 /// A table of features that cannot be written or read. Every message names the file.
 #[derive(Debug, thiserror::Error)]
