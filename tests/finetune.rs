@@ -200,11 +200,4 @@ fn what_cannot_be_fine_tuned_is_refused_in_a_sentence() {
     let mut command = scene.run("refused", &[]);
     command.arg("--set").arg(format!("data.datasets=[{}]", unlabelled.display()));
     says(&mut command, &["has no label"]);
-    // Augmentation of fine-tuning is none of pre-training.
-    let pretraining = write(
-        scene.folder.path(),
-        "pretraining.yaml",
-        "model: {model_name: vit_tiny}\ndata_aug: {auto_augment: true}\n",
-    );
-    says(vjepa().args(["train", "--config"]).arg(&pretraining), &["data_aug.auto_augment"]);
 }

@@ -126,15 +126,15 @@ async fn the_standard_health_service_answers_without_a_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_hears_nothing_for_long_keeps_its_connection() {
     let limits = vjepa_serve::Limits {
-        head: Duration::from_millis(200),
-        body_time: Duration::from_millis(200),
+        head: Duration::from_millis(800),
+        body_time: Duration::from_millis(800),
         ..vjepa_serve::Limits::default()
     };
     let server = serve_scripted(Settings { limits, ..settings() }, 1, |_| Ok(()));
     let mut client = HealthClient::new(channel(&server).await);
     let mut watched = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
     server.handle().drain();
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
 }

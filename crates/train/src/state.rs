@@ -195,7 +195,7 @@ impl TrainState {
         self.set_weights(run.tensors()?)?;
         self.updates_before = run.progress.updates_before;
         self.notes.push(format!(
-            "the cool-down begins with {}: its weights, target encoder and optimiser state after {} updates",
+            "the cool-down begins with {}: its weights, averages and optimiser state after {} updates",
             path.display(),
             self.updates_before
         ));
