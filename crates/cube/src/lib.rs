@@ -1,12 +1,12 @@
 //! GPU back ends for plans, all through CubeCL.
 //!
-//! A back end is a CubeCL runtime that implements [`Gpu`]: which devices it has, what they can do, and how operations run on
-//! them. The kernels of Burn's operations are compiled here, once a back end, by the non-generic functions of its [`Gpu`];
+//! A back end is a CubeCL runtime that implements `Gpu`: which devices it has, what they can do, and how operations run on
+//! them. The kernels of Burn's operations are compiled here, once a back end, by the non-generic functions of its `Gpu`;
 //! the runtime above calls them through boxes, so that changing it compiles no kernel. Without the features `cuda` and
 //! `wgpu` this crate is empty.
 //!
-//! A device's own thread swallows panics, after which results are whatever its memory held: [`watch`] remembers them, and
-//! whoever runs something asks [`failure`] afterwards.
+//! A device's own thread swallows panics, after which results are whatever its memory held: `watch` remembers them, and
+//! whoever runs something asks `failure` afterwards.
 
 #![warn(missing_docs)]
 #![cfg(feature = "cube")]

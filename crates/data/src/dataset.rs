@@ -52,7 +52,7 @@ impl VideoDataset {
     /// The data sets of a configuration, one after the other.
     ///
     /// # Errors
-    /// [`DataError::List`], as [`Reading::read`]; [`DataError::Setup`] for weights that do not fit the data sets.
+    /// [`DataError::List`], as [`crate::Reading::read`]; [`DataError::Setup`] for weights that do not fit the data sets.
     pub fn open(data: &DataConfig, augment: &AugmentConfig) -> Result<Self, DataError> {
         Self::open_with(data, augment, Arc::new(opener_of(data)?))
     }
