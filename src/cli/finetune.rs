@@ -80,9 +80,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let checkpoint = finetuning::open_checkpoint(&args.checkpoint)?;
-    let config = resolve(args, &checkpoint)?;
+    let (config, sets) = resolve(args, &checkpoint)?;
     config.check_training()?;
-    let sets = DataSets::read(&config.data)?;
+    let sets = sets.map_or_else(|| DataSets::read(&config.data), Ok)?;
     let task = Finetuning::new(&config, &checkpoint, &sets)?;
     let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, ..TrainRun::default() };
     let interrupt = Interrupt::on_signals()?;
@@ -107,8 +107,8 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     Ok(())
 }
 
-/// The configuration with what checkpoint and flags say.
-fn resolve(args: &Args, checkpoint: &Weights) -> Result<Config, CliError> {
+/// The configuration with what checkpoint and flags say, and its data sets where classes are named by their labels.
+fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, Option<DataSets>), CliError> {
     // A bare state dict may not say what it is; then the configuration has to.
     let model = describe(checkpoint, None).map(|model| tuning::settings_of(&model)).unwrap_or_default();
     let text = |path: &Path| serde_json::to_string(&path.display().to_string());
@@ -126,9 +126,9 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<Config, CliError> {
         finetune.class_names = ClassNames::read(path)?.names;
         finetune.labels_from = args.labels_from.unwrap_or(0);
     }
-    finetuning::name_classes(&mut config)?;
+    let sets = finetuning::name_classes(&mut config)?;
     config.check()?;
-    Ok(config)
+    Ok((config, sets))
 }
 
 /// What a test found.

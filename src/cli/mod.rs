@@ -15,6 +15,7 @@ mod detect;
 mod device;
 mod doctor;
 mod dry_run;
+mod encoder;
 mod eval;
 mod features;
 mod finetune;

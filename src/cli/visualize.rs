@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::CliError;
-use super::device::DeviceArg;
+use super::encoder::Encoder;
 use super::probe::Bar;
 use vjepa_data::clips::{self, Clips};
 use vjepa_data::read_videos;
 use vjepa_eval::features::Keep;
 use vjepa_eval::neighbours::nearest;
-use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
+use vjepa_eval::protocols::videos::OpenEncoder;
 use vjepa_graphs::layers::PROBE_EPS;
 use vjepa_linalg::QueryAttention;
 use vjepa_programs::{Probe, load_probe_for};
@@ -58,22 +58,6 @@ struct Masks {
     /// Where to write the picture (.png)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-}
-
-/// An encoder to look into.
-#[derive(clap::Args)]
-struct Encoder {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
-    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
-    sets: Vec<String>,
-    #[command(flatten)]
-    device: DeviceArg,
 }
 
 /// Patch features of a clip as colours: their three principal components as red, green and blue
@@ -133,13 +117,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-impl Encoder {
-    fn open(&self) -> Result<OpenEncoder, CliError> {
-        let config = self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?;
-        let opened = open_encoder(self.device.open()?, &self.checkpoint, config.as_ref())?;
-        super::note_sampling(opened.model.config.as_ref());
-        Ok(opened)
-    }
+/// Opens an encoder whose clips are sampled as evaluation samples them, and says where training did otherwise.
+fn open(encoder: &Encoder) -> Result<OpenEncoder, CliError> {
+    let opened = encoder.open()?;
+    super::note_sampling(opened.model.config.as_ref());
+    Ok(opened)
 }
 
 /// The clips of a file, as the model takes them, to be shown again.
@@ -172,7 +154,7 @@ fn masks(args: &Masks) -> Result<&Path, CliError> {
 
 fn features(args: &Features) -> Result<&Path, CliError> {
     written_as(&args.out, &["png", "gif"])?;
-    let mut opened = args.encoder.open()?;
+    let mut opened = open(&args.encoder)?;
     let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
     let mut clips = clips::read(&args.input, &record)?;
     let one = opened.encoder.config();
@@ -192,7 +174,7 @@ fn features(args: &Features) -> Result<&Path, CliError> {
 
 fn attention(args: &Attention) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
-    let mut opened = args.encoder.open()?;
+    let mut opened = open(&args.encoder)?;
     let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
     let probe = load_probe_for(&args.probe, &sizes)?;
     let Probe::Attentive(config) = &probe.probe else {
@@ -227,7 +209,7 @@ fn neighbours(args: &Neighbours) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
     vjepa_weights::refuse_foreign(&args.data)?;
     let entries = read_videos(&args.data)?;
-    let mut opened = args.encoder.open()?;
+    let mut opened = open(&args.encoder)?;
     let record = opened.model.preprocessing.clone();
     let (mut all, mut names) = (Clips { count: 0, data: Vec::new() }, Vec::new());
     for entry in entries.iter().step_by(entries.len().div_ceil(args.videos as usize).max(1)) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 pub use augmented::AugmentedVideos;
 
-use super::augment::{ClipAugment, Keyed, Policy, RandomErasing};
+use super::augment::{Keyed, Policy, RandAugment, RandomErasing};
 use super::decode::{Decoded, reason};
 use super::frames::is_picture;
 use super::list::{VideoEntry, VideoList};
@@ -115,16 +115,13 @@ impl VideoDataset {
             fps: data.fps,
             transform: TrainTransform {
                 size: (data.crop_size, data.crop_size),
-                crop: Some(RandomCrop {
-                    scale: augment.random_resize_scale.into(),
-                    ratio: augment.random_resize_aspect_ratio.into(),
-                }),
+                crop: Some(crop_of(augment)),
                 motion_shift: augment.motion_shift,
                 hflip: augment.horizontal_flip,
                 normalization: data.normalization,
             },
-            policy: augment.auto_augment.then(|| ClipAugment::probe(data.crop_size).policy).flatten(),
-            erase: (augment.reprob > 0.0).then(|| RandomErasing::clips(augment.reprob)),
+            policy: policy_of(augment),
+            erase: erasing_of(augment),
             preprocessing: data.preprocessing(),
         })
     }
@@ -196,11 +193,7 @@ impl VideoDataset {
     }
 
     fn open_entry(&self, entry: &VideoEntry) -> Result<Media, DataError> {
-        let path = &entry.path;
-        self.opener.open(path).map_err(|error| match error.is_storage() {
-            true => DataError::Storage(format!("{}: {error}", path.display())),
-            false => bad(path, error.reason(path)),
-        })
+        self.opener.open(&entry.path).map_err(|error| error.of(&entry.path))
     }
 
     /// The frames of each clip; `random` is the generator of their starts.
@@ -223,6 +216,21 @@ impl VideoDataset {
         let draw = |low, high| random.as_mut().map_or(low, |rng| rng.randint(low, high));
         sampler.sample(info.frames, draw).map_err(|error| bad(&entry.path, error))
     }
+}
+
+/// The random crop of a configuration.
+fn crop_of(augment: &AugmentConfig) -> RandomCrop {
+    RandomCrop { scale: augment.random_resize_scale.into(), ratio: augment.random_resize_aspect_ratio.into() }
+}
+
+/// The official RandAugment, where a configuration asks for it.
+fn policy_of(augment: &AugmentConfig) -> Option<Policy> {
+    augment.auto_augment.then_some(Policy::Rand(RandAugment::OFFICIAL))
+}
+
+/// The random erasing of a configuration, where there is any.
+fn erasing_of(augment: &AugmentConfig) -> Option<RandomErasing> {
+    (augment.reprob > 0.0).then(|| RandomErasing::clips(augment.reprob))
 }
 
 /// A decoded clip whose pixels are read in colour or as their luma.

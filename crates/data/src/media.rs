@@ -13,6 +13,7 @@ use crate::decode::{Decoded, SMALLEST_FILE, decode, reason};
 use crate::frames::{FRAME_RATE, Pictures, is_picture};
 use crate::held::Held;
 use crate::shards::{HEADER, MOST_INDEX_BYTES, Member, ShardIndex, check_header, index_path, split_path};
+use crate::source::DataError;
 use crate::storage::{LocalFiles, Store, StoreError, is_url};
 
 /// Why a sample cannot be opened. Messages of videos begin with the sample's name, others follow it; [`OpenError::reason`] is without.
@@ -52,6 +53,14 @@ impl OpenError {
     /// True where other samples would fare no better: it is not this one's fault.
     pub fn is_storage(&self) -> bool {
         matches!(self, Self::Store(StoreError::Storage(_)) | Self::Memory(_))
+    }
+
+    /// For whoever asked for the sample at `path`: its own fault, or that of where it lies.
+    pub(crate) fn of(self, path: &Path) -> DataError {
+        match self.is_storage() {
+            true => DataError::Storage(format!("{}: {self}", path.display())),
+            false => DataError::Bad { path: path.to_owned(), reason: self.reason(path) },
+        }
     }
 
     /// What the decoder says, where it is the decoder.

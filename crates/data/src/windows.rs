@@ -160,11 +160,9 @@ impl WindowStream {
 fn one_video(sender: &SyncSender<Sent>, plan: &WindowPlan, video: usize, path: &Path, skipped: usize) -> Option<()> {
     let send = |what: Sent| sender.send(what).ok();
     let bad = |reason: String| Sent::Is(Prepared::Bad { video, reason });
-    match Opener::shared().open(path) {
-        Err(error) if error.is_storage() => {
-            send(Sent::Failed(DataError::Storage(format!("{}: {error}", path.display()))))?;
-        }
-        Err(error) => send(bad(error.reason(path)))?,
+    match Opener::shared().open(path).map_err(|error| error.of(path)) {
+        Err(DataError::Bad { reason, .. }) => send(bad(reason))?,
+        Err(error) => send(Sent::Failed(error))?,
         Ok(mut media) => {
             for window in plan.windows(media.info()).into_iter().skip(skipped) {
                 match plan.prepare(&mut media, &window) {

@@ -127,13 +127,7 @@ impl ProbeTrainer {
     /// A training from first weights, `steps` an epoch.
     pub fn start(&self, options: &ProbeOptions, steps: u64) -> ProbeRun {
         let first = first_weights(&self.probe, options.seed);
-        let mut params = self.executor.device().params();
-        for (name, (shape, values)) in &first {
-            let zeros = HostTensor::F32 { shape: shape.clone(), data: vec![0.0; values.len()] };
-            params.set(&format!("adam.m.probe.{name}"), zeros.clone());
-            params.set(&format!("adam.v.probe.{name}"), zeros);
-            params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: values.clone() });
-        }
+        let params = untrained(self.executor.device(), &first);
         let total = steps * options.epochs as u64;
         let warmup_steps = (options.warmup * steps as f64) as u64;
         let mut schedule = ProbeSchedule::new(total, warmup_steps, options.start_lr, options.lr, options.weight_decay);
@@ -152,18 +146,11 @@ impl ProbeTrainer {
             let none = || EvalError::setup(format!("label {label} is not below the {classes} classes"));
             *row.get_mut(*label).ok_or_else(none)? = 1.0;
         }
-        let (lr, wd) = run.schedule.at(run.step);
-        let correction = |beta: f64| (1.0 - beta.powf((run.step + 1) as f64)) as f32;
-        let [beta1, beta2] = TrainOptions::default().betas;
-        let inputs = vec![
+        let mut inputs = vec![
             ("features", tensor([labels.len(), features.tokens, features.dim], features.values.clone())),
             ("labels", tensor([labels.len(), classes], one_hot)),
-            ("lr", HostTensor::scalar(lr as f32)),
-            ("wd", HostTensor::scalar(wd as f32)),
-            ("c1", HostTensor::scalar(correction(beta1))),
-            ("c2", HostTensor::scalar(correction(beta2))),
-            ("max_norm", HostTensor::scalar(run.max_norm)),
         ];
+        inputs.extend(rates(run.schedule.at(run.step), run.step, run.max_norm));
         let outputs = self.executor.run(&mut run.params, inputs)?;
         let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
         if !loss.is_finite() {
@@ -195,9 +182,34 @@ impl ProbeRun {
     }
 }
 
+/// A store with first weights under `probe.`, and moments of zero.
+pub(crate) fn untrained(device: Device, first: &NamedTensors) -> DeviceParams {
+    let mut params = device.params();
+    for (name, (shape, values)) in first {
+        let zeros = HostTensor::F32 { shape: shape.clone(), data: vec![0.0; values.len()] };
+        params.set(&format!("adam.m.probe.{name}"), zeros.clone());
+        params.set(&format!("adam.v.probe.{name}"), zeros);
+        params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: values.clone() });
+    }
+    params
+}
+
+/// What AdamW reads at step `step`, from 0, with the constants of [`TrainOptions::default`]: the learning rate, weight decay,
+/// corrections, and the largest norm of the gradients.
+pub(crate) fn rates((lr, wd): (f64, f64), step: u64, max_norm: f32) -> [(&'static str, HostTensor); 5] {
+    let [c1, c2] = TrainOptions::default().betas.map(|beta| (1.0 - beta.powf((step + 1) as f64)) as f32);
+    let numbers = [("lr", lr as f32), ("wd", wd as f32), ("c1", c1), ("c2", c2), ("max_norm", max_norm)];
+    numbers.map(|(name, value)| (name, HostTensor::scalar(value)))
+}
+
 /// The order of `count` samples in an epoch.
 pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let order = Permutation::new(count as u64, mix(&[seed, PROBE_ORDER, epoch]));
+    shuffled(count, &[seed, PROBE_ORDER, epoch])
+}
+
+/// The numbers below `count` in the order of a key.
+pub(crate) fn shuffled(count: usize, key: &[u64]) -> Vec<usize> {
+    let order = Permutation::new(count as u64, mix(key));
     (0..count as u64).map(|place| order.at(place) as usize).collect()
 }
 

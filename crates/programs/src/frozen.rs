@@ -60,6 +60,14 @@ fn several(graph: &Graph) -> Option<usize> {
     }
 }
 
+/// Refuses a probe for features of another width than the encoder's.
+fn check_width(encoder: &EncoderConfig, probe: Option<&Probe>) -> Result<(), FrozenError> {
+    match probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
+        Some(probe) => Err(FrozenError::Width { probe, encoder: encoder.embed_dim }),
+        None => Ok(()),
+    }
+}
+
 impl Frozen {
     /// Compiles an encoder and, if given, a probe on its tokens. `weights` has the parameters under `encoder.` and `probe.`; the
     /// output is `logits` with a probe and `encoder_out` without.
@@ -73,9 +81,7 @@ impl Frozen {
         probe: Option<&Probe>,
         weights: &Tensors,
     ) -> Result<Self, FrozenError> {
-        if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
-            return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
-        }
+        check_width(encoder, probe)?;
         let graph = precision.apply(compile::optimised(&compile::frozen(encoder, probe)?)?)?;
         Self::planned(device, graph, encoder, weights)
     }
@@ -92,9 +98,7 @@ impl Frozen {
         head: Head,
         weights: &Tensors,
     ) -> Result<Self, FrozenError> {
-        if let Some(probe) = probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
-            return Err(FrozenError::Width { probe, encoder: encoder.embed_dim });
-        }
+        check_width(encoder, probe)?;
         let graph = compile::optimised(&compile::deployed(encoder, probe, head)?)?;
         Self::planned(device, graph, encoder, weights)
     }

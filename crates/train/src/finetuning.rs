@@ -92,19 +92,19 @@ impl Task for Finetuning<'_> {
     }
 }
 
-/// Names the classes of a configuration that does not: the labels of its videos, in order.
+/// Names the classes of a configuration that does not: the labels of its videos, in order. The data sets, where they had to be read.
 ///
 /// # Errors
 /// [`TrainError::Data`] for videos that cannot be found, or without labels.
-pub fn name_classes(config: &mut Config) -> Result<(), TrainError> {
+pub fn name_classes(config: &mut Config) -> Result<Option<DataSets>, TrainError> {
     let Some(finetune) = config.finetune.as_mut().filter(|finetune| finetune.class_names.is_empty()) else {
-        return Ok(());
+        return Ok(None);
     };
     let sets = DataSets::read(&config.data)?;
     let source = AugmentedVideos::of(&sets, &config.data, &config.data_aug, 1)?;
     let labels: Vec<i64> = source.entries().filter_map(|entry| entry.label).collect();
     finetune.class_names = class_names(&labels, None);
-    Ok(())
+    Ok(Some(sets))
 }
 
 /// The file of a checkpoint that a run fine-tunes, opened.

@@ -17,9 +17,17 @@ pub use masks::{ShownMask, masks};
 pub use neighbours::{Neighbour, neighbours};
 pub use training::training;
 
+use plotters::style::colors::colormaps::ViridisRGB;
+
 use super::canvas::{Canvas, Rgb, ink};
 use super::chart::TITLE;
 use vjepa_recipe::config::Normalization;
+
+/// Dark blue for 0, green, yellow for 1.
+fn heat(share: f32) -> Rgb {
+    let colour = ViridisRGB::get_color(share.clamp(0.0, 1.0));
+    [colour.0, colour.1, colour.2]
+}
 
 /// A clip as it was fed to an encoder, to be shown again.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ use clap::Subcommand;
 
 use super::CliError;
 use super::device::DeviceArg;
+use super::encoder::Encoder;
 use super::probe::Bar;
 use data::{KeyFrames, People, Videos};
 use score::{Scoring, write};
@@ -19,7 +20,7 @@ use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
     self, BoxFeatures, DETECTOR_KEY, DetectorOptions, DetectorRecord, default_layers,
 };
-use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
+use vjepa_eval::protocols::videos::{OpenEncoder, digest_of, open_encoder};
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Probe, load_probe};
 use vjepa_recipe::config::Config;
@@ -39,22 +40,6 @@ enum What {
     Eval(Eval),
     Run(Run),
     Export(ExportArgs),
-}
-
-/// The encoder.
-#[derive(clap::Args)]
-struct Encoder {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
-    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override a setting of the configuration, e.g. --set model.num_heads=12 (repeatable)
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
-    sets: Vec<String>,
-    #[command(flatten)]
-    device: DeviceArg,
 }
 
 /// Train the classifier on boxes with their actions
@@ -195,13 +180,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
-impl Encoder {
-    fn open(&self) -> Result<OpenEncoder, CliError> {
-        let config = self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?;
-        Ok(open_encoder(self.device.open()?, &self.checkpoint, config.as_ref())?)
-    }
-}
-
 fn say(notes: &[String]) {
     notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
@@ -279,8 +257,8 @@ fn train(args: &Train) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A detector's weights, and what it is; it must be of this encoder.
-fn open(path: &Path, opened: &OpenEncoder) -> Result<(NamedTensors, DetectorRecord), CliError> {
+/// A detector's weights, and what it is; it must be of the encoder with this digest.
+fn open(path: &Path, encoder: &str) -> Result<(NamedTensors, DetectorRecord), CliError> {
     let file = load_probe(path)?;
     let metadata = vjepa_weights::load(path)?;
     let record = metadata.metadata().get(DETECTOR_KEY).ok_or_else(|| {
@@ -288,7 +266,7 @@ fn open(path: &Path, opened: &OpenEncoder) -> Result<(NamedTensors, DetectorReco
     })?;
     let record: DetectorRecord = serde_json::from_str(record)
         .map_err(|error| format!("{}: the record of the detector cannot be read: {error}", path.display()))?;
-    if record.encoder != opened.digest {
+    if record.encoder != encoder {
         return Err(
             format!("{} was trained on another encoder; give that one with --checkpoint", path.display()).into()
         );
@@ -308,7 +286,7 @@ fn eval(args: &Eval) -> Result<(), CliError> {
     };
     let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
     let mut opened = open_encoder(args.device.open()?, checkpoint, config.as_ref())?;
-    let (weights, record) = open(detector, &opened)?;
+    let (weights, record) = open(detector, &opened.digest)?;
     let videos = Videos { videos: folder.clone() };
     let (found, boxes) = match &args.people.people {
         Some(path) => (videos.people(path, &args.people)?, "a person detector"),
@@ -327,7 +305,7 @@ fn detect(args: &Run) -> Result<(), CliError> {
         return Err("give the boxes of a person detector with --people".into());
     };
     let mut opened = args.encoder.open()?;
-    let (weights, record) = open(&args.detector, &opened)?;
+    let (weights, record) = open(&args.detector, &opened.digest)?;
     let found = args.videos.people(people, &args.people)?;
     let features = features(&mut opened, &record, &found)?;
     let rows = detection::detections(opened.encoder.device(), &features, &weights, args.by_people)?;
@@ -337,11 +315,13 @@ fn detect(args: &Run) -> Result<(), CliError> {
 }
 
 fn export(args: &ExportArgs) -> Result<(), CliError> {
-    let opened = args.encoder.open()?;
-    let (weights, record) = open(&args.detector, &opened)?;
-    let config = args.encoder.config.as_deref().map(|path| Config::from_file(path, &args.encoder.sets)).transpose()?;
+    // Nothing is computed, but a device that is not there is refused as everywhere.
+    args.encoder.device.open()?;
+    let checkpoint = &args.encoder.checkpoint;
+    let (weights, record) = open(&args.detector, &digest_of(vjepa_weights::load(checkpoint)?.files())?)?;
+    let config = args.encoder.config()?;
     let request = DetectorExport {
-        checkpoint: &args.encoder.checkpoint,
+        checkpoint,
         config: config.as_ref(),
         classifier: &weights,
         layers: &record.layers,

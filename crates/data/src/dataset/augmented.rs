@@ -4,12 +4,11 @@ use vjepa_recipe::config::{AugmentConfig, DataConfig};
 use vjepa_recipe::rng::{NumpyRng, Stream};
 use vjepa_runtime::preprocess::to_luma;
 
-use super::{VideoDataset, bad};
-use crate::augment::{AugmentError, ClipAugment, Policy, RandAugment, RandomErasing};
+use super::{VideoDataset, bad, crop_of, erasing_of, policy_of};
+use crate::augment::{AugmentError, ClipAugment};
 use crate::list::VideoEntry;
 use crate::sets::DataSets;
 use crate::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
-use crate::transforms::RandomCrop;
 
 /// Videos whose clips are augmented as in the official evaluations ([`ClipAugment`]).
 #[derive(Debug, Clone)]
@@ -34,13 +33,10 @@ impl AugmentedVideos {
         }
         let clips = ClipAugment {
             size: data.crop_size,
-            policy: augment.auto_augment.then_some(Policy::Rand(RandAugment::OFFICIAL)),
-            crop: RandomCrop {
-                scale: augment.random_resize_scale.into(),
-                ratio: augment.random_resize_aspect_ratio.into(),
-            },
+            policy: policy_of(augment),
+            crop: crop_of(augment),
             flip: augment.horizontal_flip,
-            erase: (augment.reprob > 0.0).then(|| RandomErasing::clips(augment.reprob)),
+            erase: erasing_of(augment),
             normalization: data.normalization,
         };
         Ok(Self { videos: VideoDataset::of(data, augment, lists, opener)?, augment: clips, repeats: repeats.max(1) })

@@ -76,10 +76,7 @@ impl KeyFrameClips {
     /// [`DataError::Storage`] where videos cannot be reached.
     pub fn read(&self, opener: &Opener, path: &Path, second: u32) -> Result<(Placed, Vec<f32>), DataError> {
         let bad = |reason: String| DataError::Bad { path: path.to_owned(), reason };
-        let mut media = opener.open(path).map_err(|error| match error.is_storage() {
-            true => DataError::Storage(format!("{}: {error}", path.display())),
-            false => bad(error.reason(path)),
-        })?;
+        let mut media = opener.open(path).map_err(|error| error.of(path))?;
         let indices = key_frame_clip(second, self.frames, self.step, media.info().frames);
         let clip = media.decode(&indices.map_err(|error| bad(error.to_string()))?).map_err(bad)?;
         let placed = Placed::of((clip.height, clip.width), self.side, self.patch).map_err(bad)?;

@@ -9,18 +9,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use vjepa_data::DataError;
 use vjepa_data::detection::KeyFrameClips;
 use vjepa_data::media::Opener;
-use vjepa_data::{DataError, Permutation};
 use vjepa_graphs::{EncoderConfig, NamedTensors, init, position};
 use vjepa_metrics::ava::{KeyFrame, Row};
 use vjepa_programs::{TrainOptions, box_classifier, box_features, detector_step};
 use vjepa_recipe::config::Positions;
-use vjepa_recipe::counter::mix;
 use vjepa_recipe::schedules::WarmupCosine;
 use vjepa_runtime::plan::{Device, DeviceExecutor, HostTensor};
 
 use super::videos::OpenEncoder;
+use crate::attentive::{rates, shuffled, untrained};
 use crate::{EvalError, OnProgress, Progress};
 
 /// Distinguishes the order of boxes from other uses of the seed.
@@ -231,17 +231,10 @@ pub fn train(
     options: &DetectorOptions,
     progress: OnProgress<'_>,
 ) -> Result<(NamedTensors, f64), EvalError> {
-    let betas = [0.9, 0.999];
-    let graph = detector_step(features.width, classes, TrainOptions { betas, ..TrainOptions::default() })?;
+    let graph = detector_step(features.width, classes, TrainOptions::default())?;
     let mut executor = device.plan(&graph)?;
-    let mut params = device.params();
     let first = init::linear_probe(features.width, classes, options.seed);
-    for (name, (shape, values)) in &first {
-        let zeros = HostTensor::F32 { shape: shape.clone(), data: vec![0.0; values.len()] };
-        params.set(&format!("adam.m.probe.{name}"), zeros.clone());
-        params.set(&format!("adam.v.probe.{name}"), zeros);
-        params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: values.clone() });
-    }
+    let mut params = untrained(device, &first);
     let rows = features.boxes.len();
     let per_epoch = rows.div_ceil(options.batch.max(1)) as u64;
     let lr = WarmupCosine {
@@ -253,20 +246,10 @@ pub fn train(
     };
     let (mut step, mut last) = (0u64, f64::NAN);
     for epoch in 0..options.epochs {
-        let order = Permutation::new(rows as u64, mix(&[options.seed, ORDER, epoch as u64]));
-        let shuffled: Vec<usize> = (0..rows as u64).map(|place| order.at(place) as usize).collect();
         let mut sum = 0.0;
-        for batch in shuffled.chunks(options.batch.max(1)) {
-            let correction = |beta: f64| HostTensor::scalar((1.0 - beta.powf((step + 1) as f64)) as f32);
-            let inputs = vec![
-                ("features", features.select(batch)),
-                ("labels", labels(features, batch, classes)?),
-                ("lr", HostTensor::scalar(lr.at(step) as f32)),
-                ("wd", HostTensor::scalar(options.weight_decay as f32)),
-                ("c1", correction(betas[0])),
-                ("c2", correction(betas[1])),
-                ("max_norm", HostTensor::scalar(f32::INFINITY)),
-            ];
+        for batch in shuffled(rows, &[options.seed, ORDER, epoch as u64]).chunks(options.batch.max(1)) {
+            let mut inputs = vec![("features", features.select(batch)), ("labels", labels(features, batch, classes)?)];
+            inputs.extend(rates((lr.at(step), options.weight_decay), step, f32::INFINITY));
             let outputs = executor.run(&mut params, inputs)?;
             let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
             if !loss.is_finite() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use vjepa_data::{BadVideo, TestPlan, VideoEntry, refuse_stub};
 use vjepa_graphs::EncoderConfig;
-use vjepa_metrics::top_k;
+use vjepa_metrics::argmax;
 use vjepa_programs::frozen::{Frozen, FrozenError};
 use vjepa_programs::{Model, Precision, Probe, ProbeFile};
 use vjepa_recipe::config::Config;
@@ -39,20 +39,15 @@ impl Tested {
     /// The likeliest class of each good video, with its probability.
     pub fn predictions(&self) -> Vec<(usize, f32)> {
         let likeliest = |row: &[f32]| {
-            row.iter().copied().enumerate().fold(
-                (0, f32::NEG_INFINITY),
-                |best, next| {
-                    if next.1 > best.1 { next } else { best }
-                },
-            )
+            let class = argmax(row);
+            (class, row.get(class).copied().unwrap_or_default())
         };
         self.probabilities.chunks_exact(self.classes.max(1)).map(likeliest).collect()
     }
 
     /// Top-1 and top-5 of the good videos, whose classes are `classes`.
     pub fn accuracy(&self, classes: &[usize]) -> Accuracy {
-        let share = |k| top_k(&self.probabilities, self.classes, classes, k);
-        Accuracy { top1: share(1), top5: share(5), videos: classes.len() }
+        Accuracy::of(&self.probabilities, self.classes, classes)
     }
 }
 

@@ -81,8 +81,11 @@ pub fn open_encoder_as(
     Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())?, named })
 }
 
-/// The digest of a checkpoint's file, or of the digests of several.
-fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
+/// The digest of a checkpoint's file, or of the digests of several, joined: [`OpenEncoder::digest`] without opening it.
+///
+/// # Errors
+/// [`EvalError::File`].
+pub fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
     let digests = files.iter().map(|file| file_digest(file)).collect::<Result<Vec<_>, _>>()?;
     Ok(digests.join("+"))
 }

@@ -1,9 +1,7 @@
 //! Where a probe's query looks.
 
-use plotters::style::colors::colormaps::ViridisRGB;
-
-use super::{FRAME, Sheet, ShownClip};
-use crate::canvas::{Canvas, Rgb, ink};
+use super::{FRAME, Sheet, ShownClip, heat};
+use crate::canvas::{Canvas, ink};
 
 /// How much of a token's colour lies over the picture.
 const OVER: f32 = 0.62;
@@ -50,12 +48,6 @@ pub fn attention(clip: ShownClip<'_>, tubelet: usize, patch: usize, weights: &[f
         }
     }
     sheet.canvas
-}
-
-/// Dark blue for 0, green, yellow for 1.
-fn heat(share: f32) -> Rgb {
-    let colour = ViridisRGB::get_color(share.clamp(0.0, 1.0));
-    [colour.0, colour.1, colour.2]
 }
 
 #[cfg(test)]

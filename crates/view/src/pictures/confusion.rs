@@ -1,8 +1,7 @@
 //! Which classes are taken for which.
 
-use plotters::style::colors::colormaps::ViridisRGB;
-
-use crate::canvas::{Canvas, Rgb, ink};
+use super::heat;
+use crate::canvas::{Canvas, ink};
 use crate::chart::TITLE;
 
 /// Space around the matrix.
@@ -64,12 +63,6 @@ pub fn confusion(title: &str, note: &str, names: &[String], rows: &[&[u64]]) -> 
         }
     }
     canvas
-}
-
-/// Dark blue for 0, green, yellow for 1.
-fn heat(share: f32) -> Rgb {
-    let colour = ViridisRGB::get_color(share.clamp(0.0, 1.0));
-    [colour.0, colour.1, colour.2]
 }
 
 #[cfg(test)]

@@ -1,0 +1,36 @@
+//! The frozen encoder of a command, and its flags.
+
+use std::path::PathBuf;
+
+use super::CliError;
+use super::device::DeviceArg;
+use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
+use vjepa_recipe::config::Config;
+
+/// An encoder of a checkpoint.
+#[derive(clap::Args)]
+pub(super) struct Encoder {
+    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
+    #[arg(long, value_name = "FILE")]
+    pub(super) checkpoint: PathBuf,
+    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
+    #[command(flatten)]
+    pub(super) device: DeviceArg,
+}
+
+impl Encoder {
+    /// The configuration, where one was given.
+    pub(super) fn config(&self) -> Result<Option<Config>, CliError> {
+        Ok(self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?)
+    }
+
+    /// Opens it on the device.
+    pub(super) fn open(&self) -> Result<OpenEncoder, CliError> {
+        Ok(open_encoder(self.device.open()?, &self.checkpoint, self.config()?.as_ref())?)
+    }
+}
