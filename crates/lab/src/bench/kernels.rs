@@ -140,7 +140,8 @@ impl Operation {
     }
 }
 
-/// `op(x0, x1, ..)`, of which the mean of every result is read.
+/// `op(x0, x1, ..)`, of which the sum of every result is read: by a kernel that hands its operand's memory on, as those of a
+/// training step do. What an operation writes is warm then, and no pages are mapped while it is timed.
 fn graph(op: &Op, shapes: &[&[usize]], owned: &[usize]) -> Result<Graph, GraphError> {
     let mut graph = Graph::new("kernel", &[]);
     let mut operands: Vec<ValueId> = Vec::new();
@@ -151,9 +152,9 @@ fn graph(op: &Op, shapes: &[&[usize]], owned: &[usize]) -> Result<Graph, GraphEr
     }
     for (i, result) in graph.push(op.clone(), &operands)?.into_iter().enumerate() {
         let axes: Vec<usize> = (0..graph.ty(result).rank()).collect();
-        let mean = graph.mean(result, &axes)?;
-        let mean = graph.reshape(mean, &[])?;
-        graph.output(&format!("y{i}"), mean);
+        let sum = graph.sum(result, &axes)?;
+        let sum = graph.reshape(sum, &[])?;
+        graph.output(&format!("y{i}"), sum);
     }
     Ok(graph)
 }
