@@ -236,7 +236,12 @@ fn overrides_are_typed_and_checked_like_the_file() {
     let error = with(SMALL, &["optimization.lr=quick"]).unwrap_err().to_string();
     assert!(error.starts_with("--set optimization.lr=quick: `optimization.lr` must be a finite number"), "{error}");
     let error = with(SMALL, &["optimization.lrr=1"]).unwrap_err().to_string();
-    assert!(error.contains("--set optimization.lrr=1: unknown key `optimization.lrr`: did you mean `lr`?"), "{error}");
+    assert!(
+        error.contains("--set optimization.lrr=1: unknown key `optimization.lrr`: did you mean `optimization.lr`?"),
+        "{error}"
+    );
+    let error = with(SMALL, &["data.datasets=/data/clips"]).unwrap_err().to_string();
+    assert!(error.ends_with("; write --set data.datasets='[a, b]', also for one"), "{error}");
     assert!(with(SMALL, &["mask.2.num_blocks=4"]).is_err());
 }
 

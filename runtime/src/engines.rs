@@ -6,7 +6,7 @@
 
 use crate::error::SessionError;
 use crate::files::{hash_all, hex};
-use crate::library::Library;
+use crate::library::{Library, LibraryError};
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Batches, Options, Progress, Runtime};
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
@@ -30,8 +30,25 @@ pub(crate) fn name(provider: Runtime) -> &'static str {
 
 /// A GPU provider that cannot be used, and what to install.
 pub(crate) fn unusable(provider: Runtime, library: &Library, reason: String) -> SessionError {
-    let remedy = if provider == Runtime::TensorRt { TENSORRT_REMEDY } else { CUDA_REMEDY };
-    SessionError::Provider { provider: name(provider), library: library.to_string(), reason, remedy }
+    SessionError::Provider { provider: name(provider), library: library.to_string(), reason, remedy: remedy(provider) }
+}
+
+/// What is to be installed for a provider.
+fn remedy(provider: Runtime) -> &'static str {
+    if provider == Runtime::TensorRt { TENSORRT_REMEDY } else { CUDA_REMEDY }
+}
+
+/// No usable ONNX Runtime: for a GPU the usual package would not do.
+pub(crate) fn without_library(runtime: Runtime, error: LibraryError) -> SessionError {
+    match (runtime, error) {
+        (Runtime::Cuda | Runtime::TensorRt, LibraryError::NotFound) => SessionError::Provider {
+            provider: name(runtime),
+            library: "ONNX Runtime".to_owned(),
+            reason: "it was not found".to_owned(),
+            remedy: remedy(runtime),
+        },
+        (_, error) => error.into(),
+    }
 }
 
 /// The CUDA provider in plain f32: TF32 would lose what the parity tolerances ask for.

@@ -203,6 +203,10 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         // A safetensors file: the length of its header, then JSON. A PyTorch file: an archive, or a pickle of protocol 2 to 5.
         [_, _, _, _, _, 0, 0, 0, b'{', ..] | [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(CHECKPOINT),
+        // An mp4 or a Matroska file.
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] | [0x1a, 0x45, 0xdf, 0xa3, ..] => {
+            Some("a video, not a model: the model comes first, then the videos")
+        }
         [] => None,
         _ if text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
             Some("a text file: name a model that `vjepa compile --export onnx` wrote")

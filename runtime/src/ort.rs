@@ -30,7 +30,8 @@ pub(crate) struct Model {
 impl Model {
     /// Loads the file from its place; its bytes are given up for that.
     pub fn open(file: &mut OnnxFile, search: &Search, options: &Options) -> Result<Self, SessionError> {
-        let (library, environment) = environment(search)?;
+        let (library, environment) =
+            environment(search).map_err(|error| engines::without_library(options.runtime, error))?;
         let engine = match options.runtime {
             Runtime::TensorRt => Some(engines::tensorrt(file, &library, options)?),
             _ => None,

@@ -36,7 +36,7 @@ pub struct Args {
     /// Say what would be run, with memory, arithmetic and hours, without running it
     #[arg(long)]
     dry_run: bool,
-    /// Speed that --dry-run reckons hours with, in TFLOP/s that are really reached
+    /// Speed assumed for the hours of --dry-run, in TFLOP/s actually reached
     #[arg(long, default_value_t = 100.0, value_name = "TFLOPS")]
     speed: f64,
     /// Print the results as JSON

@@ -167,8 +167,20 @@ fn cuda() -> Finding {
         (None, None) => Finding {
             key,
             found: false,
-            what: "no NVIDIA driver; training runs on the CPU".to_owned(),
-            remedy: Some("on a machine with an NVIDIA GPU, install its driver".to_owned()),
+            what: if cfg!(feature = "cuda-base") {
+                "no NVIDIA driver; training runs on the CPU"
+            } else {
+                "not in this build; training runs on the CPU"
+            }
+            .to_owned(),
+            remedy: Some(
+                if cfg!(feature = "cuda-base") {
+                    "on a machine with an NVIDIA GPU, install its driver"
+                } else {
+                    "for NVIDIA GPUs (experimental), build with --features cuda"
+                }
+                .to_owned(),
+            ),
         },
         (driver, _) => Finding {
             key,
@@ -193,7 +205,7 @@ fn wgpu() -> Finding {
         None => Finding {
             key,
             found: false,
-            what: "not in this build; GPUs run plans through CUDA only".to_owned(),
+            what: "not in this build".to_owned(),
             remedy: Some("for GPUs of any vendor (experimental), build with --features wgpu".to_owned()),
         },
         Some(found) if found.is_empty() => Finding {

@@ -24,7 +24,7 @@ use vjepa_runtime::Preprocessing;
 use vjepa_weights as weights;
 use vjepa_weights::rows::{Column, Finished, LABELS_KEY, Rows};
 
-/// Write the features that an encoder computes for videos: one, a folder, a list, shards; over windows of long ones
+/// Write an encoder's features of a video, folder, list or shards, over windows of long videos
 ///
 /// Each row of the table is a window of a video. Work is kept in OUT.parts/ every minute: the same command goes on where it was
 /// stopped. Videos that cannot be read are listed in OUT.bad.jsonl. See docs/features.md.

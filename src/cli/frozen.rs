@@ -26,7 +26,7 @@ pub(super) struct EncoderArgs {
     /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
-    /// Encoder of others: an ONNX file that takes clips [B, 3, T, H, W] and gives tokens [B, N, D] or vectors [B, D]
+    /// Encoder from elsewhere: an ONNX file that takes clips [B, 3, T, H, W] and gives tokens [B, N, D] or vectors [B, D]
     #[arg(long, value_name = "FILE.onnx", conflicts_with = "checkpoint")]
     pub encoder: Option<PathBuf>,
     /// The ONNX encoder takes pictures [B, 3, H, W]: give it every frame, and join its tokens in time

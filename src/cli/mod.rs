@@ -41,6 +41,8 @@ mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// Why a command failed: one sentence that says what to do.
 pub type CliError = Box<dyn std::error::Error + Send + Sync>;
@@ -156,14 +158,21 @@ fn note_sampling(config: Option<&vjepa_recipe::config::Config>) {
     }
 }
 
+/// Whether a closed pipe ends the program.
+static QUITS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
 /// `vjepa ... | head`: a closed pipe ends the program silently, as it does others, instead of failing a print.
 fn quit_when_nobody_reads() {
     #[cfg(unix)]
     {
-        let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
         // Without the handler a closed pipe is reported less politely, which is no reason not to run.
-        let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always);
+        let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, Arc::clone(&QUITS));
     }
+}
+
+/// For commands that talk to processes of their own: one that has ended is an error to report, not the program's end.
+fn stay_when_a_worker_ends() {
+    QUITS.store(false, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use vjepa_runtime::preprocess::METADATA_KEY;
 use vjepa_view::pictures::{self, Neighbour, ShownClip};
 use vjepa_weights::rows::RowsFile;
 
-/// Find the windows most like some, by the cosine of their features
+/// Find the windows most similar to given ones, by the cosine of their features
 ///
 /// FILE is a table that `vjepa features` wrote, .safetensors or .npy. Tokens are averaged. Rows of the same video are left out
 /// unless --same-video is given.
@@ -37,7 +37,7 @@ pub struct Args {
     /// Count other windows of the same video, too
     #[arg(long)]
     same_video: bool,
-    /// Take the mean over all rows away first, which all windows share
+    /// Subtract the mean over all rows first
     #[arg(long)]
     centred: bool,
     /// Contact sheet of the queries and their neighbours (.png); the videos are read again for it

@@ -19,7 +19,7 @@ pub struct Args {
     /// Exported model (.onnx, .vjg) or bundle; with --runtime plan also a checkpoint
     #[arg(value_name = "MODEL|BUNDLE|CHECKPOINT")]
     model: PathBuf,
-    /// Videos, or .safetensors files with `clip_u8` [B, 3, T, H, W]
+    /// Videos, pictures, folders of numbered frames, or .safetensors files with `clip_u8` [B, 3, T, H, W]
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// Runtime. `auto` needs no installation: tract, or the plan of a *.vjg; models that tract cannot load run on ONNX

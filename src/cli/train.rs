@@ -24,8 +24,8 @@ use vjepa_train::{DiagnosticsReport, HeldOut, Watch};
 
 /// Pretrain an encoder on videos
 ///
-/// The setting `data.datasets` names folders of videos or .csv files with one "path label" per line. Labels may be omitted;
-/// paths are relative to the .csv file's folder.
+/// The setting `data.datasets` names lists (.csv or .txt, one "path label" per line), folders, tar shards or videos (docs/data.md).
+/// Labels may be omitted; paths are relative to the list's folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// YAML configuration in the official format (see configs/)
@@ -69,7 +69,7 @@ pub struct Args {
     /// pass
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
     memory_budget: Option<super::memory::Bytes>,
-    /// Say how long the run would be and how much memory a step needs, without training
+    /// Check configuration and data and print steps and memory, without training
     #[arg(long, conflicts_with_all = ["plan", "eager", "profile", "resume", "resume_from"])]
     dry_run: bool,
     /// Exit with code 3 if the encoder has collapsed by the end of the run

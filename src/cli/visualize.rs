@@ -73,7 +73,7 @@ struct Features {
     out: PathBuf,
 }
 
-/// How much the query of an attentive probe takes of each token of a clip
+/// How strongly an attentive probe attends to each token of a clip
 #[derive(clap::Args)]
 struct Attention {
     #[command(flatten)]

@@ -7,13 +7,13 @@ use super::CliError;
 use vjepa_report::run::Run;
 use vjepa_report::watch::{snapshot, summary, watch};
 
-/// Watch a run that is going on: curves, diagnostics, speed, and whether it stalls; `q` quits
+/// Watch a run in progress: curves, diagnostics, speed, and whether it stalls; `q` quits
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run (`logging.folder`)
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Print how it is going now, and leave; needs no terminal
+    /// Print the current state and exit; needs no terminal
     #[arg(long)]
     once: bool,
     /// Seconds between two looks at the folder

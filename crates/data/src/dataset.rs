@@ -219,7 +219,7 @@ impl VideoDataset {
 }
 
 /// The random crop of a configuration.
-fn crop_of(augment: &AugmentConfig) -> RandomCrop {
+pub(crate) fn crop_of(augment: &AugmentConfig) -> RandomCrop {
     RandomCrop { scale: augment.random_resize_scale.into(), ratio: augment.random_resize_aspect_ratio.into() }
 }
 

@@ -250,8 +250,9 @@ fn class_names(must: &str, word: &str, lines: &[Line<'_>]) -> String {
         count => format!(" ({count} names in all: {}{more})", shown.join(", ")),
     };
     format!(
-        "{must}; it ends in the class name `{}`{listed}: write each name once into a file for --names, one per line, and its \
-         line number, counted from 0, here; a list for training may leave labels out",
+        "{must}; it ends in the class name `{}`{listed}: labels must be whole \
+         numbers; `vjepa data list classes FOLDER` makes such a list and its file of names from class folders, and a list for \
+         training may leave labels out",
         short(word)
     )
 }

@@ -96,7 +96,7 @@ impl Pictures {
     pub fn folder(folder: &Path, rate: f64) -> Result<Self, String> {
         let frames: Vec<Source> = numbered(folder)?.into_iter().map(Source::File).collect();
         match frames.is_empty() {
-            true => Err("is a folder without numbered pictures (.jpg, .jpeg or .png)".into()),
+            true => Err("is a folder without numbered pictures (.jpg, .jpeg or .png); give videos one by one, e.g. FOLDER/*.mp4".into()),
             false => Self::of(folder, frames, rate),
         }
     }

@@ -98,13 +98,22 @@ pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
 
 /// A list or a folder of videos of this machine.
 pub(crate) fn read_local(dataset: &Path) -> Result<VideoList, DataError> {
-    let meta = std::fs::metadata(dataset).map_err(|error| fail(dataset, format!("cannot be opened: {error}")))?;
+    let meta = std::fs::metadata(dataset).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => fail(
+            dataset,
+            "there is no such file or folder; name your own (in a configuration, or with --set data.datasets='[/data/clips]')",
+        ),
+        _ => fail(dataset, format!("cannot be opened: {error}")),
+    })?;
     if meta.is_dir() {
         return read_folder(dataset);
     }
     vjepa_weights::refuse_foreign(dataset).map_err(DataError::List)?;
     if !matches!(extension(dataset).as_deref(), Some("csv" | "txt")) {
-        return Err(fail(dataset, "must be a folder of videos or a .csv of \"path label\" lines"));
+        return Err(fail(
+            dataset,
+            "must be a list (.csv or .txt) of \"path label\" lines, a folder, a tar shard or a video file",
+        ));
     }
     let read = text::read(dataset).map_err(|error| fail(dataset, error))?;
     let folder = dataset.parent().unwrap_or(Path::new(""));

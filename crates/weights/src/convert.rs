@@ -143,8 +143,7 @@ pub fn convert(
         Target::Official => to_official(&weights, model.as_ref(), state.as_ref(), output, &wanted)?,
         Target::Hub | Target::HuggingFace => {
             let model = model.ok_or_else(|| {
-                let why = "it holds V-JEPA 1, which is neither on the hub of V-JEPA 2 nor in transformers; write official \
-                           files of it (--to official)";
+                let why = "it holds V-JEPA 1, and --to hub and --to hf are for V-JEPA 2; use --to official";
                 WeightsError::Convert { path: input.to_owned(), why: why.to_owned() }
             })?;
             let written = match target {

@@ -120,7 +120,7 @@ pub enum WeightsError {
         name: String,
     },
     /// The file holds other models than the one asked for.
-    #[error("{} holds no {wanted}, only {found}; name a checkpoint that does", path.display())]
+    #[error("{} holds no {wanted}, only {found}; name a file that does", path.display())]
     NoModel {
         /// The file.
         path: PathBuf,

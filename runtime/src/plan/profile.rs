@@ -193,7 +193,7 @@ impl fmt::Display for Profile<'_> {
             writeln!(
                 f,
                 "{heading:<44} {:>7} {:>10} {:>7} {:>9} {:>9}",
-                "nodes", "ms a run", "share", "GFLOP/s", "GB/s"
+                "nodes", "ms per run", "share", "GFLOP/s", "GB/s"
             )?;
             for (name, op) in list.iter().chain([&("total".to_owned(), total)]) {
                 writeln!(

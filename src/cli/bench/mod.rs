@@ -2,6 +2,7 @@
 
 mod decode;
 mod kernels;
+mod loader;
 mod models;
 mod show;
 
@@ -43,6 +44,8 @@ enum Bench {
     Kernels(kernels::KernelArgs),
     /// Decoding: training clips a second of processor time, and with --python those of decord, torchcodec and PyAV
     Decode(decode::DecodeArgs),
+    /// Loading: what the path from files to batches costs beside decoding and resizing alone
+    Loader(loader::LoaderArgs),
     /// One of our decoders in a comparison, driven through standard input
     #[command(hide = true)]
     Decoder(decode::DecoderArgs),
@@ -160,6 +163,7 @@ struct WorkerArgs {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    super::stay_when_a_worker_ends();
     match &args.what {
         Bench::Step(args) => {
             let common = &args.common;
@@ -172,6 +176,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         Bench::Kernels(args) => kernels::run(args),
         Bench::Decode(args) => decode::run(args),
         Bench::Decoder(args) => decode::serve(args),
+        Bench::Loader(args) => loader::run(args),
         Bench::Infer(args) if !args.files.is_empty() => models::run(args),
         Bench::Infer(args) => {
             let common = &args.common;

@@ -24,7 +24,7 @@ pub struct Args {
     /// Begins the name of each shard
     #[arg(long, default_value = "shard", value_name = "NAME")]
     name: String,
-    /// The ffmpeg program that encodes
+    /// The ffmpeg program that encodes, e.g. `ffmpeg`; or give --copy
     #[arg(long, value_name = "PROGRAM", required_unless_present = "copy", conflicts_with = "copy")]
     ffmpeg: Option<PathBuf>,
     /// Pack files as they are
@@ -87,7 +87,7 @@ fn say(report: &PackReport) {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let earlier = report.shards.iter().filter(|shard| shard.earlier).count();
     println!(
-        "{} samples in {} shards ({earlier} of an earlier run); {} left out; {:.2} GiB of files became {:.2} GiB in {:.0} s",
+        "{} samples, {} shards ({earlier} of an earlier run); {} left out; {:.2} GiB of files became {:.2} GiB in {:.0} s",
         report.samples,
         report.shards.len(),
         report.left_out,

@@ -18,7 +18,7 @@ pub struct Args {
     /// Share of each class for the second part, e.g. 10%
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     share: Share,
-    /// Which draw
+    /// Seed of the random draw
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
     /// The list of the larger part

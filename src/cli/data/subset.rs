@@ -14,7 +14,7 @@ pub struct Args {
     /// Share of each class, e.g. 5%; at least one sample of each stays
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     share: Share,
-    /// Which draw; the protocol takes the mean over 0, 1 and 2
+    /// Number of the random draw; the protocol takes the mean over 0, 1 and 2
     #[arg(long, default_value_t = 0, value_name = "N")]
     split: u64,
     /// The list to write

@@ -302,7 +302,7 @@ fn eval(args: &Eval) -> Result<(), CliError> {
 
 fn detect(args: &Run) -> Result<(), CliError> {
     let Some(people) = &args.people.people else {
-        return Err("give the boxes of a person detector with --people".into());
+        return Err("which people? give the boxes of a person detector with --people CSV".into());
     };
     let mut opened = args.encoder.open()?;
     let (weights, record) = open(&args.detector, &opened.digest)?;

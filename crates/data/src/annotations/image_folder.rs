@@ -34,7 +34,8 @@ pub fn image_folder(split: &Path) -> Result<Listing, AnnotationError> {
     if classes.is_empty() {
         let why = match loose {
             0 => {
-                "holds neither class folders nor pictures: give the folder `train` or `val` of the data set".to_owned()
+                "holds neither class folders nor pictures: give the folder `train` or `val` of the data set, or for videos a list \
+                 (`vjepa data list`)".to_owned()
             }
             _ => format!(
                 "holds {loose} pictures and no class folder (so ImageNet's `val` is distributed): move each picture into a \
@@ -52,8 +53,8 @@ pub fn image_folder(split: &Path) -> Result<Listing, AnnotationError> {
     for ((name, folder), label) in classes.into_iter().zip(0..) {
         let mut pictures = pictures(&folder, &mut left_out)?;
         if pictures.is_empty() {
-            let why =
-                "is a class folder without pictures (.jpg, .jpeg or .png): fill it, or remove it if it is not a class";
+            let why = "is a class folder without pictures (.jpg, .jpeg or .png): fill it, or remove it; class folders of videos need a \
+                       list first: vjepa data list classes FOLDER --out LIST.csv";
             return Err(AnnotationError::file(&folder, why));
         }
         // Folder by folder, as os.walk goes.

@@ -30,9 +30,7 @@ impl FromStr for Share {
         let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
         match number.trim().parse::<f64>() {
             Ok(share) if share > 0.0 && share <= scale => Ok(Self(share / scale)),
-            _ => {
-                Err(format!("a subset must be a share like `5%` or `0.05`, more than 0 and at most 100%, got `{text}`"))
-            }
+            _ => Err(format!("a share must be like `5%` or `0.05`, more than 0 and at most 100%, got `{text}`")),
         }
     }
 }
@@ -67,7 +65,8 @@ pub fn subset(list: &VideoList, share: Share, split: u64) -> Result<Subset, Anno
     for (index, entry) in list.entries.iter().enumerate() {
         let Some(label) = entry.label else {
             let why = format!(
-                "{}: a subset takes a share of each class, but this has no label: add one",
+                "{}: a subset takes a share of each class, but this has no label: add one, or make a labelled list with `vjepa data \
+                 list`",
                 list.location(index)
             );
             return Err(AnnotationError::file(&list.path, why));

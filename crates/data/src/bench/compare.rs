@@ -210,7 +210,7 @@ fn ratio(over: &str, own: &[f64], other: &[f64]) -> Option<Ratio> {
 }
 
 /// Median, smallest and largest; none of nothing.
-fn spread(values: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
+pub(super) fn spread(values: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -7,13 +7,17 @@
 //!
 //! Frames are told apart by means over blocks of each picture, which are compared with those of all frames of the file,
 //! decoded in order by this crate's decoder: a contender's frame `i` has to be nearest to frame `i`.
+//!
+//! [`loader()`] measures the whole path: what a [`crate::Loader`] costs beside decoding and resizing alone.
 
 mod compare;
 mod contender;
+mod loader;
 mod serve;
 
 pub use compare::{Figures, FileReport, Ratio, Report, Settings, compare};
 pub use contender::{Contender, Started};
+pub use loader::{LoaderReport, LoaderRound, LoaderSettings, loader};
 pub use serve::serve;
 
 use serde::{Deserialize, Serialize};

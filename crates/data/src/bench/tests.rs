@@ -1,5 +1,6 @@
 use super::*;
 use std::path::Path;
+use vjepa_recipe::config::{AugmentConfig, DataConfig};
 use vjepa_video::Decoder;
 
 fn clip(name: &str) -> PathBuf {
@@ -64,4 +65,27 @@ fn contenders_may_be_missing() {
     assert!(start("hello").unwrap_err().to_string().contains("hello"));
     let error = Contender::start("other", &mut std::process::Command::new("/no/such/python")).unwrap_err();
     assert!(error.to_string().contains("/no/such/python"), "{error}");
+}
+
+#[test]
+fn loader_and_plain_decoding_make_the_same_clips() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list.csv");
+    std::fs::write(&list, format!("{} 0\n", clip("short_20f.mp4").display())).unwrap();
+    let data = DataConfig {
+        datasets: vec![list.display().to_string()],
+        batch_size: 2,
+        num_frames: 4,
+        crop_size: 32,
+        ..DataConfig::default()
+    };
+    let settings = LoaderSettings { rounds: 2, batches: 1, workers: 2, seed: 0 };
+    let mut told = 0;
+    let report = loader(&data, &AugmentConfig::default(), settings, |_| told += 1).unwrap();
+    assert_eq!((report.rounds.len(), report.batch, told), (2, 2, 3));
+    let [median, low, high] = report.ratio;
+    assert!(low > 0.0 && low <= median && median <= high, "{:?}", report.ratio);
+    let error =
+        loader(&data, &AugmentConfig { reprob: 0.5, ..AugmentConfig::default() }, settings, |_| ()).unwrap_err();
+    assert!(error.to_string().contains("data_aug.reprob"), "{error}");
 }

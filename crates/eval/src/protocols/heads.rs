@@ -44,7 +44,7 @@ impl HeadKind {
         match self {
             Self::Attentive => "Cross-attention pooling and a linear layer",
             Self::Average => "The mean token and a linear layer, trained like the attentive probe",
-            Self::Linear => "Logistic regression on the mean token, to its minimum",
+            Self::Linear => "Logistic regression on the mean token, trained to convergence",
             Self::Neighbours => {
                 "Vote of the nearest training samples by the cosine of mean tokens; has no weights to write"
             }

@@ -19,7 +19,7 @@ pub enum WorkerError {
         source: std::io::Error,
     },
     /// It ended, or printed something other than an answer. Its earlier output is on standard error.
-    #[error("{name} ended or failed; its output is above{}", said.as_ref().map_or(String::new(), |s| format!(" ({s})")))]
+    #[error("{name} could not be measured and is to be left out; its output is above{}", said.as_ref().map_or(String::new(), |s| format!(" ({s})")))]
     Silent {
         /// The worker.
         name: String,

@@ -280,7 +280,7 @@ pub enum GoldenError {
     #[error(transparent)]
     Weights(#[from] vjepa_weights::WeightsError),
     /// A folder holds nothing to compare with.
-    #[error("{} holds no golden data that is recognised: give a folder such as golden/tiny, or the one above it", .0.display())]
+    #[error("{} holds no golden data that is recognised: give a folder such as tests/golden/tiny, or the one above it", .0.display())]
     Nothing(PathBuf),
     /// A graph lacks a result it should have: a bug.
     #[error("the compiled graph has no output `{0}`")]

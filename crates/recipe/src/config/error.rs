@@ -39,7 +39,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A section or key that does not exist.
-    #[error("{at}unknown key `{key}`{}", hint(nearest))]
+    #[error("{at}unknown key `{key}`{}", hint(at, key, nearest))]
     Unknown {
         /// `"FILE, line N: "`, `"--set ...: "` or empty.
         at: String,
@@ -49,7 +49,7 @@ pub enum ConfigError {
         nearest: String,
     },
     /// A value of the wrong type.
-    #[error("{at}`{key}` must be {expected}, found {found}")]
+    #[error("{at}`{key}` must be {expected}, found {found}{}", as_list(at, key, expected, found))]
     Type {
         /// Where it was written.
         at: String,
@@ -100,8 +100,24 @@ pub enum ConfigError {
     },
 }
 
-fn hint(nearest: &str) -> String {
-    if nearest.is_empty() { String::new() } else { format!(": {nearest}") }
+fn hint(at: &str, key: &str, nearest: &str) -> String {
+    if nearest.is_empty() {
+        return String::new();
+    }
+    // On the command line a key is written with its section.
+    match (key.rsplit_once('.'), nearest.strip_prefix("did you mean `")) {
+        (Some((section, _)), Some(name)) if at.starts_with(SET) => format!(": did you mean `{section}.{name}"),
+        _ => format!(": {nearest}"),
+    }
+}
+
+/// How errors of an argument begin.
+const SET: &str = "--set ";
+
+/// How to write one entry where a list is wanted: brackets, and quotes for the shell.
+fn as_list(at: &str, key: &str, expected: &str, found: &str) -> String {
+    let one = expected.starts_with("a list,") && found.starts_with("the string");
+    if one && at.starts_with(SET) { format!("; write {SET}{key}='[a, b]', also for one") } else { String::new() }
 }
 
 impl ConfigError {

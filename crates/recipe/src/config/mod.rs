@@ -115,7 +115,7 @@ struct Sections {
     logging: LoggingConfig,
     finetune: FinetuneConfig,
     /// Which program to run.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "this program is the app; `vjepa_2_1` sets `model.generation`"))]
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "only `app: vjepa_2_1` has an effect: it sets `model.generation`"))]
     app: Skipped,
     /// Machines of the official run: with `tasks_per_node` the default of `optimization.groups`.
     nodes: Option<u64>,
@@ -369,7 +369,7 @@ impl Config {
         if self.data.dataset_type == DatasetType::Video && self.data.datasets.is_empty() {
             return Err(ConfigError::missing(
                 "data.datasets",
-                "list CSV files of \"path label\" lines, or folders of videos",
+                "name lists (.csv, .txt), folders, tar shards or video files (docs/data.md)",
             ));
         }
         if self.data.dataset_type == DatasetType::DriftingTextures {

@@ -78,8 +78,20 @@ pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     let best = known.iter().map(|word| (strsim::damerau_levenshtein(&short, word), *word)).min();
     match best {
         Some((far, word)) if far <= 1 + word.len() / 3 => format!("did you mean `{word}`?"),
-        _ => format!("known keys here are {}", known.join(", ")),
+        _ => far_from(&short, known),
     }
+}
+
+/// Known names that hold this one, otherwise the first of all.
+fn far_from(name: &str, known: &[&str]) -> String {
+    /// Names that a reader still looks through.
+    const SHOWN: usize = 12;
+    let holding: Vec<&str> = known.iter().copied().filter(|word| name.len() > 2 && word.contains(name)).collect();
+    let of = if holding.is_empty() { known } else { &holding };
+    let more = of.len().saturating_sub(SHOWN);
+    let shown = of.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    let what = if holding.is_empty() { "known keys here are" } else { "keys of a similar name are" };
+    if more == 0 { format!("{what} {shown}") } else { format!("{what} {shown}, and {more} more") }
 }
 
 #[cfg(test)]
@@ -124,6 +136,10 @@ mod tests {
     fn far_names_list_the_known_ones() {
         assert_eq!(nearest("warmpu", &["warmup", "epochs"]), "did you mean `warmup`?");
         assert_eq!(nearest("zzzzzz", &["warmup", "epochs"]), "known keys here are warmup, epochs");
+        assert_eq!(nearest("nam", &["depth", "model_name"]), "keys of a similar name are model_name");
+        let many: Vec<String> = (0..20).map(|i| format!("key_number_{i:02}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(nearest("zzzzzz", &many).ends_with("key_number_11, and 8 more"));
     }
 
     #[test]

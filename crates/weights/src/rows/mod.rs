@@ -100,9 +100,10 @@ impl Format {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("npy") => Ok(Self::Npy),
             Some("parquet") => Ok(Self::Parquet),
-            _ => {
-                Err(RowsError::content(path, "features are written as .safetensors, .npy or .parquet: end the name so"))
-            }
+            _ => Err(RowsError::content(
+                path,
+                "not a table of features: its name must end in .safetensors, .npy or .parquet",
+            )),
         }
     }
 }
