@@ -107,8 +107,9 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
     assert!(complaint(&text).contains("line 7: unknown key `mask.1.numblocks`: did you mean `num_blocks`?"));
     let text = format!("{SMALL}loss: {{qqqqqqqq: 1}}\n");
     assert!(
-        complaint(&text)
-            .contains("known keys here are loss_exp, objective, offset_context_loss, predict_all, reg_coeff"),
+        complaint(&text).contains(
+            "known keys here are loss_exp, objective, offset_context_loss, pixel_target, predict_all, reg_coeff"
+        ),
         "{}",
         complaint(&text)
     );

@@ -170,21 +170,21 @@ pub fn evaluate_textures(
     })
 }
 
-/// Runs the protocol for one encoder (names without prefix, or under `encoder.`): its means over draws.
+/// Runs the protocol for one encoder (names without prefix, or under `encoder.`) on a stream of clips of its size: its means over
+/// draws.
 ///
 /// # Errors
 /// As [`evaluate_textures`].
 pub fn evaluate_encoder(
     config: &EncoderConfig,
     weights: &NamedTensors,
-    normalization: Normalization,
+    source: &DriftingTextures,
     protocol: &TextureProtocol,
     progress: OnProgress<'_>,
 ) -> Result<Tasks<Scores>, EvalError> {
     protocol.check()?;
-    let source = DriftingTextures::new(config.num_frames, config.height, normalization);
-    let clips = Clips::new(&source, protocol);
-    let figures = evaluate_one(config, weights, &source, &clips, protocol, "the", progress)?;
+    let clips = Clips::new(source, protocol);
+    let figures = evaluate_one(config, weights, source, &clips, protocol, "the", progress)?;
     let scores = |figures: Figures| Scores {
         linear: figures.linear.mean,
         attentive: figures.attentive.map(|figure| figure.mean),
