@@ -24,7 +24,7 @@ use super::train::Stopped;
 
 /// Run a table of trainings that differ in a few settings, evaluate each alike, and compare
 ///
-/// The table is YAML (configs/ablations, docs/ablations.md): a base configuration, rows of settings, seeds, evaluations. Runs that
+/// The table is YAML (configs/ablations, docs/ABLATIONS.md): a base configuration, rows of settings, seeds, evaluations. Runs that
 /// are finished are kept in DIR/runs.json: the same command goes on where it was stopped.
 #[derive(clap::Args)]
 pub struct Args {
