@@ -203,10 +203,11 @@ fn evaluate(
 ) -> Result<BTreeMap<String, f64>, CliError> {
     // Figures of as many labels come of one run of the protocol.
     let mut textures: BTreeMap<usize, Tasks<Scores>> = BTreeMap::new();
-    let attentive = |of: usize| {
+    let asked = |of: usize, motion: bool| {
+        let wanted = TextureFigure { motion, attentive: true };
         evaluations
             .values()
-            .any(|one| matches!(one, Evaluation::Textures { figure, labels } if *labels == of && figure.attentive))
+            .any(|one| matches!(one, Evaluation::Textures { figure, labels } if (*figure, *labels) == (wanted, of)))
     };
     let mut figures = BTreeMap::new();
     for (name, evaluation) in evaluations {
@@ -214,7 +215,10 @@ fn evaluate(
             Evaluation::Textures { figure, labels } => {
                 let scores = match textures.get(labels) {
                     Some(scores) => *scores,
-                    None => on_textures(config, encoder, *labels, attentive(*labels))?,
+                    None => {
+                        let attentive = Tasks { texture: asked(*labels, false), motion: asked(*labels, true) };
+                        on_textures(config, encoder, *labels, attentive)?
+                    }
                 };
                 textures.insert(*labels, scores);
                 figure.of(&scores)?
@@ -226,7 +230,12 @@ fn evaluate(
     Ok(figures)
 }
 
-fn on_textures(config: &Config, encoder: &Encoder, labels: usize, attentive: bool) -> Result<Tasks<Scores>, CliError> {
+fn on_textures(
+    config: &Config,
+    encoder: &Encoder,
+    labels: usize,
+    attentive: Tasks<bool>,
+) -> Result<Tasks<Scores>, CliError> {
     if config.data.dataset_type != DatasetType::DriftingTextures {
         return Err("`texture` and `motion` evaluate runs on drifting textures: use `probe` for videos".into());
     }
@@ -234,8 +243,10 @@ fn on_textures(config: &Config, encoder: &Encoder, labels: usize, attentive: boo
     let file = vjepa_weights::load(&encoder.checkpoint)?;
     let weights = file.take_encoder(models.encoder.parameter_shapes())?;
     let protocol = TextureProtocol::recipe(config.meta.seed);
-    let attentive_draws = if attentive { protocol.attentive_draws } else { 0 };
-    let protocol = TextureProtocol { attentive_draws, labels_per_class: labels, ..protocol };
+    // Tokens are kept for attentive probes alone.
+    let attentive_draws = if attentive.texture || attentive.motion { protocol.attentive_draws } else { 0 };
+    let protocol =
+        TextureProtocol { attentive_draws, attentive_tasks: attentive, labels_per_class: labels, ..protocol };
     let source = DriftingTextures::of(&config.data);
     let mut bar = Bar::default();
     let scores = evaluate_encoder(&models.encoder, &weights, &source, &protocol, &mut |p| bar.show(p))?;
