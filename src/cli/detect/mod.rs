@@ -20,7 +20,7 @@ use vjepa_data::annotations::ava;
 use vjepa_deploy::detector::{self, DetectorExport};
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
-    self, BoxFeatures, DETECTOR_KEY, DetectorOptions, DetectorRecord, Frame, Lesson, View, default_layers,
+    self, BoxEncoder, BoxFeatures, DETECTOR_KEY, DetectorOptions, DetectorRecord, Frame, Lesson, View, default_layers,
 };
 use vjepa_eval::protocols::videos::{OpenEncoder, digest_of, open_encoder};
 use vjepa_graphs::NamedTensors;
@@ -198,7 +198,7 @@ fn say(notes: &[String]) {
 fn features(opened: &mut OpenEncoder, record: &DetectorRecord, found: &KeyFrames) -> Result<BoxFeatures, CliError> {
     say(&found.notes);
     let mut bar = Bar::default();
-    let features = detection::extract(opened, record, &found.frames, View::Whole, &mut |p| bar.show(p))?;
+    let features = BoxEncoder::new(opened, record).extract(&found.frames, View::Whole, &mut |p| bar.show(p))?;
     bar.clear();
     note_bad(&features, found);
     Ok(features)
@@ -314,9 +314,8 @@ fn on_crops(
     say(&found.notes);
     let (device, seed) = (opened.encoder.device(), options.seed);
     let boxes = found.frames.iter().map(|frame| frame.regions.len()).sum();
-    let mut extract = |frames: &[Frame], epoch: u64| {
-        detection::extract(opened, record, frames, View::Random { seed, epoch }, &mut |_| {})
-    };
+    let mut encoder = BoxEncoder::new(opened, record);
+    let mut extract = |frames: &[Frame], epoch: u64| encoder.extract(frames, View::Random { seed, epoch }, &mut |_| {});
     // The first of them have the encoder compiled, too.
     let some = found.frames.get(..TIMED).unwrap_or(&found.frames);
     let mut began = Instant::now();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use vjepa_data::DataError;
-use vjepa_data::detection::KeyFrameClips;
+use vjepa_data::detection::{KeyFrameClips, Placed};
 use vjepa_data::media::Opener;
 use vjepa_graphs::{EncoderConfig, NamedTensors, init, position};
 use vjepa_metrics::ava::{KeyFrame, Row};
@@ -132,97 +132,122 @@ pub enum View {
     },
 }
 
-/// Features of the boxes of key frames, in the order of `frames`. A video that cannot be read leaves its frames out.
-///
-/// # Errors
-/// [`EvalError::Compile`] and [`EvalError::Run`] for an encoder that does not fit the clips; [`EvalError::Data`] where videos
-/// cannot be reached; [`EvalError::Setup`] when no key frame is left.
-pub fn extract(
-    opened: &mut OpenEncoder,
-    record: &DetectorRecord,
-    frames: &[Frame],
-    view: View,
-    progress: OnProgress<'_>,
-) -> Result<BoxFeatures, EvalError> {
-    let trained = opened.model.encoder.clone();
-    let clips = KeyFrameClips {
-        frames: record.frames,
-        step: record.step,
-        side: record.side,
-        patch: trained.patch,
-        normalization: opened.model.preprocessing.normalization,
-    };
-    let table = opened.encoder.position_table();
-    let mut found = BoxFeatures { width: record.layers.len() * trained.embed_dim, ..BoxFeatures::default() };
-    let mut plan: Option<Sized> = None;
-    for (done, frame) in frames.iter().enumerate() {
-        let mut random = match view {
-            View::Whole => None,
-            View::Random { seed, epoch } => Some(CounterRng::new(&[seed, CROPS, epoch, done as u64])),
+/// An encoder that makes features of boxes, compiled for clips of one size at a time.
+pub struct BoxEncoder<'a> {
+    opened: &'a mut OpenEncoder,
+    record: &'a DetectorRecord,
+    /// The sizes that it was trained with.
+    trained: EncoderConfig,
+    /// Its position table for clips of that size.
+    table: Option<(Vec<usize>, Vec<f32>)>,
+    plan: Option<Sized>,
+}
+
+impl<'a> BoxEncoder<'a> {
+    /// Of an encoder that was opened, for the clips and layers of a detector.
+    pub fn new(opened: &'a mut OpenEncoder, record: &'a DetectorRecord) -> Self {
+        let (trained, table) = (opened.model.encoder.clone(), opened.encoder.position_table());
+        Self { opened, record, trained, table, plan: None }
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.opened.encoder.device()
+    }
+
+    /// Features of the boxes of key frames, in the order of `frames`. A video that cannot be read leaves its frames out.
+    ///
+    /// # Errors
+    /// [`EvalError::Compile`] and [`EvalError::Run`] for an encoder that does not fit the clips; [`EvalError::Data`] where videos
+    /// cannot be reached; [`EvalError::Setup`] when no key frame is left.
+    pub fn extract(
+        &mut self,
+        frames: &[Frame],
+        view: View,
+        progress: OnProgress<'_>,
+    ) -> Result<BoxFeatures, EvalError> {
+        let clips = KeyFrameClips {
+            frames: self.record.frames,
+            step: self.record.step,
+            side: self.record.side,
+            patch: self.trained.patch,
+            normalization: self.opened.model.preprocessing.normalization,
         };
-        let read = clips.read(Opener::shared(), &frame.path, frame.key.second, random.as_mut());
-        let (placed, values) = match read {
-            Ok(read) => read,
-            Err(DataError::Bad { reason, .. }) => {
-                found.bad.push((frame.key.clone(), reason));
-                continue;
+        let width = self.record.layers.len() * self.trained.embed_dim;
+        let mut found = BoxFeatures { width, ..BoxFeatures::default() };
+        for (done, frame) in frames.iter().enumerate() {
+            let mut random = match view {
+                View::Whole => None,
+                View::Random { seed, epoch } => Some(CounterRng::new(&[seed, CROPS, epoch, done as u64])),
+            };
+            let read = clips.read(Opener::shared(), &frame.path, frame.key.second, random.as_mut());
+            let (placed, values) = match read {
+                Ok(read) => read,
+                Err(DataError::Bad { reason, .. }) => {
+                    found.bad.push((frame.key.clone(), reason));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let shown = |region: &&LabelledRegion| view == View::Whole || placed.shows(region.corners);
+            let regions: Vec<&LabelledRegion> = frame.regions.iter().filter(shown).collect();
+            if !regions.is_empty() {
+                found.values.extend(self.features(placed, values, &regions)?);
+                found.boxes.extend(regions.into_iter().map(|region| (frame.key.clone(), region.clone())));
             }
-            Err(error) => return Err(error.into()),
-        };
-        let shown = |region: &&LabelledRegion| view == View::Whole || placed.shows(region.corners);
-        let regions: Vec<&LabelledRegion> = frame.regions.iter().filter(shown).collect();
-        if regions.is_empty() {
-            continue;
+            progress(Progress { what: "encoding key frames", done: done + 1, total: frames.len() });
         }
-        if plan.as_ref().is_none_or(|plan| plan.size != placed.size) {
-            plan = Some(planned(opened, record, &trained, table.as_ref(), placed.size)?);
+        if found.boxes.is_empty() {
+            let why =
+                found.bad.first().map(|(key, why)| format!("; the first, {} at {}: {why}", key.video, key.second));
+            return Err(EvalError::setup(format!(
+                "none of {} key frames can be used{}",
+                frames.len(),
+                why.unwrap_or_default()
+            )));
         }
-        let Some(Sized { executor, .. }) = &mut plan else { continue };
+        Ok(found)
+    }
+
+    /// Features of the boxes of one clip, `[boxes, width]`.
+    fn features(
+        &mut self,
+        placed: Placed,
+        values: Vec<f32>,
+        regions: &[&LabelledRegion],
+    ) -> Result<Vec<f32>, EvalError> {
+        if self.plan.as_ref().is_none_or(|plan| plan.size != placed.size) {
+            self.plan = Some(self.planned(placed.size)?);
+        }
+        let Some(Sized { executor, .. }) = &mut self.plan else { return Err(EvalError::setup("there is no plan")) };
         let (height, width) = placed.size;
-        let clip = HostTensor::F32 { shape: vec![1, 3, record.frames, height, width], data: values };
+        let clip = HostTensor::F32 { shape: vec![1, 3, self.record.frames, height, width], data: values };
         let corners = regions.iter().flat_map(|region| {
             let corners = placed.corners(region.corners).map(|corner| corner as f32);
             [0.0, corners[0], corners[1], corners[2], corners[3]]
         });
         let boxes = HostTensor::F32 { shape: vec![regions.len(), 5], data: corners.collect() };
-        let mut outputs = executor.run(opened.encoder.params_mut(), vec![("clip", clip), ("boxes", boxes)])?;
+        let mut outputs = executor.run(self.opened.encoder.params_mut(), vec![("clip", clip), ("boxes", boxes)])?;
         let features = outputs.remove("box_features").ok_or_else(|| EvalError::setup("the plan has no features"))?;
-        found.values.extend(features.into_floats());
-        found.boxes.extend(regions.into_iter().map(|region| (frame.key.clone(), region.clone())));
-        progress(Progress { what: "encoding key frames", done: done + 1, total: frames.len() });
+        Ok(features.into_floats())
     }
-    if found.boxes.is_empty() {
-        let why = found.bad.first().map(|(key, why)| format!("; the first, {} at {}: {why}", key.video, key.second));
-        return Err(EvalError::setup(format!(
-            "none of {} key frames can be used{}",
-            frames.len(),
-            why.unwrap_or_default()
-        )));
-    }
-    Ok(found)
-}
 
-/// Compiles the encoder for clips of a size, and sets its position table to it.
-fn planned(
-    opened: &mut OpenEncoder,
-    record: &DetectorRecord,
-    trained: &EncoderConfig,
-    table: Option<&(Vec<usize>, Vec<f32>)>,
-    size: (usize, usize),
-) -> Result<Sized, EvalError> {
-    let config = EncoderConfig {
-        out_layers: Some(record.layers.clone()),
-        ..trained.clone().with_clip(record.frames, size.0, size.1)
-    };
-    if let (Some(table), Positions::Table) = (table, config.positions) {
-        let mut resized = table.clone();
-        position::resize_table(&mut resized, trained.grid(), config.grid())
-            .map_err(|error| EvalError::setup(error.to_string()))?;
-        let (shape, data) = resized;
-        opened.encoder.params_mut().set("encoder.pos_embed", HostTensor::F32 { shape, data });
+    /// Compiles the encoder for clips of a size, and sets its position table to it.
+    fn planned(&mut self, size: (usize, usize)) -> Result<Sized, EvalError> {
+        let config = EncoderConfig {
+            out_layers: Some(self.record.layers.clone()),
+            ..self.trained.clone().with_clip(self.record.frames, size.0, size.1)
+        };
+        if let (Some(table), Positions::Table) = (&self.table, config.positions) {
+            let mut resized = table.clone();
+            position::resize_table(&mut resized, self.trained.grid(), config.grid())
+                .map_err(|error| EvalError::setup(error.to_string()))?;
+            let (shape, data) = resized;
+            self.opened.encoder.params_mut().set("encoder.pos_embed", HostTensor::F32 { shape, data });
+        }
+        let executor = self.device().plan(&box_features(&config)?)?;
+        Ok(Sized { size, executor })
     }
-    let executor = opened.encoder.device().plan(&box_features(&config)?)?;
-    Ok(Sized { size, executor })
 }
 
 /// How the classifier is trained.
