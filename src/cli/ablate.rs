@@ -286,10 +286,11 @@ fn save(table: &Table, folder: &Path) -> Result<(), CliError> {
             published: row.reference.get(column).copied().flatten(),
         };
         let bars: Vec<Drawn> = table.rows.iter().map(bar).collect();
-        let seeds = if table.seeds == 1 {
-            "one seed".to_owned()
-        } else {
-            format!("mean and standard error of {} seeds", table.seeds)
+        let least = table.rows.iter().map(|row| row.runs).min().unwrap_or(0);
+        let seeds = match table.seeds {
+            1 => "one seed".to_owned(),
+            seeds if least < seeds => format!("mean and standard error, {least} of {seeds} seeds of every row so far"),
+            seeds => format!("mean and standard error of {seeds} seeds"),
         };
         let picture = ablation(&table.name, &format!("{evaluation}, {seeds}"), &bars);
         picture.save(&folder.join(format!("ablation-{}.png", file_name(evaluation))))?;
