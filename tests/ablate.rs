@@ -41,6 +41,8 @@ impl Scene {
     }
 }
 
+const PROBE: &str = "[probe, --data, train.csv, --val, val.csv, --kind, 'linear,knn']";
+
 const ROWS: &str = "seeds: [3, 4]
 evaluations:
   - {name: files, run: [probe, --data, train.csv, --val, val.csv, --kind, 'linear,knn']}
@@ -92,6 +94,7 @@ fn slips_are_found_before_anything_runs() {
     let scene = Scene::new();
     for (from, to, words) in [
         ("run: [probe,", "run: [probed,", &["`files` is not known", "motion attentive"][..]),
+        (PROBE, "[motion, labels=0]", &["`files` takes 1 to 100 labels a class, not `0`"]),
         ("untrained: true", "untrained: 1", &["table.yaml", "untrained"]),
         ("0.5, ", "5, ", &["causal, short", "max_temporal_keep"]),
         ("[plain, first weights]", "[plain, last weights]", &["no row `last weights`"]),

@@ -109,6 +109,39 @@ fn a_detector_is_trained_scored_run_and_exported() {
 }
 
 #[test]
+fn a_detector_is_trained_on_crops_and_on_a_person_detectors_boxes() {
+    let data = Annotated::new();
+    let mut people = String::new();
+    for line in std::fs::read_to_string(&data.boxes).unwrap().lines().filter(|line| line.contains(",900,")) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [id, second, .., action, _] = fields[..] else { panic!("{line}") };
+        writeln!(people, "{id},{second},0.05,0.05,0.95,0.95,{action},0.92").unwrap();
+    }
+    // Nobody does anything here, and here it is not sure that there is somebody.
+    writeln!(people, "t0_d0_s0,901,0.8,0.8,0.9,0.9,,0.99\nt0_d0_s0,901,0.1,0.8,0.2,0.9,1,0.7").unwrap();
+    let people = write(data.folder.path(), "predicted.csv", &people);
+    let train = |more: &[&str]| {
+        let mut train = data.detect("train");
+        train.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
+        train.args(["--side", "48", "--step", "1", "--epochs", "6", "--lr", "0.01", "--layers", "0,1,2"]).args(more);
+        json(&mut train)
+    };
+    let plain = train(&[]);
+    let people = ["--people", people.to_str().unwrap()];
+    let with_people = train(&people);
+    let count = |summary: &serde_json::Value| summary["boxes"].as_u64().unwrap();
+    // One more in every video's first frame, that of a missing video aside, and one without an action.
+    assert_eq!(count(&with_people), count(&plain) / 2 * 3 + 1, "{with_people}");
+    let notes = with_people["notes"].to_string();
+    assert!(notes.contains("1 of them without an action; 1 are below the score of 0.8"), "{notes}");
+    let loss = |summary: &serde_json::Value| summary["loss"].as_f64().unwrap();
+    let augmented = train(&[&people[..], &["--augment"]].concat());
+    assert!(loss(&augmented).is_finite() && loss(&augmented) != loss(&with_people), "{augmented}");
+    assert_eq!(loss(&augmented), loss(&train(&[&people[..], &["--augment"]].concat())), "by the seed alone");
+    assert!(augmented["features"].as_str().unwrap().contains("random crops"), "{augmented}");
+}
+
+#[test]
 fn what_is_no_detector_or_no_annotation_is_refused() {
     let data = Annotated::new();
     let refused = |command: &mut Command| {

@@ -107,8 +107,9 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
     assert!(complaint(&text).contains("line 7: unknown key `mask.1.numblocks`: did you mean `num_blocks`?"));
     let text = format!("{SMALL}loss: {{qqqqqqqq: 1}}\n");
     assert!(
-        complaint(&text)
-            .contains("known keys here are loss_exp, objective, offset_context_loss, predict_all, reg_coeff"),
+        complaint(&text).contains(
+            "known keys here are loss_exp, objective, offset_context_loss, pixel_target, predict_all, reg_coeff"
+        ),
         "{}",
         complaint(&text)
     );
@@ -164,6 +165,10 @@ fn impossible_values_name_the_key_and_the_rule() {
         (&["data.datasets=[a]", "data.datasets_weights=[0]"], "not all 0"),
         (&["data.normalization={mean: [0,0,0], std: [1,0,1]}"], "deviations above 0"),
         (&["data.dataset_type=DriftingTextures", "data.datasets=[a]"], "must be left out"),
+        (&["data.texture_turns=true"], "data.texture_turns"),
+        (&["data.dataset_type=DriftingTextures", "data.texture_occluders=17"], "data.texture_occluders"),
+        (&["loss.teacher=a.safetensors"], "loss.teacher"),
+        (&["loss.objective=pixels", "loss.reg_coeff=0.1"], "loss.reg_coeff"),
         (&["data_aug.random_resize_scale=[0.5, 1.5]"], "`data_aug.random_resize_scale`"),
         (&["optimization.warmup=1000"], "steps of warm-up"),
         (&["optimization.betas=[0.9, 1.0]"], "`optimization.betas`"),

@@ -42,6 +42,39 @@ fn the_compiled_step_and_burns_autodiff_agree_on_every_objective() {
 }
 
 #[test]
+fn a_teacher_is_the_encoder_of_its_checkpoint_and_stays() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(first.path(), &[]).assert().success();
+    let of_teacher = format!("loss.teacher={}", first.path().join("jepa-latest.safetensors").display());
+    let run = |more: &[&str]| {
+        let sets = ["--set", "loss.objective=teacher", "--set", &of_teacher, "--set", "meta.seed=7"];
+        train(second.path(), &[&sets[..], more].concat())
+    };
+    run(&["--stop-at", "3"]).assert().success();
+    run(&["--resume"]).assert().success();
+    let load = |folder: &Path| Checkpoint::new(folder, "jepa").load().unwrap().0;
+    let (source, trained) = (load(first.path()), load(second.path()));
+    let teacher: Vec<&String> = trained.keys().filter(|name| name.starts_with("teacher.")).collect();
+    assert!(teacher.len() > 10 && !trained.keys().any(|name| name.contains("target_encoder")));
+    for name in teacher {
+        let taken = &source[&name.replace("teacher.", "target_encoder.")];
+        assert!(taken.1 == trained[name].1, "`{name}` is not that of the checkpoint");
+    }
+    assert_ne!(trained["encoder.norm.weight"].1, source["encoder.norm.weight"].1);
+    // A teacher of another size, and one that nobody asked for.
+    for (sets, words) in [
+        (vec![of_teacher.as_str(), "loss.objective=teacher", "model.embed_dim=48"], "encoder."),
+        (vec![of_teacher.as_str()], "`loss.teacher`"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+        let output = train(folder.path(), &sets).assert().failure().get_output().stderr.clone();
+        let text = String::from_utf8(output).unwrap();
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
 fn a_second_run_does_not_overwrite_the_first() {
     let folder = tempfile::tempdir().unwrap();
     train(folder.path(), &["--stop-at", "2"]).assert().success();

@@ -36,17 +36,20 @@ impl PatchEmbed {
     /// Clip `[B, C, T, H, W]` to tokens `[B, N, D]`.
     pub fn forward(&self, clip: Tensor<5>) -> Tensor<3> {
         let weight = self.proj.weight.val();
-        let [batch, channels, frames, height, width] = clip.dims();
-        let [dim, _, tubelet, patch, _] = weight.dims();
-        let [t, h, w] = [frames / tubelet, height / patch, width / patch];
-        let values = channels * tubelet * patch * patch;
-        let tubelets = clip
-            .reshape([batch, channels, t, tubelet, h, patch, w, patch]) // [B, C, t, dt, h, dy, w, dx]
-            .permute([0, 2, 4, 6, 1, 3, 5, 7]) // [B, t, h, w, C, dt, dy, dx]
-            .reshape([batch, t * h * w, values]); // [B, N, C·dt·dy·dx]
-        let weight = weight.reshape([dim, values]); // [D, C·dt·dy·dx]
+        let [dim, channels, tubelet, patch, _] = weight.dims();
+        let tubelets = tubelets(clip, tubelet, patch); // [B, N, C·dt·dy·dx]
+        let weight = weight.reshape([dim, channels * tubelet * patch * patch]); // [D, C·dt·dy·dx]
         linear(tubelets, weight, self.proj.bias.val()) // [B, N, D]
     }
+}
+
+/// The values of each token of a clip: `[B, C, T, H, W]` to `[B, N, C·dt·dy·dx]`, tokens in the order time, height, width.
+pub(crate) fn tubelets(clip: Tensor<5>, tubelet: usize, patch: usize) -> Tensor<3> {
+    let [batch, channels, frames, height, width] = clip.dims();
+    let [t, h, w] = [frames / tubelet, height / patch, width / patch];
+    clip.reshape([batch, channels, t, tubelet, h, patch, w, patch]) // [B, C, t, dt, h, dy, w, dx]
+        .permute([0, 2, 4, 6, 1, 3, 5, 7]) // [B, t, h, w, C, dt, dy, dx]
+        .reshape([batch, t * h * w, channels * tubelet * patch * patch]) // [B, N, C·dt·dy·dx]
 }
 
 /// The vision transformer (`src/models/vision_transformer.py`).

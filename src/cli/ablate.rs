@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use vjepa_data::DriftingTextures;
 use vjepa_eval::protocols::textures::{Scores, Tasks, TextureProtocol, evaluate_encoder};
 use vjepa_eval::write_atomic;
 use vjepa_programs::{Passes, initial_weights, model_configs, objective};
@@ -23,7 +24,7 @@ use super::train::Stopped;
 
 /// Run a table of trainings that differ in a few settings, evaluate each alike, and compare
 ///
-/// The table is YAML (configs/ablations, docs/ablations.md): a base configuration, rows of settings, seeds, evaluations. Runs that
+/// The table is YAML (configs/ablations, docs/ABLATIONS.md): a base configuration, rows of settings, seeds, evaluations. Runs that
 /// are finished are kept in DIR/runs.json: the same command goes on where it was stopped.
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,28 +45,63 @@ pub struct Args {
     json: bool,
 }
 
+/// A figure of the protocol on drifting textures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TextureFigure {
+    motion: bool,
+    attentive: bool,
+}
+
+impl TextureFigure {
+    fn of(self, scores: &Tasks<Scores>) -> Result<f64, CliError> {
+        let of = if self.motion { scores.motion } else { scores.texture };
+        match self.attentive {
+            true => Ok(of.attentive.ok_or("the attentive probe has no figure")?),
+            false => Ok(of.linear),
+        }
+    }
+}
+
+/// Labels a class that the protocol's clips surely have.
+const MOST_LABELS: usize = 100;
+
 /// How a run is evaluated.
 #[derive(Clone, Debug, PartialEq)]
 enum Evaluation {
     /// A figure of the protocol on drifting textures.
-    Textures { motion: bool, attentive: bool },
+    Textures { figure: TextureFigure, labels: usize },
     /// `vjepa probe` with these arguments: top-1 on its validation samples, else on its training samples.
     Probe(Vec<String>),
 }
 
 impl Evaluation {
-    const WORDS: &'static str =
-        "`texture`, `motion`, `texture attentive`, `motion attentive`, or `probe` with arguments of `vjepa probe`";
+    const WORDS: &'static str = "`texture`, `motion`, `texture attentive`, `motion attentive`, each with `labels=N` if wanted, or `probe` with arguments \
+         of `vjepa probe`";
 
     fn read(name: &str, command: &[String]) -> Result<Self, CliError> {
-        let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            [task @ ("texture" | "motion"), rest @ ..] if rest.is_empty() || rest == ["attentive"] => {
-                Ok(Self::Textures { motion: *task == "motion", attentive: !rest.is_empty() })
-            }
-            ["probe", ..] => Ok(Self::Probe(command.get(1..).unwrap_or_default().to_vec())),
-            _ => Err(format!("the evaluation `{name}` is not known: write one of {}", Self::WORDS).into()),
+        let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
+        if words.first() == Some(&"probe") {
+            return Ok(Self::Probe(command.get(1..).unwrap_or_default().to_vec()));
         }
+        let unknown = || CliError::from(format!("the evaluation `{name}` is not known: write one of {}", Self::WORDS));
+        let labels = match words.last().and_then(|word| word.strip_prefix("labels=")) {
+            None => TextureProtocol::recipe(0).labels_per_class,
+            Some(number) => {
+                let labels = number.parse().ok().filter(|labels| (1..=MOST_LABELS).contains(labels));
+                words.pop();
+                labels.ok_or_else(|| {
+                    format!("the evaluation `{name}` takes 1 to {MOST_LABELS} labels a class, not `{number}`")
+                })?
+            }
+        };
+        let (motion, attentive) = match words.as_slice() {
+            ["texture"] => (false, false),
+            ["motion"] => (true, false),
+            ["texture", "attentive"] => (false, true),
+            ["motion", "attentive"] => (true, true),
+            _ => return Err(unknown()),
+        };
+        Ok(Self::Textures { figure: TextureFigure { motion, attentive }, labels })
     }
 }
 
@@ -165,18 +201,27 @@ fn evaluate(
     encoder: &Encoder,
     folder: &Path,
 ) -> Result<BTreeMap<String, f64>, CliError> {
-    let mut textures: Option<Tasks<Scores>> = None;
-    let attentive = evaluations.values().any(|one| matches!(one, Evaluation::Textures { attentive: true, .. }));
+    // Figures of as many labels come of one run of the protocol.
+    let mut textures: BTreeMap<usize, Tasks<Scores>> = BTreeMap::new();
+    let asked = |of: usize, motion: bool| {
+        let wanted = TextureFigure { motion, attentive: true };
+        evaluations
+            .values()
+            .any(|one| matches!(one, Evaluation::Textures { figure, labels } if (*figure, *labels) == (wanted, of)))
+    };
     let mut figures = BTreeMap::new();
     for (name, evaluation) in evaluations {
         let figure = match evaluation {
-            Evaluation::Textures { motion, attentive: pooled } => {
-                let scores = match textures {
-                    Some(scores) => scores,
-                    None => *textures.insert(on_textures(config, encoder, attentive)?),
+            Evaluation::Textures { figure, labels } => {
+                let scores = match textures.get(labels) {
+                    Some(scores) => *scores,
+                    None => {
+                        let attentive = Tasks { texture: asked(*labels, false), motion: asked(*labels, true) };
+                        on_textures(config, encoder, *labels, attentive)?
+                    }
                 };
-                let of = if *motion { scores.motion } else { scores.texture };
-                if *pooled { of.attentive.ok_or("the attentive probe has no figure")? } else { of.linear }
+                textures.insert(*labels, scores);
+                figure.of(&scores)?
             }
             Evaluation::Probe(arguments) => probe(name, arguments, encoder, folder)?,
         };
@@ -185,7 +230,12 @@ fn evaluate(
     Ok(figures)
 }
 
-fn on_textures(config: &Config, encoder: &Encoder, attentive: bool) -> Result<Tasks<Scores>, CliError> {
+fn on_textures(
+    config: &Config,
+    encoder: &Encoder,
+    labels: usize,
+    attentive: Tasks<bool>,
+) -> Result<Tasks<Scores>, CliError> {
     if config.data.dataset_type != DatasetType::DriftingTextures {
         return Err("`texture` and `motion` evaluate runs on drifting textures: use `probe` for videos".into());
     }
@@ -193,11 +243,13 @@ fn on_textures(config: &Config, encoder: &Encoder, attentive: bool) -> Result<Ta
     let file = vjepa_weights::load(&encoder.checkpoint)?;
     let weights = file.take_encoder(models.encoder.parameter_shapes())?;
     let protocol = TextureProtocol::recipe(config.meta.seed);
+    // Tokens are kept for attentive probes alone.
+    let attentive_draws = if attentive.texture || attentive.motion { protocol.attentive_draws } else { 0 };
     let protocol =
-        TextureProtocol { attentive_draws: if attentive { protocol.attentive_draws } else { 0 }, ..protocol };
+        TextureProtocol { attentive_draws, attentive_tasks: attentive, labels_per_class: labels, ..protocol };
+    let source = DriftingTextures::of(&config.data);
     let mut bar = Bar::default();
-    let scores =
-        evaluate_encoder(&models.encoder, &weights, config.data.normalization, &protocol, &mut |p| bar.show(p))?;
+    let scores = evaluate_encoder(&models.encoder, &weights, &source, &protocol, &mut |p| bar.show(p))?;
     bar.clear();
     Ok(scores)
 }
@@ -234,10 +286,11 @@ fn save(table: &Table, folder: &Path) -> Result<(), CliError> {
             published: row.reference.get(column).copied().flatten(),
         };
         let bars: Vec<Drawn> = table.rows.iter().map(bar).collect();
-        let seeds = if table.seeds == 1 {
-            "one seed".to_owned()
-        } else {
-            format!("mean and standard error of {} seeds", table.seeds)
+        let least = table.rows.iter().map(|row| row.runs).min().unwrap_or(0);
+        let seeds = match table.seeds {
+            1 => "one seed".to_owned(),
+            seeds if least < seeds => format!("mean and standard error, {least} of {seeds} seeds of every row so far"),
+            seeds => format!("mean and standard error of {seeds} seeds"),
         };
         let picture = ablation(&table.name, &format!("{evaluation}, {seeds}"), &bars);
         picture.save(&folder.join(format!("ablation-{}.png", file_name(evaluation))))?;

@@ -15,6 +15,8 @@ use crate::transforms::CropBox;
 pub const FRAME_RATE: usize = 30;
 /// The second of the film that a video begins with.
 pub const FIRST_SECOND: u32 = 900;
+/// Short sides of a training frame, over the side of the crop: 256 to 320 pixels for one of 224.
+pub const TRAIN_SIDES: [f64; 2] = [256.0 / 224.0, 320.0 / 224.0];
 /// Short side of a test frame in pixels.
 pub const TEST_SIDE: usize = 256;
 

@@ -10,9 +10,8 @@
 //! before a run what they hold and what of it cannot be used, [`checks`] decodes, splits and compares them.
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
-//! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA, [`pixels`] the
-//! targets of an encoder that predicts pixels. [`mod@bench`] compares the
-//! decoders with those of other libraries.
+//! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA.
+//! [`mod@bench`] compares the decoders with those of other libraries.
 
 pub mod annotations;
 pub mod augment;
@@ -31,7 +30,7 @@ pub mod images;
 mod list;
 mod loader;
 pub mod media;
-pub mod pixels;
+mod occluders;
 mod quarantine;
 mod reading;
 pub mod samples;

@@ -65,9 +65,7 @@ impl DataSets {
     pub fn source(&self, data: &DataConfig, augment: &AugmentConfig) -> Result<Arc<dyn ClipSource>, DataError> {
         Ok(match data.dataset_type {
             DatasetType::Video => Arc::new(self.videos(data, augment)?),
-            DatasetType::DriftingTextures => {
-                Arc::new(DriftingTextures::new(data.num_frames, data.crop_size, data.normalization))
-            }
+            DatasetType::DriftingTextures => Arc::new(DriftingTextures::of(data)),
         })
     }
 

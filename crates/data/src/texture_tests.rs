@@ -8,6 +8,10 @@ fn source() -> DriftingTextures {
     DriftingTextures::new(RECIPE.0, RECIPE.1, Normalization::PerClip)
 }
 
+fn heading(labels: TextureLabels) -> f64 {
+    labels.direction as f64 * std::f64::consts::FRAC_PI_4
+}
+
 /// The recipe's formula for one pixel, by the system's functions.
 fn formula(scene: &Scene, t: f64, y: f64, x: f64) -> f64 {
     let at = |p: Phase| p.x * x + p.y * y + p.t * t + p.at_origin;
@@ -31,9 +35,9 @@ fn every_texture_follows_its_formula() {
     for texture in 0..TEXTURES.len() {
         for index in 0..4 {
             let labels = TextureLabels { texture, direction: index % 8, speed: index % 2 };
-            let scene = Scene::draw(5, index as u64, labels, size);
+            let scene = Scene::draw(5, index as u64, labels, heading(labels), size);
             let mut out = vec![0.0; frames * size * size];
-            scene.render(frames, size, &mut out);
+            scene.render(0..frames, frames, size, &mut out);
             let mut wrong = 0;
             for (i, &value) in out.iter().enumerate() {
                 let (t, y, x) = (i / (size * size), i / size % size, i % size);
@@ -50,7 +54,7 @@ fn every_texture_follows_its_formula() {
 fn phases_drift_with_the_velocity() {
     // Where the texture is after one frame, A and B are what they were where it came from.
     let labels = TextureLabels { texture: 0, direction: 3, speed: 1 };
-    let scene = Scene::draw(1, 2, labels, 48);
+    let scene = Scene::draw(1, 2, labels, heading(labels), 48);
     // Solve for the velocity from the two phases' gradients.
     let (a, b) = (scene.a, scene.b);
     let det = a.x * b.y - a.y * b.x;
@@ -126,4 +130,53 @@ fn other_normalisations_and_wrong_sizes() {
     assert!(imagenet.sample(key, &mut out[1..]).is_err());
     let labels = TextureLabels { texture: 8, direction: 0, speed: 0 };
     assert!(imagenet.render_as(0, 0, labels, &mut raw).is_err());
+}
+
+/// Before its turn a texture is where a straight one is, and after it drifts at a right angle, from where it was.
+#[test]
+fn a_turn_changes_the_direction_and_nothing_else() {
+    let (frames, size) = RECIPE;
+    let still = Difficulty { noise: 0.0, ..Difficulty::PLAIN };
+    let straight = source().with(still);
+    let turning = source().with(Difficulty { turns: true, ..still });
+    let render = |stream: &DriftingTextures, index, direction| {
+        let labels = TextureLabels { texture: 0, direction, speed: 0 };
+        let mut out = vec![0.0; frames * size * size];
+        stream.render_as(2, index, labels, &mut out).unwrap();
+        out
+    };
+    let mut turns = std::collections::BTreeSet::new();
+    for index in 0..20 {
+        let turn = turning_frame(2, index, frames);
+        turns.insert(turn);
+        // First to the right, then down or up; a straight one to the right has direction 0.
+        let (plain, down, up) = (render(&straight, index, 0), render(&turning, index, 0), render(&turning, index, 1));
+        let at = turn * size * size;
+        assert!(plain[..at] == down[..at] && down[..at] == up[..at], "{index}");
+        assert!(plain[at..] != down[at..] && down[at..] != up[at..], "{index}");
+        // Half a frame's way after the turn and half before it: no jump is longer than a frame's way.
+        let step = |out: &[f32], frame: usize| {
+            let [a, b] = [frame - 1, frame].map(|frame| &out[frame * size * size..(frame + 1) * size * size]);
+            a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>()
+        };
+        let usual = (1..turn).map(|frame| step(&down, frame)).fold(0.0, f64::max);
+        assert!(step(&down, turn) < 2.0 * usual, "{index}: {} {usual}", step(&down, turn));
+    }
+    assert!(turns.len() > 1 && turns.iter().all(|turn| (3..=5).contains(turn)), "{turns:?}");
+}
+
+#[test]
+fn occluders_cover_a_part_of_the_texture() {
+    let (frames, size) = RECIPE;
+    let still = Difficulty { noise: 0.0, ..Difficulty::PLAIN };
+    let mut share = 0.0;
+    for index in 0..20 {
+        let [plain, covered] = [0, 3].map(|occluders| {
+            let mut out = vec![0.0; frames * size * size];
+            source().with(Difficulty { occluders, ..still }).render(7, index, &mut out).unwrap();
+            out
+        });
+        share += plain.iter().zip(&covered).filter(|(a, b)| a != b).count() as f64 / plain.len() as f64 / 20.0;
+    }
+    assert!((0.1..0.4).contains(&share), "{share}");
 }

@@ -9,11 +9,17 @@
 //! `A = (cos φ X + sin φ Y) 2π/λ + p0`, `B = (-sin φ X + cos φ Y) 2π/λ + p1`, the textures s are those of [`TEXTURES`] and a
 //! pixel is `clamp(.5 ± contrast · s + .1 · N(0, 1), 0, 1)`.
 //!
+//! Harder streams ([`Difficulty`]): textures that turn once, at any frame between .35 and .65 of the clip, rectangles that
+//! move in front of them, more noise. What is drawn for those does not touch what is drawn for the rest.
+//!
 //! A clip is a function of (seed, index), the same to the bit on every machine.
 
+use std::ops::Range;
+
+use super::occluders::Occluder;
 use super::source::{ClipSource, DataError, SampleInfo, SampleKey, check_out};
 use super::texture_math::{asin, exp_small, normals, sin_cos, sin_cos_f64, tanh};
-use vjepa_recipe::config::Normalization;
+use vjepa_recipe::config::{DataConfig, Normalization};
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::standardise;
 
@@ -29,15 +35,32 @@ pub const TEXTURES: [&str; 8] = [
     "sin A sign(sin(B/2))",
 ];
 
-/// Drift directions, 45 degrees apart; label `m` is `45 m` degrees, x to the right and y down.
+/// Drift directions, 45 degrees apart; label `m` is `45 m` degrees, x to the right and y down. Of textures that turn, `90 (m / 2)`
+/// degrees before, and 90 degrees more (`m` even) or less (odd) after.
 pub const DIRECTIONS: usize = 8;
+
+/// What makes a stream harder than the plain one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difficulty {
+    /// Whether textures turn by a right angle within the clip.
+    pub turns: bool,
+    /// Rectangles in front.
+    pub occluders: u32,
+    /// Deviation of the noise on pixels in 0 to 1.
+    pub noise: f32,
+}
+
+impl Difficulty {
+    /// The quickstart's.
+    pub const PLAIN: Self = Self { turns: false, occluders: 0, noise: 0.1 };
+}
 
 /// The labels of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextureLabels {
     /// Index into [`TEXTURES`].
     pub texture: usize,
-    /// 0 to 7, 45 degrees apart: the motion label.
+    /// 0 to 7, one of [`DIRECTIONS`]: the motion label.
     pub direction: usize,
     /// 0: about 2.5 pixels per frame; 1: twice that.
     pub speed: usize,
@@ -49,12 +72,26 @@ pub struct DriftingTextures {
     frames: usize,
     size: usize,
     normalization: Normalization,
+    difficulty: Difficulty,
 }
 
 impl DriftingTextures {
     /// Clips of `frames` frames of `size` by `size` pixels; the recipe has 8 of 48, standardised per clip.
     pub fn new(frames: usize, size: usize, normalization: Normalization) -> Self {
-        Self { frames, size, normalization }
+        Self { frames, size, normalization, difficulty: Difficulty::PLAIN }
+    }
+
+    /// The stream of a configuration.
+    pub fn of(data: &DataConfig) -> Self {
+        let DataConfig { texture_turns: turns, texture_occluders: occluders, texture_noise, .. } = *data;
+        let difficulty = Difficulty { turns, occluders, noise: texture_noise as f32 };
+        Self { difficulty, ..Self::new(data.num_frames, data.crop_size, data.normalization) }
+    }
+
+    /// The same stream, harder.
+    #[must_use]
+    pub fn with(self, difficulty: Difficulty) -> Self {
+        Self { difficulty, ..self }
     }
 
     /// The labels of a clip, without making it.
@@ -82,12 +119,43 @@ impl DriftingTextures {
             return Err(DataError::Setup(format!("there is no drifting texture with {labels:?}")));
         }
         if !out.is_empty() {
-            let scene = Scene::draw(seed, index, labels, self.size);
-            scene.render(self.frames, self.size, out);
-            add_noise(seed, index, out);
+            self.draw(seed, index, labels, out);
+            for number in 0..self.difficulty.occluders {
+                let mut rng = CounterRng::new(&[seed, index, 3, u64::from(number)]);
+                Occluder::draw(&mut rng, self.size).render([self.frames, self.size], out);
+            }
+            add_noise(seed, index, self.difficulty.noise, out);
         }
         Ok(())
     }
+}
+
+impl DriftingTextures {
+    /// The texture, before anything stands in front of it.
+    fn draw(&self, seed: u64, index: u64, labels: TextureLabels, out: &mut [f32]) {
+        use std::f64::consts::FRAC_PI_4;
+        let Self { frames, size, .. } = *self;
+        let scene = |heading: f64| Scene::draw(seed, index, labels, heading, size);
+        if !self.difficulty.turns {
+            return scene(labels.direction as f64 * FRAC_PI_4).render(0..frames, frames, size, out);
+        }
+        let quarter = 2.0 * FRAC_PI_4;
+        let first = (labels.direction / 2) as f64 * quarter;
+        let second = if labels.direction % 2 == 0 { first + quarter } else { first - quarter };
+        let turn = turning_frame(seed, index, frames);
+        let (before, after) = out.split_at_mut((turn * size * size).min(out.len()));
+        let leg = scene(first);
+        leg.render(0..turn, frames, size, before);
+        // It turns in the middle between two frames.
+        let time = turn as f64 - 0.5 - (frames as f64 - 1.0) / 2.0;
+        scene(second).continuing(&leg, time).render(turn..frames, frames, size, after);
+    }
+}
+
+/// The first frame that shows a texture on its second way.
+fn turning_frame(seed: u64, index: u64, frames: usize) -> usize {
+    let share = CounterRng::new(&[seed, index, 2]).uniform(0.35, 0.65);
+    (share * frames as f64).round() as usize
 }
 
 impl ClipSource for DriftingTextures {
@@ -126,12 +194,12 @@ fn scene_rng(seed: u64, index: u64) -> CounterRng {
     CounterRng::new(&[seed, index, 0])
 }
 
-fn add_noise(seed: u64, index: u64, out: &mut [f32]) {
+fn add_noise(seed: u64, index: u64, deviation: f32, out: &mut [f32]) {
     let mut rng = CounterRng::new(&[seed, index, 1]);
     let mut noise = [0f32; 512];
     for chunk in out.chunks_mut(noise.len()) {
         normals(&mut rng, &mut noise);
-        chunk.iter_mut().zip(&noise).for_each(|(v, n)| *v = (*v + 0.1 * n).clamp(0.0, 1.0));
+        chunk.iter_mut().zip(&noise).for_each(|(v, n)| *v = (*v + deviation * n).clamp(0.0, 1.0));
     }
 }
 
@@ -177,8 +245,9 @@ impl Scene {
         }
     }
 
-    fn draw(seed: u64, index: u64, labels: TextureLabels, size: usize) -> Self {
-        use std::f64::consts::{PI, TAU};
+    /// A texture that drifts in a direction of `heading` radians, more or less.
+    fn draw(seed: u64, index: u64, labels: TextureLabels, heading: f64, size: usize) -> Self {
+        use std::f64::consts::TAU;
         let mut rng = scene_rng(seed, index);
         Self::draw_labels(&mut rng);
         let wavelength = 24.0 * exp_small(rng.uniform(-0.15, 0.15));
@@ -190,7 +259,7 @@ impl Scene {
         let contrast = rng.uniform(0.22, 0.35);
         let polarity = if rng.below(2) == 0 { 1.0 } else { -1.0 };
         let pace = (1.0 + labels.speed as f64) * rng.uniform(0.85, 1.15) * 2.5;
-        let angle = labels.direction as f64 * PI / 4.0 + rng.uniform(-0.2, 0.2);
+        let angle = heading + rng.uniform(-0.2, 0.2);
         let (sin_v, cos_v) = sin_cos_f64(angle);
         let (vx, vy) = (pace * cos_v, pace * sin_v);
         let phase = |gx: f64, gy: f64, p: f64| {
@@ -205,31 +274,38 @@ impl Scene {
         }
     }
 
-    /// Writes `.5 ± contrast · s` into `out`, `[T, H, W]`.
-    fn render(&self, frames: usize, size: usize, out: &mut [f32]) {
+    /// The scene that is where `before` is at a time t'.
+    fn continuing(self, before: &Self, time: f64) -> Self {
+        let from = |own: Phase, other: Phase| Phase { at_origin: other.at_origin + (other.t - own.t) * time, ..own };
+        Self { a: from(self.a, before.a), b: from(self.b, before.b), ..self }
+    }
+
+    /// Writes `.5 ± contrast · s` of these frames of a clip of `frames` into `out`, `[T, H, W]`.
+    fn render(&self, shown: Range<usize>, frames: usize, size: usize, out: &mut [f32]) {
         let (a, b) = (self.a, self.b);
         let m = self.amplitude;
+        let view = View { first: shown.start, middle: (frames as f64 - 1.0) / 2.0, size };
         let pixel = move |s: f32| 0.5 + m * s;
         let two = |p: Phase, q: Phase| [Wave::new(p, size), Wave::new(q, size)];
         // One loop a texture, so that each is a plain loop over a row.
         match self.texture {
-            0 => each(two(a, b.times(0.5)), frames, size, out, |[a, h]| pixel(0.8 * a.sin + 0.4 * h.sin)),
-            1 => each(two(a, b), frames, size, out, |[a, b]| pixel(1.4 * a.sin * b.sin)),
-            2 => each(two(a, b), frames, size, out, |[a, b]| pixel(tanh(3.0 * ((a.cos + b.cos) / 2.0 - 0.35)))),
-            3 => each(two(a, b), frames, size, out, |[a, b]| pixel(tanh(4.0 * (a.cos.max(b.cos) - 0.75)))),
-            4 => each(two(a, b.times(0.8)), frames, size, out, |[a, w]| {
+            0 => each(two(a, b.times(0.5)), &view, out, |[a, h]| pixel(0.8 * a.sin + 0.4 * h.sin)),
+            1 => each(two(a, b), &view, out, |[a, b]| pixel(1.4 * a.sin * b.sin)),
+            2 => each(two(a, b), &view, out, |[a, b]| pixel(tanh(3.0 * ((a.cos + b.cos) / 2.0 - 0.35)))),
+            3 => each(two(a, b), &view, out, |[a, b]| pixel(tanh(4.0 * (a.cos.max(b.cos) - 0.75)))),
+            4 => each(two(a, b.times(0.8)), &view, out, |[a, w]| {
                 let (sin, cos) = sin_cos(1.6 * asin(0.98 * w.sin));
                 pixel(a.sin * cos + a.cos * sin)
             }),
             5 => {
                 let waves = [a, a.combine(-0.5, b, 0.866), a.combine(-0.5, b, -0.866)].map(|p| Wave::new(p, size));
-                each(waves, frames, size, out, |[a, p, q]| pixel((a.cos + p.cos + q.cos) / 1.5));
+                each(waves, &view, out, |[a, p, q]| pixel((a.cos + p.cos + q.cos) / 1.5));
             }
-            6 => each(two(a.times(2.0), b), frames, size, out, |[a, b]| {
+            6 => each(two(a.times(2.0), b), &view, out, |[a, b]| {
                 let (sin, cos) = sin_cos(b.sin);
                 pixel(a.sin * cos + a.cos * sin)
             }),
-            _ => each(two(a, b.times(0.5)), frames, size, out, |[a, h]| pixel(a.sin.copysign(a.sin * h.sin))),
+            _ => each(two(a, b.times(0.5)), &view, out, |[a, h]| pixel(a.sin.copysign(a.sin * h.sin))),
         }
     }
 }
@@ -260,15 +336,23 @@ fn point(angle: f64) -> Point {
     Point { sin: sin as f32, cos: cos as f32 }
 }
 
+/// Frames that are rendered.
+struct View {
+    /// The first of them.
+    first: usize,
+    /// The clip's middle, in frames.
+    middle: f64,
+    /// Height and width.
+    size: usize,
+}
+
 /// Fills `out`, `[T, H, W]`, with `pixel` of the waves' sines and cosines.
 fn each<const N: usize>(
     waves: [Wave; N],
-    frames: usize,
-    size: usize,
+    &View { first, middle, size }: &View,
     out: &mut [f32],
     pixel: impl Fn([Point; N]) -> f32,
 ) {
-    let middle = (frames as f64 - 1.0) / 2.0;
     let columns: Vec<[Point; N]> = (0..size)
         .filter_map(|x| {
             let at = |wave: &Wave| wave.columns.get(x).copied();
@@ -277,7 +361,7 @@ fn each<const N: usize>(
         })
         .collect();
     for (row, line) in out.chunks_exact_mut(size.max(1)).enumerate() {
-        let (t, y) = ((row / size) as f64 - middle, (row % size) as f64);
+        let (t, y) = ((first + row / size) as f64 - middle, (row % size) as f64);
         let rows = waves.each_ref().map(|w| point(w.phase.y * y + w.phase.t * t + w.phase.at_origin));
         for (value, column) in line.iter_mut().zip(&columns) {
             let mut points = *column;

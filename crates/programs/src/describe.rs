@@ -3,7 +3,8 @@
 use vjepa_graphs::{EncoderConfig, PredictorConfig};
 
 use vjepa_recipe::config::{
-    Config, ConfigError, Framing, Generation, ModelName, Normalization, Positions, Preprocessing, Rotary, Sampling,
+    Config, ConfigError, Framing, Generation, ModelName, Normalization, ObjectiveName, Positions, Preprocessing,
+    Rotary, Sampling,
 };
 use vjepa_weights::{Weights, WeightsError};
 
@@ -121,7 +122,10 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
         num_mask_tokens: config.model.num_mask_tokens.unwrap_or(config.mask.len()),
         positions: config.model.predictor_positions(),
         levels: config.model.levels_predictor.unwrap_or(encoder.num_levels()),
-        output_dim: config.model.teacher_embed_dim,
+        output_dim: match config.loss.objective {
+            ObjectiveName::Pixels => Some(encoder.patch_values()),
+            ObjectiveName::Jepa | ObjectiveName::Teacher => config.model.teacher_embed_dim,
+        },
         predicts_context: config.context_weight(false).is_some(),
         modalities: encoder.image_tubelet.is_some(),
         patch: encoder.patch,

@@ -7,7 +7,7 @@ use std::error::Error;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::trace::{Scope, TraceError, trace};
 use vjepa_graphs::objectives::{
-    Batch, Built, Clips, Declaration, Gate, Indices, Input, Inputs, Objective, Source, batch_symbol,
+    Batch, Built, Clips, Declaration, Gate, Indices, Input, Inputs, Objective, PixelTargets, Source, batch_symbol,
 };
 use vjepa_graphs::{
     ActionClassifier, AnyObjective, AttentiveClassifier, Embedded, Encoder, EncoderConfig, Finetune, LinearProbe,
@@ -351,6 +351,27 @@ pub fn pooled(config: &ProbeConfig) -> Result<Graph, CompileError> {
 /// [`CompileError`].
 pub fn pretrain(objective: &AnyObjective) -> Result<Graph, CompileError> {
     losses("pretrain", objective, &objective.declaration().inputs)
+}
+
+/// `pixels[B, K]`: prepared clips `clip f32[B, C, T, H, W]`, cut into tokens of `[frames, side]`, `predictions f32[B, K, V]` and the
+/// tokens they are of, `mask_pred i32[B, K]`, to `targets f32[B, N, V]` and `loss f32[]`, for comparison with golden data.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn pixels(targets: PixelTargets, clip: [usize; 4], token: [usize; 2]) -> Result<Graph, CompileError> {
+    let [channels, ..] = clip;
+    let [tubelet, patch] = token;
+    traced("pixels", &["B", "K"], |scope| {
+        let clips = batch_of_clips(scope, "clip", clip)?;
+        let [batch, masked] = ["B", "K"].map(|symbol| scope.size(symbol));
+        let predictions = scope.input("predictions", [batch, masked, channels * tubelet * patch * patch])?;
+        let index = scope.index("mask_pred", [batch, masked])?;
+        let wanted = targets.of(clips, token);
+        // A copy is kept, so that the recording does not give the targets' memory away.
+        let loss = PixelTargets::error(predictions, wanted.clone(), index);
+        scope.output("targets", &wanted)?;
+        scope.output("loss", &loss)
+    })
 }
 
 /// `diagnose[B, N_ctx0, N_pred0, ...]`: like [`pretrain`], with context and targets of different clips: the inputs

@@ -26,7 +26,7 @@ pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
     Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, levels, monitored,
-    pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
+    pixels, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
 pub use models::{initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};

@@ -40,11 +40,13 @@ pub(super) struct Changes {
 }
 
 /// Keys of clips besides those of the preprocessing record, and the objective, whose parameters and metrics are its own.
-const KEPT: [&str; 6] = [
+const KEPT: [&str; 8] = [
     "data.clip_duration",
     "data.mask_type",
     "data.dataset_type",
     "loss.objective",
+    "loss.pixel_target",
+    "loss.teacher",
     "finetune.pooling",
     "finetune.labels_from",
 ];

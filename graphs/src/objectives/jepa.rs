@@ -8,7 +8,7 @@ use vjepa_recipe::config::{LossConfig, Positions};
 use super::dense::Dense;
 use super::{
     Batch, Clips, Declaration, Indices, Input, Losses, MaskPair, Models, Monitor, Objective, ParameterSet, Role,
-    Source, Start,
+    Source, Start, named,
 };
 use crate::config::{EncoderConfig, PredictorConfig};
 use crate::encoder::Encoder;
@@ -68,7 +68,7 @@ impl Jepa {
 
     /// The objective of a `loss` section.
     pub fn new(loss: &LossConfig, models: &Models) -> Self {
-        let Models { encoder, predictor, generators, context_weight } = models.clone();
+        let Models { encoder, predictor, generators, context_weight, .. } = models.clone();
         let share = context_weight.filter(|_| predictor.predicts_context);
         let dense = share.map(|share| Dense { weighted: loss.weight_distance_loss, share });
         let loss = JepaLoss { loss_exp: loss.loss_exp, reg_coeff: loss.reg_coeff };
@@ -83,6 +83,17 @@ impl Jepa {
         ];
         settings.extend(self.dense.map(|dense| ("loss.weight_distance_loss", dense.weighted.to_string())));
         settings
+    }
+
+    /// Distance and regulariser of a batch; the last of the models sees the targets.
+    pub(super) fn losses_of(&self, of: (&Encoder, &Predictor, &Encoder), batch: &Batch) -> Result<Losses, ShapeError> {
+        let mut predictions = Vec::new();
+        for (bucket, batch) in std::iter::once(batch).chain(&batch.others).enumerate() {
+            let clips = [batch.context.clone(), batch.target.clone()];
+            predictions.push(self.loss.predictions(of, clips, &batch.pairs, bucket)?);
+        }
+        let out = self.loss.combine(predictions);
+        Ok(Losses { loss: out.loss, terms: vec![("loss_jepa", out.loss_jepa), ("loss_reg", out.loss_reg)] })
     }
 
     /// All streams, the first one first.
@@ -166,15 +177,10 @@ impl Objective for Jepa {
     }
 
     fn initial(&self, Start { init, zero_mask_tokens, seed }: Start) -> NamedTensors {
-        let predictor_seed = seed.wrapping_add(1);
-        let sets = [
+        named([
             ("encoder", init::encoder(&self.encoder, init, seed)),
-            ("predictor", init::predictor(&self.predictor, init, zero_mask_tokens, predictor_seed)),
-        ];
-        let named = sets.into_iter().flat_map(|(set, tensors)| {
-            tensors.into_iter().map(move |(name, tensor)| (format!("{set}.{name}"), tensor))
-        });
-        named.collect()
+            ("predictor", init::predictor(&self.predictor, init, zero_mask_tokens, seed.wrapping_add(1))),
+        ])
     }
 
     fn losses(&self, model: &JepaModel, batch: &Batch) -> Result<Losses, ShapeError> {
@@ -182,14 +188,7 @@ impl Objective for Jepa {
             return dense.losses(self.loss.loss_exp, model, batch);
         }
         let JepaModel { encoder, predictor, target_encoder } = model;
-        let mut predictions = Vec::new();
-        for (bucket, batch) in std::iter::once(batch).chain(&batch.others).enumerate() {
-            let clips = [batch.context.clone(), batch.target.clone()];
-            let of = (encoder, predictor, target_encoder);
-            predictions.push(self.loss.predictions(of, clips, &batch.pairs, bucket)?);
-        }
-        let out = self.loss.combine(predictions);
-        Ok(Losses { loss: out.loss, terms: vec![("loss_jepa", out.loss_jepa), ("loss_reg", out.loss_reg)] })
+        self.losses_of((encoder, predictor, target_encoder), batch)
     }
 
     fn monitored(&self, model: &JepaModel, clips: Tensor<5>) -> Result<Tensor<3>, ShapeError> {
@@ -275,13 +274,7 @@ impl JepaLoss {
             ShapeError::require(pair.target.dims()[1] > 1, "the target mask", &pair.target.dims(), || {
                 "[B, K] with K at least 2".to_owned()
             })?;
-            let context = encoder.forward_levels(context_clips.clone(), Some(pair.context.clone()))?; // [B, Kc, D]
-            // V-JEPA 2's tokens belong to lengths of clips, not to mask generators.
-            let token = match predictor.config().positions {
-                Positions::Table => index,
-                Positions::Rotary(_) => bucket,
-            };
-            let z = predictor.forward(context, pair.context.clone(), pair.target.clone(), token)?; // [B, K, D]
+            let z = predicted(encoder, predictor, context_clips.clone(), pair, [index, bucket])?; // [B, K, D]
             predictions.push((z, gather_tokens(targets.clone(), pair.target.clone())));
         }
         Ok(predictions)
@@ -330,6 +323,27 @@ impl JepaLoss {
             p => mean(distance.powf_scalar(p)).div_scalar(p),
         }
     }
+}
+
+/// What the predictor makes of a mask pair's context: clips `f32[B, C, T, H, W]` to `f32[B, K, out]`. The pair is the
+/// `index`th of the clips of one length, which are the `bucket`th of the step.
+///
+/// # Errors
+/// [`ShapeError`] for inputs that do not fit the models.
+pub(super) fn predicted(
+    encoder: &Encoder,
+    predictor: &Predictor,
+    clips: Tensor<5>,
+    pair: &MaskPair,
+    [index, bucket]: [usize; 2],
+) -> Result<Tensor<3>, ShapeError> {
+    let context = encoder.forward_levels(clips, Some(pair.context.clone()))?; // [B, Kc, D]
+    // V-JEPA 2's tokens belong to lengths of clips, not to mask generators.
+    let token = match predictor.config().positions {
+        Positions::Table => index,
+        Positions::Rotary(_) => bucket,
+    };
+    predictor.forward(context, pair.context.clone(), pair.target.clone(), token)
 }
 
 /// Standard deviation over tokens, unbiased, with 1e-4 under the root: `[B, K, D]` to `[B, 1, D]`.

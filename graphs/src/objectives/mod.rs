@@ -11,12 +11,14 @@ mod declaration;
 mod dense;
 mod finetune;
 mod jepa;
+mod pixels;
+mod teacher;
 
 use std::fmt;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use vjepa_recipe::config::{LossConfig, ObjectiveName};
+use vjepa_recipe::config::{LossConfig, Normalization, ObjectiveName};
 use vjepa_recipe::schedules::ContextWeight;
 
 pub use any::{AnyObjective, Built, ObjectiveError};
@@ -27,6 +29,8 @@ pub use declaration::{
 pub use dense::Dense;
 pub use finetune::{Finetune, FinetuneModel};
 pub use jepa::{Jepa, JepaLoss, JepaLosses, JepaModel, Stream, normalised_targets};
+pub use pixels::{PixelModel, PixelTargets, Pixels};
+pub use teacher::{Teacher, TeacherModel};
 
 use crate::config::{EncoderConfig, PredictorConfig};
 use crate::error::{ConfigError, ShapeError};
@@ -44,6 +48,8 @@ pub struct Models {
     pub generators: usize,
     /// Weight of the loss on context tokens, of objectives that predict them too.
     pub context_weight: Option<ContextWeight>,
+    /// How pixels were made values of clips, of objectives whose targets are pixels.
+    pub normalization: Normalization,
 }
 
 /// How fresh weights are drawn.
@@ -110,7 +116,17 @@ pub fn decays_officially(name: &str, rank: usize) -> bool {
 pub fn open(loss: &LossConfig, models: &Models) -> AnyObjective {
     match loss.objective {
         ObjectiveName::Jepa => Jepa::new(loss, models).into(),
+        ObjectiveName::Pixels => Pixels::new(loss, models).into(),
+        ObjectiveName::Teacher => Teacher::new(loss, models).into(),
     }
+}
+
+/// The tensors of parameter sets by their full names.
+fn named<const N: usize>(sets: [(&str, NamedTensors); N]) -> NamedTensors {
+    let full = |set: &str, tensors: NamedTensors| -> Vec<_> {
+        tensors.into_iter().map(|(name, tensor)| (format!("{set}.{name}"), tensor)).collect()
+    };
+    sets.into_iter().flat_map(|(set, tensors)| full(set, tensors)).collect()
 }
 
 #[cfg(test)]

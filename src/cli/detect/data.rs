@@ -20,7 +20,7 @@ pub(super) struct Videos {
 /// A person detector's boxes.
 #[derive(clap::Args)]
 pub(super) struct People {
-    /// Boxes of a person detector: video,second,x1,y1,x2,y2,,score
+    /// Boxes of a person detector: video,second,x1,y1,x2,y2,[action],score
     #[arg(long, value_name = "CSV")]
     pub(super) people: Option<PathBuf>,
     /// Lowest score of a person's box
@@ -35,9 +35,37 @@ pub(super) struct KeyFrames {
 }
 
 impl Videos {
+    /// The key frames of ground truth with their labelled boxes, and with those of a person detector that have labels where there are
+    /// any.
+    pub(super) fn lesson(&self, path: &Path, people: &People) -> Result<KeyFrames, CliError> {
+        let mut boxes = ava::read_boxes(path, None)?;
+        let mut notes = Vec::new();
+        if let Some(path) = &people.people {
+            let (predicted, below) = ava::read_labelled_people(path, people.threshold, None)?;
+            let (mut added, mut negative) = (0, 0);
+            for (key, found) in predicted.frames {
+                added += found.len();
+                negative += found.iter().filter(|person| person.actions.is_empty()).count();
+                boxes.frames.entry(key).or_default().extend(found);
+            }
+            boxes.clipped += predicted.clipped;
+            notes.push(format!(
+                "{added} boxes of the person detector are added, {negative} of them without an action; {below} are below the \
+                 score of {}",
+                people.threshold
+            ));
+        }
+        let mut found = self.with_labels(path, &boxes)?;
+        found.notes.extend(notes);
+        Ok(found)
+    }
+
     /// The key frames of ground truth, with their labelled boxes.
     pub(super) fn labelled(&self, path: &Path) -> Result<KeyFrames, CliError> {
-        let boxes = ava::read_boxes(path, None)?;
+        self.with_labels(path, &ava::read_boxes(path, None)?)
+    }
+
+    fn with_labels(&self, path: &Path, boxes: &Boxes) -> Result<KeyFrames, CliError> {
         let regions = |key: &KeyFrame| {
             let of_frame = boxes.frames.get(key).map(Vec::as_slice).unwrap_or_default();
             let region = |labelled: &ava::LabelledBox| LabelledRegion {
@@ -47,7 +75,7 @@ impl Videos {
             };
             of_frame.iter().map(region).collect()
         };
-        self.found(path, &boxes, regions)
+        self.found(path, boxes, regions)
     }
 
     /// The key frames of a person detector's boxes.

@@ -3,8 +3,10 @@
 mod data;
 mod score;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Subcommand;
 
@@ -18,7 +20,7 @@ use vjepa_data::annotations::ava;
 use vjepa_deploy::detector::{self, DetectorExport};
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
-    self, BoxFeatures, DETECTOR_KEY, DetectorOptions, DetectorRecord, default_layers,
+    self, BoxEncoder, BoxFeatures, DETECTOR_KEY, DetectorOptions, DetectorRecord, Frame, Lesson, View, default_layers,
 };
 use vjepa_eval::protocols::videos::{OpenEncoder, digest_of, open_encoder};
 use vjepa_graphs::NamedTensors;
@@ -43,6 +45,9 @@ enum What {
 }
 
 /// Train the classifier on boxes with their actions
+///
+/// With --people, boxes of a person detector are trained on beside those of --boxes, with the actions that their file gives them: one
+/// without an action shows none.
 #[derive(clap::Args)]
 struct Train {
     #[command(flatten)]
@@ -52,6 +57,11 @@ struct Train {
     boxes: PathBuf,
     #[command(flatten)]
     videos: Videos,
+    #[command(flatten)]
+    people: People,
+    /// Train on random crops, sizes and flips, whose features are computed anew in every epoch
+    #[arg(long)]
+    augment: bool,
     /// Names of the actions (.pbtxt); the classifier has as many outputs as the highest id [default: of the boxes]
     #[arg(long, value_name = "FILE")]
     actions: Option<PathBuf>,
@@ -188,8 +198,14 @@ fn say(notes: &[String]) {
 fn features(opened: &mut OpenEncoder, record: &DetectorRecord, found: &KeyFrames) -> Result<BoxFeatures, CliError> {
     say(&found.notes);
     let mut bar = Bar::default();
-    let features = detection::extract(opened, record, &found.frames, &mut |p| bar.show(p))?;
+    let features = BoxEncoder::new(opened, record).extract(&found.frames, View::Whole, &mut |p| bar.show(p))?;
     bar.clear();
+    note_bad(&features, found);
+    Ok(features)
+}
+
+/// Says which key frames could not be used.
+fn note_bad(features: &BoxFeatures, found: &KeyFrames) {
     if let Some((key, why)) = features.bad.first() {
         let (count, frames) = (features.bad.len(), found.frames.len());
         eprintln!(
@@ -197,11 +213,10 @@ fn features(opened: &mut OpenEncoder, record: &DetectorRecord, found: &KeyFrames
             key.video, key.second
         );
     }
-    Ok(features)
 }
 
 fn train(args: &Train) -> Result<(), CliError> {
-    let found = args.videos.labelled(&args.boxes)?;
+    let found = args.videos.lesson(&args.boxes, &args.people)?;
     let names = args.actions.as_deref().map(ava::read_label_map).transpose()?.unwrap_or_default();
     let used: BTreeSet<u32> = found
         .frames
@@ -227,7 +242,6 @@ fn train(args: &Train) -> Result<(), CliError> {
         encoder: opened.digest.clone(),
         actions: names,
     };
-    let features = features(&mut opened, &record, &found)?;
     let options = DetectorOptions {
         epochs: args.epochs as usize,
         warmup: args.warmup as usize,
@@ -236,25 +250,99 @@ fn train(args: &Train) -> Result<(), CliError> {
         weight_decay: args.wd,
         seed: args.seed,
     };
-    let mut bar = Bar::default();
-    let (weights, loss) =
-        detection::train(opened.encoder.device(), &features, classes, &options, &mut |p| bar.show(p))?;
-    bar.clear();
-    let probe = Probe::Linear { embed_dim: features.width, num_classes: classes };
+    let trained = match args.augment {
+        true => on_crops(&mut opened, &record, &found, classes, &options)?,
+        false => on_frames(&mut opened, &record, &found, classes, &options)?,
+    };
+    let Trained { weights, loss, boxes, width, left_out } = trained;
+    let probe = Probe::Linear { embed_dim: width, num_classes: classes };
     let extra = BTreeMap::from([(DETECTOR_KEY.to_owned(), serde_json::to_string(&record)?)]);
     save_probe(&args.out, &probe, &weights, &[], &extra)?;
-    let boxes = features.boxes.len();
     if args.json {
         let summary = serde_json::json!({
             "detector": args.out, "actions": classes, "boxes": boxes, "key_frames": found.frames.len(),
-            "left_out": features.bad.len(), "loss": loss, "layers": record.layers, "notes": found.notes,
+            "left_out": left_out, "loss": loss, "layers": record.layers, "notes": found.notes,
+            "features": if args.augment { "of random crops in every epoch" } else { "of whole frames, computed once" },
         });
         println!("{summary}");
         return Ok(());
     }
-    println!("trained on {boxes} boxes of {} key frames; loss {loss:.4}", found.frames.len() - features.bad.len());
+    println!("trained on {boxes} boxes of {} key frames; loss {loss:.4}", found.frames.len() - left_out);
     println!("wrote {} ({classes} actions, blocks {:?})", args.out.display(), record.layers);
     Ok(())
+}
+
+/// A classifier, and what it was trained on.
+struct Trained {
+    weights: NamedTensors,
+    loss: f64,
+    boxes: usize,
+    width: usize,
+    /// Key frames whose video cannot be used.
+    left_out: usize,
+}
+
+/// On features of whole frames, computed once.
+fn on_frames(
+    opened: &mut OpenEncoder,
+    record: &DetectorRecord,
+    found: &KeyFrames,
+    classes: usize,
+    options: &DetectorOptions,
+) -> Result<Trained, CliError> {
+    let features = features(opened, record, found)?;
+    let (width, boxes) = (features.width, features.boxes.len());
+    let mut of_epoch = |_: usize| Ok(Cow::Borrowed(&features));
+    let lesson = Lesson { width, boxes, classes, features: &mut of_epoch };
+    let mut bar = Bar::default();
+    let (weights, loss) = detection::train(opened.encoder.device(), lesson, options, &mut |p| bar.show(p))?;
+    bar.clear();
+    Ok(Trained { weights, loss, boxes, width, left_out: features.bad.len() })
+}
+
+/// Key frames by which the time of an epoch is reckoned.
+const TIMED: usize = 4;
+
+/// On features of random crops, computed in every epoch.
+fn on_crops(
+    opened: &mut OpenEncoder,
+    record: &DetectorRecord,
+    found: &KeyFrames,
+    classes: usize,
+    options: &DetectorOptions,
+) -> Result<Trained, CliError> {
+    say(&found.notes);
+    let (device, seed) = (opened.encoder.device(), options.seed);
+    let boxes = found.frames.iter().map(|frame| frame.regions.len()).sum();
+    let mut encoder = BoxEncoder::new(opened, record);
+    let mut extract = |frames: &[Frame], epoch: u64| encoder.extract(frames, View::Random { seed, epoch }, &mut |_| {});
+    // The first of them have the encoder compiled, too.
+    let some = found.frames.get(..TIMED).unwrap_or(&found.frames);
+    let mut began = Instant::now();
+    for _ in 0..2 {
+        began = Instant::now();
+        extract(some, 0)?;
+    }
+    let each = began.elapsed().as_secs_f64() / some.len().max(1) as f64;
+    let minutes = each * (found.frames.len() * options.epochs) as f64 / 60.0;
+    eprintln!(
+        "the encoder sees {} key frames in each of {} epochs, about {minutes:.0} minutes; without --augment, once",
+        found.frames.len(),
+        options.epochs
+    );
+    let first = extract(&found.frames, 0)?;
+    note_bad(&first, found);
+    let (width, left_out) = (first.width, first.bad.len());
+    let mut first = Some(first);
+    let mut of_epoch = |epoch: usize| match first.take() {
+        Some(first) => Ok(Cow::Owned(first)),
+        None => extract(&found.frames, epoch as u64).map(Cow::Owned),
+    };
+    let lesson = Lesson { width, boxes, classes, features: &mut of_epoch };
+    let mut bar = Bar::default();
+    let (weights, loss) = detection::train(device, lesson, options, &mut |p| bar.show(p))?;
+    bar.clear();
+    Ok(Trained { weights, loss, boxes, width, left_out })
 }
 
 /// A detector's weights, and what it is; it must be of the encoder with this digest.

@@ -154,16 +154,33 @@ impl<'a> Row<'a> {
 pub fn read_boxes(path: &Path, actions: Option<&BTreeMap<u32, String>>) -> Result<Boxes, AnnotationError> {
     let text = read(path)?;
     let mut boxes = Boxes::default();
-    let mut places: HashMap<(KeyFrame, [&str; 4]), usize> = HashMap::new();
+    let mut places = Places::new();
     for (line, text) in lines(&text) {
         let row = Row::of(path, line, text);
         row.columns(&[2, 7, 8], "video,second,x1,y1,x2,y2,action,person")?;
-        let key = row.key()?;
-        let frame = boxes.frames.entry(key.clone()).or_default();
         if row.fields.len() == 2 {
+            boxes.frames.entry(row.key()?).or_default();
             continue;
         }
-        let (corners, clipped) = row.corners()?;
+        let person = row.number(7, "a person")?;
+        boxes.add(&row, person, actions, &mut places)?;
+    }
+    Ok(boxes)
+}
+
+/// Boxes by frame and coordinates as written: their places within the frame.
+type Places<'a> = HashMap<(KeyFrame, [&'a str; 4]), usize>;
+
+impl Boxes {
+    /// Adds a row: another action of a box that is there, or a box.
+    fn add<'a>(
+        &mut self,
+        row: &Row<'a>,
+        person: Option<u32>,
+        actions: Option<&BTreeMap<u32, String>>,
+        places: &mut Places<'a>,
+    ) -> Result<(), AnnotationError> {
+        let (key, (corners, clipped)) = (row.key()?, row.corners()?);
         let action = row.number(6, "an action")?;
         if let (Some(action), Some(known)) = (action, actions)
             && !known.contains_key(&action)
@@ -172,18 +189,55 @@ pub fn read_boxes(path: &Path, actions: Option<&BTreeMap<u32, String>>) -> Resul
             let why = format!("action {action} is not in the label map, whose ids go up to {last} and count from 1");
             return Err(row.fail(format!("{why}: correct it, or give the label map of these annotations")));
         }
-        let person = row.number(7, "a person")?;
+        let frame = self.frames.entry(key.clone()).or_default();
         let text = [2, 3, 4, 5].map(|index| row.field(index));
         let place = *places.entry((key, text)).or_insert_with(|| {
-            boxes.clipped += usize::from(clipped);
-            frame.push(LabelledBox { corners, actions: Vec::new(), person, line });
+            self.clipped += usize::from(clipped);
+            frame.push(LabelledBox { corners, actions: Vec::new(), person, line: row.line });
             frame.len() - 1
         });
         if let (Some(action), Some(labelled)) = (action, frame.get_mut(place)) {
             labelled.actions.push(action);
         }
+        Ok(())
     }
-    Ok(boxes)
+}
+
+/// Reads a detector's people with their actions, `video,second,x1,y1,x2,y2,action or nothing,score`, as SlowFast's files of
+/// predicted training boxes have them (matched with the ground truth at an IoU of 0.9): rows whose coordinates are written alike are
+/// one box, and one without an action shows none. Scores below `threshold` are left out and counted.
+///
+/// # Errors
+/// As [`read_boxes`] and [`read_people`].
+pub fn read_labelled_people(
+    path: &Path,
+    threshold: f64,
+    actions: Option<&BTreeMap<u32, String>>,
+) -> Result<(Boxes, usize), AnnotationError> {
+    let text = read_csv(path)?;
+    let (mut boxes, mut below) = (Boxes::default(), 0);
+    let mut places = Places::new();
+    for (line, text) in lines(&text) {
+        let row = Row::of(path, line, text);
+        row.columns(&[8], "video,second,x1,y1,x2,y2,action or nothing,score")?;
+        match row.score()? < threshold {
+            true => below += 1,
+            false => boxes.add(&row, None, actions, &mut places)?,
+        }
+    }
+    Ok((boxes, below))
+}
+
+/// A file of people, which is no JSON.
+fn read_csv(path: &Path) -> Result<String, AnnotationError> {
+    let text = read(path)?;
+    match text.trim_start().starts_with(['[', '{']) {
+        false => Ok(text),
+        true => {
+            let why = "is JSON with boxes in pixels, which is not read: write video,second,x1,y1,x2,y2,,score with shares of the frame";
+            Err(AnnotationError::file(path, why))
+        }
+    }
 }
 
 /// Reads the excluded timestamps, `video,second`.
@@ -206,11 +260,7 @@ pub fn read_excluded(path: &Path) -> Result<BTreeSet<KeyFrame>, AnnotationError>
 /// # Errors
 /// [`AnnotationError`] naming the line, as [`read_boxes`]; scores outside 0 to 1; JSON, which holds pixels.
 pub fn read_people(path: &Path, threshold: f64) -> Result<PersonBoxes, AnnotationError> {
-    let text = read(path)?;
-    if text.trim_start().starts_with(['[', '{']) {
-        let why = "is JSON with boxes in pixels, which is not read: write video,second,x1,y1,x2,y2,,score with shares of the frame";
-        return Err(AnnotationError::file(path, why));
-    }
+    let text = read_csv(path)?;
     let mut people = PersonBoxes::default();
     for (line, text) in lines(&text) {
         let row = Row::of(path, line, text);

@@ -1,12 +1,13 @@
-//! Whole frames around a key frame, at a size that patches divide.
+//! Clips around a key frame: whole frames at a size that patches divide, or random crops of them for training.
 
 use std::path::Path;
 
-use super::{key_frame_clip, resized};
+use super::{TRAIN_SIDES, flipped_box, key_frame_clip, resized};
 use crate::dataset::Coloured;
 use crate::media::Opener;
 use crate::source::DataError;
 use crate::transforms::{CropBox, resize_crop};
+use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::Normalization;
 
 /// How whole frames become clips of the encoder.
@@ -33,6 +34,8 @@ pub struct Placed {
     pub crop: CropBox,
     /// Height and width of the frames.
     pub frame: (usize, usize),
+    /// Whether it is mirrored.
+    pub flip: bool,
 }
 
 impl Placed {
@@ -52,7 +55,27 @@ impl Placed {
         };
         let (height, width) = (shown(size.0, whole.0, frame.0), shown(size.1, whole.1, frame.1));
         let crop = CropBox { top: (frame.0 - height) / 2, left: (frame.1 - width) / 2, height, width };
-        Ok(Self { size, crop, frame })
+        Ok(Self { size, crop, frame, flip: false })
+    }
+
+    /// A square of `side`, cut to whole patches, out of frames of a size: their short side first becomes a random one of
+    /// [`TRAIN_SIDES`] times `side`, its inverse drawn uniformly; the square lies anywhere; half of them are mirrored.
+    ///
+    /// # Errors
+    /// Why no patch fits.
+    pub fn random(frame: (usize, usize), side: usize, patch: usize, rng: &mut CounterRng) -> Result<Self, String> {
+        let cut = side / patch.max(1) * patch;
+        if cut == 0 || frame.0 == 0 || frame.1 == 0 {
+            return Err(format!("a side of {side} pixels holds no patch of {patch}"));
+        }
+        let [least, most] = TRAIN_SIDES.map(|share| share * side as f64);
+        let short = (1.0 / rng.uniform(1.0 / most, 1.0 / least)).round();
+        let scale = frame.0.min(frame.1) as f64 / short;
+        // The square in pixels of the frame, which is read once, from there.
+        let edge = ((cut as f64 * scale).round() as usize).clamp(1, frame.0.min(frame.1));
+        let mut from = |length: usize| rng.below((length - edge) as u64 + 1) as usize;
+        let crop = CropBox { top: from(frame.0), left: from(frame.1), height: edge, width: edge };
+        Ok(Self { size: (cut, cut), crop, frame, flip: rng.below(2) == 1 })
     }
 
     /// A box given as shares of the frame, in pixels of the clip, clipped to it.
@@ -64,26 +87,45 @@ impl Placed {
         let x = |share| along(share, self.frame.1, self.crop.left, self.crop.width, self.size.1);
         let y = |share| along(share, self.frame.0, self.crop.top, self.crop.height, self.size.0);
         let [x1, y1, x2, y2] = shares;
-        [x(x1), y(y1), x(x2), y(y2)]
+        let corners = [x(x1), y(y1), x(x2), y(y2)];
+        if self.flip { flipped_box(corners, self.size.1) } else { corners }
+    }
+
+    /// Whether anything of a box given as shares of the frame is in the clip.
+    pub fn shows(&self, shares: [f64; 4]) -> bool {
+        let [x1, y1, x2, y2] = self.corners(shares);
+        x1 < x2 && y1 < y2
     }
 }
 
 impl KeyFrameClips {
-    /// The clip around second `second` of an annotated video, `[3, T, H, W]` row-major and normalised, and where it lies.
+    /// The clip around second `second` of an annotated video, `[3, T, H, W]` row-major and normalised, and where it lies: of whole
+    /// frames, or cropped at random where there is a generator.
     ///
     /// # Errors
     /// [`DataError::Bad`] for a video that cannot be used, or whose key frame lies before its beginning;
     /// [`DataError::Storage`] where videos cannot be reached.
-    pub fn read(&self, opener: &Opener, path: &Path, second: u32) -> Result<(Placed, Vec<f32>), DataError> {
+    pub fn read(
+        &self,
+        opener: &Opener,
+        path: &Path,
+        second: u32,
+        random: Option<&mut CounterRng>,
+    ) -> Result<(Placed, Vec<f32>), DataError> {
         let bad = |reason: String| DataError::Bad { path: path.to_owned(), reason };
         let mut media = opener.open(path).map_err(|error| error.of(path))?;
         let indices = key_frame_clip(second, self.frames, self.step, media.info().frames);
         let clip = media.decode(&indices.map_err(|error| bad(error.to_string()))?).map_err(bad)?;
-        let placed = Placed::of((clip.height, clip.width), self.side, self.patch).map_err(bad)?;
+        let frame = (clip.height, clip.width);
+        let placed = match random {
+            None => Placed::of(frame, self.side, self.patch),
+            Some(rng) => Placed::random(frame, self.side, self.patch, rng),
+        }
+        .map_err(bad)?;
         let (height, width) = placed.size;
         let mut values = vec![0.0; 3 * self.frames * height * width];
         let pixels = Coloured { clip, grayscale: false };
-        resize_crop(pixels, &[placed.crop], placed.size, false, &self.normalization, &mut values)
+        resize_crop(pixels, &[placed.crop], placed.size, placed.flip, &self.normalization, &mut values)
             .map_err(|error| bad(error.to_string()))?;
         Ok((placed, values))
     }
@@ -108,5 +150,33 @@ mod tests {
         // Nothing is cut where patches fit.
         assert_eq!(Placed::of((64, 64), 64, 16).unwrap().crop, CropBox { top: 0, left: 0, height: 64, width: 64 });
         assert!(Placed::of((64, 64), 8, 16).is_err());
+    }
+
+    #[test]
+    fn random_crops_lie_in_the_frame_and_boxes_follow() {
+        let (mut mirrored, mut edges) = (0, std::collections::BTreeSet::new());
+        for seed in 0..200 {
+            let placed = Placed::random((360, 640), 224, 16, &mut CounterRng::new(&[seed])).unwrap();
+            let CropBox { top, left, height, width } = placed.crop;
+            assert!(height == width && top + height <= 360 && left + width <= 640, "{placed:?}");
+            // 224 of a short side of 256 to 320.
+            assert!((252..=315).contains(&height), "{placed:?}");
+            assert_eq!(placed.size, (224, 224));
+            mirrored += usize::from(placed.flip);
+            edges.insert(height);
+            // A box in the middle of the crop, a quarter of it wide, and one beside it.
+            let shares = |x: f64, y: f64| [(left as f64 + x) / 640.0, (top as f64 + y) / 360.0];
+            let edge = height as f64;
+            let ([x1, y1], [x2, y2]) = (shares(0.25 * edge, 0.25 * edge), shares(0.5 * edge, 0.75 * edge));
+            let [a, b, c, d] = placed.corners([x1, y1, x2, y2]);
+            let left = if placed.flip { 223.0 - 112.0 } else { 56.0 };
+            assert!((a - left).abs() < 1e-6 && (c - a - 56.0).abs() < 1e-6, "{placed:?} {a} {c}");
+            assert!((b - 56.0).abs() < 1e-6 && (d - 168.0).abs() < 1e-6, "{placed:?} {b} {d}");
+            assert!(placed.shows([x1, y1, x2, y2]));
+            let beside = shares(edge, 0.0);
+            assert!(!placed.shows([beside[0], beside[1], beside[0] + 0.1, beside[1] + 0.1]));
+        }
+        assert!((70..130).contains(&mirrored) && edges.len() > 20, "{mirrored} {}", edges.len());
+        assert!(Placed::random((64, 64), 8, 16, &mut CounterRng::new(&[0])).is_err());
     }
 }

@@ -1,21 +1,23 @@
 //! Frozen detection on AVA: features of boxes around key frames, a linear classifier on them, its detections.
 //!
 //! After SlowFast's head (`head_helper.py`, `ava_dataset.py`): tokens of four layers side by side, averaged over time, RoIAlign
-//! 7x7, the largest bin, one linear layer for 80 actions, each yes or no. Clips are whole frames; boxes are those of files.
-//! Features are computed once, so training has neither crops nor flips.
+//! 7x7, the largest bin, one linear layer for 80 actions, each yes or no. Boxes are those of files. Clips are whole frames, whose
+//! features are computed once, or in training random crops at random sizes, mirrored or not, whose features are those of an epoch.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use vjepa_data::DataError;
-use vjepa_data::detection::KeyFrameClips;
+use vjepa_data::detection::{KeyFrameClips, Placed};
 use vjepa_data::media::Opener;
 use vjepa_graphs::{EncoderConfig, NamedTensors, init, position};
 use vjepa_metrics::ava::{KeyFrame, Row};
 use vjepa_programs::{TrainOptions, box_classifier, box_features, detector_step};
 use vjepa_recipe::config::Positions;
+use vjepa_recipe::counter::CounterRng;
 use vjepa_recipe::schedules::WarmupCosine;
 use vjepa_runtime::plan::{Device, DeviceExecutor, HostTensor};
 
@@ -25,6 +27,9 @@ use crate::{EvalError, OnProgress, Progress};
 
 /// Distinguishes the order of boxes from other uses of the seed.
 const ORDER: u64 = 0x646574;
+
+/// Distinguishes crops from other uses of the seed.
+const CROPS: u64 = 0x6372_6f70;
 
 /// Boxes that are classified at once.
 const BATCH: usize = 1024;
@@ -112,87 +117,137 @@ struct Sized {
     executor: DeviceExecutor,
 }
 
-/// Features of the boxes of key frames, in the order of `frames`. A video that cannot be read leaves its frames out.
-///
-/// # Errors
-/// [`EvalError::Compile`] and [`EvalError::Run`] for an encoder that does not fit the clips; [`EvalError::Data`] where videos
-/// cannot be reached; [`EvalError::Setup`] when no key frame is left.
-pub fn extract(
-    opened: &mut OpenEncoder,
-    record: &DetectorRecord,
-    frames: &[Frame],
-    progress: OnProgress<'_>,
-) -> Result<BoxFeatures, EvalError> {
-    let trained = opened.model.encoder.clone();
-    let clips = KeyFrameClips {
-        frames: record.frames,
-        step: record.step,
-        side: record.side,
-        patch: trained.patch,
-        normalization: opened.model.preprocessing.normalization,
-    };
-    let table = opened.encoder.position_table();
-    let mut found = BoxFeatures { width: record.layers.len() * trained.embed_dim, ..BoxFeatures::default() };
-    let mut plan: Option<Sized> = None;
-    for (done, frame) in frames.iter().enumerate() {
-        let read = clips.read(Opener::shared(), &frame.path, frame.key.second);
-        let (placed, values) = match read {
-            Ok(read) => read,
-            Err(DataError::Bad { reason, .. }) => {
-                found.bad.push((frame.key.clone(), reason));
-                continue;
-            }
-            Err(error) => return Err(error.into()),
+/// Which part of frames a clip shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// All of it.
+    Whole,
+    /// A random crop, mirrored or not, as SlowFast trains on: a function of the seed, the epoch and the number of the key frame. Boxes of
+    /// which it shows nothing are left out.
+    Random {
+        /// The run's seed.
+        seed: u64,
+        /// The epoch.
+        epoch: u64,
+    },
+}
+
+/// An encoder that makes features of boxes, compiled for clips of one size at a time.
+pub struct BoxEncoder<'a> {
+    opened: &'a mut OpenEncoder,
+    record: &'a DetectorRecord,
+    /// The sizes that it was trained with.
+    trained: EncoderConfig,
+    /// Its position table for clips of that size.
+    table: Option<(Vec<usize>, Vec<f32>)>,
+    plan: Option<Sized>,
+}
+
+impl<'a> BoxEncoder<'a> {
+    /// Of an encoder that was opened, for the clips and layers of a detector.
+    pub fn new(opened: &'a mut OpenEncoder, record: &'a DetectorRecord) -> Self {
+        let (trained, table) = (opened.model.encoder.clone(), opened.encoder.position_table());
+        Self { opened, record, trained, table, plan: None }
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.opened.encoder.device()
+    }
+
+    /// Features of the boxes of key frames, in the order of `frames`. A video that cannot be read leaves its frames out.
+    ///
+    /// # Errors
+    /// [`EvalError::Compile`] and [`EvalError::Run`] for an encoder that does not fit the clips; [`EvalError::Data`] where videos
+    /// cannot be reached; [`EvalError::Setup`] when no key frame is left.
+    pub fn extract(
+        &mut self,
+        frames: &[Frame],
+        view: View,
+        progress: OnProgress<'_>,
+    ) -> Result<BoxFeatures, EvalError> {
+        let clips = KeyFrameClips {
+            frames: self.record.frames,
+            step: self.record.step,
+            side: self.record.side,
+            patch: self.trained.patch,
+            normalization: self.opened.model.preprocessing.normalization,
         };
-        if plan.as_ref().is_none_or(|plan| plan.size != placed.size) {
-            plan = Some(planned(opened, record, &trained, table.as_ref(), placed.size)?);
+        let width = self.record.layers.len() * self.trained.embed_dim;
+        let mut found = BoxFeatures { width, ..BoxFeatures::default() };
+        for (done, frame) in frames.iter().enumerate() {
+            let mut random = match view {
+                View::Whole => None,
+                View::Random { seed, epoch } => Some(CounterRng::new(&[seed, CROPS, epoch, done as u64])),
+            };
+            let read = clips.read(Opener::shared(), &frame.path, frame.key.second, random.as_mut());
+            let (placed, values) = match read {
+                Ok(read) => read,
+                Err(DataError::Bad { reason, .. }) => {
+                    found.bad.push((frame.key.clone(), reason));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let shown = |region: &&LabelledRegion| view == View::Whole || placed.shows(region.corners);
+            let regions: Vec<&LabelledRegion> = frame.regions.iter().filter(shown).collect();
+            if !regions.is_empty() {
+                found.values.extend(self.features(placed, values, &regions)?);
+                found.boxes.extend(regions.into_iter().map(|region| (frame.key.clone(), region.clone())));
+            }
+            progress(Progress { what: "encoding key frames", done: done + 1, total: frames.len() });
         }
-        let Some(Sized { executor, .. }) = &mut plan else { continue };
+        if found.boxes.is_empty() {
+            let why =
+                found.bad.first().map(|(key, why)| format!("; the first, {} at {}: {why}", key.video, key.second));
+            return Err(EvalError::setup(format!(
+                "none of {} key frames can be used{}",
+                frames.len(),
+                why.unwrap_or_default()
+            )));
+        }
+        Ok(found)
+    }
+
+    /// Features of the boxes of one clip, `[boxes, width]`.
+    fn features(
+        &mut self,
+        placed: Placed,
+        values: Vec<f32>,
+        regions: &[&LabelledRegion],
+    ) -> Result<Vec<f32>, EvalError> {
+        if self.plan.as_ref().is_none_or(|plan| plan.size != placed.size) {
+            self.plan = Some(self.planned(placed.size)?);
+        }
+        let Some(Sized { executor, .. }) = &mut self.plan else { return Err(EvalError::setup("there is no plan")) };
         let (height, width) = placed.size;
-        let clip = HostTensor::F32 { shape: vec![1, 3, record.frames, height, width], data: values };
-        let corners = frame.regions.iter().flat_map(|region| {
+        let clip = HostTensor::F32 { shape: vec![1, 3, self.record.frames, height, width], data: values };
+        let corners = regions.iter().flat_map(|region| {
             let corners = placed.corners(region.corners).map(|corner| corner as f32);
             [0.0, corners[0], corners[1], corners[2], corners[3]]
         });
-        let boxes = HostTensor::F32 { shape: vec![frame.regions.len(), 5], data: corners.collect() };
-        let mut outputs = executor.run(opened.encoder.params_mut(), vec![("clip", clip), ("boxes", boxes)])?;
+        let boxes = HostTensor::F32 { shape: vec![regions.len(), 5], data: corners.collect() };
+        let mut outputs = executor.run(self.opened.encoder.params_mut(), vec![("clip", clip), ("boxes", boxes)])?;
         let features = outputs.remove("box_features").ok_or_else(|| EvalError::setup("the plan has no features"))?;
-        found.values.extend(features.into_floats());
-        found.boxes.extend(frame.regions.iter().map(|region| (frame.key.clone(), region.clone())));
-        progress(Progress { what: "encoding key frames", done: done + 1, total: frames.len() });
+        Ok(features.into_floats())
     }
-    if found.boxes.is_empty() {
-        let why = found.bad.first().map(|(key, why)| format!("; the first, {} at {}: {why}", key.video, key.second));
-        return Err(EvalError::setup(format!(
-            "none of {} key frames can be used{}",
-            frames.len(),
-            why.unwrap_or_default()
-        )));
-    }
-    Ok(found)
-}
 
-/// Compiles the encoder for clips of a size, and sets its position table to it.
-fn planned(
-    opened: &mut OpenEncoder,
-    record: &DetectorRecord,
-    trained: &EncoderConfig,
-    table: Option<&(Vec<usize>, Vec<f32>)>,
-    size: (usize, usize),
-) -> Result<Sized, EvalError> {
-    let config = EncoderConfig {
-        out_layers: Some(record.layers.clone()),
-        ..trained.clone().with_clip(record.frames, size.0, size.1)
-    };
-    if let (Some(table), Positions::Table) = (table, config.positions) {
-        let mut resized = table.clone();
-        position::resize_table(&mut resized, trained.grid(), config.grid())
-            .map_err(|error| EvalError::setup(error.to_string()))?;
-        let (shape, data) = resized;
-        opened.encoder.params_mut().set("encoder.pos_embed", HostTensor::F32 { shape, data });
+    /// Compiles the encoder for clips of a size, and sets its position table to it.
+    fn planned(&mut self, size: (usize, usize)) -> Result<Sized, EvalError> {
+        let config = EncoderConfig {
+            out_layers: Some(self.record.layers.clone()),
+            ..self.trained.clone().with_clip(self.record.frames, size.0, size.1)
+        };
+        if let (Some(table), Positions::Table) = (&self.table, config.positions) {
+            let mut resized = table.clone();
+            position::resize_table(&mut resized, self.trained.grid(), config.grid())
+                .map_err(|error| EvalError::setup(error.to_string()))?;
+            let (shape, data) = resized;
+            self.opened.encoder.params_mut().set("encoder.pos_embed", HostTensor::F32 { shape, data });
+        }
+        let executor = self.device().plan(&box_features(&config)?)?;
+        Ok(Sized { size, executor })
     }
-    let executor = opened.encoder.device().plan(&box_features(&config)?)?;
-    Ok(Sized { size, executor })
 }
 
 /// How the classifier is trained.
@@ -219,24 +274,36 @@ impl Default for DetectorOptions {
     }
 }
 
+/// What a classifier is trained on: the features of all boxes in each epoch.
+pub struct Lesson<'a, 'f> {
+    /// Width of a box's features.
+    pub width: usize,
+    /// Boxes of an epoch in which none is left out.
+    pub boxes: usize,
+    /// Actions.
+    pub classes: usize,
+    /// The features of an epoch, by its number.
+    pub features: &'a mut dyn FnMut(usize) -> Result<Cow<'f, BoxFeatures>, EvalError>,
+}
+
 /// Trains the linear classifier on boxes with their actions: `linear.weight f32[classes, width]`, `linear.bias f32[classes]`,
-/// and the loss of the last epoch. Class `i` is action `i + 1`.
+/// and the loss of the last epoch. Class `i` is action `i + 1`. The learning rate follows the steps of epochs in which no box is left
+/// out.
 ///
 /// # Errors
-/// [`EvalError::Setup`] for actions beyond the classes; [`EvalError::Diverged`].
+/// Those of the features; [`EvalError::Setup`] for actions beyond the classes; [`EvalError::Diverged`].
 pub fn train(
     device: Device,
-    features: &BoxFeatures,
-    classes: usize,
+    lesson: Lesson<'_, '_>,
     options: &DetectorOptions,
     progress: OnProgress<'_>,
 ) -> Result<(NamedTensors, f64), EvalError> {
-    let graph = detector_step(features.width, classes, TrainOptions::default())?;
+    let Lesson { width, boxes, classes, features: of_epoch } = lesson;
+    let graph = detector_step(width, classes, TrainOptions::default())?;
     let mut executor = device.plan(&graph)?;
-    let first = init::linear_probe(features.width, classes, options.seed);
+    let first = init::linear_probe(width, classes, options.seed);
     let mut params = untrained(device, &first);
-    let rows = features.boxes.len();
-    let per_epoch = rows.div_ceil(options.batch.max(1)) as u64;
+    let per_epoch = boxes.div_ceil(options.batch.max(1)) as u64;
     let lr = WarmupCosine {
         start: 0.0,
         peak: options.lr,
@@ -246,19 +313,21 @@ pub fn train(
     };
     let (mut step, mut last) = (0u64, f64::NAN);
     for epoch in 0..options.epochs {
-        let mut sum = 0.0;
+        let features = of_epoch(epoch)?;
+        let rows = features.boxes.len();
+        let (mut sum, mut at) = (0.0, epoch as u64 * per_epoch);
         for batch in shuffled(rows, &[options.seed, ORDER, epoch as u64]).chunks(options.batch.max(1)) {
-            let mut inputs = vec![("features", features.select(batch)), ("labels", labels(features, batch, classes)?)];
-            inputs.extend(rates((lr.at(step), options.weight_decay), step, f32::INFINITY));
+            let mut inputs = vec![("features", features.select(batch)), ("labels", labels(&features, batch, classes)?)];
+            inputs.extend(rates((lr.at(at), options.weight_decay), step, f32::INFINITY));
             let outputs = executor.run(&mut params, inputs)?;
             let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
             if !loss.is_finite() {
                 return Err(EvalError::Diverged { step, loss });
             }
             sum += f64::from(loss) * batch.len() as f64;
-            step += 1;
+            (step, at) = (step + 1, at + 1);
         }
-        last = sum / rows as f64;
+        last = sum / rows.max(1) as f64;
         progress(Progress { what: "training the detector", done: epoch + 1, total: options.epochs });
     }
     let trained = first.keys().map(|name| {
@@ -343,7 +412,12 @@ mod tests {
     fn several_labels_of_a_box_are_learned() {
         let features = features(40);
         let options = DetectorOptions { epochs: 60, lr: 0.05, batch: 16, ..DetectorOptions::default() };
-        let (weights, loss) = train(Device::CPU, &features, 4, &options, &mut |_| {}).unwrap();
+        let train = |classes: usize| {
+            let mut of_epoch = |_: usize| Ok(Cow::Borrowed(&features));
+            let lesson = Lesson { width: features.width, boxes: 40, classes, features: &mut of_epoch };
+            train(Device::CPU, lesson, &options, &mut |_| {})
+        };
+        let (weights, loss) = train(4).unwrap();
         assert!(loss < 0.2, "{loss}");
         let rows = detections(Device::CPU, &features, &weights, false).unwrap();
         assert_eq!(rows.len(), 160);
@@ -354,7 +428,7 @@ mod tests {
         }
         let scaled = detections(Device::CPU, &features, &weights, true).unwrap();
         assert!(rows.iter().zip(&scaled).all(|(plain, scaled)| (plain.score * 0.5 - scaled.score).abs() < 1e-12));
-        assert!(train(Device::CPU, &features, 2, &options, &mut |_| {}).is_err(), "action 3 of 2");
+        assert!(train(2).is_err(), "action 3 of 2");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct TextureProtocol {
     pub draws: usize,
     /// Draws of the attentive figures; 0 leaves them out.
     pub attentive_draws: usize,
+    /// The tasks that have attentive figures.
+    pub attentive_tasks: Tasks<bool>,
     /// Learning rates the attentive probe is tuned over.
     pub attentive_lr: Vec<f64>,
     /// Passes of the attentive probe over its labels.
@@ -60,6 +62,7 @@ impl TextureProtocol {
             labels_per_class: 16,
             draws: 10,
             attentive_draws: 3,
+            attentive_tasks: Tasks { texture: true, motion: true },
             attentive_lr: vec![1e-3, 3e-3],
             attentive_epochs: 30,
             all_labels: false,
@@ -170,21 +173,21 @@ pub fn evaluate_textures(
     })
 }
 
-/// Runs the protocol for one encoder (names without prefix, or under `encoder.`): its means over draws.
+/// Runs the protocol for one encoder (names without prefix, or under `encoder.`) on a stream of clips of its size: its means over
+/// draws.
 ///
 /// # Errors
 /// As [`evaluate_textures`].
 pub fn evaluate_encoder(
     config: &EncoderConfig,
     weights: &NamedTensors,
-    normalization: Normalization,
+    source: &DriftingTextures,
     protocol: &TextureProtocol,
     progress: OnProgress<'_>,
 ) -> Result<Tasks<Scores>, EvalError> {
     protocol.check()?;
-    let source = DriftingTextures::new(config.num_frames, config.height, normalization);
-    let clips = Clips::new(&source, protocol);
-    let figures = evaluate_one(config, weights, &source, &clips, protocol, "the", progress)?;
+    let clips = Clips::new(source, protocol);
+    let figures = evaluate_one(config, weights, source, &clips, protocol, "the", progress)?;
     let scores = |figures: Figures| Scores {
         linear: figures.linear.mean,
         attentive: figures.attentive.map(|figure| figure.mean),
@@ -221,21 +224,25 @@ fn evaluate_one(
         0 => None,
         _ => Some(Attentive::new(config, clips, &features)?),
     };
-    let mut one = |task: usize, classes: usize, word: &str| -> Result<Figures, EvalError> {
+    let mut one = |task: usize, classes: usize, word: &str, asked: bool| -> Result<Figures, EvalError> {
         let what = format!("{word} probes, {name} encoder");
         progress(Progress { what: &what, done: 0, total: 1 + protocol.attentive_draws });
         let linear = linear(&pooled, clips, task, classes, protocol)?;
         let all_labels = if protocol.all_labels { Some(all_labels(&pooled, clips, task, classes)?) } else { None };
         progress(Progress { what: &what, done: 1, total: 1 + protocol.attentive_draws });
         let attentive = match &mut attentive {
-            None => None,
-            Some(probes) => Some(probes.figure(&features, clips, task, protocol, &mut |done| {
+            Some(probes) if asked => Some(probes.figure(&features, clips, task, protocol, &mut |done| {
                 progress(Progress { what: &what, done: 1 + done, total: 1 + protocol.attentive_draws });
             })?),
+            Some(_) | None => None,
         };
         Ok(Figures { linear, attentive, all_labels })
     };
-    Ok(Tasks { texture: one(0, TEXTURES.len(), "texture")?, motion: one(1, DIRECTIONS, "motion")? })
+    let asked = protocol.attentive_tasks;
+    Ok(Tasks {
+        texture: one(0, TEXTURES.len(), "texture", asked.texture)?,
+        motion: one(1, DIRECTIONS, "motion", asked.motion)?,
+    })
 }
 
 /// The mean tokens of some rows with their labels.

@@ -108,7 +108,12 @@ impl Table {
             out.push('\n');
         }
         for pair in &self.orderings {
-            let difference = pair.difference.map_or(String::new(), |d| format!(" by {}", plus_minus(d, self.seeds)));
+            let difference = match (pair.difference, pair.verdict) {
+                (None, _) => String::new(),
+                // One run has no standard error.
+                (Some(d), Verdict::Open) => format!(" ({:.3} so far)", d.mean),
+                (Some(d), _) => format!(" by {}", plus_minus(d, self.seeds)),
+            };
             let verdict = match pair.verdict {
                 Verdict::Shows => "shows",
                 Verdict::Unclear => "does not show at this size",

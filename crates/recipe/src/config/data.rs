@@ -118,6 +118,16 @@ pub struct DataConfig {
     /// Replace colours by their luma, in all three channels.
     #[schemars(extend("x-ours" = true))]
     pub grayscale: bool,
+    /// Drifting textures change their direction once, by a right angle, in the middle part of the clip. Their motion label is then
+    /// the first of four directions and the side they turn to.
+    #[schemars(extend("x-ours" = true))]
+    pub texture_turns: bool,
+    /// Grey rectangles that move in front of drifting textures, each with a velocity of its own.
+    #[schemars(extend("x-ours" = true))]
+    pub texture_occluders: u32,
+    /// Deviation of the noise on every pixel of drifting textures, whose pixels lie in 0 to 1.
+    #[schemars(extend("x-ours" = true))]
+    pub texture_noise: f64,
     /// Training stops when more than this fraction of draws hits an unreadable video.
     #[schemars(extend("x-ours" = true))]
     pub max_bad_fraction: f64,
@@ -208,6 +218,9 @@ impl Default for DataConfig {
             sampling: Sampling::Vjepa,
             normalization: Normalization::Imagenet,
             grayscale: false,
+            texture_turns: false,
+            texture_occluders: 0,
+            texture_noise: 0.1,
             max_bad_fraction: 0.5,
             dataset_fpcs: None,
             fps: None,

@@ -44,7 +44,9 @@ pub use mask::MaskConfig;
 pub use model::{
     EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary, mlp_dim,
 };
-pub use training::{Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, StepPlan};
+pub use training::{
+    Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, PixelTarget, StepPlan,
+};
 
 use crate::finetune::{FinetuneSchedule, scaled_lr};
 pub use crate::masks::MaskType;

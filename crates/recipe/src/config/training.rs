@@ -72,16 +72,43 @@ pub enum ObjectiveName {
     /// Masked latent prediction against a moving average of the encoder: V-JEPA's.
     #[default]
     Jepa,
+    /// Masked pixel prediction: the normalised pixels of `pixel_target`, without a target encoder.
+    Pixels,
+    /// Masked latent prediction against the encoder of `teacher`, which stays as it is.
+    Teacher,
 }
 
 impl ObjectiveName {
     /// Every objective there is.
-    pub const ALL: [Self; 1] = [Self::Jepa];
+    pub const ALL: [Self; 3] = [Self::Jepa, Self::Pixels, Self::Teacher];
 
     /// The word that stands for it in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jepa => "jepa",
+            Self::Pixels => "pixels",
+            Self::Teacher => "teacher",
+        }
+    }
+}
+
+/// How the pixels of a token are normalised, where they are predicted; both by unbiased deviations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PixelTarget {
+    /// All values of a token by one mean and one variance, of the clip as the encoder sees it.
+    #[default]
+    Mae,
+    /// Each channel of a token by its own mean and deviation, of pixels in 0 to 1.
+    Videomae,
+}
+
+impl PixelTarget {
+    /// The word that stands for it in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mae => "mae",
+            Self::Videomae => "videomae",
         }
     }
 }
@@ -97,6 +124,13 @@ pub struct LossConfig {
     /// What is minimised; each objective is a file in `graphs/src/objectives/`.
     #[schemars(extend("x-ours" = true))]
     pub objective: ObjectiveName,
+    /// Which pixels are predicted, with `objective: pixels`; the loss is the mean of squares whatever `loss_exp` is.
+    #[schemars(extend("x-ours" = true))]
+    pub pixel_target: PixelTarget,
+    /// The checkpoint whose encoder is the teacher, with `objective: teacher`; its sizes are those of `model`. Null: its weights are
+    /// drawn.
+    #[schemars(extend("x-ours" = true))]
+    pub teacher: Option<String>,
     /// Context tokens are predicted too, and their loss is added by `model.lambda_value_vid`; null: as the generation does,
     /// true for V-JEPA 2.1.
     pub predict_all: Option<bool>,
@@ -115,6 +149,8 @@ impl Default for LossConfig {
             loss_exp: 1.0,
             reg_coeff: 0.0,
             objective: ObjectiveName::default(),
+            pixel_target: PixelTarget::default(),
+            teacher: None,
             predict_all: None,
             weight_distance_loss: true,
             offset_context_loss: false,

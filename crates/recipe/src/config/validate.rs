@@ -2,7 +2,7 @@
 
 use super::data::{AugmentConfig, DataConfig, DatasetType, Normalization};
 use super::error::ConfigError;
-use super::training::{Dtype, LossConfig, MetaConfig, OptimizationConfig};
+use super::training::{Dtype, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig};
 use super::{Config, FinetuneConfig, Generation, InitType, ModelConfig, Positions, Rotary, TestSampling};
 use crate::text;
 
@@ -65,6 +65,12 @@ fn official_keys(config: &Config) -> Checked {
     })?;
     must(model.img_temporal_dim_size.is_none_or(|size| size == 1 && later), "model.img_temporal_dim_size", || {
         "must be 1, and is for model.generation vjepa2_1 only; leave it out".into()
+    })?;
+    must(!later || loss.objective == ObjectiveName::Jepa, "loss.objective", || {
+        format!(
+            "is {}; models of V-JEPA 2.1, which predict several levels, are trained with jepa",
+            loss.objective.name()
+        )
     })?;
     must(loss.predict_all.is_none_or(|asked| !asked || later), "loss.predict_all", || {
         format!("is for V-JEPA 2.1, but model.generation is {}; leave it out", generation.name())
@@ -215,6 +221,27 @@ fn data(data: &DataConfig) -> Checked {
             "data.datasets",
             "must be left out with dataset_type DriftingTextures, which reads no files",
         ));
+    }
+    textures(data)
+}
+
+/// What drifting textures show, and that nothing else is asked to.
+fn textures(data: &DataConfig) -> Checked {
+    let DataConfig { texture_turns, texture_occluders, texture_noise, .. } = *data;
+    must(texture_occluders <= 16, "data.texture_occluders", || {
+        format!("is {texture_occluders}; at most 16 fit into a frame")
+    })?;
+    must((0.0..=1.0).contains(&texture_noise), "data.texture_noise", || {
+        format!("is {texture_noise}; it is the noise's deviation where pixels lie in 0 to 1")
+    })?;
+    let drifting = data.dataset_type == DatasetType::DriftingTextures;
+    let default = DataConfig::default();
+    for (key, given) in [
+        ("data.texture_turns", texture_turns),
+        ("data.texture_occluders", texture_occluders != default.texture_occluders),
+        ("data.texture_noise", texture_noise != default.texture_noise),
+    ] {
+        must(drifting || !given, key, || "is for dataset_type DriftingTextures; leave it out".into())?;
     }
     Ok(())
 }
@@ -370,7 +397,13 @@ fn finetuning(config: &Config, finetune: &FinetuneConfig) -> Checked {
 
 fn loss(loss: &LossConfig) -> Checked {
     must(loss.loss_exp > 0.0, "loss.loss_exp", || format!("is {}; it must be above 0", loss.loss_exp))?;
-    must(loss.reg_coeff >= 0.0, "loss.reg_coeff", || format!("is {}; it must be 0 or more", loss.reg_coeff))
+    must(loss.reg_coeff >= 0.0, "loss.reg_coeff", || format!("is {}; it must be 0 or more", loss.reg_coeff))?;
+    must(loss.teacher.is_none() || loss.objective == ObjectiveName::Teacher, "loss.teacher", || {
+        format!("is for `loss.objective: teacher`, which is {}; leave it out", loss.objective.name())
+    })?;
+    must(loss.reg_coeff == 0.0 || loss.objective != ObjectiveName::Pixels, "loss.reg_coeff", || {
+        format!("is {}; pixels cannot collapse and have no regulariser: leave it out", loss.reg_coeff)
+    })
 }
 
 fn optimization(o: &OptimizationConfig) -> Checked {

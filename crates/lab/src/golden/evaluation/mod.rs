@@ -71,7 +71,7 @@ impl Evaluation {
             Self::Neighbours => numbers::neighbours(dir),
             Self::AvaMap => ava::check(dir),
             Self::Multiview => multiview::check(dir),
-            Self::Pixels => pixels::check(dir),
+            Self::Pixels => pixels::check(engine, dir),
             Self::Detection => detection::check(engine, dir),
             Self::Finetune => {
                 let mut checks = finetune::check(dir)?;

@@ -1,13 +1,17 @@
-//! Pixels as targets.
+//! Pixels as targets, and their loss, through a plan.
 
 use std::path::Path;
 
 use serde::Deserialize;
-use vjepa_data::pixels::{PixelTarget, TokenGrid, masked_squared_error, pixel_targets};
+use vjepa_graphs::objectives::PixelTargets;
+use vjepa_programs as compile;
+use vjepa_recipe::config::PixelTarget;
 use vjepa_runtime::Normalization;
+use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, read_json};
+use super::super::run::{Engine, run_once, scalar, values};
 use super::wrong;
 
 #[derive(Deserialize)]
@@ -16,39 +20,41 @@ struct Info {
     mse_mae: f64,
 }
 
-/// `eval_pixels/`.
-pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
+/// Frames and side of a token.
+const TOKEN: [usize; 2] = [2, 16];
+
+/// `eval_pixels/`. Clips are prepared as for an encoder; VideoMAE's targets are nevertheless those of pixels in 0 to 1.
+pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let info: Info = read_json(&dir.join("info.json"))?;
     let io = TensorFile::read(dir.join("io.safetensors"))?;
     let &[batch, 3, frames, height, width] = io.shape("clip_u8")? else {
         return Err(wrong(dir, "`clip_u8` must be [B, 3, T, H, W]"));
     };
-    let grid = TokenGrid { clip: [frames, height, width], tubelet: 2, patch: 16 };
     let bytes = io.u8("clip_u8")?;
-    let masked: Vec<usize> = io.i64("masked")?.into_iter().filter_map(|token| usize::try_from(token).ok()).collect();
-    let predictions = io.f32("pred")?;
-    let fail = |error: vjepa_data::transforms::TransformError| wrong(dir, error);
+    let of_sample = (bytes.len() / batch.max(1)).max(1);
+    let clips = bytes.chunks_exact(of_sample).flat_map(|clip| Normalization::Imagenet.of_planes(clip));
+    let clip = HostTensor::F32 { shape: vec![batch, 3, frames, height, width], data: clips.collect() };
+    let std = Normalization::Imagenet.statistics().map_or([1.0; 3], |(_, std)| std.map(f64::from));
+    let masked: Vec<i32> = io.i64("masked")?.into_iter().filter_map(|token| i32::try_from(token).ok()).collect();
+    let index = HostTensor::I32 { shape: vec![batch, masked.len()], data: masked.repeat(batch) };
+    let predictions = HostTensor::F32 { shape: io.shape("pred")?.to_vec(), data: io.f32("pred")? };
     let mut checks = Vec::new();
-    for (name, target, want) in
-        [("videomae", PixelTarget::Videomae, info.mse_videomae), ("mae", PixelTarget::Mae, info.mse_mae)]
-    {
-        let stored = format!("target_{name}_t0");
+    for (definition, want) in [(PixelTarget::Videomae, info.mse_videomae), (PixelTarget::Mae, info.mse_mae)] {
+        let name = definition.name();
+        let targets = PixelTargets { definition, std };
+        let graph = compile::pixels(targets, [3, frames, height, width], TOKEN).map_err(GoldenError::Compile)?;
+        let inputs = vec![("clip", clip.clone()), ("predictions", predictions.clone()), ("mask_pred", index.clone())];
+        let outputs = run_once(engine, &graph, &mut engine.params(), inputs)?;
         // The first tokens of every sample are stored.
-        let kept = io.shape(&stored)?.get(1).copied().unwrap_or(0) * grid.width();
-        let (mut first, mut loss) = (Vec::new(), 0.0);
-        let samples = bytes.chunks_exact((bytes.len() / batch.max(1)).max(1));
-        let predicted = predictions.chunks_exact((masked.len() * grid.width()).max(1));
-        for (bytes, predicted) in samples.zip(predicted) {
-            let clip = match target {
-                PixelTarget::Videomae => bytes.iter().map(|x| f32::from(*x) / 255.0).collect(),
-                PixelTarget::Mae => Normalization::Imagenet.of_planes(bytes),
-            };
-            let got = pixel_targets(&clip, grid, target).map_err(fail)?;
-            loss += masked_squared_error(predicted, &got, grid.width(), &masked).map_err(fail)? / batch as f64;
-            first.extend(got.into_iter().take(kept));
-        }
+        let stored = format!("target_{name}_t0");
+        let &[_, kept, values_of_token] = io.shape(&stored)? else {
+            return Err(wrong(dir, format!("`{stored}` must be [B, tokens, values]")));
+        };
+        let got = values(&outputs, "targets")?;
+        let samples = got.chunks_exact((got.len() / batch.max(1)).max(1));
+        let first: Vec<f32> = samples.flat_map(|one| one.iter().copied().take(kept * values_of_token)).collect();
         checks.push(Check::rel_l2(format!("pixels.{name}.targets"), &first, &io.f32(&stored)?, 1e-5));
-        checks.push(Check::scalar_rel(format!("pixels.{name}.loss"), loss, want, 1e-5));
+        checks.push(Check::scalar_rel(format!("pixels.{name}.loss"), scalar(&outputs, "loss")?, want, 1e-5));
     }
     Ok(checks)
 }
