@@ -1,7 +1,8 @@
 //! Gradients added up over runs: where a step's batch is more than one run takes, or is shared with other processes.
 //!
 //! The graph that computes gradients then keeps their sums as parameters of its own, and a second graph reads them there
-//! (see [`TrainSpec::shared`](crate::optimizer::TrainSpec)). An addition stands right after its gradient and is written over the
+//! (see [`TrainSpec::shared`](crate::optimizer::TrainSpec)). Between processes the sums are added by
+//! [`ReduceSums`](crate::passes::ReduceSums). An addition stands right after its gradient and is written over the
 //! old sum, so that one set of sums is all the memory it takes.
 
 use crate::ir::{Def, Graph, GraphError, NodeId, ValueId};

@@ -3,7 +3,8 @@
 //! Every call begins with a roll call: the other ranks tell rank 0 that they are here, so that rank 0 can name those that are
 //! not when the time is up. MPI itself would wait for ever. What follows does not block either, for the same reason.
 
-use crate::{Collective, CollectiveError, Launch};
+use crate::beside::{Ending, Engine};
+use crate::{CollectiveError, Launch};
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::environment::Universe;
 use mpi::point_to_point::{Destination, Source};
@@ -22,16 +23,17 @@ const AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct Mpi {
     world: SimpleCommunicator,
     limit: Duration,
+    ending: Ending,
     /// Ends MPI when the job is done.
     _universe: Universe,
 }
 
 impl Mpi {
-    /// Starts MPI in this process.
+    /// Starts MPI in this process, for this thread.
     ///
     /// # Errors
     /// [`CollectiveError::Start`], or [`CollectiveError::World`] where MPI does not know of the launcher's ranks.
-    pub(crate) fn start(launch: Launch, limit: Duration) -> Result<Self, CollectiveError> {
+    pub(crate) fn start(launch: Launch, limit: Duration, ending: Ending) -> Result<Self, CollectiveError> {
         // Calls are made by this thread alone; kernels run on others.
         let started = mpi::initialize_with_threading(Threading::Funneled);
         let Some((universe, threading)) = started else {
@@ -42,7 +44,7 @@ impl Mpi {
             let why = "it does not allow threads beside it; install an MPI built with thread support".to_owned();
             return Err(CollectiveError::Start { engine: "MPI", why });
         }
-        let ranks = Self { world: universe.world(), limit, _universe: universe };
+        let ranks = Self { world: universe.world(), limit, ending, _universe: universe };
         if ranks.world() != launch.world {
             return Err(CollectiveError::World { launch, engine: "MPI", world: ranks.world() });
         }
@@ -74,6 +76,7 @@ impl Mpi {
                 return Err(CollectiveError::Lost { ranks: missing, limit: self.limit });
             }
             if !missing.is_empty() {
+                self.end_if_asked();
                 wait.once();
             }
         }
@@ -94,12 +97,20 @@ impl Mpi {
                 eprintln!("error: {}", CollectiveError::Waited { rank: self.rank(), limit });
                 self.world.abort(1);
             }
+            self.end_if_asked();
             wait.once();
+        }
+    }
+
+    /// Ends the job where this process is to end while its ranks are waited for.
+    fn end_if_asked(&self) {
+        if let Some(code) = self.ending.code() {
+            self.world.abort(code);
         }
     }
 }
 
-impl Collective for Mpi {
+impl Engine for Mpi {
     fn rank(&self) -> usize {
         usize::try_from(self.world.rank()).unwrap_or(0)
     }

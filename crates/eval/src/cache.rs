@@ -14,6 +14,7 @@ use vjepa_runtime::files::{hash_all, hex};
 use super::features::{ClipEncoder, Features, Keep};
 use super::videos::{VideoFeatures, video_features};
 use super::{EvalError, OnProgress};
+use vjepa_collective::{Collective, any};
 use vjepa_data::VideoEntry;
 use vjepa_data::{BadVideo, SamplePlan};
 use vjepa_weights as weights;
@@ -52,7 +53,8 @@ fn key(checkpoint: &str, model: &str, plan: &SamplePlan, entries: &[VideoEntry],
     hex(&digest.finalize())
 }
 
-/// [`video_features`] through a cache folder. The second value says whether they were found there.
+/// [`video_features`] through a cache folder, which rank 0 alone reads and writes. The second value says whether they were found
+/// there.
 ///
 /// # Errors
 /// As [`video_features`]; a cache that cannot be written is an error, too, one that cannot be read is not.
@@ -63,20 +65,24 @@ pub fn cached_video_features(
     plan: &SamplePlan,
     entries: &[VideoEntry],
     keep: (Keep, bool),
+    ranks: &dyn Collective,
     progress: OnProgress<'_>,
-) -> Result<(VideoFeatures, bool), EvalError> {
-    let Some(folder) = folder else {
-        return Ok((video_features(encoder, plan, entries, keep, progress)?, false));
-    };
-    let path = folder.join(format!("{}.safetensors", key(checkpoint, &encoder.describe(), plan, entries, keep)));
+) -> Result<Option<(VideoFeatures, bool)>, EvalError> {
+    let folder = folder.filter(|_| ranks.rank() == 0);
+    let path = folder.map(|folder| {
+        folder.join(format!("{}.safetensors", key(checkpoint, &encoder.describe(), plan, entries, keep)))
+    });
     let [_, dim] = encoder.tokens();
     let rows = plan.views() * if keep.1 { 1 } else { plan.clips() };
-    if let Some(found) = read(&path, dim, rows) {
-        return Ok((found, true));
+    let found = path.as_deref().and_then(|path| read(path, dim, rows));
+    if any(ranks, found.is_some())? {
+        return Ok(found.map(|found| (found, true)));
     }
-    let made = video_features(encoder, plan, entries, keep, progress)?;
-    write(&path, &made)?;
-    Ok((made, false))
+    let made = video_features(encoder, plan, entries, keep, ranks, progress)?;
+    if let (Some(path), Some(made)) = (&path, &made) {
+        write(path, made)?;
+    }
+    Ok(made.map(|made| (made, false)))
 }
 
 fn read(path: &Path, dim: usize, per_sample: usize) -> Option<VideoFeatures> {
