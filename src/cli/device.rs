@@ -47,12 +47,15 @@ impl RankArgs {
             && !shared(error)
         {
             // The others wait for this rank: they are told by ending the job.
-            if ranks.rank() == 0 {
-                eprintln!("error: {error}");
-            } else {
-                std::thread::sleep(AFTER_RANK_0);
-                eprintln!("error: rank {}: {error}", ranks.rank());
-            }
+            // In one piece, or the launcher's own words come between.
+            let said = match ranks.rank() {
+                0 => format!("error: {error}\n"),
+                rank => {
+                    std::thread::sleep(AFTER_RANK_0);
+                    format!("error: rank {rank}: {error}\n")
+                }
+            };
+            eprint!("{said}");
             ranks.abort(1);
         }
         outcome

@@ -6,7 +6,7 @@ use crate::recording::Recording;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vjepa_collective::Collective;
 use vjepa_data::DataSets;
 use vjepa_eval::EvalError;
