@@ -113,6 +113,26 @@ mod tests {
     }
 
     #[test]
+    fn sums_over_ranks_are_written_over_the_sums() {
+        for overlap in [true, false] {
+            let optimised = Pipeline::training("loss", None, false).run(&graph()).unwrap().graph;
+            let optimised = Pipeline::ranks(16, overlap).run(&optimised).unwrap().graph;
+            let plan = Plan::new(&optimised).unwrap();
+            plan.check(&optimised).unwrap();
+            let over = |name: &str| {
+                let step = plan.steps.iter().rfind(|step| optimised.nodes[step.node.0].op.name() == name);
+                step.map(|step| step.in_place.clone())
+            };
+            assert_eq!(over("matmul"), Some(vec![(2, 0)]));
+            let steps = if overlap { &["all_reduce_start", "all_reduce_done"][..] } else { &["all_reduce"] };
+            assert!(steps.iter().all(|name| over(name) == Some(vec![(0, 0)])), "{}", crate::text::print(&optimised));
+            let sizes = Sizes::from([("B".to_owned(), 1)]);
+            let before = Plan::new(&graph()).unwrap().memory(&graph(), &sizes).unwrap().peak;
+            assert!(plan.memory(&optimised, &sizes).unwrap().peak <= before);
+        }
+    }
+
+    #[test]
     fn sums_are_taken_while_the_backward_part_runs() {
         // Two layers: the second one's gradient is added before the first one's is computed.
         let mut g = Graph::new("gradients", &[]);

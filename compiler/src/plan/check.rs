@@ -98,12 +98,17 @@ impl<'a> Check<'a> {
         }
         step.frees.iter().try_for_each(|id| self.free(time, *id))?;
         // An overwritten operand is gone, whether the step says so or, a parameter, cannot.
-        match step.in_place.iter().filter_map(|(operand, _)| node.inputs.get(*operand)).find(|id| self.live[id.0]) {
-            Some(id) if !matches!(self.graph.value(*id).def, Def::Param(_)) => {
-                Err(format!("overwrites value {} without freeing it", id.0))
+        for id in step.in_place.iter().filter_map(|(operand, _)| node.inputs.get(*operand)) {
+            if !self.live[id.0] {
+                continue;
             }
-            _ => Ok(()),
+            if !matches!(self.graph.value(*id).def, Def::Param(_)) {
+                return Err(format!("overwrites value {} without freeing it", id.0));
+            }
+            self.live[id.0] = false;
+            self.sharers[self.storage[id.0].0] -= 1;
         }
+        Ok(())
     }
 
     /// Nothing reads `id` after `time`.

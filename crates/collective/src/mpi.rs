@@ -1,7 +1,8 @@
 //! Ranks on CPUs, through the system's MPI.
 //!
 //! Every call begins with a roll call: the other ranks tell rank 0 that they are here, so that rank 0 can name those that are
-//! not when the time is up. MPI itself would wait for ever. What follows does not block either, for the same reason.
+//! not when the time is up. MPI itself would wait for ever. What follows does not block either, for the same reason; who waits in
+//! it for long tells rank 0 now and then that it is alive.
 
 use crate::beside::{Ending, Engine};
 use crate::{CollectiveError, Launch};
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Tag of the roll call's messages.
 const HERE: Tag = 7;
+
+/// Tag of signs of life.
+const ALIVE: Tag = 8;
 
 /// Rank 0 speaks first when a rank is late: the others wait this much longer.
 const AFTER: Duration = Duration::from_secs(5);
@@ -85,18 +89,21 @@ impl Mpi {
 
     /// Waits for an operation that all ranks have begun.
     fn finish<'a, D: ?Sized, S: Scope<'a>>(&self, request: Request<'a, D, S>) -> Result<(), CollectiveError> {
-        let (began, limit) = (Instant::now(), self.limit + AFTER);
-        let (mut request, mut wait) = (request, Wait::new());
+        // Rank 0 speaks first.
+        let limit = if self.rank() == 0 { self.limit } else { self.limit + AFTER };
+        let (mut request, mut wait, mut signs) = (request, Wait::new(), Signs::new(self));
         loop {
             match request.test() {
                 Ok(_) => return Ok(()),
                 Err(open) => request = open,
             }
-            if began.elapsed() > limit {
-                // MPI keeps the buffers: what was begun can only end with the process.
-                eprintln!("error: {}", CollectiveError::Waited { rank: self.rank(), limit });
+            if signs.began.elapsed() > limit {
+                // MPI keeps the buffers: what was begun can only end with the process. In one piece, for the launcher.
+                let said = format!("error: {}\n", signs.late());
+                eprint!("{said}");
                 self.world.abort(1);
             }
+            signs.exchange();
             self.end_if_asked();
             wait.once();
         }
@@ -152,6 +159,56 @@ impl Engine for Mpi {
 
 fn index(rank: usize) -> Rank {
     Rank::try_from(rank).unwrap_or(Rank::MAX)
+}
+
+/// Signs of life that ranks send rank 0 while they wait for an operation, so that it can name those that stopped within it.
+struct Signs<'a> {
+    ranks: &'a Mpi,
+    began: Instant,
+    /// When the last sign was sent, or looked for.
+    last: Instant,
+    /// On rank 0, when the others' last signs were seen.
+    seen: Vec<Option<Instant>>,
+}
+
+impl<'a> Signs<'a> {
+    fn new(ranks: &'a Mpi) -> Self {
+        let now = Instant::now();
+        Self { ranks, began: now, last: now, seen: vec![None; ranks.world()] }
+    }
+
+    /// Sends a sign, or on rank 0 looks for the others'; now and then, so that a short wait does neither.
+    fn exchange(&mut self) {
+        if self.last.elapsed() < self.ranks.limit / 8 {
+            return;
+        }
+        self.last = Instant::now();
+        if self.ranks.rank() != 0 {
+            self.ranks.world.process_at_rank(0).send_with_tag(&0u8, ALIVE);
+            return;
+        }
+        for (rank, seen) in self.seen.iter_mut().enumerate().skip(1) {
+            // Those of earlier waits go too.
+            while let Some((message, _)) =
+                self.ranks.world.process_at_rank(index(rank)).immediate_matched_probe_with_tag(ALIVE)
+            {
+                message.matched_receive::<u8>();
+                *seen = Some(self.last);
+            }
+        }
+    }
+
+    /// Why the operation is not over.
+    fn late(&self) -> CollectiveError {
+        let (rank, limit) = (self.ranks.rank(), self.ranks.limit);
+        let silent = |seen: &Option<Instant>| seen.is_none_or(|seen| seen.elapsed() > limit / 2);
+        let silent = self.seen.iter().enumerate().skip(1).filter(|(_, seen)| silent(seen));
+        let ranks: Vec<usize> = silent.map(|(rank, _)| rank).collect();
+        match (rank, ranks.is_empty()) {
+            (0, false) => CollectiveError::Lost { ranks, limit },
+            _ => CollectiveError::Waited { rank, limit: self.began.elapsed() },
+        }
+    }
 }
 
 /// Asks often at first and seldom later: the other ranks may need this processor.
