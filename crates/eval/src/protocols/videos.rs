@@ -140,8 +140,7 @@ pub fn features_of(
             gigabytes(free)
         )));
     }
-    let keep = (keep, set.attend);
-    cached_video_features(set.cache.as_deref(), digest, encoder, &set.plan, entries, keep, set.ranks, progress)
+    cached_video_features(digest, encoder, set, keep, progress)
 }
 
 /// Names of the classes of labels: given ones, which a label numbers, or else the distinct labels in order.
