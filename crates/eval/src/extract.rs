@@ -356,6 +356,58 @@ fn moments(tokens: &[f32], count: usize, dim: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vjepa_collective::{Alone, CollectiveError, Sum};
+
+    /// Rank of so many.
+    struct Of(usize, usize);
+
+    impl Collective for Of {
+        fn rank(&self) -> usize {
+            self.0
+        }
+
+        fn world(&self) -> usize {
+            self.1
+        }
+
+        fn begin_sum(&self, values: Vec<f32>) -> Sum {
+            Alone.begin_sum(values)
+        }
+
+        fn broadcast(&self, _: &mut [u8], _: usize) -> Result<(), CollectiveError> {
+            Err(CollectiveError::Lost { ranks: vec![1], limit: Duration::ZERO })
+        }
+
+        fn barrier(&self) -> Result<(), CollectiveError> {
+            Ok(())
+        }
+
+        fn abort(&self, _: i32) {}
+    }
+
+    #[test]
+    fn every_video_is_one_ranks_by_whole_units() {
+        // From the beginning, and from the middle of the second unit.
+        for (first, videos) in [(0, 37), (11, 37), (36, 37), (3, 3)] {
+            assert_eq!(videos_of(&Alone, first, videos), (first..videos).collect::<Vec<_>>());
+            let shares: Vec<Vec<usize>> = (0..3).map(|rank| videos_of(&Of(rank, 3), first, videos)).collect();
+            let mut all = shares.concat();
+            all.sort_unstable();
+            assert_eq!(all, (first..videos).collect::<Vec<_>>());
+            // Rank r has the units after the first one's, r, r + 3, ... of them.
+            for (rank, share) in shares.iter().enumerate() {
+                assert!(share.iter().all(|video| (video / UNIT - first / UNIT) % 3 == rank), "{share:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_stays_where_there_is_one_rank() {
+        let event = Event { video: 3, window: 1, time: f64::NAN.to_bits(), bad: None };
+        let block = Block { events: vec![event], values: vec![1.0, -0.0], more: true };
+        assert_eq!(block.clone().travel(&Alone, 0).unwrap(), block);
+        assert!(block.travel(&Of(0, 2), 0).is_err());
+    }
 
     #[test]
     fn each_moment_has_the_mean_of_its_tokens() {
