@@ -212,6 +212,50 @@ fn eight_groups_agree_with_the_interpreter() {
 }
 
 #[test]
+fn shared_updates_make_together_what_one_makes() {
+    let config = Config::from_yaml(TINY, "", &["meta.dtype=float32".into()]).unwrap();
+    let objective = compile::objective(&config).unwrap();
+    let (gradients, whole) = halves(&objective);
+    // Which rank has a parameter does not matter: every third, and the others.
+    let owner = |parameter: &str| parameter.len() % 3 == 0;
+    let shard = |first: bool| {
+        let mine = |parameter: &str| owner(parameter) == first;
+        compile::update_of(&objective, TrainOptions::default(), &gradients, &mine).unwrap()
+    };
+    let run = |graph: &Graph| {
+        let mut params = Params::<Cpu>::new(Default::default());
+        for (name, shape) in shapes(graph) {
+            // By its name, so that each graph begins with the same; second moments are not negative.
+            let number = name.bytes().fold(7, |sum, byte| (sum * 31 + usize::from(byte)) % 1_000_003);
+            let value = |at: usize| ((at * 7919 + number) % 1013) as f32 / 1013.0;
+            let values = (0..shape.iter().product()).map(value).collect();
+            params.set(&name, HostTensor::f32(shape, values).unwrap());
+        }
+        let clipped = rates(0.125).into_iter().map(|(name, rate)| match name {
+            "max_norm" => (name, HostTensor::scalar(0.5)),
+            _ => (name, rate),
+        });
+        let outputs = Executor::<Cpu>::new(graph).unwrap().run(&mut params, clipped.collect()).unwrap();
+        let updated = graph.updates.iter().map(|(param, _)| graph.source_name(*param).unwrap().to_owned());
+        let tensors: BTreeMap<String, Vec<f32>> =
+            updated.map(|name| (name.clone(), params.get(&name).unwrap().1)).collect();
+        let norms = ["encoder", "predictor"].map(|set| outputs[&format!("grad_norm.{set}")].floats()[0]);
+        (norms, tensors)
+    };
+    let (norms, want) = run(&whole);
+    let all = shapes(&whole).into_keys().filter(|name| name.starts_with("adam.m.")).count();
+    let mut got = BTreeMap::new();
+    for graph in [shard(true), shard(false)] {
+        let moments = shapes(&graph).into_keys().filter(|name| name.starts_with("adam.m.")).count();
+        assert!(moments > 0 && moments < all, "{moments} of {all}");
+        let (own, tensors) = run(&graph);
+        assert_eq!(own, norms);
+        tensors.into_iter().for_each(|(name, tensor)| assert!(got.insert(name, tensor).is_none()));
+    }
+    assert!(got == want, "the shards' weights, averages or moments differ");
+}
+
+#[test]
 fn groups_take_the_memory_of_one_and_a_set_of_gradients() {
     for (model, batch) in [("vit_tiny", 2), ("vit_small", 1)] {
         let yaml = format!(

@@ -1,7 +1,8 @@
 //! Gradients added up over runs: where a step's batch is more than one run takes, or is shared with other processes.
 //!
 //! The graph that computes gradients then keeps their sums as parameters of its own, and a second graph reads them there
-//! (see [`TrainSpec::shared`](crate::optimizer::TrainSpec)). An addition stands right after its gradient and is written over the
+//! (see [`TrainSpec::shared`](crate::optimizer::TrainSpec)). Between processes the sums are added by
+//! [`ReduceSums`](crate::passes::ReduceSums). An addition stands right after its gradient and is written over the
 //! old sum, so that one set of sums is all the memory it takes.
 
 use crate::ir::{Def, Graph, GraphError, NodeId, ValueId};
@@ -109,6 +110,26 @@ mod tests {
             sources.insert("grad/w".to_owned(), both.updates["grad/w"].clone());
         }
         assert_eq!(sources["grad/w"].as_f32().unwrap(), alone);
+    }
+
+    #[test]
+    fn sums_over_ranks_are_written_over_the_sums() {
+        for overlap in [true, false] {
+            let optimised = Pipeline::training("loss", None, false).run(&graph()).unwrap().graph;
+            let optimised = Pipeline::ranks(16, overlap).run(&optimised).unwrap().graph;
+            let plan = Plan::new(&optimised).unwrap();
+            plan.check(&optimised).unwrap();
+            let over = |name: &str| {
+                let step = plan.steps.iter().rfind(|step| optimised.nodes[step.node.0].op.name() == name);
+                step.map(|step| step.in_place.clone())
+            };
+            assert_eq!(over("matmul"), Some(vec![(2, 0)]));
+            let steps = if overlap { &["all_reduce_start", "all_reduce_done"][..] } else { &["all_reduce"] };
+            assert!(steps.iter().all(|name| over(name) == Some(vec![(0, 0)])), "{}", crate::text::print(&optimised));
+            let sizes = Sizes::from([("B".to_owned(), 1)]);
+            let before = Plan::new(&graph()).unwrap().memory(&graph(), &sizes).unwrap().peak;
+            assert!(plan.memory(&optimised, &sizes).unwrap().peak <= before);
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub struct ClipGroup {
     pub name: String,
     /// The parameters.
     pub params: Vec<ValueId>,
+    /// Whose norm it is, where that is not just the parameters' gradients: those of parameters that other processes update are
+    /// among them. The order decides the norm's last bits.
+    pub norm_of: Option<Vec<ValueId>>,
 }
 
 /// Settings of [`append_optimizer`].
@@ -169,7 +172,7 @@ fn clip_scale(
         };
         gradients.push(*gradient);
     }
-    let total = match gradients.as_slice() {
+    let total = match group.norm_of.as_deref().unwrap_or(&gradients) {
         [] => graph.full(0.0, TensorType::f32([]))?,
         gradients => graph.push1(Op::SquaredNorm, gradients)?,
     };

@@ -193,7 +193,7 @@ fn propose(rng: &mut Rng, graph: &Graph, smooth: bool) -> Op {
         21 => rng.pick(&[Op::Linear, Op::MatMul { ta: rng.0.is_multiple_of(2), tb: rng.0.is_multiple_of(3) }]),
         22 => rng.pick(&[Op::LayerNorm { eps: 0.5 }, Op::Attention { scale: 0.5 }]),
         _ if smooth => Op::Unary(Unary::Gelu),
-        _ => rng.pick(&[Op::Ema, Op::AdamW { beta1: 0.5, beta2: 0.25, eps: 0.5 }]),
+        _ => rng.pick(&[Op::Ema, Op::AdamW { beta1: 0.5, beta2: 0.25, eps: 0.5 }, Op::AllReduce]),
     }
 }
 
@@ -213,6 +213,7 @@ fn operands(rng: &mut Rng, graph: &Graph, op: &Op) -> Vec<ValueId> {
         Op::Binary(_) if rng.below(2) == 0 => vec![x, any(rng)],
         Op::Binary(_) | Op::GeluGrad | Op::GeluWithGrad | Op::SoftmaxGrad => vec![x, alike(rng)],
         Op::Concat { .. } | Op::MatMul { .. } => vec![x, alike(rng)],
+        Op::AllReduce => vec![x, any(rng)],
         Op::GatherTokens | Op::ScatterTokens { .. } => vec![x, named("index")],
         Op::PatchEmbed { .. } => vec![x, named("kernel"), named("b")],
         Op::Linear | Op::LayerNorm { .. } if rng.below(4) == 0 => {

@@ -5,7 +5,7 @@
 use crate::ir::{Def, Dim, Graph, NodeId, TensorType, ValueId};
 use crate::ops::{Attribute, Op};
 use crate::text::is_bare;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The first fault found in a graph, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     check.symbols()?;
     check.sources()?;
     check.nodes()?;
+    check.sums()?;
     check.names()?;
     check.roots()
 }
@@ -143,6 +144,34 @@ impl Check<'_> {
         }
         match defined.iter().position(|defined| !defined) {
             Some(value) => self.fail(format!("value %{value}"), "no node defines it"),
+            None => Ok(()),
+        }
+    }
+
+    /// A sum over ranks that was begun is ended once, whole, and read by nothing else.
+    fn sums(&self) -> Result<(), VerifyError> {
+        let nodes = || self.graph.nodes.iter().enumerate();
+        let starts = || nodes().filter(|(_, node)| node.op == Op::AllReduceStart);
+        let flying: BTreeMap<ValueId, usize> =
+            starts().flat_map(|(start, node)| node.outputs.iter().map(move |id| (*id, start))).collect();
+        let mut ended = BTreeSet::new();
+        for (position, node) in nodes() {
+            let at = || format!("node {position} ({})", node.op.name());
+            if node.op == Op::AllReduceDone {
+                let start = node.inputs.first().and_then(|id| flying.get(id));
+                let whole = start.filter(|start| self.graph.nodes[**start].outputs == node.inputs);
+                if !whole.is_some_and(|start| ended.insert(*start)) {
+                    return self.fail(at(), "ends what was not begun, not whole, or twice");
+                }
+            } else if let Some(id) = node.inputs.iter().find(|id| flying.contains_key(id)) {
+                return self.fail(at(), format!("reads %{}, which is on its way", id.0));
+            }
+        }
+        if let Some(id) = self.graph.roots().find(|id| flying.contains_key(id)) {
+            return self.fail(format!("%{}", id.0), "is an output or update, but only on its way");
+        }
+        match starts().find(|(start, _)| !ended.contains(start)) {
+            Some((position, node)) => self.fail(format!("node {position} ({})", node.op.name()), "is never ended"),
             None => Ok(()),
         }
     }
@@ -270,6 +299,25 @@ mod tests {
         let mut g = graph();
         g.outputs.push(("y".into(), ValueId(0)));
         assert_eq!(why(&g), "graph `g`, output `y`: the name is empty or used twice");
+        let begun = |ends: usize| {
+            let mut g = graph();
+            let flying = g.push(Op::AllReduceStart, &[ValueId(0), ValueId(1)]).unwrap();
+            (0..ends).for_each(|_| drop(g.push(Op::AllReduceDone, &flying).unwrap()));
+            (g, flying)
+        };
+        assert_eq!(verify(&begun(1).0), Ok(()));
+        assert_eq!(why(&begun(0).0), "graph `g`, node 1 (all_reduce_start): is never ended");
+        let twice = "graph `g`, node 3 (all_reduce_done): ends what was not begun, not whole, or twice";
+        assert_eq!(why(&begun(2).0), twice);
+        let (mut g, flying) = begun(0);
+        g.push(Op::AllReduceDone, &flying[1..]).unwrap();
+        assert!(why(&g).ends_with("not whole, or twice"));
+        let (mut g, flying) = begun(1);
+        g.unary(Unary::Neg, flying[0]).unwrap();
+        assert_eq!(why(&g), "graph `g`, node 3 (neg): reads %2, which is on its way");
+        let (mut g, flying) = begun(1);
+        g.output("early", flying[0]);
+        assert_eq!(why(&g), "graph `g`, %2: is an output or update, but only on its way");
         let mut g = graph();
         g.updates.push((ValueId(0), ValueId(1)));
         assert_eq!(why(&g), "graph `g`, update of %0: is not a parameter");

@@ -20,9 +20,51 @@ impl DeviceArg {
     }
 }
 
+/// How ranks of a command find and wait for one another.
+#[derive(clap::Args)]
+pub(super) struct RankArgs {
+    /// Seconds that a rank may keep the others waiting before the job ends with its name (docs/scaling.md)
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    rank_timeout: u64,
+}
+
+/// How long a rank leaves the word to rank 0, which has probably met the same error.
+const AFTER_RANK_0: Duration = Duration::from_secs(3);
+
+impl RankArgs {
+    /// Runs a command as one of the ranks that a launcher has started, or alone. An error ends the job of all ranks, unless it is one
+    /// that all of them return, as `shared` tells.
+    pub(super) fn run(
+        &self,
+        device: Device,
+        shared: impl Fn(&CliError) -> bool,
+        command: impl FnOnce(Device, &dyn Collective) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let (ranks, device) = ranks(device, Duration::from_secs(self.rank_timeout))?;
+        let outcome = command(device, ranks.as_ref());
+        if let Err(error) = &outcome
+            && ranks.world() > 1
+            && !shared(error)
+        {
+            // The others wait for this rank: they are told by ending the job.
+            // In one piece, or the launcher's own words come between.
+            let said = match ranks.rank() {
+                0 => format!("error: {error}\n"),
+                rank => {
+                    std::thread::sleep(AFTER_RANK_0);
+                    format!("error: rank {rank}: {error}\n")
+                }
+            };
+            eprint!("{said}");
+            ranks.abort(1);
+        }
+        outcome
+    }
+}
+
 /// The ranks that train on devices of this kind together, and the device of this one: GPUs are counted off on each machine.
 /// This process alone where no launcher says otherwise.
-pub(super) fn ranks(device: Device, limit: Duration) -> Result<(Box<dyn Collective>, Device), CliError> {
+fn ranks(device: Device, limit: Duration) -> Result<(Box<dyn Collective>, Device), CliError> {
     if device.is_cpu() {
         return Ok((vjepa_collective::on_cpus(limit)?, device));
     }

@@ -5,9 +5,10 @@ mod tuned;
 use std::path::{Path, PathBuf};
 
 use super::CliError;
-use super::device::DeviceArg;
+use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Kind, Opened, Setup, samples};
 use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion};
+use vjepa_collective::Collective;
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
@@ -56,22 +57,27 @@ pub struct Args {
     cache: Cache,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command.
+/// Runs the command, as one of several ranks where a launcher says so: they share the samples.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let device = args.device.open()?;
-    match &args.probe {
-        Some(path) => of_probe(args, path, device),
-        None => tuned::run(args, device),
-    }
+    args.ranks.run(
+        args.device.open()?,
+        |_| false,
+        |device, ranks| match &args.probe {
+            Some(path) => of_probe(args, path, device, ranks),
+            None => tuned::run(args, device, ranks),
+        },
+    )
 }
 
 /// Evaluates a probe.
-fn of_probe(args: &Args, path: &Path, device: Device) -> Result<(), CliError> {
+fn of_probe(args: &Args, path: &Path, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let setup = Setup::read(&args.encoder)?;
     let own = setup.data().map(|[_, val]| val);
     let none = "name the samples to evaluate on: --data LIST, or --config with an official evaluation's file";
@@ -101,7 +107,7 @@ fn of_probe(args: &Args, path: &Path, device: Device) -> Result<(), CliError> {
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
     let count = vjepa_eval::attentive::classes(&probe.probe);
     let (from, notes) = numbering(args, path, &list, folders.as_ref(), &probe.labels, count)?;
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let [own_clips, own_views] = setup.clips_and_views();
     let (clips, views) = (args.clips.map_or(own_clips, usize::from), args.views.map_or(own_views, usize::from));
     let random = args.encoder.official_validation.then_some(args.seed);
@@ -110,10 +116,12 @@ fn of_probe(args: &Args, path: &Path, device: Device) -> Result<(), CliError> {
         plan: opened.plan(kind, [clips, views], random)?,
         attend: setup.attends() && !args.clips_apart && !trained_apart(path)?,
         cache: args.cache.folder(path),
+        ranks,
     };
-    let mut bar = Bar::default();
-    let (found, cached) = features_of(opened.encoder.as_mut(), &opened.id, &set, keep, &mut |p| bar.show(p))?;
+    let mut bar = Bar::of(ranks);
+    let found = features_of(opened.encoder.as_mut(), &opened.id, &set, keep, &mut |p| bar.show(p))?;
     bar.clear();
+    let Some((found, cached)) = found else { return Ok(()) };
     let labels: Vec<i64> = found.labels.iter().map(|label| label - from).collect();
     let classes = classes_of(&labels, &probe.labels, count)?;
     let sizes = (classes.len(), set.predictions());

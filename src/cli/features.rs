@@ -9,18 +9,20 @@ use indicatif::ProgressBar;
 
 use super::CliError;
 use super::data::with_ending;
-use super::device::DeviceArg;
+use super::device::{DeviceArg, RankArgs};
 use super::named::named;
+use vjepa_collective::Collective;
 use vjepa_data::media::Opener;
 use vjepa_data::shards::is_pattern;
 use vjepa_data::storage::is_url;
 use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
 use vjepa_data::{DataError, Quarantine, Reading, clips, default_workers};
 use vjepa_eval::EvalError;
-use vjepa_eval::extract::{Extractor, Pooling};
+use vjepa_eval::extract::{Extractor, Pooling, Table, videos_of};
 use vjepa_programs::{Model, load_probe_for};
 use vjepa_recipe::config::{Config, FoldersHold};
 use vjepa_runtime::Preprocessing;
+use vjepa_runtime::plan::Device;
 use vjepa_weights as weights;
 use vjepa_weights::rows::{Column, Finished, LABELS_KEY, Rows};
 
@@ -68,6 +70,8 @@ pub struct Args {
     encoder: Option<String>,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -80,23 +84,28 @@ fn seconds(word: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs the command.
+/// Runs the command, as one of several ranks where a launcher says so: they share the videos, and rank 0 writes.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    args.ranks.run(args.device.open()?, |_| false, |device, ranks| run_on(args, device, ranks))
+}
+
+fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     if args.probe.is_some() && args.pool != Pooling::Attentive {
         return Err("--probe pools the tokens, which --pool attentive asks for: add it, or leave --probe out".into());
     }
-    let device = args.device.open()?;
     let weights = weights::load(&args.checkpoint)?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
     let mut model = vjepa_programs::describe(&weights, config.as_ref())?;
-    super::note_sampling(model.config.as_ref());
+    if ranks.rank() == 0 {
+        super::note_sampling(model.config.as_ref());
+    }
     model.encoder.out_layers.clone_from(&args.layers);
     model.encoder.validate()?;
     let encoder = match args.encoder.as_deref() {
         Some(named) => named,
         None => weights.encoder()?,
     };
-    let inputs = Inputs::read(args, &model.preprocessing)?;
+    let inputs = Inputs::read(args, &model.preprocessing, ranks)?;
     let probe = args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder)).transpose()?;
     let mut tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
     tensors.extend(probe.iter().flat_map(|probe| probe.tensors.clone()));
@@ -105,6 +114,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     drop(tensors);
 
     let columns = extractor.columns().to_vec();
+    if ranks.rank() != 0 {
+        let from = begin(ranks, (0, 0))?;
+        let windows = inputs.windows(args, &model.preprocessing, from, ranks)?;
+        return Ok(extractor.run(windows, (from.0, inputs.paths.len()), ranks, None, &mut |_| {})?);
+    }
     let mut rows = Rows::open(&args.out, columns.clone(), &record(args, encoder, &inputs, &model)?)?;
     let list = with_ending(&args.out, "bad.jsonl");
     if rows.is_empty() {
@@ -115,8 +129,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     let mut bad = inputs.quarantine(&list)?;
     let bar = ProgressBar::new(inputs.paths.len() as u64);
-    let windows = inputs.windows(args, &model.preprocessing, rows.next())?;
-    let done = extractor.run(windows, &inputs.paths, &mut rows, &mut bad, &mut |video| bar.set_position(video as u64));
+    let from = begin(ranks, rows.next())?;
+    let windows = inputs.windows(args, &model.preprocessing, from, ranks)?;
+    let table = Table { rows: &mut rows, bad: &mut bad, paths: &inputs.paths };
+    let mut reached = |video| bar.set_position(video as u64);
+    let done = extractor.run(windows, (from.0, inputs.paths.len()), ranks, Some(table), &mut reached);
     bar.finish_and_clear();
     done.map_err(|error| match error {
         // Of the numbers that came out.
@@ -142,6 +159,17 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     say(args, &model, encoder, &columns, &finished, (&inputs, &bad, &list))
 }
 
+/// Video and window with which all ranks go on: those of rank 0.
+fn begin(ranks: &dyn Collective, mine: (usize, usize)) -> Result<(usize, usize), CliError> {
+    let mut bytes = [(mine.0 as u64).to_le_bytes(), (mine.1 as u64).to_le_bytes()].concat();
+    ranks.broadcast(&mut bytes, 0)?;
+    let number = |word: &[u8; 8]| usize::try_from(u64::from_le_bytes(*word)).unwrap_or(usize::MAX);
+    match bytes.as_chunks::<8>().0 {
+        [video, window] => Ok((number(video), number(window))),
+        _ => Err("rank 0 did not say where to begin".into()),
+    }
+}
+
 /// What features are computed of.
 struct Inputs {
     paths: Arc<Vec<PathBuf>>,
@@ -152,7 +180,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn read(args: &Args, record: &Preprocessing) -> Result<Self, CliError> {
+    fn read(args: &Args, record: &Preprocessing, ranks: &dyn Collective) -> Result<Self, CliError> {
         let input = &args.input;
         if input.is_file() {
             vjepa_weights::refuse_foreign(input)?;
@@ -173,7 +201,8 @@ impl Inputs {
         let reading = Reading { folders_hold: args.folders_hold, opener: Opener::shared() };
         let list = reading.read(input)?;
         list.check_found()?;
-        list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", input.display()));
+        let notes = list.notes.iter().filter(|_| ranks.rank() == 0);
+        notes.for_each(|note| eprintln!("note: {}: {note}", input.display()));
         let labels: Option<Vec<i64>> = list.entries.iter().map(|entry| entry.label).collect();
         let paths = Arc::new(list.entries.into_iter().map(|entry| entry.path).collect());
         Ok(Self { paths, labels: labels.unwrap_or_default(), stored: None })
@@ -189,12 +218,18 @@ impl Inputs {
         args: &Args,
         record: &Preprocessing,
         from: (usize, usize),
+        ranks: &dyn Collective,
     ) -> Result<Box<dyn Iterator<Item = Result<Prepared, DataError>>>, CliError> {
         let Some(stored) = &self.stored else {
             let plan = WindowPlan { preprocessing: record.clone(), every: args.every };
             let workers = args.workers.map_or_else(default_workers, |workers| workers as usize);
-            return Ok(Box::new(WindowStream::start(Arc::clone(&self.paths), &plan, from, workers)?));
+            let own = videos_of(ranks, from.0, self.paths.len());
+            return Ok(Box::new(WindowStream::of_videos(Arc::clone(&self.paths), own, &plan, from, workers)?));
         };
+        if ranks.rank() != 0 {
+            // One file, one rank.
+            return Ok(Box::new(std::iter::empty()));
+        }
         let one = record.clip_len().max(1);
         let clips: Vec<Prepared> = stored.data.chunks_exact(one).enumerate().skip(from.1).map(clip_of).collect();
         Ok(Box::new(clips.into_iter().map(Ok)))

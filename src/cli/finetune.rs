@@ -1,13 +1,12 @@
 //! `vjepa finetune`: an encoder and a classifier trained end to end on labelled videos.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::CliError;
-use super::device::{self, DeviceArg};
+use super::device::{DeviceArg, RankArgs};
 use super::probe::{Bar, print_skipped};
 use super::train::{Progress, Quiet, Stopped};
-use vjepa_collective::Collective;
+use vjepa_collective::{Alone, Collective};
 use vjepa_data::{BadVideo, DataSets, TestPlan};
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
@@ -55,9 +54,8 @@ pub struct Args {
     stop_at: Option<u64>,
     #[command(flatten)]
     device: DeviceArg,
-    /// Seconds that a rank may keep the others waiting before the job ends with its name (docs/scaling.md)
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
-    rank_timeout: u64,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Print one JSON object per step, and a summary
     #[arg(long)]
     json: bool,
@@ -65,17 +63,8 @@ pub struct Args {
 
 /// Runs the command, as one of several ranks where a launcher says so.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (ranks, device) = device::ranks(args.device.open()?, Duration::from_secs(args.rank_timeout))?;
-    let outcome = run_on(args, device, ranks.as_ref());
-    if let Err(error) = &outcome
-        && ranks.world() > 1
-        && !error.is::<Stopped>()
-    {
-        // The others wait for this rank: they are told by ending the job.
-        eprintln!("error: rank {}: {error}", ranks.rank());
-        ranks.abort(1);
-    }
-    outcome
+    let shared = |error: &CliError| error.is::<Stopped>();
+    args.ranks.run(args.device.open()?, shared, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
@@ -151,8 +140,10 @@ fn test(
     let mut opened: OpenTuned = open_tuned(device, checkpoint, None)?;
     let plan = TestPlan::of(finetune, config.preprocessing());
     let mut bar = Bar::default();
-    let tested = opened.model.test(&plan, &list.entries, &mut |progress| bar.show(progress))?;
+    // The other ranks are done.
+    let tested = opened.model.test(&plan, &list.entries, &Alone, &mut |progress| bar.show(progress))?;
     bar.clear();
+    let Some(tested) = tested else { return Ok(None) };
     let accuracy = tested.accuracy(&opened.classes_of(&tested.labels, finetune.labels_from)?);
     let test = Test { accuracy, clips: plan.clips, crops: plan.crops, bad: tested.bad };
     let path = checkpoint.with_file_name(format!("{}-test.json", config.logging.write_tag));

@@ -1,12 +1,12 @@
 //! `vjepa train`.
 
 use super::CliError;
-use super::device::{self, DeviceArg};
+use super::device::{DeviceArg, RankArgs};
 use crate::recording::Recording;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vjepa_collective::Collective;
 use vjepa_data::DataSets;
 use vjepa_eval::EvalError;
@@ -18,7 +18,7 @@ use vjepa_runtime::plan::{Device, Profile};
 use vjepa_train::verdict::{self, Gradients, Verdicts};
 use vjepa_train::{
     Change, Continuation, Interrupt, Observer, ProfileRequest, StepReport, TrainError, TrainOutcome, TrainRun,
-    TrainState, train,
+    TrainState, Travel, train,
 };
 use vjepa_train::{DiagnosticsReport, HeldOut, Watch};
 
@@ -75,9 +75,8 @@ pub struct Args {
     /// Exit with code 3 if the encoder has collapsed by the end of the run
     #[arg(long)]
     fail_on_collapse: bool,
-    /// Seconds that a rank may keep the others waiting before the job ends with its name (docs/scaling.md)
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
-    rank_timeout: u64,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Print one JSON object per step, and a summary
     #[arg(long)]
     json: bool,
@@ -98,27 +97,10 @@ impl Stopped {
     pub(super) const CODE: u8 = 75;
 }
 
-/// How long a rank leaves the word to rank 0, which has probably met the same error.
-const AFTER_RANK_0: Duration = Duration::from_secs(3);
-
 /// Runs the command, as one of several ranks where a launcher says so.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let (ranks, device) = device::ranks(args.device.open()?, Duration::from_secs(args.rank_timeout))?;
-    let outcome = run_on(args, device, ranks.as_ref());
-    match &outcome {
-        Err(error) if ranks.world() > 1 && !error.is::<Collapsed>() && !error.is::<Stopped>() => {
-            // The others wait for this rank: they are told by ending the job.
-            if ranks.rank() == 0 {
-                eprintln!("error: {error}");
-            } else {
-                std::thread::sleep(AFTER_RANK_0);
-                eprintln!("error: rank {}: {error}", ranks.rank());
-            }
-            ranks.abort(1);
-        }
-        _ => {}
-    }
-    outcome
+    let shared = |error: &CliError| error.is::<Collapsed>() || error.is::<Stopped>();
+    args.ranks.run(args.device.open()?, shared, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
@@ -161,7 +143,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         let summary = serde_json::json!({
             "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
             "bad_videos": outcome.bad_videos, "skipped": outcome.skipped, "interrupted": outcome.interrupted,
-            "collapsed": collapsed, "data": data,
+            "collapsed": collapsed, "data": data, "sums": outcome.travel.map(sums),
         });
         println!("{summary}");
     } else {
@@ -215,6 +197,16 @@ impl Observer for Quiet {
     fn step(&mut self, _report: &StepReport) {}
 }
 
+/// How sums travelled between ranks, per step.
+fn sums(travel: Travel) -> serde_json::Value {
+    let each = |all: f64| all / travel.steps.max(1) as f64;
+    serde_json::json!({
+        "buckets": each(travel.buckets as f64), "bytes": each(travel.bytes as f64),
+        "ms": each(travel.took.as_secs_f64() * 1e3), "waited_ms": each(travel.waited.as_secs_f64() * 1e3),
+        "hidden": travel.hidden(),
+    })
+}
+
 /// Prints how the run ended.
 pub(super) fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
     let ended = match (outcome.interrupted, collapsed) {
@@ -229,6 +221,16 @@ pub(super) fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
         None => println!("checkpoint  none (stopped before the first step)"),
     }
     println!("metrics     {}", outcome.metrics.display());
+    if let Some((travel, hidden)) = outcome.travel.and_then(|travel| Some((travel, travel.hidden()?))) {
+        let each = |all: f64| all / travel.steps.max(1) as f64;
+        println!(
+            "sums        {:.1} MB a step in {:.0} buckets, {:.1} ms between ranks, {:.0} % of it while computing",
+            each(travel.bytes as f64 / 1e6),
+            each(travel.buckets as f64),
+            each(travel.took.as_secs_f64() * 1e3),
+            100.0 * hidden
+        );
+    }
     if outcome.bad_videos > 0 {
         println!("skipped     {} unreadable videos (listed next to the metrics)", outcome.bad_videos);
     }
@@ -428,6 +430,9 @@ impl Observer for Progress {
             }
             if report.skipped {
                 line["skipped"] = true.into();
+            }
+            if report.travel.steps > 0 {
+                line["sums"] = sums(report.travel);
             }
             println!("{line}");
         }

@@ -116,6 +116,7 @@ impl Op {
             }
             Op::Unary(_) | Op::Binary(_) | Op::GeluGrad | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => Vec::new(),
             Op::GeluWithGrad | Op::SquaredNorm | Op::GatherTokens | Op::Linear | Op::Ema => Vec::new(),
+            Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => Vec::new(),
         }
     }
 

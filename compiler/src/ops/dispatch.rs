@@ -3,7 +3,7 @@
 use super::rules::{Grads, Parts};
 use super::{
     Cost, Eval, EvalError, Op, Reverse, TypeError, attention, contraction, elementwise, norm, optimizer,
-    packed_attention, random, reduce, require, roi, rotary, shape, tokens,
+    packed_attention, random, ranks, reduce, require, roi, rotary, shape, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
@@ -18,6 +18,7 @@ pub(super) enum Family<'a> {
     Optimizer(optimizer::Kind),
     PackedAttention(packed_attention::Kind<'a>),
     Random(random::Kind),
+    Ranks(ranks::Kind),
     Reduce(reduce::Kind<'a>),
     Roi(roi::Kind<'a>),
     Rotary(rotary::Kind),
@@ -86,7 +87,15 @@ impl Op {
                 beta2: *beta2,
                 eps: *eps,
             })),
+            Op::AllReduce => F::Ranks(ranks::Kind::Whole),
+            Op::AllReduceStart => F::Ranks(ranks::Kind::Start),
+            Op::AllReduceDone => F::Ranks(ranks::Kind::Done),
         }
+    }
+
+    /// Whether other ranks take part: an executor hands its operands over instead of running a kernel.
+    pub fn is_over_ranks(&self) -> bool {
+        matches!(self.family(), Family::Ranks(_))
     }
 
     /// Whether the operation's arithmetic is matrix products.
@@ -98,6 +107,7 @@ impl Op {
             | Family::Norm(_)
             | Family::Optimizer(_)
             | Family::Random(_)
+            | Family::Ranks(_)
             | Family::Reduce(_)
             | Family::Roi(_)
             | Family::Rotary(_)
@@ -118,6 +128,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::infer(op, operands)?,
             Family::PackedAttention(op) => packed_attention::infer(op, operands)?,
             Family::Random(op) => random::infer(op, operands)?,
+            Family::Ranks(_) => ranks::infer(operands)?,
             Family::Reduce(op) => reduce::infer(op, operands)?,
             Family::Roi(op) => roi::infer(op, operands)?,
             Family::Rotary(_) => rotary::infer(operands)?,
@@ -138,6 +149,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::cost(op, operands, results),
             Family::PackedAttention(op) => packed_attention::cost(op, operands, results),
             Family::Random(op) => random::cost(op, operands, results),
+            Family::Ranks(op) => ranks::cost(op, operands, results),
             Family::Reduce(op) => reduce::cost(op, operands, results),
             Family::Roi(op) => roi::cost(op, operands, results),
             Family::Rotary(_) => rotary::cost(operands, results),
@@ -160,6 +172,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::decompose(op, graph, inputs),
             Family::PackedAttention(op) => packed_attention::decompose(op, graph, inputs),
             Family::Random(op) => Ok(random::decompose(op)),
+            Family::Ranks(op) => Ok(ranks::decompose(op)),
             Family::Reduce(op) => reduce::decompose(op, graph, inputs),
             Family::Roi(op) => Ok(roi::decompose(op)),
             Family::Rotary(op) => rotary::decompose(op, graph, inputs),
@@ -178,6 +191,7 @@ impl Op {
             Family::Optimizer(op) => optimizer::eval(op, e),
             Family::PackedAttention(op) => packed_attention::eval(op, e),
             Family::Random(op) => random::eval(op, e),
+            Family::Ranks(_) => Ok(ranks::eval(e)),
             Family::Reduce(op) => reduce::eval(op, e),
             Family::Roi(op) => roi::eval(op, e),
             Family::Rotary(op) => Ok(rotary::eval(op, e)),
@@ -197,6 +211,7 @@ impl Op {
             Family::Optimizer(op) => Ok(optimizer::grad(op)),
             Family::PackedAttention(op) => packed_attention::grad(op, r),
             Family::Random(op) => random::grad(op, r),
+            Family::Ranks(op) => Ok(ranks::grad(op)),
             Family::Reduce(op) => reduce::grad(op, r),
             Family::Roi(op) => roi::grad(op, r),
             Family::Rotary(op) => rotary::grad(op, r),

@@ -15,6 +15,7 @@ mod norm;
 mod optimizer;
 mod packed_attention;
 mod random;
+mod ranks;
 mod reduce;
 mod roi;
 mod rotary;
@@ -267,6 +268,14 @@ pub enum Op {
         /// Added to the root of the second moment.
         eps: f64,
     },
+
+    // Ranks (ranks.rs): each operand's sum over all ranks of the run, which all compute the same graph.
+    /// `(a, b, ..) -> Σ a, Σ b, ..`.
+    AllReduce,
+    /// `(a, b, ..) -> a', b', ..`, which only [`Op::AllReduceDone`] reads: the sums are begun.
+    AllReduceStart,
+    /// `(a', b', ..) -> Σ a, Σ b, ..`: the sums that were begun are there.
+    AllReduceDone,
 }
 
 /// Operands that do not fit an operation.
@@ -364,6 +373,9 @@ operations! {
     "adamw": Op::AdamW { .. } = Op::AdamW { beta1: 0.0, beta2: 0.0, eps: 0.0 };
     "ema": Op::Ema = Op::Ema;
     "adamw_ema": Op::AdamWEma { .. } = Op::AdamWEma { beta1: 0.0, beta2: 0.0, eps: 0.0 };
+    "all_reduce": Op::AllReduce = Op::AllReduce;
+    "all_reduce_start": Op::AllReduceStart = Op::AllReduceStart;
+    "all_reduce_done": Op::AllReduceDone = Op::AllReduceDone;
 }
 
 /// Fails unless there are between `least` and `most` operands.

@@ -10,7 +10,8 @@ fn graph(clip: bool) -> Graph {
     let two = || TensorType::f32([Dim::from(2usize)]);
     let [w, b, pos, tw, tpos] = ["w", "b", "pos", "t.w", "t.pos"].map(|name| g.param(name, two()).unwrap());
     let [gw, gb] = ["gw", "gb"].map(|name| g.input(name, two()).unwrap());
-    let clip = if clip { vec![ClipGroup { name: "all".into(), params: vec![w, b] }] } else { Vec::new() };
+    let clip =
+        if clip { vec![ClipGroup { name: "all".into(), params: vec![w, b], norm_of: None }] } else { Vec::new() };
     let spec = TrainSpec {
         gradients: vec![(w, gw), (b, gb)],
         decay: vec![w],
@@ -77,7 +78,7 @@ fn clipping_scales_the_group_by_its_global_norm() {
 fn wrong_specifications_are_told() {
     let mut g = Graph::new("step", &[]);
     let p = g.param("p", TensorType::f32([])).unwrap();
-    let clip = vec![ClipGroup { name: "all".into(), params: vec![p] }];
+    let clip = vec![ClipGroup { name: "all".into(), params: vec![p], norm_of: None }];
     let error = append_optimizer(&mut g, &TrainSpec { clip, ..TrainSpec::default() }).unwrap_err();
     assert_eq!(error.to_string(), "`p` is in clip group `all` but is not trained");
     let mut g = Graph::new("step", &[]);

@@ -107,7 +107,10 @@ fn class(op: &Op) -> Class {
         | Op::LayerNormGrad { .. }
         | Op::AdamW { .. }
         | Op::Ema
-        | Op::AdamWEma { .. } => Class::Wide,
+        | Op::AdamWEma { .. }
+        | Op::AllReduce
+        | Op::AllReduceStart
+        | Op::AllReduceDone => Class::Wide,
     }
 }
 

@@ -19,8 +19,10 @@ mod fuse_adamw_ema;
 mod fuse_gelu;
 mod merge_pads;
 mod merge_rows;
+mod overlap_sums;
 mod pack_attention;
 mod recompute;
+mod reduce_sums;
 mod registry;
 mod rewrite;
 mod sink_tokens;
@@ -36,8 +38,10 @@ pub use fuse_adamw_ema::FuseAdamWEma;
 pub use fuse_gelu::FuseGelu;
 pub use merge_pads::MergePads;
 pub use merge_rows::MergeRows;
+pub use overlap_sums::OverlapSums;
 pub use pack_attention::PackAttention;
 pub use recompute::{Recompute, Recomputed};
+pub use reduce_sums::ReduceSums;
 pub use registry::{Spec, SpecError, all};
 pub use sink_tokens::SinkTokens;
 
@@ -186,6 +190,16 @@ impl Pipeline {
         }
         // A recomputed GELU is computed together with its gradient.
         passes.push(Box::new(FuseGelu));
+        Self::new(passes)
+    }
+
+    /// What lets ranks share a step, for the half that adds gradients up, after all other passes: sums over ranks in buckets of
+    /// `limit` elements, and with `overlap` those on their way while the rest is computed.
+    pub fn ranks(limit: usize, overlap: bool) -> Self {
+        let mut passes: Vec<Box<dyn Pass>> = vec![Box::new(ReduceSums { limit })];
+        if overlap {
+            passes.push(Box::new(OverlapSums));
+        }
         Self::new(passes)
     }
 

@@ -167,6 +167,9 @@ fn class(op: &Op) -> Class {
         | Op::PackedAttentionGrad { .. }
         | Op::AdamW { .. }
         | Op::Ema
-        | Op::AdamWEma { .. } => Class::Kept,
+        | Op::AdamWEma { .. }
+        | Op::AllReduce
+        | Op::AllReduceStart
+        | Op::AllReduceDone => Class::Kept,
     }
 }

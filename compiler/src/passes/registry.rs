@@ -2,7 +2,8 @@
 
 use super::{
     Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
-    FuseAdamWEma, FuseGelu, MergePads, MergeRows, PackAttention, Pass, Recompute, Recomputed, SinkTokens,
+    FuseAdamWEma, FuseGelu, MergePads, MergeRows, OverlapSums, PackAttention, Pass, Recompute, Recomputed, ReduceSums,
+    SinkTokens,
 };
 use crate::ops::Op;
 
@@ -10,7 +11,7 @@ use crate::ops::Op;
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 15] = [
+const REGISTRY: [(&str, Make); 17] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
@@ -26,6 +27,8 @@ const REGISTRY: [(&str, Make); 15] = [
     ("fuse-gelu", |_| Ok(Box::new(FuseGelu))),
     ("recompute", recompute),
     ("decompose", decompose),
+    ("reduce-sums", reduce_sums),
+    ("overlap-sums", |_| Ok(Box::new(OverlapSums))),
 ];
 
 /// `output`: the output the forward part computes, `loss` by default. `what`: `elementwise` (the default) or `blocks`.
@@ -47,6 +50,15 @@ fn decompose(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
         return Err(spec.value("only", "names of operations joined by `+`", unknown));
     }
     Ok(Box::new(Decompose::unless(move |op| !names.iter().any(|name| name == op.name()))))
+}
+
+/// `limit`: elements that travel together, 1,048,576 by default.
+fn reduce_sums(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
+    let limit = match spec.take("limit") {
+        None => 1 << 20,
+        Some(text) => text.parse().map_err(|_| spec.value("limit", "a number of elements", &text))?,
+    };
+    Ok(Box::new(ReduceSums { limit }))
 }
 
 /// A text that does not name a pass and its parameters.

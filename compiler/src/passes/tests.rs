@@ -56,7 +56,7 @@ fn step(forward: Graph) -> Graph {
     let spec = TrainSpec {
         gradients: trained.iter().copied().zip(grads).collect(),
         decay: vec![trained[0], trained[2]],
-        clip: vec![ClipGroup { name: "encoder".into(), params: trained }],
+        clip: vec![ClipGroup { name: "encoder".into(), params: trained, norm_of: None }],
         ema,
         ..TrainSpec::default()
     };

@@ -1,8 +1,9 @@
 //! Does a plan run its graph? The question for a plan that was not made here, and the planner's own oracle.
 
-use super::{Plan, PlanError, Step, overwritable};
+use super::{Plan, PlanError, Step, overwritable, successors};
 use crate::ir::{Def, Graph, Node, ValueId};
 use crate::ops::Op;
+use std::collections::HashSet;
 
 impl Plan {
     /// Checks that every node runs once and after its operands, that nothing is read, returned or kept after it was freed
@@ -43,6 +44,8 @@ struct Check<'a> {
     storage: Vec<ValueId>,
     /// Live values in the memory of each.
     sharers: Vec<usize>,
+    /// `(parameter, value)`: what may be written over it.
+    successors: HashSet<(ValueId, ValueId)>,
 }
 
 impl<'a> Check<'a> {
@@ -67,7 +70,8 @@ impl<'a> Check<'a> {
         graph.roots().for_each(|id| is_root[id.0] = true);
         let live: Vec<bool> = graph.values.iter().map(|value| !matches!(value.def, Def::Node { .. })).collect();
         let sharers = live.iter().map(|live| usize::from(*live)).collect();
-        Ok(Self { graph, last_read, is_root, live, storage: (0..count).map(ValueId).collect(), sharers })
+        let storage = (0..count).map(ValueId).collect();
+        Ok(Self { graph, last_read, is_root, live, storage, sharers, successors: successors(graph) })
     }
 
     fn step(&mut self, time: usize, step: &Step) -> Result<(), String> {
@@ -75,7 +79,7 @@ impl<'a> Check<'a> {
         if let Some(id) = node.inputs.iter().find(|id| !self.live[id.0]) {
             return Err(format!("reads value {}, which is not there", id.0));
         }
-        let allowed = overwritable(&node.op);
+        let allowed = overwritable(node);
         for (i, (operand, result)) in step.in_place.iter().enumerate() {
             let twice = step.in_place[..i].iter().any(|(x, y)| x == operand || y == result);
             if twice || !allowed.contains(&(*operand, *result)) {
@@ -94,12 +98,17 @@ impl<'a> Check<'a> {
         }
         step.frees.iter().try_for_each(|id| self.free(time, *id))?;
         // An overwritten operand is gone, whether the step says so or, a parameter, cannot.
-        match step.in_place.iter().filter_map(|(operand, _)| node.inputs.get(*operand)).find(|id| self.live[id.0]) {
-            Some(id) if !matches!(self.graph.value(*id).def, Def::Param(_)) => {
-                Err(format!("overwrites value {} without freeing it", id.0))
+        for id in step.in_place.iter().filter_map(|(operand, _)| node.inputs.get(*operand)) {
+            if !self.live[id.0] {
+                continue;
             }
-            _ => Ok(()),
+            if !matches!(self.graph.value(*id).def, Def::Param(_)) {
+                return Err(format!("overwrites value {} without freeing it", id.0));
+            }
+            self.live[id.0] = false;
+            self.sharers[self.storage[id.0].0] -= 1;
         }
+        Ok(())
     }
 
     /// Nothing reads `id` after `time`.
@@ -115,7 +124,7 @@ impl<'a> Check<'a> {
         let owned = match self.graph.value(storage).def {
             Def::Node { .. } => true,
             Def::Input(_) => false,
-            Def::Param(_) => self.graph.updates.contains(&(storage, *y)),
+            Def::Param(_) => self.successors.contains(&(storage, *y)),
         };
         let once = node.inputs.iter().filter(|id| *id == x).count() == 1;
         let alone = self.sharers[storage.0] == 1;

@@ -17,6 +17,7 @@ pub use report::{NodeCost, OpTotals, Report};
 use crate::ir::{Def, Graph, Node, NodeId, ValueId};
 use crate::ops::Op;
 use crate::verify::{VerifyError, verify};
+use std::collections::HashSet;
 
 /// A graph that cannot be planned, or sizes it cannot be measured under.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +82,8 @@ struct Liveness<'a> {
     storage: Vec<ValueId>,
     /// Live values in each memory.
     sharers: Vec<usize>,
+    /// `(parameter, value)`: what may be written over it.
+    successors: HashSet<(ValueId, ValueId)>,
 }
 
 impl<'a> Liveness<'a> {
@@ -100,13 +103,14 @@ impl<'a> Liveness<'a> {
         for id in graph.inputs.iter().chain(&graph.params) {
             sharers[id.0] = 1;
         }
-        Self { graph, last_read, is_root, storage: (0..count).map(ValueId).collect(), sharers }
+        let storage = (0..count).map(ValueId).collect();
+        Self { graph, last_read, is_root, storage, sharers, successors: successors(graph) }
     }
 
     fn step(&mut self, time: usize, position: usize) -> Step {
         let node = &self.graph.nodes[position];
         let mut in_place = Vec::new();
-        for (operand, result) in overwritable(&node.op) {
+        for (operand, result) in overwritable(node) {
             let taken = in_place.iter().any(|(_, other)| *other == result);
             if !taken && self.may_overwrite(time, node, operand, result) {
                 in_place.push((operand, result));
@@ -143,16 +147,32 @@ impl<'a> Liveness<'a> {
             // The caller's memory.
             Def::Input(_) => false,
             // A parameter only by its own new value.
-            Def::Param(_) => graph.updates.contains(&(storage, *y)),
+            Def::Param(_) => self.successors.contains(&(storage, *y)),
         };
         let alone = self.sharers[storage.0] == 1;
         owned && alone && read_once && self.dies(time, *x) && graph.ty(*x) == graph.ty(*y)
     }
 }
 
+/// Parameters and the values that may be written over them: the new value, and where that is a sum over ranks, this rank's
+/// part of it and what is on its way.
+fn successors(graph: &Graph) -> HashSet<(ValueId, ValueId)> {
+    let mut found = HashSet::new();
+    for (param, new) in &graph.updates {
+        let mut value = *new;
+        while found.insert((*param, value)) {
+            let Def::Node { node, output } = graph.value(value).def else { break };
+            let Some(node) = graph.nodes.get(node.0).filter(|node| node.op.is_over_ranks()) else { break };
+            let Some(summand) = node.inputs.get(output) else { break };
+            value = *summand;
+        }
+    }
+    found
+}
+
 /// `(operand, result)` pairs where a kernel can write a result over an operand, element by element.
-fn overwritable(op: &Op) -> Vec<(usize, usize)> {
-    match op {
+fn overwritable(node: &Node) -> Vec<(usize, usize)> {
+    match &node.op {
         Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Softmax | Op::LogSoftmax => {
             vec![(0, 0)]
         }
@@ -162,6 +182,7 @@ fn overwritable(op: &Op) -> Vec<(usize, usize)> {
         Op::MatMul { .. } => vec![(2, 0)],
         Op::AdamW { .. } => vec![(0, 0), (2, 1), (3, 2)],
         Op::AdamWEma { .. } => vec![(0, 0), (2, 1), (3, 2), (9, 3)],
+        Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => (0..node.inputs.len()).map(|at| (at, at)).collect(),
         Op::Cast(_)
         | Op::Sum { .. }
         | Op::Mean { .. }

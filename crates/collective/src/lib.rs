@@ -1,8 +1,10 @@
 //! Processes that train together, as one small trait over existing engines.
 //!
 //! A *rank* is one process among `world`. [`Alone`] is the only one; with the feature `mpi`, `mpi.rs` has ranks on CPUs
-//! through the system's MPI, and with `nccl`, `nccl.rs` has ranks on NVIDIA GPUs, which meet over TCP (`rendezvous.rs`). Which of them a process is comes from its launcher ([`Launch`]). What every engine has in common is
-//! here: collecting a few bytes of each rank ([`gather`]) and checking that all mean the same run ([`agree`]).
+//! through the system's MPI, and with `nccl`, `nccl.rs` has ranks on NVIDIA GPUs, which meet over TCP (`rendezvous.rs`). An
+//! [`Engine`] works on a thread of its own ([`Beside`]), so that sums travel while the rank computes. Which rank a process is
+//! comes from its launcher ([`Launch`]). What every engine has in common is here: collecting bytes of each rank ([`gather`]) and
+//! checking that all mean the same run ([`agree`]); `share.rs` deals samples out to ranks.
 //!
 //! Every call is made by all ranks in the same order. A rank that does not take part within the time limit is an error that
 //! names it, and whoever sees an error ends the job by [`Collective::abort`].
@@ -10,6 +12,7 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+mod beside;
 mod error;
 mod launch;
 #[cfg(feature = "mpi")]
@@ -17,28 +20,39 @@ mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod rendezvous;
+mod share;
 
+pub use beside::{Beside, Engine};
 pub use error::CollectiveError;
 pub use launch::{Launch, Launcher};
 #[cfg(feature = "nccl")]
 pub use nccl::{Libraries, Nccl};
 pub use rendezvous::{Lines, Meeting};
+pub use share::{Portion, collect, turn};
 
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// Processes that compute one run together.
-pub trait Collective {
+pub trait Collective: Sync {
     /// This process, from 0.
     fn rank(&self) -> usize;
 
     /// How many there are.
     fn world(&self) -> usize;
 
-    /// Sums `values` over all ranks, element by element; every rank gets the same bits.
+    /// Begins to sum `values` over all ranks, element by element; every rank gets the same bits. Calls are done in the order in
+    /// which they are made.
+    fn begin_sum(&self, values: Vec<f32>) -> Sum;
+
+    /// Replaces `values` by their sums over all ranks, as [`Collective::begin_sum`].
     ///
     /// # Errors
     /// [`CollectiveError`] when a rank is lost or late.
-    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError>;
+    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        values.copy_from_slice(&self.begin_sum(values.to_vec()).wait()?.values);
+        Ok(())
+    }
 
     /// Overwrites `bytes` with those of rank `root`; all ranks give equally many.
     ///
@@ -56,6 +70,37 @@ pub trait Collective {
     fn abort(&self, code: i32);
 }
 
+/// A sum that was begun.
+#[derive(Debug)]
+pub enum Sum {
+    /// It is on its way.
+    Begun(Receiver<Result<Summed, CollectiveError>>),
+    /// It is there.
+    There(Result<Summed, CollectiveError>),
+}
+
+/// A sum that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summed {
+    /// The sums.
+    pub values: Vec<f32>,
+    /// How long the engine was at it, waiting for other ranks included.
+    pub took: Duration,
+}
+
+impl Sum {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost or late.
+    pub fn wait(self) -> Result<Summed, CollectiveError> {
+        match self {
+            Self::Begun(answer) => answer.recv().unwrap_or_else(|_| Err(beside::gone())),
+            Self::There(sum) => sum,
+        }
+    }
+}
+
 /// One process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;
@@ -69,8 +114,8 @@ impl Collective for Alone {
         1
     }
 
-    fn all_reduce(&self, _values: &mut [f32]) -> Result<(), CollectiveError> {
-        Ok(())
+    fn begin_sum(&self, values: Vec<f32>) -> Sum {
+        Sum::There(Ok(Summed { values, took: Duration::ZERO }))
     }
 
     fn broadcast(&self, _bytes: &mut [u8], _root: usize) -> Result<(), CollectiveError> {
@@ -114,7 +159,8 @@ pub fn on_gpus(limit: Duration) -> Result<Option<OnGpu>, CollectiveError> {
 #[cfg(feature = "nccl")]
 fn connect_gpus(launch: Launch, limit: Duration) -> Result<Box<dyn Collective>, CollectiveError> {
     let meeting = Meeting::from(|name| std::env::var(name).ok())?;
-    Ok(Box::new(Nccl::start(launch, &meeting, launch.local, &Libraries::default(), limit)?))
+    let start = move || Nccl::start(launch, &meeting, launch.local, &Libraries::default(), limit);
+    Ok(Box::new(Beside::start(start)?))
 }
 
 #[cfg(not(feature = "nccl"))]
@@ -124,7 +170,9 @@ fn connect_gpus(launch: Launch, _limit: Duration) -> Result<Box<dyn Collective>,
 
 #[cfg(feature = "mpi")]
 fn connect(launch: Launch, limit: Duration) -> Result<Box<dyn Collective>, CollectiveError> {
-    Ok(Box::new(mpi::Mpi::start(launch, limit)?))
+    let ending = beside::Ending::new();
+    let asked = ending.clone();
+    Ok(Box::new(Beside::with(ending, move || mpi::Mpi::start(launch, limit, asked))?))
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -151,6 +199,23 @@ pub fn broadcast_all(ranks: &dyn Collective, mine: &[u8], root: usize) -> Result
     let mut bytes = if ranks.rank() == root { mine.to_vec() } else { vec![0; length] };
     ranks.broadcast(&mut bytes, root)?;
     Ok(bytes)
+}
+
+/// Overwrites `values` with those of rank `root`, bit for bit; all ranks give equally many.
+///
+/// # Errors
+/// [`CollectiveError`] when a rank is lost or late.
+pub fn broadcast_floats(ranks: &dyn Collective, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
+    if ranks.world() == 1 {
+        return Ok(());
+    }
+    let mut bytes = vec![0; size_of_val(values)];
+    if ranks.rank() == root {
+        bytes.as_chunks_mut().0.iter_mut().zip(&*values).for_each(|(word, value)| *word = value.to_le_bytes());
+    }
+    ranks.broadcast(&mut bytes, root)?;
+    values.iter_mut().zip(bytes.as_chunks().0).for_each(|(value, word)| *value = f32::from_le_bytes(*word));
+    Ok(())
 }
 
 /// The sums of a few numbers over all ranks, in double precision and in the order of ranks.
@@ -239,8 +304,8 @@ mod tests {
             fn world(&self) -> usize {
                 self.0
             }
-            fn all_reduce(&self, _: &mut [f32]) -> Result<(), CollectiveError> {
-                Ok(())
+            fn begin_sum(&self, values: Vec<f32>) -> Sum {
+                Alone.begin_sum(values)
             }
             fn broadcast(&self, _: &mut [u8], _: usize) -> Result<(), CollectiveError> {
                 Ok(())

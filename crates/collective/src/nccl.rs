@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::rendezvous::{Lines, Meeting};
-use crate::{Collective, CollectiveError, Launch};
+use crate::{CollectiveError, Engine, Launch};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -188,7 +188,7 @@ impl Nccl {
     }
 }
 
-impl Collective for Nccl {
+impl Engine for Nccl {
     fn rank(&self) -> usize {
         self.lines.rank()
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use vjepa_collective::{Collective, Launch, Launcher, Libraries, Meeting, Nccl, agree, totals};
+use vjepa_collective::{Beside, Collective, Launch, Launcher, Libraries, Meeting, Nccl, agree, totals};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -40,7 +40,8 @@ fn two_ranks_meet_and_sum() {
     let ranks = [0, 1].map(|rank| {
         let (meeting, libraries) = (meeting.clone(), libraries.clone());
         std::thread::spawn(move || {
-            let ranks = Nccl::start(launch(rank, 2), &meeting, rank, &libraries, LIMIT).unwrap();
+            let start = move || Nccl::start(launch(rank, 2), &meeting, rank, &libraries, LIMIT);
+            let ranks = Beside::start(start).unwrap();
             assert_eq!((ranks.rank(), ranks.world()), (rank, 2));
             agree(&ranks, &[("plan", "the same".into())]).unwrap();
             assert!(

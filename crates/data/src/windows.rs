@@ -114,7 +114,7 @@ enum Sent {
 
 /// Windows of videos, in order.
 pub struct WindowStream {
-    /// Worker `n` has the videos `n`, `n + workers`, ...
+    /// Worker `n` has the `n`-th, the `n + workers`-th, ... of the videos.
     workers: Vec<Receiver<Sent>>,
     next: usize,
     videos: usize,
@@ -131,15 +131,30 @@ impl WindowStream {
         from: (usize, usize),
         workers: usize,
     ) -> Result<Self, DataError> {
-        let (count, videos) = (workers.max(1), paths.len());
+        let videos = (0..paths.len()).collect();
+        Self::of_videos(paths, videos, plan, from, workers)
+    }
+
+    /// As [`WindowStream::start`], of some of the videos: those of the numbers `videos`, ascending.
+    ///
+    /// # Errors
+    /// As [`WindowStream::start`].
+    pub fn of_videos(
+        paths: Arc<Vec<PathBuf>>,
+        mut videos: Vec<usize>,
+        plan: &WindowPlan,
+        from: (usize, usize),
+        workers: usize,
+    ) -> Result<Self, DataError> {
+        videos.retain(|video| *video >= from.0);
+        let count = workers.max(1);
         let mut receivers = Vec::with_capacity(count);
         for number in 0..count {
             let (sender, receiver) = sync_channel(AHEAD);
             let (paths, plan) = (Arc::clone(&paths), plan.clone());
+            let own: Vec<usize> = videos.iter().copied().skip(number).step_by(count).collect();
             let work = move || {
-                // The first video of this worker at or after the first of all.
-                let begin = from.0 + (number + count - from.0 % count) % count;
-                for video in (begin..videos).step_by(count) {
+                for video in own {
                     let skipped = if video == from.0 { from.1 } else { 0 };
                     let Some(path) = paths.get(video) else { return };
                     // Nobody listens any more.
@@ -152,7 +167,7 @@ impl WindowStream {
             thread.map_err(|error| DataError::Setup(format!("cannot start a thread: {error}")))?;
             receivers.push(receiver);
         }
-        Ok(Self { workers: receivers, next: from.0, videos })
+        Ok(Self { workers: receivers, next: 0, videos: videos.len() })
     }
 }
 

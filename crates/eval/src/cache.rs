@@ -12,8 +12,10 @@ use sha2::{Digest, Sha256};
 use vjepa_runtime::files::{hash_all, hex};
 
 use super::features::{ClipEncoder, Features, Keep};
+use super::protocols::videos::SampleSet;
 use super::videos::{VideoFeatures, video_features};
 use super::{EvalError, OnProgress};
+use vjepa_collective::any;
 use vjepa_data::VideoEntry;
 use vjepa_data::{BadVideo, SamplePlan};
 use vjepa_weights as weights;
@@ -52,31 +54,32 @@ fn key(checkpoint: &str, model: &str, plan: &SamplePlan, entries: &[VideoEntry],
     hex(&digest.finalize())
 }
 
-/// [`video_features`] through a cache folder. The second value says whether they were found there.
+/// [`video_features`] of a set by an encoder whose file has the digest `checkpoint`, through the set's cache folder, which rank 0
+/// alone reads and writes. The second value says whether they were found there; none on ranks other than 0.
 ///
 /// # Errors
 /// As [`video_features`]; a cache that cannot be written is an error, too, one that cannot be read is not.
 pub fn cached_video_features(
-    folder: Option<&Path>,
     checkpoint: &str,
     encoder: &mut dyn ClipEncoder,
-    plan: &SamplePlan,
-    entries: &[VideoEntry],
-    keep: (Keep, bool),
+    set: &SampleSet<'_>,
+    keep: Keep,
     progress: OnProgress<'_>,
-) -> Result<(VideoFeatures, bool), EvalError> {
-    let Some(folder) = folder else {
-        return Ok((video_features(encoder, plan, entries, keep, progress)?, false));
-    };
-    let path = folder.join(format!("{}.safetensors", key(checkpoint, &encoder.describe(), plan, entries, keep)));
+) -> Result<Option<(VideoFeatures, bool)>, EvalError> {
+    let SampleSet { entries, plan, attend, cache, ranks } = set;
+    let keep = (keep, *attend);
+    let name = || format!("{}.safetensors", key(checkpoint, &encoder.describe(), plan, entries, keep));
+    let path = cache.as_deref().filter(|_| ranks.rank() == 0).map(|folder| folder.join(name()));
     let [_, dim] = encoder.tokens();
-    let rows = plan.views() * if keep.1 { 1 } else { plan.clips() };
-    if let Some(found) = read(&path, dim, rows) {
-        return Ok((found, true));
+    let found = path.as_deref().and_then(|path| read(path, dim, set.predictions()));
+    if any(*ranks, found.is_some())? {
+        return Ok(found.map(|found| (found, true)));
     }
-    let made = video_features(encoder, plan, entries, keep, progress)?;
-    write(&path, &made)?;
-    Ok((made, false))
+    let made = video_features(encoder, plan, entries, keep, *ranks, progress)?;
+    if let (Some(path), Some(made)) = (&path, &made) {
+        write(path, made)?;
+    }
+    Ok(made.map(|made| (made, false)))
 }
 
 fn read(path: &Path, dim: usize, per_sample: usize) -> Option<VideoFeatures> {

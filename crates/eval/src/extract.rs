@@ -1,9 +1,12 @@
 //! Features of many windows of many videos, row by row into a table.
 
 use std::borrow::Cow;
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+use vjepa_collective::{Collective, broadcast_all, broadcast_floats};
 use vjepa_data::windows::{Prepared, Window};
 use vjepa_data::{DataError, Quarantine};
 use vjepa_graphs::EncoderConfig;
@@ -17,6 +20,11 @@ use crate::EvalError;
 
 /// Clips encoded at once.
 const BATCH: usize = 4;
+/// Videos that a rank is dealt at once. Clips of different units are not encoded together, so that a row does not depend on the
+/// number of ranks.
+const UNIT: usize = 8;
+/// Bytes of features from which they are sent to rank 0, which writes them.
+const BLOCK: usize = 64 << 20;
 /// Time after which what has been computed is kept.
 const KEPT_AFTER: Duration = Duration::from_secs(60);
 
@@ -131,47 +139,95 @@ impl Extractor {
         &self.columns
     }
 
-    /// Runs over windows and adds a row for each, from where `rows` stopped. Videos that cannot be used go to `bad`, by the names that
-    /// `paths` has; `progress` is told the video that has been reached.
+    /// Runs over this rank's windows, those of [`videos_of`], and adds a row for each window of all ranks to the `table`, which rank 0
+    /// has, in their order. `first` is the video with which the table begins or goes on, `videos` how many there are; `progress` is
+    /// told the video that has been reached.
     ///
     /// # Errors
-    /// [`EvalError`]: a store that cannot be reached, features that are NaN or infinite, a full disk. What had been kept stays.
+    /// [`EvalError`]: a store that cannot be reached, features that are NaN or infinite, a full disk, a rank that is lost. What had
+    /// been kept stays.
     pub fn run(
         &mut self,
         windows: impl Iterator<Item = Result<Prepared, DataError>>,
-        paths: &[PathBuf],
-        rows: &mut Rows,
-        bad: &mut Quarantine,
+        (first, videos): (usize, usize),
+        ranks: &dyn Collective,
+        mut table: Option<Table<'_>>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), EvalError> {
-        let (mut places, mut clips, mut kept) = (Vec::new(), Vec::new(), Instant::now());
-        for prepared in windows {
-            match prepared? {
-                Prepared::Bad { video, reason } => {
-                    bad.add(paths.get(video).map_or(Path::new(""), PathBuf::as_path), &reason);
-                }
-                Prepared::Clip { video, window: Window { number, time, .. }, values } => {
-                    progress(video);
-                    places.push(Place { video, window: number, time });
-                    clips.extend(values);
-                }
-            }
-            if places.len() == BATCH {
-                self.encode(std::mem::take(&mut clips), std::mem::take(&mut places), rows)?;
-                if rows.is_full() || kept.elapsed() > KEPT_AFTER {
-                    rows.keep()?;
-                    kept = Instant::now();
+        let (mut windows, mut kept) = (windows.peekable(), Instant::now());
+        for unit in (first / UNIT..videos.div_ceil(UNIT)).step_by(ranks.world()) {
+            let mine = unit + ranks.rank();
+            let mut block = self.block(&mut windows, mine)?;
+            // One rank's rows after the other's. Each has the first of them by now.
+            for root in 0..ranks.world() {
+                let own = root == ranks.rank();
+                loop {
+                    let sent = if own { std::mem::take(&mut block) } else { Block::default() };
+                    let sent = sent.travel(ranks, root)?;
+                    let more = sent.more;
+                    if let Some(table) = &mut table {
+                        sent.events.iter().for_each(|event| progress(event.video));
+                        table.add(sent, &self.columns)?;
+                        if table.rows.is_full() || kept.elapsed() > KEPT_AFTER {
+                            table.rows.keep()?;
+                            kept = Instant::now();
+                        }
+                    }
+                    if !more {
+                        break;
+                    }
+                    if own {
+                        block = self.block(&mut windows, mine)?;
+                    }
                 }
             }
         }
-        if !places.is_empty() {
-            self.encode(clips, places, rows)?;
+        if let Some(table) = table {
+            table.rows.keep()?;
         }
-        rows.keep()?;
         Ok(())
     }
 
-    fn encode(&mut self, clips: Vec<f32>, places: Vec<Place>, rows: &mut Rows) -> Result<(), EvalError> {
+    /// The rows of a unit, as far as a block takes them.
+    fn block(
+        &mut self,
+        windows: &mut Peekable<impl Iterator<Item = Result<Prepared, DataError>>>,
+        unit: usize,
+    ) -> Result<Block, EvalError> {
+        let (mut block, began) = (Block::default(), Instant::now());
+        let (mut waiting, mut clips) = (0, Vec::new());
+        let of_unit = |next: &Result<Prepared, DataError>| match next {
+            Ok(Prepared::Bad { video, .. } | Prepared::Clip { video, .. }) => video / UNIT == unit,
+            Err(_) => true,
+        };
+        while let Some(prepared) = windows.next_if(of_unit) {
+            match prepared? {
+                Prepared::Bad { video, reason } => {
+                    block.events.push(Event { video, window: 0, time: 0, bad: Some(reason) })
+                }
+                Prepared::Clip { video, window: Window { number, time, .. }, values } => {
+                    block.events.push(Event { video, window: number, time: time.to_bits(), bad: None });
+                    clips.extend(values);
+                    waiting += 1;
+                }
+            }
+            if waiting == BATCH {
+                self.encode(std::mem::take(&mut clips), waiting, &mut block.values)?;
+                waiting = 0;
+                if size_of_val(block.values.as_slice()) >= BLOCK || began.elapsed() > KEPT_AFTER {
+                    block.more = windows.peek().is_some_and(of_unit);
+                    return Ok(block);
+                }
+            }
+        }
+        if waiting > 0 {
+            self.encode(clips, waiting, &mut block.values)?;
+        }
+        Ok(block)
+    }
+
+    /// Adds the rows of `count` clips to `rows`, of each clip all columns.
+    fn encode(&mut self, clips: Vec<f32>, count: usize, rows: &mut Vec<f32>) -> Result<(), EvalError> {
         let outputs = self.frozen.run(clips)?;
         let lost = || EvalError::setup("the encoder's plan lacks an output");
         let values: Vec<&[f32]> = self
@@ -187,19 +243,89 @@ impl Extractor {
                 "{bad} of {all} features are NaN or infinite: the weights are damaged or belong to another model"
             )));
         }
-        let count = places.len();
-        for (index, place) in places.into_iter().enumerate() {
-            let row: Vec<Cow<'_, [f32]>> = values
-                .iter()
-                .zip(&self.columns)
-                .map(|(values, column)| {
-                    let each = values.len() / count.max(1);
-                    self.kept(values.get(index * each..(index + 1) * each).unwrap_or_default(), column)
-                })
-                .collect();
-            rows.add(place, &row)?;
+        for index in 0..count {
+            for (values, column) in values.iter().zip(&self.columns) {
+                let each = values.len() / count.max(1);
+                rows.extend_from_slice(
+                    &self.kept(values.get(index * each..(index + 1) * each).unwrap_or_default(), column),
+                );
+            }
         }
         Ok(())
+    }
+}
+
+/// The videos of which a rank computes the windows, where `first` is the first of `videos` that is left.
+pub fn videos_of(ranks: &dyn Collective, first: usize, videos: usize) -> Vec<usize> {
+    let own = |video: &usize| (video / UNIT - first / UNIT) % ranks.world() == ranks.rank();
+    (first..videos).filter(own).collect()
+}
+
+/// Where rows go.
+pub struct Table<'a> {
+    /// The table, which may have rows already.
+    pub rows: &'a mut Rows,
+    /// Takes videos that cannot be used.
+    pub bad: &'a mut Quarantine,
+    /// Names of the videos.
+    pub paths: &'a [PathBuf],
+}
+
+impl Table<'_> {
+    fn add(&mut self, block: Block, columns: &[Column]) -> Result<(), EvalError> {
+        let mut rest = block.values.as_slice();
+        for Event { video, window, time, bad } in block.events {
+            if let Some(reason) = bad {
+                self.bad.add(self.paths.get(video).map_or(Path::new(""), PathBuf::as_path), &reason);
+                continue;
+            }
+            let mut row = Vec::with_capacity(columns.len());
+            for column in columns {
+                let short = || EvalError::setup("a rank sent fewer features than it has windows");
+                let (values, after) = rest.split_at_checked(column.len()).ok_or_else(short)?;
+                row.push(Cow::Borrowed(values));
+                rest = after;
+            }
+            self.rows.add(Place { video, window, time: f64::from_bits(time) }, &row)?;
+        }
+        Ok(())
+    }
+}
+
+/// A window that has been encoded, or a video that cannot be used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Event {
+    video: usize,
+    window: usize,
+    /// When the window begins, the bits of its seconds.
+    time: u64,
+    /// Why the video cannot be used.
+    bad: Option<String>,
+}
+
+/// Rows on their way to rank 0.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Block {
+    events: Vec<Event>,
+    /// Of each window all columns.
+    values: Vec<f32>,
+    /// Whether the unit has more.
+    more: bool,
+}
+
+impl Block {
+    /// Sends the block of rank `root` to rank 0. Other ranks learn only whether it has more.
+    fn travel(self, ranks: &dyn Collective, root: usize) -> Result<Self, EvalError> {
+        if ranks.world() == 1 {
+            return Ok(self);
+        }
+        let broken = |error: serde_json::Error| EvalError::setup(format!("a rank sent what cannot be read: {error}"));
+        let header = serde_json::to_vec(&(self.more, self.values.len(), &self.events)).map_err(broken)?;
+        let header = broadcast_all(ranks, &header, root)?;
+        let (more, count, events): (bool, usize, Vec<Event>) = serde_json::from_slice(&header).map_err(broken)?;
+        let mut values = if root == ranks.rank() { self.values } else { vec![0.0; count] };
+        broadcast_floats(ranks, &mut values, root)?;
+        Ok(Self { events, values, more })
     }
 }
 
@@ -230,6 +356,58 @@ fn moments(tokens: &[f32], count: usize, dim: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vjepa_collective::{Alone, CollectiveError, Sum};
+
+    /// Rank of so many.
+    struct Of(usize, usize);
+
+    impl Collective for Of {
+        fn rank(&self) -> usize {
+            self.0
+        }
+
+        fn world(&self) -> usize {
+            self.1
+        }
+
+        fn begin_sum(&self, values: Vec<f32>) -> Sum {
+            Alone.begin_sum(values)
+        }
+
+        fn broadcast(&self, _: &mut [u8], _: usize) -> Result<(), CollectiveError> {
+            Err(CollectiveError::Lost { ranks: vec![1], limit: Duration::ZERO })
+        }
+
+        fn barrier(&self) -> Result<(), CollectiveError> {
+            Ok(())
+        }
+
+        fn abort(&self, _: i32) {}
+    }
+
+    #[test]
+    fn every_video_is_one_ranks_by_whole_units() {
+        // From the beginning, and from the middle of the second unit.
+        for (first, videos) in [(0, 37), (11, 37), (36, 37), (3, 3)] {
+            assert_eq!(videos_of(&Alone, first, videos), (first..videos).collect::<Vec<_>>());
+            let shares: Vec<Vec<usize>> = (0..3).map(|rank| videos_of(&Of(rank, 3), first, videos)).collect();
+            let mut all = shares.concat();
+            all.sort_unstable();
+            assert_eq!(all, (first..videos).collect::<Vec<_>>());
+            // Rank r has the units after the first one's, r, r + 3, ... of them.
+            for (rank, share) in shares.iter().enumerate() {
+                assert!(share.iter().all(|video| (video / UNIT - first / UNIT) % 3 == rank), "{share:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_stays_where_there_is_one_rank() {
+        let event = Event { video: 3, window: 1, time: f64::NAN.to_bits(), bad: None };
+        let block = Block { events: vec![event], values: vec![1.0, -0.0], more: true };
+        assert_eq!(block.clone().travel(&Alone, 0).unwrap(), block);
+        assert!(block.travel(&Of(0, 2), 0).is_err());
+    }
 
     #[test]
     fn each_moment_has_the_mean_of_its_tokens() {

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use vjepa_runtime::plan::RunError;
 
+use vjepa_collective::CollectiveError;
 use vjepa_data::DataError;
 use vjepa_programs::CompileError;
 use vjepa_programs::frozen::FrozenError;
@@ -78,6 +79,9 @@ pub enum EvalError {
     /// A model that could not be compiled or run.
     #[error(transparent)]
     Frozen(#[from] FrozenError),
+    /// Processes that share the work and cannot go on together.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
     /// A table of features that could not be written.
     #[error(transparent)]
     Rows(#[from] RowsError),

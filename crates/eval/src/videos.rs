@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::features::{ClipEncoder, Features, FrozenEncoder, Keep};
 use super::labels::check_not_negative;
 use super::{EvalError, OnProgress, Progress};
+use vjepa_collective::{Collective, Portion, turn};
 use vjepa_data::{BadVideo, SamplePlan, VideoEntry, VideoList, read_list, refuse_stub};
 
 /// Features of labelled samples.
@@ -64,7 +65,7 @@ pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
     Ok(read)
 }
 
-/// Samples decoded at once while the encoder works on those before them.
+/// Samples decoded at once; a unit of work that ranks are dealt.
 const DECODED_AT_ONCE: usize = 8;
 
 /// Checks that an encoder takes the clips that a plan makes.
@@ -86,17 +87,19 @@ pub fn check_clips(encoder: &dyn ClipEncoder, plan: &SamplePlan) -> Result<(), E
     Ok(())
 }
 
-/// Features of samples; bad ones are named in the result and left out. `attend`: the tokens of a view's clips are joined.
+/// Features of samples, which `ranks` share; bad ones are named in the result and left out. `attend`: the tokens of a view's clips
+/// are joined. None on ranks other than 0.
 ///
 /// # Errors
-/// [`EvalError`]: as [`check_clips`], an encoder that cannot be run; when every sample is bad.
+/// [`EvalError`]: as [`check_clips`], an encoder that cannot be run, a rank that is lost; when every sample is bad.
 pub fn video_features(
     encoder: &mut dyn ClipEncoder,
     plan: &SamplePlan,
     entries: &[VideoEntry],
     (keep, attend): (Keep, bool),
+    ranks: &dyn Collective,
     progress: OnProgress<'_>,
-) -> Result<VideoFeatures, EvalError> {
+) -> Result<Option<VideoFeatures>, EvalError> {
     check_clips(encoder, plan)?;
     let [tokens, dim] = encoder.tokens();
     let tokens = if keep == Keep::Tokens { tokens } else { 1 };
@@ -105,42 +108,28 @@ pub fn video_features(
         SamplePlan::Videos(_) => "encoding videos",
         SamplePlan::Pictures(_) => "encoding pictures",
     };
-    for (round, group) in entries.chunks(DECODED_AT_ONCE).enumerate() {
-        let first = (round * DECODED_AT_ONCE) as u64;
-        let prepared: Vec<Result<Vec<f32>, String>> = group
-            .par_iter()
-            .enumerate()
-            .map(|(place, entry)| {
-                refuse_stub(&entry.path).and_then(|()| plan.prepare(first + place as u64, &entry.path))
-            })
-            .collect();
-        let batch = plan.clip_len() * FrozenEncoder::BATCH;
-        let mut waiting = Vec::new();
-        let mut encode = |clips: Vec<f32>| -> Result<(), EvalError> {
-            let out = encoder.encode(clips)?;
-            let out = if keep == Keep::Tokens { out } else { out.pooled() };
-            all.features.values.extend(out.values);
-            Ok(())
-        };
-        for (entry, prepared) in group.iter().zip(prepared) {
-            match prepared {
-                Err(reason) => all.bad.push(BadVideo { path: entry.path.clone(), reason }),
-                Ok(clips) => {
-                    waiting.extend(clips);
-                    while waiting.len() >= batch {
-                        let rest = waiting.split_off(batch);
-                        encode(std::mem::replace(&mut waiting, rest))?;
+    let mut done = 0;
+    for units in entries.chunks(DECODED_AT_ONCE * ranks.world()) {
+        let mine = units.chunks(DECODED_AT_ONCE).nth(ranks.rank());
+        let first = (done + ranks.rank() * DECODED_AT_ONCE) as u64;
+        let mine = mine.map(|unit| portion(encoder, plan, unit, first, keep)).transpose()?;
+        for (unit, portion) in units.chunks(DECODED_AT_ONCE).zip(turn(ranks, mine)?) {
+            all.features.values.extend(portion.values);
+            for (entry, bad) in unit.iter().zip(portion.samples) {
+                match bad {
+                    Some(reason) => all.bad.push(BadVideo { path: entry.path.clone(), reason }),
+                    None => {
+                        all.labels.push(entry.label.unwrap_or(-1));
+                        all.paths.push(entry.path.clone());
                     }
-                    all.labels.push(entry.label.unwrap_or(-1));
-                    all.paths.push(entry.path.clone());
                 }
             }
         }
-        if !waiting.is_empty() {
-            encode(waiting)?;
-        }
-        let done = (round * DECODED_AT_ONCE + group.len()).min(entries.len());
+        done += units.len();
         progress(Progress { what, done, total: entries.len() });
+    }
+    if ranks.rank() != 0 {
+        return Ok(None);
     }
     if all.paths.is_empty() {
         let first = all.bad.first().map(|bad| format!("; the first, {}: {}", bad.path.display(), bad.reason));
@@ -154,5 +143,44 @@ pub fn video_features(
     if attend {
         all.features = all.features.join_segments(plan.clips())?;
     }
-    Ok(all)
+    Ok(Some(all))
+}
+
+/// Features of a unit of samples, the first of which has the number `first` in its list.
+fn portion(
+    encoder: &mut dyn ClipEncoder,
+    plan: &SamplePlan,
+    unit: &[VideoEntry],
+    first: u64,
+    keep: Keep,
+) -> Result<Portion, EvalError> {
+    let prepare = |(place, entry): (usize, &VideoEntry)| {
+        refuse_stub(&entry.path).and_then(|()| plan.prepare(first + place as u64, &entry.path))
+    };
+    let prepared: Vec<Result<Vec<f32>, String>> = unit.par_iter().enumerate().map(prepare).collect();
+    let batch = plan.clip_len() * FrozenEncoder::BATCH;
+    let (mut made, mut waiting) = (Portion::default(), Vec::new());
+    let mut encode = |clips: Vec<f32>, values: &mut Vec<f32>| -> Result<(), EvalError> {
+        let out = encoder.encode(clips)?;
+        let out = if keep == Keep::Tokens { out } else { out.pooled() };
+        values.extend(out.values);
+        Ok(())
+    };
+    for prepared in prepared {
+        made.samples.push(match prepared {
+            Err(reason) => Some(reason),
+            Ok(clips) => {
+                waiting.extend(clips);
+                while waiting.len() >= batch {
+                    let rest = waiting.split_off(batch);
+                    encode(std::mem::replace(&mut waiting, rest), &mut made.values)?;
+                }
+                None
+            }
+        });
+    }
+    if !waiting.is_empty() {
+        encode(waiting, &mut made.values)?;
+    }
+    Ok(made)
 }

@@ -141,7 +141,11 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         | Op::PackedAttentionGrad { .. }
         | Op::AdamW { .. }
         | Op::Ema
-        | Op::AdamWEma { .. } => return None,
+        | Op::AdamWEma { .. }
+        // The executor's: other processes take part.
+        | Op::AllReduce
+        | Op::AllReduceStart
+        | Op::AllReduceDone => return None,
     })
 }
 

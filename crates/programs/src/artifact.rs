@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use vjepa_compiler::accumulate::SUM;
-use vjepa_compiler::ir::Graph;
+use vjepa_compiler::ir::{Def, Graph, ValueId};
 use vjepa_compiler::serialize::{Artifact, DecodeError, Record, decode, encode};
 use vjepa_recipe::config::{Config, ConfigError, Dtype};
 use vjepa_runtime::compiled::{PROGRAM, program};
@@ -152,6 +152,12 @@ fn described(graph: &str, config: &Config, device: Device) -> Result<Vec<(&'stat
             ("optimization.betas", format!("{:?}", optimization.betas)),
             ("optimization.eps", format!("{:?}", optimization.eps)),
         ]);
+        if graph == TrainGraph::Gradients.name() {
+            list.extend([
+                ("optimization.bucket_cap_mb", optimization.bucket_cap_mb.to_string()),
+                ("optimization.overlap", optimization.overlap.to_string()),
+            ]);
+        }
     }
     Ok(list)
 }
@@ -191,6 +197,13 @@ fn misfit(graph: &Graph, config: &Config, which: TrainGraph) -> Result<Option<St
         if !known.get(weight).is_some_and(same) {
             return Ok(Some(format!("has a parameter `{name}` {} that the model does not have", graph.ty(*id))));
         }
+    }
+    let own = |new: &ValueId| match graph.value(*new).def {
+        Def::Node { node, .. } => !graph.nodes.get(node.0).is_some_and(|node| node.op.is_over_ranks()),
+        Def::Input(_) | Def::Param(_) => true,
+    };
+    if let Some((param, _)) = graph.updates.iter().find(|(_, new)| which == TrainGraph::Gradients && own(new)) {
+        return Ok(Some(format!("does not sum `{}` over ranks", graph.source_name(*param).unwrap_or_default())));
     }
     let losses = std::iter::once("loss").chain(declaration.terms.iter().copied()).map(str::to_owned);
     let norms = declaration.trained().map(|set| format!("grad_norm.{}", set.name));

@@ -33,7 +33,7 @@ pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for, load_probe_with};
 pub use sizes::{MaskSizes, drawn_sizes, mask_sizes, step_sizes};
-pub use step::{TrainOptions, gradients_with, optimizer, probe_step, step, step_with, update};
+pub use step::{TrainOptions, gradients_with, optimizer, probe_step, step, step_with, update, update_of};
 pub use vjepa_graphs::{AnyObjective, Models, Probe, TunedHead};
 
 use vjepa_compiler::ir::{Graph, GraphError};

@@ -154,6 +154,12 @@ impl Passes {
         }
     }
 
+    /// Runs the passes that let ranks share a step on the half that adds gradients up. Where passes are cut, sums do not overlap.
+    pub(super) fn ranks(&mut self, graph: Graph, bucket: usize, overlap: bool) -> Result<Graph, CompileError> {
+        let pipeline = Pipeline::ranks(bucket, overlap && self.stop_after.is_none());
+        self.pipeline(pipeline, graph, "ranks/", None)
+    }
+
     /// Runs passes with so many bytes of the memory budget taken by what is not in the graph.
     pub(super) fn beside<T>(&mut self, bytes: u64, run: impl FnOnce(&mut Self) -> T) -> T {
         let whole = self.memory.clone();

@@ -30,13 +30,24 @@ pub struct TrainOptions {
     pub decay_all: bool,
     /// Whether an objective's gates stay inputs, for comparisons; otherwise a step draws them.
     pub gates_given: bool,
+    /// Values of gradients that travel between ranks together.
+    pub bucket: usize,
+    /// Whether they travel while the rest of the step is computed.
+    pub overlap: bool,
 }
 
 impl TrainOptions {
     /// The optimiser's constants and the precision of a configuration; none for float16, as [`Precision::of`].
     pub fn of(config: &Config) -> Option<Self> {
-        let (betas, eps) = (config.optimization.betas, config.optimization.eps);
-        Some(Self { betas, eps, precision: Precision::of(config.meta.dtype)?, ..Self::default() })
+        let optimization = &config.optimization;
+        Some(Self {
+            betas: optimization.betas,
+            eps: optimization.eps,
+            precision: Precision::of(config.meta.dtype)?,
+            bucket: optimization.bucket(),
+            overlap: optimization.overlap,
+            ..Self::default()
+        })
     }
 }
 
@@ -50,6 +61,8 @@ impl Default for TrainOptions {
             precision: Precision::F32,
             decay_all: false,
             gates_given: false,
+            bucket: 1 << 20,
+            overlap: true,
         }
     }
 }
@@ -78,7 +91,8 @@ pub fn step_with(objective: &AnyObjective, options: TrainOptions, passes: &mut P
 }
 
 /// The first half of a step whose gradients are added up: [`pretrain`](super::pretrain) with every gradient added to the
-/// parameter `grad/<parameter>`, which is to be zero before the first of a step's runs. It changes nothing else.
+/// parameter `grad/<parameter>`, which is to be zero before the first of a step's runs. It changes nothing else. In a run with
+/// other ranks, the last of a step, these become the sums over all ranks, in buckets.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -94,7 +108,8 @@ pub fn gradients_with(
     // The moments are in memory too, though this half does not read them.
     let elements = gradients.iter().map(|(param, _)| graph.ty(*param).elements().as_const().unwrap_or(0));
     let moments = 2 * 4 * elements.map(i64::unsigned_abs).sum::<u64>();
-    passes.beside(moments, |passes| passes.whole(graph, options.recompute, options.precision))
+    let graph = passes.beside(moments, |passes| passes.whole(graph, options.recompute, options.precision))?;
+    passes.ranks(graph, options.bucket, options.overlap)
 }
 
 /// The second half: norms, clipping, AdamW and moving averages from the sums that [`gradients_with`] leaves, read as the
@@ -103,8 +118,36 @@ pub fn gradients_with(
 /// # Errors
 /// [`CompileError`].
 pub fn update(objective: &AnyObjective, options: TrainOptions, gradients: &Graph) -> Result<Graph, CompileError> {
-    let summed = |full: &str| gradients.find(&format!("{SUM}{full}")).is_some();
-    optimiser("update", objective, options, true, &summed)
+    update_of(objective, options, gradients, &|_| true)
+}
+
+/// Like [`update`], of the parameters that are `mine`, with their moments and averages alone. Norms are of all gradients.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn update_of(
+    objective: &AnyObjective,
+    options: TrainOptions,
+    gradients: &Graph,
+    mine: &dyn Fn(&str) -> bool,
+) -> Result<Graph, CompileError> {
+    let whose = |full: &str| match gradients.find(&format!("{SUM}{full}")) {
+        None => Whose::Nobodys,
+        Some(_) if mine(full) => Whose::Mine,
+        Some(_) => Whose::Others,
+    };
+    optimiser("update", objective, options, true, &whose)
+}
+
+/// Who updates a parameter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// It has no gradient.
+    Nobodys,
+    /// This process.
+    Mine,
+    /// Another one; its gradient is here too.
+    Others,
 }
 
 fn traced(
@@ -134,33 +177,38 @@ fn traced(
 /// # Errors
 /// [`CompileError`].
 pub fn optimizer(objective: &AnyObjective, options: TrainOptions) -> Result<Graph, CompileError> {
-    optimiser("optimizer", objective, options, false, &|_| true)
+    optimiser("optimizer", objective, options, false, &|_| Whose::Mine)
 }
 
-/// The optimiser over the trained parameters that are `included`; gradients are inputs, or `shared` sums in parameters.
+/// The optimiser over the trained parameters that are this process's; gradients are inputs, or `shared` sums in parameters.
 fn optimiser(
     name: &str,
     objective: &AnyObjective,
     options: TrainOptions,
     shared: bool,
-    included: &dyn Fn(&str) -> bool,
+    whose: &dyn Fn(&str) -> Whose,
 ) -> Result<Graph, CompileError> {
     let mut graph = Graph::new(name, &[]);
     let mut spec =
         TrainSpec { beta1: options.betas[0], beta2: options.betas[1], eps: options.eps, shared, ..Default::default() };
     let declaration = objective.declaration();
     for set in declaration.trained() {
-        let mut params = Vec::new();
+        let (mut params, mut gradients) = (Vec::new(), Vec::new());
         for (name, shape) in set.shapes.iter().filter(|(name, _)| !is_frozen(name)) {
             let full = format!("{}.{name}", set.name);
-            if !included(&full) {
+            let whose = whose(&full);
+            if whose == Whose::Nobodys {
                 continue;
             }
             let ty = TensorType::f32(shape.iter().copied().map(Dim::from));
-            let param = graph.param(&full, ty.clone())?;
             let gradient = format!("{SUM}{full}");
             let gradient =
                 if shared { graph.param(&gradient, ty.clone())? } else { graph.input(&gradient, ty.clone())? };
+            gradients.push(gradient);
+            if whose == Whose::Others {
+                continue;
+            }
+            let param = graph.param(&full, ty.clone())?;
             for (average, _) in declaration.averages().filter(|(_, of)| *of == set.name) {
                 let target = graph.param(&format!("{}.{name}", average.name), ty.clone())?;
                 spec.ema.push((target, param));
@@ -172,7 +220,7 @@ fn optimiser(
             spec.gradients.push((param, gradient));
             params.push(param);
         }
-        spec.clip.push(ClipGroup { name: set.name.to_owned(), params });
+        spec.clip.push(ClipGroup { name: set.name.to_owned(), params, norm_of: Some(gradients) });
     }
     append_optimizer(&mut graph, &spec)?;
     super::optimised(&graph)
@@ -258,7 +306,7 @@ fn differentiated(
         let prefix = format!("{group}.");
         let params: Vec<ValueId> = learned(&graph, &prefix).collect();
         trained.extend(&params);
-        clip.push(ClipGroup { name: (*group).to_owned(), params });
+        clip.push(ClipGroup { name: (*group).to_owned(), params, norm_of: None });
     }
     let gradients = passes.stage("grad", &mut graph, |graph| differentiate(graph, loss, &trained))?;
     if options.export_gradients {

@@ -2,8 +2,9 @@
 
 use super::TrainError;
 use super::eager::EagerGradients;
+use super::shards::Shards;
 use super::state::StepSource;
-use super::sums;
+use super::sums::{self, Travel, Travelling};
 use std::collections::BTreeMap;
 use vjepa_collective::Collective;
 use vjepa_compiler::accumulate::SUM;
@@ -26,6 +27,8 @@ pub(super) enum Engine {
         update: Box<DeviceExecutor>,
         /// Parameters that hold sums, with their shapes.
         sums: Vec<(String, Vec<usize>)>,
+        /// Who updates what, where ranks share that.
+        shards: Option<Shards>,
     },
     /// Burn's autodiff, and a compiled optimiser whose inputs are the gradients.
     Eager { model: Box<EagerGradients>, update: Box<DeviceExecutor>, sums: Named },
@@ -41,22 +44,33 @@ pub(super) struct Batch<'a> {
 }
 
 impl Engine {
-    /// Compiles what `source` asks for.
+    /// Compiles what `source` asks for; the update is split over the ranks that are `sharing` it.
     ///
     /// # Errors
-    /// [`TrainError`] for a graph that cannot be compiled or planned.
+    /// [`TrainError`] for a graph that cannot be compiled or planned; [`TrainError::Unsupported`] for Burn's autodiff, which
+    /// shares nothing.
     pub(super) fn open(
         device: Device,
         objective: &AnyObjective,
         options: TrainOptions,
         source: StepSource,
+        sharing: Option<&dyn Collective>,
     ) -> Result<Self, TrainError> {
         let halves = |gradients: DeviceExecutor| -> Result<Self, TrainError> {
-            let update = device.plan(&compile::update(objective, options, gradients.graph())?)?;
             let sums = sums_of(gradients.graph());
-            Ok(Self::Halves { gradients: Box::new(gradients), update: Box::new(update), sums })
+            let names =
+                sums.iter().map(|(name, shape)| (name.strip_prefix(SUM).unwrap_or(name).to_owned(), shape.clone()));
+            let names: Vec<(String, Vec<usize>)> = names.collect();
+            let shards = sharing.map(|ranks| Shards::new(&names, objective.declaration(), ranks));
+            let mine = |parameter: &str| shards.as_ref().is_none_or(|shards| shards.owns(parameter));
+            let update = device.plan(&compile::update_of(objective, options, gradients.graph(), &mine)?)?;
+            Ok(Self::Halves { gradients: Box::new(gradients), update: Box::new(update), sums, shards })
         };
         let mut engine = match source {
+            StepSource::Eager if sharing.is_some() => {
+                let why = "--eager keeps the whole optimiser's state: leave out --eager or `optimization.shard_states`";
+                return Err(TrainError::Unsupported(why.to_owned()));
+            }
             StepSource::Eager => {
                 let update = device.plan(&compile::optimizer(objective, options)?)?;
                 let model = Box::new(EagerGradients::new(objective)?);
@@ -108,10 +122,10 @@ impl Engine {
     }
 
     /// Computes one group: all of the step with `rates`, or its losses and the gradients' sums. `first` says that the sums
-    /// begin here.
+    /// begin here, `last` that they end here and which ranks they are over. Returns how they travelled, too.
     ///
     /// # Errors
-    /// [`TrainError::Run`].
+    /// [`TrainError::Run`], [`TrainError::Collective`].
     pub(super) fn group(
         &mut self,
         params: &mut DeviceParams,
@@ -119,20 +133,29 @@ impl Engine {
         batch: Batch<'_>,
         rates: impl FnOnce() -> Vec<(&'static str, HostTensor)>,
         first: bool,
-    ) -> Result<Named, TrainError> {
+        last: Option<&dyn Collective>,
+    ) -> Result<(Named, Travel), TrainError> {
         let Batch { clips, shape, fed } = batch;
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
                 inputs.extend(feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape)));
-                Ok(step.run(params, inputs)?)
+                Ok((step.run(params, inputs)?, Travel::default()))
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
                     clear(params, sums);
                 }
                 let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
-                Ok(gradients.run(params, fed)?)
+                let Some(ranks) = last.filter(|ranks| ranks.world() > 1) else {
+                    return Ok((gradients.run(params, fed)?, Travel::default()));
+                };
+                let mut over = Travelling::new(ranks);
+                let outputs = gradients.run_among(params, fed, Some(&mut over));
+                match over.lost {
+                    Some(lost) => Err(lost.into()),
+                    None => Ok((outputs?, over.travel)),
+                }
             }
             Self::Eager { model, sums, .. } => {
                 let (gradients, outputs) = model.run(params, &clips, shape, fed.pairs, fed.context_share)?;
@@ -141,7 +164,7 @@ impl Engine {
                 } else {
                     sums::add(sums, &gradients);
                 }
-                Ok(outputs)
+                Ok((outputs, Travel::default()))
             }
         }
     }
@@ -154,7 +177,8 @@ impl Engine {
         }
     }
 
-    /// Applies the sums of `groups` groups on all `ranks`; nothing is left to apply of a whole step.
+    /// Applies the sums of `groups` groups on all `ranks`, which are there but for Burn's autodiff; nothing is left to apply of
+    /// a whole step.
     ///
     /// # Errors
     /// [`TrainError::Run`], [`TrainError::Collective`].
@@ -168,11 +192,14 @@ impl Engine {
         let share = (1.0 / groups) as f32;
         match self {
             Self::Whole(_) => Ok(Named::new()),
-            Self::Halves { update, sums, .. } => {
-                sums::reduce(params, sums, ranks)?;
+            Self::Halves { update, shards, .. } => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;
                 inputs.push(("share", HostTensor::scalar(share)));
-                Ok(update.run(params, inputs)?)
+                let outputs = update.run(params, inputs)?;
+                if let Some(shards) = shards {
+                    shards.spread(params, ranks)?;
+                }
+                Ok(outputs)
             }
             Self::Eager { update, sums, .. } => {
                 sums::reduce_host(sums, share, ranks)?;
@@ -209,6 +236,19 @@ impl Engine {
             }
             Self::Eager { .. } => Ok(None),
         }
+    }
+
+    /// Who updates what, where ranks share that.
+    pub(super) fn shards(&self) -> Option<&Shards> {
+        match self {
+            Self::Halves { shards, .. } => shards.as_ref(),
+            Self::Whole(_) | Self::Eager { .. } => None,
+        }
+    }
+
+    /// Whether the sums over ranks are taken when they are applied, not with the last group.
+    pub(super) fn sums_late(&self) -> bool {
+        matches!(self, Self::Eager { .. })
     }
 
     /// Gives the sums back: they are no part of a run's state.

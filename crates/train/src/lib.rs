@@ -1,7 +1,7 @@
 //! Training: data and rates in, the compiled step, checkpoints and metrics out.
 //!
 //! [`train_task`] reads like the algorithm; [`train`] is pre-training, [`finetuning`] the other [task](Task). Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
-//! step (`metrics.rs`), how it is compiled (`engine.rs`) and its gradients added up over groups and ranks (`sums.rs`), ranks
+//! step (`metrics.rs`), how it is compiled (`engine.rs`) and its gradients added up over groups and ranks (`sums.rs`), who of these updates what (`shards.rs`), ranks
 //! that mean the same run and begin with the same weights (`together.rs`), files that survive a kill (`checkpoint.rs`), written beside training (`saver.rs`) in a folder that is the run's own (`lock.rs`), which settings a resumed run may
 //! change (`resume.rs`), how many clips it has seen (`seen.rs`),
 //! runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
@@ -24,6 +24,7 @@ mod profile;
 mod resume;
 mod saver;
 mod seen;
+mod shards;
 mod state;
 mod sums;
 mod task;
@@ -41,6 +42,7 @@ pub use profile::ProfileRequest;
 pub use resume::{Change, Continuation};
 pub use seen::clips_seen;
 pub use state::{StepSource, TrainState};
+pub use sums::Travel;
 pub use task::{Group, Task};
 pub use watch::Watch;
 
@@ -53,6 +55,7 @@ use std::time::{Duration, Instant};
 use task::Pretraining;
 use vjepa_collective::{Collective, any, shares};
 use vjepa_data::{DataSets, Loader, LoaderConfig};
+use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, Profile};
@@ -142,6 +145,8 @@ pub struct TrainOutcome {
     pub skipped: u64,
     /// Whether a signal ended the run before its last step.
     pub interrupted: bool,
+    /// How sums of gradients travelled between the ranks in this part of the run, as this rank saw it; none for one process.
+    pub travel: Option<Travel>,
 }
 
 /// Runs the configured pre-training, on `ranks` processes each of which calls this with the same configuration. Rank 0 writes
@@ -190,7 +195,7 @@ pub fn train_task(
 
     observer.phase("compiling the training step");
     let step = step_source(config, run, config.optimization.adds_up())?;
-    let mut state = TrainState::from_source(run.device, config, plan, step)?;
+    let mut state = TrainState::of_rank(run.device, config, plan, step, ranks)?;
     let contents = source.contents();
     together::agree(ranks, config, &state, contents.clone())?;
     state.learns_from(contents);
@@ -205,6 +210,9 @@ pub fn train_task(
         }
     }
     together::begin_alike(ranks, &mut state)?;
+    if let Some(note) = together::sharing(ranks, config, &state)? {
+        observer.note(&note);
+    }
     state.take_notes().iter().for_each(|note| observer.note(note));
     if let Some(continuation) = state.history().last() {
         observer.resumed(continuation);
@@ -225,6 +233,7 @@ pub fn train_task(
     let mut loader = Loader::new(source, LoaderConfig::of_rank(config, first, ranks.rank(), ranks.world()))?;
     let mut saver = Saver::new(config, files);
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
+    let mut travel = Travel::default();
     observer.begins(first, plan.steps)?;
     observer.phase("training");
     while state.step() < last && !any(ranks, interrupt.raised())? {
@@ -236,7 +245,8 @@ pub fn train_task(
             let clips = loader.next_batch()?;
             waited += asked.elapsed();
             let values = clips.shape.iter().product();
-            let computed = state.add(task.group(clips)?);
+            let group = task.group(clips)?;
+            let computed = if done + 1 == own { state.add_last(group, ranks) } else { state.add(group) };
             computed.map_err(|error| replay.explain(error, &mut state))?;
             if let Some(memory) = state.spare(values) {
                 loader.recycle(memory);
@@ -252,6 +262,7 @@ pub fn train_task(
         report.waited = waited;
         report.took = began.elapsed();
         report.clips = clips_seen(state.step(), config, state.history());
+        travel += report.travel;
         if let Some(note) = metrics.as_mut().and_then(|metrics| metrics.add(&report)) {
             observer.note(&note);
         }
@@ -260,7 +271,11 @@ pub fn train_task(
         let due = |n: u64| state.step() < last && state.step().is_multiple_of(n.max(1));
         let (measure, save) = (config.logging.diagnostics_every.is_some_and(due), due(every));
         let judge = due(plan.steps / 20) && ranks.rank() == 0;
-        let told = if save && ranks.rank() == 0 { saver.begin(&mut state) } else { saver.settled(&mut state, false) };
+        let sent = if save { state.sent_moments(ranks)? } else { NamedTensors::new() };
+        let told = match save && ranks.rank() == 0 {
+            true => saver.begin(&mut state, sent),
+            false => saver.settled(&mut state, false),
+        };
         if let Some(note) = told {
             observer.note(&note);
         }
@@ -275,8 +290,9 @@ pub fn train_task(
         observer.note(&format!("the last metrics cannot be written ({error})"));
     }
     // A run without a step has nothing new to save.
+    let sent = if state.step() > first { state.sent_moments(ranks)? } else { NamedTensors::new() };
     if state.step() > first && ranks.rank() == 0 {
-        saver.last(&mut state)?;
+        saver.last(&mut state, sent)?;
         if state.step() == last {
             if config.logging.diagnostics_every.is_some() {
                 observer.diagnose(&mut state)?;
@@ -292,6 +308,7 @@ pub fn train_task(
         bad_videos: loader.quarantine().len() as u64,
         skipped: state.skipped(),
         interrupted: state.step() < last,
+        travel: (ranks.world() > 1).then_some(travel),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The numbers of a step, and the CSV they go to.
 
-use super::TrainError;
+use super::{TrainError, Travel};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct StepReport {
     pub took: Duration,
     /// Clips learned from so far, by all parts of the run and this step.
     pub clips: u64,
+    /// How sums of gradients travelled between the ranks.
+    pub travel: Travel,
 }
 
 /// `<folder>/<tag>-metrics.csv`.

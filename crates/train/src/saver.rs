@@ -4,6 +4,7 @@ use super::checkpoint::{Checkpoint, Progress};
 use super::{TrainError, TrainState};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::Config;
 
 /// What became of a checkpoint.
@@ -21,13 +22,13 @@ impl<'a> Saver<'a> {
         Self { config, files, writing: None }
     }
 
-    /// Copies the state and begins to write it; waits where the one before is not written yet. Returns what went wrong with
+    /// Copies the state, with the tensors that other ranks `sent`, and begins to write it; waits where the one before is not written yet. Returns what went wrong with
     /// that one, in words: training goes on, since the checkpoints before it are whole.
-    pub(super) fn begin(&mut self, state: &mut TrainState) -> Option<String> {
+    pub(super) fn begin(&mut self, state: &mut TrainState, sent: NamedTensors) -> Option<String> {
         let before = self.settled(state, true);
         let (config, files) = (self.config.clone(), self.files.clone());
         let step = state.step();
-        let told = match state.snapshot() {
+        let told = match state.snapshot(sent) {
             Ok((progress, tensors)) => {
                 let write = move || files.save(&config, &progress, &tensors).map(|()| (files.latest(), progress.step));
                 match std::thread::Builder::new().name("checkpoint".to_owned()).spawn(write) {
@@ -59,14 +60,14 @@ impl<'a> Saver<'a> {
         }
     }
 
-    /// Saves the state of a run's end, and waits for it.
+    /// Saves the state of a run's end, with the tensors that other ranks `sent`, and waits for it.
     ///
     /// # Errors
     /// [`TrainError`]: nothing goes on after it that could save it later.
-    pub(super) fn last(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
+    pub(super) fn last(&mut self, state: &mut TrainState, sent: NamedTensors) -> Result<(), TrainError> {
         // An earlier one that failed does not matter any more.
         let _ = self.settled(state, true);
-        let (progress, tensors): (Progress, _) = state.snapshot()?;
+        let (progress, tensors): (Progress, _) = state.snapshot(sent)?;
         self.files.save(self.config, &progress, &tensors)?;
         state.is_saved(self.files.latest(), progress.step);
         Ok(())

@@ -1,12 +1,14 @@
 //! The state of a run: weights, moving averages, moments and the step that changes them.
 
 mod begin;
+mod shared;
 
 pub(super) use begin::check_folder;
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::engine::{Batch, Engine};
 use super::resume::Continuation;
+use super::sums::Travel;
 use super::{Group, StepReport, TrainError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,6 +59,9 @@ struct Pending {
     tokens: Vec<[usize; 2]>,
     /// Of a whole step, which has applied its gradients already.
     grad_norms: Vec<f64>,
+    /// Ranks that the sums are over.
+    over: usize,
+    travel: Travel,
 }
 
 /// Where the step of a run comes from.
@@ -101,6 +106,20 @@ impl TrainState {
         plan: StepPlan,
         source: StepSource,
     ) -> Result<Self, TrainError> {
+        Self::of_rank(device, config, plan, source, &Alone)
+    }
+
+    /// As [`TrainState::from_source`], of one of several ranks.
+    ///
+    /// # Errors
+    /// As [`TrainState::from_source`].
+    pub fn of_rank(
+        device: Device,
+        config: &Config,
+        plan: StepPlan,
+        source: StepSource,
+        ranks: &dyn Collective,
+    ) -> Result<Self, TrainError> {
         let unsupported = |why: &str| TrainError::Unsupported(why.to_owned());
         let options = TrainOptions::of(config)
             .ok_or_else(|| unsupported("`meta.dtype: float16` is not supported: use bfloat16 or float32"))?;
@@ -113,7 +132,8 @@ impl TrainState {
         }
         let objective = compile::objective(config)?;
         let optimization = &config.optimization;
-        let engine = Engine::open(device, &objective, options, source)?;
+        let sharing = Some(ranks).filter(|ranks| optimization.shard_states && ranks.world() > 1);
+        let engine = Engine::open(device, &objective, options, source, sharing)?;
         Ok(Self {
             engine,
             params: device.params(),
@@ -162,7 +182,20 @@ impl TrainState {
     ///
     /// # Errors
     /// As [`TrainState::add_group`].
-    pub fn add(&mut self, mut group: Group) -> Result<(), TrainError> {
+    pub fn add(&mut self, group: Group) -> Result<(), TrainError> {
+        self.compute(group, None)
+    }
+
+    /// Computes the last group of the step on this rank, as [`TrainState::add`], and sums the gradients of all groups over
+    /// `ranks` meanwhile.
+    ///
+    /// # Errors
+    /// As [`TrainState::add`]; [`TrainError::Collective`].
+    pub fn add_last(&mut self, group: Group, ranks: &dyn Collective) -> Result<(), TrainError> {
+        self.compute(group, Some(ranks))
+    }
+
+    fn compute(&mut self, mut group: Group, last: Option<&dyn Collective>) -> Result<(), TrainError> {
         let first = self.pending.groups == 0;
         if !first && !self.engine.adds_up() {
             return Err(TrainError::Unsupported("a step compiled as a whole has one group".to_owned()));
@@ -173,15 +206,17 @@ impl TrainState {
         let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
         let batch = Batch { clips, shape, fed: group.fed(context_share) };
         let pairs = &group.pairs;
-        let outputs = match self.engine.group(&mut self.params, declaration, batch, || rates, first) {
+        let (outputs, travel) = match self.engine.group(&mut self.params, declaration, batch, || rates, first, last) {
             Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
-            outputs => outputs?,
+            computed => computed?,
         };
         let read = |name: &str| -> f64 {
             outputs.get(name).and_then(|tensor| tensor.floats().first()).map_or(f64::NAN, |value| f64::from(*value))
         };
         let pending = &mut self.pending;
         pending.groups += 1;
+        pending.over = last.map_or(1, |ranks| ranks.world());
+        pending.travel += travel;
         pending.loss += read("loss");
         pending.terms.resize(declaration.terms.len(), 0.0);
         pending.terms.iter_mut().zip(&declaration.terms).for_each(|(sum, term)| *sum += read(term));
@@ -204,9 +239,15 @@ impl TrainState {
     /// mask lengths, which are the mean over this rank's groups.
     ///
     /// # Errors
-    /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite; [`TrainError::Collective`].
+    /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite; [`TrainError::Collective`];
+    /// [`TrainError::Unsupported`] where the last group was added without these ranks.
     pub fn finish_step(&mut self, ranks: &dyn Collective) -> Result<StepReport, TrainError> {
-        let Pending { groups: own, loss, terms, tokens, grad_norms } = std::mem::take(&mut self.pending);
+        let Pending { groups: own, loss, terms, tokens, grad_norms, over, travel } = std::mem::take(&mut self.pending);
+        if over != ranks.world() && !self.engine.sums_late() {
+            return Err(TrainError::Unsupported(
+                "the gradients were not summed over the ranks of this step".to_owned(),
+            ));
+        }
         let sums: Vec<f64> = [own as f64, loss].into_iter().chain(terms).collect();
         let sums = totals(ranks, &sums)?;
         let [groups, means @ ..] = sums.as_slice() else { return Err(TrainError::Unsupported("no group".to_owned())) };
@@ -244,6 +285,7 @@ impl TrainState {
             waited: Duration::ZERO,
             took: Duration::ZERO,
             clips: 0,
+            travel,
         };
         self.skipped += u64::from(skipped);
         self.loss = Some(loss);
@@ -328,25 +370,26 @@ impl TrainState {
     /// # Errors
     /// [`TrainError`]; the old checkpoint is then left alone.
     pub fn save(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
-        let (progress, tensors) = self.snapshot()?;
+        let (progress, tensors) = self.snapshot(NamedTensors::new())?;
         files.save(config, &progress, &tensors)?;
         self.is_saved(files.latest(), progress.step);
         Ok(())
     }
 
-    /// A copy of what a checkpoint holds.
+    /// A copy of what a checkpoint holds: this rank's tensors, and those that others [sent](TrainState::sent_moments).
     ///
     /// # Errors
     /// [`TrainError::Unsupported`] for a device that lost its memory and returns nothing: an old checkpoint is better than half
     /// a new one.
-    pub(super) fn snapshot(&self) -> Result<(Progress, NamedTensors), TrainError> {
-        let weights = self.weights();
+    pub(super) fn snapshot(&self, sent: NamedTensors) -> Result<(Progress, NamedTensors), TrainError> {
+        let mut weights = self.weights();
         if weights.len() != self.params.names().count() {
             return Err(TrainError::Unsupported(format!(
                 "{} lost the weights: nothing was saved",
                 self.params.device()
             )));
         }
+        weights.extend(sent);
         Ok((self.progress(), weights))
     }
 

@@ -2,12 +2,84 @@
 
 use super::TrainError;
 use super::engine::Named;
-use vjepa_collective::Collective;
-use vjepa_runtime::plan::{DeviceParams, HostTensor};
+use std::time::{Duration, Instant};
+use vjepa_collective::{Collective, CollectiveError, Sum};
+use vjepa_runtime::plan::{Exchange, HostTensor};
 
-/// Floats that travel together: few enough to be copied beside the model, many enough that waiting for the other ranks does
-/// not count. 16 MiB.
-const BUCKET: usize = 1 << 22;
+/// How the sums of gradients travelled between ranks, over one step or several.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Travel {
+    /// Steps.
+    pub steps: u64,
+    /// Calls of the engine that connects the ranks.
+    pub buckets: u64,
+    /// Bytes of this rank's gradients.
+    pub bytes: u64,
+    /// How long the engine was at it, waiting for other ranks included.
+    pub took: Duration,
+    /// How long this rank waited for sums and computed nothing.
+    pub waited: Duration,
+}
+
+impl Travel {
+    /// The share of the sums' time, between 0 and 1, in which this rank went on computing; none where nothing was summed.
+    pub fn hidden(&self) -> Option<f64> {
+        let took = self.took.as_secs_f64();
+        (took > 0.0).then(|| (1.0 - self.waited.as_secs_f64() / took).max(0.0))
+    }
+}
+
+impl std::ops::AddAssign for Travel {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.buckets += other.buckets;
+        self.bytes += other.bytes;
+        self.took += other.took;
+        self.waited += other.waited;
+    }
+}
+
+/// The sums over ranks that a graph asks for.
+pub(super) struct Travelling<'a> {
+    ranks: &'a dyn Collective,
+    begun: Vec<(usize, Sum)>,
+    pub(super) travel: Travel,
+    /// Why the ranks cannot go on.
+    pub(super) lost: Option<CollectiveError>,
+}
+
+impl<'a> Travelling<'a> {
+    pub(super) fn new(ranks: &'a dyn Collective) -> Self {
+        Self { ranks, begun: Vec::new(), travel: Travel { steps: 1, ..Travel::default() }, lost: None }
+    }
+}
+
+impl Exchange for Travelling<'_> {
+    fn begin(&mut self, bucket: usize, values: Vec<f32>) -> Result<(), String> {
+        self.travel.buckets += 1;
+        self.travel.bytes += size_of_val(values.as_slice()) as u64;
+        self.begun.push((bucket, self.ranks.begin_sum(values)));
+        Ok(())
+    }
+
+    fn end(&mut self, bucket: usize) -> Result<Vec<f32>, String> {
+        let at = self.begun.iter().position(|(begun, _)| *begun == bucket);
+        let (_, sum) = at.map(|at| self.begun.remove(at)).ok_or("a sum over ranks ends that was not begun")?;
+        let asked = Instant::now();
+        match sum.wait() {
+            Ok(summed) => {
+                self.travel.waited += asked.elapsed();
+                self.travel.took += summed.took;
+                Ok(summed.values)
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.lost = Some(error);
+                Err(why)
+            }
+        }
+    }
+}
 
 /// Adds `more` to the sums of the same names.
 pub(super) fn add(sums: &mut Named, more: &Named) {
@@ -18,39 +90,6 @@ pub(super) fn add(sums: &mut Named, more: &Named) {
     }
 }
 
-/// Replaces the sums by those over all ranks.
-///
-/// # Errors
-/// [`TrainError::Collective`]; [`TrainError::Unsupported`] for a device that lost them.
-pub(super) fn reduce(
-    params: &mut DeviceParams,
-    sums: &[(String, Vec<usize>)],
-    ranks: &dyn Collective,
-) -> Result<(), TrainError> {
-    if ranks.world() == 1 {
-        return Ok(());
-    }
-    let sizes = sums.iter().map(|(_, shape)| shape.iter().product());
-    for members in buckets(sizes) {
-        let members = &sums[members];
-        let mut bucket: Vec<f32> = Vec::new();
-        for (name, _) in members {
-            let lost = || TrainError::Unsupported(format!("{} lost the gradients of `{name}`", params.device()));
-            bucket.extend(params.get(name).ok_or_else(lost)?.1);
-        }
-        ranks.all_reduce(&mut bucket)?;
-        let mut rest = bucket.as_slice();
-        for (name, shape) in members {
-            let Some((data, after)) = rest.split_at_checked(shape.iter().product()) else { break };
-            rest = after;
-            // The old sum goes first, so that one set is all there is.
-            params.remove(name);
-            params.set(name, HostTensor::F32 { shape: shape.clone(), data: data.to_vec() });
-        }
-    }
-    Ok(())
-}
-
 /// Replaces sums on the host by those over all ranks times `share`.
 ///
 /// # Errors
@@ -58,7 +97,9 @@ pub(super) fn reduce(
 pub(super) fn reduce_host(sums: &mut Named, share: f32, ranks: &dyn Collective) -> Result<(), TrainError> {
     for sum in sums.values_mut() {
         if let HostTensor::F32 { data, .. } = sum {
-            ranks.all_reduce(data)?;
+            if ranks.world() > 1 {
+                ranks.all_reduce(data)?;
+            }
             if share != 1.0 {
                 data.iter_mut().for_each(|value| *value *= share);
             }
@@ -67,32 +108,10 @@ pub(super) fn reduce_host(sums: &mut Named, share: f32, ranks: &dyn Collective) 
     Ok(())
 }
 
-/// Neighbours that make up buckets: as many as fit, at least one.
-fn buckets(sizes: impl Iterator<Item = usize>) -> Vec<std::ops::Range<usize>> {
-    let mut buckets: Vec<std::ops::Range<usize>> = Vec::new();
-    let mut held = 0;
-    for (at, size) in sizes.enumerate() {
-        match buckets.last_mut() {
-            Some(last) if held + size <= BUCKET => (last.end, held) = (at + 1, held + size),
-            _ => {
-                buckets.push(at..at + 1);
-                held = size;
-            }
-        }
-    }
-    buckets
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_sum_is_in_one_bucket() {
-        assert!(buckets([].into_iter()).is_empty());
-        assert_eq!(buckets([1, 2, 3].into_iter()).as_slice(), std::slice::from_ref(&(0..3)));
-        assert_eq!(buckets([BUCKET, 1, BUCKET + 5, 7, 8].into_iter()), [0..1, 1..2, 2..3, 3..5]);
-    }
+    use vjepa_collective::Alone;
 
     #[test]
     fn sums_on_the_host_are_added_by_name() {
@@ -101,7 +120,33 @@ mod tests {
         let mut sums = one(1.5);
         add(&mut sums, &one(2.0));
         assert_eq!(sums, one(3.5));
-        reduce_host(&mut sums, 0.5, &vjepa_collective::Alone).unwrap();
+        reduce_host(&mut sums, 0.5, &Alone).unwrap();
         assert_eq!(sums, one(1.75));
+    }
+
+    #[test]
+    fn sums_are_ended_by_their_bucket_in_any_order() {
+        let mut sums = Travelling::new(&Alone);
+        sums.begin(7, vec![1.0]).unwrap();
+        sums.begin(9, vec![2.0, 3.0]).unwrap();
+        assert_eq!(sums.end(9).unwrap(), [2.0, 3.0]);
+        assert_eq!(sums.end(7).unwrap(), [1.0]);
+        assert!(sums.end(7).is_err());
+        assert_eq!((sums.travel.buckets, sums.travel.bytes), (2, 12));
+    }
+
+    #[test]
+    fn the_hidden_share_is_what_was_not_waited_for() {
+        let travel = |took, waited| Travel {
+            took: Duration::from_millis(took),
+            waited: Duration::from_millis(waited),
+            ..Travel::default()
+        };
+        assert_eq!(travel(0, 0).hidden(), None);
+        assert_eq!(travel(8, 2).hidden(), Some(0.75));
+        assert_eq!(travel(8, 9).hidden(), Some(0.0));
+        let mut both = travel(8, 2);
+        both += travel(2, 2);
+        assert_eq!(both, travel(10, 4));
     }
 }

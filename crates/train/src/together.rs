@@ -55,7 +55,7 @@ pub(super) fn begin_alike(ranks: &dyn Collective, state: &mut TrainState) -> Res
             None => vec![0u8; 4 * shape.iter().product::<usize>()],
         };
         ranks.broadcast(&mut bytes, 0)?;
-        if ranks.rank() != 0 {
+        if ranks.rank() != 0 && state.keeps(&name) {
             let data = bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
             tensors.insert(name, (shape, data));
         }
@@ -64,5 +64,35 @@ pub(super) fn begin_alike(ranks: &dyn Collective, state: &mut TrainState) -> Res
         state.set_weights(tensors)?;
         state.proceed(progress);
     }
+    state.keep_own();
     Ok(())
+}
+
+/// How the optimiser's state is shared, in words for rank 0; none where it is not.
+///
+/// # Errors
+/// [`TrainError::Collective`].
+pub(super) fn sharing(
+    ranks: &dyn Collective,
+    config: &Config,
+    state: &TrainState,
+) -> Result<Option<String>, TrainError> {
+    if !config.optimization.shard_states {
+        return Ok(None);
+    }
+    if ranks.world() == 1 {
+        return Ok(Some("`optimization.shard_states`: one process keeps the whole state of the optimiser".to_owned()));
+    }
+    let held: Vec<u64> = vjepa_collective::gather(ranks, &state.moment_bytes().to_le_bytes())?
+        .iter()
+        .map(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).map_or(0, u64::from_le_bytes))
+        .collect();
+    let (all, most) = (held.iter().sum::<u64>(), held.iter().max().copied().unwrap_or(0));
+    Ok(Some(format!(
+        "{} ranks share the optimiser's state: of {:.1} MB of moments a rank holds {:.1} MB at most, {:.3} of them",
+        ranks.world(),
+        all as f64 / 1e6,
+        most as f64 / 1e6,
+        most as f64 / all.max(1) as f64
+    )))
 }

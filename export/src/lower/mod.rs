@@ -184,7 +184,10 @@ impl<'g, 'w> Lowering<'g, 'w> {
             | Op::Rotate { .. }
             | Op::AdamW { .. }
             | Op::Ema
-            | Op::AdamWEma { .. } => {
+            | Op::AdamWEma { .. }
+            | Op::AllReduce
+            | Op::AllReduceStart
+            | Op::AllReduceDone => {
                 return Err(self.unsupported(node, "it is part of training, not of a frozen model"));
             }
         };

@@ -3,6 +3,7 @@
 use super::backend::{Call, KernelError};
 use super::params::{Params, read_floats, read_indices, upload};
 use super::profile::{Profile, RunTimes};
+use super::ranks::{self, Exchange};
 use super::{DeviceError, HostTensor, Operand, PlanBackend, SimdError};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
@@ -83,6 +84,9 @@ pub enum RunError {
         /// The guarded outputs so far, this one last.
         seen: Vec<(String, f64)>,
     },
+    /// The ranks of the run cannot go on together.
+    #[error("{0}")]
+    Exchange(String),
     /// Plan and parameters are on different devices.
     #[error("the plan is for {plan} but its parameters are on {params}")]
     Elsewhere {
@@ -196,7 +200,11 @@ impl<B: PlanBackend> Executor<B> {
     }
 
     fn runs(kernels: bool) -> fn(&Op) -> bool {
-        if kernels { |op| B::kernel(op).is_some() || B::lowering(op).is_some() } else { |op| B::lowering(op).is_some() }
+        if kernels {
+            |op| op.is_over_ranks() || B::kernel(op).is_some() || B::lowering(op).is_some()
+        } else {
+            |op| op.is_over_ranks() || B::lowering(op).is_some()
+        }
     }
 
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
@@ -250,6 +258,21 @@ impl<B: PlanBackend> Executor<B> {
         params: &mut Params<B>,
         inputs: Vec<(&str, HostTensor)>,
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
+        self.run_among(params, inputs, None)
+    }
+
+    /// As [`Executor::run`], as one of several ranks, all of which run the same graph: its sums over ranks go through
+    /// `exchange`. None for this rank alone.
+    ///
+    /// # Errors
+    /// As [`Executor::run`]; [`RunError::Exchange`] where the ranks cannot go on, after which `params` lacks the parameters
+    /// that the run updates.
+    pub fn run_among(
+        &mut self,
+        params: &mut Params<B>,
+        inputs: Vec<(&str, HostTensor)>,
+        exchange: Option<&mut (dyn Exchange + '_)>,
+    ) -> Result<BTreeMap<String, HostTensor>, RunError> {
         let mut inputs: BTreeMap<&str, HostTensor> = inputs.into_iter().collect();
         let sizes = self.bind_sizes(&inputs, params)?;
         self.fits(&sizes, params.device())?;
@@ -265,7 +288,7 @@ impl<B: PlanBackend> Executor<B> {
         if let Some(profile) = &mut self.profile {
             profile.push(RunTimes::new(sizes.clone()));
         }
-        let done = B::on_workers(|| self.run_nodes(&mut values, &sizes, &device));
+        let done = B::on_workers(|| self.run_nodes(&mut values, &sizes, &device, exchange));
         if matches!(done, Err(RunError::NotFinite { .. })) {
             self.give_back(values, params);
             return done.map(|()| BTreeMap::new());
@@ -329,6 +352,7 @@ impl<B: PlanBackend> Executor<B> {
         values: &mut [Option<Operand<B>>],
         sizes: &Sizes,
         device: &Device<B>,
+        mut exchange: Option<&mut (dyn Exchange + '_)>,
     ) -> Result<(), RunError> {
         let mut seen = Vec::new();
         for at in 0..self.plan.steps.len() {
@@ -345,7 +369,10 @@ impl<B: PlanBackend> Executor<B> {
                 operands.push(operand.ok_or_else(|| self.missing(*id))?);
             }
             let position = step.node.0;
-            let results = self.run_node(position, operands, sizes, device)?;
+            let results = match &mut exchange {
+                Some(exchange) => self.run_node(position, operands, sizes, device, Some(&mut **exchange))?,
+                None => self.run_node(position, operands, sizes, device, None)?,
+            };
             let (step, node) = (&self.plan.steps[at], &self.graph.nodes[position]);
             for (id, result) in node.outputs.iter().zip(results) {
                 values[id.0] = Some(result);
@@ -373,10 +400,14 @@ impl<B: PlanBackend> Executor<B> {
         operands: Vec<Operand<B>>,
         sizes: &Sizes,
         device: &Device<B>,
+        exchange: Option<&mut (dyn Exchange + '_)>,
     ) -> Result<Vec<Operand<B>>, RunError> {
         let node = &self.graph.nodes[position];
         let op = node.op.name();
         let types: Vec<&TensorType> = node.outputs.iter().map(|id| self.graph.ty(*id)).collect();
+        if node.op.is_over_ranks() {
+            return ranks::run::<B>(node, operands, (&types, sizes), device, exchange);
+        }
         let kernel = if self.kernels { B::kernel(&node.op) } else { None };
         let results = if let Some(kernel) = kernel {
             kernel(Call { operands, results: &types, sizes, device, memory: &mut self.memory })

@@ -51,7 +51,7 @@ impl<B: PlanBackend> Executor<B> {
             // What comes after an optimiser node is another step's.
             let operands: Option<Vec<Operand<B>>> = inputs.iter().map(|id| values[id.0].clone()).collect();
             let Some(operands) = operands else { continue };
-            let results = self.run_node(step.node.0, operands, &sizes, params.device())?;
+            let results = self.run_node(step.node.0, operands, &sizes, params.device(), None)?;
             let outputs = self.graph().nodes[step.node.0].outputs.clone();
             for (id, result) in outputs.into_iter().zip(results) {
                 if let Operand::Float(tensor) = &result

@@ -21,6 +21,7 @@ mod limits;
 mod on_device;
 mod params;
 mod profile;
+mod ranks;
 
 pub use backend::{Call, Kernel, KernelError, Lowering, Operand, PlanBackend};
 pub use cpu::{InstructionSet, SimdError, square_product};
@@ -30,6 +31,7 @@ pub use host::HostTensor;
 pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::Params;
 pub use profile::{NodeTime, OpTime, Profile, RunTimes};
+pub use ranks::Exchange;
 
 /// The GPUs of a back end (`cuda`, `wgpu`) by the names [`Device::open`] takes, each with what it is and can do; `None` where
 /// this build has no such back end.

@@ -2,7 +2,7 @@
 
 use super::device::{Device, DeviceError};
 use super::profile::Profile;
-use super::{Executor, HostTensor, Params, PlanBackend, RunError};
+use super::{Exchange, Executor, HostTensor, Params, PlanBackend, RunError};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +28,7 @@ trait Store: Send + Sync + Any {
     fn remove(&mut self, name: &str) -> bool;
     fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+    fn elements(&self, name: &str) -> Option<usize>;
     fn alias(&mut self, from: &str, to: &str) -> bool;
     fn reserved(&self) -> Option<u64>;
 }
@@ -53,6 +54,10 @@ impl<B: PlanBackend> Store for Params<B> {
 
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         Box::new(self.names())
+    }
+
+    fn elements(&self, name: &str) -> Option<usize> {
+        Some(self.operand(name)?.shape().iter().product())
     }
 
     fn alias(&mut self, from: &str, to: &str) -> bool {
@@ -83,6 +88,7 @@ trait Planned: Send {
         device: Device,
         params: &mut DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
+        exchange: Option<&mut (dyn Exchange + '_)>,
     ) -> Result<BTreeMap<String, HostTensor>, RunError>;
 }
 
@@ -130,6 +136,7 @@ impl<B: PlanBackend> Planned for Executor<B> {
         device: Device,
         params: &mut DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
+        exchange: Option<&mut (dyn Exchange + '_)>,
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
         let at = params.device;
         let store: &mut dyn Any = &mut *params.store;
@@ -137,7 +144,7 @@ impl<B: PlanBackend> Planned for Executor<B> {
             return Err(elsewhere(device, at));
         };
         let place = store.device().clone();
-        on(device, || B::failure(&place), || self.run(store, inputs))
+        on(device, || B::failure(&place), || self.run_among(store, inputs, exchange))
     }
 }
 
@@ -175,6 +182,11 @@ impl DeviceParams {
     /// Names of all tensors, sorted.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         self.store.names()
+    }
+
+    /// Number of values of a tensor; `None` for one that is not there.
+    pub fn elements(&self, name: &str) -> Option<usize> {
+        self.store.elements(name)
     }
 
     /// Makes `to` another name of the tensor called `from`; false when there is none.
@@ -250,7 +262,20 @@ impl DeviceExecutor {
         params: &mut DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
-        self.plan.run(self.device, params, inputs)
+        self.plan.run(self.device, params, inputs, None)
+    }
+
+    /// Runs the plan once as one of several ranks; see [`Executor::run_among`].
+    ///
+    /// # Errors
+    /// As [`DeviceExecutor::run`] and [`Executor::run_among`].
+    pub fn run_among(
+        &mut self,
+        params: &mut DeviceParams,
+        inputs: Vec<(&str, HostTensor)>,
+        exchange: Option<&mut (dyn Exchange + '_)>,
+    ) -> Result<BTreeMap<String, HostTensor>, RunError> {
+        self.plan.run(self.device, params, inputs, exchange)
     }
 }
 

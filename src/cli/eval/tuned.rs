@@ -2,6 +2,7 @@
 
 use super::{Args, CliError};
 use crate::cli::probe::{Bar, print_skipped, read_notes};
+use vjepa_collective::Collective;
 use vjepa_data::{BadVideo, TestPlan};
 use vjepa_eval::protocols::finetuned::open_tuned;
 use vjepa_eval::videos::labelled_videos;
@@ -9,7 +10,7 @@ use vjepa_recipe::config::{Config, TestSampling};
 use vjepa_runtime::plan::Device;
 
 /// Tests the model.
-pub(super) fn run(args: &Args, device: Device) -> Result<(), CliError> {
+pub(super) fn run(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let encoder = &args.encoder;
     let Some(checkpoint) = &encoder.checkpoint else {
         return Err("name the probe with --probe, or a model of `vjepa finetune` with --checkpoint".into());
@@ -39,10 +40,11 @@ pub(super) fn run(args: &Args, device: Device) -> Result<(), CliError> {
     };
     let list = labelled_videos(data)?;
     let notes = read_notes(&list);
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
-    let mut bar = Bar::default();
-    let tested = opened.model.test(&plan, &list.entries, &mut |p| bar.show(p))?;
+    notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
+    let mut bar = Bar::of(ranks);
+    let tested = opened.model.test(&plan, &list.entries, ranks, &mut |p| bar.show(p))?;
     bar.clear();
+    let Some(tested) = tested else { return Ok(()) };
     let accuracy = tested.accuracy(&opened.classes_of(&tested.labels, from)?);
     let (clips, views) = (plan.clips, plan.crops);
     if args.json {

@@ -11,9 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::data::share;
-use super::device::DeviceArg;
+use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Setup};
 use super::named::named;
+use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_data::{BadVideo, VideoEntry, VideoList};
 use vjepa_eval::foreign::{features_file, probe_heads};
@@ -26,6 +27,7 @@ use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_graphs::ProbeConfig;
 use vjepa_recipe::config::Config;
 use vjepa_recipe::records::PROBE_RESULT_KEY;
+use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
 
 use lists::Lists;
@@ -116,6 +118,8 @@ pub struct Args {
     cache: Cache,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -182,9 +186,12 @@ impl Args {
     }
 }
 
-/// Runs the command.
+/// Runs the command, as one of several ranks where a launcher says so: they share the samples, and rank 0 trains the probes.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let device = args.device.open()?;
+    args.ranks.run(args.device.open()?, |_| false, |device, ranks| run_on(args, device, ranks))
+}
+
+fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let setup = Setup::read(&args.encoder)?;
     let options = args.options(&setup);
     let heads = args.heads(&options)?;
@@ -202,10 +209,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             (lists, Source::Encoder)
         }
     };
-    lists.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    if ranks.rank() != 0 && args.features.is_some() {
+        // There is nothing to share.
+        return Ok(());
+    }
+    lists.notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let names = lists.classes();
     setup.check_classes(names.len())?;
-    let mut work = Work::open(args, &setup, device, &lists, source)?;
+    let mut work = Work::open(args, &setup, device, &lists, source, ranks)?;
     let attentive = match (attentive, &work.encoder, work.width()) {
         (true, Some(opened), _) => opened.encoder.probe(names.len())?,
         (true, None, width) => ProbeConfig::sized(width, probe_heads(width, args.probe_heads)?, names.len()),
@@ -213,9 +224,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     let neighbours = args.neighbours as usize;
     let task = Task { device, classes: names.len(), attentive, options, neighbours };
-    let mut bar = Bar::default();
+    let mut bar = Bar::of(ranks);
     let outcome = work.run(args, &task, &heads, &lists, &names, &mut |p| bar.show(p))?;
     bar.clear();
+    let Some(outcome) = outcome else { return Ok(()) };
     write(args, &work, &heads, &lists, &names, &outcome)
 }
 
@@ -331,11 +343,20 @@ pub(super) fn print_skipped(bad: &[&BadVideo]) {
 #[derive(Default)]
 pub(super) struct Bar {
     bar: Option<(String, ProgressBar)>,
+    quiet: bool,
 }
 
 impl Bar {
+    /// Rank 0's; the others show nothing.
+    pub(super) fn of(ranks: &dyn Collective) -> Self {
+        Self { bar: None, quiet: ranks.rank() != 0 }
+    }
+
     /// Shows progress.
     pub(super) fn show(&mut self, progress: Progress<'_>) {
+        if self.quiet {
+            return;
+        }
         if self.bar.as_ref().is_none_or(|(what, _)| what != progress.what) {
             self.clear();
             let bar = ProgressBar::new(progress.total as u64);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use vjepa_collective::Collective;
 use vjepa_data::annotations::subset;
 use vjepa_data::{BadVideo, SamplePlan, TrainPlan, VideoEntry};
 use vjepa_eval::OnProgress;
@@ -42,6 +43,8 @@ pub(super) struct Work<'a> {
     /// Training samples of each split.
     splits: Vec<Vec<VideoEntry>>,
     lists: &'a Lists,
+    /// Processes that share the samples.
+    ranks: &'a dyn Collective,
 }
 
 /// How one head did.
@@ -97,6 +100,7 @@ impl<'a> Work<'a> {
         device: Device,
         lists: &'a Lists,
         source: Source,
+        ranks: &'a dyn Collective,
     ) -> Result<Self, CliError> {
         let splits = match args.subset {
             None => vec![lists.train.entries.clone()],
@@ -104,7 +108,7 @@ impl<'a> Work<'a> {
                 let mut splits = Vec::new();
                 for split in 0..u64::from(args.splits) {
                     let chosen = subset(&lists.train, share, split)?;
-                    if split == 0 {
+                    if split == 0 && ranks.rank() == 0 {
                         chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
                     }
                     splits.push(chosen.of(&lists.train).entries);
@@ -123,7 +127,8 @@ impl<'a> Work<'a> {
         }
         let flip =
             setup.official.is_none() && setup.config.as_ref().is_some_and(|config| config.data_aug.horizontal_flip);
-        let mut work = Self { source, encoder: None, plans: None, attend, clips, online, cache, flip, splits, lists };
+        let mut work =
+            Self { source, encoder: None, plans: None, attend, clips, online, cache, flip, splits, lists, ranks };
         if matches!(work.source, Source::Encoder) {
             let kind = Kind::of(&lists.train)?;
             if let Some(val) = &lists.val
@@ -138,7 +143,7 @@ impl<'a> Work<'a> {
             work.plans = Some([train, opened.plan(kind, [clips, views], random)?]);
             work.encoder = Some(opened);
             let why = if args.online || args.cached { "" } else { ", as the configuration asks for augmentation" };
-            if work.online {
+            if work.online && ranks.rank() == 0 {
                 eprintln!(
                     "training with augmentation, the encoder in the loop{why} (--cached trains on fixed features)"
                 );
@@ -156,7 +161,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Trains and evaluates all heads.
+    /// Trains and evaluates all heads; none on ranks other than 0.
     pub fn run(
         &mut self,
         args: &Args,
@@ -165,7 +170,7 @@ impl<'a> Work<'a> {
         lists: &Lists,
         names: &[String],
         progress: OnProgress<'_>,
-    ) -> Result<Outcome, CliError> {
+    ) -> Result<Option<Outcome>, CliError> {
         let keep = if heads.iter().any(|head| head.kind == HeadKind::Attentive) { Keep::Tokens } else { Keep::Mean };
         let mut outcome = Outcome {
             runs: vec![Run::default(); heads.len()],
@@ -179,26 +184,33 @@ impl<'a> Work<'a> {
         // With augmentation, features of training samples are needed only where there are no others to evaluate on.
         let fixed = !self.online || lists.val.is_none();
         let train_features = match fixed {
-            true => {
-                let (features, cached) = self.features(0, &all, keep, progress)?;
+            true => self.features(0, &all, keep, progress)?.map(|(features, cached)| {
                 outcome.cached = cached;
                 outcome.bad.extend(features.bad.iter().cloned());
-                Some(features)
-            }
+                features
+            }),
             false => None,
         };
         let val = match &lists.val {
-            Some(list) => {
-                let features = self.features(1, &list.entries, keep, progress)?.0;
-                outcome.bad.extend(features.bad.iter().cloned());
-                let classes = classes(&features.labels, lists.from(), names)?;
-                Some((features, classes))
-            }
+            Some(list) => match self.features(1, &list.entries, keep, progress)? {
+                Some((features, _)) => {
+                    outcome.bad.extend(features.bad.iter().cloned());
+                    let classes = classes(&features.labels, lists.from(), names)?;
+                    Some((features, classes))
+                }
+                None => None,
+            },
             None => None,
         };
+        if self.ranks.rank() != 0 && !self.online {
+            return Ok(None);
+        }
         let fixed = Fixed { train: train_features, val };
         for number in 0..self.splits.len() {
             self.split(number, args, task, heads, (lists.from(), names), &fixed, &mut outcome, progress)?;
+        }
+        if self.ranks.rank() != 0 {
+            return Ok(None);
         }
         let has_weights = |run: &Run| matches!(run.learned, Some(Learned::Probe { .. }));
         let figures = outcome.runs.iter().enumerate().filter(|(_, run)| has_weights(run));
@@ -207,7 +219,7 @@ impl<'a> Work<'a> {
         // In the order in which they were met, each once.
         let mut met = BTreeSet::new();
         outcome.bad.retain(|bad| met.insert(bad.path.clone()));
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 
     /// Trains all heads on one split, and measures them.
@@ -229,10 +241,12 @@ impl<'a> Work<'a> {
         let learned = match (self.online, &own) {
             (false, Some(own)) => {
                 let samples = Samples { features: &own.features, classes: &own_classes, rows: own.rows() };
-                train(task, heads, samples, progress)?
+                Some(train(task, heads, samples, progress)?)
             }
             _ => self.online(args, task, heads, &entries, names, (number == 0, &mut outcome.bad), progress)?,
         };
+        // The other ranks have learned nothing.
+        let Some(learned) = learned else { return Ok(()) };
         for (run, learned) in outcome.runs.iter_mut().zip(learned) {
             if let Learned::Diverged(why) = &learned {
                 run.diverged = Some(why.clone());
@@ -274,29 +288,30 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Features of samples, with the plan of training (0) or of evaluation (1).
+    /// Features of samples, with the plan of training (0) or of evaluation (1); none on ranks other than 0.
     fn features(
         &mut self,
         plan: usize,
         entries: &[VideoEntry],
         keep: Keep,
         progress: OnProgress<'_>,
-    ) -> Result<(VideoFeatures, bool), CliError> {
+    ) -> Result<Option<(VideoFeatures, bool)>, CliError> {
         match (&mut self.encoder, &self.plans, &self.source) {
             (Some(opened), Some(plans), _) => {
-                let set =
-                    SampleSet { entries, plan: plans[plan].clone(), attend: self.attend, cache: self.cache.clone() };
+                let (plan, attend, cache, ranks) = (plans[plan].clone(), self.attend, self.cache.clone(), self.ranks);
+                let set = SampleSet { entries, plan, attend, cache, ranks };
                 Ok(features_of(opened.encoder.as_mut(), &opened.id, &set, keep, progress)?)
             }
             (_, _, Source::Features { train, val }) => match (plan, val) {
-                (0, _) => Ok(((**train).clone(), false)),
-                (_, Some(val)) => Ok(((**val).clone(), false)),
+                (0, _) => Ok(Some(((**train).clone(), false))),
+                (_, Some(val)) => Ok(Some(((**val).clone(), false))),
                 (_, None) => Err("there are no features to evaluate on".into()),
             },
             _ => Err("there is no encoder".into()),
         }
     }
 
+    /// What heads learn of augmented samples; none on ranks other than 0.
     #[allow(clippy::too_many_arguments)]
     fn online(
         &mut self,
@@ -307,7 +322,7 @@ impl<'a> Work<'a> {
         names: &[String],
         (first, bad): (bool, &mut Vec<BadVideo>),
         progress: OnProgress<'_>,
-    ) -> Result<Vec<Learned>, CliError> {
+    ) -> Result<Option<Vec<Learned>>, CliError> {
         let (Some(opened), Some([plan, _])) = (&mut self.encoder, &self.plans) else {
             return Err("features from a file cannot be augmented: leave --online out".into());
         };
@@ -315,15 +330,17 @@ impl<'a> Work<'a> {
         let classes = classes(&labels, self.lists.from(), names)?;
         let plan = TrainPlan::of(plan, self.flip);
         let set = OnlineSet { entries, classes: &classes, plan, clips: self.clips, attend: self.attend };
-        let (splits, json) = (self.splits.len(), args.json);
+        let (splits, quiet, ranks) = (self.splits.len(), args.json || self.ranks.rank() != 0, self.ranks);
         let mut say = |time: Duration| {
-            if first && !json {
+            if first && !quiet {
                 eprintln!("training takes about {} (measured on the first batch)", in_words(time * splits as u32));
             }
         };
-        let online = train_online(task, heads, opened.encoder.as_mut(), &set, &mut say, progress)?;
-        bad.extend(online.bad);
-        Ok(online.learned)
+        let online = train_online(task, heads, opened.encoder.as_mut(), &set, ranks, &mut say, progress)?;
+        Ok(online.map(|online| {
+            bad.extend(online.bad);
+            online.learned
+        }))
     }
 }
 

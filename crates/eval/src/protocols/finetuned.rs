@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use vjepa_collective::{Collective, Portion, turn};
 use vjepa_data::{BadVideo, TestPlan, VideoEntry, refuse_stub};
 use vjepa_graphs::EncoderConfig;
 use vjepa_metrics::argmax;
@@ -15,7 +16,7 @@ use vjepa_weights::Tensors;
 use super::videos::{Accuracy, classes_of};
 use crate::{EvalError, OnProgress, Progress};
 
-/// Videos decoded at once while the model works on those before them.
+/// Videos decoded at once; a unit of work that ranks are dealt.
 const DECODED_AT_ONCE: usize = 8;
 /// Clips that go through the model at once.
 const BATCH: usize = 8;
@@ -77,47 +78,69 @@ impl TunedModel {
         Ok(logits.floats().chunks_exact(self.classes.max(1)).flat_map(softmax).collect())
     }
 
-    /// Tests on videos; bad ones are named in the result and left out.
+    /// Tests on videos, which `ranks` share; bad ones are named in the result and left out. None on ranks other than 0.
     ///
     /// # Errors
-    /// [`EvalError`]: clips of another size than the model's; when every video is bad.
+    /// [`EvalError`]: clips of another size than the model's; a rank that is lost; when every video is bad.
     pub fn test(
         &mut self,
         plan: &TestPlan,
         entries: &[VideoEntry],
+        ranks: &dyn Collective,
         progress: OnProgress<'_>,
-    ) -> Result<Tested, EvalError> {
-        let clip = plan.preprocessing.clip_len().max(1);
+    ) -> Result<Option<Tested>, EvalError> {
         let mut tested = Tested { classes: self.classes, ..Tested::default() };
-        for (round, group) in entries.chunks(DECODED_AT_ONCE).enumerate() {
-            let prepared: Vec<Result<Vec<f32>, String>> = group
-                .par_iter()
-                .map(|entry| refuse_stub(&entry.path).and_then(|()| plan.prepare(&entry.path)))
-                .collect();
-            for (entry, clips) in group.iter().zip(prepared) {
-                match clips {
-                    Err(reason) => tested.bad.push(BadVideo { path: entry.path.clone(), reason }),
-                    Ok(clips) => {
-                        let mut each = Vec::new();
-                        for batch in clips.chunks(clip * BATCH) {
-                            each.extend(self.probabilities(batch.to_vec())?);
+        let mut done = 0;
+        for units in entries.chunks(DECODED_AT_ONCE * ranks.world()) {
+            let mine = units.chunks(DECODED_AT_ONCE).nth(ranks.rank());
+            let mine = mine.map(|unit| self.portion(plan, unit)).transpose()?;
+            for (unit, portion) in units.chunks(DECODED_AT_ONCE).zip(turn(ranks, mine)?) {
+                tested.probabilities.extend(portion.values);
+                for (entry, bad) in unit.iter().zip(portion.samples) {
+                    match bad {
+                        Some(reason) => tested.bad.push(BadVideo { path: entry.path.clone(), reason }),
+                        None => {
+                            tested.labels.push(entry.label.unwrap_or(-1));
+                            tested.paths.push(entry.path.clone());
                         }
-                        let views = each.len() / self.classes.max(1);
-                        tested.probabilities.extend(mean(&each, self.classes, views));
-                        tested.labels.push(entry.label.unwrap_or(-1));
-                        tested.paths.push(entry.path.clone());
                     }
                 }
             }
-            let done = (round * DECODED_AT_ONCE + group.len()).min(entries.len());
+            done += units.len();
             progress(Progress { what: "testing videos", done, total: entries.len() });
+        }
+        if ranks.rank() != 0 {
+            return Ok(None);
         }
         if tested.paths.is_empty() {
             let first = tested.bad.first().map(|bad| format!("; the first, {}: {}", bad.path.display(), bad.reason));
             let (count, first) = (entries.len(), first.unwrap_or_default());
             return Err(EvalError::setup(format!("none of the {count} videos can be used{first}")));
         }
-        Ok(tested)
+        Ok(Some(tested))
+    }
+
+    /// Mean probabilities of a unit of videos.
+    fn portion(&mut self, plan: &TestPlan, unit: &[VideoEntry]) -> Result<Portion, EvalError> {
+        let clip = plan.preprocessing.clip_len().max(1);
+        let prepare = |entry: &VideoEntry| refuse_stub(&entry.path).and_then(|()| plan.prepare(&entry.path));
+        let prepared: Vec<Result<Vec<f32>, String>> = unit.par_iter().map(prepare).collect();
+        let mut made = Portion::default();
+        for clips in prepared {
+            made.samples.push(match clips {
+                Err(reason) => Some(reason),
+                Ok(clips) => {
+                    let mut each = Vec::new();
+                    for batch in clips.chunks(clip * BATCH) {
+                        each.extend(self.probabilities(batch.to_vec())?);
+                    }
+                    let views = each.len() / self.classes.max(1);
+                    made.values.extend(mean(&each, self.classes, views));
+                    None
+                }
+            });
+        }
+        Ok(made)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::features::{ClipEncoder, Features, FrozenEncoder, Keep};
 use crate::logistic::{Labelled, fit, fit_tuned};
 use crate::videos::VideoFeatures;
 use crate::{EvalError, OnProgress};
+use vjepa_collective::Collective;
 use vjepa_data::{Permutation, SamplePlan, VideoEntry};
 use vjepa_programs::Model;
 use vjepa_programs::Probe;
@@ -91,7 +92,7 @@ pub fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
 }
 
 /// Which samples of a list are evaluated, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SampleSet<'a> {
     /// The samples of the list.
     pub entries: &'a [VideoEntry],
@@ -101,6 +102,8 @@ pub struct SampleSet<'a> {
     pub attend: bool,
     /// Where features are kept; none keeps them in memory only.
     pub cache: Option<PathBuf>,
+    /// Processes that share the samples.
+    pub ranks: &'a dyn Collective,
 }
 
 impl SampleSet<'_> {
@@ -111,7 +114,7 @@ impl SampleSet<'_> {
 }
 
 /// Features of the samples of a list by an encoder whose file has this digest; the second value says whether the cache had
-/// them.
+/// them. None on ranks other than 0.
 ///
 /// # Errors
 /// As [`cached_video_features`]; [`EvalError::Setup`] when they would not fit into memory.
@@ -121,13 +124,13 @@ pub fn features_of(
     set: &SampleSet<'_>,
     keep: Keep,
     progress: OnProgress<'_>,
-) -> Result<(VideoFeatures, bool), EvalError> {
+) -> Result<Option<(VideoFeatures, bool)>, EvalError> {
     let entries = set.entries;
     let [tokens, dim] = encoder.tokens();
     let clip = if keep == Keep::Tokens { tokens } else { 1 } * dim * size_of::<f32>();
     let bytes = [set.plan.clips(), set.plan.views(), clip].into_iter().fold(entries.len(), usize::saturating_mul);
     let free = available_memory().and_then(|free| usize::try_from(free).ok());
-    if let Some(free) = free.filter(|free| bytes > free / 2) {
+    if let Some(free) = free.filter(|free| set.ranks.rank() == 0 && bytes > free / 2) {
         let gigabytes = |bytes: usize| bytes as f64 / f64::from(1 << 30);
         return Err(EvalError::setup(format!(
             "all tokens of {} samples take {:.1} GiB of memory, and {:.1} GiB are free; use fewer samples, clips or views, a linear \
@@ -137,8 +140,7 @@ pub fn features_of(
             gigabytes(free)
         )));
     }
-    let keep = (keep, set.attend);
-    cached_video_features(set.cache.as_deref(), digest, encoder, &set.plan, entries, keep, progress)
+    cached_video_features(digest, encoder, set, keep, progress)
 }
 
 /// Names of the classes of labels: given ones, which a label numbers, or else the distinct labels in order.

@@ -227,6 +227,17 @@ pub struct OptimizationConfig {
     /// go on. Null: none is skipped.
     #[schemars(extend("x-ours" = true))]
     pub skip_above: Option<f64>,
+    /// Whether ranks share the optimiser's state (ZeRO-1): each keeps the moments of its part of the parameters, updates these
+    /// and their averages, and hands them to the others. The weights are the same, bit for bit. One process keeps all.
+    #[schemars(extend("x-ours" = true))]
+    pub shard_states: bool,
+    /// Whether gradients travel between ranks while the rest of the backward part is computed. The sums are the same, bit for bit.
+    #[schemars(extend("x-ours" = true))]
+    pub overlap: bool,
+    /// MiB of gradients that travel between ranks together, as PyTorch's DistributedDataParallel calls it; a larger gradient
+    /// travels alone. With more than two ranks it may decide the last bits of sums.
+    #[schemars(extend("x-ours" = true))]
+    pub bucket_cap_mb: f64,
 }
 
 impl Default for OptimizationConfig {
@@ -258,6 +269,9 @@ impl Default for OptimizationConfig {
             ends_in_warmup: false,
             groups: None,
             skip_above: None,
+            shard_states: false,
+            overlap: true,
+            bucket_cap_mb: 4.0,
         }
     }
 }
@@ -290,6 +304,11 @@ impl OptimizationConfig {
     /// Groups that one step sees.
     pub fn groups(&self) -> u64 {
         self.groups.unwrap_or(1)
+    }
+
+    /// Values of gradients that travel between ranks together.
+    pub fn bucket(&self) -> usize {
+        (self.bucket_cap_mb * f64::from(1 << 18)) as usize
     }
 
     /// Whether gradients are added up before anything is updated: over groups, or to leave a step out by its loss.

@@ -417,6 +417,9 @@ fn optimization(o: &OptimizationConfig) -> Checked {
     must(o.groups.is_none_or(|n| (1..=1 << 16).contains(&n)), "optimization.groups", || {
         format!("is {}; it must lie between 1 and 65536", o.groups())
     })?;
+    must(o.bucket_cap_mb > 0.0 && o.bucket_cap_mb <= 4096.0, "optimization.bucket_cap_mb", || {
+        format!("is {}; it must lie above 0 and up to 4096 MiB", o.bucket_cap_mb)
+    })?;
     must(o.skip_above.is_none_or(|loss| loss > 0.0), "optimization.skip_above", || {
         "must be a loss above 0, or null to skip none".into()
     })?;

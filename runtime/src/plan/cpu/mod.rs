@@ -190,6 +190,8 @@ impl PlanBackend for Flex {
             | Op::Broadcast { .. }
             | Op::Slice { .. }
             | Op::Pad { .. } => return None,
+            // The executor's: other processes take part.
+            Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => return None,
         })
     }
 

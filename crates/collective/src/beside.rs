@@ -1,0 +1,286 @@
+//! An engine on a thread of its own, so that sums travel while this process computes.
+//!
+//! The engine is started, used and ended on that thread alone, which is what MPI asks of a program by default and what a GPU's
+//! context is bound to. Calls are done in the order in which they are made, so that all ranks do them in the same order.
+
+use crate::{Collective, CollectiveError, Sum, Summed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What connects ranks, used from one thread.
+pub trait Engine {
+    /// This process, from 0.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn world(&self) -> usize;
+
+    /// Sums `values` over all ranks, element by element; every rank gets the same bits.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost or late.
+    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Overwrites `bytes` with those of rank `root`; all ranks give equally many.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost or late.
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError>;
+
+    /// Returns when all ranks are here.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost or late.
+    fn barrier(&self) -> Result<(), CollectiveError>;
+
+    /// Ends every rank's process with this exit code, as far as the engine can.
+    fn abort(&self, code: i32);
+}
+
+/// Whether, and with which exit code, the process is to end: an engine that waits for other ranks asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending(Arc<AtomicI32>);
+
+impl Ending {
+    /// No exit code.
+    const NONE: i32 = i32::MIN;
+
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicI32::new(Self::NONE)))
+    }
+
+    #[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "asked by MPI's waiting"))]
+    pub(crate) fn code(&self) -> Option<i32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|code| *code != Self::NONE)
+    }
+
+    fn set(&self, code: i32) {
+        self.0.store(code, Ordering::Relaxed);
+    }
+}
+
+/// How long an engine may take to end the job before this process ends by itself.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// A call, with where its result goes.
+enum Call {
+    Sum(Vec<f32>, Sender<Result<Summed, CollectiveError>>),
+    Broadcast(Vec<u8>, usize, Sender<Result<Vec<u8>, CollectiveError>>),
+    Barrier(Sender<Result<(), CollectiveError>>),
+    Abort(i32),
+}
+
+/// Ranks whose engine runs beside this process's other work.
+pub struct Beside {
+    rank: usize,
+    world: usize,
+    calls: Option<Sender<Call>>,
+    thread: Option<JoinHandle<()>>,
+    ending: Ending,
+}
+
+impl Beside {
+    /// Starts an engine on a thread of its own.
+    ///
+    /// # Errors
+    /// What `start` fails with, and [`CollectiveError::Start`] where there can be no thread.
+    pub fn start<E: Engine>(
+        start: impl FnOnce() -> Result<E, CollectiveError> + Send + 'static,
+    ) -> Result<Self, CollectiveError> {
+        Self::with(Ending::new(), start)
+    }
+
+    /// [`Beside::start`], with what the engine asks while it waits.
+    pub(crate) fn with<E: Engine>(
+        ending: Ending,
+        start: impl FnOnce() -> Result<E, CollectiveError> + Send + 'static,
+    ) -> Result<Self, CollectiveError> {
+        let (calls, received) = channel();
+        let (started, starting) = channel();
+        let run = move || match start() {
+            Ok(engine) => {
+                let _ = started.send(Ok((engine.rank(), engine.world())));
+                serve(&engine, &received);
+            }
+            Err(error) => drop(started.send(Err(error))),
+        };
+        let no_thread = |why: String| CollectiveError::Start { engine: "the thread for sums", why };
+        let thread = std::thread::Builder::new().name("ranks".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| no_thread(error.to_string()))?;
+        let (rank, world) = starting.recv().map_err(|_| no_thread("it ended at once".to_owned()))??;
+        Ok(Self { rank, world, calls: Some(calls), thread: Some(thread), ending })
+    }
+
+    /// Makes a call and waits for its result.
+    fn ask<T>(&self, call: impl FnOnce(Sender<Result<T, CollectiveError>>) -> Call) -> Result<T, CollectiveError> {
+        let (answer, answered) = channel();
+        self.send(call(answer));
+        answered.recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// A call that nobody takes any more is found out by whoever waits for its result.
+    fn send(&self, call: Call) {
+        if let Some(calls) = &self.calls {
+            let _ = calls.send(call);
+        }
+    }
+}
+
+/// The engine's thread has ended: it panicked.
+pub(crate) fn gone() -> CollectiveError {
+    CollectiveError::Start { engine: "the engine between ranks", why: "it has failed; start the job again".to_owned() }
+}
+
+fn serve(engine: &impl Engine, calls: &Receiver<Call>) {
+    // Whoever does not wait for a result any more does not need it.
+    while let Ok(call) = calls.recv() {
+        match call {
+            Call::Sum(mut values, answer) => {
+                let began = Instant::now();
+                let summed = engine.all_reduce(&mut values);
+                let _ = answer.send(summed.map(|()| Summed { values, took: began.elapsed() }));
+            }
+            Call::Broadcast(mut bytes, root, answer) => {
+                let sent = engine.broadcast(&mut bytes, root);
+                let _ = answer.send(sent.map(|()| bytes));
+            }
+            Call::Barrier(answer) => drop(answer.send(engine.barrier())),
+            Call::Abort(code) => engine.abort(code),
+        }
+    }
+}
+
+impl Collective for Beside {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn begin_sum(&self, values: Vec<f32>) -> Sum {
+        let (answer, answered) = channel();
+        self.send(Call::Sum(values, answer));
+        Sum::Begun(answered)
+    }
+
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
+        let sent = self.ask(|answer| Call::Broadcast(bytes.to_vec(), root, answer))?;
+        bytes.copy_from_slice(&sent);
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<(), CollectiveError> {
+        self.ask(Call::Barrier)
+    }
+
+    fn abort(&self, code: i32) {
+        self.ending.set(code);
+        self.send(Call::Abort(code));
+        // The engine ends this process. One that is stuck does not, and the launcher then ends the others.
+        std::thread::sleep(ENDING);
+        std::process::exit(code);
+    }
+}
+
+impl Drop for Beside {
+    /// Engines say goodbye to one another on the thread that started them.
+    fn drop(&mut self) {
+        self.calls = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Barrier, Mutex};
+
+    /// Two ranks in one process.
+    struct Pair {
+        rank: usize,
+        shared: Arc<(Barrier, Mutex<Vec<Vec<f32>>>)>,
+        calls: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Engine for Pair {
+        fn rank(&self) -> usize {
+            self.rank
+        }
+
+        fn world(&self) -> usize {
+            2
+        }
+
+        fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
+            let (barrier, given) = &*self.shared;
+            self.calls.lock().unwrap().push(values.len());
+            given.lock().unwrap()[self.rank] = values.to_vec();
+            barrier.wait();
+            let sums: Vec<f32> = {
+                let given = given.lock().unwrap();
+                given[0].iter().zip(&given[1]).map(|(a, b)| a + b).collect()
+            };
+            barrier.wait();
+            values.copy_from_slice(&sums);
+            Ok(())
+        }
+
+        fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
+            let mut values: Vec<f32> = bytes.iter().map(|byte| f32::from(*byte)).collect();
+            if self.rank != root {
+                values.fill(0.0);
+            }
+            self.all_reduce(&mut values)?;
+            bytes.iter_mut().zip(values).for_each(|(byte, value)| *byte = value as u8);
+            Ok(())
+        }
+
+        fn barrier(&self) -> Result<(), CollectiveError> {
+            Err(CollectiveError::Lost { ranks: vec![1], limit: Duration::from_secs(1) })
+        }
+
+        fn abort(&self, _: i32) {}
+    }
+
+    #[test]
+    fn calls_are_made_in_order_beside_the_rank() {
+        let shared = Arc::new((Barrier::new(2), Mutex::new(vec![Vec::new(); 2])));
+        let ranks = [0, 1].map(|rank| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                let calls = Arc::new(Mutex::new(Vec::new()));
+                let engine = Pair { rank, shared, calls: Arc::clone(&calls) };
+                let ranks = Beside::start(move || Ok(engine)).unwrap();
+                assert_eq!((ranks.rank(), ranks.world()), (rank, 2));
+                // Begun one after the other, waited for the other way round.
+                let begun: Vec<Sum> = (1..4).map(|length| ranks.begin_sum(vec![length as f32; length])).collect();
+                for (length, sum) in (1..4).zip(begun).rev() {
+                    assert_eq!(sum.wait().unwrap().values, vec![2.0 * length as f32; length]);
+                }
+                let mut floats = [f32::NAN, -0.0, 1.5].map(|value| if rank == 1 { value } else { 7.0 });
+                crate::broadcast_floats(&ranks, &mut floats, 1).unwrap();
+                assert_eq!(floats.map(f32::to_bits), [f32::NAN, -0.0, 1.5].map(f32::to_bits));
+                assert_eq!(crate::gather(&ranks, &[rank as u8; 2]).unwrap(), [[0, 0], [1, 1]]);
+                assert!(ranks.barrier().unwrap_err().to_string().starts_with("rank 1 did not answer"));
+                drop(ranks);
+                assert!(calls.lock().unwrap().starts_with(&[1, 2, 3]));
+            })
+        });
+        ranks.into_iter().for_each(|rank| rank.join().unwrap());
+    }
+
+    #[test]
+    fn what_does_not_start_is_said() {
+        let error = || CollectiveError::Start { engine: "MPI", why: "no".to_owned() };
+        assert_eq!(Beside::start::<Pair>(move || Err(error())).err(), Some(error()));
+        let gone = Beside::start::<Pair>(|| panic!("on purpose"));
+        assert!(gone.err().unwrap().to_string().contains("the thread for sums"));
+    }
+}
