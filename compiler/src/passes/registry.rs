@@ -2,7 +2,7 @@
 
 use super::{
     Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
-    FuseAdamWEma, FuseGelu, MergePads, MergeRows, PackAttention, Pass, Recompute, Recomputed, SinkTokens,
+    FuseAdamWEma, FuseGelu, KeepSums, MergePads, MergeRows, PackAttention, Pass, Recompute, Recomputed, SinkTokens,
 };
 use crate::ops::Op;
 
@@ -10,7 +10,7 @@ use crate::ops::Op;
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 15] = [
+const REGISTRY: [(&str, Make); 16] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
@@ -24,6 +24,7 @@ const REGISTRY: [(&str, Make); 15] = [
     ("autocast", |_| Ok(Box::new(Autocast))),
     ("fuse-accumulate", |_| Ok(Box::new(FuseAccumulate))),
     ("fuse-gelu", |_| Ok(Box::new(FuseGelu))),
+    ("keep-sums", |_| Ok(Box::new(KeepSums))),
     ("recompute", recompute),
     ("decompose", decompose),
 ];
