@@ -1,6 +1,7 @@
 //! The training steps: forward, gradients, clipping, AdamW and moving averages in one graph, or in two where gradients are
 //! added up over groups of clips or over processes.
 
+use super::buckets::with_buckets;
 use super::drops::draw_gates;
 use super::forward;
 use super::{CompileError, Passes, Precision};
@@ -30,6 +31,8 @@ pub struct TrainOptions {
     pub decay_all: bool,
     /// Whether an objective's gates stay inputs, for comparisons; otherwise a step draws them.
     pub gates_given: bool,
+    /// What the lengths of mask lists are rounded up to a multiple of; none leaves them as they are drawn.
+    pub mask_buckets: Option<usize>,
 }
 
 impl TrainOptions {
@@ -50,6 +53,7 @@ impl Default for TrainOptions {
             precision: Precision::F32,
             decay_all: false,
             gates_given: false,
+            mask_buckets: None,
         }
     }
 }
@@ -121,6 +125,12 @@ fn traced(
     if !options.gates_given {
         passes.stage("drops", &mut graph, |graph| {
             *graph = draw_gates(graph, objective.declaration())?;
+            Ok::<_, CompileError>(())
+        })?;
+    }
+    if let Some(multiple) = options.mask_buckets {
+        passes.stage("pad-tokens", &mut graph, |graph| {
+            *graph = with_buckets(graph, objective.declaration(), multiple)?;
             Ok::<_, CompileError>(())
         })?;
     }

@@ -125,14 +125,14 @@ impl Engine {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
                 inputs.extend(feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape)));
-                Ok(step.run(params, inputs)?)
+                Ok(run(step, params, inputs)?)
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
                     clear(params, sums);
                 }
                 let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
-                Ok(gradients.run(params, fed)?)
+                Ok(run(gradients, params, fed)?)
             }
             Self::Eager { model, sums, .. } => {
                 let (gradients, outputs) = model.run(params, &clips, shape, fed.pairs, fed.context_share)?;
@@ -200,12 +200,14 @@ impl Engine {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;
                 inputs.extend(fed);
-                Ok(step.first_bad(params, inputs)?)
+                let (names, tensors) = padded(step, inputs);
+                Ok(step.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
             }
             Self::Halves { gradients, sums, .. } => {
                 // What the step has added up is bad already, but is no cause.
                 clear(params, sums);
-                Ok(gradients.first_bad(params, fed)?)
+                let (names, tensors) = padded(gradients, fed);
+                Ok(gradients.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
             }
             Self::Eager { .. } => Ok(None),
         }
@@ -249,4 +251,18 @@ fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut
         let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
         HostTensor::F32 { shape: shape.to_vec(), data }
     }
+}
+
+/// Inputs of a step, its lists of masks padded where it was compiled for that.
+fn padded(step: &DeviceExecutor, inputs: Vec<(&str, HostTensor)>) -> (Vec<String>, Vec<HostTensor>) {
+    compile::padded(step.graph(), inputs).into_iter().unzip()
+}
+
+fn run(
+    step: &mut DeviceExecutor,
+    params: &mut DeviceParams,
+    inputs: Vec<(&str, HostTensor)>,
+) -> Result<Named, vjepa_runtime::plan::RunError> {
+    let (names, tensors) = padded(step, inputs);
+    step.run(params, names.iter().map(String::as_str).zip(tensors).collect())
 }
