@@ -206,7 +206,7 @@ fn attention_in_blocks() {
     // The CPU takes 2 to 32 queries and 64 keys at a time, a GPU at most 32 of each, fewer where heads are wide: below, exactly,
     // just above, and more than one.
     for [rows, keys, width] in
-        [[1, 1, 8], [7, 19, 8], [32, 64, 16], [33, 65, 24], [131, 131, 5], [20, 300, 4], [40, 17, 64], [17, 33, 88]]
+        [[1, 1, 8], [32, 64, 16], [33, 65, 24], [131, 131, 5], [20, 300, 4], [40, 17, 64], [17, 33, 88]]
     {
         let (q, k): (&[usize], &[usize]) = (&[2, 3, rows, width], &[2, 3, keys, width]);
         let scale = 1.0 / (width as f64).sqrt();
@@ -309,7 +309,7 @@ fn rotated_attention() {
 
 #[test]
 fn norms_and_softmax() {
-    for width in [1, 5, 16, 40, 129] {
+    for width in [1, 5, 40, 129] {
         let shape: &[usize] = &[3, 67, width];
         both(&Op::Softmax, &[shape]);
         both(&Op::LogSoftmax, &[shape]);
