@@ -67,6 +67,7 @@ fn fails(plan: &mut DeviceExecutor, params: &mut DeviceParams, words: &str) {
         assert!(matches!(error, RunError::Device(_)), "{error:?}");
         let said = error.to_string();
         assert!(said.starts_with(&device().to_string()) && said.contains(words), "{said}");
+        assert_eq!(params.read("w").unwrap_err().to_string(), said);
     }
     assert_eq!(params.get("w"), None);
 }
@@ -180,8 +181,31 @@ fn scores_larger_than_the_devices_buffers_are_refused() {
     let graph = graph(floats(&[1, 1, tokens, 1]), &[], |graph, x| {
         graph.push1(Op::Attention { scale: 1.0 }, &[x, x, x]).unwrap()
     });
-    let error = device().plan(&graph).map(|_| ()).unwrap_err().to_string();
+    let lowered = Device::open(&device().to_string().replace(':', "-lowered:")).unwrap();
+    let error = lowered.plan(&graph).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("the scores of one clip in `attention` takes"), "{error}");
+    // Our kernel stores none.
+    assert!(device().plan(&graph).is_ok());
+}
+
+#[test]
+fn tokens_that_are_not_there_are_refused() {
+    let mut graph = Graph::new("g", &[]);
+    let x = graph.input("x", floats(&[1, 5, 3])).unwrap();
+    let index = graph.input("index", TensorType::new(DType::I32, [1usize, 4].map(Dim::from))).unwrap();
+    let y = graph.push1(Op::GatherTokens, &[x, index]).unwrap();
+    graph.output("y", y);
+    let mut plan = device().plan(&graph).unwrap();
+    let mut run = |index: [i32; 4]| {
+        let x = HostTensor::f32([1, 5, 3], (0..15u8).map(f32::from).collect()).unwrap();
+        let index = HostTensor::i32([1, 4], index.to_vec()).unwrap();
+        plan.run(&mut device().params(), vec![("x", x), ("index", index)]).map_err(|error| error.to_string())
+    };
+    for bad in [5, -1] {
+        let error = run([0, bad, 1, 2]).unwrap_err();
+        assert!(error.ends_with(&format!("token {bad} is not one of the 5 there are")), "{error}");
+    }
+    assert_eq!(run([4, 0, 0, 1]).unwrap()["y"].floats()[..6], [12.0, 13.0, 14.0, 0.0, 1.0, 2.0]);
 }
 
 #[test]

@@ -33,6 +33,9 @@ enum What {
         /// Multiply every inexact limit by this factor, for bf16 and for CUDA's TF32
         #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
         relax: f64,
+        /// Round mask lengths of recorded steps up to multiples of N, with the padding masked out (as `vjepa graph` does)
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+        mask_buckets: Option<u64>,
         /// Print one JSON object per line: name, rel_l2, max_abs, limit, pass; or name, unsupported
         #[arg(long)]
         json: bool,
@@ -66,11 +69,20 @@ struct Tally {
 /// Data that cannot be read, a quantity out of its limit, or nothing to compare with.
 pub fn run(args: Args) -> Result<(), CliError> {
     match args.what {
-        What::Golden { dir, json, device, precision, relax } => {
+        What::Golden { dir, json, device, precision, relax, mask_buckets } => {
             if !(relax.is_finite() && relax >= 1.0) {
                 return Err("--relax must be at least 1".into());
             }
-            golden(dir, json, golden::Engine { device: device.open()?, precision }, relax)
+            golden(
+                dir,
+                json,
+                golden::Engine {
+                    device: device.open()?,
+                    precision,
+                    mask_buckets: mask_buckets.and_then(|n| n.try_into().ok()),
+                },
+                relax,
+            )
         }
         What::Bundle { dir, runtime, session, json } => bundle(&dir, &runtime, &session.options(), json),
     }

@@ -93,6 +93,21 @@ pub(super) fn attend([q, k, v]: [&Array; 3], dy: Option<&Array>, scale: f64) -> 
     results
 }
 
+/// The logarithm of the sum of the exponentials of each row's scores, `[B, H, N, 1]`.
+pub(super) fn log_sums(q: &Array, k: &Array, scale: f64) -> Array {
+    let (n, m, d) = (q.shape[2], k.shape[2], q.shape[3]);
+    let mut shape = q.shape.clone();
+    shape[3] = 1;
+    let mut sums = Array::zeros(&shape);
+    for (row, (q, sum)) in q.data.chunks(d.max(1)).zip(&mut sums.data).enumerate() {
+        let keys = &k.data[row / n.max(1) * m * d..][..m * d];
+        let scores: Vec<f64> = keys.chunks(d.max(1)).map(|k| scale * dot(q, k)).collect();
+        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        *sum = highest + scores.iter().map(|score| (score - highest).exp()).sum::<f64>().ln();
+    }
+    sums
+}
+
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

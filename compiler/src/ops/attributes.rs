@@ -107,7 +107,7 @@ impl Op {
             Op::MatMul { ta, tb } => vec![("ta", A::Flag(ta)), ("tb", A::Flag(tb))],
             Op::LayerNorm { eps } | Op::LayerNormGrad { eps } => vec![("eps", A::Number(eps))],
             Op::Attention { scale } | Op::AttentionGrad { scale } => vec![("scale", A::Number(scale))],
-            Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+            Op::PackedAttention { heads, scale, parts, .. } | Op::PackedAttentionGrad { heads, scale, parts, .. } => {
                 vec![("heads", A::Count(heads)), ("scale", A::Number(scale)), ("parts", A::Dims(parts))]
             }
             Op::Rotate { transposed } => vec![("transposed", A::Flag(transposed))],

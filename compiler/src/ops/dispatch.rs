@@ -71,12 +71,20 @@ impl Op {
             Op::LayerNormGrad { eps } => F::Norm(norm::Kind::Backward { eps: *eps }),
             Op::Attention { scale } => F::Attention(attention::Kind::Forward { scale: *scale }),
             Op::AttentionGrad { scale } => F::Attention(attention::Kind::Backward { scale: *scale }),
-            Op::PackedAttention { heads, scale, parts } => {
-                F::PackedAttention(packed_attention::Kind { backward: false, heads: *heads, scale: *scale, parts })
-            }
-            Op::PackedAttentionGrad { heads, scale, parts } => {
-                F::PackedAttention(packed_attention::Kind { backward: true, heads: *heads, scale: *scale, parts })
-            }
+            Op::PackedAttention { heads, scale, parts, sums } => F::PackedAttention(packed_attention::Kind {
+                backward: false,
+                heads: *heads,
+                scale: *scale,
+                parts,
+                sums: *sums,
+            }),
+            Op::PackedAttentionGrad { heads, scale, parts, sums } => F::PackedAttention(packed_attention::Kind {
+                backward: true,
+                heads: *heads,
+                scale: *scale,
+                parts,
+                sums: *sums,
+            }),
             Op::Rotate { transposed } => F::Rotary(rotary::Kind { transposed: *transposed }),
             Op::AdamW { beta1, beta2, eps } => {
                 F::Optimizer(optimizer::Kind::AdamW(optimizer::Constants { beta1: *beta1, beta2: *beta2, eps: *eps }))

@@ -227,7 +227,8 @@ pub enum Op {
     // Attention over rows as a linear layer makes them (packed_attention.rs)
     /// `(qkv[R, 3·H·d], [table[B|1, N, 2d], ..]) -> [R, H·d]`: attention of each clip's rows among themselves. Queries, keys and
     /// values of a row lie one after the other, head by head; R = Σ B·N over the parts. With tables, one for each part, queries
-    /// and keys are rotated first.
+    /// and keys are rotated first. With `sums` there is a second result, `f32[R, H]`: for each row and head the logarithm of the
+    /// sum of the exponentials of its scores, from which a gradient computes shares without adding them up again.
     PackedAttention {
         /// H.
         heads: usize,
@@ -235,8 +236,10 @@ pub enum Op {
         scale: f64,
         /// B and N of each part in turn: B clips of N rows.
         parts: Vec<Dim>,
+        /// Whether the logarithms of the sums are a result; part of the operation's name.
+        sums: bool,
     },
-    /// `(qkv, y, dy, [table, ..]) -> dqkv`.
+    /// `(qkv, y, dy, [sums], [table, ..]) -> dqkv`.
     PackedAttentionGrad {
         /// H.
         heads: usize,
@@ -244,6 +247,8 @@ pub enum Op {
         scale: f64,
         /// As in the forward.
         parts: Vec<Dim>,
+        /// Whether the forward's second result is an operand; part of the operation's name.
+        sums: bool,
     },
 
     // Optimiser (optimizer.rs); lr, wd, c1, c2, clip and momentum are f32[] values.
@@ -366,10 +371,14 @@ operations! {
     "attention": Op::Attention { .. } = Op::Attention { scale: 1.0 };
     "attention_grad": Op::AttentionGrad { .. } = Op::AttentionGrad { scale: 1.0 };
     "rotate": Op::Rotate { .. } = Op::Rotate { transposed: false };
-    "packed_attention": Op::PackedAttention { .. } =
-        Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new() };
-    "packed_attention_grad": Op::PackedAttentionGrad { .. } =
-        Op::PackedAttentionGrad { heads: 1, scale: 1.0, parts: Vec::new() };
+    "packed_attention": Op::PackedAttention { sums: false, .. } =
+        Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new(), sums: false };
+    "packed_attention_sums": Op::PackedAttention { sums: true, .. } =
+        Op::PackedAttention { heads: 1, scale: 1.0, parts: Vec::new(), sums: true };
+    "packed_attention_grad": Op::PackedAttentionGrad { sums: false, .. } =
+        Op::PackedAttentionGrad { heads: 1, scale: 1.0, parts: Vec::new(), sums: false };
+    "packed_attention_grad_sums": Op::PackedAttentionGrad { sums: true, .. } =
+        Op::PackedAttentionGrad { heads: 1, scale: 1.0, parts: Vec::new(), sums: true };
     "adamw": Op::AdamW { .. } = Op::AdamW { beta1: 0.0, beta2: 0.0, eps: 0.0 };
     "ema": Op::Ema = Op::Ema;
     "adamw_ema": Op::AdamWEma { .. } = Op::AdamWEma { beta1: 0.0, beta2: 0.0, eps: 0.0 };

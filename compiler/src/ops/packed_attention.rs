@@ -1,11 +1,11 @@
 //! Attention over the rows of one linear layer, `[R, 3·H·d]`, with the rows of several batches stacked.
 
-use super::attention::attend;
+use super::attention::{attend, log_sums};
 use super::rotary::turned;
 use super::rules::{Grads, Parts};
-use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
+use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, Unary, arity, require};
 use crate::interp::Array;
-use crate::ir::{Dim, Graph, GraphError, TensorType, ValueId};
+use crate::ir::{DType, Dim, Graph, GraphError, TensorType, ValueId};
 
 /// The operations of this file: forward and backward have the same attributes.
 #[derive(Clone, Copy)]
@@ -14,13 +14,18 @@ pub(super) struct Kind<'a> {
     pub heads: usize,
     pub scale: f64,
     pub parts: &'a [Dim],
+    pub sums: bool,
 }
 
 pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
-    let Kind { backward, heads, parts, .. } = op;
+    let Kind { backward, heads, parts, sums, .. } = op;
     // Without tables, or with one for each part.
-    let (own, expected) =
-        if backward { (3, "3, and a table for each part") } else { (1, "1, and a table for each part") };
+    let own = op.own_operands();
+    let expected = match own {
+        1 => "1, and a table for each part",
+        3 => "3, and a table for each part",
+        _ => "4, and a table for each part",
+    };
     arity(operands, own, own + parts.len() / 2, expected)?;
     let tables = &operands[own..];
     require(tables.is_empty() || tables.len() == parts.len() / 2, || {
@@ -50,11 +55,13 @@ pub(super) fn infer(op: Kind<'_>, operands: &[&TensorType]) -> Result<Vec<Tensor
         })?;
     }
     let y = TensorType::new(qkv.dtype, [qkv.shape[0].clone(), Dim::from(heads * width)]);
+    let of_rows = TensorType::f32([qkv.shape[0].clone(), Dim::from(heads)]);
     if backward {
         require(*operands[1] == y && *operands[2] == y, || format!("y and dy must be {y}"))?;
+        require(!sums || *operands[3] == of_rows, || format!("the sums must be {of_rows}, got {}", operands[3]))?;
         return Ok(vec![qkv.clone()]);
     }
-    Ok(vec![y])
+    Ok(if sums { vec![y, of_rows] } else { vec![y] })
 }
 
 /// d, where the last axis of `qkv` is 3·H·d.
@@ -64,9 +71,11 @@ fn head_width(qkv: &TensorType, heads: usize) -> Option<usize> {
     (width > 0 && width.is_multiple_of(all)).then_some(width / all)
 }
 
-/// The operands before the tables.
-fn own_operands(backward: bool) -> usize {
-    if backward { 3 } else { 1 }
+impl Kind<'_> {
+    /// How many operands come before the tables.
+    fn own_operands(self) -> usize {
+        if self.backward { 3 + usize::from(self.sums) } else { 1 }
+    }
 }
 
 /// As attention on each part: two products of `2·N²·d` per head forward and five backward, and 5 or 9 per score.
@@ -83,12 +92,13 @@ pub(super) fn cost(op: Kind<'_>, operands: &[&TensorType], results: &[&TensorTyp
 }
 
 pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
-    let Kind { backward, heads, scale, parts } = op;
+    let Kind { backward, heads, scale, parts, sums } = op;
     let mut result = Array::zeros(&e.results[0]);
+    let mut of_rows = (sums && !backward).then(|| Array::zeros(&e.results[1]));
     let mut first = 0;
     for (number, part) in parts.chunks_exact(2).enumerate() {
         let (clips, rows) = (e.size(&part[0])?, e.size(&part[1])?);
-        let table = e.inputs.get(own_operands(backward) + number);
+        let table = e.inputs.get(op.own_operands() + number);
         for clip in 0..if rows == 0 { 0 } else { clips } {
             let place = Clip { first: first + clip * rows, rows, heads };
             let [q, k, v] = [0, 1, 2].map(|of| place.read(e.inputs[0], of, 3));
@@ -106,11 +116,14 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
                 }
             } else {
                 place.write(&mut result, &attend([&q, &k, &v], None, scale)[0], 0, 1);
+                if let Some(of_rows) = &mut of_rows {
+                    place.write(of_rows, &log_sums(&q, &k, scale), 0, 1);
+                }
             }
         }
         first += clips * rows;
     }
-    Ok(vec![result])
+    Ok(std::iter::once(result).chain(of_rows).collect())
 }
 
 /// The angles of one clip, `[1, N, 2d]`.
@@ -154,14 +167,15 @@ const SWAP: [usize; 4] = [0, 2, 1, 3];
 
 /// As attention (or its gradient) on the heads of each part, sliced out and concatenated again.
 pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
-    let Kind { backward, heads, scale, parts } = op;
-    let (own, tables) = inputs.split_at(own_operands(backward).min(inputs.len()));
-    let mut results = Vec::new();
+    let Kind { backward, heads, scale, parts, sums } = op;
+    let (own, tables) = inputs.split_at(op.own_operands().min(inputs.len()));
+    let (mut results, mut of_rows) = (Vec::new(), Vec::new());
     let mut first = Dim::default();
     for (number, part) in parts.chunks_exact(2).enumerate() {
         let end = &first + &Dim::product(part);
         let mut rows = Vec::with_capacity(3);
-        for input in own {
+        // The sums are computed again.
+        for input in own.iter().take(3) {
             rows.push(g.slice(*input, 0, first.clone(), end.clone())?);
         }
         let [mut q, mut k, v] = thirds(g, rows[0], (part, heads))?;
@@ -180,6 +194,9 @@ pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Resu
             }
             grads
         } else {
+            if sums {
+                of_rows.push(decomposed_sums(g, [q, k], scale)?);
+            }
             g.push(Op::Attention { scale }, &[q, k, v])?
         };
         let mut columns = Vec::with_capacity(made.len());
@@ -191,10 +208,36 @@ pub(super) fn decompose(op: Kind<'_>, g: &mut Graph, inputs: &[ValueId]) -> Resu
         results.push(g.reshape(joined, &[Dim::product(part), Dim::product(&shape[2..])])?);
         first = end;
     }
-    if results.len() > 1 {
-        results = vec![g.push1(Op::Concat { axis: 0 }, &results)?];
+    let mut joined = Vec::with_capacity(2);
+    for parts in [results, of_rows] {
+        match parts.as_slice() {
+            [] => {}
+            [one] => joined.push(*one),
+            _ => joined.push(g.push1(Op::Concat { axis: 0 }, &parts)?),
+        }
     }
-    Ok(Some(results))
+    Ok(Some(joined))
+}
+
+/// `f32[B·N, H]`, the logarithms of the sums of exponentials of `q[B, H, N, d]` and `k`, past each row's highest score.
+fn decomposed_sums(g: &mut Graph, [q, k]: [ValueId; 2], scale: f64) -> Result<ValueId, GraphError> {
+    let products = g.matmul(q, k, false, true)?;
+    let mut scores = g.mul_scalar(products, scale)?;
+    if g.ty(scores).dtype != DType::F32 {
+        scores = g.cast(scores, DType::F32)?;
+    }
+    let highest = g.push1(Op::ReduceMax { axes: vec![3] }, &[scores])?;
+    let below = g.sub(scores, highest)?;
+    let exponentials = g.unary(Unary::Exp, below)?;
+    let total = g.push1(Op::Sum { axes: vec![3] }, &[exponentials])?;
+    let logarithm = g.unary(Unary::Log, total)?;
+    let sums = g.add(logarithm, highest)?;
+    let by_row = g.permute(sums, &SWAP)?;
+    let [clips, rows, heads, _] = g.ty(by_row).shape.as_slice() else {
+        return Err(GraphError::Other(format!("{} are no scores", g.ty(by_row))));
+    };
+    let shape = [clips * rows, heads.clone()];
+    g.reshape(by_row, &shape)
 }
 
 /// Rows `[B·N, 3·H·d]` as queries, keys and values `[B, H, N, d]`.
@@ -224,14 +267,15 @@ fn heads_of(g: &mut Graph, rows: ValueId, (part, heads): (&[Dim], usize)) -> Res
 }
 
 pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
-    let Kind { backward, heads, scale, parts } = op;
-    if backward {
+    let Kind { backward, heads, scale, parts, sums } = op;
+    // Sums are kept where a graph is planned, after it has been differentiated.
+    if backward || sums {
         return Ok(None);
     }
     if (1..r.inputs.len()).any(|table| r.need(table)) {
         return Err(GraphError::Other("packed attention has no gradient for its tables of angles".to_owned()));
     }
-    let backward = Op::PackedAttentionGrad { heads, scale, parts: parts.to_vec() };
+    let backward = Op::PackedAttentionGrad { heads, scale, parts: parts.to_vec(), sums: false };
     let operands = [&[r.inputs[0], r.y, r.dy], &r.inputs[1..]].concat();
     let mut grads = vec![None; r.inputs.len()];
     grads[0] = Some(r.graph.push1(backward, &operands)?);

@@ -46,12 +46,27 @@ fn every_decomposition_computes_the_same() {
         (Op::AttentionGrad { scale: 0.7 }, vec![q, k, k, q, q]),
         (Op::Rotate { transposed: false }, vec!["B 2 N 4", "B N 8"]),
         (Op::Rotate { transposed: true }, vec!["B 2 N 4", "1 N 8"]),
-        (Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, vec!["12 12"]),
-        (Op::PackedAttentionGrad { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, vec!["12 12", "12 4", "12 4"]),
-        (Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2") }, vec!["12 12", "2 3 4", "1 2 4"]),
+        (Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: false }, vec!["12 12"]),
         (
-            Op::PackedAttentionGrad { heads: 2, scale: 0.7, parts: dims("2 3 3 2") },
+            Op::PackedAttentionGrad { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: false },
+            vec!["12 12", "12 4", "12 4"],
+        ),
+        (
+            Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: false },
+            vec!["12 12", "2 3 4", "1 2 4"],
+        ),
+        (
+            Op::PackedAttentionGrad { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: false },
             vec!["12 12", "12 4", "12 4", "1 3 4", "3 2 4"],
+        ),
+        (Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: true }, vec!["12 12"]),
+        (
+            Op::PackedAttention { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: true },
+            vec!["12 12", "2 3 4", "1 2 4"],
+        ),
+        (
+            Op::PackedAttentionGrad { heads: 2, scale: 0.7, parts: dims("2 3 3 2"), sums: true },
+            vec!["12 12", "12 4", "12 4", "12 2", "1 3 4", "3 2 4"],
         ),
         (Op::Ema, vec!["4 5", "4 5", ""]),
         (Op::AdamW { beta1, beta2, eps }, adamw),
@@ -78,7 +93,7 @@ fn every_decomposition_computes_the_same() {
 #[test]
 fn packed_attention_needs_parts_that_are_its_rows() {
     let infer = |heads, parts: &str, qkv| {
-        let op = Op::PackedAttention { heads, scale: 1.0, parts: dims(parts) };
+        let op = Op::PackedAttention { heads, scale: 1.0, parts: dims(parts), sums: false };
         op.infer(&[&ty(qkv)]).map_err(|error| error.to_string())
     };
     assert_eq!(infer(2, "2 3 3 2", "12 12"), Ok(vec![ty("12 4")]));

@@ -34,7 +34,7 @@ impl Pass for PackAttention {
             for table in tables {
                 operands.push(rewriter.get(table)?);
             }
-            let y = rewriter.new.push1(Op::PackedAttention { heads, scale, parts }, &operands)?;
+            let y = rewriter.new.push1(Op::PackedAttention { heads, scale, parts, sums: false }, &operands)?;
             let y = rewriter.new.reshape(y, &graph.ty(node.outputs[0]).shape)?;
             let why = format!("%{}: attention from rows to rows", node.outputs[0].0);
             rewriter.replace(&node.outputs, &[y], why)?;

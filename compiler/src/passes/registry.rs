@@ -2,8 +2,8 @@
 
 use super::{
     Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
-    FuseAdamWEma, FuseGelu, MergePads, MergeRows, OverlapSums, PackAttention, Pass, Recompute, Recomputed, ReduceSums,
-    SinkTokens,
+    FuseAdamWEma, FuseGelu, KeepSums, MergePads, MergeRows, OverlapSums, PackAttention, Pass, Recompute, Recomputed,
+    ReduceSums, SinkTokens,
 };
 use crate::ops::Op;
 
@@ -11,7 +11,7 @@ use crate::ops::Op;
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 17] = [
+const REGISTRY: [(&str, Make); 18] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
@@ -25,6 +25,7 @@ const REGISTRY: [(&str, Make); 17] = [
     ("autocast", |_| Ok(Box::new(Autocast))),
     ("fuse-accumulate", |_| Ok(Box::new(FuseAccumulate))),
     ("fuse-gelu", |_| Ok(Box::new(FuseGelu))),
+    ("keep-sums", |_| Ok(Box::new(KeepSums))),
     ("recompute", recompute),
     ("decompose", decompose),
     ("reduce-sums", reduce_sums),

@@ -1,6 +1,7 @@
 //! NVIDIA GPUs: CUDA C++, which NVRTC compiles on the machine it runs on.
 
 use crate::gpu::{Found, Gpu, OpenError};
+use crate::kernels::rules;
 use crate::watch;
 use burn_cubecl::CubeBackend;
 use burn_cuda::CudaDevice;
@@ -32,7 +33,10 @@ impl Gpu for CudaRuntime {
             return Err(OpenError::NoToolkit(format!("CUDA's header {header} is not in {}", place.display())));
         }
         watch::install();
-        Ok(())
+        match rules::mistake() {
+            Some(mistake) => Err(OpenError::Kernels(mistake)),
+            None => Ok(()),
+        }
     }
 
     fn device(index: usize) -> CudaDevice {

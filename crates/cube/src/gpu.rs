@@ -53,6 +53,9 @@ pub enum OpenError {
          mesa-vulkan-drivers and libvulkan1), or use --device cpu"
     )]
     NoDevice(&'static str),
+    /// `VJEPA_KERNELS` is not understood.
+    #[error("{0}")]
+    Kernels(String),
     /// An index past the last device.
     #[error("there is no {name}:{index}: this machine has {count} of them, counted from 0 (`vjepa doctor` lists them)")]
     NoSuchDevice {

@@ -1,6 +1,7 @@
 //! GPUs through Vulkan, or Metal on a Mac: kernels are WGSL, which the driver compiles.
 
 use crate::gpu::{Found, Gpu, OpenError};
+use crate::kernels::rules;
 use crate::watch;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::device::Device as _;
@@ -29,6 +30,9 @@ impl Gpu for WgpuRuntime {
             });
         };
         watch::install();
+        if let Some(mistake) = rules::mistake() {
+            return Err(OpenError::Kernels(mistake));
+        }
         start(index, device).map_err(|why| OpenError::Start { device: found.device.clone(), why })
     }
 

@@ -5,13 +5,12 @@
 use std::path::Path;
 use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{self, Engine, Kind};
-use vjepa_programs::Precision;
 use vjepa_runtime::plan::Device;
 
 fn check(lowered: &str) {
     let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
     let device = Device::open(&format!("{device}{lowered}")).unwrap();
-    let engine = Engine { device, precision: Precision::F32 };
+    let engine = Engine { device, ..Engine::default() };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
     let mut checks = Vec::new();
     golden::run(engine, &folder, Kind::Training, &mut |check| checks.push(check)).unwrap();
@@ -40,4 +39,24 @@ fn our_kernels_compute_the_official_numbers() {
 #[test]
 fn burns_operations_compute_the_official_numbers() {
     check("-lowered");
+}
+
+/// Any folder of golden data, by hand: `VJEPA_GOLDEN=FOLDER cargo test ... --test gpu -- --ignored --nocapture`.
+#[test]
+#[ignore = "reads VJEPA_GOLDEN"]
+fn another_folder_by_hand() {
+    let Some(folder) = std::env::var_os("VJEPA_GOLDEN") else { return };
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    let engine = Engine { device: Device::open(&device).unwrap(), ..Engine::default() };
+    for (folder, kind) in golden::folders(Path::new(&folder)).unwrap() {
+        let began = std::time::Instant::now();
+        let mut checks = Vec::new();
+        golden::run(engine, &folder, kind, &mut |check| checks.push(check)).unwrap();
+        let of = |which: fn(&Check) -> bool| checks.iter().filter(|check| which(check)).count();
+        let [failed, left] = [of(Check::failed), of(|check| matches!(check, Check::Unsupported { .. }))];
+        checks.iter().filter(|check| check.failed()).for_each(|check| println!("{check}"));
+        let (name, time) = (folder.display(), began.elapsed().as_secs());
+        println!("{name}: {} comparisons, {failed} failed, {left} not supported, {time} s", checks.len() - left);
+        assert_eq!(failed, 0);
+    }
 }

@@ -23,6 +23,9 @@ pub(super) fn forward<B: Backend>(
     largest: u64,
 ) -> Result<FloatTensor<B>, KernelError> {
     let [_, _, _, width] = shape4::<B>(&q)?;
+    if nothing::<B>(&q, &k)? {
+        return Ok(zeros::<B>(&q));
+    }
     let usual = 1.0 / (width as f64).sqrt();
     // Burn's flash kernels take their scale from the width, and only that one.
     if flash() && q.dtype() != DType::F32 && (scale - usual).abs() <= 1e-6 * usual {
@@ -42,6 +45,9 @@ pub(super) fn backward<B: Backend>(
     scale: f64,
     largest: u64,
 ) -> Result<[FloatTensor<B>; 3], KernelError> {
+    if nothing::<B>(&q, &k)? {
+        return Ok([&q, &k, &v].map(zeros::<B>));
+    }
     in_parts::<B, 4, 3>([q, k, v, dy], largest, |[q, k, v, dy]| {
         let back = like::<B>(&q);
         let shares = shares::<B>(q.clone(), k.clone(), scale);
@@ -88,6 +94,15 @@ fn in_parts<B: Backend, const N: usize, const M: usize>(
         parts.iter_mut().zip(results).for_each(|(parts, result)| parts.push(result));
     }
     Ok(parts.map(|parts| B::float_cat(parts, 0)))
+}
+
+/// Whether there is no row or no key, as where a part of a batch has no clip: back ends do not reduce over nothing.
+fn nothing<B: Backend>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> Result<bool, KernelError> {
+    Ok(shape4::<B>(q)?.contains(&0) || shape4::<B>(k)?.contains(&0))
+}
+
+fn zeros<B: Backend>(like: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_zeros(like.shape(), &like.device(), like.dtype().into())
 }
 
 fn shape4<B: Backend>(x: &FloatTensor<B>) -> Result<[usize; 4], KernelError> {

@@ -68,7 +68,7 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         Op::PowScalar(c) => single(move |x, _| Ok(B::float_powf_scalar(x, scalar(*c)))),
         Op::Sum { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_sum_dim(x, *axis)))),
         Op::Mean { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_mean_dim(x, *axis)))),
-        Op::ReduceMax { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_max_dim(x, *axis)))),
+        Op::ReduceMax { axes } => single(move |x, node| Ok(largest::<B>(x, axes, node.shape()?))),
         Op::Permute { axes } => single(move |x, _| Ok(B::float_permute(x, axes))),
         Op::Broadcast { .. } => single(|x, node| Ok(B::float_expand(x, node.shape()?))),
         Op::Slice { axis, start, end } => {
@@ -277,6 +277,14 @@ fn choose<B: Backend>(
 
 fn broadcast(a: &Shape, b: &Shape) -> Shape {
     Shape::from(a.iter().zip(b.iter()).map(|(x, y)| (*x).max(*y)).collect::<Vec<_>>())
+}
+
+fn largest<B: Backend>(x: FloatTensor<B>, axes: &[usize], shape: Shape) -> FloatTensor<B> {
+    // Back ends do not reduce over nothing, even where nothing comes of it.
+    if shape.contains(&0) {
+        return B::float_zeros(shape, &x.device(), x.dtype().into());
+    }
+    axes.iter().fold(x, |x, axis| B::float_max_dim(x, *axis))
 }
 
 /// Puts axes of size 1 in front until the tensor has `rank` axes.

@@ -4,6 +4,7 @@
 
 mod action;
 mod artifact;
+mod buckets;
 mod describe;
 mod detector;
 mod drops;
@@ -20,6 +21,7 @@ pub mod tuning;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
+pub use buckets::{Shapes, mask_shapes, padded};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
 pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use drops::DROP_KEY;
@@ -59,6 +61,9 @@ pub enum CompileError {
         /// Why.
         source: TraceError,
     },
+    /// Masks that cannot be drawn.
+    #[error("{0}")]
+    Masks(String),
     /// A head that the deployed model cannot have.
     #[error("{0}")]
     Head(&'static str),

@@ -1,6 +1,7 @@
 //! The training steps: forward, gradients, clipping, AdamW and moving averages in one graph, or in two where gradients are
 //! added up over groups of clips or over processes.
 
+use super::buckets::with_buckets;
 use super::drops::draw_gates;
 use super::forward;
 use super::{CompileError, Passes, Precision};
@@ -34,6 +35,8 @@ pub struct TrainOptions {
     pub bucket: usize,
     /// Whether they travel while the rest of the step is computed.
     pub overlap: bool,
+    /// What the lengths of mask lists are rounded up to a multiple of; none leaves them as they are drawn.
+    pub mask_buckets: Option<usize>,
 }
 
 impl TrainOptions {
@@ -63,6 +66,7 @@ impl Default for TrainOptions {
             gates_given: false,
             bucket: 1 << 20,
             overlap: true,
+            mask_buckets: None,
         }
     }
 }
@@ -164,6 +168,12 @@ fn traced(
     if !options.gates_given {
         passes.stage("drops", &mut graph, |graph| {
             *graph = draw_gates(graph, objective.declaration())?;
+            Ok::<_, CompileError>(())
+        })?;
+    }
+    if let Some(multiple) = options.mask_buckets {
+        passes.stage("pad-tokens", &mut graph, |graph| {
+            *graph = with_buckets(graph, objective.declaration(), multiple)?;
             Ok::<_, CompileError>(())
         })?;
     }

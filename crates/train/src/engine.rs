@@ -140,7 +140,7 @@ impl Engine {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
                 inputs.extend(feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape)));
-                Ok((step.run(params, inputs)?, Travel::default()))
+                Ok((run(step, params, inputs)?, Travel::default()))
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
@@ -148,9 +148,11 @@ impl Engine {
                 }
                 let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
                 let Some(ranks) = last.filter(|ranks| ranks.world() > 1) else {
-                    return Ok((gradients.run(params, fed)?, Travel::default()));
+                    return Ok((run(gradients, params, fed)?, Travel::default()));
                 };
                 let mut over = Travelling::new(ranks);
+                let (names, tensors) = padded(gradients, fed);
+                let fed = names.iter().map(String::as_str).zip(tensors).collect();
                 let outputs = gradients.run_among(params, fed, Some(&mut over));
                 match over.lost {
                     Some(lost) => Err(lost.into()),
@@ -227,12 +229,14 @@ impl Engine {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;
                 inputs.extend(fed);
-                Ok(step.first_bad(params, inputs)?)
+                let (names, tensors) = padded(step, inputs);
+                Ok(step.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
             }
             Self::Halves { gradients, sums, .. } => {
                 // What the step has added up is bad already, but is no cause.
                 clear(params, sums);
-                Ok(gradients.first_bad(params, fed)?)
+                let (names, tensors) = padded(gradients, fed);
+                Ok(gradients.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
             }
             Self::Eager { .. } => Ok(None),
         }
@@ -289,4 +293,18 @@ fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut
         let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
         HostTensor::F32 { shape: shape.to_vec(), data }
     }
+}
+
+/// Inputs of a step, its lists of masks padded where it was compiled for that.
+fn padded(step: &DeviceExecutor, inputs: Vec<(&str, HostTensor)>) -> (Vec<String>, Vec<HostTensor>) {
+    compile::padded(step.graph(), inputs).into_iter().unzip()
+}
+
+fn run(
+    step: &mut DeviceExecutor,
+    params: &mut DeviceParams,
+    inputs: Vec<(&str, HostTensor)>,
+) -> Result<Named, vjepa_runtime::plan::RunError> {
+    let (names, tensors) = padded(step, inputs);
+    step.run(params, names.iter().map(String::as_str).zip(tensors).collect())
 }

@@ -15,6 +15,8 @@ pub(super) struct BackEnd {
     pub(super) open: fn(usize) -> Result<(), DeviceError>,
     pub(super) plan: fn(Device, &Graph) -> Result<DeviceExecutor, RunError>,
     pub(super) lower: fn(&Graph) -> Result<Graph, RunError>,
+    /// For each node of a lowered graph, whether a kernel of ours runs it.
+    pub(super) by_kernel: fn(&Graph) -> Vec<bool>,
     pub(super) take: fn(Device, Graph, Plan) -> Result<DeviceExecutor, RunError>,
     pub(super) params: fn(Device) -> DeviceParams,
 }
@@ -74,6 +76,7 @@ const fn row<B: Opened, const KERNELS: bool>(name: &'static str, numbered: bool)
         open: B::open,
         plan: |device, graph| planned(device, Executor::<B>::planned(graph, KERNELS)?),
         lower: |graph| Executor::<B>::lower_for(graph, KERNELS),
+        by_kernel: |graph| Executor::<B>::by_kernel(graph, KERNELS),
         take: |device, graph, plan| planned(device, Executor::<B>::checked(graph, plan, KERNELS)?),
         params: |device| DeviceParams::new(device, Params::<B>::new(B::place(device.index))),
     }

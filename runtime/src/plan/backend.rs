@@ -41,6 +41,15 @@ pub trait PlanBackend: Backend {
     /// The kernel for an operation; `None` for one that is lowered to Burn's operations or decomposed instead.
     fn kernel(op: &Op) -> Option<Kernel<'_, Self>>;
 
+    /// Whether that kernel is chosen over Burn's operations on operands of these types; asked when a graph is planned.
+    fn chooses(_op: &Op, _operands: &[&TensorType]) -> bool {
+        true
+    }
+
+    /// Whether memory and kernels are a device's own: the sums of attention are kept for its gradient
+    /// ([`KeepSums`](vjepa_compiler::passes::KeepSums)), and indices of tokens are checked before they are sent.
+    const IS_DEVICE: bool = false;
+
     /// How Burn's operations run an operation that has no kernel; `None` for one that is decomposed instead.
     fn lowering(op: &Op) -> Option<Lowering<'_, Self>> {
         vjepa_lower::lowering(op)

@@ -4,7 +4,7 @@ use super::back_ends::Opened;
 use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, PlanBackend, RunError};
 use burn_backend::DType as Element;
 use burn_backend::tensor::Device as Place;
-use vjepa_compiler::ir::{DType, Sizes};
+use vjepa_compiler::ir::{DType, Sizes, TensorType};
 use vjepa_compiler::ops::Op;
 use vjepa_cube::{CubeBackend, Gpu};
 use vjepa_lower::Lowered;
@@ -19,6 +19,12 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
             kernel(Lowered { operands, results, sizes, device, largest: Self::largest_buffer(device) })
         }))
     }
+
+    fn chooses(op: &Op, operands: &[&TensorType]) -> bool {
+        vjepa_cube::chooses(op, operands)
+    }
+
+    const IS_DEVICE: bool = true;
 
     fn lowering(op: &Op) -> Option<Lowering<'_, Self>> {
         R::lowering(op)

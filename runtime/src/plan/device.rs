@@ -130,6 +130,12 @@ impl Device {
         (self.back_end.lower)(graph)
     }
 
+    /// For each node of a graph that was [lowered](Device::lower) for this device, whether a kernel of ours runs it; the library's
+    /// operations run the others.
+    pub fn by_kernel(self, graph: &Graph) -> Vec<bool> {
+        (self.back_end.by_kernel)(graph)
+    }
+
     /// Takes a graph that was [lowered](Device::lower) for this device and planned before.
     ///
     /// # Errors

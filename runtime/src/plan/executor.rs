@@ -8,9 +8,9 @@ use super::{DeviceError, HostTensor, Operand, PlanBackend, SimdError};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
-use vjepa_compiler::ir::{DType, Def, Graph, Sizes, TensorType, ValueId};
+use vjepa_compiler::ir::{DType, Def, Graph, Node, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
-use vjepa_compiler::passes::{CommonScalars, Decompose, Pass};
+use vjepa_compiler::passes::{CommonScalars, Decompose, KeepSums, Pass};
 use vjepa_compiler::plan::Plan;
 use vjepa_compiler::verify::verify;
 use vjepa_lower::Lowered;
@@ -117,6 +117,8 @@ pub struct Executor<B: PlanBackend> {
     profile: Option<Vec<RunTimes>>,
     /// Whether the back end's kernels are used.
     pub(super) kernels: bool,
+    /// For each node, whether a kernel runs it.
+    by_kernel: Vec<bool>,
     memory: B::Memory,
 }
 
@@ -147,8 +149,7 @@ impl<B: PlanBackend> Executor<B> {
 
     /// Fails at the first node that neither a kernel nor Burn runs.
     fn supported(graph: &Graph, kernels: bool) -> Result<(), RunError> {
-        let runs = Self::runs(kernels);
-        match graph.nodes.iter().enumerate().find(|(_, node)| !runs(&node.op)) {
+        match graph.nodes.iter().enumerate().find(|(_, node)| !Self::runs(kernels, &node.op, &operands(graph, node))) {
             Some((position, node)) => Err(RunError::Unsupported { op: node.op.name(), node: position }),
             None => Ok(()),
         }
@@ -182,9 +183,15 @@ impl<B: PlanBackend> Executor<B> {
 
     /// [`Executor::lower`], with or without the back end's kernels.
     pub(super) fn lower_for(graph: &Graph, kernels: bool) -> Result<Graph, RunError> {
-        let pass = Decompose::unless(Self::runs(kernels));
+        let pass = Decompose::unless_on(move |op, operands| Self::runs(kernels, op, operands));
         let mut lowered = graph.clone();
         let mut decomposed = false;
+        if kernels
+            && B::IS_DEVICE
+            && let Some(kept) = KeepSums.run(&lowered).map_err(|error| cannot_plan(graph, &error))?
+        {
+            lowered = kept.graph;
+        }
         // Parts of a semantic operation may be semantic themselves; nothing nests deeper than this.
         for _ in 0..DECOMPOSITION_DEPTH {
             match pass.run(&lowered).map_err(|error| cannot_plan(graph, &error))? {
@@ -199,17 +206,29 @@ impl<B: PlanBackend> Executor<B> {
         Ok(lowered)
     }
 
-    fn runs(kernels: bool) -> fn(&Op) -> bool {
-        if kernels {
-            |op| op.is_over_ranks() || B::kernel(op).is_some() || B::lowering(op).is_some()
-        } else {
-            |op| op.is_over_ranks() || B::lowering(op).is_some()
-        }
+    /// Whether an operation is run whole, by a kernel, by Burn's operations or with other ranks.
+    fn runs(kernels: bool, op: &Op, operands: &[&TensorType]) -> bool {
+        op.is_over_ranks() || Self::has_kernel(kernels, op, operands) || B::lowering(op).is_some()
+    }
+
+    fn has_kernel(kernels: bool, op: &Op, operands: &[&TensorType]) -> bool {
+        kernels && B::chooses(op, operands) && B::kernel(op).is_some()
+    }
+
+    /// For each node of a lowered graph, whether a kernel runs it; Burn's operations run the others.
+    pub(super) fn by_kernel(graph: &Graph, kernels: bool) -> Vec<bool> {
+        graph.nodes.iter().map(|node| Self::has_kernel(kernels, &node.op, &operands(graph, node))).collect()
+    }
+
+    /// Whether a kernel runs the node at this position.
+    pub(super) fn is_by_kernel(&self, position: usize) -> bool {
+        self.by_kernel.get(position) == Some(&true)
     }
 
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
-        Self { graph, plan, updated, guarded: HashSet::new(), profile: None, kernels, memory: B::Memory::default() }
+        let (by_kernel, memory) = (Self::by_kernel(&graph, kernels), B::Memory::default());
+        Self { graph, plan, updated, guarded: HashSet::new(), profile: None, kernels, by_kernel, memory }
     }
 
     /// The graph as it is executed.
@@ -276,6 +295,7 @@ impl<B: PlanBackend> Executor<B> {
         let mut inputs: BTreeMap<&str, HostTensor> = inputs.into_iter().collect();
         let sizes = self.bind_sizes(&inputs, params)?;
         self.fits(&sizes, params.device())?;
+        self.tokens_exist(&inputs, &sizes)?;
         let mut values: Vec<Option<Operand<B>>> = Vec::new();
         values.resize_with(self.graph.values.len(), || None);
         for id in &self.graph.inputs {
@@ -408,7 +428,7 @@ impl<B: PlanBackend> Executor<B> {
         if node.op.is_over_ranks() {
             return ranks::run::<B>(node, operands, (&types, sizes), device, exchange);
         }
-        let kernel = if self.kernels { B::kernel(&node.op) } else { None };
+        let kernel = if self.is_by_kernel(position) { B::kernel(&node.op) } else { None };
         let results = if let Some(kernel) = kernel {
             kernel(Call { operands, results: &types, sizes, device, memory: &mut self.memory })
         } else if let Some(lowering) = B::lowering(&node.op) {
@@ -481,6 +501,11 @@ impl<B: PlanBackend> Executor<B> {
     fn missing(&self, id: ValueId) -> RunError {
         RunError::Missing { graph: self.graph.name.clone(), value: id.0 }
     }
+}
+
+/// Types of a node's operands.
+fn operands<'a>(graph: &'a Graph, node: &Node) -> Vec<&'a TensorType> {
+    node.inputs.iter().map(|id| graph.ty(*id)).collect()
 }
 
 fn cannot_plan(graph: &Graph, reason: &dyn std::fmt::Display) -> RunError {

@@ -29,6 +29,7 @@ impl<B: PlanBackend> Executor<B> {
         }
         let sizes = self.bind_sizes(&inputs, params)?;
         self.fits(&sizes, params.device())?;
+        self.tokens_exist(&inputs, &sizes)?;
         let mut values: Vec<Option<Operand<B>>> = Vec::new();
         values.resize_with(self.graph().values.len(), || None);
         for id in &self.graph().inputs {

@@ -1,8 +1,9 @@
 //! What does not fit a device's buffers, which are smaller than its memory.
 
 use super::executor::{Executor, RunError};
-use super::{DeviceError, PlanBackend};
+use super::{DeviceError, HostTensor, KernelError, PlanBackend};
 use burn_backend::tensor::Device;
+use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Def, Dim, Sizes, TensorType};
 use vjepa_compiler::ops::Op;
 
@@ -28,16 +29,48 @@ impl<B: PlanBackend> Executor<B> {
             }
         }
         // Scores of one clip at least are in memory, where nothing but Burn's operations computes attention.
-        for node in &self.graph().nodes {
-            let lowered = !self.kernels || B::kernel(&node.op).is_none();
-            if let (true, Op::Attention { .. } | Op::AttentionGrad { .. }, [q, k, ..]) =
-                (lowered, &node.op, &*node.inputs)
+        for (position, node) in self.graph().nodes.iter().enumerate() {
+            if let (false, Op::Attention { .. } | Op::AttentionGrad { .. }, [q, k, ..]) =
+                (self.is_by_kernel(position), &node.op, &*node.inputs)
                 && let ([_, heads, rows, _], [_, _, keys, _]) =
                     (&*self.graph().ty(*q).shape, &*self.graph().ty(*k).shape)
                 && let Some(bytes) =
                     bytes(&[heads.clone(), rows.clone(), keys.clone()]).filter(|bytes| *bytes > largest)
             {
                 return Err(too_large(format!("the scores of one clip in `{}`", node.op.name()), bytes, largest));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses indices of tokens that are not there, as the CPU's kernels do: a device would read what its memory holds beside
+    /// the tokens, and write there.
+    pub(super) fn tokens_exist(&self, inputs: &BTreeMap<&str, HostTensor>, sizes: &Sizes) -> Result<(), RunError> {
+        if !B::IS_DEVICE {
+            return Ok(());
+        }
+        for (position, node) in self.graph().nodes.iter().enumerate() {
+            let tokens = match (&node.op, &*node.inputs) {
+                (Op::GatherTokens, [x, _]) => self.graph().ty(*x).shape.get(1).and_then(|tokens| tokens.eval(sizes)),
+                (Op::ScatterTokens { tokens }, _) => tokens.eval(sizes),
+                _ => None,
+            };
+            let (Some(tokens), Some(index)) = (tokens, node.inputs.get(1)) else { continue };
+            let mut open = vec![*index];
+            while let Some(id) = open.pop() {
+                match &self.graph().value(id).def {
+                    Def::Input(name) => {
+                        let Some(HostTensor::I32 { data, .. }) = inputs.get(name.as_str()) else { continue };
+                        let exists = |token: i32| usize::try_from(token).is_ok_and(|token| token < tokens);
+                        if let Some(token) = data.iter().copied().find(|token| !exists(*token)) {
+                            let source = KernelError::Token { token: token.into(), tokens };
+                            return Err(RunError::Kernel { op: node.op.name(), node: position, source });
+                        }
+                    }
+                    // No operation computes with indices: others move them.
+                    Def::Node { node, .. } => open.extend(&self.graph().nodes[node.0].inputs),
+                    Def::Param(_) => {}
+                }
             }
         }
         Ok(())

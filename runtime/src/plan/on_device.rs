@@ -26,7 +26,7 @@ trait Store: Send + Sync + Any {
     fn set(&mut self, name: &str, tensor: HostTensor);
     fn zeros(&mut self, name: &str, shape: &[usize]);
     fn remove(&mut self, name: &str) -> bool;
-    fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
+    fn read(&self, device: Device, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError>;
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
     fn elements(&self, name: &str) -> Option<usize>;
     fn alias(&mut self, from: &str, to: &str) -> bool;
@@ -46,10 +46,8 @@ impl<B: PlanBackend> Store for Params<B> {
         self.remove(name)
     }
 
-    fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        let value = self.get(name)?;
-        // What a failed device returns is not what was computed.
-        B::failure(self.device()).is_none().then_some(value)
+    fn read(&self, device: Device, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError> {
+        on(device, || B::failure(self.device()), || self.read(name))
     }
 
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
@@ -174,9 +172,17 @@ impl DeviceParams {
     }
 
     /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not
-    /// there, or that the device lost.
+    /// there, or that the device lost; [`DeviceParams::read`] tells these apart.
     pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        self.store.get(name)
+        self.read(name).ok().flatten()
+    }
+
+    /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for one that is not there.
+    ///
+    /// # Errors
+    /// [`RunError::Device`] when the device has failed or fails in this: what it returns is not what was computed.
+    pub fn read(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError> {
+        self.store.read(self.device, name)
     }
 
     /// Names of all tensors, sorted.
@@ -316,8 +322,9 @@ mod tests {
     /// A device that is not the CPU, whatever this build has.
     fn gpu() -> Device {
         let cpu = all().next().unwrap();
-        let BackEnd { open, plan, lower, take, params, .. } = *cpu;
-        let back_end = Box::leak(Box::new(BackEnd { name: "gpu", numbered: true, open, plan, lower, take, params }));
+        let BackEnd { open, plan, lower, by_kernel, take, params, .. } = *cpu;
+        let gpu = BackEnd { name: "gpu", numbered: true, open, plan, lower, by_kernel, take, params };
+        let back_end = Box::leak(Box::new(gpu));
         Device { back_end, index: 1 }
     }
 

@@ -1,6 +1,6 @@
 //! The parameters of a run: named tensors that outlive it.
 
-use super::{HostTensor, Operand};
+use super::{HostTensor, Operand, RunError};
 use burn_backend::tensor::Device;
 use burn_backend::{Backend, FloatDType, TensorMetadata};
 use std::collections::BTreeMap;
@@ -45,10 +45,14 @@ impl<B: Backend> Params<B> {
     /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not
     /// there, or that the device lost.
     pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        match self.tensors.get(name)? {
-            Operand::Float(tensor) => Some((tensor.shape().to_vec(), read_floats::<B>(tensor.clone()).ok()?)),
-            Operand::Int(_) => None,
-        }
+        self.read(name).ok().flatten()
+    }
+
+    /// [`Params::get`], with why the device cannot return the tensor.
+    pub(super) fn read(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError> {
+        let Some(Operand::Float(tensor)) = self.tensors.get(name) else { return Ok(None) };
+        let lost = |why| RunError::Lost { name: name.to_owned(), why };
+        Ok(Some((tensor.shape().to_vec(), read_floats::<B>(tensor.clone()).map_err(lost)?)))
     }
 
     /// Names of all tensors, sorted.

@@ -8,7 +8,7 @@ use vjepa_compiler::plan::Plan;
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs as compile;
 use vjepa_programs::{MaskSizes, drawn_sizes};
-use vjepa_programs::{Passes, Probe, TrainOptions};
+use vjepa_programs::{Passes, Probe, Shapes, TrainOptions};
 use vjepa_programs::{encoder_config, predictor_config};
 use vjepa_recipe::config::Config;
 
@@ -16,7 +16,13 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let name = args.graph;
     let device = args.device.open()?;
     let config = Config::from_file(&args.config, &args.set)?;
-    let sizes = sizes(name, &config)?;
+    let buckets = buckets(args)?;
+    let mut sizes = sizes(name, &config)?;
+    if let Some(multiple) = buckets {
+        for (_, size) in sizes.iter_mut().filter(|(symbol, _)| symbol.starts_with("N_")) {
+            *size = size.next_multiple_of(multiple);
+        }
+    }
     let emit = args.emit.unwrap_or_else(|| emit_for(args.out.as_deref()));
     if args.estimate.is_some() && emit != Emit::Report {
         return Err("--estimate goes with the report; omit --emit and --out FILE.vjg or FILE.ir".into());
@@ -29,13 +35,16 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if emit == Emit::Passes {
         passes.sizes = Some(sizes.clone());
     }
-    let graph = compiled(name, &config, args.classes, &mut passes)?;
+    let graph = compiled(name, &config, (args.classes, buckets), &mut passes)?;
     match emit {
         Emit::Ir => show::text(args, &graph),
-        Emit::Report => show::report(args, &graph, &sizes),
+        Emit::Report => {
+            let shapes = buckets.map(|multiple| shapes(&config, multiple)).transpose()?;
+            show::report(args, &graph, &sizes, shapes.as_ref())
+        }
         Emit::Plan => {
             let lowered = device.lower(&graph)?;
-            show::plan(args, &lowered, &Plan::new(&lowered)?, &sizes)
+            show::plan(args, &lowered, (&Plan::new(&lowered)?, &device.by_kernel(&lowered)), &sizes)
         }
         Emit::Passes => {
             let mut lowered = graph;
@@ -63,6 +72,24 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
+/// What mask lengths are rounded up to a multiple of, of a graph that has masks.
+fn buckets(args: &Args) -> Result<Option<usize>, CliError> {
+    match (args.mask_buckets, args.graph) {
+        (None, _) => Ok(None),
+        (Some(multiple), GraphName::Step | GraphName::Gradients) => Ok(usize::try_from(multiple).ok()),
+        (Some(_), _) => Err("--mask-buckets goes with the graphs that have masks: step and gradients".into()),
+    }
+}
+
+/// Steps whose shapes are counted.
+const COUNTED: u64 = 1000;
+
+fn shapes(config: &Config, multiple: usize) -> Result<Shapes, CliError> {
+    let (masks, objective) = (config.masks()?, compile::objective(config)?);
+    let drawn = (config.meta.seed, config.data.batch_size * config.data.num_clips, COUNTED);
+    Ok(compile::mask_shapes(masks.as_ref(), drawn, &objective, (options(config)?, multiple))?)
+}
+
 /// What to write to a file of this name.
 fn emit_for(out: Option<&Path>) -> Emit {
     match out.and_then(Path::extension).and_then(|extension| extension.to_str()) {
@@ -72,12 +99,21 @@ fn emit_for(out: Option<&Path>) -> Emit {
     }
 }
 
-fn compiled(name: GraphName, config: &Config, classes: usize, passes: &mut Passes) -> Result<Graph, CliError> {
+fn compiled(
+    name: GraphName,
+    config: &Config,
+    (classes, mask_buckets): (usize, Option<usize>),
+    passes: &mut Passes,
+) -> Result<Graph, CliError> {
     let encoder = encoder_config(config)?;
     match name {
-        GraphName::Step => return Ok(compile::step_with(&compile::objective(config)?, options(config)?, passes)?),
+        GraphName::Step => {
+            let options = TrainOptions { mask_buckets, ..options(config)? };
+            return Ok(compile::step_with(&compile::objective(config)?, options, passes)?);
+        }
         GraphName::Gradients => {
-            return Ok(compile::gradients_with(&compile::objective(config)?, options(config)?, passes)?);
+            let options = TrainOptions { mask_buckets, ..options(config)? };
+            return Ok(compile::gradients_with(&compile::objective(config)?, options, passes)?);
         }
         GraphName::Update => {
             let (objective, options) = (compile::objective(config)?, options(config)?);

@@ -42,6 +42,10 @@ pub struct Args {
     /// Memory limit of a step, e.g. 800MB or 1.5GiB; what does not fit is recomputed in the backward pass
     #[arg(long, value_name = "BYTES")]
     memory_budget: Option<super::memory::Bytes>,
+    /// Round mask lengths of a step up to multiples of N, so that its shapes repeat, with the padding masked out; the report says
+    /// how many shapes 1,000 steps have, and what that costs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    mask_buckets: Option<u64>,
     /// With the report, estimate the time on an accelerator from its published peaks (a roofline; nothing is measured)
     #[arg(long, value_name = "ACCELERATOR", value_parser = named(&Accelerator::ALL, Accelerator::name, Accelerator::about))]
     estimate: Option<Accelerator>,

@@ -1,5 +1,6 @@
 //! Graphs on standard output or in a file: text, report, plan, passes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use vjepa_compiler::plan::{Estimate, OpTotals, Plan, Report, Share};
 
 use super::{Args, CliError};
 use crate::table::aligned;
-use vjepa_programs::{Passes, Stage};
+use vjepa_programs::{Passes, Shapes, Stage};
 use vjepa_runtime::{peak_memory, write_atomically};
 
 /// The graph as text that parses back.
@@ -31,7 +32,7 @@ pub(super) fn text(args: &Args, graph: &Graph) -> Result<(), CliError> {
 }
 
 /// Operations, arithmetic, traffic, memory.
-pub(super) fn report(args: &Args, graph: &Graph, sizes: &Sizes) -> Result<(), CliError> {
+pub(super) fn report(args: &Args, graph: &Graph, sizes: &Sizes, shapes: Option<&Shapes>) -> Result<(), CliError> {
     let report = Report::new(graph, &Plan::new(graph)?, sizes)?;
     let operations: Vec<_> = report
         .by_op
@@ -43,10 +44,20 @@ pub(super) fn report(args: &Args, graph: &Graph, sizes: &Sizes) -> Result<(), Cl
         "graph": report.graph, "sizes": sizes, "nodes": report.total.count, "flops": report.total.flops,
         "bytes": report.total.bytes, "parameters": report.parameters, "parameter_bytes": report.memory.parameters,
         "peak_memory": report.memory.peak, "operations": operations, "estimate": estimate.as_ref().map(estimated),
+        "shapes": shapes.map(|shapes| json!({
+            "steps": shapes.steps, "drawn": shapes.drawn, "padded": shapes.padded, "flops_drawn": shapes.flops,
+            "flops_padded": shapes.padded_flops,
+        })),
     });
     let mut text = format!("{}: {}\n{report}", report.graph, bound(sizes));
     if let Some(estimate) = &estimate {
         text += &format!("\n{estimate}");
+    }
+    if let Some(Shapes { steps, drawn, padded, flops, padded_flops }) = shapes {
+        let more = (padded_flops / flops - 1.0) * 100.0;
+        text += &format!(
+            "\n{steps} steps have {drawn} different shapes, {padded} with padding, which takes {more:.1} % more arithmetic\n"
+        );
     }
     document(args, &report.graph, &text, &json)
 }
@@ -67,14 +78,28 @@ fn estimated(estimate: &Estimate) -> Value {
     })
 }
 
-/// The plan, step by step.
-pub(super) fn plan(args: &Args, graph: &Graph, plan: &Plan, sizes: &Sizes) -> Result<(), CliError> {
-    let (text, memory) = (plan.text(graph, sizes)?, plan.memory(graph, sizes)?);
+/// The plan, step by step, and which operations kernels of ours run.
+pub(super) fn plan(
+    args: &Args,
+    graph: &Graph,
+    (plan, by_kernel): (&Plan, &[bool]),
+    sizes: &Sizes,
+) -> Result<(), CliError> {
+    let (mut text, memory) = (plan.text(graph, sizes)?, plan.memory(graph, sizes)?);
+    for (who, ours) in [("our kernels", true), ("the library's operations", false)] {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (node, _) in graph.nodes.iter().zip(by_kernel).filter(|(_, by)| **by == ours) {
+            *counts.entry(node.op.name()).or_default() += 1;
+        }
+        let list: Vec<String> = counts.iter().map(|(op, count)| format!("{count} {op}")).collect();
+        text += &format!("by {who}: {}\n", if list.is_empty() { "none".to_owned() } else { list.join(", ") });
+    }
     let live = plan.live(graph, sizes)?;
     let step = |(step, live): (&vjepa_compiler::plan::Step, u64)| {
         let node = graph.nodes.get(step.node.0);
         json!({
             "node": step.node.0, "op": node.map(|node| node.op.name()), "in_place": step.in_place,
+            "our_kernel": by_kernel.get(step.node.0),
             "frees": step.frees.iter().map(|id| id.0).collect::<Vec<_>>(), "bytes_held": live,
         })
     };

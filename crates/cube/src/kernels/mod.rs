@@ -1,12 +1,16 @@
 //! Kernels of our own, written once in CubeCL for every back end.
 //!
-//! [`kernel`] is the table. They compute in f32: operands of another type are widened, and results narrowed, around them.
+//! [`kernel`] is the table, and `rules` says where the library's operations are taken instead. They compute in f32: operands of another type are widened, and results narrowed, around them.
 //! Operands are made contiguous first. Sums have one order, whatever the device.
 
+mod attention;
 mod elementwise;
 mod norm;
 mod optimizer;
+pub(crate) mod rules;
+mod tokens;
 
+use attention::Packed;
 use burn_backend::{DType, Shape, TensorMetadata};
 use burn_cubecl::cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 use burn_cubecl::kernel::cast;
@@ -14,8 +18,9 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
+use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::ops::{Op, Unary};
-use vjepa_lower::{KernelError, Lowered, Lowering, Operand, exactly};
+use vjepa_lower::{KernelError, Lowered, Lowering, Operand, exactly, size};
 
 /// Our kernel for an operation; `None` where Burn's operations compute it.
 pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend<R>>> {
@@ -47,6 +52,25 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
             let [x, dy] = exactly(operands)?;
             Ok(norm::layer_norm_grad(x, dy, weight, *eps as f32))
         }),
+        Op::Attention { scale } => floats(move |operands| Ok(vec![attention::heads(exactly(operands)?, *scale)?])),
+        Op::AttentionGrad { scale } => floats(move |operands| attention::heads_grad(exactly(operands)?, *scale)),
+        Op::PackedAttention { heads, scale, parts, sums } => sized(move |mut operands, sizes| {
+            let op = Packed { heads: *heads, scale: *scale, parts, sizes };
+            let tables = operands.split_off(operands.len().min(1));
+            let [qkv] = exactly(operands)?;
+            let results = attention::packed(&op, qkv, &tables)?;
+            Ok(results.into_iter().take(1 + usize::from(*sums)).collect())
+        }),
+        Op::PackedAttentionGrad { heads, scale, parts, sums } => sized(move |mut operands, sizes| {
+            let op = Packed { heads: *heads, scale: *scale, parts, sizes };
+            let tables = operands.split_off(operands.len().min(3 + usize::from(*sums)));
+            let kept = if *sums { operands.pop() } else { None };
+            Ok(vec![attention::packed_grad(&op, exactly(operands)?, kept, &tables)?])
+        }),
+        Op::GatherTokens => Box::new(|node| tokens_of(node, |x, index, _| tokens::gather(x, index))),
+        Op::ScatterTokens { tokens } => {
+            Box::new(|node| tokens_of(node, |dy, index, sizes| tokens::scatter(dy, index, size(tokens, sizes)?)))
+        }
         Op::Ema => floats(|operands| {
             let [target, p, momentum] = exactly(operands)?;
             Ok(vec![optimizer::ema(target, p, momentum)])
@@ -65,24 +89,58 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
     })
 }
 
-/// A kernel of floats, which are contiguous and in f32 when it gets them. Its results get the first operand's type.
+/// A kernel of floats, which are contiguous and in f32 when it gets them.
 fn floats<'a, R: CubeRuntime>(
     f: impl Fn(Vec<CubeTensor<R>>) -> Result<Vec<CubeTensor<R>>, KernelError> + 'a,
 ) -> Lowering<'a, CubeBackend<R>> {
+    sized(move |operands, _| f(operands))
+}
+
+/// A kernel of floats that depends on the sizes of the run.
+fn sized<'a, R: CubeRuntime>(
+    f: impl Fn(Vec<CubeTensor<R>>, &Sizes) -> Result<Vec<CubeTensor<R>>, KernelError> + 'a,
+) -> Lowering<'a, CubeBackend<R>> {
     Box::new(move |node: Lowered<'_, CubeBackend<R>>| {
-        let mut dtype = DType::F32;
         let mut tensors = Vec::with_capacity(node.operands.len());
         for (operand, value) in node.operands.into_iter().enumerate() {
             let Operand::Float(tensor) = value else {
                 return Err(KernelError::DType { operand, expected: "floats", got: "i32".to_owned() });
             };
-            if operand == 0 {
-                dtype = tensor.dtype();
-            }
             tensors.push(into_contiguous(cast(tensor, DType::F32)));
         }
-        Ok(f(tensors)?.into_iter().map(|result| Operand::Float(cast(result, dtype))).collect())
+        let results = f(tensors, node.sizes)?.into_iter().zip(node.results);
+        Ok(results.map(|(result, ty)| Operand::Float(cast(result, element(ty.dtype)))).collect())
     })
+}
+
+/// A kernel of floats and the indices of tokens.
+fn tokens_of<R: CubeRuntime>(
+    node: Lowered<'_, CubeBackend<R>>,
+    f: impl Fn(CubeTensor<R>, CubeTensor<R>, &Sizes) -> Result<CubeTensor<R>, KernelError>,
+) -> Result<Vec<Operand<CubeBackend<R>>>, KernelError> {
+    let (x, index) = match exactly(node.operands)? {
+        [Operand::Float(x), Operand::Int(index)] => (x, index),
+        [Operand::Int(_), _] => {
+            return Err(KernelError::DType { operand: 0, expected: "floats", got: "i32".to_owned() });
+        }
+        [_, Operand::Float(_)] => {
+            return Err(KernelError::DType { operand: 1, expected: "i32", got: "floats".to_owned() });
+        }
+    };
+    let dtype = x.dtype();
+    let y = f(into_contiguous(cast(x, DType::F32)), into_contiguous(cast(index, DType::I32)), node.sizes)?;
+    Ok(vec![Operand::Float(cast(y, dtype))])
+}
+
+/// The library's name of an element type.
+fn element(dtype: vjepa_compiler::ir::DType) -> DType {
+    use vjepa_compiler::ir::DType as Ours;
+    match dtype {
+        Ours::F32 => DType::F32,
+        Ours::F16 => DType::F16,
+        Ours::BF16 => DType::BF16,
+        Ours::I32 => DType::I32,
+    }
 }
 
 /// Memory for a result, beside an operand.
@@ -98,6 +156,12 @@ fn writable<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
 /// Elements of a tensor.
 fn elements<R: CubeRuntime>(tensor: &CubeTensor<R>) -> usize {
     tensor.meta.num_elements()
+}
+
+/// So many cubes, in as many rows of the grid as the device needs for them; a kernel compares with `CUBE_POS`.
+fn cubes<R: CubeRuntime>(tensor: &CubeTensor<R>, count: usize) -> CubeCount {
+    let across = count.min(tensor.client.properties().hardware.max_cube_count.0 as usize).max(1);
+    CubeCount::Static(across as u32, count.div_ceil(across) as u32, 1)
 }
 
 /// One unit for each of `count` elements.

@@ -2,7 +2,7 @@
 //!
 //! A cube of units shares a row: each adds up every `units`-th element, then they add their sums in pairs.
 
-use super::{elements, empty, spread};
+use super::{cubes, elements, empty, spread};
 use burn_backend::{Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl;
@@ -206,9 +206,7 @@ fn per_row<R: CubeRuntime>(x: &CubeTensor<R>, rows: usize, width: usize) -> (Cub
     let hardware = &x.client.properties().hardware;
     let most = (hardware.max_units_per_cube.min(256) as usize).max(1);
     let units = width.div_ceil(4).next_power_of_two().clamp(1, 1 << most.ilog2());
-    let across = rows.min(hardware.max_cube_count.0 as usize).max(1);
-    let count = CubeCount::Static(across as u32, rows.div_ceil(across) as u32, 1);
-    (count, CubeDim::new_1d(units as u32), units)
+    (cubes(x, rows), CubeDim::new_1d(units as u32), units)
 }
 
 /// Normalised, times weight plus bias where there are.

@@ -175,9 +175,9 @@ fn cases() -> Result<Vec<Operation>, BenchError> {
         let rows = clips * tokens;
         let parts = vec![Dim::from(clips), Dim::from(tokens)];
         let (qkv, y): (&[usize], &[usize]) = (&[rows, 3 * WIDTH], &[rows, WIDTH]);
-        let forward = Op::PackedAttention { heads: HEADS, scale, parts: parts.clone() };
+        let forward = Op::PackedAttention { heads: HEADS, scale, parts: parts.clone(), sums: false };
         cases.push(Operation::new(forward, &[qkv], &[], true)?.named(clips, tokens));
-        let backward = Op::PackedAttentionGrad { heads: HEADS, scale, parts };
+        let backward = Op::PackedAttentionGrad { heads: HEADS, scale, parts, sums: false };
         cases.push(Operation::new(backward, &[qkv, y, y], &[], true)?.named(clips, tokens));
     }
     Ok(cases)

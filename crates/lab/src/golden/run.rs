@@ -23,6 +23,8 @@ pub struct Engine {
     pub device: Device,
     /// The precision of products.
     pub precision: Precision,
+    /// What the lengths of mask lists are rounded up to a multiple of, in steps that have them.
+    pub mask_buckets: Option<usize>,
 }
 
 impl Engine {

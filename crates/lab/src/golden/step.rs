@@ -1,7 +1,7 @@
 //! Losses, gradients and the recorded training run of a training configuration, through the compiled step.
 
 use super::check::{Check, GoldenError, Limit, nan_max};
-use super::run::{Outputs, compare_kept, has_gradient, norm, run_once, scalar, stored, values, zero_moments};
+use super::run::{Engine, Outputs, compare_kept, has_gradient, norm, run_once, scalar, stored, values, zero_moments};
 use super::sampled::Compare;
 use super::schedules::training_schedule;
 use super::training::{FirstLosses, Hparams, Step, Training};
@@ -10,7 +10,7 @@ use vjepa_graphs::JepaLoss;
 use vjepa_programs as compile;
 use vjepa_programs::TrainOptions;
 use vjepa_recipe::schedules::StepRates;
-use vjepa_runtime::plan::{DeviceParams, HostTensor};
+use vjepa_runtime::plan::{DeviceExecutor, DeviceParams, HostTensor};
 use vjepa_weights::TensorFile;
 
 /// Losses of the first batch.
@@ -57,13 +57,24 @@ fn first_batch(training: &Training, loss: JepaLoss) -> Result<Outputs, GoldenErr
     let masks = training.masks(&training.forward, "")?;
     let rates = StepRates { lr: 0.0, wd: 0.0, momentum: 1.0, clip_active: false };
     let inputs = inputs(training, training.clip.host(), &masks, rates, 1);
-    Ok(training.engine.plan_step(graph.clone())?.run(&mut params, inputs)?)
+    run_step(&mut training.engine.plan_step(graph.clone())?, &mut params, inputs)
+}
+
+/// Runs a step once, its lists of masks padded where it takes such.
+fn run_step(
+    step: &mut DeviceExecutor,
+    params: &mut DeviceParams,
+    inputs: Vec<(&str, HostTensor)>,
+) -> Result<Outputs, GoldenError> {
+    let (names, tensors): (Vec<String>, Vec<HostTensor>) = compile::padded(step.graph(), inputs).into_iter().unzip();
+    Ok(step.run(params, names.iter().map(String::as_str).zip(tensors).collect())?)
 }
 
 fn step_graph(training: &Training, loss: JepaLoss, export_gradients: bool) -> Result<Graph, GoldenError> {
     let Hparams { betas, eps, .. } = &training.hparams;
-    let precision = training.engine.precision;
-    let options = TrainOptions { betas: *betas, eps: *eps, export_gradients, precision, ..TrainOptions::default() };
+    let Engine { precision, mask_buckets, .. } = training.engine;
+    let options =
+        TrainOptions { betas: *betas, eps: *eps, export_gradients, precision, mask_buckets, ..TrainOptions::default() };
     Ok(compile::step(&training.objective(loss), options)?)
 }
 
@@ -147,7 +158,7 @@ pub(super) fn check_run(training: &Training) -> Result<Vec<Check>, GoldenError> 
         let masks = training.masks(&masks, &format!("step{step}."))?;
         let count = i32::try_from(step + 1).unwrap_or(i32::MAX);
         let inputs = inputs(training, training.clip.of_step(step).host(), &masks, rates, count);
-        let outputs = executor.run(&mut params, inputs)?;
+        let outputs = run_step(&mut executor, &mut params, inputs)?;
         for (worst, (name, want)) in worst.iter_mut().zip(recorded(row)) {
             let difference = (scalar(&outputs, name)? - want).abs();
             *worst = [nan_max(worst[0], difference / want.abs()), nan_max(worst[1], difference)];
@@ -194,7 +205,7 @@ fn check_first_step(
     let mut fresh = training.params()?;
     zero_moments(&mut fresh, &graph);
     let inputs = inputs(training, training.clip.host(), masks, rates, 1);
-    let gradients = training.engine.plan_step(graph.clone())?.run(&mut fresh, inputs)?;
+    let gradients = run_step(&mut training.engine.plan_step(graph.clone())?, &mut fresh, inputs)?;
     let limit = Limit::MaxAbs(0.02 * rates.lr);
     for name in stored(&golden, "param/") {
         let got = params.get(name).map(|(_, values)| values).unwrap_or_default();

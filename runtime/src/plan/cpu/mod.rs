@@ -153,7 +153,10 @@ impl PlanBackend for Flex {
                 operands.into_iter().for_each(|operand| node.pool.recycle(operand));
                 Ok(grads)
             }),
-            Op::PackedAttention { heads, scale, parts } | Op::PackedAttentionGrad { heads, scale, parts } => {
+            // Sums are for devices: here they are computed with the shares.
+            Op::PackedAttention { sums: true, .. } | Op::PackedAttentionGrad { sums: true, .. } => return None,
+            Op::PackedAttention { heads, scale, parts, sums: false }
+            | Op::PackedAttentionGrad { heads, scale, parts, sums: false } => {
                 let back = matches!(op, Op::PackedAttentionGrad { .. });
                 reading(move |operands, node| {
                     let call = (*heads, *scale, parts.as_slice(), back);

@@ -1,0 +1,500 @@
+//! Lets lists of token indices be longer than they are, so that few lengths repeat: what is beyond their end changes no result.
+
+use super::rewrite::Rewriter;
+use super::{Changed, Pass};
+use crate::ir::{DType, Def, Dim, Graph, GraphError, Node, Scalar, TensorType, ValueId};
+use crate::ops::{Op, Unary};
+use std::collections::{BTreeMap, HashMap};
+
+/// See the module's first line.
+///
+/// For each of the inputs `indices`, `i32[B, N]`, the graph gets another, [`REAL`]`MULTIPLE/NAME`, `f32[N]`: 1 for an index that
+/// counts, 0 for padding, which may be any token. Attention gives padding no share, means and sums leave it out and are divided by
+/// what counts. So no gradient reaches it either. Runs on a forward graph after dead code is gone, before rows are merged; an
+/// operation that it does not know how to mask is an error.
+pub struct PadTokens {
+    /// Inputs whose lists may be padded.
+    pub indices: Vec<String>,
+    /// What N is to be a multiple of; for who fills the inputs.
+    pub multiple: usize,
+}
+
+/// What the inputs that say what counts are called before the name of the list.
+pub const REAL: &str = "real/";
+
+/// Channels that queries and keys get for the mask: as many as are loaded at once.
+const CHANNELS: usize = 4;
+
+/// Added to the score of padding: the exponential of it is zero, and it is far from what f32 holds.
+const HIDDEN: f64 = -1e9;
+
+/// An axis of a value along which padding lies.
+#[derive(Clone, PartialEq)]
+struct Padding {
+    axis: usize,
+    /// What lies along it, one after the other.
+    parts: Vec<Part>,
+}
+
+/// A list of tokens with what of it counts, `f32[size]`, or so many tokens that all count.
+#[derive(Clone, PartialEq)]
+struct Part {
+    size: Dim,
+    real: Option<ValueId>,
+}
+
+impl Padding {
+    /// The parts from one place to another, which must be between parts.
+    fn cut(&self, start: &Dim, end: &Dim) -> Option<Self> {
+        let mut at = Dim::default();
+        let mut parts = Vec::new();
+        let mut inside = false;
+        for part in &self.parts {
+            inside = (inside || at == *start) && at != *end;
+            if inside {
+                parts.push(part.clone());
+            }
+            at = &at + &part.size;
+        }
+        let whole = parts.iter().fold(start.clone(), |sum, part| &sum + &part.size) == *end;
+        (whole && !parts.is_empty()).then_some(Self { axis: self.axis, parts })
+    }
+}
+
+impl Pass for PadTokens {
+    fn name(&self) -> &'static str {
+        "pad-tokens"
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Option<Changed>, GraphError> {
+        let mut masker = Masker::start(graph, &self.indices, self.multiple)?;
+        for node in &graph.nodes {
+            let operands = masker.rewriter.operands(node)?;
+            let paddings: Vec<Option<Padding>> = operands.iter().map(|id| masker.paddings.get(id).cloned()).collect();
+            match masker.masked(node, &operands, &paddings)? {
+                Some((results, padding)) => {
+                    let why = format!("%{} ({}): without padding", node.outputs[0].0, node.op.name());
+                    masker.rewriter.replace(&node.outputs, &results, why)?;
+                    masker.put(&results, padding);
+                }
+                None => {
+                    masker.rewriter.copy(node)?;
+                    let results: Vec<ValueId> =
+                        node.outputs.iter().map(|id| masker.rewriter.get(*id)).collect::<Result<_, _>>()?;
+                    let padding = masker.kept(node, &results, &paddings)?;
+                    masker.put(&results, padding);
+                }
+            }
+        }
+        for (name, id) in &graph.outputs {
+            if masker.paddings.contains_key(&masker.rewriter.get(*id)?) {
+                return Err(GraphError::Other(format!("the output `{name}` has a row for each token of a list")));
+            }
+        }
+        masker.rewriter.finish()
+    }
+}
+
+/// The new graph, and where its values have padding.
+struct Masker<'a> {
+    rewriter: Rewriter<'a>,
+    paddings: HashMap<ValueId, Padding>,
+    /// For each symbol that is the length of a list, what counts of it.
+    lengths: BTreeMap<String, ValueId>,
+}
+
+/// A node's results, and the padding of the first.
+type Masked = Option<(Vec<ValueId>, Option<Padding>)>;
+
+impl<'a> Masker<'a> {
+    fn start(graph: &'a Graph, indices: &[String], multiple: usize) -> Result<Self, GraphError> {
+        let mut masker = Self { rewriter: Rewriter::start(graph)?, paddings: HashMap::new(), lengths: BTreeMap::new() };
+        for name in indices {
+            let refused = || GraphError::Other(format!("`{name}` is no input of indices [B, N] with an N of its own"));
+            let id = graph.find(name).ok_or_else(refused)?;
+            let [_, length] = graph.ty(id).shape.as_slice() else { return Err(refused()) };
+            let is_index = graph.ty(id).dtype == DType::I32 && matches!(graph.value(id).def, Def::Input(_));
+            let symbol = graph.symbols.iter().find(|symbol| is_index && Dim::symbol(symbol) == *length);
+            let symbol = symbol.ok_or_else(refused)?;
+            let real = format!("{REAL}{multiple}/{name}");
+            let real = masker.rewriter.new.input(&real, TensorType::f32([length.clone()]))?;
+            masker.rewriter.note(format!("`{name}` may have padding"));
+            let parts = vec![Part { size: length.clone(), real: Some(real) }];
+            masker.paddings.insert(masker.rewriter.get(id)?, Padding { axis: 1, parts });
+            if masker.lengths.insert(symbol.clone(), real).is_some() {
+                return Err(refused());
+            }
+        }
+        Ok(masker)
+    }
+
+    fn put(&mut self, results: &[ValueId], padding: Option<Padding>) {
+        if let (Some(first), Some(padding)) = (results.first(), padding) {
+            self.paddings.insert(*first, padding);
+        }
+    }
+
+    /// The symbols of list lengths in a dimension.
+    fn is_padded(&self, dim: &Dim) -> bool {
+        dim.symbols().any(|symbol| self.lengths.contains_key(symbol))
+    }
+
+    /// What stands for a node whose result would mix padding with what counts; `None` for one that is copied.
+    fn masked(
+        &mut self,
+        node: &Node,
+        operands: &[ValueId],
+        paddings: &[Option<Padding>],
+    ) -> Result<Masked, GraphError> {
+        match (&node.op, operands, paddings) {
+            (Op::Attention { scale }, [q, k, v], [of_q, Some(of_k), Some(of_v)]) => {
+                if of_k.axis != 2 || of_k != of_v || of_q.as_ref().is_some_and(|padding| padding.axis != 2) {
+                    return Err(unknown(node));
+                }
+                let real = self.real(of_k)?;
+                let y = self.attention([*q, *k, *v], *scale, real)?;
+                Ok(Some((vec![y], of_q.clone())))
+            }
+            (Op::Sum { axes }, [x], [Some(padding)]) if axes.contains(&padding.axis) => {
+                let real = self.real_of(*x, padding)?;
+                let g = &mut self.rewriter.new;
+                let masked = g.mul(*x, real)?;
+                Ok(Some((vec![g.sum(masked, axes)?], None)))
+            }
+            (Op::Mean { axes }, [x], [Some(padding)]) if axes.contains(&padding.axis) => {
+                let real = self.real_of(*x, padding)?;
+                let g = &mut self.rewriter.new;
+                let masked = g.mul(*x, real)?;
+                let sum = g.sum(masked, axes)?;
+                let shape = g.ty(*x).shape.clone();
+                let others = axes.iter().filter(|axis| **axis != padding.axis).filter_map(|axis| shape.get(*axis));
+                let share = g.mul_scalar(sum, Scalar::recip(Dim::product(others)))?;
+                let count = self.real(padding)?;
+                let g = &mut self.rewriter.new;
+                let count = g.sum(count, &[0])?;
+                let count = g.unary(Unary::Recip, count)?;
+                let ones = vec![Dim::from(1usize); shape.len()];
+                let count = g.reshape(count, &ones)?;
+                Ok(Some((vec![g.mul(share, count)?], None)))
+            }
+            (Op::MulScalar(c), [x], [padding]) if self.is_padded(&c.over) => {
+                let factor = self.over(c, node)?;
+                let g = &mut self.rewriter.new;
+                let ones = vec![Dim::from(1usize); g.ty(*x).rank()];
+                let factor = g.reshape(factor, &ones)?;
+                Ok(Some((vec![g.mul(*x, factor)?], padding.clone())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What counts along an axis, `f32[size]`.
+    fn real(&mut self, padding: &Padding) -> Result<ValueId, GraphError> {
+        let g = &mut self.rewriter.new;
+        let mut parts = Vec::with_capacity(padding.parts.len());
+        for part in &padding.parts {
+            parts.push(match part.real {
+                Some(real) => real,
+                None => g.full(1.0, TensorType::f32([part.size.clone()]))?,
+            });
+        }
+        match parts.as_slice() {
+            [one] => Ok(*one),
+            _ => g.push1(Op::Concat { axis: 0 }, &parts),
+        }
+    }
+
+    /// What counts, in a shape that multiplies `x`.
+    fn real_of(&mut self, x: ValueId, padding: &Padding) -> Result<ValueId, GraphError> {
+        let real = self.real(padding)?;
+        let g = &mut self.rewriter.new;
+        let mut shape = vec![Dim::from(1usize); g.ty(x).rank()];
+        let size = g.ty(x).shape.get(padding.axis).cloned();
+        match (shape.get_mut(padding.axis), size) {
+            (Some(place), Some(size)) => *place = size,
+            _ => return Err(GraphError::Other(format!("%{} has no axis {}", x.0, padding.axis))),
+        }
+        g.reshape(real, &shape)
+    }
+
+    /// `value / over` with what counts in place of lengths, `f32[1]`.
+    fn over(&mut self, c: &Scalar, node: &Node) -> Result<ValueId, GraphError> {
+        let mut terms = Vec::new();
+        let mut rest = None;
+        for (symbols, factor) in c.over.terms() {
+            let (lengths, others): (Vec<&String>, Vec<&String>) =
+                symbols.iter().partition(|symbol| self.lengths.contains_key(symbol.as_str()));
+            // Over several terms, a size that is not a length would have to be a value.
+            let others = Dim::from_terms([(others.into_iter().cloned().collect(), 1)]);
+            if rest.replace(others.clone()).is_some_and(|rest| rest != others) {
+                return Err(unknown(node));
+            }
+            terms.push((lengths.into_iter().cloned().collect::<Vec<String>>(), factor));
+        }
+        let mut total = None;
+        for (lengths, factor) in terms {
+            let ty = TensorType::f32([Dim::from(1usize)]);
+            let mut term = self.rewriter.new.full(factor as f64, ty)?;
+            for length in lengths {
+                let real = self.lengths.get(&length).copied().ok_or_else(|| unknown(node))?;
+                let count = self.rewriter.new.sum(real, &[0])?;
+                term = self.rewriter.new.mul(term, count)?;
+            }
+            total = Some(match total {
+                Some(total) => self.rewriter.new.add(total, term)?,
+                None => term,
+            });
+        }
+        let (Some(total), Some(rest)) = (total, rest) else { return Err(unknown(node)) };
+        let inverse = self.rewriter.new.unary(Unary::Recip, total)?;
+        self.rewriter.new.mul_scalar(inverse, Scalar { value: c.value, over: rest })
+    }
+
+    /// Attention with more channels: 1 in queries, and in keys 0 or, for padding, what hides them.
+    fn attention(&mut self, [q, k, v]: [ValueId; 3], scale: f64, real: ValueId) -> Result<ValueId, GraphError> {
+        let g = &mut self.rewriter.new;
+        let [_, _, _, width] = g.ty(q).shape.as_slice() else {
+            return Err(GraphError::Other(format!("{} is not [B, H, N, d]", g.ty(q))));
+        };
+        let width = width.clone();
+        let extra = |g: &Graph, of: ValueId, channels: usize| {
+            let mut shape = g.ty(of).shape.clone();
+            if let Some(last) = shape.last_mut() {
+                *last = Dim::from(channels);
+            }
+            TensorType::new(g.ty(of).dtype, shape)
+        };
+        let ones = g.full(1.0, extra(g, q, CHANNELS))?;
+        let q = g.push1(Op::Concat { axis: 3 }, &[q, ones])?;
+        let keys = g.ty(real).shape[0].clone();
+        let padding = g.mul_scalar(real, -1.0)?;
+        let padding = g.add_scalar(padding, 1.0)?;
+        let hidden = g.mul_scalar(padding, HIDDEN)?;
+        let one = Dim::from(1usize);
+        let hidden = g.reshape(hidden, &[one.clone(), one.clone(), keys, one])?;
+        let hidden = g.broadcast(hidden, &extra(g, k, 1).shape)?;
+        let zeros = g.full(0.0, extra(g, k, CHANNELS - 1))?;
+        let k = g.push1(Op::Concat { axis: 3 }, &[k, hidden, zeros])?;
+        let zeros = g.full(0.0, extra(g, v, CHANNELS))?;
+        let v = g.push1(Op::Concat { axis: 3 }, &[v, zeros])?;
+        let y = g.push1(Op::Attention { scale }, &[q, k, v])?;
+        g.slice(y, 3, Dim::default(), width)
+    }
+
+    /// The padding of a copied node's first result.
+    fn kept(
+        &self,
+        node: &Node,
+        results: &[ValueId],
+        paddings: &[Option<Padding>],
+    ) -> Result<Option<Padding>, GraphError> {
+        let first = paddings.first().cloned().flatten();
+        let last_axis = |id: ValueId| self.rewriter.new.ty(id).rank().saturating_sub(1);
+        let makes = results.iter().any(|id| self.rewriter.new.ty(*id).shape.iter().any(|dim| self.is_padded(dim)));
+        if paddings.iter().all(Option::is_none) {
+            // Nothing says what counts of a value that is made from sizes.
+            return if makes { Err(unknown(node)) } else { Ok(None) };
+        }
+        let inputs = self.rewriter.operands(node)?;
+        match (&node.op, first) {
+            (Op::GatherTokens, _) => Ok(paddings.get(1).cloned().flatten()),
+            (Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Cast(_), first) => Ok(first),
+            (Op::Binary(_), _) => self.aligned(node, &inputs, paddings, results),
+            (Op::LayerNorm { .. } | Op::Softmax | Op::Linear, Some(padding))
+                if padding.axis < last_axis(inputs[0]) && paddings.iter().skip(1).all(Option::is_none) =>
+            {
+                Ok(Some(padding))
+            }
+            (Op::Sum { axes } | Op::Mean { axes }, Some(padding)) if !axes.contains(&padding.axis) => Ok(Some(padding)),
+            (Op::Reshape { shape }, Some(padding)) => {
+                let from = &self.rewriter.new.ty(inputs[0]).shape;
+                let same = from.get(..=padding.axis).is_some_and(|lead| shape.starts_with(lead));
+                if same { Ok(Some(padding)) } else { Err(unknown(node)) }
+            }
+            (Op::Permute { axes }, Some(padding)) => {
+                let axis = axes.iter().position(|axis| *axis == padding.axis);
+                Ok(Some(Padding { axis: axis.ok_or_else(|| unknown(node))?, ..padding }))
+            }
+            (Op::Slice { axis, start, end }, Some(padding)) => {
+                if *axis != padding.axis {
+                    return Ok(Some(padding));
+                }
+                padding.cut(start, end).map(Some).ok_or_else(|| unknown(node))
+            }
+            // The angles of padding turn padding.
+            (Op::Rotate { .. }, Some(padding)) if padding.axis == 2 => Ok(Some(padding)),
+            (Op::Concat { axis }, _) => self.joined(node, *axis, &inputs, paddings),
+            (Op::Attention { .. }, Some(padding))
+                if padding.axis == 2 && paddings.iter().skip(1).all(Option::is_none) =>
+            {
+                Ok(Some(padding))
+            }
+            _ => Err(unknown(node)),
+        }
+    }
+
+    /// Of operands that are broadcast to each other.
+    fn aligned(
+        &self,
+        node: &Node,
+        inputs: &[ValueId],
+        paddings: &[Option<Padding>],
+        results: &[ValueId],
+    ) -> Result<Option<Padding>, GraphError> {
+        let rank = results.first().map_or(0, |id| self.rewriter.new.ty(*id).rank());
+        let mut found: Option<Padding> = None;
+        for (id, padding) in inputs.iter().zip(paddings) {
+            let Some(padding) = padding else { continue };
+            let axis = padding.axis + rank - self.rewriter.new.ty(*id).rank();
+            let padding = Padding { axis, ..padding.clone() };
+            if *found.get_or_insert_with(|| padding.clone()) != padding {
+                return Err(unknown(node));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Of operands one after the other.
+    fn joined(
+        &self,
+        node: &Node,
+        axis: usize,
+        inputs: &[ValueId],
+        paddings: &[Option<Padding>],
+    ) -> Result<Option<Padding>, GraphError> {
+        if paddings.iter().flatten().all(|padding| padding.axis != axis) {
+            let mut all = paddings.iter();
+            let first = all.next().cloned().flatten();
+            return if all.all(|padding| *padding == first) { Ok(first) } else { Err(unknown(node)) };
+        }
+        let mut parts = Vec::with_capacity(inputs.len());
+        for (id, padding) in inputs.iter().zip(paddings) {
+            let size = self.rewriter.new.ty(*id).shape.get(axis).cloned().ok_or_else(|| unknown(node))?;
+            match padding {
+                Some(padding) if padding.axis == axis => parts.extend(padding.parts.iter().cloned()),
+                Some(_) => return Err(unknown(node)),
+                None => parts.push(Part { size, real: None }),
+            }
+        }
+        Ok(Some(Padding { axis, parts }))
+    }
+}
+
+fn unknown(node: &Node) -> GraphError {
+    let value = node.outputs.first().map_or(0, |id| id.0);
+    GraphError::Other(format!("%{value} ({}) cannot be computed from lists of tokens with padding", node.op.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interp::Array;
+    use crate::passes::{DeadCode, Pipeline};
+    use crate::testing::{Rng, assert_close, random_sources, roots_of, with_gradients};
+    use crate::text::parse;
+    use std::collections::BTreeMap;
+
+    /// A context and what it predicts, as the predictor has them: two lists, one attention, a mean and a variance.
+    const TEXT: &str = "graph g[B, N, M]
+  input x: f32[B, 9, 8]
+  input keep: i32[B, N]
+  input want: i32[B, M]
+  param qkv: f32[24, 8]
+  param w: f32[8]
+  param b: f32[8]
+  %0: f32[B, N, 8] = gather_tokens(x, keep)
+  %1: f32[B, M, 8] = gather_tokens(x, want)
+  %2: f32[B, M, 8] = add(%1, w)
+  %3: f32[B, M + N, 8] = concat(%0, %2) {axis: 1}
+  %4: f32[B, M + N, 8] = layer_norm(%3, w, b) {eps: 1e-6}
+  %5: f32[B, M + N, 24] = linear(%4, qkv)
+  %6: f32[B, M + N, 6, 4] = reshape(%5) {shape: [B, M + N, 6, 4]}
+  %7: f32[B, M + N, 2, 4] = slice(%6) {axis: 2, start: 0, end: 2}
+  %8: f32[B, 2, M + N, 4] = permute(%7) {axes: [0, 2, 1, 3]}
+  %9: f32[B, M + N, 2, 4] = slice(%6) {axis: 2, start: 2, end: 4}
+  %10: f32[B, 2, M + N, 4] = permute(%9) {axes: [0, 2, 1, 3]}
+  %11: f32[B, M + N, 2, 4] = slice(%6) {axis: 2, start: 4, end: 6}
+  %12: f32[B, 2, M + N, 4] = permute(%11) {axes: [0, 2, 1, 3]}
+  %13: f32[B, 2, M + N, 4] = attention(%8, %10, %12) {scale: 0.5}
+  %14: f32[B, M + N, 2, 4] = permute(%13) {axes: [0, 2, 1, 3]}
+  %15: f32[B, M + N, 8] = reshape(%14) {shape: [B, M + N, 8]}
+  %16: f32[B, M, 8] = slice(%15) {axis: 1, start: N, end: M + N}
+  %17: f32[B, M, 8] = sub(%16, %1)
+  %18: f32[B, M, 8] = mul(%17, %17)
+  %19: f32[B, M, 1] = mean(%18) {axes: [2]}
+  %20: f32[1, 1, 1] = mean(%19) {axes: [0, 1, 2]}
+  %21: f32[B, 1, 8] = mean(%16) {axes: [1]}
+  %22: f32[B, M, 8] = sub(%16, %21)
+  %23: f32[B, M, 8] = mul(%22, %22)
+  %24: f32[B, 1, 8] = sum(%23) {axes: [1]}
+  %25: f32[B, 1, 8] = mul_scalar(%24) {c: 1.0/(M - 1)}
+  %26: f32[1, 1, 1] = mean(%25) {axes: [0, 1, 2]}
+  %27: f32[1, 1, 1] = add(%20, %26)
+  %28: f32[] = reshape(%27) {shape: []}
+  output loss = %28
+";
+
+    fn pass() -> PadTokens {
+        PadTokens { indices: ["keep", "want"].map(str::to_owned).to_vec(), multiple: 3 }
+    }
+
+    fn list(rows: &[&[f64]]) -> Array {
+        Array { shape: vec![rows.len(), rows[0].len()], data: rows.concat() }
+    }
+
+    #[test]
+    fn padding_changes_neither_the_loss_nor_a_gradient() {
+        let graph = parse(TEXT).unwrap();
+        let padded = pass().run(&graph).unwrap().unwrap().graph;
+        let sizes = |n: usize, m: usize| BTreeMap::from([("B".into(), 2), ("N".into(), n), ("M".into(), m)]);
+        let mut sources = random_sources(&graph, &sizes(3, 2), &mut Rng(5));
+        sources.insert("keep".to_owned(), list(&[&[0.0, 4.0, 7.0], &[1.0, 2.0, 8.0]]));
+        sources.insert("want".to_owned(), list(&[&[3.0, 5.0], &[6.0, 0.0]]));
+        let wrt = ["qkv", "w", "b"];
+        let plain = Pipeline::standard().run(&with_gradients(graph, &wrt)).unwrap().graph;
+        let expected = roots_of(&plain, &sizes(3, 2), &sources);
+        let whole = Pipeline::standard().run(&with_gradients(padded, &wrt)).unwrap().graph;
+        // The same as they are, and with three and two more.
+        let real = |n: usize, all: usize| Array {
+            shape: vec![all],
+            data: (0..all).map(|i| f64::from(u8::from(i < n))).collect(),
+        };
+        for (more, lists) in [
+            (0, [sources["keep"].clone(), sources["want"].clone()]),
+            (
+                3,
+                [
+                    list(&[&[0.0, 4.0, 7.0, 0.0, 0.0, 2.0], &[1.0, 2.0, 8.0, 1.0, 0.0, 0.0]]),
+                    list(&[&[3.0, 5.0, 0.0, 0.0, 8.0], &[6.0, 0.0, 0.0, 1.0, 0.0]]),
+                ],
+            ),
+        ] {
+            let mut sources = sources.clone();
+            let [keep, want] = lists;
+            sources.insert("keep".to_owned(), keep);
+            sources.insert("want".to_owned(), want);
+            sources.insert("real/3/keep".to_owned(), real(3, 3 + more));
+            sources.insert("real/3/want".to_owned(), real(2, 2 + more));
+            assert_close(&expected, &roots_of(&whole, &sizes(3 + more, 2 + more), &sources), 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_masked_is_named() {
+        let text = TEXT.replace("output loss = %28", "output loss = %28\n  output rows = %16");
+        let error = pass().run(&parse(&text).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("the output `rows` has a row for each token"), "{error}");
+        let text = TEXT.replace("mean(%18) {axes: [2]}", "reduce_max(%18) {axes: [2]}");
+        let error = pass().run(&parse(&text).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("(reduce_max) cannot be computed from lists of tokens with padding"), "{error}");
+        let unknown = PadTokens { indices: vec!["x".to_owned()], multiple: 3 };
+        assert!(unknown.run(&parse(TEXT).unwrap()).is_err());
+    }
+
+    #[test]
+    fn without_lists_nothing_changes() {
+        let none = PadTokens { indices: Vec::new(), multiple: 3 };
+        let graph = DeadCode.run(&parse(TEXT).unwrap()).unwrap().map_or(parse(TEXT).unwrap(), |changed| changed.graph);
+        assert!(none.run(&graph).unwrap().is_none());
+    }
+}

@@ -1,0 +1,300 @@
+/* A stand-in for NVIDIA's driver, for compiling kernels on a machine without a GPU.
+ *
+ * It is one device of compute capability 9.0 that has memory and runs nothing. What a driver would refuse, it refuses: a module
+ * that is not for sm_90a or lacks the function asked for, a launch past the device's limits, a copy outside of its memory.
+ * Memory is reserved and never touched, so that a model larger than the machine's memory can be planned and "run": copies to
+ * the device are dropped, copies from it are zeros.
+ *
+ * STAND_IN_OUT names a folder: kernels.tsv there gets a line for each module (function, bytes of PTX, its file), and the PTX
+ * itself is kept as NUMBER.ptx. Only the functions that CubeCL asks for through cudarc are here.
+ */
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define API __attribute__((visibility("default")))
+
+typedef int CUresult;
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, INVALID_PTX = 218,
+       NOT_FOUND = 500, NO_BINARY = 209 };
+
+enum { MAX_THREADS = 1024, GRID_X = 2147483647, GRID_YZ = 65535, BLOCK_XY = 1024, BLOCK_Z = 64, STATIC_SHARED = 49152,
+       SHARED = 232448, PROCESSORS = 132, WARP = 32 };
+/* An H200's. */
+static const size_t MEMORY = 141ull << 30;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Where something was refused is said once on standard error: the library above keeps only the number. */
+static CUresult refuse(CUresult code, const char *what) {
+    fprintf(stderr, "stand-in driver: %s\n", what);
+    return code;
+}
+
+/* Errors. */
+
+API CUresult cuGetErrorName(CUresult error, const char **name) {
+    *name = error == SUCCESS ? "CUDA_SUCCESS" : error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_STAND_IN";
+    return SUCCESS;
+}
+
+API CUresult cuGetErrorString(CUresult error, const char **text) {
+    *text = error == SUCCESS ? "no error" : "refused by the stand-in driver";
+    return SUCCESS;
+}
+
+/* The device. */
+
+API CUresult cuInit(unsigned flags) { return flags == 0 ? SUCCESS : INVALID_VALUE; }
+
+API CUresult cuDriverGetVersion(int *version) { *version = 13000; return SUCCESS; }
+
+API CUresult cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
+
+API CUresult cuDeviceGet(int *device, int index) {
+    if (index != 0) return INVALID_DEVICE;
+    *device = 0;
+    return SUCCESS;
+}
+
+API CUresult cuDeviceGetName(char *name, int length, int device) {
+    (void)device;
+    snprintf(name, (size_t)length, "stand-in for sm_90a, which runs nothing");
+    return SUCCESS;
+}
+
+API CUresult cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = MEMORY; return SUCCESS; }
+
+API CUresult cuDeviceGetAttribute(int *value, int attribute, int device) {
+    (void)device;
+    switch (attribute) {
+    case 1: *value = MAX_THREADS; break;
+    case 2: case 3: *value = BLOCK_XY; break;
+    case 4: *value = BLOCK_Z; break;
+    case 5: *value = GRID_X; break;
+    case 6: case 7: *value = GRID_YZ; break;
+    case 8: *value = STATIC_SHARED; break;
+    case 10: *value = WARP; break;
+    case 16: *value = PROCESSORS; break;
+    case 75: *value = 9; break;
+    case 76: *value = 0; break;
+    case 97: *value = SHARED; break;
+    case 115: *value = 1; break; /* memory pools */
+    default: *value = 0;
+    }
+    return SUCCESS;
+}
+
+API CUresult cuDeviceGetUuid_v2(unsigned char *uuid, int device) { (void)device; memset(uuid, 0, 16); return SUCCESS; }
+API CUresult cuDeviceCanAccessPeer(int *can, int from, int to) { (void)from; (void)to; *can = 0; return SUCCESS; }
+
+/* Its context: one, and it is nobody's business what a handle points to. */
+
+static int handles[4];
+static void *const CONTEXT = &handles[0], *const STREAM = &handles[1], *const EVENT = &handles[2], *const POOL = &handles[3];
+static _Thread_local void *current;
+
+API CUresult cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *context = CONTEXT; return SUCCESS; }
+API CUresult cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return SUCCESS; }
+API CUresult cuCtxSetCurrent(void *context) { current = context; return SUCCESS; }
+API CUresult cuCtxGetCurrent(void **context) { *context = current; return SUCCESS; }
+API CUresult cuCtxSynchronize(void) { return current ? SUCCESS : INVALID_CONTEXT; }
+API CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return SUCCESS; }
+
+API CUresult cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = STREAM; return SUCCESS; }
+API CUresult cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
+    (void)priority;
+    return cuStreamCreate(stream, flags);
+}
+API CUresult cuStreamDestroy_v2(void *stream) { (void)stream; return SUCCESS; }
+API CUresult cuStreamSynchronize(void *stream) { (void)stream; return SUCCESS; }
+API CUresult cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
+    (void)stream; (void)event; (void)flags;
+    return SUCCESS;
+}
+API CUresult cuEventCreate(void **event, unsigned flags) { (void)flags; *event = EVENT; return SUCCESS; }
+API CUresult cuEventDestroy_v2(void *event) { (void)event; return SUCCESS; }
+API CUresult cuEventRecord(void *event, void *stream) { (void)event; (void)stream; return SUCCESS; }
+API CUresult cuEventSynchronize(void *event) { (void)event; return SUCCESS; }
+API CUresult cuEventQuery(void *event) { (void)event; return SUCCESS; }
+API CUresult cuEventElapsedTime(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 0; return SUCCESS; }
+
+/* Its memory: addresses without pages behind them until somebody writes there, which nobody does. */
+
+struct block { uintptr_t start; size_t bytes; struct block *next; };
+static struct block *blocks;
+static size_t reserved;
+
+API CUresult cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
+    if (bytes == 0) return INVALID_VALUE;
+    struct block *block = malloc(sizeof *block);
+    if (!block) return OUT_OF_MEMORY;
+    pthread_mutex_lock(&lock);
+    int full = reserved + bytes > MEMORY;
+    void *place = full ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place != MAP_FAILED) {
+        *block = (struct block){(uintptr_t)place, bytes, blocks};
+        blocks = block;
+        reserved += bytes;
+        *address = (uintptr_t)place;
+    }
+    pthread_mutex_unlock(&lock);
+    if (place == MAP_FAILED) free(block);
+    return place == MAP_FAILED ? OUT_OF_MEMORY : SUCCESS;
+}
+
+API CUresult cuMemFree_v2(uintptr_t address) {
+    pthread_mutex_lock(&lock);
+    struct block **at = &blocks;
+    while (*at && (*at)->start != address) at = &(*at)->next;
+    struct block *block = *at;
+    if (block) {
+        *at = block->next;
+        reserved -= block->bytes;
+        munmap((void *)block->start, block->bytes);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!block) return refuse(INVALID_VALUE, "memory is freed that was not given out");
+    free(block);
+    return SUCCESS;
+}
+
+/* Whether so many bytes from an address lie in one block. */
+static int inside(uintptr_t address, size_t bytes) {
+    pthread_mutex_lock(&lock);
+    struct block *block = blocks;
+    while (block && !(address >= block->start && address - block->start <= block->bytes &&
+                      bytes <= block->bytes - (address - block->start)))
+        block = block->next;
+    pthread_mutex_unlock(&lock);
+    return block != NULL;
+}
+
+API CUresult cuMemAllocAsync(uintptr_t *address, size_t bytes, void *stream) { (void)stream; return cuMemAlloc_v2(address, bytes); }
+API CUresult cuMemFreeAsync(uintptr_t address, void *stream) { (void)stream; return cuMemFree_v2(address); }
+API CUresult cuMemAllocHost_v2(void **place, size_t bytes) { *place = malloc(bytes); return *place ? SUCCESS : OUT_OF_MEMORY; }
+API CUresult cuMemFreeHost(void *place) { free(place); return SUCCESS; }
+API CUresult cuMemGetInfo_v2(size_t *unused, size_t *total) { *unused = MEMORY - reserved; *total = MEMORY; return SUCCESS; }
+API CUresult cuDeviceGetDefaultMemPool(void **pool, int device) { (void)device; *pool = POOL; return SUCCESS; }
+API CUresult cuMemPoolSetAttribute(void *pool, int attribute, void *value) { (void)pool; (void)attribute; (void)value; return SUCCESS; }
+
+API CUresult cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) {
+    (void)from; (void)stream;
+    return inside(to, bytes) ? SUCCESS : refuse(INVALID_VALUE, "a copy to the device is past its memory");
+}
+
+API CUresult cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) {
+    (void)stream;
+    if (!inside(from, bytes)) return refuse(INVALID_VALUE, "a copy from the device is past its memory");
+    memset(to, 0, bytes);
+    return SUCCESS;
+}
+
+API CUresult cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *stream) {
+    (void)stream;
+    return inside(to, bytes) && inside(from, bytes) ? SUCCESS : refuse(INVALID_VALUE, "a copy on the device is past its memory");
+}
+
+/* CUDA_MEMCPY2D. */
+struct copy {
+    size_t from_x, from_y; int from_type; const void *from_host; uintptr_t from_device; void *from_array; size_t from_pitch;
+    size_t to_x, to_y; int to_type; void *to_host; uintptr_t to_device; void *to_array; size_t to_pitch;
+    size_t width, height;
+};
+
+API CUresult cuMemcpy2DAsync_v2(const struct copy *copy, void *stream) {
+    (void)stream;
+    const int HOST = 1;
+    for (size_t row = 0; copy->to_type == HOST && row < copy->height; row++)
+        memset((char *)copy->to_host + (copy->to_y + row) * copy->to_pitch + copy->to_x, 0, copy->width);
+    return SUCCESS;
+}
+
+/* Modules and what is in them. */
+
+struct function { char name[256]; };
+struct module { const char *ptx; size_t bytes; int number; };
+
+API CUresult cuModuleLoadData(void **handle, const void *image) {
+    static int count;
+    const char *ptx = image;
+    if (!strstr(ptx, ".target sm_90a")) return refuse(NO_BINARY, "a module is not for sm_90a");
+    struct module *module = malloc(sizeof *module);
+    if (!module) return OUT_OF_MEMORY;
+    pthread_mutex_lock(&lock);
+    *module = (struct module){strdup(ptx), strlen(ptx), count++};
+    pthread_mutex_unlock(&lock);
+    *handle = module;
+    return module->ptx ? SUCCESS : OUT_OF_MEMORY;
+}
+
+API CUresult cuModuleUnload(void *module) { (void)module; return SUCCESS; }
+
+static void keep(const struct module *module, const char *name) {
+    const char *folder = getenv("STAND_IN_OUT");
+    if (!folder) return;
+    char path[4096];
+    pthread_mutex_lock(&lock);
+    snprintf(path, sizeof path, "%s/kernels.tsv", folder);
+    FILE *list = fopen(path, "a");
+    if (list) {
+        fprintf(list, "%s\t%zu\t%d.ptx\n", name, module->bytes, module->number);
+        fclose(list);
+    }
+    snprintf(path, sizeof path, "%s/%d.ptx", folder, module->number);
+    FILE *file = fopen(path, "w");
+    if (file) {
+        fwrite(module->ptx, 1, module->bytes, file);
+        fclose(file);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!list || !file) fprintf(stderr, "stand-in driver: nothing can be written to %s\n", folder);
+}
+
+API CUresult cuModuleGetFunction(void **handle, void *module, const char *name) {
+    const struct module *from = module;
+    char entry[320];
+    snprintf(entry, sizeof entry, ".entry %s(", name);
+    if (!strstr(from->ptx, entry)) return refuse(NOT_FOUND, "a function is not in its module");
+    struct function *function = calloc(1, sizeof *function);
+    if (!function) return OUT_OF_MEMORY;
+    snprintf(function->name, sizeof function->name, "%s", name);
+    keep(from, name);
+    *handle = function;
+    return SUCCESS;
+}
+
+API CUresult cuFuncSetAttribute(void *function, int attribute, int value) {
+    (void)function;
+    const int DYNAMIC_SHARED = 8;
+    if (attribute == DYNAMIC_SHARED && value > SHARED) return refuse(INVALID_VALUE, "a kernel wants more shared memory than there is");
+    return SUCCESS;
+}
+API CUresult cuFuncGetAttribute(int *value, int attribute, void *function) { (void)attribute; (void)function; *value = 0; return SUCCESS; }
+
+API CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                            unsigned shared, void *stream, void **parameters, void **extra) {
+    (void)stream; (void)parameters; (void)extra;
+    if (!function || !current) return refuse(INVALID_VALUE, "a launch without a function or a context");
+    int grid = gx && gy && gz && gx <= GRID_X && gy <= GRID_YZ && gz <= GRID_YZ;
+    int block = bx && by && bz && bx <= BLOCK_XY && by <= BLOCK_XY && bz <= BLOCK_Z && (uint64_t)bx * by * bz <= MAX_THREADS;
+    if (grid && block && shared <= SHARED) return SUCCESS;
+    fprintf(stderr, "stand-in driver: %s is launched as %u x %u x %u blocks of %u x %u x %u with %u bytes shared\n",
+            ((struct function *)function)->name, gx, gy, gz, bx, by, bz, shared);
+    return INVALID_VALUE;
+}
+
+/* A description of a tensor for copies in the background; nothing reads it. */
+API CUresult cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *address, const uint64_t *sizes,
+                                    const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
+                                    int swizzle, int promotion, int fill) {
+    (void)type; (void)address; (void)sizes; (void)strides; (void)box; (void)steps; (void)interleave; (void)swizzle;
+    (void)promotion; (void)fill;
+    if (rank == 0 || rank > 5) return INVALID_VALUE;
+    memset(map, 0, 128);
+    return SUCCESS;
+}
