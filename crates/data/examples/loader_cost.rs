@@ -41,8 +41,15 @@ const SEED: u64 = 0;
 /// The clips that a loader would make, with nothing but decoder and transform.
 fn alone(list: &Path, clips: usize) -> Result<f64, Failed> {
     let entries = read_list(list)?.entries;
-    let stream =
-        SampleStream { seed: SEED, len: Some(entries.len() as u64), batch: BATCH as u64, groups: 1, rank: 0, world: 1 };
+    let stream = SampleStream {
+        seed: SEED,
+        len: Some(entries.len() as u64),
+        batch: BATCH as u64,
+        groups: 1,
+        base: 0,
+        rank: 0,
+        world: 1,
+    };
     let transform = TrainTransform::official(224);
     let sampler = ClipSampler::pretrain(16, 4);
     let mut out = vec![0.0; transform.output_len(16)];

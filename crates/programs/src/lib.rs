@@ -17,6 +17,7 @@ mod probe_file;
 mod sizes;
 mod step;
 pub mod tuning;
+mod variants;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
@@ -33,7 +34,10 @@ pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for, load_probe_with};
 pub use sizes::{MaskSizes, drawn_sizes, mask_sizes, step_sizes};
-pub use step::{TrainOptions, gradients_with, optimizer, probe_step, step, step_with, update};
+pub use step::{
+    TrainOptions, WEIGHT, gradients_with, optimizer, probe_step, step, step_with, update, update_of, update_where,
+};
+pub use variants::{Variant, variants};
 pub use vjepa_graphs::{AnyObjective, Models, Probe, TunedHead};
 
 use vjepa_compiler::ir::{Graph, GraphError};

@@ -17,7 +17,8 @@ pub fn model_configs(config: &Config) -> Result<Models, ConfigError> {
     let rule = |error: vjepa_graphs::ConfigError| ConfigError::rule("model".to_owned(), error.to_string());
     encoder.validate().map_err(rule)?;
     predictor.validate().map_err(rule)?;
-    Ok(Models { encoder, predictor, generators: config.mask.len(), context_weight: config.context_weight(false) })
+    let context_weight = config.context_weight(false);
+    Ok(Models { encoder, predictor, generators: config.mask.len(), context_weight, bucket: 0 })
 }
 
 /// What a run of this configuration minimises: `loss.objective` over [`model_configs`], or where there is a `finetune` section,

@@ -30,7 +30,12 @@ pub struct TrainOptions {
     pub decay_all: bool,
     /// Whether an objective's gates stay inputs, for comparisons; otherwise a step draws them.
     pub gates_given: bool,
+    /// Whether what is minimised is the loss times the input [`WEIGHT`], for clips that are a part of their group.
+    pub weighted: bool,
 }
+
+/// The input that says how much a computation counts within its group, `f32[]`.
+pub const WEIGHT: &str = "weight";
 
 impl TrainOptions {
     /// The optimiser's constants and the precision of a configuration; none for float16, as [`Precision::of`].
@@ -50,6 +55,7 @@ impl Default for TrainOptions {
             precision: Precision::F32,
             decay_all: false,
             gates_given: false,
+            weighted: false,
         }
     }
 }
@@ -103,8 +109,30 @@ pub fn gradients_with(
 /// # Errors
 /// [`CompileError`].
 pub fn update(objective: &AnyObjective, options: TrainOptions, gradients: &Graph) -> Result<Graph, CompileError> {
-    let summed = |full: &str| gradients.find(&format!("{SUM}{full}")).is_some();
-    optimiser("update", objective, options, true, &summed)
+    update_of(objective, options, &[gradients])
+}
+
+/// Like [`update`], from the sums that any of several graphs leaves. A parameter without a sum is left alone, as AdamW leaves
+/// one without a gradient: it neither decays nor do its moments.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn update_of(objective: &AnyObjective, options: TrainOptions, gradients: &[&Graph]) -> Result<Graph, CompileError> {
+    update_where(objective, options, &|full| {
+        gradients.iter().any(|graph| graph.find(&format!("{SUM}{full}")).is_some())
+    })
+}
+
+/// Like [`update_of`], of the parameters for which `summed` says, by their full names, that there is a sum.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn update_where(
+    objective: &AnyObjective,
+    options: TrainOptions,
+    summed: &dyn Fn(&str) -> bool,
+) -> Result<Graph, CompileError> {
+    optimiser("update", objective, options, true, summed)
 }
 
 fn traced(
@@ -260,7 +288,16 @@ fn differentiated(
         trained.extend(&params);
         clip.push(ClipGroup { name: (*group).to_owned(), params });
     }
-    let gradients = passes.stage("grad", &mut graph, |graph| differentiate(graph, loss, &trained))?;
+    let gradients = passes.stage("grad", &mut graph, |graph| {
+        let minimised = match options.weighted {
+            true => {
+                let weight = graph.input(WEIGHT, TensorType::f32([]))?;
+                graph.mul(loss, weight)?
+            }
+            false => loss,
+        };
+        Ok::<_, CompileError>(differentiate(graph, minimised, &trained)?)
+    })?;
     if options.export_gradients {
         for (param, gradient) in trained.iter().zip(&gradients) {
             let name = format!("{SUM}{}", graph.source_name(*param).unwrap_or_default());

@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use super::eager::EagerGradients;
+use super::mixed::Mixed;
 use super::state::StepSource;
 use super::sums;
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub(super) enum Engine {
         /// Parameters that hold sums, with their shapes.
         sums: Vec<(String, Vec<usize>)>,
     },
+    /// Like halves, with a graph for each kind of samples in a step.
+    Mixed(Box<Mixed>),
     /// Burn's autodiff, and a compiled optimiser whose inputs are the gradients.
     Eager { model: Box<EagerGradients>, update: Box<DeviceExecutor>, sums: Named },
 }
@@ -38,6 +41,8 @@ pub(super) struct Batch<'a> {
     pub(super) shape: [usize; 5],
     /// What inputs besides clips are filled with.
     pub(super) fed: Fed<'a>,
+    /// Which kind of samples they are, and how much they count within their group.
+    pub(super) kind: (usize, f64),
 }
 
 impl Engine {
@@ -70,12 +75,16 @@ impl Engine {
                 halves(device.plan(&compile::gradients_with(objective, options, &mut passes)?)?)?
             }
             StepSource::CompiledHalf(artifact) => halves(device.take(artifact.graph, artifact.plan)?)?,
+            StepSource::Mixed(passes, config) => {
+                Self::Mixed(Box::new(Mixed::open(device, &config, objective, options, &passes)?))
+            }
         };
         // On a GPU reading a number in the middle of a step would wait for the step so far.
         if device.is_cpu() {
             match &mut engine {
                 Self::Whole(step) | Self::Eager { update: step, .. } => step.guard(),
                 Self::Halves { gradients, update, .. } => [gradients, update].into_iter().for_each(|half| half.guard()),
+                Self::Mixed(_) => {}
             }
         }
         Ok(engine)
@@ -89,6 +98,7 @@ impl Engine {
     /// The graph that computes gradients, or for Burn's autodiff the optimiser.
     pub(super) fn main(&self) -> &DeviceExecutor {
         match self {
+            Self::Mixed(mixed) => mixed.main(),
             Self::Whole(step) | Self::Halves { gradients: step, .. } | Self::Eager { update: step, .. } => step,
         }
     }
@@ -96,6 +106,7 @@ impl Engine {
     /// As [`Engine::main`].
     pub(super) fn main_mut(&mut self) -> &mut DeviceExecutor {
         match self {
+            Self::Mixed(mixed) => mixed.main_mut(),
             Self::Whole(step) | Self::Halves { gradients: step, .. } | Self::Eager { update: step, .. } => step,
         }
     }
@@ -103,6 +114,7 @@ impl Engine {
     /// The graph that changes weights and moments.
     pub(super) fn optimiser(&self) -> &Graph {
         match self {
+            Self::Mixed(mixed) => mixed.optimiser(),
             Self::Whole(step) | Self::Halves { update: step, .. } | Self::Eager { update: step, .. } => step.graph(),
         }
     }
@@ -120,21 +132,23 @@ impl Engine {
         rates: impl FnOnce() -> Vec<(&'static str, HostTensor)>,
         first: bool,
     ) -> Result<Named, TrainError> {
-        let Batch { clips, shape, fed } = batch;
+        let inputs = &declaration.inputs;
+        let given = |Batch { clips, shape, fed, .. }| feed(inputs, fed, clips_for(inputs, clips, shape));
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
-                inputs.extend(feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape)));
+                inputs.extend(given(batch));
                 Ok(step.run(params, inputs)?)
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
                     clear(params, sums);
                 }
-                let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
-                Ok(gradients.run(params, fed)?)
+                Ok(gradients.run(params, given(batch))?)
             }
+            Self::Mixed(mixed) => mixed.add(params, batch, first),
             Self::Eager { model, sums, .. } => {
+                let Batch { clips, shape, fed, .. } = batch;
                 let (gradients, outputs) = model.run(params, &clips, shape, fed.pairs, fed.context_share)?;
                 if first {
                     *sums = gradients;
@@ -146,9 +160,18 @@ impl Engine {
         }
     }
 
+    /// What a group minimises: the objective of a run, or of several kinds of samples that of its own.
+    pub(super) fn objective<'a>(&'a self, whole: &'a AnyObjective, variant: usize) -> &'a AnyObjective {
+        match self {
+            Self::Mixed(mixed) => mixed.objective(variant).unwrap_or(whole),
+            Self::Whole(_) | Self::Halves { .. } | Self::Eager { .. } => whole,
+        }
+    }
+
     /// The memory of clips that have been computed on, for others; none where it was not kept.
     pub(super) fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
         match self {
+            Self::Mixed(mixed) => mixed.spare(len),
             Self::Whole(step) | Self::Halves { gradients: step, .. } => step.spare(len),
             Self::Eager { .. } => None,
         }
@@ -168,6 +191,7 @@ impl Engine {
         let share = (1.0 / groups) as f32;
         match self {
             Self::Whole(_) => Ok(Named::new()),
+            Self::Mixed(mixed) => mixed.apply(params, groups, rates, ranks),
             Self::Halves { update, sums, .. } => {
                 sums::reduce(params, sums, ranks)?;
                 let mut inputs: Vec<(&str, HostTensor)> = rates;
@@ -194,7 +218,10 @@ impl Engine {
         batch: Batch<'_>,
         rates: Vec<(&'static str, HostTensor)>,
     ) -> Result<Option<String>, TrainError> {
-        let Batch { clips, shape, fed } = batch;
+        if let Self::Mixed(mixed) = self {
+            return mixed.first_bad(params, batch);
+        }
+        let Batch { clips, shape, fed, .. } = batch;
         let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
         match self {
             Self::Whole(step) => {
@@ -207,7 +234,7 @@ impl Engine {
                 clear(params, sums);
                 Ok(gradients.first_bad(params, fed)?)
             }
-            Self::Eager { .. } => Ok(None),
+            Self::Mixed(_) | Self::Eager { .. } => Ok(None),
         }
     }
 
@@ -215,6 +242,7 @@ impl Engine {
     pub(super) fn forget(&mut self, params: &mut DeviceParams) {
         match self {
             Self::Whole(_) => {}
+            Self::Mixed(mixed) => mixed.forget(params),
             Self::Halves { sums, .. } => {
                 for (name, _) in sums.iter() {
                     params.remove(name);
@@ -226,12 +254,12 @@ impl Engine {
 }
 
 /// Sets sums of gradients to zero.
-fn clear(params: &mut DeviceParams, sums: &[(String, Vec<usize>)]) {
+pub(super) fn clear(params: &mut DeviceParams, sums: &[(String, Vec<usize>)]) {
     sums.iter().for_each(|(name, shape)| params.zeros(name, shape));
 }
 
 /// The parameters of a graph that hold sums of gradients.
-fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
+pub(super) fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
     let named = graph.params.iter().filter_map(|id| {
         let name = graph.source_name(*id).filter(|name| name.starts_with(SUM))?;
         let shape = graph.ty(*id).shape.iter().filter_map(|dim| dim.eval(&BTreeMap::new()));
@@ -241,7 +269,7 @@ fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
-fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
+pub(super) fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
     let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
     let mut clips = clips;
     move |_| {

@@ -84,7 +84,8 @@ impl Task for Finetuning<'_> {
             mix.apply(&mut clips, count, (height, width))?;
         }
         let targets = self.mixing.targets(&labels, self.finetune.class_names.len(), mix)?;
-        Ok(Group { clips, shape, pairs: Vec::new(), targets, drops: drops(seed, step, group) })
+        let drops = drops(seed, step, group);
+        Ok(Group { targets, drops, ..Group::masked(clips, shape, Vec::new()) })
     }
 
     fn weights(&self, objective: &AnyObjective) -> Result<Option<NamedTensors>, TrainError> {

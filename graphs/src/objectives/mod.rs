@@ -44,6 +44,8 @@ pub struct Models {
     pub generators: usize,
     /// Weight of the loss on context tokens, of objectives that predict them too.
     pub context_weight: Option<ContextWeight>,
+    /// Which length bucket of its group the clips are, from 0; 0 of groups whose clips have one length.
+    pub bucket: usize,
 }
 
 /// How fresh weights are drawn.
