@@ -3,6 +3,7 @@
 //! Here the compiler meets the model: the compiler knows no parameter by name, the modules know no compiler.
 
 mod action;
+mod anticipation;
 mod artifact;
 mod describe;
 mod detector;
@@ -20,13 +21,15 @@ pub mod tuning;
 mod variants;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
+pub use anticipation::{ACTION_HEADS, actions_step, first_action_weights};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
 pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
-    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, levels, monitored,
+    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers,
+    layers, levels, monitored,
     pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
 pub use models::{initial_weights, model_configs, objective, run_metadata};
