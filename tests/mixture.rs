@@ -23,7 +23,8 @@ logging: {metrics_every: 1, checkpoint_every: 3}
 /// Two lists of the carried videos and a folder of images.
 fn data(folder: &Path) {
     let videos = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
-    let list = |names: &[&str]| names.iter().map(|name| format!("{}\n", videos.join(name).display())).collect::<String>();
+    let list =
+        |names: &[&str]| names.iter().map(|name| format!("{}\n", videos.join(name).display())).collect::<String>();
     std::fs::write(folder.join("short.csv"), list(&["t0_d0_s0.mp4", "t0_d1_s1.mp4", "t0_d2_s0.mp4"])).unwrap();
     std::fs::write(folder.join("long.csv"), list(&["t1_d1_s0.mp4", "t1_d3_s0.mp4"])).unwrap();
     std::fs::create_dir(folder.join("images")).unwrap();
@@ -75,7 +76,9 @@ fn a_mixture_that_is_stopped_and_resumed_ends_where_an_uninterrupted_one_does() 
     assert!(told.contains(&format!("note: a step is {made_of}")), "{told}");
     runs.train("parts", &["--stop-at", "3"]).assert().success();
     // On other threads, too.
-    runs.train("parts", &["--resume", "--set", "data.num_workers=0", "--set", "img_data.num_workers=3"]).assert().success();
+    runs.train("parts", &["--resume", "--set", "data.num_workers=0", "--set", "img_data.num_workers=3"])
+        .assert()
+        .success();
     let load = |run: &str| Checkpoint::new(&runs.at(run), "jepa").load().unwrap();
     let ((a, record), (b, resumed)) = (load("whole"), load("parts"));
     assert_eq!((record.step, resumed.step), (6, 6));
@@ -100,10 +103,14 @@ fn a_mixture_that_is_stopped_and_resumed_ends_where_an_uninterrupted_one_does() 
 fn what_a_step_is_made_of_is_told_without_training() {
     let runs = Runs::new();
     let told = said(&mut runs.train("none", &["--dry-run"]));
-    assert!(told.contains("6 steps of 1 group of 3 images (32 x 32) and 1 group of 4 clips (4 or 8 frames of"), "{told}");
-    let json: serde_json::Value =
-        serde_json::from_str(said(&mut runs.train("none", &["--dry-run", "--json"])).lines().find(|l| l.starts_with('{')).unwrap())
-            .unwrap();
+    assert!(
+        told.contains("6 steps of 1 group of 3 images (32 x 32) and 1 group of 4 clips (4 or 8 frames of"),
+        "{told}"
+    );
+    let json: serde_json::Value = serde_json::from_str(
+        said(&mut runs.train("none", &["--dry-run", "--json"])).lines().find(|l| l.starts_with('{')).unwrap(),
+    )
+    .unwrap();
     assert_eq!(json["step_of"].as_array().unwrap().len(), 2);
     assert!(json["flops"].as_u64().unwrap() > 0 && json["peak_memory"].as_u64().unwrap() > 0, "{json}");
     assert!(!runs.at("none").join("jepa-latest.safetensors").exists());
@@ -114,7 +121,8 @@ fn one_kind_alone_is_trained_as_it_was() {
     // Without images and with one length the run is the plain one of the same data, whatever the mixture's code does.
     let runs = Runs::new();
     let plain = std::fs::read_to_string(&runs.recipe).unwrap();
-    let plain: String = plain.lines().filter(|line| !line.starts_with("img_data")).map(|line| format!("{line}\n")).collect();
+    let plain: String =
+        plain.lines().filter(|line| !line.starts_with("img_data")).map(|line| format!("{line}\n")).collect();
     std::fs::write(&runs.recipe, plain.replace("[4, 8]", "[8, 8]")).unwrap();
     let told = said(&mut runs.train("alone", &[]));
     assert!(!told.contains("a step is"), "{told}");
@@ -128,7 +136,10 @@ fn what_cannot_be_mixed_is_refused_in_one_sentence() {
     for (extra, words) in [
         (vec!["--eager"], "--eager computes clips of one length"),
         (vec!["--set", "optimization.groups=1"], "raise optimization.groups"),
-        (vec!["--set", "optimization.groups=3", "--set", "img_data.rank_ratio=0.34", "--set", "data.batch_size=3"], "cannot be shared by the 2 groups of videos"),
+        (
+            vec!["--set", "optimization.groups=3", "--set", "img_data.rank_ratio=0.34", "--set", "data.batch_size=3"],
+            "cannot be shared by the 2 groups of videos",
+        ),
         (vec!["--set", "img_data.datasets=[nowhere]"], "nowhere"),
         (vec!["--set", "data.num_clips=2"], "need one clip of a video"),
     ] {

@@ -96,10 +96,13 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
     let train = ["probe", "--config", &yaml, "--out", &probe, "--cached", "--json"];
     let (told, fine) = said(&mut vjepa(&train));
     assert!(fine, "{told}");
-    for (key, times) in [("`nodes` has no effect", 1), ("`model_kwargs.module_name` has no effect", 1), ("use_rope` has no", 1)] {
+    for (key, times) in
+        [("`nodes` has no effect", 1), ("`model_kwargs.module_name` has no effect", 1), ("use_rope` has no", 1)]
+    {
         assert_eq!(told.matches(key).count(), times, "{key}: {told}");
     }
-    let summary: serde_json::Value = serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
     let text = summary.to_string();
     assert!(text.contains("0.003") && text.contains("0.001"), "both probes are told: {text}");
     let (told, fine) = said(&mut vjepa(&["eval", "--config", &yaml, "--probe", &probe, "--json"]));
@@ -137,7 +140,8 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
         std::fs::write(scene.at("actions.csv"), annotations(&train)).unwrap();
         std::fs::write(scene.at("more.csv"), annotations(&["t0_d2_s0", "t1_d0_s0", "nowhere_d0"])).unwrap();
         let (checkpoint, videos) = (scene.checkpoint(), textures().display().to_string());
-        let (actions, more, out) = (scene.path("actions.csv"), scene.path("more.csv"), scene.path("actions.safetensors"));
+        let (actions, more, out) =
+            (scene.path("actions.csv"), scene.path("more.csv"), scene.path("actions.safetensors"));
         let frozen = ["--checkpoint", &checkpoint, "--videos", &videos];
         let trained = ["--frames", "4", "--seconds", "0.25", "--epochs", "3", "--lr", "1e-3,3e-3"];
         let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--val", &more, "--out", &out, "--json"]);
@@ -150,11 +154,13 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
         assert_eq!(summary["probes"].as_array().unwrap().len(), 2);
         // Both anchors, of which they read other frames.
         for anchor in ["stop", "start"] {
-            let mut command = vjepa(&["anticipate", "eval", "--probe", &out, "--actions", &actions, "--anchor", anchor]);
+            let mut command =
+                vjepa(&["anticipate", "eval", "--probe", &out, "--actions", &actions, "--anchor", anchor]);
             let (told, fine) = said(command.args(frozen));
             assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
         }
-        let (told, fine) = said(vjepa(&["anticipate", "eval", "--probe", &checkpoint, "--actions", &actions]).args(frozen));
+        let (told, fine) =
+            said(vjepa(&["anticipate", "eval", "--probe", &checkpoint, "--actions", &actions]).args(frozen));
         assert!(!fine && told.contains("is no probe of actions"), "{told}");
         let bad = ["--fps", "1000"];
         let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--out", &out]);

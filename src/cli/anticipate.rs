@@ -173,8 +173,7 @@ fn train(args: &Train) -> Result<(), CliError> {
     let val = args.val.as_deref().map(|list| args.frozen.actions(&index, list)).transpose()?;
     let mut opened = args.frozen.open((args.frames.into(), args.side), (args.seconds, args.fps))?;
     let (preprocessing, digest) = (opened.preprocessing.clone(), opened.digest.clone());
-    let clips =
-        AnticipationClips { preprocessing, fps: args.fps, seconds: args.seconds, anchor: args.anchor };
+    let clips = AnticipationClips { preprocessing, fps: args.fps, seconds: args.seconds, anchor: args.anchor };
     let found = features(&mut opened, &clips, &actions)?;
     let held = val.as_ref().map(|val| features(&mut opened, &clips, val)).transpose()?;
     // Officially the classes are those of both lists.
@@ -250,7 +249,8 @@ fn say_trained(args: &Train, record: &AnticipationRecord, rows: &[(f64, f64, Rec
 /// `recall at 5: verb 31.0 %, noun 40.2 %, action 12.9 % (of 100 actions)`.
 fn in_words(recall: &Recall) -> String {
     let Recall { verb, noun, action, segments, unknown } = recall;
-    let unknown = if *unknown > 0 { format!(", {unknown} left out that the probe has no class for") } else { String::new() };
+    let unknown =
+        if *unknown > 0 { format!(", {unknown} left out that the probe has no class for") } else { String::new() };
     format!(
         "recall at 5: verb {:.1} %, noun {:.1} %, action {:.1} % (of {segments} actions{unknown})",
         100.0 * verb,
@@ -290,6 +290,10 @@ fn eval(args: &Eval) -> Result<(), CliError> {
         return Ok(());
     }
     println!("{}", in_words(&recall));
-    println!("anchor   {} s before an action's {} frame", record.seconds, if anchor == Anchor::Stop { "last" } else { "first" });
+    println!(
+        "anchor   {} s before an action's {} frame",
+        record.seconds,
+        if anchor == Anchor::Stop { "last" } else { "first" }
+    );
     Ok(())
 }

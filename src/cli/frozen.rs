@@ -70,7 +70,8 @@ impl Setup {
         }
         let official = Evaluation::from_file(path, &args.sets)?;
         if official.encoder.from_file && matches!(official.samples, Samples::Videos { seconds: Some(_), .. }) {
-            let why = "`experiment.data.clip_duration` is not read in evaluation: set it to null, and `frame_step` instead";
+            let why =
+                "`experiment.data.clip_duration` is not read in evaluation: set it to null, and `frame_step` instead";
             return Err(format!("{}: {why}", path.display()).into());
         }
         for (key, why) in named(&official) {
@@ -122,7 +123,9 @@ impl Setup {
 
     /// The attentive probe, with the blocks and heads that an official file gives.
     pub fn sized(&self, probe: ProbeConfig) -> Result<ProbeConfig, CliError> {
-        let Some([blocks, heads]) = self.official.as_ref().and_then(|official| official.sizes) else { return Ok(probe) };
+        let Some([blocks, heads]) = self.official.as_ref().and_then(|official| official.sizes) else {
+            return Ok(probe);
+        };
         if !probe.embed_dim.is_multiple_of(heads) {
             return Err(format!(
                 "`experiment.classifier.num_heads` is {heads}, which must divide the width of the features, {}",

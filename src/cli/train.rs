@@ -211,6 +211,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         plan: args.plan.clone(),
         passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
         data: Some(sets.clone()),
+        images: None,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
     })
 }

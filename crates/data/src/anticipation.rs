@@ -95,8 +95,7 @@ impl AnticipationClips {
         let (rate, frames) = (media.info().average_fps(), media.info().frames);
         let indices = self.indices(rate, frames, segment).map_err(bad)?;
         let clip = media.decode(&indices).map_err(|error| bad(error.to_string()))?;
-        let prepared =
-            self.preprocessing.prepare_view(&clip.rgb(), clip.height, clip.width, View::SINGLE, out);
+        let prepared = self.preprocessing.prepare_view(&clip.rgb(), clip.height, clip.width, View::SINGLE, out);
         prepared.map_err(|error| bad(error.to_string()))
     }
 }

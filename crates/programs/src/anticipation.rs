@@ -1,8 +1,8 @@
 //! Anticipating actions: the future that a predictor rolls out, and the step that trains verb, noun and action on it.
 
+use crate::CompileError;
 use crate::forward::{declare, failed, traced};
 use crate::step::{TrainOptions, plain_step};
-use crate::CompileError;
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::{ActionClassifier, NamedTensors, ProbeConfig, focal_loss, init};
 

@@ -28,9 +28,8 @@ pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
-    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers,
-    layers, levels, monitored,
-    pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
+    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers, layers, levels,
+    monitored, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
 pub use models::{initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};

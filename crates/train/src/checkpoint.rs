@@ -69,7 +69,7 @@ impl CheckpointRecord {
             updates_before,
             contents,
             history,
-            step_of: step_of(config)?,
+            step_of: kinds_in_words(config)?,
             config: config.to_yaml()?,
             preprocessing: config.preprocessing(),
             vjepa: env!("CARGO_PKG_VERSION").to_owned(),
@@ -82,7 +82,7 @@ impl CheckpointRecord {
 }
 
 /// What a step of several kinds of samples, or of clips of several lengths, is made of, in words.
-fn step_of(config: &Config) -> Result<Vec<String>, TrainError> {
+fn kinds_in_words(config: &Config) -> Result<Vec<String>, TrainError> {
     let kinds = if config.is_mixed() { config.kinds()? } else { Vec::new() };
     Ok(kinds.iter().map(ToString::to_string).collect())
 }

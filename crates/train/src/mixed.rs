@@ -197,7 +197,9 @@ impl Mixed {
 
     /// Gives the sums back: they are no part of a run's state.
     pub(super) fn forget(&self, params: &mut DeviceParams) {
-        self.sums.iter().for_each(|(name, _)| params.remove(name));
+        for (name, _) in &self.sums {
+            params.remove(name);
+        }
     }
 }
 

@@ -126,10 +126,6 @@ impl Task for Mixture<'_> {
         Ok(self.kinds.iter().map(supply).collect())
     }
 
-    fn group(&self, _: ClipBatch) -> Result<Group, TrainError> {
-        Err(TrainError::Unsupported("a group of a mixture has parts".to_owned()))
-    }
-
     fn parts(&self, kind: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
         match (&self.image_masks, self.kinds.get(kind)) {
             (Some(masks), Some(Kind { images: true, .. })) => self.of_images(batch, masks.as_ref()),

@@ -76,21 +76,12 @@ pub trait Task {
         kinds.map(|kind| Ok(Supply { source: self.source()?, kind })).collect()
     }
 
-    /// What a group's samples are made into: a function of the batch alone, which has its step and group.
+    /// What a group's samples are made into, a function of the batch alone, which has its step and group: the group at once, or
+    /// parts of it whose weights add up to 1. `kind` is the place of its kind among [`Task::supplies`].
     ///
     /// # Errors
     /// [`TrainError`] for samples that cannot be learned from.
-    fn group(&self, batch: ClipBatch) -> Result<Group, TrainError>;
-
-    /// The parts that a group of a kind is computed in, by the kind's place among [`Task::supplies`]; their weights add up to 1.
-    /// By default the group at once.
-    ///
-    /// # Errors
-    /// As [`Task::group`].
-    fn parts(&self, kind: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
-        let _ = kind;
-        Ok(vec![self.group(batch)?])
-    }
+    fn parts(&self, kind: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError>;
 
     /// The weights that a new run begins with; none for those that the configuration names.
     ///
@@ -128,13 +119,13 @@ impl Task for Pretraining<'_> {
     }
 
     /// The masks of a group's clips, those of one video alike.
-    fn group(&self, batch: ClipBatch) -> Result<Group, TrainError> {
+    fn parts(&self, _: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
         let Config { meta, data, .. } = self.config;
         let pairs = self.masks.pairs(meta.seed, batch.step, batch.group, data.batch_size)?;
         let pairs = match data.num_clips {
             1 => pairs,
             clips => pairs.iter().map(|pair| pair.repeated(clips)).collect(),
         };
-        Ok(Group::masked(batch.clips, batch.shape, pairs))
+        Ok(vec![Group::masked(batch.clips, batch.shape, pairs)])
     }
 }

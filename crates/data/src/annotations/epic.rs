@@ -92,17 +92,19 @@ pub fn epic(annotations: &Path, videos: &FileIndex) -> Result<Actions, Annotatio
         let record = record.map_err(broken)?;
         let line = record.position().map_or(0, |at| at.line() as usize);
         let fail = |why: String| AnnotationError::line(annotations, line, why);
-        let [participant, video, start, stop, verb, noun] = columns.map(|column| record.get(column).unwrap_or_default());
+        let [participant, video, start, stop, verb, noun] =
+            columns.map(|column| record.get(column).unwrap_or_default());
         let number = |text: &str, name: &str| {
-            text.parse::<i64>()
-                .ok()
-                .filter(|number| *number >= 0)
-                .ok_or_else(|| fail(format!("`{name}` is `{text}`, which is no whole number from 0 on: correct the line")))
+            text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(|| {
+                fail(format!("`{name}` is `{text}`, which is no whole number from 0 on: correct the line"))
+            })
         };
         let (start, stop) = (number(start, COLUMNS[2])?, number(stop, COLUMNS[3])?);
         let (verb, noun) = (number(verb, COLUMNS[4])?, number(noun, COLUMNS[5])?);
         if stop < start {
-            return Err(fail(format!("the action ends at frame {stop}, before it begins at {start}: correct the line")));
+            return Err(fail(format!(
+                "the action ends at frame {stop}, before it begins at {start}: correct the line"
+            )));
         }
         if video.is_empty() {
             return Err(fail("`video_id` is empty: complete the line or remove it".to_owned()));
@@ -135,7 +137,9 @@ mod tests {
 
     #[test]
     fn actions_are_pairs_of_verb_and_noun() {
-        let text = format!("{HEADER}a,P01,P01_01,10,90,cut,3,5\nb,P02,P02_03,0,40,cut,3,7\nc,P01,P01_01,95,99,take,0,5\nd,P09,P09_01,1,2,x,1,1\n");
+        let text = format!(
+            "{HEADER}a,P01,P01_01,10,90,cut,3,5\nb,P02,P02_03,0,40,cut,3,7\nc,P01,P01_01,95,99,take,0,5\nd,P09,P09_01,1,2,x,1,1\n"
+        );
         let actions = read_of(&text).unwrap();
         assert_eq!(actions.segments.len(), 3);
         assert!(actions.segments[1].path.ends_with("P02/P02_03.mp4"));

@@ -192,7 +192,11 @@ impl FutureEncoder {
         ];
         let mut outputs = self.predictor.run(&mut self.params, inputs)?;
         let future = outputs.remove("predictor_out").ok_or_else(|| EvalError::setup("the predictor has no output"))?;
-        Ok(Features { tokens: tokens + plane, dim, values: joined(count, [(&values, tokens), (future.floats(), plane)], dim) })
+        Ok(Features {
+            tokens: tokens + plane,
+            dim,
+            values: joined(count, [(&values, tokens), (future.floats(), plane)], dim),
+        })
     }
 
     /// Features of the clips before actions; those whose video cannot be used are left out of both lists and counted.
@@ -480,7 +484,8 @@ mod tests {
             segments.push(ActionSegment { path: "v.mp4".into(), start: 0, stop: 1, verb, noun });
         }
         let found = Anticipated { features, segments, bad: Vec::new() };
-        let options = ProbeOptions { epochs: 30, batch: 8, lr: 3e-3, max_norm: f32::INFINITY, ..ProbeOptions::default() };
+        let options =
+            ProbeOptions { epochs: 30, batch: 8, lr: 3e-3, max_norm: f32::INFINITY, ..ProbeOptions::default() };
         let mut epochs = 0;
         let weights = train_actions(Device::CPU, &record, &found, &options, &mut |p| epochs = p.done).unwrap();
         assert_eq!(epochs, 30);

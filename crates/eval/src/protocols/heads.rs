@@ -81,7 +81,9 @@ impl Head {
             if !kind.is_stepped() {
                 return vec![Self { kind, rates: None, own: None }];
             }
-            lrs.iter().flat_map(|lr| decays.iter().map(move |wd| Self { kind, rates: Some([*lr, *wd]), own: None })).collect()
+            lrs.iter()
+                .flat_map(|lr| decays.iter().map(move |wd| Self { kind, rates: Some([*lr, *wd]), own: None }))
+                .collect()
         };
         kinds.iter().flat_map(of).collect()
     }

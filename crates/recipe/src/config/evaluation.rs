@@ -16,10 +16,10 @@ use crate::yaml::{self, Node, Value};
 mod second;
 mod sections;
 
+use second::SecondSections;
 pub use sections::{
     CheckpointKey, EvalName, ImageData, ImageOptimization, PretrainSection, VideoData, VideoOptimization,
 };
-use second::SecondSections;
 use sections::{ImageSections, VideoSections};
 
 /// What the encoder is, and where.
@@ -288,8 +288,11 @@ impl Evaluation {
                 if folder.as_os_str().is_empty() {
                     return Err(ConfigError::missing(data("root_path"), "name the folder that holds the image sets"));
                 }
-                let frames_at =
-                    if second { "model_kwargs.wrapper_kwargs.img_as_video_nframes" } else { "pretrain.frames_per_clip" };
+                let frames_at = if second {
+                    "model_kwargs.wrapper_kwargs.img_as_video_nframes"
+                } else {
+                    "pretrain.frames_per_clip"
+                };
                 positive(frames_at, *frames)?;
                 data("resolution")
             }

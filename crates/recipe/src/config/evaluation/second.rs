@@ -252,10 +252,26 @@ impl SecondSections {
         let ModelKwargs { checkpoint, pretrain_kwargs: PretrainKwargs { encoder, .. }, wrapper_kwargs, .. } =
             self.model_kwargs;
         let refused = [
-            ("model_kwargs.pretrain_kwargs.encoder.use_silu", encoder.use_silu, "released encoders have plain MLPs with GELU"),
-            ("experiment.optimization.use_pos_embed", optimization.use_pos_embed, "no released probe has position tables"),
-            ("model_kwargs.wrapper_kwargs.use_pos_embed", wrapper_kwargs.use_pos_embed, "no released probe has position tables"),
-            ("experiment.optimization.use_focal_loss", optimization.use_focal_loss, "probes of classes have cross entropy"),
+            (
+                "model_kwargs.pretrain_kwargs.encoder.use_silu",
+                encoder.use_silu,
+                "released encoders have plain MLPs with GELU",
+            ),
+            (
+                "experiment.optimization.use_pos_embed",
+                optimization.use_pos_embed,
+                "no released probe has position tables",
+            ),
+            (
+                "model_kwargs.wrapper_kwargs.use_pos_embed",
+                wrapper_kwargs.use_pos_embed,
+                "no released probe has position tables",
+            ),
+            (
+                "experiment.optimization.use_focal_loss",
+                optimization.use_focal_loss,
+                "probes of classes have cross entropy",
+            ),
         ];
         if let Some((key, _, why)) = refused.into_iter().find(|(_, asked, _)| *asked) {
             return Err(ConfigError::unsupported(key, format!("{why}; set it to false")));
@@ -280,7 +296,11 @@ impl SecondSections {
             layers: wrapper_kwargs.out_layers,
         };
         let samples = match images {
-            true => Samples::Images { folder: Path::new(&data.root_path).join(&data.image_folder), name: data.dataset_name, frames },
+            true => Samples::Images {
+                folder: Path::new(&data.root_path).join(&data.image_folder),
+                name: data.dataset_name,
+                frames,
+            },
             false => Samples::Videos {
                 train: data.dataset_train,
                 val: data.dataset_val,

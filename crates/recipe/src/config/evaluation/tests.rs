@@ -106,7 +106,8 @@ fn the_second_layout_has_several_probes() {
     assert_eq!((read.classes, read.resolution, read.sizes, read.resume), (4, 256, Some([4, 16]), true));
     let Samples::Videos { frames, step, segments, views, attend_across_segments, .. } = &read.samples else { panic!() };
     assert_eq!((*frames, *step, *segments, *views, *attend_across_segments), (32, 2, 4, 3, true));
-    let told: Vec<_> = read.heads.iter().map(|head| (head.lr, head.warmup, head.weight_decay, head.final_weight_decay)).collect();
+    let told: Vec<_> =
+        read.heads.iter().map(|head| (head.lr, head.warmup, head.weight_decay, head.final_weight_decay)).collect();
     assert_eq!(told, [([2e-4, 1e-3, 0.0], 5.0, 0.8, 0.8), ([3e-4, 3e-4, 0.0], 0.0, 0.1, 0.0)]);
     assert_eq!((read.probe.epochs, read.probe.batch_size, read.probe.clip_grad), (100, 2, f64::INFINITY));
     let named: Vec<&str> = read.ignored.iter().map(|(key, _)| *key).collect();
