@@ -15,6 +15,7 @@ model: {generation: vjepa2_1, embed_dim: 32, depth: 2, num_heads: 2, levels: [0,
 data: {datasets: [DATA/short.csv, DATA/long.csv], dataset_fpcs: [4, 8], datasets_weights: [0.5, 0.5], batch_size: 2, crop_size: 32,
   patch_size: 8, num_workers: 1}
 img_data: {datasets: [DATA/images], batch_size: 3, crop_size: 32, rank_ratio: 0.5, num_workers: 1}
+img_mask: [{num_blocks: 10, spatial_scale: [0.15, 0.15]}]
 meta: {dtype: float32, seed: 3}
 optimization: {steps: 6, warmup_steps: 2, groups: 2}
 logging: {metrics_every: 1, checkpoint_every: 3}
@@ -122,7 +123,7 @@ fn one_kind_alone_is_trained_as_it_was() {
     let runs = Runs::new();
     let plain = std::fs::read_to_string(&runs.recipe).unwrap();
     let plain: String =
-        plain.lines().filter(|line| !line.starts_with("img_data")).map(|line| format!("{line}\n")).collect();
+        plain.lines().filter(|line| !line.starts_with("img_")).map(|line| format!("{line}\n")).collect();
     std::fs::write(&runs.recipe, plain.replace("[4, 8]", "[8, 8]")).unwrap();
     let told = said(&mut runs.train("alone", &[]));
     assert!(!told.contains("a step is"), "{told}");

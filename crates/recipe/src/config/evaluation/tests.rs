@@ -28,7 +28,7 @@ fn read(text: &str) -> Result<Evaluation, String> {
 fn a_video_evaluation() {
     let read = read(VIDEO).unwrap();
     assert_eq!(read.encoder.checkpoint, Path::new("models/jepa-latest.pth.tar"));
-    assert_eq!((read.encoder.model, read.encoder.key), (ModelName::Huge, CheckpointKey::TargetEncoder));
+    assert_eq!((read.encoder.model, read.encoder.key), (Some(ModelName::Huge), CheckpointKey::TargetEncoder));
     assert_eq!((read.classes, read.resolution, read.resume), (4, 384, false));
     let Samples::Videos { train, segments, views, step, attend_across_segments, .. } = &read.samples else { panic!() };
     assert_eq!((train.as_str(), *segments, *views, *step, *attend_across_segments), ("train.csv", 8, 3, 4, true));
