@@ -138,7 +138,7 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
         let scene = Scene::new(generation);
         let train = ["t0_d0_s0", "t1_d0_s0", "t0_d1_s0", "t1_d1_s0", "t0_d0_s1", "t1_d0_s1", "t0_d1_s1", "t1_d1_s1"];
         std::fs::write(scene.at("actions.csv"), annotations(&train)).unwrap();
-        std::fs::write(scene.at("more.csv"), annotations(&["t0_d2_s0", "t1_d0_s0", "nowhere_d0"])).unwrap();
+        std::fs::write(scene.at("more.csv"), annotations(&["t0_d2_s0", "t1_d0_s0", "t9_d0_s9"])).unwrap();
         let (checkpoint, videos) = (scene.checkpoint(), textures().display().to_string());
         let (actions, more, out) =
             (scene.path("actions.csv"), scene.path("more.csv"), scene.path("actions.safetensors"));
