@@ -343,7 +343,7 @@ fn configurations_are_read_from_any_editor_and_others_recognised() {
         ),
         (
             "folder: /x\nexperiment: {data: {dataset_train: a.csv, dataset_val: b.csv}}\nmodel_kwargs: {checkpoint: c.pt}\n",
-            &["official evaluation", "vjepa probe --checkpoint c.pt --data a.csv", "--data b.csv"],
+            &["official evaluation", "vjepa probe --config FILE", "vjepa eval --config FILE"],
         ),
         (
             "app: vjepa_droid\nmodel: {model_name: vit_giant_xformers}\n",

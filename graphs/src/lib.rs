@@ -30,7 +30,7 @@ pub use action::{ACTION_WIDTH, ActionPredictor, ActionPredictorConfig, EXTRINSIC
 pub use config::{BlocksOn, EncoderConfig, PredictorConfig, ProbeConfig};
 pub use encoder::{Embedded, Encoder, PatchEmbed};
 pub use error::{ConfigError, ShapeError};
-pub use losses::{cross_entropy, one_hot};
+pub use losses::{cross_entropy, focal_loss, one_hot};
 pub use objectives::{
     AnyObjective, Declaration, Finetune, Jepa, JepaLoss, MaskPair, Models, Objective, ObjectiveError,
     normalised_targets,

@@ -7,8 +7,11 @@ use super::graph::options;
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{Plan, PlanError, Report};
 use vjepa_data::{DataSets, Survey};
-use vjepa_programs::{MaskSizes, Passes, drawn_sizes, gradients_with, objective, step_with, update};
-use vjepa_recipe::config::Config;
+use vjepa_programs::{
+    MaskSizes, Passes, TrainOptions, Variant, drawn_sizes, gradients_with, objective, step_with, update, update_of,
+    variants,
+};
+use vjepa_recipe::config::{Config, Kind};
 use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
@@ -19,7 +22,7 @@ pub(super) struct Cost {
     pub steps: Option<u64>,
     batch: usize,
     groups: u64,
-    /// Of a group of clips, with masks of average size.
+    /// Of a group, with masks of average size; of groups of several kinds of samples, their mean.
     flops: u64,
     /// Values that are trained or averaged.
     parameters: u64,
@@ -36,11 +39,14 @@ impl Cost {
         // Without the data only the length of an epoch can be missing.
         let steps = if clips.is_some() { Some(steps?.steps) } else { steps.ok().map(|plan| plan.steps) };
         let graphs = graphs(config, passes, device)?;
-        let Some(group) = graphs.first() else { return Err("the step has no graph".into()) };
-        let mean = Report::new(group, &Plan::new(group)?, &drawn_sizes(config, MaskSizes::Mean)?)?;
-        let memory = memory(&graphs, &drawn_sizes(config, MaskSizes::Largest)?)?;
-        let (flops, parameters) = (mean.total.flops, mean.parameters);
-        Ok(Self { steps, batch, groups, flops, parameters, memory })
+        let (mut flops, mut parameters) = (0.0, 0);
+        for Measured { graph, mean, share, .. } in graphs.iter().filter(|measured| measured.share > 0.0) {
+            let report = Report::new(graph, &Plan::new(graph)?, mean)?;
+            flops += share * report.total.flops as f64;
+            parameters = parameters.max(report.parameters);
+        }
+        let memory = memory(&graphs)?;
+        Ok(Self { steps, batch, groups, flops: flops as u64, parameters, memory })
     }
 
     /// Hours of the whole run at a speed in TFLOP/s.
@@ -83,13 +89,18 @@ pub(super) fn run(
     if as_json {
         let summary = json!({
             "dry_run": true, "steps": steps, "batch": batch, "groups": groups, "clips": source.len(),
+            "step_of": config.kinds()?.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "flops": flops, "parameters": parameters, "peak_memory": needs, "free_memory": free,
             "fits": fits, "data": data,
         });
         println!("{summary}");
         return Ok(());
     }
-    let each = if groups == 1 { format!("{batch} clips") } else { format!("{groups} groups of {batch} clips") };
+    let each = match (config.is_mixed(), groups) {
+        (true, _) => kinds(config)?,
+        (false, 1) => format!("{batch} clips"),
+        (false, _) => format!("{groups} groups of {batch} clips"),
+    };
     println!("run         {steps} steps of {each}; checkpoints in {}", folder(config));
     println!(
         "group       {:.1} GFLOP with masks of average size; {:.1} M values trained or averaged",
@@ -112,31 +123,100 @@ pub(super) fn run(
     Ok(())
 }
 
-/// What a step runs on the device: one graph, or where gradients are added up one per group and another at its end.
-fn graphs(config: &Config, passes: &mut Passes, device: Device) -> Result<Vec<Graph>, CliError> {
+/// What a step is made of, in words.
+pub(super) fn kinds(config: &Config) -> Result<String, CliError> {
+    let kinds: Vec<String> = config.kinds()?.iter().map(ToString::to_string).collect();
+    Ok(kinds.join(" and "))
+}
+
+/// A graph that a step runs, and at which sizes.
+struct Measured {
+    graph: Graph,
+    mean: Sizes,
+    largest: Sizes,
+    /// How often it runs for each group of the step; 0 for what runs once at the end.
+    share: f64,
+}
+
+/// What a step runs on the device: one graph, or where gradients are added up one per group, or one for each kind of samples,
+/// and another at its end.
+fn graphs(config: &Config, passes: &mut Passes, device: Device) -> Result<Vec<Measured>, CliError> {
     let (objective, options) = (objective(config)?, options(config)?);
-    let graphs = if config.optimization.adds_up() {
+    let sizes = |which| drawn_sizes(config, which);
+    let (mean, largest) = (sizes(MaskSizes::Mean)?, sizes(MaskSizes::Largest)?);
+    let mut measured = Vec::new();
+    if config.is_mixed() {
+        mixed(config, (options, passes), &mut measured)?;
+        let gradients: Vec<&Graph> = measured.iter().map(|measured| &measured.graph).collect();
+        let graph = update_of(&objective, options, &gradients)?;
+        measured.push(Measured { graph, mean, largest, share: 0.0 });
+    } else if config.adds_up() {
         let gradients = gradients_with(&objective, options, passes)?;
-        let update = update(&objective, options, &gradients)?;
-        vec![gradients, update]
+        let graph = update(&objective, options, &gradients)?;
+        measured.push(Measured { graph: gradients, mean: mean.clone(), largest: largest.clone(), share: 1.0 });
+        measured.push(Measured { graph, mean, largest, share: 0.0 });
     } else {
-        vec![step_with(&objective, options, passes)?]
+        measured.push(Measured { graph: step_with(&objective, options, passes)?, mean, largest, share: 1.0 });
+    }
+    for one in &mut measured {
+        one.graph = device.lower(&one.graph)?;
+    }
+    Ok(measured)
+}
+
+/// The gradient graphs of a step of several kinds of samples.
+fn mixed(
+    config: &Config,
+    (options, passes): (TrainOptions, &mut Passes),
+    measured: &mut Vec<Measured>,
+) -> Result<(), CliError> {
+    let options = TrainOptions { weighted: config.data.lengths().len() > 1, ..options };
+    let kinds = config.kinds()?;
+    for variant in variants(config)? {
+        let mut passes = passes.clone();
+        let largest = variant.sizes(config, MaskSizes::Largest)?;
+        if let Some((_, sizes)) = &mut passes.memory {
+            sizes.clone_from(&largest);
+        }
+        let part = part_of_group(config, &variant);
+        // Of the groups of a step those of its kind; of a length, as the bucket that it is where all lengths are there.
+        let first_bucket = config.data.lengths().iter().position(|frames| *frames == variant.frames).unwrap_or(0);
+        let usual = variant.images || variant.bucket == first_bucket;
+        let own = kinds.iter().filter(|kind| kind.images == variant.images).map(Kind::count).sum::<u64>();
+        let share = if usual { own as f64 / config.optimization.groups() as f64 } else { 0.0 };
+        let samples = ((variant.batch as f64 * part).round() as usize).max(1);
+        let mean = Variant { batch: samples, ..variant.clone() }.sizes(config, MaskSizes::Mean)?;
+        let graph = gradients_with(&variant.objective, options, &mut passes)?;
+        measured.push(Measured { graph, mean, largest, share });
+    }
+    Ok(())
+}
+
+/// The part of a group's samples that a variant has on average, by the weights of the data sets, which count alike where they
+/// have none.
+fn part_of_group(config: &Config, variant: &Variant) -> f64 {
+    let (Some(lengths), false) = (&config.data.dataset_fpcs, variant.images) else { return 1.0 };
+    let weights = config.data.datasets_weights.clone().unwrap_or_else(|| vec![1.0; lengths.len()]);
+    let of = |own: bool| {
+        let pairs = lengths.iter().zip(&weights).filter(|(frames, _)| !own || **frames == variant.frames);
+        pairs.map(|(_, weight)| *weight).sum::<f64>()
     };
-    graphs.iter().map(|graph| Ok(device.lower(graph)?)).collect()
+    of(true) / of(false).max(f64::MIN_POSITIVE)
 }
 
 /// The most that any of the graphs takes, beside the parameters that only others have: those are held all the time.
-fn memory(graphs: &[Graph], sizes: &Sizes) -> Result<u64, PlanError> {
+fn memory(graphs: &[Measured]) -> Result<u64, PlanError> {
     let mut most = 0;
-    for graph in graphs {
-        let own = Plan::new(graph)?.memory(graph, sizes)?.peak;
-        let others = graphs.iter().flat_map(|other| other.params.iter().map(move |id| (other, *id)));
-        let absent = others.filter(|(other, id)| other.source_name(*id).is_some_and(|name| graph.find(name).is_none()));
-        let elements = absent.map(|(other, id)| {
-            let ty = other.ty(id);
-            ty.elements().eval(sizes).unwrap_or(0) * ty.dtype.bytes()
-        });
-        most = most.max(own.saturating_add(elements.sum::<usize>() as u64));
+    for Measured { graph, largest, .. } in graphs {
+        let own = Plan::new(graph)?.memory(graph, largest)?.peak;
+        // Several others may have the same.
+        let mut absent = std::collections::BTreeMap::new();
+        for other in graphs.iter().map(|other| &other.graph) {
+            let named = other.params.iter().filter_map(|id| Some((other.source_name(*id)?, other.ty(*id))));
+            absent.extend(named.filter(|(name, _)| graph.find(name).is_none()));
+        }
+        let bytes = absent.values().map(|ty| ty.elements().eval(largest).unwrap_or(0) * ty.dtype.bytes());
+        most = most.max(own.saturating_add(bytes.sum::<usize>() as u64));
     }
     Ok(most)
 }

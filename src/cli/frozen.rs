@@ -10,7 +10,8 @@ use vjepa_eval::foreign::SessionEncoder;
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{OpenEncoder, Wanted, open_encoder_as};
 use vjepa_eval::videos::labelled_videos;
-use vjepa_graphs::EncoderConfig;
+use vjepa_graphs::{EncoderConfig, ProbeConfig};
+use vjepa_programs::Model;
 use vjepa_recipe::config::evaluation::{CheckpointKey, Samples};
 use vjepa_recipe::config::{Config, Evaluation};
 use vjepa_recipe::text;
@@ -68,10 +69,17 @@ impl Setup {
             return Ok(Self { config: Some(Config::from_file(path, &args.sets)?), official: None });
         }
         let official = Evaluation::from_file(path, &args.sets)?;
+        if official.encoder.from_file && matches!(official.samples, Samples::Videos { seconds: Some(_), .. }) {
+            let why =
+                "`experiment.data.clip_duration` is not read in evaluation: set it to null, and `frame_step` instead";
+            return Err(format!("{}: {why}", path.display()).into());
+        }
         for (key, why) in named(&official) {
             eprintln!("note: {}: `{key}` has no effect: {why}", path.display());
         }
-        Ok(Self { config: Some(model_of(&official, path)?), official: Some(official) })
+        // V-JEPA 2's checkpoints say themselves what they are.
+        let config = if official.encoder.from_file { None } else { Some(model_of(&official, path)?) };
+        Ok(Self { config, official: Some(official) })
     }
 
     /// The checkpoint of the flag, or of the official evaluation.
@@ -113,12 +121,28 @@ impl Setup {
         })
     }
 
+    /// The attentive probe, with the blocks and heads that an official file gives.
+    pub fn sized(&self, probe: ProbeConfig) -> Result<ProbeConfig, CliError> {
+        let Some([blocks, heads]) = self.official.as_ref().and_then(|official| official.sizes) else {
+            return Ok(probe);
+        };
+        if !probe.embed_dim.is_multiple_of(heads) {
+            return Err(format!(
+                "`experiment.classifier.num_heads` is {heads}, which must divide the width of the features, {}",
+                probe.embed_dim
+            )
+            .into());
+        }
+        Ok(ProbeConfig { depth: blocks, num_heads: heads, ..probe })
+    }
+
     /// Checks the number of classes that the official file gives.
     pub fn check_classes(&self, found: usize) -> Result<(), CliError> {
+        let second = self.official.as_ref().is_some_and(|official| official.encoder.from_file);
+        let key = if second { "experiment.data.num_classes" } else { "data.num_classes" };
         match self.official.as_ref().map(|official| official.classes) {
             Some(classes) if classes != found => Err(format!(
-                "`data.num_classes` is {classes}, but the training samples have {found} classes: correct it, or add --set \
-                 data.num_classes={found}"
+                "`{key}` is {classes}, but the training samples have {found} classes: correct it, or add --set {key}={found}"
             )
             .into()),
             _ => Ok(()),
@@ -130,7 +154,9 @@ impl Setup {
 fn named(official: &Evaluation) -> Vec<(&'static str, String)> {
     let mut all: Vec<_> = official.ignored.iter().map(|(key, why)| (*key, (*why).to_owned())).collect();
     if official.probe.half {
-        all.push(("optimization.use_bfloat16", "probes are trained in f32".into()));
+        let second = official.encoder.from_file;
+        let key = if second { "experiment.optimization.use_bfloat16" } else { "optimization.use_bfloat16" };
+        all.push((key, "probes are trained in f32".into()));
     }
     if official.resume {
         all.push((
@@ -153,7 +179,7 @@ fn model_of(official: &Evaluation, path: &Path) -> Result<Config, CliError> {
             "`pretrain.clip_duration` is not read in evaluation: set it to null, and `pretrain.frame_step` instead";
         return Err(format!("{}: {why}", path.display()).into());
     }
-    let model = serde_json::to_value(encoder.model)?;
+    let model = serde_json::to_value(encoder.model)?; // Files of this layout name one.
     let text = format!(
         "model: {{model_name: {model}, uniform_power: {}}}\n\
          data: {{num_frames: {frames}, sampling_rate: {step}, crop_size: {}, tubelet_size: {}, patch_size: {}}}\n",
@@ -199,16 +225,15 @@ impl Opened {
             return Self::exported(path, args, setup, (frames, probe_heads));
         }
         let path = setup.checkpoint(args)?;
-        let wanted = Wanted {
-            frames,
-            side: None,
-            encoder: setup.official.as_ref().map(|official| match official.encoder.key {
-                CheckpointKey::TargetEncoder => "target_encoder",
-                CheckpointKey::Encoder => "encoder",
-            }),
-        };
-        let OpenEncoder { encoder, model, digest, named } =
+        let wanted = wanted(setup, frames);
+        let OpenEncoder { encoder, mut model, digest, named } =
             open_encoder_as(device, &path, setup.config.as_ref(), &wanted)?;
+        if let Some(official) = setup.official.as_ref().filter(|official| official.encoder.from_file) {
+            check_second(official, &model, &path)?;
+            if let Samples::Videos { step, .. } = official.samples {
+                model.preprocessing.sampling_rate = step;
+            }
+        }
         super::note_sampling(model.config.as_ref());
         let (preprocessing, source, id) = (model.preprocessing, model.source.to_owned(), format!("{digest}/{named}"));
         Ok(Self { encoder: Box::new(encoder), path, id, digest, preprocessing, sizes: Some(model.encoder), source })
@@ -251,6 +276,50 @@ impl Opened {
                 grayscale: record.grayscale,
             })),
         }
+    }
+}
+
+/// Which encoder of a checkpoint, and for which clips; `frames` are those of the flag.
+fn wanted(setup: &Setup, frames: Option<usize>) -> Wanted {
+    let Some(official) = &setup.official else { return Wanted { frames, ..Wanted::default() } };
+    let encoder = &official.encoder;
+    let named = match encoder.key {
+        CheckpointKey::TargetEncoder => "target_encoder",
+        CheckpointKey::Encoder => "encoder",
+        CheckpointKey::EmaEncoder => "ema_encoder",
+    };
+    match encoder.from_file {
+        false => Wanted { frames, encoder: Some(named), ..Wanted::default() },
+        // Which of its encoders a released file means, it says itself, but for one that asks for the other.
+        true => Wanted {
+            frames: frames.or(Some(encoder.frames)),
+            side: Some(official.resolution),
+            encoder: (encoder.key == CheckpointKey::Encoder).then_some(named),
+            layers: encoder.layers.clone(),
+        },
+    }
+}
+
+/// Checks a checkpoint against what an official file of V-JEPA 2 says of it.
+fn check_second(official: &Evaluation, model: &Model, path: &Path) -> Result<(), CliError> {
+    let (encoder, found) = (&official.encoder, &model.encoder);
+    let path = path.display();
+    if let Some(name) = encoder.model.filter(|name| name.sizes().embed_dim != found.embed_dim) {
+        let name = serde_json::to_value(name)?;
+        return Err(format!(
+            "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, but {path} holds an encoder {} wide: name the file's, or \
+             the model's checkpoint",
+            found.embed_dim
+        )
+        .into());
+    }
+    let sizes = [("patch_size", encoder.patch, found.patch), ("tubelet_size", encoder.tubelet, found.tubelet)];
+    match sizes.into_iter().find(|(_, said, is)| said != is) {
+        Some((key, said, is)) => Err(format!(
+            "model_kwargs.pretrain_kwargs.encoder.{key} is {said}, but the encoder of {path} has {is}: correct it"
+        )
+        .into()),
+        None => Ok(()),
     }
 }
 

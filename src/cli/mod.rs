@@ -5,6 +5,7 @@
 //! with 2, as clap does. docs/adding-a-command.md walks through a real command.
 
 mod ablate;
+mod anticipate;
 mod bench;
 mod compile;
 mod completions;
@@ -73,6 +74,7 @@ enum Command {
     Finetune(finetune::Args),
     Eval(eval::Args),
     Detect(detect::Args),
+    Anticipate(anticipate::Args),
     Ablate(ablate::Args),
     Features(features::Args),
     Neighbours(neighbours::Args),
@@ -132,6 +134,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Finetune(args) => finetune::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Detect(args) => detect::run(&args),
+        Command::Anticipate(args) => anticipate::run(&args),
         Command::Ablate(args) => ablate::run(&args),
         Command::Features(args) => features::run(&args),
         Command::Neighbours(args) => neighbours::run(&args),

@@ -110,17 +110,26 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     }
     config.check_training()?;
     let sets = DataSets::read(&config.data)?;
-    let data = sets.survey();
+    let images = config.image_data().map(|images| DataSets::read(&images)).transpose()?;
+    let mut data = sets.survey();
+    data.extend(images.iter().flat_map(DataSets::survey));
     for set in data.iter().filter(|_| ranks.rank() == 0) {
         eprintln!("data set {set}");
         set.notes.iter().for_each(|note| eprintln!("note: {}: {note}", set.path.display()));
     }
+    if config.is_mixed() && ranks.rank() == 0 && !args.dry_run {
+        eprintln!("note: a step is {}", super::dry_run::kinds(&config)?);
+    }
+    let request = |sets: &DataSets| {
+        let run = request(args, device, &config, sets)?;
+        Ok::<_, CliError>(TrainRun { images: images.clone(), ..run })
+    };
     if args.dry_run {
-        let mut run = request(args, device, &config, &sets)?;
+        let mut run = request(&sets)?;
         return super::dry_run::run(&config, &sets, &data, &mut run.passes, device, args.json);
     }
     let interrupt = Interrupt::on_signals()?;
-    let run = request(args, device, &config, &sets)?;
+    let run = request(&sets)?;
     if ranks.rank() != 0 {
         train(&config, &run, ranks, &interrupt, &mut Quiet)?;
         return Ok(());
@@ -184,6 +193,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         plan: args.plan.clone(),
         passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
         data: Some(sets.clone()),
+        images: None,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
     })
 }

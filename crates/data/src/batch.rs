@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::source::SampleInfo;
-use vjepa_recipe::config::{Config, DatasetType};
+use vjepa_recipe::config::{Config, DatasetType, Kind};
 
 /// How a loader works.
 #[derive(Debug, Clone)]
@@ -13,8 +13,12 @@ pub struct LoaderConfig {
     /// Samples of a batch, which is one group's; a batch has that many clips, or several times as many where the source makes
     /// several of a sample.
     pub batch: usize,
-    /// Groups of a step.
+    /// Groups of a step that are of this data set.
     pub groups: usize,
+    /// Groups of the step before them, of other data sets.
+    pub base: usize,
+    /// Groups of the step behind them, of other data sets.
+    pub after: usize,
     /// Worker threads; 0 computes clips when they are asked for, on the caller's thread. [`default_workers`] is what the
     /// machine has.
     pub workers: usize,
@@ -45,6 +49,8 @@ impl LoaderConfig {
         Self {
             batch,
             groups: 1,
+            base: 0,
+            after: 0,
             workers: 1,
             seed,
             start_step: 0,
@@ -65,6 +71,27 @@ impl LoaderConfig {
             _ => list.with_file_name(format!("{}-bad-videos-rank{rank}.jsonl", config.logging.write_tag)),
         };
         Self { rank, world, quarantine: whole.quarantine.clone().map(renamed), ..whole }
+    }
+
+    /// As [`LoaderConfig::of_rank`], for the groups of one kind of samples; images have a list of bad files of their own,
+    /// `<write_tag>-bad-images.jsonl`.
+    pub fn of_kind(config: &Config, kind: &Kind, start_step: u64, rank: usize, world: usize) -> Self {
+        let whole = Self::of_rank(config, start_step, rank, world);
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let renamed = |list: PathBuf| {
+            let name = list.file_name().unwrap_or_default().to_string_lossy().replace("-bad-videos", "-bad-images");
+            list.with_file_name(name)
+        };
+        let images = config.img_data.as_ref().filter(|_| kind.images);
+        Self {
+            batch: kind.batch,
+            groups: count(kind.count()),
+            base: count(kind.groups.start),
+            after: whole.groups.saturating_sub(count(kind.groups.end)),
+            workers: images.map_or(whole.workers, |images| images.num_workers),
+            quarantine: whole.quarantine.clone().map(|list| if kind.images { renamed(list) } else { list }),
+            ..whole
+        }
     }
 
     /// The settings of a configuration, on one process, from `start_step` on. Bad videos are listed in

@@ -38,6 +38,8 @@ pub struct VideoDataset {
     /// The choice of V-JEPA 2's recipes, which draw with replacement.
     choice: Option<WeightedChoice>,
     sampler: ClipSampler,
+    /// Frames of the clips of each data set, where they differ.
+    lengths: Vec<usize>,
     clip_duration: Option<f64>,
     fps: Option<f64>,
     transform: TrainTransform,
@@ -111,6 +113,7 @@ impl VideoDataset {
                 num_clips: data.num_clips,
                 ..ClipSampler::pretrain(data.num_frames, data.sampling_rate)
             },
+            lengths: Vec::new(),
             clip_duration: data.clip_duration,
             fps: data.fps,
             transform: TrainTransform {
@@ -124,6 +127,27 @@ impl VideoDataset {
             erase: erasing_of(augment),
             preprocessing: data.preprocessing(),
         })
+    }
+
+    /// With clips as long as `lengths` says of each data set. A sample then has room for the longest clip, and a shorter one
+    /// fills the beginning of it, `[3, t, H, W]`; [`VideoDataset::frames_of`] tells how long it is.
+    ///
+    /// # Errors
+    /// [`DataError::Setup`] for another number of lengths than data sets, a length beyond the room, or several clips of a
+    /// video.
+    pub fn with_lengths(mut self, lengths: Vec<usize>) -> Result<Self, DataError> {
+        let fits = |frames: &usize| (1..=self.sampler.frames_per_clip).contains(frames);
+        if lengths.len() != self.ends.len() || !lengths.iter().all(fits) || self.sampler.num_clips != 1 {
+            return Err(DataError::Setup("`data.dataset_fpcs` does not fit `data.datasets`".into()));
+        }
+        self.lengths = lengths;
+        Ok(self)
+    }
+
+    /// Frames of the clips of entry `index`, counted through all data sets.
+    pub fn frames_of(&self, index: u64) -> usize {
+        let set = usize::try_from(index).map_or(usize::MAX, |index| self.ends.partition_point(|&end| end <= index));
+        self.lengths.get(set).copied().unwrap_or(self.sampler.frames_per_clip)
     }
 
     /// Writes the clip of entry `index` as an evaluation sees it: from the video's beginning, short side resized, centre
@@ -301,10 +325,15 @@ impl ClipSource for VideoDataset {
         let draw = key.draw();
         let mut media = self.open_entry(entry)?;
         let starts = NumpyRng::keyed(key.seed, Stream::Clips, draw);
-        let clips = self.indices(entry, &media, self.sampler, Some(starts))?;
+        let frames_per_clip = self.frames_of(index as u64);
+        let clips = self.indices(entry, &media, ClipSampler { frames_per_clip, ..self.sampler }, Some(starts))?;
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
-        let len = self.shape().iter().product::<usize>().max(1);
+        let len = self.transform.output_len(frames_per_clip).max(1);
+        // Of a clip shorter than its room, the one there is.
+        let room = out.len().min(len * self.clips());
+        let (out, rest) = out.split_at_mut(room);
+        rest.fill(0.0);
         for (number, (indices, out)) in (0..).zip(clips.iter().zip(out.chunks_exact_mut(len))) {
             let clip = media.decode(indices).map_err(|error| bad(&entry.path, error))?;
             let clip = Coloured { clip, grayscale: self.preprocessing.grayscale };

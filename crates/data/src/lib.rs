@@ -10,10 +10,11 @@
 //! before a run what they hold and what of it cannot be used, [`checks`] decodes, splits and compares them.
 //!
 //! [`annotations`] turns the files that data sets come with into such lists, [`images`] makes clips of still pictures, and
-//! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA.
-//! [`mod@bench`] compares the decoders with those of other libraries.
+//! [`augment`] is the training augmentation of the evaluations, [`detection`] has the clips and boxes of AVA, [`anticipation`] the
+//! clips before an action. [`mod@bench`] compares the decoders with those of other libraries.
 
 pub mod annotations;
+pub mod anticipation;
 pub mod augment;
 mod batch;
 pub mod bench;

@@ -81,8 +81,8 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Setup`] for an empty data set, a batch of 0, a rank outside the world, groups that the world does not
-    /// divide, a list of bad videos that cannot
-    /// be written, or a system that gives no threads.
+    /// divide or of which this process has none, a list of bad videos that cannot be written, or a system that gives no
+    /// threads.
     pub fn new(source: Arc<dyn ClipSource>, config: LoaderConfig) -> Result<Self, DataError> {
         let setup = |why: String| Err(DataError::Setup(why));
         if config.batch == 0 || config.world == 0 || config.rank >= config.world {
@@ -91,15 +91,28 @@ impl Loader {
                 config.batch, config.rank, config.world
             ));
         }
-        if config.groups == 0 || !config.groups.is_multiple_of(config.world) {
-            return setup(format!("{} groups cannot be shared by {} processes", config.groups, config.world));
+        let all = config.groups.saturating_add(config.base).saturating_add(config.after);
+        if config.groups == 0 || !all.is_multiple_of(config.world) {
+            return setup(format!("{all} groups cannot be shared by {} processes", config.world));
         }
         if source.len() == Some(0) {
             return setup("the data set is empty".into());
         }
-        let (batch, world, groups) = (config.batch as u64, config.world as u64, config.groups as u64);
+        let (batch, world) = (config.batch as u64, config.world as u64);
+        let stream = SampleStream {
+            seed: config.seed,
+            len: source.len(),
+            batch,
+            groups: config.groups as u64,
+            base: config.base as u64,
+            rank: config.rank as u64,
+            world,
+        };
+        if stream.own_groups() == 0 {
+            return setup(format!("rank {} has no group of this data set", config.rank));
+        }
         // Half of the range is left for the run itself.
-        let numbers = config.start_step.checked_mul(groups / world);
+        let numbers = config.start_step.checked_mul(stream.own_groups());
         let tickets = numbers.and_then(|numbers| numbers.checked_mul(batch));
         let tickets = tickets.filter(|&n| n.checked_mul(world).is_some_and(|n| n < 1 << 62));
         let (Some(number), Some(first)) = (numbers, tickets) else {
@@ -116,14 +129,7 @@ impl Loader {
             given => given.max(config.workers),
         };
         let shared = Arc::new(Shared {
-            stream: SampleStream {
-                seed: config.seed,
-                len: source.len(),
-                batch,
-                groups,
-                rank: config.rank as u64,
-                world,
-            },
+            stream,
             source,
             sample_len: clip_len,
             stop: AtomicBool::new(false),

@@ -69,6 +69,15 @@ impl DataSets {
         })
     }
 
+    /// As [`DataSets::videos`], each clip as long as `data.dataset_fpcs` says of its data set; see
+    /// [`VideoDataset::with_lengths`].
+    ///
+    /// # Errors
+    /// As [`DataSets::videos`].
+    pub fn of_lengths(&self, data: &DataConfig, augment: &AugmentConfig) -> Result<VideoDataset, DataError> {
+        self.videos(data, augment)?.with_lengths(data.dataset_fpcs.clone().unwrap_or_default())
+    }
+
     /// As [`DataSets::source`], where they are videos.
     ///
     /// # Errors

@@ -113,6 +113,20 @@ impl Contents {
         Self::of_paths(entries.into_iter().map(|entry| entry.path.as_path()))
     }
 
+    /// Of several data sets, one after another; of one, that one's.
+    pub fn joined(all: &[Self]) -> Option<Self> {
+        match all {
+            [] => None,
+            [one] => Some(one.clone()),
+            several => {
+                let mut digest = Sha256::new();
+                several.iter().for_each(|contents| digest.update(contents.sha256.as_bytes()));
+                let videos = several.iter().map(|contents| contents.videos).fold(0, u64::saturating_add);
+                Some(Self { videos, sha256: hex(&digest.finalize()) })
+            }
+        }
+    }
+
     /// Of these paths.
     pub fn of_paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let (mut digest, mut videos) = (Sha256::new(), 0);

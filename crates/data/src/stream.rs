@@ -1,7 +1,8 @@
 //! The order of samples: from a position in a run to the key of a sample, in constant memory.
 //!
 //! A run is one long line of samples. Step `s` takes `groups * batch` of them, group `g` the `g`-th `batch` of those; rank `r`
-//! of `w` computes the groups `r`, `r + w`, ..., so the line does not depend on how many ranks share it. The line goes through the data set pass after pass, each in an order of
+//! of `w` computes the groups `r`, `r + w`, ..., so the line does not depend on how many ranks share it. Where a step has groups
+//! of several data sets (images beside videos), each set has a line of its own groups. The line goes through the data set pass after pass, each in an order of
 //! its own, and steps do not stop at the end of a pass (the official loader drops a pass's last, incomplete batch).
 
 use super::source::SampleKey;
@@ -65,8 +66,10 @@ pub struct SampleStream {
     pub len: Option<u64>,
     /// Samples of a group.
     pub batch: u64,
-    /// Groups of a step; a multiple of the number of processes.
+    /// Groups of a step that are of this data set.
     pub groups: u64,
+    /// Groups of the step before them, of other data sets.
+    pub base: u64,
     /// This process.
     pub rank: u64,
     /// Processes.
@@ -74,15 +77,23 @@ pub struct SampleStream {
 }
 
 impl SampleStream {
+    /// The first of these groups that this process computes, if there are so many.
+    fn first_group(&self) -> u64 {
+        let world = self.world.max(1);
+        let ahead = (self.rank + world - self.base % world) % world;
+        self.base.saturating_add(ahead)
+    }
+
     /// Groups of a step that this process computes.
     pub fn own_groups(&self) -> u64 {
-        (self.groups / self.world.max(1)).max(1)
+        let end = self.base.saturating_add(self.groups);
+        end.saturating_sub(self.first_group()).div_ceil(self.world.max(1))
     }
 
     /// Step and group of this process's `number`-th batch, counted from the run's beginning.
     pub fn place(&self, number: u64) -> (u64, u64) {
-        let own = self.own_groups();
-        (number / own, (number % own).saturating_mul(self.world.max(1)).saturating_add(self.rank))
+        let own = self.own_groups().max(1);
+        (number / own, (number % own).saturating_mul(self.world.max(1)).saturating_add(self.first_group()))
     }
 
     /// The key of the `ticket`-th sample of this process, counted from the run's beginning: sample `ticket % batch` of its
@@ -92,7 +103,8 @@ impl SampleStream {
         let ((step, group), slot) = (self.place(ticket / batch), ticket % batch);
         // The loader refuses runs long enough to overflow; saturating keeps any other caller from a panic.
         let first = step.saturating_mul(batch).saturating_mul(self.groups.max(1));
-        let global = first.saturating_add(group.saturating_mul(batch)).saturating_add(slot);
+        let within = group.saturating_sub(self.base).saturating_mul(batch);
+        let global = first.saturating_add(within).saturating_add(slot);
         let (epoch, position) = match self.len {
             Some(len) => (global / len.max(1), global % len.max(1)),
             None => (0, global),
@@ -145,7 +157,7 @@ mod tests {
 
     #[test]
     fn ranks_share_one_line() {
-        let one = SampleStream { seed: 1, len: Some(10), batch: 8, groups: 1, rank: 0, world: 1 };
+        let one = SampleStream { seed: 1, len: Some(10), batch: 8, groups: 1, base: 0, rank: 0, world: 1 };
         let line: Vec<_> = (0..64).map(|t| one.key(t)).collect();
         let half = |rank| SampleStream { batch: 4, groups: 2, rank, world: 2, ..one };
         let mut joined = Vec::new();
@@ -168,5 +180,40 @@ mod tests {
             }
         }
         assert_eq!((line[9].epoch, line[10].epoch, line[10].position), (0, 1, 0));
+    }
+
+    /// Groups of the step, from any rank's batches.
+    fn groups_of(stream: SampleStream, steps: u64) -> Vec<(u64, u64, SampleKey)> {
+        let own = stream.own_groups();
+        let place = |number: u64| {
+            let (step, group) = stream.place(number);
+            (step, group, stream.key(number * stream.batch))
+        };
+        (0..own * steps).map(place).collect()
+    }
+
+    #[test]
+    fn groups_of_two_data_sets_share_a_step_however_many_ranks_there_are() {
+        // Two groups of images, then four of videos.
+        let images = SampleStream { seed: 1, len: Some(100), batch: 3, groups: 2, base: 0, rank: 0, world: 1 };
+        let videos = SampleStream { batch: 5, groups: 4, base: 2, ..images };
+        for kind in [images, videos] {
+            let alone = groups_of(kind, 3);
+            let numbered: Vec<_> = alone.iter().map(|(step, group, _)| (*step, *group)).collect();
+            let all = |step: u64| (kind.base..kind.base + kind.groups).map(move |group| (step, group));
+            assert_eq!(numbered, (0..3).flat_map(all).collect::<Vec<_>>());
+            // Its line has no gaps for the groups of the other.
+            let positions: Vec<u64> = alone.iter().map(|(.., key)| key.position).collect();
+            assert_eq!(positions, (0..3 * kind.groups).map(|n| n * kind.batch).collect::<Vec<_>>());
+            for world in [2, 3, 6] {
+                let ranks = (0..world).flat_map(|rank| groups_of(SampleStream { rank, world, ..kind }, 3));
+                let mut shared: Vec<_> = ranks.collect();
+                shared.sort_by_key(|(step, group, _)| (*step, *group));
+                assert_eq!(shared, alone, "{world} ranks");
+            }
+        }
+        // With one group each, a rank may have none of a kind.
+        assert_eq!(SampleStream { groups: 1, rank: 1, world: 2, ..images }.own_groups(), 0);
+        assert_eq!(SampleStream { groups: 1, base: 1, rank: 1, world: 2, ..videos }.own_groups(), 1);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The official recipe: AdamW at 1e-3 with a cosine to 0, weight decay .01 with a cosine to 1e-6, gradients clipped at 1.
 
-use vjepa_graphs::{NamedTensors, init};
+use vjepa_graphs::{BlocksOn, NamedTensors, init};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::features::Features;
@@ -11,6 +11,7 @@ use vjepa_data::Permutation;
 use vjepa_metrics::softmax;
 use vjepa_programs as compile;
 use vjepa_programs::{Probe, TrainOptions};
+use vjepa_recipe::config::evaluation::FINAL_WEIGHT_DECAY;
 use vjepa_recipe::counter::mix;
 use vjepa_recipe::schedules::ProbeSchedule;
 
@@ -29,8 +30,10 @@ pub struct ProbeOptions {
     pub final_lr: f64,
     /// Epochs of warm-up.
     pub warmup: f64,
-    /// Weight decay at the start; it falls to 1e-6.
+    /// Weight decay at the start.
     pub weight_decay: f64,
+    /// Weight decay at the end of its cosine.
+    pub final_weight_decay: f64,
     /// Largest norm of the gradients.
     pub max_norm: f32,
     /// Seed of the first weights and of the order.
@@ -48,6 +51,7 @@ impl Default for ProbeOptions {
             final_lr: 0.0,
             warmup: 0.0,
             weight_decay: 0.01,
+            final_weight_decay: FINAL_WEIGHT_DECAY,
             max_norm: 1.0,
             seed: 0,
         }
@@ -93,7 +97,9 @@ impl ProbeTrainer {
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`].
     pub fn on(device: Device, probe: &Probe) -> Result<Self, EvalError> {
-        let graph = compile::probe_step(probe, TrainOptions::default())?;
+        // V-JEPA 2's probes, whose blocks read the features, have one group of parameters, all of which decay.
+        let decay_all = matches!(probe, Probe::Attentive(config) if config.blocks_on == BlocksOn::Features);
+        let graph = compile::probe_step(probe, TrainOptions { decay_all, ..TrainOptions::default() })?;
         Ok(Self { probe: probe.clone(), executor: device.plan(&graph)? })
     }
 
@@ -132,6 +138,7 @@ impl ProbeTrainer {
         let warmup_steps = (options.warmup * steps as f64) as u64;
         let mut schedule = ProbeSchedule::new(total, warmup_steps, options.start_lr, options.lr, options.weight_decay);
         schedule.lr.end = options.final_lr;
+        schedule.wd.end = options.final_weight_decay;
         ProbeRun { params, first, schedule, max_norm: options.max_norm, step: 0 }
     }
 

@@ -90,12 +90,15 @@ pub struct EncoderPlan {
 }
 
 impl EncoderPlan {
-    /// Compiles the encoder for a device; its parameters are looked up under `prefix` (`encoder.`, `target_encoder.`).
+    /// Compiles the encoder for a device, of a config with `out_layers` for the tokens after all of them; its parameters are looked up under `prefix` (`encoder.`, `target_encoder.`).
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`].
     pub fn new(device: Device, config: &EncoderConfig, prefix: &str) -> Result<Self, EvalError> {
-        let graph = compile::encoder(config, prefix)?;
+        let graph = match config.out_layers {
+            None => compile::encoder(config, prefix)?,
+            Some(_) => compile::joined_layers(config, prefix)?,
+        };
         let graph = compile::optimised(&graph)?;
         Ok(Self { config: config.clone(), executor: device.plan(&graph)? })
     }
@@ -103,6 +106,11 @@ impl EncoderPlan {
     /// Sizes of the encoder.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
+    }
+
+    /// Tokens of a clip's features: those after each of the wanted blocks.
+    pub fn tokens(&self) -> usize {
+        self.config.tokens() * self.config.out_layers.as_ref().map_or(1, Vec::len)
     }
 
     /// Values of one clip, `[C, T, H, W]`.
@@ -123,7 +131,7 @@ impl EncoderPlan {
             .ok_or_else(|| EvalError::setup("the encoder needs whole clips, and at least one"))?;
         let mut outputs = self.executor.run(params, vec![("clip", clip)])?;
         let out = outputs.remove("encoder_out").ok_or_else(|| EvalError::setup("the encoder's plan has no output"))?;
-        Ok(Features { tokens: self.config.tokens(), dim: self.config.embed_dim, values: out.into_floats() })
+        Ok(Features { tokens: self.tokens(), dim: self.config.embed_dim, values: out.into_floats() })
     }
 }
 
@@ -167,7 +175,7 @@ impl ClipEncoder for FrozenEncoder {
     }
 
     fn tokens(&self) -> [usize; 2] {
-        [self.config().tokens(), self.config().embed_dim]
+        [self.plan.tokens(), self.config().embed_dim]
     }
 
     fn probe(&self, classes: usize) -> Result<ProbeConfig, EvalError> {
@@ -259,7 +267,7 @@ impl FrozenEncoder {
         progress: OnProgress<'_>,
     ) -> Result<Features, EvalError> {
         let config = self.config();
-        let (tokens, dim) = (if keep == Keep::Tokens { config.tokens() } else { 1 }, config.embed_dim);
+        let (tokens, dim) = (if keep == Keep::Tokens { self.plan.tokens() } else { 1 }, config.embed_dim);
         let clip_len = self.plan.clip_len().max(1);
         let mut features = Features::empty(tokens, dim);
         features.values.reserve_exact(count.saturating_mul(tokens * dim));

@@ -119,7 +119,7 @@ pub fn predictor_config(config: &Config) -> Result<PredictorConfig, ConfigError>
         depth: sizes.depth,
         num_heads: sizes.num_heads,
         mlp_ratio: sizes.mlp_ratio,
-        num_mask_tokens: config.model.num_mask_tokens.unwrap_or(config.mask.len()),
+        num_mask_tokens: config.mask_tokens(),
         positions: config.model.predictor_positions(),
         levels: config.model.levels_predictor.unwrap_or(encoder.num_levels()),
         output_dim: match config.loss.objective {

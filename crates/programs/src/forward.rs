@@ -149,6 +149,21 @@ pub fn layers(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileErro
     })
 }
 
+/// `joined[B]`: like [`encoder`], with the tokens after each of the config's `out_layers`, those of one block after those of
+/// the one before: `encoder_out f32[B, L·N, D]`.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn joined_layers(config: &EncoderConfig, prefix: &str) -> Result<Graph, CompileError> {
+    traced("joined", &["B"], |scope| {
+        let model = Encoder::empty(config, scope.device()).map_err(failed)?;
+        declare(scope, &model, prefix)?;
+        let clip = clip(scope, config)?;
+        let layers = model.forward_layers(clip, None).map_err(failed)?;
+        scope.output("encoder_out", &Tensor::cat(layers, 1))
+    })
+}
+
 /// `predictor[B, N_ctx, N_pred]`: `context f32[B, N_ctx, D]`, `mask_enc i32[B, N_ctx]` and `mask_pred i32[B, N_pred]` to
 /// `predictor_out f32[B, N_pred, D]` with mask token `mask_index`; parameters under `predictor.`.
 ///

@@ -3,6 +3,7 @@
 //! Here the compiler meets the model: the compiler knows no parameter by name, the modules know no compiler.
 
 mod action;
+mod anticipation;
 mod artifact;
 mod buckets;
 mod describe;
@@ -18,8 +19,10 @@ mod probe_file;
 mod sizes;
 mod step;
 pub mod tuning;
+mod variants;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
+pub use anticipation::{ACTION_HEADS, actions_step, first_action_weights};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use buckets::{Shapes, mask_shapes, padded};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
@@ -27,15 +30,18 @@ pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
-    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, layers, levels, monitored,
-    pixels, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
+    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers, layers, levels,
+    monitored, pixels, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
 pub use models::{initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for, load_probe_with};
 pub use sizes::{MaskSizes, drawn_sizes, mask_sizes, step_sizes};
-pub use step::{TrainOptions, gradients_with, optimizer, probe_step, step, step_with, update, update_of};
+pub use step::{
+    TrainOptions, WEIGHT, gradients_with, optimizer, probe_step, step, step_with, update, update_of, update_where,
+};
+pub use variants::{Variant, variants};
 pub use vjepa_graphs::{AnyObjective, Models, Probe, TunedHead};
 
 use vjepa_compiler::ir::{Graph, GraphError};

@@ -23,6 +23,7 @@ pub fn model_configs(config: &Config) -> Result<Models, ConfigError> {
         generators: config.mask.len(),
         context_weight: config.context_weight(false),
         normalization: config.data.normalization,
+        bucket: 0,
     })
 }
 

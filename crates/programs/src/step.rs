@@ -37,7 +37,12 @@ pub struct TrainOptions {
     pub overlap: bool,
     /// What the lengths of mask lists are rounded up to a multiple of; none leaves them as they are drawn.
     pub mask_buckets: Option<usize>,
+    /// Whether what is minimised is the loss times the input [`WEIGHT`], for clips that are a part of their group.
+    pub weighted: bool,
 }
+
+/// The input that says how much a computation counts within its group, `f32[]`.
+pub const WEIGHT: &str = "weight";
 
 impl TrainOptions {
     /// The optimiser's constants and the precision of a configuration; none for float16, as [`Precision::of`].
@@ -67,6 +72,7 @@ impl Default for TrainOptions {
             bucket: 1 << 20,
             overlap: true,
             mask_buckets: None,
+            weighted: false,
         }
     }
 }
@@ -122,24 +128,41 @@ pub fn gradients_with(
 /// # Errors
 /// [`CompileError`].
 pub fn update(objective: &AnyObjective, options: TrainOptions, gradients: &Graph) -> Result<Graph, CompileError> {
-    update_of(objective, options, gradients, &|_| true)
+    update_of(objective, options, &[gradients], &|_| true)
 }
 
-/// Like [`update`], of the parameters that are `mine`, with their moments and averages alone. Norms are of all gradients.
+/// Like [`update`], from the sums that any of several graphs leaves, and of the parameters that are `mine`, with their moments
+/// and averages alone. Norms are of all gradients. A parameter without a sum is left alone, as AdamW leaves one without a
+/// gradient: it neither decays nor do its moments.
 ///
 /// # Errors
 /// [`CompileError`].
 pub fn update_of(
     objective: &AnyObjective,
     options: TrainOptions,
-    gradients: &Graph,
+    gradients: &[&Graph],
     mine: &dyn Fn(&str) -> bool,
 ) -> Result<Graph, CompileError> {
-    let whose = |full: &str| match gradients.find(&format!("{SUM}{full}")) {
-        None => Whose::Nobodys,
-        Some(_) if mine(full) => Whose::Mine,
-        Some(_) => Whose::Others,
+    let summed = |full: &str| gradients.iter().any(|graph| graph.find(&format!("{SUM}{full}")).is_some());
+    let whose = |full: &str| match summed(full) {
+        false => Whose::Nobodys,
+        true if mine(full) => Whose::Mine,
+        true => Whose::Others,
     };
+    optimiser("update", objective, options, true, &whose)
+}
+
+/// Like [`update_of`], of the parameters for which `summed` says, by their full names, that there is a sum; all are this
+/// process's.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn update_where(
+    objective: &AnyObjective,
+    options: TrainOptions,
+    summed: &dyn Fn(&str) -> bool,
+) -> Result<Graph, CompileError> {
+    let whose = |full: &str| if summed(full) { Whose::Mine } else { Whose::Nobodys };
     optimiser("update", objective, options, true, &whose)
 }
 
@@ -318,7 +341,16 @@ fn differentiated(
         trained.extend(&params);
         clip.push(ClipGroup { name: (*group).to_owned(), params, norm_of: None });
     }
-    let gradients = passes.stage("grad", &mut graph, |graph| differentiate(graph, loss, &trained))?;
+    let gradients = passes.stage("grad", &mut graph, |graph| {
+        let minimised = match options.weighted {
+            true => {
+                let weight = graph.input(WEIGHT, TensorType::f32([]))?;
+                graph.mul(loss, weight)?
+            }
+            false => loss,
+        };
+        Ok::<_, CompileError>(differentiate(graph, minimised, &trained)?)
+    })?;
     if options.export_gradients {
         for (param, gradient) in trained.iter().zip(&gradients) {
             let name = format!("{SUM}{}", graph.source_name(*param).unwrap_or_default());

@@ -225,7 +225,54 @@ fn several_lengths_have_masks_each() {
     let drawn = buckets.draw(239, 0, 0, &[64, 16, 64]).unwrap();
     let told: Vec<_> = drawn.iter().map(|bucket| (bucket.frames, bucket.samples.clone())).collect();
     assert_eq!(told, [(16, vec![1]), (64, vec![0, 2])]);
-    assert!(config.check_training().unwrap_err().to_string().contains("`data.dataset_fpcs`"));
+    config.check_training().unwrap();
+    let kinds = config.kinds().unwrap();
+    assert_eq!((kinds.len(), kinds[0].lengths.clone(), kinds[0].images), (1, vec![16, 64], false));
+    assert!(config.is_mixed() && config.adds_up() && !read(SECOND).is_mixed());
+    // Officially a mask token for each generator of each data set, of which each length learns one.
+    assert_eq!((config.mask_tokens(), read(SECOND).mask_tokens()), (6, 2));
+}
+
+#[test]
+fn images_have_the_first_groups_of_a_step_and_videos_share_the_others() {
+    let config = read(&changed(SECOND, &THIRD));
+    let groups = config.optimization.groups();
+    config.check_training().unwrap();
+    let [images, videos] = config.kinds().unwrap().try_into().unwrap();
+    assert!(images.images && !videos.images && config.is_mixed());
+    assert_eq!((images.groups.clone(), videos.groups.clone()), (0..groups / 2, groups / 2..groups));
+    assert_eq!((images.batch, images.lengths.clone()), (36, vec![1]));
+    // As many videos as all groups have without images.
+    assert_eq!(videos.samples(), groups * config.data.batch_size as u64);
+    let told = format!("{} groups of {} clips (16 frames of 256 x 256)", groups / 2, 2 * config.data.batch_size);
+    assert_eq!(videos.to_string(), told);
+    assert_eq!(images.to_string(), format!("{} groups of 36 images (256 x 256)", groups / 2));
+    let data = config.image_data().unwrap();
+    assert_eq!((data.num_frames, data.fps, data.grid()), (1, None, [1, 16, 16]));
+}
+
+#[test]
+fn a_mixture_that_cannot_be_trained_is_refused_in_one_sentence() {
+    let third = changed(SECOND, &THIRD);
+    let mixed = changed(SECOND, &[("[16, 16, 16]", "[16, 64, 16]")]);
+    let first = "model: {model_name: vit_large}\ndata: {datasets: [a.csv, b.csv], dataset_fpcs: [16, 8]}\n\
+                 logging: {folder: runs}";
+    for (text, sets, told) in [
+        (third.as_str(), "optimization.groups=1", "of 1 groups a step floor(1 * 0.5) = 0 is of images"),
+        (&third, "optimization.groups=3;img_data.rank_ratio=0.3", "= 0 are of images: raise optimization.groups"),
+        (&third, "optimization.groups=5;data.batch_size=4", "cannot be shared by the 3 groups of videos"),
+        (&third, "img_data.datasets=[]", "`img_data.datasets` is missing"),
+        (&third, "img_data.dataset_type=DriftingTextures", "`img_data.dataset_type` must be VideoDataset"),
+        (&mixed, "data.num_clips=2", "need one clip of a video"),
+        (&mixed, "model.num_mask_tokens=1", "model.num_mask_tokens is 1"),
+        (first, "data.batch_size=2", "the position table of model.generation: vjepa fits one"),
+    ] {
+        let sets: Vec<String> = sets.split(';').map(str::to_owned).collect();
+        let config =
+            Config::from_yaml(text, "official.yaml", &sets).unwrap_or_else(|error| panic!("{sets:?}: {error}"));
+        let said = config.check_training().unwrap_err().to_string();
+        assert!(said.contains(told) && !said.contains('\n'), "{sets:?}: {said}");
+    }
 }
 
 #[test]

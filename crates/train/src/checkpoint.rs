@@ -45,6 +45,10 @@ pub struct CheckpointRecord {
     /// Every time the run was resumed, first to last.
     #[serde(default)]
     pub history: Vec<Continuation>,
+    /// What a step is made of, one line a kind of samples; empty of one kind in one group, and in records written before this
+    /// was kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_of: Vec<String>,
 }
 
 impl CheckpointRecord {
@@ -65,6 +69,7 @@ impl CheckpointRecord {
             updates_before,
             contents,
             history,
+            step_of: kinds_in_words(config)?,
             config: config.to_yaml()?,
             preprocessing: config.preprocessing(),
             vjepa: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,6 +79,12 @@ impl CheckpointRecord {
         metadata.insert(weights::RECORD_KEY.to_owned(), json);
         Ok(metadata)
     }
+}
+
+/// What a step of several kinds of samples, or of clips of several lengths, is made of, in words.
+fn kinds_in_words(config: &Config) -> Result<Vec<String>, TrainError> {
+    let kinds = if config.is_mixed() { config.kinds()? } else { Vec::new() };
+    Ok(kinds.iter().map(ToString::to_string).collect())
 }
 
 /// The part of a record that does not follow from the configuration.

@@ -1,16 +1,17 @@
 //! What a run that has diverged leaves behind: which tensor was the first to go, and on which clips.
 
+use super::feeds::Feeds;
+use super::task::Supply;
 use super::{Task, TrainError, TrainState};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use vjepa_data::{ClipSource, Loader, LoaderConfig, SampleInfo};
+use vjepa_data::{LoaderConfig, SampleInfo};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::write_atomically;
 
 /// What the search needs to compute the step again.
 pub(super) struct Replay<'a> {
     pub(super) config: &'a Config,
-    pub(super) source: Arc<dyn ClipSource>,
+    pub(super) supplies: Vec<Supply>,
     pub(super) task: &'a dyn Task,
     pub(super) rank: usize,
     pub(super) world: usize,
@@ -43,20 +44,20 @@ impl Replay<'_> {
     }
 
     fn search(&self, state: &mut TrainState, step: u64) -> Result<Culprit, TrainError> {
-        let config = LoaderConfig::of_rank(self.config, step, self.rank, self.world);
         // The list of bad videos has these clips' already.
-        let config = LoaderConfig { workers: 0, quarantine: None, ..config };
-        let groups = config.groups / self.world.max(1);
-        let mut loader = Loader::new(Arc::clone(&self.source), config)?;
+        let quietly = |config| LoaderConfig { workers: 0, quarantine: None, ..config };
+        let mut feeds = Feeds::open(&self.supplies, self.config, step, (self.rank, self.world), quietly)?;
         let mut last = Culprit::default();
-        for _ in 0..groups {
-            let batch = loader.next_batch()?;
-            let clips = batch.infos.iter().map(named).collect();
+        for _ in 0..feeds.own() {
+            let (kind, batch) = feeds.next()?;
+            let clips: Vec<String> = batch.infos.iter().map(named).collect();
             let group = batch.group;
-            let tensor = state.first_bad(self.task.group(batch)?)?;
-            last = Culprit { tensor, group, clips, file: None };
-            if last.tensor.is_some() {
-                break;
+            for part in self.task.parts(kind, batch)? {
+                let tensor = state.first_bad(part)?;
+                last = Culprit { tensor, group, clips: clips.clone(), file: None };
+                if last.tensor.is_some() {
+                    return Ok(last);
+                }
             }
         }
         Ok(last)

@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use super::eager::EagerGradients;
+use super::mixed::Mixed;
 use super::shards::Shards;
 use super::state::StepSource;
 use super::sums::{self, Travel, Travelling};
@@ -30,6 +31,8 @@ pub(super) enum Engine {
         /// Who updates what, where ranks share that.
         shards: Option<Shards>,
     },
+    /// Like halves, with a graph for each kind of samples in a step.
+    Mixed(Box<Mixed>),
     /// Burn's autodiff, and a compiled optimiser whose inputs are the gradients.
     Eager { model: Box<EagerGradients>, update: Box<DeviceExecutor>, sums: Named },
 }
@@ -41,6 +44,8 @@ pub(super) struct Batch<'a> {
     pub(super) shape: [usize; 5],
     /// What inputs besides clips are filled with.
     pub(super) fed: Fed<'a>,
+    /// Which kind of samples they are, and how much they count within their group.
+    pub(super) kind: (usize, f64),
 }
 
 impl Engine {
@@ -63,7 +68,7 @@ impl Engine {
             let names: Vec<(String, Vec<usize>)> = names.collect();
             let shards = sharing.map(|ranks| Shards::new(&names, objective.declaration(), ranks));
             let mine = |parameter: &str| shards.as_ref().is_none_or(|shards| shards.owns(parameter));
-            let update = device.plan(&compile::update_of(objective, options, gradients.graph(), &mine)?)?;
+            let update = device.plan(&compile::update_of(objective, options, &[gradients.graph()], &mine)?)?;
             Ok(Self::Halves { gradients: Box::new(gradients), update: Box::new(update), sums, shards })
         };
         let mut engine = match source {
@@ -84,12 +89,21 @@ impl Engine {
                 halves(device.plan(&compile::gradients_with(objective, options, &mut passes)?)?)?
             }
             StepSource::CompiledHalf(artifact) => halves(device.take(artifact.graph, artifact.plan)?)?,
+            StepSource::Mixed(..) if sharing.is_some() => {
+                let why = "steps of several kinds of samples keep the whole optimiser's state on each rank: leave out \
+                           `optimization.shard_states`";
+                return Err(TrainError::Unsupported(why.to_owned()));
+            }
+            StepSource::Mixed(passes, config) => {
+                Self::Mixed(Box::new(Mixed::open(device, &config, objective, options, &passes)?))
+            }
         };
         // On a GPU reading a number in the middle of a step would wait for the step so far.
         if device.is_cpu() {
             match &mut engine {
                 Self::Whole(step) | Self::Eager { update: step, .. } => step.guard(),
                 Self::Halves { gradients, update, .. } => [gradients, update].into_iter().for_each(|half| half.guard()),
+                Self::Mixed(_) => {}
             }
         }
         Ok(engine)
@@ -103,6 +117,7 @@ impl Engine {
     /// The graph that computes gradients, or for Burn's autodiff the optimiser.
     pub(super) fn main(&self) -> &DeviceExecutor {
         match self {
+            Self::Mixed(mixed) => mixed.main(),
             Self::Whole(step) | Self::Halves { gradients: step, .. } | Self::Eager { update: step, .. } => step,
         }
     }
@@ -110,6 +125,7 @@ impl Engine {
     /// As [`Engine::main`].
     pub(super) fn main_mut(&mut self) -> &mut DeviceExecutor {
         match self {
+            Self::Mixed(mixed) => mixed.main_mut(),
             Self::Whole(step) | Self::Halves { gradients: step, .. } | Self::Eager { update: step, .. } => step,
         }
     }
@@ -117,6 +133,7 @@ impl Engine {
     /// The graph that changes weights and moments.
     pub(super) fn optimiser(&self) -> &Graph {
         match self {
+            Self::Mixed(mixed) => mixed.optimiser(),
             Self::Whole(step) | Self::Halves { update: step, .. } | Self::Eager { update: step, .. } => step.graph(),
         }
     }
@@ -135,18 +152,19 @@ impl Engine {
         first: bool,
         last: Option<&dyn Collective>,
     ) -> Result<(Named, Travel), TrainError> {
-        let Batch { clips, shape, fed } = batch;
+        let inputs = &declaration.inputs;
+        let given = |Batch { clips, shape, fed, .. }| feed(inputs, fed, clips_for(inputs, clips, shape));
         match self {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
-                inputs.extend(feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape)));
+                inputs.extend(given(batch));
                 Ok((run(step, params, inputs)?, Travel::default()))
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
                     clear(params, sums);
                 }
-                let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
+                let fed = given(batch);
                 let Some(ranks) = last.filter(|ranks| ranks.world() > 1) else {
                     return Ok((run(gradients, params, fed)?, Travel::default()));
                 };
@@ -159,7 +177,9 @@ impl Engine {
                     None => Ok((outputs?, over.travel)),
                 }
             }
+            Self::Mixed(mixed) => Ok((mixed.add(params, batch, first)?, Travel::default())),
             Self::Eager { model, sums, .. } => {
+                let Batch { clips, shape, fed, .. } = batch;
                 let (gradients, outputs) = model.run(params, &clips, shape, fed.pairs, fed.context_share)?;
                 if first {
                     *sums = gradients;
@@ -171,9 +191,18 @@ impl Engine {
         }
     }
 
+    /// What a group minimises: the objective of a run, or of several kinds of samples that of its own.
+    pub(super) fn objective<'a>(&'a self, whole: &'a AnyObjective, variant: usize) -> &'a AnyObjective {
+        match self {
+            Self::Mixed(mixed) => mixed.objective(variant).unwrap_or(whole),
+            Self::Whole(_) | Self::Halves { .. } | Self::Eager { .. } => whole,
+        }
+    }
+
     /// The memory of clips that have been computed on, for others; none where it was not kept.
     pub(super) fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
         match self {
+            Self::Mixed(mixed) => mixed.spare(len),
             Self::Whole(step) | Self::Halves { gradients: step, .. } => step.spare(len),
             Self::Eager { .. } => None,
         }
@@ -194,6 +223,7 @@ impl Engine {
         let share = (1.0 / groups) as f32;
         match self {
             Self::Whole(_) => Ok(Named::new()),
+            Self::Mixed(mixed) => mixed.apply(params, groups, rates, ranks),
             Self::Halves { update, shards, .. } => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;
                 inputs.push(("share", HostTensor::scalar(share)));
@@ -223,7 +253,10 @@ impl Engine {
         batch: Batch<'_>,
         rates: Vec<(&'static str, HostTensor)>,
     ) -> Result<Option<String>, TrainError> {
-        let Batch { clips, shape, fed } = batch;
+        if let Self::Mixed(mixed) = self {
+            return mixed.first_bad(params, batch);
+        }
+        let Batch { clips, shape, fed, .. } = batch;
         let fed = feed(&declaration.inputs, fed, clips_for(&declaration.inputs, clips, shape));
         match self {
             Self::Whole(step) => {
@@ -238,7 +271,7 @@ impl Engine {
                 let (names, tensors) = padded(gradients, fed);
                 Ok(gradients.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
             }
-            Self::Eager { .. } => Ok(None),
+            Self::Mixed(_) | Self::Eager { .. } => Ok(None),
         }
     }
 
@@ -246,19 +279,20 @@ impl Engine {
     pub(super) fn shards(&self) -> Option<&Shards> {
         match self {
             Self::Halves { shards, .. } => shards.as_ref(),
-            Self::Whole(_) | Self::Eager { .. } => None,
+            Self::Whole(_) | Self::Mixed(_) | Self::Eager { .. } => None,
         }
     }
 
     /// Whether the sums over ranks are taken when they are applied, not with the last group.
     pub(super) fn sums_late(&self) -> bool {
-        matches!(self, Self::Eager { .. })
+        matches!(self, Self::Eager { .. } | Self::Mixed(_))
     }
 
     /// Gives the sums back: they are no part of a run's state.
     pub(super) fn forget(&mut self, params: &mut DeviceParams) {
         match self {
             Self::Whole(_) => {}
+            Self::Mixed(mixed) => mixed.forget(params),
             Self::Halves { sums, .. } => {
                 for (name, _) in sums.iter() {
                     params.remove(name);
@@ -270,12 +304,12 @@ impl Engine {
 }
 
 /// Sets sums of gradients to zero.
-fn clear(params: &mut DeviceParams, sums: &[(String, Vec<usize>)]) {
+pub(super) fn clear(params: &mut DeviceParams, sums: &[(String, Vec<usize>)]) {
     sums.iter().for_each(|(name, shape)| params.zeros(name, shape));
 }
 
 /// The parameters of a graph that hold sums of gradients.
-fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
+pub(super) fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
     let named = graph.params.iter().filter_map(|id| {
         let name = graph.source_name(*id).filter(|name| name.starts_with(SUM))?;
         let shape = graph.ty(*id).shape.iter().filter_map(|dim| dim.eval(&BTreeMap::new()));
@@ -285,7 +319,7 @@ fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
-fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
+pub(super) fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
     let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
     let mut clips = clips;
     move |_| {

@@ -69,7 +69,7 @@ impl Task for Finetuning<'_> {
         Ok(Arc::clone(&self.source) as Arc<dyn ClipSource>)
     }
 
-    fn group(&self, batch: ClipBatch) -> Result<Group, TrainError> {
+    fn parts(&self, _: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
         let ClipBatch { step, group, mut clips, shape, infos } = batch;
         let [count, _, _, height, width] = shape;
         let class = |label: Option<i64>| label.and_then(|label| self.classes.get(&label).copied());
@@ -84,7 +84,8 @@ impl Task for Finetuning<'_> {
             mix.apply(&mut clips, count, (height, width))?;
         }
         let targets = self.mixing.targets(&labels, self.finetune.class_names.len(), mix)?;
-        Ok(Group { clips, shape, pairs: Vec::new(), targets, drops: drops(seed, step, group) })
+        let drops = drops(seed, step, group);
+        Ok(vec![Group { targets, drops, ..Group::masked(clips, shape, Vec::new()) }])
     }
 
     fn weights(&self, objective: &AnyObjective) -> Result<Option<NamedTensors>, TrainError> {

@@ -1,7 +1,9 @@
 //! Training: data and rates in, the compiled step, checkpoints and metrics out.
 //!
-//! [`train_task`] reads like the algorithm; [`train`] is pre-training, [`finetuning`] the other [task](Task). Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
-//! step (`metrics.rs`), how it is compiled (`engine.rs`) and its gradients added up over groups and ranks (`sums.rs`), who of these updates what (`shards.rs`), ranks
+//! [`train_task`] reads like the algorithm; [`train`] is pre-training, [`finetuning`] and [`mixture`] (images beside videos, clips
+//! of several lengths) the other [tasks](Task). Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
+//! step (`metrics.rs`), how it is compiled (`engine.rs`; `mixed.rs` where a step has several kinds of samples), the groups of its
+//! samples (`feeds.rs`), its gradients added up over groups and ranks (`sums.rs`), who of these updates what (`shards.rs`), ranks
 //! that mean the same run and begin with the same weights (`together.rs`), files that survive a kill (`checkpoint.rs`), written beside training (`saver.rs`) in a folder that is the run's own (`lock.rs`), which settings a resumed run may
 //! change (`resume.rs`), how many clips it has seen (`seen.rs`),
 //! runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
@@ -15,10 +17,13 @@ mod diverged;
 mod eager;
 mod engine;
 mod error;
+mod feeds;
 pub mod finetuning;
 mod interrupt;
 mod lock;
 mod metrics;
+mod mixed;
+pub mod mixture;
 pub mod official;
 mod profile;
 mod resume;
@@ -43,18 +48,20 @@ pub use resume::{Change, Continuation};
 pub use seen::clips_seen;
 pub use state::{StepSource, TrainState};
 pub use sums::Travel;
-pub use task::{Group, Task};
+pub use task::{Group, Supply, Task};
 pub use watch::Watch;
 
 use diverged::Replay;
+use feeds::Feeds;
 use lock::Lock;
+use mixture::Mixture;
 use profile::Profiler;
 use saver::Saver;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use task::Pretraining;
 use vjepa_collective::{Collective, any, shares};
-use vjepa_data::{DataSets, Loader, LoaderConfig};
+use vjepa_data::DataSets;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
@@ -79,6 +86,8 @@ pub struct TrainRun {
     pub passes: Passes,
     /// The data sets, where they have been read already.
     pub data: Option<DataSets>,
+    /// Those of images, likewise.
+    pub images: Option<DataSets>,
     /// Steps to profile.
     pub profile: Option<ProfileRequest>,
 }
@@ -162,7 +171,13 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<TrainOutcome, TrainError> {
     config.check_training()?;
-    train_task(config, &Pretraining::new(config, run.data.clone())?, run, ranks, interrupt, observer)
+    let (data, go) = (run.data.clone(), |task: &dyn Task, observer: &mut dyn Observer| {
+        train_task(config, task, run, ranks, interrupt, observer)
+    });
+    match config.is_mixed() {
+        true => go(&Mixture::new(config, data, run.images.clone())?, observer),
+        false => go(&Pretraining::new(config, data)?, observer),
+    }
 }
 
 /// Like [`train`], learning from a task's samples.
@@ -189,14 +204,15 @@ pub fn train_task(
     if ranks.rank() == 0 {
         state::check_folder(config, &files, run.resume)?;
     }
-    let source = task.source()?;
+    let supplies = task.supplies(config)?;
+    let videos = supplies.iter().find(|supply| !supply.kind.images).and_then(|supply| supply.source.len());
     let batch = groups.saturating_mul(config.data.batch_size as u64);
-    let plan = config.optimization.plan(source.len().map(|clips| clips / batch))?;
+    let plan = config.optimization.plan(videos.map(|clips| clips / batch))?;
 
     observer.phase("compiling the training step");
-    let step = step_source(config, run, config.optimization.adds_up())?;
+    let step = step_source(config, run)?;
     let mut state = TrainState::of_rank(run.device, config, plan, step, ranks)?;
-    let contents = source.contents();
+    let contents = mixture::contents(&supplies);
     together::agree(ranks, config, &state, contents.clone())?;
     state.learns_from(contents);
     if ranks.rank() == 0 {
@@ -229,8 +245,8 @@ pub fn train_task(
         _ => None,
     };
     let (rank, world) = (ranks.rank(), ranks.world());
-    let replay = Replay { config, source: source.clone(), task, rank, world, folder: &folder };
-    let mut loader = Loader::new(source, LoaderConfig::of_rank(config, first, ranks.rank(), ranks.world()))?;
+    let mut feeds = Feeds::open(&supplies, config, first, (rank, world), |settings| settings)?;
+    let replay = Replay { config, supplies, task, rank, world, folder: &folder };
     let mut saver = Saver::new(config, files);
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
     let mut travel = Travel::default();
@@ -242,14 +258,14 @@ pub fn train_task(
         profiler.before(&mut state);
         for done in 0..own {
             let asked = Instant::now();
-            let clips = loader.next_batch()?;
+            let (kind, clips) = feeds.next()?;
             waited += asked.elapsed();
             let values = clips.shape.iter().product();
-            let group = task.group(clips)?;
-            let computed = if done + 1 == own { state.add_last(group, ranks) } else { state.add(group) };
+            let parts = task.parts(kind, clips)?;
+            let computed = if done + 1 == own { state.add_last(parts, ranks) } else { state.add_parts(parts) };
             computed.map_err(|error| replay.explain(error, &mut state))?;
             if let Some(memory) = state.spare(values) {
-                loader.recycle(memory);
+                feeds.recycle(kind, memory);
             }
             if own > 1 {
                 observer.group(done + 1, own);
@@ -305,7 +321,7 @@ pub fn train_task(
         loss: state.loss(),
         checkpoint: state.saved().map(Path::to_owned),
         metrics: metrics.map(|metrics| metrics.path().to_owned()).unwrap_or_default(),
-        bad_videos: loader.quarantine().len() as u64,
+        bad_videos: feeds.bad(),
         skipped: state.skipped(),
         interrupted: state.step() < last,
         travel: (ranks.world() > 1).then_some(travel),
@@ -313,10 +329,12 @@ pub fn train_task(
 }
 
 /// Where the step comes from; in two halves where gradients are added up, or steps may be skipped.
-fn step_source(config: &Config, run: &TrainRun, halves: bool) -> Result<StepSource, TrainError> {
+fn step_source(config: &Config, run: &TrainRun) -> Result<StepSource, TrainError> {
+    let halves = config.adds_up();
     let load = |path: &Path, graph| load_step(path, config, run.device, graph).map(Box::new);
     Ok(match (&run.plan, halves) {
         _ if run.eager => StepSource::Eager,
+        (None, _) if config.is_mixed() => StepSource::Mixed(run.passes.clone(), Box::new(config.clone())),
         (Some(path), false) => StepSource::Compiled(load(path, TrainGraph::Step)?),
         (Some(path), true) => StepSource::CompiledHalf(load(path, TrainGraph::Gradients)?),
         (None, false) => StepSource::Passes(run.passes.clone()),
@@ -333,6 +351,10 @@ fn announcement(config: &Config, world: u64, group: Duration) -> String {
         (_, 1) => format!("one on each of {world} ranks"),
         _ => format!("{own} on each of {world} ranks, one after another"),
     };
+    // What a group of another kind takes is not known yet.
+    if config.img_data.is_some() {
+        return format!("{groups} groups a step, {how}");
+    }
     let seconds = group.as_secs_f64() * own as f64;
     let time = if seconds < 90.0 { format!("{seconds:.0} seconds") } else { format!("{:.0} minutes", seconds / 60.0) };
     format!(

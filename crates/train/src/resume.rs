@@ -40,7 +40,9 @@ pub(super) struct Changes {
 }
 
 /// Keys of clips besides those of the preprocessing record, and the objective, whose parameters and metrics are its own.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 10] = [
+    "img_data",
+    "img_data.crop_size",
     "data.clip_duration",
     "data.mask_type",
     "data.dataset_type",
@@ -58,15 +60,19 @@ const KEPT: [&str; 8] = [
 pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError> {
     let mut changes = Changes { refused: models(was, now)?, allowed: Vec::new() };
     let clips = tree(&now.preprocessing())?;
+    let lengths = was.data.lengths() != now.data.lengths();
     for change in differences("", &tree(was)?, &tree(now)?) {
         let key = change.key.as_str();
         let recorded = key.strip_prefix("data.").and_then(|key| key.split('.').next());
         let of_clips = recorded.is_some_and(|key| clips.get(key).is_some());
+        let of_masks = ["mask", "img_mask"]
+            .iter()
+            .any(|section| key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
         if of_clips
+            || of_masks
             || key.starts_with("finetune.class_names")
             || KEPT.contains(&key)
-            || key == "mask"
-            || key.starts_with("mask.")
+            || lengths && key == "data.dataset_fpcs"
         {
             changes.refused.push(change);
         } else if !key.starts_with("model.") || matches!(key, "model.init" | "model.zero_init_mask_tokens") {
@@ -210,6 +216,34 @@ mod tests {
         let change = compare(&was, &config(&["data.datasets=[b.csv]"])).unwrap().allowed.remove(0);
         assert_eq!((change.was.as_str(), change.now.as_str()), ("[a.csv]", "[b.csv]"));
         assert_eq!(compare(&was, &was).unwrap(), Changes::default());
+    }
+
+    #[test]
+    fn what_a_step_is_made_of_is_kept() {
+        let text = "model: {generation: vjepa2_1, embed_dim: 48, depth: 2, num_heads: 2, pred_depth: 1, pred_embed_dim: 48, \
+                    pred_num_heads: 2, levels: [0, 1]}\ndata: {datasets: [a.csv, b.csv], dataset_fpcs: [4, 8], crop_size: 32, \
+                    patch_size: 8}\nimg_data: {datasets: [c.csv], crop_size: 32, batch_size: 2}\n\
+                    optimization: {steps: 6, warmup_steps: 2, groups: 2}";
+        let read = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            Config::from_yaml(text, "", &sets).unwrap()
+        };
+        let was = read(&[]);
+        for (set, key) in [
+            ("img_mask.0.num_blocks=3", "img_mask.0.num_blocks"),
+            ("img_data.crop_size=40", "img_data.crop_size"),
+            ("data.dataset_fpcs=[8, 4]", "data.dataset_fpcs"),
+        ] {
+            let changes = compare(&was, &read(&[set])).unwrap();
+            assert_eq!((keys(&changes.refused), changes.allowed.len()), (vec![key], 0), "{set}");
+        }
+        for set in ["img_data.datasets=[d.csv]", "img_data.batch_size=7", "optimization.groups=4"] {
+            let changes = compare(&was, &read(&[set])).unwrap();
+            assert_eq!((changes.refused.len(), changes.allowed.len()), (0, 1), "{set}");
+        }
+        let alone = Config { img_data: None, img_mask: None, ..was.clone() };
+        let changes = compare(&alone, &was).unwrap();
+        assert_eq!(keys(&changes.refused), ["img_data", "img_mask"], "{changes:?}");
     }
 
     #[test]

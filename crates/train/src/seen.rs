@@ -4,37 +4,74 @@ use vjepa_recipe::config::Config;
 
 use crate::Continuation;
 
-/// The settings whose product is the number of clips of a step.
-fn sizes(config: &Config) -> [(&'static str, u64); 3] {
-    [
-        ("data.batch_size", config.data.batch_size as u64),
-        ("data.num_clips", config.data.num_clips as u64),
-        ("optimization.groups", config.optimization.groups()),
-    ]
+/// The settings that the number of samples of a step follows from.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: u64,
+    clips: u64,
+    groups: u64,
+    images: u64,
+    /// Share of the groups that are of images.
+    ratio: f64,
 }
 
-/// Clips that a run had learned from after `step` steps: those of each part by the sizes that part was run with, which
-/// `history` tells, from the last part back to the first. What a recorded size cannot be read from counts as it is now.
+impl Sizes {
+    fn of(config: &Config) -> Self {
+        let images = config.img_data.as_ref();
+        Self {
+            batch: config.data.batch_size as u64,
+            clips: config.data.num_clips as u64,
+            groups: config.optimization.groups(),
+            images: images.map_or(0, |images| images.batch_size as u64),
+            ratio: images.map_or(0.0, |images| images.rank_ratio),
+        }
+    }
+
+    /// Clips of a step, those of all groups, and images, those of the groups that are of images.
+    fn samples(&self) -> u64 {
+        let clips = self.batch.saturating_mul(self.clips).saturating_mul(self.groups);
+        clips.saturating_add(self.images.saturating_mul((self.groups as f64 * self.ratio) as u64))
+    }
+
+    /// As they were before a part of the run changed them.
+    fn before(&mut self, part: &Continuation) {
+        for change in &part.changed {
+            let size = match change.key.as_str() {
+                "data.batch_size" => &mut self.batch,
+                "data.num_clips" => &mut self.clips,
+                "optimization.groups" => &mut self.groups,
+                "img_data.batch_size" => &mut self.images,
+                "img_data.rank_ratio" => {
+                    self.ratio = change.was.parse().unwrap_or(self.ratio);
+                    continue;
+                }
+                _ => continue,
+            };
+            *size = change.was.parse().unwrap_or(*size);
+        }
+    }
+}
+
+/// Clips, and images beside them, that a run had learned from after `step` steps: those of each part by the sizes that part was
+/// run with, which `history` tells, from the last part back to the first. What a recorded size cannot be read from counts as it
+/// is now.
 pub fn clips_seen(step: u64, config: &Config, history: &[Continuation]) -> u64 {
-    let mut sizes = sizes(config);
-    let clips = |sizes: &[(&str, u64)]| sizes.iter().map(|(_, size)| *size).fold(1, u64::saturating_mul);
+    let mut sizes = Sizes::of(config);
     let (mut seen, mut end) = (0u64, step);
     for part in history.iter().rev() {
         let steps = end.saturating_sub(part.from);
-        seen = seen.saturating_add(steps.saturating_mul(clips(&sizes)));
+        seen = seen.saturating_add(steps.saturating_mul(sizes.samples()));
         end = end.min(part.from);
-        for (key, size) in &mut sizes {
-            let was = part.changed.iter().find(|change| change.key == *key).and_then(|change| change.was.parse().ok());
-            *size = was.unwrap_or(*size);
-        }
+        sizes.before(part);
     }
-    seen.saturating_add(end.saturating_mul(clips(&sizes)))
+    seen.saturating_add(end.saturating_mul(sizes.samples()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Change;
+    use vjepa_recipe::config::ImageDataConfig;
 
     #[test]
     fn every_part_counts_with_its_own_batch() {
@@ -57,5 +94,9 @@ mod tests {
         config.data.num_clips = 3;
         config.optimization.groups = Some(2);
         assert_eq!(clips_seen(10, &config, &[]), 10 * 8 * 3 * 2);
+        // One of the two groups is of images, and the other has the videos of both.
+        config.img_data = Some(ImageDataConfig { batch_size: 5, ..ImageDataConfig::default() });
+        assert_eq!(clips_seen(10, &config, &[]), 10 * (8 * 3 * 2 + 5));
+        assert_eq!(clips_seen(10, &config, &[part(4, Some("4"))]), 6 * (48 + 5) + 4 * (24 + 5));
     }
 }

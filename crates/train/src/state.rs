@@ -10,6 +10,7 @@ use super::engine::{Batch, Engine};
 use super::resume::Continuation;
 use super::sums::Travel;
 use super::{Group, StepReport, TrainError};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vjepa_collective::{Alone, Collective, totals};
@@ -56,12 +57,34 @@ struct Pending {
     groups: u64,
     loss: f64,
     terms: Vec<f64>,
-    tokens: Vec<[usize; 2]>,
+    /// By variant: how many parts of groups, and sums of their mask lengths, one a generator.
+    tokens: BTreeMap<usize, (usize, Vec<[usize; 2]>)>,
     /// Of a whole step, which has applied its gradients already.
     grad_norms: Vec<f64>,
     /// Ranks that the sums are over.
     over: usize,
     travel: Travel,
+}
+
+impl Pending {
+    /// Counts the mask lengths of a part of a group.
+    fn masked(&mut self, variant: usize, pairs: &[MaskPair]) {
+        let (parts, tokens) = self.tokens.entry(variant).or_default();
+        *parts += 1;
+        tokens.resize(pairs.len(), [0; 2]);
+        for (sum, pair) in tokens.iter_mut().zip(pairs) {
+            *sum = [sum[0] + pair.context.len, sum[1] + pair.target.len];
+        }
+    }
+
+    /// Their means, those of one variant after the other.
+    fn mean_tokens(tokens: &BTreeMap<usize, (usize, Vec<[usize; 2]>)>) -> Vec<[usize; 2]> {
+        let mean = |(parts, sums): &(usize, Vec<[usize; 2]>)| {
+            let parts = *parts;
+            sums.iter().map(move |sum| sum.map(|sum| sum / parts.max(1))).collect::<Vec<_>>()
+        };
+        tokens.values().flat_map(mean).collect()
+    }
 }
 
 /// Where the step of a run comes from.
@@ -74,6 +97,8 @@ pub enum StepSource {
     Halves(Passes),
     /// In two halves, of which the one that adds gradients up was compiled ahead of time.
     CompiledHalf(Box<Artifact>),
+    /// Compiled now, with a first half for each kind of samples in a step of this configuration.
+    Mixed(Passes, Box<Config>),
     /// Burn's autodiff and a compiled optimiser.
     Eager,
 }
@@ -92,7 +117,11 @@ impl TrainState {
     /// # Errors
     /// As [`TrainState::from_source`].
     pub fn on(device: Device, config: &Config, plan: StepPlan, eager: bool) -> Result<Self, TrainError> {
-        let source = if eager { StepSource::Eager } else { StepSource::Passes(Passes::default()) };
+        let source = match eager {
+            true => StepSource::Eager,
+            false if config.is_mixed() => StepSource::Mixed(Passes::default(), Box::new(config.clone())),
+            false => StepSource::Passes(Passes::default()),
+        };
         Self::from_source(device, config, plan, source)
     }
 
@@ -124,6 +153,15 @@ impl TrainState {
         let options = TrainOptions::of(config)
             .ok_or_else(|| unsupported("`meta.dtype: float16` is not supported: use bfloat16 or float32"))?;
         let eager = matches!(source, StepSource::Eager);
+        if config.is_mixed() && !matches!(source, StepSource::Mixed(..)) {
+            return Err(unsupported(if eager {
+                "--eager computes clips of one length; leave it out, or leave img_data, img_mask and all but one of \
+                 data.dataset_fpcs's lengths out"
+            } else {
+                "a step compiled ahead of time has clips of one length: leave --plan out to train on several, or on images beside \
+                 videos"
+            }));
+        }
         if eager && options.precision != Precision::F32 {
             return Err(unsupported("--eager computes in f32: add --set meta.dtype=float32"));
         }
@@ -183,29 +221,50 @@ impl TrainState {
     /// # Errors
     /// As [`TrainState::add_group`].
     pub fn add(&mut self, group: Group) -> Result<(), TrainError> {
-        self.compute(group, None)
+        self.compute(vec![group], None)
     }
 
-    /// Computes the last group of the step on this rank, as [`TrainState::add`], and sums the gradients of all groups over
-    /// `ranks` meanwhile.
+    /// Computes a group of the step in parts, one after the other.
+    ///
+    /// # Errors
+    /// As [`TrainState::add_group`].
+    pub fn add_parts(&mut self, parts: Vec<Group>) -> Result<(), TrainError> {
+        self.compute(parts, None)
+    }
+
+    /// Computes the last group of the step on this rank, as [`TrainState::add_parts`], and sums the gradients of all groups
+    /// over `ranks` meanwhile.
     ///
     /// # Errors
     /// As [`TrainState::add`]; [`TrainError::Collective`].
-    pub fn add_last(&mut self, group: Group, ranks: &dyn Collective) -> Result<(), TrainError> {
-        self.compute(group, Some(ranks))
+    pub fn add_last(&mut self, parts: Vec<Group>, ranks: &dyn Collective) -> Result<(), TrainError> {
+        self.compute(parts, Some(ranks))
     }
 
-    fn compute(&mut self, mut group: Group, last: Option<&dyn Collective>) -> Result<(), TrainError> {
-        let first = self.pending.groups == 0;
+    fn compute(&mut self, parts: Vec<Group>, last: Option<&dyn Collective>) -> Result<(), TrainError> {
+        let mut first = self.pending.groups == 0;
         if !first && !self.engine.adds_up() {
             return Err(TrainError::Unsupported("a step compiled as a whole has one group".to_owned()));
         }
+        let count = parts.len();
+        for (number, part) in parts.into_iter().enumerate() {
+            self.add_part(part, first, last.filter(|_| number + 1 == count))?;
+            first = false;
+        }
+        self.pending.groups += 1;
+        self.pending.over = last.map_or(1, |ranks| ranks.world());
+        Ok(())
+    }
+
+    /// Computes a part of a group, the `first` of its step or not, perhaps the `last` of this rank.
+    fn add_part(&mut self, mut group: Group, first: bool, last: Option<&dyn Collective>) -> Result<(), TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
+        let (variant, weight) = (group.variant, group.weight);
+        let declared = self.engine.objective(&self.objective, variant).declaration().context_share;
+        let context_share = declared.map_or(0.0, |share| share.at(self.step));
         let declaration = self.objective.declaration();
-        let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
         let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
-        let batch = Batch { clips, shape, fed: group.fed(context_share) };
-        let pairs = &group.pairs;
+        let batch = Batch { clips, shape, fed: group.fed(context_share), kind: (variant, weight) };
         let (outputs, travel) = match self.engine.group(&mut self.params, declaration, batch, || rates, first, last) {
             Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
             computed => computed?,
@@ -213,18 +272,14 @@ impl TrainState {
         let read = |name: &str| -> f64 {
             outputs.get(name).and_then(|tensor| tensor.floats().first()).map_or(f64::NAN, |value| f64::from(*value))
         };
+        let whole = !self.engine.adds_up();
         let pending = &mut self.pending;
-        pending.groups += 1;
-        pending.over = last.map_or(1, |ranks| ranks.world());
         pending.travel += travel;
-        pending.loss += read("loss");
+        pending.loss += weight * read("loss");
         pending.terms.resize(declaration.terms.len(), 0.0);
-        pending.terms.iter_mut().zip(&declaration.terms).for_each(|(sum, term)| *sum += read(term));
-        pending.tokens.resize(pairs.len(), [0; 2]);
-        for (sum, pair) in pending.tokens.iter_mut().zip(pairs) {
-            *sum = [sum[0] + pair.context.len, sum[1] + pair.target.len];
-        }
-        if !self.engine.adds_up() {
+        pending.terms.iter_mut().zip(&declaration.terms).for_each(|(sum, term)| *sum += weight * read(term));
+        pending.masked(variant, &group.pairs);
+        if whole {
             pending.grad_norms = declaration.trained().map(|set| read(&format!("grad_norm.{}", set.name))).collect();
         }
         Ok(())
@@ -267,7 +322,6 @@ impl TrainState {
         self.engine.forget(&mut self.params);
         let declaration = self.objective.declaration();
         let monitored = declaration.monitor.gradient;
-        let own = usize::try_from(own.max(1)).unwrap_or(usize::MAX);
         let report = StepReport {
             step: self.step,
             epoch: self.step / self.plan.steps_per_epoch,
@@ -280,7 +334,7 @@ impl TrainState {
             monitored_norm: grad_norms.iter().find(|(set, _)| *set == monitored).map_or(f64::NAN, |(_, norm)| *norm),
             grad_norms,
             clipping: rates.clip_active,
-            tokens: tokens.iter().map(|sum| sum.map(|sum| sum / own)).collect(),
+            tokens: Pending::mean_tokens(&tokens),
             skipped,
             waited: Duration::ZERO,
             took: Duration::ZERO,
@@ -336,10 +390,12 @@ impl TrainState {
     /// [`TrainError::Run`].
     pub fn first_bad(&mut self, mut group: Group) -> Result<Option<String>, TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
+        let declared = self.engine.objective(&self.objective, group.variant).declaration().context_share;
         let declaration = self.objective.declaration();
-        let context_share = declaration.context_share.map_or(0.0, |share| share.at(self.step));
+        let context_share = declared.map_or(0.0, |share| share.at(self.step));
         let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
-        let batch = Batch { clips, shape, fed: group.fed(context_share) };
+        let kind = (group.variant, group.weight);
+        let batch = Batch { clips, shape, fed: group.fed(context_share), kind };
         self.engine.first_bad(&mut self.params, declaration, batch, rates)
     }
 

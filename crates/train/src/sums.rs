@@ -4,7 +4,7 @@ use super::TrainError;
 use super::engine::Named;
 use std::time::{Duration, Instant};
 use vjepa_collective::{Collective, CollectiveError, Sum};
-use vjepa_runtime::plan::{Exchange, HostTensor};
+use vjepa_runtime::plan::{DeviceParams, Exchange, HostTensor};
 
 /// How the sums of gradients travelled between ranks, over one step or several.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -88,6 +88,30 @@ pub(super) fn add(sums: &mut Named, more: &Named) {
             data.iter_mut().zip(more.floats()).for_each(|(sum, more)| *sum += more);
         }
     }
+}
+
+/// Replaces sums in parameters by those over all ranks, for steps whose graphs do not say where a sum ends: those of several
+/// kinds of samples.
+///
+/// # Errors
+/// [`TrainError::Collective`]; [`TrainError::Unsupported`] for a device that lost them.
+pub(super) fn reduce(
+    params: &mut DeviceParams,
+    sums: &[(String, Vec<usize>)],
+    ranks: &dyn Collective,
+) -> Result<(), TrainError> {
+    if ranks.world() == 1 {
+        return Ok(());
+    }
+    for (name, shape) in sums {
+        let lost = || TrainError::Unsupported(format!("{} lost the gradients of `{name}`", params.device()));
+        let mut data = params.get(name).ok_or_else(lost)?.1;
+        ranks.all_reduce(&mut data)?;
+        // The old sum goes first, so that one set is all there is.
+        params.remove(name);
+        params.set(name, HostTensor::F32 { shape: shape.clone(), data });
+    }
+    Ok(())
 }
 
 /// Replaces sums on the host by those over all ranks times `share`.

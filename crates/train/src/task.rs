@@ -1,4 +1,7 @@
 //! What a run learns from: where its samples come from, what a group of them is made into, which weights it begins with.
+//!
+//! Most tasks have one kind of samples and compute a group at once. [`Mixture`](super::mixture::Mixture) has several kinds,
+//! and groups of several parts.
 
 use std::sync::Arc;
 
@@ -7,7 +10,7 @@ use vjepa_compiler::ops::DropKey;
 use vjepa_data::{ClipBatch, ClipSource, DataSets};
 use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs::Fed;
-use vjepa_recipe::config::Config;
+use vjepa_recipe::config::{Config, Kind};
 use vjepa_recipe::counter::mix;
 use vjepa_recipe::masks::{MaskGenerator, MaskPair};
 
@@ -24,12 +27,16 @@ pub struct Group {
     pub targets: Vec<f32>,
     /// What decides which values are dropped.
     pub drops: DropKey,
+    /// Which of the step's [variants](vjepa_programs::Variant) computes it; 0 where there is one.
+    pub variant: usize,
+    /// How much it counts, where it is a part of its group; 1 for a whole one.
+    pub weight: f64,
 }
 
 impl Group {
     /// Clips with their masks.
     pub fn masked(clips: Vec<f32>, shape: [usize; 5], pairs: Vec<MaskPair>) -> Self {
-        Self { clips, shape, pairs, targets: Vec::new(), drops: DropKey::new(0, 0) }
+        Self { clips, shape, pairs, targets: Vec::new(), drops: DropKey::new(0, 0), variant: 0, weight: 1.0 }
     }
 
     /// What inputs besides clips are filled with.
@@ -43,19 +50,38 @@ pub(super) fn drops(seed: u64, step: u64, group: u64) -> DropKey {
     DropKey::new(mix(&[seed, group]), step)
 }
 
+/// Samples of one kind, and the groups of a step that are of them.
+#[derive(Clone)]
+pub struct Supply {
+    /// Where they come from.
+    pub source: Arc<dyn ClipSource>,
+    /// The groups.
+    pub kind: Kind,
+}
+
 /// What a run learns from.
 pub trait Task {
-    /// Where samples come from.
+    /// Where samples come from; of several kinds those that decide the length of an epoch.
     ///
     /// # Errors
     /// [`TrainError::Data`].
     fn source(&self) -> Result<Arc<dyn ClipSource>, TrainError>;
 
-    /// What a group's samples are made into: a function of the batch alone, which has its step and group.
+    /// The kinds of samples, in the order of their groups. By default there is one.
+    ///
+    /// # Errors
+    /// As [`Task::source`]; [`TrainError::Config`] for groups that cannot be shared out.
+    fn supplies(&self, config: &Config) -> Result<Vec<Supply>, TrainError> {
+        let kinds = config.kinds()?.into_iter().filter(|kind| !kind.images);
+        kinds.map(|kind| Ok(Supply { source: self.source()?, kind })).collect()
+    }
+
+    /// What a group's samples are made into, a function of the batch alone, which has its step and group: the group at once, or
+    /// parts of it whose weights add up to 1. `kind` is the place of its kind among [`Task::supplies`].
     ///
     /// # Errors
     /// [`TrainError`] for samples that cannot be learned from.
-    fn group(&self, batch: ClipBatch) -> Result<Group, TrainError>;
+    fn parts(&self, kind: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError>;
 
     /// The weights that a new run begins with; none for those that the configuration names.
     ///
@@ -93,13 +119,13 @@ impl Task for Pretraining<'_> {
     }
 
     /// The masks of a group's clips, those of one video alike.
-    fn group(&self, batch: ClipBatch) -> Result<Group, TrainError> {
+    fn parts(&self, _: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
         let Config { meta, data, .. } = self.config;
         let pairs = self.masks.pairs(meta.seed, batch.step, batch.group, data.batch_size)?;
         let pairs = match data.num_clips {
             1 => pairs,
             clips => pairs.iter().map(|pair| pair.repeated(clips)).collect(),
         };
-        Ok(Group::masked(batch.clips, batch.shape, pairs))
+        Ok(vec![Group::masked(batch.clips, batch.shape, pairs)])
     }
 }

@@ -53,10 +53,16 @@ impl Terms {
 }
 
 impl Dense {
-    /// The losses of a step.
-    pub(super) fn losses(self, exponent: f64, model: &JepaModel, batch: &Batch) -> Result<Losses, ShapeError> {
+    /// The losses of a step; the first stream is the length bucket `first` of its group, those of its kind after it follow.
+    pub(super) fn losses(
+        self,
+        exponent: f64,
+        model: &JepaModel,
+        batch: &Batch,
+        first: usize,
+    ) -> Result<Losses, ShapeError> {
         let (mut video, mut image) = (Terms::default(), Terms::default());
-        let (mut videos, mut images) = (0, 0);
+        let (mut videos, mut images) = (first, 0);
         for stream in std::iter::once(batch).chain(&batch.others) {
             let frames = stream.context.dims()[2];
             let of_images = model.encoder.config().is_image(frames);

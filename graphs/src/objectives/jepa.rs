@@ -38,6 +38,9 @@ pub struct Jepa {
     pub dense: Option<Dense>,
     /// Further streams of each step: clips of other lengths, or images beside videos.
     pub others: Vec<Stream>,
+    /// Which length bucket of its group the first stream is, from 0; those of its kind among the others follow it. It chooses
+    /// the mask token.
+    pub bucket: usize,
 }
 
 /// Clips of one size within a step, with masks of their own.
@@ -63,16 +66,16 @@ pub struct JepaModel {
 impl Jepa {
     /// The objective over one stream of clips, without a loss on the context.
     pub fn plain(encoder: EncoderConfig, predictor: PredictorConfig, generators: usize, loss: JepaLoss) -> Self {
-        Self { encoder, predictor, generators, loss, dense: None, others: Vec::new() }
+        Self { encoder, predictor, generators, loss, dense: None, others: Vec::new(), bucket: 0 }
     }
 
     /// The objective of a `loss` section.
     pub fn new(loss: &LossConfig, models: &Models) -> Self {
-        let Models { encoder, predictor, generators, context_weight, .. } = models.clone();
+        let Models { encoder, predictor, generators, context_weight, bucket, .. } = models.clone();
         let share = context_weight.filter(|_| predictor.predicts_context);
         let dense = share.map(|share| Dense { weighted: loss.weight_distance_loss, share });
         let loss = JepaLoss { loss_exp: loss.loss_exp, reg_coeff: loss.reg_coeff };
-        Self { encoder, predictor, generators, loss, dense, others: Vec::new() }
+        Self { encoder, predictor, generators, loss, dense, others: Vec::new(), bucket }
     }
 
     /// What of the configuration is compiled in.
@@ -88,7 +91,7 @@ impl Jepa {
     /// Distance and regulariser of a batch; the last of the models sees the targets.
     pub(super) fn losses_of(&self, of: (&Encoder, &Predictor, &Encoder), batch: &Batch) -> Result<Losses, ShapeError> {
         let mut predictions = Vec::new();
-        for (bucket, batch) in std::iter::once(batch).chain(&batch.others).enumerate() {
+        for (bucket, batch) in (self.bucket..).zip(std::iter::once(batch).chain(&batch.others)) {
             let clips = [batch.context.clone(), batch.target.clone()];
             predictions.push(self.loss.predictions(of, clips, &batch.pairs, bucket)?);
         }
@@ -185,7 +188,7 @@ impl Objective for Jepa {
 
     fn losses(&self, model: &JepaModel, batch: &Batch) -> Result<Losses, ShapeError> {
         if let Some(dense) = self.dense {
-            return dense.losses(self.loss.loss_exp, model, batch);
+            return dense.losses(self.loss.loss_exp, model, batch, self.bucket);
         }
         let JepaModel { encoder, predictor, target_encoder } = model;
         self.losses_of((encoder, predictor, target_encoder), batch)

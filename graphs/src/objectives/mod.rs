@@ -50,6 +50,8 @@ pub struct Models {
     pub context_weight: Option<ContextWeight>,
     /// How pixels were made values of clips, of objectives whose targets are pixels.
     pub normalization: Normalization,
+    /// Which length bucket of its group the clips are, from 0; 0 of groups whose clips have one length.
+    pub bucket: usize,
 }
 
 /// How fresh weights are drawn.

@@ -9,7 +9,14 @@ fn models() -> Models {
     let encoder = EncoderConfig { embed_dim: 32, depth: 2, num_heads: 2, patch: 8, ..EncoderConfig::tiny() };
     let encoder = encoder.with_clip(4, 16, 16);
     let predictor = PredictorConfig { embed_dim: 16, depth: 1, ..PredictorConfig::for_encoder(&encoder) };
-    Models { encoder, predictor, generators: 2, context_weight: None, normalization: Normalization::Imagenet }
+    Models {
+        encoder,
+        predictor,
+        generators: 2,
+        context_weight: None,
+        normalization: Normalization::Imagenet,
+        bucket: 0,
+    }
 }
 
 fn all() -> impl Iterator<Item = AnyObjective> {

@@ -26,6 +26,7 @@ use vjepa_eval::videos::VideoFeatures;
 use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_graphs::ProbeConfig;
 use vjepa_recipe::config::Config;
+use vjepa_recipe::config::evaluation::FINAL_WEIGHT_DECAY;
 use vjepa_recipe::records::PROBE_RESULT_KEY;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
@@ -145,8 +146,8 @@ impl Cache {
 }
 
 impl Args {
-    /// The probes to train.
-    fn heads(&self, options: &ProbeOptions) -> Result<Vec<Head>, CliError> {
+    /// The probes to train: the flags', else those of an official evaluation that lists several.
+    fn heads(&self, options: &ProbeOptions, setup: &Setup) -> Result<Vec<Head>, CliError> {
         let given = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
         let (lrs, decays) = (given(&self.lr, options.lr), given(&self.wd, options.weight_decay));
         let good =
@@ -160,7 +161,21 @@ impl Args {
                 kinds.push(*kind);
             }
         });
-        Ok(Head::all(&kinds, &lrs, &decays))
+        let listed = setup.official.as_ref().map_or(&[][..], |official| official.heads.as_slice());
+        if listed.is_empty() || !self.lr.is_empty() || !self.wd.is_empty() {
+            return Ok(Head::all(&kinds, &lrs, &decays));
+        }
+        let own = listed.iter().map(|head| {
+            let ([start_lr, lr, final_lr], warmup) = (head.lr, head.warmup);
+            let (weight_decay, final_weight_decay) = (head.weight_decay, head.final_weight_decay);
+            ProbeOptions { lr, start_lr, final_lr, warmup, weight_decay, final_weight_decay, ..*options }
+        });
+        let own: Vec<ProbeOptions> = own.collect();
+        if own.iter().any(|own| own.lr <= 0.0) {
+            let why = "has an lr of 0, which trains nothing: `vjepa eval --probe FILE` evaluates a trained probe";
+            return Err(format!("`experiment.optimization.multihead_kwargs` {why}").into());
+        }
+        Ok(Head::each(&kinds, &own))
     }
 
     /// How they are trained: the flags', else the official evaluation's, else the defaults.
@@ -176,6 +191,7 @@ impl Args {
                 final_lr,
                 warmup: official.probe.warmup,
                 weight_decay: official.probe.weight_decay,
+                final_weight_decay: official.heads.first().map_or(FINAL_WEIGHT_DECAY, |head| head.final_weight_decay),
                 max_norm: official.probe.clip_grad as f32,
                 seed: self.seed,
             };
@@ -194,7 +210,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let setup = Setup::read(&args.encoder)?;
     let options = args.options(&setup);
-    let heads = args.heads(&options)?;
+    if setup.official.as_ref().is_some_and(|official| official.val_only) {
+        return Err("`val_only` is true, which trains nothing: use `vjepa eval --probe FILE` with this --config".into());
+    }
+    let heads = args.heads(&options, &setup)?;
     let attentive = heads.iter().any(|head| head.kind == HeadKind::Attentive);
     let (lists, source) = match &args.features {
         Some(file) => stored(args, file)?,
@@ -218,7 +237,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     setup.check_classes(names.len())?;
     let mut work = Work::open(args, &setup, device, &lists, source, ranks)?;
     let attentive = match (attentive, &work.encoder, work.width()) {
-        (true, Some(opened), _) => opened.encoder.probe(names.len())?,
+        (true, Some(opened), _) => setup.sized(opened.encoder.probe(names.len())?)?,
         (true, None, width) => ProbeConfig::sized(width, probe_heads(width, args.probe_heads)?, names.len()),
         (false, _, width) => ProbeConfig::sized(width, 1, names.len()),
     };

@@ -7,6 +7,7 @@
 //! | UCF101 | [`ucf101`] | `classInd.txt` and `trainlist0N.txt` or `testlist0N.txt` |
 //! | HMDB51 | [`hmdb51`] | the folder of `<class>_test_splitN.txt` |
 //! | Diving48 | [`diving48`] | `Diving48_V2_train.json` and `Diving48_vocab.json` |
+//! | EPIC-KITCHENS-100 | [`epic`] | `EPIC_100_train.csv` or `EPIC_100_validation.csv` |
 //! | AVA | [`ava`] | boxes, excluded timestamps, label map, person boxes |
 //! | ImageNet, Places205, iNaturalist | [`image_folder`] | one folder per class |
 //! | no annotations | [`folder`], [`fn@glob`], [`class_folders`] | where the videos lie |
@@ -17,6 +18,7 @@
 
 pub mod ava;
 mod diving48;
+mod epic;
 mod error;
 mod files;
 mod folders;
@@ -30,6 +32,7 @@ mod subset;
 mod ucf101;
 
 pub use diving48::diving48;
+pub use epic::{ActionSegment, Actions, epic};
 pub use error::AnnotationError;
 pub use files::FileIndex;
 pub use folders::{class_folders, folder, glob};

@@ -133,7 +133,7 @@ fn share(
     step: u64,
 ) -> Result<(), DataError> {
     let batch = data.batch_size as u64;
-    let stream = SampleStream { seed, len: source.len(), batch, groups: 1, rank: 0, world: 1 };
+    let stream = SampleStream { seed, len: source.len(), batch, groups: 1, base: 0, rank: 0, world: 1 };
     let transform = TrainTransform {
         size: (data.crop_size, data.crop_size),
         crop: Some(crop_of(augment)),

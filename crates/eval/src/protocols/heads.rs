@@ -69,6 +69,8 @@ pub struct Head {
     pub kind: HeadKind,
     /// Learning rate and weight decay, of those that are trained step by step.
     pub rates: Option<[f64; 2]>,
+    /// All of its own training, where it shares none with the others.
+    pub own: Option<ProbeOptions>,
 }
 
 impl Head {
@@ -77,9 +79,24 @@ impl Head {
         let of = |kind: &HeadKind| -> Vec<Self> {
             let kind = *kind;
             if !kind.is_stepped() {
-                return vec![Self { kind, rates: None }];
+                return vec![Self { kind, rates: None, own: None }];
             }
-            lrs.iter().flat_map(|lr| decays.iter().map(move |wd| Self { kind, rates: Some([*lr, *wd]) })).collect()
+            lrs.iter()
+                .flat_map(|lr| decays.iter().map(move |wd| Self { kind, rates: Some([*lr, *wd]), own: None }))
+                .collect()
+        };
+        kinds.iter().flat_map(of).collect()
+    }
+
+    /// Every kind once for each of these trainings where it is trained step by step, in this order.
+    pub fn each(kinds: &[HeadKind], trainings: &[ProbeOptions]) -> Vec<Self> {
+        let of = |kind: &HeadKind| -> Vec<Self> {
+            let kind = *kind;
+            if !kind.is_stepped() {
+                return vec![Self { kind, rates: None, own: None }];
+            }
+            let own = |own: &ProbeOptions| Self { kind, rates: Some([own.lr, own.weight_decay]), own: Some(*own) };
+            trainings.iter().map(own).collect()
         };
         kinds.iter().flat_map(of).collect()
     }
@@ -93,6 +110,9 @@ impl Head {
     }
 
     fn options(&self, shared: &ProbeOptions) -> ProbeOptions {
+        if let Some(own) = self.own {
+            return own;
+        }
         let [lr, weight_decay] = self.rates.unwrap_or([shared.lr, shared.weight_decay]);
         // A warm-up starts at the same share of every learning rate.
         let start_lr = if shared.lr > 0.0 { shared.start_lr / shared.lr * lr } else { lr };

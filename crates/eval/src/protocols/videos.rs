@@ -51,6 +51,8 @@ pub struct Wanted {
     pub frames: Option<usize>,
     /// Side of a clip in pixels; likewise.
     pub side: Option<usize>,
+    /// Blocks, from 0, whose tokens are joined, those of one after those of the other; not given, those of the last alone.
+    pub layers: Option<Vec<usize>>,
 }
 
 /// As [`open_encoder`], for a certain encoder and clips of another size.
@@ -77,6 +79,10 @@ pub fn open_encoder_as(
             resize_table(table, trained.grid(), model.encoder.grid())
                 .map_err(|error| EvalError::setup(error.to_string()))?;
         }
+    }
+    if wanted.layers.is_some() {
+        model.encoder.out_layers.clone_from(&wanted.layers);
+        model.encoder.validate().map_err(|error| EvalError::setup(error.to_string()))?;
     }
     let encoder = FrozenEncoder::on(device, &model.encoder, &tensors)?;
     Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())?, named })

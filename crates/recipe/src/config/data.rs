@@ -142,8 +142,8 @@ pub struct DataConfig {
     pub persistent_workers: bool,
 }
 
-/// The `img_data` section: images beside the videos of V-JEPA 2.1. Officially whole processes are for images.
-/// Read, and refused in training so far.
+/// The `img_data` section: images beside the videos of V-JEPA 2.1. Officially whole processes are for images; here the first
+/// groups of a step are, `floor(optimization.groups * rank_ratio)` of them, and the others share the videos of all groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageDataConfig {
@@ -155,13 +155,13 @@ pub struct ImageDataConfig {
     pub datasets_weights: Option<Vec<f64>>,
     /// Frames per image of each data set: 1.
     pub dataset_fpcs: Option<Vec<usize>>,
-    /// Images per step and process.
+    /// Images of each of their groups.
     pub batch_size: usize,
     /// Height and width in pixels; a multiple of `data.patch_size`.
     pub crop_size: usize,
-    /// Share of the processes that are for images, officially; here the share of a step's gradient that is theirs.
+    /// Share of a step's groups, and so of its gradient, that are images'; officially of the processes.
     pub rank_ratio: f64,
-    /// Decoding threads.
+    /// Decoding threads of images.
     pub num_workers: usize,
 }
 

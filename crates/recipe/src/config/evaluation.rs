@@ -1,7 +1,7 @@
 //! The configuration of a frozen evaluation: the official YAML of `configs/evals`, read strictly.
 //!
-//! Two programs share the format, video classification and image classification; `eval_name` says which. Keys and defaults
-//! are those of facebookresearch/jepa `evals/{video,image}_classification_frozen/eval.py`. What is read twice there or not at all
+//! Two programs share the format, video classification and image classification; `eval_name` says which. V-JEPA 2 has a layout
+//! of its own (`second.rs`). Keys and defaults are those of facebookresearch/jepa `evals/{video,image}_classification_frozen/eval.py`. What is read twice there or not at all
 //! is named by [`Evaluation::ignored`].
 
 use std::path::{Path, PathBuf};
@@ -13,8 +13,10 @@ use super::model::ModelName;
 use super::{Source, defaults_of, read_text};
 use crate::yaml::{self, Node, Value};
 
+mod second;
 mod sections;
 
+use second::SecondSections;
 pub use sections::{
     CheckpointKey, EvalName, ImageData, ImageOptimization, PretrainSection, VideoData, VideoOptimization,
 };
@@ -27,9 +29,9 @@ pub struct EncoderSource {
     pub checkpoint: PathBuf,
     /// Which of its encoders.
     pub key: CheckpointKey,
-    /// Its size.
-    pub model: ModelName,
-    /// Frames of the clips that it was trained on.
+    /// Its size; files of V-JEPA 2's evaluations may leave it to the checkpoint.
+    pub model: Option<ModelName>,
+    /// Frames of the clips that it was trained on; in files of V-JEPA 2's evaluations those of the clips that it gets.
     pub frames: usize,
     /// Frames per token.
     pub tubelet: usize,
@@ -37,6 +39,10 @@ pub struct EncoderSource {
     pub patch: usize,
     /// Position table with equal shares of the width.
     pub uniform_power: bool,
+    /// Whether the checkpoint itself says what it is, V-JEPA 2 or 2.1, rather than the sizes above.
+    pub from_file: bool,
+    /// Blocks, from 0, whose tokens the probe reads, those of one after those of the other; none: of the last.
+    pub layers: Option<Vec<usize>>,
 }
 
 /// What is classified.
@@ -92,6 +98,19 @@ pub struct ProbeTraining {
     pub half: bool,
 }
 
+/// How one of several probes is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct HeadTraining {
+    /// Learning rates: start of the warm-up, peak, end.
+    pub lr: [f64; 3],
+    /// Epochs of warm-up.
+    pub warmup: f64,
+    /// Weight decay at the start.
+    pub weight_decay: f64,
+    /// Weight decay at the end of its cosine.
+    pub final_weight_decay: f64,
+}
+
 /// A frozen evaluation, all values resolved.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
@@ -107,8 +126,14 @@ pub struct Evaluation {
     pub classes: usize,
     /// Height and width of a clip in pixels.
     pub resolution: usize,
-    /// The probe's training.
+    /// The probe's training; of several, what they share and the first one's rates.
     pub probe: ProbeTraining,
+    /// The rates of each of several probes; empty for the one of V-JEPA's evaluations.
+    pub heads: Vec<HeadTraining>,
+    /// Blocks and attention heads of the probe, where the file gives them.
+    pub sizes: Option<[usize; 2]>,
+    /// Whether a trained probe is evaluated only.
+    pub val_only: bool,
     /// Keys that were accepted and change nothing, each with the reason.
     #[serde(skip)]
     pub ignored: Vec<(&'static str, &'static str)>,
@@ -151,11 +176,29 @@ impl Evaluation {
             Some(node) => yaml::read(node).map_err(|misfit| source.misfit("eval_name", misfit))?,
         };
         let read = match eval_name {
+            _ if is_second(&source.root) => Self::second(&mut source)?,
             EvalName::Video => Self::videos(&mut source)?,
             EvalName::Image => Self::images(&mut source)?,
         };
         read.check().map_err(|error| error.placed(|key| source.place(key)))?;
         Ok(read)
+    }
+
+    /// A file of V-JEPA 2's.
+    fn second(source: &mut Source) -> Result<Self, ConfigError> {
+        source.override_with(&defaults_of(&SecondSections::default())?)?;
+        source.drop_empty_sections();
+        let sections: SecondSections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        sections.evaluation(&source.root).map_err(|error| error.placed(|key| source.place(key)))
+    }
+
+    /// A key of the sections that both layouts have, as this file spells it.
+    fn key(&self, section: &str, key: &str) -> String {
+        match (self.encoder.from_file, section) {
+            (true, "data" | "optimization") => format!("experiment.{section}.{key}"),
+            (true, _) => format!("model_kwargs.pretrain_kwargs.encoder.{key}"),
+            (false, _) => format!("{section}.{key}"),
+        }
     }
 
     fn videos(source: &mut Source) -> Result<Self, ConfigError> {
@@ -183,7 +226,7 @@ impl Evaluation {
         let probe = optimization.probe();
         let (classes, resolution) = (data.num_classes, optimization.resolution);
         let encoder = pretrain.encoder().map_err(|error| error.placed(|key| source.place(key)))?;
-        Ok(Self { tag, resume: resume_checkpoint, encoder, samples, classes, resolution, probe, ignored })
+        Ok(Self::first((tag, resume_checkpoint), encoder, samples, (classes, resolution), probe, ignored))
     }
 
     fn images(source: &mut Source) -> Result<Self, ConfigError> {
@@ -197,7 +240,20 @@ impl Evaluation {
         let probe = optimization.probe();
         let (classes, resolution) = (data.num_classes, data.resolution);
         let encoder = pretrain.encoder().map_err(|error| error.placed(|key| source.place(key)))?;
-        Ok(Self { tag, resume: resume_checkpoint, encoder, samples, classes, resolution, probe, ignored })
+        Ok(Self::first((tag, resume_checkpoint), encoder, samples, (classes, resolution), probe, ignored))
+    }
+
+    /// One of V-JEPA's, with one probe.
+    fn first(
+        (tag, resume): (Option<String>, bool),
+        encoder: EncoderSource,
+        samples: Samples,
+        (classes, resolution): (usize, usize),
+        probe: ProbeTraining,
+        ignored: Vec<(&'static str, &'static str)>,
+    ) -> Self {
+        let (heads, sizes, val_only) = (Vec::new(), None, false);
+        Self { tag, resume, encoder, samples, classes, resolution, probe, heads, sizes, val_only, ignored }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -205,42 +261,58 @@ impl Evaluation {
             0 => Err(ConfigError::rule(key, "must be at least 1")),
             _ => Ok(()),
         };
-        positive("data.num_classes", self.classes)?;
+        let data = |key: &str| self.key("data", key);
+        positive(&data("num_classes"), self.classes)?;
+        let second = self.encoder.from_file;
         let at = match &self.samples {
             Samples::Videos { train, val, frames, step, segments, views, seconds, .. } => {
-                for (key, list) in [("data.dataset_train", train), ("data.dataset_val", val)] {
+                for (key, list) in [("dataset_train", train), ("dataset_val", val)] {
                     if list.trim().is_empty() {
-                        return Err(ConfigError::missing(key, "name a list of \"path label\" lines"));
+                        return Err(ConfigError::missing(data(key), "name a list of \"path label\" lines"));
                     }
                 }
-                positive("data.frames_per_clip", *frames)?;
-                positive("pretrain.frame_step", *step)?;
-                positive("data.num_segments", *segments)?;
-                positive("data.num_views_per_segment", *views)?;
+                let (step_at, seconds_at) = match second {
+                    true => (data("frame_step"), data("clip_duration")),
+                    false => ("pretrain.frame_step".to_owned(), "pretrain.clip_duration".to_owned()),
+                };
+                positive(&data("frames_per_clip"), *frames)?;
+                positive(&step_at, *step)?;
+                positive(&data("num_segments"), *segments)?;
+                positive(&data("num_views_per_segment"), *views)?;
                 if seconds.is_some_and(|seconds| seconds <= 0.0) {
-                    return Err(ConfigError::rule("pretrain.clip_duration", "must be above 0, or null"));
+                    return Err(ConfigError::rule(seconds_at, "must be above 0, or null"));
                 }
-                "optimization.resolution"
+                if second { data("resolution") } else { "optimization.resolution".to_owned() }
             }
             Samples::Images { folder, frames, .. } => {
                 if folder.as_os_str().is_empty() {
-                    return Err(ConfigError::missing("data.root_path", "name the folder that holds the image sets"));
+                    return Err(ConfigError::missing(data("root_path"), "name the folder that holds the image sets"));
                 }
-                positive("pretrain.frames_per_clip", *frames)?;
-                "data.resolution"
+                let frames_at = if second {
+                    "model_kwargs.wrapper_kwargs.img_as_video_nframes"
+                } else {
+                    "pretrain.frames_per_clip"
+                };
+                positive(frames_at, *frames)?;
+                data("resolution")
             }
         };
-        positive(at, self.resolution)?;
+        positive(&at, self.resolution)?;
         let EncoderSource { frames, tubelet, patch, .. } = self.encoder;
-        positive("pretrain.tubelet_size", tubelet)?;
-        positive("pretrain.patch_size", patch)?;
+        positive(&self.key("pretrain", "tubelet_size"), tubelet)?;
+        positive(&self.key("pretrain", "patch_size"), patch)?;
         if !self.resolution.is_multiple_of(patch) {
             let rule = format!("is {}, which patches of {patch} pixels do not divide", self.resolution);
             return Err(ConfigError::rule(at, rule));
         }
         if frames > 1 && !frames.is_multiple_of(tubelet) {
             let rule = format!("is {frames}, which tubelets of {tubelet} frames do not divide");
-            return Err(ConfigError::rule("pretrain.frames_per_clip", rule));
+            let key = if second { data("frames_per_clip") } else { "pretrain.frames_per_clip".to_owned() };
+            return Err(ConfigError::rule(key, rule));
+        }
+        if let Some([blocks, heads]) = self.sizes {
+            positive("experiment.classifier.num_probe_blocks", blocks)?;
+            positive("experiment.classifier.num_heads", heads)?;
         }
         self.check_probe()
     }
@@ -248,15 +320,22 @@ impl Evaluation {
     fn check_probe(&self) -> Result<(), ConfigError> {
         let ProbeTraining { epochs, batch_size, lr: [start, peak, end], warmup, weight_decay, .. } = self.probe;
         if epochs == 0 || batch_size == 0 {
-            let key = if epochs == 0 { "optimization.num_epochs" } else { "optimization.batch_size" };
-            return Err(ConfigError::rule(key, "must be at least 1"));
+            let key = if epochs == 0 { "num_epochs" } else { "batch_size" };
+            return Err(ConfigError::rule(self.key("optimization", key), "must be at least 1"));
         }
         let rates =
             [("start_lr", start), ("lr", peak), ("final_lr", end), ("warmup", warmup), ("weight_decay", weight_decay)];
-        match rates.into_iter().find(|(_, value)| *value < 0.0) {
-            Some((key, _)) => Err(ConfigError::rule(format!("optimization.{key}"), "must be 0 or more")),
-            None => Ok(()),
+        if let Some((key, _)) = rates.into_iter().find(|(_, value)| self.heads.is_empty() && *value < 0.0) {
+            return Err(ConfigError::rule(format!("optimization.{key}"), "must be 0 or more"));
         }
+        for (number, head) in self.heads.iter().enumerate() {
+            let all = head.lr.into_iter().chain([head.warmup, head.weight_decay, head.final_weight_decay]);
+            if all.into_iter().any(|value| value < 0.0) {
+                let key = format!("experiment.optimization.multihead_kwargs.{number}");
+                return Err(ConfigError::rule(key, "has a rate below 0; each must be 0 or more"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -282,10 +361,13 @@ fn ignored(root: &Node, unread: &[(&'static str, &'static str)]) -> Vec<(&'stati
 }
 
 fn is_evaluation(root: &Node) -> bool {
-    // V-JEPA 2's files have the same name and another layout.
-    let second = ["experiment", "model_kwargs"].iter().any(|key| root.at(key).is_some());
     let keys = ["eval_name", "data.dataset_train", "data.image_folder", "pretrain.checkpoint_key"];
-    matches!(root.value, Value::Map(_)) && !second && keys.iter().any(|key| root.at(key).is_some())
+    matches!(root.value, Value::Map(_)) && (is_second(root) || keys.iter().any(|key| root.at(key).is_some()))
+}
+
+/// V-JEPA 2's files have the same names and another layout.
+fn is_second(root: &Node) -> bool {
+    ["experiment", "model_kwargs"].iter().any(|key| root.at(key).is_some())
 }
 
 #[cfg(test)]

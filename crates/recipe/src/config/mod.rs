@@ -26,6 +26,7 @@ mod finetuning;
 mod generations;
 mod keys;
 mod mask;
+mod mixture;
 mod model;
 mod official;
 mod overrides;
@@ -41,6 +42,7 @@ pub use evaluation::Evaluation;
 pub use finetuning::{FinetuneConfig, Pooling, TestSampling};
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use mask::MaskConfig;
+pub use mixture::Kind;
 pub use model::{
     EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary, mlp_dim,
 };
@@ -364,7 +366,7 @@ impl Config {
     /// [`ConfigError::Missing`] or [`ConfigError::Rule`] naming the key.
     pub fn check_training(&self) -> Result<(), ConfigError> {
         validate::beginning(&self.meta)?;
-        self.check_wired()?;
+        self.check_mixture()?;
         if self.finetune.is_none() {
             self.model.predictor_sizes()?;
         }
@@ -382,27 +384,6 @@ impl Config {
             return Err(ConfigError::missing("logging.folder", "name a folder for checkpoints and metrics"));
         }
         Ok(())
-    }
-
-    /// Refuses what can be said of a run and is not trained yet.
-    fn check_wired(&self) -> Result<(), ConfigError> {
-        let lengths = self.data.lengths();
-        let unwired = [
-            (
-                "data.dataset_fpcs",
-                lengths.len() > 1,
-                "clips of several lengths are not trained on yet; give one length",
-            ),
-            (
-                "img_data",
-                self.img_data.is_some(),
-                "images beside videos are not trained on yet; leave it and img_mask out",
-            ),
-        ];
-        match unwired.into_iter().find(|(_, asked, _)| *asked) {
-            Some((key, _, why)) => Err(ConfigError::unsupported(key, why)),
-            None => Ok(()),
-        }
     }
 
     /// Keys that were accepted although they change nothing here, each with the reason, for one notice at the start.

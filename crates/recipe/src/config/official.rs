@@ -26,29 +26,8 @@ fn evaluation(root: &Node) -> Option<String> {
         return None;
     }
     let named = name.as_ref().map_or(String::new(), |name| format!(" (`eval_name: {name}`)"));
-    if root.at("experiment").is_none() && root.at("model_kwargs").is_none() {
-        return Some(format!(
-            "the configuration of an official evaluation{named}, which `vjepa probe --config FILE` and `vjepa eval --config FILE` read"
-        ));
-    }
-    let what = format!("the configuration of an official evaluation{named} of V-JEPA 2, which is not read yet");
-    if name.as_deref().is_some_and(|name| !name.contains("video")) {
-        return Some(format!("{what}; only video classification is evaluated"));
-    }
-    let find = |keys: &[&str]| keys.iter().find_map(|key| root.at(key)).and_then(word);
-    let either = |key: &str| find(&[key, &format!("experiment.{key}")]);
-    let option = |flag: &str, value: Option<String>| value.map_or(String::new(), |value| format!(" {flag} {value}"));
-    let checkpoint = find(&["model_kwargs.checkpoint"]).unwrap_or_else(|| "FILE".into());
-    let data = |key: &str| either(&format!("data.{key}"));
-    let clips = option("--clips", data("num_segments"));
-    let [train, val] = ["dataset_train", "dataset_val"].map(|key| data(key).unwrap_or_else(|| "LIST".into()));
     Some(format!(
-        "{what}: pass its settings to `vjepa probe --checkpoint {checkpoint} --data {train}{clips}{}{} --out \
-         probe.safetensors`, then `vjepa eval --checkpoint {checkpoint} --probe probe.safetensors --data {val}{clips}{}`, both \
-         with the pre-training configuration as --config where the checkpoint has no record",
-        option("--epochs", either("optimization.num_epochs")),
-        option("--lr", either("optimization.lr")),
-        option("--views", data("num_views_per_segment")),
+        "the configuration of an official evaluation{named}, which `vjepa probe --config FILE` and `vjepa eval --config FILE` read"
     ))
 }
 

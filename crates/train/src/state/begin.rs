@@ -128,7 +128,8 @@ impl TrainState {
             return Err(TrainError::Resume { path, why: resume::refusal(&refused) });
         }
         // Other lists hold other videos; only the same lists are expected to hold the same videos.
-        if was.data.datasets == config.data.datasets {
+        let images = |config: &Config| config.img_data.as_ref().map(|images| images.datasets.clone());
+        if was.data.datasets == config.data.datasets && images(&was) == images(config) {
             allowed.extend(resume::of_contents(record.contents.as_ref(), self.contents.as_ref()));
         }
         self.set_weights(tensors)?;

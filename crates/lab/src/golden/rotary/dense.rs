@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::json;
 use vjepa_graphs::objectives::{Dense, Stream};
 use vjepa_graphs::{AnyObjective, EncoderConfig, Jepa, JepaLoss, Modality, PredictorConfig};
 use vjepa_programs as compile;
@@ -18,6 +19,7 @@ use super::super::clip::Clip;
 use super::super::masks::check_steps;
 use super::super::run::{Engine, FORWARD, Outputs, index, load, run_once, scalar, values};
 use super::super::sampled::Compare;
+use super::groups::{self, Trained};
 use super::steps::{Adam, GRADIENT, LOSS, RUN, Steps, Worst, compare_first_step, compare_gradients, compare_params};
 use super::{HeadWidths, wrong};
 
@@ -139,6 +141,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Ve
     add(golden.check_first_batch()?);
     add(golden.check_run("step10", &[Modality::Video])?);
     add(golden.check_run("joint4", &[Modality::Video, Modality::Image])?);
+    add(golden.check_groups("joint4")?);
     Ok(())
 }
 
@@ -385,6 +388,7 @@ impl Golden {
             loss: JepaLoss { loss_exp, reg_coeff: 0.0 },
             dense: Some(Dense { weighted, share: ContextWeight { value, progressive } }),
             others: others.collect(),
+            bucket: 0,
         };
         objective.into()
     }
@@ -523,6 +527,68 @@ impl Golden {
         Ok(checks)
     }
 
+    /// The configuration of the recorded run as the training program reads it: one group of images, one of videos.
+    fn configuration(&self) -> Result<vjepa_recipe::config::Config, GoldenError> {
+        let (c, h) = (&self.json.config, &self.json.hparams);
+        let values = json!({
+            "model": {
+                "generation": "vjepa2_1", "embed_dim": c.dim, "depth": c.depth, "num_heads": c.heads,
+                "mlp_ratio": c.mlp_ratio, "levels": c.hierarchical_layers, "interpolate_rope": c.interpolate_rope,
+                "pred_embed_dim": c.pred_dim, "pred_depth": c.pred_depth, "pred_num_heads": c.pred_heads,
+                "pred_interpolate_rope": c.pred_interpolate_rope, "levels_predictor": c.levels,
+                "num_mask_tokens": c.num_mask_tokens, "lambda_value_vid": h.lambda_value, "lambda_value_img": h.lambda_value,
+                "lambda_progressive": h.lambda_progressive,
+            },
+            "data": {
+                "num_frames": c.frames, "crop_size": c.img, "patch_size": c.patch, "tubelet_size": c.tubelet,
+                "batch_size": self.clip.shape[0],
+            },
+            "img_data": {"crop_size": c.img, "batch_size": self.image.shape[0], "rank_ratio": 0.5},
+            "mask": c.masks, "img_mask": c.img_masks,
+            "loss": {"loss_exp": h.loss_exp, "weight_distance_loss": h.weight_distance_loss},
+            "optimization": {
+                "groups": 2, "ipe": h.ipe, "epochs": h.epochs, "warmup": h.warmup, "start_lr": h.start_lr, "lr": h.lr,
+                "final_lr": h.final_lr, "weight_decay": h.wd, "final_weight_decay": h.final_wd, "ema": h.ema,
+                "ipe_scale": h.ipe_scale, "betas": h.betas, "eps": h.eps, "clip_grad": null,
+            },
+        });
+        groups::configuration(self.engine, values, &self.weights)
+    }
+
+    /// The recorded run of images beside videos as the training program does it: a step of two groups, each by a gradient graph
+    /// of its own, whose sums one update applies.
+    fn check_groups(&self, name: &str) -> Result<Vec<Check>, GoldenError> {
+        let Some(run) = self.json.runs.get(name) else { return Ok(Vec::new()) };
+        let config = self.configuration()?;
+        let mut trained = Trained::new(self.engine, &config, &self.weights)?;
+        let masks = TensorFile::read(self.dir.join("masks_10steps.safetensors"))?;
+        let label = format!("{name}.groups");
+        let (mut worst, mut got, mut want) = (Worst::default(), Vec::new(), Vec::new());
+        for (step, row) in run.steps.iter().enumerate() {
+            let kinds = [(Modality::Image, format!("image.step{step}.")), (Modality::Video, format!("step{step}."))];
+            let mut parts = Vec::new();
+            for (variant, (modality, prefix)) in kinds.into_iter().enumerate() {
+                let encoder = self.encoder_for(modality);
+                let drawn = (0..self.generators(modality)).map(|generator| {
+                    let [enc, pred] = self.masks(&masks, &prefix, generator, &encoder)?;
+                    Ok(pair(&enc, &pred))
+                });
+                let pairs = drawn.collect::<Result<Vec<_>, GoldenError>>()?;
+                parts.push(vec![groups::part(&self.input(modality).of_step(step), pairs, (variant, 1.0))]);
+            }
+            let (outputs, report) = trained.step(parts, &self.weights)?;
+            worst.add(&outputs, &row.recorded())?;
+            got.extend([report.lr, report.wd, report.momentum]);
+            want.extend([row.lr, row.wd, row.momentum]);
+        }
+        let mut checks = vec![Check::series_rel(format!("{label}.rates"), &got, &want, 1e-12)];
+        checks.extend(worst.checks(&label));
+        let golden = TensorFile::read(self.dir.join(format!("params_{name}.safetensors")))?;
+        let limit = Limit::Both { rel_l2: RUN, max_abs: self.json.hparams.lr };
+        checks.extend(compare_params(trained.state.params(), &golden, self.heads(), (&label, limit))?);
+        Ok(checks)
+    }
+
     /// Parameters after one step, where the gradient is more than rounding.
     fn check_first_step(
         &self,
@@ -557,7 +623,7 @@ fn first_rows<'a>(values: &'a [f32], stored: &[usize]) -> &'a [f32] {
 }
 
 /// Two masks as a pair of index batches.
-fn pair(enc: &HostTensor, pred: &HostTensor) -> MaskPair {
+pub(super) fn pair(enc: &HostTensor, pred: &HostTensor) -> MaskPair {
     let indices = |mask: &HostTensor| match mask {
         HostTensor::I32 { shape, data } => {
             let [batch, len] = [0, 1].map(|axis| shape.get(axis).copied().unwrap_or(0));

@@ -1,6 +1,7 @@
 //! V-JEPA 2 and 2.1: models with rotary positions, their training, their probes.
 
 pub(super) mod dense;
+mod groups;
 pub(super) mod probe;
 pub(super) mod released;
 pub(super) mod steps;

@@ -1,6 +1,7 @@
 //! V-JEPA 2's pre-training and its cool-down, and a batch of clips of two lengths, through the compiled step.
 
 use serde::Deserialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use vjepa_graphs::objectives::Stream;
 use vjepa_graphs::{Jepa, JepaLoss, init};
@@ -18,6 +19,8 @@ use super::super::sampled::Compare;
 use super::super::schedules::training_schedule;
 use super::super::training::{Hparams, Training};
 use super::HeadWidths;
+use super::dense::pair;
+use super::groups::{self, Trained};
 use super::steps::{Adam, GRADIENT, LOSS, RUN, Steps, Worst, compare_first_step, compare_gradients, compare_params};
 
 /// Deviation of a matrix of a few thousand draws from its distribution's.
@@ -246,6 +249,7 @@ fn check_mixed(training: &Training, mixed: &Mixed) -> Result<Vec<Check>, GoldenE
             checks.push(golden.compare(&name, &got, FORWARD)?.under("mixed_fpc"));
         }
     }
+    checks.extend(check_parts(training, mixed, &clips, &golden)?);
     for (form, want) in &mixed.losses {
         let Some(loss_exp) = exponent(form) else { continue };
         let clip = [short, training.encoder.height, training.encoder.width];
@@ -266,6 +270,48 @@ fn check_mixed(training: &Training, mixed: &Mixed) -> Result<Vec<Check>, GoldenE
                 checks.push(check.under("mixed_fpc"));
             }
         }
+    }
+    Ok(checks)
+}
+
+/// The same batch as the training program does it: the length buckets are parts of one group, each with half of its weight.
+fn check_parts(
+    training: &Training,
+    mixed: &Mixed,
+    clips: &[Clip],
+    golden: &TensorFile,
+) -> Result<Vec<Check>, GoldenError> {
+    let (encoder, predictor, hparams) = (&training.encoder, &training.predictor, &training.hparams);
+    let mut checks = Vec::new();
+    for (form, want) in &mixed.losses {
+        let Some(loss_exp) = exponent(form) else { continue };
+        let values = json!({
+            "model": {
+                "generation": "vjepa2", "embed_dim": encoder.embed_dim, "depth": encoder.depth, "num_heads": encoder.num_heads,
+                "mlp_ratio": encoder.mlp_ratio, "pred_embed_dim": predictor.embed_dim, "pred_depth": predictor.depth,
+                "pred_num_heads": predictor.num_heads, "num_mask_tokens": predictor.num_mask_tokens,
+            },
+            "data": {
+                "dataset_fpcs": mixed.fpcs, "crop_size": encoder.height, "patch_size": encoder.patch,
+                "tubelet_size": encoder.tubelet, "batch_size": clips.iter().map(|clip| clip.shape[0]).sum::<usize>(),
+            },
+            "loss": {"loss_exp": loss_exp},
+            "optimization": {"lr": hparams.lr, "betas": hparams.betas, "eps": hparams.eps, "clip_grad": null},
+        });
+        let config = groups::configuration(training.engine, values, &training.weights)?;
+        // The variants are the longer clips, then the shorter ones as the first and as the second bucket of their group.
+        let mut parts = Vec::new();
+        for (group, (clip, variant)) in clips.iter().zip([0, 2]).enumerate() {
+            let encoder = encoder.clone().with_clip(clip.shape[2], clip.shape[3], clip.shape[4]);
+            let drawn = (0..training.generators).map(|generator| {
+                let mask = |kind: &str| index(golden, &format!("group{group}.{kind}.{generator}"), encoder.tokens());
+                Ok(pair(&mask("mask_enc")?, &mask("mask_pred")?))
+            });
+            parts.push(groups::part(clip, drawn.collect::<Result<Vec<_>, GoldenError>>()?, (variant, 0.5)));
+        }
+        let (outputs, _) =
+            Trained::new(training.engine, &config, &training.weights)?.step(vec![parts], &training.weights)?;
+        checks.extend(compare_first(&outputs, &format!("mixed_fpc.parts.{form}"), want)?);
     }
     Ok(checks)
 }

@@ -37,6 +37,8 @@ pub enum CheckpointKey {
     TargetEncoder,
     /// The one that is trained.
     Encoder,
+    /// The one that a distilled model was averaged into, of V-JEPA 2.1.
+    EmaEncoder,
 }
 
 /// A file of a video evaluation.
@@ -321,11 +323,13 @@ impl PretrainSection {
         Ok(EncoderSource {
             checkpoint: Path::new(&self.folder).join(file),
             key: self.checkpoint_key,
-            model,
+            model: Some(model),
             frames: self.frames_per_clip,
             tubelet: self.tubelet_size,
             patch: self.patch_size,
             uniform_power: self.uniform_power,
+            from_file: false,
+            layers: None,
         })
     }
 }

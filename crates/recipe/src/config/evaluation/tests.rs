@@ -28,7 +28,7 @@ fn read(text: &str) -> Result<Evaluation, String> {
 fn a_video_evaluation() {
     let read = read(VIDEO).unwrap();
     assert_eq!(read.encoder.checkpoint, Path::new("models/jepa-latest.pth.tar"));
-    assert_eq!((read.encoder.model, read.encoder.key), (ModelName::Huge, CheckpointKey::TargetEncoder));
+    assert_eq!((read.encoder.model, read.encoder.key), (Some(ModelName::Huge), CheckpointKey::TargetEncoder));
     assert_eq!((read.classes, read.resolution, read.resume), (4, 384, false));
     let Samples::Videos { train, segments, views, step, attend_across_segments, .. } = &read.samples else { panic!() };
     assert_eq!((train.as_str(), *segments, *views, *step, *attend_across_segments), ("train.csv", 8, 3, 4, true));
@@ -84,4 +84,73 @@ fn mistakes_name_the_line() {
     says("lr: 0.001", "lr: -1", &["`optimization.lr` must be 0 or more"]);
     assert!(read("model: {model_name: vit_tiny}\n").unwrap_err().contains("`eval_name` is missing"));
     assert!(read("experiment: {data: {dataset_train: a}}\neval_name: x\n").is_err());
+}
+
+/// A file in V-JEPA 2's layout.
+const SECOND: &str = "nodes: 8\ncpus_per_task: 16\nfolder: out\ntag: mine\neval_name: video_classification_frozen\nresume_checkpoint: true\n\
+    experiment:\n  classifier: {num_probe_blocks: 4, num_heads: 16}\n  data:\n    dataset_train: train.csv\n    dataset_val: val.csv\n\
+    \x20   dataset_type: VideoDataset\n    num_classes: 4\n    frames_per_clip: 32\n    frame_step: 2\n    num_segments: 4\n    num_views_per_segment: 3\n\
+    \x20   resolution: 256\n  optimization:\n    batch_size: 2\n    num_epochs: 100\n    use_bfloat16: true\n    multihead_kwargs:\n\
+    \x20   - {lr: 0.001, start_lr: 0.0002, final_lr: 0.0, warmup: 5., weight_decay: 0.8, final_weight_decay: 0.8}\n\
+    \x20   - {lr: 0.0003, start_lr: 0.0003, final_lr: 0.0, warmup: 0., weight_decay: 0.1, final_weight_decay: 0.0}\n\
+    model_kwargs:\n  checkpoint: models/vitl.pt\n  module_name: evals.x\n  pretrain_kwargs:\n    encoder:\n      model_name: vit_large\n\
+    \x20     checkpoint_key: target_encoder\n      tubelet_size: 2\n      patch_size: 16\n      uniform_power: true\n      use_rope: true\n\
+    \x20 wrapper_kwargs: {max_frames: 128, out_layers: [17, 19, 21, 23]}\n";
+
+#[test]
+fn the_second_layout_has_several_probes() {
+    let read = read(SECOND).unwrap();
+    assert!(Evaluation::recognises(SECOND) && read.encoder.from_file);
+    assert_eq!(read.encoder.checkpoint, Path::new("models/vitl.pt"));
+    assert_eq!((read.encoder.model, read.encoder.layers.clone()), (Some(ModelName::Large), Some(vec![17, 19, 21, 23])));
+    assert_eq!((read.classes, read.resolution, read.sizes, read.resume), (4, 256, Some([4, 16]), true));
+    let Samples::Videos { frames, step, segments, views, attend_across_segments, .. } = &read.samples else { panic!() };
+    assert_eq!((*frames, *step, *segments, *views, *attend_across_segments), (32, 2, 4, 3, true));
+    let told: Vec<_> =
+        read.heads.iter().map(|head| (head.lr, head.warmup, head.weight_decay, head.final_weight_decay)).collect();
+    assert_eq!(told, [([2e-4, 1e-3, 0.0], 5.0, 0.8, 0.8), ([3e-4, 3e-4, 0.0], 0.0, 0.1, 0.0)]);
+    assert_eq!((read.probe.epochs, read.probe.batch_size, read.probe.clip_grad), (100, 2, f64::INFINITY));
+    let named: Vec<&str> = read.ignored.iter().map(|(key, _)| *key).collect();
+    for key in ["nodes", "cpus_per_task", "folder", "experiment.data.dataset_type", "model_kwargs.module_name"] {
+        assert_eq!(named.iter().filter(|named| **named == key).count(), 1, "{key} in {named:?}");
+    }
+    let pictures = SECOND
+        .replace("video_classification", "image_classification")
+        .replace("max_frames: 128, out_layers: [17, 19, 21, 23]", "img_as_video_nframes: 18")
+        .replace("dataset_train: train.csv", "root_path: images\n    image_folder: birds");
+    let images = Evaluation::from_yaml(&pictures, "", &[]).unwrap();
+    let Samples::Images { folder, frames, .. } = &images.samples else { panic!() };
+    assert_eq!((folder.as_path(), *frames), (Path::new("images/birds"), 18));
+}
+
+#[test]
+fn mistakes_of_the_second_layout_name_the_line() {
+    let says = |from: &str, to: &str, words: &[&str]| {
+        let said = read(&SECOND.replacen(from, to, 1)).unwrap_err();
+        assert!(words.iter().all(|word| said.contains(word)) && !said.contains('\n'), "{said}");
+    };
+    says("num_classes: 4", "num_clases: 4", &["eval.yaml, line", "did you mean `num_classes`"]);
+    says("num_classes: 4", "num_classes: 0", &["`experiment.data.num_classes` must be at least 1"]);
+    says("resolution: 256", "resolution: 250", &["`experiment.data.resolution` is 250", "patches of 16"]);
+    says("frames_per_clip: 32", "frames_per_clip: 31", &["`experiment.data.frames_per_clip` is 31"]);
+    says("checkpoint: models/vitl.pt", "checkpoint: ''", &["`model_kwargs.checkpoint` is missing"]);
+    says("weight_decay: 0.1,", "weight_decay: -0.1,", &["multihead_kwargs.1", "below 0"]);
+    says("use_bfloat16: true", "use_focal_loss: true", &["use_focal_loss", "cross entropy"]);
+    says("use_rope: true", "use_silu: true", &["plain MLPs"]);
+    says("video_classification_frozen", "action_anticipation_frozen", &["eval_name"]);
+    let none = SECOND.lines().filter(|line| !line.contains("- {lr")).collect::<Vec<_>>().join("\n");
+    assert!(read(&none.replace("multihead_kwargs:", "")).unwrap_err().contains("multihead_kwargs` is missing"));
+}
+
+#[test]
+fn carried_files_are_read_unchanged() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/evals");
+    let mut second = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let read = Evaluation::from_file(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        second += usize::from(read.encoder.from_file);
+        assert_eq!(read.encoder.from_file, !read.heads.is_empty(), "{}", path.display());
+    }
+    assert_eq!(second, 6);
 }

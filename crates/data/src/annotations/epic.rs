@@ -1,0 +1,162 @@
+//! EPIC-KITCHENS-100: actions in long videos, each a verb and a noun.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::error::{AnnotationError, read};
+use super::files::{FileIndex, Missing};
+use crate::survey::Reason;
+
+/// An action in a video.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionSegment {
+    /// The video.
+    pub path: PathBuf,
+    /// Its first frame, from 0.
+    pub start: u64,
+    /// Its last.
+    pub stop: u64,
+    /// Class of the verb.
+    pub verb: i64,
+    /// Class of the noun.
+    pub noun: i64,
+}
+
+impl ActionSegment {
+    /// The action: verb and noun together.
+    pub fn action(&self) -> (i64, i64) {
+        (self.verb, self.noun)
+    }
+}
+
+/// The actions of an annotation file.
+#[derive(Clone, Debug, Default)]
+pub struct Actions {
+    /// Those whose video is there, in the order of the file.
+    pub segments: Vec<ActionSegment>,
+    /// What of it is missing, most frequent first.
+    pub missing: Vec<Reason>,
+}
+
+impl Actions {
+    /// The classes that occur: verbs, nouns and actions, each ascending.
+    pub fn classes(&self) -> (Vec<i64>, Vec<i64>, Vec<(i64, i64)>) {
+        fn distinct<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+            all.collect::<BTreeSet<T>>().into_iter().collect()
+        }
+        let all = || self.segments.iter();
+        (
+            distinct(all().map(|one| one.verb)),
+            distinct(all().map(|one| one.noun)),
+            distinct(all().map(ActionSegment::action)),
+        )
+    }
+}
+
+/// The columns that are read, whatever others there are.
+const COLUMNS: [&str; 6] = ["participant_id", "video_id", "start_frame", "stop_frame", "verb_class", "noun_class"];
+
+/// Reads `EPIC_100_train.csv` or `EPIC_100_validation.csv`: one action a line, by the columns `participant_id`, `video_id`,
+/// `start_frame`, `stop_frame`, `verb_class` and `noun_class`, of which an action is the pair. Videos are looked for in `videos`
+/// as `<video_id>`, of several in the folder of their participant.
+///
+/// # Errors
+/// [`AnnotationError`] for files that cannot be read, missing columns, values that are no numbers, actions that end before they
+/// begin.
+pub fn epic(annotations: &Path, videos: &FileIndex) -> Result<Actions, AnnotationError> {
+    let text = read(annotations)?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let broken = |error: csv::Error| {
+        let line = error.position().map_or(1, |at| at.line() as usize);
+        AnnotationError::line(annotations, line, format!("is not CSV ({error}): download the file again"))
+    };
+    let header = reader.headers().map_err(broken)?.clone();
+    let column = |name: &str| {
+        header.iter().position(|column| column.eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let found: Vec<&str> = header.iter().take(12).collect();
+            let why = format!(
+                "there is no column `{name}` among `{}`; the first line must name {}",
+                found.join(","),
+                COLUMNS.join(", ")
+            );
+            AnnotationError::line(annotations, 1, why)
+        })
+    };
+    let mut columns = [0; COLUMNS.len()];
+    for (place, name) in columns.iter_mut().zip(COLUMNS) {
+        *place = column(name)?;
+    }
+    let mut missing = Missing::of(videos);
+    let mut actions = Actions::default();
+    for record in reader.records() {
+        let record = record.map_err(broken)?;
+        let line = record.position().map_or(0, |at| at.line() as usize);
+        let fail = |why: String| AnnotationError::line(annotations, line, why);
+        let [participant, video, start, stop, verb, noun] =
+            columns.map(|column| record.get(column).unwrap_or_default());
+        let number = |text: &str, name: &str| {
+            text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(|| {
+                fail(format!("`{name}` is `{text}`, which is no whole number from 0 on: correct the line"))
+            })
+        };
+        let (start, stop) = (number(start, COLUMNS[2])?, number(stop, COLUMNS[3])?);
+        let (verb, noun) = (number(verb, COLUMNS[4])?, number(noun, COLUMNS[5])?);
+        if stop < start {
+            return Err(fail(format!(
+                "the action ends at frame {stop}, before it begins at {start}: correct the line"
+            )));
+        }
+        if video.is_empty() {
+            return Err(fail("`video_id` is empty: complete the line or remove it".to_owned()));
+        }
+        if let Some(path) = missing.find(&[video], Some(participant)) {
+            actions.segments.push(ActionSegment { path, start: start as u64, stop: stop as u64, verb, noun });
+        }
+    }
+    actions.missing = missing.reasons();
+    Ok(actions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_of(text: &str) -> Result<Actions, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["P01/P01_01.mp4", "P02/P02_03.mp4"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
+        }
+        let list = folder.path().join("train.csv");
+        std::fs::write(&list, text).unwrap();
+        epic(&list, &FileIndex::of(folder.path()).unwrap()).map_err(|error| error.to_string())
+    }
+
+    const HEADER: &str = "narration_id,participant_id,video_id,start_frame,stop_frame,verb,verb_class,noun_class\n";
+
+    #[test]
+    fn actions_are_pairs_of_verb_and_noun() {
+        let text = format!(
+            "{HEADER}a,P01,P01_01,10,90,cut,3,5\nb,P02,P02_03,0,40,cut,3,7\nc,P01,P01_01,95,99,take,0,5\nd,P09,P09_01,1,2,x,1,1\n"
+        );
+        let actions = read_of(&text).unwrap();
+        assert_eq!(actions.segments.len(), 3);
+        assert!(actions.segments[1].path.ends_with("P02/P02_03.mp4"));
+        assert_eq!(actions.classes(), (vec![0, 3], vec![5, 7], vec![(0, 5), (3, 5), (3, 7)]));
+        assert_eq!(actions.missing.len(), 1);
+    }
+
+    #[test]
+    fn mistakes_name_the_line() {
+        for (line, words) in [
+            ("a,P01,P01_01,90,10,cut,3,5", "line 2: the action ends at frame 10, before it begins at 90"),
+            ("a,P01,P01_01,1,10,cut,x,5", "`verb_class` is `x`"),
+            ("a,P01,,1,10,cut,3,5", "`video_id` is empty"),
+        ] {
+            let said = read_of(&format!("{HEADER}{line}\n")).unwrap_err();
+            assert!(said.contains(words), "{said}");
+        }
+        assert!(read_of("video_id,start\nx,1\n").unwrap_err().contains("no column `participant_id`"));
+    }
+}

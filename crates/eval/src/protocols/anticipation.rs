@@ -1,0 +1,505 @@
+//! Anticipating actions (V-JEPA 2's evaluation on EPIC-KITCHENS-100): the predictor rolls a frozen encoder's clip out to the time
+//! of the action, and a probe reads verb, noun and action from the clip and that future. The figure is class-mean recall at 5.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use vjepa_data::annotations::{ActionSegment, Actions};
+use vjepa_data::anticipation::AnticipationClips;
+use vjepa_data::media::Opener;
+use vjepa_graphs::{EncoderConfig, NamedTensors, PredictorConfig, ProbeConfig};
+use vjepa_metrics::recall::class_mean_recall;
+use vjepa_programs::{self as compile, ACTION_HEADS};
+use vjepa_recipe::config::{Config, Positions, Preprocessing};
+use vjepa_recipe::schedules::ProbeSchedule;
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+use vjepa_weights as weights;
+
+use super::videos::digest_of;
+use crate::attentive::{ProbeOptions, order, rates, untrained};
+use crate::features::Features;
+use crate::{EvalError, OnProgress, Progress};
+
+/// Metadata of an action probe's file.
+pub const ANTICIPATION_KEY: &str = "vjepa_anticipation";
+/// What recall is at.
+pub const TOP: usize = 5;
+/// The mask token that the official evaluation predicts with.
+const MASK_TOKEN: usize = 1;
+/// Clips encoded at once.
+const BATCH: usize = 4;
+
+/// Which clips a probe was trained on, and what its classes are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnticipationRecord {
+    /// Blocks of the probe.
+    pub depth: usize,
+    /// Attention heads of the probe.
+    pub num_heads: usize,
+    /// Width of the features.
+    pub embed_dim: usize,
+    /// Verb classes of the annotations, in the order of the outputs.
+    pub verbs: Vec<i64>,
+    /// Noun classes, likewise.
+    pub nouns: Vec<i64>,
+    /// Actions, pairs of both.
+    pub actions: Vec<(i64, i64)>,
+    /// Frames of a clip.
+    pub frames: usize,
+    /// Clip frames a second.
+    pub fps: f64,
+    /// Seconds before the anchor.
+    pub seconds: f64,
+    /// The anchor, `stop` or `start`.
+    pub anchor: String,
+    /// Side of a clip in pixels.
+    pub side: usize,
+    /// SHA-256 of the encoder's file.
+    pub encoder_sha256: String,
+}
+
+impl AnticipationRecord {
+    /// The probe's sizes; the numbers of its classes are [`AnticipationRecord::classes`].
+    pub fn probe(&self) -> ProbeConfig {
+        let sized = ProbeConfig::sized(self.embed_dim, self.num_heads, self.actions.len());
+        ProbeConfig { depth: self.depth, blocks_on: vjepa_graphs::BlocksOn::Features, ..sized }
+    }
+
+    /// Verbs, nouns and actions.
+    pub fn classes(&self) -> [usize; 3] {
+        [self.verbs.len(), self.nouns.len(), self.actions.len()]
+    }
+
+    /// The outputs that a segment's verb, noun and action are; none where the probe does not know one of them.
+    pub fn labels(&self, segment: &ActionSegment) -> Option<[usize; 3]> {
+        let verb = self.verbs.binary_search(&segment.verb).ok()?;
+        let noun = self.nouns.binary_search(&segment.noun).ok()?;
+        Some([verb, noun, self.actions.binary_search(&segment.action()).ok()?])
+    }
+}
+
+/// The frozen models: an encoder of clips, and the predictor of the time after them.
+pub struct FutureEncoder {
+    encoder: DeviceExecutor,
+    predictor: DeviceExecutor,
+    params: DeviceParams,
+    config: EncoderConfig,
+    future: PredictorConfig,
+    /// Time steps between the clip's beginning and the future.
+    ahead: usize,
+    /// How frames become clips.
+    pub preprocessing: Preprocessing,
+    /// SHA-256 of the checkpoint.
+    pub digest: String,
+    /// Attention heads and depth of the probe that belongs to the encoder.
+    pub probe: ProbeConfig,
+}
+
+impl FutureEncoder {
+    /// Opens a checkpoint's encoder and predictor for clips of `frames` frames and a future `seconds` after them, at `fps` clip
+    /// frames a second; `side` is that of a clip in pixels, the encoder's unless given.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for a model without rotary positions, whose predictor sees no future, or without a predictor;
+    /// [`EvalError::Weights`].
+    pub fn open(
+        device: Device,
+        checkpoint: &Path,
+        config: Option<&Config>,
+        (frames, side): (usize, Option<usize>),
+        (seconds, fps): (f64, f64),
+    ) -> Result<Self, EvalError> {
+        let file = weights::load(checkpoint)?;
+        let model = compile::describe(&file, config)?;
+        let path = checkpoint.display();
+        let Some(config) = model.config.as_ref().filter(|_| model.encoder.positions != Positions::Table) else {
+            return Err(EvalError::setup(format!(
+                "{path} is a V-JEPA 1, whose predictor knows no time after its clips: give a V-JEPA 2 or 2.1"
+            )));
+        };
+        if !file.has("predictor") {
+            return Err(EvalError::setup(format!("{path} has no predictor, which rolls the future out")));
+        }
+        let side = side.unwrap_or(model.encoder.height);
+        let encoder = model.encoder.clone().with_clip(frames, side, side);
+        encoder.validate().map_err(|error| EvalError::setup(error.to_string()))?;
+        let [time, height, width] = encoder.grid();
+        let ahead = time + (seconds * fps / encoder.tubelet as f64) as usize;
+        let tokens = file.tensors().filter(|(name, ..)| name.starts_with("predictor.mask_tokens.")).count();
+        let own = compile::predictor_config(config).map_err(|error| EvalError::setup(error.to_string()))?;
+        // Room for the future: angles do not depend on how many frames a predictor was built for.
+        let future = PredictorConfig { grid: [ahead + 1, height, width], num_mask_tokens: tokens.max(1), ..own };
+        let mut params = device.params();
+        let entry = file.encoder()?;
+        let mut tensors = file.take(entry, "encoder", encoder.parameter_shapes())?;
+        tensors.extend(file.take("predictor", "predictor", future.parameter_shapes())?);
+        for (name, (shape, data)) in tensors {
+            params.set(&name, HostTensor::F32 { shape, data });
+        }
+        let graph = match future.levels {
+            1 => compile::encoder(&encoder, "encoder.")?,
+            _ => compile::levels(&encoder, "encoder.", false)?,
+        };
+        let mask = MASK_TOKEN.min(tokens.saturating_sub(1));
+        let predictions = compile::predictions(&future, mask, vjepa_graphs::Modality::Video)?;
+        let preprocessing = Preprocessing { num_frames: frames, crop_size: side, ..model.preprocessing.clone() };
+        Ok(Self {
+            encoder: device.plan(&compile::optimised(&graph)?)?,
+            predictor: device.plan(&compile::optimised(&predictions)?)?,
+            params,
+            probe: ProbeConfig::for_encoder(&encoder, 2),
+            config: encoder,
+            future,
+            ahead,
+            preprocessing,
+            digest: digest_of(file.files())?,
+        })
+    }
+
+    /// Tokens of a clip with its future, and their width.
+    pub fn tokens(&self) -> [usize; 2] {
+        let [_, height, width] = self.config.grid();
+        [self.config.tokens() + height * width, self.config.embed_dim]
+    }
+
+    /// Features of whole clips `[B, C, T, H, W]`: the encoder's tokens, and after them those of the time step that the predictor
+    /// sees at the action. Of a wider prediction the last channels, as officially.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for part of a clip or none; [`EvalError::Run`].
+    pub fn encode(&mut self, clips: Vec<f32>) -> Result<Features, EvalError> {
+        let EncoderConfig { channels, num_frames, height, width, embed_dim: dim, .. } = self.config;
+        let shape = [channels, num_frames, height, width];
+        let count = clips.len() / shape.iter().product::<usize>().max(1);
+        let clip = HostTensor::f32([&[count][..], &shape[..]].concat(), clips)
+            .filter(|_| count > 0)
+            .ok_or_else(|| EvalError::setup("the encoder needs whole clips, and at least one"))?;
+        let mut outputs = self.encoder.run(&mut self.params, vec![("clip", clip)])?;
+        let name = if self.future.levels == 1 { "encoder_out" } else { "encoder_levels" };
+        let context = outputs.remove(name).ok_or_else(|| EvalError::setup("the encoder's plan has no output"))?;
+        let [_, rows, columns] = self.config.grid();
+        let (tokens, plane) = (self.config.tokens(), rows * columns);
+        let ids = |from: usize, number: usize| -> Vec<i32> {
+            let one = (from..from + number).map(|id| i32::try_from(id).unwrap_or(i32::MAX));
+            std::iter::repeat_n(one.collect::<Vec<_>>(), count).flatten().collect()
+        };
+        let values = context.floats().to_vec();
+        let inputs = vec![
+            ("context", context),
+            ("mask_enc", HostTensor::I32 { shape: vec![count, tokens], data: ids(0, tokens) }),
+            ("mask_pred", HostTensor::I32 { shape: vec![count, plane], data: ids(plane * self.ahead, plane) }),
+        ];
+        let mut outputs = self.predictor.run(&mut self.params, inputs)?;
+        let future = outputs.remove("predictor_out").ok_or_else(|| EvalError::setup("the predictor has no output"))?;
+        Ok(Features {
+            tokens: tokens + plane,
+            dim,
+            values: joined(count, [(&values, tokens), (future.floats(), plane)], dim),
+        })
+    }
+
+    /// Features of the clips before actions; those whose video cannot be used are left out of both lists and counted.
+    ///
+    /// # Errors
+    /// As [`FutureEncoder::encode`]; [`EvalError::Data`] where no clip can be had.
+    pub fn features(
+        &mut self,
+        clips: &AnticipationClips,
+        segments: &[ActionSegment],
+        progress: OnProgress<'_>,
+    ) -> Result<Anticipated, EvalError> {
+        let [tokens, dim] = self.tokens();
+        let EncoderConfig { channels, num_frames, height, width, .. } = self.config;
+        let len = channels * num_frames * height * width;
+        let opener = Opener::shared();
+        let mut found = Anticipated { features: Features::empty(tokens, dim), segments: Vec::new(), bad: Vec::new() };
+        for (number, batch) in segments.chunks(BATCH).enumerate() {
+            let read: Vec<_> = batch
+                .par_iter()
+                .map(|segment| {
+                    let mut clip = vec![0f32; len];
+                    clips.read(opener, segment, &mut clip).map(|()| clip)
+                })
+                .collect();
+            let mut values = Vec::new();
+            for (segment, clip) in batch.iter().zip(read) {
+                match clip {
+                    Ok(clip) => {
+                        values.extend(clip);
+                        found.segments.push(segment.clone());
+                    }
+                    Err(error) if error.is_bad_sample() => found.bad.push(error.to_string()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !values.is_empty() {
+                found.features.values.extend(self.encode(values)?.values);
+            }
+            let done = (number * BATCH + batch.len()).min(segments.len());
+            progress(Progress { what: "encoding the clips before actions", done, total: segments.len() });
+        }
+        if found.segments.is_empty() {
+            let why = found.bad.first().map_or_else(String::new, |first| format!(": {first}"));
+            return Err(EvalError::setup(format!("no clip could be read{why}")));
+        }
+        Ok(found)
+    }
+}
+
+/// The last `dim` channels of the tokens of two parts, `(values, tokens of a clip)` of `count` clips each, one part after the
+/// other within each clip.
+fn joined(count: usize, parts: [(&[f32], usize); 2], dim: usize) -> Vec<f32> {
+    let mut all = Vec::new();
+    for clip in 0..count {
+        for (values, tokens) in parts {
+            let row = values.len() / count.max(1);
+            let width = row / tokens.max(1);
+            let of_clip = values.get(clip * row..(clip + 1) * row).unwrap_or_default();
+            let tokens = of_clip.chunks_exact(width.max(1));
+            all.extend(tokens.flat_map(|token| token.get(width.saturating_sub(dim)..).unwrap_or_default()));
+        }
+    }
+    all
+}
+
+/// Features of actions whose clips could be read.
+#[derive(Clone, Debug)]
+pub struct Anticipated {
+    /// One row an action.
+    pub features: Features,
+    /// The actions.
+    pub segments: Vec<ActionSegment>,
+    /// Why the others are not there, one line each.
+    pub bad: Vec<String>,
+}
+
+/// Trains a probe of verb, noun and action from first weights, on features that stay as they are.
+///
+/// # Errors
+/// [`EvalError::Setup`] for actions that the record does not know, [`EvalError::Run`], [`EvalError::Diverged`].
+pub fn train_actions(
+    device: Device,
+    record: &AnticipationRecord,
+    found: &Anticipated,
+    options: &ProbeOptions,
+    progress: OnProgress<'_>,
+) -> Result<NamedTensors, EvalError> {
+    let (probe, classes) = (record.probe(), record.classes());
+    let labels = known(record, &found.segments)?;
+    let mut step = device.plan(&compile::actions_step(&probe, classes)?)?;
+    let first = compile::first_action_weights(&probe, classes, options.seed);
+    let mut params = untrained(device, &first);
+    let count = labels.len();
+    let batches = count.div_ceil(options.batch.max(1)) as u64;
+    let warmup = (options.warmup * batches as f64) as u64;
+    let total = batches * options.epochs as u64;
+    let mut schedule = ProbeSchedule::new(total, warmup, options.start_lr, options.lr, options.weight_decay);
+    (schedule.lr.end, schedule.wd.end) = (options.final_lr, options.final_weight_decay);
+    let mut number = 0;
+    for epoch in 0..options.epochs {
+        for rows in order(count, options.seed, epoch as u64).chunks(options.batch.max(1)) {
+            let features = found.features.select(rows);
+            let shape = vec![rows.len(), features.tokens, features.dim];
+            let mut inputs = vec![("features".to_owned(), HostTensor::F32 { shape, data: features.values })];
+            for (head, (name, classes)) in ACTION_HEADS.into_iter().zip(classes).enumerate() {
+                let own = rows.iter().filter_map(|row| labels.get(*row)).map(|labels| labels[head]);
+                inputs.push((format!("labels.{name}"), one_hot(own, rows.len(), classes)));
+            }
+            let fixed = rates(schedule.at(number), number, options.max_norm);
+            let named = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
+            let outputs = step.run(&mut params, named.chain(fixed).collect())?;
+            let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
+            if !loss.is_finite() {
+                return Err(EvalError::Diverged { step: number, loss });
+            }
+            number += 1;
+        }
+        progress(Progress { what: "training the probe of actions", done: epoch + 1, total: options.epochs });
+    }
+    let trained = first.into_iter().map(|(name, (shape, values))| {
+        let values = params.get(&format!("probe.{name}")).map_or(values, |(_, values)| values);
+        (name, (shape, values))
+    });
+    Ok(trained.collect())
+}
+
+fn one_hot(labels: impl Iterator<Item = usize>, rows: usize, classes: usize) -> HostTensor {
+    let mut data = vec![0f32; rows * classes];
+    for (row, label) in data.chunks_exact_mut(classes.max(1)).zip(labels) {
+        if let Some(place) = row.get_mut(label) {
+            *place = 1.0;
+        }
+    }
+    HostTensor::F32 { shape: vec![rows, classes], data }
+}
+
+/// The labels of actions, all of which the record knows.
+fn known(record: &AnticipationRecord, segments: &[ActionSegment]) -> Result<Vec<[usize; 3]>, EvalError> {
+    let strange = |segment: &ActionSegment| {
+        let (verb, noun) = segment.action();
+        EvalError::setup(format!("the probe does not know the action of verb {verb} and noun {noun}"))
+    };
+    segments.iter().map(|segment| record.labels(segment).ok_or_else(|| strange(segment))).collect()
+}
+
+/// Class-mean recall at 5 of verbs, nouns and actions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Recall {
+    /// Of verbs.
+    pub verb: f64,
+    /// Of nouns.
+    pub noun: f64,
+    /// Of actions.
+    pub action: f64,
+    /// Actions that were anticipated.
+    pub segments: usize,
+    /// Actions that the probe has no class for, which are left out.
+    pub unknown: usize,
+}
+
+/// Evaluates a probe; classes that do not occur among the actions are no answer, as officially.
+///
+/// # Errors
+/// [`EvalError::Setup`] where the probe knows none of the actions; [`EvalError::Run`].
+pub fn evaluate_actions(
+    device: Device,
+    record: &AnticipationRecord,
+    weights: &NamedTensors,
+    found: &Anticipated,
+) -> Result<Recall, EvalError> {
+    let labels: Vec<Option<[usize; 3]>> = found.segments.iter().map(|segment| record.labels(segment)).collect();
+    let rows: Vec<usize> = (0..labels.len()).filter(|row| labels[*row].is_some()).collect();
+    let labels: Vec<[usize; 3]> = labels.iter().copied().flatten().collect();
+    if rows.is_empty() {
+        return Err(EvalError::setup("the probe has no class for any of the actions: are they of another data set?"));
+    }
+    let classes = record.classes();
+    let graph = compile::optimised(&compile::actions(&record.probe(), classes)?)?;
+    let mut plan = device.plan(&graph)?;
+    let mut params = device.params();
+    for (name, (shape, data)) in weights {
+        let name = name.strip_prefix("probe.").unwrap_or(name);
+        params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: data.clone() });
+    }
+    let mut logits: [Vec<f32>; 3] = Default::default();
+    for rows in rows.chunks(16) {
+        let features = found.features.select(rows);
+        let shape = vec![rows.len(), features.tokens, features.dim];
+        let out = plan.run(&mut params, vec![("features", HostTensor::F32 { shape, data: features.values })])?;
+        for (all, head) in logits.iter_mut().zip(ACTION_HEADS) {
+            all.extend(out.get(head).map(|logits| logits.floats().to_vec()).unwrap_or_default());
+        }
+    }
+    let mut recalls = [0f64; 3];
+    for (head, recall) in recalls.iter_mut().enumerate() {
+        let own: Vec<usize> = labels.iter().map(|labels| labels[head]).collect();
+        // A sigmoid keeps the order, so that logits do.
+        let scores = &mut logits[head];
+        for row in scores.chunks_exact_mut(classes[head].max(1)) {
+            let absent = row.iter_mut().enumerate().filter(|(class, _)| !own.contains(class));
+            absent.for_each(|(_, score)| *score = f32::NEG_INFINITY);
+        }
+        *recall = class_mean_recall(scores, classes[head], &own, TOP, None)
+            .map_err(|error| EvalError::setup(error.to_string()))?;
+    }
+    let [verb, noun, action] = recalls;
+    let unknown = found.segments.len() - labels.len();
+    Ok(Recall { verb, noun, action, segments: labels.len(), unknown })
+}
+
+/// Writes a probe of actions.
+///
+/// # Errors
+/// [`EvalError::Weights`], [`EvalError::File`].
+pub fn save_actions(path: &Path, record: &AnticipationRecord, probe: &NamedTensors) -> Result<(), EvalError> {
+    let json = serde_json::to_string(record).map_err(|error| EvalError::file(path, error))?;
+    let metadata = std::collections::BTreeMap::from([(ANTICIPATION_KEY.to_owned(), json)]);
+    let named = probe.iter().map(|(name, tensor)| (format!("probe.{name}"), tensor.clone()));
+    Ok(weights::save_safetensors(path, &named.collect(), &metadata)?)
+}
+
+/// Reads a probe of actions.
+///
+/// # Errors
+/// [`EvalError::Weights`]; [`EvalError::Setup`] for a file of something else.
+pub fn load_actions(path: &Path) -> Result<(AnticipationRecord, NamedTensors), EvalError> {
+    let file = weights::load(path)?;
+    let other = || {
+        let path = path.display();
+        EvalError::setup(format!("{path} is no probe of actions: give one that `vjepa anticipate train` has written"))
+    };
+    let text = file.metadata().get(ANTICIPATION_KEY).ok_or_else(other)?;
+    let record: AnticipationRecord = serde_json::from_str(text).map_err(|_| other())?;
+    let mut tensors = file.all()?;
+    tensors.retain(|name, _| name.starts_with("probe."));
+    Ok((record, tensors))
+}
+
+/// The classes of two lists of actions together, each ascending.
+pub fn union_of(lists: &[&Actions]) -> (Vec<i64>, Vec<i64>, Vec<(i64, i64)>) {
+    let segments = lists.iter().flat_map(|list| list.segments.iter().cloned()).collect();
+    Actions { segments, missing: Vec::new() }.classes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_channels_of_a_clip_and_its_future_are_joined() {
+        // Two clips of two tokens three wide, and a future of one token four wide: the last two channels of each.
+        let clip: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let future: Vec<f32> = (100..108u8).map(f32::from).collect();
+        let all = joined(2, [(&clip, 2), (&future, 1)], 2);
+        assert_eq!(all, [1.0, 2.0, 4.0, 5.0, 102.0, 103.0, 7.0, 8.0, 10.0, 11.0, 106.0, 107.0]);
+    }
+
+    #[test]
+    fn a_probe_learns_what_follows() {
+        let record = AnticipationRecord {
+            depth: 2,
+            num_heads: 2,
+            embed_dim: 16,
+            verbs: vec![0, 4],
+            nouns: vec![1, 2, 9],
+            actions: vec![(0, 1), (0, 2), (4, 1), (4, 9)],
+            frames: 4,
+            fps: 8.0,
+            seconds: 1.0,
+            anchor: "stop".into(),
+            side: 32,
+            encoder_sha256: String::new(),
+        };
+        // The first token says the verb, the second the noun.
+        let mut features = Features::empty(3, 16);
+        let mut segments = Vec::new();
+        for number in 0..32usize {
+            let (verb, noun) = record.actions[number % 4];
+            let mut clip = vec![0f32; 48];
+            clip[verb as usize] = 3.0;
+            clip[16 + noun as usize] = 3.0;
+            clip[32 + number % 16] = 0.3;
+            features.values.extend(clip);
+            segments.push(ActionSegment { path: "v.mp4".into(), start: 0, stop: 1, verb, noun });
+        }
+        let found = Anticipated { features, segments, bad: Vec::new() };
+        let options =
+            ProbeOptions { epochs: 30, batch: 8, lr: 3e-3, max_norm: f32::INFINITY, ..ProbeOptions::default() };
+        let mut epochs = 0;
+        let weights = train_actions(Device::CPU, &record, &found, &options, &mut |p| epochs = p.done).unwrap();
+        assert_eq!(epochs, 30);
+        let recall = evaluate_actions(Device::CPU, &record, &weights, &found).unwrap();
+        // With at most five classes a head every answer is among the first five.
+        assert_eq!((recall.verb, recall.noun, recall.action, recall.segments, recall.unknown), (1.0, 1.0, 1.0, 32, 0));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("actions.safetensors");
+        save_actions(&path, &record, &weights).unwrap();
+        let (read, tensors) = load_actions(&path).unwrap();
+        assert_eq!(read, record);
+        assert_eq!(evaluate_actions(Device::CPU, &read, &tensors, &found).unwrap(), recall);
+        let strange = ActionSegment { verb: 7, ..found.segments[0].clone() };
+        let more = Anticipated { segments: vec![strange; 32], ..found };
+        assert!(evaluate_actions(Device::CPU, &record, &weights, &more).is_err());
+    }
+}

@@ -1,0 +1,388 @@
+//! The layout of V-JEPA 2's and 2.1's evaluations: `experiment` and `model_kwargs`, with several probes side by side.
+//!
+//! Keys are those of facebookresearch/vjepa2 `evals/{video,image}_classification_frozen/eval.py` and of the modules that
+//! `model_kwargs.module_name` names. Which generation a checkpoint is, its file says.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::Skipped;
+use super::super::error::ConfigError;
+use super::super::model::ModelName;
+use super::sections::EvalName;
+use super::{CheckpointKey, EncoderSource, Evaluation, HeadTraining, ProbeTraining, Samples, ignored};
+use crate::yaml::Node;
+
+/// A file of such an evaluation.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct SecondSections {
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    nodes: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    tasks_per_node: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    cpus_per_task: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    mem_per_gpu: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    num_workers: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    folder: Skipped,
+    /// Name of the run.
+    pub tag: Option<String>,
+    /// Which program.
+    pub eval_name: EvalName,
+    /// Continue an earlier run.
+    pub resume_checkpoint: bool,
+    /// Evaluate only.
+    pub val_only: bool,
+    /// The file of trained probes.
+    pub probe_checkpoint: Option<String>,
+    pub experiment: Experiment,
+    pub model_kwargs: ModelKwargs,
+}
+
+/// The `experiment` section.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Experiment {
+    classifier: Classifier,
+    data: Data,
+    optimization: Optimization,
+}
+
+/// The probe's sizes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Classifier {
+    /// Blocks: one of cross-attention, and self-attention before it.
+    num_probe_blocks: usize,
+    /// Attention heads.
+    num_heads: usize,
+}
+
+impl Default for Classifier {
+    fn default() -> Self {
+        Self { num_probe_blocks: 1, num_heads: 16 }
+    }
+}
+
+/// Videos, or images; the program decides which keys count.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Data {
+    dataset_train: String,
+    dataset_val: String,
+    dataset_type: Option<String>,
+    num_classes: usize,
+    num_segments: usize,
+    num_views_per_segment: usize,
+    frame_step: usize,
+    frames_per_clip: usize,
+    clip_duration: Option<f64>,
+    resolution: usize,
+    root_path: String,
+    image_folder: String,
+    dataset_name: Option<String>,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            dataset_train: String::new(),
+            dataset_val: String::new(),
+            dataset_type: None,
+            num_classes: 0,
+            num_segments: 1,
+            num_views_per_segment: 1,
+            frame_step: 4,
+            frames_per_clip: 16,
+            clip_duration: None,
+            resolution: 224,
+            root_path: String::new(),
+            image_folder: String::new(),
+            dataset_name: None,
+        }
+    }
+}
+
+/// Training of the probes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Optimization {
+    batch_size: usize,
+    num_epochs: u64,
+    /// One entry a probe.
+    multihead_kwargs: Vec<Rates>,
+    use_bfloat16: bool,
+    use_pos_embed: bool,
+    use_focal_loss: bool,
+}
+
+impl Default for Optimization {
+    fn default() -> Self {
+        Self {
+            batch_size: 4,
+            num_epochs: 20,
+            multihead_kwargs: Vec::new(),
+            use_bfloat16: true,
+            use_pos_embed: false,
+            use_focal_loss: false,
+        }
+    }
+}
+
+/// Rates of one probe.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Rates {
+    lr: f64,
+    start_lr: f64,
+    final_lr: f64,
+    warmup: f64,
+    weight_decay: f64,
+    final_weight_decay: f64,
+}
+
+/// The `model_kwargs` section.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ModelKwargs {
+    checkpoint: String,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    module_name: Skipped,
+    pretrain_kwargs: PretrainKwargs,
+    wrapper_kwargs: WrapperKwargs,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct PretrainKwargs {
+    encoder: EncoderKwargs,
+    /// Of anticipation; classification has no predictor.
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    predictor: Skipped,
+    /// Whether the file is a V-JEPA 2.1, which it says itself.
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    use_v2_1: Skipped,
+}
+
+/// The encoder. What of it a file says itself is named as having no effect.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct EncoderKwargs {
+    model_name: Option<ModelName>,
+    checkpoint_key: CheckpointKey,
+    patch_size: usize,
+    tubelet_size: usize,
+    uniform_power: bool,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    use_rope: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    use_sdpa: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    interpolate_rope: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    img_temporal_dim_size: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    modality_embedding: Skipped,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    n_output_distillation: Skipped,
+    /// Gated MLPs; not supported.
+    use_silu: bool,
+    wide_silu: bool,
+}
+
+impl Default for EncoderKwargs {
+    fn default() -> Self {
+        Self {
+            model_name: None,
+            checkpoint_key: CheckpointKey::default(),
+            patch_size: 16,
+            tubelet_size: 2,
+            uniform_power: false,
+            use_rope: Skipped::default(),
+            use_sdpa: Skipped::default(),
+            interpolate_rope: Skipped::default(),
+            img_temporal_dim_size: Skipped::default(),
+            modality_embedding: Skipped::default(),
+            n_output_distillation: Skipped::default(),
+            use_silu: false,
+            wide_silu: true,
+        }
+    }
+}
+
+/// What wraps the encoder.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrapperKwargs {
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    max_frames: Skipped,
+    use_pos_embed: bool,
+    /// Blocks, from 0, whose tokens are joined.
+    out_layers: Option<Vec<usize>>,
+    /// Frames that an image is repeated to.
+    img_as_video_nframes: Option<usize>,
+}
+
+impl SecondSections {
+    /// The evaluation that the file describes; `root` says which keys it gives.
+    pub(super) fn evaluation(self, root: &Node) -> Result<Evaluation, ConfigError> {
+        let Experiment { classifier, data, optimization } = self.experiment;
+        let ModelKwargs { checkpoint, pretrain_kwargs: PretrainKwargs { encoder, .. }, wrapper_kwargs, .. } =
+            self.model_kwargs;
+        let refused = [
+            (
+                "model_kwargs.pretrain_kwargs.encoder.use_silu",
+                encoder.use_silu,
+                "released encoders have plain MLPs with GELU",
+            ),
+            (
+                "experiment.optimization.use_pos_embed",
+                optimization.use_pos_embed,
+                "no released probe has position tables",
+            ),
+            (
+                "model_kwargs.wrapper_kwargs.use_pos_embed",
+                wrapper_kwargs.use_pos_embed,
+                "no released probe has position tables",
+            ),
+            (
+                "experiment.optimization.use_focal_loss",
+                optimization.use_focal_loss,
+                "probes of classes have cross entropy",
+            ),
+        ];
+        if let Some((key, _, why)) = refused.into_iter().find(|(_, asked, _)| *asked) {
+            return Err(ConfigError::unsupported(key, format!("{why}; set it to false")));
+        }
+        if checkpoint.trim().is_empty() {
+            return Err(ConfigError::missing("model_kwargs.checkpoint", "name the encoder's checkpoint"));
+        }
+        let images = self.eval_name == EvalName::Image;
+        let frames = match images {
+            true => wrapper_kwargs.img_as_video_nframes.unwrap_or(16),
+            false => data.frames_per_clip,
+        };
+        let encoder = EncoderSource {
+            checkpoint: PathBuf::from(checkpoint),
+            key: encoder.checkpoint_key,
+            model: encoder.model_name,
+            frames,
+            tubelet: encoder.tubelet_size,
+            patch: encoder.patch_size,
+            uniform_power: encoder.uniform_power,
+            from_file: true,
+            layers: wrapper_kwargs.out_layers,
+        };
+        let samples = match images {
+            true => Samples::Images {
+                folder: Path::new(&data.root_path).join(&data.image_folder),
+                name: data.dataset_name,
+                frames,
+            },
+            false => Samples::Videos {
+                train: data.dataset_train,
+                val: data.dataset_val,
+                frames,
+                step: data.frame_step,
+                seconds: data.clip_duration,
+                segments: data.num_segments,
+                views: data.num_views_per_segment,
+                // Tokens of the clips are joined in time.
+                attend_across_segments: true,
+            },
+        };
+        let heads: Vec<HeadTraining> = optimization.multihead_kwargs.iter().map(HeadTraining::from).collect();
+        let Some(HeadTraining { lr, warmup, weight_decay, .. }) = heads.first().copied() else {
+            let rule = "list the probes that are trained, each with lr, start_lr, final_lr, warmup and weight_decay";
+            return Err(ConfigError::missing("experiment.optimization.multihead_kwargs", rule));
+        };
+        let probe = ProbeTraining {
+            epochs: optimization.num_epochs,
+            batch_size: optimization.batch_size,
+            lr,
+            warmup,
+            weight_decay,
+            // V-JEPA 2's probes are not clipped.
+            clip_grad: f64::INFINITY,
+            half: optimization.use_bfloat16,
+        };
+        Ok(Evaluation {
+            tag: self.tag,
+            resume: self.resume_checkpoint,
+            encoder,
+            samples,
+            classes: data.num_classes,
+            resolution: data.resolution,
+            probe,
+            heads,
+            sizes: Some([classifier.num_probe_blocks, classifier.num_heads]),
+            val_only: self.val_only,
+            ignored: ignored(root, if images { &IMAGE_UNREAD } else { &VIDEO_UNREAD }),
+        })
+    }
+}
+
+impl From<&Rates> for HeadTraining {
+    fn from(rates: &Rates) -> Self {
+        Self {
+            lr: [rates.start_lr, rates.lr, rates.final_lr],
+            warmup: rates.warmup,
+            weight_decay: rates.weight_decay,
+            final_weight_decay: rates.final_weight_decay,
+        }
+    }
+}
+
+const LAUNCHED: &str = "the launcher decides what a process gets";
+const IN_FILE: &str = "the checkpoint says it itself";
+
+/// Keys that do nothing here.
+const VIDEO_UNREAD: [(&str, &str); 16] = [
+    ("nodes", "the launcher decides how many processes run"),
+    ("tasks_per_node", "the launcher decides how many processes run"),
+    ("cpus_per_task", LAUNCHED),
+    ("mem_per_gpu", LAUNCHED),
+    ("num_workers", "as many threads decode as the machine has processors"),
+    ("folder", "probes are written to --out"),
+    ("probe_checkpoint", "a trained probe is given as --probe to `vjepa eval`"),
+    ("experiment.data.dataset_type", "lists are recognised by what they hold"),
+    ("model_kwargs.module_name", "this program has the modules itself"),
+    ("model_kwargs.pretrain_kwargs.use_v2_1", IN_FILE),
+    ("model_kwargs.pretrain_kwargs.encoder.use_rope", IN_FILE),
+    ("model_kwargs.pretrain_kwargs.encoder.interpolate_rope", IN_FILE),
+    ("model_kwargs.pretrain_kwargs.encoder.img_temporal_dim_size", IN_FILE),
+    ("model_kwargs.pretrain_kwargs.encoder.modality_embedding", IN_FILE),
+    ("model_kwargs.pretrain_kwargs.encoder.use_sdpa", "attention is always the fused one, as in the official model"),
+    ("model_kwargs.wrapper_kwargs.max_frames", "it is the length of a position table that no released probe has"),
+];
+const IMAGE_UNREAD: [(&str, &str); 17] = {
+    let mut all = [("experiment.data.frames_per_clip", "an image is repeated to img_as_video_nframes frames"); 17];
+    let mut at = 0;
+    while at < VIDEO_UNREAD.len() {
+        all[at] = VIDEO_UNREAD[at];
+        at += 1;
+    }
+    all
+};

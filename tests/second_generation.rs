@@ -1,0 +1,170 @@
+//! V-JEPA 2's evaluations at the command line: its configuration files, and action anticipation, on the carried videos.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assert_cmd::Command;
+
+/// A folder with a small trained V-JEPA 2 and labelled videos.
+struct Scene {
+    folder: tempfile::TempDir,
+}
+
+fn textures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures")
+}
+
+fn vjepa(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("vjepa").unwrap();
+    command.args(args).timeout(Duration::from_secs(300));
+    command
+}
+
+/// What it prints, and whether it succeeds.
+fn said(command: &mut Command) -> (String, bool) {
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (text, output.status.success())
+}
+
+impl Scene {
+    fn new(generation: &str) -> Self {
+        let scene = Self { folder: tempfile::tempdir().unwrap() };
+        let levels = if generation == "vjepa2_1" { ", levels: [0, 1, 2]" } else { "" };
+        let recipe = format!(
+            "model: {{generation: {generation}, embed_dim: 32, depth: 3, num_heads: 2, pred_embed_dim: 16, pred_depth: 1, \
+             pred_num_heads: 1{levels}}}\ndata: {{datasets: [{}], num_frames: 4, batch_size: 2, crop_size: 32, patch_size: 8}}\n\
+             meta: {{dtype: float32}}\noptimization: {{steps: 2, warmup_steps: 1}}\nlogging: {{folder: {}}}\n",
+            textures().display(),
+            scene.at("run").display()
+        );
+        std::fs::write(scene.at("recipe.yaml"), recipe).unwrap();
+        vjepa(&["train", "--config", &scene.path("recipe.yaml")]).assert().success();
+        let list = |seconds: &[&str]| -> String {
+            let videos = seconds.iter().flat_map(|second| ["t0", "t1"].map(|texture| (texture, *second)));
+            let name = |texture: &str, second: &str| {
+                let both = ["mp4", "webm"].map(|ending| textures().join(format!("{texture}_{second}.{ending}")));
+                both.into_iter().find(|path| path.exists()).unwrap()
+            };
+            videos.map(|(texture, second)| format!("{} {}\n", name(texture, second).display(), &texture[1..])).collect()
+        };
+        std::fs::write(scene.at("train.csv"), list(&["d0_s0", "d1_s0", "d2_s0", "d3_s0"])).unwrap();
+        std::fs::write(scene.at("val.csv"), list(&["d4_s0", "d5_s0"])).unwrap();
+        scene
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.at(name).display().to_string()
+    }
+
+    /// The checkpoint of the run.
+    fn checkpoint(&self) -> String {
+        self.path("run/jepa-latest.safetensors")
+    }
+}
+
+/// An evaluation in V-JEPA 2's layout, of two probes on the tokens of two blocks.
+fn evaluation(scene: &Scene) -> String {
+    format!(
+        "nodes: 8\ntasks_per_node: 8\nmem_per_gpu: 220G\nfolder: /out\ntag: mine\neval_name: video_classification_frozen\n\
+         resume_checkpoint: false\nexperiment:\n  classifier: {{num_probe_blocks: 2, num_heads: 4}}\n  data:\n\
+         \x20   dataset_train: {}\n    dataset_val: {}\n    dataset_type: VideoDataset\n    num_classes: 2\n    frames_per_clip: 8\n\
+         \x20   frame_step: 2\n    num_segments: 2\n    num_views_per_segment: 3\n    resolution: 48\n  optimization:\n\
+         \x20   batch_size: 4\n    num_epochs: 3\n    use_bfloat16: true\n    use_pos_embed: false\n    multihead_kwargs:\n\
+         \x20   - {{lr: 0.003, start_lr: 0.003, final_lr: 0.0, warmup: 0.0, weight_decay: 0.1, final_weight_decay: 0.1}}\n\
+         \x20   - {{lr: 0.001, start_lr: 0.0001, final_lr: 0.0, warmup: 1.0, weight_decay: 0.01, final_weight_decay: 0.0}}\n\
+         model_kwargs:\n  checkpoint: {}\n  module_name: evals.video_classification_frozen.modelcustom.vit_encoder_multiclip\n\
+         \x20 pretrain_kwargs:\n    encoder: {{checkpoint_key: target_encoder, patch_size: 8, tubelet_size: 2, uniform_power: true, use_rope: true}}\n\
+         \x20 wrapper_kwargs: {{max_frames: 128, use_pos_embed: false, out_layers: [1, 2]}}\n",
+        scene.path("train.csv"),
+        scene.path("val.csv"),
+        scene.checkpoint()
+    )
+}
+
+#[test]
+fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
+    let scene = Scene::new("vjepa2");
+    std::fs::write(scene.at("eval.yaml"), evaluation(&scene)).unwrap();
+    let (yaml, probe) = (scene.path("eval.yaml"), scene.path("probe.safetensors"));
+    let train = ["probe", "--config", &yaml, "--out", &probe, "--cached", "--json"];
+    let (told, fine) = said(&mut vjepa(&train));
+    assert!(fine, "{told}");
+    for (key, times) in
+        [("`nodes` has no effect", 1), ("`model_kwargs.module_name` has no effect", 1), ("use_rope` has no", 1)]
+    {
+        assert_eq!(told.matches(key).count(), times, "{key}: {told}");
+    }
+    let summary: serde_json::Value =
+        serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    let text = summary.to_string();
+    assert!(text.contains("0.003") && text.contains("0.001"), "both probes are told: {text}");
+    let (told, fine) = said(&mut vjepa(&["eval", "--config", &yaml, "--probe", &probe, "--json"]));
+    assert!(fine && told.contains("\"clips\":2") && told.contains("\"views\":3"), "{told}");
+    // A probe that is only measured, and what the file says wrongly of the checkpoint.
+    for (sets, words) in [
+        ("val_only=true", "trains nothing"),
+        ("model_kwargs.pretrain_kwargs.encoder.model_name=vit_large", "holds an encoder 32 wide"),
+        ("model_kwargs.pretrain_kwargs.encoder.patch_size=16", "has 8: correct it"),
+        ("experiment.data.num_classes=3", "`experiment.data.num_classes` is 3, but the training samples have 2"),
+        ("experiment.classifier.num_heads=5", "must divide the width of the features, 32"),
+        ("model_kwargs.wrapper_kwargs.out_layers=[7]", "out_layers"),
+    ] {
+        let (told, fine) = said(vjepa(&train).args(["--set", sets]));
+        let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error:")).collect();
+        assert!(!fine && errors.len() == 1 && errors[0].contains(words), "{sets}: {told}");
+    }
+}
+
+/// Annotations of the carried videos: what texture it is, and how it moves, follows from what was seen.
+fn annotations(videos: &[&str]) -> String {
+    let mut text = "narration_id,participant_id,video_id,start_frame,stop_frame,verb_class,noun_class\n".to_owned();
+    for (number, video) in videos.iter().enumerate() {
+        let (noun, verb) = (&video[1..2], &video[4..5]);
+        text.push_str(&format!("n{number},P01,{video},{},{},{verb},{noun}\n", 12, 20));
+    }
+    text
+}
+
+#[test]
+fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
+    for generation in ["vjepa2", "vjepa2_1"] {
+        let scene = Scene::new(generation);
+        let train = ["t0_d0_s0", "t1_d0_s0", "t0_d1_s0", "t1_d1_s0", "t0_d0_s1", "t1_d0_s1", "t0_d1_s1", "t1_d1_s1"];
+        std::fs::write(scene.at("actions.csv"), annotations(&train)).unwrap();
+        std::fs::write(scene.at("more.csv"), annotations(&["t0_d2_s0", "t1_d0_s0", "t9_d0_s9"])).unwrap();
+        let (checkpoint, videos) = (scene.checkpoint(), textures().display().to_string());
+        let (actions, more, out) =
+            (scene.path("actions.csv"), scene.path("more.csv"), scene.path("actions.safetensors"));
+        let frozen = ["--checkpoint", &checkpoint, "--videos", &videos];
+        let trained = ["--frames", "4", "--seconds", "0.25", "--epochs", "3", "--lr", "1e-3,3e-3"];
+        let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--val", &more, "--out", &out, "--json"]);
+        let (told, fine) = said(command.args(frozen).args(trained));
+        assert!(fine, "{told}");
+        assert!(told.contains("1 actions have no file in"), "{told}");
+        let summary: serde_json::Value =
+            serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+        assert_eq!((&summary["verbs"], &summary["nouns"], &summary["actions"]), (&3.into(), &2.into(), &5.into()));
+        assert_eq!(summary["probes"].as_array().unwrap().len(), 2);
+        // Both anchors, of which they read other frames.
+        for anchor in ["stop", "start"] {
+            let mut command =
+                vjepa(&["anticipate", "eval", "--probe", &out, "--actions", &actions, "--anchor", anchor]);
+            let (told, fine) = said(command.args(frozen));
+            assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
+        }
+        let (told, fine) =
+            said(vjepa(&["anticipate", "eval", "--probe", &checkpoint, "--actions", &actions]).args(frozen));
+        assert!(!fine && told.contains("is no probe of actions"), "{told}");
+        let bad = ["--fps", "1000"];
+        let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--out", &out]);
+        let (told, fine) = said(command.args(frozen).args(trained).args(bad));
+        assert!(!fine && told.contains("fewer than the 1000 of a clip"), "{told}");
+    }
+}
