@@ -217,7 +217,7 @@ fn shared_updates_make_together_what_one_makes() {
     let objective = compile::objective(&config).unwrap();
     let (gradients, whole) = halves(&objective);
     // Which rank has a parameter does not matter: every third, and the others.
-    let owner = |parameter: &str| parameter.len() % 3 == 0;
+    let owner = |parameter: &str| parameter.len().is_multiple_of(3);
     let shard = |first: bool| {
         let mine = |parameter: &str| owner(parameter) == first;
         compile::update_of(&objective, TrainOptions::default(), &gradients, &mine).unwrap()

@@ -21,6 +21,9 @@ const MOMENTS: [&str; 2] = ["adam.m.", "adam.v."];
 /// Values that travel together. 16 MiB.
 const BUCKET: usize = 1 << 22;
 
+/// What is done with a tensor that another rank sent: its name, shape and values.
+type Take<'a> = &'a mut dyn FnMut(&mut DeviceParams, String, Vec<usize>, Vec<f32>);
+
 /// The parameters that are updated, and who does it.
 pub(super) struct Shards {
     rank: usize,
@@ -101,7 +104,7 @@ impl Shards {
         params: &mut DeviceParams,
         ranks: &dyn Collective,
         of: &dyn Fn(&str) -> Vec<String>,
-        take: &mut dyn FnMut(&mut DeviceParams, String, Vec<usize>, Vec<f32>),
+        take: Take<'_>,
     ) -> Result<(), TrainError> {
         for owner in 0..ranks.world() {
             let theirs = self.owners.iter().filter(|(_, (of, _))| *of == owner);
