@@ -148,7 +148,7 @@ fn graphs(config: &Config, passes: &mut Passes, device: Device) -> Result<Vec<Me
     if config.is_mixed() {
         mixed(config, (options, passes), &mut measured)?;
         let gradients: Vec<&Graph> = measured.iter().map(|measured| &measured.graph).collect();
-        let graph = update_of(&objective, options, &gradients)?;
+        let graph = update_of(&objective, options, &gradients, &|_| true)?;
         measured.push(Measured { graph, mean, largest, share: 0.0 });
     } else if config.adds_up() {
         let gradients = gradients_with(&objective, options, passes)?;
