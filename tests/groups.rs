@@ -220,7 +220,7 @@ fn shared_updates_make_together_what_one_makes() {
     let owner = |parameter: &str| parameter.len().is_multiple_of(3);
     let shard = |first: bool| {
         let mine = |parameter: &str| owner(parameter) == first;
-        compile::update_of(&objective, TrainOptions::default(), &gradients, &mine).unwrap()
+        compile::update_of(&objective, TrainOptions::default(), &[&gradients], &mine).unwrap()
     };
     let run = |graph: &Graph| {
         let mut params = Params::<Cpu>::new(Default::default());

@@ -349,6 +349,7 @@ mod tests {
             vjepa: "0.1.0".into(),
             skipped: 3,
             updates_before: 5,
+            step_of: vec!["4 groups".into()],
             contents: Some(Contents { videos: 4, sha256: "ab".into() }),
             history: vec![Continuation { from: 1, vjepa: "0.1.0".into(), changed: Vec::new() }],
         };
@@ -358,6 +359,7 @@ mod tests {
         keys.remove("contents");
         keys.remove("history");
         keys.remove("skipped");
+        keys.remove("step_of");
         keys.remove("updates_before");
         let old: CheckpointRecord = serde_json::from_value(json).unwrap();
         assert_eq!(

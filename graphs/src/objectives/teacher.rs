@@ -92,8 +92,14 @@ mod tests {
         let encoder = EncoderConfig { embed_dim: 24, depth: 1, num_heads: 2, patch: 8, ..EncoderConfig::tiny() };
         let encoder = encoder.with_clip(4, 16, 16);
         let predictor = PredictorConfig { embed_dim: 12, depth: 1, ..PredictorConfig::for_encoder(&encoder) };
-        let models =
-            Models { encoder, predictor, generators: 1, context_weight: None, normalization: Normalization::Imagenet };
+        let models = Models {
+            encoder,
+            predictor,
+            generators: 1,
+            context_weight: None,
+            normalization: Normalization::Imagenet,
+            bucket: 0,
+        };
         let loss = LossConfig { objective: ObjectiveName::Teacher, ..LossConfig::default() };
         let objective: AnyObjective = open(&loss, &models);
         assert_eq!(objective.declaration().averages().count(), 0);
