@@ -364,7 +364,14 @@ mod tests {
         let old: CheckpointRecord = serde_json::from_value(json).unwrap();
         assert_eq!(
             old,
-            CheckpointRecord { contents: None, history: Vec::new(), skipped: 0, updates_before: 0, ..record }
+            CheckpointRecord {
+                contents: None,
+                history: Vec::new(),
+                skipped: 0,
+                updates_before: 0,
+                step_of: Vec::new(),
+                ..record
+            }
         );
     }
 
