@@ -112,7 +112,7 @@ fn a_picture_is_a_clip_and_what_cannot_be_is_said() {
             command.arg("--input").arg(texture("t0_d0_s0.mp4")).arg("--out").arg(folder.path().join(out)).args(more),
         )
     };
-    assert!(refuse("a.csv", &[]).contains("end the name so"));
+    assert!(refuse("a.csv", &[]).contains("its name must end in"));
     assert!(refuse("a.npy", &["--layers", "0,1"]).contains("one array"));
     assert!(refuse("a.npy", &["--layers", "7"]).contains("must name blocks 0 to 2"));
 }

@@ -55,7 +55,7 @@ fn all_evaluations_are_valid() {
         Evaluation::from_file(&entry.unwrap().path(), &[]).unwrap_or_else(|error| panic!("{error}"));
         found += 1;
     }
-    assert_eq!(found, 15);
+    assert_eq!(found, 21);
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn lists_of_other_programs_are_refused_by_what_they_look_like() {
         ("commas", &|path, _, label| format!("{path},25,{label}"), &["3 columns", "awk -F,"]),
         ("many", &|path, _, label| format!("{path} 1 2 {label}"), &["4 columns", "keep the path and the label"]),
         ("names", &|path, class, _| format!("{path} {class}"), &["line 1", "class name `dots`", "3 names in all"]),
-        ("spaced", &|path, class, _| format!("{path},Apply {class}"), &["class name `Apply dots`", "--names"]),
+        ("spaced", &|path, class, _| format!("{path},Apply {class}"), &["class name `Apply dots`", "vjepa data list"]),
         ("semicolon", &|path, _, label| format!("{path};{label}"), &["separated by `;`"]),
         ("fraction", &|path, _, label| format!("{path} {label}.0"), &["`0.0` without a fraction"]),
         ("huge", &|path, _, _| format!("{path} 99999999999999999999"), &["too large"]),
@@ -373,7 +373,7 @@ fn settings_are_changed_wherever_a_configuration_is_read() {
     assert_eq!(summary["preprocessing"]["grayscale"], true);
     for mut command in [scene.probe(&list), scene.eval(&list), features()] {
         let error = refused(command.args(["--set", "data.greyscale=true"]));
-        assert_words(&error, &["--set data.greyscale=true", "did you mean `grayscale`"]);
+        assert_words(&error, &["--set data.greyscale=true", "did you mean `data.grayscale`"]);
     }
     // What only an encoder needs is all that must be described.
     let text = CONFIG.replace("pred_embed_dim: 12, pred_depth: 1, ", "");

@@ -186,7 +186,7 @@ fn tiny(shown: &Shown) -> Option<Vec<String>> {
         _ => {}
     }
     match (shown.words[1].as_str(), shown.words.get(2).map(String::as_str)) {
-        ("train" | "features" | "probe", _) => set(&mut words, &small),
+        ("train" | "features", _) => set(&mut words, &small),
         ("graph", _) => {
             let flags = small.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]);
             words.extend(flags);

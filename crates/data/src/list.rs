@@ -331,7 +331,7 @@ mod tests {
     fn what_is_no_data_set_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let say = |path: &Path| read_videos(path).unwrap_err().to_string();
-        assert!(say(&folder.path().join("missing.csv")).contains("cannot be opened"));
+        assert!(say(&folder.path().join("missing.csv")).contains("there is no such file"));
         assert!(say(folder.path()).contains("holds no videos"));
         let odd = folder.path().join("data.npy");
         std::fs::write(&odd, "x").unwrap();

@@ -141,7 +141,7 @@ impl DriftingTextures {
         }
         let quarter = 2.0 * FRAC_PI_4;
         let first = (labels.direction / 2) as f64 * quarter;
-        let second = if labels.direction % 2 == 0 { first + quarter } else { first - quarter };
+        let second = if labels.direction.is_multiple_of(2) { first + quarter } else { first - quarter };
         let turn = turning_frame(seed, index, frames);
         let (before, after) = out.split_at_mut((turn * size * size).min(out.len()));
         let leg = scene(first);

@@ -33,7 +33,7 @@ pub use forward::{
     Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers, layers, levels,
     monitored, pixels, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
-pub use models::{initial_weights, model_configs, objective, run_metadata};
+pub use models::{first_weights, initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for, load_probe_with};

@@ -1,11 +1,13 @@
 //! The models and the objective of a configuration, and the weights a run starts with.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::{PROBE_KEY, Probe, ProbeRecord, encoder_config, predictor_config};
-use vjepa_graphs::objectives::{Finetune, Start, open};
+use vjepa_graphs::objectives::{Finetune, Role, Start, open};
 use vjepa_graphs::{AnyObjective, Models, NamedTensors};
 use vjepa_recipe::config::{Config, ConfigError, FinetuneConfig, ModelConfig};
+use vjepa_weights::WeightsError;
 
 /// Sizes of the models a configuration describes.
 ///
@@ -68,4 +70,23 @@ pub fn run_metadata(config: &Config) -> Result<BTreeMap<String, String>, ConfigE
 /// Fresh weights of an objective's parameter sets, position tables and moving averages included, by full name.
 pub fn initial_weights(config: &ModelConfig, objective: &AnyObjective, seed: u64) -> NamedTensors {
     objective.initial(Start { init: config.init, zero_mask_tokens: config.zero_init_mask_tokens, seed })
+}
+
+/// The weights of a new run: drawn ones, and those of the teacher that the configuration names.
+///
+/// # Errors
+/// [`WeightsError`] for a teacher that cannot be read, or is of other sizes or another generation.
+pub fn first_weights(config: &Config, objective: &AnyObjective) -> Result<NamedTensors, WeightsError> {
+    let mut tensors = initial_weights(&config.model, objective, config.meta.seed);
+    let sets = &objective.declaration().sets;
+    let teacher = sets.iter().find(|set| set.name == "teacher" && set.role == Role::Fixed);
+    if let (Some(path), Some(teacher)) = (&config.loss.teacher, teacher) {
+        let file = vjepa_weights::load(Path::new(path))?;
+        file.check_generation(config.model.generation)?;
+        let taken = file.take_encoder(teacher.shapes.clone())?.into_iter();
+        tensors.extend(
+            taken.filter_map(|(name, tensor)| Some((format!("teacher.{}", name.strip_prefix("encoder.")?), tensor))),
+        );
+    }
+    Ok(tensors)
 }

@@ -29,7 +29,7 @@ pub use device::{Device, DeviceError};
 pub use executor::{Executor, RunError};
 pub use host::HostTensor;
 pub use on_device::{DeviceExecutor, DeviceParams};
-pub use params::Params;
+pub use params::{Params, Shaped};
 pub use profile::{NodeTime, OpTime, Profile, RunTimes};
 pub use ranks::Exchange;
 

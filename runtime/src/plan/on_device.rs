@@ -2,7 +2,7 @@
 
 use super::device::{Device, DeviceError};
 use super::profile::Profile;
-use super::{Exchange, Executor, HostTensor, Params, PlanBackend, RunError};
+use super::{Exchange, Executor, HostTensor, Params, PlanBackend, RunError, Shaped};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +26,7 @@ trait Store: Send + Sync + Any {
     fn set(&mut self, name: &str, tensor: HostTensor);
     fn zeros(&mut self, name: &str, shape: &[usize]);
     fn remove(&mut self, name: &str) -> bool;
-    fn read(&self, device: Device, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError>;
+    fn read(&self, device: Device, name: &str) -> Result<Option<Shaped>, RunError>;
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
     fn elements(&self, name: &str) -> Option<usize>;
     fn alias(&mut self, from: &str, to: &str) -> bool;
@@ -46,7 +46,7 @@ impl<B: PlanBackend> Store for Params<B> {
         self.remove(name)
     }
 
-    fn read(&self, device: Device, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError> {
+    fn read(&self, device: Device, name: &str) -> Result<Option<Shaped>, RunError> {
         on(device, || B::failure(self.device()), || self.read(name))
     }
 
@@ -181,7 +181,7 @@ impl DeviceParams {
     ///
     /// # Errors
     /// [`RunError::Device`] when the device has failed or fails in this: what it returns is not what was computed.
-    pub fn read(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError> {
+    pub fn read(&self, name: &str) -> Result<Option<Shaped>, RunError> {
         self.store.read(self.device, name)
     }
 

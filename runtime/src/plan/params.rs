@@ -5,6 +5,9 @@ use burn_backend::tensor::Device;
 use burn_backend::{Backend, FloatDType, TensorMetadata};
 use std::collections::BTreeMap;
 
+/// A tensor's shape and values.
+pub type Shaped = (Vec<usize>, Vec<f32>);
+
 /// Named tensors on a device: weights, target weights and optimiser moments under their official names.
 pub struct Params<B: Backend> {
     device: Device<B>,
@@ -49,7 +52,7 @@ impl<B: Backend> Params<B> {
     }
 
     /// [`Params::get`], with why the device cannot return the tensor.
-    pub(super) fn read(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, RunError> {
+    pub(super) fn read(&self, name: &str) -> Result<Option<Shaped>, RunError> {
         let Some(Operand::Float(tensor)) = self.tensors.get(name) else { return Ok(None) };
         let lost = |why| RunError::Lost { name: name.to_owned(), why };
         Ok(Some((tensor.shape().to_vec(), read_floats::<B>(tensor.clone()).map_err(lost)?)))

@@ -137,7 +137,9 @@ mod tests {
 
     fn run(graph: &Graph, exchange: Option<&mut dyn Exchange>) -> Result<[Vec<f32>; 2], RunError> {
         let mut params = Params::<Cpu>::new(Default::default());
-        ["grad/a", "grad/b"].map(|name| params.set(name, HostTensor::f32([2], vec![10.0, 20.0]).unwrap()));
+        for name in ["grad/a", "grad/b"] {
+            params.set(name, HostTensor::f32([2], vec![10.0, 20.0]).unwrap());
+        }
         let inputs = vec![("x", HostTensor::f32([2], vec![1.0, 3.0]).unwrap())];
         Executor::<Cpu>::new(graph)?.run_among(&mut params, inputs, exchange)?;
         Ok(["grad/a", "grad/b"].map(|name| params.get(name).unwrap().1))

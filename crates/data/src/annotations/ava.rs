@@ -158,8 +158,10 @@ pub fn read_boxes(path: &Path, actions: Option<&BTreeMap<u32, String>>) -> Resul
     for (line, text) in lines(&text) {
         let row = Row::of(path, line, text);
         row.columns(&[2, 7, 8], "video,second,x1,y1,x2,y2,action,person")?;
+        // What is wrong first is said first: a header's second is no number.
+        let key = row.key()?;
         if row.fields.len() == 2 {
-            boxes.frames.entry(row.key()?).or_default();
+            boxes.frames.entry(key).or_default();
             continue;
         }
         let person = row.number(7, "a person")?;

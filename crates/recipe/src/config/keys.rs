@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_section_has_its_keys_and_an_unknown_one_a_suggestion() {
-        assert_eq!(explain("loss").unwrap()[0].keys.len(), 7);
+        assert_eq!(explain("loss").unwrap()[0].keys.len(), 9);
         assert_eq!(explain("").unwrap().len(), sections().len());
         let unknown = |path: &str| explain(path).unwrap_err();
         assert_eq!(

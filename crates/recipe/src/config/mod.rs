@@ -503,6 +503,8 @@ fn defaults_of(values: &impl Serialize) -> Result<Node, ConfigError> {
 /// The defaults as a tree; those of `mask` belong to the strategy that `root` names.
 fn defaults(root: &Node) -> Result<Node, ConfigError> {
     let named = root.at("data.mask_type").and_then(|node| yaml::read::<MaskType>(node).ok());
-    let config = Config { mask: MaskConfig::of(named.unwrap_or_default()), ..Config::default() };
+    // A file with images may leave their masks out, and a single one of their settings be changed.
+    let img_mask = root.at("img_data").map(|_| MaskConfig::images());
+    let config = Config { mask: MaskConfig::of(named.unwrap_or_default()), img_mask, ..Config::default() };
     defaults_of(&config)
 }

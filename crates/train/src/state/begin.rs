@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use vjepa_graphs::NamedTensors;
 use vjepa_graphs::objectives::Role;
-use vjepa_programs::initial_weights;
+use vjepa_programs::first_weights;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights as weights;
@@ -40,26 +40,9 @@ impl TrainState {
                 tensors.retain(|name, _| !name.starts_with("adam."));
                 tensors
             }
-            None => self.first_weights(config)?,
+            None => first_weights(config, &self.objective)?,
         };
         self.set_weights(tensors)
-    }
-
-    /// Drawn weights, and those of the teacher that the configuration names.
-    fn first_weights(&self, config: &Config) -> Result<NamedTensors, TrainError> {
-        let mut tensors = initial_weights(&config.model, &self.objective, config.meta.seed);
-        let sets = &self.objective.declaration().sets;
-        let teacher = sets.iter().find(|set| set.name == "teacher" && set.role == Role::Fixed);
-        if let (Some(path), Some(teacher)) = (&config.loss.teacher, teacher) {
-            let file = weights::load(Path::new(path))?;
-            file.check_generation(config.model.generation)?;
-            let taken = file.take_encoder(teacher.shapes.clone())?.into_iter();
-            tensors
-                .extend(taken.filter_map(|(name, tensor)| {
-                    Some((format!("teacher.{}", name.strip_prefix("encoder.")?), tensor))
-                }));
-        }
-        Ok(tensors)
     }
 
     /// Begins with these weights.

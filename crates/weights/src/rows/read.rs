@@ -189,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let columns = vec![Column { name: "a".into(), shape: vec![1] }, Column { name: "b".into(), shape: vec![1] }];
         let open = |name: &str| Rows::open(&folder.path().join(name), columns.clone(), "").unwrap_err().to_string();
-        assert!(open("x.npy").contains("one array") && open("x.txt").contains("end the name so"));
+        assert!(open("x.npy").contains("one array") && open("x.txt").contains("its name must end in"));
         let npy = folder.path().join("y.npy");
         std::fs::write(&npy, "x").unwrap();
         assert!(RowsFile::read(&npy, None).unwrap_err().to_string().contains("is not an array"));
