@@ -335,7 +335,7 @@ mod tests {
         assert!(say(folder.path()).contains("holds no videos"));
         let odd = folder.path().join("data.npy");
         std::fs::write(&odd, "x").unwrap();
-        assert!(say(&odd).contains("must be a folder"));
+        assert!(say(&odd).contains("must be a list"));
         let binary = folder.path().join("data.csv");
         std::fs::write(&binary, [0xFF, 0xFE, 0x00]).unwrap();
         assert!(say(&binary).contains("UTF-8"));
