@@ -1,6 +1,7 @@
 //! Anticipating actions (V-JEPA 2's evaluation on EPIC-KITCHENS-100): the predictor rolls a frozen encoder's clip out to the time
 //! of the action, and a probe reads verb, noun and action from the clip and that future. The figure is class-mean recall at 5.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -296,19 +297,19 @@ pub fn train_actions(
     let total = batches * options.epochs as u64;
     let mut schedule = ProbeSchedule::new(total, warmup, options.start_lr, options.lr, options.weight_decay);
     (schedule.lr.end, schedule.wd.end) = (options.final_lr, options.final_weight_decay);
+    let names = ACTION_HEADS.map(|name| format!("labels.{name}"));
     let mut number = 0;
     for epoch in 0..options.epochs {
         for rows in order(count, options.seed, epoch as u64).chunks(options.batch.max(1)) {
             let features = found.features.select(rows);
             let shape = vec![rows.len(), features.tokens, features.dim];
-            let mut inputs = vec![("features".to_owned(), HostTensor::F32 { shape, data: features.values })];
-            for (head, (name, classes)) in ACTION_HEADS.into_iter().zip(classes).enumerate() {
+            let mut inputs = vec![("features", HostTensor::F32 { shape, data: features.values })];
+            for (head, (name, classes)) in names.iter().zip(classes).enumerate() {
                 let own = rows.iter().filter_map(|row| labels.get(*row)).map(|labels| labels[head]);
-                inputs.push((format!("labels.{name}"), one_hot(own, rows.len(), classes)));
+                inputs.push((name, one_hot(own, rows.len(), classes)));
             }
-            let fixed = rates(schedule.at(number), number, options.max_norm);
-            let named = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
-            let outputs = step.run(&mut params, named.chain(fixed).collect())?;
+            inputs.extend(rates(schedule.at(number), number, options.max_norm));
+            let outputs = step.run(&mut params, inputs)?;
             let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
             if !loss.is_finite() {
                 return Err(EvalError::Diverged { step: number, loss });
@@ -396,9 +397,12 @@ pub fn evaluate_actions(
         let own: Vec<usize> = labels.iter().map(|labels| labels[head]).collect();
         // A sigmoid keeps the order, so that logits do.
         let scores = &mut logits[head];
+        let present: BTreeSet<usize> = own.iter().copied().collect();
+        let absent: Vec<usize> = (0..classes[head]).filter(|class| !present.contains(class)).collect();
         for row in scores.chunks_exact_mut(classes[head].max(1)) {
-            let absent = row.iter_mut().enumerate().filter(|(class, _)| !own.contains(class));
-            absent.for_each(|(_, score)| *score = f32::NEG_INFINITY);
+            for class in &absent {
+                row[*class] = f32::NEG_INFINITY;
+            }
         }
         *recall = class_mean_recall(scores, classes[head], &own, TOP, None)
             .map_err(|error| EvalError::setup(error.to_string()))?;
