@@ -158,7 +158,7 @@ impl Engine {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates();
                 inputs.extend(given(batch));
-                Ok((run(step, params, inputs)?, Travel::default()))
+                Ok((with_padded(step, inputs, |step, inputs| step.run(params, inputs))?, Travel::default()))
             }
             Self::Halves { gradients, sums, .. } => {
                 if first {
@@ -166,12 +166,10 @@ impl Engine {
                 }
                 let fed = given(batch);
                 let Some(ranks) = last.filter(|ranks| ranks.world() > 1) else {
-                    return Ok((run(gradients, params, fed)?, Travel::default()));
+                    return Ok((with_padded(gradients, fed, |step, fed| step.run(params, fed))?, Travel::default()));
                 };
                 let mut over = Travelling::new(ranks);
-                let (names, tensors) = padded(gradients, fed);
-                let fed = names.iter().map(String::as_str).zip(tensors).collect();
-                let outputs = gradients.run_among(params, fed, Some(&mut over));
+                let outputs = with_padded(gradients, fed, |step, fed| step.run_among(params, fed, Some(&mut over)));
                 match over.lost {
                     Some(lost) => Err(lost.into()),
                     None => Ok((outputs?, over.travel)),
@@ -262,14 +260,12 @@ impl Engine {
             Self::Whole(step) => {
                 let mut inputs: Vec<(&str, HostTensor)> = rates;
                 inputs.extend(fed);
-                let (names, tensors) = padded(step, inputs);
-                Ok(step.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
+                Ok(with_padded(step, inputs, |step, inputs| step.first_bad(params, inputs))?)
             }
             Self::Halves { gradients, sums, .. } => {
                 // What the step has added up is bad already, but is no cause.
                 clear(params, sums);
-                let (names, tensors) = padded(gradients, fed);
-                Ok(gradients.first_bad(params, names.iter().map(String::as_str).zip(tensors).collect())?)
+                Ok(with_padded(gradients, fed, |step, fed| step.first_bad(params, fed))?)
             }
             Self::Mixed(_) | Self::Eager { .. } => Ok(None),
         }
@@ -329,16 +325,12 @@ pub(super) fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) ->
     }
 }
 
-/// Inputs of a step, its lists of masks padded where it was compiled for that.
-fn padded(step: &DeviceExecutor, inputs: Vec<(&str, HostTensor)>) -> (Vec<String>, Vec<HostTensor>) {
-    compile::padded(step.graph(), inputs).into_iter().unzip()
-}
-
-fn run(
+/// Does `run` with the inputs of a step, its lists of masks padded where it was compiled for that.
+fn with_padded<R>(
     step: &mut DeviceExecutor,
-    params: &mut DeviceParams,
     inputs: Vec<(&str, HostTensor)>,
-) -> Result<Named, vjepa_runtime::plan::RunError> {
-    let (names, tensors) = padded(step, inputs);
-    step.run(params, names.iter().map(String::as_str).zip(tensors).collect())
+    run: impl FnOnce(&mut DeviceExecutor, Vec<(&str, HostTensor)>) -> R,
+) -> R {
+    let (names, tensors): (Vec<String>, Vec<HostTensor>) = compile::padded(step.graph(), inputs).into_iter().unzip();
+    run(step, names.iter().map(String::as_str).zip(tensors).collect())
 }

@@ -9,6 +9,7 @@
 //! lost or be of different steps. It costs rank 0 room for one copy of all moments on the host while it writes.
 
 use super::TrainError;
+use super::sums::buckets;
 use std::collections::BTreeMap;
 use vjepa_collective::{Collective, broadcast_floats};
 use vjepa_graphs::NamedTensors;
@@ -17,9 +18,6 @@ use vjepa_runtime::plan::{DeviceParams, HostTensor};
 
 /// Moments of a parameter, before its name.
 const MOMENTS: [&str; 2] = ["adam.m.", "adam.v."];
-
-/// Values that travel together. 16 MiB.
-const BUCKET: usize = 1 << 22;
 
 /// What is done with a tensor that another rank sent: its name, shape and values.
 type Take<'a> = &'a mut dyn FnMut(&mut DeviceParams, String, Vec<usize>, Vec<f32>);
@@ -150,32 +148,9 @@ fn deal(parameters: &[(String, Vec<usize>)], world: usize) -> Vec<usize> {
     owners
 }
 
-/// Neighbours that make up buckets: as many as fit, at least one.
-fn buckets(sizes: impl Iterator<Item = usize>) -> Vec<std::ops::Range<usize>> {
-    let mut buckets: Vec<std::ops::Range<usize>> = Vec::new();
-    let mut held = 0;
-    for (at, size) in sizes.enumerate() {
-        match buckets.last_mut() {
-            Some(last) if held + size <= BUCKET => (last.end, held) = (at + 1, held + size),
-            _ => {
-                buckets.push(at..at + 1);
-                held = size;
-            }
-        }
-    }
-    buckets
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_sum_is_in_one_bucket() {
-        assert!(buckets([].into_iter()).is_empty());
-        assert_eq!(buckets([1, 2, 3].into_iter()).as_slice(), std::slice::from_ref(&(0..3)));
-        assert_eq!(buckets([BUCKET, 1, BUCKET + 5, 7, 8].into_iter()), [0..1, 1..2, 2..3, 3..5]);
-    }
 
     #[test]
     fn parameters_are_dealt_out_evenly() {

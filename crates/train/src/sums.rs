@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use vjepa_collective::{Collective, CollectiveError, Sum};
 use vjepa_runtime::plan::{DeviceParams, Exchange, HostTensor};
 
+/// Values that travel together where a graph does not say it: few enough to be copied beside the model, many enough that
+/// waiting for the other ranks does not count. 16 MiB.
+const BUCKET: usize = 1 << 22;
+
 /// How the sums of gradients travelled between ranks, over one step or several.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Travel {
@@ -103,15 +107,40 @@ pub(super) fn reduce(
     if ranks.world() == 1 {
         return Ok(());
     }
-    for (name, shape) in sums {
-        let lost = || TrainError::Unsupported(format!("{} lost the gradients of `{name}`", params.device()));
-        let mut data = params.get(name).ok_or_else(lost)?.1;
-        ranks.all_reduce(&mut data)?;
-        // The old sum goes first, so that one set is all there is.
-        params.remove(name);
-        params.set(name, HostTensor::F32 { shape: shape.clone(), data });
+    for members in buckets(sums.iter().map(|(_, shape)| shape.iter().product())) {
+        let members = sums.get(members).unwrap_or_default();
+        let mut values: Vec<f32> = Vec::new();
+        for (name, _) in members {
+            let lost = || TrainError::Unsupported(format!("{} lost the gradients of `{name}`", params.device()));
+            values.extend(params.get(name).ok_or_else(lost)?.1);
+        }
+        ranks.all_reduce(&mut values)?;
+        let mut rest = values.as_slice();
+        for (name, shape) in members {
+            let Some((data, after)) = rest.split_at_checked(shape.iter().product()) else { break };
+            rest = after;
+            // The old sum goes first, so that one set is all there is.
+            params.remove(name);
+            params.set(name, HostTensor::F32 { shape: shape.clone(), data: data.to_vec() });
+        }
     }
     Ok(())
+}
+
+/// Neighbours that make up buckets: as many as fit, at least one.
+pub(super) fn buckets(sizes: impl Iterator<Item = usize>) -> Vec<std::ops::Range<usize>> {
+    let mut buckets: Vec<std::ops::Range<usize>> = Vec::new();
+    let mut held = 0;
+    for (at, size) in sizes.enumerate() {
+        match buckets.last_mut() {
+            Some(last) if held + size <= BUCKET => (last.end, held) = (at + 1, held + size),
+            _ => {
+                buckets.push(at..at + 1);
+                held = size;
+            }
+        }
+    }
+    buckets
 }
 
 /// Replaces sums on the host by those over all ranks times `share`.
@@ -136,6 +165,13 @@ pub(super) fn reduce_host(sums: &mut Named, share: f32, ranks: &dyn Collective) 
 mod tests {
     use super::*;
     use vjepa_collective::Alone;
+
+    #[test]
+    fn every_sum_is_in_one_bucket() {
+        assert!(buckets([].into_iter()).is_empty());
+        assert_eq!(buckets([1, 2, 3].into_iter()).as_slice(), std::slice::from_ref(&(0..3)));
+        assert_eq!(buckets([BUCKET, 1, BUCKET + 5, 7, 8].into_iter()), [0..1, 1..2, 2..3, 3..5]);
+    }
 
     #[test]
     fn sums_on_the_host_are_added_by_name() {
