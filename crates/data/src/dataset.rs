@@ -169,6 +169,11 @@ impl VideoDataset {
         Ok(self.info(index, entry))
     }
 
+    /// How frames are chosen and prepared, for whoever makes the same clips without the rest.
+    pub(crate) fn clips_of(&self) -> (ClipSampler, &TrainTransform) {
+        (self.sampler, &self.transform)
+    }
+
     /// A video by its number, counted through all data sets.
     ///
     /// # Errors
@@ -243,7 +248,7 @@ impl VideoDataset {
 }
 
 /// The random crop of a configuration.
-pub(crate) fn crop_of(augment: &AugmentConfig) -> RandomCrop {
+fn crop_of(augment: &AugmentConfig) -> RandomCrop {
     RandomCrop { scale: augment.random_resize_scale.into(), ratio: augment.random_resize_aspect_ratio.into() }
 }
 

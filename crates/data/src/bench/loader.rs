@@ -9,11 +9,9 @@ use vjepa_recipe::config::{AugmentConfig, DataConfig};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
 use super::compare::spread;
-use crate::dataset::{Coloured, VideoDataset, crop_of};
+use crate::dataset::{Coloured, VideoDataset};
 use crate::decode::decode;
-use crate::sampling::ClipSampler;
 use crate::source::{ClipSource, DataError};
-use crate::transforms::TrainTransform;
 use crate::{Loader, LoaderConfig, SampleStream};
 
 /// How much is measured.
@@ -67,11 +65,11 @@ pub fn loader(
     plain(data, augment)?;
     let source = Arc::new(VideoDataset::open(data, augment)?);
     // Reads every file once, so that the first round does not pay for the disk.
-    let _ = alone(&source, data, augment, settings)?;
+    let _ = alone(&source, data, settings)?;
     progress(0);
     let mut rounds = Vec::with_capacity(settings.rounds);
     for round in 0..settings.rounds {
-        let alone_ms = alone(&source, data, augment, settings)?;
+        let alone_ms = alone(&source, data, settings)?;
         let (loader_ms, clips_per_second) = loaded(&source, data.batch_size, settings)?;
         rounds.push(LoaderRound { alone_ms, loader_ms, clips_per_second });
         progress(round + 1);
@@ -103,18 +101,12 @@ fn plain(data: &DataConfig, augment: &AugmentConfig) -> Result<(), DataError> {
 
 /// The clips of a round with nothing around them: milliseconds of processor time per clip. As many threads as the loader has
 /// take turns, since two threads of one core are slower each.
-fn alone(
-    source: &VideoDataset,
-    data: &DataConfig,
-    augment: &AugmentConfig,
-    settings: LoaderSettings,
-) -> Result<f64, DataError> {
+fn alone(source: &VideoDataset, data: &DataConfig, settings: LoaderSettings) -> Result<f64, DataError> {
     let clips = settings.batches as u64 * data.batch_size as u64;
     let threads = settings.workers.max(1) as u64;
     let began = ProcessTime::now();
     std::thread::scope(|scope| {
-        let thread =
-            |number| scope.spawn(move || share(source, (data, augment), settings.seed, number..clips, threads));
+        let thread = |number| scope.spawn(move || share(source, data, settings.seed, number..clips, threads));
         let threads: Vec<_> = (0..threads).map(thread).collect();
         let ended = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|_| Err(DataError::Setup("a thread that decoded alone has panicked".into())))
@@ -127,21 +119,14 @@ fn alone(
 /// Every `step`th of the clips, each decoded, cropped, resized and forgotten.
 fn share(
     source: &VideoDataset,
-    (data, augment): (&DataConfig, &AugmentConfig),
+    data: &DataConfig,
     seed: u64,
     tickets: std::ops::Range<u64>,
     step: u64,
 ) -> Result<(), DataError> {
     let batch = data.batch_size as u64;
     let stream = SampleStream { seed, len: source.len(), batch, groups: 1, base: 0, rank: 0, world: 1 };
-    let transform = TrainTransform {
-        size: (data.crop_size, data.crop_size),
-        crop: Some(crop_of(augment)),
-        motion_shift: false,
-        hflip: augment.horizontal_flip,
-        normalization: data.normalization,
-    };
-    let sampler = ClipSampler::pretrain(data.num_frames, data.sampling_rate);
+    let (sampler, transform) = source.clips_of();
     let mut out = vec![0.0; transform.output_len(data.num_frames)];
     for ticket in tickets.step_by(step as usize) {
         let key = stream.key(ticket);
