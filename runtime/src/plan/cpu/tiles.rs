@@ -234,6 +234,22 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_turned_as_single_values_are() {
+        // 6 rows of 8: whole blocks and two columns of another, and rows that no block divides.
+        let data: Vec<f32> = (0..48).map(|i| i as f32).collect();
+        for (inner, panel) in [(8, 4), (8, 8), (8, 16), (7, 4)] {
+            let matrix = Matrix { cols: inner, ..Matrix::rows(&data, 6, 8) };
+            let mut lines = Lines::default();
+            let packed = pack(matrix.t(), inner, panel, &mut lines).to_vec();
+            for (at, value) in packed.iter().enumerate() {
+                let (column, i) = (at / (inner * panel) * panel + at % panel, at / panel % inner);
+                let wanted = if column < 6 { data[column * 8 + i] } else { 0.0 };
+                assert_eq!(*value, wanted, "{inner} by {panel}, at {at}");
+            }
+        }
+    }
+
+    #[test]
     fn panels_hold_every_column_and_zeros() {
         let data: Vec<f32> = (0..15).map(|i| i as f32).collect();
         // 3 rows of 5.
