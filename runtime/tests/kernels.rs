@@ -48,8 +48,7 @@ fn compare_within(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>,
         }
     }
     let expected = interp::run(graph, &Sizes::new(), &sources).unwrap();
-    for (path, limit) in ["", "-lowered"].into_iter().zip(limits) {
-        let device = Device::open(&format!("{}{path}", test_device())).unwrap();
+    for (device, limit) in devices().into_iter().zip(limits) {
         // What the device says before it runs anything that it cannot do, of types alone.
         let mut plan = match device.plan(graph) {
             Err(RunError::Device(DeviceError::Type { dtype, .. })) => {
@@ -79,6 +78,11 @@ fn compare_within(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>,
 /// The back end whose kernels are compared: the CPU's, unless another is asked for.
 fn test_device() -> String {
     std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())
+}
+
+/// That back end with its kernels, and with Burn's operations alone.
+fn devices() -> [Device; 2] {
+    ["", "-lowered"].map(|path| Device::open(&format!("{}{path}", test_device())).unwrap())
 }
 
 /// The L2 norm of the difference.
@@ -529,7 +533,7 @@ fn largest() {
     both(&Op::ReduceMax { axes: vec![2, 3] }, &[&[2, 3, 7, 7]]);
 }
 
-/// Per sample and per element, by the interpreter's numbers; other back ends have no kernel for it yet.
+/// Per sample and per element, by the interpreter's numbers, with kernels and without.
 #[test]
 fn dropped_branches() {
     for axes in [1, 3] {
@@ -544,18 +548,20 @@ fn dropped_branches() {
             ("key".to_owned(), Tensor::i32([4], key.clone())),
         ]);
         let expected = interp::run(&graph, &Sizes::new(), &sources).unwrap();
-        let inputs =
-            vec![("x", HostTensor::f32([9, 5, 4], data).unwrap()), ("key", HostTensor::i32([4], key).unwrap())];
-        let got = Executor::<Cpu>::new(&graph).unwrap().run(&mut Params::new(Default::default()), inputs).unwrap();
         let want = expected.outputs["y"].as_f32().unwrap();
         assert!(want.contains(&0.0));
-        for (want, have) in want.iter().zip(got["y"].floats()) {
-            assert!((want - have).abs() <= 1e-6, "{axes}: {have} instead of {want}");
+        for device in devices() {
+            let x = HostTensor::f32([9, 5, 4], data.clone()).unwrap();
+            let inputs = vec![("x", x), ("key", HostTensor::i32([4], key.clone()).unwrap())];
+            let got = device.plan(&graph).unwrap().run(&mut device.params(), inputs).unwrap();
+            for (want, have) in want.iter().zip(got["y"].floats()) {
+                assert!((want - have).abs() <= 1e-6, "{axes}, {device}: {have} instead of {want}");
+            }
         }
     }
 }
 
-/// Boxes are sample, x1, y1, x2, y2; other back ends have no kernel for them yet.
+/// Boxes are sample, x1, y1, x2, y2; with kernels and as products.
 #[test]
 fn features_of_boxes() {
     let rows: Vec<f32> = [
@@ -585,15 +591,21 @@ fn features_of_boxes() {
                 let boxes = HostTensor::f32([5, 5], rows.to_vec()).unwrap();
                 vec![("x", HostTensor::f32(shape.to_vec(), data.clone()).unwrap()), ("boxes", boxes)]
             };
-            let mut executor = Executor::<Cpu>::new(&graph).unwrap();
-            let got = executor.run(&mut Params::new(Default::default()), inputs(&rows)).unwrap();
-            for (want, have) in expected.outputs["y"].as_f32().unwrap().iter().zip(got["y"].floats()) {
-                assert!((want - have).abs() <= 1e-5, "{}, {sampling:?}: {have} instead of {want}", op.name());
-            }
             let mut other = rows.clone();
             other[0] = 2.0;
-            assert!(error(&graph, true, inputs(&other)).contains("a box is of sample 2, but there are 2"));
-            assert!(error(&graph, false, inputs(&rows)).contains("has no kernel on this back end"));
+            for device in devices() {
+                let mut plan = device.plan(&graph).unwrap();
+                let got = plan.run(&mut device.params(), inputs(&rows)).unwrap();
+                for (want, have) in expected.outputs["y"].as_f32().unwrap().iter().zip(got["y"].floats()) {
+                    assert!(
+                        (want - have).abs() <= 1e-5,
+                        "{}, {sampling:?}, {device}: {have} instead of {want}",
+                        op.name()
+                    );
+                }
+                let said = plan.run(&mut device.params(), inputs(&other)).unwrap_err().to_string();
+                assert!(said.contains("a box is of sample 2, but there are 2"), "{device}: {said}");
+            }
         }
     }
 }

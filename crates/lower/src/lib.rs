@@ -1,16 +1,18 @@
 //! Operations without a kernel, as Burn's own tensor operations. This is what makes a plan run on any back end.
 //!
 //! [`lowering`] is the table: operations that move data or compute element by element are here, `semantic.rs` has norms,
-//! softmax and linear layers, `attention.rs` attention and its gradient. Operations that are in none of them are decomposed
+//! softmax and linear layers, `attention.rs` attention and its gradient, `boxes.rs` RoIAlign, `random.rs` dropout. Operations that are in none of them are decomposed
 //! in the IR first. Element types are the tensors' own: a `cast` makes a bf16 tensor, and products of bf16 tensors are bf16.
 
 #![warn(missing_docs)]
 
 mod attention;
+mod boxes;
 mod operand;
+mod random;
 mod semantic;
 
-pub use operand::{KernelError, Operand, exactly, number, shape_of, size};
+pub use operand::{KernelError, Operand, exactly, number, read_floats, read_indices, shape_of, size};
 
 use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
 use burn_backend::{Backend, BoolDType, FloatDType, Scalar as BurnScalar, Shape, Slice, TensorData, TensorMetadata};
@@ -125,6 +127,17 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
             let grads = attention::backward::<B>(node.floats()?, *scale, node.largest)?;
             Ok(grads.into_iter().map(Operand::Float).collect())
         }),
+        Op::Dropout { rate, place, axes } => Box::new(move |mut node| {
+            let (x, key) = node.float_and_index()?;
+            one(random::dropout::<B>(x, key, (*rate, *place, *axes))?)
+        }),
+        Op::RoiAlign { size, sampling } => {
+            Box::new(move |mut node| one(boxes::align::<B>(node.floats()?, (*sampling, *size), node.largest)?))
+        }
+        Op::RoiAlignGrad { sampling, .. } => Box::new(move |mut node| {
+            let shape = node.shape()?;
+            one(boxes::align_grad::<B>(node.floats()?, *sampling, &shape, node.largest)?)
+        }),
         // Decomposed.
         Op::GeluGrad
         | Op::GeluWithGrad
@@ -133,10 +146,6 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         | Op::PatchEmbed { .. }
         | Op::LayerNormGrad { .. }
         | Op::Rotate { .. }
-        // Only the CPU has a kernel for boxes and random numbers so far.
-        | Op::Dropout { .. }
-        | Op::RoiAlign { .. }
-        | Op::RoiAlignGrad { .. }
         | Op::PackedAttention { .. }
         | Op::PackedAttentionGrad { .. }
         | Op::AdamW { .. }

@@ -60,6 +60,14 @@ pub enum KernelError {
         /// How many tokens there are.
         tokens: usize,
     },
+    /// An operand that the host has to know.
+    #[error("operand {operand} cannot be read: {why}")]
+    Unread {
+        /// Position of the operand.
+        operand: usize,
+        /// What the device says.
+        why: String,
+    },
     /// A box that cannot be meant.
     #[error("{0}")]
     Box(String),
@@ -109,4 +117,24 @@ pub fn number(scalar: &Scalar, sizes: &Sizes) -> Result<f64, KernelError> {
 pub fn shape_of(ty: &TensorType, sizes: &Sizes) -> Result<Vec<usize>, KernelError> {
     let dims = ty.shape.iter().map(|dim| size(dim, sizes)).collect::<Result<Vec<usize>, _>>()?;
     Ok(if dims.is_empty() { vec![1] } else { dims })
+}
+
+/// Copies indices to the host, or says why the device cannot return them.
+///
+/// # Errors
+/// What the device says.
+pub fn read_indices<B: Backend>(tensor: IntTensor<B>) -> Result<Vec<i32>, String> {
+    let data = burn_backend::try_read_sync(B::int_into_data(tensor)).ok_or("it cannot be read here")?;
+    let data = data.map_err(|error| error.to_string())?;
+    data.try_into_vec_as::<i32>().map_err(|error| format!("{error:?}"))
+}
+
+/// Copies floats to the host, or says why the device cannot return them.
+///
+/// # Errors
+/// What the device says.
+pub fn read_floats<B: Backend>(tensor: FloatTensor<B>) -> Result<Vec<f32>, String> {
+    let data = burn_backend::try_read_sync(B::float_into_data(tensor)).ok_or("it cannot be read here")?;
+    let data = data.map_err(|error| error.to_string())?;
+    data.try_into_vec_as::<f32>().map_err(|error| format!("{error:?}"))
 }

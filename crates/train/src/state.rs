@@ -1,6 +1,7 @@
 //! The state of a run: weights, moving averages, moments and the step that changes them.
 
 mod begin;
+mod pending;
 mod shared;
 
 pub(super) use begin::check_folder;
@@ -8,9 +9,8 @@ pub(super) use begin::check_folder;
 use super::checkpoint::{Checkpoint, Progress};
 use super::engine::{Batch, Engine};
 use super::resume::Continuation;
-use super::sums::Travel;
 use super::{Group, StepReport, TrainError};
-use std::collections::BTreeMap;
+use pending::Pending;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vjepa_collective::{Alone, Collective, totals};
@@ -49,42 +49,6 @@ pub struct TrainState {
     contents: Option<Contents>,
     history: Vec<Continuation>,
     notes: Vec<String>,
-}
-
-/// Sums over the groups that this process has computed of a step.
-#[derive(Default)]
-struct Pending {
-    groups: u64,
-    loss: f64,
-    terms: Vec<f64>,
-    /// By variant: how many parts of groups, and sums of their mask lengths, one a generator.
-    tokens: BTreeMap<usize, (usize, Vec<[usize; 2]>)>,
-    /// Of a whole step, which has applied its gradients already.
-    grad_norms: Vec<f64>,
-    /// Ranks that the sums are over.
-    over: usize,
-    travel: Travel,
-}
-
-impl Pending {
-    /// Counts the mask lengths of a part of a group.
-    fn masked(&mut self, variant: usize, pairs: &[MaskPair]) {
-        let (parts, tokens) = self.tokens.entry(variant).or_default();
-        *parts += 1;
-        tokens.resize(pairs.len(), [0; 2]);
-        for (sum, pair) in tokens.iter_mut().zip(pairs) {
-            *sum = [sum[0] + pair.context.len, sum[1] + pair.target.len];
-        }
-    }
-
-    /// Their means, those of one variant after the other.
-    fn mean_tokens(tokens: &BTreeMap<usize, (usize, Vec<[usize; 2]>)>) -> Vec<[usize; 2]> {
-        let mean = |(parts, sums): &(usize, Vec<[usize; 2]>)| {
-            let parts = *parts;
-            sums.iter().map(move |sum| sum.map(|sum| sum / parts.max(1))).collect::<Vec<_>>()
-        };
-        tokens.values().flat_map(mean).collect()
-    }
 }
 
 /// Where the step of a run comes from.

@@ -1,12 +1,13 @@
 //! Where a run's numbers first stop being finite.
 
-use super::executor::{Executor, RunError};
-use super::params::{Params, read_floats, upload};
+use super::params::{Params, upload};
+use super::{Executor, RunError};
 use super::{HostTensor, Operand, PlanBackend};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::{Def, Graph, ValueId};
 use vjepa_compiler::ops::Op;
+use vjepa_lower::read_floats;
 
 /// Nodes that are looked at on the way from a value to the parameter it comes from.
 const NEAR: usize = 64;

@@ -1,7 +1,7 @@
 //! What does not fit a device's buffers, which are smaller than its memory.
 
-use super::executor::{Executor, RunError};
 use super::{DeviceError, HostTensor, KernelError, PlanBackend};
+use super::{Executor, RunError};
 use burn_backend::tensor::Device;
 use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Def, Dim, Sizes, TensorType};

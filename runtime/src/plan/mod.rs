@@ -14,6 +14,7 @@ mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod device;
+mod error;
 mod executor;
 mod finite;
 mod host;
@@ -26,7 +27,8 @@ mod ranks;
 pub use backend::{Call, Kernel, KernelError, Lowering, Operand, PlanBackend};
 pub use cpu::{InstructionSet, SimdError, square_product};
 pub use device::{Device, DeviceError};
-pub use executor::{Executor, RunError};
+pub use error::RunError;
+pub use executor::Executor;
 pub use host::HostTensor;
 pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::{Params, Shaped};

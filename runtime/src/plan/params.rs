@@ -4,6 +4,7 @@ use super::{HostTensor, Operand, RunError};
 use burn_backend::tensor::Device;
 use burn_backend::{Backend, FloatDType, TensorMetadata};
 use std::collections::BTreeMap;
+use vjepa_lower::read_floats;
 
 /// A tensor's shape and values.
 pub type Shaped = (Vec<usize>, Vec<f32>);
@@ -93,18 +94,4 @@ pub(super) fn upload<B: Backend>(tensor: HostTensor, device: &Device<B>) -> Oper
         HostTensor::F32 { .. } => Operand::Float(B::float_from_data(tensor.into_data(), device)),
         HostTensor::I32 { .. } => Operand::Int(B::int_from_data(tensor.into_data(), device)),
     }
-}
-
-/// Copies indices to the host, or says why the device cannot return them.
-pub(super) fn read_indices<B: Backend>(tensor: burn_backend::tensor::IntTensor<B>) -> Result<Vec<i32>, String> {
-    let data = burn_backend::try_read_sync(B::int_into_data(tensor)).ok_or("it cannot be read here")?;
-    let data = data.map_err(|error| error.to_string())?;
-    data.try_into_vec_as::<i32>().map_err(|error| format!("{error:?}"))
-}
-
-/// Copies floats to the host, or says why the device cannot return them.
-pub(super) fn read_floats<B: Backend>(tensor: burn_backend::tensor::FloatTensor<B>) -> Result<Vec<f32>, String> {
-    let data = burn_backend::try_read_sync(B::float_into_data(tensor)).ok_or("it cannot be read here")?;
-    let data = data.map_err(|error| error.to_string())?;
-    data.try_into_vec_as::<f32>().map_err(|error| format!("{error:?}"))
 }

@@ -1,12 +1,13 @@
 //! Operations that other ranks take part in: what they are handed, and what comes back.
 
-use super::executor::RunError;
-use super::params::{read_floats, upload};
+use super::RunError;
+use super::params::upload;
 use super::{HostTensor, Operand, PlanBackend};
 use burn_backend::FloatDType;
 use burn_backend::tensor::Device;
 use vjepa_compiler::ir::{Node, Sizes, TensorType};
 use vjepa_compiler::ops::Op;
+use vjepa_lower::read_floats;
 
 /// Sums over the ranks of a run, as its graph asks for them. All ranks run the same graph, so all ask in the same order.
 pub trait Exchange: Send {

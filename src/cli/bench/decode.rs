@@ -8,7 +8,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::process::Command;
 use vjepa_data::bench::{self, Contender, PYTHON, PYTHON_DECODERS, Report, Settings, Started, Task};
-use vjepa_runtime::write_atomically;
 use vjepa_video::Decoder;
 
 #[derive(clap::Args)]
@@ -78,10 +77,7 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), CliError> {
     } else {
         print(&report);
     }
-    let Some(out) = &args.out else { return Ok(()) };
-    let json = serde_json::to_vec_pretty(&report)?;
-    Ok(write_atomically(out, |file| std::io::Write::write_all(file, &json))
-        .map_err(|error| format!("cannot write {}: {error}", out.display()))?)
+    super::save(args.out.as_deref(), &report)
 }
 
 fn print(report: &Report) {

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use vjepa_data::bench::{LoaderReport, LoaderSettings, loader};
 use vjepa_data::default_workers;
 use vjepa_recipe::config::{AugmentConfig, Config, DataConfig};
-use vjepa_runtime::write_atomically;
 
 #[derive(clap::Args)]
 pub(super) struct LoaderArgs {
@@ -62,10 +61,7 @@ pub(super) fn run(args: &LoaderArgs) -> Result<(), CliError> {
     } else {
         print(&report);
     }
-    let Some(out) = &args.out else { return Ok(()) };
-    let json = serde_json::to_vec_pretty(&report)?;
-    Ok(write_atomically(out, |file| std::io::Write::write_all(file, &json))
-        .map_err(|error| format!("cannot write {}: {error}", out.display()))?)
+    super::save(args.out.as_deref(), &report)
 }
 
 fn print(report: &LoaderReport) {

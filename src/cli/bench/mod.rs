@@ -255,7 +255,7 @@ fn comparison(
             }
         }
         // Kept even if a later precision fails.
-        save(common, &figures)?;
+        save(common.out.as_deref(), &one_or_all(&figures))?;
     }
     if common.json {
         println!("{}", one_or_all(&figures));
@@ -281,9 +281,10 @@ fn one_or_all(figures: &[serde_json::Value]) -> serde_json::Value {
     }
 }
 
-fn save(common: &Common, figures: &[serde_json::Value]) -> Result<(), CliError> {
-    let Some(out) = &common.out else { return Ok(()) };
-    let json = serde_json::to_vec_pretty(&one_or_all(figures))?;
+/// Writes figures as JSON where a file is asked for.
+fn save(out: Option<&Path>, figures: &impl serde::Serialize) -> Result<(), CliError> {
+    let Some(out) = out else { return Ok(()) };
+    let json = serde_json::to_vec_pretty(figures)?;
     Ok(write_atomically(out, |file| std::io::Write::write_all(file, &json))
         .map_err(|error| format!("cannot write {}: {error}", out.display()))?)
 }

@@ -52,7 +52,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
             println!("{}: {}", side.name, side.about);
         }
     }
-    save(common, &[figures])
+    save(common.out.as_deref(), &figures)
 }
 
 fn command(args: &InferArgs, batch: usize, runtime: &str, model: &Path) -> Result<Command, CliError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::columns::{Row, table};
 use super::error::{AnnotationError, read};
 use super::files::{FileIndex, Missing};
 use crate::survey::Reason;
@@ -65,35 +66,12 @@ const COLUMNS: [&str; 6] = ["participant_id", "video_id", "start_frame", "stop_f
 /// begin.
 pub fn epic(annotations: &Path, videos: &FileIndex) -> Result<Actions, AnnotationError> {
     let text = read(annotations)?;
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let broken = |error: csv::Error| {
-        let line = error.position().map_or(1, |at| at.line() as usize);
-        AnnotationError::line(annotations, line, format!("is not CSV ({error}): download the file again"))
-    };
-    let header = reader.headers().map_err(broken)?.clone();
-    let column = |name: &str| {
-        header.iter().position(|column| column.eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let found: Vec<&str> = header.iter().take(12).collect();
-            let why = format!(
-                "there is no column `{name}` among `{}`; the first line must name {}",
-                found.join(","),
-                COLUMNS.join(", ")
-            );
-            AnnotationError::line(annotations, 1, why)
-        })
-    };
-    let mut columns = [0; COLUMNS.len()];
-    for (place, name) in columns.iter_mut().zip(COLUMNS) {
-        *place = column(name)?;
-    }
+    let table = table(annotations, &text, COLUMNS, |_| format!("the first line must name {}", COLUMNS.join(", ")))?;
     let mut missing = Missing::of(videos);
     let mut actions = Actions::default();
-    for record in reader.records() {
-        let record = record.map_err(broken)?;
-        let line = record.position().map_or(0, |at| at.line() as usize);
+    for Row { line, values, .. } in table.rows {
         let fail = |why: String| AnnotationError::line(annotations, line, why);
-        let [participant, video, start, stop, verb, noun] =
-            columns.map(|column| record.get(column).unwrap_or_default());
+        let [participant, video, start, stop, verb, noun] = values.each_ref().map(String::as_str);
         let number = |text: &str, name: &str| {
             text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(|| {
                 fail(format!("`{name}` is `{text}`, which is no whole number from 0 on: correct the line"))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::columns::{Row, table};
 use super::error::{AnnotationError, read};
 use super::files::{FileIndex, Missing};
 use super::json::Json;
@@ -47,36 +48,21 @@ pub fn kinetics(annotations: &Path, videos: &FileIndex, classes: Option<&Classes
 
 fn from_csv(path: &Path) -> Result<Vec<Span>, AnnotationError> {
     let text = read(path)?;
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let broken = |error: csv::Error| {
-        let line = error.position().map_or(1, |at| at.line() as usize);
-        AnnotationError::line(path, line, format!("is not CSV ({error}): download the file again"))
-    };
-    let header = reader.headers().map_err(broken)?.clone();
-    let column = |name: &str| {
-        header.iter().position(|column| column.eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let found: Vec<&str> = header.iter().take(8).collect();
-            let hint = match name {
-                "label" => "; the test split has no labels: use train.csv or validate.csv",
-                _ => "; the first line must be `label,youtube_id,time_start,time_end,split`",
-            };
-            AnnotationError::line(path, 1, format!("there is no column `{name}` among `{}`{hint}", found.join(",")))
-        })
-    };
-    let columns = [column("label")?, column("youtube_id")?, column("time_start")?, column("time_end")?];
+    let table = table(path, &text, ["label", "youtube_id", "time_start", "time_end"], |name| {
+        match name {
+            "label" => "the test split has no labels: use train.csv or validate.csv",
+            _ => "the first line must be `label,youtube_id,time_start,time_end,split`",
+        }
+        .to_owned()
+    })?;
     let mut spans = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(broken)?;
-        let line = record.position().map_or(0, |at| at.line() as usize);
-        let [label, id, start, end] = columns.map(|column| record.get(column).filter(|text| !text.is_empty()));
-        let (Some(label), Some(id), Some(start), Some(end)) = (label, id, start, end) else {
-            let why = format!(
-                "has {} of {} columns, or an empty one: complete the line or remove it",
-                record.len(),
-                header.len()
-            );
+    for Row { line, columns, values } in table.rows {
+        let [label, id, start, end] = values.each_ref().map(String::as_str);
+        if values.iter().any(String::is_empty) {
+            let why =
+                format!("has {columns} of {} columns, or an empty one: complete the line or remove it", table.columns);
             return Err(AnnotationError::line(path, line, why));
-        };
+        }
         let seconds = |text: &str| match text.parse::<f64>() {
             Ok(seconds) if seconds.is_finite() => Ok(seconds),
             _ => Err(AnnotationError::line(path, line, format!("`{text}` is not a time in seconds: correct the line"))),

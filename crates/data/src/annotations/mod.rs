@@ -10,6 +10,7 @@
 //! | EPIC-KITCHENS-100 | [`epic`] | `EPIC_100_train.csv` or `EPIC_100_validation.csv` |
 //! | AVA | [`ava`] | boxes, excluded timestamps, label map, person boxes |
 //! | ImageNet, Places205, iNaturalist | [`image_folder`] | one folder per class |
+//! | class names instead of numbers | [`named_list`] | a list of "path class" |
 //! | no annotations | [`folder`], [`fn@glob`], [`class_folders`] | where the videos lie |
 //!
 //! Each gives a [`Listing`]: entries, class names by index, and a count of what is missing and why. Text is read in any
@@ -17,6 +18,7 @@
 //! names the file, the line and what to do.
 
 pub mod ava;
+mod columns;
 mod diving48;
 mod epic;
 mod error;
@@ -27,6 +29,7 @@ mod image_folder;
 mod json;
 mod kinetics;
 mod listing;
+mod named;
 mod ssv2;
 mod subset;
 mod ucf101;
@@ -40,6 +43,7 @@ pub use hmdb51::{HmdbPart, hmdb51};
 pub use image_folder::{PICTURES, image_folder};
 pub use kinetics::kinetics;
 pub use listing::{Classes, Listing, check_labels};
+pub use named::named_list;
 pub use ssv2::ssv2;
 pub use subset::{Share, Subset, subset};
 pub use ucf101::ucf101;

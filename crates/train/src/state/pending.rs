@@ -1,0 +1,41 @@
+//! What a step has added up so far.
+
+use crate::sums::Travel;
+use std::collections::BTreeMap;
+use vjepa_recipe::masks::MaskPair;
+
+/// Sums over the groups that this process has computed of a step.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) groups: u64,
+    pub(super) loss: f64,
+    pub(super) terms: Vec<f64>,
+    /// By variant: how many parts of groups, and sums of their mask lengths, one a generator.
+    pub(super) tokens: BTreeMap<usize, (usize, Vec<[usize; 2]>)>,
+    /// Of a whole step, which has applied its gradients already.
+    pub(super) grad_norms: Vec<f64>,
+    /// Ranks that the sums are over.
+    pub(super) over: usize,
+    pub(super) travel: Travel,
+}
+
+impl Pending {
+    /// Counts the mask lengths of a part of a group.
+    pub(super) fn masked(&mut self, variant: usize, pairs: &[MaskPair]) {
+        let (parts, tokens) = self.tokens.entry(variant).or_default();
+        *parts += 1;
+        tokens.resize(pairs.len(), [0; 2]);
+        for (sum, pair) in tokens.iter_mut().zip(pairs) {
+            *sum = [sum[0] + pair.context.len, sum[1] + pair.target.len];
+        }
+    }
+
+    /// Their means, those of one variant after the other.
+    pub(super) fn mean_tokens(tokens: &BTreeMap<usize, (usize, Vec<[usize; 2]>)>) -> Vec<[usize; 2]> {
+        let mean = |(parts, sums): &(usize, Vec<[usize; 2]>)| {
+            let parts = *parts;
+            sums.iter().map(move |sum| sum.map(|sum| sum / parts.max(1))).collect::<Vec<_>>()
+        };
+        tokens.values().flat_map(mean).collect()
+    }
+}
