@@ -143,6 +143,114 @@ fn lists_that_leave_no_doubt_are_read_and_it_is_said() {
     assert_words(&said(scene.train("tilde.csv").env("HOME", scene.0.path())), &["6 videos", "`~`", "6 paths"]);
 }
 
+/// Lists as data-frame libraries write them, with an index and columns in any order.
+#[test]
+fn columns_are_read_by_the_names_of_the_first_line() {
+    let scene = Scene::new();
+    let wanted: Vec<_> = Scene::names().zip(VIDEOS).map(|(path, (_, label))| (path, Some(label as i64))).collect();
+    let index = std::cell::Cell::new(0);
+    let next = || index.replace(index.get() + 1);
+    for (name, header, line) in [
+        (
+            "pandas",
+            ",path,label",
+            &(|p: &str, _: &str, l: usize| format!("{},{p},{l}", next())) as &dyn Fn(&str, &str, usize) -> String,
+        ),
+        ("quoted", "\"\",\"path\",\"label\"", &|p, _, l| format!("\"{}\",\"{p}\",\"{l}\"", next())),
+        ("tabs", "\tvideo_path\tframes\ttarget", &|p, _, l| format!("{}\t{p}\t25\t{l}", next())),
+        ("turned", "label,path", &|p, _, l| format!("{l},{p}")),
+        ("classes", "Class,Name,File", &|p, c, l| format!("{l},{c},{p}")),
+    ] {
+        let list = scene.list(&format!("{name}.csv"), line);
+        let text = std::fs::read_to_string(&list).unwrap();
+        std::fs::write(&list, format!("{header}\r\n{}", text.replace('\n', "\r\n"))).unwrap();
+        assert_eq!(entries(&scene, &list), wanted, "{name}");
+        let notes = read_list(&list).unwrap().notes.join("; ");
+        assert_words(&notes, &["columns", "as its first line names them"]);
+    }
+    // A column of paths and none of labels: frames are no labels.
+    let list = scene.list("frames.csv", |path, _, _| format!("{path},25"));
+    let text = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, format!("path,frames\n{text}")).unwrap();
+    assert!(entries(&scene, &list).iter().all(|(_, label)| label.is_none()));
+    assert_words(&read_list(&list).unwrap().notes.join("; "), &["`path` is read and none as label"]);
+    // Without such a line an index may be another label; what is named and cannot be read is an error with its line.
+    for (text, words) in [
+        ("0,my videos/dots_0.mp4,0\n1,my videos/dots_1.mp4,0\n", &["line 1 has 3 columns", "`index,path,label`"][..]),
+        (",path,label\n0,my videos/dots_0.mp4,dots\n", &["line 2", "`dots` is a name", "vjepa data list named"]),
+        (",path,label\n0,my videos/dots_0.mp4,1.0\n", &["line 2", "without a fraction"]),
+        (",path,label\n0,my videos/dots_0.mp4,\n", &["line 2", "label is empty"]),
+        (",path,label\n0,my, videos/dots_0.mp4,1\n", &["line 2 has 4 columns", "first line names 3", "double quotes"]),
+    ] {
+        let list = write(scene.0.path(), "wrong.csv", text);
+        assert_words(&refused(&mut scene.probe(&list)), words);
+    }
+}
+
+#[test]
+fn comments_are_left_out_and_said() {
+    let scene = Scene::new();
+    let wanted: Vec<_> = Scene::names().zip(VIDEOS).map(|(path, (_, label))| (path, Some(label as i64))).collect();
+    let list = scene.list("comments.csv", |path, class, label| format!("# {class}\n{path} {label} # {class} 7"));
+    assert_eq!(entries(&scene, &list), wanted);
+    assert_words(&read_list(&list).unwrap().notes.join("; "), &["12 lines with `#` are read as comments"]);
+    // Files may have such names.
+    for name in ["#1.mp4", "a 1 #2.mp4"] {
+        std::fs::copy(scene.path("my videos/dots_0.mp4"), scene.path(name)).unwrap();
+        let list = write(scene.0.path(), "odd.csv", format!("{name} 1\n"));
+        assert_eq!(entries(&scene, &list), [(name.to_owned(), Some(1))]);
+        assert!(read_list(&list).unwrap().notes.is_empty());
+    }
+}
+
+#[test]
+fn a_video_with_two_labels_is_named_and_one_listed_again_is_said() {
+    let scene = Scene::new();
+    let twice = scene.list("twice.csv", |path, _, label| format!("{path} {label}\n{path} {label}"));
+    assert_words(
+        &said(&mut scene.probe(&twice)),
+        &["6 lines repeat a video", "`my videos/dots_0.mp4` in lines 1 and 2"],
+    );
+    let mut text = std::fs::read_to_string(&twice).unwrap();
+    text.push_str("my videos/dots_0.mp4 2\n");
+    let list = write(scene.0.path(), "two.csv", text);
+    let wanted = &["line 1 gives `my videos/dots_0.mp4` the label 0, but line 13 the label 2"];
+    assert_words(&refused(&mut scene.probe(&list)), wanted);
+    // Training needs no labels.
+    assert_words(&said(&mut scene.train("two.csv")), &["7 lines repeat a video", "some with another label"]);
+}
+
+#[test]
+fn class_names_are_numbered_on_request() {
+    let scene = Scene::new();
+    let wanted: Vec<_> = Scene::names().zip(VIDEOS).map(|(path, (_, label))| (path, Some(label as i64))).collect();
+    let spaced = scene.list("spaced.csv", |path, class, _| format!("{path} Apply {class}"));
+    let table = scene.list("table.csv", |path, class, _| format!("Apply {class},{path}"));
+    let text = std::fs::read_to_string(&table).unwrap();
+    std::fs::write(&table, format!("class,path\n{text}")).unwrap();
+    let named = |list: &Path, more: &[&str]| {
+        let mut command = scene.command("data");
+        command.args(["list", "named"]).arg(list).args(["--out", "new.csv"]).args(more);
+        command
+    };
+    for list in [&spaced, &table] {
+        named(list, &[]).assert().success();
+        assert_eq!(entries(&scene, &scene.path("new.csv")), wanted);
+        let names = std::fs::read_to_string(scene.path("new.names.txt")).unwrap();
+        assert_eq!(names, "Apply dots\nApply lines\nApply waves\n");
+    }
+    // In an order of one's own.
+    write(scene.0.path(), "order.txt", "Apply waves\nApply dots\nApply lines\n");
+    named(&spaced, &["--classes", "order.txt"]).assert().success();
+    let labels: Vec<_> = entries(&scene, &scene.path("new.csv")).into_iter().map(|(_, label)| label.unwrap()).collect();
+    assert_eq!(labels, [1, 1, 2, 2, 0, 0]);
+    write(scene.0.path(), "few.txt", "Apply waves\nApply dots\n");
+    assert_words(&refused(&mut named(&spaced, &["--classes", "few.txt"])), &["line 3", "`Apply lines`", "--classes"]);
+    let plain = scene.list("plain.csv", |path, _, label| format!("{path} {label}"));
+    assert_words(&refused(&mut named(&plain, &[])), &["numbers for labels already"]);
+    assert_words(&refused(&mut named(&write(scene.0.path(), "odd.csv", "what is this\nand that\n"), &[])), &["line 2"]);
+}
+
 #[test]
 fn relative_paths_begin_in_the_lists_folder_or_else_here() {
     let scene = Scene::new();
@@ -168,7 +276,11 @@ fn lists_of_other_programs_are_refused_by_what_they_look_like() {
         ("commas", &|path, _, label| format!("{path},25,{label}"), &["3 columns", "awk -F,"]),
         ("many", &|path, _, label| format!("{path} 1 2 {label}"), &["4 columns", "keep the path and the label"]),
         ("names", &|path, class, _| format!("{path} {class}"), &["line 1", "class name `dots`", "3 names in all"]),
-        ("spaced", &|path, class, _| format!("{path},Apply {class}"), &["class name `Apply dots`", "vjepa data list"]),
+        (
+            "spaced",
+            &|path, class, _| format!("{path},Apply {class}"),
+            &["class name `Apply dots`", "vjepa data list named"],
+        ),
         ("semicolon", &|path, _, label| format!("{path};{label}"), &["separated by `;`"]),
         ("fraction", &|path, _, label| format!("{path} {label}.0"), &["`0.0` without a fraction"]),
         ("huge", &|path, _, _| format!("{path} 99999999999999999999"), &["too large"]),

@@ -247,7 +247,7 @@ fn ffmpeg() -> Finding {
         key: "ffmpeg",
         found: false,
         what: "not in this build; not needed for H.264 and VP9".to_owned(),
-        remedy: Some("re-encode other codecs, e.g. `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned()),
+        remedy: Some("re-encode other codecs: `vjepa data pack --ffmpeg ffmpeg`, or `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned()),
     }
 }
 

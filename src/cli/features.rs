@@ -12,7 +12,6 @@ use super::data::with_ending;
 use super::device::{DeviceArg, RankArgs};
 use super::named::named;
 use vjepa_collective::Collective;
-use vjepa_data::media::Opener;
 use vjepa_data::shards::is_pattern;
 use vjepa_data::storage::is_url;
 use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
@@ -99,14 +98,24 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     if ranks.rank() == 0 {
         super::note_sampling(model.config.as_ref());
     }
-    model.encoder.out_layers.clone_from(&args.layers);
-    model.encoder.validate()?;
     let encoder = match args.encoder.as_deref() {
         Some(named) => named,
         None => weights.encoder()?,
     };
     let inputs = Inputs::read(args, &model.preprocessing, ranks)?;
     let probe = args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder)).transpose()?;
+    model.encoder.out_layers = match (&probe, &args.layers) {
+        (Some(probe), Some(layers)) if probe.layers.as_ref() != Some(layers) => {
+            return Err(match &probe.layers {
+                Some(own) => format!("the probe pools the tokens of the blocks {own:?}: leave --layers out"),
+                None => "the probe pools the tokens of the last block: leave --layers out".to_owned(),
+            }
+            .into());
+        }
+        (Some(probe), _) => probe.layers.clone(),
+        (None, layers) => layers.clone(),
+    };
+    model.encoder.validate()?;
     let mut tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
     tensors.extend(probe.iter().flat_map(|probe| probe.tensors.clone()));
     let mut extractor =
@@ -198,7 +207,7 @@ impl Inputs {
         if !several {
             return Ok(Self { paths: Arc::new(vec![input.clone()]), labels: Vec::new(), stored: None });
         }
-        let reading = Reading { folders_hold: args.folders_hold, opener: Opener::shared() };
+        let reading = Reading { folders_hold: args.folders_hold, ..Reading::default() };
         let list = reading.read(input)?;
         list.check_found()?;
         let notes = list.notes.iter().filter(|_| ranks.rank() == 0);

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use vjepa_runtime::{Framing, Normalization, Preprocessing, Sampling, Session};
 
+use crate::frames::is_picture;
+use crate::samples::StillPlan;
 use crate::views::ViewPlan;
 use vjepa_runtime::ClipViews;
 use vjepa_weights::{TensorFile, TensorFileError};
@@ -31,7 +33,8 @@ pub struct Clips {
     pub data: Vec<f32>,
 }
 
-/// Reads and prepares clips as `record` says. A video gives one clip from its beginning, the centre of each frame.
+/// Reads and prepares clips as `record` says. A video gives one clip from its beginning, the centre of each frame; a picture is
+/// resized as evaluations of pictures do it and stands still.
 pub fn read(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
     vjepa_weights::refuse_foreign(path)?;
     if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -84,9 +87,17 @@ pub fn read_views(path: &Path, record: &Preprocessing, clip_views: ClipViews) ->
 }
 
 fn prepare(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result<Clips, ClipError> {
+    let named = |error: String| format!("{}: {error}", path.display());
+    if is_picture(path) {
+        let count = clip_views.count();
+        if count > 1 {
+            return Err(named(format!("is a picture, but the model averages {count} clips of a video")).into());
+        }
+        return Ok(Clips { count, data: StillPlan::of(record).prepare(path).map_err(named)? });
+    }
     let plan =
         ViewPlan { preprocessing: record.clone(), clips: clip_views.clips, views: clip_views.views, random: None };
-    let data = plan.prepare(0, path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let data = plan.prepare(0, path).map_err(named)?;
     Ok(Clips { count: clip_views.count(), data })
 }
 
@@ -132,7 +143,27 @@ pub fn in_words(record: &Preprocessing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::SamplePlan;
     use crate::sampling::ClipSampler;
+
+    /// An exported model is given a picture as evaluations of pictures give it to the encoder.
+    #[test]
+    fn pictures_are_prepared_as_evaluations_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 90, 70);
+        encoder.set_color(png::ColorType::Rgb);
+        let pixels: Vec<u8> = (0..90 * 70 * 3).map(|i| (i * 7 % 251) as u8).collect();
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        let data =
+            vjepa_recipe::config::DataConfig { num_frames: 2, sampling_rate: 1, crop_size: 16, ..Default::default() };
+        let record = data.preprocessing();
+        let wanted = SamplePlan::Pictures(StillPlan::of(&record)).prepare(0, &path).unwrap();
+        assert!(read(&path, &record).unwrap().data == wanted);
+        let several = ClipViews { clips: 2, views: 1 };
+        let said = read_views(&path, &record, several).err().unwrap().to_string();
+        assert!(said.contains("is a picture, but the model averages 2 clips"), "{said}");
+    }
 
     #[test]
     fn streams_and_videos_are_cut_alike() {

@@ -3,14 +3,20 @@
 //! Other trainers write their lists with other columns and separators. A list that could mean two things is refused in a
 //! sentence that says what its columns look like; a label is never taken from a column that may be something else.
 
+mod classes;
+mod table;
+
+pub(crate) use classes::{Named, named};
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
 use vjepa_recipe::text;
 
-/// File name endings of videos: first those that are always read, then those that the feature `ffmpeg` adds.
-const ENDINGS: &[&str] = &[
+/// File name endings of videos: first those that are always read, then those that the feature `ffmpeg` adds, and that the `ffmpeg`
+/// program transcodes.
+pub const ENDINGS: &[&str] = &[
     "mp4", "webm", "mov", "m4v", "mkv", // always
     "avi", "mpg", "mpeg", "mpe", "wmv", "asf", "flv", "f4v", "ts", "mts", "m2ts", "ogv", "ogg", "3gp", "3g2", "vob",
     "divx", "ivf",
@@ -29,7 +35,9 @@ pub(super) fn is_read(ext: &str) -> bool {
 pub(super) fn unread(ext: &str) -> Option<&'static str> {
     match ext {
         _ if is_read(ext) => None,
-        _ if ENDINGS.contains(&ext) => Some("convert to .mp4, or build with `--features ffmpeg`"),
+        _ if ENDINGS.contains(&ext) => {
+            Some("convert to .mp4 or use `vjepa data pack`, or build with `--features ffmpeg`")
+        }
         _ if NEVER.contains(&ext) => Some("convert to .mp4"),
         _ => None,
     }
@@ -70,31 +78,92 @@ fn is_video(text: &str) -> bool {
 
 const SEPARATORS: [char; 3] = [' ', ',', '\t'];
 
+/// Reads a label of a line, or says what it must be.
+type Cell<'a> = &'a dyn Fn(usize, &str) -> Result<i64, String>;
+
+/// Whether a line is a comment.
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#')
+}
+
 /// Reads the lines of a list. `exists` says whether a path as written leads to a file; it is asked about odd lines only.
 ///
 /// # Errors
 /// A sentence that begins with the number of the line, and says what was found there and what to write instead.
 pub(super) fn parse(text: &str, exists: &dyn Fn(&str) -> bool) -> Result<Parsed, String> {
+    let (lines, comments) = lines_of(text, exists);
+    let note = match comments {
+        0 => None,
+        1 => Some("1 line with `#` is read as a comment".to_owned()),
+        count => Some(format!("{count} lines with `#` are read as comments")),
+    };
+    let mut parsed = match table::read(text, &number)? {
+        Some(parsed) => parsed,
+        None => match double_colons(&lines, exists)? {
+            Some(parsed) => parsed,
+            None => plain(&lines, exists)?,
+        },
+    };
+    parsed.notes.extend(note);
+    Ok(parsed)
+}
+
+/// The lines that are not blank, and how many comments were taken out. `#` begins one at the beginning of a line, or behind a label,
+/// unless a file has that name.
+fn lines_of<'a>(text: &'a str, exists: &dyn Fn(&str) -> bool) -> (Vec<Line<'a>>, usize) {
     let numbered = text.lines().enumerate().map(|(index, text)| Line { number: index + 1, text: text.trim() });
-    let lines: Vec<Line<'_>> = numbered.filter(|line| !line.text.is_empty()).collect();
-    if let Some(parsed) = double_colons(&lines, exists)? {
-        return Ok(parsed);
+    let mut lines: Vec<Line<'_>> = numbered.filter(|line| !line.text.is_empty()).collect();
+    let is_path = |text: &str| official(Line { number: 0, text }).is_some_and(|row| exists(&row.path));
+    let all = lines.len();
+    lines.retain(|line| !is_comment(line.text) || is_path(line.text));
+    let mut comments = all - lines.len();
+    for line in &mut lines {
+        let before = line.text.split_once(" #").map(|(before, _)| before.trim_end());
+        let labelled = |text: &str| official(Line { number: 0, text }).filter(|row| row.label.is_some());
+        let Some(before) = before.filter(|text| labelled(text).is_some_and(|row| is_video(&row.path))) else {
+            continue;
+        };
+        if !is_path(line.text) {
+            line.text = before;
+            comments += 1;
+        }
     }
+    (lines, comments)
+}
+
+/// A label that is a whole number.
+fn number(line: usize, text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| {
+        let must = format!("line {line} must have a whole number as label");
+        match text.parse::<f64>() {
+            Ok(_) => format!("{must}; write `{}` without a fraction", short(text)),
+            Err(_) if text.is_empty() => format!("{must}, but its label is empty: complete it or take the line out"),
+            Err(_) => format!("{must}; `{}` is a name: {NUMBERING}", short(text)),
+        }
+    })
+}
+
+/// What to do with class names.
+const NUMBERING: &str = "`vjepa data list named LIST --out NEW.csv` numbers the classes of such a list, and a list for training may \
+                         leave labels out";
+
+/// Lines of "path label".
+fn plain(lines: &[Line<'_>], exists: &dyn Fn(&str) -> bool) -> Result<Parsed, String> {
     let mut parsed = Parsed::default();
     let read: Vec<Option<Row>> = lines.iter().map(|line| official(*line)).collect();
-    for (index, (row, line)) in read.into_iter().zip(&lines).enumerate() {
+    for (index, (row, line)) in read.into_iter().zip(lines).enumerate() {
         match row {
             Some(row) => {
-                columns(&row, *line, &lines, exists)?;
+                columns(&row, *line, lines, exists)?;
                 parsed.rows.push(row);
             }
-            None if index == 0 && is_header(*line, &lines) => {
+            None if index == 0 && is_header(*line, lines) => {
                 // "path label" is the header everybody writes; another first line is said to have been taken for one.
                 if !last_column(line.text).eq_ignore_ascii_case("label") {
                     parsed.notes.push(format!("its first line, `{}`, is taken for a header", short(line.text)));
                 }
             }
-            None => return Err(misread(*line, &lines)),
+            None => return Err(misread(*line, lines)),
         }
     }
     Ok(parsed)
@@ -169,7 +238,18 @@ fn video_column(text: &str) -> Option<(&str, &str)> {
 
 /// An error for a line that was read as "path label" although columns lie between the two.
 fn columns(row: &Row, line: Line<'_>, lines: &[Line<'_>], exists: &dyn Fn(&str) -> bool) -> Result<(), String> {
-    let Some(label) = row.label.filter(|_| !is_video(&row.path)) else { return Ok(()) };
+    let Some(label) = row.label else { return Ok(()) };
+    if let Some((index, path)) = indexed(&row.path).filter(|_| !exists(&row.path)) {
+        return Err(format!(
+            "line {} has 3 columns (`{index}`, `{}`, `{label}`), and no first line names them: begin the list with such a line, e.g. \
+             `index,path,label`, or keep the path and the label",
+            line.number,
+            short(path)
+        ));
+    }
+    if is_video(&row.path) {
+        return Ok(());
+    }
     let Some((path, between)) = video_column(&row.path) else { return Ok(()) };
     if exists(&row.path) {
         return Ok(());
@@ -197,6 +277,14 @@ fn columns(row: &Row, line: Line<'_>, lines: &[Line<'_>], exists: &dyn Fn(&str) 
         short(path),
         short(between)
     ))
+}
+
+/// A whole number before a path, as an index or another label.
+fn indexed(path: &str) -> Option<(i64, &str)> {
+    let (first, rest) = path.split_once([',', '\t'])?;
+    let index = unquoted(first.trim()).parse().ok()?;
+    let rest = rest.trim().trim_matches('"');
+    is_video(rest).then_some((index, rest))
 }
 
 /// A separator that this program does not know, before a whole number at the end of a line.
@@ -249,12 +337,7 @@ fn class_names(must: &str, word: &str, lines: &[Line<'_>]) -> String {
         1 => String::new(),
         count => format!(" ({count} names in all: {}{more})", shown.join(", ")),
     };
-    format!(
-        "{must}; it ends in the class name `{}`{listed}: labels must be whole \
-         numbers; `vjepa data list classes FOLDER` makes such a list and its file of names from class folders, and a list for \
-         training may leave labels out",
-        short(word)
-    )
+    format!("{must}; it ends in the class name `{}`{listed}: {NUMBERING}", short(word))
 }
 
 /// A text cut to a readable length.
@@ -283,11 +366,8 @@ pub(super) fn odd_path(path: &str) -> Option<String> {
     if !cfg!(windows) && path.contains('\\') {
         return Some("`\\` does not separate folders here: write `/`".into());
     }
-    if path.starts_with('#') {
-        return Some("lists have no comments: take such lines out".into());
-    }
     if path.split_once(SEPARATORS).is_some_and(|(label, rest)| label.parse::<i64>().is_ok() && is_video(rest)) {
-        return Some("the label seems to stand before the path: write them in the other order".into());
+        return Some("a number stands before the path: write the path, then the label, and nothing else".into());
     }
     if path.contains([',', '\t']) && !is_video(path) {
         return Some("that looks like several columns: leave the path and the label".into());

@@ -54,7 +54,7 @@ pub use batch::{ClipBatch, LoaderConfig, LoaderStats, default_workers};
 pub use dataset::{AugmentedVideos, VideoDataset};
 pub use decode::{SMALLEST_FILE, refuse_stub};
 pub use frames::{FRAME_RATE, is_picture};
-pub use list::{EXTENSIONS, LeftOut, VideoEntry, VideoList, read_list, read_videos};
+pub use list::{ENDINGS, EXTENSIONS, LeftOut, VideoEntry, VideoList, read_list, read_videos};
 pub use loader::{JUDGED_FROM, Loader, MAX_TRIES};
 pub use quarantine::{Quarantine, QuarantineLine};
 pub use reading::{Reading, opener_of};

@@ -1,9 +1,9 @@
 //! Lists of videos: the official CSV, or the videos of a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::dialect::{self, Parsed, Row, extension, is_read, odd_path, short, unread};
+use super::dialect::{self, Named, Parsed, Row, extension, odd_path, short, unread};
 use super::reading::Reading;
 use super::shards::split_path;
 use super::source::DataError;
@@ -11,7 +11,7 @@ use super::storage::is_url;
 use super::walk::walk;
 use vjepa_recipe::text;
 
-pub use super::dialect::EXTENSIONS;
+pub use super::dialect::{ENDINGS, EXTENSIONS};
 
 /// A video and its label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct VideoList {
     pub notes: Vec<String>,
     /// Why none of the videos can be found, worded to follow the list's name; none where one was found.
     missing: Option<String>,
+    /// Two lines that give a video different labels, worded to follow the list's name.
+    contradiction: Option<String>,
 }
 
 impl VideoList {
@@ -67,6 +69,17 @@ impl VideoList {
             Some(why) => Err(fail(&self.path, why)),
         }
     }
+
+    /// Refuses a list that gives a video two labels.
+    ///
+    /// # Errors
+    /// [`DataError::List`] that names the lines.
+    pub fn check_labels(&self) -> Result<(), DataError> {
+        match &self.contradiction {
+            None => Ok(()),
+            Some(why) => Err(fail(&self.path, why)),
+        }
+    }
 }
 
 pub(crate) fn fail(path: &Path, why: impl std::fmt::Display) -> DataError {
@@ -84,7 +97,8 @@ pub fn read_videos(dataset: &Path) -> Result<Vec<VideoEntry>, DataError> {
 /// Reads one data set: a `.csv` or `.txt` list, a folder, shards, or a single file; also at addresses, with the feature `cloud`.
 ///
 /// A list has one line per video, "path label" with a space, comma or tab between (the last one counts, so paths may
-/// hold spaces), or `path::label` throughout. Blank lines are skipped, and so is a first line "path label". `~/` is the home
+/// hold spaces), or `path::label` throughout, or a first line that names its columns. Blank lines are skipped, and so are a first line
+/// "path label" and comments, which begin with `#`. `~/` is the home
 /// folder. Relative paths are relative to the list's folder; where none of them exists there and one does in the current
 /// directory, they are relative to that, which is noted. A folder is searched with all its sub-folders for files ending in
 /// [`EXTENSIONS`], in sorted order; what else it holds is counted.
@@ -97,7 +111,7 @@ pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
 }
 
 /// A list or a folder of videos of this machine.
-pub(crate) fn read_local(dataset: &Path) -> Result<VideoList, DataError> {
+pub(crate) fn read_local(dataset: &Path, endings: &[&str]) -> Result<VideoList, DataError> {
     let meta = std::fs::metadata(dataset).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => fail(
             dataset,
@@ -106,7 +120,7 @@ pub(crate) fn read_local(dataset: &Path) -> Result<VideoList, DataError> {
         _ => fail(dataset, format!("cannot be opened: {error}")),
     })?;
     if meta.is_dir() {
-        return read_folder(dataset);
+        return read_folder(dataset, endings);
     }
     vjepa_weights::refuse_foreign(dataset).map_err(DataError::List)?;
     if !matches!(extension(dataset).as_deref(), Some("csv" | "txt")) {
@@ -133,15 +147,40 @@ const LOOKED_FOR: usize = 4096;
 
 /// Reads the lines of a list and decides what relative paths are relative to.
 pub(crate) fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
-    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-    let within = |base: &Path, path: &str| match (path.strip_prefix("~/"), &home) {
+    let home = home();
+    let exists = |path: &str| [folder, Path::new("")].iter().any(|base| there(&within(base, path, home.as_deref())));
+    Ok(placed(dialect::parse(text, &exists)?, folder))
+}
+
+/// Reads a list of class names, whose numbers become the labels; the second value is the names by number.
+pub(crate) fn read_named(
+    text: &str,
+    list: &Path,
+    known: Option<&[String]>,
+) -> Result<(VideoList, Vec<String>), String> {
+    let (folder, home) = (list.parent().unwrap_or(Path::new("")), home());
+    let exists = |path: &str| [folder, Path::new("")].iter().any(|base| there(&within(base, path, home.as_deref())));
+    let Named { parsed, classes } = dialect::named(text, known, &exists)?;
+    Ok((VideoList { path: list.into(), ..placed(parsed, folder) }, classes))
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
+}
+
+/// A path of a list whose relative paths begin at `base`.
+fn within(base: &Path, path: &str, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ if is_url(Path::new(path)) => path.into(),
         _ => base.join(path),
-    };
-    let here = Path::new("");
-    let exists = |path: &str| there(&within(folder, path)) || there(&within(here, path));
-    let Parsed { rows, mut notes } = dialect::parse(text, &exists)?;
+    }
+}
+
+/// Rows as videos: decides what relative paths are relative to.
+fn placed(Parsed { rows, mut notes }: Parsed, folder: &Path) -> VideoList {
+    let (home, here) = (home(), Path::new(""));
+    let within = |base: &Path, path: &str| within(base, path, home.as_deref());
     let tildes = rows.iter().filter(|row| row.path.starts_with("~/")).count();
     if let (Some(home), 1..) = (&home, tildes) {
         let paths = if tildes == 1 { "1 path".into() } else { format!("{tildes} paths") };
@@ -162,15 +201,49 @@ pub(crate) fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
         }
         Some(first) => (folder, Some(none_found(first, &within(folder, &first.path), rows.len(), step))),
     };
+    let contradiction = repeated(&rows, &mut notes);
     let entry = |row: &Row| VideoEntry { path: within(base, &row.path), label: row.label };
-    Ok(VideoList {
+    VideoList {
         path: PathBuf::new(),
         entries: rows.iter().map(entry).collect(),
         lines: rows.iter().map(|row| row.line).collect(),
         left_out: LeftOut::new(),
         notes,
         missing,
-    })
+        contradiction,
+    }
+}
+
+/// Notes how many videos are listed again, and returns what is to be said of two labels for one.
+fn repeated(rows: &[Row], notes: &mut Vec<String>) -> Option<String> {
+    let mut first: HashMap<&str, &Row> = HashMap::with_capacity(rows.len());
+    let (mut again, mut example, mut contradiction) = (0, None, None);
+    for row in rows {
+        let Some(earlier) = first.get(row.path.as_str()) else {
+            first.insert(&row.path, row);
+            continue;
+        };
+        again += 1;
+        let path = short(&row.path);
+        example.get_or_insert_with(|| format!("`{path}` in lines {} and {}", earlier.line, row.line));
+        if earlier.label != row.label && contradiction.is_none() {
+            let word = |row: &Row| row.label.map_or("no label".to_owned(), |label| format!("the label {label}"));
+            contradiction = Some(format!(
+                "line {} gives `{path}` {}, but line {} {}: keep one of them",
+                earlier.line,
+                word(earlier),
+                row.line,
+                word(row)
+            ));
+        }
+    }
+    if let Some(example) = example {
+        let lines =
+            if again == 1 { "1 line repeats a video".to_owned() } else { format!("{again} lines repeat a video") };
+        let labels = if contradiction.is_some() { "; some with another label" } else { "" };
+        notes.push(format!("{lines}, first {example}{labels}"));
+    }
+    contradiction
 }
 
 /// True for files and folders that exist, members of shards that do, and addresses, which are not asked for one by one.
@@ -205,18 +278,18 @@ fn none_found(first: &Row, path: &Path, count: usize, step: usize) -> String {
     format!("{none}; line {} {how}; {hint}", first.line)
 }
 
-fn read_folder(folder: &Path) -> Result<VideoList, DataError> {
+fn read_folder(folder: &Path, endings: &[&str]) -> Result<VideoList, DataError> {
     let mut list = VideoList { path: folder.into(), ..VideoList::default() };
     let (mut found, left_out) = (Vec::new(), &mut list.left_out);
     walk(folder, &mut |_, held| {
         for path in held.files {
-            match passed_over(&path) {
+            match passed_over(&path, endings) {
                 None => found.push(path),
                 Some(what) => leave_out(left_out, what, path),
             }
         }
         for path in held.hidden {
-            if let Some(what) = hidden(&path) {
+            if let Some(what) = hidden(&path, endings) {
                 leave_out(left_out, what, path);
             }
         }
@@ -224,7 +297,7 @@ fn read_folder(folder: &Path) -> Result<VideoList, DataError> {
     .map_err(|why| fail(folder, why))?;
     found.sort();
     if found.is_empty() {
-        let ends = EXTENSIONS.join(", ");
+        let ends = endings.join(", ");
         let other: Vec<String> = list.left_out.iter().map(|(what, (count, _))| format!("{count} {what}")).collect();
         let other = if other.is_empty() { String::new() } else { format!("; it holds {}", other.join(", ")) };
         return Err(fail(folder, format!("holds no videos (of {ends}){other}")));
@@ -243,14 +316,14 @@ fn leave_out(left_out: &mut LeftOut, what: String, path: PathBuf) {
 }
 
 /// Why a file is not read as a video; none for one that is.
-fn passed_over(path: &Path) -> Option<String> {
+fn passed_over(path: &Path, endings: &[&str]) -> Option<String> {
     // A video that cannot be opened later is counted as bad then.
     if std::fs::metadata(path).is_err() {
         return Some("links that lead nowhere".into());
     }
     let ext = extension(path).unwrap_or_default();
     match ext.as_str() {
-        ext if is_read(ext) => None,
+        ext if endings.contains(&ext) => None,
         "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => {
             Some(format!(".{ext} (pictures: data.folders_hold says whether they are frames or images)"))
         }
@@ -263,11 +336,11 @@ fn passed_over(path: &Path) -> Option<String> {
 }
 
 /// What is said of a hidden name; nothing of those that no one takes for a video.
-fn hidden(path: &Path) -> Option<String> {
+fn hidden(path: &Path, endings: &[&str]) -> Option<String> {
     if path.is_dir() {
         return Some("hidden folders".into());
     }
-    extension(path).filter(|ext| is_read(ext)).map(|ext| format!("hidden .{ext}"))
+    extension(path).filter(|ext| endings.contains(&ext.as_str())).map(|ext| format!("hidden .{ext}"))
 }
 
 #[cfg(test)]
@@ -323,7 +396,10 @@ mod tests {
                 [(2, "b/y.avi".into()), (1, "notes.txt".into()), (1, "._a.webm".into()), (1, ".b".into())]
             );
             let why = list.left_out.keys().next().unwrap();
-            assert!(why.contains("convert to .mp4, or build with `--features ffmpeg`"), "{why}");
+            assert!(
+                why.contains("convert to .mp4 or use `vjepa data pack`, or build with `--features ffmpeg`"),
+                "{why}"
+            );
         }
     }
 

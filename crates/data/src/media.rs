@@ -207,7 +207,7 @@ impl Opener {
     }
 
     /// The bytes of a sample that is no file of its own on this machine.
-    fn bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         let Some((shard, name)) = split_path(path) else {
             if !is_url(path) {
                 return Ok(None);

@@ -21,11 +21,13 @@ pub struct Reading<'a> {
     pub folders_hold: FoldersHold,
     /// What opens lists and indices.
     pub opener: &'a Opener,
+    /// Endings of files that folders are searched for.
+    pub endings: &'a [&'a str],
 }
 
 impl Default for Reading<'static> {
     fn default() -> Self {
-        Self { folders_hold: FoldersHold::Videos, opener: Opener::shared() }
+        Self { folders_hold: FoldersHold::Videos, opener: Opener::shared(), endings: EXTENSIONS }
     }
 }
 
@@ -70,12 +72,12 @@ impl Reading<'_> {
             return self.remote(dataset).map_err(named);
         }
         let single =
-            is_picture(dataset) || extension(dataset).is_some_and(|ending| EXTENSIONS.contains(&ending.as_str()));
+            is_picture(dataset) || extension(dataset).is_some_and(|ending| self.endings.contains(&ending.as_str()));
         match self.folders_hold {
             _ if single && dataset.is_file() => Ok(of_paths(dataset, vec![dataset.into()])),
             FoldersHold::Frames if dataset.is_dir() => frame_folders(dataset).map_err(named),
             FoldersHold::Images if dataset.is_dir() => pictures(dataset).map_err(named),
-            FoldersHold::Videos | FoldersHold::Frames | FoldersHold::Images => read_local(dataset),
+            FoldersHold::Videos | FoldersHold::Frames | FoldersHold::Images => read_local(dataset, self.endings),
         }
     }
 
@@ -93,7 +95,7 @@ impl Reading<'_> {
                     false => Ok(list),
                 }
             }
-            Some(ending) if EXTENSIONS.contains(&ending) || is_picture(dataset) => {
+            Some(ending) if self.endings.contains(&ending) || is_picture(dataset) => {
                 Ok(of_paths(dataset, vec![dataset.into()]))
             }
             _ => {
@@ -115,7 +117,7 @@ impl Reading<'_> {
                     return shards::read(dataset, &shards, self.opener);
                 }
                 let video =
-                    |path: &PathBuf| extension(path).is_some_and(|ending| EXTENSIONS.contains(&ending.as_str()));
+                    |path: &PathBuf| extension(path).is_some_and(|ending| self.endings.contains(&ending.as_str()));
                 all.into_iter().filter(video).collect()
             }
             FoldersHold::Images => all.into_iter().filter(|path| is_picture(path)).collect(),
@@ -126,7 +128,7 @@ impl Reading<'_> {
             }
         };
         match of_kind.is_empty() {
-            true => Err(format!("holds nothing that is read (shards, or files of {})", EXTENSIONS.join(", "))),
+            true => Err(format!("holds nothing that is read (shards, or files of {})", self.endings.join(", "))),
             false => Ok(of_paths(dataset, of_kind)),
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use vjepa_recipe::rng::{NumpyRng, Stream};
 use vjepa_runtime::preprocess::to_luma;
-use vjepa_runtime::{Normalization, Sampling};
+use vjepa_runtime::{Normalization, Preprocessing, Sampling};
 
 use crate::augment::{ClipAugment, Keyed, PictureAugment};
 use crate::images::{Picture, PictureTransform};
@@ -25,6 +25,29 @@ pub struct StillPlan {
     pub normalization: Normalization,
     /// Whether colours are replaced by their luma.
     pub grayscale: bool,
+}
+
+impl StillPlan {
+    /// Pictures for a model that takes clips of this preparation.
+    pub fn of(record: &Preprocessing) -> Self {
+        Self {
+            frames: record.num_frames,
+            size: record.crop_size,
+            normalization: record.normalization,
+            grayscale: record.grayscale,
+        }
+    }
+
+    /// The clip of a picture, `[3, T, S, S]`.
+    ///
+    /// # Errors
+    /// Why it cannot be used, without its name.
+    pub fn prepare(&self, path: &Path) -> Result<Vec<f32>, String> {
+        let transform = PictureTransform::Eval { size: self.size, normalization: self.normalization };
+        // Nothing is drawn.
+        let key = SampleKey { seed: 0, epoch: 0, position: 0, retry: 0 };
+        still(path, &transform, key, (self.frames, self.grayscale))
+    }
 }
 
 /// What of a sample is evaluated.
@@ -76,11 +99,7 @@ impl SamplePlan {
     pub fn prepare(&self, number: u64, path: &Path) -> Result<Vec<f32>, String> {
         match self {
             Self::Videos(plan) => plan.prepare(number, path),
-            Self::Pictures(StillPlan { frames, size, normalization, grayscale }) => {
-                let transform = PictureTransform::Eval { size: *size, normalization: *normalization };
-                let key = SampleKey { seed: 0, epoch: 0, position: number, retry: 0 };
-                still(path, &transform, key, (*frames, *grayscale))
-            }
+            Self::Pictures(plan) => plan.prepare(path),
         }
     }
 }

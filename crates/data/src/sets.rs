@@ -93,7 +93,7 @@ impl DataSets {
 
 /// The data sets of a configuration.
 pub(crate) fn read_lists(data: &DataConfig, opener: &Opener) -> Result<Vec<VideoList>, DataError> {
-    let reading = Reading { folders_hold: data.folders_hold, opener };
+    let reading = Reading { folders_hold: data.folders_hold, opener, ..Reading::default() };
     data.datasets.iter().map(|dataset| reading.read(Path::new(dataset))).collect()
 }
 

@@ -12,7 +12,9 @@ use vjepa_runtime::preprocess::View;
 use vjepa_runtime::{Preprocessing, Sampling};
 use vjepa_video::ClipInfo;
 
+use crate::frames::is_picture;
 use crate::media::{Media, Opener};
+use crate::samples::StillPlan;
 use crate::sampling::ClipSampler;
 use crate::source::DataError;
 
@@ -180,7 +182,11 @@ fn one_video(sender: &SyncSender<Sent>, plan: &WindowPlan, video: usize, path: &
         Err(error) => send(Sent::Failed(error))?,
         Ok(mut media) => {
             for window in plan.windows(media.info()).into_iter().skip(skipped) {
-                match plan.prepare(&mut media, &window) {
+                let prepared = match is_picture(path) {
+                    true => StillPlan::of(&plan.preprocessing).prepare(path),
+                    false => plan.prepare(&mut media, &window),
+                };
+                match prepared {
                     Ok(values) => send(Sent::Is(Prepared::Clip { video, window, values }))?,
                     Err(reason) => {
                         send(bad(reason))?;

@@ -9,7 +9,7 @@ use support::{batches, carried, config, frames_of, loose, pack_copies};
 use vjepa_data::checks::{Fingerprint, Journal, Same, Scanned, fingerprints, overlap, scan, table};
 use vjepa_data::media::Opener;
 use vjepa_data::shards::{PackPlan, Transcode, clips_per_second, index_path, pack};
-use vjepa_data::{VideoList, read_list};
+use vjepa_data::{ENDINGS, Reading, VideoList, read_list};
 
 /// The list of [`loose`] with three files that are broken in three ways.
 fn mixed(folder: &Path) -> VideoList {
@@ -131,6 +131,7 @@ fn videos_are_made_small_by_ffmpeg_with_the_same_frames() {
         assert_eq!(after.info().width().min(after.info().height()), 24);
     }
     assert_eq!(batches(&config(&[&out]), 2).len(), 2);
+    others_are_transcoded(folder.path(), &videos[0]);
     assert!(Transcode::new("no-such-program").check().unwrap_err().contains("cannot be run"));
 }
 
@@ -154,4 +155,32 @@ fn the_same_video_is_found_under_another_name() {
     let found = overlap(&first, &second);
     let own: Vec<_> = found.iter().map(|one| (one.index, one.by)).collect();
     assert_eq!(own, [(0, Same::Frames), (1, Same::Frames)], "{found:?}");
+}
+
+/// What only ffmpeg decodes goes into shards too, and what it finds damaged does not. A folder is searched for both.
+fn others_are_transcoded(folder: &Path, video: &Path) {
+    let old = folder.join("old");
+    std::fs::create_dir(&old).unwrap();
+    let ffmpeg = |arguments: &[&str], out: &Path| {
+        let mut command = std::process::Command::new("ffmpeg");
+        command.args(["-v", "error", "-i"]).arg(video).args(arguments).arg(out);
+        assert!(command.status().unwrap().success());
+    };
+    ffmpeg(&["-c:v", "mpeg4", "-q:v", "3"], &old.join("a.avi"));
+    ffmpeg(&["-c:v", "mpeg2video", "-q:v", "3"], &old.join("b.mpg"));
+    let whole = std::fs::read(old.join("a.avi")).unwrap();
+    std::fs::write(old.join("c.avi"), &whole[..whole.len() * 3 / 4]).unwrap();
+    let list = Reading { endings: ENDINGS, ..Reading::default() }.read(&old).unwrap();
+    assert_eq!(list.entries.len(), 3);
+    let out = folder.join("old-shards");
+    let transcode = Some(Transcode { short_side: 24, ..Transcode::new("ffmpeg") });
+    let plan =
+        PackPlan { list: &list, out: &out, name: "old", shard_bytes: 1 << 30, transcode, opener: Opener::shared() };
+    let report = pack(&plan, &|_| {}).unwrap();
+    let left_out = std::fs::read_to_string(out.join("left-out.jsonl")).unwrap();
+    assert!(report.samples == 2 && left_out.contains("c.avi") && left_out.lines().count() == 1, "{left_out}");
+    let frames = Opener::shared().open(video).unwrap().info().frames;
+    for entry in read_list(&out).unwrap().entries {
+        assert_eq!(Opener::shared().open(&entry.path).unwrap().info().frames, frames, "{}", entry.path.display());
+    }
 }

@@ -53,10 +53,11 @@ impl VideoFeatures {
 /// Reads a list of labelled videos or pictures.
 ///
 /// # Errors
-/// As [`read_list`] and [`VideoList::check_found`]; [`EvalError::File`] for a list where a sample has no label, or one below 0.
+/// As [`read_list`], [`VideoList::check_found`] and [`VideoList::check_labels`]; [`EvalError::File`] for a list where a sample has no label, or one below 0.
 pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
     let read = read_list(list)?;
     read.check_found()?;
+    read.check_labels()?;
     if let Some(index) = read.entries.iter().position(|entry| entry.label.is_none()) {
         let why = format!("{} has no label; give a list of \"path label\" lines", read.location(index));
         return Err(EvalError::file(list, why));

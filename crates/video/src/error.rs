@@ -40,7 +40,11 @@ pub enum VideoError {
          ffmpeg -i \"{}\" -c:v libx264 -pix_fmt yuv420p \"{}\"",
         path.display(),
         if cfg!(feature = "ffmpeg") { "the FFmpeg libraries of this system" } else { "the pure-Rust decoder" },
-        if cfg!(feature = "ffmpeg") { "" } else { "build with `--features ffmpeg` to read it as it is, or " },
+        if cfg!(feature = "ffmpeg") {
+            ""
+        } else {
+            "build with `--features ffmpeg` to read it as it is, make shards with `vjepa data pack --ffmpeg ffmpeg`, or "
+        },
         path.display(),
         reencoded(path).display()
     )]

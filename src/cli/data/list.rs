@@ -15,12 +15,12 @@ pub struct Args {
     /// Which data set's annotations these are, or what the path names
     #[arg(value_name = "DATA_SET", value_parser = named(&DataSet::ALL, DataSet::name, DataSet::about))]
     data_set: DataSet,
-    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders; else the folder or pattern
+    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders; else the folder, pattern or list
     annotations: PathBuf,
-    /// Folder that the videos lie in, at any depth [default: not needed for imagenet, folder, glob and classes]
+    /// Folder that the videos lie in, at any depth [default: not needed for imagenet, folder, glob, classes and named]
     #[arg(long, value_name = "FOLDER")]
     videos: Option<PathBuf>,
-    /// Class names: ssv2's labels.json, ucf101's classInd.txt, diving48's vocabulary; for kinetics, one name per line
+    /// Class names: ssv2's labels.json, ucf101's classInd.txt, diving48's vocabulary; for kinetics and named, one name per line
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// For hmdb51: the split, 1 to 3
@@ -50,10 +50,11 @@ enum DataSet {
     Folder,
     Glob,
     Classes,
+    Named,
 }
 
 impl DataSet {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Kinetics,
         Self::Ssv2,
         Self::Ucf101,
@@ -64,6 +65,7 @@ impl DataSet {
         Self::Folder,
         Self::Glob,
         Self::Classes,
+        Self::Named,
     ];
 
     fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl DataSet {
             Self::Folder => "folder",
             Self::Glob => "glob",
             Self::Classes => "classes",
+            Self::Named => "named",
         }
     }
 
@@ -93,6 +96,9 @@ impl DataSet {
             Self::Folder => "all videos of a folder, at any depth, without labels",
             Self::Glob => "the videos that a pattern names ('/data/**/*.mp4'), without labels",
             Self::Classes => "one folder of videos (or pictures) per class; labels count the sorted names",
+            Self::Named => {
+                "a list with class names instead of numbers (\"path class\"); labels count --classes, or the sorted names"
+            }
         }
     }
 }
@@ -151,5 +157,9 @@ fn listing(args: &Args) -> Result<Listing, CliError> {
         DataSet::Folder => annotations::folder(annotations)?,
         DataSet::Glob => annotations::glob(annotations)?,
         DataSet::Classes => annotations::class_folders(annotations)?,
+        DataSet::Named => {
+            let names = args.classes.as_deref().map(Classes::read).transpose()?;
+            annotations::named_list(annotations, names.as_ref())?
+        }
     })
 }

@@ -14,7 +14,7 @@ pub(super) use scan::with_ending;
 
 use super::CliError;
 pub(super) use subset::share;
-use vjepa_data::{VideoList, read_list};
+use vjepa_data::{Reading, VideoList};
 
 /// Make, check, split and pack the data that training and evaluation read
 #[derive(clap::Args)]
@@ -49,7 +49,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 /// Reads a data set, and says how a list was read where it is not written as the official code's.
 fn read(data: &Path) -> Result<VideoList, CliError> {
-    let list = read_list(data)?;
+    read_with(data, Reading::default())
+}
+
+/// As [`read`], in another way.
+fn read_with(data: &Path, reading: Reading<'_>) -> Result<VideoList, CliError> {
+    let list = reading.read(data)?;
     list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", data.display()));
     Ok(list)
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 use vjepa_data::media::Opener;
-use vjepa_data::read_list;
 use vjepa_data::shards::{PackPlan, PackReport, Transcode, clips_per_second, pack};
+use vjepa_data::{ENDINGS, EXTENSIONS, Reading, read_list};
 
 use crate::cli::CliError;
 use crate::cli::memory::Bytes;
@@ -58,7 +58,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     if let Some(transcode) = &transcode {
         eprintln!("encoding with {}", transcode.check()?);
     }
-    let list = super::read(&args.data)?;
+    // Folders are searched for what the program transcodes, too.
+    let endings = if transcode.is_some() { ENDINGS } else { EXTENSIONS };
+    let list = super::read_with(&args.data, Reading { endings, ..Reading::default() })?;
     let opener = Opener::shared();
     let plan =
         PackPlan { list: &list, out: &args.out, name: &args.name, shard_bytes: args.shard_size.0, transcode, opener };

@@ -148,7 +148,12 @@ fn ucf101_lists() {
     assert_eq!(ending, usize::from(!cfg!(feature = "ffmpeg")));
     assert_eq!(samples(&listing)[1 - ending..], [own("v_HandStandPushups_g01_c01.mp4", 1)]);
     assert_eq!(listing.left_out(), ending);
-    assert!(ending == 0 || listing.to_string().contains("1 .avi, which is not read: convert to .mp4, or build with"));
+    assert!(
+        ending == 0
+            || listing
+                .to_string()
+                .contains("1 .avi, which is not read: convert to .mp4 or use `vjepa data pack`, or build with")
+    );
     let test = "HandstandPushups/v_HandStandPushups_g01_c01.avi\n";
     let listing = ucf101(&data.file("testlist01.txt", test), &index, &data.videos()).unwrap();
     assert_eq!(samples(&listing), [own("v_HandStandPushups_g01_c01.mp4", 1)]);

@@ -1,7 +1,8 @@
 //! Makes videos small with the `ffmpeg` program: short side 256, short groups of pictures.
 //!
 //! This program has no encoder of its own. What ffmpeg writes is opened and counted: a video that lost or gained frames on the way
-//! is left out, since its frame numbers would mean other frames.
+//! is left out, since its frame numbers would mean other frames. Of a video that only ffmpeg decodes, the frames are those that it
+//! decodes, and one that it finds damaged is left out; what it passes over in silence between two frames is lost.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -61,37 +62,48 @@ impl Transcode {
 
     /// The video of `path`, opened as `media`, encoded; `bytes` are its own where it is no file of this machine.
     pub(super) fn run(&self, media: &mut Media, path: &Path, bytes: Option<&[u8]>) -> Result<Vec<u8>, String> {
-        let cannot = |error: std::io::Error| format!("cannot be encoded: {error}");
-        let folder = tempfile::tempdir().map_err(cannot)?;
-        let (input, out) = (folder.path().join("in"), folder.path().join("out.mp4"));
-        let words = if path.is_dir() {
-            self.frames(media, &out)?
-        } else {
-            // ffmpeg reads a file; what lies in a shard or on an object store is made one.
-            let input = match bytes {
-                None => std::path::absolute(path).map_err(cannot)?,
-                Some(bytes) => {
-                    std::fs::write(&input, bytes).map_err(cannot)?;
-                    input
-                }
-            };
-            let arguments = [OsString::from("-i"), input.into()];
-            let child = self.start(&arguments, &out, Stdio::null())?;
-            wait(child)?
+        let folder = tempfile::tempdir().map_err(|error| cannot(&error))?;
+        let out = folder.path().join("out.mp4");
+        let words = match path.is_dir() {
+            true => self.frames(media, &out)?,
+            false => self.file(path, bytes, folder.path(), &[])?,
         };
-        let failed = |what: String| match words.trim() {
-            "" => what,
-            words => format!("{what}; it says: {}", vjepa_recipe::text::short(words, 300)),
-        };
-        let bytes = std::fs::read(&out).map_err(|error| failed(format!("was not encoded by ffmpeg ({error})")))?;
-        let encoded = vjepa_video::open(&out)
-            .map_err(|error| failed(format!("was encoded to what cannot be opened ({error})")))?;
-        match (media.info().frames, encoded.info().frames) {
-            (had, has) if had == has => Ok(bytes),
-            (had, has) => {
-                Err(failed(format!("has {had} frames and {has} once encoded, so frame numbers would not match")))
+        let (bytes, has) = encoded(&out, &words)?;
+        match media.info().frames {
+            had if had == has => Ok(bytes),
+            had => {
+                Err(said(&words, format!("has {had} frames and {has} once encoded, so frame numbers would not match")))
             }
         }
+    }
+
+    /// The video of `path`, which only ffmpeg decodes, encoded.
+    pub(super) fn unknown(&self, path: &Path, bytes: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        let folder = tempfile::tempdir().map_err(|error| cannot(&error))?;
+        // Nothing else counts its frames, so the first error is the end.
+        let words = self.file(path, bytes, folder.path(), &["-xerror", "-err_detect", "explode"])?;
+        if !words.trim().is_empty() {
+            return Err(said(&words, "is damaged".into()));
+        }
+        match encoded(&folder.path().join("out.mp4"), &words)? {
+            (_, 0) => Err(said(&words, "has no frame that ffmpeg decodes".into())),
+            (bytes, _) => Ok(bytes),
+        }
+    }
+
+    /// Encodes a file to `out.mp4` in a folder; what lies in a shard or on an object store is made one.
+    fn file(&self, path: &Path, bytes: Option<&[u8]>, folder: &Path, first: &[&str]) -> Result<String, String> {
+        let input = match bytes {
+            None => std::path::absolute(path).map_err(|error| cannot(&error))?,
+            Some(bytes) => {
+                let input = folder.join("in");
+                std::fs::write(&input, bytes).map_err(|error| cannot(&error))?;
+                input
+            }
+        };
+        let mut arguments: Vec<OsString> = first.iter().map(OsString::from).collect();
+        arguments.extend([OsString::from("-i"), input.into()]);
+        wait(self.start(&arguments, &folder.join("out.mp4"), Stdio::null())?)
     }
 
     /// Encodes frames that this program decodes.
@@ -147,6 +159,26 @@ impl Transcode {
         command.arg(out).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().map_err(|error| format!("cannot be encoded: {} cannot be run: {error}", self.ffmpeg.display()))
     }
+}
+
+fn cannot(error: &std::io::Error) -> String {
+    format!("cannot be encoded: {error}")
+}
+
+/// What went wrong, with what the program said.
+fn said(words: &str, what: String) -> String {
+    match words.trim() {
+        "" => what,
+        words => format!("{what}; it says: {}", vjepa_recipe::text::short(words, 300)),
+    }
+}
+
+/// The bytes of an encoded video, and how many frames it has.
+fn encoded(out: &Path, words: &str) -> Result<(Vec<u8>, usize), String> {
+    let bytes = std::fs::read(out).map_err(|error| said(words, format!("was not encoded by ffmpeg ({error})")))?;
+    let video = vjepa_video::open(out)
+        .map_err(|error| said(words, format!("was encoded to what cannot be opened ({error})")))?;
+    Ok((bytes, video.info().frames))
 }
 
 /// Waits for the program's end and returns what it said.
