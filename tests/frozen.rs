@@ -256,6 +256,15 @@ fn pictures_in_class_folders_from_training_to_evaluation() {
         command.args(["--probe", "p.safetensors", "--data", "images/val", "--still-frames", frames]);
         let evaluated = json(&mut command);
         assert_eq!(evaluated["top1"], trained["val"]["top1"], "{evaluated}");
+        // Exported and run on pictures, it says the same of each.
+        let mut command = scene.encoded("compile");
+        command.args(["--probe", "p.safetensors", "--frames", frames, "--export", "onnx", "--out", "m.onnx"]);
+        command.assert().success();
+        for class in ["moss", "rust", "sky"] {
+            let mut command = scene.command("run");
+            let said = json(command.args(["m.onnx", &format!("images/val/{class}/1.png"), "--runtime", "tract"]));
+            assert_eq!(said["top"][0]["label"], class, "{said}");
+        }
     }
     let probe = |data: &str, more: &[&str]| {
         let mut command = scene.encoded("probe");

@@ -3,7 +3,7 @@
 use super::CliError;
 use std::time::Duration;
 use vjepa_collective::{Alone, Collective};
-use vjepa_runtime::plan::Device;
+use vjepa_runtime::plan::{Device, gpus};
 
 /// Where to run.
 #[derive(clap::Args)]
@@ -14,9 +14,14 @@ pub(super) struct DeviceArg {
 }
 
 impl DeviceArg {
-    /// The device, which is there.
+    /// The device, which is there. Which GPU that is, or what stands in for one, is said on stderr.
     pub(super) fn open(&self) -> Result<Device, CliError> {
-        Device::open(&self.device).map_err(|error| format!("--device {}: {error}", self.device).into())
+        let device = Device::open(&self.device).map_err(|error| format!("--device {}: {error}", self.device))?;
+        let (name, gpus) = (device.to_string(), gpus(device.kind()).unwrap_or_default());
+        if let Some((_, about)) = gpus.iter().find(|(own, _)| *own == name) {
+            eprintln!("note: {name} is {about}");
+        }
+        Ok(device)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::device::{DeviceArg, RankArgs};
-use super::frozen::{EncoderArgs, Kind, Opened, Setup, samples};
+use super::frozen::{EncoderArgs, Kind, Opened, Reads, Setup, samples};
 use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion};
 use vjepa_collective::Collective;
 use vjepa_data::BadVideo;
@@ -15,7 +15,7 @@ use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
 use vjepa_metrics::Confusion;
-use vjepa_programs::{Probe, load_probe, load_probe_with};
+use vjepa_programs::{Probe, load_probe, load_probe_with, probe_layers};
 use vjepa_runtime::plan::Device;
 
 /// Measure the top-1 and top-5 accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures
@@ -84,7 +84,8 @@ fn of_probe(args: &Args, path: &Path, device: Device, ranks: &dyn Collective) ->
     let data = args.data.clone().or(own).ok_or(none)?;
     let (list, folders) = samples(&data)?;
     let kind = Kind::of(&list)?;
-    let mut opened = Opened::open(&args.encoder, &setup, device, kind, None)?;
+    let reads = Reads { layers: probe_layers(path)?, heads: None };
+    let mut opened = Opened::open(&args.encoder, &setup, device, kind, reads)?;
     let probe = match &opened.sizes {
         Some(sizes) => load_probe_with(path, sizes, args.probe_heads)?,
         None => load_probe(path)?,

@@ -189,6 +189,15 @@ fn model_of(official: &Evaluation, path: &Path) -> Result<Config, CliError> {
     Ok(Config::unchecked(&text, &path.display().to_string(), &[])?)
 }
 
+/// What is known of the probe that an encoder is opened for.
+#[derive(Default)]
+pub(super) struct Reads {
+    /// Blocks whose tokens it was trained on.
+    pub layers: Option<Vec<usize>>,
+    /// Attention heads of one for another program's encoder.
+    pub heads: Option<usize>,
+}
+
 /// An encoder that is ready to run.
 pub(super) struct Opened {
     pub encoder: Box<dyn ClipEncoder>,
@@ -207,13 +216,7 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens the encoder for videos or for still pictures.
-    pub fn open(
-        args: &EncoderArgs,
-        setup: &Setup,
-        device: Device,
-        kind: Kind,
-        probe_heads: Option<usize>,
-    ) -> Result<Self, CliError> {
+    pub fn open(args: &EncoderArgs, setup: &Setup, device: Device, kind: Kind, probe: Reads) -> Result<Self, CliError> {
         let frames = match kind {
             Kind::Pictures => args.still_frames.map(usize::from),
             Kind::Videos if args.still_frames.is_some() => {
@@ -222,10 +225,20 @@ impl Opened {
             Kind::Videos => None,
         };
         if let Some(path) = args.encoder.as_deref() {
-            return Self::exported(path, args, setup, (frames, probe_heads));
+            return Self::exported(path, args, setup, (frames, probe.heads));
         }
         let path = setup.checkpoint(args)?;
-        let wanted = wanted(setup, frames);
+        let mut wanted = wanted(setup, frames);
+        match (&wanted.layers, probe.layers) {
+            (Some(file), Some(own)) if *file != own => {
+                return Err(format!(
+                    "the configuration names the blocks {file:?} (`out_layers`), but the probe was trained on {own:?}: correct it"
+                )
+                .into());
+            }
+            (None, Some(own)) => wanted.layers = Some(own),
+            _ => {}
+        }
         let OpenEncoder { encoder, mut model, digest, named } =
             open_encoder_as(device, &path, setup.config.as_ref(), &wanted)?;
         if let Some(official) = setup.official.as_ref().filter(|official| official.encoder.from_file) {
@@ -269,12 +282,7 @@ impl Opened {
             Kind::Pictures if [clips, views] != [1, 1] => {
                 Err("a picture is one clip in one view: leave --clips and --views out".into())
             }
-            Kind::Pictures => Ok(SamplePlan::Pictures(StillPlan {
-                frames: record.num_frames,
-                size: record.crop_size,
-                normalization: record.normalization,
-                grayscale: record.grayscale,
-            })),
+            Kind::Pictures => Ok(SamplePlan::Pictures(StillPlan::of(record))),
         }
     }
 }

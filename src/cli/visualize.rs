@@ -182,6 +182,12 @@ fn attention(args: &Attention) -> Result<&Path, CliError> {
             format!("{} is a linear probe, which has no query: give an attentive one", args.probe.display()).into()
         );
     };
+    if let Some(layers) = &probe.layers {
+        let path = args.probe.display();
+        return Err(
+            format!("{path} reads the blocks {layers:?}, not only the last one, whose attention is drawn").into()
+        );
+    }
     let missing = || format!("{} lacks weights of its attention", args.probe.display());
     let tensor = |name: &str| probe.tensors.get(&format!("probe.pooler.{name}")).map(|(_, values)| values.as_slice());
     let pair = |name: &str| Some([tensor(&format!("{name}.weight"))?, tensor(&format!("{name}.bias"))?]);

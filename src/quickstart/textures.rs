@@ -16,8 +16,8 @@ use vjepa_eval::logistic::{Labelled, fit_tuned};
 use vjepa_eval::probe_file::{linear_weights, save_probe};
 use vjepa_eval::{FrozenEncoder, TextureProtocol, TextureReport, evaluate_textures};
 use vjepa_graphs::EncoderConfig;
-use vjepa_programs::Probe;
 use vjepa_programs::model_configs;
+use vjepa_programs::{Probe, ProbeRecord};
 use vjepa_recipe::counter::mix;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{ClipBatch, Options, Runtime, Session};
@@ -140,7 +140,7 @@ fn fit_probe(
     let path = options.folder.join("probe.safetensors");
     let probe = Probe::Linear { embed_dim: dim, num_classes: TEXTURES.len() };
     let names = TEXTURES.map(str::to_owned);
-    save_probe(&path, &probe, &linear_weights(&model), &names, &BTreeMap::new())?;
+    save_probe(&path, &ProbeRecord::of(&probe, &names), &linear_weights(&model), &BTreeMap::new())?;
     Ok(path)
 }
 

@@ -195,6 +195,15 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     {
         probe = tuned(path)?;
     }
+    let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
+    if let (Head::Probe | Head::Pooled, Some(probe)) = (head, &probe) {
+        if form.out_layers.is_some() {
+            let why = "a probe reads the blocks that it was trained on; with --out-layers use the head `tokens` or `features`";
+            return Err(why.into());
+        }
+        model.encoder.out_layers.clone_from(&probe.layers);
+        model.encoder.validate()?;
+    }
     if let Some(probe) = &probe {
         let (reads, width) = (probe.probe.embed_dim(), model.encoder.embed_dim);
         if reads != width {
@@ -202,13 +211,10 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
         }
         source.extend(&probe.tensors);
     }
-    let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
     let kind = probe.as_ref().map(|file| &file.probe);
     let traced = match (form.clip_views, kind) {
         (ClipViews::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
-        (clip_views, Some(probe)) if head == Head::Probe && form.out_layers.is_none() => {
-            compile::deployed_views(&model.encoder, probe, clip_views)?
-        }
+        (clip_views, Some(probe)) if head == Head::Probe => compile::deployed_views(&model.encoder, probe, clip_views)?,
         _ => return Err("--clips and --views average a probe's predictions; give --probe, and no other --head".into()),
     };
     let graph = compile::optimised(&traced)?;

@@ -115,7 +115,9 @@ impl Extractor {
             Pooling::Mean | Pooling::Attentive => vec![encoder.embed_dim],
             Pooling::Frames => vec![moments, encoder.embed_dim],
         };
-        let (columns, outputs) = match &encoder.out_layers {
+        // A probe pools the tokens of all blocks that it reads into one.
+        let apart = encoder.out_layers.as_ref().filter(|_| pooling != Pooling::Attentive);
+        let (columns, outputs) = match apart {
             None => {
                 let output = match pooling {
                     Pooling::Frames => Pooling::Tokens.column(),

@@ -6,9 +6,7 @@ use std::path::Path;
 use vjepa_graphs::NamedTensors;
 
 use super::EvalError;
-use super::attentive::classes;
 use super::logistic::LogisticModel;
-use vjepa_programs::Probe;
 use vjepa_programs::{PROBE_KEY, ProbeRecord};
 use vjepa_weights as weights;
 
@@ -21,22 +19,22 @@ pub fn linear_weights(model: &LogisticModel) -> NamedTensors {
     ])
 }
 
-/// Writes a probe with the names of its classes (as many as classes, or none); `extra` goes into the metadata next to the
-/// description.
+/// Writes a probe with its description, whose names of classes are as many as classes, or none; `extra` goes into the metadata
+/// beside it.
 ///
 /// # Errors
 /// [`EvalError::Weights`], [`EvalError::Setup`] for another number of names.
 pub fn save_probe(
     path: &Path,
-    probe: &Probe,
+    record: &ProbeRecord,
     weights: &NamedTensors,
-    labels: &[String],
     extra: &BTreeMap<String, String>,
 ) -> Result<(), EvalError> {
-    if !labels.is_empty() && labels.len() != classes(probe) {
-        return Err(EvalError::setup(format!("{} names do not fit {} classes", labels.len(), classes(probe))));
+    let (names, classes) = (record.labels.len(), record.classes);
+    if names > 0 && names != classes {
+        return Err(EvalError::setup(format!("{names} names do not fit {classes} classes")));
     }
-    let text = serde_json::to_string(&ProbeRecord::of(probe, labels)).map_err(|error| EvalError::file(path, error))?;
+    let text = serde_json::to_string(record).map_err(|error| EvalError::file(path, error))?;
     let mut metadata = extra.clone();
     metadata.insert(PROBE_KEY.to_owned(), text);
     let named = |(name, tensor): (&String, &(Vec<usize>, Vec<f32>))| (format!("probe.{name}"), tensor.clone());
@@ -48,6 +46,7 @@ mod tests {
     use super::super::attentive::first_weights;
     use super::*;
     use vjepa_graphs::ProbeConfig;
+    use vjepa_programs::Probe;
 
     #[test]
     fn probes_survive_their_files() {
@@ -61,11 +60,13 @@ mod tests {
         ] {
             let weights = first_weights(&probe, 1);
             let names = ["left".to_owned(), "right".to_owned()];
-            save_probe(&path, &probe, &weights, &names, &BTreeMap::new()).unwrap();
+            let record = ProbeRecord { layers: Some(vec![1, 3]), ..ProbeRecord::of(&probe, &names) };
+            save_probe(&path, &record, &weights, &BTreeMap::new()).unwrap();
             let file = vjepa_programs::load_probe(&path).unwrap();
-            assert_eq!((file.probe, file.labels), (probe.clone(), names.to_vec()));
+            assert_eq!((file.probe, file.labels, file.layers), (probe.clone(), names.to_vec(), record.layers));
+            assert_eq!(vjepa_programs::probe_layers(&path).unwrap(), Some(vec![1, 3]));
             assert!(weights.iter().all(|(name, tensor)| file.tensors[&format!("probe.{name}")] == *tensor));
-            assert!(save_probe(&path, &probe, &weights, &names[..1], &BTreeMap::new()).is_err());
+            assert!(save_probe(&path, &ProbeRecord::of(&probe, &names[..1]), &weights, &BTreeMap::new()).is_err());
         }
     }
 }

@@ -18,7 +18,11 @@ use vjepa_runtime::plan::HostTensor;
 /// [`CompileError::Pass`] for an objective that does something else with its lists than attention, means and sums.
 pub(super) fn with_buckets(graph: &Graph, declaration: &Declaration, multiple: usize) -> Result<Graph, CompileError> {
     let lists = declaration.inputs.iter().filter(|input| matches!(input.source, Source::Indices(_)));
-    let indices = lists.map(|input| input.name.clone()).filter(|name| graph.find(name).is_some()).collect();
+    let indices: Vec<String> =
+        lists.map(|input| input.name.clone()).filter(|name| graph.find(name).is_some()).collect();
+    if indices.is_empty() {
+        return Ok(graph.clone());
+    }
     let failed = |pass: &dyn Pass| {
         let pass = pass.name();
         move |source| CompileError::from(PassError::Failed { pass, source })

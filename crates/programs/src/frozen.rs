@@ -90,7 +90,7 @@ impl Frozen {
     /// encoder's `out_layers` where it has some.
     ///
     /// # Errors
-    /// [`FrozenError`]; [`CompileError::Head`] for a head that needs another probe, or no `out_layers`.
+    /// [`FrozenError`]; [`CompileError::Head`] for a head that needs another probe.
     pub fn with_head(
         device: Device,
         encoder: &EncoderConfig,

@@ -47,6 +47,9 @@ pub struct ProbeRecord {
     /// How tokens become one vector (fine-tuned).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
+    /// Blocks of the encoder, from 0, whose tokens it reads, those of one after those of the other; absent for the last alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
 }
 
 impl ProbeRecord {
@@ -64,6 +67,7 @@ impl ProbeRecord {
                 blocks_on: None,
                 eps: None,
                 pooling: None,
+                layers: None,
             },
             Probe::Tuned(head) => Self {
                 kind: TUNED.to_owned(),
@@ -75,6 +79,7 @@ impl ProbeRecord {
                 blocks_on: None,
                 eps: None,
                 pooling: Some(head.pooling),
+                layers: None,
             },
             Probe::Attentive(config) => {
                 let plain = ProbeConfig::sized(config.embed_dim, config.num_heads, config.num_classes);
@@ -88,6 +93,7 @@ impl ProbeRecord {
                     blocks_on: (config.blocks_on != plain.blocks_on).then_some(config.blocks_on),
                     eps: (config.eps != plain.eps).then_some(config.eps),
                     pooling: None,
+                    layers: None,
                 }
             }
         }
@@ -101,8 +107,25 @@ pub struct ProbeFile {
     pub probe: Probe,
     /// Names of the classes: as many as classes, or none.
     pub labels: Vec<String>,
+    /// Blocks of the encoder whose tokens it reads, joined; the last alone where the file names none.
+    pub layers: Option<Vec<usize>>,
     /// Its weights, `probe.*`.
     pub tensors: Tensors,
+}
+
+/// Blocks of the encoder that a probe of ours reads: [`ProbeFile::layers`] without its weights; none of an official file.
+///
+/// # Errors
+/// [`WeightsError`]: a file that cannot be read, an inconsistent description.
+pub fn probe_layers(path: &Path) -> Result<Option<Vec<usize>>, WeightsError> {
+    let weights = load(path)?;
+    let Some(text) = weights.metadata().get(PROBE_KEY) else { return Ok(None) };
+    let record: ProbeRecord = serde_json::from_str(text).map_err(|error| WeightsError::Record {
+        path: path.to_owned(),
+        what: "probe description",
+        why: shortened(&error.to_string()),
+    })?;
+    Ok(record.layers)
 }
 
 /// Reads a probe that `vjepa probe` wrote, strictly.
@@ -148,7 +171,7 @@ fn read(path: &Path, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> R
     }
     let (probe, shapes) = described(&weights, &record)?;
     let tensors = weights.take("probe", "probe", shapes)?;
-    Ok(ProbeFile { probe, labels: record.labels, tensors })
+    Ok(ProbeFile { probe, labels: record.labels, layers: record.layers, tensors })
 }
 
 /// Describes a classifier of the official evaluation from its shapes.
@@ -175,7 +198,18 @@ fn official(weights: &Weights, encoder: &EncoderConfig, heads: Option<usize>) ->
         None => ("linear", None, None),
     };
     let (kind, labels) = (kind.to_owned(), Vec::new());
-    Ok(ProbeRecord { kind, classes, labels, embed_dim, num_heads, depth, blocks_on: None, eps: None, pooling: None })
+    Ok(ProbeRecord {
+        kind,
+        classes,
+        labels,
+        embed_dim,
+        num_heads,
+        depth,
+        blocks_on: None,
+        eps: None,
+        pooling: None,
+        layers: None,
+    })
 }
 
 /// Describes a probe of V-JEPA 2's evaluation, or a classifier of Hugging Face, whose blocks work on the features.

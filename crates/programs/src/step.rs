@@ -54,6 +54,7 @@ impl TrainOptions {
             precision: Precision::of(config.meta.dtype)?,
             bucket: optimization.bucket(),
             overlap: optimization.overlap,
+            mask_buckets: optimization.mask_buckets,
             ..Self::default()
         })
     }

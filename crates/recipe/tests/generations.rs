@@ -230,7 +230,7 @@ fn several_lengths_have_masks_each() {
     assert_eq!((kinds.len(), kinds[0].lengths.clone(), kinds[0].images), (1, vec![16, 64], false));
     assert!(config.is_mixed() && config.adds_up() && !read(SECOND).is_mixed());
     // Officially a mask token for each generator of each data set, of which each length learns one.
-    assert_eq!((config.mask_tokens(), read(SECOND).mask_tokens()), (6, 2));
+    assert_eq!((config.mask_tokens(), read(SECOND).mask_tokens()), (6, 6));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use vjepa_eval::protocols::detection::{
 };
 use vjepa_eval::protocols::videos::{OpenEncoder, digest_of, open_encoder};
 use vjepa_graphs::NamedTensors;
-use vjepa_programs::{Probe, load_probe};
+use vjepa_programs::{Probe, ProbeRecord, load_probe};
 use vjepa_recipe::config::Config;
 
 /// Train, evaluate, run or export a detector of actions in boxes (AVA) on a frozen encoder
@@ -124,6 +124,9 @@ struct Eval {
     /// Configuration of model and preprocessing; needed if the checkpoint does not record them
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
     /// Folder of the annotated videos
     #[arg(long, value_name = "DIR")]
     videos: Option<PathBuf>,
@@ -257,7 +260,7 @@ fn train(args: &Train) -> Result<(), CliError> {
     let Trained { weights, loss, boxes, width, left_out } = trained;
     let probe = Probe::Linear { embed_dim: width, num_classes: classes };
     let extra = BTreeMap::from([(DETECTOR_KEY.to_owned(), serde_json::to_string(&record)?)]);
-    save_probe(&args.out, &probe, &weights, &[], &extra)?;
+    save_probe(&args.out, &ProbeRecord::of(&probe, &[]), &weights, &extra)?;
     if args.json {
         let summary = serde_json::json!({
             "detector": args.out, "actions": classes, "boxes": boxes, "key_frames": found.frames.len(),
@@ -372,7 +375,7 @@ fn eval(args: &Eval) -> Result<(), CliError> {
     let (Some(detector), Some(checkpoint), Some(folder)) = (&args.detector, &args.checkpoint, &args.videos) else {
         return Err("give --detector with --checkpoint and --videos, or --detections".into());
     };
-    let config = args.config.as_deref().map(|path| Config::from_file(path, &[])).transpose()?;
+    let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
     let mut opened = open_encoder(args.device.open()?, checkpoint, config.as_ref())?;
     let (weights, record) = open(detector, &opened.digest)?;
     let videos = Videos { videos: folder.clone() };

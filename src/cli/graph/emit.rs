@@ -108,11 +108,13 @@ fn compiled(
     let encoder = encoder_config(config)?;
     match name {
         GraphName::Step => {
-            let options = TrainOptions { mask_buckets, ..options(config)? };
+            let mut options = options(config)?;
+            options.mask_buckets = mask_buckets.or(options.mask_buckets);
             return Ok(compile::step_with(&compile::objective(config)?, options, passes)?);
         }
         GraphName::Gradients => {
-            let options = TrainOptions { mask_buckets, ..options(config)? };
+            let mut options = options(config)?;
+            options.mask_buckets = mask_buckets.or(options.mask_buckets);
             return Ok(compile::gradients_with(&compile::objective(config)?, options, passes)?);
         }
         GraphName::Update => {

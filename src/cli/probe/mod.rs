@@ -25,6 +25,7 @@ use vjepa_eval::protocols::videos::classes_of;
 use vjepa_eval::videos::VideoFeatures;
 use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_graphs::ProbeConfig;
+use vjepa_programs::ProbeRecord;
 use vjepa_recipe::config::Config;
 use vjepa_recipe::config::evaluation::FINAL_WEIGHT_DECAY;
 use vjepa_recipe::records::PROBE_RESULT_KEY;
@@ -299,7 +300,9 @@ fn write(
             (CLIPS_APART_KEY.to_owned(), (!work.attend).to_string()),
             (LABELS_FROM_KEY.to_owned(), lists.from().to_string()),
         ]);
-        save_probe(&args.out, probe, weights, names, &extra)?;
+        let layers = encoder.and_then(|opened| opened.sizes.as_ref()?.out_layers.clone());
+        let record = ProbeRecord { layers, ..ProbeRecord::of(probe, names) };
+        save_probe(&args.out, &record, weights, &extra)?;
     }
     if let Some(folder) = &args.results {
         report.save(folder)?;

@@ -20,7 +20,7 @@ use vjepa_runtime::plan::Device;
 use super::lists::Lists;
 use super::{Args, classes};
 use crate::cli::CliError;
-use crate::cli::frozen::{Kind, Opened, Setup};
+use crate::cli::frozen::{Kind, Opened, Reads, Setup};
 
 /// Where features come from.
 pub(super) enum Source {
@@ -137,7 +137,8 @@ impl<'a> Work<'a> {
                 let other = Kind::of(val)?.word();
                 return Err(format!("--data holds {} and --val {other}: evaluate them apart", kind.word()).into());
             }
-            let opened = Opened::open(&args.encoder, setup, device, kind, args.probe_heads)?;
+            let opened =
+                Opened::open(&args.encoder, setup, device, kind, Reads { layers: None, heads: args.probe_heads })?;
             let random = args.encoder.official_validation.then_some(args.seed);
             let train = opened.plan(kind, [clips, 1], None)?;
             work.plans = Some([train, opened.plan(kind, [clips, views], random)?]);

@@ -177,7 +177,7 @@ pub fn open_tuned(device: Device, path: &Path, config: Option<&Config>) -> Resul
         return Err(EvalError::file(path, why));
     }
     let description = vjepa_programs::describe(&file, config)?;
-    let ProbeFile { probe, labels, tensors } = vjepa_programs::load_probe(path)?;
+    let ProbeFile { probe, labels, tensors, .. } = vjepa_programs::load_probe(path)?;
     if !matches!(probe, Probe::Tuned(_)) {
         return Err(EvalError::file(path, "holds a probe of frozen features; give it with --probe, and its encoder"));
     }

@@ -177,12 +177,12 @@ impl Config {
         Ok(())
     }
 
-    /// Mask tokens of the predictor: one a mask generator, and of clips of several lengths, as officially, one for each
-    /// generator of each data set.
+    /// Mask tokens of the predictor: one a mask generator, and from V-JEPA 2 on, as officially, one for each generator of each data
+    /// set that `data.dataset_fpcs` lists, of which the first few are used.
     pub fn mask_tokens(&self) -> usize {
-        let sets = match self.data.lengths().len() {
-            0 | 1 => 1,
-            _ => self.data.dataset_fpcs.as_ref().map_or(1, Vec::len),
+        let sets = match self.model.generation {
+            Generation::V1 => 1,
+            Generation::V2 | Generation::V21 => self.data.dataset_fpcs.as_ref().map_or(1, |sets| sets.len().max(1)),
         };
         self.model.num_mask_tokens.unwrap_or(self.mask.len() * sets)
     }

@@ -238,6 +238,10 @@ pub struct OptimizationConfig {
     /// travels alone. With more than two ranks it may decide the last bits of sums.
     #[schemars(extend("x-ours" = true))]
     pub bucket_cap_mb: f64,
+    /// What the lengths of mask lists are rounded up to a multiple of, with padding that changes no result but the last bits: steps
+    /// then have few different shapes, whose plans a GPU measures and keeps. Null leaves them as they are drawn.
+    #[schemars(extend("x-ours" = true))]
+    pub mask_buckets: Option<usize>,
 }
 
 impl Default for OptimizationConfig {
@@ -272,6 +276,7 @@ impl Default for OptimizationConfig {
             shard_states: false,
             overlap: true,
             bucket_cap_mb: 4.0,
+            mask_buckets: None,
         }
     }
 }

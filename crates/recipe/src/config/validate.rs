@@ -417,6 +417,9 @@ fn optimization(o: &OptimizationConfig) -> Checked {
     must(o.groups.is_none_or(|n| (1..=1 << 16).contains(&n)), "optimization.groups", || {
         format!("is {}; it must lie between 1 and 65536", o.groups())
     })?;
+    must(o.mask_buckets.is_none_or(|multiple| (1..=4096).contains(&multiple)), "optimization.mask_buckets", || {
+        format!("is {}; it must lie between 1 and 4096", o.mask_buckets.unwrap_or_default())
+    })?;
     must(o.bucket_cap_mb > 0.0 && o.bucket_cap_mb <= 4096.0, "optimization.bucket_cap_mb", || {
         format!("is {}; it must lie above 0 and up to 4096 MiB", o.bucket_cap_mb)
     })?;
