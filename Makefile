@@ -1,15 +1,16 @@
 # `make test` runs everything: ONNX Runtime included (fetched through pip when it is not in build/).
 PYTHON ?= python3
 VENV := build/onnxruntime/venv
-# One resolution of features and one profile for programs and tests, so that Burn is compiled once.
-CARGO_FLAGS := --release --locked --workspace
+# One resolution of features and one profile for tests, lints and pages, so that Burn is compiled once; of the profile `ci`, which
+# compiles in half the time of a release.
+CARGO_FLAGS := --profile ci --locked --workspace
 
 .PHONY: test lint doc onnxruntime texts clients sight
 
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
 		cargo test $(CARGO_FLAGS)
-	target/release/examples/tiny_onnx build/onnx
+	target/ci/examples/tiny_onnx build/onnx
 	$(VENV)/bin/python tests/onnx/check.py build/onnx/*.onnx
 
 # Triton's clients and a headless Chromium (`apt-get install chromium`) against the server.

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
+use vjepa_eval::attentive::ProbeRunner;
+use vjepa_eval::protocols::videos::{Wanted, open_encoder_as};
+use vjepa_programs::load_probe;
+use vjepa_runtime::plan::Device;
 
 /// A folder with a small trained V-JEPA 2 and labelled videos.
 struct Scene {
@@ -119,6 +123,59 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
         let (told, fine) = said(vjepa(&train).args(["--set", sets]));
         let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error:")).collect();
         assert!(!fine && errors.len() == 1 && errors[0].contains(words), "{sets}: {told}");
+    }
+}
+
+/// A probe of several blocks is read as one wherever it goes: by hand on joined tokens, in `eval` without the file that named the
+/// blocks, and exported.
+#[test]
+fn a_probe_of_several_blocks_keeps_them() {
+    let scene = Scene::new("vjepa2");
+    let yaml = evaluation(&scene).replace("frames_per_clip: 8", "frames_per_clip: 4").replace("resolution: 48", "resolution: 32");
+    std::fs::write(scene.at("eval.yaml"), yaml.replace("num_segments: 2", "num_segments: 1")).unwrap();
+    let (yaml, probe, checkpoint) = (scene.path("eval.yaml"), scene.path("probe.safetensors"), scene.checkpoint());
+    let (told, fine) = said(&mut vjepa(&["probe", "--config", &yaml, "--out", &probe, "--cached"]));
+    assert!(fine, "{told}");
+    let file = load_probe(Path::new(&probe)).unwrap();
+    assert_eq!(file.layers, Some(vec![1, 2]));
+
+    let model = scene.path("model.onnx");
+    let exported = ["compile", "--checkpoint", &checkpoint, "--probe", &probe, "--export", "onnx", "--out", &model];
+    let (told, fine) = said(&mut vjepa(&exported));
+    assert!(fine, "{told}");
+    let video = textures().join("t1_d4_s0.mp4");
+    let video = if video.exists() { video } else { video.with_extension("webm") };
+    let (told, fine) = said(&mut vjepa(&["run", &model, &video.display().to_string(), "--runtime", "tract", "--json"]));
+    assert!(fine, "{told}");
+    let line: serde_json::Value = serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    let said_of = |class: u64| {
+        let top = line["top"].as_array().unwrap().iter().find(|entry| entry["class"] == class).unwrap();
+        top["probability"].as_f64().unwrap()
+    };
+
+    let wanted = Wanted { layers: file.layers.clone(), ..Wanted::default() };
+    let mut opened = open_encoder_as(Device::CPU, Path::new(&checkpoint), None, &wanted).unwrap();
+    let clip = vjepa_data::clips::read(&video, &opened.model.preprocessing).unwrap();
+    let features = opened.encoder.encode(clip.data).unwrap();
+    let mut runner = ProbeRunner::on(Device::CPU, &file.probe, &file.tensors).unwrap();
+    for (class, probability) in (0..).zip(runner.probabilities(&features).unwrap()) {
+        let exported = said_of(class);
+        assert!((exported - f64::from(probability)).abs() < 1e-4, "class {class}: {exported}, by hand {probability}");
+    }
+
+    let eval = |more: &[&str]| {
+        let val = scene.path("val.csv");
+        let (told, fine) = said(vjepa(&["eval", "--checkpoint", &checkpoint, "--probe", &probe, "--data", &val]).args(more));
+        assert!(fine, "{told}");
+    };
+    eval(&["--json"]);
+    // What the probe was not trained on is refused.
+    for (command, words) in [
+        (vec!["eval", "--config", &yaml, "--probe", &probe, "--set", "model_kwargs.wrapper_kwargs.out_layers=[0, 2]"], "[1, 2]"),
+        ([&exported[..], &["--head", "probe", "--out-layers", "1"]].concat(), "blocks that it was trained on"),
+    ] {
+        let (told, fine) = said(&mut vjepa(&command));
+        assert!(!fine && told.contains(words), "{told}");
     }
 }
 

@@ -127,8 +127,14 @@ print(sorted(glob.glob(os.path.join(os.path.dirname(onnxruntime.__file__), "capi
             --export tensorrt --precision "$precision" --batches 1:4:8 --ort-lib "$library" --out "$precision.onnx" &&
             stage "onnx-bench-$precision" 90 "$binary" bench infer "$precision.onnx" --runtime "$runtimes" --batches 1:4:8 \
                 --batch 4 "${rounds[@]}" --ort-lib "$library" --engine-cache engines --out "$OUT/onnx-$precision.json" &&
-            cat "$OUT/onnx-bench-$precision.log"
+            [ -f "$OUT/onnx-bench-$precision.log" ] && cat "$OUT/onnx-bench-$precision.log"
     done
+    # The server under load, on the fastest runtime there is; bursts fill its batches.
+    local fastest=${runtimes##*,} seconds=20
+    if [ "$dry" = true ]; then seconds=3; fi
+    [ -f f16.onnx ] && stage serve 90 "$python" "$here/load.py" "$binary" f16.onnx --runtime "$fastest" --clients 16 \
+        --seconds "$seconds" --out "$OUT/serve.json" -- --ort-lib "$library" --batches 1:8:8 --engine-cache engines \
+        --max-batch 8 && tail -n 1 "$OUT/serve.log"
 }
 
 golden=$root/tests/golden/tiny

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Assembles the PTX that the stand-in driver kept, and says how many kernels there are and what the largest take.
-# assemble.sh PTXAS FOLDER
+# assemble.sh PTXAS FOLDER [sm_90a]
 set -euo pipefail
 ptxas=$1
 folder=$2
+export gpu=${3:-sm_90a}
 cd "$folder"
 began=$SECONDS
 one() {
     local said
-    if ! said=$("$1" --gpu-name sm_90a --verbose --output-file /dev/null "$2" 2>&1); then
+    if ! said=$("$1" --gpu-name "$gpu" --verbose --output-file /dev/null "$2" 2>&1); then
         echo "$2 does not assemble: $said" >&2
         return 1
     fi
@@ -30,5 +31,5 @@ if [ "$kernels" -lt "$modules" ] || [ "$modules" -eq 0 ]; then
     echo "$modules modules were loaded and $kernels functions assembled" >&2
     exit 1
 fi
-echo "$kernels kernels assembled for sm_90a in $((SECONDS - began)) s; registers, bytes spilled and shared of each: $folder/assembled.tsv"
+echo "$kernels kernels assembled for $gpu in $((SECONDS - began)) s; registers, bytes spilled and shared of each: $folder/assembled.tsv"
 awk -F'\t' 'NR > 1 && $3 > 0 { spilling++ } END { print spilling + 0 " of them spill registers" }' assembled.tsv

@@ -1,7 +1,7 @@
 /* A stand-in for NVIDIA's driver, for compiling kernels on a machine without a GPU.
  *
- * It is one device of compute capability 9.0 that has memory and runs nothing. What a driver would refuse, it refuses: a module
- * that is not for sm_90a or lacks the function asked for, a launch past the device's limits, a copy outside of its memory.
+ * It is one device of compute capability 9.0 (8.0 with STAND_IN_SM=80) that has memory and runs nothing. What a driver would
+ * refuse, it refuses: a module that is not for sm_90a (sm_80) or lacks the function asked for, a launch past the device's limits, a copy outside of its memory.
  * Memory is reserved and never touched, so that a model larger than the machine's memory can be planned and "run": copies to
  * the device are dropped, copies from it are zeros.
  *
@@ -23,7 +23,7 @@ enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, 
        NOT_FOUND = 500, NO_BINARY = 209 };
 
 enum { MAX_THREADS = 1024, GRID_X = 2147483647, GRID_YZ = 65535, BLOCK_XY = 1024, BLOCK_Z = 64, STATIC_SHARED = 49152,
-       SHARED = 232448, PROCESSORS = 132, WARP = 32 };
+       SHARED_90 = 232448, SHARED_80 = 166912, PROCESSORS = 132, WARP = 32 };
 /* An H200's. */
 static const size_t MEMORY = 141ull << 30;
 
@@ -53,6 +53,12 @@ API CUresult cuInit(unsigned flags) { return flags == 0 ? SUCCESS : INVALID_VALU
 
 API CUresult cuDriverGetVersion(int *version) { *version = 13000; return SUCCESS; }
 
+/* Whether it is an A100's kind. */
+static int ampere(void) {
+    const char *asked = getenv("STAND_IN_SM");
+    return asked && !strcmp(asked, "80");
+}
+
 API CUresult cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
 
 API CUresult cuDeviceGet(int *device, int index) {
@@ -63,7 +69,7 @@ API CUresult cuDeviceGet(int *device, int index) {
 
 API CUresult cuDeviceGetName(char *name, int length, int device) {
     (void)device;
-    snprintf(name, (size_t)length, "stand-in for sm_90a, which runs nothing");
+    snprintf(name, (size_t)length, "stand-in for %s, which runs nothing", ampere() ? "sm_80" : "sm_90a");
     return SUCCESS;
 }
 
@@ -80,9 +86,9 @@ API CUresult cuDeviceGetAttribute(int *value, int attribute, int device) {
     case 8: *value = STATIC_SHARED; break;
     case 10: *value = WARP; break;
     case 16: *value = PROCESSORS; break;
-    case 75: *value = 9; break;
+    case 75: *value = ampere() ? 8 : 9; break;
     case 76: *value = 0; break;
-    case 97: *value = SHARED; break;
+    case 97: *value = ampere() ? SHARED_80 : SHARED_90; break;
     case 115: *value = 1; break; /* memory pools */
     default: *value = 0;
     }
@@ -222,7 +228,7 @@ struct module { const char *ptx; size_t bytes; int number; };
 API CUresult cuModuleLoadData(void **handle, const void *image) {
     static int count;
     const char *ptx = image;
-    if (!strstr(ptx, ".target sm_90a")) return refuse(NO_BINARY, "a module is not for sm_90a");
+    if (!strstr(ptx, ampere() ? ".target sm_80" : ".target sm_90a")) return refuse(NO_BINARY, "a module is for another device");
     struct module *module = malloc(sizeof *module);
     if (!module) return OUT_OF_MEMORY;
     pthread_mutex_lock(&lock);
@@ -271,7 +277,7 @@ API CUresult cuModuleGetFunction(void **handle, void *module, const char *name) 
 API CUresult cuFuncSetAttribute(void *function, int attribute, int value) {
     (void)function;
     const int DYNAMIC_SHARED = 8;
-    if (attribute == DYNAMIC_SHARED && value > SHARED) return refuse(INVALID_VALUE, "a kernel wants more shared memory than there is");
+    if (attribute == DYNAMIC_SHARED && value > (ampere() ? SHARED_80 : SHARED_90)) return refuse(INVALID_VALUE, "a kernel wants more shared memory than there is");
     return SUCCESS;
 }
 API CUresult cuFuncGetAttribute(int *value, int attribute, void *function) { (void)attribute; (void)function; *value = 0; return SUCCESS; }
@@ -282,7 +288,7 @@ API CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned g
     if (!function || !current) return refuse(INVALID_VALUE, "a launch without a function or a context");
     int grid = gx && gy && gz && gx <= GRID_X && gy <= GRID_YZ && gz <= GRID_YZ;
     int block = bx && by && bz && bx <= BLOCK_XY && by <= BLOCK_XY && bz <= BLOCK_Z && (uint64_t)bx * by * bz <= MAX_THREADS;
-    if (grid && block && shared <= SHARED) return SUCCESS;
+    if (grid && block && shared <= (ampere() ? SHARED_80 : SHARED_90)) return SUCCESS;
     fprintf(stderr, "stand-in driver: %s is launched as %u x %u x %u blocks of %u x %u x %u with %u bytes shared\n",
             ((struct function *)function)->name, gx, gy, gz, bx, by, bz, shared);
     return INVALID_VALUE;

@@ -7,6 +7,7 @@ mod attention;
 mod elementwise;
 mod norm;
 mod optimizer;
+mod random;
 pub(crate) mod rules;
 mod tokens;
 
@@ -71,6 +72,9 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
         Op::ScatterTokens { tokens } => {
             Box::new(|node| tokens_of(node, |dy, index, sizes| tokens::scatter(dy, index, size(tokens, sizes)?)))
         }
+        Op::Dropout { rate, place, axes } => {
+            Box::new(move |node| tokens_of(node, |x, key, _| Ok(random::dropout(x, key, (*rate, *place, *axes)))))
+        }
         Op::Ema => floats(|operands| {
             let [target, p, momentum] = exactly(operands)?;
             Ok(vec![optimizer::ema(target, p, momentum)])
@@ -113,7 +117,7 @@ fn sized<'a, R: CubeRuntime>(
     })
 }
 
-/// A kernel of floats and the indices of tokens.
+/// A kernel of floats and integers: indices of tokens, or what numbers are drawn by.
 fn tokens_of<R: CubeRuntime>(
     node: Lowered<'_, CubeBackend<R>>,
     f: impl Fn(CubeTensor<R>, CubeTensor<R>, &Sizes) -> Result<CubeTensor<R>, KernelError>,

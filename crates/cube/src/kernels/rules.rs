@@ -10,7 +10,7 @@ use vjepa_compiler::ir::{DType, TensorType};
 use vjepa_compiler::ops::Op;
 
 /// Names of the operations that have a kernel.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "gelu",
     "gelu_grad",
     "gelu_with_grad",
@@ -26,6 +26,7 @@ const NAMES: [&str; 15] = [
     "scatter_tokens",
     "adamw",
     "adamw_ema",
+    "dropout",
 ];
 
 /// Whether our kernel of an operation, where there is one, is chosen over the library's operations for operands of these types.
