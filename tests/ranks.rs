@@ -184,6 +184,77 @@ fn what_cannot_go_together_is_one_sentence() {
     assert!(said.contains("rank 1 had another configuration than rank 0"), "{said}");
 }
 
+/// Ranks on machines whose files differ: a list that is missing on one of them, and one that names other videos there.
+#[test]
+fn other_files_on_a_machine_are_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let machines = ["a", "b"].map(|name| folder.path().join(name));
+    machines.iter().for_each(|machine| std::fs::create_dir(machine).unwrap());
+    let list = |names: &[&str]| -> String {
+        names.iter().map(|name| format!("{} 0\n", support::texture(name).display())).collect()
+    };
+    let all = ["t0_d0_s0.mp4", "t1_d1_s0.mp4", "t2_d0_s0.mp4", "t3_d1_s0.mp4"];
+    std::fs::write(machines[0].join("clips.csv"), list(&all)).unwrap();
+    for (other, words) in
+        [(None, "there is no such file"), (Some(list(&all[..3])), "rank 1 had another data list than rank 0")]
+    {
+        if let Some(text) = other {
+            std::fs::write(machines[1].join("clips.csv"), text).unwrap();
+        }
+        let run = folder.path().join("run");
+        let extra = [
+            "--set",
+            "optimization.groups=2",
+            "--set",
+            "data.dataset_type=VideoDataset",
+            "--set",
+            "data.datasets=[clips.csv]",
+        ];
+        let usual = mpirun(1, &run, &extra);
+        // Behind `--oversubscribe -n 1`.
+        let program: Vec<_> = usual.get_args().skip(3).collect();
+        let mut command = Command::new(usual.get_program());
+        command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(["--oversubscribe", "-wdir"]).arg(&machines[0]).args(["-n", "1"]).args(&program);
+        command.args([":", "-wdir"]).arg(&machines[1]).args(["-n", "1"]).args(&program);
+        let began = Instant::now();
+        let said = failed(&mut command);
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+        assert!(said.matches("error: ").count() == 1 && said.contains(words), "{said}");
+    }
+}
+
+/// A run of two ranks of which one is killed, several times, ends with the bits of one that is left alone.
+#[cfg(unix)]
+#[test]
+fn killing_a_rank_loses_nothing_but_time() {
+    let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let long = ["--set", "optimization.groups=2", "--set", "optimization.steps=60", "--set", "data.batch_size=2"];
+    let often = ["--set", "logging.checkpoint_every=4"];
+    done(&mut mpirun(2, whole.path(), &[&long[..], &often].concat()));
+    let metrics = parts.path().join("jepa-metrics.csv");
+    let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    let mut kills = 0;
+    for (number, rank) in [1, 0, 1].into_iter().enumerate() {
+        let resume: &[&str] = if number == 0 { &[] } else { &["--resume"] };
+        let mut command = mpirun(2, parts.path(), &[&long[..], &often, resume].concat());
+        let mut job = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (began, seen) = (Instant::now(), steps());
+        while steps() < seen + 9 && job.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(120), "the run did not go on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if job.try_wait().unwrap().is_none() {
+            Command::new("kill").args(["-KILL", &rank_of(job.id(), rank).to_string()]).status().unwrap();
+            kills += 1;
+        }
+        job.wait().unwrap();
+    }
+    assert!(kills > 0, "the run was over before anything was killed");
+    done(&mut mpirun(2, parts.path(), &[&long[..], &often, &["--resume"]].concat()));
+    assert!(tensors(parts.path()) == tensors(whole.path()), "weights, averages or moments differ after {kills} kills");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_rank_that_hangs_or_dies_ends_the_job_with_its_name() {

@@ -131,7 +131,9 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
 #[test]
 fn a_probe_of_several_blocks_keeps_them() {
     let scene = Scene::new("vjepa2");
-    let yaml = evaluation(&scene).replace("frames_per_clip: 8", "frames_per_clip: 4").replace("resolution: 48", "resolution: 32");
+    let yaml = evaluation(&scene)
+        .replace("frames_per_clip: 8", "frames_per_clip: 4")
+        .replace("resolution: 48", "resolution: 32");
     std::fs::write(scene.at("eval.yaml"), yaml.replace("num_segments: 2", "num_segments: 1")).unwrap();
     let (yaml, probe, checkpoint) = (scene.path("eval.yaml"), scene.path("probe.safetensors"), scene.checkpoint());
     let (told, fine) = said(&mut vjepa(&["probe", "--config", &yaml, "--out", &probe, "--cached"]));
@@ -147,7 +149,8 @@ fn a_probe_of_several_blocks_keeps_them() {
     let video = if video.exists() { video } else { video.with_extension("webm") };
     let (told, fine) = said(&mut vjepa(&["run", &model, &video.display().to_string(), "--runtime", "tract", "--json"]));
     assert!(fine, "{told}");
-    let line: serde_json::Value = serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    let line: serde_json::Value =
+        serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
     let said_of = |class: u64| {
         let top = line["top"].as_array().unwrap().iter().find(|entry| entry["class"] == class).unwrap();
         top["probability"].as_f64().unwrap()
@@ -165,13 +168,25 @@ fn a_probe_of_several_blocks_keeps_them() {
 
     let eval = |more: &[&str]| {
         let val = scene.path("val.csv");
-        let (told, fine) = said(vjepa(&["eval", "--checkpoint", &checkpoint, "--probe", &probe, "--data", &val]).args(more));
+        let (told, fine) =
+            said(vjepa(&["eval", "--checkpoint", &checkpoint, "--probe", &probe, "--data", &val]).args(more));
         assert!(fine, "{told}");
     };
     eval(&["--json"]);
     // What the probe was not trained on is refused.
     for (command, words) in [
-        (vec!["eval", "--config", &yaml, "--probe", &probe, "--set", "model_kwargs.wrapper_kwargs.out_layers=[0, 2]"], "[1, 2]"),
+        (
+            vec![
+                "eval",
+                "--config",
+                &yaml,
+                "--probe",
+                &probe,
+                "--set",
+                "model_kwargs.wrapper_kwargs.out_layers=[0, 2]",
+            ],
+            "[1, 2]",
+        ),
         ([&exported[..], &["--head", "probe", "--out-layers", "1"]].concat(), "blocks that it was trained on"),
     ] {
         let (told, fine) = said(&mut vjepa(&command));

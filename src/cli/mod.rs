@@ -35,6 +35,7 @@ mod run;
 mod runner;
 mod runtime;
 mod serve;
+mod spawn;
 mod train;
 mod verify;
 mod visualize;

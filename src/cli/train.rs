@@ -36,6 +36,9 @@ pub struct Args {
     resume_from: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
+    /// Train on several GPUs of this machine, one rank each: cuda:0-7, or cuda:0,2,3 (experimental; docs/scaling.md)
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["device", "dry_run", "profile"])]
+    devices: Option<super::spawn::Devices>,
     /// Use Burn's autodiff instead of the compiled step (slow; for comparison)
     #[arg(long)]
     eager: bool,
@@ -89,8 +92,11 @@ impl Stopped {
     pub(super) const CODE: u8 = 75;
 }
 
-/// Runs the command, as one of several ranks where a launcher says so.
+/// Runs the command, as one of several ranks where a launcher says so; with `--devices` it starts them.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    if let Some(devices) = &args.devices {
+        return super::spawn::run(devices);
+    }
     let shared = |error: &CliError| error.is::<Collapsed>() || error.is::<Stopped>();
     args.ranks.run(args.device.open()?, shared, |device, ranks| run_on(args, device, ranks))
 }

@@ -86,6 +86,10 @@ struct Common {
     /// Skip torch.compile, which takes minutes to compile
     #[arg(long, requires = "torch")]
     no_torch_compile: bool,
+    /// Another program to compare with, which takes the case's file as its last argument and is driven through standard input as
+    /// benches/torch_step.py is, e.g. 'HF eager=python3 benches/hf_vjepa2.py' (repeatable)
+    #[arg(long, value_name = "NAME=COMMAND")]
+    beside: Vec<String>,
     /// Skip Burn eager
     #[arg(long)]
     no_burn: bool,
@@ -316,6 +320,15 @@ fn start(
         let mut command = side(runtime, Device::CPU, Some(file));
         session.iter().for_each(|flags| flags.pass_on(&mut command));
         sides.push(Worker::start(&format!("{runtime} {}", file_name(file)), command)?);
+    }
+    for program in &common.beside {
+        let (name, command) = program
+            .split_once('=')
+            .ok_or_else(|| format!("--beside must be NAME=COMMAND, as in `mine=python3 mine.py`; got {program}"))?;
+        let mut words = command.split_whitespace();
+        let mut command = Command::new(words.next().ok_or_else(|| format!("--beside {name}= names no program"))?);
+        command.args(words).arg(case);
+        sides.push(Worker::start(name, command)?);
     }
     // Burn's modules run eagerly on the CPU only, and have no autocast.
     if !common.no_burn && device.is_cpu() && precision == Precision::F32 {
