@@ -45,22 +45,26 @@ pub fn start(upstream: String, fault: Fault, every: usize) -> (String, Arc<Count
             std::thread::spawn(move || {
                 let open = counts.open.fetch_add(1, Ordering::SeqCst) + 1;
                 counts.most_open.fetch_max(open, Ordering::SeqCst);
-                // A client that has gone is its own matter.
-                let _ = serve(client, &upstream, fault, every, &counts);
+                let answer = answer(&client, &upstream, fault, every, &counts).unwrap_or_default();
+                let (last, first) = answer.split_last().map_or((None, &[][..]), |(last, first)| (Some(*last), first));
+                // A client that has gone is its own matter. One that has the last byte may come again at once: it counts no more.
+                let sent = (&client).write_all(first);
                 counts.open.fetch_sub(1, Ordering::SeqCst);
+                let _ = sent.and_then(|()| (&client).write_all(last.as_slice()));
             });
         }
     });
     (address, counts)
 }
 
-fn serve(mut client: TcpStream, upstream: &str, fault: Fault, every: usize, counts: &Counts) -> std::io::Result<()> {
+/// What the client gets; nothing for one that says nothing.
+fn answer(client: &TcpStream, upstream: &str, fault: Fault, every: usize, counts: &Counts) -> std::io::Result<Vec<u8>> {
     let mut head = String::new();
     let mut reader = BufReader::new(client.try_clone()?);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if line == "\r\n" {
             break;
@@ -70,17 +74,17 @@ fn serve(mut client: TcpStream, upstream: &str, fault: Fault, every: usize, coun
     let number = counts.requests.fetch_add(1, Ordering::SeqCst) + 1;
     let of_bytes = head.starts_with("GET") && head.to_lowercase().contains("\nrange:");
     let periodic = every > 0 && of_bytes && number.is_multiple_of(every);
-    let mut answer = if periodic || counts.always.load(Ordering::SeqCst) {
+    let answer = if periodic || counts.always.load(Ordering::SeqCst) {
         counts.faults.fetch_add(1, Ordering::SeqCst);
         match fault {
             Fault::Timeout => {
                 std::thread::sleep(Duration::from_secs(3));
-                return Ok(());
+                return Ok(Vec::new());
             }
-            Fault::Unavailable => return plain(&mut client, "503 Slow Down", "<Error><Code>SlowDown</Code></Error>"),
+            Fault::Unavailable => return Ok(plain("503 Slow Down", "<Error><Code>SlowDown</Code></Error>")),
             Fault::Expired => {
                 let body = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>";
-                return plain(&mut client, "400 Bad Request", body);
+                return Ok(plain("400 Bad Request", body));
             }
             Fault::Short => {
                 let mut answer = forward(&head, upstream)?;
@@ -104,7 +108,7 @@ fn serve(mut client: TcpStream, upstream: &str, fault: Fault, every: usize, coun
     } else {
         forward(&head, upstream)?
     };
-    client.write_all(&std::mem::take(&mut answer))
+    Ok(answer)
 }
 
 fn body_at(answer: &[u8]) -> usize {
@@ -119,7 +123,7 @@ fn forward(head: &str, upstream: &str) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn plain(client: &mut TcpStream, status: &str, body: &str) -> std::io::Result<()> {
+fn plain(status: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
 }
