@@ -111,6 +111,15 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
     assert!(text.contains("0.003") && text.contains("0.001"), "both probes are told: {text}");
     let (told, fine) = said(&mut vjepa(&["eval", "--config", &yaml, "--probe", &probe, "--json"]));
     assert!(fine && told.contains("\"clips\":2") && told.contains("\"views\":3"), "{told}");
+    // A file of inference names its probe itself.
+    let named = format!("probe_checkpoint={probe}");
+    let (same, fine) =
+        said(&mut vjepa(&["eval", "--config", &yaml, "--set", "val_only=true", "--set", &named, "--json"]));
+    let top1 = |told: &str| {
+        let line = told.lines().find(|line| line.starts_with('{')).unwrap();
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["top1"].clone()
+    };
+    assert!(fine && top1(&same) == top1(&told), "{same}");
     // A probe that is only measured, and what the file says wrongly of the checkpoint.
     for (sets, words) in [
         ("val_only=true", "trains nothing"),

@@ -426,6 +426,23 @@ fn optimiser() {
     }
 }
 
+/// Axes longer than Burn's reductions read through WGSL; each value counts.
+#[test]
+fn long_axes() {
+    for shape in [[3, 70_001], [70_001, 3]] {
+        let axis = usize::from(shape[0] == 3);
+        for op in [Op::Sum { axes: vec![axis] }, Op::Mean { axes: vec![axis] }] {
+            let mut graph = Graph::new("long", &[]);
+            let x = graph.input("x", ty(&shape)).unwrap();
+            // Of squares, which do not cancel.
+            let x = graph.push1(Op::Binary(Binary::Mul), &[x, x]).unwrap();
+            let y = graph.push1(op, &[x]).unwrap();
+            graph.output("y", y);
+            compare(&format!("{shape:?}"), &graph, &BTreeMap::new());
+        }
+    }
+}
+
 #[test]
 fn squared_norms() {
     for sizes in [vec![1], vec![17, 3], vec![40_000, 2, 90_001]] {
@@ -538,6 +555,8 @@ fn an_executor_refuses_a_cap_that_is_not_there() {
 fn largest() {
     both(&Op::ReduceMax { axes: vec![1] }, &[&[3, 5, 4]]);
     both(&Op::ReduceMax { axes: vec![2, 3] }, &[&[2, 3, 7, 7]]);
+    both(&Op::ReduceMax { axes: vec![1] }, &[&[2, 70_001]]);
+    both(&Op::ReduceMax { axes: vec![0] }, &[&[70_001, 2]]);
 }
 
 /// Per sample and per element, by the interpreter's numbers, with kernels and without.

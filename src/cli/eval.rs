@@ -23,7 +23,8 @@ use vjepa_runtime::plan::Device;
 pub struct Args {
     #[command(flatten)]
     encoder: EncoderArgs,
-    /// Probe written by `vjepa probe` or by the official evaluation; none for a model of `vjepa finetune`
+    /// Probe written by `vjepa probe` or by the official evaluation [default: `probe_checkpoint` of the official evaluation's file];
+    /// none for a model of `vjepa finetune`
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
     /// Attention heads of a probe file that does not say their number and is of no released size
@@ -66,10 +67,12 @@ pub struct Args {
 
 /// Runs the command, as one of several ranks where a launcher says so: they share the samples.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    // An official file may name its probe.
+    let own = Setup::probe_file(&args.encoder)?;
     args.ranks.run(
         args.device.open()?,
         |_| false,
-        |device, ranks| match &args.probe {
+        |device, ranks| match args.probe.as_ref().or(own.as_ref()) {
             Some(path) => of_probe(args, path, device, ranks),
             None => tuned::run(args, device, ranks),
         },

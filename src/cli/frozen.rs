@@ -82,6 +82,13 @@ impl Setup {
         Ok(Self { config, official: Some(official) })
     }
 
+    /// The trained probe that an official evaluation's file names.
+    pub fn probe_file(args: &EncoderArgs) -> Result<Option<PathBuf>, CliError> {
+        let official = |path: &PathBuf| text::read(path).is_ok_and(|text| Evaluation::recognises(&text.text));
+        let Some(path) = args.config.as_ref().filter(|path| official(path)) else { return Ok(None) };
+        Ok(Evaluation::from_file(path, &args.sets)?.probe_file.map(PathBuf::from))
+    }
+
     /// The checkpoint of the flag, or of the official evaluation.
     pub fn checkpoint(&self, args: &EncoderArgs) -> Result<PathBuf, CliError> {
         let own = self.official.as_ref().map(|official| official.encoder.checkpoint.clone());

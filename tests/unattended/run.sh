@@ -58,3 +58,7 @@ echo "$minutes minutes, $kills kills, at SIGTERM it left with ${last:-0}"
 awk -F, '{ n[$2]++; if (n[$2] == 24) first[$2] = $3; last[$2] = $3; if ($3 > most) most = $3 }
     END { for (p in first) printf "process %s: %.0f MB after two minutes, %.0f MB at the end\n", p, first[p] / 1024, last[p] / 1024; printf "most: %.0f MB\n", most / 1024 }' \
     "$folder/memory.csv"
+# What share of the time of all steps was spent waiting for data.
+awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+    { waited += $column["data_ms"]; took += $column["step_ms"]; steps++ }
+    END { printf "%d steps; %.2f %% of their time waited for data\n", steps, 100 * waited / took }' "$folder/run/jepa-metrics.csv"

@@ -1,7 +1,7 @@
 //! Operations without a kernel, as Burn's own tensor operations. This is what makes a plan run on any back end.
 //!
 //! [`lowering`] is the table: operations that move data or compute element by element are here, `semantic.rs` has norms,
-//! softmax and linear layers, `attention.rs` attention and its gradient, `boxes.rs` RoIAlign, `random.rs` dropout. Operations that are in none of them are decomposed
+//! softmax and linear layers, `attention.rs` attention and its gradient, `reduce.rs` sums and maxima, `boxes.rs` RoIAlign, `random.rs` dropout. Operations that are in none of them are decomposed
 //! in the IR first. Element types are the tensors' own: a `cast` makes a bf16 tensor, and products of bf16 tensors are bf16.
 
 #![warn(missing_docs)]
@@ -10,6 +10,7 @@ mod attention;
 mod boxes;
 mod operand;
 mod random;
+mod reduce;
 mod semantic;
 
 pub use operand::{KernelError, Operand, exactly, number, read_floats, read_indices, shape_of, size};
@@ -68,9 +69,9 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         Op::AddScalar(c) => single(move |x, node| Ok(B::float_add_scalar(x, scalar(number(c, node.sizes)?)))),
         Op::MulScalar(c) => single(move |x, node| Ok(B::float_mul_scalar(x, scalar(number(c, node.sizes)?)))),
         Op::PowScalar(c) => single(move |x, _| Ok(B::float_powf_scalar(x, scalar(*c)))),
-        Op::Sum { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_sum_dim(x, *axis)))),
-        Op::Mean { axes } => single(move |x, _| Ok(axes.iter().fold(x, |x, axis| B::float_mean_dim(x, *axis)))),
-        Op::ReduceMax { axes } => single(move |x, node| Ok(largest::<B>(x, axes, node.shape()?))),
+        Op::Sum { axes } => single(move |x, _| Ok(reduce::sum::<B>(x, axes))),
+        Op::Mean { axes } => single(move |x, _| Ok(reduce::mean::<B>(x, axes))),
+        Op::ReduceMax { axes } => single(move |x, node| Ok(reduce::largest::<B>(x, axes, node.shape()?))),
         Op::Permute { axes } => single(move |x, _| Ok(B::float_permute(x, axes))),
         Op::Broadcast { .. } => single(|x, node| Ok(B::float_expand(x, node.shape()?))),
         Op::Slice { axis, start, end } => {
@@ -286,14 +287,6 @@ fn choose<B: Backend>(
 
 fn broadcast(a: &Shape, b: &Shape) -> Shape {
     Shape::from(a.iter().zip(b.iter()).map(|(x, y)| (*x).max(*y)).collect::<Vec<_>>())
-}
-
-fn largest<B: Backend>(x: FloatTensor<B>, axes: &[usize], shape: Shape) -> FloatTensor<B> {
-    // Back ends do not reduce over nothing, even where nothing comes of it.
-    if shape.contains(&0) {
-        return B::float_zeros(shape, &x.device(), x.dtype().into());
-    }
-    axes.iter().fold(x, |x, axis| B::float_max_dim(x, *axis))
 }
 
 /// Puts axes of size 1 in front until the tensor has `rank` axes.

@@ -214,6 +214,11 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     if setup.official.as_ref().is_some_and(|official| official.val_only) {
         return Err("`val_only` is true, which trains nothing: use `vjepa eval --probe FILE` with this --config".into());
     }
+    if ranks.rank() == 0 && setup.official.as_ref().is_some_and(|official| official.probe_file.is_some()) {
+        eprintln!(
+            "note: `probe_checkpoint` has no effect: probes are trained from first weights, and `vjepa eval` reads it"
+        );
+    }
     let heads = args.heads(&options, &setup)?;
     let attentive = heads.iter().any(|head| head.kind == HeadKind::Attentive);
     let (lists, source) = match &args.features {

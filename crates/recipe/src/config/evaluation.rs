@@ -134,6 +134,8 @@ pub struct Evaluation {
     pub sizes: Option<[usize; 2]>,
     /// Whether a trained probe is evaluated only.
     pub val_only: bool,
+    /// The file of trained probes.
+    pub probe_file: Option<String>,
     /// Keys that were accepted and change nothing, each with the reason.
     #[serde(skip)]
     pub ignored: Vec<(&'static str, &'static str)>,
@@ -252,8 +254,8 @@ impl Evaluation {
         probe: ProbeTraining,
         ignored: Vec<(&'static str, &'static str)>,
     ) -> Self {
-        let (heads, sizes, val_only) = (Vec::new(), None, false);
-        Self { tag, resume, encoder, samples, classes, resolution, probe, heads, sizes, val_only, ignored }
+        let (heads, sizes, val_only, probe_file) = (Vec::new(), None, false, None);
+        Self { tag, resume, encoder, samples, classes, resolution, probe, heads, sizes, val_only, probe_file, ignored }
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -339,6 +339,7 @@ impl SecondSections {
             heads,
             sizes: Some([classifier.num_probe_blocks, classifier.num_heads]),
             val_only: self.val_only,
+            probe_file: self.probe_checkpoint.filter(|file| !file.is_empty()),
             ignored: ignored(root, if images { &IMAGE_UNREAD } else { &VIDEO_UNREAD }),
         })
     }
@@ -359,14 +360,13 @@ const LAUNCHED: &str = "the launcher decides what a process gets";
 const IN_FILE: &str = "the checkpoint says it itself";
 
 /// Keys that do nothing here.
-const VIDEO_UNREAD: [(&str, &str); 16] = [
+const VIDEO_UNREAD: [(&str, &str); 15] = [
     ("nodes", "the launcher decides how many processes run"),
     ("tasks_per_node", "the launcher decides how many processes run"),
     ("cpus_per_task", LAUNCHED),
     ("mem_per_gpu", LAUNCHED),
     ("num_workers", "as many threads decode as the machine has processors"),
     ("folder", "probes are written to --out"),
-    ("probe_checkpoint", "a trained probe is given as --probe to `vjepa eval`"),
     ("experiment.data.dataset_type", "lists are recognised by what they hold"),
     ("model_kwargs.module_name", "this program has the modules itself"),
     ("model_kwargs.pretrain_kwargs.use_v2_1", IN_FILE),
@@ -377,8 +377,8 @@ const VIDEO_UNREAD: [(&str, &str); 16] = [
     ("model_kwargs.pretrain_kwargs.encoder.use_sdpa", "attention is always the fused one, as in the official model"),
     ("model_kwargs.wrapper_kwargs.max_frames", "it is the length of a position table that no released probe has"),
 ];
-const IMAGE_UNREAD: [(&str, &str); 17] = {
-    let mut all = [("experiment.data.frames_per_clip", "an image is repeated to img_as_video_nframes frames"); 17];
+const IMAGE_UNREAD: [(&str, &str); 16] = {
+    let mut all = [("experiment.data.frames_per_clip", "an image is repeated to img_as_video_nframes frames"); 16];
     let mut at = 0;
     while at < VIDEO_UNREAD.len() {
         all[at] = VIDEO_UNREAD[at];
