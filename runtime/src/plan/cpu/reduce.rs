@@ -26,10 +26,19 @@ pub(super) fn sum(x: &FlexTensor, axes: &[usize], shape: &[usize]) -> FlexTensor
         && axis + 1 == from.len()
     {
         let width = from.last().copied().unwrap_or(1).max(1);
-        let sums = values.chunks_exact(width).map(|row| row.iter().sum()).collect();
+        let sums = values.chunks_exact(width).map(row_sum).collect();
         return tensor(sums, shape);
     }
     axes.iter().fold(x.clone(), |x, axis| Flex::float_sum_dim(x, *axis))
+}
+
+/// The sum of a row; of a long one in parts, which keep the digits that a single sum loses.
+fn row_sum(row: &[f32]) -> f32 {
+    const LONG: usize = 4096;
+    match row.len() {
+        0..=LONG => row.iter().sum(),
+        _ => row.chunks(256).map(|part| part.iter().sum::<f32>()).sum(),
+    }
 }
 
 /// Column sums of a row-major matrix with `width` columns.
