@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use table::{Cells, Table};
 use vjepa_recipe::text;
 
 /// File name endings of videos: first those that are always read, then those that the feature `ffmpeg` adds, and that the `ffmpeg`
@@ -78,9 +79,6 @@ fn is_video(text: &str) -> bool {
 
 const SEPARATORS: [char; 3] = [' ', ',', '\t'];
 
-/// Reads a label of a line, or says what it must be.
-type Cell<'a> = &'a dyn Fn(usize, &str) -> Result<i64, String>;
-
 /// Whether a line is a comment.
 fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
@@ -91,20 +89,25 @@ fn is_comment(line: &str) -> bool {
 /// # Errors
 /// A sentence that begins with the number of the line, and says what was found there and what to write instead.
 pub(super) fn parse(text: &str, exists: &dyn Fn(&str) -> bool) -> Result<Parsed, String> {
-    let (lines, comments) = lines_of(text, exists);
-    let note = match comments {
-        0 => None,
-        1 => Some("1 line with `#` is read as a comment".to_owned()),
-        count => Some(format!("{count} lines with `#` are read as comments")),
+    let (mut parsed, comments) = match table::read(text)? {
+        Some(Table { rows, note, comments }) => {
+            let rows = rows.into_iter().map(|Cells { line, path, label }| {
+                let label = label.map(|text| number(line, &text)).transpose()?;
+                Ok(Row { line, path, label })
+            });
+            (Parsed { rows: rows.collect::<Result<_, String>>()?, notes: vec![note] }, comments)
+        }
+        None => {
+            let (lines, comments) = lines_of(text, exists);
+            let colons = double_colons(&lines, exists)?;
+            (colons.map_or_else(|| plain(&lines, exists), Ok)?, comments)
+        }
     };
-    let mut parsed = match table::read(text, &number)? {
-        Some(parsed) => parsed,
-        None => match double_colons(&lines, exists)? {
-            Some(parsed) => parsed,
-            None => plain(&lines, exists)?,
-        },
-    };
-    parsed.notes.extend(note);
+    match comments {
+        0 => {}
+        1 => parsed.notes.push("1 line with `#` is read as a comment".to_owned()),
+        count => parsed.notes.push(format!("{count} lines with `#` are read as comments")),
+    }
     Ok(parsed)
 }
 

@@ -147,21 +147,28 @@ const LOOKED_FOR: usize = 4096;
 
 /// Reads the lines of a list and decides what relative paths are relative to.
 pub(crate) fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
-    let home = home();
-    let exists = |path: &str| [folder, Path::new("")].iter().any(|base| there(&within(base, path, home.as_deref())));
-    Ok(placed(dialect::parse(text, &exists)?, folder))
+    Ok(placed(dialect::parse(text, &finder(folder))?, folder))
 }
 
-/// Reads a list of class names, whose numbers become the labels; the second value is the names by number.
+/// Reads a list of class names, whose numbers become the labels; the second value is the names by number. A list of which no path
+/// leads to a file is refused.
 pub(crate) fn read_named(
     text: &str,
     list: &Path,
     known: Option<&[String]>,
 ) -> Result<(VideoList, Vec<String>), String> {
-    let (folder, home) = (list.parent().unwrap_or(Path::new("")), home());
-    let exists = |path: &str| [folder, Path::new("")].iter().any(|base| there(&within(base, path, home.as_deref())));
-    let Named { parsed, classes } = dialect::named(text, known, &exists)?;
-    Ok((VideoList { path: list.into(), ..placed(parsed, folder) }, classes))
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let Named { parsed, classes } = dialect::named(text, known, &finder(folder))?;
+    match placed(parsed, folder) {
+        VideoList { missing: Some(why), .. } => Err(why),
+        found => Ok((found, classes)),
+    }
+}
+
+/// Says whether a path of a list in this folder leads to a file, from there or from the current directory.
+fn finder(folder: &Path) -> impl Fn(&str) -> bool {
+    let home = home();
+    move |path| [folder, Path::new("")].iter().any(|base| there(&within(base, path, home.as_deref())))
 }
 
 fn home() -> Option<PathBuf> {

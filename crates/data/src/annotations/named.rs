@@ -15,6 +15,5 @@ pub fn named_list(list: &Path, classes: Option<&Classes>) -> Result<Listing, Ann
     let text = read(list)?;
     let known = classes.map(|classes| classes.names.as_slice());
     let (read, classes) = read_named(&text, list, known).map_err(|why| AnnotationError::file(list, why))?;
-    read.check_found().map_err(|error| AnnotationError::file(list, error))?;
     Ok(Listing { path: list.into(), entries: read.entries, lines: read.lines, classes, ..Listing::default() })
 }

@@ -1,6 +1,7 @@
 //! Lists that name the class of each video in words.
 
-use super::{Parsed, Row, is_comment, lines_of, official, short, table, unquoted, video_column};
+use super::table::{self, Cells};
+use super::{Parsed, Row, lines_of, official, short, unquoted, video_column};
 use std::collections::{BTreeSet, HashMap};
 
 /// A list of class names, numbered.
@@ -18,8 +19,8 @@ pub(crate) struct Named {
 /// # Errors
 /// A sentence that begins with the number of a line without a class, or with one that is not `known`.
 pub(crate) fn named(text: &str, known: Option<&[String]>, exists: &dyn Fn(&str) -> bool) -> Result<Named, String> {
-    let rows = match by_columns(text)? {
-        Some(rows) => rows,
+    let rows = match table::read(text)? {
+        Some(table) => table.rows.into_iter().map(of_columns).collect::<Result<Found, String>>()?,
         None => by_lines(text, exists)?,
     };
     if rows.iter().all(|(.., class)| class.parse::<i64>().is_ok()) {
@@ -43,29 +44,19 @@ pub(crate) fn named(text: &str, known: Option<&[String]>, exists: &dyn Fn(&str) 
 /// Line, path and class.
 type Found = Vec<(usize, String, String)>;
 
-/// The rows of a list whose first line names its columns.
-fn by_columns(text: &str) -> Result<Option<Found>, String> {
-    let classes = std::cell::RefCell::new(Vec::new());
-    let keep = |line: usize, class: &str| {
-        if class.is_empty() {
-            return Err(format!("line {line} has no class: complete it or take the line out"));
-        }
-        classes.borrow_mut().push(class.to_owned());
-        Ok(0)
-    };
-    let Some(parsed) = table::read(text, &keep)? else { return Ok(None) };
-    let classes = classes.into_inner();
-    if classes.len() != parsed.rows.len() {
-        return Err("line 1 names no column of classes: call it `label`".into());
+/// A line of a list whose first line names its columns.
+fn of_columns(Cells { line, path, label }: Cells) -> Result<(usize, String, String), String> {
+    match label.ok_or("line 1 names no column of classes: call it `label`")? {
+        class if class.is_empty() => Err(format!("line {line} has no class: complete it or take the line out")),
+        class => Ok((line, path, class)),
     }
-    Ok(Some(parsed.rows.into_iter().zip(classes).map(|(row, class)| (row.line, row.path, class)).collect()))
 }
 
 /// The rows of a list of "path class". A class may hold spaces where the path ends in a known file name ending.
 fn by_lines(text: &str, exists: &dyn Fn(&str) -> bool) -> Result<Found, String> {
     let (lines, _) = lines_of(text, exists);
     let mut rows = Vec::new();
-    for (index, line) in lines.into_iter().filter(|line| !is_comment(line.text)).enumerate() {
+    for (index, line) in lines.into_iter().enumerate() {
         let labelled = || official(line).and_then(|row| Some((row.path, row.label?.to_string())));
         let split =
             video_column(line.text).map(|(path, class)| (unquoted(path.trim()).to_owned(), unquoted(class).to_owned()));
