@@ -443,6 +443,20 @@ fn long_axes() {
     }
 }
 
+/// Shares of longer rows than that, and their gradients.
+#[test]
+fn long_rows() {
+    let mut graph = Graph::new("long", &[]);
+    let [x, dy] = ["x", "dy"].map(|name| graph.input(name, ty(&[2, 70_001])).unwrap());
+    let y = graph.push1(Op::Softmax, &[x]).unwrap();
+    let logs = graph.push1(Op::LogSoftmax, &[x]).unwrap();
+    let dx = graph.push1(Op::SoftmaxGrad, &[y, dy]).unwrap();
+    for (name, value) in [("y", y), ("logs", logs), ("dx", dx)] {
+        graph.output(name, value);
+    }
+    compare("long rows", &graph, &BTreeMap::new());
+}
+
 #[test]
 fn squared_norms() {
     for sizes in [vec![1], vec![17, 3], vec![40_000, 2, 90_001]] {

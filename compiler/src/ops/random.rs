@@ -38,10 +38,14 @@ impl DropKey {
         Some(Self { seed: [a, b], step: [c, d] })
     }
 
+    /// How many of the 2^32 numbers drop their element: those below this one.
+    pub fn dropped(rate: f64) -> u64 {
+        (rate.clamp(0.0, 1.0) * 4_294_967_296.0).round() as u64
+    }
+
     /// Which of `count` elements are kept at a place, each by its own number.
     pub fn kept(self, place: usize, rate: f64, count: usize) -> impl Iterator<Item = bool> {
-        // As many of 2^32 numbers as the rate says are dropped.
-        let dropped = (rate.clamp(0.0, 1.0) * 4_294_967_296.0).round() as u64;
+        let dropped = Self::dropped(rate);
         let block = move |block: usize| {
             // The first counter has 32 bits of the block; those above it share a word with the place.
             let high = (block as u64 >> 32) as u32;

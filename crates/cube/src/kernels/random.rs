@@ -6,18 +6,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
-
-/// The upper half of a product. WGSL has no integers of 64 bits.
-#[cube]
-fn high(a: u32, b: u32) -> u32 {
-    let a_low = a & 0xFFFFu32;
-    let a_high = a >> 16u32;
-    let b_low = b & 0xFFFFu32;
-    let b_high = b >> 16u32;
-    let first = a_high * b_low + ((a_low * b_low) >> 16u32);
-    let second = a_low * b_high + (first & 0xFFFFu32);
-    a_high * b_high + (first >> 16u32) + (second >> 16u32)
-}
+use vjepa_compiler::ops::DropKey;
 
 /// A unit draws the number of its element again, rather than sharing four of them: the draws cost less than the memory.
 #[cube(launch)]
@@ -32,8 +21,8 @@ fn dropout_kernel(x: &[f32], key: &[i32], y: &mut [f32], each: usize, place: u32
         let mut second = u32::cast_from(key[1]);
         let mut round = 0u32.runtime();
         while round < 10u32 {
-            let left = high(a, 0xD251_1F53u32);
-            let right = high(c, 0xCD9E_8D57u32);
+            let left = u32::mul_hi(a, 0xD251_1F53u32);
+            let right = u32::mul_hi(c, 0xCD9E_8D57u32);
             let left_low = a * 0xD251_1F53u32;
             let right_low = c * 0xCD9E_8D57u32;
             a = right ^ b ^ first;
@@ -72,8 +61,7 @@ pub(super) fn dropout<R: CubeRuntime>(
     let y = empty(&x, x.shape());
     if elements(&y) > 0 {
         let each = x.shape().iter().skip(axes).product::<usize>().max(1);
-        // As many of 2^32 numbers as the rate says.
-        let dropped = (rate * 4_294_967_296.0).round().min(f64::from(u32::MAX)) as u32;
+        let dropped = u32::try_from(DropKey::dropped(rate)).unwrap_or(u32::MAX);
         let (place, scale) = (u32::try_from(place).unwrap_or(u32::MAX), (1.0 / (1.0 - rate)) as f32);
         let (count, dim) = spread(&y, elements(&y));
         let args = (x.into_buffer_arg(), key.into_buffer_arg(), y.clone().into_buffer_arg());
