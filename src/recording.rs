@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use vjepa_eval::EvalError;
 use vjepa_eval::features::Features;
 use vjepa_recipe::config::{Config, Normalization};
 use vjepa_recipe::records::DiagnosticsReport;
@@ -9,7 +10,7 @@ use vjepa_report::Recorder;
 use vjepa_report::starts::{COMMIT, How, Machine, Start, now};
 use vjepa_runtime::plan::{Device, InstructionSet};
 use vjepa_runtime::resident_memory;
-use vjepa_train::{HeldOut, StepReport, TrainError, TrainOutcome};
+use vjepa_train::{HeldOut, StepReport, TrainError, TrainOutcome, TrainState, Watch};
 use vjepa_view::pictures::{self, ShownClip, ShownFeatures, ShownMask};
 
 /// Clips in the pictures of features.
@@ -80,6 +81,20 @@ impl Recording {
         values.extend(report.grad_norms.iter().map(|(set, norm)| (format!("grad_norm/{set}"), *norm)));
         values.extend(resident_memory().map(|bytes| ("memory/resident_mb".into(), bytes as f64 / 1e6)));
         self.recorder.step(report.step, values);
+    }
+
+    /// Measures a run, and shows the record, where there is one, the features that were measured.
+    pub(crate) fn measure(
+        recording: &mut Option<Self>,
+        watch: &mut Watch,
+        state: &mut TrainState,
+    ) -> Result<DiagnosticsReport, EvalError> {
+        let step = state.step();
+        watch.measure_showing(state, &mut |clips: &HeldOut, features: &Features| {
+            if let Some(recording) = recording.as_mut() {
+                recording.features(step, clips, features);
+            }
+        })
     }
 
     /// The run was measured after `step` steps.

@@ -1,6 +1,7 @@
 //! `--device`, the same for every command that runs plans.
 
 use super::CliError;
+use std::sync::Once;
 use std::time::Duration;
 use vjepa_collective::{Alone, Collective};
 use vjepa_runtime::plan::{Device, gpus};
@@ -16,12 +17,22 @@ pub(super) struct DeviceArg {
 impl DeviceArg {
     /// The device, which is there. Which GPU that is, or what stands in for one, is said on stderr.
     pub(super) fn open(&self) -> Result<Device, CliError> {
-        let device = Device::open(&self.device).map_err(|error| format!("--device {}: {error}", self.device))?;
-        let (name, gpus) = (device.to_string(), gpus(device.kind()).unwrap_or_default());
-        if let Some((_, about)) = gpus.iter().find(|(own, _)| *own == name) {
-            eprintln!("note: {name} is {about}");
-        }
+        let device = self.find()?;
+        say(device);
         Ok(device)
+    }
+
+    fn find(&self) -> Result<Device, CliError> {
+        Device::open(&self.device).map_err(|error| format!("--device {}: {error}", self.device).into())
+    }
+}
+
+/// Says which GPU a device is, once.
+fn say(device: Device) {
+    static SAID: Once = Once::new();
+    let (name, gpus) = (device.to_string(), gpus(device.kind()).unwrap_or_default());
+    if let Some((_, about)) = gpus.iter().find(|(own, _)| *own == name) {
+        SAID.call_once(|| eprintln!("note: {name} is {about}"));
     }
 }
 
@@ -38,14 +49,17 @@ const AFTER_RANK_0: Duration = Duration::from_secs(3);
 
 impl RankArgs {
     /// Runs a command as one of the ranks that a launcher has started, or alone. An error ends the job of all ranks, unless it is one
-    /// that all of them return, as `shared` tells.
+    /// that all of them return, as `shared` tells. Rank 0 says which GPU is its own.
     pub(super) fn run(
         &self,
-        device: Device,
+        device: &DeviceArg,
         shared: impl Fn(&CliError) -> bool,
         command: impl FnOnce(Device, &dyn Collective) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
-        let (ranks, device) = ranks(device, Duration::from_secs(self.rank_timeout))?;
+        let (ranks, device) = ranks(device.find()?, Duration::from_secs(self.rank_timeout))?;
+        if ranks.rank() == 0 {
+            say(device);
+        }
         let outcome = command(device, ranks.as_ref());
         if let Err(error) = &outcome
             && ranks.world() > 1

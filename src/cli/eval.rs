@@ -67,28 +67,28 @@ pub struct Args {
 
 /// Runs the command, as one of several ranks where a launcher says so: they share the samples.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    // An official file may name its probe.
-    let own = Setup::probe_file(&args.encoder)?;
-    args.ranks.run(
-        args.device.open()?,
-        |_| false,
-        |device, ranks| match args.probe.as_ref().or(own.as_ref()) {
-            Some(path) => of_probe(args, path, device, ranks),
-            None => tuned::run(args, device, ranks),
-        },
-    )
+    let one = |device: Device, ranks: &dyn Collective| {
+        let setup = Setup::read(&args.encoder)?;
+        match (args.probe.as_deref().or(setup.probe_file()), &setup.official) {
+            (Some(path), _) => of_probe(args, path, &setup, device, ranks),
+            (None, None) => tuned::run(args, setup.config.as_ref(), device, ranks),
+            (None, Some(_)) => {
+                Err("name the probe with --probe: the file of the official evaluation names none".into())
+            }
+        }
+    };
+    args.ranks.run(&args.device, |_| false, one)
 }
 
 /// Evaluates a probe.
-fn of_probe(args: &Args, path: &Path, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
-    let setup = Setup::read(&args.encoder)?;
+fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let own = setup.data().map(|[_, val]| val);
     let none = "name the samples to evaluate on: --data LIST, or --config with an official evaluation's file";
     let data = args.data.clone().or(own).ok_or(none)?;
     let (list, folders) = samples(&data)?;
     let kind = Kind::of(&list)?;
     let reads = Reads { layers: probe_layers(path)?, heads: None };
-    let mut opened = Opened::open(&args.encoder, &setup, device, kind, reads)?;
+    let mut opened = Opened::open(&args.encoder, setup, device, kind, reads)?;
     let probe = match &opened.sizes {
         Some(sizes) => load_probe_with(path, sizes, args.probe_heads)?,
         None => load_probe(path)?,

@@ -85,7 +85,7 @@ fn seconds(word: &str) -> Result<f64, String> {
 
 /// Runs the command, as one of several ranks where a launcher says so: they share the videos, and rank 0 writes.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    args.ranks.run(args.device.open()?, |_| false, |device, ranks| run_on(args, device, ranks))
+    args.ranks.run(&args.device, |_| false, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {

@@ -64,7 +64,7 @@ pub struct Args {
 /// Runs the command, as one of several ranks where a launcher says so.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let shared = |error: &CliError| error.is::<Stopped>();
-    args.ranks.run(args.device.open()?, shared, |device, ranks| run_on(args, device, ranks))
+    args.ranks.run(&args.device, shared, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {

@@ -83,10 +83,8 @@ impl Setup {
     }
 
     /// The trained probe that an official evaluation's file names.
-    pub fn probe_file(args: &EncoderArgs) -> Result<Option<PathBuf>, CliError> {
-        let official = |path: &PathBuf| text::read(path).is_ok_and(|text| Evaluation::recognises(&text.text));
-        let Some(path) = args.config.as_ref().filter(|path| official(path)) else { return Ok(None) };
-        Ok(Evaluation::from_file(path, &args.sets)?.probe_file.map(PathBuf::from))
+    pub fn probe_file(&self) -> Option<&Path> {
+        self.official.as_ref()?.probe_file.as_deref().map(Path::new)
     }
 
     /// The checkpoint of the flag, or of the official evaluation.

@@ -2,13 +2,15 @@
 
 use super::CliError;
 use super::train::{Collapsed, Stopped};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
+use vjepa_collective::{Launch, Launcher};
 
 /// How long the others may take to end once a rank has failed; they learn it from their sums.
 const GRACE: Duration = Duration::from_secs(30);
@@ -45,17 +47,14 @@ impl std::str::FromStr for Devices {
     }
 }
 
-/// Whether a launcher has started this process already.
-fn launched() -> bool {
-    ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PET_NODE_RANK"].iter().any(|name| std::env::var_os(name).is_some())
-}
-
 /// Runs this command again as one rank a GPU, and ends as they do.
 ///
 /// # Errors
 /// What the first rank to fail ended with; it has said why itself.
 pub(super) fn run(devices: &Devices) -> Result<(), CliError> {
-    if launched() {
+    // A step of srun may be one process, in which somebody works.
+    let alone = |launch: &Launch| launch.launcher == Launcher::Slurm && launch.world == 1;
+    if Launch::from_env()?.is_some_and(|launch| !alone(&launch)) {
         return Err(
             "a launcher has started this process as a rank already: leave --devices out, or the launcher".into()
         );
@@ -96,12 +95,8 @@ fn start(
     environment: &[(&str, OsString)],
     grace: Duration,
 ) -> Result<i32, CliError> {
-    let signal = Arc::new(AtomicI32::new(0));
-    for number in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGUSR1] {
-        let signal = Arc::clone(&signal);
-        let note = move || signal.store(number, Ordering::Relaxed);
-        forward(number, note)?;
-    }
+    // A terminal sends Ctrl-C to the ranks itself.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     // Free a moment ago; rank 0 says so where it is not any more.
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let mut ranks = Ranks(Vec::with_capacity(count));
@@ -116,10 +111,7 @@ fn start(
     }
     let mut failed: Option<(i32, Instant)> = None;
     loop {
-        let sent = signal.swap(0, Ordering::Relaxed);
-        if sent != 0 {
-            ranks.signal(sent);
-        }
+        signals.pending().filter(|sent| *sent != SIGINT).for_each(|sent| ranks.signal(sent));
         if let Some(code) = ranks.look()? {
             failed.get_or_insert((code, Instant::now()));
         }
@@ -132,13 +124,6 @@ fn start(
             _ => std::thread::sleep(OFTEN),
         }
     }
-}
-
-/// Does `note` when this signal comes. A terminal sends Ctrl-C to the ranks itself.
-fn forward(number: i32, note: impl Fn() + Send + Sync + 'static) -> std::io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([number])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || signals.forever().for_each(|_| note()))?;
-    Ok(())
 }
 
 /// Processes, each with its exit code once it has ended. Those that are left are killed when this is dropped.
@@ -161,22 +146,14 @@ impl Ranks {
         Ok(failed)
     }
 
-    /// Sends a signal to all that run. (The terminal has sent Ctrl-C to them.)
-    #[cfg(unix)]
+    /// Sends a signal to all that run.
     fn signal(&self, number: i32) {
-        let Some(signal) =
-            rustix::process::Signal::from_named_raw(number).filter(|_| number != signal_hook::consts::SIGINT)
-        else {
-            return;
-        };
+        let Some(signal) = Signal::from_named_raw(number) else { return };
         for (child, _) in self.0.iter().filter(|(_, code)| code.is_none()) {
             // One that has ended meanwhile needs none.
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), signal);
+            let _ = kill_process(Pid::from_child(child), signal);
         }
     }
-
-    #[cfg(not(unix))]
-    fn signal(&self, _: i32) {}
 }
 
 impl Drop for Ranks {
@@ -186,12 +163,6 @@ impl Drop for Ranks {
             let _ = child.wait();
         }
     }
-}
-
-/// For the tests: a rank is a shell's script.
-#[cfg(test)]
-fn script(text: &str) -> Vec<OsString> {
-    vec!["-c".into(), text.into()]
 }
 
 #[cfg(test)]
@@ -223,7 +194,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = format!("echo $RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $SEEN > {}/$RANK", folder.path().display());
         let environment = [("SEEN", OsString::from("2,4,6"))];
-        let run = |text: &str, grace| start(Path::new("/bin/sh"), &script(text), 3, &environment, grace).unwrap();
+        let run = |text: &str, grace| {
+            start(Path::new("/bin/sh"), &["-c".into(), text.into()], 3, &environment, grace).unwrap()
+        };
         assert_eq!(run(&text, GRACE), 0);
         for rank in 0..3 {
             let said = std::fs::read_to_string(folder.path().join(rank.to_string())).unwrap();

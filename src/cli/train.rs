@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         return super::spawn::run(devices);
     }
     let shared = |error: &CliError| error.is::<Collapsed>() || error.is::<Stopped>();
-    args.ranks.run(args.device.open()?, shared, |device, ranks| run_on(args, device, ranks))
+    args.ranks.run(&args.device, shared, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {

@@ -4,10 +4,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Instant;
 
 use crate::recording::Recording;
-use vjepa_eval::features::Features;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
-use vjepa_train::{HeldOut, Observer, StepReport, TrainError, TrainOutcome, TrainState, Watch};
+use vjepa_train::{Observer, StepReport, TrainError, TrainOutcome, TrainState, Watch};
 
 /// Maximum number of lines per stage without a bar.
 const LINES: usize = 5;
@@ -104,16 +103,10 @@ impl Observer for Screen {
 
     fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        let (step, recording) = (state.step(), &mut self.recording);
-        let mut show = |clips: &HeldOut, features: &Features| {
-            if let Some(recording) = recording.as_mut() {
-                recording.features(step, clips, features);
-            }
-        };
-        let measured = watch.measure_showing(state, &mut show);
-        let found = measured.map_err(|error| TrainError::Observer(error.to_string()))?;
+        let found = Recording::measure(&mut self.recording, watch, state)
+            .map_err(|error| TrainError::Observer(error.to_string()))?;
         if let Some(recording) = &mut self.recording {
-            recording.measured(step, &found);
+            recording.measured(state.step(), &found);
         }
         self.say_trouble();
         let line = format!(

@@ -55,48 +55,50 @@ pub struct ProbeRecord {
 impl ProbeRecord {
     /// The description of a probe; what is as in V-JEPA's probes is left out.
     pub fn of(probe: &Probe, labels: &[String]) -> Self {
-        let labels = labels.to_vec();
+        let plain =
+            |kind: &str, classes, embed_dim| Self { labels: labels.to_vec(), ..Self::plain(kind, classes, embed_dim) };
         match probe {
-            Probe::Linear { embed_dim, num_classes } => Self {
-                kind: "linear".to_owned(),
-                classes: *num_classes,
-                labels,
-                embed_dim: *embed_dim,
-                num_heads: None,
-                depth: None,
-                blocks_on: None,
-                eps: None,
-                pooling: None,
-                layers: None,
-            },
-            Probe::Tuned(head) => Self {
-                kind: TUNED.to_owned(),
-                classes: head.num_classes,
-                labels,
-                embed_dim: head.embed_dim,
-                num_heads: None,
-                depth: None,
-                blocks_on: None,
-                eps: None,
-                pooling: Some(head.pooling),
-                layers: None,
-            },
+            Probe::Linear { embed_dim, num_classes } => plain("linear", *num_classes, *embed_dim),
+            Probe::Tuned(head) => {
+                Self { pooling: Some(head.pooling), ..plain(TUNED, head.num_classes, head.embed_dim) }
+            }
             Probe::Attentive(config) => {
-                let plain = ProbeConfig::sized(config.embed_dim, config.num_heads, config.num_classes);
+                let usual = ProbeConfig::sized(config.embed_dim, config.num_heads, config.num_classes);
                 Self {
-                    kind: "attentive".to_owned(),
-                    classes: config.num_classes,
-                    labels,
-                    embed_dim: config.embed_dim,
                     num_heads: Some(config.num_heads),
                     depth: Some(config.depth),
-                    blocks_on: (config.blocks_on != plain.blocks_on).then_some(config.blocks_on),
-                    eps: (config.eps != plain.eps).then_some(config.eps),
-                    pooling: None,
-                    layers: None,
+                    blocks_on: (config.blocks_on != usual.blocks_on).then_some(config.blocks_on),
+                    eps: (config.eps != usual.eps).then_some(config.eps),
+                    ..plain("attentive", config.num_classes, config.embed_dim)
                 }
             }
         }
+    }
+
+    /// What every probe has.
+    fn plain(kind: &str, classes: usize, embed_dim: usize) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            classes,
+            labels: Vec::new(),
+            embed_dim,
+            num_heads: None,
+            depth: None,
+            blocks_on: None,
+            eps: None,
+            pooling: None,
+            layers: None,
+        }
+    }
+
+    /// That of a file; none of one that has none.
+    fn read(weights: &Weights) -> Result<Option<Self>, WeightsError> {
+        let bad = |error: serde_json::Error| WeightsError::Record {
+            path: weights.path().to_owned(),
+            what: "probe description",
+            why: shortened(&error.to_string()),
+        };
+        weights.metadata().get(PROBE_KEY).map(|text| serde_json::from_str(text)).transpose().map_err(bad)
     }
 }
 
@@ -118,14 +120,7 @@ pub struct ProbeFile {
 /// # Errors
 /// [`WeightsError`]: a file that cannot be read, an inconsistent description.
 pub fn probe_layers(path: &Path) -> Result<Option<Vec<usize>>, WeightsError> {
-    let weights = load(path)?;
-    let Some(text) = weights.metadata().get(PROBE_KEY) else { return Ok(None) };
-    let record: ProbeRecord = serde_json::from_str(text).map_err(|error| WeightsError::Record {
-        path: path.to_owned(),
-        what: "probe description",
-        why: shortened(&error.to_string()),
-    })?;
-    Ok(record.layers)
+    Ok(ProbeRecord::read(&load(path)?)?.and_then(|record| record.layers))
 }
 
 /// Reads a probe that `vjepa probe` wrote, strictly.
@@ -156,9 +151,8 @@ pub fn load_probe_with(path: &Path, encoder: &EncoderConfig, heads: Option<usize
 
 fn read(path: &Path, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
     let weights = load(path)?;
-    let bad = |why: String| WeightsError::Record { path: path.to_owned(), what: "probe description", why };
-    let record = match (weights.metadata().get(PROBE_KEY), encoder) {
-        (Some(text), _) => serde_json::from_str(text).map_err(|error| bad(shortened(&error.to_string())))?,
+    let record = match (ProbeRecord::read(&weights)?, encoder) {
+        (Some(record), _) => record,
         (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder, heads)?,
         _ => {
             let wanted = "probe (no `vjepa_probe` in its metadata and no official `classifier`)";
@@ -197,19 +191,7 @@ fn official(weights: &Weights, encoder: &EncoderConfig, heads: Option<usize>) ->
         ),
         None => ("linear", None, None),
     };
-    let (kind, labels) = (kind.to_owned(), Vec::new());
-    Ok(ProbeRecord {
-        kind,
-        classes,
-        labels,
-        embed_dim,
-        num_heads,
-        depth,
-        blocks_on: None,
-        eps: None,
-        pooling: None,
-        layers: None,
-    })
+    Ok(ProbeRecord { num_heads, depth, ..ProbeRecord::plain(kind, classes, embed_dim) })
 }
 
 /// Describes a probe of V-JEPA 2's evaluation, or a classifier of Hugging Face, whose blocks work on the features.

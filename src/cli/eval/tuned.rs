@@ -10,7 +10,12 @@ use vjepa_recipe::config::{Config, TestSampling};
 use vjepa_runtime::plan::Device;
 
 /// Tests the model.
-pub(super) fn run(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+pub(super) fn run(
+    args: &Args,
+    config: Option<&Config>,
+    device: Device,
+    ranks: &dyn Collective,
+) -> Result<(), CliError> {
     let encoder = &args.encoder;
     let Some(checkpoint) = &encoder.checkpoint else {
         return Err("name the probe with --probe, or a model of `vjepa finetune` with --checkpoint".into());
@@ -26,8 +31,7 @@ pub(super) fn run(args: &Args, device: Device, ranks: &dyn Collective) -> Result
     if let Some((flag, _)) = unused.into_iter().find(|(_, given)| *given) {
         return Err(format!("{flag} is for probes: leave it out, or name the probe with --probe").into());
     }
-    let config = encoder.config.as_deref().map(|path| Config::from_file(path, &encoder.sets)).transpose()?;
-    let mut opened = open_tuned(device, checkpoint, config.as_ref())?;
+    let mut opened = open_tuned(device, checkpoint, config)?;
     let recorded = opened.description.config.as_ref().and_then(|config| config.finetune.clone());
     let from = args.labels_from.or(recorded.as_ref().map(|recorded| recorded.labels_from)).unwrap_or(0);
     let preprocessing = opened.description.preprocessing.clone();

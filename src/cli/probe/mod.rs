@@ -205,7 +205,7 @@ impl Args {
 
 /// Runs the command, as one of several ranks where a launcher says so: they share the samples, and rank 0 trains the probes.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    args.ranks.run(args.device.open()?, |_| false, |device, ranks| run_on(args, device, ranks))
+    args.ranks.run(&args.device, |_| false, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
@@ -214,7 +214,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     if setup.official.as_ref().is_some_and(|official| official.val_only) {
         return Err("`val_only` is true, which trains nothing: use `vjepa eval --probe FILE` with this --config".into());
     }
-    if ranks.rank() == 0 && setup.official.as_ref().is_some_and(|official| official.probe_file.is_some()) {
+    if ranks.rank() == 0 && setup.probe_file().is_some() {
         eprintln!(
             "note: `probe_checkpoint` has no effect: probes are trained from first weights, and `vjepa eval` reads it"
         );

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vjepa_data::DataSets;
 use vjepa_eval::EvalError;
-use vjepa_eval::features::Features;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, Profile};
 use vjepa_train::verdict::{self, Gradients, Verdicts};
 use vjepa_train::{
-    Change, Continuation, DiagnosticsReport, HeldOut, Observer, StepReport, TrainError, TrainOutcome, TrainState, Watch,
+    Change, Continuation, DiagnosticsReport, Observer, StepReport, TrainError, TrainOutcome, TrainState, Watch,
 };
 
 /// Reports the run: progress bar and lines, or JSON.
@@ -255,13 +254,7 @@ impl Observer for Progress {
 
     fn diagnose(&mut self, state: &mut TrainState) -> Result<(), TrainError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        let (step, recording) = (state.step(), &mut self.recording);
-        let mut show = |clips: &HeldOut, features: &Features| {
-            if let Some(recording) = recording.as_mut() {
-                recording.features(step, clips, features);
-            }
-        };
-        let found = match watch.measure_showing(state, &mut show) {
+        let found = match Recording::measure(&mut self.recording, watch, state) {
             Ok(found) => found,
             // A full disk ends no run; the numbers are in memory until it has room again.
             Err(error @ EvalError::File { .. }) => {
@@ -274,7 +267,7 @@ impl Observer for Progress {
             Err(error) => return Err(TrainError::Observer(error.to_string())),
         };
         if let Some(recording) = &mut self.recording {
-            recording.measured(step, &found);
+            recording.measured(state.step(), &found);
         }
         self.say_trouble();
         self.last = Some(found);

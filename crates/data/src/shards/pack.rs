@@ -243,20 +243,15 @@ impl Failure {
 /// The bytes of a sample as they go into the archive, with the ending of their name.
 fn content(plan: &PackPlan<'_>, entry: &VideoEntry) -> Result<(Vec<u8>, String), Failure> {
     let path = &entry.path;
-    let (mut media, bytes) = match plan.opener.open_keeping(path) {
-        Ok(opened) => opened,
-        Err(error) => {
-            // What our decoders do not know, the ffmpeg program may.
-            let unknown = matches!(error.video(), Some(VideoError::UnsupportedCodec { .. }));
-            return match plan.transcode.as_ref().filter(|_| unknown) {
-                Some(transcode) => {
-                    let bytes = plan.opener.bytes(path).map_err(|error| Failure::of(path, &error.into()))?;
-                    Ok((transcode.unknown(path, bytes.as_deref())?, "mp4".into()))
-                }
-                None => Err(Failure::of(path, &error)),
-            };
-        }
-    };
+    let opened = plan.opener.open_keeping(path);
+    // What our decoders do not know, the ffmpeg program may.
+    if let (Err(error), Some(transcode)) = (&opened, &plan.transcode)
+        && matches!(error.video(), Some(VideoError::UnsupportedCodec { .. }))
+    {
+        let bytes = plan.opener.bytes(path).map_err(|error| Failure::of(path, &error.into()))?;
+        return Ok((transcode.unknown(path, bytes.as_deref())?, "mp4".into()));
+    }
+    let (mut media, bytes) = opened.map_err(|error| Failure::of(path, &error))?;
     match &plan.transcode {
         Some(transcode) if !is_picture(path) => Ok((transcode.run(&mut media, path, bytes.as_deref())?, "mp4".into())),
         _ if path.is_dir() => {
