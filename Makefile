@@ -1,8 +1,8 @@
 # `make test` runs everything: ONNX Runtime included (fetched through pip when it is not in build/).
 PYTHON ?= python3
 VENV := build/onnxruntime/venv
-# One resolution of features and one profile for tests, lints and pages, so that Burn is compiled once; of the profile `ci`, which
-# compiles in half the time of a release.
+# One resolution of features and one profile for tests, lints and pages, so that Burn is compiled once: `ci`, which takes three
+# quarters of a release's processor time (docs/BENCHMARKS.md).
 CARGO_FLAGS := --profile ci --locked --workspace
 
 .PHONY: test lint doc onnxruntime texts clients sight
@@ -23,12 +23,12 @@ clients: build/serve/venv/ready
 # TensorBoard's own reader and a headless Chromium on a run of a minute, stopped and resumed.
 sight: build/sight/venv/ready
 	rm -rf build/sight/run
-	target/release/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
+	target/ci/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
 		--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25 --stop-at 40
-	target/release/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
+	target/ci/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
 		--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25 --resume
-	target/release/vjepa report build/sight/run
-	target/release/vjepa watch build/sight/run --once
+	target/ci/vjepa report build/sight/run
+	target/ci/vjepa watch build/sight/run --once
 	build/sight/venv/bin/python tests/sight/check.py build/sight/run --report build/sight/run/report.html
 
 build/sight/venv/ready: tests/sight/requirements.txt

@@ -79,15 +79,16 @@ def build(case, folder):
 def exported(model, clip, threads):
     import onnxruntime
 
-    folder = tempfile.mkdtemp()
-    path = os.path.join(folder, "hf.onnx")
+    # Removed when the session that reads from it is gone.
+    folder = tempfile.TemporaryDirectory()
+    path = os.path.join(folder.name, "hf.onnx")
     with torch.inference_mode():
         torch.onnx.export(model, (clip,), path, input_names=["clip"], output_names=["mean"], external_data=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     values = {"clip": clip.numpy()}
-    return lambda: float(session.run(["mean"], values)[0]), f"ONNX Runtime {onnxruntime.__version__}"
+    return lambda _=folder: float(session.run(["mean"], values)[0]), f"ONNX Runtime {onnxruntime.__version__}"
 
 
 def main():
