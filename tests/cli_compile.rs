@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use predicates::prelude::PredicateBooleanExt;
 use support::{TINY, compile, probe, refused, texture, tiny, vjepa, write};
 use vjepa_programs::PROBE_KEY;
+use vjepa_view::Canvas;
 use vjepa_weights::{Tensors, save_safetensors};
 
 fn export(folder: &Path, extra: &[&Path]) -> (assert_cmd::Command, PathBuf) {
@@ -235,6 +236,7 @@ fn other_clip_sizes_and_layers_agree_with_the_plan() {
     let config = write(folder.path(), "tiny.yaml", TINY);
     for (flags, outputs) in [
         (["--frames", "16", "--resolution", "96"], serde_json::json!(["encoder_out f32[batch, 288, 96]"])),
+        (["--head", "tokens", "--resolution", "48x96"], serde_json::json!(["encoder_out f32[batch, 72, 96]"])),
         (
             ["--out-layers", "0,2", "--head", "features"],
             serde_json::json!(["layer_0 f32[batch, 96]", "layer_2 f32[batch, 96]"]),
@@ -251,6 +253,37 @@ fn other_clip_sizes_and_layers_agree_with_the_plan() {
     assert!(refused(command.args(["--resolution", "100"])).contains("multiple of `patch`"));
     let (mut command, _) = export(folder.path(), &[Path::new("--config"), &config]);
     assert!(refused(command.args(["--head", "pooled"])).contains("attentive probe"));
+}
+
+#[test]
+fn a_model_that_is_not_square_runs_on_videos() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let more = [Path::new("--config"), &config, Path::new("--resolution"), Path::new("48x96")];
+    let (mut command, model) = export(folder.path(), &more);
+    command.assert().success();
+    let plan = folder.path().join("model.vjg");
+    let mut command = compile(folder.path(), "plan", &plan);
+    command.args(["--resolution", "48x96"]).assert().success();
+    for (file, runtime) in [(&model, "tract"), (&plan, "auto")] {
+        let mut run = vjepa();
+        run.args(["run", "--runtime", runtime]).arg(file).arg(texture("t0_d0_s0.mp4"));
+        run.assert().success().stdout(predicates::str::contains("8 frames of 48x96"));
+    }
+    // A probe on the exported encoder gets clips of its size.
+    let list = write(folder.path(), "list.csv", format!("{} 0\n", texture("t0_d0_s0.mp4").display()));
+    let mut features = vjepa();
+    features.args(["probe", "--kind", "linear", "--epochs", "1", "--encoder"]).arg(&model).arg("--data").arg(&list);
+    features.arg("--out").arg(folder.path().join("p.safetensors")).assert().success();
+    let picture = folder.path().join("p.png");
+    Canvas::new(64, 64).save(&picture).unwrap();
+    let mut run = vjepa();
+    let told = run.arg("run").arg(&model).arg(&picture).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&told).contains("clips of 48x96; give a video"), "{told:?}");
+    for wrong in ["48x", "0x96", "48x96x2", "x"] {
+        let (mut command, _) = export(folder.path(), &[Path::new("--resolution"), Path::new(wrong)]);
+        command.assert().failure().stderr(predicates::str::contains("384 or 256x448"));
+    }
 }
 
 #[test]

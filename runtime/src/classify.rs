@@ -53,8 +53,8 @@ impl Session {
         }
         let record = self.preprocessing()?;
         let clip = record.prepare(frames, height, width)?;
-        let side = record.crop_size;
-        let outputs = self.run(&ClipBatch::new([1, 3, record.num_frames, side, side], &clip)?)?;
+        let [channels, frames, height, width] = record.clip_shape();
+        let outputs = self.run(&ClipBatch::new([1, channels, frames, height, width], &clip)?)?;
         predictions(&outputs, self.labels(), usize::MAX).ok_or_else(|| {
             let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
             ClassifyError::NoClasses(names.join(" and "))

@@ -2,7 +2,8 @@
 //!
 //! The arithmetic is that of the official evaluation (`evals/video_classification_frozen/utils.py`): OpenCV's bilinear resize
 //! of the *bytes* to a short side of 256/224 of the crop, the centre, then scaling; several views are crops along the long
-//! side. Training's evaluation, probing, `run`, `serve` and the C library all prepare clips here.
+//! side. Clips that are not square are cut from the smallest frame that covers the same enlarged crop. Training's evaluation,
+//! probing, `run`, `serve` and the C library all prepare clips here.
 
 mod record;
 mod resize;
@@ -86,16 +87,16 @@ impl View {
     /// The centre.
     pub const SINGLE: Self = Self { index: 0, count: 1 };
 
-    /// Row and column where this view of `size` by `size` pixels begins in a resized frame of `(height, width)`, of which no side
+    /// Row and column where this view of `[height, width]` pixels begins in a resized frame of `(height, width)`, of which no side
     /// is shorter. Several views are a whole number of pixels apart, so the last one may end a pixel early.
-    pub fn corner(self, frame: (usize, usize), size: usize) -> (usize, usize) {
+    pub fn corner(self, frame: (usize, usize), size: [usize; 2]) -> (usize, usize) {
         resize::corner(frame, size, self)
     }
 }
 
 impl Preprocessing {
-    /// Prepares the frames of one clip, `height` by `width` pixels of interleaved RGB each: `f32 [3, T, S, S]`, row-major,
-    /// with S the crop size.
+    /// Prepares the frames of one clip, `height` by `width` pixels of interleaved RGB each: `f32 [3, T, H, W]`, row-major,
+    /// of the record's [size](Preprocessing::size).
     ///
     /// # Errors
     /// [`PreprocessError::FrameCount`], [`PreprocessError::FrameSides`], [`PreprocessError::FrameSize`].
@@ -127,13 +128,14 @@ impl Preprocessing {
         if view.index >= view.count {
             return Err(PreprocessError::View { index: view.index, count: view.count });
         }
-        let (size, want) = (self.crop_size, self.clip_len());
+        let (size, want) = (self.size(), self.clip_len());
         if want == 0 || out.len() != want {
             return Err(PreprocessError::OutputSize { got: out.len(), want });
         }
-        let mut crop = ResizedCrop::new((height, width), self.short_side(view), size, view);
+        let mut crop = ResizedCrop::new((height, width), size.map(|side| self.covered(side, view)), size, view);
         let affine = self.normalization.affine();
-        let (channel, plane) = (frames.len() * size * size, size * size);
+        let plane: usize = size.iter().product();
+        let channel = frames.len() * plane;
         let (red, rest) = out.split_at_mut(channel);
         let (green, blue) = rest.split_at_mut(channel);
         let planes = red.chunks_exact_mut(plane).zip(green.chunks_exact_mut(plane)).zip(blue.chunks_exact_mut(plane));
@@ -152,7 +154,7 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// A stored clip of bytes `[3, T, S, S]`, which is neither resized nor cropped: grey where the record says so, then
+    /// A stored clip of bytes `[3, T, H, W]`, which is neither resized nor cropped: grey where the record says so, then
     /// normalised as the official pipeline does it, `(x - 255·mean) / (255·std)`. Its last bit may differ from that of
     /// [`Preprocessing::prepare`], which multiplies and adds.
     pub fn prepare_stored(&self, clip: &[u8]) -> Vec<f32> {
@@ -180,11 +182,11 @@ impl Preprocessing {
         }
     }
 
-    /// Short side that frames are resized to.
-    fn short_side(&self, view: View) -> usize {
+    /// What a resized frame has at least along a side of the crop.
+    fn covered(&self, side: usize, view: View) -> usize {
         match (view.count, self.framing) {
-            (1, Framing::Centre) => (self.crop_size as f64 * 256.0 / 224.0) as usize,
-            _ => self.crop_size,
+            (1, Framing::Centre) => (side as f64 * 256.0 / 224.0) as usize,
+            _ => side,
         }
     }
 }

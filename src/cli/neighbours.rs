@@ -160,7 +160,7 @@ fn sheet(args: &Args, table: &RowsFile, found: &[(usize, Vec<Near>)], out: &Path
         )
     })?;
     let record = Preprocessing::from_json(record)?;
-    let shape = [3, record.num_frames, record.crop_size, record.crop_size];
+    let shape = record.clip_shape();
     let normalization = record.normalization;
     let plan = WindowPlan { preprocessing: record, every: None };
     let shown: Vec<Vec<(usize, String)>> = found

@@ -52,9 +52,7 @@ impl Runner {
 
     /// Outputs for the clips of one result, `[clips, 3, T, H, W]` as the record makes them.
     pub(super) fn run(&self, clip: &[f32]) -> Result<Vec<NamedOutput>, CliError> {
-        let side = self.record.crop_size;
-        Ok(self
-            .session
-            .run(&ClipBatch::new([self.clip_views.count(), 3, self.record.num_frames, side, side], clip)?)?)
+        let [channels, frames, height, width] = self.record.clip_shape();
+        Ok(self.session.run(&ClipBatch::new([self.clip_views.count(), channels, frames, height, width], clip)?)?)
     }
 }

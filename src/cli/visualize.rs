@@ -126,7 +126,7 @@ fn open(encoder: &Encoder) -> Result<OpenEncoder, CliError> {
 
 /// The clips of a file, as the model takes them, to be shown again.
 fn shown<'a>(clips: &'a Clips, record: &Preprocessing) -> Vec<ShownClip<'a>> {
-    let shape = [3, record.num_frames, record.crop_size, record.crop_size];
+    let shape = record.clip_shape();
     let normalization = record.normalization;
     let values = clips.data.chunks_exact(shape.iter().product::<usize>().max(1));
     values.map(|values| ShownClip { values, shape, normalization }).collect()

@@ -152,8 +152,8 @@ fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Res
     let (mut right, mut times) = (0usize, Vec::with_capacity(videos.len()));
     for (path, label) in videos {
         let clip = clips::read(path, &record)?;
-        let shape = [1, 3, record.num_frames, record.crop_size, record.crop_size];
-        let batch = ClipBatch::new(shape, &clip.data)?;
+        let [channels, frames, height, width] = record.clip_shape();
+        let batch = ClipBatch::new([1, channels, frames, height, width], &clip.data)?;
         let began = Instant::now();
         let outputs = session.run(&batch)?;
         times.push(began.elapsed().as_secs_f64() * 1e3);

@@ -22,7 +22,7 @@ pub use run::{
     vjepa_outputs_rank, vjepa_outputs_shape, vjepa_outputs_size, vjepa_outputs_values, vjepa_prepare, vjepa_run,
 };
 pub use session::{
-    SessionHandle, vjepa_close, vjepa_crop_size, vjepa_frame_offsets, vjepa_input_shape, vjepa_label,
+    SessionHandle, vjepa_close, vjepa_crop_size, vjepa_crop_width, vjepa_frame_offsets, vjepa_input_shape, vjepa_label,
     vjepa_label_count, vjepa_num_frames, vjepa_open, vjepa_runtime, vjepa_views,
 };
 

@@ -100,11 +100,18 @@ pub unsafe extern "C" fn vjepa_num_frames(session: *const SessionHandle) -> usiz
     value(0, || Ok(unsafe { record(session) }?.num_frames))
 }
 
-/// Side of a prepared clip in pixels; 0 when the model does not say how clips are prepared.
+/// Side of a prepared clip in pixels, its height where it is not square; 0 when the model does not say how clips are prepared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vjepa_crop_size(session: *const SessionHandle) -> usize {
     // SAFETY: a session of `vjepa_open`.
     value(0, || Ok(unsafe { record(session) }?.crop_size))
+}
+
+/// Width of a prepared clip in pixels; 0 when the model does not say how clips are prepared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vjepa_crop_width(session: *const SessionHandle) -> usize {
+    // SAFETY: a session of `vjepa_open`.
+    value(0, || Ok(unsafe { record(session) }?.size()[1]))
 }
 
 /// Which frames of a video make a clip: counted from the clip's first one, `vjepa_num_frames` numbers, ascending, at

@@ -93,6 +93,12 @@ fn prepare(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result
         if count > 1 {
             return Err(named(format!("is a picture, but the model averages {count} clips of a video")).into());
         }
+        if record.crop_width.is_some() {
+            let [height, width] = record.size();
+            return Err(
+                named(format!("is a picture, but the model takes clips of {height}x{width}; give a video")).into()
+            );
+        }
         return Ok(Clips { count, data: StillPlan::of(record).prepare(path).map_err(named)? });
     }
     let plan =
@@ -106,11 +112,11 @@ fn stored(path: &Path, record: &Preprocessing) -> Result<Clips, ClipError> {
     let shape = tensors.shape("clip_u8").map_err(|_| {
         format!("{} holds no tensor `clip_u8`; give a video, or u8 clips [B, 3, T, H, W] of that name", path.display())
     })?;
-    let side = record.crop_size;
-    let wanted = [3, record.num_frames, side, side];
+    let wanted = record.clip_shape();
     let &[count, ..] = shape else { return Err(format!("{}: `clip_u8` is a scalar", path.display()).into()) };
     if count == 0 || shape.get(1..) != Some(wanted.as_slice()) {
-        let asked = format!("[B, 3, {}, {side}, {side}]", record.num_frames);
+        let [channels, frames, height, width] = wanted;
+        let asked = format!("[B, {channels}, {frames}, {height}, {width}]");
         return Err(format!(
             "{}: `clip_u8` is {shape:?} but the model takes {asked}; give clips of that size, or the --config they belong to",
             path.display()
@@ -128,7 +134,7 @@ pub fn in_words(record: &Preprocessing) -> String {
         Normalization::PerClip => "normalised per clip".to_owned(),
         Normalization::Custom { mean, std } => format!("mean {mean:?} and deviation {std:?}"),
     };
-    let (frames, side, step) = (record.num_frames, record.crop_size, record.sampling_rate);
+    let (frames, [height, width], step) = (record.num_frames, record.size(), record.sampling_rate);
     let grey = if record.grayscale { ", greyscale" } else { "" };
     // Official sampling spreads the frames over the span of a step of this size.
     let spaced = match (step, record.sampling == Sampling::Exact) {
@@ -137,7 +143,7 @@ pub fn in_words(record: &Preprocessing) -> String {
         (_, false) => format!(", step {step}"),
     };
     let whole = if record.framing == Framing::Whole { ", no cropping" } else { "" };
-    format!("{frames} frames of {side}x{side}{whole}{spaced}, {scaled}{grey}")
+    format!("{frames} frames of {height}x{width}{whole}{spaced}, {scaled}{grey}")
 }
 
 #[cfg(test)]
@@ -173,7 +179,8 @@ mod tests {
                 let (crop_size, patch_size, tubelet_size, grayscale) = (4, 4, 2, false);
                 #[rustfmt::skip]
                 let record = Preprocessing {
-                    num_frames, sampling_rate, sampling, crop_size, patch_size, tubelet_size, normalization, grayscale, framing,
+                    num_frames, sampling_rate, sampling, crop_size, crop_width: None, patch_size, tubelet_size, normalization,
+                    grayscale, framing,
                 };
                 let sampler = ClipSampler { random: false, exact, ..ClipSampler::pretrain(num_frames, sampling_rate) };
                 let video = sampler.sample(num_frames * sampling_rate + 9, |low, _| low).unwrap();

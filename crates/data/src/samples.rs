@@ -84,11 +84,14 @@ impl SamplePlan {
         }
     }
 
-    /// Frames of a clip, and its side in pixels.
-    pub fn clip_size(&self) -> [usize; 2] {
+    /// Frames, height and width of a clip.
+    pub fn clip_size(&self) -> [usize; 3] {
         match self {
-            Self::Videos(plan) => [plan.preprocessing.num_frames, plan.preprocessing.crop_size],
-            Self::Pictures(StillPlan { frames, size, .. }) => [*frames, *size],
+            Self::Videos(plan) => {
+                let [_, size @ ..] = plan.preprocessing.clip_shape();
+                size
+            }
+            Self::Pictures(StillPlan { frames, size, .. }) => [*frames, *size, *size],
         }
     }
 

@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(plan.count(), 6);
         // 64 x 49 becomes 41 x 32: the ways are 0, 4.5 and 9 pixels.
         let starts: Vec<(usize, usize)> =
-            plan.views(64, 49).iter().map(|(view, _)| view.corner((41, 32), 32)).collect();
+            plan.views(64, 49).iter().map(|(view, _)| view.corner((41, 32), [32; 2])).collect();
         assert_eq!(starts, [(0, 0), (4, 0), (9, 0)]);
         assert!(plan.views(20, 20).iter().all(|view| *view == (View::SINGLE, Framing::Whole)));
     }

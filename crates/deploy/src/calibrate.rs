@@ -42,6 +42,9 @@ pub fn clips(
     normalization: vjepa_recipe::config::Normalization,
 ) -> Result<Calibration, DeployError> {
     if files.is_empty() {
+        if record.crop_width.is_some() {
+            return Err("generated clips are square; give --calibration clips for a model of others".into());
+        }
         let count = results * clip_views.count();
         let source = DriftingTextures::new(record.num_frames, record.crop_size, normalization);
         let one: usize = source.shape().iter().product();

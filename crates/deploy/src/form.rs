@@ -36,7 +36,8 @@ pub struct Form {
     pub clip_views: ClipViews,
     /// Another clip size than the weights were trained on.
     pub frames: Option<usize>,
-    pub resolution: Option<usize>,
+    /// Height and width.
+    pub resolution: Option<[usize; 2]>,
     /// Blocks whose outputs are wanted.
     pub out_layers: Option<Vec<usize>>,
     pub external: ExternalData,

@@ -173,11 +173,13 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
         }
     };
     let trained = model.encoder.clone();
-    let (frames, side) = (form.frames.unwrap_or(trained.num_frames), form.resolution.unwrap_or(trained.height));
-    model.encoder = trained.clone().with_clip(frames, side, form.resolution.unwrap_or(trained.width));
+    let frames = form.frames.unwrap_or(trained.num_frames);
+    let [height, width] = form.resolution.unwrap_or([trained.height, trained.width]);
+    model.encoder = trained.clone().with_clip(frames, height, width);
     model.encoder.out_layers.clone_from(&form.out_layers);
     model.encoder.validate()?;
-    (model.preprocessing.num_frames, model.preprocessing.crop_size) = (frames, side);
+    model.preprocessing.num_frames = frames;
+    model.preprocessing.set_size([height, width]);
     let mut source = match (request.origin, stored) {
         (Origin::Drawn(seed), _) => Source::drawn(seed, &model.encoder),
         (_, Some(stored)) => Source::file(stored, &trained, &model.encoder)?,

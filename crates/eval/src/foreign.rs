@@ -75,11 +75,8 @@ impl SessionEncoder {
             [_, _, frames, height, width] => (*frames, *height, *width),
             _ => return Err(bad("averages several views itself; export the encoder alone".into())),
         };
-        if height.is_some() && width.is_some() && height != width {
-            return Err(bad(format!("takes {}, which is not square", session.input())));
-        }
-        if let Some(side) = height {
-            record.crop_size = side;
+        if let (Some(height), Some(width)) = (height, width) {
+            record.set_size([height, width]);
         }
         match (per_frame, frames) {
             (true, Some(frames @ 2..)) => {
@@ -92,7 +89,7 @@ impl SessionEncoder {
         if one_by_one && sizes.first() != Some(&Some(1)) {
             return Err(bad(format!("takes {}: export it for single clips, or for any batch", session.input())));
         }
-        let clip = [3, record.num_frames, record.crop_size, record.crop_size];
+        let clip = record.clip_shape();
         let output = String::new();
         let mut encoder =
             Self { session, path: path.into(), clip, tokens: [0; 2], heads: Ok(1), per_frame, output, one_by_one };

@@ -77,12 +77,14 @@ pub fn check_clips(encoder: &dyn ClipEncoder, plan: &SamplePlan) -> Result<(), E
     if plan.clips() == 0 || plan.views() == 0 {
         return Err(EvalError::setup("an evaluation needs at least one clip and one view of each video"));
     }
-    let [channels, frames, height, width] = encoder.clip();
-    if channels * frames * height * width != plan.clip_len() {
-        let [made, side] = plan.clip_size();
+    let [_, takes @ ..] = encoder.clip();
+    let made = plan.clip_size();
+    if takes != made {
+        let words = |[frames, height, width]: [usize; 3]| format!("{frames} frames of {height}x{width} pixels");
         return Err(EvalError::setup(format!(
-            "the encoder takes clips of {frames} frames of {width}x{height} pixels, but they are prepared as {made} frames of {side} \
-             pixels"
+            "the encoder takes clips of {}, but they are prepared as {}",
+            words(takes),
+            words(made)
         )));
     }
     Ok(())

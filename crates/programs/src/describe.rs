@@ -213,6 +213,7 @@ fn official_preprocessing(encoder: &EncoderConfig) -> Preprocessing {
         sampling_rate: 4,
         sampling: Sampling::Vjepa,
         crop_size: encoder.height,
+        crop_width: (encoder.width != encoder.height).then_some(encoder.width),
         patch_size: encoder.patch,
         tubelet_size: encoder.tubelet,
         normalization: Normalization::Imagenet,

@@ -101,8 +101,11 @@ pub struct Preprocessing {
     pub sampling_rate: usize,
     /// How frames are chosen.
     pub sampling: Sampling,
-    /// Side of a clip, in pixels.
+    /// Side of a clip in pixels; its height, where it is not square.
     pub crop_size: usize,
+    /// Width of a clip that is not square, in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop_width: Option<usize>,
     /// Side of a token, in pixels.
     pub patch_size: usize,
     /// Frames of a token.
@@ -135,9 +138,11 @@ impl Preprocessing {
         if !frames.contains(&record.sampling_rate) {
             return Err(PreprocessError::Malformed(format!("clips of every {}th frame", record.sampling_rate)));
         }
-        if !frames.contains(&record.num_frames) || !(1..=LARGEST_SIDE).contains(&record.crop_size) {
-            let (frames, side) = (record.num_frames, record.crop_size);
-            return Err(PreprocessError::Malformed(format!("clips of {frames} frames of {side} pixels")));
+        let [height, width] = record.size();
+        let sides = 1..=LARGEST_SIDE;
+        if !frames.contains(&record.num_frames) || !sides.contains(&height) || !sides.contains(&width) {
+            let frames = record.num_frames;
+            return Err(PreprocessError::Malformed(format!("clips of {frames} frames of {height}x{width} pixels")));
         }
         if record.clip_len() > LARGEST_CLIP {
             return Err(PreprocessError::Malformed(format!("clips of {} values", record.clip_len())));
@@ -145,18 +150,34 @@ impl Preprocessing {
         Ok(record)
     }
 
-    /// Values of a clip, `3·T·S·S`.
+    /// Height and width of a clip in pixels.
+    pub fn size(&self) -> [usize; 2] {
+        [self.crop_size, self.crop_width.unwrap_or(self.crop_size)]
+    }
+
+    /// Makes it a record of clips of this height and width.
+    pub fn set_size(&mut self, [height, width]: [usize; 2]) {
+        (self.crop_size, self.crop_width) = (height, (width != height).then_some(width));
+    }
+
+    /// Sizes of a clip, `[3, T, H, W]`.
+    pub fn clip_shape(&self) -> [usize; 4] {
+        let [height, width] = self.size();
+        [3, self.num_frames, height, width]
+    }
+
+    /// Values of a clip, `3·T·H·W`.
     pub fn clip_len(&self) -> usize {
-        [self.num_frames, self.crop_size, self.crop_size].iter().fold(3, |len, side| len.saturating_mul(*side))
+        self.clip_shape().iter().fold(1, |len: usize, side| len.saturating_mul(*side))
     }
 
     /// Fails when clips made by this record are none for a model with this input.
     pub(crate) fn suits(&self, input: &TensorInfo) -> Result<(), PreprocessError> {
-        let wanted = [self.num_frames, self.crop_size, self.crop_size];
+        let [_, frames, height, width] = self.clip_shape();
+        let wanted = [frames, height, width];
         let sizes = input.shape.iter().rev().take(3).rev().zip(wanted);
         if sizes.into_iter().any(|(dimension, wanted)| dimension.size().is_some_and(|size| size != wanted)) {
-            let [frames, side, _] = wanted;
-            let clips = format!("clips of {frames} frames of {side} pixels, but the model takes {input}");
+            let clips = format!("clips of {frames} frames of {height}x{width} pixels, but the model takes {input}");
             return Err(PreprocessError::Malformed(clips));
         }
         Ok(())

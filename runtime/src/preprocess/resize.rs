@@ -13,17 +13,21 @@ pub(super) struct ResizedCrop {
 }
 
 impl ResizedCrop {
-    /// Frames of `(height, width)` pixels resized to a short side of `short`, of which `view` takes `size` by `size` pixels;
-    /// `short` is at least `size`.
-    pub fn new((height, width): (usize, usize), short: usize, size: usize, view: View) -> Self {
-        // The long side is truncated, as in the official code.
-        let (tall, wide) =
-            if width < height { (short * height / width, short) } else { (short, short * width / height) };
+    /// Frames of `(height, width)` pixels resized to cover `covered`, of which `view` takes `size`, both height and width; no side
+    /// of `covered` is shorter than that of `size`.
+    pub fn new((height, width): (usize, usize), covered: [usize; 2], size: [usize; 2], view: View) -> Self {
+        let [tall, wide] = covered;
+        // The side that is left over is truncated, as the official code does with the long one.
+        let (tall, wide) = match width * tall < height * wide {
+            true => (wide * height / width, wide),
+            false => (tall, tall * width / height),
+        };
         let (top, left) = corner((tall, wide), size, view);
+        let [rows, columns] = size;
         Self {
             row_bytes: width * 3,
-            rows: byte_taps(height, tall, top, size),
-            columns: byte_taps(width, wide, left, size),
+            rows: byte_taps(height, tall, top, rows),
+            columns: byte_taps(width, wide, left, columns),
             upper: BlendedRow::default(),
             lower: BlendedRow::default(),
         }
@@ -53,14 +57,16 @@ impl ResizedCrop {
 }
 
 /// Top-left corner of a view in a resized frame, of which no side is shorter than the view's.
-pub(super) fn corner((height, width): (usize, usize), size: usize, view: View) -> (usize, usize) {
+pub(super) fn corner((height, width): (usize, usize), [tall, wide]: [usize; 2], view: View) -> (usize, usize) {
+    // What is left over along each side.
+    let (below, beside) = (height.saturating_sub(tall), width.saturating_sub(wide));
     if view.count == 1 {
         // Python rounds a half to the even neighbour.
-        let middle = |side: usize| (side.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
-        return (middle(height), middle(width));
+        let middle = |rest: usize| (rest as f64 / 2.0).round_ties_even() as usize;
+        return (middle(below), middle(beside));
     }
-    let start = height.max(width).saturating_sub(size) / view.count.saturating_sub(1).max(1) * view.index;
-    if height > width { (start, 0) } else { (0, start) }
+    let start = below.max(beside) / view.count.saturating_sub(1).max(1) * view.index;
+    if below > beside { (start, 0) } else { (0, start) }
 }
 
 /// A source row with its columns blended.

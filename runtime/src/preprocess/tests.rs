@@ -6,6 +6,7 @@ fn record(normalization: Normalization) -> Preprocessing {
         sampling_rate: 4,
         sampling: Sampling::Vjepa,
         crop_size: 28,
+        crop_width: None,
         patch_size: 14,
         tubelet_size: 2,
         normalization,
@@ -152,6 +153,31 @@ fn a_whole_frame_is_cut_on_its_long_side_only() {
     assert_eq!((out[0], out[63], out[64 + 7]), (0.0, 7.0, 7.0));
     let out = view_of_ramp([8, 12], 8, Framing::Whole, View::SINGLE);
     assert_eq!((out[64], out[64 + 7]), (2.0, 9.0));
+}
+
+#[test]
+fn clips_that_are_not_square_are_cut_from_a_frame_that_covers_them() {
+    let mut record = Preprocessing { num_frames: 1, framing: Framing::Whole, ..record(Normalization::PerClip) };
+    record.normalization = Normalization::Custom { mean: [0.0; 3], std: [1.0 / 255.0; 3] };
+    record.set_size([4, 12]);
+    let first = |frame: [usize; 2], view: View| {
+        let mut out = vec![f32::NAN; record.clip_len()];
+        record.prepare_view(&[ramp(frame[0], frame[1])], frame[0], frame[1], view, &mut out).unwrap();
+        [out[0], out[48]]
+    };
+    // Rows are left over in the first frame, columns in the second, nothing in the third.
+    assert_eq!(first([8, 12], View::SINGLE), [2.0, 0.0]);
+    assert_eq!(first([4, 18], View::SINGLE), [0.0, 3.0]);
+    assert_eq!(first([4, 12], View::SINGLE), [0.0, 0.0]);
+    for (index, start) in [(0, 0.0), (1, 2.0), (2, 4.0)] {
+        assert_eq!(first([8, 12], View { index, count: 3 }), [start, 0.0]);
+        assert_eq!(first([4, 16], View { index, count: 3 }), [0.0, start]);
+    }
+    let json = record.to_json();
+    assert_eq!(Preprocessing::from_json(&json).unwrap(), record, "{json}");
+    record.set_size([4, 4]);
+    assert!(!record.to_json().contains("crop_width"));
+    assert!(Preprocessing::from_json(&json.replace("\"crop_width\":12", "\"crop_width\":0")).is_err());
 }
 
 #[test]

@@ -38,12 +38,13 @@ pub(super) struct FormArgs {
     /// With a probe: views per clip, spread along the long side; their probabilities are averaged inside the model
     #[arg(long, default_value_t = 1, value_name = "V", value_parser = clap::value_parser!(u16).range(1..=64))]
     views: u16,
-    /// Frames per clip, if different from training; positions are interpolated
+    /// Frames per clip, if different from training; positions of a table are interpolated
     #[arg(long, value_name = "N")]
     frames: Option<usize>,
-    /// Height and width of a clip in pixels, if different from training; positions are interpolated
-    #[arg(long, value_name = "PIXELS")]
-    resolution: Option<usize>,
+    /// Side of a clip in pixels, or its height and width, if different from training: 384 or 256x448. Positions of a table are
+    /// interpolated
+    #[arg(long, value_name = "PIXELS|HxW", value_parser = sides)]
+    resolution: Option<Sides>,
     /// Return the output of these blocks, counted from 0
     #[arg(long, value_name = "I,J,..", value_delimiter = ',')]
     out_layers: Option<Vec<usize>>,
@@ -57,6 +58,19 @@ pub(super) struct FormArgs {
     /// it, the model is removed
     #[arg(long, default_value_t = 0.99, value_name = "SHARE")]
     min_agreement: f64,
+}
+
+/// Height and width of a clip.
+#[derive(Clone, Copy, Debug)]
+struct Sides([usize; 2]);
+
+/// Reads `384` or `256x448`.
+fn sides(text: &str) -> Result<Sides, String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    match (height.parse(), width.parse()) {
+        (Ok(height @ 1..), Ok(width @ 1..)) => Ok(Sides([height, width])),
+        _ => Err("give a side, or height and width, in pixels: 384 or 256x448".to_owned()),
+    }
 }
 
 /// Heads of exported models.
@@ -112,7 +126,7 @@ impl FormArgs {
             head: self.head,
             clip_views: ClipViews { clips: self.clips.into(), views: self.views.into() },
             frames: self.frames,
-            resolution: self.resolution,
+            resolution: self.resolution.map(|Sides(sides)| sides),
             out_layers: self.out_layers.clone(),
             external: if self.external_data { ExternalData::Always } else { ExternalData::Auto },
             calibration: self.calibration.clone(),

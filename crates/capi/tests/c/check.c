@@ -47,7 +47,7 @@ static void *in_a_thread(void *expected) {
 
 static void model(void) {
     size_t offsets[FRAMES], shape[5];
-    CHECK(vjepa_num_frames(session) == FRAMES && vjepa_crop_size(session) == 32);
+    CHECK(vjepa_num_frames(session) == FRAMES && vjepa_crop_size(session) == 32 && vjepa_crop_width(session) == 32);
     CHECK(vjepa_frame_offsets(session, offsets, FRAMES) == VJEPA_OK);
     for (size_t i = 0; i < FRAMES; i++) CHECK(offsets[i] == 2 * i);
     FAILS(VJEPA_ERROR_ARGUMENT, "room for 3", vjepa_frame_offsets(session, offsets, 3));
@@ -124,7 +124,7 @@ static void mistakes(const char *path, const char *damaged) {
     FAILS(VJEPA_ERROR_ARGUMENT, "`count` is null",
           vjepa_classify(session, pixels, SIZE, FRAMES, HEIGHT, WIDTH, best, 2, NULL));
 
-    CHECK(vjepa_num_frames(NULL) == 0 && vjepa_crop_size(NULL) == 0 && vjepa_label_count(NULL) == 0);
+    CHECK(vjepa_num_frames(NULL) == 0 && vjepa_crop_size(NULL) == 0 && vjepa_crop_width(NULL) == 0 && vjepa_label_count(NULL) == 0);
     CHECK(vjepa_label(NULL, 0) == NULL && vjepa_runtime(NULL) == NULL && vjepa_outputs_count(NULL) == 0);
     CHECK(vjepa_outputs_shape(NULL, 0) == NULL && vjepa_outputs_rank(NULL, 0) == 0);
     vjepa_close(NULL);

@@ -83,7 +83,7 @@ fn crops_of_both_tests() {
     for row in files().iter().flat_map(|file| &file.crops) {
         for (index, start) in row.starts_jepa.iter().enumerate() {
             let view = View { index, count: row.starts_jepa.len() };
-            let (top, left) = view.corner((row.height, row.width), row.side);
+            let (top, left) = view.corner((row.height, row.width), [row.side; 2]);
             let (moved, still) = if row.axis == "H" { (top, left) } else { (left, top) };
             assert_eq!((moved, still), (*start, 0), "{} of {}x{}", index, row.width, row.height);
         }

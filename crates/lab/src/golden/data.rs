@@ -175,7 +175,7 @@ fn check_transforms(tensors: &TensorFile, boxes: &[[usize; 4]], checks: &mut Vec
 
     for (index, &[top, left, height, width]) in boxes.iter().enumerate() {
         let crop = CropBox { top, left, height, width };
-        resize_crop(frames, &[crop], (SIDE, SIDE), false, &Normalization::Imagenet, &mut out)
+        resize_crop(frames, &[crop], (SIDE, SIDE), false, Some(&Normalization::Imagenet), &mut out)
             .map_err(|error| wrong(&error))?;
         let want = tensors.f32(&format!("pretrain_crop{index}.normed"))?;
         checks.push(Check::max_abs(format!("data.transform.pretrain_crop{index}"), &out, &want, 1e-5));
@@ -188,6 +188,7 @@ fn check_transforms(tensors: &TensorFile, boxes: &[[usize; 4]], checks: &mut Vec
         sampling_rate: 1,
         sampling: Sampling::Vjepa,
         crop_size: SIDE,
+        crop_width: None,
         patch_size: SIDE,
         tubelet_size: 1,
         normalization: Normalization::Imagenet,

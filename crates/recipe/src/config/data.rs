@@ -118,6 +118,10 @@ pub struct DataConfig {
     /// Replace colours by their luma, in all three channels.
     #[schemars(extend("x-ours" = true))]
     pub grayscale: bool,
+    /// Hand clips to the step as bytes, which it scales: a quarter of the loader's memory and of what travels to a GPU. Their values
+    /// are rounded to whole pixels for it, which the official code does not do.
+    #[schemars(extend("x-ours" = true))]
+    pub clip_bytes: bool,
     /// Drifting textures change their direction once, by a right angle, in the middle part of the clip. Their motion label is then
     /// the first of four directions and the side they turn to.
     #[schemars(extend("x-ours" = true))]
@@ -218,6 +222,7 @@ impl Default for DataConfig {
             sampling: Sampling::Vjepa,
             normalization: Normalization::Imagenet,
             grayscale: false,
+            clip_bytes: false,
             texture_turns: false,
             texture_occluders: 0,
             texture_noise: 0.1,
@@ -310,6 +315,7 @@ impl DataConfig {
             sampling_rate: self.sampling_rate,
             sampling: self.sampling,
             crop_size: self.crop_size,
+            crop_width: None,
             patch_size: self.patch_size,
             tubelet_size: self.tubelet_size,
             normalization: self.normalization,

@@ -116,6 +116,7 @@ impl Processor {
             sampling_rate: sampling_rate(config.frames_per_clip),
             sampling: Sampling::Vjepa,
             crop_size: height,
+            crop_width: None,
             patch_size: config.patch_size,
             tubelet_size: config.tubelet_size,
             normalization: match imagenet {
@@ -145,7 +146,10 @@ impl Processor {
         if record.grayscale || record.framing != Framing::Centre {
             return Err("its clips are grey or not cropped, which Hugging Face's processor does not do".to_owned());
         }
-        let side = record.crop_size;
+        let [side, width] = record.size();
+        if side != width {
+            return Err(format!("its clips have {side}x{width} pixels, and Hugging Face's processor cuts square ones"));
+        }
         Ok(Self {
             crop_size: Side::Both { height: side, width: side },
             image_mean,

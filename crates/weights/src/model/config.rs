@@ -27,6 +27,7 @@ impl ModelFile {
             sampling_rate: RELEASED_STEP,
             sampling: Sampling::Vjepa,
             crop_size: if self.generation == Generation::V21 { RELEASED_CROP_21 } else { RELEASED_CROP },
+            crop_width: None,
             patch_size,
             tubelet_size,
             normalization: Normalization::Imagenet,

@@ -53,7 +53,7 @@ pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
         let name = format!("multiview.crops.{}x{}", row.width, row.height);
         let count = row.starts_jepa.len();
         let start = |index: usize| {
-            let (top, left) = View { index, count }.corner((row.height, row.width), row.side);
+            let (top, left) = View { index, count }.corner((row.height, row.width), [row.side; 2]);
             (if row.height > row.width { top } else { left }) as i64
         };
         let got: Vec<i64> = (0..count).map(start).collect();
