@@ -124,6 +124,7 @@ fn by_interpreter(graph: &Graph) -> Results {
     let tensor = |tensor: HostTensor| match tensor {
         HostTensor::F32 { shape, data } => interp::Tensor::f32(shape, data),
         HostTensor::I32 { shape, data } => interp::Tensor::i32(shape, data),
+        HostTensor::Pixels(pixels) => panic!("{pixels:?} is none of the inputs"),
     };
     let all = sources(graph).into_iter().map(|(name, source)| (name, tensor(source))).collect();
     let results = interp::run(graph, &sizes, &all).unwrap();

@@ -190,6 +190,7 @@ fn eight_groups_agree_with_the_interpreter() {
             let tensor = match tensor.clone() {
                 HostTensor::F32 { shape, data } => interp::Tensor::f32(shape, data),
                 HostTensor::I32 { shape, data } => interp::Tensor::i32(shape, data),
+                HostTensor::Pixels(_) => panic!("{name} is of floats"),
             };
             sources.insert(name.clone(), tensor);
         }

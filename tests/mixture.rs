@@ -101,6 +101,23 @@ fn a_mixture_that_is_stopped_and_resumed_ends_where_an_uninterrupted_one_does() 
 }
 
 #[test]
+fn a_mixture_trains_on_bytes() {
+    let runs = Runs::new();
+    let bytes = ["--set", "data.clip_bytes=true"];
+    let run = |name: &str, extra: &[&str]| {
+        runs.train(name, extra).assert().success();
+        losses(&runs.at(name))
+    };
+    let (floats, whole) = (run("floats", &[]), run("whole", &bytes));
+    assert!(
+        floats != whole && floats.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 5e-3 * a),
+        "{floats:?} {whole:?}"
+    );
+    run("parts", &[&bytes[..], &["--stop-at", "3"]].concat());
+    assert_eq!(run("parts", &[&bytes[..], &["--resume"]].concat()), whole);
+}
+
+#[test]
 fn what_a_step_is_made_of_is_told_without_training() {
     let runs = Runs::new();
     let told = said(&mut runs.train("none", &["--dry-run"]));

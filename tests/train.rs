@@ -183,6 +183,38 @@ fn clips_that_evaluation_spaces_otherwise_are_told() {
     assert!(!told(&["--stop-at", "0"]).contains("clip_duration"));
 }
 
+/// Rounding to whole pixels is all that distinguishes the two; a resumed run has the same bytes.
+#[test]
+fn clips_of_bytes_train_like_those_of_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let textures = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
+    let datasets = format!("data.datasets=[{}]", textures.display());
+    let videos = ["data.dataset_type=VideoDataset", &datasets, "data.normalization=imagenet", "data.num_clips=2"];
+    let run = |name: &str, extra: &[&str]| {
+        let mut command = train(&folder.path().join(name), extra);
+        command.args(videos.iter().flat_map(|set| ["--set", *set]));
+        command.assert().success();
+        losses(&folder.path().join(name))
+    };
+    let bytes = ["--set", "data.clip_bytes=true"];
+    let (floats, whole) = (run("floats", &[]), run("bytes", &bytes));
+    assert!(floats.len() == 6 && floats != whole, "{whole:?}");
+    for (a, b) in floats.iter().zip(&whole) {
+        assert!((a - b).abs() < 5e-3 * a, "{floats:?} {whole:?}");
+    }
+    run("parts", &[&bytes[..], &["--stop-at", "3"]].concat());
+    let workers = ["--resume", "--set", "data.num_workers=0"];
+    assert_eq!(run("parts", &[&bytes[..], &workers].concat()), whole);
+    let eager = run("eager", &[&bytes[..], &["--eager"]].concat());
+    assert!(eager.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-4 * a), "{eager:?} {whole:?}");
+    for (more, why) in [("data.normalization=per_clip", "per_clip"), ("data_aug.reprob=0.3", "erases")] {
+        let mut refused = train(&folder.path().join("no"), &bytes);
+        refused.args(videos.iter().chain([&more]).flat_map(|set| ["--set", *set]));
+        let told = refused.assert().failure().get_output().stderr.clone();
+        assert!(String::from_utf8_lossy(&told).contains(why), "{more}: {told:?}");
+    }
+}
+
 #[test]
 fn wrong_settings_are_named() {
     let folder = tempfile::tempdir().unwrap();

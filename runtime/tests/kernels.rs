@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::{Binary, DropKey, Op, RoiSampling, Unary};
-use vjepa_runtime::plan::{Cpu, Device, DeviceError, Executor, HostTensor, InstructionSet, Params, RunError};
+use vjepa_runtime::plan::{Cpu, Device, DeviceError, Executor, HostTensor, InstructionSet, Params, Pixels, RunError};
 
 /// Deterministic values in -1..1.
 fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -180,6 +180,34 @@ fn a_token_out_of_range_is_named() {
             assert_eq!(error(&graph, true, inputs), wanted);
         }
     }
+}
+
+/// Bytes stand for floats: on every device a plan computes the same on them, and refuses those that do not fit.
+#[test]
+fn clips_of_bytes_are_scaled() {
+    let shape = [3, 2, 5, 7, 3];
+    let bytes: Vec<u8> = (0..3 * 2 * 5 * 7 * 3u32).map(|i| (i * 37 % 256) as u8).collect();
+    let pixels = Pixels::new(shape.to_vec(), bytes, vec![(0.017, -2.1), (0.25, 3.5)]).unwrap();
+    let floats = pixels.scaled(Vec::new());
+    assert_eq!((floats[0], floats[1], floats[105]), (-2.1, 37.0 * 0.017 - 2.1, 45.0 * 0.25 + 3.5));
+    let mut graph = Graph::new("g", &[]);
+    let x = graph.input("x", ty(&shape)).unwrap();
+    let y = graph.push1(Op::Unary(Unary::Neg), &[x]).unwrap();
+    graph.output("y", y);
+    for device in devices() {
+        let (mut plan, mut params) = (device.plan(&graph).unwrap(), device.params());
+        let given = vec![("x", HostTensor::Pixels(pixels.clone()))];
+        let got = plan.run(&mut params, given).unwrap();
+        let expected: Vec<f32> = floats.iter().map(|x| -x).collect();
+        let apart = got["y"].floats().iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // A device may multiply and add at once.
+        assert!(apart <= 4e-6 && got["y"].shape() == shape, "{device}: {apart}");
+        let short = HostTensor::F32 { shape: shape.to_vec(), data: vec![0.0; 5] };
+        let refused = plan.run(&mut params, vec![("x", short)]).unwrap_err();
+        assert!(refused.to_string().contains("5 values"), "{refused}");
+    }
+    assert!(Pixels::new(vec![1, 2, 1], vec![0; 2], vec![(1.0, 0.0)]).is_none());
+    assert!(Pixels::new(vec![1, 2, 1], vec![0; 3], vec![(1.0, 0.0); 2]).is_none());
 }
 
 /// What is returned may be indices: they are read back as they are.

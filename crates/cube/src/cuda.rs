@@ -55,6 +55,10 @@ impl Gpu for CudaRuntime {
     fn lowering(op: &Op) -> Option<Lowering<'_, CubeBackend<Self>>> {
         vjepa_lower::lowering(op)
     }
+
+    fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self> {
+        crate::kernels::pixels(words, scaling, shape)
+    }
 }
 
 /// How many GPUs the driver has.

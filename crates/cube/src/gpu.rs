@@ -1,8 +1,9 @@
 //! What a back end on CubeCL provides, and what its devices are asked.
 
 use crate::watch;
-use burn_backend::{Backend, DType, get_device_settings};
+use burn_backend::{Backend, DType, Shape, get_device_settings};
 use burn_cubecl::cubecl::device::Device as _;
+use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
 use std::fmt;
 use vjepa_compiler::ops::Op;
@@ -30,6 +31,10 @@ pub trait Gpu: CubeRuntime {
 
     /// Burn's operations for an operation; `None` for one that is decomposed instead.
     fn lowering(op: &Op) -> Option<Lowering<'_, CubeBackend<Self>>>;
+
+    /// `gain·x + bias` of bytes, `f32[B, C, ...]` of this shape: `words` has four bytes in each i32, the lowest first, `scaling`
+    /// gain and bias of each channel.
+    fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self>;
 }
 
 /// A device that is not there, or cannot be used.

@@ -52,6 +52,10 @@ impl Gpu for WgpuRuntime {
     fn lowering(op: &Op) -> Option<Lowering<'_, CubeBackend<Self>>> {
         vjepa_lower::lowering(op)
     }
+
+    fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self> {
+        crate::kernels::pixels(words, scaling, shape)
+    }
 }
 
 /// Buffers of the kernel that has most, AdamW's, with CubeCL's own two.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::source::SampleInfo;
+use super::values::ClipValues;
 use vjepa_recipe::config::{Config, DatasetType, Kind};
 
 /// How a loader works.
@@ -119,7 +120,7 @@ pub struct ClipBatch {
     pub group: u64,
     /// `[K * B, 3, T, H, W]`, row-major, for `K` clips of each of `B` samples: the first clip of every sample, then the
     /// second of every sample, as the official code puts them.
-    pub clips: Vec<f32>,
+    pub clips: ClipValues,
     /// That shape.
     pub shape: [usize; 5],
     /// Label, number and file of each sample.

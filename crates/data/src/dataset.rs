@@ -1,11 +1,13 @@
 //! Videos as clips: choose frames, decode, crop, resize, flip, normalise.
 
 mod augmented;
+mod shares;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use augmented::AugmentedVideos;
+use shares::Shares;
 
 use super::augment::{Keyed, Policy, RandAugment, RandomErasing};
 use super::decode::{Decoded, reason};
@@ -16,15 +18,12 @@ use super::reading::opener_of;
 use super::sampling::{ClipSampler, Spacing, step_for_duration};
 use super::sets::read_lists;
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
-use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::preprocess::{View, to_luma};
 
 use super::transforms::{Frames, Pixels, RandomCrop, TrainTransform};
+use super::values::{Scaling, to_bytes};
 use vjepa_recipe::config::{AugmentConfig, DataConfig, Framing, Preprocessing, Sampling};
-use vjepa_recipe::rng::{DefaultRng, NumpyRng, PyRandom, Stream, WeightedChoice};
-
-/// Separates the choice between weighted data sets from other uses of the seed.
-const WEIGHTED: u64 = 0x7765_6967_6874;
+use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
 /// Videos as training clips: files, frame folders, pictures, members of shards, objects of stores.
 #[derive(Debug, Clone)]
@@ -33,10 +32,8 @@ pub struct VideoDataset {
     lists: Arc<Vec<VideoList>>,
     /// Where each list's entries end, counted through all.
     ends: Vec<usize>,
-    /// For each data set: the end of its entries, and the end of its share of [0, 1); empty without weights.
-    shares: Vec<(usize, f64)>,
-    /// The choice of V-JEPA 2's recipes, which draw with replacement.
-    choice: Option<WeightedChoice>,
+    /// How often each data set is drawn from.
+    shares: Shares,
     sampler: ClipSampler,
     /// Frames of the clips of each data set, where they differ.
     lengths: Vec<usize>,
@@ -48,6 +45,8 @@ pub struct VideoDataset {
     /// What is erased after it (`data_aug.reprob`).
     erase: Option<RandomErasing>,
     preprocessing: Preprocessing,
+    /// Whether a loader hands out bytes (`data.clip_bytes`).
+    bytes: bool,
 }
 
 impl VideoDataset {
@@ -82,31 +81,12 @@ impl VideoDataset {
             Some(*end)
         };
         let ends: Vec<usize> = lists.iter().scan(0, until).collect();
-        let mut shares = Vec::new();
-        let mut choice = None;
-        if let Some(weights) = &data.datasets_weights {
-            let total: f64 = weights.iter().sum();
-            let usable = total.is_finite() && total > 0.0 && weights.iter().all(|&w| w >= 0.0);
-            if weights.len() != ends.len() || !usable {
-                return Err(DataError::Setup("`data.datasets_weights` does not fit `data.datasets`".into()));
-            }
-            if data.dataset_fpcs.is_some() {
-                let begins = [0].into_iter().chain(ends.iter().copied());
-                let sizes: Vec<usize> = ends.iter().zip(begins).map(|(end, begin)| end - begin).collect();
-                choice = WeightedChoice::new(&sizes, weights);
-            }
-            let mut sum = 0.0;
-            for (&end, &weight) in ends.iter().zip(weights) {
-                sum += weight / total;
-                shares.push((end, sum));
-            }
-        }
+        let shares = Shares::of(data, &ends)?;
         Ok(Self {
             opener,
             lists,
             ends,
             shares,
-            choice,
             sampler: ClipSampler {
                 exact: data.sampling == Sampling::Exact,
                 filter_short: data.filter_short_videos,
@@ -122,10 +102,12 @@ impl VideoDataset {
                 motion_shift: augment.motion_shift,
                 hflip: augment.horizontal_flip,
                 normalization: data.normalization,
+                normalize: true,
             },
             policy: policy_of(augment),
             erase: erasing_of(augment),
             preprocessing: data.preprocessing(),
+            bytes: data.clip_bytes,
         })
     }
 
@@ -193,32 +175,8 @@ impl VideoDataset {
         SampleInfo { label: entry.label, index: index as u64, path: Some(entry.path.clone()) }
     }
 
-    /// Which entry a key means. With weights, the data set is drawn by weight and the video within it uniformly, with
-    /// replacement (V-JEPA 1's weighted sampler draws without, which needs the whole pass in memory). V-JEPA 2's draws with
-    /// it, and these are its draws: those of pass `epoch` are of NumPy's generator of seed `seed + epoch`.
     fn choose(&self, key: SampleKey) -> usize {
-        if let (Some(choice), 0) = (&self.choice, key.retry) {
-            let seed = key.seed.wrapping_add(key.epoch);
-            return choice.at(DefaultRng::new(seed).advanced(key.position).random());
-        }
-        if self.shares.is_empty() {
-            return key.entry(self.videos()).unwrap_or(0) as usize;
-        }
-        let mut rng = CounterRng::new(&[key.seed, WEIGHTED, key.draw()]);
-        let drawn = rng.unit();
-        // Rounding may leave the last share a hair below 1; the last data set with a weight takes the rest.
-        let mut chosen = (0, 0);
-        let (mut begin, mut reached) = (0, 0.0);
-        for &(end, share) in &self.shares {
-            if share > reached {
-                chosen = (begin, end);
-                if drawn < share {
-                    break;
-                }
-            }
-            (begin, reached) = (end, share);
-        }
-        chosen.0 + rng.below((chosen.1 - chosen.0) as u64) as usize
+        self.shares.choose(key, self.videos())
     }
 
     fn open_entry(&self, entry: &VideoEntry) -> Result<Media, DataError> {
@@ -324,6 +282,25 @@ impl ClipSource for VideoDataset {
     }
 
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
+        self.make(key, &self.transform, out)
+    }
+
+    fn scaling(&self) -> Option<Scaling> {
+        self.bytes.then(|| self.transform.normalization.affine())
+    }
+
+    fn sample_bytes(&self, key: SampleKey, out: &mut [u8]) -> Result<SampleInfo, DataError> {
+        check_out(self.shape(), self.clips(), out)?;
+        let mut pixels = vec![0.0; out.len()];
+        let info = self.make(key, &TrainTransform { normalize: false, ..self.transform }, &mut pixels)?;
+        to_bytes(&pixels, out);
+        Ok(info)
+    }
+}
+
+impl VideoDataset {
+    /// The clips of a sample, by this transform.
+    fn make(&self, key: SampleKey, transform: &TrainTransform, out: &mut [f32]) -> Result<SampleInfo, DataError> {
         check_out(self.shape(), self.clips(), out)?;
         let index = self.choose(key);
         let entry = self.entry(index)?;
@@ -334,7 +311,7 @@ impl ClipSource for VideoDataset {
         let clips = self.indices(entry, &media, ClipSampler { frames_per_clip, ..self.sampler }, Some(starts))?;
         let mut crops = PyRandom::keyed(key.seed, Stream::Crops, draw);
         let mut flips = NumpyRng::keyed(key.seed, Stream::Flips, draw);
-        let len = self.transform.output_len(frames_per_clip).max(1);
+        let len = transform.output_len(frames_per_clip).max(1);
         // Of a clip shorter than its room, the one there is.
         let room = out.len().min(len * self.clips());
         let (out, rest) = out.split_at_mut(room);
@@ -345,83 +322,19 @@ impl ClipSource for VideoDataset {
             // As in the official code, each clip of a video draws augmentations, a crop and a flip of its own.
             let mut draws = Keyed::new(key, number);
             let transformed = match &self.policy {
-                None => self.transform.apply(&clip, &mut crops, &mut flips, out),
+                None => transform.apply(&clip, &mut crops, &mut flips, out),
                 Some(policy) => {
                     let (mut frames, size) = (clip.frames(), clip.size());
                     Policy::apply(&policy.draw(&mut draws), &mut frames, size, Policy::CLIP_FILL)
                         .and_then(|()| Frames::new(&frames, size.0, size.1))
-                        .and_then(|frames| self.transform.apply(frames, &mut crops, &mut flips, out))
+                        .and_then(|frames| transform.apply(frames, &mut crops, &mut flips, out))
                 }
             };
             transformed.map_err(|error| bad(&entry.path, error))?;
             if let Some(erase) = &self.erase {
-                erase.apply(self.transform.size, out, &mut draws).map_err(|error| bad(&entry.path, error))?;
+                erase.apply(transform.size, out, &mut draws).map_err(|error| bad(&entry.path, error))?;
             }
         }
         Ok(self.info(index, entry))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn weighted(weights: [f64; 3]) -> [u32; 3] {
-        let folder = tempfile::tempdir().unwrap();
-        let mut datasets = Vec::new();
-        for (name, count) in [("a", 10), ("b", 1000), ("c", 1)] {
-            let path = folder.path().join(format!("{name}.csv"));
-            let lines: String = (0..count).map(|i| format!("{name}{i}.mp4 0\n")).collect();
-            std::fs::write(&path, lines).unwrap();
-            datasets.push(path.display().to_string());
-        }
-        let data = DataConfig { datasets, datasets_weights: Some(weights.to_vec()), ..DataConfig::default() };
-        let source = VideoDataset::open(&data, &AugmentConfig::default()).unwrap();
-        let mut counts = [0; 3];
-        for position in 0..4000 {
-            let index = source.choose(SampleKey { seed: 1, epoch: 0, position, retry: 0 });
-            counts[[10, 1010, 1011].iter().position(|&end| index < end).unwrap()] += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn the_weighted_order_of_the_second_generation_is_numpys() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut datasets = Vec::new();
-        for (name, count) in [("a", 5), ("b", 3), ("c", 2)] {
-            let path = folder.path().join(format!("{name}.csv"));
-            let lines: String = (0..count).map(|i| format!("{name}{i}.mp4 0\n")).collect();
-            std::fs::write(&path, lines).unwrap();
-            datasets.push(path.display().to_string());
-        }
-        let weights = vec![0.335, 0.1, 0.565];
-        let data = DataConfig {
-            datasets,
-            datasets_weights: Some(weights.clone()),
-            dataset_fpcs: Some(vec![16; 3]),
-            ..DataConfig::default()
-        };
-        let source = VideoDataset::open(&data, &AugmentConfig::default()).unwrap();
-        let choice = WeightedChoice::new(&[5, 3, 2], &weights).unwrap();
-        for epoch in [0, 3] {
-            let mut rng = DefaultRng::new(239 + epoch);
-            for position in 0..10 {
-                let chosen = source.choose(SampleKey { seed: 239, epoch, position, retry: 0 });
-                assert_eq!(chosen, choice.at(rng.random()));
-            }
-        }
-        // A replacement for a video that cannot be read is another one.
-        let again: Vec<usize> =
-            (0..20).map(|retry| source.choose(SampleKey { seed: 239, epoch: 0, position: 0, retry })).collect();
-        assert!(again.iter().any(|index| *index != again[0]));
-    }
-
-    #[test]
-    fn weights_set_the_share_of_each_data_set() {
-        let [a, b, c] = weighted([1.0, 2.0, 1.0]);
-        assert!((900..1100).contains(&a) && (1900..2100).contains(&b) && (900..1100).contains(&c), "{a} {b} {c}");
-        let [a, b, c] = weighted([0.0, 3.0, 0.0]);
-        assert_eq!((a, b, c), (0, 4000, 0));
     }
 }

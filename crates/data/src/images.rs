@@ -202,7 +202,14 @@ impl PictureTransform {
             Self::Eval { size, normalization } => {
                 let whole = CropBox { top: 0, left: 0, height: *size, width: *size };
                 let frames = [eval_crop(picture, *size)?];
-                resize_crop(Frames::new(&frames, *size, *size)?, &[whole], (*size, *size), false, normalization, out)?;
+                resize_crop(
+                    Frames::new(&frames, *size, *size)?,
+                    &[whole],
+                    (*size, *size),
+                    false,
+                    Some(normalization),
+                    out,
+                )?;
                 Ok(())
             }
             Self::Train(augment) => {

@@ -8,19 +8,21 @@
 //! the consumer reaches it, in order, so that counts and lists do not depend on the workers either. When too large a share
 //! of tries is bad, or no stand-in can be read, the loader stops with a message that says so.
 
-use std::any::Any;
+mod workers;
+
 use std::collections::{HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::batch::{ClipBatch, LoaderConfig, LoaderStats};
 use super::quarantine::Quarantine;
-use super::source::{ClipSource, DataError, SampleInfo, SampleKey};
+use super::source::{ClipSource, DataError, SampleInfo};
 use super::stream::SampleStream;
+use super::values::ClipValues;
+use workers::{Outcome, Shared, State, work};
 
 /// Samples tried per position before giving up. With half of all videos bad, one position in 10^19 is lost.
 pub const MAX_TRIES: u32 = 64;
@@ -41,39 +43,8 @@ pub struct Loader {
     /// The bad videos met by this loader, each once; panics count by position.
     met: HashSet<PathBuf>,
     failed: Option<DataError>,
-    spare: Vec<Vec<f32>>,
+    spare: Vec<ClipValues>,
     began: Option<Instant>,
-}
-
-struct Shared {
-    source: Arc<dyn ClipSource>,
-    stream: SampleStream,
-    /// Values of all clips of a sample.
-    sample_len: usize,
-    stop: AtomicBool,
-    state: Mutex<State>,
-    /// There is room in the window, or the end has come.
-    room: Condvar,
-    /// A result has come in, or a worker has gone.
-    ready: Condvar,
-}
-
-struct State {
-    /// Ticket of the first result not handed out yet.
-    first: u64,
-    window: usize,
-    /// Claimed tickets from `first` on, with their results.
-    slots: VecDeque<Option<Outcome>>,
-    /// Buffers of clips handed out.
-    free: Vec<Vec<f32>>,
-    alive: usize,
-}
-
-/// State of a ticket.
-struct Outcome {
-    clip: Vec<f32>,
-    bad: Vec<DataError>,
-    result: Result<SampleInfo, DataError>,
 }
 
 impl Loader {
@@ -196,10 +167,16 @@ impl Loader {
 
     /// Takes the memory of a batch back for one to come. Without it each batch is allocated anew, and so many megabytes go back
     /// to the system and come again at every step.
-    pub fn recycle(&mut self, clips: Vec<f32>) {
-        if self.spare.len() < 2 {
+    pub fn recycle(&mut self, clips: ClipValues) {
+        let floats = matches!(clips, ClipValues::Floats(_));
+        if self.spare.len() < 2 && floats == self.hands_out_floats() {
             self.spare.push(clips);
         }
+    }
+
+    /// Whether batches are of floats, not of bytes.
+    pub fn hands_out_floats(&self) -> bool {
+        self.shared.source.scaling().is_none()
     }
 
     fn fill(&mut self) -> Result<ClipBatch, DataError> {
@@ -207,23 +184,15 @@ impl Loader {
         let [channels, time, height, width] = self.shared.source.shape();
         let clip_len = channels * time * height * width;
         // What is left of an earlier batch is written over.
-        let mut clips = match self.spare.pop() {
-            Some(mut spare) => {
-                spare.resize(len * batch, 0.0);
-                spare
-            }
-            None => vec![0.0; len * batch],
-        };
+        let mut clips = self.spare.pop().unwrap_or_else(|| ClipValues::empty(self.shared.source.scaling()));
+        clips.resize(len * batch);
         let mut infos = Vec::with_capacity(batch);
         for place in 0..batch {
             let began = Instant::now();
             let outcome = self.take()?;
             self.stats.waited += began.elapsed();
             let (info, sample) = self.judge(outcome)?;
-            let clips_of_batch = clips.chunks_exact_mut(clip_len.max(1)).skip(place).step_by(batch);
-            for (slot, clip) in clips_of_batch.zip(sample.chunks_exact(clip_len.max(1))) {
-                slot.copy_from_slice(clip);
-            }
+            clips.put(&sample, clip_len, (place, batch))?;
             infos.push(info);
             self.shared.lock().free.push(sample);
         }
@@ -258,7 +227,7 @@ impl Loader {
     }
 
     /// Counts and lists what was bad on the way to a clip, and stops the run when it is too much.
-    fn judge(&mut self, outcome: Outcome) -> Result<(SampleInfo, Vec<f32>), DataError> {
+    fn judge(&mut self, outcome: Outcome) -> Result<(SampleInfo, ClipValues), DataError> {
         for error in outcome.bad {
             self.stats.bad += 1;
             match &error {
@@ -331,85 +300,5 @@ impl Drop for Loader {
             // A worker ends after the clip it is at. Its panic, if any, has been reported by the missing result.
             let _ = worker.join();
         }
-    }
-}
-
-impl Shared {
-    /// The state, also after a panic elsewhere: every change to it is complete when the lock is given back.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Taking the lock makes sure that no worker is between its check and its wait.
-        drop(self.lock());
-        self.room.notify_all();
-    }
-
-    /// Computes the clip of a ticket, trying stand-ins for bad ones.
-    fn compute(&self, ticket: u64, buffer: Option<Vec<f32>>) -> Outcome {
-        let mut clip = buffer.unwrap_or_default();
-        clip.resize(self.sample_len, 0.0);
-        let mut bad = Vec::new();
-        for retry in 0..MAX_TRIES {
-            let key = SampleKey { retry, ..self.stream.key(ticket) };
-            match self.sample(key, &mut clip) {
-                Err(error) if error.is_bad_sample() => bad.push(error),
-                result => return Outcome { clip, bad, result },
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-        let last = bad.last().cloned().unwrap_or_else(|| DataError::Setup("no sample was tried".into()));
-        Outcome { clip, bad, result: Err(last) }
-    }
-
-    /// One try; a panic of the source becomes an error.
-    fn sample(&self, key: SampleKey, clip: &mut [f32]) -> Result<SampleInfo, DataError> {
-        // The clip may be half written after a panic; it is written anew or thrown away.
-        catch_unwind(AssertUnwindSafe(|| self.source.sample(key, clip)))
-            .unwrap_or_else(|panic| Err(DataError::Panic { index: key.position, message: message(panic.as_ref()) }))
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
-}
-
-/// Tells the consumer when a worker ends, however it ends.
-struct Alive<'a>(&'a Shared);
-
-impl Drop for Alive<'_> {
-    fn drop(&mut self) {
-        self.0.lock().alive -= 1;
-        self.0.ready.notify_all();
-    }
-}
-
-fn work(shared: &Shared) {
-    let _alive = Alive(shared);
-    loop {
-        let mut state = shared.lock();
-        while !shared.stop.load(Ordering::Relaxed) && state.slots.len() >= state.window {
-            state = shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if shared.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let ticket = state.first + state.slots.len() as u64;
-        state.slots.push_back(None);
-        let buffer = state.free.pop();
-        drop(state);
-        let outcome = shared.compute(ticket, buffer);
-        let mut state = shared.lock();
-        let place = ticket - state.first;
-        if let Some(slot) = usize::try_from(place).ok().and_then(|i| state.slots.get_mut(i)) {
-            *slot = Some(outcome);
-        }
-        drop(state);
-        shared.ready.notify_all();
     }
 }

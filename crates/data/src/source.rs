@@ -8,6 +8,7 @@ use vjepa_runtime::files::hex;
 
 use super::list::VideoEntry;
 use super::stream::Permutation;
+use super::values::Scaling;
 use vjepa_recipe::counter::{CounterRng, mix};
 
 /// Names one sample of one run. A clip is a function of its key and the data set, whoever computes it and when.
@@ -168,10 +169,24 @@ pub trait ClipSource: Send + Sync {
     /// # Errors
     /// [`DataError::Bad`] for a video that cannot be used; [`DataError::Setup`] for an `out` of another size.
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError>;
+
+    /// What the bytes of [`ClipSource::sample_bytes`] stand for; none where a loader is to hand out floats.
+    fn scaling(&self) -> Option<Scaling> {
+        None
+    }
+
+    /// As [`ClipSource::sample`], the pixels as bytes, which are rounded and not normalised.
+    ///
+    /// # Errors
+    /// As [`ClipSource::sample`]; [`DataError::Setup`] where there is no [scaling](ClipSource::scaling).
+    fn sample_bytes(&self, key: SampleKey, out: &mut [u8]) -> Result<SampleInfo, DataError> {
+        let _ = (key, out);
+        Err(DataError::Setup("these clips are made of floats, not of bytes".into()))
+    }
 }
 
 /// An error unless `out` holds exactly `clips` clips of `shape`.
-pub(super) fn check_out(shape: [usize; 4], clips: usize, out: &[f32]) -> Result<(), DataError> {
+pub(super) fn check_out<T>(shape: [usize; 4], clips: usize, out: &[T]) -> Result<(), DataError> {
     let wanted: usize = clips * shape.iter().product::<usize>();
     if out.len() == wanted {
         return Ok(());

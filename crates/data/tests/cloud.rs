@@ -96,7 +96,7 @@ fn remote(data: &DataConfig, store: Arc<dyn Store>) -> Vec<(Vec<f32>, Vec<Option
     let mut loader = loader(data, store).unwrap();
     let one = |_| {
         let batch = loader.next_batch().unwrap();
-        (batch.clips, batch.infos.iter().map(|info| info.label).collect())
+        (batch.clips.into_floats(batch.shape), batch.infos.iter().map(|info| info.label).collect())
     };
     (0..5).map(one).collect()
 }

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use vjepa_collective::Collective;
 use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::Graph;
+use vjepa_data::ClipValues;
 use vjepa_graphs::AnyObjective;
 use vjepa_graphs::objectives::{Clips, Declaration, Input};
 use vjepa_programs::{self as compile, Fed, TrainOptions, feed};
-use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, Pixels};
 
 /// Tensors by input or output name.
 pub(super) type Named = BTreeMap<String, HostTensor>;
@@ -40,7 +41,7 @@ pub(super) enum Engine {
 /// What is computed on.
 pub(super) struct Batch<'a> {
     /// `f32[B, C, T, H, W]`.
-    pub(super) clips: Vec<f32>,
+    pub(super) clips: ClipValues,
     pub(super) shape: [usize; 5],
     /// What inputs besides clips are filled with.
     pub(super) fed: Fed<'a>,
@@ -178,6 +179,7 @@ impl Engine {
             Self::Mixed(mixed) => Ok((mixed.add(params, batch, first)?, Travel::default())),
             Self::Eager { model, sums, .. } => {
                 let Batch { clips, shape, fed, .. } = batch;
+                let clips = clips.into_floats(shape);
                 let (gradients, outputs) = model.run(params, &clips, shape, fed.pairs, fed.context_share)?;
                 if first {
                     *sums = gradients;
@@ -315,13 +317,24 @@ pub(super) fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
-pub(super) fn clips_for(inputs: &[Input], clips: Vec<f32>, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
+pub(super) fn clips_for(inputs: &[Input], clips: ClipValues, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
     let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
-    let mut clips = clips;
+    let mut clips = Some(clips);
     move |_| {
         left = left.saturating_sub(1);
-        let data = if left == 0 { std::mem::take(&mut clips) } else { clips.clone() };
-        HostTensor::F32 { shape: shape.to_vec(), data }
+        let given = if left == 0 { clips.take() } else { clips.clone() };
+        let floats = |data| HostTensor::F32 { shape: shape.to_vec(), data };
+        match given {
+            Some(ClipValues::Floats(data)) => floats(data),
+            Some(ClipValues::Bytes { values, scaling }) => {
+                match Pixels::new(shape.to_vec(), values, scaling.to_vec()) {
+                    Some(pixels) => HostTensor::Pixels(pixels),
+                    // As for floats, the executor names a shape that the values do not fit.
+                    None => floats(Vec::new()),
+                }
+            }
+            None => floats(Vec::new()),
+        }
     }
 }
 

@@ -60,11 +60,9 @@ impl Feeds {
         }
     }
 
-    /// Takes the memory of a group's clips back.
-    pub(super) fn recycle(&mut self, kind: usize, clips: Vec<f32>) {
-        if let Some(Some(loader)) = self.loaders.get_mut(kind) {
-            loader.recycle(clips);
-        }
+    /// The loader of a kind of samples, which has a use for the memory of floats.
+    pub(super) fn takes_back(&mut self, kind: usize) -> Option<&mut Loader> {
+        self.loaders.get_mut(kind)?.as_mut().filter(|loader| loader.hands_out_floats())
     }
 
     /// Unreadable files so far.

@@ -70,7 +70,8 @@ impl Task for Finetuning<'_> {
     }
 
     fn parts(&self, _: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
-        let ClipBatch { step, group, mut clips, shape, infos } = batch;
+        let ClipBatch { step, group, clips, shape, infos } = batch;
+        let mut clips = clips.into_floats(shape);
         let [count, _, _, height, width] = shape;
         let class = |label: Option<i64>| label.and_then(|label| self.classes.get(&label).copied());
         let labels: Option<Vec<i64>> = infos.iter().map(|info| class(info.label)).collect();

@@ -61,7 +61,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use task::Pretraining;
 use vjepa_collective::{Collective, any, shares};
-use vjepa_data::DataSets;
+use vjepa_data::{ClipValues, DataSets};
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
@@ -264,8 +264,11 @@ pub fn train_task(
             let parts = task.parts(kind, clips)?;
             let computed = if done + 1 == own { state.add_last(parts, ranks) } else { state.add_parts(parts) };
             computed.map_err(|error| replay.explain(error, &mut state))?;
-            if let Some(memory) = state.spare(values) {
-                feeds.recycle(kind, memory);
+            // Bytes become floats in the executor, which keeps their memory itself.
+            if let Some(loader) = feeds.takes_back(kind)
+                && let Some(memory) = state.spare(values)
+            {
+                loader.recycle(ClipValues::Floats(memory));
             }
             if own > 1 {
                 observer.group(done + 1, own);

@@ -89,7 +89,7 @@ impl<'a> Mixture<'a> {
             return Ok(vec![Group { variant, ..Group::masked(clips, shape, pairs) }]);
         }
         let parts = buckets.into_iter().enumerate().map(|(number, Bucket { frames, samples, pairs })| {
-            let (clips, shape) = cut(&clips, shape, frames, &samples);
+            let (clips, shape) = clips.cut(shape, frames, &samples);
             let variant = self.variant(false, frames, number)?;
             Ok(Group { variant, weight, ..Group::masked(clips, shape, pairs) })
         });
@@ -103,14 +103,6 @@ impl<'a> Mixture<'a> {
             clips => pairs.iter().map(|pair| pair.repeated(clips)).collect(),
         }
     }
-}
-
-/// The clips of some samples of a batch, whose `frames` frames fill the beginning of the room that each has in it.
-fn cut(clips: &[f32], shape: [usize; 5], frames: usize, samples: &[usize]) -> (Vec<f32>, [usize; 5]) {
-    let [_, channels, time, height, width] = shape;
-    let (room, len) = (channels * time * height * width, channels * frames * height * width);
-    let of = |sample: &usize| clips.get(sample * room..sample * room + len).unwrap_or_default();
-    (samples.iter().flat_map(of).copied().collect(), [samples.len(), channels, frames, height, width])
 }
 
 impl Task for Mixture<'_> {
@@ -138,18 +130,4 @@ impl Task for Mixture<'_> {
 pub(super) fn contents(supplies: &[Supply]) -> Option<Contents> {
     let all: Option<Vec<Contents>> = supplies.iter().map(|supply| supply.source.contents()).collect();
     Contents::joined(&all?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clips_of_one_length_are_cut_out_of_a_batch() {
-        // Three samples with room for two frames of one pixel, three channels: the second has one frame.
-        let clips: Vec<f32> = (0..18u8).map(f32::from).collect();
-        let shape = [3, 3, 2, 1, 1];
-        assert_eq!(cut(&clips, shape, 2, &[0, 2]), ([&clips[..6], &clips[12..]].concat(), [2, 3, 2, 1, 1]));
-        assert_eq!(cut(&clips, shape, 1, &[1]), (vec![6.0, 7.0, 8.0], [1, 3, 1, 1, 1]));
-    }
 }

@@ -40,10 +40,11 @@ pub(super) struct Changes {
 }
 
 /// Keys of clips besides those of the preprocessing record, and the objective, whose parameters and metrics are its own.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 11] = [
     "img_data",
     "img_data.crop_size",
     "data.clip_duration",
+    "data.clip_bytes",
     "data.mask_type",
     "data.dataset_type",
     "loss.objective",

@@ -1,23 +1,23 @@
 //! The state of a run: weights, moving averages, moments and the step that changes them.
 
 mod begin;
+mod keep;
 mod pending;
 mod shared;
 
 pub(super) use begin::check_folder;
 
-use super::checkpoint::{Checkpoint, Progress};
 use super::engine::{Batch, Engine};
 use super::resume::Continuation;
 use super::{Group, StepReport, TrainError};
 use pending::Pending;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use vjepa_collective::{Alone, Collective, totals};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
 use vjepa_data::Contents;
-use vjepa_graphs::{AnyObjective, NamedTensors};
+use vjepa_graphs::AnyObjective;
 use vjepa_programs as compile;
 use vjepa_programs::{Passes, Precision, TrainOptions};
 use vjepa_recipe::config::{Config, StepPlan};
@@ -385,47 +385,9 @@ impl TrainState {
         inputs
     }
 
-    /// Saves weights, moving averages and moments.
-    ///
-    /// # Errors
-    /// [`TrainError`]; the old checkpoint is then left alone.
-    pub fn save(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
-        let (progress, tensors) = self.snapshot(NamedTensors::new())?;
-        files.save(config, &progress, &tensors)?;
-        self.is_saved(files.latest(), progress.step);
-        Ok(())
-    }
-
-    /// A copy of what a checkpoint holds: this rank's tensors, and those that others [sent](TrainState::sent_moments).
-    ///
-    /// # Errors
-    /// [`TrainError::Unsupported`] for a device that lost its memory and returns nothing: an old checkpoint is better than half
-    /// a new one.
-    pub(super) fn snapshot(&self, sent: NamedTensors) -> Result<(Progress, NamedTensors), TrainError> {
-        let mut weights = self.weights();
-        if weights.len() != self.params.names().count() {
-            return Err(TrainError::Unsupported(format!(
-                "{} lost the weights: nothing was saved",
-                self.params.device()
-            )));
-        }
-        weights.extend(sent);
-        Ok((self.progress(), weights))
-    }
-
-    /// A checkpoint of this step is written.
-    pub(super) fn is_saved(&mut self, path: PathBuf, step: u64) {
-        self.saved = Some((path, step));
-    }
-
     /// What should be said about the state the run began with; said once.
     pub(super) fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
-    }
-
-    /// A copy of all tensors on the host.
-    pub fn weights(&self) -> NamedTensors {
-        self.params.names().filter_map(|name| Some((name.to_owned(), self.params.get(name)?))).collect()
     }
 
     /// Steps done.
@@ -436,11 +398,6 @@ impl TrainState {
     /// Loss of the last of them; none before the first.
     pub fn loss(&self) -> Option<f64> {
         self.loss
-    }
-
-    /// The checkpoint the run was resumed from, or the latest it has saved.
-    pub fn saved(&self) -> Option<&Path> {
-        self.saved.as_ref().map(|(path, _)| path.as_path())
     }
 
     /// Sets which videos the run learns from, for its record. Call it before [`TrainState::begin`], which compares them.

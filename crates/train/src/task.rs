@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::TrainError;
 use vjepa_compiler::ops::DropKey;
-use vjepa_data::{ClipBatch, ClipSource, DataSets};
+use vjepa_data::{ClipBatch, ClipSource, ClipValues, DataSets};
 use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs::Fed;
 use vjepa_recipe::config::{Config, Kind};
@@ -17,8 +17,8 @@ use vjepa_recipe::masks::{MaskGenerator, MaskPair};
 /// What one group of a step is computed on.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// `f32[B, C, T, H, W]`.
-    pub clips: Vec<f32>,
+    /// Of shape `[B, C, T, H, W]`.
+    pub clips: ClipValues,
     /// That shape.
     pub shape: [usize; 5],
     /// One pair per mask generator.
@@ -35,8 +35,16 @@ pub struct Group {
 
 impl Group {
     /// Clips with their masks.
-    pub fn masked(clips: Vec<f32>, shape: [usize; 5], pairs: Vec<MaskPair>) -> Self {
-        Self { clips, shape, pairs, targets: Vec::new(), drops: DropKey::new(0, 0), variant: 0, weight: 1.0 }
+    pub fn masked(clips: impl Into<ClipValues>, shape: [usize; 5], pairs: Vec<MaskPair>) -> Self {
+        Self {
+            clips: clips.into(),
+            shape,
+            pairs,
+            targets: Vec::new(),
+            drops: DropKey::new(0, 0),
+            variant: 0,
+            weight: 1.0,
+        }
     }
 
     /// What inputs besides clips are filled with.

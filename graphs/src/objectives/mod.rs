@@ -7,6 +7,7 @@
 //! [`open`] is the table of all pre-training objectives; [`Finetune`] is that of fine-tuning. To add one, see `docs/adding-an-objective.md`.
 
 mod any;
+mod batch;
 mod declaration;
 mod dense;
 mod finetune;
@@ -22,9 +23,10 @@ use vjepa_recipe::config::{LossConfig, Normalization, ObjectiveName};
 use vjepa_recipe::schedules::ContextWeight;
 
 pub use any::{AnyObjective, Built, ObjectiveError};
+pub use batch::{Batch, Inputs, Losses};
 pub use declaration::{
-    Batch, Clips, Declaration, Gate, Indices, Input, Inputs, Losses, MaskPair, Monitor, ParameterSet, Role, Source,
-    batch_symbol, context_weights,
+    Clips, Declaration, Gate, Indices, Input, MaskPair, Monitor, ParameterSet, Role, Source, batch_symbol,
+    context_weights,
 };
 pub use dense::Dense;
 pub use finetune::{Finetune, FinetuneModel};

@@ -1,8 +1,8 @@
 //! The interface a Burn back end implements to execute plans.
 
-use super::SimdError;
-use burn_backend::Backend;
-use burn_backend::tensor::Device;
+use super::{Pixels, SimdError};
+use burn_backend::tensor::{Device, FloatTensor};
+use burn_backend::{Backend, TensorData};
 use vjepa_compiler::ir::{Sizes, TensorType};
 use vjepa_compiler::ops::Op;
 pub use vjepa_lower::{KernelError, Lowering, Operand};
@@ -80,6 +80,12 @@ pub trait PlanBackend: Backend {
     /// are not kept.
     fn spare(_len: usize, _memory: &mut Self::Memory) -> Option<Vec<f32>> {
         None
+    }
+
+    /// Bytes as the floats they stand for, `f32` of their shape.
+    fn pixels(pixels: Pixels, device: &Device<Self>, memory: &mut Self::Memory) -> FloatTensor<Self> {
+        let floats = pixels.scaled(Self::spare(pixels.data.len(), memory).unwrap_or_default());
+        Self::float_from_data(TensorData::new(floats, pixels.shape), device)
     }
 
     /// Runs `walk`, which calls the kernels, on a thread from which they can fork.

@@ -1,9 +1,10 @@
 //! Plans on the back ends built on CubeCL, one implementation for all of them.
 
 use super::back_ends::Opened;
-use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, PlanBackend, RunError};
+use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, Pixels, PlanBackend, RunError};
 use burn_backend::DType as Element;
-use burn_backend::tensor::Device as Place;
+use burn_backend::tensor::{Device as Place, FloatTensor};
+use burn_backend::{Shape, TensorData};
 use vjepa_compiler::ir::{DType, Sizes, TensorType};
 use vjepa_compiler::ops::Op;
 use vjepa_cube::{CubeBackend, Gpu};
@@ -32,6 +33,22 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
 
     fn largest_buffer(device: &Place<Self>) -> u64 {
         vjepa_cube::largest_buffer::<R>(device)
+    }
+
+    /// The bytes travel, and are scaled on the device.
+    fn pixels(pixels: Pixels, device: &Place<Self>, (): &mut ()) -> FloatTensor<Self> {
+        let Pixels { shape, data, scaling } = pixels;
+        let word = |bytes: &[u8]| {
+            let mut four = [0; 4];
+            four.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+            i32::from_le_bytes(four)
+        };
+        let words: Vec<i32> = data.chunks(4).map(word).collect();
+        let scaling: Vec<f32> = scaling.into_iter().flat_map(<[f32; 2]>::from).collect();
+        let (count, pairs) = (words.len(), scaling.len());
+        let words = Self::int_from_data(TensorData::new(words, [count]), device);
+        let scaling = Self::float_from_data(TensorData::new(scaling, [pairs]), device);
+        R::pixels(words, scaling, Shape::from(shape))
     }
 
     fn reserved(device: &Place<Self>) -> Option<u64> {

@@ -1,15 +1,16 @@
 //! Walks a plan: feeds inputs, runs nodes, frees what nobody reads any more, hands out results.
 
 use super::backend::{Call, KernelError};
+use super::binding::send;
 use super::error::RunError;
-use super::params::{Params, upload};
+use super::params::Params;
 use super::profile::{Profile, RunTimes};
 use super::ranks::{self, Exchange};
 use super::{HostTensor, Operand, PlanBackend};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
-use vjepa_compiler::ir::{DType, Def, Graph, Node, Sizes, TensorType, ValueId};
+use vjepa_compiler::ir::{Graph, Node, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
 use vjepa_compiler::passes::{CommonScalars, Decompose, KeepSums, Pass};
 use vjepa_compiler::plan::Plan;
@@ -24,7 +25,7 @@ pub struct Executor<B: PlanBackend> {
     graph: Graph,
     plan: Plan,
     /// Parameters that get a new value.
-    updated: HashSet<ValueId>,
+    pub(super) updated: HashSet<ValueId>,
     /// Scalar outputs that must be finite.
     guarded: HashSet<ValueId>,
     profile: Option<Vec<RunTimes>>,
@@ -214,7 +215,7 @@ impl<B: PlanBackend> Executor<B> {
         for id in &self.graph.inputs {
             let name = self.graph.source_name(*id).unwrap_or_default();
             let tensor = inputs.remove(name).ok_or_else(|| RunError::MissingInput(name.to_owned()))?;
-            values[id.0] = Some(upload::<B>(tensor, params.device()));
+            values[id.0] = Some(send(tensor, params.device(), &mut self.memory));
         }
         self.bind_params(&mut values, params);
         let device = params.device().clone();
@@ -229,55 +230,6 @@ impl<B: PlanBackend> Executor<B> {
         done?;
         B::end_run(&mut self.memory);
         self.finish(values, params, &sizes)
-    }
-
-    /// Sizes of the symbols, from the shapes of what was given; every declared shape is checked against them.
-    pub(super) fn bind_sizes(
-        &self,
-        inputs: &BTreeMap<&str, HostTensor>,
-        params: &Params<B>,
-    ) -> Result<Sizes, RunError> {
-        let mut sizes = Sizes::new();
-        let sources = self.graph.inputs.iter().chain(&self.graph.params);
-        let mut pending = Vec::new();
-        for id in sources {
-            let value = self.graph.value(*id);
-            let (name, shape, dtype) = match &value.def {
-                Def::Input(name) => {
-                    let tensor = inputs.get(name.as_str()).ok_or_else(|| RunError::MissingInput(name.clone()))?;
-                    let dtype = if matches!(tensor, HostTensor::F32 { .. }) { DType::F32 } else { DType::I32 };
-                    (name, tensor.shape().to_vec(), dtype)
-                }
-                Def::Param(name) => {
-                    let tensor = params.operand(name).ok_or_else(|| RunError::MissingParam(name.clone()))?;
-                    let dtype = if matches!(tensor, Operand::Float(_)) { DType::F32 } else { DType::I32 };
-                    let mut shape = tensor.shape().to_vec();
-                    if value.ty.rank() == 0 && shape == [1] {
-                        shape.clear();
-                    }
-                    (name, shape, dtype)
-                }
-                Def::Node { .. } => continue,
-            };
-            for (dim, size) in value.ty.shape.iter().zip(&shape) {
-                if let Some(symbol) = self.graph.symbols.iter().find(|s| *dim == vjepa_compiler::ir::Dim::symbol(s)) {
-                    sizes.entry(symbol.clone()).or_insert(*size);
-                }
-            }
-            pending.push((name, &value.ty, shape, dtype));
-        }
-        for (name, ty, shape, dtype) in pending {
-            check_shape(name, ty, &shape, dtype, &sizes)?;
-        }
-        Ok(sizes)
-    }
-
-    /// Parameters that are updated are moved out of the store, so that their update can be written in place.
-    fn bind_params(&self, values: &mut [Option<Operand<B>>], params: &mut Params<B>) {
-        for id in &self.graph.params {
-            let name = self.graph.source_name(*id).unwrap_or_default();
-            values[id.0] = if self.updated.contains(id) { params.take(name) } else { params.operand(name).cloned() };
-        }
     }
 
     fn run_nodes(
@@ -423,14 +375,4 @@ fn operands<'a>(graph: &'a Graph, node: &Node) -> Vec<&'a TensorType> {
 
 fn cannot_plan(graph: &Graph, reason: &dyn std::fmt::Display) -> RunError {
     RunError::Plan { graph: graph.name.clone(), reason: reason.to_string() }
-}
-
-fn check_shape(name: &str, ty: &TensorType, shape: &[usize], dtype: DType, sizes: &Sizes) -> Result<(), RunError> {
-    let fits = ty.rank() == shape.len() && ty.shape.iter().zip(shape).all(|(dim, n)| dim.eval(sizes) == Some(*n));
-    if fits && ty.dtype == dtype {
-        return Ok(());
-    }
-    let bound: Vec<String> = sizes.iter().map(|(symbol, size)| format!("{symbol} = {size}")).collect();
-    let expected = if bound.is_empty() { ty.to_string() } else { format!("{ty} with {}", bound.join(", ")) };
-    Err(RunError::Shape { name: name.to_owned(), expected, got: format!("{}{shape:?}", dtype.name()) })
 }

@@ -1,6 +1,6 @@
 //! Tensors on the host, as they go in and come out of a plan.
 
-use burn_backend::TensorData;
+use vjepa_compiler::ir::DType;
 
 /// A dense row-major tensor in host memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,35 @@ pub enum HostTensor {
         /// Row-major values.
         data: Vec<i32>,
     },
+    /// Bytes that stand for 32-bit floats: an input of floats takes them.
+    Pixels(Pixels),
+}
+
+/// Clips as bytes, which become floats where they are computed on: a quarter of the memory, and of the way to a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pixels {
+    pub(super) shape: Vec<usize>,
+    pub(super) data: Vec<u8>,
+    pub(super) scaling: Vec<(f32, f32)>,
+}
+
+impl Pixels {
+    /// Of `shape`, outermost first: clips, channels, and what a channel has. A byte of channel `c` stands for `gain·x + bias` of
+    /// `scaling[c]`. `None` when `data` has not as many values as `shape` says, or `scaling` not as many pairs as there are channels.
+    pub fn new(shape: Vec<usize>, data: Vec<u8>, scaling: Vec<(f32, f32)>) -> Option<Self> {
+        let fits = shape.iter().product::<usize>() == data.len() && shape.get(1) == Some(&scaling.len());
+        fits.then_some(Self { shape, data, scaling })
+    }
+
+    /// The floats they stand for, in `memory`.
+    pub fn scaled(&self, mut memory: Vec<f32>) -> Vec<f32> {
+        memory.clear();
+        let plane = self.shape.iter().skip(2).product::<usize>().max(1);
+        for (bytes, (gain, bias)) in self.data.chunks(plane).zip(self.scaling.iter().cycle()) {
+            memory.extend(bytes.iter().map(|byte| f32::from(*byte) * gain + bias));
+        }
+        memory
+    }
 }
 
 impl HostTensor {
@@ -42,15 +71,32 @@ impl HostTensor {
     /// Dimensions.
     pub fn shape(&self) -> &[usize] {
         match self {
-            Self::F32 { shape, .. } | Self::I32 { shape, .. } => shape,
+            Self::F32 { shape, .. } | Self::I32 { shape, .. } | Self::Pixels(Pixels { shape, .. }) => shape,
         }
     }
 
-    /// The values of a float tensor; empty for an integer tensor.
+    /// The type that a graph knows it by.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32 { .. } | Self::Pixels(_) => DType::F32,
+            Self::I32 { .. } => DType::I32,
+        }
+    }
+
+    /// How many values it has, whatever its shape says.
+    pub(super) fn values(&self) -> usize {
+        match self {
+            Self::F32 { data, .. } => data.len(),
+            Self::I32 { data, .. } => data.len(),
+            Self::Pixels(Pixels { data, .. }) => data.len(),
+        }
+    }
+
+    /// The values of a float tensor; empty for integers, and for bytes, which are no floats yet.
     pub fn floats(&self) -> &[f32] {
         match self {
             Self::F32 { data, .. } => data,
-            Self::I32 { .. } => &[],
+            Self::I32 { .. } | Self::Pixels(_) => &[],
         }
     }
 
@@ -59,15 +105,7 @@ impl HostTensor {
         match self {
             Self::F32 { data, .. } => data,
             Self::I32 { .. } => Vec::new(),
-        }
-    }
-
-    /// Burn has no rank 0: scalars travel as `[1]`.
-    pub(super) fn into_data(self) -> TensorData {
-        let shape_of = |shape: Vec<usize>| if shape.is_empty() { vec![1] } else { shape };
-        match self {
-            Self::F32 { shape, data } => TensorData::new(data, shape_of(shape)),
-            Self::I32 { shape, data } => TensorData::new(data, shape_of(shape)),
+            Self::Pixels(pixels) => pixels.scaled(Vec::new()),
         }
     }
 }

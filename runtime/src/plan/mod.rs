@@ -10,6 +10,7 @@
 
 mod back_ends;
 mod backend;
+mod binding;
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
@@ -29,7 +30,7 @@ pub use cpu::{InstructionSet, SimdError, square_product};
 pub use device::{Device, DeviceError};
 pub use error::RunError;
 pub use executor::Executor;
-pub use host::HostTensor;
+pub use host::{HostTensor, Pixels};
 pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::{Params, Shaped};
 pub use profile::{NodeTime, OpTime, Profile, RunTimes};

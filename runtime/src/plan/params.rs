@@ -2,7 +2,7 @@
 
 use super::{HostTensor, Operand, RunError};
 use burn_backend::tensor::Device;
-use burn_backend::{Backend, FloatDType, TensorMetadata};
+use burn_backend::{Backend, FloatDType, TensorData, TensorMetadata};
 use std::collections::BTreeMap;
 use vjepa_lower::read_floats;
 
@@ -90,8 +90,16 @@ impl<B: Backend> Params<B> {
 
 /// Moves a host tensor to the device.
 pub(super) fn upload<B: Backend>(tensor: HostTensor, device: &Device<B>) -> Operand<B> {
-    match &tensor {
-        HostTensor::F32 { .. } => Operand::Float(B::float_from_data(tensor.into_data(), device)),
-        HostTensor::I32 { .. } => Operand::Int(B::int_from_data(tensor.into_data(), device)),
+    // Burn has no rank 0: scalars travel as `[1]`.
+    let dims = |shape: Vec<usize>| if shape.is_empty() { vec![1] } else { shape };
+    match tensor {
+        HostTensor::F32 { shape, data } => {
+            Operand::Float(B::float_from_data(TensorData::new(data, dims(shape)), device))
+        }
+        HostTensor::I32 { shape, data } => Operand::Int(B::int_from_data(TensorData::new(data, dims(shape)), device)),
+        HostTensor::Pixels(pixels) => {
+            let floats = pixels.scaled(Vec::new());
+            Operand::Float(B::float_from_data(TensorData::new(floats, pixels.shape), device))
+        }
     }
 }

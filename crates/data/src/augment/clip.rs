@@ -60,7 +60,7 @@ impl ClipAugment {
         // Resizing is linear, so that it does not matter that the official code normalises before it.
         let area = CropBox::random(height, width, &self.crop, draws);
         let flip = self.flip && draws.flip_clip();
-        resize_crop(clip, &[area], size, flip, &self.normalization, out)?;
+        resize_crop(clip, &[area], size, flip, Some(&self.normalization), out)?;
         if let Some(erase) = &self.erase {
             erase.apply(size, out, draws)?;
         }
@@ -148,7 +148,14 @@ impl PictureAugment {
             let steps = policy.draw(draws);
             Policy::apply(&steps, &mut resized, size, Policy::PICTURE_FILL)?;
         }
-        resize_crop(Frames::new(&resized, self.size, self.size)?, &[whole], size, false, &self.normalization, out)?;
+        resize_crop(
+            Frames::new(&resized, self.size, self.size)?,
+            &[whole],
+            size,
+            false,
+            Some(&self.normalization),
+            out,
+        )?;
         if let Some(erase) = &self.erase {
             erase.apply(size, out, draws)?;
         }

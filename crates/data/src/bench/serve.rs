@@ -47,7 +47,7 @@ fn answer(decoder: Decoder, request: &Request) -> Result<Answer, String> {
                 let crop = CropBox { top, left, height, width };
                 let clip = Coloured { clip, grayscale: false };
                 let out = out.get_mut(..values(pick.frames.len())).unwrap_or_default();
-                resize_crop(&clip, &[crop], (side, side), pick.flip, &Normalization::Imagenet, out)
+                resize_crop(&clip, &[crop], (side, side), pick.flip, Some(&Normalization::Imagenet), out)
                     .map_err(|error| error.to_string())?;
                 std::hint::black_box(&out);
             }

@@ -125,7 +125,7 @@ impl KeyFrameClips {
         let (height, width) = placed.size;
         let mut values = vec![0.0; 3 * self.frames * height * width];
         let pixels = Coloured { clip, grayscale: false };
-        resize_crop(pixels, &[placed.crop], placed.size, placed.flip, &self.normalization, &mut values)
+        resize_crop(pixels, &[placed.crop], placed.size, placed.flip, Some(&self.normalization), &mut values)
             .map_err(|error| bad(error.to_string()))?;
         Ok((placed, values))
     }

@@ -16,7 +16,7 @@ fn resized(frame: Vec<u8>, height: usize, width: usize, crop: CropBox, size: (us
     let frames = [frame];
     let frames = Frames::new(&frames, height, width).unwrap();
     let mut out = vec![f32::NAN; 3 * size.0 * size.1];
-    resize_crop(frames, &[crop], size, flip, &PLAIN, &mut out).unwrap();
+    resize_crop(frames, &[crop], size, flip, Some(&PLAIN), &mut out).unwrap();
     out
 }
 
@@ -50,13 +50,13 @@ fn per_clip_standardises_and_survives_one_colour() {
     let mut out = vec![0.0; 3 * 2 * 16];
     let whole = CropBox { top: 0, left: 0, height: 4, width: 4 };
     let clip = Frames::new(&frames, 4, 4).unwrap();
-    resize_crop(clip, &[whole], (4, 4), false, &Normalization::PerClip, &mut out).unwrap();
+    resize_crop(clip, &[whole], (4, 4), false, Some(&Normalization::PerClip), &mut out).unwrap();
     let mean = out.iter().sum::<f32>() / out.len() as f32;
     let variance = out.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / out.len() as f32;
     assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5);
     let grey = vec![vec![7u8; 48]; 2];
     let clip = Frames::new(&grey, 4, 4).unwrap();
-    resize_crop(clip, &[whole], (4, 4), false, &Normalization::PerClip, &mut out).unwrap();
+    resize_crop(clip, &[whole], (4, 4), false, Some(&Normalization::PerClip), &mut out).unwrap();
     assert!(out.iter().all(|&x| x == 0.0));
 }
 
@@ -95,7 +95,7 @@ fn wrong_sizes_are_errors() {
     let frames = [ramp(4, 4)];
     let clip = Frames::new(&frames, 4, 4).unwrap();
     let mut out = vec![0.0; 12];
-    let resize = |boxes: &[CropBox], size, out: &mut [f32]| resize_crop(clip, boxes, size, false, &PLAIN, out);
+    let resize = |boxes: &[CropBox], size, out: &mut [f32]| resize_crop(clip, boxes, size, false, Some(&PLAIN), out);
     assert!(matches!(resize(&[clip.whole()], (3, 3), &mut out), Err(TransformError::OutputSize { got: 12, want: 27 })));
     let outside = CropBox { left: 1, ..clip.whole() };
     assert_eq!(resize(&[outside], (2, 2), &mut out), Err(TransformError::Boxes));
@@ -113,6 +113,7 @@ proptest! {
         let clip = vec![ramp(height, width); frames];
         let clip = Frames::new(&clip, height, width).unwrap();
         let transform = TrainTransform {
+            normalize: true,
             size: (out_height, out_width), motion_shift, normalization: PLAIN, ..TrainTransform::official(1)
         };
         let mut out = vec![f32::NAN; transform.output_len(frames)];

@@ -18,6 +18,8 @@ pub struct TrainTransform {
     pub hflip: bool,
     /// Centring and scaling.
     pub normalization: Normalization,
+    /// Whether it is done; otherwise pixels stay in 0..=255.
+    pub normalize: bool,
 }
 
 impl TrainTransform {
@@ -29,6 +31,7 @@ impl TrainTransform {
             motion_shift: false,
             hflip: true,
             normalization: Normalization::Imagenet,
+            normalize: true,
         }
     }
 
@@ -56,7 +59,7 @@ impl TrainTransform {
         let first = draw();
         let boxes = if self.motion_shift { CropBox::shifted(first, draw(), frames.count()) } else { vec![first] };
         let flip = self.hflip && flips.rand() < 0.5;
-        resize_crop(frames, &boxes, self.size, flip, &self.normalization, out)
+        resize_crop(frames, &boxes, self.size, flip, self.normalize.then_some(&self.normalization), out)
     }
 }
 
@@ -97,7 +100,7 @@ impl Lines {
     }
 }
 
-/// Crops, resizes to `size` (height, width), mirrors and normalises, in one pass that reads no pixel outside the crop.
+/// Crops, resizes to `size` (height, width), mirrors and perhaps normalises, in one pass that reads no pixel outside the crop.
 /// `boxes` is one box for all frames or one per frame.
 ///
 /// # Errors
@@ -107,7 +110,7 @@ pub fn resize_crop(
     boxes: &[CropBox],
     size: (usize, usize),
     flip: bool,
-    normalization: &Normalization,
+    normalization: Option<&Normalization>,
     out: &mut [f32],
 ) -> Result<(), TransformError> {
     let count = frames.count();
@@ -118,7 +121,7 @@ pub fn resize_crop(
     if !fit || (boxes.len() != 1 && boxes.len() != count) {
         return Err(TransformError::Boxes);
     }
-    let affine = normalization.affine();
+    let affine = normalization.map_or([(1.0, 0.0); 3], Normalization::affine);
     let shared = boxes.len() == 1;
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
     // One output row before its columns are blended: rows first, for that runs along contiguous bytes.
@@ -151,6 +154,8 @@ pub fn resize_crop(
             }
         }
     }
-    normalization.finish(out);
+    if let Some(normalization) = normalization {
+        normalization.finish(out);
+    }
     Ok(())
 }

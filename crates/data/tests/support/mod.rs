@@ -55,7 +55,7 @@ pub fn batches(data: &DataConfig, count: usize) -> Vec<(Vec<f32>, Vec<Option<i64
     let mut loader = Loader::new(source, LoaderConfig { workers: 2, ..LoaderConfig::new(3, 7) }).unwrap();
     let one = |_| {
         let batch = loader.next_batch().unwrap();
-        (batch.clips, batch.infos.iter().map(|info| info.label).collect())
+        (batch.clips.into_floats(batch.shape), batch.infos.iter().map(|info| info.label).collect())
     };
     (0..count).map(one).collect()
 }

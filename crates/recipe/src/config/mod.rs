@@ -25,11 +25,15 @@ pub mod evaluation;
 mod finetuning;
 mod generations;
 mod keys;
+mod loss;
 mod mask;
 mod mixture;
 mod model;
 mod official;
 mod overrides;
+mod positions;
+mod sizes;
+mod source;
 mod training;
 mod validate;
 
@@ -41,22 +45,21 @@ pub use error::ConfigError;
 pub use evaluation::Evaluation;
 pub use finetuning::{FinetuneConfig, Pooling, TestSampling};
 pub use keys::{Key, SectionKeys, explain, markdown, sections};
+pub use loss::{LossConfig, ObjectiveName, PixelTarget};
 pub use mask::MaskConfig;
 pub use mixture::Kind;
-pub use model::{
-    EncoderSizes, Generation, Init, InitType, ModelConfig, ModelName, Positions, PredictorSizes, Rotary, mlp_dim,
-};
-pub use training::{
-    Dtype, LoggingConfig, LossConfig, MetaConfig, ObjectiveName, OptimizationConfig, PixelTarget, StepPlan,
-};
+pub use model::{Generation, Init, InitType, ModelConfig, ModelName};
+pub use positions::{Positions, Rotary};
+pub use sizes::{EncoderSizes, PredictorSizes, mlp_dim};
+pub use training::{Dtype, LoggingConfig, MetaConfig, OptimizationConfig, StepPlan};
 
 use crate::finetune::{FinetuneSchedule, scaled_lr};
 pub use crate::masks::MaskType;
 use crate::masks::{Geometry, LengthBuckets, MaskError, MaskGenerator};
 use crate::schedules::{ContextWeight, LearningRate, Schedule};
-use crate::text;
-use crate::text::TextError;
-use crate::yaml::{self, Misfit, Node, Origin, Wrong};
+use crate::yaml::{self, Node};
+use source::defaults_of;
+pub(crate) use source::{Source, read_text};
 
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -136,9 +139,6 @@ struct Sections {
     folder: Skipped,
 }
 
-/// The number of a setting that is no `--set`.
-const NOWHERE: usize = usize::MAX;
-
 /// Whether there was a value, whatever it is.
 #[derive(Debug, Default, JsonSchema)]
 struct Skipped(bool);
@@ -146,90 +146,6 @@ struct Skipped(bool);
 impl<'de> Deserialize<'de> for Skipped {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Self(true))
-    }
-}
-
-/// What a configuration was read from, to say where a key was written.
-pub(crate) struct Source<'a> {
-    /// Its name in messages; empty for none.
-    pub name: &'a str,
-    pub overrides: &'a [String],
-    pub root: Node,
-}
-
-impl Source<'_> {
-    /// `"FILE, line N: "`, `"--set ...: "`, `"FILE: "` or empty.
-    pub fn place(&self, key: &str) -> String {
-        let set = |number: usize| self.overrides.get(number);
-        match (self.name, self.root.origin_of(key)) {
-            (_, Some(Origin::Set(number))) => {
-                set(number).map_or(String::new(), |set| format!("--set {}: ", text::short(set, 200)))
-            }
-            ("", Some(Origin::Line(line))) => format!("line {line}: "),
-            ("", None) => String::new(),
-            (name, Some(Origin::Line(line))) => format!("{name}, line {line}: "),
-            (name, None) => format!("{name}: "),
-        }
-    }
-
-    /// A section without keys (`loss:`) is null to YAML.
-    fn drop_empty_sections(&mut self) {
-        match &mut self.root.value {
-            yaml::Value::Null => self.root.value = yaml::Value::Map(Vec::new()),
-            yaml::Value::Map(sections) => sections.retain(|(_, node)| node.value != yaml::Value::Null),
-            _ => {}
-        }
-    }
-
-    /// Of a fine-tuning run's file: puts its defaults, and those `given` before them, where the file gives nothing.
-    fn underlay(&mut self, given: Option<&[String]>) -> Result<(), ConfigError> {
-        if self.root.value == yaml::Value::Null {
-            self.root.value = yaml::Value::Map(Vec::new());
-        }
-        let asked = given.is_some() || self.root.get("finetune").is_some();
-        if !asked {
-            return Ok(());
-        }
-        let nothing = Node::from_json(&serde_json::json!({}), Origin::Line(0));
-        // A section without keys is null to YAML.
-        if self.root.at("finetune").is_none() {
-            overrides::apply(&mut self.root, &nothing, "finetune={}", NOWHERE)?;
-        }
-        let own = finetuning::DEFAULTS.iter().map(|setting| (*setting).to_owned());
-        let all: Vec<String> = given.unwrap_or_default().iter().cloned().chain(own).collect();
-        let key = |setting: &str| setting.split('=').next().unwrap_or_default().to_owned();
-        // Decided before anything is filled in, which gives a section all of its keys.
-        let missing: Vec<&String> = all.iter().filter(|setting| !self.gives(&key(setting))).collect();
-        for setting in missing {
-            overrides::apply(&mut self.root, &nothing, setting, NOWHERE)?;
-        }
-        Ok(())
-    }
-
-    /// Whether the tree has a key, be its value null.
-    fn gives(&self, key: &str) -> bool {
-        key.split('.').try_fold(&self.root, Node::get).is_some()
-    }
-
-    /// Applies the `--set` arguments in order; sections that the file leaves out start from `defaults`.
-    fn override_with(&mut self, defaults: &Node) -> Result<(), ConfigError> {
-        let overrides = self.overrides;
-        let apply = |(number, argument): (usize, &String)| overrides::apply(&mut self.root, defaults, argument, number);
-        overrides.iter().enumerate().try_for_each(apply)
-    }
-
-    /// The error for a misfit below the key `above`.
-    pub fn misfit(&self, above: &str, misfit: Misfit) -> ConfigError {
-        let key = misfit.key(above);
-        let at = self.place(&key);
-        let key = text::short(&key, 200);
-        match misfit.wrong {
-            Wrong::Unknown { nearest } => ConfigError::Unknown { at, key, nearest },
-            Wrong::Type { expected, found } => {
-                let key = if key.is_empty() { "the configuration".into() } else { key };
-                ConfigError::Type { at, key, expected, found }
-            }
-        }
     }
 }
 
@@ -482,22 +398,6 @@ impl Config {
     pub fn masks(&self) -> Result<Box<dyn MaskGenerator>, MaskError> {
         self.mask.build(self.data.geometry())
     }
-}
-
-/// The text of a configuration's file.
-pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let text = text::read(path).map_err(|error| match error {
-        TextError::Io(source) => ConfigError::Read { path: path.into(), source },
-        TextError::Encoding(why) => ConfigError::Text { path: path.into(), why },
-    })?;
-    Ok(text.text)
-}
-
-/// Values as a tree.
-fn defaults_of(values: &impl Serialize) -> Result<Node, ConfigError> {
-    let json = serde_json::to_value(values)
-        .map_err(|error| ConfigError::Syntax { at: String::new(), message: error.to_string() })?;
-    Ok(Node::from_json(&json, Origin::Line(0)))
 }
 
 /// The defaults as a tree; those of `mask` belong to the strategy that `root` names.

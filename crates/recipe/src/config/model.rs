@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
+use super::positions::{Positions, Rotary};
+use super::sizes::{EncoderSizes, PredictorSizes};
 
 /// The encoder sizes that have a name (`src/models/vision_transformer.py` of the official code).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -128,34 +130,6 @@ impl Generation {
     }
 }
 
-/// How tokens know where they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Positions {
-    /// A table of sines and cosines is added to the tokens before the first block.
-    #[default]
-    Table,
-    /// Queries and keys are rotated in every block.
-    Rotary(Rotary),
-}
-
-/// Rotary positions along time, height and width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rotary {
-    /// The angles of an axis are repeated as a whole, so that the two channels of a pair turn by different angles, as in
-    /// V-JEPA 2; otherwise each pair turns by one angle, a true rotation.
-    pub tiled: bool,
-    /// Rows and columns are mapped to the grid of the pre-training, 16 patches a side (18 with patches of 14 pixels).
-    pub interpolate: bool,
-}
-
-impl Rotary {
-    /// Patches a side that positions are mapped to by [`interpolate`](Self::interpolate).
-    pub const fn pretrained_grid(patch: usize) -> usize {
-        if patch == 14 { 18 } else { 16 }
-    }
-}
-
 /// How the weights of a new model are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -171,46 +145,6 @@ pub enum Init {
     /// patch embedding counts as a linear layer of its tubelet. For narrow encoders, whose patch tokens would otherwise
     /// start much smaller than their positions.
     Xavier,
-}
-
-/// The sizes of an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct EncoderSizes {
-    /// Token width.
-    pub embed_dim: usize,
-    /// Blocks.
-    pub depth: usize,
-    /// Attention heads; divides `embed_dim`.
-    pub num_heads: usize,
-    /// Hidden width of the MLP over the token width.
-    pub mlp_ratio: f64,
-}
-
-impl EncoderSizes {
-    /// Hidden width of the MLP, truncated as the official code does: 6144 for giant.
-    pub fn mlp_dim(&self) -> usize {
-        mlp_dim(self.embed_dim, self.mlp_ratio)
-    }
-}
-
-/// Hidden width of an MLP over tokens of this width: the official `int(width * ratio)`.
-pub fn mlp_dim(width: usize, ratio: f64) -> usize {
-    // The largest value validation lets through is far below 2^53. 1408 * 48/11 is 6143.999... in binary floating
-    // point for some orders of evaluation, as are ratios read off a file's shapes, so a hair is added before truncating.
-    (width as f64 * ratio + 1e-6) as usize
-}
-
-/// The sizes of a predictor. Its MLP ratio is always 4, as in the official code.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct PredictorSizes {
-    /// Token width inside the predictor.
-    pub embed_dim: usize,
-    /// Blocks.
-    pub depth: usize,
-    /// Attention heads; divides `embed_dim`. The encoder's number unless `pred_num_heads` says otherwise.
-    pub num_heads: usize,
-    /// Hidden width of the MLP over the token width.
-    pub mlp_ratio: f64,
 }
 
 /// The `model` section: the encoder and the predictor.

@@ -289,7 +289,7 @@ pub(super) fn pair(enc: &HostTensor, pred: &HostTensor) -> MaskPair {
             let [batch, len] = [0, 1].map(|axis| shape.get(axis).copied().unwrap_or(0));
             IndexBatch { batch, len, indices: data.clone() }
         }
-        HostTensor::F32 { .. } => IndexBatch { batch: 0, len: 0, indices: Vec::new() },
+        HostTensor::F32 { .. } | HostTensor::Pixels(_) => IndexBatch { batch: 0, len: 0, indices: Vec::new() },
     };
     MaskPair { context: indices(enc), target: indices(pred) }
 }
