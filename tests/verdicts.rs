@@ -128,13 +128,13 @@ fn a_run_that_diverges_is_named_with_its_numbers() {
 /// A run that collapses within seconds: a learning rate far too high, and a target that follows at once.
 const COLLAPSES: [&str; 10] = [
     "--set",
-    "optimization.steps=120",
+    "optimization.steps=300",
     "--set",
-    "optimization.lr=3.0",
+    "optimization.lr=0.3",
     "--set",
-    "optimization.start_lr=3.0",
+    "optimization.start_lr=0.3",
     "--set",
-    "optimization.ema=[0.5, 0.5]",
+    "optimization.ema=[0.0, 0.0]",
     "--set",
     "optimization.weight_decay=0.0",
 ];
@@ -153,8 +153,8 @@ fn a_collapsed_run_says_so() {
     // Without diagnostics on the way the end is measured all the same, and the exit code is for scripts.
     let failed = run("plain", &["--fail-on-collapse"]).assert().code(3).get_output().clone();
     let text = String::from_utf8(failed.stdout).unwrap();
-    assert!(text.starts_with("collapsed after 120 steps") && text.contains("effective rank"), "{text}");
-    assert!(text.contains("`optimization.lr` (now 3.0e0)"), "{text}");
+    assert!(text.starts_with("collapsed after 300 steps") && text.contains("effective rank"), "{text}");
+    assert!(text.contains("`optimization.lr` (now 3.0e-1)"), "{text}");
 }
 
 #[test]

@@ -10,19 +10,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What connects ranks, used from one thread.
-pub trait Engine {
+/// How ranks tell one another what is no sum: an engine's identifier, comparisons, roll calls.
+pub trait Control {
     /// This process, from 0.
     fn rank(&self) -> usize;
 
     /// How many there are.
     fn world(&self) -> usize;
-
-    /// Sums `values` over all ranks, element by element; every rank gets the same bits.
-    ///
-    /// # Errors
-    /// [`CollectiveError`] when a rank is lost or late.
-    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError>;
 
     /// Overwrites `bytes` with those of rank `root`; all ranks give equally many.
     ///
@@ -36,8 +30,17 @@ pub trait Engine {
     /// [`CollectiveError`] when a rank is lost or late.
     fn barrier(&self) -> Result<(), CollectiveError>;
 
-    /// Ends every rank's process with this exit code, as far as the engine can.
+    /// Ends every rank's process with this exit code, as far as it can.
     fn abort(&self, code: i32);
+}
+
+/// What connects ranks, used from one thread.
+pub trait Engine: Control {
+    /// Sums `values` over all ranks, element by element; every rank gets the same bits.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when a rank is lost or late.
+    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError>;
 }
 
 /// Whether, and with which exit code, the process is to end: an engine that waits for other ranks asks.
@@ -210,14 +213,6 @@ mod tests {
     }
 
     impl Engine for Pair {
-        fn rank(&self) -> usize {
-            self.rank
-        }
-
-        fn world(&self) -> usize {
-            2
-        }
-
         fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
             let (barrier, given) = &*self.shared;
             self.calls.lock().unwrap().push(values.len());
@@ -230,6 +225,16 @@ mod tests {
             barrier.wait();
             values.copy_from_slice(&sums);
             Ok(())
+        }
+    }
+
+    impl Control for Pair {
+        fn rank(&self) -> usize {
+            self.rank
+        }
+
+        fn world(&self) -> usize {
+            2
         }
 
         fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {

@@ -1,7 +1,7 @@
 //! Processes that train together, as one small trait over existing engines.
 //!
 //! A *rank* is one process among `world`. [`Alone`] is the only one; with the feature `mpi`, `mpi.rs` has ranks on CPUs
-//! through the system's MPI, and with `nccl`, `nccl.rs` has ranks on NVIDIA GPUs, which meet over TCP (`rendezvous.rs`). An
+//! through the system's MPI, and with `nccl`, `nccl.rs` has ranks on NVIDIA GPUs, which meet over TCP (`rendezvous.rs`) or MPI. An
 //! [`Engine`] works on a thread of its own ([`Beside`]), so that sums travel while the rank computes. Which rank a process is
 //! comes from its launcher ([`Launch`]). What every engine has in common is here: collecting bytes of each rank ([`gather`]) and
 //! checking that all mean the same run ([`agree`]); `share.rs` deals samples out to ranks.
@@ -22,11 +22,11 @@ mod nccl;
 mod rendezvous;
 mod share;
 
-pub use beside::{Beside, Engine};
+pub use beside::{Beside, Control, Engine};
 pub use error::CollectiveError;
 pub use launch::{Launch, Launcher};
 #[cfg(feature = "nccl")]
-pub use nccl::{Libraries, Nccl};
+pub use nccl::{Libraries, Nccl, ranks as ranks_on_gpus};
 pub use rendezvous::{Lines, Meeting};
 pub use share::{Portion, collect, turn};
 
@@ -158,9 +158,7 @@ pub fn on_gpus(limit: Duration) -> Result<Option<OnGpu>, CollectiveError> {
 
 #[cfg(feature = "nccl")]
 fn connect_gpus(launch: Launch, limit: Duration) -> Result<Box<dyn Collective>, CollectiveError> {
-    let meeting = Meeting::from(|name| std::env::var(name).ok())?;
-    let start = move || Nccl::start(launch, &meeting, launch.local, &Libraries::default(), limit);
-    Ok(Box::new(Beside::start(start)?))
+    Ok(Box::new(nccl::ranks(launch, Libraries::default(), limit)?))
 }
 
 #[cfg(not(feature = "nccl"))]

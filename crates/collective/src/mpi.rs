@@ -4,7 +4,7 @@
 //! not when the time is up. MPI itself would wait for ever. What follows does not block either, for the same reason; who waits in
 //! it for long tells rank 0 now and then that it is alive.
 
-use crate::beside::{Ending, Engine};
+use crate::beside::{Control, Ending, Engine};
 use crate::{CollectiveError, Launch};
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::environment::Universe;
@@ -117,22 +117,13 @@ impl Mpi {
     }
 }
 
-impl Engine for Mpi {
+impl Control for Mpi {
     fn rank(&self) -> usize {
         usize::try_from(self.world.rank()).unwrap_or(0)
     }
 
     fn world(&self) -> usize {
         usize::try_from(self.world.size()).unwrap_or(1)
-    }
-
-    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
-        self.roll_call()?;
-        let mine = values.to_vec();
-        scope(|scope| {
-            let sum = SystemOperation::sum();
-            self.finish(self.world.immediate_all_reduce_into(scope, &mine[..], &mut *values, sum))
-        })
     }
 
     fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
@@ -154,6 +145,17 @@ impl Engine for Mpi {
 
     fn abort(&self, code: i32) {
         self.world.abort(code);
+    }
+}
+
+impl Engine for Mpi {
+    fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        self.roll_call()?;
+        let mine = values.to_vec();
+        scope(|scope| {
+            let sum = SystemOperation::sum();
+            self.finish(self.world.immediate_all_reduce_into(scope, &mine[..], &mut *values, sum))
+        })
     }
 }
 

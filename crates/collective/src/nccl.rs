@@ -1,12 +1,13 @@
 //! Ranks on NVIDIA GPUs, through NCCL and the CUDA driver, both opened when they are needed.
 //!
-//! The ranks meet over TCP (`rendezvous.rs`), where rank 0 hands out NCCL's identifier and where everything but sums travels.
-//! Sums are staged through a buffer on the device. Tested with a stand-in for both libraries (`tests/stand_in.c`); it has not
+//! The ranks meet over TCP (`rendezvous.rs`) or, where an MPI's launcher started them and `MASTER_ADDR` is not set, over MPI: there
+//! rank 0 hands out NCCL's identifier, and there everything but sums travels. Sums are staged through a buffer on the device. Tested with a stand-in for both libraries (`tests/stand_in.c`); it has not
 //! run on several GPUs yet.
 #![allow(unsafe_code)]
 
+use crate::beside::{Beside, Ending};
 use crate::rendezvous::{Lines, Meeting};
-use crate::{CollectiveError, Engine, Launch};
+use crate::{CollectiveError, Control, Engine, Launch, Launcher};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -126,9 +127,40 @@ struct Staging {
     bytes: usize,
 }
 
+/// The ranks of a launch on the GPUs of their numbers, met where the environment says: at `MASTER_ADDR`, or, without it, over the MPI
+/// whose launcher started them.
+///
+/// # Errors
+/// As [`Nccl::start`] and [`Lines::open`].
+pub fn ranks(launch: Launch, libraries: Libraries, limit: Duration) -> Result<Beside, CollectiveError> {
+    let ending = Ending::new();
+    let asked = ending.clone();
+    let meet = move || control(launch, limit, asked);
+    Beside::with(ending, move || Nccl::start(launch, meet, launch.local, &libraries))
+}
+
+fn control(launch: Launch, limit: Duration, asked: Ending) -> Result<Box<dyn Control>, CollectiveError> {
+    let by_mpi = matches!(launch.launcher, Launcher::OpenMpi | Launcher::Pmi | Launcher::Slurm);
+    match Meeting::from(|name| std::env::var(name).ok()) {
+        Ok(meeting) => Ok(Box::new(Lines::open(launch, &meeting, limit)?)),
+        Err(CollectiveError::Start { .. }) if by_mpi && cfg!(feature = "mpi") => over_mpi(launch, limit, asked),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn over_mpi(launch: Launch, limit: Duration, asked: Ending) -> Result<Box<dyn Control>, CollectiveError> {
+    Ok(Box::new(crate::mpi::Mpi::start(launch, limit, asked)?))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn over_mpi(launch: Launch, _limit: Duration, _asked: Ending) -> Result<Box<dyn Control>, CollectiveError> {
+    Err(CollectiveError::NoEngine { launch })
+}
+
 /// NCCL's ranks.
 pub struct Nccl {
-    lines: Lines,
+    control: Box<dyn Control>,
     functions: Functions,
     comm: Comm,
     context: *mut c_void,
@@ -136,19 +168,18 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Meets the other ranks and connects the GPU numbered `device` of this machine with theirs.
+    /// Connects the GPU numbered `device` of this machine with those of the ranks that `meet` finds.
     ///
     /// # Errors
-    /// [`CollectiveError::Start`] for libraries or GPUs that do not work, and as [`Lines::open`].
+    /// [`CollectiveError::Start`] for libraries or GPUs that do not work, and what `meet` fails with.
     pub fn start(
         launch: Launch,
-        meeting: &Meeting,
+        meet: impl FnOnce() -> Result<Box<dyn Control>, CollectiveError>,
         device: usize,
         libraries: &Libraries,
-        limit: Duration,
     ) -> Result<Self, CollectiveError> {
         let functions = Functions::open(libraries)?;
-        let lines = Lines::open(launch, meeting, limit)?;
+        let control = meet()?;
         let number = |number: usize| c_int::try_from(number).map_err(|_| failed(format!("{number} is too large")));
         let (device, world, rank) = (number(device)?, number(launch.world)?, number(launch.rank)?);
         let mut context = ptr::null_mut();
@@ -163,11 +194,11 @@ impl Nccl {
             // SAFETY: `id` has the size of NCCL's identifier.
             functions.nccl(unsafe { (functions.unique_id)(&mut id) })?;
         }
-        lines.broadcast(&mut id.0, 0)?;
+        control.broadcast(&mut id.0, 0)?;
         let mut comm = ptr::null_mut();
         // SAFETY: every rank has the identifier of rank 0, and the context of its GPU is current.
         functions.nccl(unsafe { (functions.init_rank)(&mut comm, world, id, rank) })?;
-        Ok(Self { lines, functions, comm, context, staging: Mutex::new(Staging { memory: 0, bytes: 0 }) })
+        Ok(Self { control, functions, comm, context, staging: Mutex::new(Staging { memory: 0, bytes: 0 }) })
     }
 
     /// Device memory of at least so many bytes.
@@ -188,18 +219,32 @@ impl Nccl {
     }
 }
 
-impl Engine for Nccl {
+impl Control for Nccl {
     fn rank(&self) -> usize {
-        self.lines.rank()
+        self.control.rank()
     }
 
     fn world(&self) -> usize {
-        self.lines.world()
+        self.control.world()
     }
 
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
+        self.control.broadcast(bytes, root)
+    }
+
+    fn barrier(&self) -> Result<(), CollectiveError> {
+        self.control.barrier()
+    }
+
+    fn abort(&self, code: i32) {
+        self.control.abort(code);
+    }
+}
+
+impl Engine for Nccl {
     fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
         // NCCL would wait for ever: who is missing is found out here.
-        self.lines.barrier()?;
+        self.control.barrier()?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = size_of_val(values);
         if bytes == 0 {
@@ -217,19 +262,6 @@ impl Engine for Nccl {
             Functions::cuda((self.functions.wait)())?;
             Functions::cuda((self.functions.download)(values.as_mut_ptr().cast(), memory, bytes))
         }
-    }
-
-    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
-        self.lines.broadcast(bytes, root)
-    }
-
-    fn barrier(&self) -> Result<(), CollectiveError> {
-        self.lines.barrier()
-    }
-
-    fn abort(&self, code: i32) {
-        // The lines close with the process, and the other ranks then say who is gone.
-        std::process::exit(code);
     }
 }
 

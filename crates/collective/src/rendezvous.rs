@@ -3,7 +3,7 @@
 //! What stays afterwards is a line between rank 0 and each other rank, for a few bytes at a time: an engine's identifier, the
 //! comparison of configurations, roll calls. Gradients do not travel here.
 
-use crate::{CollectiveError, Launch};
+use crate::{CollectiveError, Control, Launch};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -65,11 +65,32 @@ impl Lines {
         Ok(Self { rank: launch.rank, world: launch.world, limit, lines })
     }
 
-    /// Overwrites `bytes` with those of rank `root`.
-    ///
-    /// # Errors
-    /// [`CollectiveError::Lost`] names the rank that is gone or late.
-    pub fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
+    fn receive(&self, line: usize, bytes: &mut [u8]) -> Result<(), CollectiveError> {
+        let lost = || self.lost(line);
+        self.lines.get(line).ok_or_else(lost)?.read_exact(bytes).map_err(|_| lost())
+    }
+
+    fn send(&self, line: usize, bytes: &[u8]) -> Result<(), CollectiveError> {
+        let lost = || self.lost(line);
+        self.lines.get(line).ok_or_else(lost)?.write_all(bytes).map_err(|_| lost())
+    }
+
+    fn lost(&self, line: usize) -> CollectiveError {
+        let rank = if self.rank == 0 { line + 1 } else { 0 };
+        CollectiveError::Lost { ranks: vec![rank], limit: self.limit }
+    }
+}
+
+impl Control for Lines {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {
         match (self.rank, root) {
             (0, root) => {
                 if root > 0 {
@@ -85,11 +106,7 @@ impl Lines {
         }
     }
 
-    /// Returns when all ranks are here.
-    ///
-    /// # Errors
-    /// [`CollectiveError::Lost`] names those that are not.
-    pub fn barrier(&self) -> Result<(), CollectiveError> {
+    fn barrier(&self) -> Result<(), CollectiveError> {
         if self.rank != 0 {
             self.send(0, b"here")?;
             return self.receive(0, &mut [0; 4]);
@@ -102,29 +119,9 @@ impl Lines {
         (0..self.lines.len()).try_for_each(|line| self.send(line, b"all!"))
     }
 
-    fn receive(&self, line: usize, bytes: &mut [u8]) -> Result<(), CollectiveError> {
-        let lost = || self.lost(line);
-        self.lines.get(line).ok_or_else(lost)?.read_exact(bytes).map_err(|_| lost())
-    }
-
-    fn send(&self, line: usize, bytes: &[u8]) -> Result<(), CollectiveError> {
-        let lost = || self.lost(line);
-        self.lines.get(line).ok_or_else(lost)?.write_all(bytes).map_err(|_| lost())
-    }
-
-    fn lost(&self, line: usize) -> CollectiveError {
-        let rank = if self.rank == 0 { line + 1 } else { 0 };
-        CollectiveError::Lost { ranks: vec![rank], limit: self.limit }
-    }
-
-    /// This rank.
-    pub fn rank(&self) -> usize {
-        self.rank
-    }
-
-    /// How many there are.
-    pub fn world(&self) -> usize {
-        self.world
+    fn abort(&self, code: i32) {
+        // The lines close with the process, and the other ranks then say who is gone.
+        std::process::exit(code);
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use vjepa_collective::{Beside, Collective, Launch, Launcher, Libraries, Meeting, Nccl, agree, totals};
+use vjepa_collective::{
+    Beside, Collective, CollectiveError, Control, Launch, Launcher, Libraries, Lines, Meeting, Nccl, agree, totals,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -34,13 +36,17 @@ fn launch(rank: usize, world: usize) -> Launch {
     Launch { launcher: Launcher::Torch, rank, world, local: rank }
 }
 
+fn lines(rank: usize, world: usize, meeting: Meeting) -> impl FnOnce() -> Result<Box<dyn Control>, CollectiveError> {
+    move || Ok(Box::new(Lines::open(launch(rank, world), &meeting, LIMIT)?))
+}
+
 #[test]
 fn two_ranks_meet_and_sum() {
     let (meeting, libraries) = (meeting(), libraries(stand_in("together")));
     let ranks = [0, 1].map(|rank| {
         let (meeting, libraries) = (meeting.clone(), libraries.clone());
         std::thread::spawn(move || {
-            let start = move || Nccl::start(launch(rank, 2), &meeting, rank, &libraries, LIMIT);
+            let start = move || Nccl::start(launch(rank, 2), lines(rank, 2, meeting), rank, &libraries);
             let ranks = Beside::start(start).unwrap();
             assert_eq!((ranks.rank(), ranks.world()), (rank, 2));
             agree(&ranks, &[("plan", "the same".into())]).unwrap();
@@ -67,7 +73,7 @@ fn two_ranks_meet_and_sum() {
 #[test]
 fn what_is_missing_is_named() {
     let start = |libraries: &Libraries, device: usize| {
-        let error = Nccl::start(launch(0, 1), &meeting(), device, libraries, LIMIT).err().unwrap();
+        let error = Nccl::start(launch(0, 1), lines(0, 1, meeting()), device, libraries).err().unwrap();
         error.to_string()
     };
     let none = Libraries { nccl: "libnot-there.so".into(), cuda: "libnot-there.so".into() };
@@ -76,4 +82,35 @@ fn what_is_missing_is_named() {
     assert!(start(&there, 7).contains("the NVIDIA driver returned error 101"), "{}", start(&there, 7));
     let other = Libraries { cuda: "libm.so.6".into(), ..there };
     assert!(start(&other, 0).contains("too old or another one"), "{}", start(&other, 0));
+}
+
+/// A rank of the test below, which `mpirun` starts.
+#[cfg(feature = "mpi")]
+#[test]
+#[ignore = "started by mpirun"]
+fn a_rank_that_mpirun_started() {
+    let launch = Launch::from_env().unwrap().unwrap();
+    let library = PathBuf::from(std::env::var_os("STAND_IN").unwrap());
+    let ranks = vjepa_collective::ranks_on_gpus(launch, libraries(library), LIMIT).unwrap();
+    assert_eq!((ranks.rank(), ranks.world()), (launch.rank, 2));
+    agree(&ranks, &[("plan", "the same".into())]).unwrap();
+    assert!(agree(&ranks, &[("plan", launch.rank.to_string())]).unwrap_err().to_string().starts_with("rank 1 had"));
+    assert_eq!(totals(&ranks, &[1.5, launch.rank as f64]).unwrap(), [3.0, 1.0]);
+    ranks.barrier().unwrap();
+    println!("rank {} has met", launch.rank);
+}
+
+/// Without `MASTER_ADDR` the identifier travels by MPI. The stand-in sums within one process, so nothing is summed here.
+#[cfg(feature = "mpi")]
+#[test]
+fn ranks_of_mpirun_meet_by_mpi() {
+    let library = stand_in("processes");
+    let mut mpirun = Command::new("mpirun");
+    mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1").env("STAND_IN", library);
+    mpirun.env_remove("MASTER_ADDR").args(["--oversubscribe", "-n", "2"]).arg(std::env::current_exe().unwrap());
+    mpirun.args(["--ignored", "--exact", "a_rank_that_mpirun_started", "--nocapture"]);
+    let output = mpirun.output().expect("mpirun is installed (openmpi-bin)");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("rank 0 has met") && said.contains("rank 1 has met"), "{said}");
 }
