@@ -5,7 +5,7 @@ VENV := build/onnxruntime/venv
 # quarters of a release's processor time (docs/BENCHMARKS.md).
 CARGO_FLAGS := --profile ci --locked --workspace
 
-.PHONY: test lint doc onnxruntime texts clients sight
+.PHONY: test lint doc onnxruntime texts clients browser
 
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
@@ -13,32 +13,41 @@ test: onnxruntime
 	target/ci/examples/tiny_onnx build/onnx
 	$(VENV)/bin/python tests/onnx/check.py build/onnx/*.onnx
 
-# Triton's clients and a headless Chromium (`apt-get install chromium`) against the server.
-MODEL ?= quickstart/textures.onnx
-VIDEO ?= quickstart/videos/t3_d1_s0.mp4
-clients: build/serve/venv/ready
-	build/serve/venv/bin/python tests/serve/client.py $(MODEL)
-	build/serve/venv/bin/python tests/serve/page.py $(MODEL) $(VIDEO)
+# What others read of ours. `clients`: Triton's clients of the server, TensorBoard's own reader of a run; `browser`: a headless Chromium
+# (`apt-get install chromium`) on the server's page and on the run's report. On a run of a minute, stopped and resumed.
+CHECKS := build/checks
+RUN := --config configs/quickstart.yaml --set logging.folder=$(CHECKS)/run --set logging.diagnostics_every=20 \
+	--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25
+VJEPA := target/ci/vjepa
+MODEL ?= $(CHECKS)/model.onnx
+VIDEO ?= assets/textures/t3_d1_s0.mp4
 
-# TensorBoard's own reader and a headless Chromium on a run of a minute, stopped and resumed.
-sight: build/sight/venv/ready
-	rm -rf build/sight/run
-	target/ci/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
-		--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25 --stop-at 40
-	target/ci/vjepa train --config configs/quickstart.yaml --set logging.folder=build/sight/run --set logging.diagnostics_every=20 \
-		--set optimization.steps=60 --set optimization.warmup_steps=5 --set logging.checkpoint_every=25 --resume
-	target/ci/vjepa report build/sight/run
-	target/ci/vjepa watch build/sight/run --once
-	build/sight/venv/bin/python tests/sight/check.py build/sight/run --report build/sight/run/report.html
+clients: $(CHECKS)/venv/ready $(CHECKS)/run/report.html $(CHECKS)/model.onnx
+	$(CHECKS)/venv/bin/python tests/serve/client.py $(MODEL) --vjepa $(VJEPA)
+	$(CHECKS)/venv/bin/python tests/sight/check.py $(CHECKS)/run
 
-build/sight/venv/ready: tests/sight/requirements.txt
-	$(PYTHON) -m venv build/sight/venv
-	build/sight/venv/bin/python -m pip install --quiet --requirement tests/sight/requirements.txt
-	touch $@
+browser: $(CHECKS)/venv/ready $(CHECKS)/run/report.html $(CHECKS)/model.onnx
+	$(CHECKS)/venv/bin/python tests/serve/page.py $(MODEL) $(VIDEO) --vjepa $(VJEPA)
+	$(CHECKS)/venv/bin/python tests/sight/check.py $(CHECKS)/run --report $(CHECKS)/run/report.html
 
-build/serve/venv/ready: tests/serve/requirements.txt
-	$(PYTHON) -m venv build/serve/venv
-	build/serve/venv/bin/python -m pip install --quiet --requirement tests/serve/requirements.txt
+$(VJEPA):
+	cargo build $(CARGO_FLAGS)
+
+$(CHECKS)/run/report.html: $(VJEPA)
+	rm -rf $(CHECKS)/run
+	$(VJEPA) train $(RUN) --stop-at 40
+	$(VJEPA) train $(RUN) --resume
+	$(VJEPA) watch $(CHECKS)/run --once
+	$(VJEPA) report $(CHECKS)/run
+
+$(CHECKS)/model.onnx: $(CHECKS)/run/report.html
+	$(VJEPA) probe --checkpoint $(CHECKS)/run/jepa-latest.safetensors --data assets/textures/labels.csv --kind linear --epochs 2 \
+		--out $(CHECKS)/probe.safetensors
+	$(VJEPA) compile --export onnx --checkpoint $(CHECKS)/run/jepa-latest.safetensors --probe $(CHECKS)/probe.safetensors --out $@
+
+$(CHECKS)/venv/ready: tests/sight/requirements.txt tests/serve/requirements.txt
+	$(PYTHON) -m venv $(CHECKS)/venv
+	$(CHECKS)/venv/bin/python -m pip install --quiet --requirement tests/sight/requirements.txt --requirement tests/serve/requirements.txt
 	touch $@
 
 onnxruntime: $(VENV)/ready
