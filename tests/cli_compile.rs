@@ -256,6 +256,19 @@ fn other_clip_sizes_and_layers_agree_with_the_plan() {
 }
 
 #[test]
+fn a_folder_of_hugging_face_is_exported_with_its_classifier() {
+    let folder = tempfile::tempdir().unwrap();
+    let classifier = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vjepa2_hf/classifier");
+    for (kind, out) in [("onnx", "model.onnx"), ("plan", "model.vjg"), ("bundle", "bundle")] {
+        let mut command = vjepa();
+        command.args(["compile", "--export", kind, "--checkpoint"]).arg(&classifier).arg("--probe").arg(&classifier);
+        command.arg("--out").arg(folder.path().join(out)).assert().success();
+    }
+    let mut run = vjepa();
+    run.arg("run").arg(folder.path().join("model.onnx")).arg(texture("t0_d0_s0.mp4")).assert().success();
+}
+
+#[test]
 fn a_model_that_is_not_square_runs_on_videos() {
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "tiny.yaml", TINY);
@@ -271,7 +284,9 @@ fn a_model_that_is_not_square_runs_on_videos() {
         run.assert().success().stdout(predicates::str::contains("8 frames of 48x96"));
     }
     // A probe on the exported encoder gets clips of its size.
-    let list = write(folder.path(), "list.csv", format!("{} 0\n", texture("t0_d0_s0.mp4").display()));
+    let line = |(class, file)| format!("{} {class}\n", texture(file).display());
+    let list: String = ["t0_d0_s0.mp4", "t1_d0_s1.mp4"].into_iter().enumerate().map(line).collect();
+    let list = write(folder.path(), "list.csv", list);
     let mut features = vjepa();
     features.args(["probe", "--kind", "linear", "--epochs", "1", "--encoder"]).arg(&model).arg("--data").arg(&list);
     features.arg("--out").arg(folder.path().join("p.safetensors")).assert().success();
