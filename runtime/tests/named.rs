@@ -152,7 +152,10 @@ fn operators_that_tract_lacks_are_told_apart_from_damage() {
         let clip_shape = [2, 5, 8, 8];
         let clip = wave(640, 0.05);
         // As many boxes as a run has.
-        for rows in [&[[0.0, 1.0, 1.0, 9.0, 7.0], [1.0, 0.0, 0.0, 15.0, 15.0], [1.0, 3.0, 4.0, 5.0, 12.5]][..], &[[1.0, 2.0, 2.0, 8.0, 8.0]]] {
+        for rows in [
+            &[[0.0, 1.0, 1.0, 9.0, 7.0], [1.0, 0.0, 0.0, 15.0, 15.0], [1.0, 3.0, 4.0, 5.0, 12.5]][..],
+            &[[1.0, 2.0, 2.0, 8.0, 8.0]],
+        ] {
             let (boxes_shape, boxes) = ([rows.len(), 5], rows.concat());
             let clip = NamedInput::new("clip", &clip_shape, &clip).unwrap();
             let boxes = NamedInput::new("boxes", &boxes_shape, &boxes).unwrap();

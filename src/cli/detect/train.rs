@@ -1,18 +1,19 @@
 //! `vjepa detect train`.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::data::{KeyFrames, People, Videos};
 use super::{note_bad, say};
 use crate::cli::CliError;
+use crate::cli::data::share;
 use crate::cli::device::RankArgs;
 use crate::cli::encoder::Encoder;
 use crate::cli::probe::Bar;
 use vjepa_collective::Collective;
-use vjepa_data::annotations::ava;
+use vjepa_data::annotations::{Share, ava};
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
     self, BoxEncoder, BoxValues, DetectorOptions, Frame, Lesson, View, default_layers,
@@ -40,6 +41,12 @@ pub(super) struct Train {
     /// Train on random crops, sizes and flips, whose features are computed anew in every epoch
     #[arg(long)]
     augment: bool,
+    /// Train on the key frames of a share of the videos, e.g. 5%
+    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    subset: Option<Share>,
+    /// Number of the random draw of --subset
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "subset")]
+    split_seed: u64,
     /// Names of the actions (.pbtxt); the classifier has as many outputs as the highest id [default: of the boxes]
     #[arg(long, value_name = "FILE")]
     actions: Option<PathBuf>,
@@ -89,12 +96,16 @@ pub(super) fn run(args: &Train) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
-    let found = args.videos.lesson(&args.boxes, &args.people)?;
+    let mut found = args.videos.lesson(&args.boxes, &args.people)?;
+    let names = args.actions.as_deref().map(ava::read_label_map).transpose()?.unwrap_or_default();
+    // A share is of the same classes.
+    let classes = args.classes(&names, &found)?;
+    if let Some(share) = args.subset {
+        found.keep_share(share, args.split_seed);
+    }
     if ranks.rank() == 0 {
         say(&found.notes);
     }
-    let names = args.actions.as_deref().map(ava::read_label_map).transpose()?.unwrap_or_default();
-    let classes = args.classes(&names, &found)?;
     let mut opened = args.encoder.open_on(device)?;
     let record = args.record(&opened, names);
     let options = args.options();
@@ -114,12 +125,7 @@ fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), Cl
 impl Train {
     /// How many actions there are: as many as the highest id that is named or shown.
     fn classes(&self, names: &BTreeMap<u32, String>, found: &KeyFrames) -> Result<usize, CliError> {
-        let used: BTreeSet<u32> = found
-            .frames
-            .iter()
-            .flat_map(|frame| &frame.regions)
-            .flat_map(|region| region.actions.iter().copied())
-            .collect();
+        let used = found.actions();
         let classes = names.keys().next_back().into_iter().chain(used.last()).max().copied().unwrap_or(0) as usize;
         if classes == 0 || used.contains(&0) {
             return Err(format!("{} must name actions by ids from 1", self.boxes.display()).into());

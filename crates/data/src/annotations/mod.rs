@@ -45,7 +45,7 @@ pub use kinetics::kinetics;
 pub use listing::{Classes, Listing, check_labels};
 pub use named::named_list;
 pub use ssv2::ssv2;
-pub use subset::{Share, Subset, subset};
+pub use subset::{Share, Subset, share_of, subset};
 pub use ucf101::ucf101;
 
 #[cfg(test)]
