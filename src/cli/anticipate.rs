@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use vjepa_collective::Collective;
 
 use super::CliError;
-use super::device::DeviceArg;
+use super::device::{DeviceArg, RankArgs};
 use super::named::named;
 use super::probe::Bar;
 use vjepa_data::annotations::{Actions, FileIndex, epic};
@@ -17,6 +18,7 @@ use vjepa_eval::protocols::anticipation::{
 };
 use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::Config;
+use vjepa_runtime::plan::Device;
 
 /// Train or evaluate a probe that anticipates actions: verb, noun and action (EPIC-KITCHENS-100)
 ///
@@ -53,6 +55,8 @@ struct Frozen {
     videos: PathBuf,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 /// Train the probe on the features of clips before actions
@@ -123,25 +127,30 @@ struct Eval {
     json: bool,
 }
 
-/// Runs the command.
+/// Runs the command. Ranks that a launcher has started share the clips; rank 0 trains and evaluates.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    match &args.what {
-        What::Train(args) => train(args),
-        What::Eval(args) => eval(args),
-    }
+    let (What::Train(Train { frozen, .. }) | What::Eval(Eval { frozen, .. })) = &args.what;
+    frozen.ranks.run(
+        &frozen.device,
+        |_| false,
+        |device, ranks| match &args.what {
+            What::Train(args) => train(args, device, ranks),
+            What::Eval(args) => eval(args, device, ranks),
+        },
+    )
 }
 
 impl Frozen {
-    fn open(&self, size: (usize, Option<usize>), time: (f64, f64)) -> Result<FutureEncoder, CliError> {
+    fn open(&self, device: Device, size: (usize, Option<usize>), time: (f64, f64)) -> Result<FutureEncoder, CliError> {
         let config = self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?;
-        Ok(FutureEncoder::open(self.device.open()?, &self.checkpoint, config.as_ref(), size, time)?)
+        Ok(FutureEncoder::open(device, &self.checkpoint, config.as_ref(), size, time)?)
     }
 
-    /// The actions of a list whose videos are there; what is missing is said.
-    fn actions(&self, index: &FileIndex, list: &Path) -> Result<Actions, CliError> {
+    /// The actions of a list whose videos are there; what is missing is said by rank 0.
+    fn actions(&self, index: &FileIndex, list: &Path, ranks: &dyn Collective) -> Result<Actions, CliError> {
         vjepa_weights::refuse_foreign(list)?;
         let actions = epic(list, index)?;
-        for missing in &actions.missing {
+        for missing in actions.missing.iter().filter(|_| ranks.rank() == 0) {
             eprintln!("note: {}: {} actions {}", list.display(), missing.count, missing.what);
         }
         if actions.segments.is_empty() {
@@ -151,31 +160,38 @@ impl Frozen {
     }
 }
 
-/// Features of actions; what could not be read is said.
-fn features(opened: &mut FutureEncoder, clips: &AnticipationClips, actions: &Actions) -> Result<Anticipated, CliError> {
-    let mut bar = Bar::default();
-    let found = opened.features(clips, &actions.segments, &mut |p| bar.show(p))?;
+/// Features of actions, which `ranks` share; what could not be read is said. None on ranks other than 0.
+fn features(
+    opened: &mut FutureEncoder,
+    clips: &AnticipationClips,
+    actions: &Actions,
+    ranks: &dyn Collective,
+) -> Result<Option<Anticipated>, CliError> {
+    let mut bar = Bar::of(ranks);
+    let found = opened.features(clips, &actions.segments, ranks, &mut |p| bar.show(p))?;
     bar.clear();
+    let Some(found) = found else { return Ok(None) };
     if let Some(first) = found.bad.first() {
         let (bad, all) = (found.bad.len(), actions.segments.len());
         eprintln!("note: {bad} of {all} actions were left out; the first: {first}");
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
-fn train(args: &Train) -> Result<(), CliError> {
+fn train(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let positive = args.fps.is_finite() && args.fps > 0.0 && args.seconds.is_finite() && args.seconds >= 0.0;
     if !positive || args.lr.iter().any(|lr| *lr <= 0.0) || args.wd.iter().any(|wd| *wd < 0.0) {
         return Err("--fps and --lr must be positive, and --seconds and --wd must not be negative".into());
     }
     let index = FileIndex::of(&args.frozen.videos)?;
-    let actions = args.frozen.actions(&index, &args.train)?;
-    let val = args.val.as_deref().map(|list| args.frozen.actions(&index, list)).transpose()?;
-    let mut opened = args.frozen.open((args.frames.into(), args.side), (args.seconds, args.fps))?;
+    let actions = args.frozen.actions(&index, &args.train, ranks)?;
+    let val = args.val.as_deref().map(|list| args.frozen.actions(&index, list, ranks)).transpose()?;
+    let mut opened = args.frozen.open(device, (args.frames.into(), args.side), (args.seconds, args.fps))?;
     let (preprocessing, digest) = (opened.preprocessing.clone(), opened.digest.clone());
     let clips = AnticipationClips { preprocessing, fps: args.fps, seconds: args.seconds, anchor: args.anchor };
-    let found = features(&mut opened, &clips, &actions)?;
-    let held = val.as_ref().map(|val| features(&mut opened, &clips, val)).transpose()?;
+    let found = features(&mut opened, &clips, &actions, ranks)?;
+    let held = val.as_ref().map(|val| features(&mut opened, &clips, val, ranks)).transpose()?.flatten();
+    let Some(found) = found else { return Ok(()) };
     // Officially the classes are those of both lists.
     let (verbs, nouns, pairs) = union_of(&std::iter::once(&actions).chain(&val).collect::<Vec<_>>());
     let record = AnticipationRecord {
@@ -192,7 +208,6 @@ fn train(args: &Train) -> Result<(), CliError> {
         side: clips.preprocessing.crop_size,
         encoder_sha256: digest,
     };
-    let device = args.frozen.device.open()?;
     let mut best: Option<(f64, NamedTensors)> = None;
     let mut rows = Vec::new();
     for (lr, weight_decay) in args.lr.iter().flat_map(|lr| args.wd.iter().map(move |wd| (*lr, *wd))) {
@@ -259,12 +274,12 @@ fn in_words(recall: &Recall) -> String {
     )
 }
 
-fn eval(args: &Eval) -> Result<(), CliError> {
+fn eval(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let (record, weights) = load_actions(&args.probe)?;
     let index = FileIndex::of(&args.frozen.videos)?;
-    let actions = args.frozen.actions(&index, &args.actions)?;
-    let mut opened = args.frozen.open((record.frames, Some(record.side)), (record.seconds, record.fps))?;
-    if opened.digest != record.encoder_sha256 {
+    let actions = args.frozen.actions(&index, &args.actions, ranks)?;
+    let mut opened = args.frozen.open(device, (record.frames, Some(record.side)), (record.seconds, record.fps))?;
+    if opened.digest != record.encoder_sha256 && ranks.rank() == 0 {
         eprintln!("note: the probe was trained on another checkpoint than {}", args.frozen.checkpoint.display());
     }
     if opened.probe.embed_dim != record.embed_dim {
@@ -280,8 +295,8 @@ fn eval(args: &Eval) -> Result<(), CliError> {
     let anchor = args.anchor.unwrap_or(trained);
     let preprocessing = opened.preprocessing.clone();
     let clips = AnticipationClips { preprocessing, fps: record.fps, seconds: record.seconds, anchor };
-    let found = features(&mut opened, &clips, &actions)?;
-    let recall = evaluate_actions(args.frozen.device.open()?, &record, &weights, &found)?;
+    let Some(found) = features(&mut opened, &clips, &actions, ranks)? else { return Ok(()) };
+    let recall = evaluate_actions(device, &record, &weights, &found)?;
     if args.json {
         let summary = serde_json::json!({
             "recall_at_5": recall, "anchor": anchor.name(), "seconds": record.seconds, "bad": found.bad,

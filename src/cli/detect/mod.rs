@@ -82,6 +82,9 @@ struct Run {
     /// Where to write the detections
     #[arg(long, value_name = "CSV")]
     out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command. Ranks that a launcher has started share the key frames; rank 0 does the rest.
@@ -151,6 +154,10 @@ fn detect(args: &Run, device: Device, ranks: &dyn Collective) -> Result<(), CliE
     let Some(rows) = source.detections(&found, args.by_people, ranks)? else { return Ok(()) };
     write(&args.out, &rows)?;
     let boxes = rows.iter().filter(|row| row.action == 1).count();
+    if args.json {
+        println!("{}", serde_json::json!({"detections": args.out, "boxes": boxes, "rows": rows.len()}));
+        return Ok(());
+    }
     println!("wrote {} ({boxes} boxes, {} rows)", args.out.display(), rows.len());
     Ok(())
 }
