@@ -9,12 +9,12 @@ use super::CliError;
 use super::device::{DeviceArg, RankArgs};
 use super::named::named;
 use super::probe::Bar;
-use vjepa_data::annotations::{Actions, FileIndex, epic};
+use vjepa_data::annotations::{Actions, FileIndex, epic, official_classes};
 use vjepa_data::anticipation::{Anchor, AnticipationClips};
 use vjepa_eval::ProbeOptions;
 use vjepa_eval::protocols::anticipation::{
-    Anticipated, AnticipationRecord, FutureEncoder, Recall, evaluate_actions, load_actions, save_actions,
-    train_actions, union_of,
+    Anticipated, AnticipationRecord, FutureEncoder, OfficialClips, Recall, evaluate_actions, load_actions,
+    load_official_actions, save_actions, train_actions,
 };
 use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::Config;
@@ -113,9 +113,11 @@ struct Train {
 struct Eval {
     #[command(flatten)]
     frozen: Frozen,
-    /// Probe, from `vjepa anticipate train`
+    /// Probe, from `vjepa anticipate train`, or an official one, with --classes
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
+    #[command(flatten)]
+    official: Official,
     /// Actions to evaluate on, as in training
     #[arg(long, value_name = "CSV")]
     actions: PathBuf,
@@ -125,6 +127,26 @@ struct Eval {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What the file of an official probe does not say.
+#[derive(clap::Args)]
+struct Official {
+    /// Actions that an official probe was trained on, EPIC_100_train.csv: its classes are theirs, in the official order
+    #[arg(long, value_name = "CSV")]
+    classes: Option<PathBuf>,
+    /// Frames of its clips
+    #[arg(long, default_value_t = 32, value_name = "N", requires = "classes", value_parser = clap::value_parser!(u16).range(2..))]
+    frames: u16,
+    /// Clip frames a second
+    #[arg(long, default_value_t = 8.0, value_name = "FPS", requires = "classes")]
+    fps: f64,
+    /// Seconds from the clip's end to the anchor
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", requires = "classes")]
+    seconds: f64,
+    /// Height and width of a clip in pixels [default: the encoder's]
+    #[arg(long, value_name = "PIXELS", requires = "classes")]
+    side: Option<usize>,
 }
 
 /// Runs the command. Ranks that a launcher has started share the clips; rank 0 trains and evaluates.
@@ -160,6 +182,21 @@ impl Frozen {
     }
 }
 
+impl Official {
+    /// Reads the probe, whose clips have this side.
+    fn load(&self, probe: &Path, list: &Path, side: usize) -> Result<(AnticipationRecord, NamedTensors), CliError> {
+        let clips = OfficialClips { frames: self.frames.into(), fps: self.fps, seconds: self.seconds, side };
+        Ok(load_official_actions(probe, (list, official_classes(list)?), clips)?)
+    }
+}
+
+fn check_time((seconds, fps): (f64, f64)) -> Result<(), CliError> {
+    match fps.is_finite() && fps > 0.0 && seconds.is_finite() && seconds >= 0.0 {
+        true => Ok(()),
+        false => Err("--fps must be positive, and --seconds must not be negative".into()),
+    }
+}
+
 /// Features of actions, which `ranks` share; what could not be read is said. None on ranks other than 0.
 fn features(
     opened: &mut FutureEncoder,
@@ -179,9 +216,9 @@ fn features(
 }
 
 fn train(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
-    let positive = args.fps.is_finite() && args.fps > 0.0 && args.seconds.is_finite() && args.seconds >= 0.0;
-    if !positive || args.lr.iter().any(|lr| *lr <= 0.0) || args.wd.iter().any(|wd| *wd < 0.0) {
-        return Err("--fps and --lr must be positive, and --seconds and --wd must not be negative".into());
+    check_time((args.seconds, args.fps))?;
+    if args.lr.iter().any(|lr| *lr <= 0.0) || args.wd.iter().any(|wd| *wd < 0.0) {
+        return Err("--lr must be positive, and --wd must not be negative".into());
     }
     let index = FileIndex::of(&args.frozen.videos)?;
     let actions = args.frozen.actions(&index, &args.train, ranks)?;
@@ -192,8 +229,8 @@ fn train(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let found = features(&mut opened, &clips, &actions, ranks)?;
     let held = val.as_ref().map(|val| features(&mut opened, &clips, val, ranks)).transpose()?.flatten();
     let Some(found) = found else { return Ok(()) };
-    // Officially the classes are those of both lists.
-    let (verbs, nouns, pairs) = union_of(&std::iter::once(&actions).chain(&val).collect::<Vec<_>>());
+    // As officially: what only --val has is left out there.
+    let (verbs, nouns, pairs) = actions.classes();
     let record = AnticipationRecord {
         depth: opened.probe.depth,
         num_heads: opened.probe.num_heads,
@@ -275,11 +312,22 @@ fn in_words(recall: &Recall) -> String {
 }
 
 fn eval(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
-    let (record, weights) = load_actions(&args.probe)?;
+    let own = args.official.classes.is_none().then(|| load_actions(&args.probe)).transpose()?;
     let index = FileIndex::of(&args.frozen.videos)?;
     let actions = args.frozen.actions(&index, &args.actions, ranks)?;
-    let mut opened = args.frozen.open(device, (record.frames, Some(record.side)), (record.seconds, record.fps))?;
-    if opened.digest != record.encoder_sha256 && ranks.rank() == 0 {
+    let (size, time) = match &own {
+        Some((record, _)) => ((record.frames, Some(record.side)), (record.seconds, record.fps)),
+        None => ((args.official.frames.into(), args.official.side), (args.official.seconds, args.official.fps)),
+    };
+    check_time(time)?;
+    let mut opened = args.frozen.open(device, size, time)?;
+    let (record, weights) = match (own, &args.official.classes) {
+        (None, Some(list)) => args.official.load(&args.probe, list, opened.preprocessing.crop_size)?,
+        (Some(own), _) => own,
+        (None, None) => return Err("give --probe".into()),
+    };
+    let told = !record.encoder_sha256.is_empty();
+    if told && opened.digest != record.encoder_sha256 && ranks.rank() == 0 {
         eprintln!("note: the probe was trained on another checkpoint than {}", args.frozen.checkpoint.display());
     }
     if opened.probe.embed_dim != record.embed_dim {

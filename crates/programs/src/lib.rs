@@ -23,7 +23,7 @@ pub mod tuning;
 mod variants;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
-pub use anticipation::{ACTION_HEADS, actions_step, first_action_weights};
+pub use anticipation::{ACTION_HEADS, action_shapes, actions_step, first_action_weights};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use buckets::{Shapes, mask_shapes, padded};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};

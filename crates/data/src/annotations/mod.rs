@@ -30,12 +30,13 @@ mod json;
 mod kinetics;
 mod listing;
 mod named;
+mod python_set;
 mod ssv2;
 mod subset;
 mod ucf101;
 
 pub use diving48::diving48;
-pub use epic::{ActionSegment, Actions, epic};
+pub use epic::{ActionSegment, Actions, OfficialClasses, epic, official_classes};
 pub use error::AnnotationError;
 pub use files::FileIndex;
 pub use folders::{class_folders, folder, glob};
