@@ -173,8 +173,9 @@ fn a_share_of_the_videos_is_the_list_that_data_subset_writes() {
     assert_eq!(run("listed", &["--set", &format!("data.datasets=[{}]", list.display())]), shared);
     assert_ne!(run("other", &["--subset", "25%"]), shared, "another draw");
     // A run goes on with the videos that it began with.
-    let told = refused(scene.run("shared", &["--resume"]).args(["--subset", "50%", "--split-seed", "1"]));
-    assert!(told.contains("`finetune.subset`"), "{told}");
+    let mut other = scene.run("shared", &["--resume"]);
+    let told = other.args(["--subset", "50%", "--split-seed", "1"]).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&told).contains("`finetune.subset`"), "{}", String::from_utf8_lossy(&told));
     let told = refused(&mut scene.run("wrong", &["--set", "finetune.subset=1.5"]));
     assert!(told.contains("finetune.subset") && told.contains("at most 1"), "{told}");
 }

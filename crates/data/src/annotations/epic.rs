@@ -169,6 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn official_classes_are_all_of_the_list_in_pythons_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("train.csv");
+        let line = |(verb, noun): (i64, i64)| format!("a,P09,P09_01,1,2,x,{verb},{noun}\n");
+        let rows: String = [(3, 5), (0, 7), (3, 5), (96, 299), (0, 5)].map(line).concat();
+        std::fs::write(&list, format!("{HEADER}{rows}")).unwrap();
+        let classes = official_classes(&list).unwrap();
+        assert_eq!(classes.actions, [(0, 7), (96, 299), (3, 5), (0, 5)]);
+        assert_eq!((classes.verbs, classes.nouns), (vec![0, 3, 96], vec![299, 5, 7]));
+    }
+
+    #[test]
     fn mistakes_name_the_line() {
         for (line, words) in [
             ("a,P01,P01_01,90,10,cut,3,5", "line 2: the action ends at frame 10, before it begins at 90"),

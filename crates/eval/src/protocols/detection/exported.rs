@@ -55,11 +55,6 @@ impl ExportedModels {
         all.ok_or_else(|| EvalError::setup("no exported model was given"))
     }
 
-    /// What runs them.
-    pub fn runtime(&self) -> String {
-        self.models.first().map(|model| model.session.runtime()).unwrap_or_default()
-    }
-
     /// Scores `f32[boxes, actions]` of the boxes of key frames, as [`super::BoxEncoder::extract`] makes features; none on ranks
     /// other than 0.
     ///
