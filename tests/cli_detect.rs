@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use support::{TINY, tiny, vjepa, write};
+use vjepa_runtime::Runtime;
+use vjepa_runtime::library::Search;
 
 /// The carried textures as annotated videos: the texture is the action.
 struct Annotated {
@@ -45,6 +47,17 @@ impl Annotated {
 
     fn detector(&self) -> PathBuf {
         self.folder.path().join("detector.safetensors")
+    }
+
+    /// `vjepa detect run` of exported models.
+    fn of_models(&self, models: &[&Path], out: &Path) -> Command {
+        let mut command = vjepa();
+        command.args(["detect", "run"]);
+        for model in models {
+            command.arg("--model").arg(model);
+        }
+        command.arg("--people").arg(&self.people).arg("--videos").arg(textures()).arg("--out").arg(out);
+        command
     }
 
     /// `vjepa detect WHAT` with the encoder.
@@ -102,10 +115,66 @@ fn a_detector_is_trained_scored_run_and_exported() {
     let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
     assert_eq!(lines(&ran), lines(&detections));
 
-    let onnx = data.folder.path().join("detector.onnx");
-    let mut export = data.detect("export");
-    export.arg("--detector").arg(data.detector()).arg("--out").arg(&onnx).assert().success();
-    assert!(onnx.is_file());
+    let export = |name: &str, more: &[&str]| {
+        let onnx = data.folder.path().join(name);
+        let mut export = data.detect("export");
+        let summary = json(export.arg("--detector").arg(data.detector()).arg("--out").arg(&onnx).args(more));
+        assert!(onnx.is_file());
+        (onnx, summary)
+    };
+    let (narrow, unverified) = export("narrow.onnx", &["--width", "32", "--no-verify"]);
+    assert_eq!(unverified["parity"], serde_json::json!({}));
+    let (onnx, summary) = export("detector.onnx", &[]);
+    assert!(summary["parity"]["tract"]["unable"].as_str().unwrap().contains("RoiAlign"), "{summary}");
+    let on_tract = data.of_models(&[&onnx], &ran).args(["--runtime", "tract"]).assert().failure();
+    assert!(String::from_utf8_lossy(&on_tract.get_output().stderr).contains("lacks the operators RoiAlign"));
+    if !ort() {
+        assert!(summary["parity"]["ort"]["absent"].is_string(), "{summary}");
+        return;
+    }
+    assert_eq!(summary["parity"]["ort"]["pass"], true, "{summary}");
+    // The exported model in place of encoder and detector: the same rows.
+    let by_model = data.folder.path().join("by-model.csv");
+    data.of_models(&[&narrow, &onnx], &by_model).assert().success();
+    same_detections(&ran, &by_model);
+    let mut eval = vjepa();
+    eval.args(["detect", "eval", "--boxes"]).arg(&data.boxes).arg("--videos").arg(textures());
+    let exported = json(eval.arg("--model").arg(&onnx));
+    assert!((exported["evaluation"]["map"].as_f64().unwrap() - map).abs() < 1e-6, "{exported}");
+    // A model for clips of another size, and no detector at all.
+    let told = data.of_models(&[&narrow], &by_model).assert().failure().get_output().stderr.clone();
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.contains("clips of 48x48 pixels") && told.contains("--height 48 --width 48"), "{told}");
+    let told = data.of_models(&[&onnx, &onnx], &by_model).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&told).contains("takes clips of the same size as"));
+    let encoder = data.folder.path().join("encoder.onnx");
+    support::compile(data.folder.path(), "onnx", &encoder).arg("--no-verify").assert().success();
+    let told = data.of_models(&[&encoder], &by_model).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&told).contains("give a model that `vjepa detect export` wrote"));
+}
+
+/// Whether ONNX Runtime is there.
+fn ort() -> bool {
+    match Runtime::discover(&Search::default()) {
+        Ok(_) => true,
+        Err(error) if std::env::var("VJEPA_REQUIRE_ORT").is_ok_and(|value| value == "1") => panic!("{error}"),
+        Err(_) => false,
+    }
+}
+
+/// Fails unless two files hold the same boxes and actions, with scores that are as near as runtimes are to the plan.
+fn same_detections(one: &Path, other: &Path) {
+    let rows = |path: &Path| -> Vec<(String, f64)> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let row = |line: &str| line.rsplit_once(',').map(|(row, score)| (row.to_owned(), score.parse().unwrap()));
+        text.lines().map(|line| row(line).unwrap()).collect()
+    };
+    let (one, other) = (rows(one), rows(other));
+    assert_eq!(one.len(), other.len());
+    for ((row, score), (same, near)) in one.iter().zip(&other) {
+        assert_eq!(row, same);
+        assert!((score - near).abs() <= 1e-4, "{row}: {score} and {near}");
+    }
 }
 
 #[test]
@@ -139,6 +208,27 @@ fn a_detector_is_trained_on_crops_and_on_a_person_detectors_boxes() {
     assert!(loss(&augmented).is_finite() && loss(&augmented) != loss(&with_people), "{augmented}");
     assert_eq!(loss(&augmented), loss(&train(&[&people[..], &["--augment"]].concat())), "by the seed alone");
     assert!(augmented["features"].as_str().unwrap().contains("random crops"), "{augmented}");
+}
+
+#[test]
+fn a_share_of_the_videos_is_trained_on() {
+    let data = Annotated::new();
+    let train = |more: &[&str]| {
+        let mut train = data.detect("train");
+        train.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
+        train.args(["--side", "48", "--step", "1", "--epochs", "2", "--layers", "0,1,2"]).args(more);
+        json(&mut train)
+    };
+    let (all, half) = (train(&[]), train(&["--subset", "50%"]));
+    let count = |summary: &serde_json::Value, key: &str| summary[key].as_u64().unwrap();
+    // Whole videos, with both of their key frames.
+    assert_eq!(2 * count(&half, "key_frames"), count(&all, "key_frames"), "{half}");
+    assert_eq!((count(&half, "boxes") % 2, &half["actions"]), (0, &all["actions"]));
+    assert!(half["notes"].to_string().contains("videos are trained on, with"), "{half}");
+    assert_ne!(train(&["--subset", "50%", "--split-seed", "1"])["loss"], half["loss"]);
+    let one = train(&["--subset", "1%"]);
+    assert_eq!(count(&one, "key_frames"), 2);
+    assert!(one["notes"].to_string().contains("3 of 4 actions do not occur in them"), "{one}");
 }
 
 #[test]

@@ -156,6 +156,31 @@ fn a_run_is_resumed_to_the_bit_and_its_result_deployed_with_the_same_answers() {
 }
 
 #[test]
+fn a_share_of_the_videos_is_the_list_that_data_subset_writes() {
+    let scene = Scene::new();
+    let part = ["--subset", "25%", "--split-seed", "1"];
+    let run = |folder: &str, more: &[&str]| {
+        let mut command = scene.run(folder, &["--stop-at", "2"]);
+        let summary = summary(command.args(more));
+        assert_eq!(summary["classes"].as_u64(), Some(3), "{summary}");
+        losses(&scene.path(folder))
+    };
+    let shared = run("shared", &part);
+    let list = scene.path("part.csv");
+    let mut subset = vjepa();
+    subset.args(["data", "subset", "--share", "25%", "--split", "1"]).arg(scene.path("train.csv"));
+    subset.arg("--out").arg(&list).assert().success();
+    assert_eq!(run("listed", &["--set", &format!("data.datasets=[{}]", list.display())]), shared);
+    assert_ne!(run("other", &["--subset", "25%"]), shared, "another draw");
+    // A run goes on with the videos that it began with.
+    let mut other = scene.run("shared", &["--resume"]);
+    let told = other.args(["--subset", "50%", "--split-seed", "1"]).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&told).contains("`finetune.subset`"), "{}", String::from_utf8_lossy(&told));
+    let told = refused(&mut scene.run("wrong", &["--set", "finetune.subset=1.5"]));
+    assert!(told.contains("finetune.subset") && told.contains("at most 1"), "{told}");
+}
+
+#[test]
 fn training_learns_with_the_encoders_own_norm_and_groups() {
     let scene = Scene::new();
     let sets = [

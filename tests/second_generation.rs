@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
+use vjepa_data::annotations::official_classes;
 use vjepa_eval::attentive::ProbeRunner;
+use vjepa_eval::protocols::anticipation::load_actions;
 use vjepa_eval::protocols::videos::{Wanted, open_encoder_as};
 use vjepa_programs::load_probe;
 use vjepa_runtime::plan::Device;
@@ -213,6 +215,94 @@ fn annotations(videos: &[&str]) -> String {
     text
 }
 
+/// The probe `out` as the official code saves one, evaluated with the classes of its list and refused with others.
+fn as_officially(scene: &Scene, frozen: &[&str], actions: &str, out: &str) {
+    let (official, classes) = (scene.path("official.safetensors"), official_classes(Path::new(actions)).unwrap());
+    let (record, mut probe) = load_actions(Path::new(out)).unwrap();
+    // The official code numbers classes in another order than this program.
+    let places = |own: &[i64], theirs: &[i64]| -> Vec<usize> {
+        theirs.iter().map(|class| own.iter().position(|own| own == class).unwrap()).collect()
+    };
+    let of_actions =
+        classes.actions.iter().map(|action| record.actions.iter().position(|own| own == action).unwrap()).collect();
+    for (head, places) in [
+        ("verb", places(&record.verbs, &classes.verbs)),
+        ("noun", places(&record.nouns, &classes.nouns)),
+        ("action", of_actions),
+    ] {
+        for part in ["weight", "bias"] {
+            let (shape, values) = probe.get_mut(&format!("probe.{head}_classifier.{part}")).unwrap();
+            let row = values.len() / shape[0];
+            *values = places.iter().flat_map(|place| values[place * row..(place + 1) * row].to_vec()).collect();
+        }
+    }
+    let named = probe.into_iter().map(|(name, tensor)| (name.replacen("probe.", "classifiers.0.module.", 1), tensor));
+    vjepa_weights::save_safetensors(Path::new(&official), &named.collect(), &Default::default()).unwrap();
+    let eval = |more: &[&str]| {
+        let mut command = vjepa(&["anticipate", "eval", "--probe", &official, "--actions", actions]);
+        said(command.args(frozen).args(more))
+    };
+    let clips = ["--frames", "4", "--seconds", "0.25"];
+    let (told, fine) = eval(&[&["--classes", actions][..], &clips].concat());
+    assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
+    let (told, fine) = eval(&[&["--classes", &scene.path("more.csv")][..], &clips].concat());
+    assert!(
+        !fine && told.contains("tells 2 verbs, 2 nouns and 4 actions apart") && told.contains("--classes"),
+        "{told}"
+    );
+    let (told, fine) = eval(&[]);
+    assert!(!fine && told.contains("--classes EPIC_100_train.csv"), "{told}");
+}
+
+/// An evaluation of action anticipation in the official layout.
+fn anticipation(scene: &Scene, actions: &str, more: &str) -> String {
+    format!(
+        "nodes: 8\ntag: mine\neval_name: action_anticipation_frozen\nfolder: /out\nresume_checkpoint: true\nexperiment:\n\
+         \x20 classifier: {{num_probe_blocks: 2, num_heads: 4}}\n  data:\n    dataset: EK100\n    base_path: {}\n    file_format: 0\n\
+         \x20   dataset_train: {actions}\n    dataset_val: {more}\n    frames_per_clip: 4\n    frames_per_second: 8\n    resolution: 48\n\
+         \x20   anticipation_time_sec: [0.25, 0.25]\n    auto_augment: true\n  optimization:\n    num_epochs: 3\n    batch_size: 4\n\
+         \x20   use_bfloat16: true\n    use_focal_loss: true\n    multihead_kwargs:\n\
+         \x20   - {{weight_decay: 0.1, final_weight_decay: 0.1, lr: 0.003, start_lr: 0.003, final_lr: 0.0, warmup: 0.}}\n\
+         \x20   - {{weight_decay: 0.01, final_weight_decay: 0.01, lr: 0.001, start_lr: 0.001, final_lr: 0.0, warmup: 1.}}\n\
+         model_kwargs:\n  checkpoint: {}\n  module_name: evals.action_anticipation_frozen.modelcustom.vit_encoder_predictor_concat_ar\n\
+         \x20 wrapper_kwargs: {{no_predictor: false, num_output_frames: 2, num_steps: 1}}\n  pretrain_kwargs:\n\
+         \x20   encoder: {{checkpoint_key: target_encoder, patch_size: 8, tubelet_size: 2, uniform_power: true, use_rope: true}}\n\
+         \x20   predictor: {{model_name: vit_predictor, num_frames: 64}}\n",
+        textures().display(),
+        scene.checkpoint()
+    )
+}
+
+#[test]
+fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
+    let scene = Scene::new("vjepa2");
+    let train = ["t0_d0_s0", "t1_d0_s0", "t0_d1_s0", "t1_d1_s0", "t0_d0_s1", "t1_d0_s1"];
+    std::fs::write(scene.at("actions.csv"), annotations(&train)).unwrap();
+    std::fs::write(scene.at("more.csv"), annotations(&["t0_d1_s1", "t1_d0_s0"])).unwrap();
+    let text = anticipation(&scene, &scene.path("actions.csv"), &scene.path("more.csv"));
+    std::fs::write(scene.at("ek100.yaml"), text).unwrap();
+    let (config, out) = (scene.path("ek100.yaml"), scene.path("probe.safetensors"));
+    let (told, fine) = said(&mut vjepa(&["anticipate", "train", "--config", &config, "--out", &out, "--json"]));
+    assert!(fine && told.contains("`experiment.data.auto_augment` has no effect"), "{told}");
+    let summary: serde_json::Value =
+        serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    let rates: Vec<(f64, f64)> = (summary["probes"].as_array().unwrap().iter())
+        .map(|probe| (probe["lr"].as_f64().unwrap(), probe["wd"].as_f64().unwrap()))
+        .collect();
+    assert_eq!((rates, &summary["seconds"]), (vec![(0.003, 0.1), (0.001, 0.01)], &0.25.into()));
+    let (record, _) = load_actions(Path::new(&out)).unwrap();
+    assert_eq!((record.depth, record.num_heads, record.side, record.frames), (2, 4, 48, 4));
+    let (told, fine) = said(&mut vjepa(&["anticipate", "eval", "--config", &config, "--probe", &out]));
+    assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
+    let (told, fine) = said(&mut vjepa(&["anticipate", "eval", "--config", &config, "--probe", &out, "--fps", "4"]));
+    assert!(!fine && told.contains("says its classes and clips itself"), "{told}");
+    let set = "experiment.data.dataset=COIN_anticipation";
+    let (told, fine) = said(&mut vjepa(&["anticipate", "train", "--config", &config, "--out", &out, "--set", set]));
+    assert!(!fine && told.contains("experiment.data.dataset") && told.contains("EK100"), "{told}");
+    let (told, fine) = said(&mut vjepa(&["anticipate", "train", "--out", &out]));
+    assert!(!fine && told.contains("--videos"), "{told}");
+}
+
 #[test]
 fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
     for generation in ["vjepa2", "vjepa2_1"] {
@@ -231,8 +321,10 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
         assert!(told.contains("1 actions have no file in"), "{told}");
         let summary: serde_json::Value =
             serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
-        assert_eq!((&summary["verbs"], &summary["nouns"], &summary["actions"]), (&3.into(), &2.into(), &5.into()));
+        // The classes are those of --train; what only --val has is counted.
+        assert_eq!((&summary["verbs"], &summary["nouns"], &summary["actions"]), (&2.into(), &2.into(), &4.into()));
         assert_eq!(summary["probes"].as_array().unwrap().len(), 2);
+        assert_eq!(summary["probes"][0]["recall_at_5"]["unknown"], 1, "{summary}");
         // Both anchors, of which they read other frames.
         for anchor in ["stop", "start"] {
             let mut command =
@@ -243,6 +335,7 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
         let (told, fine) =
             said(vjepa(&["anticipate", "eval", "--probe", &checkpoint, "--actions", &actions]).args(frozen));
         assert!(!fine && told.contains("is no probe of actions"), "{told}");
+        as_officially(&scene, &frozen, &actions, &out);
         let bad = ["--fps", "1000"];
         let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--out", &out]);
         let (told, fine) = said(command.args(frozen).args(trained).args(bad));

@@ -1,4 +1,4 @@
-//! Clips as they are fed to a model, and what it returns.
+//! Clips and other tensors as they are fed to a model, and what it returns.
 
 use crate::error::SessionError;
 
@@ -15,8 +15,7 @@ impl<'a> ClipBatch<'a> {
     /// # Errors
     /// [`SessionError::Values`] when the shape needs another number of values, or none.
     pub fn new(shape: [usize; 5], data: &'a [f32]) -> Result<Self, SessionError> {
-        let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        if elements != Some(data.len()) || data.is_empty() {
+        if !fills(&shape, data) {
             return Err(SessionError::Values { shape: shape.to_vec(), values: data.len() });
         }
         Ok(Self { shape, data })
@@ -33,6 +32,48 @@ impl<'a> ClipBatch<'a> {
     }
 }
 
+/// A tensor for one input of a model, under the input's name; `f32`, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedInput<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    data: &'a [f32],
+}
+
+impl<'a> NamedInput<'a> {
+    /// A view of `data` as a tensor of `shape` for the input `name`.
+    ///
+    /// # Errors
+    /// [`SessionError::InputValues`] when the shape needs another number of values, or none.
+    pub fn new(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> Result<Self, SessionError> {
+        if !fills(shape, data) {
+            return Err(SessionError::InputValues { name: name.to_owned(), shape: shape.to_vec(), values: data.len() });
+        }
+        Ok(Self { name, shape, data })
+    }
+
+    /// The input.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &'a [usize] {
+        self.shape
+    }
+
+    /// Its values.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
+    }
+}
+
+/// Whether there are as many values as the shape has places, and any.
+fn fills(shape: &[usize], data: &[f32]) -> bool {
+    let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    elements == Some(data.len()) && !data.is_empty()
+}
+
 /// A result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedOutput {
@@ -44,9 +85,10 @@ pub struct NamedOutput {
     pub data: Vec<f32>,
 }
 
-/// The clips of a run in the shape of the model's input.
+/// What one input of the model gets in a run, in its shape.
 #[derive(Clone, Copy)]
 pub(crate) struct Feed<'a> {
+    pub name: &'a str,
     pub shape: &'a [usize],
     pub data: &'a [f32],
 }

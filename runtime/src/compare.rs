@@ -1,6 +1,6 @@
 //! Comparison of a session with results known from elsewhere.
 
-use crate::clips::{ClipBatch, NamedOutput};
+use crate::clips::{ClipBatch, NamedInput, NamedOutput};
 use crate::error::SessionError;
 use crate::session::Session;
 use std::fmt;
@@ -77,7 +77,27 @@ pub fn compare(
     expected: &[NamedOutput],
     tolerance: Tolerance,
 ) -> Result<Vec<Difference>, CompareError> {
-    let results = session.run(clips)?;
+    differences(&session.run(clips)?, expected, tolerance)
+}
+
+/// As [`compare`], of a model of any inputs.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_named(
+    session: &Session,
+    inputs: &[NamedInput<'_>],
+    expected: &[NamedOutput],
+    tolerance: Tolerance,
+) -> Result<Vec<Difference>, CompareError> {
+    differences(&session.run_named(inputs)?, expected, tolerance)
+}
+
+fn differences(
+    results: &[NamedOutput],
+    expected: &[NamedOutput],
+    tolerance: Tolerance,
+) -> Result<Vec<Difference>, CompareError> {
     let one = |wanted: &NamedOutput| {
         let found = results.iter().find(|output| output.name == wanted.name);
         let shape =

@@ -59,15 +59,17 @@ impl Model {
         Ok((inputs.collect::<Result<_, _>>()?, outputs.collect::<Result<_, _>>()?))
     }
 
-    pub fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+    pub fn run(&self, feeds: &[Feed<'_>], outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
         let failed = |reason: String| SessionError::Run { runtime: "the plan", reason };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (executor, params) = &mut *state;
-        let name = executor.graph().inputs.first().and_then(|id| executor.graph().source_name(*id));
-        let name = name.unwrap_or_default().to_owned();
-        let clips = HostTensor::f32(feed.shape, feed.data.to_vec());
-        let clips = clips.ok_or_else(|| failed(format!("{:?} is not the clips' shape", feed.shape)))?;
-        let mut results = executor.run(params, vec![(&name, clips)]).map_err(|error| failed(error.to_string()))?;
+        let tensor = |feed: &Feed<'_>| HostTensor::f32(feed.shape, feed.data.to_vec());
+        let wrong = |feed: &Feed<'_>| failed(format!("{:?} is not the shape of `{}`", feed.shape, feed.name));
+        let mut inputs = Vec::with_capacity(feeds.len());
+        for feed in feeds {
+            inputs.push((feed.name, tensor(feed).ok_or_else(|| wrong(feed))?));
+        }
+        let mut results = executor.run(params, inputs).map_err(|error| failed(error.to_string()))?;
         let named = outputs.iter().map(|info| {
             let tensor = results.remove(&info.name).ok_or_else(|| failed(format!("no output `{}`", info.name)))?;
             let shape = tensor.shape().to_vec();

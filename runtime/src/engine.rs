@@ -16,20 +16,23 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    pub(crate) fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+    /// Runs it on a tensor for each of its inputs, in their order.
+    pub(crate) fn run(&self, feeds: &[Feed<'_>], outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
         match self {
             #[cfg(feature = "tract")]
-            Engine::Tract(model) => model.run(feed, outputs),
+            Engine::Tract(model) => model.run(feeds, outputs),
             #[cfg(feature = "ort")]
-            Engine::Ort(model) => model.run(feed, outputs),
+            Engine::Ort(model) => model.run(feeds, outputs),
             #[cfg(feature = "burn")]
-            Engine::Plan(model) => model.run(feed, outputs),
+            Engine::Plan(model) => model.run(feeds, outputs),
             #[cfg(not(any(feature = "tract", feature = "ort", feature = "burn")))]
             _ => {
-                let (values, shape, outputs) = (feed.data.len(), feed.shape, outputs.len());
-                let reason = format!(
-                    "this build runs nothing, {values} values of shape {shape:?} for {outputs} outputs neither"
-                );
+                let fed: Vec<String> = feeds
+                    .iter()
+                    .map(|feed| format!("{} {:?} ({} values)", feed.name, feed.shape, feed.data.len()))
+                    .collect();
+                let (fed, outputs) = (fed.join(" and "), outputs.len());
+                let reason = format!("this build runs nothing, not {fed} for {outputs} outputs either");
                 Err(SessionError::Run { runtime: "no runtime", reason })
             }
         }
@@ -84,8 +87,9 @@ pub(crate) fn open_auto(file: &mut OnnxFile, options: &Options) -> Result<Engine
 /// Opens a model with tract, which was asked for.
 pub(crate) fn open_on_tract(file: &OnnxFile, options: &Options) -> Result<Engine, SessionError> {
     open_tract(file, options).map_err(|error| match error {
-        SessionError::Load { runtime, path, reason } => {
-            SessionError::Load { runtime, path, reason: format!("{reason}; --runtime ort may run it") }
+        SessionError::Load { runtime, path, reason, lacks_operators } => {
+            let reason = format!("{reason}; --runtime ort may run it");
+            SessionError::Load { runtime, path, reason, lacks_operators }
         }
         other => other,
     })

@@ -137,7 +137,12 @@ const TICK: Duration = Duration::from_secs(10);
 /// The batches of the engine; none for a model whose batch is fixed.
 fn batches(file: &OnnxFile, asked: Option<Batches>) -> Result<Option<Batches>, SessionError> {
     let refuse = |reason: &str| {
-        Err(SessionError::Load { runtime: "TensorRT", path: file.path.clone(), reason: reason.to_owned() })
+        Err(SessionError::Load {
+            runtime: "TensorRT",
+            path: file.path.clone(),
+            reason: reason.to_owned(),
+            lacks_operators: false,
+        })
     };
     let dynamic = file.inputs.iter().any(TensorInfo::has_free_batch);
     match asked {

@@ -88,6 +88,14 @@ pub enum SessionError {
         /// What it takes.
         inputs: String,
     },
+    /// The model takes something else than 32-bit floats.
+    #[error("{} takes {inputs}; the inputs of a session are f32", path.display())]
+    Elements {
+        /// The model.
+        path: PathBuf,
+        /// What it takes.
+        inputs: String,
+    },
     /// A clip of the wrong shape.
     #[error("the model expects {expected} but got a clip of shape {got:?}")]
     Shape {
@@ -104,6 +112,59 @@ pub enum SessionError {
         /// How many values there are.
         values: usize,
     },
+    /// An input that the model does not have.
+    #[error("the model has no input `{name}`; it takes {expected}")]
+    UnknownInput {
+        /// The name given.
+        name: String,
+        /// The model's inputs.
+        expected: String,
+    },
+    /// An input that was given nothing.
+    #[error("nothing was given for the input `{name}`; the model takes {expected}")]
+    MissingInput {
+        /// The input.
+        name: String,
+        /// The model's inputs.
+        expected: String,
+    },
+    /// An input that was given twice.
+    #[error("the input `{0}` was given twice")]
+    RepeatedInput(String),
+    /// A tensor of another shape than its input.
+    #[error("the input {expected} was given a tensor of shape {got:?}")]
+    InputShape {
+        /// The input.
+        expected: String,
+        /// Shape of the tensor.
+        got: Vec<usize>,
+    },
+    /// Inputs of one batch that are of several sizes.
+    #[error("`{symbol}` is {} in the input `{}` and {} in the input `{}`; it is one size in a run", first.1, first.0, second.1, second.0)]
+    InputSizes {
+        /// The size by its name in the model.
+        symbol: String,
+        /// An input and what it makes of it.
+        first: (String, usize),
+        /// Another.
+        second: (String, usize),
+    },
+    /// A tensor whose values do not fill its shape.
+    #[error("a tensor of shape {shape:?} for the input `{name}` has {values} values")]
+    InputValues {
+        /// The input.
+        name: String,
+        /// Shape of the tensor.
+        shape: Vec<usize>,
+        /// How many values there are.
+        values: usize,
+    },
+    /// A model of several inputs was given clips alone.
+    #[error("the model takes {inputs}; give it a tensor for each of them by name")]
+    Several {
+        /// The model's inputs.
+        inputs: String,
+    },
     /// The runtime refused the model.
     #[error("{runtime} cannot load {}: {reason}", path.display())]
     Load {
@@ -113,6 +174,8 @@ pub enum SessionError {
         path: PathBuf,
         /// Why.
         reason: String,
+        /// Whether that is because the runtime lacks operators of the model, which `reason` names: another may have them.
+        lacks_operators: bool,
     },
     /// tract cannot load the model, and ONNX Runtime does not either or is not there.
     #[error("{tract}; {instead}")]
@@ -133,4 +196,11 @@ pub enum SessionError {
         /// Why.
         reason: String,
     },
+}
+
+impl SessionError {
+    /// Whether the runtime lacks operators of the model, so that another may run it.
+    pub fn lacks_operators(&self) -> bool {
+        matches!(self, Self::Load { lacks_operators: true, .. })
+    }
 }

@@ -27,6 +27,7 @@ mod fork;
 #[cfg(feature = "ort")]
 pub mod library;
 mod memory;
+mod named;
 mod names;
 pub mod onnx;
 mod options;
@@ -41,8 +42,8 @@ mod tract;
 pub use atomic::write_atomically;
 pub use classify::{CLASS_OUTPUTS, ClassifyError, LABELS_KEY, Prediction, predictions, probabilities, top};
 pub use clip_views::ClipViews;
-pub use clips::{ClipBatch, NamedOutput};
-pub use compare::{CompareError, Difference, Tolerance, compare};
+pub use clips::{ClipBatch, NamedInput, NamedOutput};
+pub use compare::{CompareError, Difference, Tolerance, compare, compare_named};
 pub use cores::cores;
 pub use error::SessionError;
 pub use fork::ForkError;

@@ -104,6 +104,8 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Take a model of pictures, `f32[B, C, H, W]`, too, and feed it clips of one frame.
     pub pictures: bool,
+    /// Take a model of any inputs that are `f32`, too, for [`Session::run_named`](crate::Session::run_named).
+    pub any_inputs: bool,
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
-use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +51,7 @@ impl Model {
             Failure::Provider(reason) => engines::unusable(runs_on, &library, reason),
             Failure::Load(reason) => {
                 let reason = crate::quiet::shortened(&reason);
-                SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason }
+                SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason, lacks_operators: false }
             }
         })?;
         Ok(Self { session: Mutex::new(session), library, runs_on, single: options.threads == Some(1) })
@@ -74,11 +74,14 @@ impl Model {
         }
     }
 
-    pub fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+    pub fn run(&self, feeds: &[Feed<'_>], outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let error = |error: ort::Error| SessionError::Run { runtime: "ONNX Runtime", reason: error.to_string() };
-        let clip = TensorRef::from_array_view((feed.shape, feed.data)).map_err(error)?;
-        let results = session.run(ort::inputs![clip]).map_err(error)?;
+        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(feeds.len());
+        for feed in feeds {
+            values.push((feed.name, TensorRef::from_array_view((feed.shape, feed.data)).map_err(error)?.into()));
+        }
+        let results = session.run(values).map_err(error)?;
         let named = outputs.iter().map(|info| {
             let missing =
                 || SessionError::Run { runtime: "ONNX Runtime", reason: format!("no output `{}`", info.name) };

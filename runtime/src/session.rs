@@ -1,37 +1,43 @@
 //! The session: one model, run by tract, by ONNX Runtime or as a compiled plan.
 
-use crate::clips::{ClipBatch, Feed, NamedOutput};
+use crate::clips::{ClipBatch, Feed, NamedInput, NamedOutput};
 use crate::cpu::Processor;
 use crate::engine::{Engine, open_auto, open_on_tract, open_ort};
 use crate::error::SessionError;
 use crate::fork::{Calls, ForkError, setting_up};
+use crate::named;
 use crate::onnx::{Dimension, OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An open model.
 ///
 /// In a child made by `fork()` a session of the parent runs, or fails at once with [`SessionError::Forked`]: see
 /// [`ForkError`] and `docs/edge.md`. Dropped there, it frees nothing.
 pub struct Session {
-    input: TensorInfo,
+    /// At least one.
+    inputs: Vec<TensorInfo>,
     outputs: Vec<TensorInfo>,
     metadata: BTreeMap<String, String>,
     labels: Vec<String>,
     engine: Arc<Engine>,
     calls: Calls,
-    /// The batch of the last run; 0 before the first.
-    last_batch: AtomicUsize,
+    /// The shapes of the last run, hashed; 0 before the first.
+    last_shapes: AtomicU64,
     full_range_int8: bool,
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("input", &self.input).field("runtime", &self.runtime()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("inputs", &self.inputs)
+            .field("runtime", &self.runtime())
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,7 +57,7 @@ impl Session {
             _ => {}
         }
         let mut file = OnnxFile::read(path)?;
-        clip_input(&file.path, &file.inputs, options.pictures)?;
+        check_inputs(&file.path, &file.inputs, options)?;
         let full_range_int8 = file.has_full_range_int8();
         let engine = match options.runtime {
             Runtime::Auto if cfg!(feature = "tract") => open_auto(&mut file, options)?,
@@ -59,7 +65,7 @@ impl Session {
             _ => open_ort(&mut file, options)?,
         };
         let OnnxFile { inputs, outputs, metadata, .. } = file;
-        let mut session = Self::of(path, inputs, outputs, metadata, engine, options.pictures)?;
+        let mut session = Self::of(path, inputs, outputs, metadata, engine)?;
         session.full_range_int8 = full_range_int8;
         Ok(session)
     }
@@ -78,7 +84,8 @@ impl Session {
         crate::fork::plans()?;
         let model = crate::compiled::Model::new(executor, params);
         let (inputs, outputs) = model.interface(name)?;
-        Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)), false)
+        check_inputs(name, &inputs, &Options::default())?;
+        Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)))
     }
 
     fn of(
@@ -87,46 +94,62 @@ impl Session {
         outputs: Vec<TensorInfo>,
         metadata: BTreeMap<String, String>,
         engine: Engine,
-        pictures: bool,
     ) -> Result<Self, SessionError> {
-        let input = clip_input(path, &inputs, pictures)?.clone();
         let labels = crate::classify::labels(&metadata)
             .map_err(|reason| SessionError::Labels { path: path.to_owned(), reason })?;
-        let (engine, calls, last_batch) = (Arc::new(engine), Calls::here(), AtomicUsize::new(0));
-        Ok(Self { input, outputs, metadata, labels, engine, calls, last_batch, full_range_int8: false })
+        let (engine, calls, last_shapes) = (Arc::new(engine), Calls::here(), AtomicU64::new(0));
+        Ok(Self { inputs, outputs, metadata, labels, engine, calls, last_shapes, full_range_int8: false })
     }
 
     /// Runs a batch of clips. A model for several [views](Session::views) takes as many clips for each result; one of pictures
     /// ([`Options::pictures`]) takes clips of one frame.
     ///
     /// # Errors
-    /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Run`]; [`SessionError::Forked`]
-    /// in a child process that cannot run what its parent opened.
+    /// [`SessionError::Shape`] when the clips are not what the model takes; [`SessionError::Several`] for a model of more than
+    /// clips ([`Options::any_inputs`]); [`SessionError::Run`]; [`SessionError::Forked`] in a child process that cannot run what
+    /// its parent opened.
     pub fn run(&self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, SessionError> {
+        let [input] = self.inputs.as_slice() else {
+            return Err(SessionError::Several { inputs: named::in_words(&self.inputs) });
+        };
         let [count, clip @ ..] = clips.shape();
         let mut shape = vec![count / self.views()];
-        if self.input.shape.len() == 6 {
+        if input.shape.len() == 6 {
             shape.push(self.views());
         }
-        match (self.input.shape.len(), clip) {
+        match (input.shape.len(), clip) {
             (4, [channels, 1, height, width]) => shape.extend([channels, height, width]),
             _ => shape.extend(clip),
         }
-        if !self.input.accepts(&shape) || count % self.views() != 0 {
-            return Err(SessionError::Shape { expected: self.input.to_string(), got: clips.shape().to_vec() });
+        if !input.accepts(&shape) || count % self.views() != 0 {
+            return Err(SessionError::Shape { expected: input.to_string(), got: clips.shape().to_vec() });
         }
-        let feed = Feed { shape: &shape, data: clips.data() };
+        self.run_feeds(&[Feed { name: &input.name, shape: &shape, data: clips.data() }])
+    }
+
+    /// Runs a tensor for each input of the model, given in any order. Sizes that the model leaves open and calls by one name, as
+    /// `batch`, are the same in all of them.
+    ///
+    /// # Errors
+    /// [`SessionError::UnknownInput`], [`SessionError::MissingInput`], [`SessionError::RepeatedInput`],
+    /// [`SessionError::InputShape`] and [`SessionError::InputSizes`] name the input at fault; [`SessionError::Run`];
+    /// [`SessionError::Forked`] as [`Session::run`].
+    pub fn run_named(&self, inputs: &[NamedInput<'_>]) -> Result<Vec<NamedOutput>, SessionError> {
+        self.run_feeds(&named::feeds(&self.inputs, inputs)?)
+    }
+
+    fn run_feeds(&self, feeds: &[Feed<'_>]) -> Result<Vec<NamedOutput>, SessionError> {
         let _call = self.calls.enter(self.engine.survives_fork()).map_err(ForkError::session)?;
-        let batch = shape.first().copied().unwrap_or(0);
-        let _first = (self.last_batch.load(Ordering::Acquire) != batch).then(setting_up).transpose()?;
-        let results = self.engine.run(feed, &self.outputs)?;
-        self.last_batch.store(batch, Ordering::Release);
+        let shapes = hashed(feeds);
+        let _first = (self.last_shapes.load(Ordering::Acquire) != shapes).then(setting_up).transpose()?;
+        let results = self.engine.run(feeds, &self.outputs)?;
+        self.last_shapes.store(shapes, Ordering::Release);
         Ok(results)
     }
 
     /// Clips the model averages for one result; 1 for a model of single clips.
     pub fn views(&self) -> usize {
-        match self.input.shape.as_slice() {
+        match self.input().shape.as_slice() {
             [_, Dimension::Size(views), _, _, _, _] => (*views).max(1),
             _ => 1,
         }
@@ -137,9 +160,15 @@ impl Session {
         &self.labels
     }
 
-    /// The input: a clip.
+    /// The first input: for a model of clips the only one.
     pub fn input(&self) -> &TensorInfo {
-        &self.input
+        // No session is made of a model without inputs.
+        &self.inputs[0]
+    }
+
+    /// The inputs, in the model's order: at least one, and more than one only with [`Options::any_inputs`].
+    pub fn inputs(&self) -> &[TensorInfo] {
+        &self.inputs
     }
 
     /// The outputs.
@@ -158,7 +187,7 @@ impl Session {
     /// [`crate::PreprocessError`] when the model has none, or a malformed one.
     pub fn preprocessing(&self) -> Result<crate::Preprocessing, crate::PreprocessError> {
         let record = crate::Preprocessing::from_metadata(&self.metadata)?;
-        record.suits(&self.input).map(|()| record)
+        record.suits(self.input()).map(|()| record)
     }
 
     /// A warning for a model whose 8-bit products need VNNI when ONNX Runtime runs it on a processor without it.
@@ -207,17 +236,28 @@ pub fn is_compiled(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "vjg")
 }
 
-/// The one input, when it is clips or views of clips, or where they are asked for, pictures.
-fn clip_input<'a>(path: &Path, inputs: &'a [TensorInfo], pictures: bool) -> Result<&'a TensorInfo, SessionError> {
-    if let [input] = inputs {
-        let views = matches!(input.shape.as_slice(), [_, Dimension::Size(1..), _, _, _, _]);
-        if input.is_f32 && (views || input.shape.len() == 5 || (pictures && input.shape.len() == 4)) {
-            return Ok(input);
-        }
+/// Takes a model of clips or views of clips alone, or where they are asked for, of pictures, or of any inputs.
+fn check_inputs(path: &Path, inputs: &[TensorInfo], options: &Options) -> Result<(), SessionError> {
+    let (path, all) = (path.to_owned(), || named::in_words(inputs));
+    match inputs {
+        [] => Err(SessionError::Inputs { path, inputs: all() }),
+        _ if options.any_inputs && inputs.iter().all(|input| input.is_f32) => Ok(()),
+        _ if options.any_inputs => Err(SessionError::Elements { path, inputs: all() }),
+        [input] if input.is_f32 && is_clips(input, options.pictures) => Ok(()),
+        _ => Err(SessionError::Inputs { path, inputs: all() }),
     }
-    let words: Vec<String> = inputs.iter().map(TensorInfo::to_string).collect();
-    let inputs = if words.is_empty() { "nothing".to_owned() } else { words.join(" and ") };
-    Err(SessionError::Inputs { path: path.to_owned(), inputs })
+}
+
+fn is_clips(input: &TensorInfo, pictures: bool) -> bool {
+    let views = matches!(input.shape.as_slice(), [_, Dimension::Size(1..), _, _, _, _]);
+    views || input.shape.len() == 5 || (pictures && input.shape.len() == 4)
+}
+
+/// The shapes of a run as one number, never 0.
+fn hashed(feeds: &[Feed<'_>]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    feeds.iter().for_each(|feed| feed.shape.hash(&mut hash));
+    hash.finish().max(1)
 }
 
 #[cfg(feature = "burn")]

@@ -27,20 +27,27 @@ pub(crate) struct Model {
     /// The threads, and the process they are in.
     executor: Mutex<(u32, Executor)>,
     threads: usize,
-    /// Most recently used last.
-    plans: Mutex<Vec<(Vec<usize>, Plan)>>,
+    /// By the shapes of the inputs; most recently used last.
+    plans: Mutex<Vec<(Vec<Vec<usize>>, Plan)>>,
 }
 
 impl Model {
     pub fn open(file: &OnnxFile, threads: Option<usize>) -> Result<Self, SessionError> {
         let model = guarded(|| parse(file)).map_err(|reason| load_error(&file.path, reason))?;
+        let model = model.map_err(|lacking| SessionError::Load {
+            runtime: "tract",
+            path: file.path.clone(),
+            reason: lacking,
+            lacks_operators: true,
+        })?;
         let threads = threads.unwrap_or(1).clamp(1, MOST_THREADS);
         let executor = executor(threads).map_err(|reason| load_error(&file.path, reason))?;
         let executor = Mutex::new((std::process::id(), executor));
         let model = Self { path: file.path.clone(), model, executor, threads, plans: Mutex::default() };
         // A model that cannot be optimised fails here, not at the first clip.
-        if let Some(shape) = single_clip(&file.inputs) {
-            model.plan(&shape).map_err(|reason| load_error(&file.path, reason))?;
+        if let Some(shapes) = single(&file.inputs) {
+            let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+            model.plan(&shapes).map_err(|reason| load_error(&file.path, reason))?;
         }
         Ok(model)
     }
@@ -50,13 +57,15 @@ impl Model {
         format!("tract ({threads})")
     }
 
-    pub fn run(&self, feed: Feed<'_>, outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
+    pub fn run(&self, feeds: &[Feed<'_>], outputs: &[TensorInfo]) -> Result<Vec<NamedOutput>, SessionError> {
         let run_error = |reason| SessionError::Run { runtime: "tract", reason };
         let executor = self.executor().map_err(run_error)?;
-        let plan = self.plan(feed.shape).map_err(|reason| load_error(&self.path, reason))?;
+        let shapes: TVec<&[usize]> = feeds.iter().map(|feed| feed.shape).collect();
+        let plan = self.plan(&shapes).map_err(|reason| load_error(&self.path, reason))?;
         let results = guarded(|| {
-            let clip = Tensor::from_shape(feed.shape, feed.data)?;
-            multithread_tract_scope(executor, || plan.run(tvec!(clip.into_tvalue())))
+            let tensor = |feed: &Feed<'_>| Ok(Tensor::from_shape(feed.shape, feed.data)?.into_tvalue());
+            let inputs: TVec<TValue> = feeds.iter().map(tensor).collect::<TractResult<_>>()?;
+            multithread_tract_scope(executor, || plan.run(inputs))
         });
         let results = results.map_err(run_error)?;
         let named = outputs.iter().zip(results.iter()).map(|(info, value)| {
@@ -79,17 +88,20 @@ impl Model {
         Ok(kept.1.clone())
     }
 
-    /// The plan for clips of this shape.
-    fn plan(&self, shape: &[usize]) -> Result<Plan, String> {
+    /// The plan for inputs of these shapes.
+    fn plan(&self, shapes: &[&[usize]]) -> Result<Plan, String> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = plans.iter().position(|(known, _)| known == shape) {
+        if let Some(found) = plans.iter().position(|(known, _)| known == shapes) {
             let entry = plans.remove(found);
             let plan = entry.1.clone();
             plans.push(entry);
             return Ok(plan);
         }
         let build = || {
-            let model = self.model.clone().with_input_fact(0, f32::fact(shape).into())?;
+            let mut model = self.model.clone();
+            for (input, shape) in shapes.iter().enumerate() {
+                model = model.with_input_fact(input, f32::fact(*shape).into())?;
+            }
             model.into_optimized()?.into_runnable()
         };
         // Without an executor tract takes a lock of the whole process for each operator that it computes beforehand.
@@ -97,7 +109,7 @@ impl Model {
         if plans.len() >= MOST_PLANS {
             plans.remove(0);
         }
-        plans.push((shape.to_vec(), plan.clone()));
+        plans.push((shapes.iter().map(|shape| shape.to_vec()).collect(), plan.clone()));
         Ok(plan)
     }
 }
@@ -110,7 +122,8 @@ fn executor(threads: usize) -> Result<Executor, String> {
     }
 }
 
-fn parse(file: &OnnxFile) -> TractResult<InferenceModel> {
+/// The model, or which operators of it tract lacks.
+fn parse(file: &OnnxFile) -> TractResult<Result<InferenceModel, String>> {
     use tract_onnx::tract_hir::internal::bail;
     let mut proto = <ModelProto as prost::Message>::decode(file.bytes.clone())?;
     take_in_linked(&mut proto, file)?;
@@ -122,13 +135,13 @@ fn parse(file: &OnnxFile) -> TractResult<InferenceModel> {
     if let Some(graph) = &proto.graph
         && let Some(lacking) = operators::lacking(graph, &onnx.op_register)
     {
-        bail!("{lacking}");
+        return Ok(Err(lacking));
     }
     let parsed = onnx.parse(&proto, folder)?;
     if !parsed.unresolved_inputs.is_empty() {
         bail!("nothing computes {}", parsed.unresolved_inputs.join(", "));
     }
-    Ok(parsed.model)
+    Ok(Ok(parsed.model))
 }
 
 /// Takes external data in that a link leads to elsewhere in the model's tree: tract opens none outside its folder.
@@ -156,15 +169,17 @@ fn take_in_linked(proto: &mut ModelProto, file: &OnnxFile) -> TractResult<()> {
     Ok(())
 }
 
-/// The shape of one clip, when everything but the batch is fixed.
-fn single_clip(inputs: &[TensorInfo]) -> Option<Vec<usize>> {
-    let [input] = inputs else { return None };
-    let batch = input.shape.first()?.size().unwrap_or(1);
-    Some([&[batch], input.row()?.as_slice()].concat())
+/// The shape of each input for one clip, when everything but their first sizes is fixed.
+fn single(inputs: &[TensorInfo]) -> Option<Vec<Vec<usize>>> {
+    let shape = |input: &TensorInfo| {
+        let batch = input.shape.first()?.size().unwrap_or(1);
+        Some([&[batch], input.row()?.as_slice()].concat())
+    };
+    inputs.iter().map(shape).collect()
 }
 
 fn load_error(path: &std::path::Path, reason: String) -> SessionError {
-    SessionError::Load { runtime: "tract", path: path.to_owned(), reason }
+    SessionError::Load { runtime: "tract", path: path.to_owned(), reason, lacks_operators: false }
 }
 
 /// Runs tract's code on a foreign model: its panics become errors.

@@ -6,6 +6,7 @@ use super::CliError;
 use super::device::DeviceArg;
 use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
 use vjepa_recipe::config::Config;
+use vjepa_runtime::plan::Device;
 
 /// An encoder of a checkpoint.
 #[derive(clap::Args)]
@@ -31,6 +32,11 @@ impl Encoder {
 
     /// Opens it on the device.
     pub(super) fn open(&self) -> Result<OpenEncoder, CliError> {
-        Ok(open_encoder(self.device.open()?, &self.checkpoint, self.config()?.as_ref())?)
+        self.open_on(self.device.open()?)
+    }
+
+    /// Opens it on a rank's device.
+    pub(super) fn open_on(&self, device: Device) -> Result<OpenEncoder, CliError> {
+        Ok(open_encoder(device, &self.checkpoint, self.config()?.as_ref())?)
     }
 }

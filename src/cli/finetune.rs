@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::CliError;
+use super::data::share;
 use super::device::{DeviceArg, RankArgs};
 use super::probe::{Bar, print_skipped};
 use super::train::{Progress, Quiet, Stopped};
 use vjepa_collective::{Alone, Collective};
+use vjepa_data::annotations::Share;
 use vjepa_data::{BadVideo, DataSets, TestPlan};
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
@@ -46,6 +48,12 @@ pub struct Args {
     /// Label of the first name: 1 for lists that number their classes from 1 (UCF101, HMDB51)
     #[arg(long, value_name = "N", requires = "names", allow_negative_numbers = true)]
     labels_from: Option<i64>,
+    /// Train on a class-balanced share of the videos, e.g. 5%, instead of `finetune.subset`
+    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    subset: Option<Share>,
+    /// Number of the random draw of --subset; the protocol takes the mean over 0, 1 and 2
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "subset")]
+    split_seed: u64,
     /// Resume from the latest checkpoint in `logging.folder`, bit for bit as if it had not stopped
     #[arg(long)]
     resume: bool,
@@ -71,7 +79,8 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let checkpoint = finetuning::open_checkpoint(&args.checkpoint)?;
     let (config, sets) = resolve(args, &checkpoint)?;
     config.check_training()?;
-    let sets = sets.map_or_else(|| DataSets::read(&config.data), Ok)?;
+    let (sets, notes) = finetuning::chosen(&config, sets)?;
+    notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let task = Finetuning::new(&config, &checkpoint, &sets)?;
     let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, ..TrainRun::default() };
     let interrupt = Interrupt::on_signals()?;
@@ -108,6 +117,10 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, Option<DataSets
     }
     if let Some(val) = &args.val {
         sets.push(format!("finetune.val={}", text(val)?));
+    }
+    if let Some(share) = args.subset {
+        sets.push(format!("finetune.subset={}", share.fraction()));
+        sets.push(format!("finetune.subset_split={}", args.split_seed));
     }
     sets.extend(args.sets.iter().cloned());
     let mut config = Config::finetuning(&args.config, &sets, &model)?;

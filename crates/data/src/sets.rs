@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vjepa_recipe::config::{AugmentConfig, DataConfig, DatasetType};
 
+use crate::annotations::{Share, subset};
 use crate::dataset::VideoDataset;
 use crate::list::VideoList;
 use crate::media::Opener;
@@ -51,6 +52,23 @@ impl DataSets {
     /// The lists with what opens their samples, shared.
     pub(crate) fn shared(&self) -> (Arc<Vec<VideoList>>, Arc<Opener>) {
         (Arc::clone(&self.lists), Arc::clone(&self.opener))
+    }
+
+    /// A class-balanced share of each list, as [`subset`] draws it, and what to say of classes that are too small.
+    ///
+    /// # Errors
+    /// [`DataError::Setup`] for samples without a label, and for clips that are made on the fly.
+    pub fn subset(&self, share: Share, split: u64) -> Result<(Self, Vec<String>), DataError> {
+        let (mut lists, mut notes) = (Vec::with_capacity(self.lists.len()), Vec::new());
+        for list in self.lists.iter() {
+            let chosen = subset(list, share, split).map_err(|error| DataError::Setup(error.to_string()))?;
+            lists.push(chosen.of(list));
+            notes.extend(chosen.notes);
+        }
+        if lists.is_empty() {
+            return Err(DataError::Setup("a share is taken of lists with labels, and there is none".into()));
+        }
+        Ok((Self { lists: Arc::new(lists), ..self.clone() }, notes))
     }
 
     /// Looks at each: how many videos it has, and what of them cannot be used. Empty for clips that are made on the fly.

@@ -1,11 +1,13 @@
 //! The accuracy of a low-precision model: its results on the calibration clips against the plan's, as a report next to
 //! the model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
 use vjepa_export::{Precision, WeightRange};
 use vjepa_runtime::cpu::Processor;
+use vjepa_runtime::plan::HostTensor;
 use vjepa_runtime::{CLASS_OUTPUTS, ClipBatch, NamedOutput, Session, Tolerance};
 
 use super::calibrate::Calibration;
@@ -86,10 +88,16 @@ impl Candidate<'_> {
 
 /// A plan's results under their names.
 pub fn named(frozen: &mut Frozen, clip: &[f32]) -> Result<Vec<NamedOutput>, DeployError> {
-    let outputs = frozen.run(clip.to_vec())?.into_iter();
-    Ok(outputs
-        .map(|(name, tensor)| NamedOutput { name, shape: tensor.shape().to_vec(), data: tensor.into_floats() })
-        .collect())
+    Ok(outputs(frozen.run(clip.to_vec())?))
+}
+
+/// Results of a plan as those of a session.
+pub fn outputs(results: BTreeMap<String, HostTensor>) -> Vec<NamedOutput> {
+    let output = |(name, tensor): (String, HostTensor)| {
+        let shape = tensor.shape().to_vec();
+        NamedOutput { name, shape, data: tensor.into_floats() }
+    };
+    results.into_iter().map(output).collect()
 }
 
 /// Runs every clip through both.

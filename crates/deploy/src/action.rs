@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use vjepa_compiler::ir::{DType, Graph};
 use vjepa_export::{OnnxOptions, Precision, WeightSource, Written, to_onnx};
-use vjepa_programs::frozen::Frozen;
+use vjepa_graphs::ACTION_WIDTH;
+use vjepa_programs::frozen::{Frozen, planned};
 use vjepa_programs::{self as programs, ActionModel};
+use vjepa_recipe::counter::noise;
+use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::{self as weights, Weights};
 
-use crate::parity::{self, Parity};
+use crate::accuracy::outputs;
+use crate::parity::{self, Candidate, Parity, clips_for};
 use crate::paths::refuse;
 use crate::{DeployError, Export, Origin};
 
@@ -25,9 +29,10 @@ pub struct ActionExported {
     pub encoder: Written,
     /// `tokens`, `states f32[B, T, 7]` and `actions f32[B, T, 7]` to `next_tokens f32[B, T·N, D]`.
     pub predictor: Written,
-    /// The encoder's results on every runtime, against the plan's. The predictor takes three inputs, which no session here
-    /// does.
-    pub parity: Vec<(&'static str, Parity)>,
+    /// The encoder's results on every runtime, against the plan's.
+    pub encoder_parity: Vec<(&'static str, Parity)>,
+    /// The predictor's.
+    pub predictor_parity: Vec<(&'static str, Parity)>,
 }
 
 /// The file's tensors under the names of the graphs.
@@ -56,10 +61,11 @@ impl WeightSource for Stored {
     }
 }
 
-/// Writes `encoder.onnx` and `predictor.onnx` into the folder `request.out`, and runs the encoder as [`crate::export`] does.
+/// Writes `encoder.onnx` and `predictor.onnx` into the folder `request.out`, and runs both as [`crate::export`] does.
 ///
 /// # Errors
-/// [`DeployError`] for a file of another model, a precision other than f32, or results that differ from the plan's.
+/// [`DeployError`] for a file of another model, a precision other than f32, or results that differ from the plan's: the file whose
+/// they are is then removed.
 pub fn write(request: &Export<'_>) -> Result<ActionExported, DeployError> {
     let form = &request.form;
     if form.precision != Precision::F32 {
@@ -82,11 +88,14 @@ pub fn write(request: &Export<'_>) -> Result<ActionExported, DeployError> {
     let predictor = programs::optimised(&programs::action_predictor(&model.predictor)?)?;
     let file = |name: &str| -> PathBuf { request.out.join(name) };
     let encoder = one(&frames, &stored, &options, &file("encoder.onnx"))?;
-    let predictor = one(&predictor, &stored, &options, &file("predictor.onnx"))?;
-    let mut exported = ActionExported { model, encoder, predictor, parity: Vec::new() };
+    let written = one(&predictor, &stored, &options, &file("predictor.onnx"))?;
+    let (encoder_parity, predictor_parity) = (Vec::new(), Vec::new());
+    let mut exported = ActionExported { model, encoder, predictor: written, encoder_parity, predictor_parity };
     if request.verify {
-        let checked = verified(request, &exported, frames, &stored);
-        exported.parity = checked.map_err(|error| refuse(&exported.encoder, request.shown_as, &error))?;
+        let checked = encoder_agrees(request, &exported, frames, &stored);
+        exported.encoder_parity = checked.map_err(|error| refuse(&exported.encoder, request.shown_as, &error))?;
+        let checked = predictor_agrees(request, &exported, &predictor, &stored);
+        exported.predictor_parity = checked.map_err(|error| refuse(&exported.predictor, request.shown_as, &error))?;
     }
     Ok(exported)
 }
@@ -95,7 +104,12 @@ fn one(graph: &Graph, stored: &Stored, options: &OnnxOptions, path: &Path) -> Re
     Ok(to_onnx(graph, stored, options)?.write(path)?)
 }
 
-fn verified(
+fn parameters(graph: &Graph) -> usize {
+    let counts = graph.params.iter().filter_map(|id| graph.ty(*id).elements().as_const());
+    counts.map(|count| usize::try_from(count).unwrap_or(0)).sum()
+}
+
+fn encoder_agrees(
     request: &Export<'_>,
     exported: &ActionExported,
     graph: Graph,
@@ -103,9 +117,30 @@ fn verified(
 ) -> Result<Vec<(&'static str, Parity)>, DeployError> {
     let ActionModel { encoder, predictor, .. } = &exported.model;
     let clip = [encoder.channels, predictor.frames, encoder.height, encoder.width];
-    let parameters = graph.params.iter().filter_map(|id| graph.ty(*id).elements().as_const());
-    let parameters = parameters.map(|count| usize::try_from(count).unwrap_or(0)).sum();
+    let parameters = parameters(&graph);
     let mut plan = Frozen::of_graph(graph, clip, |name| Ok(stored.read(name)?.into_owned()))?;
     let form = &request.form;
     parity::verify(&mut plan, &exported.encoder.model, request.ort_lib.as_ref(), parameters, form.target, form.batch)
+}
+
+fn predictor_agrees(
+    request: &Export<'_>,
+    exported: &ActionExported,
+    graph: &Graph,
+    stored: &Stored,
+) -> Result<Vec<(&'static str, Parity)>, DeployError> {
+    let (predictor, form) = (&exported.model.predictor, &request.form);
+    let count = clips_for(parameters(graph), form.batch);
+    let tensor = |name: &'static str, shape: [usize; 3]| {
+        (name, HostTensor::F32 { data: noise(shape.iter().product()), shape: shape.to_vec() })
+    };
+    let inputs = [
+        tensor("tokens", [count, predictor.frames * predictor.patches(), predictor.encoder_dim]),
+        tensor("states", [count, predictor.frames, ACTION_WIDTH]),
+        tensor("actions", [count, predictor.frames, ACTION_WIDTH]),
+    ];
+    let (mut executor, mut params) = planned(graph, |name| Ok(stored.read(name)?.into_owned()))?;
+    let expected = outputs(executor.run(&mut params, inputs.to_vec())?);
+    let (path, ort_lib, target) = (&exported.predictor.model, request.ort_lib.as_ref(), form.target);
+    Candidate { path, ort_lib, target, count, may_be_lacked: false }.verify_named(&inputs, &expected)
 }

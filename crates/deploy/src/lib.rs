@@ -26,7 +26,7 @@ pub use error::DeployError;
 pub use form::{Export, Exported, Form, Origin};
 pub use metadata::{arch, sha256};
 use parity::TOLERANCE;
-pub use parity::{Parity, open as open_session};
+pub use parity::{Parity, open as open_session, parity_json};
 
 use std::path::{Path, PathBuf};
 

@@ -15,17 +15,25 @@ impl Export<'_> {
             Origin::Drawn(_) => None,
         };
         let read = checkpoint.into_iter().chain(self.probe).chain(self.form.calibration.iter().map(PathBuf::as_path));
-        for read in read {
-            // A file that does not exist yet cannot be an input.
-            let same =
-                |written: &&&Path| matches!((written.canonicalize(), read.canonicalize()), (Ok(a), Ok(b)) if a == b);
-            if let Some(same) = written.iter().find(same) {
-                let (is, out) = (same.display(), self.out.display());
-                return Err(format!("--out {out} would overwrite {is}, which is an input; give another --out").into());
-            }
-        }
-        Ok(())
+        spares(read, written, self.out)
     }
+}
+
+/// Refuses to write to `out` what would overwrite an input: not one of `written` is one of `read`.
+pub(super) fn spares<'a>(
+    read: impl IntoIterator<Item = &'a Path>,
+    written: &[&Path],
+    out: &Path,
+) -> Result<(), DeployError> {
+    for read in read {
+        // A file that does not exist yet cannot be an input.
+        let same = |written: &&&Path| matches!((written.canonicalize(), read.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if let Some(same) = written.iter().find(same) {
+            let (is, out) = (same.display(), out.display());
+            return Err(format!("--out {out} would overwrite {is}, which is an input; give another --out").into());
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder of a file.

@@ -97,7 +97,13 @@ fn both_files_are_written_and_run() {
         form: Form { frames: Some(FRAMES), ..Form::default() },
     };
     let exported = action::write(&request).unwrap();
-    assert!(exported.parity.iter().any(|(name, _)| *name == "tract"));
+    for parity in [&exported.encoder_parity, &exported.predictor_parity] {
+        let runs = |wanted: &str| {
+            parity.iter().any(|(name, parity)| *name == wanted && matches!(parity, vjepa_deploy::Parity::Agrees { .. }))
+        };
+        assert!(runs("tract"));
+        assert!(runs("ort") || std::env::var("VJEPA_REQUIRE_ORT").is_err());
+    }
     let Ok(python) = std::env::var("VJEPA_PYTHON") else {
         assert!(std::env::var("VJEPA_REQUIRE_ORT").is_err(), "VJEPA_PYTHON is not set");
         return;

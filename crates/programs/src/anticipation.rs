@@ -5,6 +5,7 @@ use crate::forward::{declare, failed, traced};
 use crate::step::{TrainOptions, plain_step};
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::{ActionClassifier, NamedTensors, ProbeConfig, focal_loss, init};
+use vjepa_weights::Shapes;
 
 /// What the logits of an action probe are of.
 pub const ACTION_HEADS: [&str; 3] = ["verb", "noun", "action"];
@@ -37,6 +38,20 @@ pub fn actions_step(config: &ProbeConfig, classes: [usize; 3]) -> Result<Graph, 
     })?;
     graph.name = "actions_step".to_owned();
     plain_step(graph, &["probe"], TrainOptions { decay_all: true, ..TrainOptions::default() })
+}
+
+/// The tensors of an action probe, under their official names.
+pub fn action_shapes(config: &ProbeConfig, classes: [usize; 3]) -> Shapes {
+    let shared = config.parameter_shapes().into_iter().filter(|(name, _)| !name.starts_with("linear."));
+    let three = shared.map(|(name, shape)| match name.as_str() {
+        "pooler.query_tokens" => (name, vec![1, ACTION_HEADS.len(), config.embed_dim]),
+        _ => (name, shape),
+    });
+    let heads = ACTION_HEADS.into_iter().zip(classes).flat_map(|(head, classes)| {
+        let own = |part: &str| format!("{head}_classifier.{part}");
+        [(own("weight"), vec![classes, config.embed_dim]), (own("bias"), vec![classes])]
+    });
+    three.chain(heads).collect()
 }
 
 /// First weights of an action probe, under their official names: those of a probe of classes, with a query and a linear layer

@@ -68,6 +68,26 @@ fn check_width(encoder: &EncoderConfig, probe: Option<&Probe>) -> Result<(), Fro
     }
 }
 
+/// A plan on the CPU for an optimised graph of any inputs, with the parameters that `read` returns.
+///
+/// # Errors
+/// [`FrozenError::Run`]; [`FrozenError::Tensor`] names a parameter that could not be read.
+pub fn planned(
+    graph: &Graph,
+    read: impl Fn(&str) -> std::io::Result<Vec<f32>>,
+) -> Result<(DeviceExecutor, DeviceParams), FrozenError> {
+    let executor = Device::CPU.plan(graph)?;
+    let mut params = Device::CPU.params();
+    for id in &graph.params {
+        let name = graph.source_name(*id).unwrap_or_default();
+        let unusable = || FrozenError::Tensor(name.to_owned());
+        let shape = graph.ty(*id).fixed_shape().ok_or_else(unusable)?;
+        let values = read(name).map_err(|_| unusable())?;
+        params.set(name, HostTensor::f32(shape, values).ok_or_else(unusable)?);
+    }
+    Ok((executor, params))
+}
+
 impl Frozen {
     /// Compiles an encoder and, if given, a probe on its tokens. `weights` has the parameters under `encoder.` and `probe.`; the
     /// output is `logits` with a probe and `encoder_out` without.
@@ -83,7 +103,7 @@ impl Frozen {
     ) -> Result<Self, FrozenError> {
         check_width(encoder, probe)?;
         let graph = precision.apply(compile::optimised(&compile::frozen(encoder, probe)?)?)?;
-        Self::planned(device, graph, encoder, weights)
+        Self::of_encoder(device, graph, encoder, weights)
     }
 
     /// As [`Frozen::on`], with what a deployed model of this head gives: tokens, their mean, or what an attentive probe pools, after the
@@ -100,10 +120,15 @@ impl Frozen {
     ) -> Result<Self, FrozenError> {
         check_width(encoder, probe)?;
         let graph = compile::optimised(&compile::deployed(encoder, probe, head)?)?;
-        Self::planned(device, graph, encoder, weights)
+        Self::of_encoder(device, graph, encoder, weights)
     }
 
-    fn planned(device: Device, graph: Graph, encoder: &EncoderConfig, weights: &Tensors) -> Result<Self, FrozenError> {
+    fn of_encoder(
+        device: Device,
+        graph: Graph,
+        encoder: &EncoderConfig,
+        weights: &Tensors,
+    ) -> Result<Self, FrozenError> {
         let executor = device.plan(&graph)?;
         let mut params = device.params();
         for (name, (shape, data)) in weights {
@@ -123,15 +148,7 @@ impl Frozen {
         clip: [usize; 4],
         read: impl Fn(&str) -> std::io::Result<Vec<f32>>,
     ) -> Result<Self, FrozenError> {
-        let executor = Device::CPU.plan(&graph)?;
-        let mut params = Device::CPU.params();
-        for id in &graph.params {
-            let name = graph.source_name(*id).unwrap_or_default();
-            let unusable = || FrozenError::Tensor(name.to_owned());
-            let shape = graph.ty(*id).fixed_shape().ok_or_else(unusable)?;
-            let values = read(name).map_err(|_| unusable())?;
-            params.set(name, HostTensor::f32(shape, values).ok_or_else(unusable)?);
-        }
+        let (executor, params) = planned(&graph, read)?;
         Ok(Self { several: several(&graph), graph, executor, params, clip })
     }
 

@@ -8,6 +8,7 @@ mod artifact;
 mod buckets;
 mod describe;
 mod detector;
+mod detector_file;
 mod drops;
 mod feed;
 mod forward;
@@ -22,11 +23,14 @@ pub mod tuning;
 mod variants;
 
 pub use action::{ActionModel, action_model, action_predictor, frames as frame_tokens};
-pub use anticipation::{ACTION_HEADS, actions_step, first_action_weights};
+pub use anticipation::{ACTION_HEADS, action_shapes, actions_step, first_action_weights};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use buckets::{Shapes, mask_shapes, padded};
 pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
 pub use detector::{box_classifier, box_features, detector, detector_step};
+pub use detector_file::{
+    DETECTOR_KEY, DetectorFile, DetectorRecord, EXPORTED_DETECTOR_KEY, ExportedDetector, load_detector,
+};
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::TrainError;
 use super::task::{Group, Task, drops};
+use vjepa_data::annotations::Share;
 use vjepa_data::augment::{Keyed, Mixing};
 use vjepa_data::{AugmentedVideos, ClipBatch, ClipSource, DataSets, VideoEntry};
 use vjepa_eval::protocols::videos::{class_names, classes_of};
@@ -107,6 +108,19 @@ pub fn name_classes(config: &mut Config) -> Result<Option<DataSets>, TrainError>
     let labels: Vec<i64> = source.entries().filter_map(|entry| entry.label).collect();
     finetune.class_names = class_names(&labels, None);
     Ok(Some(sets))
+}
+
+/// The data sets that a configuration trains on, which are `sets` where they were read: all of them, or the share of each class that
+/// `finetune.subset` asks for; and what to say of it.
+///
+/// # Errors
+/// [`TrainError::Data`] for videos that cannot be found, or of which a share is taken without labels.
+pub fn chosen(config: &Config, sets: Option<DataSets>) -> Result<(DataSets, Vec<String>), TrainError> {
+    let sets = sets.map_or_else(|| DataSets::read(&config.data), Ok)?;
+    let asked = config.finetune.as_ref().and_then(|finetune| Some((finetune.subset?, finetune.subset_split)));
+    let Some((share, split)) = asked else { return Ok((sets, Vec::new())) };
+    let share = Share::new(share).map_err(|why| ConfigError::rule("finetune.subset", why))?;
+    Ok(sets.subset(share, split)?)
 }
 
 /// The file of a checkpoint that a run fine-tunes, opened.

@@ -40,7 +40,7 @@ pub(super) struct Changes {
 }
 
 /// Keys of clips besides those of the preprocessing record, and the objective, whose parameters and metrics are its own.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 13] = [
     "img_data",
     "img_data.crop_size",
     "data.clip_duration",
@@ -52,6 +52,8 @@ const KEPT: [&str; 11] = [
     "loss.teacher",
     "finetune.pooling",
     "finetune.labels_from",
+    "finetune.subset",
+    "finetune.subset_split",
 ];
 
 /// Compares the configuration of a checkpoint with the one the run continues with.

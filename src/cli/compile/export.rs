@@ -4,7 +4,7 @@ use super::super::note_sampling;
 use super::{Args, CliError, ExportFormat};
 use vjepa_data::clips;
 use vjepa_deploy::action::{self, ActionExported};
-use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, tensorrt, triton};
+use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, parity_json, tensorrt, triton};
 use vjepa_recipe::config::Config;
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
@@ -48,13 +48,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let Exported { written, nodes, metadata, parity, accuracy, model, probe } = exported;
     note_sampling(model.config.as_ref());
     if args.json {
-        let runtimes: serde_json::Map<String, serde_json::Value> =
-            parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
         let summary = serde_json::json!({
             "target": request.form.target.to_string(), "precision": request.form.precision.to_string(),
             "precision_assumed": assumed,
             "model": written.model, "data": written.data, "bytes": written.bytes, "nodes": nodes,
-            "metadata": metadata, "parity": runtimes, "accuracy": accuracy.as_ref().map(|(report, _)| report),
+            "metadata": metadata, "parity": parity_json(&parity), "accuracy": accuracy.as_ref().map(|(report, _)| report),
             "engine": engine.as_ref().map(tensorrt::Engine::json),
         });
         println!("{summary}");
@@ -85,14 +83,13 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 
 /// `--export action`.
 fn of_actions(request: &Export<'_>, json: bool) -> Result<(), CliError> {
-    let ActionExported { model, encoder, predictor, parity } = action::write(request)?;
+    let ActionExported { model, encoder, predictor, encoder_parity, predictor_parity } = action::write(request)?;
     let (frames, patches) = (model.predictor.frames, model.predictor.patches());
     if json {
-        let runtimes: serde_json::Map<String, serde_json::Value> =
-            parity.iter().map(|(name, parity)| ((*name).to_owned(), parity.json())).collect();
         let summary = serde_json::json!({
             "encoder": encoder.model, "predictor": predictor.model, "bytes": encoder.bytes + predictor.bytes,
-            "frames": frames, "tokens_per_frame": patches, "parity": runtimes,
+            "frames": frames, "tokens_per_frame": patches,
+            "parity": parity_json(&encoder_parity), "predictor_parity": parity_json(&predictor_parity),
         });
         println!("{summary}");
         return Ok(());
@@ -105,11 +102,11 @@ fn of_actions(request: &Export<'_>, json: bool) -> Result<(), CliError> {
     ] {
         println!("wrote    {} ({:.1} MB): {takes}", written.model.display(), written.bytes as f64 / 1e6);
     }
-    for (name, parity) in &parity {
-        println!("{name:<8} encoder {parity}");
+    for (what, parity) in [("encoder", &encoder_parity), ("predictor", &predictor_parity)] {
+        for (name, parity) in parity {
+            println!("{name:<8} {what} {parity}");
+        }
     }
-    println!(
-        "         predictor.onnx takes three inputs: run it with ONNX Runtime or TensorRT; `vjepa run` takes clips"
-    );
+    println!("         predictor.onnx takes three inputs, which a program of yours gives it; `vjepa run` takes clips");
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Key frames with their boxes and videos.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use vjepa_data::annotations::FileIndex;
 use vjepa_data::annotations::ava::{self, Boxes, KeyFrame};
+use vjepa_data::annotations::{FileIndex, Share, share_of};
 use vjepa_eval::protocols::detection::{Frame, LabelledRegion};
 
 use crate::cli::CliError;
@@ -32,6 +32,35 @@ pub(super) struct People {
 pub(super) struct KeyFrames {
     pub(super) frames: Vec<Frame>,
     pub(super) notes: Vec<String>,
+}
+
+impl KeyFrames {
+    /// Keeps the key frames of a share of their videos, drawn with `split`; a smaller share of the same draw is part of a larger one.
+    /// Videos are drawn, not key frames: those of one video, a second apart, are nearly the same.
+    pub(super) fn keep_share(&mut self, share: Share, split: u64) {
+        let videos: BTreeSet<&str> = self.frames.iter().map(|frame| frame.key.video.as_str()).collect();
+        let count = videos.len();
+        let chosen = share_of(count, share, split);
+        let drawn = |(number, video): (usize, &str)| chosen.contains(&number).then(|| video.to_owned());
+        let kept: BTreeSet<String> = videos.into_iter().enumerate().filter_map(drawn).collect();
+        let before = self.actions();
+        self.frames.retain(|frame| kept.contains(&frame.key.video));
+        self.notes.push(format!(
+            "{} of {count} videos are trained on, with {} key frames",
+            kept.len(),
+            self.frames.len()
+        ));
+        let lost = before.difference(&self.actions()).count();
+        if lost > 0 {
+            self.notes.push(format!("{lost} of {} actions do not occur in them", before.len()));
+        }
+    }
+
+    /// The actions that are shown.
+    pub(super) fn actions(&self) -> BTreeSet<u32> {
+        let regions = self.frames.iter().flat_map(|frame| &frame.regions);
+        regions.flat_map(|region| region.actions.iter().copied()).collect()
+    }
 }
 
 impl Videos {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::columns::{Row, table};
 use super::error::{AnnotationError, read};
 use super::files::{FileIndex, Missing};
+use super::python_set::{hash_of_number, hash_of_pair, in_set_order};
 use crate::survey::Reason;
 
 /// An action in a video.
@@ -54,6 +55,30 @@ impl Actions {
     }
 }
 
+/// The classes of a list of actions, as official probes number them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfficialClasses {
+    /// Verbs.
+    pub verbs: Vec<i64>,
+    /// Nouns.
+    pub nouns: Vec<i64>,
+    /// Actions, pairs of both.
+    pub actions: Vec<(i64, i64)>,
+}
+
+/// The classes of the official list to train on, whether its videos are there or not: the official code numbers them in the order in
+/// which Python lists the set of actions, and that of their verbs and of their nouns.
+///
+/// # Errors
+/// As [`epic`].
+pub fn official_classes(annotations: &Path) -> Result<OfficialClasses, AnnotationError> {
+    let lines = lines(annotations, &read(annotations)?)?;
+    let actions = in_set_order(lines.iter().map(|line| (line.verb, line.noun)), |action| hash_of_pair(*action));
+    let numbers =
+        |part: fn(&(i64, i64)) -> i64| in_set_order(actions.iter().map(part), |number| hash_of_number(*number));
+    Ok(OfficialClasses { verbs: numbers(|action| action.0), nouns: numbers(|action| action.1), actions })
+}
+
 /// The columns that are read, whatever others there are.
 const COLUMNS: [&str; 6] = ["participant_id", "video_id", "start_frame", "stop_frame", "verb_class", "noun_class"];
 
@@ -65,10 +90,30 @@ const COLUMNS: [&str; 6] = ["participant_id", "video_id", "start_frame", "stop_f
 /// [`AnnotationError`] for files that cannot be read, missing columns, values that are no numbers, actions that end before they
 /// begin.
 pub fn epic(annotations: &Path, videos: &FileIndex) -> Result<Actions, AnnotationError> {
-    let text = read(annotations)?;
-    let table = table(annotations, &text, COLUMNS, |_| format!("the first line must name {}", COLUMNS.join(", ")))?;
     let mut missing = Missing::of(videos);
     let mut actions = Actions::default();
+    for Line { participant, video, start, stop, verb, noun } in lines(annotations, &read(annotations)?)? {
+        if let Some(path) = missing.find(&[&video], Some(&participant)) {
+            actions.segments.push(ActionSegment { path, start, stop, verb, noun });
+        }
+    }
+    actions.missing = missing.reasons();
+    Ok(actions)
+}
+
+/// A line of an annotation file.
+struct Line {
+    participant: String,
+    video: String,
+    start: u64,
+    stop: u64,
+    verb: i64,
+    noun: i64,
+}
+
+fn lines(annotations: &Path, text: &str) -> Result<Vec<Line>, AnnotationError> {
+    let table = table(annotations, text, COLUMNS, |_| format!("the first line must name {}", COLUMNS.join(", ")))?;
+    let mut lines = Vec::with_capacity(table.rows.len());
     for Row { line, values, .. } in table.rows {
         let fail = |why: String| AnnotationError::line(annotations, line, why);
         let [participant, video, start, stop, verb, noun] = values.each_ref().map(String::as_str);
@@ -87,12 +132,10 @@ pub fn epic(annotations: &Path, videos: &FileIndex) -> Result<Actions, Annotatio
         if video.is_empty() {
             return Err(fail("`video_id` is empty: complete the line or remove it".to_owned()));
         }
-        if let Some(path) = missing.find(&[video], Some(participant)) {
-            actions.segments.push(ActionSegment { path, start: start as u64, stop: stop as u64, verb, noun });
-        }
+        let (participant, video) = (participant.to_owned(), video.to_owned());
+        lines.push(Line { participant, video, start: start as u64, stop: stop as u64, verb, noun });
     }
-    actions.missing = missing.reasons();
-    Ok(actions)
+    Ok(lines)
 }
 
 #[cfg(test)]
@@ -123,6 +166,18 @@ mod tests {
         assert!(actions.segments[1].path.ends_with("P02/P02_03.mp4"));
         assert_eq!(actions.classes(), (vec![0, 3], vec![5, 7], vec![(0, 5), (3, 5), (3, 7)]));
         assert_eq!(actions.missing.len(), 1);
+    }
+
+    #[test]
+    fn official_classes_are_all_of_the_list_in_pythons_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("train.csv");
+        let line = |(verb, noun): (i64, i64)| format!("a,P09,P09_01,1,2,x,{verb},{noun}\n");
+        let rows: String = [(3, 5), (0, 7), (3, 5), (96, 299), (0, 5)].map(line).concat();
+        std::fs::write(&list, format!("{HEADER}{rows}")).unwrap();
+        let classes = official_classes(&list).unwrap();
+        assert_eq!(classes.actions, [(0, 7), (96, 299), (3, 5), (0, 5)]);
+        assert_eq!((classes.verbs, classes.nouns), (vec![0, 3, 96], vec![299, 5, 7]));
     }
 
     #[test]

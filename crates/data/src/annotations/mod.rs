@@ -30,12 +30,13 @@ mod json;
 mod kinetics;
 mod listing;
 mod named;
+mod python_set;
 mod ssv2;
 mod subset;
 mod ucf101;
 
 pub use diving48::diving48;
-pub use epic::{ActionSegment, Actions, epic};
+pub use epic::{ActionSegment, Actions, OfficialClasses, epic, official_classes};
 pub use error::AnnotationError;
 pub use files::FileIndex;
 pub use folders::{class_folders, folder, glob};
@@ -45,7 +46,7 @@ pub use kinetics::kinetics;
 pub use listing::{Classes, Listing, check_labels};
 pub use named::named_list;
 pub use ssv2::ssv2;
-pub use subset::{Share, Subset, subset};
+pub use subset::{Share, Subset, share_of, subset};
 pub use ucf101::ucf101;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A few labels per class: the 5 %, 10 % and 50 % protocols.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use vjepa_recipe::counter::mix;
@@ -17,9 +17,25 @@ const SUBSET: u64 = 0x7375_6273_6574;
 pub struct Share(f64);
 
 impl Share {
+    /// A share between 0, which it is not, and 1.
+    ///
+    /// # Errors
+    /// What a share must be.
+    pub fn new(fraction: f64) -> Result<Self, String> {
+        match fraction > 0.0 && fraction <= 1.0 {
+            true => Ok(Self(fraction)),
+            false => Err(format!("a share must be more than 0 and at most 1, got {fraction}")),
+        }
+    }
+
     /// Between 0 and 1.
     pub fn fraction(self) -> f64 {
         self.0
+    }
+
+    /// That many of `count`, rounded.
+    fn of(self, count: usize) -> usize {
+        (self.0 * count as f64).round() as usize
     }
 }
 
@@ -54,6 +70,18 @@ impl Subset {
     }
 }
 
+/// Chooses a share of what has no class, as the videos of key frames: of `count` of them, shuffled with `split`, the first
+/// max(1, round(share * count)), by their numbers in order. None of none.
+pub fn share_of(count: usize, share: Share, split: u64) -> BTreeSet<usize> {
+    drawn(count, share, mix(&[SUBSET, split])).collect()
+}
+
+/// The first of `count`, shuffled with a seed, that are a share: at least one.
+fn drawn(count: usize, share: Share, seed: u64) -> impl Iterator<Item = usize> {
+    let order = Permutation::new(count as u64, seed);
+    (0..share.of(count).max(1).min(count) as u64).map(move |n| order.at(n) as usize)
+}
+
 /// Chooses a share of each class: of its n samples, sorted by path and shuffled with the class and `split`, the first
 /// max(1, round(share * n)). So a smaller share of the same split is part of a larger one, and neither the order of the list
 /// nor other classes matter. The protocol has three splits, 0 to 2; the published ones are not known.
@@ -78,16 +106,14 @@ pub fn subset(list: &VideoList, share: Share, split: u64) -> Result<Subset, Anno
     let (mut small, mut single) = (0, Vec::new());
     for (label, mut members) in classes {
         members.sort_by(|&a, &b| list.entries.get(a).map(|e| &e.path).cmp(&list.entries.get(b).map(|e| &e.path)));
-        let wanted = (share.0 * members.len() as f64).round() as usize;
-        if wanted == 0 {
+        if share.of(members.len()) == 0 {
             small += 1;
         }
         if let [only] = members[..] {
             single.push((label, only));
         }
-        let order = Permutation::new(members.len() as u64, mix(&[SUBSET, split, label as u64]));
-        let chosen = (0..wanted.max(1) as u64).filter_map(|n| members.get(order.at(n) as usize).copied());
-        indices.extend(chosen);
+        let chosen = drawn(members.len(), share, mix(&[SUBSET, split, label as u64]));
+        indices.extend(chosen.filter_map(|n| members.get(n).copied()));
     }
     indices.sort_unstable();
     let mut notes = Vec::new();

@@ -349,6 +349,19 @@ fn subsets_are_balanced_nested_and_drawn_by_split() {
 }
 
 #[test]
+fn shares_of_what_has_no_class_are_nested_and_drawn_by_split() {
+    let drawn = |count, text: &str, split| share_of(count, text.parse().unwrap(), split);
+    let tenth = drawn(200, "10%", 0);
+    assert!(tenth.len() == 20 && tenth.iter().all(|number| *number < 200));
+    assert!(drawn(200, "5%", 0).is_subset(&tenth));
+    assert_ne!(drawn(200, "10%", 1), tenth);
+    assert_eq!(drawn(200, "100%", 0), (0..200).collect());
+    assert_eq!((drawn(3, "1%", 0).len(), drawn(0, "50%", 0).len()), (1, 0));
+    assert!(Share::new(0.0).is_err() && Share::new(f64::NAN).is_err() && Share::new(1.5).is_err());
+    assert_eq!(Share::new(0.05).unwrap(), "5%".parse().unwrap());
+}
+
+#[test]
 fn classes_too_small_for_a_share_are_told() {
     let data = Data::of(&[]);
     let list = read_list(&data.file("few.csv", "a.mp4 0\nb.mp4 0\nc.mp4 1\n")).unwrap();

@@ -2,14 +2,16 @@
 //! of the action, and a probe reads verb, noun and action from the clip and that future. The figure is class-mean recall at 5.
 
 mod future;
+mod official;
 
 pub use future::{Anticipated, FutureEncoder};
+pub use official::{OfficialClips, load_official_actions};
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use vjepa_data::annotations::{ActionSegment, Actions};
+use vjepa_data::annotations::ActionSegment;
 use vjepa_graphs::{NamedTensors, ProbeConfig};
 use vjepa_metrics::recall::class_mean_recall;
 use vjepa_programs::{self as compile, ACTION_HEADS};
@@ -68,9 +70,10 @@ impl AnticipationRecord {
 
     /// The outputs that a segment's verb, noun and action are; none where the probe does not know one of them.
     pub fn labels(&self, segment: &ActionSegment) -> Option<[usize; 3]> {
-        let verb = self.verbs.binary_search(&segment.verb).ok()?;
-        let noun = self.nouns.binary_search(&segment.noun).ok()?;
-        Some([verb, noun, self.actions.binary_search(&segment.action()).ok()?])
+        // Official probes number their classes in an order of their own.
+        let verb = self.verbs.iter().position(|verb| *verb == segment.verb)?;
+        let noun = self.nouns.iter().position(|noun| *noun == segment.noun)?;
+        Some([verb, noun, self.actions.iter().position(|action| *action == segment.action())?])
     }
 }
 
@@ -230,19 +233,16 @@ pub fn load_actions(path: &Path) -> Result<(AnticipationRecord, NamedTensors), E
     let file = weights::load(path)?;
     let other = || {
         let path = path.display();
-        EvalError::setup(format!("{path} is no probe of actions: give one that `vjepa anticipate train` has written"))
+        EvalError::setup(format!(
+            "{path} is no probe of actions: give one that `vjepa anticipate train` has written, or an official one with --classes \
+             EPIC_100_train.csv"
+        ))
     };
     let text = file.metadata().get(ANTICIPATION_KEY).ok_or_else(other)?;
     let record: AnticipationRecord = serde_json::from_str(text).map_err(|_| other())?;
     let mut tensors = file.all()?;
     tensors.retain(|name, _| name.starts_with("probe."));
     Ok((record, tensors))
-}
-
-/// The classes of two lists of actions together, each ascending.
-pub fn union_of(lists: &[&Actions]) -> (Vec<i64>, Vec<i64>, Vec<(i64, i64)>) {
-    let segments = lists.iter().flat_map(|list| list.segments.iter().cloned()).collect();
-    Actions { segments, missing: Vec::new() }.classes()
 }
 
 #[cfg(test)]

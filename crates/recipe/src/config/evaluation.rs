@@ -13,9 +13,11 @@ use super::model::ModelName;
 use super::{Source, defaults_of, read_text};
 use crate::yaml::{self, Node, Value};
 
+mod anticipation;
 mod second;
 mod sections;
 
+pub use anticipation::Anticipation;
 use second::SecondSections;
 pub use sections::{
     CheckpointKey, EvalName, ImageData, ImageOptimization, PretrainSection, VideoData, VideoOptimization,

@@ -27,6 +27,12 @@ pub struct FinetuneConfig {
     /// Labelled videos to test on when training is done (`.csv` or `.txt`, one `path label` per line); null: none.
     #[schemars(extend("x-ours" = true))]
     pub val: Option<String>,
+    /// Share of each class of `data.datasets` that is trained on, above 0 and at most 1, at least one video of each class; null: all.
+    #[schemars(extend("x-ours" = true))]
+    pub subset: Option<f64>,
+    /// Number of the random draw of `subset`, the same that `vjepa data subset --split` and `vjepa probe --subset` make.
+    #[schemars(extend("x-ours" = true))]
+    pub subset_split: u64,
     /// Names of the classes; empty: the labels that occur in `data.datasets`, in order.
     #[schemars(extend("x-ours" = true))]
     pub class_names: Vec<String>,
@@ -85,6 +91,8 @@ impl Default for FinetuneConfig {
     fn default() -> Self {
         Self {
             val: None,
+            subset: None,
+            subset_split: 0,
             class_names: Vec::new(),
             labels_from: 0,
             pooling: Pooling::default(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rayon::prelude::*;
+use vjepa_collective::{Collective, Portion, turn};
 use vjepa_data::annotations::ActionSegment;
 use vjepa_data::anticipation::AnticipationClips;
 use vjepa_data::media::Opener;
@@ -18,7 +19,7 @@ use crate::{EvalError, OnProgress, Progress};
 
 /// The mask token that the official evaluation predicts with.
 const MASK_TOKEN: usize = 1;
-/// Clips encoded at once.
+/// Clips encoded at once; a unit of work that ranks are dealt.
 const BATCH: usize = 4;
 
 /// The frozen models: an encoder of clips, and the predictor of the time after them.
@@ -141,51 +142,70 @@ impl FutureEncoder {
         })
     }
 
-    /// Features of the clips before actions; those whose video cannot be used are left out of both lists and counted.
+    /// Features of the clips before actions, which `ranks` share; those whose video cannot be used are left out of both lists and
+    /// counted. None on ranks other than 0.
     ///
     /// # Errors
-    /// As [`FutureEncoder::encode`]; [`EvalError::Data`] where no clip can be had.
+    /// As [`FutureEncoder::encode`]; [`EvalError::Data`] where no clip can be had; [`EvalError::Collective`] where a rank is lost.
     pub fn features(
         &mut self,
         clips: &AnticipationClips,
         segments: &[ActionSegment],
+        ranks: &dyn Collective,
         progress: OnProgress<'_>,
-    ) -> Result<Anticipated, EvalError> {
+    ) -> Result<Option<Anticipated>, EvalError> {
         let [tokens, dim] = self.tokens();
-        let EncoderConfig { channels, num_frames, height, width, .. } = self.config;
-        let len = channels * num_frames * height * width;
-        let opener = Opener::shared();
         let mut found = Anticipated { features: Features::empty(tokens, dim), segments: Vec::new(), bad: Vec::new() };
-        for (number, batch) in segments.chunks(BATCH).enumerate() {
-            let read: Vec<_> = batch
-                .par_iter()
-                .map(|segment| {
-                    let mut clip = vec![0f32; len];
-                    clips.read(opener, segment, &mut clip).map(|()| clip)
-                })
-                .collect();
-            let mut values = Vec::new();
-            for (segment, clip) in batch.iter().zip(read) {
-                match clip {
-                    Ok(clip) => {
-                        values.extend(clip);
-                        found.segments.push(segment.clone());
+        let mut done = 0;
+        for units in segments.chunks(BATCH * ranks.world()) {
+            let mine = units.chunks(BATCH).nth(ranks.rank());
+            let mine = mine.map(|unit| self.portion(clips, unit)).transpose()?;
+            for (unit, portion) in units.chunks(BATCH).zip(turn(ranks, mine)?) {
+                found.features.values.extend(portion.values);
+                for (segment, bad) in unit.iter().zip(portion.samples) {
+                    match bad {
+                        Some(why) => found.bad.push(why),
+                        None => found.segments.push(segment.clone()),
                     }
-                    Err(error) if error.is_bad_sample() => found.bad.push(error.to_string()),
-                    Err(error) => return Err(error.into()),
                 }
             }
-            if !values.is_empty() {
-                found.features.values.extend(self.encode(values)?.values);
-            }
-            let done = (number * BATCH + batch.len()).min(segments.len());
+            done += units.len();
             progress(Progress { what: "encoding the clips before actions", done, total: segments.len() });
+        }
+        if ranks.rank() != 0 {
+            return Ok(None);
         }
         if found.segments.is_empty() {
             let why = found.bad.first().map_or_else(String::new, |first| format!(": {first}"));
             return Err(EvalError::setup(format!("no clip could be read{why}")));
         }
-        Ok(found)
+        Ok(Some(found))
+    }
+
+    /// Features of a unit of actions, as many as are encoded at once.
+    fn portion(&mut self, clips: &AnticipationClips, unit: &[ActionSegment]) -> Result<Portion, EvalError> {
+        let EncoderConfig { channels, num_frames, height, width, .. } = self.config;
+        let len = channels * num_frames * height * width;
+        let opener = Opener::shared();
+        let read = unit.par_iter().map(|segment| {
+            let mut clip = vec![0f32; len];
+            clips.read(opener, segment, &mut clip).map(|()| clip)
+        });
+        let (mut portion, mut values) = (Portion::default(), Vec::new());
+        for clip in read.collect::<Vec<_>>() {
+            portion.samples.push(match clip {
+                Ok(clip) => {
+                    values.extend(clip);
+                    None
+                }
+                Err(error) if error.is_bad_sample() => Some(error.to_string()),
+                Err(error) => return Err(error.into()),
+            });
+        }
+        if !values.is_empty() {
+            portion.values = self.encode(values)?.values;
+        }
+        Ok(portion)
     }
 }
 

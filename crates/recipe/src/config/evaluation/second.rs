@@ -63,11 +63,11 @@ pub(super) struct Experiment {
 /// The probe's sizes.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct Classifier {
+pub(super) struct Classifier {
     /// Blocks: one of cross-attention, and self-attention before it.
-    num_probe_blocks: usize,
+    pub(super) num_probe_blocks: usize,
     /// Attention heads.
-    num_heads: usize,
+    pub(super) num_heads: usize,
 }
 
 impl Default for Classifier {
@@ -144,13 +144,21 @@ impl Default for Optimization {
 /// Rates of one probe.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct Rates {
+pub(super) struct Rates {
     lr: f64,
     start_lr: f64,
     final_lr: f64,
     warmup: f64,
     weight_decay: f64,
     final_weight_decay: f64,
+}
+
+impl Rates {
+    /// Whether a rate, a decay or the warm-up is below 0.
+    pub(super) fn is_negative(&self) -> bool {
+        let Self { lr, start_lr, final_lr, warmup, weight_decay, final_weight_decay } = *self;
+        [lr, start_lr, final_lr, warmup, weight_decay, final_weight_decay].iter().any(|value| *value < 0.0)
+    }
 }
 
 /// The `model_kwargs` section.
@@ -182,11 +190,11 @@ struct PretrainKwargs {
 /// The encoder. What of it a file says itself is named as having no effect.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct EncoderKwargs {
+pub(super) struct EncoderKwargs {
     model_name: Option<ModelName>,
-    checkpoint_key: CheckpointKey,
+    pub(super) checkpoint_key: CheckpointKey,
     patch_size: usize,
-    tubelet_size: usize,
+    pub(super) tubelet_size: usize,
     uniform_power: bool,
     #[serde(skip_serializing)]
     #[allow(dead_code)]
@@ -207,7 +215,7 @@ struct EncoderKwargs {
     #[allow(dead_code)]
     n_output_distillation: Skipped,
     /// Gated MLPs; not supported.
-    use_silu: bool,
+    pub(super) use_silu: bool,
     wide_silu: bool,
 }
 

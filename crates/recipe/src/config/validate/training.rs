@@ -9,6 +9,9 @@ use super::{Checked, must, within};
 /// Fine-tuning: shares within 0 and 1, a batch that can be mixed, and no key of pre-training that it would not honour.
 pub(super) fn finetuning(config: &Config, finetune: &FinetuneConfig) -> Checked {
     let FinetuneConfig { drop_path, fc_drop_rate, mixup_prob, mixup_switch_prob, smoothing, .. } = *finetune;
+    must(finetune.subset.is_none_or(|share| share > 0.0 && share <= 1.0), "finetune.subset", || {
+        format!("is {}; it is a share, above 0 and at most 1", finetune.subset.unwrap_or_default())
+    })?;
     for (key, value) in [("drop_path", drop_path), ("fc_drop_rate", fc_drop_rate)] {
         must((0.0..1.0).contains(&value), &format!("finetune.{key}"), || {
             format!("is {value}; it must be at least 0 and below 1")

@@ -1,0 +1,141 @@
+//! `vjepa anticipate eval`.
+
+use std::path::PathBuf;
+
+use super::setup::{ClipArgs, Clips, Frozen, Setup};
+use super::{CliError, features, in_words};
+use crate::cli::named::named;
+use vjepa_collective::Collective;
+use vjepa_data::annotations::official_classes;
+use vjepa_data::anticipation::{Anchor, AnticipationClips};
+use vjepa_eval::protocols::anticipation::{
+    ANTICIPATION_KEY, AnticipationRecord, FutureEncoder, OfficialClips, evaluate_actions, load_actions,
+    load_official_actions,
+};
+use vjepa_graphs::NamedTensors;
+use vjepa_runtime::plan::Device;
+
+/// Class-mean recall at 5 of a probe on annotated actions
+#[derive(clap::Args)]
+pub(super) struct Eval {
+    #[command(flatten)]
+    frozen: Frozen,
+    /// Probe, from `vjepa anticipate train`, or an official one, with --classes
+    #[arg(long, value_name = "FILE")]
+    probe: PathBuf,
+    /// Actions that an official probe was trained on, EPIC_100_train.csv: its classes are theirs, in the official order
+    #[arg(long, value_name = "CSV")]
+    classes: Option<PathBuf>,
+    /// Actions to evaluate on, as in training
+    #[arg(long, value_name = "CSV")]
+    actions: Option<PathBuf>,
+    // Of an official probe's clips; others say theirs.
+    #[command(flatten)]
+    clips: ClipArgs,
+    /// Frame of an action that the seconds count back from [default: as in training]
+    #[arg(long, value_parser = named(&Anchor::ALL, Anchor::name, Anchor::about))]
+    anchor: Option<Anchor>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A probe of this program, or the list that names the classes of an official one.
+enum Known<'a> {
+    Own(Box<(AnticipationRecord, NamedTensors)>),
+    Official(&'a PathBuf),
+}
+
+impl Eval {
+    pub(super) fn frozen(&self) -> &Frozen {
+        &self.frozen
+    }
+
+    fn known<'a>(&'a self, setup: &'a Setup<'_>) -> Result<Known<'a>, CliError> {
+        let says_itself = vjepa_weights::load(&self.probe)?.metadata().contains_key(ANTICIPATION_KEY);
+        if says_itself && (self.classes.is_some() || self.clips.any()) {
+            let flags = "--classes, --frames, --fps, --seconds and --side";
+            return Err(format!("{} says its classes and clips itself: leave {flags} out", self.probe.display()).into());
+        }
+        match self.classes.as_ref().or(setup.official.as_ref().map(|file| &file.train)).filter(|_| !says_itself) {
+            Some(list) => Ok(Known::Official(list)),
+            None => Ok(Known::Own(Box::new(load_actions(&self.probe)?))),
+        }
+    }
+
+    /// The probe, whose features must be as wide as the encoder's.
+    fn probe(
+        &self,
+        known: Known<'_>,
+        clips: Clips,
+        opened: &FutureEncoder,
+    ) -> Result<(AnticipationRecord, NamedTensors), CliError> {
+        let (record, weights) = match known {
+            Known::Own(own) => *own,
+            Known::Official(list) => {
+                let Clips { frames, fps, seconds, .. } = clips;
+                let clips = OfficialClips { frames, fps, seconds, side: opened.preprocessing.crop_size };
+                load_official_actions(&self.probe, (list, official_classes(list)?), clips)?
+            }
+        };
+        if opened.probe.embed_dim != record.embed_dim {
+            return Err(format!(
+                "the probe {} takes features {} wide, but the encoder's are {} wide; use the encoder it was trained on",
+                self.probe.display(),
+                record.embed_dim,
+                opened.probe.embed_dim
+            )
+            .into());
+        }
+        Ok((record, weights))
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    let setup = Setup::read(&args.frozen, ranks)?;
+    let known = args.known(&setup)?;
+    let clips = match &known {
+        Known::Own(own) => {
+            let AnticipationRecord { frames, fps, seconds, side, .. } = own.0;
+            Clips { frames, fps, seconds, side: Some(side) }
+        }
+        Known::Official(_) => setup.clips(&args.clips)?,
+    };
+    let index = setup.index()?;
+    let list =
+        setup.path(args.actions.as_deref(), |file| &file.val, "give the actions to evaluate on with --actions")?;
+    let actions = setup.actions(&index, list, ranks)?;
+    let mut opened = setup.open(device, clips)?;
+    let (record, weights) = args.probe(known, clips, &opened)?;
+    let told = !record.encoder_sha256.is_empty();
+    if told && opened.digest != record.encoder_sha256 && ranks.rank() == 0 {
+        eprintln!("note: the probe was trained on another checkpoint than {}", setup.checkpoint()?.display());
+    }
+    let trained = Anchor::ALL.into_iter().find(|anchor| anchor.name() == record.anchor);
+    let anchor = match (args.anchor, told) {
+        (Some(anchor), _) => anchor,
+        (None, true) => {
+            trained.ok_or_else(|| format!("{} has the anchor `{}`", args.probe.display(), record.anchor))?
+        }
+        (None, false) => setup.anchor(None),
+    };
+    let preprocessing = opened.preprocessing.clone();
+    let clips = AnticipationClips { preprocessing, fps: record.fps, seconds: record.seconds, anchor };
+    let Some(found) = features(&mut opened, &clips, &actions, ranks)? else { return Ok(()) };
+    let recall = evaluate_actions(device, &record, &weights, &found)?;
+    if args.json {
+        let summary = serde_json::json!({
+            "recall_at_5": recall, "anchor": anchor.name(), "seconds": record.seconds, "bad": found.bad,
+        });
+        println!("{summary}");
+        return Ok(());
+    }
+    println!("{}", in_words(&recall));
+    println!(
+        "anchor   {} s before an action's {} frame",
+        record.seconds,
+        if anchor == Anchor::Stop { "last" } else { "first" }
+    );
+    Ok(())
+}

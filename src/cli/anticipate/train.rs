@@ -1,0 +1,201 @@
+//! `vjepa anticipate train`.
+
+use std::path::PathBuf;
+
+use super::setup::{ClipArgs, Frozen, Setup};
+use super::{Bar, CliError, features, in_words};
+use crate::cli::named::named;
+use vjepa_collective::Collective;
+use vjepa_data::anticipation::{Anchor, AnticipationClips};
+use vjepa_eval::ProbeOptions;
+use vjepa_eval::protocols::anticipation::{
+    Anticipated, AnticipationRecord, FutureEncoder, Recall, evaluate_actions, save_actions, train_actions,
+};
+use vjepa_graphs::NamedTensors;
+use vjepa_recipe::config::evaluation::HeadTraining;
+use vjepa_runtime::plan::Device;
+
+/// Train the probe on the features of clips before actions
+#[derive(clap::Args)]
+pub(super) struct Train {
+    #[command(flatten)]
+    frozen: Frozen,
+    /// Actions to train on: a CSV with the columns participant_id, video_id, start_frame, stop_frame, verb_class, noun_class
+    #[arg(long, value_name = "CSV")]
+    train: Option<PathBuf>,
+    /// Actions to evaluate on; the best of several probes is the one that does best on them
+    #[arg(long, value_name = "CSV")]
+    val: Option<PathBuf>,
+    /// Where to write the probe
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    clips: ClipArgs,
+    /// Frame of an action that the seconds count back from [default: stop]
+    #[arg(long, value_parser = named(&Anchor::ALL, Anchor::name, Anchor::about))]
+    anchor: Option<Anchor>,
+    /// Number of epochs [default: 20]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: Option<u32>,
+    /// Batch size in actions [default: 16, or the official evaluation's on each of its processes]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Option<u16>,
+    /// Learning rates, separated by commas: one probe for each [default: 0.001]
+    #[arg(long, value_delimiter = ',', value_name = "LR")]
+    lr: Vec<f64>,
+    /// Weight decays, separated by commas: one probe for each [default: 0.0001]
+    #[arg(long, value_delimiter = ',', value_name = "WD")]
+    wd: Vec<f64>,
+    /// Seed of initial weights and shuffling
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Train {
+    pub(super) fn frozen(&self) -> &Frozen {
+        &self.frozen
+    }
+
+    /// How each probe is trained: the flags' rates, else the official evaluation's.
+    fn options(&self, setup: &Setup<'_>) -> Result<Vec<ProbeOptions>, CliError> {
+        let file = setup.official.as_ref();
+        let epochs = self.epochs.map(|epochs| epochs as usize);
+        let of_file = file.map(|file| usize::try_from(file.epochs).unwrap_or(usize::MAX));
+        let plain = ProbeOptions {
+            epochs: epochs.or(of_file).unwrap_or(20),
+            batch: self.batch.map(usize::from).or(file.map(|file| file.batch_size)).unwrap_or(16),
+            // Officially the probe's gradients are not clipped.
+            max_norm: f32::INFINITY,
+            seed: self.seed,
+            ..ProbeOptions::default()
+        };
+        if let (Some(file), true, true) = (file, self.lr.is_empty(), self.wd.is_empty()) {
+            let own = |head: &HeadTraining| {
+                let HeadTraining { lr: [start_lr, lr, final_lr], warmup, weight_decay, final_weight_decay } = *head;
+                ProbeOptions { lr, start_lr, final_lr, warmup, weight_decay, final_weight_decay, ..plain }
+            };
+            let own: Vec<ProbeOptions> = file.heads.iter().map(own).collect();
+            if own.iter().any(|own| own.lr <= 0.0) {
+                let why = "has an lr of 0, which trains nothing: `vjepa anticipate eval --probe FILE` evaluates a trained probe";
+                return Err(format!("`experiment.optimization.multihead_kwargs` {why}").into());
+            }
+            return Ok(own);
+        }
+        let given = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
+        let (lrs, decays) = (given(&self.lr, 1e-3), given(&self.wd, 1e-4));
+        if !lrs.iter().all(|lr| *lr > 0.0 && lr.is_finite()) || !decays.iter().all(|wd| *wd >= 0.0 && wd.is_finite()) {
+            return Err("--lr must be positive, and --wd must not be negative".into());
+        }
+        let one = |lr: f64, decay: f64| ProbeOptions {
+            lr,
+            start_lr: lr,
+            weight_decay: decay,
+            final_weight_decay: decay,
+            ..plain
+        };
+        Ok(lrs.iter().flat_map(|lr| decays.iter().map(move |decay| one(*lr, *decay))).collect())
+    }
+
+    /// What the probe is: of the sizes that the official evaluation's file names, else of those that belong to the encoder.
+    fn record(&self, setup: &Setup<'_>, opened: &FutureEncoder, clips: &AnticipationClips) -> AnticipationRecord {
+        let own = [opened.probe.depth, opened.probe.num_heads];
+        let [depth, num_heads] = setup.official.as_ref().map_or(own, |file| file.sizes);
+        AnticipationRecord {
+            depth,
+            num_heads,
+            embed_dim: opened.probe.embed_dim,
+            verbs: Vec::new(),
+            nouns: Vec::new(),
+            actions: Vec::new(),
+            frames: clips.preprocessing.num_frames,
+            fps: clips.fps,
+            seconds: clips.seconds,
+            anchor: clips.anchor.name().to_owned(),
+            side: clips.preprocessing.crop_size,
+            encoder_sha256: opened.digest.clone(),
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    let setup = Setup::read(&args.frozen, ranks)?;
+    if setup.official.as_ref().is_some_and(|file| file.val_only) {
+        let instead = "use `vjepa anticipate eval --probe FILE` with this --config";
+        return Err(format!("`val_only` is true, which trains nothing: {instead}").into());
+    }
+    let (clips, options) = (setup.clips(&args.clips)?, args.options(&setup)?);
+    let index = setup.index()?;
+    let list = setup.path(args.train.as_deref(), |file| &file.train, "give the actions to train on with --train")?;
+    let actions = setup.actions(&index, list, ranks)?;
+    let val = args.val.as_ref().or(setup.official.as_ref().map(|file| &file.val));
+    let val = val.map(|list| setup.actions(&index, list, ranks)).transpose()?;
+    let mut opened = setup.open(device, clips)?;
+    let (preprocessing, anchor) = (opened.preprocessing.clone(), setup.anchor(args.anchor));
+    let clips = AnticipationClips { preprocessing, fps: clips.fps, seconds: clips.seconds, anchor };
+    let found = features(&mut opened, &clips, &actions, ranks)?;
+    let held = val.as_ref().map(|val| features(&mut opened, &clips, val, ranks)).transpose()?.flatten();
+    let Some(found) = found else { return Ok(()) };
+    // As officially: what only --val has is left out there.
+    let (verbs, nouns, pairs) = actions.classes();
+    let record = AnticipationRecord { verbs, nouns, actions: pairs, ..args.record(&setup, &opened, &clips) };
+    let (weights, rows) = best(device, &record, &options, &found, held.as_ref())?;
+    save_actions(&args.out, &record, &weights)?;
+    say_trained(args, &record, &rows, held.is_some());
+    Ok(())
+}
+
+/// How a probe did: its learning rate, its weight decay, its recall.
+type Tried = (f64, f64, Recall);
+
+/// Trains a probe by each of `options`; the weights of the one that does best, and how all did.
+fn best(
+    device: Device,
+    record: &AnticipationRecord,
+    options: &[ProbeOptions],
+    found: &Anticipated,
+    held: Option<&Anticipated>,
+) -> Result<(NamedTensors, Vec<Tried>), CliError> {
+    let mut best: Option<(f64, NamedTensors)> = None;
+    let mut rows = Vec::with_capacity(options.len());
+    for options in options {
+        let mut bar = Bar::default();
+        let weights = train_actions(device, record, found, options, &mut |p| bar.show(p))?;
+        bar.clear();
+        let recall = evaluate_actions(device, record, &weights, held.unwrap_or(found))?;
+        rows.push((options.lr, options.weight_decay, recall));
+        if best.as_ref().is_none_or(|(most, _)| recall.action > *most) {
+            best = Some((recall.action, weights));
+        }
+    }
+    match best {
+        Some((_, weights)) => Ok((weights, rows)),
+        None => Err("there is no learning rate to train at".into()),
+    }
+}
+
+fn say_trained(args: &Train, record: &AnticipationRecord, rows: &[(f64, f64, Recall)], held: bool) {
+    let [verbs, nouns, actions] = record.classes();
+    if args.json {
+        let probes: Vec<_> = rows
+            .iter()
+            .map(|(lr, wd, recall)| serde_json::json!({"lr": lr, "wd": wd, "recall_at_5": recall}))
+            .collect();
+        let of = if held { "val" } else { "train" };
+        let summary = serde_json::json!({
+            "verbs": verbs, "nouns": nouns, "actions": actions, "anchor": record.anchor, "seconds": record.seconds,
+            "measured_on": of, "probes": probes, "probe": args.out,
+        });
+        println!("{summary}");
+        return;
+    }
+    println!("classes  {verbs} verbs, {nouns} nouns, {actions} actions");
+    let of = if held { "on --val" } else { "on --train, which it has seen" };
+    for (lr, wd, recall) in rows {
+        println!("lr {lr}, wd {wd}: {} {of}", in_words(recall));
+    }
+    println!("written  the best of actions to {}", args.out.display());
+}

@@ -1,0 +1,109 @@
+//! What makes detections: a detector with its encoder, or its exported models.
+
+use std::path::PathBuf;
+
+use super::data::KeyFrames;
+use super::{note_bad, say};
+use crate::cli::CliError;
+use crate::cli::device::DeviceArg;
+use crate::cli::probe::Bar;
+use crate::cli::runtime::{RuntimeArgs, words};
+use vjepa_collective::Collective;
+use vjepa_eval::protocols::detection::{BoxEncoder, ExportedModels, View, detections, rows};
+use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
+use vjepa_metrics::ava::Row;
+use vjepa_programs::DetectorFile;
+use vjepa_recipe::config::Config;
+use vjepa_runtime::plan::Device;
+use vjepa_runtime::{Options, cores};
+
+/// A detector.
+#[derive(clap::Args)]
+pub(super) struct Source {
+    /// Detector, from `vjepa detect train`
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    detector: Option<PathBuf>,
+    /// Encoder of the detector
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    checkpoint: Option<PathBuf>,
+    /// Configuration of model and preprocessing; needed if the checkpoint does not record them
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    config: Option<PathBuf>,
+    /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Exported detector instead, from `vjepa detect export`; one for each size of the videos' clips (repeatable)
+    #[arg(long, value_name = "FILE")]
+    model: Vec<PathBuf>,
+    /// Runtime of --model. `auto` takes ONNX Runtime, as tract has no RoiAlign
+    #[arg(long, default_value = "auto", value_parser = words(), requires = "model")]
+    runtime: String,
+    #[command(flatten)]
+    session: RuntimeArgs,
+}
+
+/// A detector that was opened.
+pub(super) enum Opened {
+    /// Its encoder as a compiled plan.
+    Plan { encoder: Box<OpenEncoder>, detector: DetectorFile },
+    /// Exported models on a runtime.
+    Exported(ExportedModels),
+}
+
+impl Source {
+    /// Where a detector's encoder runs.
+    pub(super) fn device(&self) -> &DeviceArg {
+        &self.device
+    }
+
+    /// Opens it.
+    pub(super) fn open(&self, device: Device) -> Result<Opened, CliError> {
+        if !self.model.is_empty() {
+            let runtime = self.runtime.parse()?;
+            let options = Options { runtime, threads: cores(), ..self.session.options() };
+            return Ok(Opened::Exported(ExportedModels::open(&self.model, &options)?));
+        }
+        let (Some(detector), Some(checkpoint)) = (&self.detector, &self.checkpoint) else {
+            return Err("give --detector with --checkpoint, or --model".into());
+        };
+        let config = self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?;
+        let encoder = open_encoder(device, checkpoint, config.as_ref())?;
+        let detector = super::open(detector, &encoder.digest)?;
+        Ok(Opened::Plan { encoder: Box::new(encoder), detector })
+    }
+}
+
+impl Opened {
+    /// Detections of the boxes of key frames, which `ranks` share; none on ranks other than 0. What could not be read is said.
+    pub(super) fn detections(
+        self,
+        found: &KeyFrames,
+        by_people: bool,
+        ranks: &dyn Collective,
+    ) -> Result<Option<Vec<Row>>, CliError> {
+        if ranks.rank() == 0 {
+            say(&found.notes);
+        }
+        let mut bar = Bar::of(ranks);
+        match self {
+            Self::Plan { mut encoder, detector } => {
+                let device = encoder.encoder.device();
+                let mut boxes = BoxEncoder::new(&mut encoder, &detector.record);
+                let features = boxes.extract(&found.frames, View::Whole, ranks, &mut |p| bar.show(p))?;
+                bar.clear();
+                let Some(features) = features else { return Ok(None) };
+                note_bad(&features, found);
+                Ok(Some(detections(device, &features, &detector.classifier, by_people)?))
+            }
+            Self::Exported(models) => {
+                let scores = models.scores(&found.frames, ranks, &mut |p| bar.show(p))?;
+                bar.clear();
+                let Some(scores) = scores else { return Ok(None) };
+                note_bad(&scores, found);
+                Ok(Some(rows(&scores, by_people)))
+            }
+        }
+    }
+}
