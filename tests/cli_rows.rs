@@ -93,8 +93,7 @@ fn poolings_are_means_of_the_tokens_in_every_format() {
     let last = RowsFile::read(&out, Some("layer_2")).unwrap();
     assert!((0..96).all(|at| close(last.values[at], pooled.values[at])), "the last block is what is taken by default");
     let (_, out) = features(folder.path(), &video, "layers.parquet", &layers);
-    let bytes = std::fs::read(out).unwrap();
-    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    assert_eq!(RowsFile::read(&out, Some("layer_2")).unwrap(), last);
 }
 
 #[test]
@@ -161,7 +160,20 @@ fn neighbours_are_found_and_drawn() {
         assert_eq!(near[0]["window"], query["window"]);
         assert!((near[0]["cosine"].as_f64().unwrap() - 1.0).abs() < 1e-5);
     }
-    assert!(std::fs::read(&sheet).unwrap().starts_with(b"\x89PNG"));
+    let drawn = std::fs::read(&sheet).unwrap();
+    assert!(drawn.starts_with(b"\x89PNG"));
+    for ending in ["npy", "parquet"] {
+        let out = format!("t.{ending}");
+        let (_, table) = features(folder.path(), &videos, &out, &["--every", "0.2", "--pool", "mean"]);
+        let mut command = vjepa();
+        command.arg("neighbours").arg(&table).args(["--query", "a_copy.mp4", "-k", "2", "--json"]);
+        // NumPy's format does not say how clips are cut.
+        if ending == "parquet" {
+            command.arg("--out").arg(&sheet);
+        }
+        assert_eq!(command.assert().success().get_output().stdout, output, "{ending}");
+        assert_eq!(std::fs::read(&sheet).unwrap(), drawn);
+    }
     let said = refused(vjepa().arg("neighbours").arg(&table).args(["--query", "no.mp4"]));
     assert!(said.contains("no row of") && said.contains("`no.mp4`"), "{said}");
     assert!(refused(vjepa().arg("neighbours").arg(tiny("weights.safetensors"))).contains("vjepa features"));

@@ -88,7 +88,14 @@ fn masks_and_features_are_drawn() {
     for (name, magic) in [("masks.png", &b"\x89PNG"[..]), ("features.png", b"\x89PNG"), ("features.gif", b"GIF89a")] {
         assert!(std::fs::read(out(name)).unwrap().starts_with(magic), "{name}");
     }
-    assert!(refused(&mut features("features.jpg")).contains(".png or .gif"));
+    assert!(refused(&mut features("features.jpg")).contains(".png or .gif or .mp4"));
+    if cfg!(feature = "ffmpeg") {
+        features("features.mp4").assert().success();
+        assert_eq!(vjepa_video::open(out("features.mp4")).unwrap().info().frames, 8);
+    } else {
+        let without = refused(&mut features("features.mp4"));
+        assert!(without.contains("--features ffmpeg") && without.contains(".gif"), "{without}");
+    }
     let probe = support::probe(folder.path());
     let mut attention = vjepa();
     attention.args(["visualize", "attention", "--checkpoint"]).arg(tiny("weights.safetensors"));

@@ -15,7 +15,7 @@ use vjepa_weights::rows::RowsFile;
 
 /// Find the windows most similar to given ones, by the cosine of their features
 ///
-/// FILE is a table that `vjepa features` wrote, .safetensors or .npy. Tokens are averaged. Rows of the same video are left out
+/// FILE is a table that `vjepa features` wrote, .safetensors, .npy or .parquet. Tokens are averaged. Rows of the same video are left out
 /// unless --same-video is given.
 #[derive(clap::Args)]
 pub struct Args {
@@ -155,7 +155,7 @@ fn caption(table: &RowsFile, row: usize) -> String {
 fn sheet(args: &Args, table: &RowsFile, found: &[(usize, Vec<Near>)], out: &Path) -> Result<(), CliError> {
     let record = table.metadata.get(METADATA_KEY).ok_or_else(|| {
         format!(
-            "{} does not say how clips are cut, which a picture needs: give the features as .safetensors",
+            "{} does not say how clips are cut, which a picture needs: give the features as .safetensors or .parquet",
             args.file.display()
         )
     })?;

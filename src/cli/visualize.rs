@@ -17,15 +17,19 @@ use vjepa_graphs::layers::PROBE_EPS;
 use vjepa_linalg::QueryAttention;
 use vjepa_programs::{Probe, load_probe_for};
 use vjepa_recipe::config::{Config, Preprocessing};
+use vjepa_video::{Film, FilmError};
 use vjepa_view::pictures::{self, Neighbour, ShownClip, ShownFeatures, ShownMask};
+use vjepa_view::{Animation, Canvas};
 
 /// Clips in a picture of features.
 const SHOWN: usize = 4;
+/// Time that a frame of an animation is shown.
+const EACH: Duration = Duration::from_millis(120);
 /// Rows of a picture of neighbours, and neighbours in each.
 const ROWS: usize = 6;
 const NEAREST: usize = 3;
 
-/// Draw masks, features, what a probe looks at, or nearest neighbours, as PNG; features as GIF, too
+/// Draw masks, features, what a probe looks at, or nearest neighbours, as PNG; features as GIF or MP4, too
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -68,7 +72,7 @@ struct Features {
     /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write the picture: .png, or .gif for the first clip moving beside its features
+    /// Where to write the picture: .png, or .gif or .mp4 (feature `ffmpeg`) for the first clip moving beside its features
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -132,11 +136,11 @@ fn shown<'a>(clips: &'a Clips, record: &Preprocessing) -> Vec<ShownClip<'a>> {
     values.map(|values| ShownClip { values, shape, normalization }).collect()
 }
 
-/// Refuses a name that promises another format than is written.
-pub(super) fn written_as(out: &Path, formats: &[&str]) -> Result<(), CliError> {
+/// The format that a name promises; refuses one that is not written.
+pub(super) fn written_as(out: &Path, formats: &[&str]) -> Result<String, CliError> {
     let extension = out.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
     if formats.contains(&extension.as_str()) {
-        return Ok(());
+        return Ok(extension);
     }
     Err(format!("--out {}: give a name that ends in .{}", out.display(), formats.join(" or .")).into())
 }
@@ -153,7 +157,11 @@ fn masks(args: &Masks) -> Result<&Path, CliError> {
 }
 
 fn features(args: &Features) -> Result<&Path, CliError> {
-    written_as(&args.out, &["png", "gif"])?;
+    let format = written_as(&args.out, &["png", "gif", "mp4"])?;
+    if format == "mp4" && !Film::WRITTEN {
+        let (out, why) = (args.out.display(), FilmError::WithoutFfmpeg);
+        return Err(format!("--out {out}: {why}, or give a name that ends in .gif").into());
+    }
     let mut opened = open(&args.encoder)?;
     let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
     let mut clips = clips::read(&args.input, &record)?;
@@ -162,14 +170,25 @@ fn features(args: &Features) -> Result<&Path, CliError> {
     let found = opened.encoder.encode(clips.data.clone())?;
     let encoder = ShownFeatures { name: "features", tokens: &found.values, dim: found.dim };
     let shown = shown(&clips, &record);
-    if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gif")) {
-        let clip = *shown.first().ok_or("the input holds no clip")?;
-        let each = Duration::from_millis(120);
-        pictures::animated_features(clip, sizes.tubelet, sizes.patch, &encoder, each).save(&args.out)?;
-    } else {
+    if format == "png" {
         pictures::features(&shown, sizes.tubelet, sizes.patch, &[encoder]).save(&args.out)?;
+        return Ok(&args.out);
+    }
+    let clip = *shown.first().ok_or("the input holds no clip")?;
+    let animation = pictures::animated_features(clip, sizes.tubelet, sizes.patch, &encoder, EACH);
+    match format.as_str() {
+        "mp4" => Canvas::save_bytes(&args.out, &film(&animation, &args.out)?)?,
+        _ => animation.save(&args.out)?,
     }
     Ok(&args.out)
+}
+
+/// An animation as a video.
+fn film(animation: &Animation, out: &Path) -> Result<Vec<u8>, CliError> {
+    let (width, height) = animation.size().unwrap_or_default();
+    let pictures: Vec<Vec<u8>> = animation.rgb().collect();
+    let film = Film { width, height, each: animation.each, pictures: &pictures };
+    Ok(film.mp4().map_err(|error| format!("{}: {error}", out.display()))?)
 }
 
 fn attention(args: &Attention) -> Result<&Path, CliError> {

@@ -60,6 +60,7 @@ mod clip;
 mod error;
 #[cfg(feature = "ffmpeg")]
 mod ffmpeg;
+mod film;
 mod frame;
 #[doc(hidden)]
 pub mod fuzz;
@@ -85,6 +86,7 @@ mod vp9_check;
 use std::path::Path;
 
 pub use error::VideoError;
+pub use film::{Film, FilmError};
 pub use frame::{ColorMatrix, ColorSpace, Frame, Orientation};
 pub use info::{ClipInfo, Codec};
 pub use open::{Decoder, open, open_with, probe};

@@ -154,3 +154,13 @@ fn every_length_of_a_small_file() {
         survive("one_frame.mp4", &[], Some(keep));
     }
 }
+
+/// What fuzzing found, made small; each ended the process once.
+#[test]
+fn what_fuzzing_found() {
+    quiet();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzzed");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        survive(entry.unwrap().path().to_str().unwrap(), &[], None);
+    }
+}

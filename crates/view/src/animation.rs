@@ -1,4 +1,4 @@
-//! Pictures that move, as GIF.
+//! Pictures that move, and how they are written as GIF.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,22 +18,32 @@ pub struct Animation {
 }
 
 impl Animation {
+    /// Width and height in pixels; none without a picture.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.pictures.first().map(|first| (first.width(), first.height()))
+    }
+
+    /// Red, green and blue of every pixel of each picture, all of the first's size.
+    pub fn rgb(&self) -> impl Iterator<Item = Vec<u8>> {
+        let (width, height) = self.size().unwrap_or_default();
+        let places = move || (0..height).flat_map(move |y| (0..width).map(move |x| (x, y)));
+        self.pictures.iter().map(move |picture| places().flat_map(|(x, y)| picture.get(x, y)).collect())
+    }
+
     /// The bytes of the file, named `path` in errors.
     ///
     /// # Errors
     /// [`ViewError`] without a picture, or for one of more than 65,535 pixels a side.
     pub fn gif(&self, path: &Path) -> Result<Vec<u8>, ViewError> {
         let failed = |reason: String| ViewError { path: path.to_owned(), reason };
-        let first = self.pictures.first().ok_or_else(|| failed("there is no picture to animate".to_owned()))?;
+        let (width, height) = self.size().ok_or_else(|| failed("there is no picture to animate".to_owned()))?;
         let side = |pixels: usize| u16::try_from(pixels).map_err(|_| failed(format!("{pixels} pixels are too many")));
-        let (width, height) = (side(first.width())?, side(first.height())?);
+        let (width, height) = (side(width)?, side(height)?);
         let mut bytes = Vec::new();
         let written = (|| {
             let mut encoder = gif::Encoder::new(&mut bytes, width, height, &[])?;
             encoder.set_repeat(gif::Repeat::Infinite)?;
-            for picture in &self.pictures {
-                let places = (0..first.height()).flat_map(|y| (0..first.width()).map(move |x| (x, y)));
-                let rgb: Vec<u8> = places.flat_map(|(x, y)| picture.get(x, y)).collect();
+            for rgb in self.rgb() {
                 let mut frame = gif::Frame::from_rgb_speed(width, height, &rgb, SPEED);
                 frame.delay = u16::try_from(self.each.as_millis() / 10).unwrap_or(u16::MAX);
                 encoder.write_frame(&frame)?;

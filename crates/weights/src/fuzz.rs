@@ -6,6 +6,7 @@ use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 
 use super::index::Index;
+use super::rows::RowsFile;
 use super::{WeightsError, hugging_face, pytorch, safetensors, shards};
 
 /// What messages call the bytes.
@@ -43,6 +44,15 @@ pub fn index(bytes: &[u8]) -> Result<usize, WeightsError> {
     let malformed = |why: String| WeightsError::Malformed { path: NAME.into(), why };
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;
     shards::parse(text).map(|written| written.weight_map.len()).map_err(malformed)
+}
+
+/// A table of features as a Parquet file; gives the number of its rows.
+///
+/// # Errors
+/// [`WeightsError`].
+pub fn parquet(bytes: &[u8]) -> Result<usize, WeightsError> {
+    let malformed = |why: String| WeightsError::Malformed { path: NAME.into(), why };
+    RowsFile::parquet_from(Cursor::new(bytes), None).map(|table| table.places.len()).map_err(malformed)
 }
 
 fn everything<F: Read + Seek>(file: &mut F, index: &Index) -> Result<usize, WeightsError> {

@@ -18,7 +18,11 @@ const MOST_MEMORY_KIB: u64 = 64 << 10;
 const COPIES: u32 = 1000;
 
 fn corpus(fits: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoints");
+    files("tests/checkpoints", fits)
+}
+
+fn files(folder: &str, fits: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -111,4 +115,9 @@ fn safetensors() {
 #[test]
 fn indices_of_shards() {
     mutate(corpus(|name| name.ends_with(".index.json")), fuzz::index);
+}
+
+#[test]
+fn tables() {
+    mutate(files("tests/rows", |name| name.ends_with(".parquet")), fuzz::parquet);
 }

@@ -1,4 +1,5 @@
 //! An HTTP proxy that injects faults between a store and its client.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,6 +20,10 @@ pub enum Fault {
     Clipped,
     /// S3's answer to a token that has expired.
     Expired,
+    /// Google's.
+    Unauthorized,
+    /// The answer where there is no such bucket.
+    NoBucket,
 }
 
 /// Counts of a proxy.
@@ -83,8 +88,13 @@ fn answer(client: &TcpStream, upstream: &str, fault: Fault, every: usize, counts
             }
             Fault::Unavailable => return Ok(plain("503 Slow Down", "<Error><Code>SlowDown</Code></Error>")),
             Fault::Expired => {
-                let body = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>";
-                return Ok(plain("400 Bad Request", body));
+                return Ok(refusal("400 Bad Request", "ExpiredToken", "The provided token has expired."));
+            }
+            Fault::Unauthorized => {
+                return Ok(refusal("401 Unauthorized", "AuthenticationRequired", "Authentication required."));
+            }
+            Fault::NoBucket => {
+                return Ok(refusal("404 Not Found", "NoSuchBucket", "The specified bucket does not exist."));
             }
             Fault::Short => {
                 let mut answer = forward(&head, upstream)?;
@@ -121,6 +131,10 @@ fn forward(head: &str, upstream: &str) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+fn refusal(status: &str, code: &str, message: &str) -> Vec<u8> {
+    plain(status, &format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"))
 }
 
 fn plain(status: &str, body: &str) -> Vec<u8> {

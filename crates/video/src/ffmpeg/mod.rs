@@ -13,6 +13,7 @@ mod planes;
 mod sys;
 mod units;
 mod vop;
+mod write;
 
 use std::collections::BTreeSet;
 
@@ -30,6 +31,7 @@ use crate::vp9_check::Slots;
 pub(crate) use demux::{Demuxed, Opened, open};
 pub(crate) use inspect::inspect;
 use units::{Units, between_start_codes, look_h264, look_hevc, with_start_codes};
+pub(crate) use write::write;
 
 /// What is read of a packet before it is decoded.
 enum Syntax {

@@ -20,6 +20,12 @@ pub const PATHS_KEY: &str = "vjepa.paths";
 /// Metadata key of the labels of those paths, a JSON list; there where every one has a label.
 pub const LABELS_KEY: &str = "vjepa.labels";
 
+/// What the metadata keys of columns' shapes in Parquet files begin with.
+const SHAPE_KEY: &str = "vjepa.shape.";
+
+/// A row in formats that name its video: path, window and time.
+type Line = (String, i64, f64);
+
 /// A table of features that cannot be written or read. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {

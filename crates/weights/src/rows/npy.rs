@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::Line;
+
 /// The header of a little-endian `f32` array in C order, version 1.0, padded so that values begin at a multiple of 64.
 pub(super) fn header(shape: &[usize]) -> Vec<u8> {
     let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
@@ -50,7 +52,7 @@ pub(super) fn line(out: &mut dyn Write, path: &str, window: i64, time: f64) -> i
 }
 
 /// Path and window of each line but the first; none for another file.
-pub(super) fn lines(text: &str) -> Option<Vec<(String, i64, f64)>> {
+pub(super) fn lines(text: &str) -> Option<Vec<Line>> {
     let text = text.strip_prefix("path,window,time\n")?;
     let one = |line: &str| {
         let (rest, time) = line.rsplit_once(',')?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use vjepa_runtime::write_atomically;
 
-use super::{Column, Format, PATHS_KEY, Place, RowsError, npy, parquet};
+use super::{Column, Format, PATHS_KEY, Place, RowsError, SHAPE_KEY, npy, parquet};
 use crate::TensorFile;
 use crate::safetensors::{Written, write};
 
@@ -221,7 +221,7 @@ impl Rows {
         let mut columns = vec![("path", Kind::Text), ("window", Kind::Int64), ("time", Kind::Double)];
         columns.extend(self.columns.iter().map(|column| (column.name.as_str(), Kind::Floats(column.len()))));
         let mut words: Vec<(String, String)> = metadata.clone().into_iter().collect();
-        let shape = |column: &Column| (format!("vjepa.shape.{}", column.name), format!("{:?}", column.shape));
+        let shape = |column: &Column| (format!("{SHAPE_KEY}{}", column.name), format!("{:?}", column.shape));
         words.extend(self.columns.iter().map(shape));
         let written = write_atomically(&self.out, |out| {
             let mut file = parquet::File::begin(out, columns)?;

@@ -1,8 +1,9 @@
 //! Reads tables of features.
 
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
-use super::{Format, PATHS_KEY, Place, RowsError, npy};
+use super::{Format, Line, PATHS_KEY, Place, RowsError, npy, parquet};
 use crate::TensorFile;
 
 /// Columns that say which window a row is of.
@@ -26,7 +27,7 @@ pub struct RowsFile {
 }
 
 impl RowsFile {
-    /// Reads a column of a .safetensors or .npy file that [`super::Rows`] wrote: the one of that name, or the only one.
+    /// Reads a column of a file that [`super::Rows`] wrote: the one of that name, or the only one.
     ///
     /// # Errors
     /// [`RowsError`] with the remedy: a file of another kind, several columns and none chosen, rows that do not match.
@@ -34,10 +35,7 @@ impl RowsFile {
         match Format::of(path)? {
             Format::Safetensors => Self::safetensors(path, column),
             Format::Npy => Self::npy(path, column),
-            Format::Parquet => Err(RowsError::content(
-                path,
-                "Parquet files are written for other programs and not read here: write the features as .safetensors",
-            )),
+            Format::Parquet => Self::parquet(path, column),
         }
     }
 
@@ -49,11 +47,7 @@ impl RowsFile {
         let paths = metadata.remove(PATHS_KEY).ok_or_else(foreign)?;
         let paths: Vec<PathBuf> = serde_json::from_str(&paths).map_err(|_| foreign())?;
         let columns: Vec<&str> = file.names().filter(|name| !PLACES.contains(name)).collect();
-        let name = match (column, columns.as_slice()) {
-            (Some(name), names) if names.contains(&name) => name,
-            (None, [only]) => only,
-            (_, names) => return Err(bad(format!("holds {}: choose one with --column", names.join(", ")))),
-        };
+        let name = chosen(column, &columns).map_err(bad)?;
         let tensor = |error: crate::TensorFileError| RowsError::content(path, error.to_string());
         let (videos, windows) = (file.i64("video").map_err(tensor)?, file.i64("window").map_err(tensor)?);
         let times = file.f64("time").map_err(tensor)?;
@@ -88,16 +82,26 @@ impl RowsFile {
         if *rows != lines.len() || shape.iter().try_fold(*rows, |n, size| n.checked_mul(*size)) != Some(values.len()) {
             return Err(foreign());
         }
-        let (mut paths, mut places): (Vec<PathBuf>, Vec<Place>) = (Vec::new(), Vec::new());
-        for (name, window, time) in lines {
-            if paths.last().is_none_or(|last| *last != Path::new(&name)) {
-                paths.push(name.into());
-            }
-            let window = usize::try_from(window).map_err(|_| foreign())?;
-            places.push(Place { video: paths.len() - 1, window, time });
-        }
+        let (paths, places) = places(lines).ok_or_else(foreign)?;
         let (column, metadata) = ("features".to_owned(), Default::default());
         Ok(Self { paths, places, column, shape: shape.to_vec(), values, metadata })
+    }
+
+    fn parquet(path: &Path, column: Option<&str>) -> Result<Self, RowsError> {
+        let bad = |why: String| RowsError::content(path, why);
+        let file = std::fs::File::open(path).map_err(|source| RowsError::Io { path: path.into(), source })?;
+        Self::parquet_from(file, column).map_err(bad)
+    }
+
+    /// The errors follow the file's name.
+    pub(crate) fn parquet_from(file: impl Read + Seek, column: Option<&str>) -> Result<Self, String> {
+        let mut file = parquet::Reader::open(file)?;
+        let name = chosen(column, &file.features())?.to_owned();
+        let lines = file.lines()?;
+        let (shape, values) = file.column(&name)?;
+        let (paths, places) =
+            places(lines).filter(|(_, places)| places.len() == file.rows()).ok_or("counts windows below 0")?;
+        Ok(Self { paths, places, column: name, shape, values, metadata: file.metadata })
     }
 
     /// Values of a row.
@@ -109,6 +113,27 @@ impl RowsFile {
     pub fn path(&self, row: usize) -> &Path {
         self.places.get(row).and_then(|place| self.paths.get(place.video)).map_or(Path::new(""), PathBuf::as_path)
     }
+}
+
+/// The column of that name, or the only one.
+fn chosen<'a>(column: Option<&'a str>, columns: &[&'a str]) -> Result<&'a str, String> {
+    match (column, columns) {
+        (Some(name), names) if names.contains(&name) => Ok(name),
+        (None, [only]) => Ok(only),
+        (_, names) => Err(format!("holds {}: choose one with --column", names.join(", "))),
+    }
+}
+
+/// The videos of rows that name them, one after another, and the rows' places; none for windows below 0.
+fn places(lines: Vec<Line>) -> Option<(Vec<PathBuf>, Vec<Place>)> {
+    let (mut paths, mut places): (Vec<PathBuf>, Vec<Place>) = (Vec::new(), Vec::new());
+    for (name, window, time) in lines {
+        if paths.last().is_none_or(|last| *last != Path::new(&name)) {
+            paths.push(name.into());
+        }
+        places.push(Place { video: paths.len() - 1, window: usize::try_from(window).ok()?, time });
+    }
+    Some((paths, places))
 }
 
 #[cfg(test)]
@@ -170,18 +195,20 @@ mod tests {
             second.finish(&paths, &metadata).unwrap();
             assert_eq!(std::fs::read(&whole).unwrap(), std::fs::read(&torn).unwrap(), "{ending}");
             assert!(!folder.path().join(format!("torn.{ending}.parts")).exists());
-            if ending == "parquet" {
-                assert!(RowsFile::read(&whole, None).unwrap_err().to_string().contains("not read here"));
-                continue;
-            }
             let name = if ending == "npy" { None } else { Some("tokens") };
             let read = RowsFile::read(&whole, name).unwrap();
             assert_eq!((read.shape.as_slice(), read.places.len(), read.paths.len()), (&[2, 3][..], 7, 5));
             assert_eq!((read.path(2), read.places[2].window, read.places[2].time), (Path::new("v1.mp4"), 1, 0.5));
             assert_eq!(read.values[2 * 6 + 4], value(1, 1, 4));
         }
-        let several = RowsFile::read(&folder.path().join("whole.safetensors"), None).unwrap_err().to_string();
-        assert!(several.contains("holds mean, tokens: choose one"), "{several}");
+        for (ending, names) in [("safetensors", "mean, tokens"), ("parquet", "tokens, mean")] {
+            let file = folder.path().join(format!("whole.{ending}"));
+            let several = RowsFile::read(&file, None).unwrap_err().to_string();
+            assert!(several.contains(&format!("holds {names}: choose one")), "{several}");
+            let mean = RowsFile::read(&file, Some("mean")).unwrap();
+            assert_eq!((mean.shape.as_slice(), mean.values[2 * 2]), (&[2][..], value(1, 1, 7)));
+            assert_eq!(mean.metadata, metadata);
+        }
     }
 
     #[test]

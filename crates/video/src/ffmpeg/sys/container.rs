@@ -161,13 +161,14 @@ impl Container {
 
     /// The first video stream that is no cover picture and has a decoder; all others are left unread.
     fn choose(&mut self) -> Result<Stream, Fault> {
-        // SAFETY: `streams` holds `nb_streams` pointers to streams that live as long as the context.
+        // SAFETY: `streams` holds `nb_streams` pointers to streams that live as long as the context; it is null, which no slice may
+        // be, where there is none.
         let streams = unsafe {
             let context = self.context.as_ref();
-            std::slice::from_raw_parts_mut(
-                context.streams,
-                if context.streams.is_null() { 0 } else { context.nb_streams as usize },
-            )
+            match context.streams.is_null() {
+                true => &mut [],
+                false => std::slice::from_raw_parts_mut(context.streams, context.nb_streams as usize),
+            }
         };
         let mut found: Option<Stream> = None;
         let mut without = None;

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::ptr::{NonNull, null, null_mut};
 
-use super::{Layout, codec_name, fault, no_memory, quiet};
+use super::{EAGAIN, Layout, codec_name, fault, no_memory, quiet};
 use crate::error::Fault;
 use ffmpeg_sys_next as av;
 
@@ -147,9 +147,6 @@ impl Decoder {
         Ok(Some(Decoded { frame: self.frame.as_ptr(), layout, owner: std::marker::PhantomData }))
     }
 }
-
-/// `EAGAIN` is 11 on Linux and Windows, 35 on macOS and the BSDs.
-const EAGAIN: c_int = if cfg!(any(target_os = "linux", target_os = "android", windows)) { 11 } else { 35 };
 
 impl Drop for Decoder {
     fn drop(&mut self) {

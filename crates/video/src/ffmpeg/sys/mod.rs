@@ -6,6 +6,7 @@
 
 mod container;
 mod decoder;
+mod encoder;
 mod layout;
 
 use std::ffi::{CStr, c_int};
@@ -17,7 +18,11 @@ use ffmpeg_sys_next as av;
 
 pub(super) use container::{Container, Packet, Stream};
 pub(super) use decoder::{Decoded, Decoder, Spec};
+pub(super) use encoder::Encoder;
 pub(super) use layout::{Component, Layout};
+
+/// `EAGAIN` is 11 on Linux and Windows, 35 on macOS and the BSDs.
+const EAGAIN: c_int = if cfg!(any(target_os = "linux", target_os = "android", windows)) { 11 } else { 35 };
 
 /// The libraries write to stderr by themselves; what they report comes back as errors here.
 fn quiet() {
@@ -41,8 +46,10 @@ fn fault(error: c_int) -> Fault {
     }
 }
 
+const NO_MEMORY: &str = "out of memory";
+
 fn no_memory() -> Fault {
-    Fault::Io("out of memory".into())
+    Fault::Io(NO_MEMORY.into())
 }
 
 /// The codec that mp4 or AVI means by four characters.

@@ -1,9 +1,15 @@
 //! Parquet files of the plainest kind: no compression, no dictionaries, one page per column and row group.
 //!
-//! Written here, since the crate `parquet` turns on features of crates that Burn stands on. Footers and page headers are Thrift's compact
-//! protocol (parquet-format's `parquet.thrift`); a list of floats is a repeated group, whose levels are runs.
+//! Written and read here, since the crate `parquet` turns on features of crates that Burn stands on. Footers and page headers are
+//! Thrift's compact protocol (parquet-format's `parquet.thrift`); a list of floats is a repeated group, whose levels are runs.
+
+mod read;
+mod thrift;
 
 use std::io::{self, Write};
+
+pub(super) use read::Reader;
+use thrift::{Struct, varint};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +17,7 @@ pub(super) enum Kind {
     Text,
     Int64,
     Double,
-    /// Lists of this many floats, one or more.
+    /// Lists of this many floats, one or more; 0 where only the shape says it.
     Floats(usize),
 }
 
@@ -156,98 +162,6 @@ fn levels(kind: Kind, rows: usize) -> Vec<u8> {
         out.extend_from_slice(&part);
     }
     out
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A struct of Thrift's compact protocol; fields in ascending order.
-struct Struct {
-    out: Vec<u8>,
-    last: u8,
-}
-
-/// Thrift's numbers of types.
-const I32: u8 = 5;
-const I64: u8 = 6;
-const BINARY: u8 = 8;
-const LIST: u8 = 9;
-const STRUCT: u8 = 12;
-
-impl Struct {
-    fn new() -> Self {
-        Self { out: Vec::new(), last: 0 }
-    }
-
-    fn field(mut self, id: u8, kind: u8) -> Self {
-        self.out.push((id - self.last) << 4 | kind);
-        self.last = id;
-        self
-    }
-
-    fn number(mut self, value: i64) -> Self {
-        varint(&mut self.out, ((value << 1) ^ (value >> 63)) as u64);
-        self
-    }
-
-    fn int(self, id: u8, value: i64) -> Self {
-        self.field(id, I32).number(value)
-    }
-
-    fn long(self, id: u8, value: i64) -> Self {
-        self.field(id, I64).number(value)
-    }
-
-    fn raw(mut self, text: &str) -> Self {
-        varint(&mut self.out, text.len() as u64);
-        self.out.extend_from_slice(text.as_bytes());
-        self
-    }
-
-    fn text(self, id: u8, text: &str) -> Self {
-        self.field(id, BINARY).raw(text)
-    }
-
-    fn child(self, id: u8, child: Self) -> Self {
-        let mut parent = self.field(id, STRUCT);
-        parent.out.extend(child.bytes());
-        parent
-    }
-
-    fn list(self, id: u8, kind: u8, count: usize) -> Self {
-        let mut list = self.field(id, LIST);
-        if count < 15 {
-            list.out.push((count as u8) << 4 | kind);
-        } else {
-            list.out.push(0xF0 | kind);
-            varint(&mut list.out, count as u64);
-        }
-        list
-    }
-
-    fn ints(self, id: u8, values: &[i64]) -> Self {
-        values.iter().fold(self.list(id, I32, values.len()), |list, value| list.number(*value))
-    }
-
-    fn texts(self, id: u8, texts: &[&str]) -> Self {
-        texts.iter().fold(self.list(id, BINARY, texts.len()), |list, text| list.raw(text))
-    }
-
-    fn structs(self, id: u8, children: Vec<Self>) -> Self {
-        let mut list = self.list(id, STRUCT, children.len());
-        children.into_iter().for_each(|child| list.out.extend(child.bytes()));
-        list
-    }
-
-    fn bytes(mut self) -> Vec<u8> {
-        self.out.push(0);
-        self.out
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,71 @@
+//! What a client's errors mean: ask again, another sample, or the end of the run.
+
+use object_store::Error;
+
+use super::{Address, StoreError};
+
+/// What became of one try.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It may work the next time.
+    Passing(String),
+    /// There is no such object, or no such bucket: the answer to a question for an object's size does not say which.
+    Missing,
+    Final(StoreError),
+}
+
+/// Words of answers that will not get better: S3 answers expired credentials with 400, to HEAD without a reason.
+const REFUSALS: [&str; 4] = ["400 Bad Request", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
+
+/// Paths of the metadata services of virtual machines (AWS, Google, Azure), which clients ask for credentials when none are set.
+const METADATA: [&str; 3] = ["/latest/api/token", "/computeMetadata/", "/metadata/identity/"];
+
+/// `answered`: the store has answered before, so there are credentials.
+pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failure {
+    let text = vjepa_recipe::text::short(&error.to_string(), 400);
+    let refused = || {
+        Failure::Final(StoreError::Storage(format!(
+            "is refused by the object store: {text}; renew or correct the credentials, then continue with --resume"
+        )))
+    };
+    if METADATA.iter().any(|path| text.contains(path)) {
+        return match answered {
+            true => Failure::Passing(text),
+            false => Failure::Final(StoreError::Storage(format!(
+                "cannot be read without credentials: set {} (none is set, and no metadata service gives any: {text})",
+                address.credentials()
+            ))),
+        };
+    }
+    match error {
+        Error::NotFound { .. } => Failure::Missing,
+        // A listing's, of Google and Azure.
+        _ if text.contains("status code: 404") => Failure::Missing,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => refused(),
+        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            Failure::Final(StoreError::Storage(format!("cannot be read: {text}")))
+        }
+        _ if REFUSALS.iter().any(|word| text.contains(word)) => refused(),
+        _ => Failure::Passing(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_metadata_service_that_is_away_means_no_credentials_until_there_were_some() {
+        let gone = || Error::Generic {
+            store: "GCS",
+            source: "Error performing GET http://169.254.169.254/computeMetadata/v1/instance: no route".into(),
+        };
+        let address = Address::of(Path::new("gs://bucket/key")).unwrap();
+        let first = failure(gone(), &address, false);
+        let Failure::Final(StoreError::Storage(why)) = &first else { panic!("{first:?}") };
+        assert!(why.contains("set GOOGLE_APPLICATION_CREDENTIALS"), "{why}");
+        assert!(matches!(failure(gone(), &address, true), Failure::Passing(_)));
+    }
+}
