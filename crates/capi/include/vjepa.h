@@ -200,9 +200,14 @@ const char *vjepa_runtime(const struct vjepa_session *session);
 size_t vjepa_num_frames(const struct vjepa_session *session);
 
 /**
- * Side of a prepared clip in pixels; 0 when the model does not say how clips are prepared.
+ * Side of a prepared clip in pixels, its height where it is not square; 0 when the model does not say how clips are prepared.
  */
 size_t vjepa_crop_size(const struct vjepa_session *session);
+
+/**
+ * Width of a prepared clip in pixels; 0 when the model does not say how clips are prepared.
+ */
+size_t vjepa_crop_width(const struct vjepa_session *session);
 
 /**
  * Which frames of a video make a clip: counted from the clip's first one, `vjepa_num_frames` numbers, ascending, at
