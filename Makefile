@@ -5,7 +5,7 @@ VENV := build/onnxruntime/venv
 # quarters of a release's processor time (docs/BENCHMARKS.md).
 CARGO_FLAGS := --profile ci --locked --workspace
 
-.PHONY: test lint doc onnxruntime texts clients browser
+.PHONY: test lint doc onnxruntime texts clients browser program
 
 test: onnxruntime
 	VJEPA_REQUIRE_ORT=1 VJEPA_ORT_DIR=$(CURDIR)/build/onnxruntime VJEPA_PYTHON=$(CURDIR)/$(VENV)/bin/python \
@@ -30,8 +30,11 @@ browser: $(CHECKS)/venv/ready $(CHECKS)/run/report.html $(CHECKS)/model.onnx
 	$(CHECKS)/venv/bin/python tests/serve/page.py $(MODEL) $(VIDEO) --vjepa $(VJEPA)
 	$(CHECKS)/venv/bin/python tests/sight/check.py $(CHECKS)/run --report $(CHECKS)/run/report.html
 
-$(VJEPA):
-	cargo build $(CARGO_FLAGS)
+# Cargo knows whether there is anything to do, and leaves the program's time as it is where there is not.
+program:
+	cargo build $(CARGO_FLAGS) --bin vjepa
+
+$(VJEPA): program
 
 $(CHECKS)/run/report.html: $(VJEPA)
 	rm -rf $(CHECKS)/run

@@ -294,7 +294,7 @@ fn a_model_that_is_not_square_runs_on_videos() {
     Canvas::new(64, 64).save(&picture).unwrap();
     let mut run = vjepa();
     let told = run.arg("run").arg(&model).arg(&picture).assert().failure().get_output().stderr.clone();
-    assert!(String::from_utf8_lossy(&told).contains("clips of 48x96; give a video"), "{told:?}");
+    assert!(String::from_utf8_lossy(&told).contains("the model takes clips of 48x96"), "{told:?}");
     for wrong in ["48x", "0x96", "48x96x2", "x"] {
         let (mut command, _) = export(folder.path(), &[Path::new("--resolution"), Path::new(wrong)]);
         command.assert().failure().stderr(predicates::str::contains("384 or 256x448"));

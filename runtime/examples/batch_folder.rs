@@ -145,10 +145,10 @@ fn prepare(entry: &Path, record: &Preprocessing, offsets: &[usize]) -> Result<Cl
 
 /// Runs clips as a batch of `batch`, filled up with the last of them.
 fn run(session: &Session, record: &Preprocessing, clips: &[Clip], batch: usize) -> Result<(), Fault> {
-    let side = record.crop_size;
+    let [channels, frames, height, width] = record.clip_shape();
     let filled = clips.iter().chain(clips.last().into_iter().cycle()).take(batch);
     let data: Vec<f32> = filled.flat_map(|clip| clip.values.iter().copied()).collect();
-    let outputs = session.run(&ClipBatch::new([batch, 3, record.num_frames, side, side], &data)?)?;
+    let outputs = session.run(&ClipBatch::new([batch, channels, frames, height, width], &data)?)?;
     let logits = outputs.iter().find(|output| output.name == "logits");
     let logits = logits.ok_or("the model gives no `logits`; export it with a probe")?;
     let classes = (logits.data.len() / batch).max(1);

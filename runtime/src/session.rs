@@ -70,7 +70,7 @@ impl Session {
         Ok(session)
     }
 
-    /// A compiled model that is already in memory, with the metadata its file would have; `name` stands in messages.
+    /// A compiled model of clips that is already in memory, with the metadata its file would have; `name` stands in messages.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -81,10 +81,21 @@ impl Session {
         params: crate::plan::DeviceParams,
         metadata: BTreeMap<String, String>,
     ) -> Result<Self, SessionError> {
+        Self::of_plan(name, executor, params, metadata, &Options::default())
+    }
+
+    #[cfg(feature = "burn")]
+    fn of_plan(
+        name: &Path,
+        executor: crate::plan::DeviceExecutor,
+        params: crate::plan::DeviceParams,
+        metadata: BTreeMap<String, String>,
+        options: &Options,
+    ) -> Result<Self, SessionError> {
         crate::fork::plans()?;
         let model = crate::compiled::Model::new(executor, params);
         let (inputs, outputs) = model.interface(name)?;
-        check_inputs(name, &inputs, &Options::default())?;
+        check_inputs(name, &inputs, options)?;
         Self::of(name, inputs, outputs, metadata, Engine::Plan(Box::new(model)))
     }
 
@@ -263,7 +274,7 @@ fn hashed(feeds: &[Feed<'_>]) -> u64 {
 #[cfg(feature = "burn")]
 fn open_compiled(path: &Path, options: &Options) -> Result<Session, SessionError> {
     let (executor, params, metadata) = crate::compiled::open(path, options)?;
-    Session::of_compiled(path, executor, params, metadata)
+    Session::of_plan(path, executor, params, metadata, options)
 }
 
 #[cfg(not(feature = "burn"))]

@@ -287,7 +287,7 @@ impl Opened {
             Kind::Pictures if [clips, views] != [1, 1] => {
                 Err("a picture is one clip in one view: leave --clips and --views out".into())
             }
-            Kind::Pictures => Ok(SamplePlan::Pictures(StillPlan::of(record))),
+            Kind::Pictures => Ok(SamplePlan::Pictures(StillPlan::of(record)?)),
         }
     }
 }

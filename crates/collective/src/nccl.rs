@@ -1,8 +1,8 @@
 //! Ranks on NVIDIA GPUs, through NCCL and the CUDA driver, both opened when they are needed.
 //!
 //! The ranks meet over TCP (`rendezvous.rs`) or, where an MPI's launcher started them and `MASTER_ADDR` is not set, over MPI: there
-//! rank 0 hands out NCCL's identifier, and there everything but sums travels. Sums are staged through a buffer on the device. Tested with a stand-in for both libraries (`tests/stand_in.c`); it has not
-//! run on several GPUs yet.
+//! rank 0 hands out NCCL's identifier, and there everything but sums travels. Sums are staged through a buffer on the device. Tested
+//! with a stand-in for both libraries (`tests/stand_in.c`); it has not run on several GPUs yet.
 #![allow(unsafe_code)]
 
 use crate::beside::{Beside, Ending};
@@ -141,11 +141,11 @@ pub fn ranks(launch: Launch, libraries: Libraries, limit: Duration) -> Result<Be
 
 fn control(launch: Launch, limit: Duration, asked: Ending) -> Result<Box<dyn Control>, CollectiveError> {
     let by_mpi = matches!(launch.launcher, Launcher::OpenMpi | Launcher::Pmi | Launcher::Slurm);
-    match Meeting::from(|name| std::env::var(name).ok()) {
-        Ok(meeting) => Ok(Box::new(Lines::open(launch, &meeting, limit)?)),
-        Err(CollectiveError::Start { .. }) if by_mpi && cfg!(feature = "mpi") => over_mpi(launch, limit, asked),
-        Err(error) => Err(error),
+    let variable = |name: &str| std::env::var(name).ok();
+    if Meeting::find(variable)?.is_none() && by_mpi && cfg!(feature = "mpi") {
+        return over_mpi(launch, limit, asked);
     }
+    Ok(Box::new(Lines::open(launch, &Meeting::from(variable)?, limit)?))
 }
 
 #[cfg(feature = "mpi")]

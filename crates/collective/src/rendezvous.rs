@@ -24,21 +24,29 @@ pub struct Meeting {
 }
 
 impl Meeting {
-    /// From the variables `MASTER_ADDR` and `MASTER_PORT`, or Kubeflow's `PET_MASTER_ADDR` and `PET_MASTER_PORT`.
+    /// From the variables `MASTER_ADDR` and `MASTER_PORT`, or Kubeflow's `PET_MASTER_ADDR` and `PET_MASTER_PORT`. None where neither is set.
     ///
     /// # Errors
-    /// [`CollectiveError::Start`] where they are missing, [`CollectiveError::Environment`] for a port that is none.
-    pub fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Self, CollectiveError> {
+    /// [`CollectiveError::Start`] where one of them is missing, [`CollectiveError::Environment`] for a port that is none.
+    pub fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, CollectiveError> {
         let find = |name: &str| variable(name).or_else(|| variable(&format!("PET_{name}")));
-        let (Some(address), Some(port)) = (find("MASTER_ADDR"), find("MASTER_PORT")) else {
-            let why = "several ranks meet at MASTER_ADDR and MASTER_PORT, which are not set: set them to the machine of rank 0 and a \
-                       free port there (torchrun does)";
-            return Err(CollectiveError::Start { engine: "the rendezvous", why: why.to_owned() });
-        };
-        match port.trim().parse() {
-            Ok(port) => Ok(Self { address, port }),
-            Err(_) => Err(CollectiveError::Environment { variable: "MASTER_PORT", value: port, what: "port" }),
+        match (find("MASTER_ADDR"), find("MASTER_PORT")) {
+            (None, None) => Ok(None),
+            (Some(address), Some(port)) => match port.trim().parse() {
+                Ok(port) => Ok(Some(Self { address, port })),
+                Err(_) => Err(CollectiveError::Environment { variable: "MASTER_PORT", value: port, what: "port" }),
+            },
+            (Some(_), None) => Err(start(unset("MASTER_PORT is"))),
+            (None, Some(_)) => Err(start(unset("MASTER_ADDR is"))),
         }
+    }
+
+    /// As [`Meeting::find`], for ranks that have nowhere else to meet.
+    ///
+    /// # Errors
+    /// As [`Meeting::find`]; [`CollectiveError::Start`] where neither is set.
+    pub fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Self, CollectiveError> {
+        Self::find(variable)?.ok_or_else(|| start(unset("both are")))
     }
 }
 
@@ -123,6 +131,13 @@ impl Control for Lines {
         // The lines close with the process, and the other ranks then say who is gone.
         std::process::exit(code);
     }
+}
+
+fn unset(which: &str) -> String {
+    format!(
+        "several ranks meet at MASTER_ADDR and MASTER_PORT, of which {which} not set: set them to the machine of rank 0 and a free \
+         port there (torchrun does)"
+    )
 }
 
 fn start(why: String) -> CollectiveError {
@@ -282,7 +297,10 @@ mod tests {
         let of = |pairs: &[(&str, &str)]| {
             Meeting::from(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
         };
-        assert!(of(&[]).unwrap_err().to_string().contains("MASTER_ADDR and MASTER_PORT, which are not set"));
+        assert!(of(&[]).unwrap_err().to_string().contains("of which both are not set"));
+        let half = of(&[("MASTER_ADDR", "node0")]).unwrap_err().to_string();
+        assert!(half.contains("of which MASTER_PORT is not set"), "{half}");
+        assert_eq!(Meeting::find(|_| None), Ok(None));
         let pet = of(&[("PET_MASTER_ADDR", "node0"), ("PET_MASTER_PORT", "29500")]).unwrap();
         assert_eq!(pet, Meeting { address: "node0".into(), port: 29500 });
         assert!(

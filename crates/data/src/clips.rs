@@ -93,13 +93,8 @@ fn prepare(path: &Path, record: &Preprocessing, clip_views: ClipViews) -> Result
         if count > 1 {
             return Err(named(format!("is a picture, but the model averages {count} clips of a video")).into());
         }
-        if record.crop_width.is_some() {
-            let [height, width] = record.size();
-            return Err(
-                named(format!("is a picture, but the model takes clips of {height}x{width}; give a video")).into()
-            );
-        }
-        return Ok(Clips { count, data: StillPlan::of(record).prepare(path).map_err(named)? });
+        let plan = StillPlan::of(record).map_err(|why| named(format!("is a picture, but {why}")))?;
+        return Ok(Clips { count, data: plan.prepare(path).map_err(named)? });
     }
     let plan =
         ViewPlan { preprocessing: record.clone(), clips: clip_views.clips, views: clip_views.views, random: None };
@@ -164,7 +159,7 @@ mod tests {
         let data =
             vjepa_recipe::config::DataConfig { num_frames: 2, sampling_rate: 1, crop_size: 16, ..Default::default() };
         let record = data.preprocessing();
-        let wanted = SamplePlan::Pictures(StillPlan::of(&record)).prepare(0, &path).unwrap();
+        let wanted = SamplePlan::Pictures(StillPlan::of(&record).unwrap()).prepare(0, &path).unwrap();
         assert!(read(&path, &record).unwrap().data == wanted);
         let several = ClipViews { clips: 2, views: 1 };
         let said = read_views(&path, &record, several).err().unwrap().to_string();

@@ -22,7 +22,7 @@ use vjepa_runtime::preprocess::{View, to_luma};
 
 use super::transforms::{Frames, Pixels, RandomCrop, TrainTransform};
 use super::values::{Scaling, to_bytes};
-use vjepa_recipe::config::{AugmentConfig, DataConfig, Framing, Preprocessing, Sampling};
+use vjepa_recipe::config::{AugmentConfig, DataConfig, Framing, Normalization, Preprocessing, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
 /// Videos as training clips: files, frame folders, pictures, members of shards, objects of stores.
@@ -75,6 +75,10 @@ impl VideoDataset {
     ) -> Result<Self, DataError> {
         if lists.is_empty() {
             return Err(DataError::Setup("`data.datasets` lists no data set".into()));
+        }
+        if data.clip_bytes && (data.normalization == Normalization::PerClip || augment.reprob > 0.0) {
+            let why = "`data.clip_bytes` takes neither `per_clip` normalisation nor `data_aug.reprob`: both need the values themselves";
+            return Err(DataError::Setup(why.into()));
         }
         let until = |end: &mut usize, list: &VideoList| {
             *end += list.entries.len();

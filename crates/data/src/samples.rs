@@ -29,13 +29,16 @@ pub struct StillPlan {
 
 impl StillPlan {
     /// Pictures for a model that takes clips of this preparation.
-    pub fn of(record: &Preprocessing) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Why there are none, for clips that are not square.
+    pub fn of(record: &Preprocessing) -> Result<Self, String> {
+        Ok(Self {
             frames: record.num_frames,
-            size: record.crop_size,
+            size: square(record)?,
             normalization: record.normalization,
             grayscale: record.grayscale,
-        }
+        })
     }
 
     /// The clip of a picture, `[3, T, S, S]`.
@@ -47,6 +50,16 @@ impl StillPlan {
         // Nothing is drawn.
         let key = SampleKey { seed: 0, epoch: 0, position: 0, retry: 0 };
         still(path, &transform, key, (self.frames, self.grayscale))
+    }
+}
+
+/// The side of square clips.
+fn square(record: &Preprocessing) -> Result<usize, String> {
+    match record.size() {
+        [height, width] if height == width => Ok(height),
+        [height, width] => Err(format!(
+            "the model takes clips of {height}x{width}; pictures and augmented clips are square: give videos, without augmentation"
+        )),
     }
 }
 
@@ -133,8 +146,11 @@ pub enum TrainPlan {
 impl TrainPlan {
     /// The training samples that belong to an evaluation: of its size and preparation, augmented. `flip` mirrors half of the
     /// videos, which the official video probe does not.
-    pub fn of(plan: &SamplePlan, flip: bool) -> Self {
-        match plan {
+    ///
+    /// # Errors
+    /// Why there are none, for clips that are not square.
+    pub fn of(plan: &SamplePlan, flip: bool) -> Result<Self, String> {
+        Ok(match plan {
             SamplePlan::Videos(ViewPlan { preprocessing, clips, .. }) => Self::Videos {
                 sampler: ClipSampler {
                     num_clips: *clips,
@@ -146,7 +162,7 @@ impl TrainPlan {
                 augment: ClipAugment {
                     normalization: preprocessing.normalization,
                     flip,
-                    ..ClipAugment::probe(preprocessing.crop_size)
+                    ..ClipAugment::probe(square(preprocessing)?)
                 },
                 grayscale: preprocessing.grayscale,
             },
@@ -155,7 +171,7 @@ impl TrainPlan {
                 frames: *frames,
                 grayscale: *grayscale,
             },
-        }
+        })
     }
 
     /// The clips of one sample, `[clips, 3, T, S, S]`, a function of its key.
@@ -242,7 +258,7 @@ mod tests {
         );
         assert_eq!(plan.prepare(5, &path).unwrap(), fixed, "nothing of what is evaluated is drawn");
 
-        let train = TrainPlan::of(&plan, false);
+        let train = TrainPlan::of(&plan, false).unwrap();
         let key = |position| SampleKey { seed: 1, epoch: 0, position, retry: 0 };
         let drawn = train.prepare(key(0), &path).unwrap();
         assert_eq!(train.prepare(key(0), &path).unwrap(), drawn);

@@ -183,7 +183,7 @@ fn one_video(sender: &SyncSender<Sent>, plan: &WindowPlan, video: usize, path: &
         Ok(mut media) => {
             for window in plan.windows(media.info()).into_iter().skip(skipped) {
                 let prepared = match is_picture(path) {
-                    true => StillPlan::of(&plan.preprocessing).prepare(path),
+                    true => StillPlan::of(&plan.preprocessing).and_then(|still| still.prepare(path)),
                     false => plan.prepare(&mut media, &window),
                 };
                 match prepared {

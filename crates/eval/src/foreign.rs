@@ -75,9 +75,10 @@ impl SessionEncoder {
             [_, _, frames, height, width] => (*frames, *height, *width),
             _ => return Err(bad("averages several views itself; export the encoder alone".into())),
         };
-        if let (Some(height), Some(width)) = (height, width) {
-            record.set_size([height, width]);
-        }
+        let [own_height, own_width] = record.size();
+        // Where one side is fixed alone, the other is as long.
+        let sides = [height.or(width).unwrap_or(own_height), width.or(height).unwrap_or(own_width)];
+        record.set_size(sides);
         match (per_frame, frames) {
             (true, Some(frames @ 2..)) => {
                 return Err(bad(format!("takes clips of {frames} frames: leave --per-frame out")));

@@ -329,7 +329,7 @@ impl<'a> Work<'a> {
         };
         let labels: Vec<i64> = entries.iter().map(|entry| entry.label.unwrap_or(-1)).collect();
         let classes = classes(&labels, self.lists.from(), names)?;
-        let plan = TrainPlan::of(plan, self.flip);
+        let plan = TrainPlan::of(plan, self.flip)?;
         let set = OnlineSet { entries, classes: &classes, plan, clips: self.clips, attend: self.attend };
         let (splits, quiet, ranks) = (self.splits.len(), args.json || self.ranks.rank() != 0, self.ranks);
         let mut say = |time: Duration| {

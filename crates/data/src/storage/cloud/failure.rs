@@ -17,8 +17,9 @@ pub(super) enum Failure {
 /// Words of answers that will not get better: S3 answers expired credentials with 400, to HEAD without a reason.
 const REFUSALS: [&str; 4] = ["400 Bad Request", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 
-/// Paths of the metadata services of virtual machines (AWS, Google, Azure), which clients ask for credentials when none are set.
-const METADATA: [&str; 3] = ["/latest/api/token", "/computeMetadata/", "/metadata/identity/"];
+/// Addresses of the metadata services of virtual machines (AWS and Azure, containers on AWS, Google), which clients ask for
+/// credentials when none are set.
+const METADATA: [&str; 3] = ["//169.254.169.254/", "//169.254.170.2/", "//metadata/computeMetadata/"];
 
 /// `answered`: the store has answered before, so there are credentials.
 pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failure {
@@ -28,7 +29,10 @@ pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failur
             "is refused by the object store: {text}; renew or correct the credentials, then continue with --resume"
         )))
     };
-    if METADATA.iter().any(|path| text.contains(path)) {
+    // The text names the object, whose key may hold any words: what a store says of it by a kind of its own comes first, and only
+    // what has none is searched for the metadata services' addresses.
+    let generic = matches!(error, Error::Generic { .. });
+    if generic && METADATA.iter().any(|address| text.contains(address)) {
         return match answered {
             true => Failure::Passing(text),
             false => Failure::Final(StoreError::Storage(format!(
@@ -40,7 +44,7 @@ pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failur
     match error {
         Error::NotFound { .. } => Failure::Missing,
         // A listing's, of Google and Azure.
-        _ if text.contains("status code: 404") => Failure::Missing,
+        _ if generic && text.contains("status code: 404") => Failure::Missing,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => refused(),
         Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
             Failure::Final(StoreError::Storage(format!("cannot be read: {text}")))
@@ -67,5 +71,8 @@ mod tests {
         let Failure::Final(StoreError::Storage(why)) = &first else { panic!("{first:?}") };
         assert!(why.contains("set GOOGLE_APPLICATION_CREDENTIALS"), "{why}");
         assert!(matches!(failure(gone(), &address, true), Failure::Passing(_)));
+        // An object's own name says nothing of credentials.
+        let (path, source) = ("metadata/identity/computeMetadata/status code: 404".to_owned(), "no".into());
+        assert!(matches!(failure(Error::NotFound { path, source }, &address, false), Failure::Missing));
     }
 }

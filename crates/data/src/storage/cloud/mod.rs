@@ -185,7 +185,8 @@ impl CloudStore {
                 "is in `{}`, which does not exist: check the name, and the account or endpoint that the environment names",
                 address.root
             )),
-            _ => none,
+            // What refuses to list says nothing of the object: a key to objects alone may be all there is.
+            Some(Err(Failure::Final(_) | Failure::Passing(_))) | Some(Ok(_)) | None => none,
         }
     }
 
