@@ -225,6 +225,13 @@ impl Normalization {
     }
 }
 
+/// Appends `gain·x + bias` of bytes `[.., C, plane]`, with the gain and the bias of each of the C channels.
+pub fn scale_bytes(bytes: &[u8], plane: usize, scaling: &[(f32, f32)], out: &mut Vec<f32>) {
+    for (bytes, (gain, bias)) in bytes.chunks(plane.max(1)).zip(scaling.iter().cycle()) {
+        out.extend(bytes.iter().map(|byte| f32::from(*byte) * gain + bias));
+    }
+}
+
 /// Replaces each pixel's colours by their luma (BT.601 weights, in 1/256); `pixels` is interleaved RGB.
 pub fn to_luma(pixels: &mut [u8]) {
     for pixel in pixels.as_chunks_mut::<3>().0 {

@@ -1,5 +1,7 @@
 //! The values of clips on their way from a data set to a step: floats, or bytes that the step scales.
 
+use vjepa_runtime::preprocess::scale_bytes;
+
 use super::source::DataError;
 
 /// Of each channel the gain and the bias: a byte stands for `gain·x + bias`.
@@ -94,11 +96,11 @@ impl ClipValues {
         (cut, [samples.len(), channels, frames, height, width])
     }
 
-    /// The floats; empty for bytes, which are none yet.
-    pub fn floats(&self) -> &[f32] {
+    /// The floats; none of bytes.
+    pub fn floats(&self) -> Option<&[f32]> {
         match self {
-            Self::Floats(values) => values,
-            Self::Bytes { .. } => &[],
+            Self::Floats(values) => Some(values),
+            Self::Bytes { .. } => None,
         }
     }
 
@@ -108,9 +110,9 @@ impl ClipValues {
             Self::Floats(values) => return values,
             Self::Bytes { values, scaling } => (values, scaling),
         };
-        let plane: usize = shape[2..].iter().product();
-        let channels = values.chunks(plane.max(1)).zip(scaling.iter().cycle());
-        channels.flat_map(|(bytes, (gain, bias))| bytes.iter().map(move |x| f32::from(*x) * gain + bias)).collect()
+        let mut floats = Vec::with_capacity(values.len());
+        scale_bytes(&values, shape[2..].iter().product(), &scaling, &mut floats);
+        floats
     }
 }
 
@@ -175,7 +177,7 @@ mod tests {
         // Three samples with room for two frames of one pixel, three channels: the second has one frame.
         let clips = ClipValues::Floats((0..18u8).map(f32::from).collect());
         let shape = [3, 3, 2, 1, 1];
-        let two = [&clips.floats()[..6], &clips.floats()[12..]].concat();
+        let two = [&clips.floats().unwrap()[..6], &clips.floats().unwrap()[12..]].concat();
         assert_eq!(clips.cut(shape, 2, &[0, 2]), (ClipValues::Floats(two), [2, 3, 2, 1, 1]));
         assert_eq!(clips.cut(shape, 1, &[1]), (ClipValues::Floats(vec![6.0, 7.0, 8.0]), [1, 3, 1, 1, 1]));
         assert!(ClipValues::Floats(vec![0.0]).put(&bytes(&[1]), 1, (0, 1)).is_err());

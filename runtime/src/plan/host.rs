@@ -1,5 +1,6 @@
 //! Tensors on the host, as they go in and come out of a plan.
 
+use crate::preprocess::scale_bytes;
 use vjepa_compiler::ir::DType;
 
 /// A dense row-major tensor in host memory.
@@ -42,10 +43,7 @@ impl Pixels {
     /// The floats they stand for, in `memory`.
     pub fn scaled(&self, mut memory: Vec<f32>) -> Vec<f32> {
         memory.clear();
-        let plane = self.shape.iter().skip(2).product::<usize>().max(1);
-        for (bytes, (gain, bias)) in self.data.chunks(plane).zip(self.scaling.iter().cycle()) {
-            memory.extend(bytes.iter().map(|byte| f32::from(*byte) * gain + bias));
-        }
+        scale_bytes(&self.data, self.shape.iter().skip(2).product(), &self.scaling, &mut memory);
         memory
     }
 }
