@@ -3,7 +3,9 @@
 use crate::gpu::{Found, Gpu, OpenError};
 use crate::kernels::rules;
 use crate::watch;
+use burn_backend::Shape;
 use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
 use burn_cuda::CudaDevice;
 use cudarc::driver::result::{self as driver, device as gpus};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;

@@ -3,9 +3,11 @@
 use crate::gpu::{Found, Gpu, OpenError};
 use crate::kernels::rules;
 use crate::watch;
+use burn_backend::Shape;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::device::Device as _;
 use burn_cubecl::cubecl::future::block_on;
+use burn_cubecl::tensor::CubeTensor;
 use burn_wgpu::graphics::{AutoGraphicsApi, GraphicsApi};
 use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, init_setup};
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 use super::back_ends::Opened;
 use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, Pixels, PlanBackend, RunError};
 use burn_backend::DType as Element;
+use burn_backend::ops::{FloatTensorOps as _, IntTensorOps as _};
 use burn_backend::tensor::{Device as Place, FloatTensor};
 use burn_backend::{Shape, TensorData};
 use vjepa_compiler::ir::{DType, Sizes, TensorType};
