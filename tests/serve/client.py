@@ -53,7 +53,7 @@ def check(client, module, about, expected, clips, how):
     wrong = inputs_of(module, clips[:1, :, :, :1], tensor, **how[0])
     print("    refused:", refused(lambda: client.infer(name, wrong), "has the shape"))
     outputs = [module.InferRequestedOutput("nothing")]
-    print("    refused:", refused(lambda: client.infer(name, good, outputs=outputs), "is no output"))
+    print("    refused:", refused(lambda: client.infer(name, good, outputs=outputs), "is not an output"))
     print("    refused:", refused(lambda: client.infer(name, good, timeout=1), "not done within"))
 
 
