@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use support::{TINY, tiny, vjepa, write};
+use vjepa_eval::cache::file_digest;
 use vjepa_runtime::Runtime;
 use vjepa_runtime::library::Search;
 
@@ -229,6 +230,95 @@ fn a_share_of_the_videos_is_trained_on() {
     let one = train(&["--subset", "1%"]);
     assert_eq!(count(&one, "key_frames"), 2);
     assert!(one["notes"].to_string().contains("3 of 4 actions do not occur in them"), "{one}");
+}
+
+#[test]
+fn an_encoder_of_a_folder_is_trained_on_and_exported() {
+    let data = Annotated::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vjepa2_hf/model");
+    let at = |name: &str| data.folder.path().join(name);
+    let detect = |what: &str| {
+        let mut command = vjepa();
+        command.args(["detect", what, "--checkpoint"]).arg(&folder);
+        command
+    };
+    let exported = |name: &str, seed: &str, width: &str| {
+        let (detector, onnx) = (at(&format!("{name}.safetensors")), at(&format!("{name}.onnx")));
+        let mut train = detect("train");
+        train.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures()).arg("--out").arg(&detector);
+        json(train.args(["--side", "48", "--step", "1", "--epochs", "2", "--seed", seed]));
+        let mut export = detect("export");
+        export.arg("--detector").arg(&detector).arg("--out").arg(&onnx);
+        json(export.args(["--width", width, "--no-verify"]));
+        onnx
+    };
+    let (square, other) = (exported("square", "0", "48"), exported("other", "1", "32"));
+    let digest = file_digest(&folder.join("model.safetensors")).unwrap();
+    let bytes = std::fs::read(&square).unwrap();
+    // Of the detector's record and of the model itself.
+    let found = bytes.windows(digest.len()).filter(|window| *window == digest.as_bytes()).count();
+    assert_eq!(found, 2);
+    if ort() {
+        // Two detectors on one encoder, which say the same of themselves but for the file.
+        let told = data.of_models(&[&square, &other], &at("out.csv")).assert().failure().get_output().stderr.clone();
+        assert!(String::from_utf8_lossy(&told).contains("is of another detector than"));
+        data.of_models(&[&square], &at("out.csv")).assert().success();
+    }
+}
+
+#[test]
+fn first_key_frames_that_cannot_be_read_only_cost_the_estimate() {
+    let data = Annotated::new();
+    let videos = data.folder.path().join("videos");
+    std::fs::create_dir(&videos).unwrap();
+    for file in std::fs::read_dir(textures()).unwrap().map(|file| file.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("t0_d0") || name.starts_with("t1_d0") {
+            std::fs::copy(&file, videos.join(name)).unwrap();
+        }
+    }
+    std::fs::write(videos.join("a_broken.mp4"), "no video").unwrap();
+    let mut boxes: String = (900..904).map(|second| format!("a_broken,{second},0.1,0.1,0.9,0.9,1,0\n")).collect();
+    boxes += &std::fs::read_to_string(&data.boxes).unwrap();
+    let boxes = write(data.folder.path(), "with-broken.csv", &boxes);
+    let mut train = data.detect("train");
+    train.arg("--boxes").arg(&boxes).arg("--videos").arg(&videos).arg("--out").arg(data.detector()).arg("--augment");
+    train.args(["--side", "48", "--step", "1", "--epochs", "2", "--layers", "0,1,2"]);
+    let output = train.assert().success().get_output().stderr.clone();
+    let told = String::from_utf8(output).unwrap();
+    assert!(told.contains("4 of ") && told.contains("key frames were left out; the first, a_broken at 900"), "{told}");
+    assert!(!told.contains("the encoder sees"), "{told}");
+}
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let data = Annotated::new();
+    let (file, out) = (data.folder.path().join("any"), data.folder.path().join("out.csv"));
+    let refused = |command: &mut Command, words: &str| {
+        let told = String::from_utf8(command.assert().failure().get_output().stderr.clone()).unwrap();
+        assert!(told.contains(words), "{words}: {told}");
+    };
+    let model = || data.of_models(&[&file], &out);
+    refused(model().args(["--device", "cpu"]), "cannot be used with '--device");
+    refused(model().arg("--checkpoint").arg(&file), "cannot be used with");
+    refused(model().args(["--set", "data.sampling_rate=2"]), "cannot be used with '--set");
+    for flag in [["--ort-lib", "lib.so"], ["--gpu", "0"], ["--batches", "1:1:1"], ["--engine-cache", "x"]] {
+        let mut run = data.detect("run");
+        run.arg("--detector").arg(&file).arg("--people").arg(&data.people).arg("--videos").arg(textures());
+        refused(run.arg("--out").arg(&out).args(flag), &format!("cannot be used with '{}", flag[0]));
+    }
+    for flag in [
+        ["--device", "cpu"],
+        ["--gpu", "0"],
+        ["--videos", "x"],
+        ["--people", "x"],
+        ["--checkpoint", "x"],
+        ["--set", "a=1"],
+    ] {
+        let mut eval = vjepa();
+        eval.args(["detect", "eval", "--detections"]).arg(&file).arg("--boxes").arg(&data.boxes).args(flag);
+        refused(&mut eval, &format!("cannot be used with '{}", flag[0]));
+    }
 }
 
 #[test]

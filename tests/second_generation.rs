@@ -236,15 +236,25 @@ fn as_officially(scene: &Scene, frozen: &[&str], actions: &str, out: &str) {
             *values = places.iter().flat_map(|place| values[place * row..(place + 1) * row].to_vec()).collect();
         }
     }
-    let named = probe.into_iter().map(|(name, tensor)| (name.replacen("probe.", "classifiers.0.module.", 1), tensor));
+    // The second of two, as of two rates; the first knows nothing.
+    let named = probe.into_iter().flat_map(|(name, (shape, values))| {
+        let nothing = vec![0.0; values.len()];
+        let of = |number: usize| name.replacen("probe.", &format!("classifiers.{number}.module."), 1);
+        [(of(0), (shape.clone(), nothing)), (of(1), (shape, values))]
+    });
     vjepa_weights::save_safetensors(Path::new(&official), &named.collect(), &Default::default()).unwrap();
     let eval = |more: &[&str]| {
         let mut command = vjepa(&["anticipate", "eval", "--probe", &official, "--actions", actions]);
         said(command.args(frozen).args(more))
     };
     let clips = ["--frames", "4", "--seconds", "0.25"];
+    let second = [&["--classes", actions, "--head", "1"][..], &clips].concat();
+    let (told, fine) = eval(&second);
+    assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %") && !told.contains("2 probes"), "{told}");
     let (told, fine) = eval(&[&["--classes", actions][..], &clips].concat());
-    assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
+    assert!(fine && told.contains("holds 2 probes, of which number 0 is evaluated"), "{told}");
+    let (told, fine) = eval(&[&["--classes", actions, "--head", "2"][..], &clips].concat());
+    assert!(!fine && told.contains("give --head a number from 0 to 1"), "{told}");
     let (told, fine) = eval(&[&["--classes", &scene.path("more.csv")][..], &clips].concat());
     assert!(
         !fine && told.contains("tells 2 verbs, 2 nouns and 4 actions apart") && told.contains("--classes"),
@@ -283,7 +293,9 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     std::fs::write(scene.at("ek100.yaml"), text).unwrap();
     let (config, out) = (scene.path("ek100.yaml"), scene.path("probe.safetensors"));
     let (told, fine) = said(&mut vjepa(&["anticipate", "train", "--config", &config, "--out", &out, "--json"]));
-    assert!(fine && told.contains("`experiment.data.auto_augment` has no effect"), "{told}");
+    for key in ["experiment.data.auto_augment", "encoder.use_rope", "encoder.uniform_power"] {
+        assert!(fine && told.contains(&format!("{key}` has no effect")), "{key}: {told}");
+    }
     let summary: serde_json::Value =
         serde_json::from_str(told.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
     let rates: Vec<(f64, f64)> = (summary["probes"].as_array().unwrap().iter())
@@ -292,8 +304,19 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     assert_eq!((rates, &summary["seconds"]), (vec![(0.003, 0.1), (0.001, 0.01)], &0.25.into()));
     let (record, _) = load_actions(Path::new(&out)).unwrap();
     assert_eq!((record.depth, record.num_heads, record.side, record.frames), (2, 4, 48, 4));
-    let (told, fine) = said(&mut vjepa(&["anticipate", "eval", "--config", &config, "--probe", &out]));
+    let eval = ["anticipate", "eval", "--config", &config, "--probe", &out];
+    let (told, fine) = said(&mut vjepa(&eval));
     assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
+    assert!(!told.contains("the probe was trained with"), "{told}");
+    // What the file says otherwise than the probe is named, and what it says otherwise than the checkpoint refused.
+    let (told, fine) = said(vjepa(&eval).args(["--set", "experiment.data.resolution=32"]));
+    assert!(fine && told.contains("ek100.yaml: `experiment.data.resolution` (32) has no effect: the probe"), "{told}");
+    assert_eq!(told.matches("the probe was trained with").count(), 1, "{told}");
+    for (set, words) in [("model_name=vit_large", "holds an encoder 32 wide"), ("patch_size=16", "has 8: correct it")] {
+        let set = format!("model_kwargs.pretrain_kwargs.encoder.{set}");
+        let (told, fine) = said(vjepa(&eval).args(["--set", &set]));
+        assert!(!fine && told.contains(words), "{words}: {told}");
+    }
     let (told, fine) = said(&mut vjepa(&["anticipate", "eval", "--config", &config, "--probe", &out, "--fps", "4"]));
     assert!(!fine && told.contains("says its classes and clips itself"), "{told}");
     let set = "experiment.data.dataset=COIN_anticipation";

@@ -87,6 +87,10 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     let data = args.data.clone().or(own).ok_or(none)?;
     let (list, folders) = samples(&data)?;
     let kind = Kind::of(&list)?;
+    let probes = vjepa_weights::load(path)?.probes();
+    if probes > 1 && ranks.rank() == 0 {
+        eprintln!("note: {} holds {probes} probes, of which the first is evaluated", path.display());
+    }
     let reads = Reads { layers: probe_layers(path)?, heads: None };
     let mut opened = Opened::open(&args.encoder, setup, device, kind, reads)?;
     let probe = match &opened.sizes {

@@ -11,8 +11,7 @@ use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{OpenEncoder, Wanted, open_encoder_as};
 use vjepa_eval::videos::labelled_videos;
 use vjepa_graphs::{EncoderConfig, ProbeConfig};
-use vjepa_programs::Model;
-use vjepa_recipe::config::evaluation::{CheckpointKey, Samples};
+use vjepa_recipe::config::evaluation::{CheckpointKey, EncoderSource, Samples};
 use vjepa_recipe::config::{Config, Evaluation};
 use vjepa_recipe::text;
 use vjepa_runtime::plan::Device;
@@ -247,7 +246,7 @@ impl Opened {
         let OpenEncoder { encoder, mut model, digest, named } =
             open_encoder_as(device, &path, setup.config.as_ref(), &wanted)?;
         if let Some(official) = setup.official.as_ref().filter(|official| official.encoder.from_file) {
-            check_second(official, &model, &path)?;
+            check_second(&official.encoder, &model.encoder, &path)?;
             if let Samples::Videos { step, .. } = official.samples {
                 model.preprocessing.sampling_rate = step;
             }
@@ -314,8 +313,7 @@ fn wanted(setup: &Setup, frames: Option<usize>) -> Wanted {
 }
 
 /// Checks a checkpoint against what an official file of V-JEPA 2 says of it.
-fn check_second(official: &Evaluation, model: &Model, path: &Path) -> Result<(), CliError> {
-    let (encoder, found) = (&official.encoder, &model.encoder);
+pub(super) fn check_second(encoder: &EncoderSource, found: &EncoderConfig, path: &Path) -> Result<(), CliError> {
     let path = path.display();
     if let Some(name) = encoder.model.filter(|name| name.sizes().embed_dim != found.embed_dim) {
         let name = serde_json::to_value(name)?;

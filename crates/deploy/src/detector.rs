@@ -15,7 +15,7 @@ use vjepa_weights::{self as weights, Tensors};
 
 use crate::DeployError;
 use crate::accuracy::outputs;
-use crate::metadata::{arch, sha256};
+use crate::metadata::arch;
 use crate::parity::{Candidate, Parity, clips_for};
 use crate::paths::{make_folder_of, refuse, spares};
 use crate::source::Source;
@@ -28,8 +28,10 @@ pub struct DetectorExport<'a> {
     pub config: Option<&'a Config>,
     /// `linear.weight f32[classes, width]` and `linear.bias f32[classes]`.
     pub classifier: &'a Tensors,
-    /// What the detector is.
+    /// What the detector is; its encoder is the checkpoint, which the caller has seen to.
     pub record: &'a DetectorRecord,
+    /// SHA-256 of the detector's file.
+    pub digest: &'a str,
     /// Files beside the checkpoint that it is made from, which it must not overwrite.
     pub inputs: &'a [&'a Path],
     /// Height and width of a clip in pixels.
@@ -57,8 +59,10 @@ pub struct DetectorExported {
 /// [`DeployError`] for a clip that the encoder does not take, a file that cannot be read or written, or scores that differ from the
 /// plan's: the file is then removed.
 pub fn write(request: &DetectorExport<'_>) -> Result<DetectorExported, DeployError> {
-    spares(request.inputs.iter().copied().chain([request.checkpoint]), &[request.out], request.out)?;
     let stored = weights::load(request.checkpoint)?;
+    let read =
+        request.inputs.iter().copied().chain([request.checkpoint]).chain(stored.files().iter().map(PathBuf::as_path));
+    spares(read, &[request.out], request.out)?;
     let model = programs::describe(&stored, request.config)?;
     let ([height, width], record) = (request.size, request.record);
     let encoder = EncoderConfig {
@@ -74,8 +78,13 @@ pub fn write(request: &DetectorExport<'_>) -> Result<DetectorExported, DeployErr
     make_folder_of(request.out)?;
     let mut options = OnnxOptions::new(Target::Portable, Precision::F32);
     let normalization = model.preprocessing.normalization;
-    let exported = ExportedDetector { record: record.clone(), patch: encoder.patch, normalization };
-    options.metadata = metadata(request, &exported, &encoder)?;
+    let exported = ExportedDetector {
+        record: record.clone(),
+        detector: request.digest.to_owned(),
+        patch: encoder.patch,
+        normalization,
+    };
+    options.metadata = metadata(&exported, &encoder)?;
     let written = to_onnx(&graph, &source, &options)?.write(request.out)?;
     let mut exported = DetectorExported { written, parity: Vec::new() };
     if request.verify {
@@ -86,18 +95,14 @@ pub fn write(request: &DetectorExport<'_>) -> Result<DetectorExported, DeployErr
 }
 
 /// `metadata_props`: what the detector is, how its clips are made, and provenance.
-fn metadata(
-    request: &DetectorExport<'_>,
-    exported: &ExportedDetector,
-    encoder: &EncoderConfig,
-) -> Result<BTreeMap<String, String>, DeployError> {
+fn metadata(exported: &ExportedDetector, encoder: &EncoderConfig) -> Result<BTreeMap<String, String>, DeployError> {
     Ok(BTreeMap::from([
         (EXPORTED_DETECTOR_KEY.to_owned(), exported.to_json()?),
         ("vjepa.arch".to_owned(), arch(encoder)),
         ("vjepa.precision".to_owned(), Precision::F32.to_string()),
         ("vjepa.target".to_owned(), Target::Portable.to_string()),
         ("vjepa.exporter".to_owned(), format!("vjepa {}", env!("CARGO_PKG_VERSION"))),
-        ("vjepa.checkpoint_sha256".to_owned(), sha256(request.checkpoint)?),
+        ("vjepa.checkpoint_sha256".to_owned(), exported.record.encoder.clone()),
     ]))
 }
 

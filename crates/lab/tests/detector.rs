@@ -29,7 +29,7 @@ fn in_a_session(out: &Path, file: &TensorFile, record: &DetectorRecord, parity: 
     let session = Session::open(out, &options).unwrap();
     let about = ExportedDetector::from_metadata(session.metadata()).unwrap();
     let normalization = Normalization::Imagenet;
-    assert_eq!(about, ExportedDetector { record: record.clone(), patch: 16, normalization });
+    assert_eq!(about, ExportedDetector { record: record.clone(), detector: "cd".to_owned(), patch: 16, normalization });
     let bytes = file.bytes("head.clip_u8").unwrap();
     let shape = file.shape("head.clip_u8").unwrap();
     let (clip_shape, boxes_shape) = (shape.to_vec(), file.shape("head.boxes").unwrap().to_vec());
@@ -70,6 +70,7 @@ fn an_exported_detector_gives_the_recorded_scores() {
         config: Some(&config),
         classifier: &classifier,
         record: &record,
+        digest: "cd",
         inputs: &[],
         size: [64, 64],
         out: &out,

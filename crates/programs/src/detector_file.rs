@@ -83,6 +83,8 @@ impl DetectorRecord {
 pub struct ExportedDetector {
     /// As in the detector's file.
     pub record: DetectorRecord,
+    /// SHA-256 of the detector's file: models of one detector, for clips of different sizes, share it.
+    pub detector: String,
     /// Side of a patch in pixels, which divides both sides of a clip.
     pub patch: usize,
     /// Centring and scaling of pixels.
@@ -106,7 +108,11 @@ impl ExportedDetector {
         let json = metadata.get(EXPORTED_DETECTOR_KEY).ok_or_else(|| {
             format!("has no `{EXPORTED_DETECTOR_KEY}` in its metadata: give a model that `vjepa detect export` wrote")
         })?;
-        let malformed = |why: String| format!("has a `{EXPORTED_DETECTOR_KEY}` that cannot be used: {why}");
+        let malformed = |why: String| {
+            format!(
+                "has a `{EXPORTED_DETECTOR_KEY}` that cannot be used: {why}; export it again with `vjepa detect export`"
+            )
+        };
         let found: Self = serde_json::from_str(json).map_err(|error| malformed(shortened(&error.to_string())))?;
         found.record.check().map_err(malformed)?;
         match found.patch {
@@ -129,7 +135,7 @@ mod tests {
             encoder: "ab".to_owned(),
             actions: BTreeMap::from([(1, "bend".to_owned()), (80, "watch".to_owned())]),
         };
-        ExportedDetector { record, patch: 16, normalization: Normalization::Imagenet }
+        ExportedDetector { record, detector: "cd".to_owned(), patch: 16, normalization: Normalization::Imagenet }
     }
 
     #[test]
@@ -145,10 +151,12 @@ mod tests {
             ("\"patch\":16", "\"patch\":0", "patches of 0 pixels"),
             ("\"imagenet\"", "\"other\"", "normalization `other`"),
             ("\"side\":224,", "", "side"),
+            // As before models named the file that they are of.
+            ("\"detector\":\"cd\",", "", "missing field `detector`"),
         ] {
             assert!(json.contains(from), "{from}: {json}");
             let told = read(&json.replace(from, to)).unwrap_err();
-            assert!(told.contains(words), "{words}: {told}");
+            assert!(told.contains(words) && told.contains("vjepa detect export"), "{words}: {told}");
         }
         let told = ExportedDetector::from_metadata(&BTreeMap::new()).unwrap_err();
         assert!(told.contains("vjepa detect export"), "{told}");

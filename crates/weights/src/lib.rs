@@ -33,6 +33,7 @@ mod optimiser;
 mod order;
 mod pickle;
 mod plain;
+mod probes;
 mod pytorch;
 mod recognise;
 mod record;

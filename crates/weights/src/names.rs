@@ -75,7 +75,7 @@ pub(super) fn official(key: &str) -> Option<String> {
         if first == "classifier" {
             return Some(format!("probe.{after}"));
         }
-        // Those of V-JEPA 2's a list of them, the best of which the evaluations use: the first.
+        // Those of V-JEPA 2's a list of them, of which the first is read unless another is asked for (probes.rs).
         if first == OTHER_PROBES {
             return Some(after.strip_prefix("0.").map_or_else(|| rest.to_owned(), |first| format!("probe.{first}")));
         }

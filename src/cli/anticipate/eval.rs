@@ -9,10 +9,11 @@ use vjepa_collective::Collective;
 use vjepa_data::annotations::official_classes;
 use vjepa_data::anticipation::{Anchor, AnticipationClips};
 use vjepa_eval::protocols::anticipation::{
-    ANTICIPATION_KEY, AnticipationRecord, FutureEncoder, OfficialClips, evaluate_actions, load_actions,
+    ANTICIPATION_KEY, AnticipationRecord, FutureEncoder, OfficialClips, OfficialHead, evaluate_actions, load_actions,
     load_official_actions,
 };
 use vjepa_graphs::NamedTensors;
+use vjepa_recipe::config::evaluation::Anticipation;
 use vjepa_runtime::plan::Device;
 
 /// Class-mean recall at 5 of a probe on annotated actions
@@ -29,6 +30,9 @@ pub(super) struct Eval {
     /// Actions to evaluate on, as in training
     #[arg(long, value_name = "CSV")]
     actions: Option<PathBuf>,
+    /// Which of an official file's probes, one for each of its rates, from 0 [default: the first]
+    #[arg(long, value_name = "N")]
+    head: Option<usize>,
     // Of an official probe's clips; others say theirs.
     #[command(flatten)]
     clips: ClipArgs,
@@ -43,7 +47,12 @@ pub(super) struct Eval {
 /// A probe of this program, or the list that names the classes of an official one.
 enum Known<'a> {
     Own(Box<(AnticipationRecord, NamedTensors)>),
-    Official(&'a PathBuf),
+    Official {
+        list: &'a PathBuf,
+        head: OfficialHead,
+        /// How many probes the file holds.
+        of: usize,
+    },
 }
 
 impl Eval {
@@ -52,14 +61,35 @@ impl Eval {
     }
 
     fn known<'a>(&'a self, setup: &'a Setup<'_>) -> Result<Known<'a>, CliError> {
-        let says_itself = vjepa_weights::load(&self.probe)?.metadata().contains_key(ANTICIPATION_KEY);
-        if says_itself && (self.classes.is_some() || self.clips.any()) {
-            let flags = "--classes, --frames, --fps, --seconds and --side";
+        let file = vjepa_weights::load(&self.probe)?;
+        let says_itself = file.metadata().contains_key(ANTICIPATION_KEY);
+        if says_itself && (self.classes.is_some() || self.clips.any() || self.head.is_some()) {
+            let flags = "--classes, --head, --frames, --fps, --seconds and --side";
             return Err(format!("{} says its classes and clips itself: leave {flags} out", self.probe.display()).into());
         }
-        match self.classes.as_ref().or(setup.official.as_ref().map(|file| &file.train)).filter(|_| !says_itself) {
-            Some(list) => Ok(Known::Official(list)),
+        let official = setup.official.as_ref();
+        match self.classes.as_ref().or(official.map(|file| &file.train)).filter(|_| !says_itself) {
+            Some(list) => {
+                let head =
+                    OfficialHead { number: self.head.unwrap_or(0), num_heads: official.map(|file| file.sizes[1]) };
+                Ok(Known::Official { list, head, of: file.probes() })
+            }
             None => Ok(Known::Own(Box::new(load_actions(&self.probe)?))),
+        }
+    }
+
+    /// What there is to say of a probe: which it is of several, and what the official evaluation's file says otherwise than the probe
+    /// of itself.
+    fn notes(&self, known: &Known<'_>, setup: &Setup<'_>) -> Vec<String> {
+        match (known, &setup.official) {
+            (Known::Official { head, of, .. }, _) if *of > 1 && self.head.is_none() => {
+                let (path, number) = (self.probe.display(), head.number);
+                vec![format!("{path} holds {of} probes, of which number {number} is evaluated: --head N takes another")]
+            }
+            (Known::Own(own), Some(file)) => {
+                differences(file, &own.0, self.anchor.is_some()).into_iter().map(|what| setup.of_file(&what)).collect()
+            }
+            (Known::Official { .. }, _) | (Known::Own(_), None) => Vec::new(),
         }
     }
 
@@ -72,10 +102,10 @@ impl Eval {
     ) -> Result<(AnticipationRecord, NamedTensors), CliError> {
         let (record, weights) = match known {
             Known::Own(own) => *own,
-            Known::Official(list) => {
+            Known::Official { list, head, .. } => {
                 let Clips { frames, fps, seconds, .. } = clips;
                 let clips = OfficialClips { frames, fps, seconds, side: opened.preprocessing.crop_size };
-                load_official_actions(&self.probe, (list, official_classes(list)?), clips)?
+                load_official_actions(&self.probe, head, (list, official_classes(list)?), clips)?
             }
         };
         if opened.probe.embed_dim != record.embed_dim {
@@ -91,6 +121,27 @@ impl Eval {
     }
 }
 
+/// What a file of the official evaluation says otherwise than a probe says of itself, which counts: by key. An anchor that a flag
+/// gives is not compared.
+fn differences(file: &Anticipation, probe: &AnticipationRecord, anchored: bool) -> Vec<String> {
+    let [blocks, heads] = file.sizes;
+    let anchor = if file.from_start { Anchor::Start } else { Anchor::Stop };
+    let own = if anchored { anchor.name() } else { probe.anchor.as_str() };
+    [
+        ("experiment.data.frames_per_clip", file.frames.to_string(), probe.frames.to_string()),
+        ("experiment.data.frames_per_second", file.fps.to_string(), probe.fps.to_string()),
+        ("experiment.data.anticipation_time_sec", file.seconds.to_string(), probe.seconds.to_string()),
+        ("experiment.data.resolution", file.resolution.to_string(), probe.side.to_string()),
+        ("experiment.data.val_anticipation_point", anchor.name().to_owned(), own.to_owned()),
+        ("experiment.classifier.num_probe_blocks", blocks.to_string(), probe.depth.to_string()),
+        ("experiment.classifier.num_heads", heads.to_string(), probe.num_heads.to_string()),
+    ]
+    .into_iter()
+    .filter(|(_, said, own)| said != own)
+    .map(|(key, said, own)| format!("`{key}` ({said}) has no effect: the probe was trained with {own}"))
+    .collect()
+}
+
 /// Runs the command.
 pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let setup = Setup::read(&args.frozen, ranks)?;
@@ -100,8 +151,11 @@ pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result
             let AnticipationRecord { frames, fps, seconds, side, .. } = own.0;
             Clips { frames, fps, seconds, side: Some(side) }
         }
-        Known::Official(_) => setup.clips(&args.clips)?,
+        Known::Official { .. } => setup.clips(&args.clips)?,
     };
+    for note in args.notes(&known, &setup).iter().filter(|_| ranks.rank() == 0) {
+        eprintln!("note: {note}");
+    }
     let index = setup.index()?;
     let list =
         setup.path(args.actions.as_deref(), |file| &file.val, "give the actions to evaluate on with --actions")?;
@@ -109,6 +163,14 @@ pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result
     let mut opened = setup.open(device, clips)?;
     let (record, weights) = args.probe(known, clips, &opened)?;
     let told = !record.encoder_sha256.is_empty();
+    let blocks = setup.official.as_ref().map(|file| file.sizes[0]).filter(|blocks| !told && *blocks != record.depth);
+    if let Some(blocks) = blocks.filter(|_| ranks.rank() == 0) {
+        let key = "`experiment.classifier.num_probe_blocks`";
+        eprintln!(
+            "note: {}",
+            setup.of_file(&format!("{key} ({blocks}) has no effect: the probe has {}", record.depth))
+        );
+    }
     if told && opened.digest != record.encoder_sha256 && ranks.rank() == 0 {
         eprintln!("note: the probe was trained on another checkpoint than {}", setup.checkpoint()?.display());
     }

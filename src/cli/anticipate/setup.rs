@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CliError, RankArgs};
 use crate::cli::device::DeviceArg;
+use crate::cli::frozen::check_second;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::{Actions, FileIndex, epic};
 use vjepa_data::anticipation::Anchor;
@@ -89,6 +90,12 @@ impl<'a> Setup<'a> {
         Ok(Self { frozen, config: None, official: Some(official) })
     }
 
+    /// A message about the file of the configuration.
+    pub(super) fn of_file(&self, message: &str) -> String {
+        let file = self.frozen.config.as_deref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+        format!("{file}{message}")
+    }
+
     /// A path of a flag, or of the official evaluation's file.
     pub(super) fn path<'p>(
         &'p self,
@@ -103,7 +110,7 @@ impl<'a> Setup<'a> {
     /// The checkpoint.
     pub(super) fn checkpoint(&self) -> Result<&Path, CliError> {
         let missing = "give the checkpoint of encoder and predictor with --checkpoint, or --config with the official evaluation's file";
-        self.path(self.frozen.checkpoint.as_deref(), |file| &file.checkpoint, missing)
+        self.path(self.frozen.checkpoint.as_deref(), |file| &file.encoder.checkpoint, missing)
     }
 
     fn videos(&self) -> Result<&Path, CliError> {
@@ -154,6 +161,11 @@ impl<'a> Setup<'a> {
     /// Opens encoder and predictor.
     pub(super) fn open(&self, device: Device, clips: Clips) -> Result<FutureEncoder, CliError> {
         let (size, time) = ((clips.frames, clips.side), (clips.seconds, clips.fps));
-        Ok(FutureEncoder::open(device, self.checkpoint()?, self.config.as_ref(), size, time)?)
+        let path = self.checkpoint()?;
+        let opened = FutureEncoder::open(device, path, self.config.as_ref(), size, time)?;
+        if let Some(file) = &self.official {
+            check_second(&file.encoder, opened.sizes(), path)?;
+        }
+        Ok(opened)
     }
 }

@@ -15,6 +15,11 @@ use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::evaluation::HeadTraining;
 use vjepa_runtime::plan::Device;
 
+/// The learning rate where nothing gives one.
+const LR: f64 = 1e-3;
+/// The weight decay where nothing gives one.
+const WD: f64 = 1e-4;
+
 /// Train the probe on the features of clips before actions
 #[derive(clap::Args)]
 pub(super) struct Train {
@@ -40,10 +45,10 @@ pub(super) struct Train {
     /// Batch size in actions [default: 16, or the official evaluation's on each of its processes]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
-    /// Learning rates, separated by commas: one probe for each [default: 0.001]
+    /// Learning rates, separated by commas: one probe for each [default: the official file's, else 0.001]
     #[arg(long, value_delimiter = ',', value_name = "LR")]
     lr: Vec<f64>,
-    /// Weight decays, separated by commas: one probe for each [default: 0.0001]
+    /// Weight decays, separated by commas: one probe for each [default: the official file's, else 0.0001]
     #[arg(long, value_delimiter = ',', value_name = "WD")]
     wd: Vec<f64>,
     /// Seed of initial weights and shuffling
@@ -59,7 +64,7 @@ impl Train {
         &self.frozen
     }
 
-    /// How each probe is trained: the flags' rates, else the official evaluation's.
+    /// How each probe is trained: by the flags' rates; what they leave out is the official evaluation's.
     fn options(&self, setup: &Setup<'_>) -> Result<Vec<ProbeOptions>, CliError> {
         let file = setup.official.as_ref();
         let epochs = self.epochs.map(|epochs| epochs as usize);
@@ -72,31 +77,25 @@ impl Train {
             seed: self.seed,
             ..ProbeOptions::default()
         };
-        if let (Some(file), true, true) = (file, self.lr.is_empty(), self.wd.is_empty()) {
-            let own = |head: &HeadTraining| {
-                let HeadTraining { lr: [start_lr, lr, final_lr], warmup, weight_decay, final_weight_decay } = *head;
-                ProbeOptions { lr, start_lr, final_lr, warmup, weight_decay, final_weight_decay, ..plain }
-            };
-            let own: Vec<ProbeOptions> = file.heads.iter().map(own).collect();
-            if own.iter().any(|own| own.lr <= 0.0) {
-                let why = "has an lr of 0, which trains nothing: `vjepa anticipate eval --probe FILE` evaluates a trained probe";
-                return Err(format!("`experiment.optimization.multihead_kwargs` {why}").into());
-            }
-            return Ok(own);
-        }
-        let given = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
-        let (lrs, decays) = (given(&self.lr, 1e-3), given(&self.wd, 1e-4));
-        if !lrs.iter().all(|lr| *lr > 0.0 && lr.is_finite()) || !decays.iter().all(|wd| *wd >= 0.0 && wd.is_finite()) {
+        if !self.lr.iter().all(|lr| *lr > 0.0 && lr.is_finite())
+            || !self.wd.iter().all(|wd| *wd >= 0.0 && wd.is_finite())
+        {
             return Err("--lr must be positive, and --wd must not be negative".into());
         }
-        let one = |lr: f64, decay: f64| ProbeOptions {
-            lr,
-            start_lr: lr,
-            weight_decay: decay,
-            final_weight_decay: decay,
-            ..plain
+        let own = |head: &HeadTraining| {
+            let HeadTraining { lr: [start_lr, lr, final_lr], warmup, weight_decay, final_weight_decay } = *head;
+            ProbeOptions { lr, start_lr, final_lr, warmup, weight_decay, final_weight_decay, ..plain }
         };
-        Ok(lrs.iter().flat_map(|lr| decays.iter().map(move |decay| one(*lr, *decay))).collect())
+        let own = match file {
+            Some(file) => file.heads.iter().map(own).collect(),
+            None => vec![ProbeOptions { lr: LR, start_lr: LR, weight_decay: WD, final_weight_decay: WD, ..plain }],
+        };
+        let all = with_rates(own, &self.lr, &self.wd);
+        if all.iter().any(|options| options.lr <= 0.0) {
+            let why = "has an lr of 0, which trains nothing: give --lr, or evaluate a trained probe by `vjepa anticipate eval --probe FILE`";
+            return Err(format!("`experiment.optimization.multihead_kwargs` {why}").into());
+        }
+        Ok(all)
     }
 
     /// What the probe is: of the sizes that the official evaluation's file names, else of those that belong to the encoder.
@@ -146,6 +145,31 @@ pub(super) fn run(args: &Train, device: Device, ranks: &dyn Collective) -> Resul
     save_actions(&args.out, &record, &weights)?;
     say_trained(args, &record, &rows, held.is_some());
     Ok(())
+}
+
+/// Each of `own` with each of `lrs` in the place of its learning rate, and with each of `decays` in that of its weight decay; an empty
+/// list leaves the value. What is then the same is trained once.
+fn with_rates(own: Vec<ProbeOptions>, lrs: &[f64], decays: &[f64]) -> Vec<ProbeOptions> {
+    let mut all: Vec<ProbeOptions> = Vec::new();
+    for own in own {
+        let mut of_rates = vec![own];
+        if !lrs.is_empty() {
+            of_rates = lrs.iter().map(|lr| ProbeOptions { lr: *lr, start_lr: *lr, ..own }).collect();
+        }
+        for of_rate in of_rates {
+            let decayed = |decay: &f64| ProbeOptions { weight_decay: *decay, final_weight_decay: *decay, ..of_rate };
+            let mut of_decays: Vec<ProbeOptions> = decays.iter().map(decayed).collect();
+            if decays.is_empty() {
+                of_decays.push(of_rate);
+            }
+            for options in of_decays {
+                if !all.contains(&options) {
+                    all.push(options);
+                }
+            }
+        }
+    }
+    all
 }
 
 /// How a probe did: its learning rate, its weight decay, its recall.
@@ -198,4 +222,32 @@ fn say_trained(args: &Train, record: &AnticipationRecord, rows: &[(f64, f64, Rec
         println!("lr {lr}, wd {wd}: {} {of}", in_words(recall));
     }
     println!("written  the best of actions to {}", args.out.display());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_overrides_its_own_value_alone() {
+        let head = |lr: f64, wd: f64| ProbeOptions {
+            lr,
+            start_lr: lr / 2.0,
+            final_lr: 1e-7,
+            warmup: 1.0,
+            weight_decay: wd,
+            final_weight_decay: wd / 2.0,
+            ..ProbeOptions::default()
+        };
+        let file = vec![head(5e-3, 0.1), head(5e-3, 0.01), head(1e-3, 0.1)];
+        let rates = |all: &[ProbeOptions]| all.iter().map(|one| (one.lr, one.weight_decay)).collect::<Vec<_>>();
+        assert_eq!(with_rates(file.clone(), &[], &[]), file);
+        let decayed = with_rates(file.clone(), &[], &[0.3]);
+        assert_eq!(rates(&decayed), [(5e-3, 0.3), (1e-3, 0.3)]);
+        assert_eq!((decayed[0].start_lr, decayed[0].warmup, decayed[0].final_weight_decay), (2.5e-3, 1.0, 0.3));
+        let rated = with_rates(file.clone(), &[2e-3, 3e-3], &[]);
+        assert_eq!(rates(&rated), [(2e-3, 0.1), (3e-3, 0.1), (2e-3, 0.01), (3e-3, 0.01)]);
+        assert_eq!((rated[0].start_lr, rated[0].final_lr, rated[0].final_weight_decay), (2e-3, 1e-7, 0.05));
+        assert_eq!(rates(&with_rates(file, &[2e-3], &[0.0, 0.2])), [(2e-3, 0.0), (2e-3, 0.2)]);
+    }
 }

@@ -24,7 +24,7 @@ pub(super) struct People {
     #[arg(long, value_name = "CSV")]
     pub(super) people: Option<PathBuf>,
     /// Lowest score of a person's box
-    #[arg(long, default_value_t = 0.8, value_name = "SCORE")]
+    #[arg(long, default_value_t = 0.8, value_name = "SCORE", requires = "people")]
     threshold: f64,
 }
 

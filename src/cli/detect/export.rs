@@ -6,6 +6,7 @@ use crate::cli::CliError;
 use crate::cli::encoder::Encoder;
 use vjepa_deploy::detector::{self, DetectorExport, DetectorExported};
 use vjepa_deploy::parity_json;
+use vjepa_eval::cache::file_digest;
 use vjepa_eval::protocols::videos::digest_of;
 
 /// Encoder and detector as one ONNX file: clip and boxes in pixels to scores
@@ -45,6 +46,7 @@ pub(super) fn run(args: &Export) -> Result<(), CliError> {
     args.encoder.device.open()?;
     let checkpoint = &args.encoder.checkpoint;
     let detector = super::open(&args.detector, &digest_of(vjepa_weights::load(checkpoint)?.files())?)?;
+    let digest = file_digest(&args.detector)?;
     let config = args.encoder.config()?;
     let side = detector.record.side;
     let request = DetectorExport {
@@ -52,6 +54,7 @@ pub(super) fn run(args: &Export) -> Result<(), CliError> {
         config: config.as_ref(),
         classifier: &detector.classifier,
         record: &detector.record,
+        digest: &digest,
         inputs: &[&args.detector],
         size: [args.height.unwrap_or(side), args.width.unwrap_or(side)],
         out: &args.out,

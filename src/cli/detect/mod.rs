@@ -14,7 +14,7 @@ use super::CliError;
 use super::device::RankArgs;
 use data::{KeyFrames, People, Videos};
 use score::{Scoring, write};
-use source::Source;
+use source::{OF_RUNTIMES, Source};
 use vjepa_collective::Collective;
 use vjepa_data::annotations::ava;
 use vjepa_eval::protocols::detection::BoxValues;
@@ -45,7 +45,9 @@ struct Eval {
     #[command(flatten)]
     source: Source,
     /// Detections to score instead, by any program: video,second,x1,y1,x2,y2,action,score
-    #[arg(long, value_name = "CSV")]
+    // They are read and nothing is run, on no boxes but theirs.
+    #[arg(long, value_name = "CSV", conflicts_with_all = OF_RUNTIMES,
+          conflicts_with_all = ["checkpoint", "config", "sets", "device", "videos", "people", "threshold", "by_people", "out"])]
     detections: Option<PathBuf>,
     /// Folder of the annotated videos
     #[arg(long, value_name = "DIR", required_unless_present = "detections")]

@@ -17,17 +17,20 @@ use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{Options, cores};
 
+/// Flags of exported models: the plan of a detector with its encoder has no use for them.
+pub(super) const OF_RUNTIMES: [&str; 5] = ["runtime", "ort_lib", "gpu", "batches", "engine_cache"];
+
 /// A detector.
 #[derive(clap::Args)]
 pub(super) struct Source {
     /// Detector, from `vjepa detect train`
-    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    #[arg(long, value_name = "FILE", requires = "checkpoint", conflicts_with_all = OF_RUNTIMES)]
     detector: Option<PathBuf>,
     /// Encoder of the detector
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "detector")]
     checkpoint: Option<PathBuf>,
     /// Configuration of model and preprocessing; needed if the checkpoint does not record them
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
     config: Option<PathBuf>,
     /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
@@ -35,7 +38,7 @@ pub(super) struct Source {
     #[command(flatten)]
     device: DeviceArg,
     /// Exported detector instead, from `vjepa detect export`; one for each size of the videos' clips (repeatable)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoint", "config", "sets", "device"])]
     model: Vec<PathBuf>,
     /// Runtime of --model. `auto` takes ONNX Runtime, as tract has no RoiAlign
     #[arg(long, default_value = "auto", value_parser = words(), requires = "model")]

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use super::data::{KeyFrames, People, Videos};
 use super::{note_bad, say};
@@ -219,17 +218,14 @@ impl Work<'_> {
     fn on_crops(&self, opened: &mut OpenEncoder) -> Result<Option<Trained>, CliError> {
         let (device, seed, frames) = (opened.encoder.device(), self.options.seed, &self.found.frames);
         let mut encoder = BoxEncoder::new(opened, self.record);
+        let some = frames.get(..TIMED * self.ranks.world()).unwrap_or(frames);
+        // Of those that cannot be used nothing is reckoned; the others may be fine.
+        if let Some(each) = encoder.seconds_each(some, View::Random { seed, epoch: 0 }, self.ranks)? {
+            self.estimate(each);
+        }
         let mut extract = |frames: &[Frame], epoch: u64| {
             encoder.extract(frames, View::Random { seed, epoch }, self.ranks, &mut |_| {})
         };
-        // The first of them have the encoder compiled, too.
-        let some = frames.get(..TIMED * self.ranks.world()).unwrap_or(frames);
-        let mut began = Instant::now();
-        for _ in 0..2 {
-            began = Instant::now();
-            extract(some, 0)?;
-        }
-        self.estimate(began.elapsed().as_secs_f64() / some.len().max(1) as f64);
         let Some(first) = extract(frames, 0)? else {
             // Rank 0 asks for every epoch.
             for epoch in 1..self.options.epochs as u64 {
@@ -252,12 +248,9 @@ impl Work<'_> {
     fn estimate(&self, each: f64) {
         let (frames, epochs) = (self.found.frames.len(), self.options.epochs);
         let minutes = each * (frames * epochs) as f64 / 60.0;
-        if self.ranks.rank() == 0 {
-            eprintln!(
-                "the encoder sees {frames} key frames in each of {epochs} epochs, about {minutes:.0} minutes; without \
-                 --augment, once"
-            );
-        }
+        eprintln!(
+            "the encoder sees {frames} key frames in each of {epochs} epochs, about {minutes:.0} minutes; without --augment, once"
+        );
     }
 
     fn train<'f>(

@@ -14,6 +14,7 @@ use super::{Source, defaults_of, read_text};
 use crate::yaml::{self, Node, Value};
 
 mod anticipation;
+mod encoder;
 mod second;
 mod sections;
 

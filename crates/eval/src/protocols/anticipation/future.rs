@@ -100,6 +100,11 @@ impl FutureEncoder {
         })
     }
 
+    /// Sizes of the encoder.
+    pub fn sizes(&self) -> &EncoderConfig {
+        &self.config
+    }
+
     /// Tokens of a clip with its future, and their width.
     pub fn tokens(&self) -> [usize; 2] {
         let [_, height, width] = self.config.grid();

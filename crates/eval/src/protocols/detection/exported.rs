@@ -44,7 +44,10 @@ impl ExportedModels {
             };
             if all.record != record || all.classes != classes {
                 let first = all.models.first().map(|model| model.path.display().to_string()).unwrap_or_default();
-                return Err(EvalError::file(path, format!("is of another detector than {first}")));
+                let why = format!(
+                    "is of another detector than {first}: give models that were exported from one detector's file"
+                );
+                return Err(EvalError::file(path, why));
             }
             if let Some(same) = all.models.iter().find(|other| other.size == model.size) {
                 let why = format!("takes clips of the same size as {}: give one of them", same.path.display());
@@ -67,7 +70,7 @@ impl ExportedModels {
         ranks: &dyn Collective,
         progress: OnProgress<'_>,
     ) -> Result<Option<BoxValues>, EvalError> {
-        let ExportedDetector { record, patch, normalization } = &self.record;
+        let ExportedDetector { record, patch, normalization, .. } = &self.record;
         let clips = KeyFrameClips {
             frames: record.frames,
             step: record.step,
@@ -80,7 +83,8 @@ impl ExportedModels {
                 Ok(clip) => clip,
                 Err(why) => return Ok(Err(why)),
             };
-            let values = self.model(frame, placed)?.run(record.frames, &clip, &in_pixels(placed, &frame.regions))?;
+            let boxes = in_pixels(placed, &frame.regions);
+            let values = self.model(frame, placed)?.run((record.frames, self.classes), &clip, &boxes)?;
             Ok(Ok(Seen { shown: vec![true; frame.regions.len()], values }))
         })
     }
@@ -123,8 +127,8 @@ impl Sized {
         Ok((Self { path: path.to_owned(), session, size }, record, classes))
     }
 
-    /// Scores of boxes `f32[boxes, 5]` of one clip.
-    fn run(&self, frames: usize, clip: &[f32], boxes: &[f32]) -> Result<Vec<f32>, EvalError> {
+    /// Scores `f32[boxes, classes]` of boxes `f32[boxes, 5]` of one clip.
+    fn run(&self, (frames, classes): (usize, usize), clip: &[f32], boxes: &[f32]) -> Result<Vec<f32>, EvalError> {
         let failed = |error: vjepa_runtime::SessionError| EvalError::file(&self.path, error);
         let (clip_shape, boxes_shape) = ([1, 3, frames, self.size.0, self.size.1], [boxes.len() / 5, 5]);
         let inputs = [
@@ -133,6 +137,32 @@ impl Sized {
         ];
         let outputs = self.session.run_named(&inputs).map_err(failed)?;
         let scores = outputs.into_iter().find(|output| output.name == SCORES);
-        scores.map(|scores| scores.data).ok_or_else(|| EvalError::file(&self.path, "lost its scores"))
+        let scores = scores.ok_or_else(|| EvalError::file(&self.path, "lost its scores"))?.data;
+        fits(scores.len(), boxes.len() / 5, classes).map_err(|why| EvalError::file(&self.path, why))?;
+        Ok(scores)
+    }
+}
+
+/// Refuses a number of scores that are not those of so many boxes.
+fn fits(scores: usize, boxes: usize, classes: usize) -> Result<(), String> {
+    match boxes.checked_mul(classes) == Some(scores) {
+        true => Ok(()),
+        false => Err(format!(
+            "gave {scores} scores for {boxes} boxes of {classes} actions each: export it again with `vjepa detect export`"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_as_many_as_boxes_have_actions() {
+        assert_eq!(fits(12, 3, 4), Ok(()));
+        for (scores, boxes, classes) in [(11, 3, 4), (0, 3, 4), (12, 4, 4), (1, usize::MAX, 2)] {
+            let told = fits(scores, boxes, classes).unwrap_err();
+            assert!(told.contains(&format!("{scores} scores for {boxes} boxes of {classes} actions")), "{told}");
+        }
     }
 }

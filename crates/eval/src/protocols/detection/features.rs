@@ -1,5 +1,7 @@
 //! Features of boxes around key frames, by a frozen encoder.
 
+use std::time::Instant;
+
 use vjepa_collective::Collective;
 use vjepa_data::detection::KeyFrameClips;
 use vjepa_graphs::{EncoderConfig, position};
@@ -8,7 +10,7 @@ use vjepa_recipe::config::Positions;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::plan::{Device, DeviceExecutor, HostTensor};
 
-use super::shared::{Seen, in_pixels, read, shared};
+use super::shared::{Seen, collected, in_pixels, read, shared};
 use super::{BoxValues, Frame, LabelledRegion};
 use crate::protocols::videos::OpenEncoder;
 use crate::{EvalError, OnProgress};
@@ -73,14 +75,42 @@ impl<'a> BoxEncoder<'a> {
         ranks: &dyn Collective,
         progress: OnProgress<'_>,
     ) -> Result<Option<BoxValues>, EvalError> {
-        let clips = KeyFrameClips {
+        let clips = self.clips();
+        shared(frames, self.width(), ranks, progress, |number, frame| self.seen(&clips, view, number, frame))
+    }
+
+    /// Seconds that `ranks` together take for a key frame, by some of them: none on ranks other than 0, nor where none of their clips
+    /// shows a box. They are seen twice, as the encoder may be compiled the first time.
+    ///
+    /// # Errors
+    /// As [`BoxEncoder::extract`], but that it is none when no key frame is left.
+    pub fn seconds_each(
+        &mut self,
+        frames: &[Frame],
+        view: View,
+        ranks: &dyn Collective,
+    ) -> Result<Option<f64>, EvalError> {
+        let (clips, width) = (self.clips(), self.width());
+        let mut each = None;
+        for _ in 0..2 {
+            let began = Instant::now();
+            let seen = |number: usize, frame: &Frame| self.seen(&clips, view, number, frame);
+            let found = collected(frames, width, ranks, &mut |_| {}, seen)?;
+            let read = found.filter(|found| !found.boxes.is_empty()).map(|found| frames.len() - found.bad.len());
+            each = read.map(|read| began.elapsed().as_secs_f64() / read as f64);
+        }
+        Ok(each)
+    }
+
+    /// How the clips of key frames are made.
+    fn clips(&self) -> KeyFrameClips {
+        KeyFrameClips {
             frames: self.record.frames,
             step: self.record.step,
             side: self.record.side,
             patch: self.trained.patch,
             normalization: self.opened.model.preprocessing.normalization,
-        };
-        shared(frames, self.width(), ranks, progress, |number, frame| self.seen(&clips, view, number, frame))
+        }
     }
 
     /// Width of a box's features.

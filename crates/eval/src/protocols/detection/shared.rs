@@ -47,8 +47,28 @@ pub(super) fn in_pixels<'a>(placed: Placed, regions: impl IntoIterator<Item = &'
 /// key frame out.
 ///
 /// # Errors
-/// Those of `seen`; [`EvalError::Collective`]; [`EvalError::Setup`] when no key frame is left.
+/// Those of `seen`; [`EvalError::Collective`]; [`EvalError::Setup`] when no box is left.
 pub(super) fn shared(
+    frames: &[Frame],
+    width: usize,
+    ranks: &dyn Collective,
+    progress: OnProgress<'_>,
+    seen: impl FnMut(usize, &Frame) -> Result<Result<Seen, String>, EvalError>,
+) -> Result<Option<BoxValues>, EvalError> {
+    let Some(found) = collected(frames, width, ranks, progress, seen)? else { return Ok(None) };
+    if found.boxes.is_empty() {
+        let why = found.bad.first().map(|(key, why)| format!("; the first, {} at {}: {why}", key.video, key.second));
+        let (count, why) = (frames.len(), why.unwrap_or_default());
+        return Err(EvalError::setup(format!("none of {count} key frames can be used{why}")));
+    }
+    Ok(Some(found))
+}
+
+/// As [`shared`], where it may be that no box is left.
+///
+/// # Errors
+/// Those of `seen`; [`EvalError::Collective`].
+pub(super) fn collected(
     frames: &[Frame],
     width: usize,
     ranks: &dyn Collective,
@@ -64,15 +84,7 @@ pub(super) fn shared(
         }
         progress(Progress { what: "encoding key frames", done: first + of_turn.len(), total: frames.len() });
     }
-    if ranks.rank() != 0 {
-        return Ok(None);
-    }
-    if found.boxes.is_empty() {
-        let why = found.bad.first().map(|(key, why)| format!("; the first, {} at {}: {why}", key.video, key.second));
-        let (count, why) = (frames.len(), why.unwrap_or_default());
-        return Err(EvalError::setup(format!("none of {count} key frames can be used{why}")));
-    }
-    Ok(Some(found))
+    Ok((ranks.rank() == 0).then_some(found))
 }
 
 /// As it travels: why its video cannot be used, or nothing, and then for each box nothing where the clip shows it.
@@ -140,5 +152,7 @@ mod tests {
         let bad = |_: usize, _: &Frame| Ok(Err("has no frames".to_owned()));
         let told = shared(&[frame(900, 1)], 2, &Alone, &mut |_| {}, bad).unwrap_err().to_string();
         assert_eq!(told, "none of 1 key frames can be used; the first, v at 900: has no frames");
+        let found = collected(&[frame(900, 1)], 2, &Alone, &mut |_| {}, bad).unwrap().unwrap();
+        assert_eq!((found.boxes.len(), found.bad.len()), (0, 1));
     }
 }

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::error::ConfigError;
 use super::super::{Skipped, Source, defaults_of, read_text};
-use super::second::{Classifier, EncoderKwargs, Rates};
-use super::{CheckpointKey, HeadTraining, ignored};
+use super::encoder::{ENCODER_UNREAD, EncoderKwargs, IN_FILE};
+use super::second::{Classifier, Rates};
+use super::{CheckpointKey, EncoderSource, HeadTraining, ignored};
 use crate::yaml::{self, Node};
 
 /// What such files are called.
@@ -22,8 +23,8 @@ const DATASET: &str = "EK100";
 /// An evaluation of action anticipation, all values resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Anticipation {
-    /// The checkpoint of encoder and predictor.
-    pub checkpoint: PathBuf,
+    /// The encoder; its checkpoint is that of the predictor, too.
+    pub encoder: EncoderSource,
     /// Folder of the videos.
     pub videos: PathBuf,
     /// Actions to train on.
@@ -302,7 +303,10 @@ impl Sections {
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
         let Experiment { data, optimization, classifier } = &self.experiment;
+        let encoder = &self.model_kwargs.pretrain_kwargs.encoder;
         for (key, value) in [
+            ("model_kwargs.pretrain_kwargs.encoder.patch_size", encoder.patch_size),
+            ("model_kwargs.pretrain_kwargs.encoder.tubelet_size", encoder.tubelet_size),
             ("experiment.data.frames_per_clip", data.frames_per_clip),
             ("experiment.data.resolution", data.resolution),
             ("experiment.optimization.batch_size", optimization.batch_size),
@@ -339,14 +343,15 @@ impl Sections {
         }
     }
 
-    fn resolved(&self, root: &Node) -> Result<Anticipation, ConfigError> {
-        let Experiment { data, optimization, classifier } = &self.experiment;
+    fn resolved(self, root: &Node) -> Result<Anticipation, ConfigError> {
+        let Experiment { data, optimization, classifier } = self.experiment;
+        let ModelKwargs { checkpoint, pretrain_kwargs, .. } = self.model_kwargs;
         let [seconds, _] = data.anticipation_time_sec;
         Ok(Anticipation {
-            checkpoint: PathBuf::from(&self.model_kwargs.checkpoint),
-            videos: PathBuf::from(&data.base_path),
-            train: PathBuf::from(&data.dataset_train),
-            val: PathBuf::from(&data.dataset_val),
+            encoder: pretrain_kwargs.encoder.source(checkpoint, data.frames_per_clip, None),
+            videos: PathBuf::from(data.base_path),
+            train: PathBuf::from(data.dataset_train),
+            val: PathBuf::from(data.dataset_val),
             frames: data.frames_per_clip,
             fps: data.frames_per_second,
             seconds,
@@ -357,16 +362,15 @@ impl Sections {
             batch_size: optimization.batch_size,
             heads: optimization.multihead_kwargs.iter().map(HeadTraining::from).collect(),
             val_only: self.val_only,
-            ignored: ignored(root, &UNREAD),
+            ignored: ignored(root, &[&UNREAD[..], &ENCODER_UNREAD].concat()),
         })
     }
 }
 
 const LAUNCHED: &str = "the launcher decides what a process gets";
-const IN_FILE: &str = "the checkpoint says it itself";
 const FIXED: &str = "features are computed once, of the clips of the evaluation";
 
-/// Keys that do nothing here.
+/// Keys that do nothing here, beside those of the encoder.
 const UNREAD: [(&str, &str); 20] = [
     ("nodes", "the launcher decides how many processes run"),
     ("tasks_per_node", "the launcher decides how many processes run"),

@@ -3,16 +3,16 @@
 //! Keys are those of facebookresearch/vjepa2 `evals/{video,image}_classification_frozen/eval.py` and of the modules that
 //! `model_kwargs.module_name` names. Which generation a checkpoint is, its file says.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Skipped;
 use super::super::error::ConfigError;
-use super::super::model::ModelName;
+use super::encoder::{ENCODER_UNREAD, EncoderKwargs, IN_FILE};
 use super::sections::EvalName;
-use super::{CheckpointKey, EncoderSource, Evaluation, HeadTraining, ProbeTraining, Samples, ignored};
+use super::{Evaluation, HeadTraining, ProbeTraining, Samples, ignored};
 use crate::yaml::Node;
 
 /// A file of such an evaluation.
@@ -187,58 +187,6 @@ struct PretrainKwargs {
     use_v2_1: Skipped,
 }
 
-/// The encoder. What of it a file says itself is named as having no effect.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct EncoderKwargs {
-    model_name: Option<ModelName>,
-    pub(super) checkpoint_key: CheckpointKey,
-    patch_size: usize,
-    pub(super) tubelet_size: usize,
-    uniform_power: bool,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    use_rope: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    use_sdpa: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    interpolate_rope: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    img_temporal_dim_size: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    modality_embedding: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    n_output_distillation: Skipped,
-    /// Gated MLPs; not supported.
-    pub(super) use_silu: bool,
-    wide_silu: bool,
-}
-
-impl Default for EncoderKwargs {
-    fn default() -> Self {
-        Self {
-            model_name: None,
-            checkpoint_key: CheckpointKey::default(),
-            patch_size: 16,
-            tubelet_size: 2,
-            uniform_power: false,
-            use_rope: Skipped::default(),
-            use_sdpa: Skipped::default(),
-            interpolate_rope: Skipped::default(),
-            img_temporal_dim_size: Skipped::default(),
-            modality_embedding: Skipped::default(),
-            n_output_distillation: Skipped::default(),
-            use_silu: false,
-            wide_silu: true,
-        }
-    }
-}
-
 /// What wraps the encoder.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -292,17 +240,7 @@ impl SecondSections {
             true => wrapper_kwargs.img_as_video_nframes.unwrap_or(16),
             false => data.frames_per_clip,
         };
-        let encoder = EncoderSource {
-            checkpoint: PathBuf::from(checkpoint),
-            key: encoder.checkpoint_key,
-            model: encoder.model_name,
-            frames,
-            tubelet: encoder.tubelet_size,
-            patch: encoder.patch_size,
-            uniform_power: encoder.uniform_power,
-            from_file: true,
-            layers: wrapper_kwargs.out_layers,
-        };
+        let encoder = encoder.source(checkpoint, frames, wrapper_kwargs.out_layers);
         let samples = match images {
             true => Samples::Images {
                 folder: Path::new(&data.root_path).join(&data.image_folder),
@@ -321,6 +259,7 @@ impl SecondSections {
                 attend_across_segments: true,
             },
         };
+        let of_images = if images { &IMAGE_UNREAD[..] } else { &[] };
         let heads: Vec<HeadTraining> = optimization.multihead_kwargs.iter().map(HeadTraining::from).collect();
         let Some(HeadTraining { lr, warmup, weight_decay, .. }) = heads.first().copied() else {
             let rule = "list the probes that are trained, each with lr, start_lr, final_lr, warmup and weight_decay";
@@ -348,7 +287,7 @@ impl SecondSections {
             sizes: Some([classifier.num_probe_blocks, classifier.num_heads]),
             val_only: self.val_only,
             probe_file: self.probe_checkpoint.filter(|file| !file.is_empty()),
-            ignored: ignored(root, if images { &IMAGE_UNREAD } else { &VIDEO_UNREAD }),
+            ignored: ignored(root, &[&VIDEO_UNREAD[..], &ENCODER_UNREAD, of_images].concat()),
         })
     }
 }
@@ -365,10 +304,9 @@ impl From<&Rates> for HeadTraining {
 }
 
 const LAUNCHED: &str = "the launcher decides what a process gets";
-const IN_FILE: &str = "the checkpoint says it itself";
 
-/// Keys that do nothing here.
-const VIDEO_UNREAD: [(&str, &str); 15] = [
+/// Keys that do nothing here, beside those of the encoder.
+const VIDEO_UNREAD: [(&str, &str); 10] = [
     ("nodes", "the launcher decides how many processes run"),
     ("tasks_per_node", "the launcher decides how many processes run"),
     ("cpus_per_task", LAUNCHED),
@@ -378,19 +316,7 @@ const VIDEO_UNREAD: [(&str, &str); 15] = [
     ("experiment.data.dataset_type", "lists are recognised by what they hold"),
     ("model_kwargs.module_name", "this program has the modules itself"),
     ("model_kwargs.pretrain_kwargs.use_v2_1", IN_FILE),
-    ("model_kwargs.pretrain_kwargs.encoder.use_rope", IN_FILE),
-    ("model_kwargs.pretrain_kwargs.encoder.interpolate_rope", IN_FILE),
-    ("model_kwargs.pretrain_kwargs.encoder.img_temporal_dim_size", IN_FILE),
-    ("model_kwargs.pretrain_kwargs.encoder.modality_embedding", IN_FILE),
-    ("model_kwargs.pretrain_kwargs.encoder.use_sdpa", "attention is always the fused one, as in the official model"),
     ("model_kwargs.wrapper_kwargs.max_frames", "it is the length of a position table that no released probe has"),
 ];
-const IMAGE_UNREAD: [(&str, &str); 16] = {
-    let mut all = [("experiment.data.frames_per_clip", "an image is repeated to img_as_video_nframes frames"); 16];
-    let mut at = 0;
-    while at < VIDEO_UNREAD.len() {
-        all[at] = VIDEO_UNREAD[at];
-        at += 1;
-    }
-    all
-};
+const IMAGE_UNREAD: [(&str, &str); 1] =
+    [("experiment.data.frames_per_clip", "an image is repeated to img_as_video_nframes frames")];

@@ -24,9 +24,14 @@ fn a_released_file_is_read_and_what_has_no_effect_is_named() {
     let head = HeadTraining { lr: [4e-3, 5e-3, 0.0], warmup: 1.0, weight_decay: 0.1, final_weight_decay: 0.1 };
     assert_eq!((read.heads, read.val.as_path()), (vec![head], Path::new("val.csv")));
     let named: Vec<&str> = read.ignored.iter().map(|(key, _)| *key).collect();
-    assert!(
-        named.contains(&"experiment.data.auto_augment") && named.contains(&"model_kwargs.pretrain_kwargs.predictor")
-    );
+    for key in ["experiment.data.auto_augment", "model_kwargs.pretrain_kwargs.predictor"] {
+        assert!(named.contains(&key), "{key}");
+    }
+    let of_encoder: Vec<_> =
+        named.iter().filter_map(|key| key.strip_prefix("model_kwargs.pretrain_kwargs.encoder.")).collect();
+    assert_eq!(of_encoder, ["uniform_power", "use_rope"]);
+    let (encoder, large) = (read.encoder, Some(super::super::ModelName::Large));
+    assert_eq!((encoder.model, encoder.patch, encoder.tubelet, encoder.frames), (large, 16, 2, 32));
 }
 
 #[test]
@@ -39,6 +44,7 @@ fn what_is_done_otherwise_is_refused_by_key_and_line() {
         ("base_path: kitchens", "base_path: ''", "name the folder of the videos"),
         ("frames_per_second: 8", "frames_a_second: 8", "frames_a_second"),
         ("lr: 0.005", "lr: -0.005", "below 0"),
+        ("patch_size: 16", "patch_size: 0", "must be at least 1"),
     ] {
         assert!(FILE.contains(from), "{from}");
         let told = read(&FILE.replacen(from, to, 1)).unwrap_err();
