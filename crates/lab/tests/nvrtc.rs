@@ -9,7 +9,7 @@ use vjepa_compiler::ir::{DType, Def, Graph, Sizes};
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs::{MaskSizes, Precision, Probe, TrainOptions, drawn_sizes, encoder_config, objective};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::plan::{Device, HostTensor};
+use vjepa_runtime::plan::{Device, HostTensor, Pixels};
 
 /// Clips of the plans: kernels are chosen by shape, and what differs between few clips and many is their number of blocks.
 const CLIPS: usize = 2;
@@ -43,6 +43,11 @@ fn compiles(graph: &Graph, sizes: &Sizes) {
             (Def::Param(name), _) => params.zeros(name, &shape),
             (Def::Input(name), DType::I32) => {
                 inputs.push((name.as_str(), HostTensor::i32(shape, vec![0; count]).unwrap()));
+            }
+            // Clips as bytes (`data.clip_bytes`), for their kernel.
+            (Def::Input(name), _) if shape.len() == 5 => {
+                let scaling = vec![(1.0, 0.0); shape[1]];
+                inputs.push((name.as_str(), HostTensor::Pixels(Pixels::new(shape, vec![0; count], scaling).unwrap())));
             }
             (Def::Input(name), _) => inputs.push((name.as_str(), HostTensor::f32(shape, vec![0.0; count]).unwrap())),
             (Def::Node { .. }, _) => {}
