@@ -15,7 +15,7 @@ pub(super) fn bytes(config: &Config) -> Checked {
         (finetune.is_some(), "fine-tuning mixes clips before the step"),
     ];
     match reasons.into_iter().find(|(holds, _)| data.clip_bytes && *holds) {
-        Some((_, why)) => Err(ConfigError::unsupported("data.clip_bytes", &format!("{why}; write false"))),
+        Some((_, why)) => Err(ConfigError::unsupported("data.clip_bytes", format!("{why}; write false"))),
         None => Ok(()),
     }
 }
@@ -161,8 +161,6 @@ fn textures(data: &DataConfig) -> Checked {
     }
     Ok(())
 }
-
-/// Keys that only some generations have.
 
 pub(super) fn augment(aug: &AugmentConfig, source: DatasetType) -> Checked {
     if source == DatasetType::DriftingTextures {

@@ -108,6 +108,7 @@ fn official_keys(config: &Config) -> Checked {
     }
 }
 
+/// Keys that only some generations have.
 fn generation(model: &ModelConfig) -> Checked {
     let rotary = model.generation != Generation::V1;
     let levels = model.generation == Generation::V21;
