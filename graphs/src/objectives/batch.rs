@@ -192,6 +192,6 @@ impl Gathered {
 pub struct Losses {
     /// What is minimised.
     pub loss: Tensor<1>,
-    /// What is reported besides, by name, in the order of [`Declaration::terms`].
+    /// What is reported besides, by name, in the order of [`Declaration::terms`](super::Declaration::terms).
     pub terms: Vec<(&'static str, Tensor<1>)>,
 }
