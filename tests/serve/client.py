@@ -54,7 +54,7 @@ def check(client, module, about, expected, clips, how):
     print("    refused:", refused(lambda: client.infer(name, wrong), "has the shape"))
     outputs = [module.InferRequestedOutput("nothing")]
     print("    refused:", refused(lambda: client.infer(name, good, outputs=outputs), "is not an output"))
-    print("    refused:", refused(lambda: client.infer(name, good, timeout=1), "not done within"))
+    print("    refused:", refused(lambda: client.infer(name, good, timeout=1), "not finished within"))
 
 
 def main():
