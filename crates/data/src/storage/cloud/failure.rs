@@ -17,9 +17,14 @@ pub(super) enum Failure {
 /// Words of answers that will not get better: S3 answers expired credentials with 400, to HEAD without a reason.
 const REFUSALS: [&str; 4] = ["400 Bad Request", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 
-/// Addresses of the metadata services of virtual machines (AWS and Azure, containers on AWS, Google), which clients ask for
-/// credentials when none are set.
-const METADATA: [&str; 3] = ["//169.254.169.254/", "//169.254.170.2/", "//metadata/computeMetadata/"];
+/// Paths of the metadata services of virtual machines (AWS, Google, Azure), which clients ask for credentials when none are set.
+const METADATA: [&str; 4] = ["latest/api/token", "latest/meta-data/", "computeMetadata/", "metadata/identity/"];
+
+/// Whether an error is of a metadata service: the path of the address in it begins as theirs do.
+fn of_metadata(text: &str) -> bool {
+    let path = text.split_once("://").and_then(|(_, address)| address.split_once('/'));
+    path.is_some_and(|(_, path)| METADATA.iter().any(|known| path.starts_with(known)))
+}
 
 /// `answered`: the store has answered before, so there are credentials.
 pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failure {
@@ -29,10 +34,9 @@ pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failur
             "is refused by the object store: {text}; renew or correct the credentials, then continue with --resume"
         )))
     };
-    // The text names the object, whose key may hold any words: what a store says of it by a kind of its own comes first, and only
-    // what has none is searched for the metadata services' addresses.
+    // The text names the object, whose key may hold any words: only errors without a kind of their own are searched.
     let generic = matches!(error, Error::Generic { .. });
-    if generic && METADATA.iter().any(|address| text.contains(address)) {
+    if generic && of_metadata(&text) {
         return match answered {
             true => Failure::Passing(text),
             false => Failure::Final(StoreError::Storage(format!(
@@ -72,6 +76,8 @@ mod tests {
         assert!(why.contains("set GOOGLE_APPLICATION_CREDENTIALS"), "{why}");
         assert!(matches!(failure(gone(), &address, true), Failure::Passing(_)));
         // An object's own name says nothing of credentials.
+        let source = "Error performing GET http://host/bucket/metadata/identity/7.mp4: timeout".into();
+        assert!(matches!(failure(Error::Generic { store: "S3", source }, &address, false), Failure::Passing(_)));
         let (path, source) = ("metadata/identity/computeMetadata/status code: 404".to_owned(), "no".into());
         assert!(matches!(failure(Error::NotFound { path, source }, &address, false), Failure::Missing));
     }
