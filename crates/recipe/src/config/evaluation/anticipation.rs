@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::error::ConfigError;
 use super::super::{Skipped, Source, defaults_of, read_text};
-use super::encoder::{ENCODER_UNREAD, EncoderKwargs, IN_FILE};
+use super::encoder::{ENCODER_UNREAD, IN_FILE, ModelKwargs};
 use super::second::{Classifier, Rates};
 use super::{CheckpointKey, EncoderSource, HeadTraining, ignored};
 use crate::yaml::{self, Node};
@@ -113,7 +113,7 @@ struct Sections {
     resume_checkpoint: Skipped,
     val_only: bool,
     experiment: Experiment,
-    model_kwargs: ModelKwargs,
+    model_kwargs: ModelKwargs<WrapperKwargs>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -202,29 +202,6 @@ struct Optimization {
     #[allow(dead_code)]
     use_bfloat16: Skipped,
     use_focal_loss: bool,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct ModelKwargs {
-    checkpoint: String,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    module_name: Skipped,
-    pretrain_kwargs: PretrainKwargs,
-    wrapper_kwargs: WrapperKwargs,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct PretrainKwargs {
-    encoder: EncoderKwargs,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    predictor: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    use_v2_1: Skipped,
 }
 
 /// What is rolled out.

@@ -1,4 +1,4 @@
-//! The encoder in files of V-JEPA 2's evaluations, `model_kwargs.pretrain_kwargs.encoder`.
+//! The model in files of V-JEPA 2's evaluations, `model_kwargs`.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,33 @@ use serde::{Deserialize, Serialize};
 use super::super::Skipped;
 use super::super::model::ModelName;
 use super::{CheckpointKey, EncoderSource};
+
+/// The `model_kwargs` section, whose wrapper is the evaluation's own.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, bound(deserialize = "W: Deserialize<'de> + Default"))]
+#[schemars(bound = "W: JsonSchema + Serialize + Default")]
+pub(super) struct ModelKwargs<W> {
+    pub(super) checkpoint: String,
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    module_name: Skipped,
+    pub(super) pretrain_kwargs: PretrainKwargs,
+    pub(super) wrapper_kwargs: W,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PretrainKwargs {
+    pub(super) encoder: EncoderKwargs,
+    /// Of anticipation, whose file says its sizes itself; classification has no predictor.
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    predictor: Skipped,
+    /// Whether the file is a V-JEPA 2.1, which it says itself.
+    #[serde(skip_serializing)]
+    #[allow(dead_code)]
+    use_v2_1: Skipped,
+}
 
 /// The encoder. What of it a file says itself is named as having no effect.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Skipped;
 use super::super::error::ConfigError;
-use super::encoder::{ENCODER_UNREAD, EncoderKwargs, IN_FILE};
+use super::encoder::{ENCODER_UNREAD, IN_FILE, ModelKwargs, PretrainKwargs};
 use super::sections::EvalName;
 use super::{Evaluation, HeadTraining, ProbeTraining, Samples, ignored};
 use crate::yaml::Node;
@@ -48,7 +48,7 @@ pub(super) struct SecondSections {
     /// The file of trained probes.
     pub probe_checkpoint: Option<String>,
     pub experiment: Experiment,
-    pub model_kwargs: ModelKwargs,
+    pub model_kwargs: ModelKwargs<WrapperKwargs>,
 }
 
 /// The `experiment` section.
@@ -161,36 +161,10 @@ impl Rates {
     }
 }
 
-/// The `model_kwargs` section.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ModelKwargs {
-    checkpoint: String,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    module_name: Skipped,
-    pretrain_kwargs: PretrainKwargs,
-    wrapper_kwargs: WrapperKwargs,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct PretrainKwargs {
-    encoder: EncoderKwargs,
-    /// Of anticipation; classification has no predictor.
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    predictor: Skipped,
-    /// Whether the file is a V-JEPA 2.1, which it says itself.
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    use_v2_1: Skipped,
-}
-
 /// What wraps the encoder.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct WrapperKwargs {
+pub(super) struct WrapperKwargs {
     #[serde(skip_serializing)]
     #[allow(dead_code)]
     max_frames: Skipped,
