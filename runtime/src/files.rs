@@ -109,6 +109,17 @@ pub fn hash_all(hash: &mut sha2::Sha256, reader: &mut impl std::io::Read) -> std
     }
 }
 
+/// SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// As opening and reading it.
+#[cfg(any(feature = "ort", feature = "burn"))]
+pub fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut hash = <sha2::Sha256 as sha2::Digest>::new();
+    hash_all(&mut hash, &mut std::fs::File::open(path)?)?;
+    Ok(hex(&sha2::Digest::finalize(hash)))
+}
+
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

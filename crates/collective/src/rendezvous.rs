@@ -24,7 +24,8 @@ pub struct Meeting {
 }
 
 impl Meeting {
-    /// From the variables `MASTER_ADDR` and `MASTER_PORT`, or Kubeflow's `PET_MASTER_ADDR` and `PET_MASTER_PORT`. None where neither is set.
+    /// From the variables `MASTER_ADDR` and `MASTER_PORT`, or Kubeflow's `PET_MASTER_ADDR` and `PET_MASTER_PORT`. None where
+    /// neither is set.
     ///
     /// # Errors
     /// [`CollectiveError::Start`] where one of them is missing, [`CollectiveError::Environment`] for a port that is none.

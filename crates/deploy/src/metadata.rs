@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use vjepa_data::clips;
 use vjepa_graphs::EncoderConfig;
 use vjepa_programs::Head;
 use vjepa_runtime::ClipViews;
-use vjepa_runtime::files::{hash_all, hex};
+use vjepa_runtime::files;
 use vjepa_runtime::onnx::INT8_RANGE_KEY;
 use vjepa_weights as weights;
 
@@ -64,9 +63,5 @@ fn of_weights(path: &Path) -> Result<String, DeployError> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> Result<String, DeployError> {
-    let mut hash = Sha256::new();
-    std::fs::File::open(path)
-        .and_then(|mut file| hash_all(&mut hash, &mut file))
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok(hex(&hash.finalize()))
+    Ok(files::sha256(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?)
 }

@@ -5,11 +5,10 @@
 //! is made again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use vjepa_runtime::files::{hash_all, hex};
+use vjepa_runtime::files::{self, hex};
 
 use super::features::{ClipEncoder, Features, Keep};
 use super::protocols::videos::SampleSet;
@@ -29,10 +28,7 @@ const VERSION: &str = "vjepa-features-2";
 /// # Errors
 /// [`EvalError::File`].
 pub fn file_digest(path: &Path) -> Result<String, EvalError> {
-    let fail = |error: std::io::Error| EvalError::file(path, format!("cannot be read: {error}"));
-    let mut digest = Sha256::new();
-    File::open(path).and_then(|mut file| hash_all(&mut digest, &mut file)).map_err(fail)?;
-    Ok(hex(&digest.finalize()))
+    files::sha256(path).map_err(|error| EvalError::file(path, format!("cannot be read: {error}")))
 }
 
 /// Name of the cached features of some videos under an encoder whose checkpoint has the digest `checkpoint`.
