@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use support::{SMALL_RUN, recipe, refused, vjepa, write};
 use vjepa_recipe::ablation::State;
+use vjepa_recipe::config::Config;
 
 /// A folder with lists of carried clips and a table.
 struct Scene(tempfile::TempDir);
@@ -90,6 +91,43 @@ fn a_table_is_run_once_and_goes_on_where_it_was_stopped() {
 }
 
 #[test]
+fn encoders_are_compared_by_what_fine_tuning_makes_of_them() {
+    let scene = Scene::new();
+    let tuning = "{data: {batch_size: 4, num_workers: 1}, data_aug: {auto_augment: false}, meta: {dtype: float32}, finetune: {num_sample: 1, \
+                  test_num_segment: 1, test_num_crop: 1}, optimization: {epochs: 1, warmup: 0.5}}";
+    write(scene.0.path(), "tuning.yaml", tuning);
+    let rows = "evaluations:
+  - {name: tuned, run: [finetune, --config, tuning.yaml, --data, train.csv, --val, val.csv]}
+rows:
+  - {name: plain}
+  - {name: first weights, untrained: true}
+";
+    scene.table(rows);
+    scene.ablate(&[]).assert().success();
+    let state = State::read(&scene.path("out/runs.json")).unwrap();
+    assert!(state.runs.len() == 2 && state.runs.values().all(|run| (0.0..=1.0).contains(&run.figures["tuned"])));
+    for run in ["plain-seed0", "first-weights-untrained-seed0"] {
+        assert!(scene.path("out/runs").join(run).join("finetune-tuned/finetune-latest.safetensors").is_file(), "{run}");
+    }
+    // A run that was stopped during its evaluation goes on there, to the same figure.
+    let mut part = state.clone();
+    part.runs.remove("plain-seed0");
+    part.write(&scene.path("out/runs.json")).unwrap();
+    scene.ablate(&[]).assert().success();
+    let figures = |state: State| state.runs.into_iter().map(|(id, run)| (id, run.figures)).collect::<Vec<_>>();
+    assert_eq!(figures(State::read(&scene.path("out/runs.json")).unwrap()), figures(state));
+    // Without a test list there is no figure.
+    scene.table(&rows.replace(", --val, val.csv", ""));
+    std::fs::remove_dir_all(scene.path("out")).unwrap();
+    let output = scene.ablate(&[]).assert().failure().get_output().stderr.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(
+        text.ends_with("error: the evaluation `tuned` tested nothing: name its test list, `--val FILE`\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn slips_are_found_before_anything_runs() {
     let scene = Scene::new();
     for (from, to, words) in [
@@ -133,5 +171,25 @@ fn the_tables_of_the_repository_are_read() {
         let path = entry.unwrap().path();
         let table = vjepa_recipe::ablation::Ablation::from_file(&path).unwrap_or_else(|error| panic!("{error}"));
         table.check().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // The files that its evaluations name are read too, and are this repository's.
+        for words in table.commands.values() {
+            let Some(at) = words.iter().position(|word| word == "--config") else { continue };
+            let named = Path::new(env!("CARGO_MANIFEST_DIR")).join(&words[at + 1]);
+            assert!(named.is_file(), "{} of {}", named.display(), path.display());
+        }
+    }
+}
+
+#[test]
+fn the_full_scale_recipes_of_fine_tuning_are_the_papers() {
+    let model = ["model.model_name=vit_large".to_owned()];
+    for (name, epochs, lr, views) in [("k400", 35, 3e-4, (5, 3)), ("ssv2", 20, 1e-4, (2, 3))] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/finetune_{name}.yaml"));
+        let config = Config::finetuning(&path, &[], &model).unwrap_or_else(|error| panic!("{error}"));
+        let (finetune, optimization) = (config.finetune.as_ref().unwrap(), &config.optimization);
+        assert_eq!((optimization.epochs, optimization.lr, optimization.groups()), (epochs, lr, 8));
+        assert_eq!((finetune.test_num_segment, finetune.test_num_crop), views);
+        assert_eq!((config.data.batch_size, finetune.layer_decay, optimization.weight_decay), (8, 0.8, 0.05));
+        assert_eq!(config.data_aug.horizontal_flip, name == "k400");
     }
 }

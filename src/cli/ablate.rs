@@ -1,6 +1,7 @@
 //! `vjepa ablate`: a table of runs, one after another, each evaluated alike, and the table that comes of it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,9 +14,8 @@ use vjepa_programs::{Passes, initial_weights, model_configs, objective};
 use vjepa_recipe::ablation::{Ablation, Run, State, Table};
 use vjepa_recipe::config::{Config, DatasetType};
 use vjepa_runtime::plan::Device;
-use vjepa_train::Checkpoint;
+use vjepa_train::{Checkpoint, Progress};
 use vjepa_view::pictures::{Bar as Drawn, ablation};
-use vjepa_weights::save_safetensors;
 
 use super::CliError;
 use super::dry_run::Cost;
@@ -72,16 +72,21 @@ enum Evaluation {
     Textures { figure: TextureFigure, labels: usize },
     /// `vjepa probe` with these arguments: top-1 on its validation samples, else on its training samples.
     Probe(Vec<String>),
+    /// `vjepa finetune` with these arguments: top-1 of its test.
+    Finetune(Vec<String>),
 }
 
 impl Evaluation {
-    const WORDS: &'static str = "`texture`, `motion`, `texture attentive`, `motion attentive`, each with `labels=N` if wanted, or `probe` with arguments \
-         of `vjepa probe`";
+    const WORDS: &'static str = "`texture`, `motion`, `texture attentive`, `motion attentive`, each with `labels=N` if wanted, `probe` with arguments of \
+         `vjepa probe`, or `finetune` with arguments of `vjepa finetune`";
 
     fn read(name: &str, command: &[String]) -> Result<Self, CliError> {
         let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
-        if words.first() == Some(&"probe") {
-            return Ok(Self::Probe(command.get(1..).unwrap_or_default().to_vec()));
+        let arguments = || command.get(1..).unwrap_or_default().to_vec();
+        match words.first() {
+            Some(&"probe") => return Ok(Self::Probe(arguments())),
+            Some(&"finetune") => return Ok(Self::Finetune(arguments())),
+            _ => {}
         }
         let unknown = || CliError::from(format!("the evaluation `{name}` is not known: write one of {}", Self::WORDS));
         let labels = match words.last().and_then(|word| word.strip_prefix("labels=")) {
@@ -147,23 +152,15 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The file of a run's encoder.
-struct Encoder {
-    checkpoint: PathBuf,
-    /// The run's configuration, where the checkpoint does not record it.
-    config: Option<PathBuf>,
-}
-
 /// Trains in a process of its own, from the last checkpoint if there is one, so that what goes wrong ends that run alone. A row
 /// that is not trained gets the first weights.
-fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<Encoder, CliError> {
+fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<PathBuf, CliError> {
     fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     if run.untrained {
-        let (checkpoint, written) = (folder.join("initial.safetensors"), folder.join("config.yaml"));
         let weights = initial_weights(&config.model, &objective(config)?, config.meta.seed);
-        save_safetensors(&checkpoint, &weights, &BTreeMap::new())?;
-        write_atomic(&written, config.to_yaml()?.as_bytes())?;
-        return Ok(Encoder { checkpoint, config: Some(written) });
+        let files = Checkpoint::new(folder, "initial");
+        files.save(config, &Progress::default(), &weights)?;
+        return Ok(files.latest());
     }
     let files = Checkpoint::new(folder, &config.logging.write_tag);
     let mut command = Command::new(std::env::current_exe()?);
@@ -185,7 +182,7 @@ fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<
     let summary: Option<serde_json::Value> = lines.lines().last().and_then(|line| serde_json::from_str(line).ok());
     let whole = summary.is_some_and(|summary| summary["interrupted"] == false);
     match (output.status.success() && whole, files.any()) {
-        (true, Some(checkpoint)) => Ok(Encoder { checkpoint, config: None }),
+        (true, Some(checkpoint)) => Ok(checkpoint),
         _ => Err(format!(
             "the run `{}` did not end ({}): what it says stands above; finished runs are kept, the same command goes on",
             run.id, output.status
@@ -198,7 +195,7 @@ fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<
 fn evaluate(
     evaluations: &BTreeMap<&str, Evaluation>,
     config: &Config,
-    encoder: &Encoder,
+    encoder: &Path,
     folder: &Path,
 ) -> Result<BTreeMap<String, f64>, CliError> {
     // Figures of as many labels come of one run of the protocol.
@@ -224,6 +221,7 @@ fn evaluate(
                 figure.of(&scores)?
             }
             Evaluation::Probe(arguments) => probe(name, arguments, encoder, folder)?,
+            Evaluation::Finetune(arguments) => finetune(name, arguments, encoder, folder)?,
         };
         figures.insert((*name).to_owned(), figure);
     }
@@ -232,7 +230,7 @@ fn evaluate(
 
 fn on_textures(
     config: &Config,
-    encoder: &Encoder,
+    encoder: &Path,
     labels: usize,
     attentive: Tasks<bool>,
 ) -> Result<Tasks<Scores>, CliError> {
@@ -240,7 +238,7 @@ fn on_textures(
         return Err("`texture` and `motion` evaluate runs on drifting textures: use `probe` for videos".into());
     }
     let models = model_configs(config)?;
-    let file = vjepa_weights::load(&encoder.checkpoint)?;
+    let file = vjepa_weights::load(encoder)?;
     let weights = file.take_encoder(models.encoder.parameter_shapes())?;
     let protocol = TextureProtocol::recipe(config.meta.seed);
     // Tokens are kept for attentive probes alone.
@@ -255,23 +253,54 @@ fn on_textures(
 }
 
 /// `vjepa probe` on the run's encoder; its results stay in the run's folder.
-fn probe(name: &str, arguments: &[String], encoder: &Encoder, folder: &Path) -> Result<f64, CliError> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("probe").args(arguments).arg("--checkpoint").arg(&encoder.checkpoint).arg("--json");
-    command.arg("--out").arg(folder.join(format!("probe-{}.safetensors", file_name(name))));
-    if let Some(config) = encoder.config.as_ref().filter(|_| !arguments.iter().any(|word| word == "--config")) {
-        command.arg("--config").arg(config);
-    }
-    let output = command.stderr(std::process::Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err(format!("the evaluation `{name}` failed ({}): its message stands above", output.status).into());
-    }
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+fn probe(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> Result<f64, CliError> {
+    let out = folder.join(format!("probe-{}.safetensors", file_name(name)));
+    let out = [OsStr::new("--out"), out.as_os_str()];
+    let summary = evaluation(name, "probe", arguments, encoder, &out)?;
     let heads = summary["heads"].as_array().map(Vec::as_slice).unwrap_or_default();
     let figure = |of: &serde_json::Value| of["val"]["top1"].as_f64().or_else(|| of["train"]["top1"].as_f64());
     // A vote of neighbours has no weights, so it is never the best one.
     let best = figure(&summary).or_else(|| heads.iter().find_map(figure));
     best.ok_or_else(|| format!("the evaluation `{name}` gave no accuracy").into())
+}
+
+/// `vjepa finetune` of the run's encoder, in a folder of its own in the run's, where a stopped one goes on.
+fn finetune(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> Result<f64, CliError> {
+    const TAG: &str = "finetune";
+    let own = folder.join(format!("finetune-{}", file_name(name)));
+    let places = [format!("logging.folder={}", serde_json::to_string(&own)?), format!("logging.write_tag={TAG}")];
+    let mut more: Vec<&OsStr> = places.iter().flat_map(|set| [OsStr::new("--set"), OsStr::new(set)]).collect();
+    if Checkpoint::new(&own, TAG).any().is_some() {
+        more.push(OsStr::new("--resume"));
+    }
+    let summary = evaluation(name, "finetune", arguments, encoder, &more)?;
+    if summary["interrupted"] == true {
+        return Err(Stopped.into());
+    }
+    summary["test"]["top1"]
+        .as_f64()
+        .ok_or_else(|| format!("the evaluation `{name}` tested nothing: name its test list, `--val FILE`").into())
+}
+
+/// The summary, its last line, of a command of this program with these arguments and `more` on a run's encoder.
+fn evaluation(
+    name: &str,
+    command: &str,
+    arguments: &[String],
+    encoder: &Path,
+    more: &[&OsStr],
+) -> Result<serde_json::Value, CliError> {
+    let mut process = Command::new(std::env::current_exe()?);
+    process.arg(command).args(arguments).arg("--checkpoint").arg(encoder).arg("--json").args(more);
+    let output = process.stderr(std::process::Stdio::inherit()).output()?;
+    if output.status.code() == Some(i32::from(Stopped::CODE)) {
+        return Err(Stopped.into());
+    }
+    if !output.status.success() {
+        return Err(format!("the evaluation `{name}` failed ({}): its message stands above", output.status).into());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)
 }
 
 /// Writes the results so far.
