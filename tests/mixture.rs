@@ -117,6 +117,40 @@ fn a_mixture_trains_on_bytes() {
     assert_eq!(run("parts", &[&bytes[..], &["--resume"]].concat()), whole);
 }
 
+/// Images on one rank and clips on the other give what one rank makes of both; so do four groups on two ranks, and sharing the
+/// optimiser's state changes no bit.
+#[cfg(feature = "mpi")]
+#[test]
+fn ranks_share_the_kinds_of_a_mixture() {
+    use support::ranks::{apart_but, on_ranks, tensors};
+    let runs = Runs::new();
+    let share = |run: &str, extra: &[&str]| {
+        let mut command = on_ranks(2);
+        command.args(["train", "--config"]).arg(&runs.recipe).args(extra);
+        let output = command.arg("--set").arg(format!("logging.folder={}", runs.at(run).display())).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        told
+    };
+    for (groups, each) in [(2, "one on each of 2 ranks"), (4, "2 on each of 2 ranks")] {
+        let asked = format!("optimization.groups={groups}");
+        let extra = ["--set", &asked];
+        let [alone, both, sharing] = ["alone", "both", "sharing"].map(|name| format!("{name}{groups}"));
+        runs.train(&alone, &extra).assert().success();
+        let told = share(&both, &extra);
+        assert!(told.contains(each), "{told}");
+        // What an L1 loss gives its last bias is a sum of signs: one that cancels to nothing in one order and to rounding in another
+        // is no step or a whole one of AdamW's first. Its moments are compared.
+        let (loss, weights) = apart_but(&runs.at(&both), &runs.at(&alone), &["predictor.predictor_proj.bias"]);
+        println!("{groups} groups: losses {loss:.1e}, weights {weights:.1e}");
+        assert!(loss <= 1e-6 && weights <= 1e-6, "{groups} groups: losses {loss:e}, weights {weights:e}");
+        let told = share(&sharing, &[&extra[..], &["--set", "optimization.shard_states=true"]].concat());
+        assert!(told.contains("2 ranks share the optimiser's state"), "{told}");
+        assert!(tensors(&runs.at(&sharing)) == tensors(&runs.at(&both)), "weights, averages or moments differ");
+        assert_eq!(losses(&runs.at(&sharing)), losses(&runs.at(&both)));
+    }
+}
+
 #[test]
 fn what_a_step_is_made_of_is_told_without_training() {
     let runs = Runs::new();

@@ -193,6 +193,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         data: Some(sets.clone()),
         images: None,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
+        read_late: None,
     })
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test program uses its own part.
 
 pub mod pytorch;
+pub mod ranks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

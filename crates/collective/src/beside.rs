@@ -3,7 +3,7 @@
 //! The engine is started, used and ended on that thread alone, which is what MPI asks of a program by default and what a GPU's
 //! context is bound to. Calls are done in the order in which they are made, so that all ranks do them in the same order.
 
-use crate::{Collective, CollectiveError, Sum, Summed};
+use crate::{Collective, CollectiveError, OnDevice, Sum, Summed};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -41,6 +41,24 @@ pub trait Engine: Control {
     /// # Errors
     /// [`CollectiveError`] when a rank is lost or late.
     fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Whether it sums floats where they lie on a GPU.
+    fn sums_on_device(&self) -> bool {
+        false
+    }
+
+    /// As [`Engine::all_reduce`], of floats on a GPU.
+    ///
+    /// # Errors
+    /// As [`Engine::all_reduce`]; [`CollectiveError::Start`] for an engine that does not.
+    fn all_reduce_on(&self, _floats: &[OnDevice]) -> Result<(), CollectiveError> {
+        Err(not_on_device())
+    }
+}
+
+/// An engine was asked for what it said it has not.
+pub(crate) fn not_on_device() -> CollectiveError {
+    CollectiveError::Start { engine: "the engine between ranks", why: "it sums nothing on a GPU".to_owned() }
 }
 
 /// Whether, and with which exit code, the process is to end: an engine that waits for other ranks asks.
@@ -71,6 +89,7 @@ const ENDING: Duration = Duration::from_secs(5);
 /// A call, with where its result goes.
 enum Call {
     Sum(Vec<f32>, Sender<Result<Summed, CollectiveError>>),
+    SumOn(Vec<OnDevice>, Sender<Result<Summed, CollectiveError>>),
     Broadcast(Vec<u8>, usize, Sender<Result<Vec<u8>, CollectiveError>>),
     Barrier(Sender<Result<(), CollectiveError>>),
     Abort(i32),
@@ -80,6 +99,7 @@ enum Call {
 pub struct Beside {
     rank: usize,
     world: usize,
+    sums_on_device: bool,
     calls: Option<Sender<Call>>,
     thread: Option<JoinHandle<()>>,
     ending: Ending,
@@ -105,7 +125,7 @@ impl Beside {
         let (started, starting) = channel();
         let run = move || match start() {
             Ok(engine) => {
-                let _ = started.send(Ok((engine.rank(), engine.world())));
+                let _ = started.send(Ok((engine.rank(), engine.world(), engine.sums_on_device())));
                 serve(&engine, &received);
             }
             Err(error) => drop(started.send(Err(error))),
@@ -113,8 +133,8 @@ impl Beside {
         let no_thread = |why: String| CollectiveError::Start { engine: "the thread for sums", why };
         let thread = std::thread::Builder::new().name("ranks".to_owned()).spawn(run);
         let thread = thread.map_err(|error| no_thread(error.to_string()))?;
-        let (rank, world) = starting.recv().map_err(|_| no_thread("it ended at once".to_owned()))??;
-        Ok(Self { rank, world, calls: Some(calls), thread: Some(thread), ending })
+        let (rank, world, sums_on_device) = starting.recv().map_err(|_| no_thread("it ended at once".to_owned()))??;
+        Ok(Self { rank, world, sums_on_device, calls: Some(calls), thread: Some(thread), ending })
     }
 
     /// Makes a call and waits for its result.
@@ -146,6 +166,11 @@ fn serve(engine: &impl Engine, calls: &Receiver<Call>) {
                 let summed = engine.all_reduce(&mut values);
                 let _ = answer.send(summed.map(|()| Summed { values, took: began.elapsed() }));
             }
+            Call::SumOn(floats, answer) => {
+                let began = Instant::now();
+                let summed = engine.all_reduce_on(&floats);
+                let _ = answer.send(summed.map(|()| Summed { values: Vec::new(), took: began.elapsed() }));
+            }
             Call::Broadcast(mut bytes, root, answer) => {
                 let sent = engine.broadcast(&mut bytes, root);
                 let _ = answer.send(sent.map(|()| bytes));
@@ -168,6 +193,16 @@ impl Collective for Beside {
     fn begin_sum(&self, values: Vec<f32>) -> Sum {
         let (answer, answered) = channel();
         self.send(Call::Sum(values, answer));
+        Sum::Begun(answered)
+    }
+
+    fn sums_on_device(&self) -> bool {
+        self.sums_on_device
+    }
+
+    fn begin_sum_on(&self, floats: Vec<OnDevice>) -> Sum {
+        let (answer, answered) = channel();
+        self.send(Call::SumOn(floats, answer));
         Sum::Begun(answered)
     }
 

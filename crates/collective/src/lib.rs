@@ -19,6 +19,7 @@ mod launch;
 mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod on_device;
 mod rendezvous;
 mod share;
 
@@ -27,6 +28,7 @@ pub use error::CollectiveError;
 pub use launch::{Launch, Launcher};
 #[cfg(feature = "nccl")]
 pub use nccl::{Libraries, Nccl, ranks as ranks_on_gpus};
+pub use on_device::OnDevice;
 pub use rendezvous::{Lines, Meeting};
 pub use share::{Portion, collect, turn};
 
@@ -44,6 +46,16 @@ pub trait Collective: Sync {
     /// Begins to sum `values` over all ranks, element by element; every rank gets the same bits. Calls are done in the order in
     /// which they are made.
     fn begin_sum(&self, values: Vec<f32>) -> Sum;
+
+    /// Whether sums can be taken of floats where they lie on a GPU.
+    fn sums_on_device(&self) -> bool {
+        false
+    }
+
+    /// As [`Collective::begin_sum`], of floats on a GPU, which are replaced by their sums; [`Summed`] has no values then.
+    fn begin_sum_on(&self, _floats: Vec<OnDevice>) -> Sum {
+        Sum::There(Err(beside::not_on_device()))
+    }
 
     /// Replaces `values` by their sums over all ranks, as [`Collective::begin_sum`].
     ///
@@ -82,7 +94,7 @@ pub enum Sum {
 /// A sum that is there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summed {
-    /// The sums.
+    /// The sums; none of floats that stayed on a GPU.
     pub values: Vec<f32>,
     /// How long the engine was at it, waiting for other ranks included.
     pub took: Duration,

@@ -1,15 +1,16 @@
 //! Ranks on NVIDIA GPUs, through NCCL and the CUDA driver, both opened when they are needed.
 //!
 //! The ranks meet over TCP (`rendezvous.rs`) or, where an MPI's launcher started them and `MASTER_ADDR` is not set, over MPI: there
-//! rank 0 hands out NCCL's identifier, and there everything but sums travels. Sums are staged through a buffer on the device. Tested
+//! rank 0 hands out NCCL's identifier, and there everything but sums travels. Gradients are summed where they lie on the device,
+//! on a stream of the engine's own beside the step's; sums of what lies on the host are staged through a buffer. Tested
 //! with a stand-in for both libraries (`tests/stand_in.c`); it has not run on several GPUs yet.
 #![allow(unsafe_code)]
 
 use crate::beside::{Beside, Ending};
 use crate::rendezvous::{Lines, Meeting};
-use crate::{CollectiveError, Control, Engine, Launch, Launcher};
+use crate::{CollectiveError, Control, Engine, Launch, Launcher, OnDevice};
 use libloading::Library;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +25,11 @@ struct Id([u8; 128]);
 const FLOAT: c_int = 7;
 const SUM: c_int = 0;
 
+/// `CU_STREAM_NON_BLOCKING`: beside the work of other streams.
+const BESIDE: c_uint = 1;
+
 type Comm = *mut c_void;
+type Stream = *mut c_void;
 type Device = u64;
 
 /// The two libraries, where they are to be found.
@@ -48,6 +53,8 @@ struct Functions {
     unique_id: unsafe extern "C" fn(*mut Id) -> c_int,
     init_rank: unsafe extern "C" fn(*mut Comm, c_int, Id, c_int) -> c_int,
     all_reduce: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, *mut c_void) -> c_int,
+    group_start: unsafe extern "C" fn() -> c_int,
+    group_end: unsafe extern "C" fn() -> c_int,
     destroy: unsafe extern "C" fn(Comm) -> c_int,
     error: unsafe extern "C" fn(c_int) -> *const c_char,
     init: unsafe extern "C" fn(c_int) -> c_int,
@@ -58,6 +65,9 @@ struct Functions {
     upload: unsafe extern "C" fn(Device, *const c_void, usize) -> c_int,
     download: unsafe extern "C" fn(*mut c_void, Device, usize) -> c_int,
     wait: unsafe extern "C" fn() -> c_int,
+    stream: unsafe extern "C" fn(*mut Stream, c_uint) -> c_int,
+    wait_for: unsafe extern "C" fn(Stream) -> c_int,
+    end_stream: unsafe extern "C" fn(Stream) -> c_int,
     _libraries: [Library; 2],
 }
 
@@ -85,6 +95,8 @@ impl Functions {
             unique_id: find!(nccl, b"ncclGetUniqueId\0"),
             init_rank: find!(nccl, b"ncclCommInitRank\0"),
             all_reduce: find!(nccl, b"ncclAllReduce\0"),
+            group_start: find!(nccl, b"ncclGroupStart\0"),
+            group_end: find!(nccl, b"ncclGroupEnd\0"),
             destroy: find!(nccl, b"ncclCommDestroy\0"),
             error: find!(nccl, b"ncclGetErrorString\0"),
             init: find!(cuda, b"cuInit\0"),
@@ -95,6 +107,9 @@ impl Functions {
             upload: find!(cuda, b"cuMemcpyHtoD_v2\0"),
             download: find!(cuda, b"cuMemcpyDtoH_v2\0"),
             wait: find!(cuda, b"cuCtxSynchronize\0"),
+            stream: find!(cuda, b"cuStreamCreate\0"),
+            wait_for: find!(cuda, b"cuStreamSynchronize\0"),
+            end_stream: find!(cuda, b"cuStreamDestroy_v2\0"),
             _libraries: [nccl, cuda],
         })
     }
@@ -164,6 +179,8 @@ pub struct Nccl {
     functions: Functions,
     comm: Comm,
     context: *mut c_void,
+    /// For what is summed where it lies.
+    stream: Stream,
     staging: Mutex<Staging>,
 }
 
@@ -198,7 +215,10 @@ impl Nccl {
         let mut comm = ptr::null_mut();
         // SAFETY: every rank has the identifier of rank 0, and the context of its GPU is current.
         functions.nccl(unsafe { (functions.init_rank)(&mut comm, world, id, rank) })?;
-        Ok(Self { control, functions, comm, context, staging: Mutex::new(Staging { memory: 0, bytes: 0 }) })
+        let mut stream = ptr::null_mut();
+        // SAFETY: the context of the GPU is current; `stream` is written before it is used.
+        Functions::cuda(unsafe { (functions.stream)(&mut stream, BESIDE) })?;
+        Ok(Self { control, functions, comm, context, stream, staging: Mutex::new(Staging { memory: 0, bytes: 0 }) })
     }
 
     /// Device memory of at least so many bytes.
@@ -263,6 +283,28 @@ impl Engine for Nccl {
             Functions::cuda((self.functions.download)(values.as_mut_ptr().cast(), memory, bytes))
         }
     }
+
+    fn sums_on_device(&self) -> bool {
+        true
+    }
+
+    fn all_reduce_on(&self, floats: &[OnDevice]) -> Result<(), CollectiveError> {
+        self.control.barrier()?;
+        let functions = &self.functions;
+        // SAFETY: the context is this GPU's. Whoever made `floats` vouches for their memory until this returns, which is when all
+        // that was put on the stream is done.
+        unsafe {
+            Functions::cuda((functions.current)(self.context))?;
+            functions.nccl((functions.group_start)())?;
+            for floats in floats.iter().filter(|floats| floats.len() > 0) {
+                let memory = floats.address() as *mut c_void;
+                let code = (functions.all_reduce)(memory, memory, floats.len(), FLOAT, SUM, self.comm, self.stream);
+                functions.nccl(code)?;
+            }
+            functions.nccl((functions.group_end)())?;
+            Functions::cuda((functions.wait_for)(self.stream))
+        }
+    }
 }
 
 impl Drop for Nccl {
@@ -275,6 +317,7 @@ impl Drop for Nccl {
                 let _ = (self.functions.free)(staging.memory);
             }
             let _ = (self.functions.destroy)(self.comm);
+            let _ = (self.functions.end_stream)(self.stream);
         }
     }
 }

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use vjepa_collective::{
-    Beside, Collective, CollectiveError, Control, Launch, Launcher, Libraries, Lines, Meeting, Nccl, agree, totals,
+    Beside, Collective, CollectiveError, Control, Launch, Launcher, Libraries, Lines, Meeting, Nccl, OnDevice, agree,
+    totals,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -61,6 +62,17 @@ fn two_ranks_meet_and_sum() {
                 sums.push(values);
             }
             ranks.all_reduce(&mut []).unwrap();
+            // Where they lie: the stand-in's device has the host's memory.
+            assert!(ranks.sums_on_device());
+            let mut parts = [vec![1.0f32 + rank as f32; 5], Vec::new(), vec![0.5; 700]];
+            let places = parts.iter_mut().map(|part| {
+                // SAFETY: the vectors live until the sum has been waited for, and nothing looks at them before.
+                unsafe { OnDevice::new(part.as_mut_ptr() as u64, part.len()) }
+            });
+            let summed = ranks.begin_sum_on(places.collect()).wait().unwrap();
+            assert!(summed.values.is_empty());
+            assert_eq!(parts, [vec![3.0; 5], Vec::new(), vec![1.0; 700]]);
+            sums.extend(parts);
             assert_eq!(totals(&ranks, &[0.1, rank as f64]).unwrap(), [0.2, 1.0]);
             ranks.barrier().unwrap();
             sums

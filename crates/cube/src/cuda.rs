@@ -3,8 +3,9 @@
 use crate::gpu::{Found, Gpu, OpenError};
 use crate::kernels::rules;
 use crate::watch;
-use burn_backend::Shape;
+use burn_backend::{DType, Shape};
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cuda::CudaDevice;
 use cudarc::driver::result::{self as driver, device as gpus};
@@ -60,6 +61,19 @@ impl Gpu for CudaRuntime {
 
     fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self> {
         crate::kernels::pixels(words, scaling, shape)
+    }
+
+    fn resident(tensor: CubeTensor<Self>) -> Option<(CubeTensor<Self>, u64, usize)> {
+        let tensor = into_contiguous(tensor);
+        // A clone may be read while other ranks' values are added.
+        let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
+        let len = tensor.meta.shape().num_elements();
+        if tensor.dtype != DType::F32 {
+            return None;
+        }
+        let memory = tensor.client.get_resource(tensor.handle.clone()).ok()?;
+        let resource = memory.resource();
+        (resource.size >= 4 * len as u64).then_some((tensor, resource.ptr, len))
     }
 }
 

@@ -35,6 +35,12 @@ pub trait Gpu: CubeRuntime {
     /// `gain·x + bias` of bytes, `f32[B, C, ...]` of this shape: `words` has four bytes in each i32, the lowest first, `scaling`
     /// gain and bias of each channel.
     fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self>;
+
+    /// An f32 tensor in memory of its own, contiguous, with the address of that memory and its number of floats; `None` where
+    /// memory has no address that other libraries know.
+    fn resident(_tensor: CubeTensor<Self>) -> Option<(CubeTensor<Self>, u64, usize)> {
+        None
+    }
 }
 
 /// A device that is not there, or cannot be used.

@@ -3,9 +3,13 @@
 #![cfg(feature = "wgpu-base")]
 
 use std::path::Path;
+use vjepa_collective::Alone;
 use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{self, Engine, Kind};
+use vjepa_programs::initial_weights;
+use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
+use vjepa_train::TrainState;
 
 fn check(lowered: &str) {
     let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
@@ -39,6 +43,45 @@ fn our_kernels_compute_the_official_numbers() {
 #[test]
 fn burns_operations_compute_the_official_numbers() {
     check("-lowered");
+}
+
+/// The losses of a few steps, read when they are computed or when the next step has been sent.
+fn losses(late: bool) -> Vec<f64> {
+    let config = Config::from_yaml(
+        "model: {embed_dim: 32, depth: 1, num_heads: 2, pred_embed_dim: 16, pred_depth: 1, pred_num_heads: 2}\n\
+         data: {dataset_type: DriftingTextures, batch_size: 2, num_frames: 4, crop_size: 32, patch_size: 8}\n\
+         mask: [{num_blocks: 2, spatial_scale: [0.2, 0.2]}]\n\
+         meta: {dtype: float32, seed: 3}\n\
+         optimization: {steps: 20, warmup_steps: 0, start_lr: 1.0e-3, lr: 1.0e-3, final_lr: 1.0e-3}\n",
+        "the test's",
+        &[],
+    )
+    .unwrap();
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    let plan = config.optimization.plan(Some(1)).unwrap();
+    let mut state = TrainState::on(Device::open(&device).unwrap(), &config, plan, false).unwrap();
+    state.set_weights(initial_weights(&config.model, state.objective(), 1)).unwrap();
+    if late {
+        state.read_late();
+    }
+    let (masks, shape) = (config.masks().unwrap(), [2, 3, 4, 32, 32]);
+    let mut reports = Vec::new();
+    for step in 0..4 {
+        let clips = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 + step * 31) % 1013) as f32 / 506.5 - 1.0);
+        state.add_group(clips.collect(), shape, &masks.pairs(0, step as u64, 0, 2).unwrap()).unwrap();
+        reports.extend(state.end_step(&Alone).unwrap());
+        assert_eq!(reports.len(), if late { step } else { step + 1 });
+    }
+    reports.extend(state.settle().unwrap());
+    assert!(state.settle().unwrap().is_none());
+    assert_eq!(reports.iter().map(|report| report.step).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    reports.iter().map(|report| report.loss).collect()
+}
+
+#[test]
+fn losses_that_are_read_late_are_the_same() {
+    let (now, late) = (losses(false), losses(true));
+    assert!(now == late && now.iter().all(|loss| loss.is_finite()), "{now:?} {late:?}");
 }
 
 /// Any folder of golden data, by hand: `VJEPA_GOLDEN=FOLDER cargo test ... --test gpu -- --ignored --nocapture`.

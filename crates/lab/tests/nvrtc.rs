@@ -5,11 +5,12 @@
 
 use std::path::Path;
 use std::time::Instant;
-use vjepa_compiler::ir::{DType, Def, Graph, Sizes};
+use vjepa_compiler::ir::{DType, Def, Dim, Graph, Sizes, TensorType};
+use vjepa_compiler::ops::Op;
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs::{MaskSizes, Precision, Probe, TrainOptions, drawn_sizes, encoder_config, objective};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::plan::{Device, HostTensor, Pixels};
+use vjepa_runtime::plan::{Device, Exchange, HostTensor, Pixels, Resident};
 
 /// Clips of the plans: kernels are chosen by shape, and what differs between few clips and many is their number of blocks.
 const CLIPS: usize = 2;
@@ -25,6 +26,61 @@ fn stand_in() -> Device {
     let about = vjepa_runtime::plan::gpus("cuda").unwrap_or_default();
     assert!(about.iter().any(|(_, about)| about.contains("stand-in")), "cuda:0 is a GPU: {about:?}");
     device
+}
+
+/// Another rank with the same values, on the stand-in's device, whose memory is the host's.
+struct Twin {
+    ended: bool,
+}
+
+impl Exchange for Twin {
+    fn begin(&mut self, _: usize, _: Vec<f32>) -> Result<(), String> {
+        Err("sums travelled over the host".to_owned())
+    }
+
+    fn end(&mut self, _: usize) -> Result<Vec<f32>, String> {
+        Err("sums travelled over the host".to_owned())
+    }
+
+    fn on_device(&self) -> bool {
+        true
+    }
+
+    fn begin_on(&mut self, _: usize, floats: &[Resident]) -> Result<(), String> {
+        for floats in floats {
+            // SAFETY: the stand-in's addresses are the process's, and the run touches nothing until the bucket has ended.
+            let values = unsafe { std::slice::from_raw_parts_mut(floats.address() as *mut f32, floats.count()) };
+            values.iter_mut().for_each(|value| *value *= 2.0);
+        }
+        Ok(())
+    }
+
+    fn end_on(&mut self, _: usize) -> Result<(), String> {
+        self.ended = true;
+        Ok(())
+    }
+}
+
+#[test]
+fn sums_over_ranks_are_taken_where_they_lie() {
+    let mut graph = Graph::new("sums", &[]);
+    let types = [3, 500].map(|count| TensorType::f32([Dim::from(count as usize)]));
+    let params = ["a", "b"].into_iter().zip(types).map(|(name, ty)| graph.param(name, ty).unwrap()).collect::<Vec<_>>();
+    let sums = graph.push(Op::AllReduce, &params).unwrap();
+    params.iter().zip(sums).for_each(|(param, sum)| graph.update(*param, sum).unwrap());
+    let device = stand_in();
+    let mut plan = device.plan(&graph).unwrap();
+    let mut stored = device.params();
+    let values = |count: usize, scale: f32| (0..count).map(|i| scale * i as f32).collect::<Vec<_>>();
+    for (name, count) in [("a", 3), ("b", 500)] {
+        stored.set(name, HostTensor::f32([count], values(count, 1.0)).unwrap());
+    }
+    let mut twin = Twin { ended: false };
+    plan.run_among(&mut stored, Vec::new(), Some(&mut twin)).unwrap();
+    assert!(twin.ended);
+    for (name, count) in [("a", 3), ("b", 500)] {
+        assert_eq!(stored.get(name).unwrap().1, values(count, 2.0), "{name}");
+    }
 }
 
 /// Plans a graph and launches all of it once, on parameters and inputs of zeros.

@@ -145,16 +145,10 @@ pub fn update_of(
     mine: &dyn Fn(&str) -> bool,
 ) -> Result<Graph, CompileError> {
     let summed = |full: &str| gradients.iter().any(|graph| graph.find(&format!("{SUM}{full}")).is_some());
-    let whose = |full: &str| match summed(full) {
-        false => Whose::Nobodys,
-        true if mine(full) => Whose::Mine,
-        true => Whose::Others,
-    };
-    optimiser("update", objective, options, true, &whose)
+    update_where(objective, options, &summed, mine)
 }
 
-/// Like [`update_of`], of the parameters for which `summed` says, by their full names, that there is a sum; all are this
-/// process's.
+/// Like [`update_of`], of the parameters for which `summed` says, by their full names, that there is a sum.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -162,8 +156,13 @@ pub fn update_where(
     objective: &AnyObjective,
     options: TrainOptions,
     summed: &dyn Fn(&str) -> bool,
+    mine: &dyn Fn(&str) -> bool,
 ) -> Result<Graph, CompileError> {
-    let whose = |full: &str| if summed(full) { Whose::Mine } else { Whose::Nobodys };
+    let whose = |full: &str| match summed(full) {
+        false => Whose::Nobodys,
+        true if mine(full) => Whose::Mine,
+        true => Whose::Others,
+    };
     optimiser("update", objective, options, true, &whose)
 }
 

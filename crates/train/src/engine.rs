@@ -64,10 +64,7 @@ impl Engine {
     ) -> Result<Self, TrainError> {
         let halves = |gradients: DeviceExecutor| -> Result<Self, TrainError> {
             let sums = sums_of(gradients.graph());
-            let names =
-                sums.iter().map(|(name, shape)| (name.strip_prefix(SUM).unwrap_or(name).to_owned(), shape.clone()));
-            let names: Vec<(String, Vec<usize>)> = names.collect();
-            let shards = sharing.map(|ranks| Shards::new(&names, objective.declaration(), ranks));
+            let shards = sharing.map(|ranks| Shards::of_sums(&sums, objective.declaration(), ranks));
             let mine = |parameter: &str| shards.as_ref().is_none_or(|shards| shards.owns(parameter));
             let update = device.plan(&compile::update_of(objective, options, &[gradients.graph()], &mine)?)?;
             Ok(Self::Halves { gradients: Box::new(gradients), update: Box::new(update), sums, shards })
@@ -90,13 +87,8 @@ impl Engine {
                 halves(device.plan(&compile::gradients_with(objective, options, &mut passes)?)?)?
             }
             StepSource::CompiledHalf(artifact) => halves(device.take(artifact.graph, artifact.plan)?)?,
-            StepSource::Mixed(..) if sharing.is_some() => {
-                let why = "steps of several kinds of samples keep the whole optimiser's state on each rank: leave out \
-                           `optimization.shard_states`";
-                return Err(TrainError::Unsupported(why.to_owned()));
-            }
             StepSource::Mixed(passes, config) => {
-                Self::Mixed(Box::new(Mixed::open(device, &config, objective, options, &passes)?))
+                Self::Mixed(Box::new(Mixed::open(device, &config, objective, options, &passes, sharing)?))
             }
         };
         // On a GPU reading a number in the middle of a step would wait for the step so far.
@@ -208,6 +200,29 @@ impl Engine {
         }
     }
 
+    /// From now on a group's outputs are those of the group before it, where a step is one graph: nothing waits for a device then.
+    /// Whether they are.
+    pub(super) fn read_late(&mut self) -> bool {
+        match self {
+            Self::Whole(step) => {
+                step.read_late();
+                true
+            }
+            Self::Halves { .. } | Self::Mixed(_) | Self::Eager { .. } => false,
+        }
+    }
+
+    /// The outputs of the last group, where they are read late and have not been yet.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`].
+    pub(super) fn unread(&mut self, params: &DeviceParams) -> Result<Option<Named>, TrainError> {
+        match self {
+            Self::Whole(step) => Ok(step.unread(params)?),
+            Self::Halves { .. } | Self::Mixed(_) | Self::Eager { .. } => Ok(None),
+        }
+    }
+
     /// Applies the sums of `groups` groups on all `ranks`, which are there but for Burn's autodiff; nothing is left to apply of
     /// a whole step.
     ///
@@ -277,7 +292,8 @@ impl Engine {
     pub(super) fn shards(&self) -> Option<&Shards> {
         match self {
             Self::Halves { shards, .. } => shards.as_ref(),
-            Self::Whole(_) | Self::Mixed(_) | Self::Eager { .. } => None,
+            Self::Mixed(mixed) => mixed.shards(),
+            Self::Whole(_) | Self::Eager { .. } => None,
         }
     }
 

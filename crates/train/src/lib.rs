@@ -26,6 +26,7 @@ mod mixed;
 pub mod mixture;
 pub mod official;
 mod profile;
+mod reports;
 mod resume;
 mod saver;
 mod seen;
@@ -56,6 +57,7 @@ use feeds::Feeds;
 use lock::Lock;
 use mixture::Mixture;
 use profile::Profiler;
+use reports::Reports;
 use saver::Saver;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,6 +92,9 @@ pub struct TrainRun {
     pub images: Option<DataSets>,
     /// Steps to profile.
     pub profile: Option<ProfileRequest>,
+    /// Whether losses are read when the next step has been sent to the device ([`TrainState::read_late`]); none: where it is not
+    /// the CPU.
+    pub read_late: Option<bool>,
 }
 
 /// Callbacks during a run, for progress bars and diagnostics.
@@ -237,19 +242,22 @@ pub fn train_task(
     let first = state.step();
     let last = run.stop_at.unwrap_or(plan.steps).min(plan.steps);
     let every = config.logging.checkpoint_every.unwrap_or(plan.checkpoint_every()).max(1);
-    let mut metrics = match ranks.rank() {
+    let metrics = match ranks.rank() {
         0 => {
             let (tag, columns) = (&config.logging.write_tag, state.objective().declaration());
             Some(Metrics::open(&folder, tag, columns, first, config.logging.metrics_every)?)
         }
         _ => None,
     };
+    let mut reports = Reports::to(metrics);
+    if run.read_late.unwrap_or(!run.device.is_cpu()) {
+        state.read_late();
+    }
     let (rank, world) = (ranks.rank(), ranks.world());
     let mut feeds = Feeds::open(&supplies, config, first, (rank, world), |settings| settings)?;
     let replay = Replay { config, supplies, task, rank, world, folder: &folder };
     let mut saver = Saver::new(config, files);
     let profiler = Profiler::new(run.profile.as_ref(), first, last);
-    let mut travel = Travel::default();
     observer.begins(first, plan.steps)?;
     observer.phase("training");
     while state.step() < last && !any(ranks, interrupt.raised())? {
@@ -277,19 +285,18 @@ pub fn train_task(
                 observer.note(&announcement(config, ranks.world() as u64, began.elapsed()));
             }
         }
-        let mut report = state.finish_step(ranks).map_err(|error| replay.explain(error, &mut state))?;
-        report.waited = waited;
-        report.took = began.elapsed();
-        report.clips = clips_seen(state.step(), config, state.history());
-        travel += report.travel;
-        if let Some(note) = metrics.as_mut().and_then(|metrics| metrics.add(&report)) {
-            observer.note(&note);
-        }
-        observer.step(&report);
-        profiler.after(&mut state, observer)?;
+        let ended = state.end_step(ranks).map_err(|error| replay.explain(error, &mut state))?;
+        reports.took([waited, began.elapsed()]);
         let due = |n: u64| state.step() < last && state.step().is_multiple_of(n.max(1));
         let (measure, save) = (config.logging.diagnostics_every.is_some_and(due), due(every));
         let judge = due(plan.steps / 20) && ranks.rank() == 0;
+        // Nothing is saved or judged before it is known to be sound.
+        let settled = if measure || save || judge { state.settle() } else { Ok(None) };
+        let settled = settled.map_err(|error| replay.explain(error, &mut state))?;
+        for report in [ended, settled].into_iter().flatten() {
+            reports.tell(report, config, &state, observer);
+        }
+        profiler.after(&mut state, observer)?;
         let sent = if save { state.sent_moments(ranks)? } else { NamedTensors::new() };
         let told = match save && ranks.rank() == 0 {
             true => saver.begin(&mut state, sent),
@@ -305,9 +312,10 @@ pub fn train_task(
             observer.judge(&mut state)?;
         }
     }
-    if let Some(error) = metrics.as_mut().and_then(|metrics| metrics.flush().err()) {
-        observer.note(&format!("the last metrics cannot be written ({error})"));
+    if let Some(report) = state.settle().map_err(|error| replay.explain(error, &mut state))? {
+        reports.tell(report, config, &state, observer);
     }
+    let (metrics, travel) = reports.end(observer);
     // A run without a step has nothing new to save.
     let sent = if state.step() > first { state.sent_moments(ranks)? } else { NamedTensors::new() };
     if state.step() > first && ranks.rank() == 0 {
@@ -323,7 +331,7 @@ pub fn train_task(
         steps: state.step(),
         loss: state.loss(),
         checkpoint: state.saved().map(Path::to_owned),
-        metrics: metrics.map(|metrics| metrics.path().to_owned()).unwrap_or_default(),
+        metrics,
         bad_videos: feeds.bad(),
         skipped: state.skipped(),
         interrupted: state.step() < last,

@@ -7,6 +7,7 @@
 
 use super::TrainError;
 use super::engine::{Batch, Named, clear, clips_for, sums_of};
+use super::shards::Shards;
 use super::sums;
 use std::collections::{BTreeMap, BTreeSet};
 use vjepa_collective::{Collective, totals};
@@ -30,6 +31,8 @@ pub(super) struct Mixed {
     update: DeviceExecutor,
     /// The others so far, by the parameters that they leave alone.
     lesser: BTreeMap<BTreeSet<String>, DeviceExecutor>,
+    /// Who updates what, where ranks share that.
+    shards: Option<Shards>,
 }
 
 /// A variant and the graph that computes its gradients.
@@ -43,7 +46,7 @@ struct Part {
 }
 
 impl Mixed {
-    /// Compiles every variant of a configuration.
+    /// Compiles every variant of a configuration; the update is split over the ranks that are `sharing` it.
     ///
     /// # Errors
     /// [`TrainError`] for a graph that cannot be compiled or planned.
@@ -53,6 +56,7 @@ impl Mixed {
         objective: &AnyObjective,
         options: TrainOptions,
         passes: &Passes,
+        sharing: Option<&dyn Collective>,
     ) -> Result<Self, TrainError> {
         let options = TrainOptions { weighted: config.data.lengths().len() > 1, ..options };
         let mut parts = Vec::new();
@@ -71,10 +75,13 @@ impl Mixed {
         }
         let mut sums: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         parts.iter().for_each(|part| sums.extend(sums_of(part.gradients.graph())));
+        let sums: Vec<(String, Vec<usize>)> = sums.into_iter().collect();
+        let shards = sharing.map(|ranks| Shards::of_sums(&sums, objective.declaration(), ranks));
         let graphs: Vec<&Graph> = parts.iter().map(|part| part.gradients.graph()).collect();
-        let update = planned(device, &compile::update_of(objective, options, &graphs, &|_| true)?)?;
-        let (objective, sums) = (objective.clone(), sums.into_iter().collect());
-        Ok(Self { device, options, objective, parts, sums, update, lesser: BTreeMap::new() })
+        let mine = |parameter: &str| shards.as_ref().is_none_or(|shards| shards.owns(parameter));
+        let update = planned(device, &compile::update_of(objective, options, &graphs, &mine)?)?;
+        let objective = objective.clone();
+        Ok(Self { device, options, objective, parts, sums, update, lesser: BTreeMap::new(), shards })
     }
 
     /// What a variant minimises.
@@ -150,7 +157,16 @@ impl Mixed {
         let left: BTreeSet<String> =
             self.sums.iter().map(|(name, _)| name).filter(|name| !had(name)).cloned().collect();
         rates.push(("share", HostTensor::scalar((1.0 / groups) as f32)));
-        Ok(self.update_without(left)?.run(params, rates)?)
+        let outputs = self.update_without(left)?.run(params, rates)?;
+        if let Some(shards) = &self.shards {
+            shards.spread(params, ranks)?;
+        }
+        Ok(outputs)
+    }
+
+    /// Who updates what, where ranks share that.
+    pub(super) fn shards(&self) -> Option<&Shards> {
+        self.shards.as_ref()
     }
 
     /// The update of a step in which these sums were not added to.
@@ -167,7 +183,8 @@ impl Mixed {
                     let name = format!("{SUM}{full}");
                     !left.contains(&name) && self.sums.iter().any(|(known, _)| *known == name)
                 };
-                let graph = compile::update_where(&self.objective, self.options, &summed)?;
+                let mine = |parameter: &str| self.shards.as_ref().is_none_or(|shards| shards.owns(parameter));
+                let graph = compile::update_where(&self.objective, self.options, &summed, &mine)?;
                 let update = planned(self.device, &graph)?;
                 Ok(place.insert(update))
             }

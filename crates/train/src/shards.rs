@@ -12,6 +12,7 @@ use super::TrainError;
 use super::sums::buckets;
 use std::collections::BTreeMap;
 use vjepa_collective::{Collective, broadcast_floats};
+use vjepa_compiler::accumulate::SUM;
 use vjepa_graphs::NamedTensors;
 use vjepa_graphs::objectives::Declaration;
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
@@ -32,8 +33,16 @@ pub(super) struct Shards {
 }
 
 impl Shards {
+    /// Deals out to `ranks` the parameters whose gradients these sums hold, with their shapes.
+    pub(super) fn of_sums(sums: &[(String, Vec<usize>)], declaration: &Declaration, ranks: &dyn Collective) -> Self {
+        let full = |name: &String| name.strip_prefix(SUM).unwrap_or(name).to_owned();
+        let parameters: Vec<(String, Vec<usize>)> =
+            sums.iter().map(|(name, shape)| (full(name), shape.clone())).collect();
+        Self::new(&parameters, declaration, ranks)
+    }
+
     /// Deals `parameters`, with their shapes, out to `ranks`.
-    pub(super) fn new(parameters: &[(String, Vec<usize>)], declaration: &Declaration, ranks: &dyn Collective) -> Self {
+    fn new(parameters: &[(String, Vec<usize>)], declaration: &Declaration, ranks: &dyn Collective) -> Self {
         let dealt = deal(parameters, ranks.world());
         let owners = parameters.iter().zip(dealt).map(|((name, shape), owner)| (name.clone(), (owner, shape.clone())));
         let followers = |name: &String| {

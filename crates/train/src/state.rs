@@ -1,6 +1,7 @@
 //! The state of a run: weights, moving averages, moments and the step that changes them.
 
 mod begin;
+mod end;
 mod keep;
 mod pending;
 mod shared;
@@ -12,8 +13,7 @@ use super::resume::Continuation;
 use super::{Group, StepReport, TrainError};
 use pending::Pending;
 use std::path::PathBuf;
-use std::time::Duration;
-use vjepa_collective::{Alone, Collective, totals};
+use vjepa_collective::{Alone, Collective};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
 use vjepa_data::Contents;
@@ -38,6 +38,10 @@ pub struct TrainState {
     step: u64,
     /// Groups of the step so far.
     pending: Pending,
+    /// Whether the losses of a step are read when the next one has been sent to the device.
+    late: bool,
+    /// What is known of the last step, where its losses have not been read yet.
+    unread: Option<StepReport>,
     /// Steps that changed nothing, over the whole run.
     skipped: u64,
     /// Updates of the optimiser before the run: those of the checkpoint that a cool-down began with.
@@ -147,6 +151,8 @@ impl TrainState {
             objective,
             step: 0,
             pending: Pending::default(),
+            late: false,
+            unread: None,
             skipped: 0,
             updates_before: 0,
             loss: None,
@@ -233,18 +239,12 @@ impl TrainState {
             Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
             computed => computed?,
         };
-        let read = |name: &str| -> f64 {
-            outputs.get(name).and_then(|tensor| tensor.floats().first()).map_or(f64::NAN, |value| f64::from(*value))
-        };
-        let whole = !self.engine.adds_up();
         let pending = &mut self.pending;
         pending.travel += travel;
-        pending.loss += weight * read("loss");
-        pending.terms.resize(declaration.terms.len(), 0.0);
-        pending.terms.iter_mut().zip(&declaration.terms).for_each(|(sum, term)| *sum += weight * read(term));
         pending.masked(variant, &group.pairs);
-        if whole {
-            pending.grad_norms = declaration.trained().map(|set| read(&format!("grad_norm.{}", set.name))).collect();
+        match self.late {
+            true => pending.earlier = outputs,
+            false => pending.add(&outputs, weight, declaration),
         }
         Ok(())
     }
@@ -254,97 +254,9 @@ impl TrainState {
         self.engine.spare(len)
     }
 
-    /// Ends a step: the mean over its groups on all `ranks` is applied. What it reports is the same on every rank, but for the
-    /// mask lengths, which are the mean over this rank's groups.
-    ///
-    /// # Errors
-    /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite; [`TrainError::Collective`];
-    /// [`TrainError::Unsupported`] where the last group was added without these ranks.
-    pub fn finish_step(&mut self, ranks: &dyn Collective) -> Result<StepReport, TrainError> {
-        let Pending { groups: own, loss, terms, tokens, grad_norms, over, travel } = std::mem::take(&mut self.pending);
-        if over != ranks.world() && !self.engine.sums_late() {
-            return Err(TrainError::Unsupported(
-                "the gradients were not summed over the ranks of this step".to_owned(),
-            ));
-        }
-        let sums: Vec<f64> = [own as f64, loss].into_iter().chain(terms).collect();
-        let sums = totals(ranks, &sums)?;
-        let [groups, means @ ..] = sums.as_slice() else { return Err(TrainError::Unsupported("no group".to_owned())) };
-        let means: Vec<f64> = means.iter().map(|sum| sum / groups).collect();
-        let (loss, terms) = means.split_first().map_or((f64::NAN, &[][..]), |(loss, terms)| (*loss, terms));
-        let rates = self.schedule.at(self.step);
-        let skipped = loss.is_finite() && loss > self.skip_above && self.engine.adds_up();
-        let grad_norms = match self.engine.adds_up() {
-            false => self.trained().zip(grad_norms).collect(),
-            true if skipped || !loss.is_finite() => self.trained().map(|set| (set, 0.0)).collect(),
-            true => self.apply(loss, *groups, ranks)?,
-        };
-        if !loss.is_finite() || grad_norms.iter().any(|(_, norm)| !norm.is_finite()) {
-            let (lr, saved) = (rates.lr, self.saved.clone());
-            return Err(TrainError::Diverged { step: self.step, loss, grad_norms, lr, saved, culprit: Box::default() });
-        }
-        self.engine.forget(&mut self.params);
-        let declaration = self.objective.declaration();
-        let monitored = declaration.monitor.gradient;
-        let report = StepReport {
-            step: self.step,
-            epoch: self.step / self.plan.steps_per_epoch,
-            of: self.plan.steps,
-            loss,
-            terms: declaration.terms.iter().copied().zip(terms.iter().copied()).collect(),
-            lr: rates.lr,
-            wd: rates.wd,
-            momentum: rates.momentum,
-            monitored_norm: grad_norms.iter().find(|(set, _)| *set == monitored).map_or(f64::NAN, |(_, norm)| *norm),
-            grad_norms,
-            clipping: rates.clip_active,
-            tokens: Pending::mean_tokens(&tokens),
-            skipped,
-            waited: Duration::ZERO,
-            took: Duration::ZERO,
-            clips: 0,
-            travel,
-        };
-        self.skipped += u64::from(skipped);
-        self.loss = Some(loss);
-        self.step += 1;
-        Ok(report)
-    }
-
     /// Names of the trained parameter sets.
     fn trained(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.objective.declaration().trained().map(|set| set.name)
-    }
-
-    /// Applies the mean gradient of `groups` groups whose mean loss is `loss`; its norm by parameter set.
-    fn apply(
-        &mut self,
-        loss: f64,
-        groups: f64,
-        ranks: &dyn Collective,
-    ) -> Result<Vec<(&'static str, f64)>, TrainError> {
-        let inputs = self.rate_inputs(self.schedule.at(self.step));
-        let outputs = match self.engine.apply(&mut self.params, groups, inputs, ranks) {
-            Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(loss, &seen)),
-            outputs => outputs?,
-        };
-        let norm = |set: &str| outputs.get(&format!("grad_norm.{set}")).and_then(|norm| norm.floats().first().copied());
-        Ok(self.trained().map(|set| (set, norm(set).map_or(f64::NAN, f64::from))).collect())
-    }
-
-    /// The divergence that a run's guarded outputs tell of.
-    fn diverged(&self, loss: f64, seen: &[(String, f64)]) -> TrainError {
-        let value = |name: &str| seen.iter().find(|(seen, _)| seen == name).map(|(_, value)| *value);
-        let trained = self.objective.declaration().trained();
-        let norm = |set: &'static str| Some((set, value(&format!("grad_norm.{set}"))?));
-        TrainError::Diverged {
-            step: self.step,
-            loss: value("loss").unwrap_or(loss),
-            grad_norms: trained.filter_map(|set| norm(set.name)).collect(),
-            lr: self.schedule.at(self.step).lr,
-            saved: self.saved.clone(),
-            culprit: Box::default(),
-        }
     }
 
     /// The first weight, activation or gradient of a group that is NaN or infinite, in words; computes the group again and

@@ -3,8 +3,8 @@
 use super::TrainError;
 use super::engine::Named;
 use std::time::{Duration, Instant};
-use vjepa_collective::{Collective, CollectiveError, Sum};
-use vjepa_runtime::plan::{DeviceParams, Exchange, HostTensor};
+use vjepa_collective::{Collective, CollectiveError, OnDevice, Sum};
+use vjepa_runtime::plan::{DeviceParams, Exchange, HostTensor, Resident};
 
 /// Values that travel together where a graph does not say it: few enough to be copied beside the model, many enough that
 /// waiting for the other ranks does not count. 16 MiB.
@@ -67,6 +67,36 @@ impl Exchange for Travelling<'_> {
     }
 
     fn end(&mut self, bucket: usize) -> Result<Vec<f32>, String> {
+        self.ended(bucket)
+    }
+
+    fn on_device(&self) -> bool {
+        self.ranks.sums_on_device()
+    }
+
+    fn begin_on(&mut self, bucket: usize, floats: &[Resident]) -> Result<(), String> {
+        self.travel.buckets += 1;
+        self.travel.bytes += floats.iter().map(|floats| size_of::<f32>() as u64 * floats.count() as u64).sum::<u64>();
+        let place = |floats: &Resident| {
+            // SAFETY: a run keeps what it hands to `begin_on` where it is, untouched, until the bucket has ended; a run that
+            // fails before ends the process's part in the job. The ranks' engine works on the device that the run is on.
+            #[allow(unsafe_code)]
+            unsafe {
+                OnDevice::new(floats.address(), floats.count())
+            }
+        };
+        self.begun.push((bucket, self.ranks.begin_sum_on(floats.iter().map(place).collect())));
+        Ok(())
+    }
+
+    fn end_on(&mut self, bucket: usize) -> Result<(), String> {
+        self.ended(bucket).map(drop)
+    }
+}
+
+impl Travelling<'_> {
+    /// The sums of a bucket, once they are there; nothing of what stayed on a device.
+    fn ended(&mut self, bucket: usize) -> Result<Vec<f32>, String> {
         let at = self.begun.iter().position(|(begun, _)| *begun == bucket);
         let (_, sum) = at.map(|at| self.begun.remove(at)).ok_or("a sum over ranks ends that was not begun")?;
         let asked = Instant::now();

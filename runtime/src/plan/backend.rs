@@ -1,6 +1,6 @@
 //! The interface a Burn back end implements to execute plans.
 
-use super::{Pixels, SimdError};
+use super::{Pixels, Resident, SimdError};
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{Backend, TensorData};
 use vjepa_compiler::ir::{Sizes, TensorType};
@@ -62,6 +62,11 @@ pub trait PlanBackend: Backend {
 
     /// Bytes the device's allocator holds; `None` where the system knows.
     fn reserved(_device: &Device<Self>) -> Option<u64> {
+        None
+    }
+
+    /// The tensor with memory of its own, all of which it fills, and where that is on a GPU; none where memory has no address.
+    fn resident(_tensor: FloatTensor<Self>) -> Option<(FloatTensor<Self>, Resident)> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! Plans on the back ends built on CubeCL, one implementation for all of them.
 
 use super::back_ends::Opened;
-use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, Pixels, PlanBackend, RunError};
+use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, Pixels, PlanBackend, Resident, RunError};
 use burn_backend::DType as Element;
 use burn_backend::ops::{FloatTensorOps as _, IntTensorOps as _};
 use burn_backend::tensor::{Device as Place, FloatTensor};
@@ -54,6 +54,11 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
 
     fn reserved(device: &Place<Self>) -> Option<u64> {
         vjepa_cube::reserved::<R>(device)
+    }
+
+    fn resident(tensor: FloatTensor<Self>) -> Option<(FloatTensor<Self>, Resident)> {
+        let (tensor, address, len) = R::resident(tensor)?;
+        Some((tensor, Resident::new(address, len)))
     }
 
     fn failure(device: &Place<Self>) -> Option<String> {

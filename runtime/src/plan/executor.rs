@@ -3,6 +3,7 @@
 use super::backend::{Call, KernelError};
 use super::binding::send;
 use super::error::RunError;
+use super::outputs::{Outputs, read};
 use super::params::Params;
 use super::profile::{Profile, RunTimes};
 use super::ranks::{self, Exchange};
@@ -15,7 +16,7 @@ use vjepa_compiler::ops::Op;
 use vjepa_compiler::passes::{CommonScalars, Decompose, KeepSums, Pass};
 use vjepa_compiler::plan::Plan;
 use vjepa_compiler::verify::verify;
-use vjepa_lower::{Lowered, read_floats, read_indices};
+use vjepa_lower::{Lowered, read_floats};
 
 /// How often decomposition is repeated: attention in softmax in exp is the deepest there is.
 const DECOMPOSITION_DEPTH: usize = 4;
@@ -29,6 +30,10 @@ pub struct Executor<B: PlanBackend> {
     /// Scalar outputs that must be finite.
     guarded: HashSet<ValueId>,
     profile: Option<Vec<RunTimes>>,
+    /// Whether a run returns the outputs of the one before it.
+    late: bool,
+    /// Outputs of the last run, where they are read late and have not been yet.
+    unread: Option<Outputs<B>>,
     /// Whether the back end's kernels are used.
     pub(super) kernels: bool,
     /// For each node, whether a kernel runs it.
@@ -142,7 +147,8 @@ impl<B: PlanBackend> Executor<B> {
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
         let (by_kernel, memory) = (Self::by_kernel(&graph, kernels), B::Memory::default());
-        Self { graph, plan, updated, guarded: HashSet::new(), profile: None, kernels, by_kernel, memory }
+        let (guarded, profile, late, unread) = (HashSet::new(), None, false, None);
+        Self { graph, plan, updated, guarded, profile, late, unread, kernels, by_kernel, memory }
     }
 
     /// The graph as it is executed.
@@ -160,6 +166,22 @@ impl<B: PlanBackend> Executor<B> {
     pub fn guard(&mut self) {
         let scalar = |id: &ValueId| self.graph.ty(*id).rank() == 0 && self.graph.ty(*id).dtype.is_float();
         self.guarded = self.graph.outputs.iter().map(|(_, id)| *id).filter(scalar).collect();
+    }
+
+    /// From now on a run returns the outputs of the run before it, the first one none, and [`Executor::unread`] those of the last:
+    /// nothing waits for what has just been sent to a device, which has the next run's work when it is done with this one's. Takes
+    /// back [`Executor::guard`], which reads in the middle of a run.
+    pub fn read_late(&mut self) {
+        self.late = true;
+        self.guarded.clear();
+    }
+
+    /// The outputs of the last run that no other run has returned; none where there are none.
+    ///
+    /// # Errors
+    /// [`RunError::Lost`].
+    pub fn unread(&mut self) -> Result<Option<BTreeMap<String, HostTensor>>, RunError> {
+        self.unread.take().map(read).transpose()
     }
 
     /// The memory of an input of `len` floats that a run is done with, for the next one to be written into; none where the
@@ -229,7 +251,11 @@ impl<B: PlanBackend> Executor<B> {
         }
         done?;
         B::end_run(&mut self.memory);
-        self.finish(values, params, &sizes)
+        let outputs = self.finish(values, params, &sizes)?;
+        match self.late {
+            false => read(outputs),
+            true => Ok(self.unread.replace(outputs).map(read).transpose()?.unwrap_or_default()),
+        }
     }
 
     fn run_nodes(
@@ -340,18 +366,14 @@ impl<B: PlanBackend> Executor<B> {
         values: Vec<Option<Operand<B>>>,
         params: &mut Params<B>,
         sizes: &Sizes,
-    ) -> Result<BTreeMap<String, HostTensor>, RunError> {
-        let mut outputs = BTreeMap::new();
+    ) -> Result<Outputs<B>, RunError> {
+        let mut outputs = Vec::with_capacity(self.graph.outputs.len());
         for (name, id) in &self.graph.outputs {
-            let lost = |why: String| RunError::Lost { name: name.clone(), why };
             let ty = self.graph.ty(*id);
             let dims = ty.shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<Vec<_>>>();
-            let shape = dims.ok_or_else(|| lost(format!("{ty} has no shape under the sizes of this run")))?;
-            let tensor = match values[id.0].clone().ok_or_else(|| self.missing(*id))? {
-                Operand::Float(tensor) => HostTensor::F32 { shape, data: read_floats::<B>(tensor).map_err(lost)? },
-                Operand::Int(tensor) => HostTensor::I32 { shape, data: read_indices::<B>(tensor).map_err(lost)? },
-            };
-            outputs.insert(name.clone(), tensor);
+            let shapeless = || format!("{ty} has no shape under the sizes of this run");
+            let shape = dims.ok_or_else(|| RunError::Lost { name: name.clone(), why: shapeless() })?;
+            outputs.push((name.clone(), shape, values[id.0].clone().ok_or_else(|| self.missing(*id))?));
         }
         // Two parameters may get one value; the handles still in `values` go when this returns.
         for (param, new) in &self.graph.updates {

@@ -21,6 +21,7 @@ mod finite;
 mod host;
 mod limits;
 mod on_device;
+mod outputs;
 mod params;
 mod profile;
 mod ranks;
@@ -34,7 +35,7 @@ pub use host::{HostTensor, Pixels};
 pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::{Params, Shaped};
 pub use profile::{NodeTime, OpTime, Profile, RunTimes};
-pub use ranks::Exchange;
+pub use ranks::{Exchange, Resident};
 
 /// The GPUs of a back end (`cuda`, `wgpu`) by the names [`Device::open`] takes, each with what it is and can do; `None` where
 /// this build has no such back end.

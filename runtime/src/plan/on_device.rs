@@ -74,6 +74,12 @@ trait Planned: Send {
     fn profile(&mut self);
     fn take_profile(&mut self) -> Profile<'_>;
     fn guard(&mut self);
+    fn read_late(&mut self);
+    fn unread(
+        &mut self,
+        device: Device,
+        params: &DeviceParams,
+    ) -> Result<Option<BTreeMap<String, HostTensor>>, RunError>;
     fn spare(&mut self, len: usize) -> Option<Vec<f32>>;
     fn first_bad(
         &mut self,
@@ -111,6 +117,19 @@ impl<B: PlanBackend> Planned for Executor<B> {
         self.guard();
     }
 
+    fn read_late(&mut self) {
+        self.read_late();
+    }
+
+    fn unread(
+        &mut self,
+        device: Device,
+        params: &DeviceParams,
+    ) -> Result<Option<BTreeMap<String, HostTensor>>, RunError> {
+        let place = held::<B>(device, params)?.device().clone();
+        on(device, || B::failure(&place), || self.unread())
+    }
+
     fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
         self.spare(len)
     }
@@ -121,10 +140,7 @@ impl<B: PlanBackend> Planned for Executor<B> {
         params: &DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
     ) -> Result<Option<String>, RunError> {
-        let store: &dyn Any = &*params.store;
-        let Some(store) = store.downcast_ref::<Params<B>>().filter(|_| device.index == params.device.index) else {
-            return Err(elsewhere(device, params.device));
-        };
+        let store = held::<B>(device, params)?;
         let place = store.device().clone();
         on(device, || B::failure(&place), || self.first_bad(store, inputs))
     }
@@ -246,6 +262,19 @@ impl DeviceExecutor {
         self.plan.guard();
     }
 
+    /// See [`Executor::read_late`].
+    pub fn read_late(&mut self) {
+        self.plan.read_late();
+    }
+
+    /// See [`Executor::unread`]; `params` are those of the run.
+    ///
+    /// # Errors
+    /// As [`DeviceExecutor::run`]: a device that fails may be found out here.
+    pub fn unread(&mut self, params: &DeviceParams) -> Result<Option<BTreeMap<String, HostTensor>>, RunError> {
+        self.plan.unread(self.device, params)
+    }
+
     /// See [`Executor::first_bad`].
     ///
     /// # Errors
@@ -283,6 +312,13 @@ impl DeviceExecutor {
     ) -> Result<BTreeMap<String, HostTensor>, RunError> {
         self.plan.run(self.device, params, inputs, exchange)
     }
+}
+
+/// The parameters of a plan's back end, on its device.
+fn held<B: PlanBackend>(device: Device, params: &DeviceParams) -> Result<&Params<B>, RunError> {
+    let store: &dyn Any = &*params.store;
+    let of_plan = store.downcast_ref::<Params<B>>().filter(|_| device.index == params.device.index);
+    of_plan.ok_or_else(|| elsewhere(device, params.device))
 }
 
 fn elsewhere(plan: Device, params: Device) -> RunError {

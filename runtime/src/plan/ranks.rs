@@ -22,6 +22,52 @@ pub trait Exchange: Send {
     /// # Errors
     /// As [`Exchange::begin`].
     fn end(&mut self, bucket: usize) -> Result<Vec<f32>, String>;
+
+    /// Whether floats can be summed where they lie on a device; else they travel over the host.
+    fn on_device(&self) -> bool {
+        false
+    }
+
+    /// As [`Exchange::begin`], of floats on a device, which the sums replace. They stay where they are, and no work of the run's
+    /// reads or writes them, until the bucket has ended.
+    ///
+    /// # Errors
+    /// As [`Exchange::begin`].
+    fn begin_on(&mut self, _bucket: usize, _floats: &[Resident]) -> Result<(), String> {
+        Err("nothing is summed on a device".to_owned())
+    }
+
+    /// Waits for the sums of a bucket that was begun on a device.
+    ///
+    /// # Errors
+    /// As [`Exchange::begin`].
+    fn end_on(&mut self, _bucket: usize) -> Result<(), String> {
+        Err("nothing is summed on a device".to_owned())
+    }
+}
+
+/// Floats of a run in the memory of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    address: u64,
+    len: usize,
+}
+
+impl Resident {
+    #[cfg(feature = "cube")]
+    pub(super) fn new(address: u64, len: usize) -> Self {
+        Self { address, len }
+    }
+
+    /// Where they begin.
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
+    /// How many they are.
+    pub fn count(self) -> usize {
+        self.len
+    }
 }
 
 /// Runs a node that sums over ranks. Without other ranks its operands are its results.
@@ -36,6 +82,9 @@ pub(super) fn run<B: PlanBackend>(
     let apart = |why: String| RunError::Exchange(why);
     // What was begun is known by its first result, which its end reads.
     let of = |id: Option<&vjepa_compiler::ir::ValueId>| id.map_or(usize::MAX, |id| id.0);
+    if exchange.on_device() && B::IS_DEVICE {
+        return run_on_device::<B>(node, operands, device, exchange, of);
+    }
     match node.op {
         Op::AllReduceDone => {
             let sums = exchange.end(of(node.inputs.first())).map_err(apart)?;
@@ -53,6 +102,40 @@ pub(super) fn run<B: PlanBackend>(
             split::<B>(exchange.end(bucket).map_err(apart)?, types, sizes, device)
         }
     }
+}
+
+/// As [`run`], on memory that stays where it is.
+fn run_on_device<B: PlanBackend>(
+    node: &Node,
+    operands: Vec<Operand<B>>,
+    device: &Device<B>,
+    exchange: &mut (dyn Exchange + '_),
+    of: impl Fn(Option<&vjepa_compiler::ir::ValueId>) -> usize,
+) -> Result<Vec<Operand<B>>, RunError> {
+    if matches!(node.op, Op::AllReduceDone) {
+        exchange.end_on(of(node.inputs.first())).map_err(RunError::Exchange)?;
+        return Ok(operands);
+    }
+    let (mut kept, mut floats) = (Vec::with_capacity(operands.len()), Vec::with_capacity(operands.len()));
+    for operand in operands {
+        let Operand::Float(tensor) = operand else {
+            return Err(RunError::Exchange("indices cannot be summed over ranks".to_owned()));
+        };
+        let resident = B::resident(tensor);
+        let lost = || RunError::Lost { name: "a sum over ranks".to_owned(), why: "it has no address".to_owned() };
+        let (tensor, place) = resident.ok_or_else(lost)?;
+        kept.push(Operand::Float(tensor));
+        floats.push(place);
+    }
+    // What computes them is done before anything else reads them.
+    let lost = |error| RunError::Lost { name: "a sum over ranks".to_owned(), why: format!("{error}") };
+    B::sync(device).map_err(lost)?;
+    let bucket = of(node.outputs.first());
+    exchange.begin_on(bucket, &floats).map_err(RunError::Exchange)?;
+    if !matches!(node.op, Op::AllReduceStart) {
+        exchange.end_on(bucket).map_err(RunError::Exchange)?;
+    }
+    Ok(kept)
 }
 
 /// All values one after the other. The operands' memory is free afterwards.
