@@ -248,13 +248,13 @@ fn as_officially(scene: &Scene, frozen: &[&str], actions: &str, out: &str) {
         said(command.args(frozen).args(more))
     };
     let clips = ["--frames", "4", "--seconds", "0.25"];
-    let second = [&["--classes", actions, "--head", "1"][..], &clips].concat();
+    let second = [&["--classes", actions, "--probe-number", "1"][..], &clips].concat();
     let (told, fine) = eval(&second);
     assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %") && !told.contains("2 probes"), "{told}");
     let (told, fine) = eval(&[&["--classes", actions][..], &clips].concat());
-    assert!(fine && told.contains("holds 2 probes, of which number 0 is evaluated"), "{told}");
-    let (told, fine) = eval(&[&["--classes", actions, "--head", "2"][..], &clips].concat());
-    assert!(!fine && told.contains("give --head a number from 0 to 1"), "{told}");
+    assert!(fine && told.contains("holds 2 probes, of which number 0 is taken"), "{told}");
+    let (told, fine) = eval(&[&["--classes", actions, "--probe-number", "2"][..], &clips].concat());
+    assert!(!fine && told.contains("give --probe-number a number from 0 to 1"), "{told}");
     let (told, fine) = eval(&[&["--classes", &scene.path("more.csv")][..], &clips].concat());
     assert!(
         !fine && told.contains("tells 2 verbs, 2 nouns and 4 actions apart") && told.contains("--classes"),

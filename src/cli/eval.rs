@@ -8,6 +8,7 @@ use super::CliError;
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Kind, Opened, Reads, Setup, samples};
 use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion};
+use super::probe_number::ProbeNumber;
 use vjepa_collective::Collective;
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
@@ -15,7 +16,7 @@ use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
 use vjepa_metrics::Confusion;
-use vjepa_programs::{Probe, load_probe, load_probe_with, probe_layers};
+use vjepa_programs::{Probe, ProbeChoice, load_probe, load_probe_for, probe_layers};
 use vjepa_runtime::plan::Device;
 
 /// Measure the top-1 and top-5 accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures
@@ -27,6 +28,8 @@ pub struct Args {
     /// none for a model of `vjepa finetune`
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// Attention heads of a probe file that does not say their number and is of no released size
     #[arg(long, value_name = "N")]
     probe_heads: Option<usize>,
@@ -71,7 +74,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let setup = Setup::read(&args.encoder)?;
         match (args.probe.as_deref().or(setup.probe_file()), &setup.official) {
             (Some(path), _) => of_probe(args, path, &setup, device, ranks),
-            (None, None) => tuned::run(args, setup.config.as_ref(), device, ranks),
+            (None, None) => {
+                args.probe_number.of(None, true)?;
+                tuned::run(args, setup.config.as_ref(), device, ranks)
+            }
             (None, Some(_)) => {
                 Err("name the probe with --probe: the file of the official evaluation names none".into())
             }
@@ -87,14 +93,11 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     let data = args.data.clone().or(own).ok_or(none)?;
     let (list, folders) = samples(&data)?;
     let kind = Kind::of(&list)?;
-    let probes = vjepa_weights::load(path)?.probes();
-    if probes > 1 && ranks.rank() == 0 {
-        eprintln!("note: {} holds {probes} probes, of which the first is evaluated", path.display());
-    }
+    let choice = ProbeChoice { number: args.probe_number.of(Some(path), ranks.rank() == 0)?, heads: args.probe_heads };
     let reads = Reads { layers: probe_layers(path)?, heads: None };
     let mut opened = Opened::open(&args.encoder, setup, device, kind, reads)?;
     let probe = match &opened.sizes {
-        Some(sizes) => load_probe_with(path, sizes, args.probe_heads)?,
+        Some(sizes) => load_probe_for(path, sizes, choice)?,
         None => load_probe(path)?,
     };
     if let Probe::Tuned(_) = &probe.probe {

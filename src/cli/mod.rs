@@ -29,6 +29,7 @@ mod memory;
 mod named;
 mod neighbours;
 mod probe;
+mod probe_number;
 mod quickstart;
 mod report;
 mod run;

@@ -22,6 +22,9 @@ pub(crate) fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTr
     };
     if let Some(path) = request.probe {
         metadata.insert("vjepa.probe_sha256".to_owned(), of_weights(path)?);
+        if weights::load(path)?.probes() > 1 {
+            metadata.insert("vjepa.probe_number".to_owned(), request.form.probe_number.to_string());
+        }
     }
     Ok(metadata)
 }

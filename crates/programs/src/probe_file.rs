@@ -115,6 +115,15 @@ pub struct ProbeFile {
     pub tensors: Tensors,
 }
 
+/// Which probe of a file, and what the file does not say of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeChoice {
+    /// Its number among several, as V-JEPA 2's evaluations write them, from 0.
+    pub number: usize,
+    /// Its attention heads, where the file does not say their number and is of no released size.
+    pub heads: Option<usize>,
+}
+
 /// Blocks of the encoder that a probe of ours reads: [`ProbeFile::layers`] without its weights; none of an official file.
 ///
 /// # Errors
@@ -128,29 +137,23 @@ pub fn probe_layers(path: &Path) -> Result<Option<Vec<usize>>, WeightsError> {
 /// # Errors
 /// [`WeightsError`]: a file that is not a probe, an inconsistent description, weights that do not fit it.
 pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
-    read(path, None, None)
+    read(path, None, ProbeChoice::default())
 }
 
-/// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`). The file does
-/// not hold its number of heads, which is the encoder's.
+/// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`, or one of its
+/// `classifiers`). Attention heads that neither the file nor its size says are those that `choice` names, else the encoder's; where
+/// the file says their number, `choice` must name the same or none.
 ///
 /// # Errors
-/// As [`load_probe`].
-pub fn load_probe_for(path: &Path, encoder: &EncoderConfig) -> Result<ProbeFile, WeightsError> {
-    load_probe_with(path, encoder, None)
+/// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's, [`WeightsError::ProbeNumber`] for a number
+/// that none of its probes has.
+pub fn load_probe_for(path: &Path, encoder: &EncoderConfig, choice: ProbeChoice) -> Result<ProbeFile, WeightsError> {
+    read(path, Some(encoder), choice)
 }
 
-/// Like [`load_probe_for`], for a file that does not say its number of attention heads and is of no released size. Where the file
-/// says it, `heads` must be the same.
-///
-/// # Errors
-/// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's.
-pub fn load_probe_with(path: &Path, encoder: &EncoderConfig, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
-    read(path, Some(encoder), heads)
-}
-
-fn read(path: &Path, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
-    let weights = load(path)?;
+fn read(path: &Path, encoder: Option<&EncoderConfig>, choice: ProbeChoice) -> Result<ProbeFile, WeightsError> {
+    let ProbeChoice { number, heads } = choice;
+    let weights = load(path)?.choosing_probe(number)?;
     let record = match (ProbeRecord::read(&weights)?, encoder) {
         (Some(record), _) => record,
         (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder, heads)?,

@@ -19,6 +19,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     let out = args.out.as_path();
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.set)).transpose()?;
+    let probe_number = args.probe_number.of(args.probe.as_deref(), true)?;
     let request = Export {
         origin,
         probe: args.probe.as_deref(),
@@ -27,7 +28,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         shown_as: out,
         verify: args.verify || !args.no_verify,
         ort_lib: args.session.ort_lib.clone(),
-        form: args.form.form(args.export == ExportFormat::Tensorrt)?,
+        form: args.form.form(args.export == ExportFormat::Tensorrt, probe_number)?,
     };
     if args.export == ExportFormat::Action {
         return of_actions(&request, args.json);

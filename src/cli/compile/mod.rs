@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::CliError;
+use super::probe_number::ProbeNumber;
 use super::runtime::RuntimeArgs;
 
 /// Export a checkpoint, with or without a probe, as an ONNX model, a bundle, a compiled plan or a TensorRT engine
@@ -23,6 +24,8 @@ pub struct Args {
     /// Probe to put on top of the encoder, as `vjepa probe` writes it
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// Configuration of the model; needed if the checkpoint does not record its sizes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

@@ -5,7 +5,7 @@ mod future;
 mod official;
 
 pub use future::{Anticipated, FutureEncoder};
-pub use official::{OfficialClips, OfficialHead, load_official_actions};
+pub use official::{OfficialClips, load_official_actions};
 
 use std::collections::BTreeSet;
 use std::path::Path;
