@@ -137,7 +137,12 @@ pub fn probe_layers(path: &Path) -> Result<Option<Vec<usize>>, WeightsError> {
 /// # Errors
 /// [`WeightsError`]: a file that is not a probe, an inconsistent description, weights that do not fit it.
 pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
-    read(path, None, ProbeChoice::default())
+    probe_of(&load(path)?)
+}
+
+/// [`load_probe`] of an open file.
+pub(crate) fn probe_of(weights: &Weights) -> Result<ProbeFile, WeightsError> {
+    read(weights, None, None)
 }
 
 /// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`, or one of its
@@ -148,15 +153,13 @@ pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
 /// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's, [`WeightsError::ProbeNumber`] for a number
 /// that none of its probes has.
 pub fn load_probe_for(path: &Path, encoder: &EncoderConfig, choice: ProbeChoice) -> Result<ProbeFile, WeightsError> {
-    read(path, Some(encoder), choice)
+    read(&load(path)?.choosing_probe(choice.number)?, Some(encoder), choice.heads)
 }
 
-fn read(path: &Path, encoder: Option<&EncoderConfig>, choice: ProbeChoice) -> Result<ProbeFile, WeightsError> {
-    let ProbeChoice { number, heads } = choice;
-    let weights = load(path)?.choosing_probe(number)?;
-    let record = match (ProbeRecord::read(&weights)?, encoder) {
+fn read(weights: &Weights, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
+    let record = match (ProbeRecord::read(weights)?, encoder) {
         (Some(record), _) => record,
-        (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder, heads)?,
+        (None, Some(encoder)) if weights.has("probe") => official(weights, encoder, heads)?,
         _ => {
             let wanted = "probe (no `vjepa_probe` in its metadata and no official `classifier`)";
             return Err(weights.no_model(wanted));
@@ -164,9 +167,9 @@ fn read(path: &Path, encoder: Option<&EncoderConfig>, choice: ProbeChoice) -> Re
     };
     if let (Some(given), Some(own)) = (heads, record.num_heads.filter(|own| heads != Some(*own))) {
         let why = format!("its probe has {own} attention heads, not {given}: leave the number out");
-        return Err(WeightsError::Sizes { path: path.to_owned(), why });
+        return Err(WeightsError::Sizes { path: weights.path().to_owned(), why });
     }
-    let (probe, shapes) = described(&weights, &record)?;
+    let (probe, shapes) = described(weights, &record)?;
     let tensors = weights.take("probe", "probe", shapes)?;
     Ok(ProbeFile { probe, labels: record.labels, layers: record.layers, tensors })
 }
