@@ -226,12 +226,13 @@ fn any_of_several_official_probes_is_taken() {
     std::fs::copy(texture("t0_d0_s1.webm"), &clip).unwrap();
     write(folder.path(), "list.csv", "clip.webm 1\n");
     let [rows, picture, plan, list] = ["rows.npy", "attention.png", "plan.vjg", "list.csv"].map(at);
+    let [results, cache] = ["results", "cache"].map(at);
     let own = ["--checkpoint", &weights, "--config", &config];
     let commands = [
         ("features", vec!["features", "--input", &clip, "--pool", "attentive", "--out", &rows], Some(&rows)),
         ("attention", vec!["visualize", "attention", "--input", &clip, "--out", &picture], Some(&picture)),
         ("compile", vec!["compile", "--export", "plan", "--out", &plan, "--no-verify"], Some(&plan)),
-        ("eval", vec!["eval", "--data", &list, "--results", &at("results"), "--cache", &at("cache")], None),
+        ("eval", vec!["eval", "--data", &list, "--results", &results, "--cache", &cache], None),
     ];
     for (name, words, out) in commands {
         let run = |probe: &Path, more: &[&str]| {

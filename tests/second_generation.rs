@@ -125,7 +125,7 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
     // A probe that is only measured, and what the file says wrongly of the checkpoint.
     for (sets, words) in [
         ("val_only=true", "trains nothing"),
-        ("model_kwargs.pretrain_kwargs.encoder.model_name=vit_large", "holds an encoder 32 wide"),
+        ("model_kwargs.pretrain_kwargs.encoder.model_name=vit_large", "an encoder 32 wide with 3 blocks of 2 heads"),
         ("model_kwargs.pretrain_kwargs.encoder.patch_size=16", "has 8: correct it"),
         ("experiment.data.num_classes=3", "`experiment.data.num_classes` is 3, but the training samples have 2"),
         ("experiment.classifier.num_heads=5", "must divide the width of the features, 32"),

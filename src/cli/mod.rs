@@ -27,6 +27,7 @@ mod inspect;
 mod man;
 mod memory;
 mod named;
+mod named_model;
 mod neighbours;
 mod probe;
 mod probe_number;

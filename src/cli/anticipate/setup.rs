@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CliError, RankArgs};
 use crate::cli::device::DeviceArg;
-use crate::cli::frozen::check_second;
+use crate::cli::named_model::check_second;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::{Actions, FileIndex, epic};
 use vjepa_data::anticipation::Anchor;
