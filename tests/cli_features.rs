@@ -231,7 +231,7 @@ fn any_of_several_official_probes_is_taken() {
     let commands = [
         ("features", vec!["features", "--input", &clip, "--pool", "attentive", "--out", &rows], Some(&rows)),
         ("attention", vec!["visualize", "attention", "--input", &clip, "--out", &picture], Some(&picture)),
-        ("compile", vec!["compile", "--export", "plan", "--out", &plan, "--no-verify"], Some(&plan)),
+        ("compile", vec!["compile", "--export", "plan", "--out", &plan, "--no-verify"], None),
         ("eval", vec!["eval", "--data", &list, "--results", &results, "--cache", &cache], None),
     ];
     for (name, words, out) in commands {
@@ -256,15 +256,22 @@ fn any_of_several_official_probes_is_taken() {
         let message = refused(&mut run(&both, &["--probe-number", "2"]));
         assert!(message.contains("holds 2 probes: give --probe-number a number from 0 to 1"), "{name}: {message}");
     }
-    let run = |probe: &Path, more: &[&str]| {
+    let top = |model: &str, more: &[&str]| {
         let mut command = vjepa();
-        command.args(["run", &weights, &clip, "--runtime", "plan", "--config", &config, "--json", "--probe"]);
-        let output = command.arg(probe).args(more).assert().success().get_output().stdout.clone();
-        let line: serde_json::Value = serde_json::from_slice(&output).unwrap();
+        command.args(["run", model, &clip, "--runtime", "plan", "--json"]).args(more);
+        let line: serde_json::Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
         line["top"].to_string()
     };
-    assert_eq!(run(&both, &["--probe-number", "1"]), run(&second, &[]));
-    assert_eq!(run(&both, &[]), run(&first, &[]));
+    let [first, second, both] = [first, second, both].map(|path| path.display().to_string());
+    let of = |probe: &str, more: &[&str]| top(&weights, &[&["--config", &config, "--probe", probe], more].concat());
+    let one = of(&second, &[]);
+    assert_eq!(of(&both, &["--probe-number", "1"]), one);
+    assert!(of(&both, &[]) == of(&first, &[]) && of(&both, &[]) != one);
+    let mut command = vjepa();
+    command.args(["compile", "--export", "plan", "--out", &plan, "--no-verify", "--probe", &both]).args(own);
+    let output = command.args(["--probe-number", "1", "--json"]).assert().success().get_output().stdout.clone();
+    let summary: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!((top(&plan, &[]), &summary["metadata"]["vjepa.probe_number"]), (one, &"1".into()));
     // Of no file there is none to choose.
     let mut command = vjepa();
     command.args(["compile", "--export", "plan", "--out", &plan, "--probe-number", "1"]).args(own);
