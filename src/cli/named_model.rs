@@ -11,13 +11,13 @@ use super::CliError;
 pub(super) fn check_second(encoder: &EncoderSource, found: &EncoderConfig, path: &Path) -> Result<(), CliError> {
     let held = |encoder: &EncoderConfig| [encoder.embed_dim, encoder.depth, encoder.num_heads];
     if let Some(name) = encoder.model.filter(|name| held(&EncoderConfig::named(*name)) != held(found)) {
-        let (said, is) = (in_words(&EncoderConfig::named(name)), in_words(found));
+        let (said, heads) = (in_words(&EncoderConfig::named(name)), found.num_heads);
         let name = serde_json::to_value(name)?;
-        let called =
-            vjepa_weights::load(path)?.later_generation().map_or_else(String::new, |called| format!("{called}, "));
+        let called = vjepa_weights::load(path)?.later_generation();
+        let is = called.map_or_else(|| in_words(found), |called| format!("{called} with {heads} heads"));
         return Err(format!(
-            "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, {said}, but {} holds {called}{is}: name the file's, or give \
-             the model's checkpoint",
+            "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, {said}, but {} holds {is}: name the file's, or give the model's \
+             checkpoint",
             path.display()
         )
         .into());
