@@ -9,6 +9,7 @@ mod buckets;
 mod describe;
 mod detector;
 mod detector_file;
+mod digest;
 mod drops;
 mod feed;
 mod forward;
@@ -31,6 +32,7 @@ pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use detector_file::{
     DETECTOR_KEY, DetectorFile, DetectorRecord, EXPORTED_DETECTOR_KEY, ExportedDetector, load_detector,
 };
+pub use digest::digest;
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
