@@ -125,7 +125,10 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
     // A probe that is only measured, and what the file says wrongly of the checkpoint.
     for (sets, words) in [
         ("val_only=true", "trains nothing"),
-        ("model_kwargs.pretrain_kwargs.encoder.model_name=vit_large", "an encoder 32 wide with 3 blocks of 2 heads"),
+        (
+            "model_kwargs.pretrain_kwargs.encoder.model_name=vit_large",
+            "holds V-JEPA 2 encoder (32 wide, 3 blocks) with 2 heads",
+        ),
         ("model_kwargs.pretrain_kwargs.encoder.patch_size=16", "has 8: correct it"),
         ("experiment.data.num_classes=3", "`experiment.data.num_classes` is 3, but the training samples have 2"),
         ("experiment.classifier.num_heads=5", "must divide the width of the features, 32"),
@@ -292,7 +295,8 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     let text = anticipation(&scene, &scene.path("actions.csv"), &scene.path("more.csv"));
     std::fs::write(scene.at("ek100.yaml"), text).unwrap();
     let (config, out) = (scene.path("ek100.yaml"), scene.path("probe.safetensors"));
-    let (told, fine) = said(&mut vjepa(&["anticipate", "train", "--config", &config, "--out", &out, "--json"]));
+    let train = ["anticipate", "train", "--config", &config, "--out", &out, "--json"];
+    let (told, fine) = said(vjepa(&train).arg("--cached"));
     for key in ["experiment.data.auto_augment", "encoder.use_rope", "encoder.uniform_power"] {
         assert!(fine && told.contains(&format!("{key}` has no effect")), "{key}: {told}");
     }
@@ -304,6 +308,19 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     assert_eq!((rates, &summary["seconds"]), (vec![(0.003, 0.1), (0.001, 0.01)], &0.25.into()));
     let (record, _) = load_actions(Path::new(&out)).unwrap();
     assert_eq!((record.depth, record.num_heads, record.side, record.frames), (2, 4, 48, 4));
+    let fixed = std::fs::read(&out).unwrap();
+    // As the file says: clips are drawn and augmented in every epoch, the same for the same seed.
+    let augmented = || {
+        let (told, fine) = said(&mut vjepa(&train));
+        assert!(fine && told.contains("as the configuration asks for augmentation"), "{told}");
+        assert!(!told.contains("auto_augment"), "{told}");
+        std::fs::read(&out).unwrap()
+    };
+    let drawn = augmented();
+    assert!(drawn != fixed && drawn == augmented());
+    let (told, fine) = said(vjepa(&train).args(["--set", "experiment.data.motion_shift=true"]));
+    assert!(!fine && told.contains("motion_shift` is true"), "{told}");
+    std::fs::write(&out, fixed).unwrap();
     let eval = ["anticipate", "eval", "--config", &config, "--probe", &out];
     let (told, fine) = said(&mut vjepa(&eval));
     assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
@@ -312,7 +329,9 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     let (told, fine) = said(vjepa(&eval).args(["--set", "experiment.data.resolution=32"]));
     assert!(fine && told.contains("ek100.yaml: `experiment.data.resolution` (32) has no effect: the probe"), "{told}");
     assert_eq!(told.matches("the probe was trained with").count(), 1, "{told}");
-    for (set, words) in [("model_name=vit_large", "holds an encoder 32 wide"), ("patch_size=16", "has 8: correct it")] {
+    for (set, words) in
+        [("model_name=vit_large", "(32 wide, 3 blocks) with 2 heads"), ("patch_size=16", "has 8: correct it")]
+    {
         let set = format!("model_kwargs.pretrain_kwargs.encoder.{set}");
         let (told, fine) = said(vjepa(&eval).args(["--set", &set]));
         assert!(!fine && told.contains(words), "{words}: {told}");

@@ -151,7 +151,7 @@ pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result
     let list =
         setup.path(args.actions.as_deref(), |file| &file.val, "give the actions to evaluate on with --actions")?;
     let actions = setup.actions(&index, list, ranks)?;
-    let mut opened = setup.open(device, clips)?;
+    let mut opened = setup.open(device, clips, clips.seconds)?;
     let (record, weights) = args.probe(known, clips, &opened)?;
     let told = !record.encoder_sha256.is_empty();
     let blocks = setup.official.as_ref().map(|file| file.sizes[0]).filter(|blocks| !told && *blocks != record.depth);

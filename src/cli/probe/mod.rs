@@ -36,6 +36,7 @@ use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
 pub(super) use report::save_confusion;
+pub(super) use work::time_in_words;
 use work::{Outcome, Source, Work};
 
 /// Train classifiers (probes) on the features of a frozen encoder

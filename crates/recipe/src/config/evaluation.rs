@@ -18,7 +18,7 @@ mod encoder;
 mod second;
 mod sections;
 
-pub use anticipation::Anticipation;
+pub use anticipation::{Anticipation, AnticipationTraining};
 use second::SecondSections;
 pub use sections::{
     CheckpointKey, EvalName, ImageData, ImageOptimization, PretrainSection, VideoData, VideoOptimization,

@@ -15,6 +15,10 @@ use super::second::{Classifier, Rates};
 use super::{CheckpointKey, EncoderSource, HeadTraining, ignored};
 use crate::yaml::{self, Node};
 
+mod training;
+
+pub use training::AnticipationTraining;
+
 /// What such files are called.
 const NAME: &str = "action_anticipation_frozen";
 /// The data set that is known.
@@ -49,6 +53,8 @@ pub struct Anticipation {
     pub batch_size: usize,
     /// The rates of each probe; at least one.
     pub heads: Vec<HeadTraining>,
+    /// How training clips are drawn and augmented; none where the file says nothing of it.
+    pub training: Option<AnticipationTraining>,
     /// Whether a trained probe is evaluated only.
     pub val_only: bool,
     /// Keys that were accepted and change nothing, each with the reason.
@@ -141,24 +147,18 @@ struct Data {
     anticipation_time_sec: [f64; 2],
     /// Where in an action they are counted from in evaluation: 0 at its last frame, 1 at its first.
     val_anticipation_point: [f64; 2],
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    train_anticipation_time_sec: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    train_anticipation_point: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    auto_augment: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    motion_shift: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    reprob: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    random_resize_scale: Skipped,
+    /// Seconds in training, drawn between both.
+    train_anticipation_time_sec: Option<[f64; 2]>,
+    /// Where in an action they are counted from in training, drawn between both.
+    train_anticipation_point: Option<[f64; 2]>,
+    /// RandAugment of training clips.
+    auto_augment: Option<bool>,
+    /// Crops that move with time.
+    motion_shift: Option<bool>,
+    /// Share of training clips in which a rectangle is erased.
+    reprob: Option<f64>,
+    /// Share of the frame that a training crop has, drawn between both.
+    random_resize_scale: Option<[f64; 2]>,
     #[serde(skip_serializing)]
     #[allow(dead_code)]
     num_workers: Skipped,
@@ -180,12 +180,12 @@ impl Default for Data {
             resolution: 224,
             anticipation_time_sec: [1.0; 2],
             val_anticipation_point: [0.0; 2],
-            train_anticipation_time_sec: Skipped::default(),
-            train_anticipation_point: Skipped::default(),
-            auto_augment: Skipped::default(),
-            motion_shift: Skipped::default(),
-            reprob: Skipped::default(),
-            random_resize_scale: Skipped::default(),
+            train_anticipation_time_sec: None,
+            train_anticipation_point: None,
+            auto_augment: None,
+            motion_shift: None,
+            reprob: None,
+            random_resize_scale: None,
             num_workers: Skipped::default(),
             pin_memory: Skipped::default(),
         }
@@ -309,6 +309,7 @@ impl Sections {
                 format!("is {point:?}; [0.0, 0.0] counts from an action's last frame, [1.0, 1.0] from its first");
             return Err(ConfigError::rule("experiment.data.val_anticipation_point", rule));
         }
+        data.check_training()?;
         let rates = &optimization.multihead_kwargs;
         if rates.is_empty() {
             let rule = "list the probes that are trained, each with lr, start_lr, final_lr, warmup and weight_decay";
@@ -324,6 +325,7 @@ impl Sections {
         let Experiment { data, optimization, classifier } = self.experiment;
         let ModelKwargs { checkpoint, pretrain_kwargs, .. } = self.model_kwargs;
         let [seconds, _] = data.anticipation_time_sec;
+        let training = data.training();
         Ok(Anticipation {
             encoder: pretrain_kwargs.encoder.source(checkpoint, data.frames_per_clip, None),
             videos: PathBuf::from(data.base_path),
@@ -338,6 +340,7 @@ impl Sections {
             epochs: optimization.num_epochs,
             batch_size: optimization.batch_size,
             heads: optimization.multihead_kwargs.iter().map(HeadTraining::from).collect(),
+            training,
             val_only: self.val_only,
             ignored: ignored(root, &[&UNREAD[..], &ENCODER_UNREAD].concat()),
         })
@@ -345,10 +348,9 @@ impl Sections {
 }
 
 const LAUNCHED: &str = "the launcher decides what a process gets";
-const FIXED: &str = "features are computed once, of the clips of the evaluation";
 
 /// Keys that do nothing here, beside those of the encoder.
-const UNREAD: [(&str, &str); 20] = [
+const UNREAD: [(&str, &str); 14] = [
     ("nodes", "the launcher decides how many processes run"),
     ("tasks_per_node", "the launcher decides how many processes run"),
     ("cpus_per_task", LAUNCHED),
@@ -357,12 +359,6 @@ const UNREAD: [(&str, &str); 20] = [
     ("tag", "probes are written to --out"),
     ("resume_checkpoint", "probes are trained from first weights"),
     ("experiment.data.file_format", "videos are found by their names"),
-    ("experiment.data.train_anticipation_time_sec", FIXED),
-    ("experiment.data.train_anticipation_point", FIXED),
-    ("experiment.data.auto_augment", FIXED),
-    ("experiment.data.motion_shift", FIXED),
-    ("experiment.data.reprob", FIXED),
-    ("experiment.data.random_resize_scale", FIXED),
     ("experiment.data.num_workers", "as many threads decode as the machine has processors"),
     ("experiment.data.pin_memory", "there is nothing to pin"),
     ("experiment.optimization.use_bfloat16", "probes are trained in f32"),
