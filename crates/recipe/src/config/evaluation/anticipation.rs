@@ -12,7 +12,7 @@ use super::super::error::ConfigError;
 use super::super::{Skipped, Source, defaults_of, read_text};
 use super::encoder::{ENCODER_UNREAD, IN_FILE, ModelKwargs};
 use super::second::{Classifier, Rates};
-use super::{CheckpointKey, EncoderSource, HeadTraining, ignored};
+use super::{CheckpointKey, EncoderSource, HeadTraining, ignored, launcher};
 use crate::yaml::{self, Node};
 
 mod training;
@@ -86,7 +86,8 @@ impl Anticipation {
         let mut source = Source { name, overrides, root };
         source.override_with(&defaults_of(&Sections::default())?)?;
         source.drop_empty_sections();
-        let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let sections: Sections =
+            yaml::read(&launcher::without(&source.root)).map_err(|misfit| source.misfit("", misfit))?;
         let read = sections.check().and_then(|()| sections.resolved(&source.root));
         read.map_err(|error| error.placed(|key| source.place(key)))
     }
@@ -95,21 +96,6 @@ impl Anticipation {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Sections {
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    cpus_per_task: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    mem_per_gpu: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    folder: Skipped,
     #[serde(skip_serializing)]
     #[allow(dead_code)]
     tag: Skipped,
@@ -347,15 +333,8 @@ impl Sections {
     }
 }
 
-const LAUNCHED: &str = "the launcher decides what a process gets";
-
 /// Keys that do nothing here, beside those of the encoder.
-const UNREAD: [(&str, &str); 14] = [
-    ("nodes", "the launcher decides how many processes run"),
-    ("tasks_per_node", "the launcher decides how many processes run"),
-    ("cpus_per_task", LAUNCHED),
-    ("mem_per_gpu", LAUNCHED),
-    ("folder", "probes are written to --out"),
+const UNREAD: [(&str, &str); 9] = [
     ("tag", "probes are written to --out"),
     ("resume_checkpoint", "probes are trained from first weights"),
     ("experiment.data.file_format", "videos are found by their names"),

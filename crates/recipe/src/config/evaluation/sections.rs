@@ -45,12 +45,6 @@ pub enum CheckpointKey {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct VideoSections {
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
     /// Name of the run.
     pub tag: Option<String>,
     /// Which program.
@@ -66,12 +60,6 @@ pub(super) struct VideoSections {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ImageSections {
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
     /// Name of the run.
     pub tag: Option<String>,
     /// Which program.
