@@ -224,7 +224,7 @@ fn any_of_several_official_probes_is_taken() {
         (write(folder.path(), "tiny.yaml", TINY).display().to_string(), official_probes(folder.path()));
     let (weights, clip) = (tiny("weights.safetensors").display().to_string(), at("clip.webm"));
     std::fs::copy(texture("t0_d0_s1.webm"), &clip).unwrap();
-    write(folder.path(), "list.csv", "clip.webm 1\n");
+    write(folder.path(), "list.csv", "clip.webm 0\n");
     let [rows, picture, plan, list] = ["rows.npy", "attention.png", "plan.vjg", "list.csv"].map(at);
     let [results, cache] = ["results", "cache"].map(at);
     let own = ["--checkpoint", &weights, "--config", &config];

@@ -5,9 +5,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::Skipped;
 use super::super::error::ConfigError;
-use super::super::model::ModelName;
+use super::super::named::ModelName;
 use super::{CLIP_GRAD, EncoderSource, ProbeTraining};
 
 /// Which official program a file is for.
