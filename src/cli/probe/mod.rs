@@ -1,13 +1,12 @@
 //! `vjepa probe`: classifiers on a frozen encoder.
 
+mod bar;
 mod lists;
 mod report;
 mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::data::share;
@@ -17,13 +16,13 @@ use super::named::named;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_data::{BadVideo, VideoEntry, VideoList};
+use vjepa_eval::ProbeOptions;
 use vjepa_eval::foreign::{features_file, probe_heads};
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, Task};
 use vjepa_eval::protocols::videos::classes_of;
 use vjepa_eval::videos::VideoFeatures;
-use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs::ProbeRecord;
 use vjepa_recipe::config::Config;
@@ -32,6 +31,7 @@ use vjepa_recipe::records::PROBE_RESULT_KEY;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
 
+pub(super) use bar::Bar;
 use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
@@ -364,45 +364,5 @@ pub(super) fn print_skipped(bad: &[&BadVideo]) {
     }
     for video in bad {
         eprintln!("  {}: {}", video.path.display(), video.reason);
-    }
-}
-
-/// A progress bar for the stages of an evaluation.
-#[derive(Default)]
-pub(super) struct Bar {
-    bar: Option<(String, ProgressBar)>,
-    quiet: bool,
-}
-
-impl Bar {
-    /// Rank 0's; the others show nothing.
-    pub(super) fn of(ranks: &dyn Collective) -> Self {
-        Self { bar: None, quiet: ranks.rank() != 0 }
-    }
-
-    /// Shows progress.
-    pub(super) fn show(&mut self, progress: Progress<'_>) {
-        if self.quiet {
-            return;
-        }
-        if self.bar.as_ref().is_none_or(|(what, _)| what != progress.what) {
-            self.clear();
-            let bar = ProgressBar::new(progress.total as u64);
-            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar:.cyan/blue} {pos}/{len}  {eta} left") {
-                bar.set_style(style);
-            }
-            bar.set_message(progress.what.to_owned());
-            self.bar = Some((progress.what.to_owned(), bar));
-        }
-        if let Some((_, bar)) = &self.bar {
-            bar.set_position(progress.done as u64);
-        }
-    }
-
-    /// Removes the bar.
-    pub(super) fn clear(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::ConfigError;
-use super::model::ModelName;
+use super::named::ModelName;
 use super::{Source, defaults_of, read_text};
 use crate::yaml::{self, Node, Value};
 
