@@ -256,6 +256,25 @@ fn flags_that_would_do_nothing_are_refused() {
         let mut command = vjepa();
         command.args(["compile", "--graph", "step", "--config"]).arg(&config).args(flags).assert().code(2);
     }
+    for (flags, format) in [
+        (["--name", "x"], "triton"),
+        (["--licence", "mine"], "bundle"),
+        (["--batches", "1:2:4"], "tensorrt"),
+        (["--engine-cache", "cache"], "tensorrt"),
+    ] {
+        let told = refused(compile(folder.path(), "onnx", &folder.path().join("m.onnx")).args(flags));
+        assert!(told.contains(&format!("for --export {format} alone")), "{flags:?}: {told}");
+    }
+    let probe = ["probe", "--checkpoint", "c.safetensors", "--data", "d.csv", "--out", "p.safetensors"];
+    let told = refused(vjepa().args(probe).args(["--probe-heads", "4"]));
+    assert!(told.contains("--probe-heads is for --encoder and --features"), "{told}");
+    for flags in [["--clips", "2"], ["--views", "2"], ["--still-frames", "2"], ["--cache", "folder"]] {
+        let mut command = vjepa();
+        command.args(["probe", "--features", "f.safetensors", "--out", "p.safetensors"]).args(flags);
+        command.assert().code(2).stderr(predicates::str::contains("cannot be used with"));
+    }
+    let eval = ["eval", "--checkpoint", "c.safetensors", "--probe", "p.safetensors", "--data", "d.csv", "--seed", "1"];
+    vjepa().args(eval).assert().code(2).stderr(predicates::str::contains("--official-validation"));
     for flags in [["--batch", "8"], ["--size", "64"], ["--pred-depth", "2"], ["--rounds", "0"], ["--mask-sets", "0"]] {
         let mut command = vjepa();
         command.args(["bench", "step", "--config"]).arg(&config).args(flags).assert().code(2);

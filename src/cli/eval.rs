@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// Seed of --official-validation
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, requires = "official_validation")]
     seed: u64,
     #[command(flatten)]
     cache: Cache,
@@ -98,6 +98,11 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     let mut opened = Opened::open(&args.encoder, setup, device, kind, reads)?;
     let probe = match &opened.sizes {
         Some(sizes) => load_probe_for(path, sizes, choice)?,
+        None if args.probe_heads.is_some() => {
+            return Err(
+                "--probe-heads is for a checkpoint's probes; those of --encoder say theirs: leave it out".into()
+            );
+        }
         None => load_probe(path)?,
     };
     if let Probe::Tuned(_) = &probe.probe {

@@ -55,7 +55,8 @@ pub(super) struct Train {
     /// Encode every clip once, as in evaluation, and train on these features [default, unless the official file augments]
     #[arg(long, conflicts_with = "online")]
     pub(super) cached: bool,
-    /// Draw, augment and encode the clips anew in every epoch, as the official file says (`auto_augment`, ...), or as released files do
+    /// Draw, augment and encode the clips anew in every epoch, as the official file says (`auto_augment`, ...), or as released files
+    /// do; --seconds and --anchor are then those of evaluation alone
     #[arg(long)]
     pub(super) online: bool,
     /// Seed of initial weights and shuffling

@@ -40,12 +40,12 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     form: form::FormArgs,
-    /// Model name in a Triton repository
-    #[arg(long, default_value = "vjepa")]
-    name: String,
-    /// Licence of the weights, recorded in a bundle
-    #[arg(long, value_name = "TEXT", default_value = "not stated: that of the checkpoint applies")]
-    licence: String,
+    /// Model name in a Triton repository [default: vjepa]
+    #[arg(long)]
+    name: Option<String>,
+    /// Licence of the weights, recorded in a bundle [default: not stated: that of the checkpoint applies]
+    #[arg(long, value_name = "TEXT")]
+    licence: Option<String>,
     #[command(flatten)]
     session: RuntimeArgs,
     /// Accepted for `cpu` only, as before `vjepa graph` was a command of its own.

@@ -47,7 +47,9 @@ pub struct Args {
     #[command(flatten)]
     encoder: EncoderArgs,
     /// Features computed elsewhere instead of an encoder: safetensors with `features` [samples, N, D] and `labels` [samples]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoint", "encoder", "config", "data", "val", "online", "subset"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "checkpoint", "encoder", "config", "data", "val", "online", "subset", "clips", "views", "clips_apart", "still_frames",
+        "official_validation", "cache", "no_cache"])]
     features: Option<PathBuf>,
     /// Features of other samples to evaluate on
     #[arg(long, value_name = "FILE", requires = "features")]
@@ -140,6 +142,11 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// Whether a flag was given.
+    pub(super) fn given(&self) -> bool {
+        self.cache.is_some() || self.no_cache
+    }
+
     /// The folder, for a probe at `probe`.
     pub(super) fn folder(&self, probe: &Path) -> Option<PathBuf> {
         let sibling = || probe.parent().unwrap_or(Path::new("")).join("feature-cache");
@@ -210,6 +217,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    if args.probe_heads.is_some() && args.encoder.encoder.is_none() && args.features.is_none() {
+        return Err("--probe-heads is for --encoder and --features, not for a checkpoint: leave it out".into());
+    }
     let setup = Setup::read(&args.encoder)?;
     let options = args.options(&setup);
     if setup.official.as_ref().is_some_and(|official| official.val_only) {
