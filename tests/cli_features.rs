@@ -1,4 +1,5 @@
-//! `vjepa features`: official numbers from every kind of checkpoint, and checkpoints that are refused; which probe is taken of a file.
+//! `vjepa features`: official numbers from every kind of checkpoint, and checkpoints that are refused; which probe is taken of a
+//! file.
 
 mod support;
 

@@ -16,7 +16,7 @@ use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
 use vjepa_metrics::Confusion;
-use vjepa_programs::{Probe, ProbeChoice, load_probe, load_probe_for, probe_layers};
+use vjepa_programs::{Probe, ProbeChoice, ProbeFile, load_probe, load_probe_for, probe_layers};
 use vjepa_runtime::plan::Device;
 
 /// Measure the top-1 and top-5 accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures
@@ -96,22 +96,7 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     let choice = ProbeChoice { number: args.probe_number.of(Some(path), ranks.rank() == 0)?, heads: args.probe_heads };
     let reads = Reads { layers: probe_layers(path)?, heads: None };
     let mut opened = Opened::open(&args.encoder, setup, device, kind, reads)?;
-    let probe = match &opened.sizes {
-        Some(sizes) => load_probe_for(path, sizes, choice)?,
-        None if args.probe_heads.is_some() => {
-            return Err(
-                "--probe-heads is for a checkpoint's probes; those of --encoder say theirs: leave it out".into()
-            );
-        }
-        None => load_probe(path)?,
-    };
-    if let Probe::Tuned(_) = &probe.probe {
-        let path = path.display();
-        return Err(format!(
-            "{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe"
-        )
-        .into());
-    }
+    let probe = probe_of(path, &opened, choice)?;
     let (reads, [_, makes]) = (probe.probe.embed_dim(), opened.encoder.tokens());
     if reads != makes {
         return Err(format!(
@@ -174,6 +159,26 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     }
     print_skipped(&found.bad.iter().collect::<Vec<&BadVideo>>());
     Ok(())
+}
+
+/// The probe, for an encoder.
+fn probe_of(path: &Path, opened: &Opened, choice: ProbeChoice) -> Result<ProbeFile, CliError> {
+    let probe = match &opened.sizes {
+        Some(sizes) => load_probe_for(path, sizes, choice)?,
+        None if choice.heads.is_some() => {
+            let why = "--probe-heads is for a checkpoint's probes; those of --encoder say theirs: leave it out";
+            return Err(why.into());
+        }
+        None => load_probe(path)?,
+    };
+    if let Probe::Tuned(_) = &probe.probe {
+        let path = path.display();
+        return Err(format!(
+            "{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe"
+        )
+        .into());
+    }
+    Ok(probe)
 }
 
 /// Whether the probe was trained to classify every clip on its own.

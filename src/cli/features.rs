@@ -19,7 +19,7 @@ use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
 use vjepa_data::{DataError, Quarantine, Reading, clips, default_workers};
 use vjepa_eval::EvalError;
 use vjepa_eval::extract::{Extractor, Pooling, Table, videos_of};
-use vjepa_programs::{Model, ProbeChoice, load_probe_for};
+use vjepa_programs::{Model, ProbeChoice, ProbeFile, load_probe_for};
 use vjepa_recipe::config::{Config, FoldersHold};
 use vjepa_runtime::Preprocessing;
 use vjepa_runtime::plan::Device;
@@ -106,9 +106,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         None => weights.encoder()?,
     };
     let inputs = Inputs::read(args, &model.preprocessing, ranks)?;
-    let number = args.probe_number.of(args.probe.as_deref(), ranks.rank() == 0)?;
-    let choice = ProbeChoice { number, ..ProbeChoice::default() };
-    let probe = args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder, choice)).transpose()?;
+    let probe = probe_of(args, &model, ranks)?;
     model.encoder.out_layers = match (&probe, &args.layers) {
         (Some(probe), Some(layers)) if probe.layers.as_ref() != Some(layers) => {
             return Err(match &probe.layers {
@@ -171,6 +169,13 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     }
     let finished = rows.finish(&inputs.paths, &metadata)?;
     say(args, &model, encoder, &columns, &finished, (&inputs, &bad, &list))
+}
+
+/// The probe that pools, where there is one.
+fn probe_of(args: &Args, model: &Model, ranks: &dyn Collective) -> Result<Option<ProbeFile>, CliError> {
+    let number = args.probe_number.of(args.probe.as_deref(), ranks.rank() == 0)?;
+    let choice = ProbeChoice { number, ..ProbeChoice::default() };
+    Ok(args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder, choice)).transpose()?)
 }
 
 /// Video and window with which all ranks go on: those of rank 0.

@@ -16,8 +16,8 @@ pub(super) fn check_second(encoder: &EncoderSource, found: &EncoderConfig, path:
         let called = vjepa_weights::load(path)?.later_generation();
         let is = called.map_or_else(|| in_words(found), |called| format!("{called} with {heads} heads"));
         return Err(format!(
-            "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, {said}, but {} holds {is}: name the file's, or give the model's \
-             checkpoint",
+            "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, {said}, but {} holds {is}: name the file's, or \
+             give the model's checkpoint",
             path.display()
         )
         .into());

@@ -132,8 +132,8 @@ impl AnticipationDraws {
         (anchor as u64, seconds)
     }
 
-    /// The clip before an action, `[3, T, S, S]` row-major and normalised, and the seconds from its end to the anchor: both a function
-    /// of the key.
+    /// The clip before an action, `[3, T, S, S]` row-major and normalised, and the seconds from its end to the anchor: both are a
+    /// function of the key.
     ///
     /// # Errors
     /// [`DataError::Bad`] for a video that cannot be used; [`DataError::Storage`] where videos cannot be reached.

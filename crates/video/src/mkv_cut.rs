@@ -15,8 +15,8 @@ pub(crate) enum Cut {
 const LAST_BLOCK: f64 = 0.2;
 
 impl Cut {
-    /// Whether frames were lost: where none was cut through, the duration says that, which is of the longest track. `ends` is the end of
-    /// the last frame that is left of any track. Both are in seconds.
+    /// Whether frames were lost: where none was cut through, the duration says that, which is of the longest track. `ends` is the
+    /// end of the last frame that is left of any track. Both are in seconds.
     pub(crate) fn loses_frames(self, ends: f64, duration: Option<f64>) -> bool {
         match (self, duration) {
             (Self::Frames, _) => true,

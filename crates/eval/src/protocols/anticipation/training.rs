@@ -116,8 +116,8 @@ pub struct AugmentedActions {
     pub bad: BTreeMap<PathBuf, String>,
 }
 
-/// Trains a probe by each of `options`, all with the epochs, batch and seed of the first, on clips that every epoch draws, augments
-/// and encodes anew, once for all of them. `ranks` share the clips of each step; rank 0 trains, and the others get nothing.
+/// Trains a probe by each of `options`, all with the epochs, batch and seed of the first, on clips that every epoch draws,
+/// augments and encodes anew, once for all of them. `ranks` share the clips of each step; rank 0 trains, and the others get nothing.
 /// `estimate` is called once, after the first step, with the time that all of them will take.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Keys by which the official launcher starts the processes of an evaluation: files of every layout have them, and here they decide
-//! nothing.
+//! Keys by which the official launcher starts the processes of an evaluation: files of every layout have them, and here they
+//! decide nothing.
 
 use crate::yaml::{Node, Value};
 
