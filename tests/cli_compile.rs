@@ -76,7 +76,7 @@ fn encoder_and_probe_are_exported_verified_and_run() {
     assert!(refusal.contains("--runtime plan runs a checkpoint"), "{refusal}");
     let mut command = vjepa();
     command.arg("run").arg(&model).arg(texture("t0_d0_s0.mp4")).arg("--probe").arg(&probe);
-    assert!(refused(&mut command).contains("--probe and --config are for --runtime plan"));
+    assert!(refused(&mut command).contains("--probe, --probe-number and --config are for --runtime plan"));
 }
 
 #[test]
