@@ -8,7 +8,7 @@ use std::time::Duration;
 use assert_cmd::Command;
 use vjepa_data::annotations::official_classes;
 use vjepa_eval::attentive::ProbeRunner;
-use vjepa_eval::protocols::anticipation::load_actions;
+use vjepa_eval::protocols::anticipation::{FutureEncoder, FutureTimes, load_actions};
 use vjepa_eval::protocols::videos::{Wanted, open_encoder_as};
 use vjepa_programs::load_probe;
 use vjepa_runtime::plan::Device;
@@ -316,6 +316,18 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
         assert!(!told.contains("auto_augment"), "{told}");
         std::fs::read(&out).unwrap()
     };
+    // Each clip has its own future, which does not depend on how far the predictor may look.
+    let opened = |farthest| {
+        let (path, times) = (scene.checkpoint(), FutureTimes { fps: 8.0, seconds: 0.25, farthest });
+        FutureEncoder::open(Device::CPU, Path::new(&path), None, (4, None), times).unwrap()
+    };
+    let clips: Vec<f32> = (0..2 * 3 * 4 * 32 * 32).map(|place| (place % 97) as f32 / 97.0).collect();
+    let near = opened(0.25).encode(clips.clone(), &[0.25, 0.25]).unwrap();
+    assert_eq!(opened(1.75).encode(clips.clone(), &[0.25, 0.25]).unwrap(), near);
+    let apart = opened(1.75).encode(clips.clone(), &[0.25, 1.75]).unwrap();
+    let one = near.values.len() / 2;
+    assert!(apart.values[..one] == near.values[..one] && apart.values[one..] != near.values[one..]);
+    assert!(opened(0.25).encode(clips, &[0.25, 1.75]).is_err());
     let drawn = augmented();
     assert!(drawn != fixed && drawn == augmented());
     let (told, fine) = said(vjepa(&train).args(["--set", "experiment.data.motion_shift=true"]));
