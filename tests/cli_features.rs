@@ -1,4 +1,5 @@
-//! `vjepa features`: official numbers from every kind of checkpoint, and checkpoints that are refused.
+//! `vjepa features`: official numbers from every kind of checkpoint, and checkpoints that are refused; which probe is taken of a
+//! file.
 
 mod support;
 
@@ -6,6 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use support::{TINY, assert_official_features, pytorch, refused, texture, tiny, vjepa, write};
+use vjepa_eval::attentive::first_weights;
+use vjepa_graphs::{BlocksOn, NamedTensors, ProbeConfig};
+use vjepa_programs::Probe;
 use vjepa_weights as weights;
 use vjepa_weights::TensorFile as Stored;
 use vjepa_weights::{RECORD_KEY, Tensors, save_safetensors};
@@ -186,4 +190,91 @@ fn inputs_that_do_not_fit_are_refused() {
     assert!(refuse(Some(&longer), &clips).contains("pos_embed must be [1, 128, 96], got [1, 64, 96]"));
     let odd = write(folder.path(), "odd.yaml", TINY.replace("crop_size: 64", "crop_size: 65"));
     assert!(refuse(Some(&odd), &clips).contains("crop_size"));
+}
+
+/// Probes as V-JEPA 2's evaluation saves them: one file for each seed, and one that holds them all.
+fn official_probes(folder: &Path) -> [PathBuf; 3] {
+    let config = ProbeConfig { blocks_on: BlocksOn::Features, ..ProbeConfig::sized(96, 16, 3) };
+    let drawn = [1, 2].map(|seed| first_weights(&Probe::Attentive(config.clone()), seed));
+    let saved = |name: &str, probes: &[&NamedTensors]| {
+        let named = probes.iter().zip(0..).flat_map(|(probe, number)| {
+            let named = move |(name, tensor): (&String, &(Vec<usize>, Vec<f32>))| {
+                (format!("classifiers.{number}.module.{name}"), tensor.clone())
+            };
+            probe.iter().map(named)
+        });
+        let path = folder.join(name);
+        save_safetensors(&path, &named.collect(), &BTreeMap::new()).unwrap();
+        path
+    };
+    let [first, second] = &drawn;
+    [
+        saved("first.safetensors", &[first]),
+        saved("second.safetensors", &[second]),
+        saved("both.safetensors", &[first, second]),
+    ]
+}
+
+/// Every command that reads a probe takes one of several alike: what it makes of `both --probe-number N` is what it makes of that
+/// probe alone.
+#[test]
+fn any_of_several_official_probes_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (config, [first, second, both]) =
+        (write(folder.path(), "tiny.yaml", TINY).display().to_string(), official_probes(folder.path()));
+    let (weights, clip) = (tiny("weights.safetensors").display().to_string(), at("clip.webm"));
+    std::fs::copy(texture("t0_d0_s1.webm"), &clip).unwrap();
+    write(folder.path(), "list.csv", "clip.webm 0\n");
+    let [rows, picture, plan, list] = ["rows.npy", "attention.png", "plan.vjg", "list.csv"].map(at);
+    let [results, cache] = ["results", "cache"].map(at);
+    let own = ["--checkpoint", &weights, "--config", &config];
+    let commands = [
+        ("features", vec!["features", "--input", &clip, "--pool", "attentive", "--out", &rows], Some(&rows)),
+        ("attention", vec!["visualize", "attention", "--input", &clip, "--out", &picture], Some(&picture)),
+        ("compile", vec!["compile", "--export", "plan", "--out", &plan, "--no-verify"], None),
+        ("eval", vec!["eval", "--data", &list, "--results", &results, "--cache", &cache], None),
+    ];
+    for (name, words, out) in commands {
+        let run = |probe: &Path, more: &[&str]| {
+            let mut command = vjepa();
+            command.args(&words).args(own).arg("--probe").arg(probe).args(more);
+            if let Some(out) = out {
+                let _ = std::fs::remove_file(out);
+            }
+            command
+        };
+        let made = |probe: &Path, more: &[&str]| {
+            let output = run(probe, more).assert().success().get_output().clone();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            (out.map(|out| std::fs::read(out).unwrap()), told)
+        };
+        let ([one, other], (unnamed, told)) = ([&first, &second].map(|probe| made(probe, &[]).0), made(&both, &[]));
+        assert!(told.contains("holds 2 probes, of which number 0 is taken: --probe-number N"), "{name}: {told}");
+        let (chosen, told) = made(&both, &["--probe-number", "1"]);
+        assert!(!told.contains("holds 2 probes"), "{name}: {told}");
+        assert!(out.is_none() || (one != other && unnamed == one && chosen == other), "{name} takes another probe");
+        let message = refused(&mut run(&both, &["--probe-number", "2"]));
+        assert!(message.contains("holds 2 probes: give --probe-number a number from 0 to 1"), "{name}: {message}");
+    }
+    let top = |model: &str, more: &[&str]| {
+        let mut command = vjepa();
+        command.args(["run", model, &clip, "--runtime", "plan", "--json"]).args(more);
+        let line: serde_json::Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
+        line["top"].to_string()
+    };
+    let [first, second, both] = [first, second, both].map(|path| path.display().to_string());
+    let of = |probe: &str, more: &[&str]| top(&weights, &[&["--config", &config, "--probe", probe], more].concat());
+    let one = of(&second, &[]);
+    assert_eq!(of(&both, &["--probe-number", "1"]), one);
+    assert!(of(&both, &[]) == of(&first, &[]) && of(&both, &[]) != one);
+    let mut command = vjepa();
+    command.args(["compile", "--export", "plan", "--out", &plan, "--no-verify", "--probe", &both]).args(own);
+    let output = command.args(["--probe-number", "1", "--json"]).assert().success().get_output().stdout.clone();
+    let summary: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!((top(&plan, &[]), &summary["metadata"]["vjepa.probe_number"]), (one, &"1".into()));
+    // Of no file there is none to choose.
+    let mut command = vjepa();
+    command.args(["compile", "--export", "plan", "--out", &plan, "--probe-number", "1"]).args(own);
+    assert!(refused(&mut command).contains("there is none: leave it out"));
 }

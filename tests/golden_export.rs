@@ -1,10 +1,13 @@
 //! Exported models against the official code's numbers, on tract, on ONNX Runtime where there is one, and on the plan.
 
+#[path = "support/sessions.rs"]
+mod sessions;
 mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sessions::sessions;
 use vjepa_compiler::trace::{TraceError, trace};
 use vjepa_export::{OnnxOptions, Precision, Target, Weights, to_onnx};
 use vjepa_graphs::{
@@ -12,8 +15,7 @@ use vjepa_graphs::{
     visit_parameters,
 };
 use vjepa_programs as compile;
-use vjepa_runtime::library::Search;
-use vjepa_runtime::{ClipBatch, NamedOutput, Options, Runtime, Session, Tolerance, compare};
+use vjepa_runtime::{ClipBatch, NamedOutput, Options, Session, Tolerance, compare};
 use vjepa_weights::TensorFile as Stored;
 
 /// What f32 results may be apart from the official model's.
@@ -21,21 +23,6 @@ const LIMIT: Tolerance = Tolerance { absolute: 1e-4, relative: 1e-5 };
 
 fn golden(file: &str) -> Stored {
     Stored::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap()
-}
-
-/// The sessions a file is checked on.
-fn sessions(path: &Path, target: Target) -> Vec<Session> {
-    let open = |runtime| Session::open(path, &Options { runtime, ..Options::default() }).unwrap();
-    let mut sessions = Vec::new();
-    if target != Target::OrtCpu {
-        sessions.push(open(Runtime::Tract));
-    }
-    match Runtime::discover(&Search::default()) {
-        Ok(_) if target != Target::Tract => sessions.push(open(Runtime::Ort)),
-        Err(error) if std::env::var("VJEPA_REQUIRE_ORT").is_ok_and(|value| value == "1") => panic!("{error}"),
-        _ => {}
-    }
-    sessions
 }
 
 /// Clips as the model takes them: bytes `[.., 3, T, H, W]` by the ImageNet statistics.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use assert_cmd::Command;
 use vjepa_data::annotations::official_classes;
 use vjepa_eval::attentive::ProbeRunner;
-use vjepa_eval::protocols::anticipation::load_actions;
+use vjepa_eval::protocols::anticipation::{FutureEncoder, FutureTimes, load_actions};
 use vjepa_eval::protocols::videos::{Wanted, open_encoder_as};
 use vjepa_programs::load_probe;
 use vjepa_runtime::plan::Device;
@@ -125,7 +125,10 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
     // A probe that is only measured, and what the file says wrongly of the checkpoint.
     for (sets, words) in [
         ("val_only=true", "trains nothing"),
-        ("model_kwargs.pretrain_kwargs.encoder.model_name=vit_large", "holds an encoder 32 wide"),
+        (
+            "model_kwargs.pretrain_kwargs.encoder.model_name=vit_large",
+            "holds V-JEPA 2 encoder (32 wide, 3 blocks) with 2 heads",
+        ),
         ("model_kwargs.pretrain_kwargs.encoder.patch_size=16", "has 8: correct it"),
         ("experiment.data.num_classes=3", "`experiment.data.num_classes` is 3, but the training samples have 2"),
         ("experiment.classifier.num_heads=5", "must divide the width of the features, 32"),
@@ -248,13 +251,13 @@ fn as_officially(scene: &Scene, frozen: &[&str], actions: &str, out: &str) {
         said(command.args(frozen).args(more))
     };
     let clips = ["--frames", "4", "--seconds", "0.25"];
-    let second = [&["--classes", actions, "--head", "1"][..], &clips].concat();
+    let second = [&["--classes", actions, "--probe-number", "1"][..], &clips].concat();
     let (told, fine) = eval(&second);
     assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %") && !told.contains("2 probes"), "{told}");
     let (told, fine) = eval(&[&["--classes", actions][..], &clips].concat());
-    assert!(fine && told.contains("holds 2 probes, of which number 0 is evaluated"), "{told}");
-    let (told, fine) = eval(&[&["--classes", actions, "--head", "2"][..], &clips].concat());
-    assert!(!fine && told.contains("give --head a number from 0 to 1"), "{told}");
+    assert!(fine && told.contains("holds 2 probes, of which number 0 is taken"), "{told}");
+    let (told, fine) = eval(&[&["--classes", actions, "--probe-number", "2"][..], &clips].concat());
+    assert!(!fine && told.contains("give --probe-number a number from 0 to 1"), "{told}");
     let (told, fine) = eval(&[&["--classes", &scene.path("more.csv")][..], &clips].concat());
     assert!(
         !fine && told.contains("tells 2 verbs, 2 nouns and 4 actions apart") && told.contains("--classes"),
@@ -292,7 +295,8 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     let text = anticipation(&scene, &scene.path("actions.csv"), &scene.path("more.csv"));
     std::fs::write(scene.at("ek100.yaml"), text).unwrap();
     let (config, out) = (scene.path("ek100.yaml"), scene.path("probe.safetensors"));
-    let (told, fine) = said(&mut vjepa(&["anticipate", "train", "--config", &config, "--out", &out, "--json"]));
+    let train = ["anticipate", "train", "--config", &config, "--out", &out, "--json"];
+    let (told, fine) = said(vjepa(&train).arg("--cached"));
     for key in ["experiment.data.auto_augment", "encoder.use_rope", "encoder.uniform_power"] {
         assert!(fine && told.contains(&format!("{key}` has no effect")), "{key}: {told}");
     }
@@ -304,6 +308,31 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     assert_eq!((rates, &summary["seconds"]), (vec![(0.003, 0.1), (0.001, 0.01)], &0.25.into()));
     let (record, _) = load_actions(Path::new(&out)).unwrap();
     assert_eq!((record.depth, record.num_heads, record.side, record.frames), (2, 4, 48, 4));
+    let fixed = std::fs::read(&out).unwrap();
+    // As the file says: clips are drawn and augmented in every epoch, the same for the same seed.
+    let augmented = || {
+        let (told, fine) = said(&mut vjepa(&train));
+        assert!(fine && told.contains("as the configuration asks for augmentation"), "{told}");
+        assert!(!told.contains("auto_augment"), "{told}");
+        std::fs::read(&out).unwrap()
+    };
+    // Each clip has its own future, which does not depend on how far the predictor may look.
+    let opened = |farthest| {
+        let (path, times) = (scene.checkpoint(), FutureTimes { fps: 8.0, seconds: 0.25, farthest });
+        FutureEncoder::open(Device::CPU, Path::new(&path), None, (4, None), times).unwrap()
+    };
+    let clips: Vec<f32> = (0..2 * 3 * 4 * 32 * 32).map(|place| (place % 97) as f32 / 97.0).collect();
+    let near = opened(0.25).encode(clips.clone(), &[0.25, 0.25]).unwrap();
+    assert_eq!(opened(1.75).encode(clips.clone(), &[0.25, 0.25]).unwrap(), near);
+    let apart = opened(1.75).encode(clips.clone(), &[0.25, 1.75]).unwrap();
+    let one = near.values.len() / 2;
+    assert!(apart.values[..one] == near.values[..one] && apart.values[one..] != near.values[one..]);
+    assert!(opened(0.25).encode(clips, &[0.25, 1.75]).is_err());
+    let drawn = augmented();
+    assert!(drawn != fixed && drawn == augmented());
+    let (told, fine) = said(vjepa(&train).args(["--set", "experiment.data.motion_shift=true"]));
+    assert!(!fine && told.contains("motion_shift` is true"), "{told}");
+    std::fs::write(&out, fixed).unwrap();
     let eval = ["anticipate", "eval", "--config", &config, "--probe", &out];
     let (told, fine) = said(&mut vjepa(&eval));
     assert!(fine && told.contains("recall at 5: verb 100.0 %, noun 100.0 %"), "{told}");
@@ -312,7 +341,9 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     let (told, fine) = said(vjepa(&eval).args(["--set", "experiment.data.resolution=32"]));
     assert!(fine && told.contains("ek100.yaml: `experiment.data.resolution` (32) has no effect: the probe"), "{told}");
     assert_eq!(told.matches("the probe was trained with").count(), 1, "{told}");
-    for (set, words) in [("model_name=vit_large", "holds an encoder 32 wide"), ("patch_size=16", "has 8: correct it")] {
+    for (set, words) in
+        [("model_name=vit_large", "(32 wide, 3 blocks) with 2 heads"), ("patch_size=16", "has 8: correct it")]
+    {
         let set = format!("model_kwargs.pretrain_kwargs.encoder.{set}");
         let (told, fine) = said(vjepa(&eval).args(["--set", &set]));
         assert!(!fine && told.contains(words), "{words}: {told}");

@@ -8,6 +8,7 @@ use super::CliError;
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Kind, Opened, Reads, Setup, samples};
 use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion};
+use super::probe_number::ProbeNumber;
 use vjepa_collective::Collective;
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
@@ -15,7 +16,7 @@ use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
 use vjepa_metrics::Confusion;
-use vjepa_programs::{Probe, load_probe, load_probe_with, probe_layers};
+use vjepa_programs::{Probe, ProbeChoice, ProbeFile, load_probe, load_probe_for, probe_layers};
 use vjepa_runtime::plan::Device;
 
 /// Measure the top-1 and top-5 accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures
@@ -27,6 +28,8 @@ pub struct Args {
     /// none for a model of `vjepa finetune`
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// Attention heads of a probe file that does not say their number and is of no released size
     #[arg(long, value_name = "N")]
     probe_heads: Option<usize>,
@@ -52,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// Seed of --official-validation
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, requires = "official_validation")]
     seed: u64,
     #[command(flatten)]
     cache: Cache,
@@ -71,7 +74,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let setup = Setup::read(&args.encoder)?;
         match (args.probe.as_deref().or(setup.probe_file()), &setup.official) {
             (Some(path), _) => of_probe(args, path, &setup, device, ranks),
-            (None, None) => tuned::run(args, setup.config.as_ref(), device, ranks),
+            (None, None) => {
+                args.probe_number.of(None, true)?;
+                tuned::run(args, setup.config.as_ref(), device, ranks)
+            }
             (None, Some(_)) => {
                 Err("name the probe with --probe: the file of the official evaluation names none".into())
             }
@@ -87,23 +93,10 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     let data = args.data.clone().or(own).ok_or(none)?;
     let (list, folders) = samples(&data)?;
     let kind = Kind::of(&list)?;
-    let probes = vjepa_weights::load(path)?.probes();
-    if probes > 1 && ranks.rank() == 0 {
-        eprintln!("note: {} holds {probes} probes, of which the first is evaluated", path.display());
-    }
+    let choice = ProbeChoice { number: args.probe_number.of(Some(path), ranks.rank() == 0)?, heads: args.probe_heads };
     let reads = Reads { layers: probe_layers(path)?, heads: None };
     let mut opened = Opened::open(&args.encoder, setup, device, kind, reads)?;
-    let probe = match &opened.sizes {
-        Some(sizes) => load_probe_with(path, sizes, args.probe_heads)?,
-        None => load_probe(path)?,
-    };
-    if let Probe::Tuned(_) = &probe.probe {
-        let path = path.display();
-        return Err(format!(
-            "{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe"
-        )
-        .into());
-    }
+    let probe = probe_of(path, &opened, choice)?;
     let (reads, [_, makes]) = (probe.probe.embed_dim(), opened.encoder.tokens());
     if reads != makes {
         return Err(format!(
@@ -166,6 +159,26 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     }
     print_skipped(&found.bad.iter().collect::<Vec<&BadVideo>>());
     Ok(())
+}
+
+/// The probe, for an encoder.
+fn probe_of(path: &Path, opened: &Opened, choice: ProbeChoice) -> Result<ProbeFile, CliError> {
+    let probe = match &opened.sizes {
+        Some(sizes) => load_probe_for(path, sizes, choice)?,
+        None if choice.heads.is_some() => {
+            let why = "--probe-heads is for a checkpoint's probes; those of --encoder say theirs: leave it out";
+            return Err(why.into());
+        }
+        None => load_probe(path)?,
+    };
+    if let Probe::Tuned(_) = &probe.probe {
+        let path = path.display();
+        return Err(format!(
+            "{path} holds an encoder and the classifier it was trained with; give it as --checkpoint, without --probe"
+        )
+        .into());
+    }
+    Ok(probe)
 }
 
 /// Whether the probe was trained to classify every clip on its own.

@@ -11,6 +11,7 @@ use super::CliError;
 use super::data::with_ending;
 use super::device::{DeviceArg, RankArgs};
 use super::named::named;
+use super::probe_number::ProbeNumber;
 use vjepa_collective::Collective;
 use vjepa_data::shards::is_pattern;
 use vjepa_data::storage::is_url;
@@ -18,7 +19,7 @@ use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
 use vjepa_data::{DataError, Quarantine, Reading, clips, default_workers};
 use vjepa_eval::EvalError;
 use vjepa_eval::extract::{Extractor, Pooling, Table, videos_of};
-use vjepa_programs::{Model, load_probe_for};
+use vjepa_programs::{Model, ProbeChoice, ProbeFile, load_probe_for};
 use vjepa_recipe::config::{Config, FoldersHold};
 use vjepa_runtime::Preprocessing;
 use vjepa_runtime::plan::Device;
@@ -58,6 +59,8 @@ pub struct Args {
     /// Attentive probe that pools, from `vjepa probe` or the official evaluation
     #[arg(long, value_name = "FILE", required_if_eq("pool", "attentive"))]
     probe: Option<PathBuf>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// Blocks after which features are taken, from 0, e.g. 5,11 [default: the last]
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
@@ -103,7 +106,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         None => weights.encoder()?,
     };
     let inputs = Inputs::read(args, &model.preprocessing, ranks)?;
-    let probe = args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder)).transpose()?;
+    let probe = probe_of(args, &model, ranks)?;
     model.encoder.out_layers = match (&probe, &args.layers) {
         (Some(probe), Some(layers)) if probe.layers.as_ref() != Some(layers) => {
             return Err(match &probe.layers {
@@ -166,6 +169,13 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     }
     let finished = rows.finish(&inputs.paths, &metadata)?;
     say(args, &model, encoder, &columns, &finished, (&inputs, &bad, &list))
+}
+
+/// The probe that pools, where there is one.
+fn probe_of(args: &Args, model: &Model, ranks: &dyn Collective) -> Result<Option<ProbeFile>, CliError> {
+    let number = args.probe_number.of(args.probe.as_deref(), ranks.rank() == 0)?;
+    let choice = ProbeChoice { number, ..ProbeChoice::default() };
+    Ok(args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder, choice)).transpose()?)
 }
 
 /// Video and window with which all ranks go on: those of rank 0.
@@ -269,8 +279,10 @@ fn record(args: &Args, encoder: &str, inputs: &Inputs, model: &Model) -> Result<
         Ok(serde_json::json!([path, meta.len(), changed.map(|time| time.as_nanos().to_string())]))
     };
     let probe = args.probe.as_deref().map(stamp).transpose()?;
+    let number = args.probe_number.of(args.probe.as_deref(), false)?;
     Ok(serde_json::json!({
-        "checkpoint": stamp(&args.checkpoint)?, "encoder": encoder, "probe": probe, "pooling": args.pool.name(),
+        "checkpoint": stamp(&args.checkpoint)?, "encoder": encoder, "probe": probe, "probe_number": number,
+        "pooling": args.pool.name(),
         "layers": args.layers, "every": args.every, "preprocessing": model.preprocessing,
         "videos": vjepa_data::Contents::of_paths(inputs.paths.iter().map(PathBuf::as_path)),
     })

@@ -11,13 +11,14 @@ use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{OpenEncoder, Wanted, open_encoder_as};
 use vjepa_eval::videos::labelled_videos;
 use vjepa_graphs::{EncoderConfig, ProbeConfig};
-use vjepa_recipe::config::evaluation::{CheckpointKey, EncoderSource, Samples};
+use vjepa_recipe::config::evaluation::{CheckpointKey, Samples};
 use vjepa_recipe::config::{Config, Evaluation};
 use vjepa_recipe::text;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{Options, Preprocessing, cores};
 
 use super::CliError;
+use super::named_model::check_second;
 use super::runtime::words;
 
 /// The encoder, and what configures it.
@@ -309,28 +310,6 @@ fn wanted(setup: &Setup, frames: Option<usize>) -> Wanted {
             encoder: (encoder.key == CheckpointKey::Encoder).then_some(named),
             layers: encoder.layers.clone(),
         },
-    }
-}
-
-/// Checks a checkpoint against what an official file of V-JEPA 2 says of it.
-pub(super) fn check_second(encoder: &EncoderSource, found: &EncoderConfig, path: &Path) -> Result<(), CliError> {
-    let path = path.display();
-    if let Some(name) = encoder.model.filter(|name| name.sizes().embed_dim != found.embed_dim) {
-        let name = serde_json::to_value(name)?;
-        return Err(format!(
-            "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, but {path} holds an encoder {} wide: name the file's, or \
-             the model's checkpoint",
-            found.embed_dim
-        )
-        .into());
-    }
-    let sizes = [("patch_size", encoder.patch, found.patch), ("tubelet_size", encoder.tubelet, found.tubelet)];
-    match sizes.into_iter().find(|(_, said, is)| said != is) {
-        Some((key, said, is)) => Err(format!(
-            "model_kwargs.pretrain_kwargs.encoder.{key} is {said}, but the encoder of {path} has {is}: correct it"
-        )
-        .into()),
-        None => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use vjepa_runtime::{NamedOutput, Options, Prediction, Runtime, is_compiled, predictions};
 
 use super::CliError;
+use super::probe_number::ProbeNumber;
 use super::runner::Runner;
 use super::runtime::{RuntimeArgs, caution, words};
 use vjepa_data::clips;
@@ -29,6 +30,8 @@ pub struct Args {
     /// With --runtime plan: probe to put on top of the encoder
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// With --runtime plan: configuration of the model, if the checkpoint does not record its sizes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -57,10 +60,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             return Err("--threads is for exported models; for plans set RAYON_NUM_THREADS".into());
         }
         let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
-        Runner::plan(&args.model, args.probe.as_deref(), config.as_ref())?
+        let number = args.probe_number.of(args.probe.as_deref(), true)?;
+        Runner::plan(&args.model, (args.probe.as_deref(), number), config.as_ref())?
     } else {
-        if args.probe.is_some() || args.config.is_some() {
-            return Err("--probe and --config are for --runtime plan; an exported model contains its probe".into());
+        if args.probe.is_some() || args.probe_number.given() || args.config.is_some() {
+            return Err(
+                "--probe, --probe-number and --config are for --runtime plan; an exported model contains its probe"
+                    .into(),
+            );
         }
         let options = Options { runtime, threads, ..args.session.options() };
         Runner::exported(&args.model, &options)?

@@ -27,8 +27,12 @@ impl Runner {
         Self::of(path, Session::open(&model, options)?)
     }
 
-    /// A checkpoint, with or without a probe, compiled for the CPU.
-    pub(super) fn plan(checkpoint: &Path, probe: Option<&Path>, config: Option<&Config>) -> Result<Self, CliError> {
+    /// A checkpoint, with or without the probe of this number of a file, compiled for the CPU.
+    pub(super) fn plan(
+        checkpoint: &Path,
+        (probe, probe_number): (Option<&Path>, usize),
+        config: Option<&Config>,
+    ) -> Result<Self, CliError> {
         let request = Export {
             origin: Origin::Checkpoint(checkpoint),
             probe,
@@ -37,7 +41,7 @@ impl Runner {
             shown_as: checkpoint,
             verify: false,
             ort_lib: None,
-            form: Form::default(),
+            form: Form { probe_number, ..Form::default() },
         };
         let session = compiled::in_memory(&request)
             .map_err(|error| format!("{error}; --runtime plan runs a checkpoint or a *.vjg, not an exported model"))?;

@@ -42,6 +42,11 @@ pub(super) struct RuntimeArgs {
 }
 
 impl RuntimeArgs {
+    /// Whether a flag was given that is for TensorRT's engines alone.
+    pub fn of_engines(&self) -> bool {
+        self.batches.is_some() || self.engine_cache.is_some()
+    }
+
     /// Options of a session with these flags; slow operations are reported on stderr.
     pub fn options(&self) -> Options {
         Options {

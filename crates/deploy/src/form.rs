@@ -32,6 +32,8 @@ pub struct Form {
     pub batch: Option<usize>,
     /// The head; the probe where there is one, else all tokens, when not given.
     pub head: Option<Head>,
+    /// Which of the probe's file, from 0, where that holds several.
+    pub probe_number: usize,
     /// Clips and views of a prediction.
     pub clip_views: ClipViews,
     /// Another clip size than the weights were trained on.
@@ -55,6 +57,7 @@ impl Default for Form {
             opset: OnnxOptions::default().opset,
             batch: None,
             head: None,
+            probe_number: 0,
             clip_views: ClipViews::SINGLE,
             frames: None,
             resolution: None,

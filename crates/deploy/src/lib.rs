@@ -41,7 +41,7 @@ use source::Source;
 use vjepa_programs as compile;
 use vjepa_programs::Head;
 use vjepa_programs::frozen::Frozen;
-use vjepa_programs::{Model, PROBE_KEY, Probe, ProbeFile};
+use vjepa_programs::{Model, PROBE_KEY, Probe, ProbeChoice, ProbeFile};
 use vjepa_runtime::ClipViews;
 use vjepa_weights as weights;
 
@@ -185,7 +185,9 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
         (_, Some(stored)) => Source::file(stored, &trained, &model.encoder)?,
         (Origin::Checkpoint(path), None) => return Err(format!("{} was not read", path.display()).into()),
     };
-    let mut probe = request.probe.map(|path| vjepa_programs::load_probe_for(path, &model.encoder)).transpose()?;
+    let choice = ProbeChoice { number: form.probe_number, ..ProbeChoice::default() };
+    let mut probe =
+        request.probe.map(|path| vjepa_programs::load_probe_for(path, &model.encoder, choice)).transpose()?;
     if probe.as_ref().is_some_and(|probe| matches!(probe.probe, Probe::Tuned(_))) {
         return Err(
             "--probe holds the classifier of a fine-tuned encoder; give that file as --checkpoint, alone".into()

@@ -17,11 +17,17 @@ use crate::{DeployError, Export, Form, Opened, Origin};
 pub(crate) fn full_metadata(request: &Export<'_>, opened: &Opened) -> Result<BTreeMap<String, String>, DeployError> {
     let mut metadata = metadata(opened, &request.form)?;
     match request.origin {
-        Origin::Checkpoint(path) => metadata.insert("vjepa.checkpoint_sha256".to_owned(), of_weights(path)?),
+        Origin::Checkpoint(path) => {
+            metadata.insert("vjepa.checkpoint_sha256".to_owned(), vjepa_programs::digest(&weights::load(path)?)?)
+        }
         Origin::Drawn(seed) => metadata.insert("vjepa.random_weights".to_owned(), seed.to_string()),
     };
     if let Some(path) = request.probe {
-        metadata.insert("vjepa.probe_sha256".to_owned(), of_weights(path)?);
+        let file = weights::load(path)?;
+        metadata.insert("vjepa.probe_sha256".to_owned(), vjepa_programs::digest(&file)?);
+        if file.probes() > 1 {
+            metadata.insert("vjepa.probe_number".to_owned(), request.form.probe_number.to_string());
+        }
     }
     Ok(metadata)
 }
@@ -53,12 +59,6 @@ pub(crate) fn metadata(opened: &Opened, form: &Form) -> Result<BTreeMap<String, 
 pub fn arch(encoder: &EncoderConfig) -> String {
     let EncoderConfig { embed_dim, depth, num_heads, patch, tubelet, .. } = encoder;
     format!("ViT {embed_dim}/{depth}/{num_heads}, patch {patch}, tubelet {tubelet}")
-}
-
-/// SHA-256 of a file of weights, or those of several joined by `+`: a folder's, or the shards of an index.
-fn of_weights(path: &Path) -> Result<String, DeployError> {
-    let sums = weights::load(path)?.files().iter().map(|file| sha256(file)).collect::<Result<Vec<_>, _>>()?;
-    Ok(sums.join("+"))
 }
 
 /// SHA-256 of a file, in hexadecimal.

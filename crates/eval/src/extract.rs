@@ -1,5 +1,9 @@
 //! Features of many windows of many videos, row by row into a table.
 
+mod pooling;
+
+pub use pooling::Pooling;
+
 use std::borrow::Cow;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -10,8 +14,8 @@ use vjepa_collective::{Collective, broadcast_all, broadcast_floats};
 use vjepa_data::windows::{Prepared, Window};
 use vjepa_data::{DataError, Quarantine};
 use vjepa_graphs::EncoderConfig;
+use vjepa_programs::Probe;
 use vjepa_programs::frozen::Frozen;
-use vjepa_programs::{Head, Probe};
 use vjepa_runtime::plan::Device;
 use vjepa_weights::Tensors;
 use vjepa_weights::rows::{Column, Place, Rows};
@@ -27,62 +31,6 @@ const UNIT: usize = 8;
 const BLOCK: usize = 64 << 20;
 /// Time after which what has been computed is kept.
 const KEPT_AFTER: Duration = Duration::from_secs(60);
-
-/// What is kept of a clip's tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// All of them, `[N, D]`.
-    Tokens,
-    /// Their mean, `[D]`.
-    Mean,
-    /// What an attentive probe's query takes of them, `[D]`.
-    Attentive,
-    /// The mean of each moment's, `[T / tubelet, D]`.
-    Frames,
-}
-
-impl Pooling {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tokens, Self::Mean, Self::Attentive, Self::Frames];
-
-    /// Its name at the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tokens => "tokens",
-            Self::Mean => "mean",
-            Self::Attentive => "attentive",
-            Self::Frames => "frames",
-        }
-    }
-
-    /// What it keeps, for the help.
-    pub fn about(self) -> &'static str {
-        match self {
-            Self::Tokens => "All tokens, [N, D]",
-            Self::Mean => "The mean token, [D]",
-            Self::Attentive => "What the query of an attentive probe takes (with --probe), [D]",
-            Self::Frames => "The mean token of each moment, [T / tubelet, D]",
-        }
-    }
-
-    fn head(self) -> Head {
-        match self {
-            Self::Tokens | Self::Frames => Head::Tokens,
-            Self::Mean => Head::Features,
-            Self::Attentive => Head::Pooled,
-        }
-    }
-
-    /// Its column, where it is of the last block.
-    fn column(self) -> &'static str {
-        match self {
-            Self::Tokens => "encoder_out",
-            Self::Mean => "features",
-            Self::Attentive => "pooled",
-            Self::Frames => "frames",
-        }
-    }
-}
 
 /// A frozen encoder that gives rows of features.
 pub struct Extractor {

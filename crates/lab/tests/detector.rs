@@ -29,7 +29,8 @@ fn in_a_session(out: &Path, file: &TensorFile, record: &DetectorRecord, parity: 
     let session = Session::open(out, &options).unwrap();
     let about = ExportedDetector::from_metadata(session.metadata()).unwrap();
     let normalization = Normalization::Imagenet;
-    assert_eq!(about, ExportedDetector { record: record.clone(), detector: "cd".to_owned(), patch: 16, normalization });
+    let (record, detector) = (record.clone(), "cd".to_owned());
+    assert_eq!(about, ExportedDetector { record, detector, patch: 16, normalization, grayscale: false });
     let bytes = file.bytes("head.clip_u8").unwrap();
     let shape = file.shape("head.clip_u8").unwrap();
     let (clip_shape, boxes_shape) = (shape.to_vec(), file.shape("head.boxes").unwrap().to_vec());

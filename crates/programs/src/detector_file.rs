@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vjepa_recipe::config::Normalization;
 use vjepa_weights::{Tensors, WeightsError, load, shortened};
 
-use crate::load_probe;
+use crate::probe_file::probe_of;
 
 /// Metadata key of [`DetectorRecord`] in a detector's file.
 pub const DETECTOR_KEY: &str = "vjepa_detector";
@@ -50,9 +50,9 @@ pub struct DetectorFile {
 /// # Errors
 /// [`WeightsError`]: a file that cannot be read, a probe that is no detector, a record that cannot be used.
 pub fn load_detector(path: &Path) -> Result<DetectorFile, WeightsError> {
-    let probe = load_probe(path)?;
     let bad = |why: String| WeightsError::Record { path: path.to_owned(), what: "record of a detector", why };
     let weights = load(path)?;
+    let probe = probe_of(&weights)?;
     let record = weights.metadata().get(DETECTOR_KEY).ok_or_else(|| WeightsError::Model {
         path: path.to_owned(),
         model: "a probe".to_owned(),
@@ -89,6 +89,9 @@ pub struct ExportedDetector {
     pub patch: usize,
     /// Centring and scaling of pixels.
     pub normalization: Normalization,
+    /// Whether pixels are read as their luma.
+    #[serde(default)]
+    pub grayscale: bool,
 }
 
 impl ExportedDetector {
@@ -135,7 +138,8 @@ mod tests {
             encoder: "ab".to_owned(),
             actions: BTreeMap::from([(1, "bend".to_owned()), (80, "watch".to_owned())]),
         };
-        ExportedDetector { record, detector: "cd".to_owned(), patch: 16, normalization: Normalization::Imagenet }
+        let normalization = Normalization::Imagenet;
+        ExportedDetector { record, detector: "cd".to_owned(), patch: 16, normalization, grayscale: true }
     }
 
     #[test]
@@ -145,6 +149,8 @@ mod tests {
             ExportedDetector::from_metadata(&BTreeMap::from([(EXPORTED_DETECTOR_KEY.to_owned(), json.to_owned())]))
         };
         assert_eq!(read(&json).unwrap(), exported());
+        // As before models said it, when clips of none were grey.
+        assert!(!read(&json.replace(",\"grayscale\":true", "")).unwrap().grayscale);
         for (from, to, words) in [
             ("\"step\":4", "\"step\":0", "16 frames, 0 apart"),
             ("\"frames\":16", "\"frames\":99999999", "99999999 frames"),

@@ -9,6 +9,7 @@ mod buckets;
 mod describe;
 mod detector;
 mod detector_file;
+mod digest;
 mod drops;
 mod feed;
 mod forward;
@@ -31,6 +32,7 @@ pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use detector_file::{
     DETECTOR_KEY, DetectorFile, DetectorRecord, EXPORTED_DETECTOR_KEY, ExportedDetector, load_detector,
 };
+pub use digest::digest;
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
@@ -40,7 +42,7 @@ pub use forward::{
 pub use models::{first_weights, initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
-pub use probe_file::{PROBE_KEY, ProbeFile, ProbeRecord, load_probe, load_probe_for, load_probe_with, probe_layers};
+pub use probe_file::{PROBE_KEY, ProbeChoice, ProbeFile, ProbeRecord, load_probe, load_probe_for, probe_layers};
 pub use sizes::{MaskSizes, drawn_sizes, mask_sizes, step_sizes};
 pub use step::{
     TrainOptions, WEIGHT, gradients_with, optimizer, probe_step, step, step_with, update, update_of, update_where,

@@ -115,6 +115,15 @@ pub struct ProbeFile {
     pub tensors: Tensors,
 }
 
+/// Which probe of a file, and what the file does not say of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeChoice {
+    /// Its number among several, as V-JEPA 2's evaluations write them, from 0.
+    pub number: usize,
+    /// Its attention heads, where the file does not say their number and is of no released size.
+    pub heads: Option<usize>,
+}
+
 /// Blocks of the encoder that a probe of ours reads: [`ProbeFile::layers`] without its weights; none of an official file.
 ///
 /// # Errors
@@ -128,32 +137,29 @@ pub fn probe_layers(path: &Path) -> Result<Option<Vec<usize>>, WeightsError> {
 /// # Errors
 /// [`WeightsError`]: a file that is not a probe, an inconsistent description, weights that do not fit it.
 pub fn load_probe(path: &Path) -> Result<ProbeFile, WeightsError> {
-    read(path, None, None)
+    probe_of(&load(path)?)
 }
 
-/// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`). The file does
-/// not hold its number of heads, which is the encoder's.
+/// [`load_probe`] of an open file.
+pub(crate) fn probe_of(weights: &Weights) -> Result<ProbeFile, WeightsError> {
+    read(weights, None, None)
+}
+
+/// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`, or one of its
+/// `classifiers`). Attention heads that neither the file nor its size says are those that `choice` names, else the encoder's; where
+/// the file says their number, `choice` must name the same or none.
 ///
 /// # Errors
-/// As [`load_probe`].
-pub fn load_probe_for(path: &Path, encoder: &EncoderConfig) -> Result<ProbeFile, WeightsError> {
-    load_probe_with(path, encoder, None)
+/// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's, [`WeightsError::ProbeNumber`] for a number
+/// that none of its probes has.
+pub fn load_probe_for(path: &Path, encoder: &EncoderConfig, choice: ProbeChoice) -> Result<ProbeFile, WeightsError> {
+    read(&load(path)?.choosing_probe(choice.number)?, Some(encoder), choice.heads)
 }
 
-/// Like [`load_probe_for`], for a file that does not say its number of attention heads and is of no released size. Where the file
-/// says it, `heads` must be the same.
-///
-/// # Errors
-/// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's.
-pub fn load_probe_with(path: &Path, encoder: &EncoderConfig, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
-    read(path, Some(encoder), heads)
-}
-
-fn read(path: &Path, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
-    let weights = load(path)?;
-    let record = match (ProbeRecord::read(&weights)?, encoder) {
+fn read(weights: &Weights, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> Result<ProbeFile, WeightsError> {
+    let record = match (ProbeRecord::read(weights)?, encoder) {
         (Some(record), _) => record,
-        (None, Some(encoder)) if weights.has("probe") => official(&weights, encoder, heads)?,
+        (None, Some(encoder)) if weights.has("probe") => official(weights, encoder, heads)?,
         _ => {
             let wanted = "probe (no `vjepa_probe` in its metadata and no official `classifier`)";
             return Err(weights.no_model(wanted));
@@ -161,9 +167,9 @@ fn read(path: &Path, encoder: Option<&EncoderConfig>, heads: Option<usize>) -> R
     };
     if let (Some(given), Some(own)) = (heads, record.num_heads.filter(|own| heads != Some(*own))) {
         let why = format!("its probe has {own} attention heads, not {given}: leave the number out");
-        return Err(WeightsError::Sizes { path: path.to_owned(), why });
+        return Err(WeightsError::Sizes { path: weights.path().to_owned(), why });
     }
-    let (probe, shapes) = described(&weights, &record)?;
+    let (probe, shapes) = described(weights, &record)?;
     let tensors = weights.take("probe", "probe", shapes)?;
     Ok(ProbeFile { probe, labels: record.labels, layers: record.layers, tensors })
 }

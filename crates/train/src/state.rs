@@ -5,6 +5,7 @@ mod end;
 mod keep;
 mod pending;
 mod shared;
+mod told;
 
 pub(super) use begin::check_folder;
 
@@ -14,7 +15,6 @@ use super::{Group, StepReport, TrainError};
 use pending::Pending;
 use std::path::PathBuf;
 use vjepa_collective::{Alone, Collective};
-use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
 use vjepa_data::Contents;
 use vjepa_graphs::AnyObjective;
@@ -23,7 +23,7 @@ use vjepa_programs::{Passes, Precision, TrainOptions};
 use vjepa_recipe::config::{Config, StepPlan};
 use vjepa_recipe::masks::MaskPair;
 use vjepa_recipe::schedules::{Schedule, StepRates};
-use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunError};
+use vjepa_runtime::plan::{Device, DeviceParams, HostTensor, RunError};
 
 /// Everything that changes from step to step.
 pub struct TrainState {
@@ -295,50 +295,5 @@ impl TrainState {
         ];
         inputs.extend(averages.then(|| ("momentum", scalar(rates.momentum))));
         inputs
-    }
-
-    /// What should be said about the state the run began with; said once.
-    pub(super) fn take_notes(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notes)
-    }
-
-    /// Steps done.
-    pub fn step(&self) -> u64 {
-        self.step
-    }
-
-    /// Loss of the last of them; none before the first.
-    pub fn loss(&self) -> Option<f64> {
-        self.loss
-    }
-
-    /// Sets which videos the run learns from, for its record. Call it before [`TrainState::begin`], which compares them.
-    pub fn learns_from(&mut self, contents: Option<Contents>) {
-        self.contents = contents;
-    }
-
-    /// Every time the run was resumed, this one included.
-    pub fn history(&self) -> &[Continuation] {
-        &self.history
-    }
-
-    /// What is minimised.
-    pub fn objective(&self) -> &AnyObjective {
-        &self.objective
-    }
-
-    /// The tensors, for other graphs that read them, such as diagnostics.
-    pub fn params(&mut self) -> &mut DeviceParams {
-        &mut self.params
-    }
-
-    /// The compiled step, or the half of it that computes gradients.
-    pub fn graph(&self) -> &Graph {
-        self.engine.main().graph()
-    }
-
-    /// Its executor, for profiles.
-    pub fn executor(&mut self) -> &mut DeviceExecutor {
-        self.engine.main_mut()
     }
 }

@@ -74,6 +74,7 @@ mod h264_survey;
 mod info;
 mod look;
 mod mkv;
+mod mkv_cut;
 mod mp4;
 mod mp4_entries;
 mod mp4_samples;

@@ -6,12 +6,13 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use matroska_demuxer::{MatrixCoefficients, MatroskaFile, Range, TrackEntry, TrackType};
+use matroska_demuxer::{Info, MatrixCoefficients, MatroskaFile, Range, TrackEntry, TrackType};
 
 use crate::error::Fault;
 use crate::frame::{ColorMatrix, Orientation};
 use crate::guard::{Budgeted, contained};
 use crate::look::{Source, index};
+use crate::mkv_cut::Cut;
 use crate::table::{Other, Sample, Setup, Stated, Track, typical_step};
 
 const EBML: u32 = 0x1A45_DFA3;
@@ -24,18 +25,20 @@ const SIMPLE_BLOCK: u32 = 0xA3;
 const BLOCK_GROUP: u32 = 0xA0;
 const BLOCK: u32 = 0xA1;
 const REFERENCE_BLOCK: u32 = 0xFB;
+/// What stands beside clusters and holds no frames: seek head, cues, chapters, tags, attachments, padding.
+const BESIDE: [u32; 6] = [0x114D_9B74, 0x1C53_BB6B, 0x1043_A770, 0x1254_C367, 0x1941_A469, 0xEC];
 
 /// Track headers larger than this are damage, not description.
 const MAX_HEADER: u64 = 1 << 24;
 
 /// Index the video track of a webm or mkv of `len` bytes.
 pub(crate) fn read_track(file: &mut (impl Read + Seek), len: u64, wide: bool) -> Result<Track, Fault> {
-    let mut walk = Walk { file: &mut *file, len, headers: Vec::new(), blocks: Vec::new(), cut: false };
+    let mut walk = Walk { file: &mut *file, len, headers: Vec::new(), blocks: Vec::new(), cut: None };
     walk.run()?;
     let (headers, blocks, cut) = (walk.headers, walk.blocks, walk.cut);
     // The first decodable video track: cover pictures and other codecs may come before it. FFmpeg decodes them all.
     let mut first = None;
-    for header in contained(|| parse_headers(&headers, cut, wide))? {
+    for header in contained(|| parse_headers(&headers, cut.is_some(), wide))? {
         match header.and_then(|header| describe(file, len, header, &blocks, cut, wide)) {
             Err(fault @ Fault::Unsupported(_)) => first = first.or(Some(fault)),
             result => return result,
@@ -49,7 +52,7 @@ fn describe(
     len: u64,
     header: Header,
     blocks: &[Block],
-    cut: bool,
+    cut: Option<Cut>,
     wide: bool,
 ) -> Result<Track, Fault> {
     let mut samples = Vec::new();
@@ -62,16 +65,22 @@ fn describe(
         samples.push(Sample { offset, size, pts, key, visible, entry: 0 });
     }
     if samples.is_empty() {
-        return Err(if cut { Fault::Cut("no frame of it is left".into()) } else { Fault::corrupt("it has no frames") });
+        return Err(if cut.is_some() {
+            Fault::Cut("no frame of it is left".into())
+        } else {
+            Fault::corrupt("it has no frames")
+        });
     }
     let source = Source { file, len, seconds_per_tick: header.seconds_per_tick, complete: true, wide };
     let (shown, left_out) = index(source, &header.setup, &[], &mut samples, &[])?;
     let last = shown.last().map_or(0.0, |s| s.time);
     let step = header.frame_seconds.unwrap_or_else(|| typical_step(&shown));
     let orientation = Orientation::default();
+    let ends = blocks.iter().map(|block| block.time).max().unwrap_or(0) as f64 * header.seconds_per_tick;
+    let lost_end = cut.is_some_and(|cut| cut.loses_frames(ends + step, header.duration));
     let Header { setup, color, .. } = header;
-    let (other_sets, duration) = (Vec::new(), last + step);
-    Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, left_out })
+    let (other_sets, duration, cut) = (Vec::new(), last + step, cut.is_some());
+    Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, lost_end, left_out })
 }
 
 struct Block {
@@ -91,7 +100,7 @@ struct Walk<'a, F> {
     /// `Info` and `Tracks`, as they stand in the file, as a segment of their own.
     headers: Vec<u8>,
     blocks: Vec<Block>,
-    cut: bool,
+    cut: Option<Cut>,
 }
 
 /// An element: id, where its data starts, and its size unless the writer left it open (live streams).
@@ -116,25 +125,37 @@ impl<F: Read + Seek> Walk<'_, F> {
         let mut group_end = 0u64;
         while at < self.len {
             let Some(e) = self.element(at)? else {
-                self.cut = true;
+                self.cut = self.cut.or(Some(Cut::Between));
                 break;
             };
             let end = e.size.and_then(|s| e.at.checked_add(s));
             let inside = end.is_some_and(|end| end <= self.len);
             match e.id {
+                SEGMENT if end.is_some_and(|end| end > self.len) => {
+                    self.cut = Some(Cut::Between);
+                    at = e.at;
+                    continue;
+                }
+                CLUSTER if end.is_some_and(|end| end > self.len) => {
+                    self.cut = Some(Cut::Frames);
+                    at = e.at;
+                    continue;
+                }
                 SEGMENT | CLUSTER => {
-                    self.cut |= end.is_some_and(|end| end > self.len);
                     at = e.at;
                     continue;
                 }
                 BLOCK_GROUP => {
-                    self.cut |= !inside;
+                    if !inside {
+                        self.cut = Some(Cut::Frames);
+                    }
                     group_end = end.unwrap_or(e.at);
                     at = e.at;
                     continue;
                 }
                 _ if !inside => {
-                    self.cut = true;
+                    let beside = BESIDE.contains(&e.id) && self.cut != Some(Cut::Frames);
+                    self.cut = Some(if beside { Cut::Beside } else { Cut::Frames });
                     break;
                 }
                 INFO | TRACKS => self.copy(at, &e)?,
@@ -232,6 +253,8 @@ struct Header {
     color: Stated,
     seconds_per_tick: f64,
     frame_seconds: Option<f64>,
+    /// Seconds that the longest track takes, where the file says it.
+    duration: Option<f64>,
 }
 
 /// The video tracks.
@@ -245,10 +268,11 @@ fn parse_headers(headers: &[u8], cut: bool, wide: bool) -> Result<Vec<Result<Hea
         false => Fault::corrupt(format!("its track description: {e}")),
     })?;
     let videos = file.tracks().iter().filter(|t| t.track_type() == TrackType::Video);
-    Ok(videos.map(|track| video_track(track, file.info().timestamp_scale().get(), wide)).collect())
+    Ok(videos.map(|track| video_track(track, file.info(), wide)).collect())
 }
 
-fn video_track(track: &TrackEntry, nanoseconds_per_tick: u64, wide: bool) -> Result<Header, Fault> {
+fn video_track(track: &TrackEntry, info: &Info, wide: bool) -> Result<Header, Fault> {
+    let seconds_per_tick = info.timestamp_scale().get() as f64 * 1e-9;
     if track.content_encodings().is_some_and(|e| !e.is_empty()) {
         return Err(Fault::Unsupported("compressed or encrypted Matroska track".into()));
     }
@@ -264,8 +288,9 @@ fn video_track(track: &TrackEntry, nanoseconds_per_tick: u64, wide: bool) -> Res
         number: track.track_number().get(),
         setup,
         color: color(track),
-        seconds_per_tick: nanoseconds_per_tick as f64 * 1e-9,
+        seconds_per_tick,
         frame_seconds: track.default_duration().map(|ns| ns.get() as f64 * 1e-9),
+        duration: info.duration().map(|ticks| ticks * seconds_per_tick).filter(|seconds| *seconds > 0.0),
     })
 }
 

@@ -45,10 +45,12 @@ struct TopLevel {
     moov: Option<Vec<u8>>,
     moofs: Vec<(u64, MoofBox)>,
     cut: bool,
+    /// It ends inside the description of a fragment, whose frames are in no table.
+    lost_end: bool,
 }
 
 fn walk_file(file: &mut (impl Read + Seek), len: u64) -> Result<TopLevel, Fault> {
-    let mut top = TopLevel { moov: None, moofs: Vec::new(), cut: false };
+    let mut top = TopLevel { moov: None, moofs: Vec::new(), cut: false, lost_end: false };
     let mut at = 0u64;
     while at + 8 <= len {
         file.seek(SeekFrom::Start(at))?;
@@ -78,6 +80,7 @@ fn walk_file(file: &mut (impl Read + Seek), len: u64) -> Result<TopLevel, Fault>
         let whole = at.checked_add(size).is_some_and(|end| end <= len);
         if !whole {
             top.cut = true;
+            top.lost_end = &name == b"moof";
         }
         if whole && (&name == b"moov" || &name == b"moof") {
             let bytes = boxed(file, &name, size - header)?;
@@ -214,7 +217,7 @@ fn describe(
     let m = &trak.tkhd.matrix;
     let orientation = Orientation::from_matrix(m.a, m.b, m.c, m.d);
     let duration = last + tail;
-    Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, left_out })
+    Ok(Track { setup, other_sets, orientation, color, samples, shown, duration, cut, lost_end: top.lost_end, left_out })
 }
 
 fn edits(trak: &TrakBox, movie_timescale: u32, fragmented: bool) -> Vec<Edit> {

@@ -87,6 +87,8 @@ pub(crate) struct Track {
     pub duration: f64,
     /// The container ends before it says it does.
     pub cut: bool,
+    /// Frames behind the last were lost with the end of the file, and are not among the samples.
+    pub lost_end: bool,
     /// Pictures at the start that cannot be decoded.
     pub left_out: usize,
 }

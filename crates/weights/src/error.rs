@@ -98,6 +98,19 @@ pub enum WeightsError {
         /// How many heads it has.
         heads: usize,
     },
+    /// A number that none of the file's probes has.
+    #[error(
+        "{} holds {}: give --probe-number {}",
+        path.display(),
+        if *held == 1 { "one probe".to_owned() } else { format!("{held} probes") },
+        if *held == 1 { "0, or leave it out".to_owned() } else { format!("a number from 0 to {}", held.saturating_sub(1)) }
+    )]
+    ProbeNumber {
+        /// The probes' file.
+        path: PathBuf,
+        /// How many it holds.
+        held: usize,
+    },
     /// A tensor whose elements are not floating-point numbers.
     #[error(
         "tensor `{}` of {} is {}; weights are F32, F16, BF16 or F64",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{OTHER_PROBES, Weights};
+use super::{OTHER_PROBES, Weights, WeightsError};
 
 /// The first part of the names of the probe that is read.
 const PROBE: &str = "probe.";
@@ -14,15 +14,21 @@ impl Weights {
         usize::from(self.has("probe")) + others.len()
     }
 
-    /// The file with its probe of this number, from 0, as the one that is read; none where it has no such probe. Unasked the first
-    /// is read.
-    pub fn choosing_probe(self, number: usize) -> Option<Self> {
-        if number == 0 {
-            return self.has("probe").then_some(self);
-        }
+    /// The file with its probe of this number, from 0, as the one that is read: unasked the first is. A file without any probe is
+    /// as it was.
+    ///
+    /// # Errors
+    /// [`WeightsError::ProbeNumber`] where it has probes, and none of this number.
+    pub fn choosing_probe(self, number: usize) -> Result<Self, WeightsError> {
         let chosen = format!("{OTHER_PROBES}.{number}.");
-        let there = self.entries.keys().any(|name| name.starts_with(&chosen));
-        there.then(|| Self { entries: renamed(self.entries, &chosen), others: renamed(self.others, &chosen), ..self })
+        match (number, self.probes()) {
+            (_, 0) => Ok(self),
+            (0, _) if self.has("probe") => Ok(self),
+            (1.., _) if self.entries.keys().any(|name| name.starts_with(&chosen)) => {
+                Ok(Self { entries: renamed(self.entries, &chosen), others: renamed(self.others, &chosen), ..self })
+            }
+            (_, held) => Err(WeightsError::ProbeNumber { path: self.path, held }),
+        }
     }
 }
 
@@ -53,10 +59,17 @@ mod tests {
             assert_eq!(chosen.get("probe.linear.bias").unwrap().1, [number as f32]);
             assert_eq!(chosen.tensors().count(), 3);
         }
-        assert!(load(&path).unwrap().choosing_probe(3).is_none());
+        let refused = |path, number| load(path).unwrap().choosing_probe(number).err().unwrap().to_string();
+        assert!(refused(&path, 3).ends_with("holds 3 probes: give --probe-number a number from 0 to 2"));
         let single = folder.path().join("single.safetensors");
         let alone = Tensors::from([("probe.linear.bias".to_owned(), (vec![1], vec![0.0]))]);
         save_safetensors(&single, &alone, &Default::default()).unwrap();
         assert_eq!(load(&single).unwrap().probes(), 1);
+        assert!(refused(&single, 1).ends_with("holds one probe: give --probe-number 0, or leave it out"));
+        // What is no probe is found out by who reads one.
+        let none = folder.path().join("none.safetensors");
+        let encoder = Tensors::from([("encoder.norm.bias".to_owned(), (vec![1], vec![0.0]))]);
+        save_safetensors(&none, &encoder, &Default::default()).unwrap();
+        assert!(load(&none).unwrap().choosing_probe(1).is_ok());
     }
 }

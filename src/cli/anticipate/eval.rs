@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use super::setup::{ClipArgs, Clips, Frozen, Setup};
 use super::{CliError, features, in_words};
 use crate::cli::named::named;
+use crate::cli::probe_number::ProbeNumber;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::official_classes;
 use vjepa_data::anticipation::{Anchor, AnticipationClips};
 use vjepa_eval::protocols::anticipation::{
-    ANTICIPATION_KEY, AnticipationRecord, FutureEncoder, OfficialClips, OfficialHead, evaluate_actions, load_actions,
+    ANTICIPATION_KEY, AnticipationRecord, FutureEncoder, OfficialClips, evaluate_actions, load_actions,
     load_official_actions,
 };
 use vjepa_graphs::NamedTensors;
+use vjepa_programs::ProbeChoice;
 use vjepa_recipe::config::evaluation::Anticipation;
 use vjepa_runtime::plan::Device;
 
@@ -30,9 +32,8 @@ pub(super) struct Eval {
     /// Actions to evaluate on, as in training
     #[arg(long, value_name = "CSV")]
     actions: Option<PathBuf>,
-    /// Which of an official file's probes, one for each of its rates, from 0 [default: the first]
-    #[arg(long, value_name = "N")]
-    head: Option<usize>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     // Of an official probe's clips; others say theirs.
     #[command(flatten)]
     clips: ClipArgs,
@@ -47,12 +48,7 @@ pub(super) struct Eval {
 /// A probe of this program, or the list that names the classes of an official one.
 enum Known<'a> {
     Own(Box<(AnticipationRecord, NamedTensors)>),
-    Official {
-        list: &'a PathBuf,
-        head: OfficialHead,
-        /// How many probes the file holds.
-        of: usize,
-    },
+    Official { list: &'a PathBuf, choice: ProbeChoice },
 }
 
 impl Eval {
@@ -60,32 +56,27 @@ impl Eval {
         &self.frozen
     }
 
-    fn known<'a>(&'a self, setup: &'a Setup<'_>) -> Result<Known<'a>, CliError> {
+    fn known<'a>(&'a self, setup: &'a Setup<'_>, tells: bool) -> Result<Known<'a>, CliError> {
         let file = vjepa_weights::load(&self.probe)?;
         let says_itself = file.metadata().contains_key(ANTICIPATION_KEY);
-        if says_itself && (self.classes.is_some() || self.clips.any() || self.head.is_some()) {
-            let flags = "--classes, --head, --frames, --fps, --seconds and --side";
+        if says_itself && (self.classes.is_some() || self.clips.any() || self.probe_number.given()) {
+            let flags = "--classes, --probe-number, --frames, --fps, --seconds and --side";
             return Err(format!("{} says its classes and clips itself: leave {flags} out", self.probe.display()).into());
         }
         let official = setup.official.as_ref();
         match self.classes.as_ref().or(official.map(|file| &file.train)).filter(|_| !says_itself) {
             Some(list) => {
-                let head =
-                    OfficialHead { number: self.head.unwrap_or(0), num_heads: official.map(|file| file.sizes[1]) };
-                Ok(Known::Official { list, head, of: file.probes() })
+                let number = self.probe_number.of(Some(&self.probe), tells)?;
+                let choice = ProbeChoice { number, heads: official.map(|file| file.sizes[1]) };
+                Ok(Known::Official { list, choice })
             }
             None => Ok(Known::Own(Box::new(load_actions(&self.probe)?))),
         }
     }
 
-    /// What there is to say of a probe: which it is of several, and what the official evaluation's file says otherwise than the probe
-    /// of itself.
+    /// What the official evaluation's file says otherwise than a probe of itself.
     fn notes(&self, known: &Known<'_>, setup: &Setup<'_>) -> Vec<String> {
         match (known, &setup.official) {
-            (Known::Official { head, of, .. }, _) if *of > 1 && self.head.is_none() => {
-                let (path, number) = (self.probe.display(), head.number);
-                vec![format!("{path} holds {of} probes, of which number {number} is evaluated: --head N takes another")]
-            }
             (Known::Own(own), Some(file)) => {
                 differences(file, &own.0, self.anchor.is_some()).into_iter().map(|what| setup.of_file(&what)).collect()
             }
@@ -102,10 +93,10 @@ impl Eval {
     ) -> Result<(AnticipationRecord, NamedTensors), CliError> {
         let (record, weights) = match known {
             Known::Own(own) => *own,
-            Known::Official { list, head, .. } => {
+            Known::Official { list, choice } => {
                 let Clips { frames, fps, seconds, .. } = clips;
                 let clips = OfficialClips { frames, fps, seconds, side: opened.preprocessing.crop_size };
-                load_official_actions(&self.probe, head, (list, official_classes(list)?), clips)?
+                load_official_actions(&self.probe, choice, (list, official_classes(list)?), clips)?
             }
         };
         if opened.probe.embed_dim != record.embed_dim {
@@ -145,7 +136,7 @@ fn differences(file: &Anticipation, probe: &AnticipationRecord, anchored: bool) 
 /// Runs the command.
 pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let setup = Setup::read(&args.frozen, ranks)?;
-    let known = args.known(&setup)?;
+    let known = args.known(&setup, ranks.rank() == 0)?;
     let clips = match &known {
         Known::Own(own) => {
             let AnticipationRecord { frames, fps, seconds, side, .. } = own.0;
@@ -160,7 +151,7 @@ pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result
     let list =
         setup.path(args.actions.as_deref(), |file| &file.val, "give the actions to evaluate on with --actions")?;
     let actions = setup.actions(&index, list, ranks)?;
-    let mut opened = setup.open(device, clips)?;
+    let mut opened = setup.open(device, clips, clips.seconds)?;
     let (record, weights) = args.probe(known, clips, &opened)?;
     let told = !record.encoder_sha256.is_empty();
     let blocks = setup.official.as_ref().map(|file| file.sizes[0]).filter(|blocks| !told && *blocks != record.depth);

@@ -1,6 +1,7 @@
 //! `vjepa anticipate`: what a person is about to do, from the seconds before (EPIC-KITCHENS-100).
 
 mod eval;
+mod online;
 mod setup;
 mod train;
 

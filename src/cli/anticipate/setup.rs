@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::{CliError, RankArgs};
 use crate::cli::device::DeviceArg;
-use crate::cli::frozen::check_second;
+use crate::cli::named_model::check_second;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::{Actions, FileIndex, epic};
 use vjepa_data::anticipation::Anchor;
-use vjepa_eval::protocols::anticipation::FutureEncoder;
+use vjepa_eval::protocols::anticipation::{FutureEncoder, FutureTimes};
 use vjepa_recipe::config::Config;
 use vjepa_recipe::config::evaluation::Anticipation;
 use vjepa_recipe::text;
@@ -158,11 +158,12 @@ impl<'a> Setup<'a> {
         flag.or(own).unwrap_or_default()
     }
 
-    /// Opens encoder and predictor.
-    pub(super) fn open(&self, device: Device, clips: Clips) -> Result<FutureEncoder, CliError> {
-        let (size, time) = ((clips.frames, clips.side), (clips.seconds, clips.fps));
+    /// Opens encoder and predictor, for futures at most so many seconds after clips.
+    pub(super) fn open(&self, device: Device, clips: Clips, farthest: f64) -> Result<FutureEncoder, CliError> {
+        let Clips { frames, fps, seconds, side } = clips;
         let path = self.checkpoint()?;
-        let opened = FutureEncoder::open(device, path, self.config.as_ref(), size, time)?;
+        let times = FutureTimes { fps, seconds, farthest };
+        let opened = FutureEncoder::open(device, path, self.config.as_ref(), (frames, side), times)?;
         if let Some(file) = &self.official {
             check_second(&file.encoder, opened.sizes(), path)?;
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::online;
 use super::setup::{ClipArgs, Frozen, Setup};
 use super::{Bar, CliError, features, in_words};
 use crate::cli::named::named;
@@ -51,12 +52,19 @@ pub(super) struct Train {
     /// Weight decays, separated by commas: one probe for each [default: the official file's, else 0.0001]
     #[arg(long, value_delimiter = ',', value_name = "WD")]
     wd: Vec<f64>,
+    /// Encode every clip once, as in evaluation, and train on these features [default, unless the official file augments]
+    #[arg(long, conflicts_with = "online")]
+    pub(super) cached: bool,
+    /// Draw, augment and encode the clips anew in every epoch, as the official file says (`auto_augment`, ...), or as released files
+    /// do; --seconds and --anchor are then those of evaluation alone
+    #[arg(long)]
+    pub(super) online: bool,
     /// Seed of initial weights and shuffling
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Train {
@@ -132,19 +140,51 @@ pub(super) fn run(args: &Train, device: Device, ranks: &dyn Collective) -> Resul
     let actions = setup.actions(&index, list, ranks)?;
     let val = args.val.as_ref().or(setup.official.as_ref().map(|file| &file.val));
     let val = val.map(|list| setup.actions(&index, list, ranks)).transpose()?;
-    let mut opened = setup.open(device, clips)?;
+    let augmented = online::asked(args, &setup, ranks)?;
+    let farthest = augmented.as_ref().map_or(clips.seconds, |training| training.seconds[1]);
+    let mut opened = setup.open(device, clips, farthest)?;
     let (preprocessing, anchor) = (opened.preprocessing.clone(), setup.anchor(args.anchor));
     let clips = AnticipationClips { preprocessing, fps: clips.fps, seconds: clips.seconds, anchor };
-    let found = features(&mut opened, &clips, &actions, ranks)?;
-    let held = val.as_ref().map(|val| features(&mut opened, &clips, val, ranks)).transpose()?.flatten();
-    let Some(found) = found else { return Ok(()) };
     // As officially: what only --val has is left out there.
     let (verbs, nouns, pairs) = actions.classes();
     let record = AnticipationRecord { verbs, nouns, actions: pairs, ..args.record(&setup, &opened, &clips) };
-    let (weights, rows) = best(device, &record, &options, &found, held.as_ref())?;
+    let learned = match &augmented {
+        Some(training) => {
+            let draws = online::draws(training, clips.clone());
+            Some(online::learned(args, device, &record, &options, &mut opened, (&draws, &actions.segments), ranks)?)
+        }
+        None => None,
+    };
+    // With augmentation, features of training actions are needed only where there are no others to evaluate on.
+    let own = (learned.is_none() || val.is_none()).then(|| features(&mut opened, &clips, &actions, ranks));
+    let own = own.transpose()?.flatten();
+    let held = val.as_ref().map(|val| features(&mut opened, &clips, val, ranks)).transpose()?.flatten();
+    let (measured, learned) = match (held.as_ref().or(own.as_ref()), learned) {
+        (None, _) | (_, Some(None)) => return Ok(()),
+        (Some(measured), None) => (measured, trained(device, &record, &options, own.as_ref())?),
+        (Some(measured), Some(Some(learned))) => (measured, learned),
+    };
+    let (weights, rows) = best(device, &record, &options, learned, measured)?;
     save_actions(&args.out, &record, &weights)?;
     say_trained(args, &record, &rows, held.is_some());
     Ok(())
+}
+
+/// What probes learn of features that stay as they are.
+fn trained(
+    device: Device,
+    record: &AnticipationRecord,
+    options: &[ProbeOptions],
+    found: Option<&Anticipated>,
+) -> Result<Vec<NamedTensors>, CliError> {
+    let found = found.ok_or("there are no features to train on")?;
+    let train = |options| {
+        let mut bar = Bar::default();
+        let weights = train_actions(device, record, found, options, &mut |p| bar.show(p))?;
+        bar.clear();
+        Ok(weights)
+    };
+    options.iter().map(train).collect()
 }
 
 /// Each of `own` with each of `lrs` in the place of its learning rate, and with each of `decays` in that of its weight decay; an empty
@@ -175,21 +215,18 @@ fn with_rates(own: Vec<ProbeOptions>, lrs: &[f64], decays: &[f64]) -> Vec<ProbeO
 /// How a probe did: its learning rate, its weight decay, its recall.
 type Tried = (f64, f64, Recall);
 
-/// Trains a probe by each of `options`; the weights of the one that does best, and how all did.
+/// Of probes that were trained each by one of `options`, the weights of the one that does best, and how all do.
 fn best(
     device: Device,
     record: &AnticipationRecord,
     options: &[ProbeOptions],
-    found: &Anticipated,
-    held: Option<&Anticipated>,
+    learned: Vec<NamedTensors>,
+    measured: &Anticipated,
 ) -> Result<(NamedTensors, Vec<Tried>), CliError> {
     let mut best: Option<(f64, NamedTensors)> = None;
     let mut rows = Vec::with_capacity(options.len());
-    for options in options {
-        let mut bar = Bar::default();
-        let weights = train_actions(device, record, found, options, &mut |p| bar.show(p))?;
-        bar.clear();
-        let recall = evaluate_actions(device, record, &weights, held.unwrap_or(found))?;
+    for (options, weights) in options.iter().zip(learned) {
+        let recall = evaluate_actions(device, record, &weights, measured)?;
         rows.push((options.lr, options.weight_decay, recall));
         if best.as_ref().is_none_or(|(most, _)| recall.action > *most) {
             best = Some((recall.action, weights));

@@ -7,6 +7,26 @@ use vjepa_deploy::action::{self, ActionExported};
 use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, parity_json, tensorrt, triton};
 use vjepa_recipe::config::Config;
 
+/// The name of a model in a Triton repository.
+const NAME: &str = "vjepa";
+/// The licence of weights whose own is not known.
+const UNSTATED: &str = "not stated: that of the checkpoint applies";
+
+/// Refuses flags that other formats would have a use for.
+fn refuse_idle(args: &Args) -> Result<(), CliError> {
+    let of = |format: ExportFormat| args.export == format;
+    for (flag, given, fits, format) in [
+        ("--name", args.name.is_some(), of(ExportFormat::Triton), "triton"),
+        ("--licence", args.licence.is_some(), of(ExportFormat::Bundle), "bundle"),
+        ("--batches and --engine-cache", args.session.of_engines(), of(ExportFormat::Tensorrt), "tensorrt"),
+    ] {
+        if given && !fits {
+            return Err(format!("{flag}: for --export {format} alone; leave it out").into());
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let origin = match (&args.checkpoint, args.random_weights) {
         (Some(checkpoint), _) => Origin::Checkpoint(checkpoint),
@@ -17,8 +37,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let instead = "for GPUs export with --target tensorrt, and choose where it runs with --runtime";
         return Err(format!("--device: models are exported on the CPU; {instead}").into());
     }
+    refuse_idle(args)?;
     let out = args.out.as_path();
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.set)).transpose()?;
+    let probe_number = args.probe_number.of(args.probe.as_deref(), true)?;
     let request = Export {
         origin,
         probe: args.probe.as_deref(),
@@ -27,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         shown_as: out,
         verify: args.verify || !args.no_verify,
         ort_lib: args.session.ort_lib.clone(),
-        form: args.form.form(args.export == ExportFormat::Tensorrt)?,
+        form: args.form.form(args.export == ExportFormat::Tensorrt, probe_number)?,
     };
     if args.export == ExportFormat::Action {
         return of_actions(&request, args.json);
@@ -40,9 +62,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             engine = Some(built);
             exported
         }
-        ExportFormat::Bundle => bundle::write(&request, &args.licence)?,
+        ExportFormat::Bundle => bundle::write(&request, args.licence.as_deref().unwrap_or(UNSTATED))?,
         ExportFormat::Plan => compiled::write(&request)?,
-        ExportFormat::Triton => triton::write(&request, &args.name)?,
+        ExportFormat::Triton => triton::write(&request, args.name.as_deref().unwrap_or(NAME))?,
         ExportFormat::Onnx | ExportFormat::Action => export(&request)?,
     };
     let Exported { written, nodes, metadata, parity, accuracy, model, probe } = exported;

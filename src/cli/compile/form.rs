@@ -100,8 +100,8 @@ impl FormArgs {
         self.precision.is_none() && form.precision != Precision::F32
     }
 
-    /// The form, for a TensorRT engine if one is to be built; contradictions are errors.
-    pub fn form(&self, engine: bool) -> Result<Form, CliError> {
+    /// The form, for a TensorRT engine if one is to be built, with the probe of this number; contradictions are errors.
+    pub fn form(&self, engine: bool, probe_number: usize) -> Result<Form, CliError> {
         // An engine has no other target; another one that was asked for is refused later.
         let target = if engine && self.target == Target::Portable { Target::TensorRt } else { self.target };
         let default = if target == Target::TensorRt { Precision::F16 } else { Precision::F32 };
@@ -124,6 +124,7 @@ impl FormArgs {
             opset: self.opset,
             batch: self.batch()?,
             head: self.head,
+            probe_number,
             clip_views: ClipViews { clips: self.clips.into(), views: self.views.into() },
             frames: self.frames,
             resolution: self.resolution.map(|Sides(sides)| sides),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::CliError;
+use super::probe_number::ProbeNumber;
 use super::runtime::RuntimeArgs;
 
 /// Export a checkpoint, with or without a probe, as an ONNX model, a bundle, a compiled plan or a TensorRT engine
@@ -23,6 +24,8 @@ pub struct Args {
     /// Probe to put on top of the encoder, as `vjepa probe` writes it
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
+    #[command(flatten)]
+    probe_number: ProbeNumber,
     /// Configuration of the model; needed if the checkpoint does not record its sizes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -37,12 +40,12 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     form: form::FormArgs,
-    /// Model name in a Triton repository
-    #[arg(long, default_value = "vjepa")]
-    name: String,
-    /// Licence of the weights, recorded in a bundle
-    #[arg(long, value_name = "TEXT", default_value = "not stated: that of the checkpoint applies")]
-    licence: String,
+    /// Model name in a Triton repository [default: vjepa]
+    #[arg(long)]
+    name: Option<String>,
+    /// Licence of the weights, recorded in a bundle [default: not stated: that of the checkpoint applies]
+    #[arg(long, value_name = "TEXT")]
+    licence: Option<String>,
     #[command(flatten)]
     session: RuntimeArgs,
     /// Accepted for `cpu` only, as before `vjepa graph` was a command of its own.

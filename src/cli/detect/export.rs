@@ -7,7 +7,6 @@ use crate::cli::encoder::Encoder;
 use vjepa_deploy::detector::{self, DetectorExport, DetectorExported};
 use vjepa_deploy::parity_json;
 use vjepa_eval::cache::file_digest;
-use vjepa_eval::protocols::videos::digest_of;
 
 /// Encoder and detector as one ONNX file: clip and boxes in pixels to scores
 ///
@@ -45,7 +44,7 @@ pub(super) fn run(args: &Export) -> Result<(), CliError> {
     // Nothing is computed there, but a device that is not there is refused as everywhere.
     args.encoder.device.open()?;
     let checkpoint = &args.encoder.checkpoint;
-    let detector = super::open(&args.detector, &digest_of(vjepa_weights::load(checkpoint)?.files())?)?;
+    let detector = super::open(&args.detector, &vjepa_programs::digest(&vjepa_weights::load(checkpoint)?)?)?;
     let digest = file_digest(&args.detector)?;
     let config = args.encoder.config()?;
     let side = detector.record.side;

@@ -1,13 +1,12 @@
 //! `vjepa probe`: classifiers on a frozen encoder.
 
+mod bar;
 mod lists;
 mod report;
 mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::data::share;
@@ -17,13 +16,13 @@ use super::named::named;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_data::{BadVideo, VideoEntry, VideoList};
+use vjepa_eval::ProbeOptions;
 use vjepa_eval::foreign::{features_file, probe_heads};
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, Task};
 use vjepa_eval::protocols::videos::classes_of;
 use vjepa_eval::videos::VideoFeatures;
-use vjepa_eval::{ProbeOptions, Progress};
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs::ProbeRecord;
 use vjepa_recipe::config::Config;
@@ -32,10 +31,12 @@ use vjepa_recipe::records::PROBE_RESULT_KEY;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
 
+pub(super) use bar::Bar;
 use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
 pub(super) use report::save_confusion;
+pub(super) use work::time_in_words;
 use work::{Outcome, Source, Work};
 
 /// Train classifiers (probes) on the features of a frozen encoder
@@ -46,7 +47,9 @@ pub struct Args {
     #[command(flatten)]
     encoder: EncoderArgs,
     /// Features computed elsewhere instead of an encoder: safetensors with `features` [samples, N, D] and `labels` [samples]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoint", "encoder", "config", "data", "val", "online", "subset"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "checkpoint", "encoder", "config", "data", "val", "online", "subset", "clips", "views", "clips_apart", "still_frames",
+        "official_validation", "cache", "no_cache"])]
     features: Option<PathBuf>,
     /// Features of other samples to evaluate on
     #[arg(long, value_name = "FILE", requires = "features")]
@@ -139,6 +142,11 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// Whether a flag was given.
+    pub(super) fn given(&self) -> bool {
+        self.cache.is_some() || self.no_cache
+    }
+
     /// The folder, for a probe at `probe`.
     pub(super) fn folder(&self, probe: &Path) -> Option<PathBuf> {
         let sibling = || probe.parent().unwrap_or(Path::new("")).join("feature-cache");
@@ -209,6 +217,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    if args.probe_heads.is_some() && args.encoder.encoder.is_none() && args.features.is_none() {
+        return Err("--probe-heads is for --encoder and --features, not for a checkpoint: leave it out".into());
+    }
     let setup = Setup::read(&args.encoder)?;
     let options = args.options(&setup);
     if setup.official.as_ref().is_some_and(|official| official.val_only) {
@@ -363,45 +374,5 @@ pub(super) fn print_skipped(bad: &[&BadVideo]) {
     }
     for video in bad {
         eprintln!("  {}: {}", video.path.display(), video.reason);
-    }
-}
-
-/// A progress bar for the stages of an evaluation.
-#[derive(Default)]
-pub(super) struct Bar {
-    bar: Option<(String, ProgressBar)>,
-    quiet: bool,
-}
-
-impl Bar {
-    /// Rank 0's; the others show nothing.
-    pub(super) fn of(ranks: &dyn Collective) -> Self {
-        Self { bar: None, quiet: ranks.rank() != 0 }
-    }
-
-    /// Shows progress.
-    pub(super) fn show(&mut self, progress: Progress<'_>) {
-        if self.quiet {
-            return;
-        }
-        if self.bar.as_ref().is_none_or(|(what, _)| what != progress.what) {
-            self.clear();
-            let bar = ProgressBar::new(progress.total as u64);
-            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar:.cyan/blue} {pos}/{len}  {eta} left") {
-                bar.set_style(style);
-            }
-            bar.set_message(progress.what.to_owned());
-            self.bar = Some((progress.what.to_owned(), bar));
-        }
-        if let Some((_, bar)) = &self.bar {
-            bar.set_position(progress.done as u64);
-        }
-    }
-
-    /// Removes the bar.
-    pub(super) fn clear(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish_and_clear();
-        }
     }
 }

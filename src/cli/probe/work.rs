@@ -334,7 +334,7 @@ impl<'a> Work<'a> {
         let (splits, quiet, ranks) = (self.splits.len(), args.json || self.ranks.rank() != 0, self.ranks);
         let mut say = |time: Duration| {
             if first && !quiet {
-                eprintln!("training takes about {} (measured on the first batch)", in_words(time * splits as u32));
+                eprintln!("training takes about {} (measured on the first batch)", time_in_words(time * splits as u32));
             }
         };
         let online = train_online(task, heads, opened.encoder.as_mut(), &set, ranks, &mut say, progress)?;
@@ -364,7 +364,7 @@ impl Run {
 }
 
 /// A time for people, rounded.
-fn in_words(time: Duration) -> String {
+pub fn time_in_words(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{} s", seconds.max(1)),
         seconds @ 120..7200 => format!("{} minutes", (seconds + 30) / 60),

@@ -101,6 +101,7 @@ fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Result<Scanned, String>
     (scanned.codec, scanned.width, scanned.height) = (info.codec.to_string(), info.width(), info.height());
     (scanned.fps, scanned.frames, scanned.duration) = (info.average_fps(), info.frames, info.duration);
     scanned.left_out = info.left_out;
+    let lost_end = info.lost_end;
     let all: Vec<usize> = (0..info.frames).collect();
     for chunk in all.chunks(CHUNK) {
         if media.frames(chunk).is_ok() {
@@ -112,6 +113,12 @@ fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Result<Scanned, String>
             (scanned.bad_frame, scanned.fault) = (Some(index), Some(why));
             break;
         }
+    }
+    if lost_end && scanned.fault.is_none() {
+        let Scanned { frames, duration, .. } = scanned;
+        let left = format!("{frames} frames ({duration:.1} s) are left");
+        scanned.fault =
+            Some(format!("the file is cut off: {left}, and those behind them are missing; download it again"));
     }
     Ok(scanned)
 }

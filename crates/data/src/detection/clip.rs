@@ -23,6 +23,8 @@ pub struct KeyFrameClips {
     pub patch: usize,
     /// Centring and scaling.
     pub normalization: Normalization,
+    /// Whether pixels are read as their luma.
+    pub grayscale: bool,
 }
 
 /// Where a clip lies in its frames.
@@ -124,7 +126,7 @@ impl KeyFrameClips {
         .map_err(bad)?;
         let (height, width) = placed.size;
         let mut values = vec![0.0; 3 * self.frames * height * width];
-        let pixels = Coloured { clip, grayscale: false };
+        let pixels = Coloured { clip, grayscale: self.grayscale };
         resize_crop(pixels, &[placed.crop], placed.size, placed.flip, Some(&self.normalization), &mut values)
             .map_err(|error| bad(error.to_string()))?;
         Ok((placed, values))
@@ -134,6 +136,19 @@ impl KeyFrameClips {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grey_clips_have_three_equal_channels() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../video/tests/clips/vp9_ssv2.webm");
+        let normalization = Normalization::PerClip;
+        let clips = |grayscale| KeyFrameClips { frames: 4, step: 2, side: 32, patch: 8, normalization, grayscale };
+        let read = |grayscale| clips(grayscale).read(&Opener::default(), &path, 900, None).unwrap().1;
+        let channels =
+            |values: &[f32]| -> Vec<Vec<f32>> { values.chunks_exact(values.len() / 3).map(<[f32]>::to_vec).collect() };
+        let (grey, colour) = (channels(&read(true)), channels(&read(false)));
+        assert!(grey[0] == grey[1] && grey[1] == grey[2]);
+        assert!(colour[0] != colour[1] && grey != colour);
+    }
 
     #[test]
     fn frames_are_cut_to_whole_patches_and_boxes_follow() {

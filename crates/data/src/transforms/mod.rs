@@ -8,9 +8,11 @@
 mod crop;
 mod resize;
 mod train;
+mod value;
 
 pub use crop::{CropBox, CropDraws, RandomCrop};
 pub use train::{TrainTransform, resize_crop};
+pub use value::ClipValue;
 
 /// Decoded frames of a clip, all of one size.
 #[derive(Debug)]
@@ -138,7 +140,7 @@ impl<'a, B: AsRef<[u8]>> Frames<'a, B> {
 }
 
 /// Values in one channel of one frame, if `out` has the size of the clip.
-fn check_output(out: &[f32], frames: usize, height: usize, width: usize) -> Result<usize, TransformError> {
+fn check_output<V>(out: &[V], frames: usize, height: usize, width: usize) -> Result<usize, TransformError> {
     let plane = height.saturating_mul(width);
     let want = plane.saturating_mul(3).saturating_mul(frames);
     if want == 0 || out.len() != want {
@@ -148,7 +150,7 @@ fn check_output(out: &[f32], frames: usize, height: usize, width: usize) -> Resu
 }
 
 /// `len` values from `start` on in each channel of a clip `[3, T, H, W]`.
-fn channel_rows(clip: &mut [f32], start: usize, len: usize) -> [&mut [f32]; 3] {
+fn channel_rows<V>(clip: &mut [V], start: usize, len: usize) -> [&mut [V]; 3] {
     let channel = clip.len() / 3;
     let (red, rest) = clip.split_at_mut(channel);
     let (green, blue) = rest.split_at_mut(channel);

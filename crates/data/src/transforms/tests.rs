@@ -113,7 +113,6 @@ proptest! {
         let clip = vec![ramp(height, width); frames];
         let clip = Frames::new(&clip, height, width).unwrap();
         let transform = TrainTransform {
-            normalize: true,
             size: (out_height, out_width), motion_shift, normalization: PLAIN, ..TrainTransform::official(1)
         };
         let mut out = vec![f32::NAN; transform.output_len(frames)];
@@ -121,5 +120,10 @@ proptest! {
         transform.apply(clip, &mut crops, &mut flips, &mut out).unwrap();
         let most = (height + width) as f32;
         prop_assert!(out.iter().all(|x| (-1e-3..=most).contains(x)));
+        // Bytes are the same pixels, rounded.
+        let mut bytes = vec![0u8; out.len()];
+        let (mut crops, mut flips) = (PyRandom::new(seed), NumpyRng::new(seed as u32));
+        transform.apply(clip, &mut crops, &mut flips, &mut bytes).unwrap();
+        prop_assert_eq!(bytes, out.iter().map(|pixel| u8::of(*pixel)).collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,7 @@
 //! The random transform of training clips.
 
 use super::resize::float_taps;
+use super::value::{ClipValue, PIXELS};
 use super::{CropBox, Pixels, RandomCrop, TransformError, channel_rows, check_output};
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
 use vjepa_runtime::Normalization;
@@ -18,8 +19,6 @@ pub struct TrainTransform {
     pub hflip: bool,
     /// Centring and scaling.
     pub normalization: Normalization,
-    /// Whether it is done; otherwise pixels stay in 0..=255.
-    pub normalize: bool,
 }
 
 impl TrainTransform {
@@ -31,7 +30,6 @@ impl TrainTransform {
             motion_shift: false,
             hflip: true,
             normalization: Normalization::Imagenet,
-            normalize: true,
         }
     }
 
@@ -40,16 +38,16 @@ impl TrainTransform {
         3 * frames * self.size.0 * self.size.1
     }
 
-    /// Writes the transformed clip, `[3, T, H, W]`; the box comes from `crops`, the flip from `flips`.
+    /// Writes the transformed clip, `[3, T, H, W]`, as values of its kind; the box comes from `crops`, the flip from `flips`.
     ///
     /// # Errors
     /// [`TransformError::OutputSize`].
-    pub fn apply(
+    pub fn apply<V: ClipValue>(
         &self,
         frames: impl Pixels,
         crops: &mut PyRandom,
         flips: &mut NumpyRng,
-        out: &mut [f32],
+        out: &mut [V],
     ) -> Result<(), TransformError> {
         let (height, width) = frames.size();
         let mut draw = || match &self.crop {
@@ -59,7 +57,7 @@ impl TrainTransform {
         let first = draw();
         let boxes = if self.motion_shift { CropBox::shifted(first, draw(), frames.count()) } else { vec![first] };
         let flip = self.hflip && flips.rand() < 0.5;
-        resize_crop(frames, &boxes, self.size, flip, self.normalize.then_some(&self.normalization), out)
+        resize_crop(frames, &boxes, self.size, flip, Some(&self.normalization), out)
     }
 }
 
@@ -101,17 +99,17 @@ impl Lines {
 }
 
 /// Crops, resizes to `size` (height, width), mirrors and perhaps normalises, in one pass that reads no pixel outside the crop.
-/// `boxes` is one box for all frames or one per frame.
+/// `boxes` is one box for all frames or one per frame. Bytes are not normalised.
 ///
 /// # Errors
 /// [`TransformError::Boxes`], [`TransformError::OutputSize`].
-pub fn resize_crop(
+pub fn resize_crop<V: ClipValue>(
     frames: impl Pixels,
     boxes: &[CropBox],
     size: (usize, usize),
     flip: bool,
     normalization: Option<&Normalization>,
-    out: &mut [f32],
+    out: &mut [V],
 ) -> Result<(), TransformError> {
     let count = frames.count();
     let (height, width) = size;
@@ -121,7 +119,7 @@ pub fn resize_crop(
     if !fit || (boxes.len() != 1 && boxes.len() != count) {
         return Err(TransformError::Boxes);
     }
-    let affine = normalization.map_or([(1.0, 0.0); 3], Normalization::affine);
+    let affine = normalization.map_or(PIXELS, V::affine);
     let shared = boxes.len() == 1;
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
     // One output row before its columns are blended: rows first, for that runs along contiguous bytes.
@@ -149,13 +147,13 @@ pub fn resize_crop(
                 let (left, right) = (&blended[column.first * 3..][..3], &blended[column.second * 3..][..3]);
                 for c in 0..3 {
                     let pixel = column.weights.0 * left[c] + column.weights.1 * right[c];
-                    lines[c][x] = pixel * affine[c].0 + affine[c].1;
+                    lines[c][x] = V::of(pixel * affine[c].0 + affine[c].1);
                 }
             }
         }
     }
     if let Some(normalization) = normalization {
-        normalization.finish(out);
+        V::finish(normalization, out);
     }
     Ok(())
 }

@@ -17,12 +17,15 @@ use crate::support::{batches, config, loose, names, pack_copies};
 /// Clips and labels of a batch.
 pub type Batch = (Vec<f32>, Vec<Option<i64>>);
 
-/// The server that a variable names, `host:port`; none prints why nothing is tested.
+/// The server that a variable names, `host:port`; none prints why nothing is tested, and fails where VJEPA_REQUIRE_CLOUD is 1.
 pub fn server(variable: &str) -> Option<String> {
     match std::env::var(variable) {
         Ok(endpoint) => Some(endpoint.trim_end_matches('/').trim_start_matches("http://").to_owned()),
         Err(_) => {
-            eprintln!("not tested: {variable} names no server; tests/cloud/run.sh starts one");
+            let why = format!("{variable} names no server; tests/cloud/run.sh starts one");
+            let required = std::env::var("VJEPA_REQUIRE_CLOUD").is_ok_and(|value| value == "1");
+            assert!(!required, "VJEPA_REQUIRE_CLOUD is 1, but {why}");
+            eprintln!("not tested: {why}");
             None
         }
     }

@@ -3,9 +3,11 @@
 
 mod future;
 mod official;
+mod training;
 
-pub use future::{Anticipated, FutureEncoder};
-pub use official::{OfficialClips, OfficialHead, load_official_actions};
+pub use future::{Anticipated, FutureEncoder, FutureTimes};
+pub use official::{OfficialClips, load_official_actions};
+pub use training::{AugmentedActions, train_actions, train_actions_augmented};
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,12 +17,10 @@ use vjepa_data::annotations::ActionSegment;
 use vjepa_graphs::{NamedTensors, ProbeConfig};
 use vjepa_metrics::recall::class_mean_recall;
 use vjepa_programs::{self as compile, ACTION_HEADS};
-use vjepa_recipe::schedules::ProbeSchedule;
 use vjepa_runtime::plan::{Device, HostTensor};
 use vjepa_weights as weights;
 
-use crate::attentive::{ProbeOptions, order, rates, untrained};
-use crate::{EvalError, OnProgress, Progress};
+use crate::EvalError;
 
 /// Metadata of an action probe's file.
 pub const ANTICIPATION_KEY: &str = "vjepa_anticipation";
@@ -75,75 +75,6 @@ impl AnticipationRecord {
         let noun = self.nouns.iter().position(|noun| *noun == segment.noun)?;
         Some([verb, noun, self.actions.iter().position(|action| *action == segment.action())?])
     }
-}
-
-/// Trains a probe of verb, noun and action from first weights, on features that stay as they are.
-///
-/// # Errors
-/// [`EvalError::Setup`] for actions that the record does not know, [`EvalError::Run`], [`EvalError::Diverged`].
-pub fn train_actions(
-    device: Device,
-    record: &AnticipationRecord,
-    found: &Anticipated,
-    options: &ProbeOptions,
-    progress: OnProgress<'_>,
-) -> Result<NamedTensors, EvalError> {
-    let (probe, classes) = (record.probe(), record.classes());
-    let labels = known(record, &found.segments)?;
-    let mut step = device.plan(&compile::actions_step(&probe, classes)?)?;
-    let first = compile::first_action_weights(&probe, classes, options.seed);
-    let mut params = untrained(device, &first);
-    let count = labels.len();
-    let batches = count.div_ceil(options.batch.max(1)) as u64;
-    let warmup = (options.warmup * batches as f64) as u64;
-    let total = batches * options.epochs as u64;
-    let mut schedule = ProbeSchedule::new(total, warmup, options.start_lr, options.lr, options.weight_decay);
-    (schedule.lr.end, schedule.wd.end) = (options.final_lr, options.final_weight_decay);
-    let names = ACTION_HEADS.map(|name| format!("labels.{name}"));
-    let mut number = 0;
-    for epoch in 0..options.epochs {
-        for rows in order(count, options.seed, epoch as u64).chunks(options.batch.max(1)) {
-            let features = found.features.select(rows);
-            let shape = vec![rows.len(), features.tokens, features.dim];
-            let mut inputs = vec![("features", HostTensor::F32 { shape, data: features.values })];
-            for (head, (name, classes)) in names.iter().zip(classes).enumerate() {
-                let own = rows.iter().filter_map(|row| labels.get(*row)).map(|labels| labels[head]);
-                inputs.push((name, one_hot(own, rows.len(), classes)));
-            }
-            inputs.extend(rates(schedule.at(number), number, options.max_norm));
-            let outputs = step.run(&mut params, inputs)?;
-            let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
-            if !loss.is_finite() {
-                return Err(EvalError::Diverged { step: number, loss });
-            }
-            number += 1;
-        }
-        progress(Progress { what: "training the probe of actions", done: epoch + 1, total: options.epochs });
-    }
-    let trained = first.into_iter().map(|(name, (shape, values))| {
-        let values = params.get(&format!("probe.{name}")).map_or(values, |(_, values)| values);
-        (name, (shape, values))
-    });
-    Ok(trained.collect())
-}
-
-fn one_hot(labels: impl Iterator<Item = usize>, rows: usize, classes: usize) -> HostTensor {
-    let mut data = vec![0f32; rows * classes];
-    for (row, label) in data.chunks_exact_mut(classes.max(1)).zip(labels) {
-        if let Some(place) = row.get_mut(label) {
-            *place = 1.0;
-        }
-    }
-    HostTensor::F32 { shape: vec![rows, classes], data }
-}
-
-/// The labels of actions, all of which the record knows.
-fn known(record: &AnticipationRecord, segments: &[ActionSegment]) -> Result<Vec<[usize; 3]>, EvalError> {
-    let strange = |segment: &ActionSegment| {
-        let (verb, noun) = segment.action();
-        EvalError::setup(format!("the probe does not know the action of verb {verb} and noun {noun}"))
-    };
-    segments.iter().map(|segment| record.labels(segment).ok_or_else(|| strange(segment))).collect()
 }
 
 /// Class-mean recall at 5 of verbs, nouns and actions.
@@ -248,6 +179,7 @@ pub fn load_actions(path: &Path) -> Result<(AnticipationRecord, NamedTensors), E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attentive::ProbeOptions;
     use crate::features::Features;
 
     #[test]

@@ -10,7 +10,7 @@ use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
 use crate::attentive::{ProbeRunner, classes};
-use crate::cache::{cached_video_features, file_digest};
+use crate::cache::cached_video_features;
 use crate::features::{ClipEncoder, Features, FrozenEncoder, Keep};
 use crate::logistic::{Labelled, fit, fit_tuned};
 use crate::videos::VideoFeatures;
@@ -85,16 +85,7 @@ pub fn open_encoder_as(
         model.encoder.validate().map_err(|error| EvalError::setup(error.to_string()))?;
     }
     let encoder = FrozenEncoder::on(device, &model.encoder, &tensors)?;
-    Ok(OpenEncoder { encoder, model, digest: digest_of(file.files())?, named })
-}
-
-/// The digest of a checkpoint's file, or of the digests of several, joined: [`OpenEncoder::digest`] without opening it.
-///
-/// # Errors
-/// [`EvalError::File`].
-pub fn digest_of(files: &[PathBuf]) -> Result<String, EvalError> {
-    let digests = files.iter().map(|file| file_digest(file)).collect::<Result<Vec<_>, _>>()?;
-    Ok(digests.join("+"))
+    Ok(OpenEncoder { encoder, model, digest: vjepa_programs::digest(&file)?, named })
 }
 
 /// Which samples of a list are evaluated, and how.

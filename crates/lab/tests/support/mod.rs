@@ -1,14 +1,19 @@
 //! What tests of exported models share: golden data, the sessions a file is checked on, the comparison.
 #![allow(dead_code)] // Each test program uses its own part.
 
+// The repository's tests have it, too.
+#[path = "../../../../tests/support/sessions.rs"]
+mod of_runtimes;
+
+pub use of_runtimes::sessions;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use vjepa_compiler::ir::Graph;
 use vjepa_export::{OnnxOptions, Precision, Target, Weights, to_onnx};
 use vjepa_programs as programs;
-use vjepa_runtime::library::Search;
-use vjepa_runtime::{ClipBatch, NamedOutput, Normalization, Options, Runtime, Session, Tolerance, compare};
+use vjepa_runtime::{ClipBatch, NamedOutput, Normalization, Session, Tolerance, compare};
 use vjepa_weights::TensorFile;
 
 /// What f32 results may be apart from the official model's.
@@ -31,21 +36,6 @@ pub fn golden_path(name: &str) -> Option<PathBuf> {
 /// A file of golden data, as [`golden_path`].
 pub fn golden(file: &str) -> Option<TensorFile> {
     golden_path(file).map(|path| TensorFile::read(path).unwrap())
-}
-
-/// The sessions a file is checked on.
-pub fn sessions(path: &Path, target: Target) -> Vec<Session> {
-    let open = |runtime| Session::open(path, &Options { runtime, ..Options::default() }).unwrap();
-    let mut sessions = Vec::new();
-    if target != Target::OrtCpu {
-        sessions.push(open(Runtime::Tract));
-    }
-    match Runtime::discover(&Search::default()) {
-        Ok(_) if target != Target::Tract => sessions.push(open(Runtime::Ort)),
-        Err(error) if std::env::var("VJEPA_REQUIRE_ORT").is_ok_and(|value| value == "1") => panic!("{error}"),
-        _ => {}
-    }
-    sessions
 }
 
 /// Tensors under a prefix, under another one.

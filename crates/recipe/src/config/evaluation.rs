@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::ConfigError;
-use super::model::ModelName;
+use super::named::ModelName;
 use super::{Source, defaults_of, read_text};
 use crate::yaml::{self, Node, Value};
 
 mod anticipation;
 mod encoder;
+mod launcher;
 mod second;
 mod sections;
 
-pub use anticipation::Anticipation;
+pub use anticipation::{Anticipation, AnticipationTraining};
 use second::SecondSections;
 pub use sections::{
     CheckpointKey, EvalName, ImageData, ImageOptimization, PretrainSection, VideoData, VideoOptimization,
@@ -193,7 +194,8 @@ impl Evaluation {
     fn second(source: &mut Source) -> Result<Self, ConfigError> {
         source.override_with(&defaults_of(&SecondSections::default())?)?;
         source.drop_empty_sections();
-        let sections: SecondSections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let sections: SecondSections =
+            yaml::read(&launcher::without(&source.root)).map_err(|misfit| source.misfit("", misfit))?;
         sections.evaluation(&source.root).map_err(|error| error.placed(|key| source.place(key)))
     }
 
@@ -210,7 +212,7 @@ impl Evaluation {
         source.override_with(&defaults_of(&VideoSections::default())?)?;
         source.drop_empty_sections();
         let VideoSections { tag, resume_checkpoint, data, optimization, pretrain, .. } =
-            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+            yaml::read(&launcher::without(&source.root)).map_err(|misfit| source.misfit("", misfit))?;
         let mut ignored = ignored(&source.root, &VIDEO_UNREAD);
         if data.frame_step != pretrain.frame_step {
             ignored.push((
@@ -238,7 +240,7 @@ impl Evaluation {
         source.override_with(&defaults_of(&ImageSections::default())?)?;
         source.drop_empty_sections();
         let ImageSections { tag, resume_checkpoint, data, optimization, pretrain, .. } =
-            yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+            yaml::read(&launcher::without(&source.root)).map_err(|misfit| source.misfit("", misfit))?;
         let ignored = ignored(&source.root, &IMAGE_UNREAD);
         let folder = Path::new(&data.root_path).join(&data.image_folder);
         let samples = Samples::Images { folder, name: data.dataset_name, frames: pretrain.frames_per_clip };
@@ -345,24 +347,17 @@ impl Evaluation {
 }
 
 /// Keys that do nothing here.
-const VIDEO_UNREAD: [(&str, &str); 5] = [
-    ("nodes", "the launcher decides how many processes run"),
-    ("tasks_per_node", "the launcher decides how many processes run"),
+const VIDEO_UNREAD: [(&str, &str); 3] = [
     ("data.dataset_type", "lists are recognised by what they hold"),
     ("pretrain.use_sdpa", "attention is always the fused one, as in the official model"),
     ("pretrain.write_tag", "checkpoints of probes are named by --out"),
 ];
-const IMAGE_UNREAD: [(&str, &str); 5] = [
-    VIDEO_UNREAD[0],
-    VIDEO_UNREAD[1],
-    VIDEO_UNREAD[3],
-    VIDEO_UNREAD[4],
-    ("pretrain.clip_duration", "an image has no duration"),
-];
+const IMAGE_UNREAD: [(&str, &str); 3] =
+    [VIDEO_UNREAD[1], VIDEO_UNREAD[2], ("pretrain.clip_duration", "an image has no duration")];
 
-/// Those of the keys that the text gives.
+/// Those of the keys, and of the launcher's, that the text gives.
 fn ignored(root: &Node, unread: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-    unread.iter().copied().filter(|(key, _)| root.at(key).is_some()).collect()
+    launcher::KEYS.iter().chain(unread).copied().filter(|(key, _)| root.at(key).is_some()).collect()
 }
 
 fn is_evaluation(root: &Node) -> bool {

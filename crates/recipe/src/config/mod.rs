@@ -16,8 +16,7 @@
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 mod data;
 mod error;
@@ -29,10 +28,12 @@ mod loss;
 mod mask;
 mod mixture;
 mod model;
+mod named;
 mod official;
 mod overrides;
 mod positions;
 mod sizes;
+mod skipped;
 mod source;
 mod training;
 mod validate;
@@ -48,7 +49,8 @@ pub use keys::{Key, SectionKeys, explain, markdown, sections};
 pub use loss::{LossConfig, ObjectiveName, PixelTarget};
 pub use mask::MaskConfig;
 pub use mixture::Kind;
-pub use model::{Generation, Init, InitType, ModelConfig, ModelName};
+pub use model::{Init, InitType, ModelConfig};
+pub use named::{Generation, ModelName};
 pub use positions::{Positions, Rotary};
 pub use sizes::{EncoderSizes, PredictorSizes, mlp_dim};
 pub use training::{Dtype, LoggingConfig, MetaConfig, OptimizationConfig, StepPlan};
@@ -57,9 +59,10 @@ use crate::finetune::{FinetuneSchedule, scaled_lr};
 pub use crate::masks::MaskType;
 use crate::masks::{Geometry, LengthBuckets, MaskError, MaskGenerator};
 use crate::schedules::{ContextWeight, LearningRate, Schedule};
-use crate::yaml::{self, Node};
-use source::defaults_of;
+use crate::yaml;
+use skipped::Skipped;
 pub(crate) use source::{Source, read_text};
+use source::{defaults, defaults_of};
 
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -137,16 +140,6 @@ struct Sections {
     /// Folder for checkpoints and metrics: V-JEPA 2's name for `logging.folder`, which it sets where that is not given.
     #[schemars(extend("x-expected" = "a string", "x-unread" = "`logging.folder` is given"))]
     folder: Skipped,
-}
-
-/// Whether there was a value, whatever it is.
-#[derive(Debug, Default, JsonSchema)]
-struct Skipped(bool);
-
-impl<'de> Deserialize<'de> for Skipped {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
-    }
 }
 
 impl Config {
@@ -398,13 +391,4 @@ impl Config {
     pub fn masks(&self) -> Result<Box<dyn MaskGenerator>, MaskError> {
         self.mask.build(self.data.geometry())
     }
-}
-
-/// The defaults as a tree; those of `mask` belong to the strategy that `root` names.
-fn defaults(root: &Node) -> Result<Node, ConfigError> {
-    let named = root.at("data.mask_type").and_then(|node| yaml::read::<MaskType>(node).ok());
-    // A file with images may leave their masks out, and a single one of their settings be changed.
-    let img_mask = root.at("img_data").map(|_| MaskConfig::images());
-    let config = Config { mask: MaskConfig::of(named.unwrap_or_default()), img_mask, ..Config::default() };
-    defaults_of(&config)
 }

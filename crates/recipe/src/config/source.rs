@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::error::ConfigError;
-use super::{finetuning, overrides};
+use super::{Config, MaskConfig, MaskType, finetuning, overrides};
 use crate::text::{self, TextError};
 use crate::yaml::{self, Misfit, Node, Origin, Wrong};
 
@@ -110,4 +110,13 @@ pub(super) fn defaults_of(values: &impl Serialize) -> Result<Node, ConfigError> 
     let json = serde_json::to_value(values)
         .map_err(|error| ConfigError::Syntax { at: String::new(), message: error.to_string() })?;
     Ok(Node::from_json(&json, Origin::Line(0)))
+}
+
+/// The defaults as a tree; those of `mask` belong to the strategy that `root` names.
+pub(super) fn defaults(root: &Node) -> Result<Node, ConfigError> {
+    let named = root.at("data.mask_type").and_then(|node| yaml::read::<MaskType>(node).ok());
+    // A file with images may leave their masks out, and a single one of their settings be changed.
+    let img_mask = root.at("img_data").map(|_| MaskConfig::images());
+    let config = Config { mask: MaskConfig::of(named.unwrap_or_default()), img_mask, ..Config::default() };
+    defaults_of(&config)
 }

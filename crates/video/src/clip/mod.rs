@@ -107,6 +107,7 @@ impl Clip {
             timestamps: track.shown.iter().map(|s| s.time).collect(),
             duration: track.duration,
             left_out: track.left_out,
+            lost_end: track.lost_end,
         };
         Clip {
             path: path.to_path_buf(),

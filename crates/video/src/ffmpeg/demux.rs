@@ -135,6 +135,8 @@ pub(crate) fn open(path: &Path, len: u64, foreign: Foreign) -> Result<Opened, Fa
         shown,
         duration,
         cut,
+        // A packet that was cut is among the samples.
+        lost_end: false,
         left_out,
     };
     Ok(Opened { track, packets, backend, starts })

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use vjepa_collective::{Collective, Portion, turn};
+use vjepa_data::DataError;
 use vjepa_data::annotations::ActionSegment;
 use vjepa_data::anticipation::AnticipationClips;
 use vjepa_data::media::Opener;
@@ -14,13 +15,30 @@ use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 use vjepa_weights as weights;
 
 use crate::features::Features;
-use crate::protocols::videos::digest_of;
 use crate::{EvalError, OnProgress, Progress};
 
 /// The mask token that the official evaluation predicts with.
 const MASK_TOKEN: usize = 1;
 /// Clips encoded at once; a unit of work that ranks are dealt.
-const BATCH: usize = 4;
+pub(super) const BATCH: usize = 4;
+
+/// When futures are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FutureTimes {
+    /// Clip frames a second.
+    pub fps: f64,
+    /// Seconds after a clip, where nothing else is said.
+    pub seconds: f64,
+    /// The most seconds that are asked for after a clip.
+    pub farthest: f64,
+}
+
+impl FutureTimes {
+    /// Time steps of `tubelet` frames between a clip's end and a future.
+    fn steps(&self, seconds: f64, tubelet: usize) -> usize {
+        (seconds * self.fps / tubelet.max(1) as f64) as usize
+    }
+}
 
 /// The frozen models: an encoder of clips, and the predictor of the time after them.
 pub struct FutureEncoder {
@@ -29,8 +47,7 @@ pub struct FutureEncoder {
     params: DeviceParams,
     config: EncoderConfig,
     future: PredictorConfig,
-    /// Time steps between the clip's beginning and the future.
-    ahead: usize,
+    times: FutureTimes,
     /// How frames become clips.
     pub preprocessing: Preprocessing,
     /// SHA-256 of the checkpoint.
@@ -40,8 +57,8 @@ pub struct FutureEncoder {
 }
 
 impl FutureEncoder {
-    /// Opens a checkpoint's encoder and predictor for clips of `frames` frames and a future `seconds` after them, at `fps` clip
-    /// frames a second; `side` is that of a clip in pixels, the encoder's unless given.
+    /// Opens a checkpoint's encoder and predictor for clips of `frames` frames and futures after them; `side` is that of a clip in
+    /// pixels, the encoder's unless given.
     ///
     /// # Errors
     /// [`EvalError::Setup`] for a model without rotary positions, whose predictor sees no future, or without a predictor;
@@ -51,7 +68,7 @@ impl FutureEncoder {
         checkpoint: &Path,
         config: Option<&Config>,
         (frames, side): (usize, Option<usize>),
-        (seconds, fps): (f64, f64),
+        times: FutureTimes,
     ) -> Result<Self, EvalError> {
         let file = weights::load(checkpoint)?;
         let model = compile::describe(&file, config)?;
@@ -68,11 +85,11 @@ impl FutureEncoder {
         let encoder = model.encoder.clone().with_clip(frames, side, side);
         encoder.validate().map_err(|error| EvalError::setup(error.to_string()))?;
         let [time, height, width] = encoder.grid();
-        let ahead = time + (seconds * fps / encoder.tubelet as f64) as usize;
+        let farthest = time + times.steps(times.farthest.max(times.seconds), encoder.tubelet);
         let tokens = file.tensors().filter(|(name, ..)| name.starts_with("predictor.mask_tokens.")).count();
         let own = compile::predictor_config(config).map_err(|error| EvalError::setup(error.to_string()))?;
         // Room for the future: angles do not depend on how many frames a predictor was built for.
-        let future = PredictorConfig { grid: [ahead + 1, height, width], num_mask_tokens: tokens.max(1), ..own };
+        let future = PredictorConfig { grid: [farthest + 1, height, width], num_mask_tokens: tokens.max(1), ..own };
         let mut params = device.params();
         let entry = file.encoder()?;
         let mut tensors = file.take(entry, "encoder", encoder.parameter_shapes())?;
@@ -94,9 +111,9 @@ impl FutureEncoder {
             probe: ProbeConfig::for_encoder(&encoder, 2),
             config: encoder,
             future,
-            ahead,
+            times,
             preprocessing,
-            digest: digest_of(file.files())?,
+            digest: compile::digest(&file)?,
         })
     }
 
@@ -112,31 +129,35 @@ impl FutureEncoder {
     }
 
     /// Features of whole clips `[B, C, T, H, W]`: the encoder's tokens, and after them those of the time step that the predictor
-    /// sees at the action. Of a wider prediction the last channels, as officially.
+    /// sees so many seconds after each. Of a wider prediction the last channels, as officially.
     ///
     /// # Errors
-    /// [`EvalError::Setup`] for part of a clip or none; [`EvalError::Run`].
-    pub fn encode(&mut self, clips: Vec<f32>) -> Result<Features, EvalError> {
-        let EncoderConfig { channels, num_frames, height, width, embed_dim: dim, .. } = self.config;
-        let shape = [channels, num_frames, height, width];
-        let count = clips.len() / shape.iter().product::<usize>().max(1);
+    /// [`EvalError::Setup`] for part of a clip or none, and a future beyond the farthest; [`EvalError::Run`].
+    pub fn encode(&mut self, clips: Vec<f32>, seconds: &[f64]) -> Result<Features, EvalError> {
+        let EncoderConfig { channels, num_frames, height, width, embed_dim: dim, tubelet, .. } = self.config;
+        let (shape, count) = ([channels, num_frames, height, width], seconds.len());
         let clip = HostTensor::f32([&[count][..], &shape[..]].concat(), clips)
             .filter(|_| count > 0)
             .ok_or_else(|| EvalError::setup("the encoder needs whole clips, and at least one"))?;
         let mut outputs = self.encoder.run(&mut self.params, vec![("clip", clip)])?;
         let name = if self.future.levels == 1 { "encoder_out" } else { "encoder_levels" };
         let context = outputs.remove(name).ok_or_else(|| EvalError::setup("the encoder's plan has no output"))?;
-        let [_, rows, columns] = self.config.grid();
+        let [time, rows, columns] = self.config.grid();
+        let steps: Vec<usize> = seconds.iter().map(|seconds| time + self.times.steps(*seconds, tubelet)).collect();
+        if steps.iter().any(|step| *step >= self.future.grid[0]) {
+            return Err(EvalError::setup("a future is farther than the predictor was opened for"));
+        }
         let (tokens, plane) = (self.config.tokens(), rows * columns);
-        let ids = |from: usize, number: usize| -> Vec<i32> {
-            let one = (from..from + number).map(|id| i32::try_from(id).unwrap_or(i32::MAX));
-            std::iter::repeat_n(one.collect::<Vec<_>>(), count).flatten().collect()
+        let ids = |from: &[usize], number: usize| -> Vec<i32> {
+            let all = from.iter().flat_map(|from| *from..*from + number);
+            all.map(|id| i32::try_from(id).unwrap_or(i32::MAX)).collect()
         };
+        let ahead: Vec<usize> = steps.into_iter().map(|step| plane * step).collect();
         let values = context.floats().to_vec();
         let inputs = vec![
             ("context", context),
-            ("mask_enc", HostTensor::I32 { shape: vec![count, tokens], data: ids(0, tokens) }),
-            ("mask_pred", HostTensor::I32 { shape: vec![count, plane], data: ids(plane * self.ahead, plane) }),
+            ("mask_enc", HostTensor::I32 { shape: vec![count, tokens], data: ids(&vec![0; count], tokens) }),
+            ("mask_pred", HostTensor::I32 { shape: vec![count, plane], data: ids(&ahead, plane) }),
         ];
         let mut outputs = self.predictor.run(&mut self.params, inputs)?;
         let future = outputs.remove("predictor_out").ok_or_else(|| EvalError::setup("the predictor has no output"))?;
@@ -190,16 +211,21 @@ impl FutureEncoder {
     /// Features of a unit of actions, as many as are encoded at once.
     fn portion(&mut self, clips: &AnticipationClips, unit: &[ActionSegment]) -> Result<Portion, EvalError> {
         let EncoderConfig { channels, num_frames, height, width, .. } = self.config;
-        let len = channels * num_frames * height * width;
-        let opener = Opener::shared();
+        let (len, opener, seconds) = (channels * num_frames * height * width, Opener::shared(), self.times.seconds);
         let read = unit.par_iter().map(|segment| {
             let mut clip = vec![0f32; len];
-            clips.read(opener, segment, &mut clip).map(|()| clip)
+            clips.read(opener, segment, &mut clip).map(|()| (seconds, clip))
         });
-        let (mut portion, mut values) = (Portion::default(), Vec::new());
-        for clip in read.collect::<Vec<_>>() {
+        self.portion_of(read.collect())
+    }
+
+    /// Features of a unit of clips, each with the seconds to its future.
+    pub(super) fn portion_of(&mut self, clips: Vec<Result<(f64, Vec<f32>), DataError>>) -> Result<Portion, EvalError> {
+        let (mut portion, mut values, mut times) = (Portion::default(), Vec::new(), Vec::new());
+        for clip in clips {
             portion.samples.push(match clip {
-                Ok(clip) => {
+                Ok((seconds, clip)) => {
+                    times.push(seconds);
                     values.extend(clip);
                     None
                 }
@@ -208,7 +234,7 @@ impl FutureEncoder {
             });
         }
         if !values.is_empty() {
-            portion.values = self.encode(values)?.values;
+            portion.values = self.encode(values, &times)?.values;
         }
         Ok(portion)
     }

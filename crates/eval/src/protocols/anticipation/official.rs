@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vjepa_data::annotations::OfficialClasses;
 use vjepa_graphs::NamedTensors;
-use vjepa_programs::{ACTION_HEADS, action_shapes};
+use vjepa_programs::{ACTION_HEADS, ProbeChoice, action_shapes};
 use vjepa_weights as weights;
 
 use super::AnticipationRecord;
@@ -23,39 +23,18 @@ pub struct OfficialClips {
     pub side: usize,
 }
 
-/// Which probe of a file, and what that does not say of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct OfficialHead {
-    /// Its number among several, from 0.
-    pub number: usize,
-    /// Its attention heads; not given, as many as released probes have.
-    pub num_heads: Option<usize>,
-}
-
 /// Reads an official probe of actions, strictly. `classes` are those of the list that it was trained on, which `list` is called.
 ///
 /// # Errors
 /// [`EvalError::Weights`] for a file that is no such probe or a damaged one; [`EvalError::Setup`] where the classes are not as many as
-/// its outputs, and for a number that it has no probe of.
+/// its outputs.
 pub fn load_official_actions(
     path: &Path,
-    head: OfficialHead,
+    choice: ProbeChoice,
     (list, classes): (&Path, OfficialClasses),
     clips: OfficialClips,
 ) -> Result<(AnticipationRecord, NamedTensors), EvalError> {
-    let file = weights::load(path)?;
-    let probes = file.probes();
-    if probes > 0 && head.number >= probes {
-        let (path, last) = (path.display(), probes - 1);
-        return Err(EvalError::setup(format!("{path} holds {probes} probes: give --head a number from 0 to {last}")));
-    }
-    // Where there is no probe at all, the error is that of the first.
-    let file = match head.number {
-        0 => file,
-        number => file.choosing_probe(number).ok_or_else(|| {
-            EvalError::setup(format!("{} holds no probe {number}: give --head another number", path.display()))
-        })?,
-    };
+    let file = weights::load(path)?.choosing_probe(choice.number)?;
     let other = || EvalError::from(file.no_model("probe of verb, noun and action"));
     let layout = file.model_file(None)?.and_then(|file| file.probe).ok_or_else(other)?;
     let outputs: Vec<usize> = ACTION_HEADS
@@ -76,7 +55,7 @@ pub fn load_official_actions(
             own_actions.len()
         )));
     }
-    let num_heads = head.num_heads.or(layout.num_heads).ok_or_else(|| {
+    let num_heads = choice.heads.or(layout.num_heads).ok_or_else(|| {
         EvalError::setup(format!("{}: the number of attention heads of its probe is not known", path.display()))
     })?;
     let record = AnticipationRecord {

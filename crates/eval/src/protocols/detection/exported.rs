@@ -70,13 +70,14 @@ impl ExportedModels {
         ranks: &dyn Collective,
         progress: OnProgress<'_>,
     ) -> Result<Option<BoxValues>, EvalError> {
-        let ExportedDetector { record, patch, normalization, .. } = &self.record;
+        let ExportedDetector { record, patch, normalization, grayscale, .. } = &self.record;
         let clips = KeyFrameClips {
             frames: record.frames,
             step: record.step,
             side: record.side,
             patch: *patch,
             normalization: *normalization,
+            grayscale: *grayscale,
         };
         shared(frames, self.classes, ranks, progress, |_, frame| {
             let (placed, clip) = match read(&clips, frame, None)? {

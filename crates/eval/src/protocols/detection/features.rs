@@ -110,6 +110,7 @@ impl<'a> BoxEncoder<'a> {
             side: self.record.side,
             patch: self.trained.patch,
             normalization: self.opened.model.preprocessing.normalization,
+            grayscale: self.opened.model.preprocessing.grayscale,
         }
     }
 

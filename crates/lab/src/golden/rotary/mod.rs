@@ -4,6 +4,7 @@ pub(super) mod dense;
 mod groups;
 pub(super) mod probe;
 pub(super) mod released;
+mod scores;
 pub(super) mod steps;
 pub(super) mod tiny;
 pub(super) mod train;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use vjepa_graphs::{EncoderConfig, Modality, PredictorConfig};
 use vjepa_programs as compile;
-use vjepa_programs::{encoder_config, load_probe_for, load_probe_with, predictor_config};
+use vjepa_programs::{ProbeChoice, encoder_config, load_probe_for, predictor_config};
 use vjepa_recipe::config::{Generation, ModelConfig};
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights::{TakenModel, TensorFile, Tensors, Weights, load};
@@ -156,7 +156,8 @@ pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, Go
                 checks.push(expected.compare(&name, &targets.unwrap_or_default(), FORWARD)?);
             }
             // Attention heads of a probe that is no released size are in no file.
-            let probe = load_probe_with(&dir.join("probe_tiny.pt"), &model.encoder, Some(config.heads))?;
+            let choice = ProbeChoice { heads: Some(config.heads), ..ProbeChoice::default() };
+            let probe = load_probe_for(&dir.join("probe_tiny.pt"), &model.encoder, choice)?;
             fill(&mut model.params, probe.tensors);
             let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
             let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.host())])?;
@@ -195,7 +196,7 @@ pub(in super::super) fn hugging_face(engine: Engine, dir: &Path) -> Result<Vec<C
 
     let classifier = dir.join("classifier");
     let mut model = Released::take(engine, &load(&classifier)?, None, None)?;
-    let probe = load_probe_for(&classifier, &model.encoder)?;
+    let probe = load_probe_for(&classifier, &model.encoder, ProbeChoice::default())?;
     let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
     let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip)])?;
     checks.push(expected.compare("logits", &values(&out, "logits")?, Limit::RelL2(1e-5))?);

@@ -12,8 +12,12 @@ use super::super::error::ConfigError;
 use super::super::{Skipped, Source, defaults_of, read_text};
 use super::encoder::{ENCODER_UNREAD, IN_FILE, ModelKwargs};
 use super::second::{Classifier, Rates};
-use super::{CheckpointKey, EncoderSource, HeadTraining, ignored};
+use super::{CheckpointKey, EncoderSource, HeadTraining, ignored, launcher};
 use crate::yaml::{self, Node};
+
+mod training;
+
+pub use training::AnticipationTraining;
 
 /// What such files are called.
 const NAME: &str = "action_anticipation_frozen";
@@ -49,6 +53,8 @@ pub struct Anticipation {
     pub batch_size: usize,
     /// The rates of each probe; at least one.
     pub heads: Vec<HeadTraining>,
+    /// How training clips are drawn and augmented; none where the file says nothing of it.
+    pub training: Option<AnticipationTraining>,
     /// Whether a trained probe is evaluated only.
     pub val_only: bool,
     /// Keys that were accepted and change nothing, each with the reason.
@@ -80,7 +86,8 @@ impl Anticipation {
         let mut source = Source { name, overrides, root };
         source.override_with(&defaults_of(&Sections::default())?)?;
         source.drop_empty_sections();
-        let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let sections: Sections =
+            yaml::read(&launcher::without(&source.root)).map_err(|misfit| source.misfit("", misfit))?;
         let read = sections.check().and_then(|()| sections.resolved(&source.root));
         read.map_err(|error| error.placed(|key| source.place(key)))
     }
@@ -89,21 +96,6 @@ impl Anticipation {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Sections {
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    cpus_per_task: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    mem_per_gpu: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    folder: Skipped,
     #[serde(skip_serializing)]
     #[allow(dead_code)]
     tag: Skipped,
@@ -141,24 +133,18 @@ struct Data {
     anticipation_time_sec: [f64; 2],
     /// Where in an action they are counted from in evaluation: 0 at its last frame, 1 at its first.
     val_anticipation_point: [f64; 2],
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    train_anticipation_time_sec: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    train_anticipation_point: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    auto_augment: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    motion_shift: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    reprob: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    random_resize_scale: Skipped,
+    /// Seconds in training, drawn between both.
+    train_anticipation_time_sec: Option<[f64; 2]>,
+    /// Where in an action they are counted from in training, drawn between both.
+    train_anticipation_point: Option<[f64; 2]>,
+    /// RandAugment of training clips.
+    auto_augment: Option<bool>,
+    /// Crops that move with time.
+    motion_shift: Option<bool>,
+    /// Share of training clips in which a rectangle is erased.
+    reprob: Option<f64>,
+    /// Share of the frame that a training crop has, drawn between both.
+    random_resize_scale: Option<[f64; 2]>,
     #[serde(skip_serializing)]
     #[allow(dead_code)]
     num_workers: Skipped,
@@ -180,12 +166,12 @@ impl Default for Data {
             resolution: 224,
             anticipation_time_sec: [1.0; 2],
             val_anticipation_point: [0.0; 2],
-            train_anticipation_time_sec: Skipped::default(),
-            train_anticipation_point: Skipped::default(),
-            auto_augment: Skipped::default(),
-            motion_shift: Skipped::default(),
-            reprob: Skipped::default(),
-            random_resize_scale: Skipped::default(),
+            train_anticipation_time_sec: None,
+            train_anticipation_point: None,
+            auto_augment: None,
+            motion_shift: None,
+            reprob: None,
+            random_resize_scale: None,
             num_workers: Skipped::default(),
             pin_memory: Skipped::default(),
         }
@@ -309,6 +295,7 @@ impl Sections {
                 format!("is {point:?}; [0.0, 0.0] counts from an action's last frame, [1.0, 1.0] from its first");
             return Err(ConfigError::rule("experiment.data.val_anticipation_point", rule));
         }
+        data.check_training()?;
         let rates = &optimization.multihead_kwargs;
         if rates.is_empty() {
             let rule = "list the probes that are trained, each with lr, start_lr, final_lr, warmup and weight_decay";
@@ -324,6 +311,7 @@ impl Sections {
         let Experiment { data, optimization, classifier } = self.experiment;
         let ModelKwargs { checkpoint, pretrain_kwargs, .. } = self.model_kwargs;
         let [seconds, _] = data.anticipation_time_sec;
+        let training = data.training();
         Ok(Anticipation {
             encoder: pretrain_kwargs.encoder.source(checkpoint, data.frames_per_clip, None),
             videos: PathBuf::from(data.base_path),
@@ -338,31 +326,18 @@ impl Sections {
             epochs: optimization.num_epochs,
             batch_size: optimization.batch_size,
             heads: optimization.multihead_kwargs.iter().map(HeadTraining::from).collect(),
+            training,
             val_only: self.val_only,
             ignored: ignored(root, &[&UNREAD[..], &ENCODER_UNREAD].concat()),
         })
     }
 }
 
-const LAUNCHED: &str = "the launcher decides what a process gets";
-const FIXED: &str = "features are computed once, of the clips of the evaluation";
-
 /// Keys that do nothing here, beside those of the encoder.
-const UNREAD: [(&str, &str); 20] = [
-    ("nodes", "the launcher decides how many processes run"),
-    ("tasks_per_node", "the launcher decides how many processes run"),
-    ("cpus_per_task", LAUNCHED),
-    ("mem_per_gpu", LAUNCHED),
-    ("folder", "probes are written to --out"),
+const UNREAD: [(&str, &str); 9] = [
     ("tag", "probes are written to --out"),
     ("resume_checkpoint", "probes are trained from first weights"),
     ("experiment.data.file_format", "videos are found by their names"),
-    ("experiment.data.train_anticipation_time_sec", FIXED),
-    ("experiment.data.train_anticipation_point", FIXED),
-    ("experiment.data.auto_augment", FIXED),
-    ("experiment.data.motion_shift", FIXED),
-    ("experiment.data.reprob", FIXED),
-    ("experiment.data.random_resize_scale", FIXED),
     ("experiment.data.num_workers", "as many threads decode as the machine has processors"),
     ("experiment.data.pin_memory", "there is nothing to pin"),
     ("experiment.optimization.use_bfloat16", "probes are trained in f32"),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Skipped;
-use super::super::model::ModelName;
+use super::super::named::ModelName;
 use super::{CheckpointKey, EncoderSource};
 
 /// The `model_kwargs` section, whose wrapper is the evaluation's own.

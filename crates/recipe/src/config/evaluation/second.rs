@@ -21,22 +21,7 @@ use crate::yaml::Node;
 pub(super) struct SecondSections {
     #[serde(skip_serializing)]
     #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    cpus_per_task: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    mem_per_gpu: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
     num_workers: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    folder: Skipped,
     /// Name of the run.
     pub tag: Option<String>,
     /// Which program.
@@ -277,16 +262,9 @@ impl From<&Rates> for HeadTraining {
     }
 }
 
-const LAUNCHED: &str = "the launcher decides what a process gets";
-
 /// Keys that do nothing here, beside those of the encoder.
-const VIDEO_UNREAD: [(&str, &str); 10] = [
-    ("nodes", "the launcher decides how many processes run"),
-    ("tasks_per_node", "the launcher decides how many processes run"),
-    ("cpus_per_task", LAUNCHED),
-    ("mem_per_gpu", LAUNCHED),
+const VIDEO_UNREAD: [(&str, &str); 5] = [
     ("num_workers", "as many threads decode as the machine has processors"),
-    ("folder", "probes are written to --out"),
     ("experiment.data.dataset_type", "lists are recognised by what they hold"),
     ("model_kwargs.module_name", "this program has the modules itself"),
     ("model_kwargs.pretrain_kwargs.use_v2_1", IN_FILE),

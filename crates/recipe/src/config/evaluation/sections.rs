@@ -5,9 +5,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::Skipped;
 use super::super::error::ConfigError;
-use super::super::model::ModelName;
+use super::super::named::ModelName;
 use super::{CLIP_GRAD, EncoderSource, ProbeTraining};
 
 /// Which official program a file is for.
@@ -45,12 +44,6 @@ pub enum CheckpointKey {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct VideoSections {
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
     /// Name of the run.
     pub tag: Option<String>,
     /// Which program.
@@ -66,12 +59,6 @@ pub(super) struct VideoSections {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ImageSections {
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    nodes: Skipped,
-    #[serde(skip_serializing)]
-    #[allow(dead_code)]
-    tasks_per_node: Skipped,
     /// Name of the run.
     pub tag: Option<String>,
     /// Which program.

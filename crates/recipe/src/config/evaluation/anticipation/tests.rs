@@ -24,9 +24,17 @@ fn a_released_file_is_read_and_what_has_no_effect_is_named() {
     let head = HeadTraining { lr: [4e-3, 5e-3, 0.0], warmup: 1.0, weight_decay: 0.1, final_weight_decay: 0.1 };
     assert_eq!((read.heads, read.val.as_path()), (vec![head], Path::new("val.csv")));
     let named: Vec<&str> = read.ignored.iter().map(|(key, _)| *key).collect();
-    for key in ["experiment.data.auto_augment", "model_kwargs.pretrain_kwargs.predictor"] {
-        assert!(named.contains(&key), "{key}");
-    }
+    assert!(named.contains(&"model_kwargs.pretrain_kwargs.predictor"));
+    let training = AnticipationTraining {
+        seconds: [1.0, 1.0],
+        point: [0.0, 0.25],
+        auto_augment: true,
+        motion_shift: false,
+        reprob: 0.0,
+        scale: [0.08, 1.0],
+        keys: vec!["experiment.data.train_anticipation_point", "experiment.data.auto_augment"],
+    };
+    assert_eq!(read.training, Some(training));
     let of_encoder: Vec<_> =
         named.iter().filter_map(|key| key.strip_prefix("model_kwargs.pretrain_kwargs.encoder.")).collect();
     assert_eq!(of_encoder, ["uniform_power", "use_rope"]);
@@ -45,6 +53,10 @@ fn what_is_done_otherwise_is_refused_by_key_and_line() {
         ("frames_per_second: 8", "frames_a_second: 8", "frames_a_second"),
         ("lr: 0.005", "lr: -0.005", "below 0"),
         ("patch_size: 16", "patch_size: 0", "must be at least 1"),
+        ("train_anticipation_point: [0.0, 0.25]", "train_anticipation_point: [0.5, 0.25]", "ascending numbers"),
+        ("auto_augment: true", "reprob: 1.5", "must be from 0 to 1"),
+        ("auto_augment: true", "random_resize_scale: [0.0, 1.0]", "above 0, at most 1"),
+        ("auto_augment: true", "train_anticipation_time_sec: [2.0, 1.0]", "ascending times"),
     ] {
         assert!(FILE.contains(from), "{from}");
         let told = read(&FILE.replacen(from, to, 1)).unwrap_err();
