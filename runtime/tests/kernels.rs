@@ -3,6 +3,9 @@
 //! same done by that device's kernels, and lowered on it.
 #![cfg(feature = "burn")]
 
+#[path = "kernels/fused.rs"]
+mod fused;
+
 use std::collections::BTreeMap;
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};

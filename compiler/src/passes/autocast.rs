@@ -87,6 +87,10 @@ fn class(op: &Op) -> Class {
         | Op::PowScalar(_)
         | Op::GeluGrad
         | Op::GeluWithGrad
+        | Op::BiasGelu
+        | Op::BiasGeluGrad { .. }
+        | Op::TokenL1 { .. }
+        | Op::TokenL1Grad { .. }
         | Op::Cast(_)
         | Op::Sum { .. }
         | Op::Mean { .. }
@@ -108,6 +112,7 @@ fn class(op: &Op) -> Class {
         | Op::AdamW { .. }
         | Op::Ema
         | Op::AdamWEma { .. }
+        | Op::AdamWAll { .. }
         | Op::AllReduce
         | Op::AllReduceStart
         | Op::AllReduceDone => Class::Wide,

@@ -2,8 +2,8 @@
 
 use super::{
     Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
-    FuseAdamWEma, FuseGelu, KeepSums, MergePads, MergeRows, OverlapSums, PackAttention, Pass, Recompute, Recomputed,
-    ReduceSums, SinkTokens,
+    FuseAdamWEma, FuseBiasGelu, FuseGelu, FuseTokenL1, GroupAdamW, KeepSums, MergePads, MergeRows, OverlapSums,
+    PackAttention, Pass, Recompute, Recomputed, ReduceSums, SinkTokens,
 };
 use crate::ops::Op;
 
@@ -11,7 +11,7 @@ use crate::ops::Op;
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 18] = [
+const REGISTRY: [(&str, Make); 21] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
@@ -26,6 +26,9 @@ const REGISTRY: [(&str, Make); 18] = [
     ("fuse-accumulate", |_| Ok(Box::new(FuseAccumulate))),
     ("fuse-gelu", |_| Ok(Box::new(FuseGelu))),
     ("keep-sums", |_| Ok(Box::new(KeepSums))),
+    ("fuse-bias-gelu", |_| Ok(Box::new(FuseBiasGelu))),
+    ("fuse-token-l1", |_| Ok(Box::new(FuseTokenL1))),
+    ("group-adamw", |_| Ok(Box::new(GroupAdamW))),
     ("recompute", recompute),
     ("decompose", decompose),
     ("reduce-sums", reduce_sums),
