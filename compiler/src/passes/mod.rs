@@ -55,7 +55,7 @@ pub use reduce_sums::ReduceSums;
 pub use registry::{Spec, SpecError, all};
 pub use sink_tokens::SinkTokens;
 
-use crate::ir::{Graph, GraphError};
+use crate::ir::{DType, Graph, GraphError};
 use crate::verify::{VerifyError, verify};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -191,7 +191,7 @@ impl Pipeline {
         let mut passes = Self::standard().passes;
         if narrow {
             // Before products are fused with sums, which stay f32, and before recomputation, which covers casts.
-            passes.push(Box::new(Autocast));
+            passes.push(Box::new(Autocast { to: DType::BF16 }));
         }
         passes.push(Box::new(FuseAccumulate));
         passes.push(Box::new(DeadCode));

@@ -5,6 +5,7 @@
 use std::path::Path;
 use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{self, Engine, Kind};
+use vjepa_programs::Precision;
 use vjepa_runtime::plan::Device;
 
 fn check(lowered: &str) {
@@ -39,6 +40,29 @@ fn our_kernels_compute_the_official_numbers() {
 #[test]
 fn burns_operations_compute_the_official_numbers() {
     check("-lowered");
+}
+
+/// Forward, the rest being training: the encoder's and the predictor's activations keep f16's three digits.
+#[test]
+fn products_in_f16_are_near_the_official_numbers() {
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    for lowered in ["", "-lowered"] {
+        let device = Device::open(&format!("{device}{lowered}")).unwrap();
+        let engine = Engine { device, precision: Precision::F16, ..Engine::default() };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
+        let (mut count, mut worst) = (0, 0f64);
+        let refused = golden::run(engine, &folder, Kind::Training, &mut |check| {
+            if let Check::Measured { name, rel_l2, .. } = check
+                && name.starts_with("forward.")
+            {
+                (count, worst) = (count + 1, rel_l2.max(worst));
+            }
+        });
+        println!("{device}, f16: {count} comparisons, rel-L2 {worst:.1e} at most");
+        assert!(count >= 10 && worst > 1e-5 && worst <= 2e-3, "{device}: {count} compared, {worst} at most");
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("a training step in f16 needs its gradients scaled"), "{said}");
+    }
 }
 
 /// Any folder of golden data, by hand: `VJEPA_GOLDEN=FOLDER cargo test ... --test gpu -- --ignored --nocapture`.
