@@ -142,21 +142,30 @@ fn all<'a, R: CubeRuntime>(tensors: impl IntoIterator<Item = &'a CubeTensor<R>>)
 
 /// `p', m', v', [target'], ..` of the rates `lr, wd, c1, c2, clip, [momentum]` and each parameter's `p, g, m, v, [target]`.
 pub(super) fn adamw_all<R: CubeRuntime>(
-    mut operands: Vec<CubeTensor<R>>,
+    operands: Vec<CubeTensor<R>>,
     constants: [f64; 3],
     averaged: bool,
 ) -> Vec<CubeTensor<R>> {
     let (rates, each) = if averaged { (6, 5) } else { (5, 4) };
-    let tensors = operands.split_off(rates.min(operands.len()));
-    let most = tensors.first().map_or(0, |p| at_once(p, each, rates));
-    let mut parameters = Vec::with_capacity(tensors.len() / each);
-    let mut tensors = tensors.into_iter();
+    let most = operands.first().map_or(0, |rate| at_once(rate, each, rates));
+    adamw_in(operands, constants, averaged, most)
+}
+
+/// [`adamw_all`] with `most` parameters in a launch; by launches of their own where the device has no room for one.
+fn adamw_in<R: CubeRuntime>(
+    mut operands: Vec<CubeTensor<R>>,
+    constants: [f64; 3],
+    averaged: bool,
+    most: usize,
+) -> Vec<CubeTensor<R>> {
+    let rates = if averaged { 6 } else { 5 };
+    let mut tensors = operands.split_off(rates.min(operands.len())).into_iter();
+    let mut parameters = Vec::new();
     while let (Some(p), Some(g), Some(m), Some(v)) = (tensors.next(), tensors.next(), tensors.next(), tensors.next()) {
         let target = if averaged { tensors.next() } else { None };
         parameters.push(Parameter { p: writable(p), g, m: writable(m), v: writable(v), target: target.map(writable) });
     }
     if most == 0 {
-        // The device has no room for all operands of one parameter at once.
         return parameters.into_iter().flat_map(|one| one.alone(&operands, constants)).collect();
     }
     for some in parameters.chunks(most) {
@@ -228,4 +237,53 @@ pub(super) fn squared_norm<R: CubeRuntime>(tensors: &[CubeTensor<R>]) -> Option<
     let sum = empty(beside, Shape::new([1]));
     sum_kernel::launch::<R>(client, cubes(beside, 1), dim, sums.into_buffer_arg(), sum.clone().into_buffer_arg());
     Some(sum)
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+    use crate::{Gpu, WgpuRuntime};
+    use burn_backend::TensorData;
+    use burn_backend::ops::FloatTensorOps;
+    use burn_cubecl::CubeBackend;
+
+    type B = CubeBackend<WgpuRuntime>;
+
+    /// Five parameters at once, two at a time, and one by one, as on a device that binds too few buffers.
+    #[test]
+    fn launches_of_any_size_compute_the_same() {
+        if WgpuRuntime::open(0).is_err() {
+            return;
+        }
+        let device = WgpuRuntime::device(0);
+        let tensor = |values: Vec<f32>| {
+            let count = values.len();
+            B::float_from_data(TensorData::new(values, [count]), &device)
+        };
+        let stepped = |averaged: bool, most: usize| -> Vec<f32> {
+            let mut operands: Vec<_> = [0.01, 0.1, 0.1, 0.001, 0.5, 0.9].map(|rate| tensor(vec![rate])).into();
+            operands.truncate(if averaged { 6 } else { 5 });
+            for (parameter, count) in [1usize, 700, 3, 513, 64].into_iter().enumerate() {
+                for kind in 0..operands_of(averaged) {
+                    let value = |i: usize| ((i * 37 + parameter * 11 + kind * 7) % 101) as f32 / 100.0;
+                    operands.push(tensor((0..count).map(value).collect()));
+                }
+            }
+            let results = adamw_in(operands, [0.9, 0.999, 1e-8], averaged, most);
+            let read = |x| vjepa_lower::read_floats::<B>(x).unwrap();
+            results.into_iter().flat_map(read).collect()
+        };
+        for averaged in [false, true] {
+            let alone = stepped(averaged, 0);
+            assert_eq!(alone.len(), 1281 * (operands_of(averaged) - 1));
+            for most in [2, 5] {
+                let apart = alone.iter().zip(stepped(averaged, most)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(apart <= 1e-6, "{averaged}, {most}: {apart}");
+            }
+        }
+    }
+
+    fn operands_of(averaged: bool) -> usize {
+        if averaged { 5 } else { 4 }
+    }
 }
