@@ -206,6 +206,19 @@ fn tokens_that_are_not_there_are_refused() {
         assert!(error.ends_with(&format!("token {bad} is not one of the 5 there are")), "{error}");
     }
     assert_eq!(run([4, 0, 0, 1]).unwrap()["y"].floats()[..6], [12.0, 13.0, 14.0, 0.0, 1.0, 2.0]);
+    // A kernel that gathers on its way.
+    let mut graph = Graph::new("g", &[]);
+    let [y, x] = [("y", 4), ("x", 5)].map(|(name, tokens)| graph.input(name, floats(&[1, tokens, 3])).unwrap());
+    let index = graph.input("index", TensorType::new(DType::I32, [1usize, 4].map(Dim::from))).unwrap();
+    let distance = graph.push1(Op::TokenL1 { eps: 1e-5 }, &[y, x, index]).unwrap();
+    graph.output("distance", distance);
+    let given = vec![
+        ("y", HostTensor::f32([1, 4, 3], vec![0.0; 12]).unwrap()),
+        ("x", HostTensor::f32([1, 5, 3], vec![0.0; 15]).unwrap()),
+        ("index", HostTensor::i32([1, 4], vec![0, 5, 1, 2]).unwrap()),
+    ];
+    let error = device().plan(&graph).unwrap().run(&mut device().params(), given).unwrap_err().to_string();
+    assert_eq!(error, "operation token_l1 (node 0): token 5 is not one of the 5 there are");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! same done by that device's kernels, and lowered on it.
 #![cfg(feature = "burn")]
 
+#[path = "kernels/fused.rs"]
+mod fused;
+
 use std::collections::BTreeMap;
 use vjepa_compiler::interp::{self, Tensor};
 use vjepa_compiler::ir::{DType, Dim, Graph, Scalar, Sizes, TensorType, ValueId};
@@ -26,15 +29,9 @@ fn ty(shape: &[usize]) -> TensorType {
 
 /// Runs the graph with kernels, without, and on the interpreter, and compares all outputs.
 fn compare(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>) {
-    // bf16 keeps 8 bits; lowered, a product is rounded before its bias is added.
-    let narrow = graph.values.iter().any(|value| value.ty.dtype == DType::BF16);
     // A gradient is a longer computation than a forward.
     let grad = graph.nodes.iter().any(|node| node.op.name().contains("grad"));
-    let limits = match (narrow, grad) {
-        (true, _) => [4e-3; 2],
-        (false, true) => [2e-6, 5e-6],
-        (false, false) => [1e-6, 5e-6],
-    };
+    let limits = if grad { [2e-6, 5e-6] } else { [1e-6, 5e-6] };
     compare_within(name, graph, indices, limits);
 }
 
@@ -517,11 +514,19 @@ fn scores_of_any_size() {
 }
 
 #[test]
-fn products_in_bf16() {
+fn products_in_16_bits() {
+    // bf16 keeps 8 bits, f16 11; lowered, a product is rounded before its bias is added.
+    for (dtype, limits) in [(DType::BF16, [4e-3; 2]), (DType::F16, [1e-3; 2])] {
+        compare_within(dtype.name(), &products_in(dtype), &BTreeMap::new(), limits);
+    }
+}
+
+/// Products and attention of operands of a type, with results in f32.
+fn products_in(dtype: DType) -> Graph {
     let mut graph = Graph::new("narrow", &[]);
     let narrow = |graph: &mut Graph, name: &str, shape: &[usize]| {
         let wide = graph.input(name, ty(shape)).unwrap();
-        graph.cast(wide, DType::BF16).unwrap()
+        graph.cast(wide, dtype).unwrap()
     };
     let out = |graph: &mut Graph, name: &str, value: ValueId| {
         let wide = graph.cast(value, DType::F32).unwrap();
@@ -545,7 +550,7 @@ fn products_in_bf16() {
             out(&mut graph, &format!("{prefix} gradient {i}"), grad);
         }
     }
-    compare("bf16", &graph, &BTreeMap::new());
+    graph
 }
 
 /// All of the above again, in a process of its own under each cap that this machine has.

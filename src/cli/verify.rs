@@ -27,7 +27,7 @@ enum What {
         dir: PathBuf,
         #[command(flatten)]
         device: DeviceArg,
-        /// Precision of matrix products: f32 or bf16 (which needs --relax)
+        /// Precision of matrix products: f32; bf16, or f16 where nothing is trained, which need --relax
         #[arg(long, default_value = "f32")]
         precision: Precision,
         /// Multiply every inexact limit by this factor, for bf16 and for CUDA's TF32

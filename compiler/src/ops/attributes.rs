@@ -105,16 +105,20 @@ impl Op {
                 [vec![("shape", A::Dims(shape))], sampling_attributes(sampling)].into_iter().flatten().collect()
             }
             Op::MatMul { ta, tb } => vec![("ta", A::Flag(ta)), ("tb", A::Flag(tb))],
-            Op::LayerNorm { eps } | Op::LayerNormGrad { eps } => vec![("eps", A::Number(eps))],
+            Op::LayerNorm { eps } | Op::LayerNormGrad { eps } | Op::TokenL1 { eps } => vec![("eps", A::Number(eps))],
+            Op::TokenL1Grad { eps, scale } => vec![("eps", A::Number(eps)), ("scale", A::Scalar(scale))],
             Op::Attention { scale } | Op::AttentionGrad { scale } => vec![("scale", A::Number(scale))],
             Op::PackedAttention { heads, scale, parts, .. } | Op::PackedAttentionGrad { heads, scale, parts, .. } => {
                 vec![("heads", A::Count(heads)), ("scale", A::Number(scale)), ("parts", A::Dims(parts))]
             }
             Op::Rotate { transposed } => vec![("transposed", A::Flag(transposed))],
-            Op::AdamW { beta1, beta2, eps } | Op::AdamWEma { beta1, beta2, eps } => {
+            Op::AdamW { beta1, beta2, eps }
+            | Op::AdamWEma { beta1, beta2, eps }
+            | Op::AdamWAll { beta1, beta2, eps, .. } => {
                 vec![("beta1", A::Number(beta1)), ("beta2", A::Number(beta2)), ("eps", A::Number(eps))]
             }
             Op::Unary(_) | Op::Binary(_) | Op::GeluGrad | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => Vec::new(),
+            Op::BiasGelu | Op::BiasGeluGrad { .. } => Vec::new(),
             Op::GeluWithGrad | Op::SquaredNorm | Op::GatherTokens | Op::Linear | Op::Ema => Vec::new(),
             Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => Vec::new(),
         }

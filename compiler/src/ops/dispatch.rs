@@ -2,8 +2,8 @@
 
 use super::rules::{Grads, Parts};
 use super::{
-    Cost, Eval, EvalError, Op, Reverse, TypeError, attention, contraction, elementwise, norm, optimizer,
-    packed_attention, random, ranks, reduce, require, roi, rotary, shape, tokens,
+    Cost, Eval, EvalError, Op, Reverse, TypeError, attention, bias_gelu, contraction, elementwise, norm, optimizer,
+    packed_attention, random, ranks, reduce, require, roi, rotary, shape, token_l1, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
@@ -12,6 +12,7 @@ use crate::ir::{Graph, GraphError, TensorType, ValueId};
 #[derive(Clone, Copy)]
 pub(super) enum Family<'a> {
     Attention(attention::Kind),
+    BiasGelu(bias_gelu::Kind),
     Contraction(contraction::Kind),
     Elementwise(elementwise::Kind<'a>),
     Norm(norm::Kind),
@@ -23,6 +24,7 @@ pub(super) enum Family<'a> {
     Roi(roi::Kind<'a>),
     Rotary(rotary::Kind),
     Shape(shape::Kind<'a>),
+    TokenL1(token_l1::Kind<'a>),
     Tokens(tokens::Kind<'a>),
 }
 
@@ -38,6 +40,8 @@ impl Op {
             Op::PowScalar(c) => F::Elementwise(elementwise::Kind::PowScalar(*c)),
             Op::GeluGrad => F::Elementwise(elementwise::Kind::GeluGrad),
             Op::GeluWithGrad => F::Elementwise(elementwise::Kind::GeluWithGrad),
+            Op::BiasGelu => F::BiasGelu(bias_gelu::Kind::Forward),
+            Op::BiasGeluGrad { result } => F::BiasGelu(bias_gelu::Kind::Backward { result: *result }),
             Op::Cast(dtype) => F::Elementwise(elementwise::Kind::Cast(*dtype)),
             Op::Sum { axes } => F::Reduce(reduce::Kind::Sum(axes)),
             Op::Mean { axes } => F::Reduce(reduce::Kind::Mean(axes)),
@@ -56,6 +60,8 @@ impl Op {
             Op::Concat { axis } => F::Shape(shape::Kind::Concat(*axis)),
             Op::GatherTokens => F::Tokens(tokens::Kind::Gather),
             Op::ScatterTokens { tokens } => F::Tokens(tokens::Kind::Scatter(tokens)),
+            Op::TokenL1 { eps } => F::TokenL1(token_l1::Kind::Forward { eps: *eps }),
+            Op::TokenL1Grad { eps, scale } => F::TokenL1(token_l1::Kind::Backward { eps: *eps, scale }),
             Op::Tubelets { tubelet, patch } => {
                 F::Tokens(tokens::Kind::Tubelets(tokens::Grid { tubelet: *tubelet, patch: *patch }))
             }
@@ -95,6 +101,10 @@ impl Op {
                 beta2: *beta2,
                 eps: *eps,
             })),
+            Op::AdamWAll { beta1, beta2, eps, average } => F::Optimizer(optimizer::Kind::All {
+                constants: optimizer::Constants { beta1: *beta1, beta2: *beta2, eps: *eps },
+                average: *average,
+            }),
             Op::AllReduce => F::Ranks(ranks::Kind::Whole),
             Op::AllReduceStart => F::Ranks(ranks::Kind::Start),
             Op::AllReduceDone => F::Ranks(ranks::Kind::Done),
@@ -111,7 +121,8 @@ impl Op {
         match self.family() {
             Family::Attention(_) | Family::Contraction(_) | Family::PackedAttention(_) => true,
             Family::Tokens(op) => op.is_product(),
-            Family::Elementwise(_)
+            Family::BiasGelu(_)
+            | Family::Elementwise(_)
             | Family::Norm(_)
             | Family::Optimizer(_)
             | Family::Random(_)
@@ -119,7 +130,8 @@ impl Op {
             | Family::Reduce(_)
             | Family::Roi(_)
             | Family::Rotary(_)
-            | Family::Shape(_) => false,
+            | Family::Shape(_)
+            | Family::TokenL1(_) => false,
         }
     }
 
@@ -130,6 +142,7 @@ impl Op {
     pub fn infer(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
         let results = match self.family() {
             Family::Attention(op) => attention::infer(op, operands)?,
+            Family::BiasGelu(op) => bias_gelu::infer(op, operands)?,
             Family::Contraction(op) => contraction::infer(op, operands)?,
             Family::Elementwise(op) => elementwise::infer(op, operands)?,
             Family::Norm(op) => norm::infer(op, operands)?,
@@ -141,6 +154,7 @@ impl Op {
             Family::Roi(op) => roi::infer(op, operands)?,
             Family::Rotary(_) => rotary::infer(operands)?,
             Family::Shape(op) => shape::infer(op, operands)?,
+            Family::TokenL1(op) => token_l1::infer(op, operands)?,
             Family::Tokens(op) => tokens::infer(op, operands)?,
         };
         require(results.iter().all(TensorType::is_tame), || "the result's shape is too complicated".to_owned())?;
@@ -151,6 +165,7 @@ impl Op {
     pub fn cost(&self, operands: &[&TensorType], results: &[&TensorType]) -> Cost {
         match self.family() {
             Family::Attention(op) => attention::cost(op, operands, results),
+            Family::BiasGelu(op) => bias_gelu::cost(op, operands, results),
             Family::Contraction(op) => contraction::cost(op, operands, results),
             Family::Elementwise(op) => elementwise::cost(op, operands, results),
             Family::Norm(op) => norm::cost(op, operands, results),
@@ -162,6 +177,7 @@ impl Op {
             Family::Roi(op) => roi::cost(op, operands, results),
             Family::Rotary(_) => rotary::cost(operands, results),
             Family::Shape(op) => shape::cost(op, operands, results),
+            Family::TokenL1(_) => token_l1::cost(operands, results),
             Family::Tokens(op) => tokens::cost(op, operands, results),
         }
     }
@@ -174,6 +190,7 @@ impl Op {
         self.check(graph, inputs)?;
         match self.family() {
             Family::Attention(op) => attention::decompose(op, graph, inputs),
+            Family::BiasGelu(op) => bias_gelu::decompose(op, graph, inputs),
             Family::Contraction(op) => contraction::decompose(op, graph, inputs),
             Family::Elementwise(op) => elementwise::decompose(op, graph, inputs),
             Family::Norm(op) => norm::decompose(op, graph, inputs),
@@ -185,6 +202,7 @@ impl Op {
             Family::Roi(op) => Ok(roi::decompose(op)),
             Family::Rotary(op) => rotary::decompose(op, graph, inputs),
             Family::Shape(op) => shape::decompose(op),
+            Family::TokenL1(op) => token_l1::decompose(op, graph, inputs),
             Family::Tokens(op) => tokens::decompose(op, graph, inputs),
         }
     }
@@ -193,6 +211,7 @@ impl Op {
     pub(crate) fn eval(&self, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
         match self.family() {
             Family::Attention(op) => attention::eval(op, e),
+            Family::BiasGelu(op) => bias_gelu::eval(op, e),
             Family::Contraction(op) => contraction::eval(op, e),
             Family::Elementwise(op) => elementwise::eval(op, e),
             Family::Norm(op) => norm::eval(op, e),
@@ -204,6 +223,7 @@ impl Op {
             Family::Roi(op) => roi::eval(op, e),
             Family::Rotary(op) => Ok(rotary::eval(op, e)),
             Family::Shape(op) => shape::eval(op, e),
+            Family::TokenL1(op) => token_l1::eval(op, e),
             Family::Tokens(op) => tokens::eval(op, e),
         }
     }
@@ -213,6 +233,7 @@ impl Op {
     pub(crate) fn grad(&self, r: &mut Reverse<'_>) -> Result<Grads, GraphError> {
         match self.family() {
             Family::Attention(op) => attention::grad(op, r),
+            Family::BiasGelu(op) => Ok(bias_gelu::grad(op)),
             Family::Contraction(op) => contraction::grad(op, r),
             Family::Elementwise(op) => elementwise::grad(op, r),
             Family::Norm(op) => norm::grad(op, r),
@@ -224,6 +245,7 @@ impl Op {
             Family::Roi(op) => roi::grad(op, r),
             Family::Rotary(op) => rotary::grad(op, r),
             Family::Shape(op) => shape::grad(op, r),
+            Family::TokenL1(op) => Ok(token_l1::grad(op)),
             Family::Tokens(op) => tokens::grad(op, r),
         }
     }

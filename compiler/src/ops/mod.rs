@@ -7,6 +7,7 @@
 
 mod attention;
 mod attributes;
+mod bias_gelu;
 mod contraction;
 mod dispatch;
 mod elementwise;
@@ -21,14 +22,16 @@ mod roi;
 mod rotary;
 mod rules;
 mod shape;
+mod token_l1;
 mod tokens;
 
 pub(crate) use attributes::{Attribute, AttributeMut};
 pub use functions::{Binary, Unary};
 pub use random::DropKey;
 pub use roi::{RoiBox, RoiSampling, RoiWeights};
-pub use rules::Cost;
+pub use rules::{Cost, TypeError};
 pub(crate) use rules::{Eval, EvalError, Reverse, bytes};
+use rules::{arity, require};
 
 use crate::ir::{DType, Dim, Scalar, TensorType};
 
@@ -52,6 +55,15 @@ pub enum Op {
     GeluWithGrad,
     /// `(x) -> x` in another element type.
     Cast(DType),
+
+    // GELU of a sum (bias_gelu.rs)
+    /// `(x[.., D], bias[D]) -> gelu(x + bias)`.
+    BiasGelu,
+    /// `(x[.., D], bias[D], dy) -> [gelu(x + bias)], dx, dbias`.
+    BiasGeluGrad {
+        /// Whether the forward's result is the first result; part of the operation's name.
+        result: bool,
+    },
 
     // Reductions (reduce.rs): the reduced axes stay, with size 1.
     /// `(x) -> sum over axes`.
@@ -151,6 +163,21 @@ pub enum Op {
         tubelet: usize,
         /// Side of a patch in pixels.
         patch: usize,
+    },
+
+    // Distances of tokens (token_l1.rs)
+    /// `(y[B, K, D], x[B|1, N, D], index i32[B, K]) -> [B, K, 1]`, the mean of `|y − x̂|` over the last axis, x̂ being the tokens of
+    /// `x` at the index, normalised.
+    TokenL1 {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// `(y, x, index) -> dy`, `scale·sign(y − x̂)`.
+    TokenL1Grad {
+        /// As in the forward.
+        eps: f64,
+        /// Gradient of the mean, times 1/D.
+        scale: Scalar,
     },
 
     // Boxes (roi.rs)
@@ -273,6 +300,18 @@ pub enum Op {
         /// Added to the root of the second moment.
         eps: f64,
     },
+    /// `(lr, wd, c1, c2, clip, [momentum], p, g, m, v, [target], p, g, m, v, [target], ..) -> p', m', v', [target'], ..`: the above for
+    /// any number of parameters with the same rates.
+    AdamWAll {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root of the second moment.
+        eps: f64,
+        /// Whether each parameter has an average; part of the operation's name.
+        average: bool,
+    },
 
     // Ranks (ranks.rs): each operand's sum over all ranks of the run, which all compute the same graph.
     /// `(a, b, ..) -> Σ a, Σ b, ..`.
@@ -281,22 +320,6 @@ pub enum Op {
     AllReduceStart,
     /// `(a', b', ..) -> Σ a, Σ b, ..`: the sums that were begun are there.
     AllReduceDone,
-}
-
-/// Operands that do not fit an operation.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum TypeError {
-    /// Wrong number of operands.
-    #[error("takes {expected} operands, got {got}")]
-    Arity {
-        /// What it takes, in words.
-        expected: &'static str,
-        /// What it got.
-        got: usize,
-    },
-    /// Shapes or element types that do not go together.
-    #[error("{0}")]
-    Mismatch(String),
 }
 
 /// [`Op::name`] and its inverse from one table, which must list every operation to compile.
@@ -339,6 +362,9 @@ operations! {
     "pow_scalar": Op::PowScalar(_) = Op::PowScalar(1.0);
     "gelu_grad": Op::GeluGrad = Op::GeluGrad;
     "gelu_with_grad": Op::GeluWithGrad = Op::GeluWithGrad;
+    "bias_gelu": Op::BiasGelu = Op::BiasGelu;
+    "bias_gelu_grad": Op::BiasGeluGrad { result: false } = Op::BiasGeluGrad { result: false };
+    "bias_gelu_with_grad": Op::BiasGeluGrad { result: true } = Op::BiasGeluGrad { result: true };
     "cast": Op::Cast(_) = Op::Cast(DType::F32);
     "sum": Op::Sum { .. } = Op::Sum { axes: Vec::new() };
     "mean": Op::Mean { .. } = Op::Mean { axes: Vec::new() };
@@ -357,6 +383,8 @@ operations! {
     "concat": Op::Concat { .. } = Op::Concat { axis: 0 };
     "gather_tokens": Op::GatherTokens = Op::GatherTokens;
     "scatter_tokens": Op::ScatterTokens { .. } = Op::ScatterTokens { tokens: Dim::from(1usize) };
+    "token_l1": Op::TokenL1 { .. } = Op::TokenL1 { eps: 0.0 };
+    "token_l1_grad": Op::TokenL1Grad { .. } = Op::TokenL1Grad { eps: 0.0, scale: 1.0.into() };
     "tubelets": Op::Tubelets { .. } = Op::Tubelets { tubelet: 1, patch: 1 };
     "patch_embed": Op::PatchEmbed { .. } = Op::PatchEmbed { tubelet: 1, patch: 1 };
     "roi_align": Op::RoiAlign { .. } =
@@ -382,23 +410,13 @@ operations! {
     "adamw": Op::AdamW { .. } = Op::AdamW { beta1: 0.0, beta2: 0.0, eps: 0.0 };
     "ema": Op::Ema = Op::Ema;
     "adamw_ema": Op::AdamWEma { .. } = Op::AdamWEma { beta1: 0.0, beta2: 0.0, eps: 0.0 };
+    "adamw_all": Op::AdamWAll { average: false, .. } =
+        Op::AdamWAll { beta1: 0.0, beta2: 0.0, eps: 0.0, average: false };
+    "adamw_ema_all": Op::AdamWAll { average: true, .. } =
+        Op::AdamWAll { beta1: 0.0, beta2: 0.0, eps: 0.0, average: true };
     "all_reduce": Op::AllReduce = Op::AllReduce;
     "all_reduce_start": Op::AllReduceStart = Op::AllReduceStart;
     "all_reduce_done": Op::AllReduceDone = Op::AllReduceDone;
-}
-
-/// Fails unless there are between `least` and `most` operands.
-fn arity(operands: &[&TensorType], least: usize, most: usize, expected: &'static str) -> Result<(), TypeError> {
-    if (least..=most).contains(&operands.len()) {
-        Ok(())
-    } else {
-        Err(TypeError::Arity { expected, got: operands.len() })
-    }
-}
-
-/// Fails with a sentence unless `holds`.
-fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), TypeError> {
-    if holds { Ok(()) } else { Err(TypeError::Mismatch(message())) }
 }
 
 #[cfg(test)]

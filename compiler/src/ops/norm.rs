@@ -52,7 +52,7 @@ pub(super) fn eval(op: Kind, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
 }
 
 /// The normalised row, and 1 over its deviation.
-fn normalised(row: &[f64], eps: f64) -> (Vec<f64>, f64) {
+pub(super) fn normalised(row: &[f64], eps: f64) -> (Vec<f64>, f64) {
     let count = row.len() as f64;
     let mean = row.iter().sum::<f64>() / count;
     let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;

@@ -3,6 +3,41 @@
 use crate::interp::Array;
 use crate::ir::{Dim, Graph, Scalar, Sizes, TensorType, ValueId};
 
+/// Operands that do not fit an operation.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TypeError {
+    /// Wrong number of operands.
+    #[error("takes {expected} operands, got {got}")]
+    Arity {
+        /// What it takes, in words.
+        expected: &'static str,
+        /// What it got.
+        got: usize,
+    },
+    /// Shapes or element types that do not go together.
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+/// Fails unless there are between `least` and `most` operands.
+pub(super) fn arity(
+    operands: &[&TensorType],
+    least: usize,
+    most: usize,
+    expected: &'static str,
+) -> Result<(), TypeError> {
+    if (least..=most).contains(&operands.len()) {
+        Ok(())
+    } else {
+        Err(TypeError::Arity { expected, got: operands.len() })
+    }
+}
+
+/// Fails with a sentence unless `holds`.
+pub(super) fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), TypeError> {
+    if holds { Ok(()) } else { Err(TypeError::Mismatch(message())) }
+}
+
 /// Arithmetic and memory traffic of one operation, as expressions of the graph's symbols.
 ///
 /// A multiply-add counts 2; other elementwise arithmetic counts the nominal number documented with the operation.

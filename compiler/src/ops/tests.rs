@@ -24,17 +24,24 @@ fn every_decomposition_computes_the_same() {
     let adamw = ["4 5"; 4].into_iter().chain([""; 5]).collect::<Vec<_>>();
     let adamw_ema = adamw.iter().copied().chain(["4 5", ""]).collect::<Vec<_>>();
     let (beta1, beta2, eps) = (0.9, 0.99, 1e-3);
+    let all = |rates: usize, each: &[&'static str]| [vec![""; rates], each.to_vec(), vec!["3"; each.len()]].concat();
     let q = "B 2 N 4";
     let k = "B 2 5 4";
     let ops: Vec<(Op, Vec<&str>)> = vec![
         (Op::Unary(Unary::Gelu), vec!["B N 4"]),
         (Op::GeluGrad, vec!["B N 4"; 2]),
         (Op::GeluWithGrad, vec!["B N 4"; 2]),
+        (Op::BiasGelu, vec!["B N 4", "4"]),
+        (Op::BiasGeluGrad { result: false }, vec!["B N 4", "4", "B N 4"]),
+        (Op::BiasGeluGrad { result: true }, vec!["N 4", "4", "N 4"]),
         (Op::Mean { axes: vec![0, 2] }, vec!["B N 4"]),
         (Op::Softmax, vec!["B N 4"]),
         (Op::SoftmaxGrad, vec!["B N 4"; 2]),
         (Op::LogSoftmax, vec!["B N 4"]),
         (Op::SquaredNorm, vec!["B N 4", "", "5 4"]),
+        (Op::TokenL1 { eps }, vec!["B 2 4", "B N 4", "i32 B 2"]),
+        (Op::TokenL1 { eps }, vec!["B 2 4", "1 N 4", "i32 B 2"]),
+        (Op::TokenL1Grad { eps, scale: 0.25.into() }, vec!["B 2 4", "B N 4", "i32 B 2"]),
         (Op::Tubelets { tubelet: 2, patch: 3 }, vec!["B 2 4 3 6"]),
         (Op::PatchEmbed { tubelet: 2, patch: 3 }, vec!["B 2 4 3 6", "5 2 2 3 3", "5"]),
         (Op::Linear, vec!["B N 4", "5 4", "5"]),
@@ -71,11 +78,17 @@ fn every_decomposition_computes_the_same() {
         (Op::Ema, vec!["4 5", "4 5", ""]),
         (Op::AdamW { beta1, beta2, eps }, adamw),
         (Op::AdamWEma { beta1, beta2, eps }, adamw_ema),
+        (Op::AdamWAll { beta1, beta2, eps, average: false }, all(5, &["4 5"; 4])),
+        (Op::AdamWAll { beta1, beta2, eps, average: true }, all(6, &["4 5"; 5])),
     ];
+    let typed = |shape: &str| match shape.strip_prefix("i32 ") {
+        Some(shape) => TensorType::new(DType::I32, dims(shape)),
+        None => ty(shape),
+    };
     for (op, shapes) in ops {
         let mut graph = Graph::new("g", &["B", "N"]);
         let operands: Vec<ValueId> =
-            shapes.iter().enumerate().map(|(i, shape)| graph.input(&format!("x{i}"), ty(shape)).unwrap()).collect();
+            shapes.iter().enumerate().map(|(i, shape)| graph.input(&format!("x{i}"), typed(shape)).unwrap()).collect();
         for (i, y) in graph.push(op.clone(), &operands).unwrap().into_iter().enumerate() {
             graph.output(&format!("y{i}"), y);
         }

@@ -134,6 +134,11 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
     Ok(vec![y])
 }
 
+/// `x[B|1, N, D]` at `index[B, K]`, of that shape.
+pub(super) fn gathered(x: &Array, index: &Array, shape: &[usize]) -> Result<Array, EvalError> {
+    rows(true, x, index, shape)
+}
+
 /// Gathers rows of `x`, or adds the rows of `x` to where they were gathered from.
 fn rows(gather: bool, x: &Array, index: &Array, shape: &[usize]) -> Result<Array, EvalError> {
     let (k, width) = (index.shape[1], shape[2]);

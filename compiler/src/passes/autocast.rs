@@ -1,7 +1,7 @@
-//! Gives contractions bf16 operands through casts; norms, softmax, losses, sums and all state stay f32.
+//! Gives contractions operands of 16 bits (bf16 or f16) through casts; norms, softmax, losses, sums and all state stay f32.
 //!
-//! Results of contractions are bf16 and are cast back where f32 is needed. Operations that only move values (reshapes,
-//! permutations, slices, gathers) follow their operand, so that queries, keys and values stay in bf16 from the layer that
+//! Results of contractions are of that type and are cast back where f32 is needed. Operations that only move values (reshapes,
+//! permutations, slices, gathers) follow their operand, so that queries, keys and values stay in it from the layer that
 //! computes them to the attention that reads them. Each value is cast once; two casts never follow one another, since
 //! narrowing what was only just widened is exact and needs none. (The official code trains under PyTorch's autocast; it
 //! keeps the residual stream in bf16 too where it is in place, here it is f32 throughout.)
@@ -15,7 +15,10 @@ use crate::ops::Op;
 use std::collections::HashMap;
 
 /// See the module's first line.
-pub struct Autocast;
+pub struct Autocast {
+    /// The type of operands, [`DType::BF16`] or [`DType::F16`].
+    pub to: DType,
+}
 
 impl Pass for Autocast {
     fn name(&self) -> &'static str {
@@ -27,7 +30,7 @@ impl Pass for Autocast {
         let mut narrow = HashMap::new();
         for node in &graph.nodes {
             let inputs = rewriter.operands(node)?;
-            if !(is_contraction(node, graph) || follows(node, graph, &rewriter.new, &inputs)) {
+            if !(is_contraction(node, graph) || follows(node, graph, &rewriter.new, &inputs, self.to)) {
                 rewriter.copy(node)?;
                 continue;
             }
@@ -36,7 +39,7 @@ impl Pass for Autocast {
             let factors = if sum.is_some() { &inputs[..2] } else { &inputs };
             let operands = factors
                 .iter()
-                .map(|id| narrowed(&mut rewriter.new, &mut narrow, *id))
+                .map(|id| narrowed(&mut rewriter.new, &mut narrow, *id, self.to))
                 .collect::<Result<Vec<_>, _>>()?;
             let results = rewriter.new.push(node.op.clone(), &operands)?;
             let mut wide =
@@ -44,10 +47,10 @@ impl Pass for Autocast {
             if let (Some(sum), [product]) = (sum, wide.as_mut_slice()) {
                 *product = rewriter.new.add(*product, sum)?;
             }
-            rewriter.replace(&node.outputs, &wide, format!("{} in bf16", node.op.name()))?;
+            rewriter.replace(&node.outputs, &wide, format!("{} in {}", node.op.name(), self.to.name()))?;
         }
         let Some(changed) = rewriter.finish()? else { return Ok(None) };
-        // Widened results that only bf16 operations read have no reader left.
+        // Widened results that only narrow operations read have no reader left.
         let graph = DeadCode.run(&changed.graph)?.map_or(changed.graph, |cleaned| cleaned.graph);
         Ok(Some(Changed { graph, changes: changed.changes }))
     }
@@ -56,7 +59,7 @@ impl Pass for Autocast {
 /// How autocast treats an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// Takes bf16 operands.
+    /// Takes narrow operands.
     Product,
     /// Follows the element type of its operands.
     Movement,
@@ -87,6 +90,10 @@ fn class(op: &Op) -> Class {
         | Op::PowScalar(_)
         | Op::GeluGrad
         | Op::GeluWithGrad
+        | Op::BiasGelu
+        | Op::BiasGeluGrad { .. }
+        | Op::TokenL1 { .. }
+        | Op::TokenL1Grad { .. }
         | Op::Cast(_)
         | Op::Sum { .. }
         | Op::Mean { .. }
@@ -108,6 +115,7 @@ fn class(op: &Op) -> Class {
         | Op::AdamW { .. }
         | Op::Ema
         | Op::AdamWEma { .. }
+        | Op::AdamWAll { .. }
         | Op::AllReduce
         | Op::AllReduceStart
         | Op::AllReduceDone => Class::Wide,
@@ -119,30 +127,35 @@ fn is_contraction(node: &Node, graph: &Graph) -> bool {
     class(&node.op) == Class::Product && node.inputs.iter().all(|id| graph.ty(*id).dtype == DType::F32)
 }
 
-/// An operation that moves values all of which were widened from bf16.
-fn follows(node: &Node, graph: &Graph, new: &Graph, inputs: &[ValueId]) -> bool {
+/// An operation that moves values all of which were widened.
+fn follows(node: &Node, graph: &Graph, new: &Graph, inputs: &[ValueId], to: DType) -> bool {
     let moves = class(&node.op) == Class::Movement;
     let mut floats = node.inputs.iter().zip(inputs).filter(|(old, _)| graph.ty(**old).dtype.is_float()).peekable();
-    moves && floats.peek().is_some() && floats.all(|(_, id)| widened_from(new, *id).is_some())
+    moves && floats.peek().is_some() && floats.all(|(_, id)| widened_from(new, *id, to).is_some())
 }
 
-/// The bf16 value that `id` was widened from, if it was.
-fn widened_from(graph: &Graph, id: ValueId) -> Option<ValueId> {
+/// The narrow value that `id` was widened from, if it was.
+fn widened_from(graph: &Graph, id: ValueId, to: DType) -> Option<ValueId> {
     let before = producer(graph, id)?;
     let source = before.inputs.first().copied()?;
-    let widens = before.op == Op::Cast(DType::F32) && graph.ty(source).dtype == DType::BF16;
+    let widens = before.op == Op::Cast(DType::F32) && graph.ty(source).dtype == to;
     widens.then_some(source)
 }
 
-/// `id` in bf16: what it was widened from, or a cast that all its readers share. Indices stay what they are.
-fn narrowed(graph: &mut Graph, known: &mut HashMap<ValueId, ValueId>, id: ValueId) -> Result<ValueId, GraphError> {
+/// `id` narrow: what it was widened from, or a cast that all its readers share. Indices stay what they are.
+fn narrowed(
+    graph: &mut Graph,
+    known: &mut HashMap<ValueId, ValueId>,
+    id: ValueId,
+    to: DType,
+) -> Result<ValueId, GraphError> {
     if graph.ty(id).dtype != DType::F32 {
         return Ok(id);
     }
-    if let Some(narrow) = known.get(&id).copied().or_else(|| widened_from(graph, id)) {
+    if let Some(narrow) = known.get(&id).copied().or_else(|| widened_from(graph, id, to)) {
         return Ok(narrow);
     }
-    let narrow = graph.cast(id, DType::BF16)?;
+    let narrow = graph.cast(id, to)?;
     known.insert(id, narrow);
     Ok(narrow)
 }
@@ -191,8 +204,10 @@ mod tests {
         g
     }
 
+    const BF16: Autocast = Autocast { to: DType::BF16 };
+
     fn cast(graph: &Graph) -> Graph {
-        let graph = Autocast.run(graph).unwrap().unwrap().graph;
+        let graph = BF16.run(graph).unwrap().unwrap().graph;
         verify(&graph).unwrap();
         graph
     }
@@ -240,12 +255,19 @@ mod tests {
             }
         }
         assert!(seen.len() > 5);
-        assert!(Autocast.run(&graph).unwrap().is_none(), "there is nothing left to do");
+        assert!(BF16.run(&graph).unwrap().is_none(), "there is nothing left to do");
     }
 
     #[test]
     fn the_results_are_those_of_f32_but_for_rounding() {
-        let (wide, narrow) = (block(), cast(&block()));
+        let wide = block();
+        // f16 has three more bits.
+        let narrow = [(DType::BF16, 0.02), (DType::F16, 0.0025)].map(|(to, limit)| {
+            let graph = Autocast { to }.run(&wide).unwrap().unwrap().graph;
+            verify(&graph).unwrap();
+            assert!(graph.values.iter().any(|value| value.ty.dtype == to));
+            (graph, limit)
+        });
         let mut sources = BTreeMap::new();
         for (seed, id) in wide.inputs.iter().chain(&wide.params).enumerate() {
             let shape: Vec<usize> = wide.ty(*id).shape.iter().map(|dim| dim.eval(&Sizes::new()).unwrap()).collect();
@@ -254,12 +276,15 @@ mod tests {
             sources.insert(wide.source_name(*id).unwrap().to_owned(), Tensor::f32(shape, data));
         }
         let run = |graph: &Graph| interp::run(graph, &Sizes::new(), &sources).unwrap().outputs;
-        let (wide, narrow) = (run(&wide), run(&narrow));
-        for (name, tensor) in &wide {
-            let (a, b) = (tensor.as_f32().unwrap(), narrow[name].as_f32().unwrap());
-            let norm: f32 = a.iter().map(|x| x * x).sum::<f32>().sqrt();
-            let error: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
-            assert!(error > 0.0 && error < 0.02 * norm, "{name}: {error} of {norm}");
+        let wide = run(&wide);
+        for (narrow, limit) in narrow {
+            let narrow = run(&narrow);
+            for (name, tensor) in &wide {
+                let (a, b) = (tensor.as_f32().unwrap(), narrow[name].as_f32().unwrap());
+                let norm: f32 = a.iter().map(|x| x * x).sum::<f32>().sqrt();
+                let error: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+                assert!(error > 0.0 && error < limit * norm, "{name}: {error} of {norm}");
+            }
         }
     }
 }

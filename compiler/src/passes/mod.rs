@@ -16,7 +16,10 @@ mod dead_code;
 mod decompose;
 mod fuse_accumulate;
 mod fuse_adamw_ema;
+mod fuse_bias_gelu;
 mod fuse_gelu;
+mod fuse_token_l1;
+mod group_adamw;
 mod keep_sums;
 mod merge_pads;
 mod merge_rows;
@@ -37,7 +40,10 @@ pub use dead_code::DeadCode;
 pub use decompose::Decompose;
 pub use fuse_accumulate::FuseAccumulate;
 pub use fuse_adamw_ema::FuseAdamWEma;
+pub use fuse_bias_gelu::FuseBiasGelu;
 pub use fuse_gelu::FuseGelu;
+pub use fuse_token_l1::FuseTokenL1;
+pub use group_adamw::GroupAdamW;
 pub use keep_sums::KeepSums;
 pub use merge_pads::MergePads;
 pub use merge_rows::MergeRows;
@@ -49,7 +55,7 @@ pub use reduce_sums::ReduceSums;
 pub use registry::{Spec, SpecError, all};
 pub use sink_tokens::SinkTokens;
 
-use crate::ir::{Graph, GraphError};
+use crate::ir::{DType, Graph, GraphError};
 use crate::verify::{VerifyError, verify};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -185,7 +191,7 @@ impl Pipeline {
         let mut passes = Self::standard().passes;
         if narrow {
             // Before products are fused with sums, which stay f32, and before recomputation, which covers casts.
-            passes.push(Box::new(Autocast));
+            passes.push(Box::new(Autocast { to: DType::BF16 }));
         }
         passes.push(Box::new(FuseAccumulate));
         passes.push(Box::new(DeadCode));
@@ -194,6 +200,19 @@ impl Pipeline {
         }
         // A recomputed GELU is computed together with its gradient.
         passes.push(Box::new(FuseGelu));
+        Self::new(passes)
+    }
+
+    /// What pays off only on a device with memory and kernels of its own, after all other passes: fewer values in memory, fewer
+    /// launches.
+    pub fn device() -> Self {
+        let passes: Vec<Box<dyn Pass>> = vec![
+            Box::new(KeepSums),
+            Box::new(FuseBiasGelu),
+            Box::new(FuseTokenL1),
+            Box::new(GroupAdamW),
+            Box::new(DeadCode),
+        ];
         Self::new(passes)
     }
 

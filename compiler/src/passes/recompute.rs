@@ -141,6 +141,10 @@ fn class(op: &Op) -> Class {
         | Op::PowScalar(_)
         | Op::GeluGrad
         | Op::GeluWithGrad
+        | Op::BiasGelu
+        | Op::BiasGeluGrad { .. }
+        | Op::TokenL1 { .. }
+        | Op::TokenL1Grad { .. }
         | Op::Sum { .. }
         | Op::Mean { .. }
         | Op::ReduceMax { .. }
@@ -168,6 +172,7 @@ fn class(op: &Op) -> Class {
         | Op::AdamW { .. }
         | Op::Ema
         | Op::AdamWEma { .. }
+        | Op::AdamWAll { .. }
         | Op::AllReduce
         | Op::AllReduceStart
         | Op::AllReduceDone => Class::Kept,

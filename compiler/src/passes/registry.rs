@@ -2,16 +2,17 @@
 
 use super::{
     Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
-    FuseAdamWEma, FuseGelu, KeepSums, MergePads, MergeRows, OverlapSums, PackAttention, Pass, Recompute, Recomputed,
-    ReduceSums, SinkTokens,
+    FuseAdamWEma, FuseBiasGelu, FuseGelu, FuseTokenL1, GroupAdamW, KeepSums, MergePads, MergeRows, OverlapSums,
+    PackAttention, Pass, Recompute, Recomputed, ReduceSums, SinkTokens,
 };
+use crate::ir::DType;
 use crate::ops::Op;
 
 /// How a pass is made from its parameters.
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 18] = [
+const REGISTRY: [(&str, Make); 21] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
@@ -22,15 +23,28 @@ const REGISTRY: [(&str, Make); 18] = [
     ("pack-attention", |_| Ok(Box::new(PackAttention))),
     ("merge-pads", |_| Ok(Box::new(MergePads))),
     ("fuse-adamw-ema", |_| Ok(Box::new(FuseAdamWEma))),
-    ("autocast", |_| Ok(Box::new(Autocast))),
+    ("autocast", autocast),
     ("fuse-accumulate", |_| Ok(Box::new(FuseAccumulate))),
     ("fuse-gelu", |_| Ok(Box::new(FuseGelu))),
     ("keep-sums", |_| Ok(Box::new(KeepSums))),
+    ("fuse-bias-gelu", |_| Ok(Box::new(FuseBiasGelu))),
+    ("fuse-token-l1", |_| Ok(Box::new(FuseTokenL1))),
+    ("group-adamw", |_| Ok(Box::new(GroupAdamW))),
     ("recompute", recompute),
     ("decompose", decompose),
     ("reduce-sums", reduce_sums),
     ("overlap-sums", |_| Ok(Box::new(OverlapSums))),
 ];
+
+/// `to`: `bf16` (the default) or `f16`.
+fn autocast(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
+    let to = match spec.take("to").as_deref() {
+        None | Some("bf16") => DType::BF16,
+        Some("f16") => DType::F16,
+        Some(other) => return Err(spec.value("to", "bf16 or f16", other)),
+    };
+    Ok(Box::new(Autocast { to }))
+}
 
 /// `output`: the output the forward part computes, `loss` by default. `what`: `elementwise` (the default) or `blocks`.
 fn recompute(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {

@@ -176,12 +176,21 @@ fn overwritable(node: &Node) -> Vec<(usize, usize)> {
         Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Softmax | Op::LogSoftmax => {
             vec![(0, 0)]
         }
-        Op::Ema | Op::Dropout { .. } => vec![(0, 0)],
+        Op::Ema | Op::Dropout { .. } | Op::BiasGelu => vec![(0, 0)],
         Op::Binary(_) | Op::GeluGrad | Op::SoftmaxGrad => vec![(0, 0), (1, 0)],
         Op::GeluWithGrad => vec![(0, 0), (1, 1)],
         Op::MatMul { .. } => vec![(2, 0)],
         Op::AdamW { .. } => vec![(0, 0), (2, 1), (3, 2)],
         Op::AdamWEma { .. } => vec![(0, 0), (2, 1), (3, 2), (9, 3)],
+        Op::AdamWAll { average, .. } => {
+            // After the rates, p, g, m, v and perhaps the average of each parameter.
+            let (rates, each, kept): (_, _, &[usize]) =
+                if *average { (6, 5, &[0, 2, 3, 4]) } else { (5, 4, &[0, 2, 3]) };
+            let firsts = (rates..node.inputs.len()).step_by(each);
+            firsts.flat_map(|first| kept.iter().map(move |at| first + at)).enumerate().map(|(at, x)| (x, at)).collect()
+        }
+        Op::BiasGeluGrad { result: false } => vec![(0, 0), (2, 0)],
+        Op::BiasGeluGrad { result: true } => vec![(0, 0), (2, 1)],
         Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => (0..node.inputs.len()).map(|at| (at, at)).collect(),
         Op::Cast(_)
         | Op::Sum { .. }
@@ -198,6 +207,8 @@ fn overwritable(node: &Node) -> Vec<(usize, usize)> {
         | Op::Concat { .. }
         | Op::GatherTokens
         | Op::ScatterTokens { .. }
+        | Op::TokenL1 { .. }
+        | Op::TokenL1Grad { .. }
         | Op::Tubelets { .. }
         | Op::PatchEmbed { .. }
         | Op::RoiAlign { .. }

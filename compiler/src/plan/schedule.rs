@@ -64,7 +64,7 @@ impl<'a> Schedule<'a> {
     }
 
     fn is_eager(&self, position: usize) -> bool {
-        matches!(self.graph.nodes[position].op, Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. })
+        matches!(self.graph.nodes[position].op, Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. } | Op::AdamWAll { .. })
     }
 
     fn producer(&self, id: ValueId) -> Option<usize> {

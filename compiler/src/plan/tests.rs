@@ -56,6 +56,37 @@ graph step[]
     assert!(plan.steps.iter().filter(|step| step.node.0 >= 5).all(|step| step.in_place == [(0, 0)]));
 }
 
+/// Of every parameter the value, its moments and its average, after the rates; not the gradient.
+#[test]
+fn all_parameters_of_a_step_are_written_in_place() {
+    for average in [false, true] {
+        let mut graph = Graph::new("step", &[]);
+        let rates: Vec<_> = ["lr", "wd", "c1", "c2", "clip", "momentum"][..if average { 6 } else { 5 }].into();
+        let mut operands: Vec<_> = rates.iter().map(|name| graph.input(name, ty("")).unwrap()).collect();
+        let mut kept = Vec::new();
+        for i in 0..3 {
+            for name in ["p", "g", "m", "v", "target"].into_iter().take(if average { 5 } else { 4 }) {
+                let name = format!("{name}{i}");
+                let gradient = name.starts_with('g');
+                let x = if gradient { graph.input(&name, ty("3")) } else { graph.param(&name, ty("3")) }.unwrap();
+                if !gradient {
+                    kept.push((operands.len(), x));
+                }
+                operands.push(x);
+            }
+        }
+        let op = Op::AdamWAll { beta1: 0.9, beta2: 0.99, eps: 1e-8, average };
+        let results = graph.push(op, &operands).unwrap();
+        assert_eq!(results.len(), kept.len());
+        for ((_, param), new) in kept.iter().zip(&results) {
+            graph.update(*param, *new).unwrap();
+        }
+        let plan = Plan::new(&graph).unwrap();
+        let expected: Vec<_> = kept.iter().enumerate().map(|(result, (operand, _))| (*operand, result)).collect();
+        assert_eq!(plan.steps[0].in_place, expected);
+    }
+}
+
 #[test]
 fn the_report_counts() {
     let mut graph = Graph::new("linear", &["B"]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use vjepa_collective::Alone;
 use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{self, Engine, Kind};
-use vjepa_programs::initial_weights;
+use vjepa_programs::{Precision, initial_weights};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
 use vjepa_train::TrainState;
@@ -82,6 +82,29 @@ fn losses(late: bool) -> Vec<f64> {
 fn losses_that_are_read_late_are_the_same() {
     let (now, late) = (losses(false), losses(true));
     assert!(now == late && now.iter().all(|loss| loss.is_finite()), "{now:?} {late:?}");
+}
+
+/// Forward, the rest being training: the encoder's and the predictor's activations keep f16's three digits.
+#[test]
+fn products_in_f16_are_near_the_official_numbers() {
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    for lowered in ["", "-lowered"] {
+        let device = Device::open(&format!("{device}{lowered}")).unwrap();
+        let engine = Engine { device, precision: Precision::F16, ..Engine::default() };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
+        let (mut count, mut worst) = (0, 0f64);
+        let refused = golden::run(engine, &folder, Kind::Training, &mut |check| {
+            if let Check::Measured { name, rel_l2, .. } = check
+                && name.starts_with("forward.")
+            {
+                (count, worst) = (count + 1, rel_l2.max(worst));
+            }
+        });
+        println!("{device}, f16: {count} comparisons, rel-L2 {worst:.1e} at most");
+        assert!(count >= 10 && worst > 1e-5 && worst <= 1e-3, "{device}: {count} compared, {worst} at most");
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("a training step in f16 needs its gradients scaled"), "{said}");
+    }
 }
 
 /// Any folder of golden data, by hand: `VJEPA_GOLDEN=FOLDER cargo test ... --test gpu -- --ignored --nocapture`.

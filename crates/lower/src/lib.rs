@@ -142,6 +142,10 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         // Decomposed.
         Op::GeluGrad
         | Op::GeluWithGrad
+        | Op::BiasGelu
+        | Op::BiasGeluGrad { .. }
+        | Op::TokenL1 { .. }
+        | Op::TokenL1Grad { .. }
         | Op::SquaredNorm
         | Op::Tubelets { .. }
         | Op::PatchEmbed { .. }
@@ -152,6 +156,7 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         | Op::AdamW { .. }
         | Op::Ema
         | Op::AdamWEma { .. }
+        | Op::AdamWAll { .. }
         // The executor's: other processes take part.
         | Op::AllReduce
         | Op::AllReduceStart

@@ -94,6 +94,9 @@ pub enum CompileError {
     /// The graph cannot be planned.
     #[error(transparent)]
     Plan(#[from] vjepa_compiler::plan::PlanError),
+    /// A step in f16.
+    #[error("a training step in f16 needs its gradients scaled, which is not implemented: use bf16 or f32")]
+    Unscaled,
     /// A step that exceeds the memory budget however much is recomputed.
     #[error(
         "the step needs {} MB even with everything recomputed, more than the memory budget of {} MB: lower \

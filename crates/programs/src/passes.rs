@@ -146,7 +146,12 @@ impl Passes {
         recompute: Option<Recomputed>,
         precision: Precision,
     ) -> Result<Graph, CompileError> {
-        let pipeline = Pipeline::training(LOSS, recompute, precision == Precision::Bf16);
+        let narrow = match precision {
+            Precision::F32 => false,
+            Precision::Bf16 => true,
+            Precision::F16 => return Err(CompileError::Unscaled),
+        };
+        let pipeline = Pipeline::training(LOSS, recompute, narrow);
         match self.stop_after.clone() {
             Some(StopAfter::Nothing | StopAfter::Forward(_)) => self.skipped(graph),
             Some(StopAfter::Whole(label)) => self.pipeline(pipeline, graph, "", Some(&label)),

@@ -171,6 +171,10 @@ impl<'g, 'w> Lowering<'g, 'w> {
             }
             Op::GeluGrad
             | Op::GeluWithGrad
+            | Op::BiasGelu
+            | Op::BiasGeluGrad { .. }
+            | Op::TokenL1 { .. }
+            | Op::TokenL1Grad { .. }
             | Op::SoftmaxGrad
             | Op::SquaredNorm
             | Op::ScatterTokens { .. }
@@ -185,6 +189,7 @@ impl<'g, 'w> Lowering<'g, 'w> {
             | Op::AdamW { .. }
             | Op::Ema
             | Op::AdamWEma { .. }
+            | Op::AdamWAll { .. }
             | Op::AllReduce
             | Op::AllReduceStart
             | Op::AllReduceDone => {

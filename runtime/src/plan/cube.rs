@@ -100,6 +100,7 @@ fn element(dtype: DType) -> Element {
 fn lacking(device: Device, missing: Element) -> DeviceError {
     let remedy = match missing {
         Element::BF16 => "use f32 (--set meta.dtype=float32, --precision f32), or --device cpu, which emulates it",
+        Element::F16 => "use f32 (--precision f32), bf16 where the device has it, or --device cpu, which emulates it",
         _ => "use another device",
     };
     DeviceError::Type { device: device.to_string(), dtype: missing.name().to_owned(), remedy }

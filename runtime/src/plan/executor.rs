@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 use vjepa_compiler::ir::{Graph, Node, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
-use vjepa_compiler::passes::{CommonScalars, Decompose, KeepSums, Pass};
+use vjepa_compiler::passes::{CommonScalars, Decompose, Pass, Pipeline};
 use vjepa_compiler::plan::Plan;
 use vjepa_compiler::verify::verify;
 use vjepa_lower::{Lowered, read_floats};
@@ -105,11 +105,8 @@ impl<B: PlanBackend> Executor<B> {
         let pass = Decompose::unless_on(move |op, operands| Self::runs(kernels, op, operands));
         let mut lowered = graph.clone();
         let mut decomposed = false;
-        if kernels
-            && B::IS_DEVICE
-            && let Some(kept) = KeepSums.run(&lowered).map_err(|error| cannot_plan(graph, &error))?
-        {
-            lowered = kept.graph;
+        if kernels && B::IS_DEVICE {
+            lowered = Pipeline::device().run(&lowered).map_err(|error| cannot_plan(graph, &error))?.graph;
         }
         // Parts of a semantic operation may be semantic themselves; nothing nests deeper than this.
         for _ in 0..DECOMPOSITION_DEPTH {

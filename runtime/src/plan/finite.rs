@@ -46,7 +46,8 @@ impl<B: PlanBackend> Executor<B> {
         }
         let steps = self.plan().steps.clone();
         for step in steps {
-            if matches!(self.graph().nodes[step.node.0].op, Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. }) {
+            let op = &self.graph().nodes[step.node.0].op;
+            if matches!(op, Op::AdamW { .. } | Op::Ema | Op::AdamWEma { .. } | Op::AdamWAll { .. }) {
                 continue;
             }
             let inputs = &self.graph().nodes[step.node.0].inputs;

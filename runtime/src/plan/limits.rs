@@ -4,7 +4,7 @@ use super::{DeviceError, HostTensor, KernelError, PlanBackend};
 use super::{Executor, RunError};
 use burn_backend::tensor::Device;
 use std::collections::BTreeMap;
-use vjepa_compiler::ir::{Def, Dim, Sizes, TensorType};
+use vjepa_compiler::ir::{Def, Dim, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
 
 impl<B: PlanBackend> Executor<B> {
@@ -50,12 +50,14 @@ impl<B: PlanBackend> Executor<B> {
             return Ok(());
         }
         for (position, node) in self.graph().nodes.iter().enumerate() {
-            let tokens = match (&node.op, &*node.inputs) {
-                (Op::GatherTokens, [x, _]) => self.graph().ty(*x).shape.get(1).and_then(|tokens| tokens.eval(sizes)),
-                (Op::ScatterTokens { tokens }, _) => tokens.eval(sizes),
-                _ => None,
+            let of = |x: &ValueId| self.graph().ty(*x).shape.get(1).and_then(|tokens| tokens.eval(sizes));
+            let (tokens, index) = match (&node.op, &*node.inputs) {
+                (Op::GatherTokens, [x, index]) => (of(x), index),
+                (Op::TokenL1 { .. } | Op::TokenL1Grad { .. }, [_, x, index]) => (of(x), index),
+                (Op::ScatterTokens { tokens }, [_, index]) => (tokens.eval(sizes), index),
+                _ => continue,
             };
-            let (Some(tokens), Some(index)) = (tokens, node.inputs.get(1)) else { continue };
+            let Some(tokens) = tokens else { continue };
             let mut open = vec![*index];
             while let Some(id) = open.pop() {
                 match &self.graph().value(id).def {

@@ -96,7 +96,7 @@ struct Common {
     no_burn: bool,
     #[command(flatten)]
     device: DeviceArg,
-    /// Precision of matrix products: f32, bf16 or both (f32,bf16); on a GPU, f32 means TF32 for all programs
+    /// Precision of matrix products: f32, bf16, for `infer` f16, or several (f32,bf16); on a GPU, f32 means TF32 for all programs
     #[arg(long, default_value = "f32", value_delimiter = ',')]
     precision: Vec<Precision>,
     /// Number of threads per program [default: all cores]
@@ -232,12 +232,13 @@ fn comparison(
     if !device.is_cpu() && !models.is_empty() {
         return Err("--onnx models run on the CPU; omit --onnx or use --device cpu".into());
     }
+    if common.torch.is_some() && common.precision.contains(&Precision::F16) {
+        return Err("PyTorch's side of a benchmark has no f16: leave --torch out".into());
+    }
     let mut figures = Vec::new();
     for precision in &common.precision {
-        let mut config = config.clone();
-        config.meta.dtype = precision.dtype();
         let folder = tempfile::tempdir()?;
-        let case = Workload::write(&WorkloadRequest { what, config: &config, mask_sets }, folder.path())?;
+        let case = Workload::write(&WorkloadRequest { what, config, precision: *precision, mask_sets }, folder.path())?;
         let cpu_peak = device.is_cpu().then(product_peak);
         let mut sides = start(common, device, *precision, &case.path(), (models, session))?;
         let result = turns(&mut sides, mask_sets, common)?;
@@ -252,9 +253,9 @@ fn comparison(
             (Some(trace), Some(plan)) => Some((plan.profile(trace)?, trace)),
             _ => None,
         };
-        figures.push(json_of(common, device, *precision, what, &config, &result)?);
+        figures.push(json_of(common, device, *precision, what, config, &result)?);
         if !common.json {
-            print_result(what, &config, *precision, device, &result)?;
+            print_result(what, config, *precision, device, &result)?;
             if let Some((table, trace)) = profiled {
                 print!("\n{table}trace       {}\n", trace.display());
             }

@@ -6,7 +6,8 @@
  * the device are dropped, copies from it are zeros.
  *
  * STAND_IN_OUT names a folder: kernels.tsv there gets a line for each module (function, bytes of PTX, its file), and the PTX
- * itself is kept as NUMBER.ptx. Only the functions that CubeCL asks for through cudarc are here.
+ * itself is kept as NUMBER.ptx; launches.txt gets a line for each launch, the name of its
+ * function. Only the functions that CubeCL asks for through cudarc are here.
  */
 #include <pthread.h>
 #include <stddef.h>
@@ -282,13 +283,31 @@ API CUresult cuFuncSetAttribute(void *function, int attribute, int value) {
 }
 API CUresult cuFuncGetAttribute(int *value, int attribute, void *function) { (void)attribute; (void)function; *value = 0; return SUCCESS; }
 
+static void launched(const char *name) {
+    const char *folder = getenv("STAND_IN_OUT");
+    if (!folder) return;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/launches.txt", folder);
+    pthread_mutex_lock(&lock);
+    FILE *list = fopen(path, "a");
+    if (list) {
+        fprintf(list, "%s\n", name);
+        fclose(list);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!list) fprintf(stderr, "stand-in driver: nothing can be written to %s\n", folder);
+}
+
 API CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                             unsigned shared, void *stream, void **parameters, void **extra) {
     (void)stream; (void)parameters; (void)extra;
     if (!function || !current) return refuse(INVALID_VALUE, "a launch without a function or a context");
     int grid = gx && gy && gz && gx <= GRID_X && gy <= GRID_YZ && gz <= GRID_YZ;
     int block = bx && by && bz && bx <= BLOCK_XY && by <= BLOCK_XY && bz <= BLOCK_Z && (uint64_t)bx * by * bz <= MAX_THREADS;
-    if (grid && block && shared <= (ampere() ? SHARED_80 : SHARED_90)) return SUCCESS;
+    if (grid && block && shared <= (ampere() ? SHARED_80 : SHARED_90)) {
+        launched(((struct function *)function)->name);
+        return SUCCESS;
+    }
     fprintf(stderr, "stand-in driver: %s is launched as %u x %u x %u blocks of %u x %u x %u with %u bytes shared\n",
             ((struct function *)function)->name, gx, gy, gz, bx, by, bz, shared);
     return INVALID_VALUE;

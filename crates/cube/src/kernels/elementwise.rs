@@ -1,7 +1,8 @@
-//! GELU, exact, with its gradient.
+//! GELU, exact, with its gradient, of a tensor and of one with a bias.
 
+use super::norm::{ROWS, join, rows_of};
 use super::{elements, empty, spread};
-use burn_backend::TensorMetadata;
+use burn_backend::{Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -42,6 +43,99 @@ fn gelu_with_grad_kernel(x: &[f32], dy: &[f32], y: &mut [f32], dx: &mut [f32]) {
         y[ABSOLUTE_POS] = value * below(value);
         dx[ABSOLUTE_POS] = dy[ABSOLUTE_POS] * slope(value);
     }
+}
+
+#[cube(launch)]
+fn bias_gelu_kernel(x: &[f32], bias: &[f32], y: &mut [f32], width: usize) {
+    if ABSOLUTE_POS < y.len() {
+        let value = x[ABSOLUTE_POS] + bias[ABSOLUTE_POS % width];
+        y[ABSOLUTE_POS] = value * below(value);
+    }
+}
+
+/// A unit goes down one column of [`ROWS`] rows and adds its gradient up: neighbours read neighbours.
+#[cube(launch)]
+fn bias_gelu_grad_kernel(
+    x: &[f32],
+    bias: &[f32],
+    dy: &[f32],
+    y: &mut [f32],
+    dx: &mut [f32],
+    shares: &mut [f32],
+    rows: usize,
+    width: usize,
+    #[comptime] at_once: usize,
+    #[comptime] with_result: bool,
+) {
+    if ABSOLUTE_POS < shares.len() {
+        let column = ABSOLUTE_POS % width;
+        let first = ABSOLUTE_POS / width * at_once;
+        let mut end = first + at_once;
+        if end > rows {
+            end = rows;
+        }
+        let added = bias[column];
+        let mut sum = 0.0f32;
+        let mut row = first;
+        while row < end {
+            let at = row * width + column;
+            let value = x[at] + added;
+            let gradient = dy[at] * slope(value);
+            dx[at] = gradient;
+            if comptime!(with_result) {
+                y[at] = value * below(value);
+            }
+            sum += gradient;
+            row += 1;
+        }
+        shares[ABSOLUTE_POS] = sum;
+    }
+}
+
+/// `gelu(x + bias)`.
+pub(super) fn bias_gelu<R: CubeRuntime>(x: CubeTensor<R>, bias: CubeTensor<R>) -> CubeTensor<R> {
+    let y = empty(&x, x.shape());
+    if elements(&y) > 0 {
+        let (count, dim) = spread(&y, elements(&y));
+        let (_, width) = rows_of(&x);
+        let args = (x.into_buffer_arg(), bias.into_buffer_arg(), y.clone().into_buffer_arg());
+        bias_gelu_kernel::launch::<R>(&y.client, count, dim, args.0, args.1, args.2, width);
+    }
+    y
+}
+
+/// `gelu(x + bias)` where it is wanted, its gradient `dx`, and that of the bias.
+pub(super) fn bias_gelu_grad<R: CubeRuntime>(
+    [x, bias, dy]: [CubeTensor<R>; 3],
+    with_result: bool,
+) -> Vec<CubeTensor<R>> {
+    let (rows, width) = rows_of(&x);
+    let parts = rows.div_ceil(ROWS).max(1);
+    let (dx, shares) = (empty(&x, x.shape()), empty(&x, Shape::new([parts, width])));
+    let y = with_result.then(|| empty(&x, x.shape()));
+    let (count, dim) = spread(&x, parts * width);
+    // A buffer of no values cannot be bound; nothing is read or written of it then.
+    let bound = |tensor: &CubeTensor<R>| if rows == 0 { bias.clone() } else { tensor.clone() };
+    let args = [&x, &bias, &dy, y.as_ref().unwrap_or(&dx), &dx].map(|tensor| bound(tensor).into_buffer_arg());
+    let [x, bias_arg, dy, y_arg, dx_arg] = args;
+    let sums = shares.clone().into_buffer_arg();
+    let client = &dx.client;
+    bias_gelu_grad_kernel::launch::<R>(
+        client,
+        count,
+        dim,
+        x,
+        bias_arg,
+        dy,
+        y_arg,
+        dx_arg,
+        sums,
+        rows,
+        width,
+        ROWS,
+        with_result,
+    );
+    y.into_iter().chain([dx]).chain(join([shares], [parts, width])).collect()
 }
 
 /// `gelu(x)`.

@@ -5,11 +5,13 @@
 
 mod attention;
 mod elementwise;
+mod many;
 mod norm;
 mod optimizer;
 mod pixels;
 mod random;
 pub(crate) mod rules;
+mod token_l1;
 mod tokens;
 
 use attention::Packed;
@@ -23,7 +25,7 @@ use burn_cubecl::{CubeBackend, CubeRuntime};
 pub(crate) use pixels::pixels;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::ops::{Op, Unary};
-use vjepa_lower::{KernelError, Lowered, Lowering, Operand, exactly, size};
+use vjepa_lower::{KernelError, Lowered, Lowering, Operand, exactly, number, size};
 
 /// Our kernel for an operation; `None` where Burn's operations compute it.
 pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend<R>>> {
@@ -40,6 +42,11 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
             let [x, dy] = exactly(operands)?;
             Ok(elementwise::gelu_with_grad(x, dy).into())
         }),
+        Op::BiasGelu => floats(|operands| {
+            let [x, bias] = exactly(operands)?;
+            Ok(vec![elementwise::bias_gelu(x, bias)])
+        }),
+        Op::BiasGeluGrad { result } => floats(|operands| Ok(elementwise::bias_gelu_grad(exactly(operands)?, *result))),
         Op::LayerNorm { eps } => floats(|operands| match operands.len() {
             1 => {
                 let [x] = exactly(operands)?;
@@ -74,6 +81,17 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
         Op::ScatterTokens { tokens } => {
             Box::new(|node| tokens_of(node, |dy, index, sizes| tokens::scatter(dy, index, size(tokens, sizes)?)))
         }
+        Op::TokenL1 { eps } => {
+            Box::new(move |node| distances(node, |[y, x], index, _| token_l1::token_l1(y, x, index, *eps, None)))
+        }
+        Op::TokenL1Grad { eps, scale } => Box::new(move |node| {
+            distances(node, |[y, x], index, sizes| token_l1::token_l1(y, x, index, *eps, Some(number(scale, sizes)?)))
+        }),
+        Op::SquaredNorm => floats(|operands| {
+            let got = operands.len();
+            let sum = many::squared_norm(&operands).ok_or(KernelError::Operands { expected: "1 or more", got })?;
+            Ok(vec![sum])
+        }),
         Op::Dropout { rate, place, axes } => {
             Box::new(move |node| tokens_of(node, |x, key, _| Ok(random::dropout(x, key, (*rate, *place, *axes)))))
         }
@@ -91,6 +109,9 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
             let target = optimizer::ema(target, p.clone(), momentum);
             Ok(vec![p, m, v, target])
         }),
+        Op::AdamWAll { beta1, beta2, eps, average } => {
+            floats(|operands| Ok(many::adamw_all(operands, [*beta1, *beta2, *eps], *average)))
+        }
         _ => return None,
     })
 }
@@ -136,6 +157,26 @@ fn tokens_of<R: CubeRuntime>(
     let dtype = x.dtype();
     let y = f(into_contiguous(cast(x, DType::F32)), into_contiguous(cast(index, DType::I32)), node.sizes)?;
     Ok(vec![Operand::Float(cast(y, dtype))])
+}
+
+/// A kernel of two tensors of floats and indices of tokens.
+fn distances<R: CubeRuntime>(
+    node: Lowered<'_, CubeBackend<R>>,
+    f: impl Fn([CubeTensor<R>; 2], CubeTensor<R>, &Sizes) -> Result<CubeTensor<R>, KernelError>,
+) -> Result<Vec<Operand<CubeBackend<R>>>, KernelError> {
+    let [y, x, index] = exactly(node.operands)?;
+    let Operand::Float(y) = y else {
+        return Err(KernelError::DType { operand: 0, expected: "floats", got: "i32".to_owned() });
+    };
+    let both = Lowered {
+        operands: vec![x, index],
+        results: node.results,
+        sizes: node.sizes,
+        device: node.device,
+        largest: node.largest,
+    };
+    let y = into_contiguous(cast(y, DType::F32));
+    tokens_of(both, |x, index, sizes| f([y.clone(), x], index, sizes))
 }
 
 /// The library's name of an element type.

@@ -9,12 +9,12 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Rows whose share of the weight's gradient one unit adds up.
-const ROWS: usize = 128;
+/// Rows whose share of a gradient one unit adds up.
+pub(super) const ROWS: usize = 128;
 
 /// The sum of `part` over the units of a cube, the same for all of them.
 #[cube]
-fn total(part: f32, sums: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+pub(super) fn total(part: f32, sums: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
     let at = UNIT_POS as usize;
     sums[at] = part;
     sync_cube();
@@ -33,7 +33,13 @@ fn total(part: f32, sums: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
 
 /// The mean of a row, then the reciprocal of its deviation, from the squares of differences: no digits cancel.
 #[cube]
-fn mean_of(x: &[f32], start: usize, width: usize, sums: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+pub(super) fn mean_of(
+    x: &[f32],
+    start: usize,
+    width: usize,
+    sums: &mut Shared<[f32]>,
+    #[comptime] units: usize,
+) -> f32 {
     let mut part = 0.0f32;
     let mut i = UNIT_POS as usize;
     while i < width {
@@ -44,7 +50,7 @@ fn mean_of(x: &[f32], start: usize, width: usize, sums: &mut Shared<[f32]>, #[co
 }
 
 #[cube]
-fn rstd_of(
+pub(super) fn rstd_of(
     x: &[f32],
     start: usize,
     width: usize,
@@ -179,30 +185,51 @@ fn shares_kernel(
 
 /// Adds up the shares of each column, in order.
 #[cube(launch)]
-fn join_kernel(dweights: &[f32], dbiases: &[f32], dweight: &mut [f32], dbias: &mut [f32], parts: usize) {
-    if ABSOLUTE_POS < dweight.len() {
-        let width = dweight.len();
-        let mut of_weight = 0.0f32;
-        let mut of_bias = 0.0f32;
-        let mut part = 0usize.runtime();
-        while part < parts {
-            of_weight += dweights[part * width + ABSOLUTE_POS];
-            of_bias += dbiases[part * width + ABSOLUTE_POS];
-            part += 1;
+fn join_kernel(
+    shares: &Sequence<Box<[f32]>>,
+    sums: &mut Sequence<Box<[f32]>>,
+    width: usize,
+    parts: usize,
+    #[comptime] count: usize,
+) {
+    if ABSOLUTE_POS < width {
+        #[unroll]
+        for i in 0..count {
+            let mut sum = 0.0f32;
+            let mut part = 0usize.runtime();
+            while part < parts {
+                sum += shares[i][part * width + ABSOLUTE_POS];
+                part += 1;
+            }
+            let sums = &mut sums[i];
+            sums[ABSOLUTE_POS] = sum;
         }
-        dweight[ABSOLUTE_POS] = of_weight;
-        dbias[ABSOLUTE_POS] = of_bias;
     }
 }
 
+/// The sums `[width]` over the first axis of shares `[parts, width]`.
+pub(super) fn join<R: CubeRuntime, const N: usize>(
+    shares: [CubeTensor<R>; N],
+    [parts, width]: [usize; 2],
+) -> [CubeTensor<R>; N] {
+    let sums = shares.each_ref().map(|share| empty(share, Shape::new([width])));
+    if let Some(beside) = sums.first().filter(|_| width > 0) {
+        let (count, dim) = spread(beside, width);
+        let [from, to] =
+            [shares, sums.clone()].map(|tensors| tensors.into_iter().map(CubeTensor::into_buffer_arg).collect());
+        join_kernel::launch::<R>(&beside.client, count, dim, from, to, width, parts, N);
+    }
+    sums
+}
+
 /// Rows and width of a tensor.
-fn rows_of<R: CubeRuntime>(x: &CubeTensor<R>) -> (usize, usize) {
+pub(super) fn rows_of<R: CubeRuntime>(x: &CubeTensor<R>) -> (usize, usize) {
     let width = x.shape().last().copied().unwrap_or(1).max(1);
     (elements(x) / width, width)
 }
 
 /// A cube for each row, of as many units as have something to add, and as the device takes.
-fn per_row<R: CubeRuntime>(x: &CubeTensor<R>, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
+pub(super) fn per_row<R: CubeRuntime>(x: &CubeTensor<R>, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
     let hardware = &x.client.properties().hardware;
     let most = (hardware.max_units_per_cube.min(256) as usize).max(1);
     let units = width.div_ceil(4).next_power_of_two().clamp(1, 1 << most.ilog2());
@@ -285,7 +312,6 @@ fn affine_grads<R: CubeRuntime>(
 ) -> [CubeTensor<R>; 2] {
     let parts = rows.div_ceil(ROWS).max(1);
     let shares = [(); 2].map(|()| empty(&x, Shape::new([parts, width])));
-    let grads = [(); 2].map(|()| empty(&x, Shape::new([width])));
     let client = x.client.clone();
     let (count, dim) = spread(&x, parts * width);
     let [dweights, dbiases] = shares.clone().map(CubeTensor::into_buffer_arg);
@@ -302,9 +328,5 @@ fn affine_grads<R: CubeRuntime>(
         width,
         ROWS,
     );
-    let (count, dim) = spread(&x, width);
-    let [dweights, dbiases] = shares.map(CubeTensor::into_buffer_arg);
-    let [dweight, dbias] = grads.clone().map(CubeTensor::into_buffer_arg);
-    join_kernel::launch::<R>(&client, count, dim, dweights, dbiases, dweight, dbias, parts);
-    grads
+    join(shares, [parts, width])
 }

@@ -8,7 +8,19 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Decay, moments, then the step, as PyTorch orders them. `take` is `1 − beta`, which f32 cannot subtract exactly.
+/// A parameter's new value: decay, then the step along its new moments, as PyTorch orders them.
+#[cube]
+pub(super) fn step(p: f32, first: f32, second: f32, decay: f32, size: f32, correction: f32, eps: f32) -> f32 {
+    p * decay - size * first / (Sqrt::sqrt(second) / correction + eps)
+}
+
+/// `momentum·target + (1 − momentum)·p`.
+#[cube]
+pub(super) fn average(target: f32, p: f32, momentum: f32) -> f32 {
+    momentum * target + (1.0f32 - momentum) * p
+}
+
+/// Moments, then the step. `take` is `1 − beta`, which f32 cannot subtract exactly.
 #[cube(launch)]
 fn adamw_kernel(
     p: &mut [f32],
@@ -30,9 +42,8 @@ fn adamw_kernel(
         let gradient = clip[0] * g[ABSOLUTE_POS];
         let first = beta1 * m[ABSOLUTE_POS] + take1 * gradient;
         let second = beta2 * v[ABSOLUTE_POS] + take2 * gradient * gradient;
-        let root = Sqrt::sqrt(second) / Sqrt::sqrt(c2[0]) + eps;
-        let decayed = p[ABSOLUTE_POS] * (1.0f32 - lr[0] * wd[0]);
-        p[ABSOLUTE_POS] = decayed - lr[0] / c1[0] * first / root;
+        let (decay, size, correction) = (1.0f32 - lr[0] * wd[0], lr[0] / c1[0], Sqrt::sqrt(c2[0]));
+        p[ABSOLUTE_POS] = step(p[ABSOLUTE_POS], first, second, decay, size, correction, eps);
         m[ABSOLUTE_POS] = first;
         v[ABSOLUTE_POS] = second;
     }
@@ -41,7 +52,7 @@ fn adamw_kernel(
 #[cube(launch)]
 fn ema_kernel(target: &mut [f32], p: &[f32], momentum: &[f32]) {
     if ABSOLUTE_POS < target.len() {
-        target[ABSOLUTE_POS] = momentum[0] * target[ABSOLUTE_POS] + (1.0f32 - momentum[0]) * p[ABSOLUTE_POS];
+        target[ABSOLUTE_POS] = average(target[ABSOLUTE_POS], p[ABSOLUTE_POS], momentum[0]);
     }
 }
 

@@ -10,10 +10,13 @@ use vjepa_compiler::ir::{DType, TensorType};
 use vjepa_compiler::ops::Op;
 
 /// Names of the operations that have a kernel.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 24] = [
     "gelu",
     "gelu_grad",
     "gelu_with_grad",
+    "bias_gelu",
+    "bias_gelu_grad",
+    "bias_gelu_with_grad",
     "layer_norm",
     "layer_norm_grad",
     "attention",
@@ -24,8 +27,13 @@ const NAMES: [&str; 16] = [
     "packed_attention_grad_sums",
     "gather_tokens",
     "scatter_tokens",
+    "token_l1",
+    "token_l1_grad",
+    "squared_norm",
     "adamw",
     "adamw_ema",
+    "adamw_all",
+    "adamw_ema_all",
     "dropout",
 ];
 

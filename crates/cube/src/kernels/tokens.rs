@@ -74,10 +74,10 @@ pub(super) fn scatter<R: CubeRuntime>(
     Ok(dx)
 }
 
-fn shape3<R: CubeRuntime>(x: &CubeTensor<R>) -> Result<[usize; 3], KernelError> {
+pub(super) fn shape3<R: CubeRuntime>(x: &CubeTensor<R>) -> Result<[usize; 3], KernelError> {
     x.shape().to_vec().try_into().map_err(|got| KernelError::Shape { expected: "[B, N, D]", got })
 }
 
-fn shape2<R: CubeRuntime>(x: &CubeTensor<R>) -> Result<[usize; 2], KernelError> {
+pub(super) fn shape2<R: CubeRuntime>(x: &CubeTensor<R>) -> Result<[usize; 2], KernelError> {
     x.shape().to_vec().try_into().map_err(|got| KernelError::Shape { expected: "[B, K]", got })
 }

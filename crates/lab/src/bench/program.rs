@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::Instant;
 use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::plan::{Plan, Report};
-use vjepa_programs::Precision;
 use vjepa_programs::{model_configs, step_sizes};
 use vjepa_recipe::counter::noise;
 use vjepa_recipe::masks::MaskPair;
@@ -68,7 +67,7 @@ pub fn serve(request: &WorkerRequest<'_>) -> Result<(), BenchError> {
     };
     let case = Workload::read(path)?;
     let (engine, about, flops) = build(request, &case)?;
-    let precision = Precision::of(case.config()?.meta.dtype).unwrap_or_default();
+    let precision = case.precision()?;
     let device = request.device;
     respond(engine, &about, &flops, case.mask_sets(), move || Some(device_peak(device, precision)))
 }
@@ -116,7 +115,7 @@ fn respond(
 fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String, Vec<f64>), BenchError> {
     let config = case.config()?;
     let device = request.device;
-    let precision = Precision::of(config.meta.dtype).unwrap_or_default();
+    let precision = case.precision()?;
     let mut tensors = case.tensors()?;
     let clip = tensors.remove("clip").unwrap_or_default();
     let masks = (0..case.mask_sets()).map(|set| case.masks(set)).collect::<Result<Vec<_>, _>>()?;

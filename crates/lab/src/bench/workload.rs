@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vjepa_graphs::NamedTensors;
-use vjepa_programs::{initial_weights, model_configs, objective};
-use vjepa_recipe::config::{Config, ObjectiveName};
+use vjepa_programs::{CompileError, Precision, initial_weights, model_configs, objective};
+use vjepa_recipe::config::{Config, Dtype, ObjectiveName};
 use vjepa_recipe::counter::noise;
 use vjepa_recipe::masks::MaskPair;
 
@@ -26,6 +26,8 @@ pub struct WorkloadRequest<'a> {
     pub what: What,
     /// Sizes, masks and rates.
     pub config: &'a Config,
+    /// Precision of products; f16 for [`What::Encoder`] alone.
+    pub precision: Precision,
     /// Number of mask sets to draw; runs cycle through them.
     pub mask_sets: usize,
 }
@@ -68,6 +70,8 @@ struct TensorFile {
 pub struct Workload {
     /// The computation.
     pub what: What,
+    /// Precision of products.
+    products: String,
     /// The configuration, as YAML.
     config: String,
     encoder: Stack,
@@ -86,7 +90,14 @@ impl Workload {
     /// # Errors
     /// [`BenchError`].
     pub fn write(request: &WorkloadRequest<'_>, folder: &Path) -> Result<Self, BenchError> {
-        let config = request.config;
+        let mut config = request.config.clone();
+        config.meta.dtype = match (request.precision, request.what) {
+            (Precision::F16, What::Step) => return Err(CompileError::Unscaled.into()),
+            // A configuration is of a training; its file refuses f16.
+            (Precision::F16, What::Encoder) => Dtype::Float32,
+            (Precision::F32 | Precision::Bf16, _) => request.precision.dtype(),
+        };
+        let config = &config;
         if config.loss.objective != ObjectiveName::Jepa {
             let name = config.loss.objective.name();
             return Err(BenchError::Refused(format!(
@@ -120,6 +131,7 @@ impl Workload {
         };
         let mut case = Self {
             what: request.what,
+            products: request.precision.to_string(),
             config: config.to_yaml()?,
             encoder,
             predictor,
@@ -169,6 +181,14 @@ impl Workload {
     /// The file others read.
     pub fn path(&self) -> PathBuf {
         self.folder.join("case.json")
+    }
+
+    /// Precision of products.
+    ///
+    /// # Errors
+    /// [`BenchError::Workload`] for a word that names none.
+    pub fn precision(&self) -> Result<Precision, BenchError> {
+        self.products.parse().map_err(|reason| BenchError::Workload { path: self.path(), reason })
     }
 
     /// The configuration.
@@ -244,5 +264,28 @@ impl Workload {
         std::fs::write(&path, bytes).map_err(|source| BenchError::Io { path, source })?;
         self.tensors.insert(name.to_owned(), TensorFile { file, dtype: dtype.to_owned(), shape: shape.to_vec() });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_is_for_encoders() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/tiny.yaml");
+        let config = Config::from_file(&file, &[]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |what, precision| {
+            Workload::write(&WorkloadRequest { what, config: &config, precision, mask_sets: 1 }, folder.path())
+        };
+        let said = write(What::Step, Precision::F16).unwrap_err().to_string();
+        assert!(said.starts_with("a training step in f16 needs its gradients scaled"), "{said}");
+        for (precision, dtype) in [(Precision::F16, Dtype::Float32), (Precision::Bf16, Dtype::Bfloat16)] {
+            let case = write(What::Encoder, precision).unwrap();
+            let read = Workload::read(&case.path()).unwrap();
+            assert_eq!(read.precision().unwrap(), precision);
+            assert_eq!(read.config().unwrap().meta.dtype, dtype);
+        }
     }
 }
