@@ -422,12 +422,16 @@ fn tokens() {
 
 #[test]
 fn optimiser() {
-    // Second moments, decays and corrections must be positive: made from the inputs in the graph.
-    for fused in [false, true] {
+    // Second moments, decays and corrections must be positive: made from the inputs in the graph. At first they are zero, and
+    // all there is of them is their share of the gradient.
+    for (fused, first) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut graph = Graph::new("adamw", &[]);
         let inputs = ["p", "g", "m", "v", "target"].map(|name| graph.input(name, ty(&[37, 3])).unwrap());
         let [p, g, m, v, target] = inputs;
+        let kept = Scalar::from(if first { 0.0 } else { 1.0 });
+        let m = graph.push1(Op::MulScalar(kept.clone()), &[m]).unwrap();
         let v = graph.push1(Op::Binary(Binary::Mul), &[v, v]).unwrap();
+        let v = graph.push1(Op::MulScalar(kept), &[v]).unwrap();
         let full = |graph: &mut Graph, value: f64| {
             graph.push1(Op::Full { value: Scalar::from(value), ty: TensorType::f32([]) }, &[]).unwrap()
         };
@@ -447,7 +451,7 @@ fn optimiser() {
         for (i, result) in results.iter().enumerate() {
             graph.output(&format!("y{i}"), *result);
         }
-        compare(&format!("adamw, fused {fused}"), &graph, &BTreeMap::new());
+        compare(&format!("adamw, fused {fused}, first {first}"), &graph, &BTreeMap::new());
     }
 }
 

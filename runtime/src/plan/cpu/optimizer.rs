@@ -16,6 +16,9 @@ const PIECE: usize = 1024;
 pub(super) struct Rates {
     beta1: f32,
     beta2: f32,
+    /// `1 − beta1` and `1 − beta2`, taken in f64: of .999 in f32 the second would be 1.3e-5 off.
+    take1: f32,
+    take2: f32,
     eps: f32,
     /// `1 − lr·wd`.
     decay: f32,
@@ -34,6 +37,8 @@ impl Rates {
         Ok(Self {
             beta1: beta1 as f32,
             beta2: beta2 as f32,
+            take1: (1.0 - beta1) as f32,
+            take2: (1.0 - beta2) as f32,
             eps: eps as f32,
             decay: 1.0 - lr * wd,
             step: lr / c1,
@@ -76,13 +81,13 @@ pub(super) fn adamw(
 
 kernel! {
     fn update<S>(simd, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], rates: Rates) {
-        let Rates { beta1, beta2, eps, decay, step, inv_root_c2, clip } = rates;
+        let Rates { beta1, beta2, take1, take2, eps, decay, step, inv_root_c2, clip } = rates;
         // In pieces that stay in the first-level cache between the three.
         let chunks = p.chunks_mut(PIECE).zip(m.chunks_mut(PIECE)).zip(v.chunks_mut(PIECE)).zip(g.chunks(PIECE));
         for (((p, m), v), g) in chunks {
-            let (keep, take) = (simd.splat_f32s(beta1), simd.splat_f32s((1.0 - beta1) * clip));
+            let (keep, take) = (simd.splat_f32s(beta1), simd.splat_f32s(take1 * clip));
             map(simd, m, [g], #[inline(always)] |m, [g]| simd.mul_add_e_f32s(keep, m, simd.mul_f32s(take, g)));
-            let (keep, take, clip) = (simd.splat_f32s(beta2), simd.splat_f32s(1.0 - beta2), simd.splat_f32s(clip));
+            let (keep, take, clip) = (simd.splat_f32s(beta2), simd.splat_f32s(take2), simd.splat_f32s(clip));
             map(simd, v, [g], #[inline(always)] |v, [g]| {
                 let g = simd.mul_f32s(g, clip);
                 simd.mul_add_e_f32s(keep, v, simd.mul_f32s(take, simd.mul_f32s(g, g)))
