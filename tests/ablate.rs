@@ -110,10 +110,12 @@ rows:
         assert!(scene.path("out/runs").join(run).join("finetune-tuned/finetune-latest.safetensors").is_file(), "{run}");
     }
     // A run that was stopped during its evaluation goes on there, to the same figure.
-    let mut part = state.clone();
+    let steps = || std::fs::read(scene.path("out/runs/plain-seed0/finetune-tuned/finetune-metrics.csv")).unwrap();
+    let (mut part, done) = (state.clone(), steps());
     part.runs.remove("plain-seed0");
     part.write(&scene.path("out/runs.json")).unwrap();
     scene.ablate(&[]).assert().success();
+    assert!(done == steps(), "steps were repeated");
     let figures = |state: State| state.runs.into_iter().map(|(id, run)| (id, run.figures)).collect::<Vec<_>>();
     assert_eq!(figures(State::read(&scene.path("out/runs.json")).unwrap()), figures(state));
     // Without a test list there is no figure.

@@ -7,7 +7,9 @@ use std::path::Path;
 use support::{SMALL_RUN, losses, recipe};
 use vjepa_collective::Alone;
 use vjepa_recipe::config::Config;
-use vjepa_train::{Checkpoint, Interrupt, Observer, StepReport, TrainError, TrainOutcome, TrainRun, TrainState, train};
+use vjepa_train::{
+    Checkpoint, Culprit, Interrupt, Observer, StepReport, TrainError, TrainOutcome, TrainRun, TrainState, train,
+};
 
 /// Keeps what it is told.
 #[derive(Default)]
@@ -84,15 +86,17 @@ fn a_step_that_diverges_is_named_and_nothing_is_saved_over() {
         "optimization.clip_grad=null",
     ];
     let step_of = |ended: Result<TrainOutcome, TrainError>| match ended.unwrap_err() {
-        TrainError::Diverged { step, saved, culprit, .. } => {
-            (step, saved.map(|(_, step)| step), culprit.tensor.is_some(), culprit.clips.len())
-        }
+        TrainError::Diverged { step, saved, culprit, .. } => ((step, saved.map(|(_, step)| step)), culprit),
         other => panic!("{other}"),
     };
     let (ended, seen) = run(at_once.path(), &grows, TrainRun::default());
     let (ended_late, seen_late) = run(one_late.path(), &grows, late());
-    let found = step_of(ended_late);
-    assert_eq!((step_of(ended), seen.reports.len()), (found, seen_late.reports.len()));
+    let ((found, culprit), (found_late, culprit_late)) = (step_of(ended), step_of(ended_late));
+    assert_eq!((found, seen.reports.len()), (found_late, seen_late.reports.len()));
+    // Read at once, a step is stopped before its update; read late, weights have it, and no clips are blamed.
+    let tensor = |culprit: &Culprit| culprit.tensor.clone().unwrap();
+    assert!(!tensor(&culprit).starts_with("the weight") && culprit.clips.len() == 4, "{culprit:?}");
+    assert!(tensor(&culprit_late).starts_with("the weight") && culprit_late.clips.is_empty(), "{culprit_late:?}");
     let record = |folder: &Path| Checkpoint::new(folder, "jepa").load().ok().map(|(_, record)| record.step);
     assert_eq!(record(one_late.path()), record(at_once.path()));
 }

@@ -127,7 +127,7 @@ fn a_file_of_the_second_layout_trains_and_measures_its_probes() {
         ("val_only=true", "trains nothing"),
         (
             "model_kwargs.pretrain_kwargs.encoder.model_name=vit_large",
-            "holds V-JEPA 2 encoder (32 wide, 3 blocks) with 2 heads",
+            "holds a V-JEPA 2 encoder (32 wide, 3 blocks) with 2 heads",
         ),
         ("model_kwargs.pretrain_kwargs.encoder.patch_size=16", "has 8: correct it"),
         ("experiment.data.num_classes=3", "`experiment.data.num_classes` is 3, but the training samples have 2"),

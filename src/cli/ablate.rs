@@ -122,6 +122,13 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             Ok((name.as_str(), Evaluation::read(name, command)?))
         })
         .collect::<Result<_, CliError>>()?;
+    let files: BTreeMap<String, &String> = table.evaluations.iter().map(|name| (file_name(name), name)).collect();
+    if let Some(name) = table.evaluations.iter().find(|name| files.get(&file_name(name)) != Some(name)) {
+        let other = files.get(&file_name(name)).map_or("", |other| other.as_str());
+        return Err(
+            format!("the evaluations `{name}` and `{other}` would share their files: give one another name").into()
+        );
+    }
     let folder = args.out.clone().unwrap_or_else(|| Path::new("ablations").join(&table.name));
     let state_file = folder.join("runs.json");
     let mut state = State::read(&state_file)?;
@@ -268,6 +275,13 @@ fn probe(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> Res
 fn finetune(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> Result<f64, CliError> {
     const TAG: &str = "finetune";
     let own = folder.join(format!("finetune-{}", file_name(name)));
+    // What was made of another encoder is no part of this run.
+    let (of, digest) = (own.join("encoder.sha256"), vjepa_runtime::files::sha256(encoder)?);
+    if own.exists() && fs::read_to_string(&of).ok().as_deref() != Some(digest.as_str()) {
+        fs::remove_dir_all(&own).map_err(|error| format!("{} cannot be removed: {error}", own.display()))?;
+    }
+    fs::create_dir_all(&own).map_err(|error| format!("{} cannot be made: {error}", own.display()))?;
+    write_atomic(&of, digest.as_bytes())?;
     let places = [format!("logging.folder={}", serde_json::to_string(&own)?), format!("logging.write_tag={TAG}")];
     let mut more: Vec<&OsStr> = places.iter().flat_map(|set| [OsStr::new("--set"), OsStr::new(set)]).collect();
     if Checkpoint::new(&own, TAG).any().is_some() {

@@ -280,13 +280,15 @@ fn record(args: &Args, encoder: &str, inputs: &Inputs, model: &Model) -> Result<
     };
     let probe = args.probe.as_deref().map(stamp).transpose()?;
     let number = args.probe_number.of(args.probe.as_deref(), false)?;
-    Ok(serde_json::json!({
-        "checkpoint": stamp(&args.checkpoint)?, "encoder": encoder, "probe": probe, "probe_number": number,
-        "pooling": args.pool.name(),
-        "layers": args.layers, "every": args.every, "preprocessing": model.preprocessing,
+    let mut record = serde_json::json!({
+        "checkpoint": stamp(&args.checkpoint)?, "encoder": encoder, "probe": probe, "pooling": args.pool.name(), "layers": args.layers, "every": args.every, "preprocessing": model.preprocessing,
         "videos": vjepa_data::Contents::of_paths(inputs.paths.iter().map(PathBuf::as_path)),
-    })
-    .to_string())
+    });
+    // The first probe is what tables of earlier versions were made with.
+    if number > 0 {
+        record["probe_number"] = number.into();
+    }
+    Ok(record.to_string())
 }
 
 fn say(

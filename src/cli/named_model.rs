@@ -14,7 +14,7 @@ pub(super) fn check_second(encoder: &EncoderSource, found: &EncoderConfig, path:
         let (said, heads) = (in_words(&EncoderConfig::named(name)), found.num_heads);
         let name = serde_json::to_value(name)?;
         let called = vjepa_weights::load(path)?.later_generation();
-        let is = called.map_or_else(|| in_words(found), |called| format!("{called} with {heads} heads"));
+        let is = called.map_or_else(|| in_words(found), |called| format!("a {called} with {heads} heads"));
         return Err(format!(
             "model_kwargs.pretrain_kwargs.encoder.model_name is {name}, {said}, but {} holds {is}: name the file's, or \
              give the model's checkpoint",

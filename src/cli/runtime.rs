@@ -42,9 +42,10 @@ pub(super) struct RuntimeArgs {
 }
 
 impl RuntimeArgs {
-    /// Whether a flag was given that is for TensorRT's engines alone.
-    pub fn of_engines(&self) -> bool {
-        self.batches.is_some() || self.engine_cache.is_some()
+    /// The flag that was given of those for TensorRT's engines alone, if any.
+    pub fn of_engines(&self) -> Option<&'static str> {
+        let given = [("--batches", self.batches.is_some()), ("--engine-cache", self.engine_cache.is_some())];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }
 
     /// Options of a session with these flags; slow operations are reported on stderr.

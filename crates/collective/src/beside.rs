@@ -42,9 +42,9 @@ pub trait Engine: Control {
     /// [`CollectiveError`] when a rank is lost or late.
     fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError>;
 
-    /// Whether it sums floats where they lie on a GPU.
-    fn sums_on_device(&self) -> bool {
-        false
+    /// The number, on this machine, of the GPU on which it sums floats where they lie; none where it does not.
+    fn sums_on_device(&self) -> Option<usize> {
+        None
     }
 
     /// As [`Engine::all_reduce`], of floats on a GPU.
@@ -99,7 +99,7 @@ enum Call {
 pub struct Beside {
     rank: usize,
     world: usize,
-    sums_on_device: bool,
+    sums_on_device: Option<usize>,
     calls: Option<Sender<Call>>,
     thread: Option<JoinHandle<()>>,
     ending: Ending,
@@ -196,7 +196,7 @@ impl Collective for Beside {
         Sum::Begun(answered)
     }
 
-    fn sums_on_device(&self) -> bool {
+    fn sums_on_device(&self) -> Option<usize> {
         self.sums_on_device
     }
 

@@ -47,9 +47,9 @@ pub trait Collective: Sync {
     /// which they are made.
     fn begin_sum(&self, values: Vec<f32>) -> Sum;
 
-    /// Whether sums can be taken of floats where they lie on a GPU.
-    fn sums_on_device(&self) -> bool {
-        false
+    /// The number, on this machine, of the GPU on which floats can be summed where they lie; none where they cannot.
+    fn sums_on_device(&self) -> Option<usize> {
+        None
     }
 
     /// As [`Collective::begin_sum`], of floats on a GPU, which are replaced by their sums; [`Summed`] has no values then.

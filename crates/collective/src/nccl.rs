@@ -178,6 +178,8 @@ pub struct Nccl {
     control: Box<dyn Control>,
     functions: Functions,
     comm: Comm,
+    /// The number of its GPU on this machine.
+    device: usize,
     context: *mut c_void,
     /// For what is summed where it lies.
     stream: Stream,
@@ -198,12 +200,12 @@ impl Nccl {
         let functions = Functions::open(libraries)?;
         let control = meet()?;
         let number = |number: usize| c_int::try_from(number).map_err(|_| failed(format!("{number} is too large")));
-        let (device, world, rank) = (number(device)?, number(launch.world)?, number(launch.rank)?);
+        let (gpu, world, rank) = (number(device)?, number(launch.world)?, number(launch.rank)?);
         let mut context = ptr::null_mut();
         // SAFETY: the driver is initialised first; `context` is written before it is used.
         unsafe {
             Functions::cuda((functions.init)(0))?;
-            Functions::cuda((functions.retain)(&mut context, device))?;
+            Functions::cuda((functions.retain)(&mut context, gpu))?;
             Functions::cuda((functions.current)(context))?;
         }
         let mut id = Id([0; 128]);
@@ -218,7 +220,8 @@ impl Nccl {
         let mut stream = ptr::null_mut();
         // SAFETY: the context of the GPU is current; `stream` is written before it is used.
         Functions::cuda(unsafe { (functions.stream)(&mut stream, BESIDE) })?;
-        Ok(Self { control, functions, comm, context, stream, staging: Mutex::new(Staging { memory: 0, bytes: 0 }) })
+        let staging = Mutex::new(Staging { memory: 0, bytes: 0 });
+        Ok(Self { control, functions, comm, device, context, stream, staging })
     }
 
     /// Device memory of at least so many bytes.
@@ -284,26 +287,29 @@ impl Engine for Nccl {
         }
     }
 
-    fn sums_on_device(&self) -> bool {
-        true
+    fn sums_on_device(&self) -> Option<usize> {
+        Some(self.device)
     }
 
     fn all_reduce_on(&self, floats: &[OnDevice]) -> Result<(), CollectiveError> {
         self.control.barrier()?;
         let functions = &self.functions;
         // SAFETY: the context is this GPU's. Whoever made `floats` vouches for their memory until this returns, which is when all
-        // that was put on the stream is done.
-        unsafe {
+        // that was put on the stream is done, whatever failed.
+        let codes = unsafe {
             Functions::cuda((functions.current)(self.context))?;
             functions.nccl((functions.group_start)())?;
-            for floats in floats.iter().filter(|floats| floats.len() > 0) {
+            let sum = |floats: &OnDevice| {
                 let memory = floats.address() as *mut c_void;
-                let code = (functions.all_reduce)(memory, memory, floats.len(), FLOAT, SUM, self.comm, self.stream);
-                functions.nccl(code)?;
-            }
-            functions.nccl((functions.group_end)())?;
-            Functions::cuda((functions.wait_for)(self.stream))
-        }
+                (functions.all_reduce)(memory, memory, floats.len(), FLOAT, SUM, self.comm, self.stream)
+            };
+            let summed = floats.iter().filter(|floats| floats.len() > 0).map(sum).find(|code| *code != 0);
+            [summed.unwrap_or(0), (functions.group_end)(), (functions.wait_for)(self.stream)]
+        };
+        let [summed, ended, waited] = codes;
+        functions.nccl(summed)?;
+        functions.nccl(ended)?;
+        Functions::cuda(waited)
     }
 }
 

@@ -63,7 +63,7 @@ fn two_ranks_meet_and_sum() {
             }
             ranks.all_reduce(&mut []).unwrap();
             // Where they lie: the stand-in's device has the host's memory.
-            assert!(ranks.sums_on_device());
+            assert_eq!(ranks.sums_on_device(), Some(rank));
             let mut parts = [vec![1.0f32 + rank as f32; 5], Vec::new(), vec![0.5; 700]];
             let places = parts.iter_mut().map(|part| {
                 // SAFETY: the vectors live until the sum has been waited for, and nothing looks at them before.

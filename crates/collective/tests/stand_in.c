@@ -25,10 +25,8 @@ int ncclCommInitRank(void **comm, int world, Id id, int rank) {
     return 0;
 }
 
-int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, void *comm, void *stream) {
+static int reduce(const void *from, void *to, size_t count, void *comm) {
     int world = ((Comm *)comm)->world;
-    if (type != 7 || op != 0) return 4;
-    if (stream) { if (*(int *)stream != 1 || !in_group) return 4; ((int *)stream)[1]++; } /* not waited for yet */
     pthread_mutex_lock(&lock);
     while (left) pthread_cond_wait(&turn, &lock); /* the round before */
     if (!sum) sum = calloc(count, sizeof *sum);
@@ -51,6 +49,22 @@ int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, vo
     return 0;
 }
 
+/* What is put on a stream is done when it is waited for. */
+typedef struct Put { const void *from; void *to; size_t count; void *comm; struct Put *next; } Put;
+typedef struct { unsigned flags; Put *first, **last; } Stream;
+
+int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, void *comm, void *stream) {
+    if (type != 7 || op != 0) return 4;
+    if (!stream) return reduce(from, to, count, comm);
+    Stream *on = stream;
+    if (on->flags != 1 || !in_group) return 4;
+    Put *put = malloc(sizeof *put);
+    *put = (Put){from, to, count, comm, NULL};
+    *on->last = put;
+    on->last = &put->next;
+    return 0;
+}
+
 int ncclGroupStart(void) { in_group++; return 0; }
 int ncclGroupEnd(void) { return --in_group ? 4 : 0; }
 int ncclCommDestroy(void *comm) { free(comm); return 0; }
@@ -64,7 +78,23 @@ int cuMemFree_v2(uint64_t memory) { free((void *)(uintptr_t)memory); return 0; }
 int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { memcpy((void *)(uintptr_t)to, from, bytes); return 0; }
 int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) { memcpy(to, (void *)(uintptr_t)from, bytes); return 0; }
 int cuCtxSynchronize(void) { return 0; }
-/* A stream: how it was made, and sums on it that nobody has waited for. */
-int cuStreamCreate(void **stream, unsigned flags) { int *made = calloc(2, sizeof *made); made[0] = flags; *stream = made; return 0; }
-int cuStreamSynchronize(void *stream) { ((int *)stream)[1] = 0; return 0; }
-int cuStreamDestroy_v2(void *stream) { int left = ((int *)stream)[1]; free(stream); return left ? 700 : 0; }
+int cuStreamCreate(void **stream, unsigned flags) {
+    Stream *made = calloc(1, sizeof *made);
+    made->flags = flags;
+    made->last = &made->first;
+    *stream = made;
+    return 0;
+}
+int cuStreamSynchronize(void *stream) {
+    Stream *on = stream;
+    int code = 0;
+    while (on->first) {
+        Put *put = on->first;
+        code |= reduce(put->from, put->to, put->count, put->comm);
+        on->first = put->next;
+        free(put);
+    }
+    on->last = &on->first;
+    return code;
+}
+int cuStreamDestroy_v2(void *stream) { free(stream); return 0; }

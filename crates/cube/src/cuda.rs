@@ -63,17 +63,20 @@ impl Gpu for CudaRuntime {
         crate::kernels::pixels(words, scaling, shape)
     }
 
-    fn resident(tensor: CubeTensor<Self>) -> Option<(CubeTensor<Self>, u64, usize)> {
+    fn resident(tensor: CubeTensor<Self>) -> Result<(CubeTensor<Self>, u64, usize), String> {
         let tensor = into_contiguous(tensor);
         // A clone may be read while other ranks' values are added.
         let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
         let len = tensor.meta.shape().num_elements();
         if tensor.dtype != DType::F32 {
-            return None;
+            return Err(format!("only f32 is summed where it lies, not {:?}", tensor.dtype));
         }
-        let memory = tensor.client.get_resource(tensor.handle.clone()).ok()?;
-        let resource = memory.resource();
-        (resource.size >= 4 * len as u64).then_some((tensor, resource.ptr, len))
+        let memory = tensor.client.get_resource(tensor.handle.clone()).map_err(|error| format!("{error:?}"))?;
+        let (address, size) = (memory.resource().ptr, memory.resource().size);
+        match size >= 4 * len as u64 {
+            true => Ok((tensor, address, len)),
+            false => Err(format!("{size} bytes are there for {len} floats")),
+        }
     }
 }
 

@@ -36,10 +36,12 @@ pub trait Gpu: CubeRuntime {
     /// gain and bias of each channel.
     fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self>;
 
-    /// An f32 tensor in memory of its own, contiguous, with the address of that memory and its number of floats; `None` where
-    /// memory has no address that other libraries know.
-    fn resident(_tensor: CubeTensor<Self>) -> Option<(CubeTensor<Self>, u64, usize)> {
-        None
+    /// An f32 tensor in memory of its own, contiguous, with the address of that memory and its number of floats.
+    ///
+    /// # Errors
+    /// Why there is no address that other libraries know, in words.
+    fn resident(_tensor: CubeTensor<Self>) -> Result<(CubeTensor<Self>, u64, usize), String> {
+        Err(format!("memory of {} has no address", Self::NAME))
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Culprit {
     pub tensor: Option<String>,
     /// The group, from 0.
     pub group: u64,
-    /// Clips, by file where they have one.
+    /// Clips, by file where they have one; none where a weight was bad before any was computed on.
     pub clips: Vec<String>,
     /// The file with all of this.
     pub file: Option<PathBuf>,
@@ -54,7 +54,9 @@ impl Replay<'_> {
             let group = batch.group;
             for part in self.task.parts(kind, batch)? {
                 let tensor = state.first_bad(part)?;
-                last = Culprit { tensor, group, clips: clips.clone(), file: None };
+                // The update of a step whose losses were read late has been applied: weights tell of no clips.
+                let applied = state.reads_late() && tensor.as_ref().is_some_and(|tensor| tensor.starts_with(WEIGHT));
+                last = Culprit { tensor, group, clips: if applied { Vec::new() } else { clips.clone() }, file: None };
                 if last.tensor.is_some() {
                     return Ok(last);
                 }
@@ -84,13 +86,24 @@ fn named(info: &SampleInfo) -> String {
     }
 }
 
+/// How a bad weight is told of, before its name.
+const WEIGHT: &str = "the weight";
+
 /// The most clips that a message names.
 const NAMED: usize = 4;
 
 impl Culprit {
     /// To follow what has diverged; empty where nothing was looked for.
     pub(super) fn in_words(&self) -> String {
-        let Some(first) = self.clips.first() else { return String::new() };
+        let Some(first) = self.clips.first() else {
+            let applied = |tensor: &String| {
+                format!(
+                    "; {tensor} has it already, since losses are read after the update here: --device cpu finds the clips that it \
+                     began with"
+                )
+            };
+            return self.tensor.as_ref().map(applied).unwrap_or_default();
+        };
         let tensor = self.tensor.as_deref().unwrap_or("not found on computing the step again");
         let more = match self.clips.len().saturating_sub(NAMED) {
             0 => String::new(),

@@ -161,9 +161,9 @@ impl Engine {
                 let Some(ranks) = last.filter(|ranks| ranks.world() > 1) else {
                     return Ok((with_padded(gradients, fed, |step, fed| step.run(params, fed))?, Travel::default()));
                 };
-                let mut over = Travelling::new(ranks);
+                let mut over = Travelling::new(ranks, gradients.device());
                 let outputs = with_padded(gradients, fed, |step, fed| step.run_among(params, fed, Some(&mut over)));
-                match over.lost {
+                match over.lost.take() {
                     Some(lost) => Err(lost.into()),
                     None => Ok((outputs?, over.travel)),
                 }

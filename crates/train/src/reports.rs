@@ -53,3 +53,24 @@ impl Reports {
         (self.metrics.map(|metrics| metrics.path().to_owned()).unwrap_or_default(), self.travel)
     }
 }
+
+/// How a step of several groups is computed here, and how long it takes, from the time of the first group.
+pub(super) fn announcement(config: &Config, world: u64, group: Duration) -> String {
+    let (groups, batch) = (config.optimization.groups(), config.data.batch_size);
+    let own = groups / world.max(1);
+    let how = match (world, own) {
+        (1, _) => "one after another here".to_owned(),
+        (_, 1) => format!("one on each of {world} ranks"),
+        _ => format!("{own} on each of {world} ranks, one after another"),
+    };
+    // What a group of another kind takes is not known yet.
+    if config.img_data.is_some() {
+        return format!("{groups} groups a step, {how}");
+    }
+    let seconds = group.as_secs_f64() * own as f64;
+    let time = if seconds < 90.0 { format!("{seconds:.0} seconds") } else { format!("{:.0} minutes", seconds / 60.0) };
+    format!(
+        "{groups} groups of {batch} clips a step, {how}: about {time} a step; `--set optimization.groups={world}` trains on {}",
+        world * batch as u64
+    )
+}

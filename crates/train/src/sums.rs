@@ -4,7 +4,7 @@ use super::TrainError;
 use super::engine::Named;
 use std::time::{Duration, Instant};
 use vjepa_collective::{Collective, CollectiveError, OnDevice, Sum};
-use vjepa_runtime::plan::{DeviceParams, Exchange, HostTensor, Resident};
+use vjepa_runtime::plan::{Device, DeviceParams, Exchange, HostTensor, Resident};
 
 /// Values that travel together where a graph does not say it: few enough to be copied beside the model, many enough that
 /// waiting for the other ranks does not count. 16 MiB.
@@ -47,14 +47,20 @@ impl std::ops::AddAssign for Travel {
 pub(super) struct Travelling<'a> {
     ranks: &'a dyn Collective,
     begun: Vec<(usize, Sum)>,
+    /// Those of floats that lie on the device, where the ranks' engine works on that device.
+    begun_on: Vec<(usize, Sum)>,
+    on_device: bool,
     pub(super) travel: Travel,
     /// Why the ranks cannot go on.
     pub(super) lost: Option<CollectiveError>,
 }
 
 impl<'a> Travelling<'a> {
-    pub(super) fn new(ranks: &'a dyn Collective) -> Self {
-        Self { ranks, begun: Vec::new(), travel: Travel { steps: 1, ..Travel::default() }, lost: None }
+    /// Of a run on `device`.
+    pub(super) fn new(ranks: &'a dyn Collective, device: Device) -> Self {
+        let on_device = ranks.sums_on_device().is_some_and(|gpu| device.to_string() == format!("cuda:{gpu}"));
+        let travel = Travel { steps: 1, ..Travel::default() };
+        Self { ranks, begun: Vec::new(), begun_on: Vec::new(), on_device, travel, lost: None }
     }
 }
 
@@ -67,38 +73,54 @@ impl Exchange for Travelling<'_> {
     }
 
     fn end(&mut self, bucket: usize) -> Result<Vec<f32>, String> {
-        self.ended(bucket)
+        let begun = taken(&mut self.begun, bucket)?;
+        self.ended(begun)
     }
 
     fn on_device(&self) -> bool {
-        self.ranks.sums_on_device()
+        self.on_device
     }
 
     fn begin_on(&mut self, bucket: usize, floats: &[Resident]) -> Result<(), String> {
         self.travel.buckets += 1;
         self.travel.bytes += floats.iter().map(|floats| size_of::<f32>() as u64 * floats.count() as u64).sum::<u64>();
         let place = |floats: &Resident| {
-            // SAFETY: a run keeps what it hands to `begin_on` where it is, untouched, until the bucket has ended; a run that
-            // fails before ends the process's part in the job. The ranks' engine works on the device that the run is on.
+            // SAFETY: a run keeps what it hands to `begin_on` where it is, untouched, until the bucket has ended. What a run that
+            // fails gives back to the device's pool stays there, and nothing takes it before this is dropped, which waits. The
+            // ranks' engine works on the device that the run is on, or `on_device` is false.
             #[allow(unsafe_code)]
             unsafe {
                 OnDevice::new(floats.address(), floats.count())
             }
         };
-        self.begun.push((bucket, self.ranks.begin_sum_on(floats.iter().map(place).collect())));
+        self.begun_on.push((bucket, self.ranks.begin_sum_on(floats.iter().map(place).collect())));
         Ok(())
     }
 
     fn end_on(&mut self, bucket: usize) -> Result<(), String> {
-        self.ended(bucket).map(drop)
+        let begun = taken(&mut self.begun_on, bucket)?;
+        self.ended(begun).map(drop)
+    }
+}
+
+/// Takes a sum that was begun.
+fn taken(begun: &mut Vec<(usize, Sum)>, bucket: usize) -> Result<Sum, String> {
+    let at = begun.iter().position(|(begun, _)| *begun == bucket);
+    at.map(|at| begun.remove(at).1).ok_or_else(|| "a sum over ranks ends that was not begun".to_owned())
+}
+
+impl Drop for Travelling<'_> {
+    /// Memory on the device is not handed on while ranks add to it.
+    fn drop(&mut self) {
+        for (_, sum) in self.begun_on.drain(..) {
+            let _ = sum.wait();
+        }
     }
 }
 
 impl Travelling<'_> {
-    /// The sums of a bucket, once they are there; nothing of what stayed on a device.
-    fn ended(&mut self, bucket: usize) -> Result<Vec<f32>, String> {
-        let at = self.begun.iter().position(|(begun, _)| *begun == bucket);
-        let (_, sum) = at.map(|at| self.begun.remove(at)).ok_or("a sum over ranks ends that was not begun")?;
+    /// What came of a sum, once it is there; no values of what stayed on a device.
+    fn ended(&mut self, sum: Sum) -> Result<Vec<f32>, String> {
         let asked = Instant::now();
         match sum.wait() {
             Ok(summed) => {
@@ -216,7 +238,7 @@ mod tests {
 
     #[test]
     fn sums_are_ended_by_their_bucket_in_any_order() {
-        let mut sums = Travelling::new(&Alone);
+        let mut sums = Travelling::new(&Alone, Device::CPU);
         sums.begin(7, vec![1.0]).unwrap();
         sums.begin(9, vec![2.0, 3.0]).unwrap();
         assert_eq!(sums.end(9).unwrap(), [2.0, 3.0]);

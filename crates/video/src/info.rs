@@ -46,8 +46,8 @@ pub struct ClipInfo {
     /// Number of pictures at the start that are in the file and cannot be decoded, because what they refer to is not:
     /// a stream cut inside a group of pictures. They are not shown and have no index.
     pub left_out: usize,
-    /// Whether frames behind the last were lost with the end of the file, as far as the container says how long it was:
-    /// a cut Matroska file says nothing of what it lost, and the frames that are left are all that have an index.
+    /// Whether frames behind the last were lost with the end of the file, as far as an MP4 or Matroska file says how long it was;
+    /// never of other containers. The frames that are left are all that have an index.
     pub lost_end: bool,
 }
 

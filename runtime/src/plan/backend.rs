@@ -64,9 +64,12 @@ pub trait PlanBackend: Backend {
         None
     }
 
-    /// The tensor with memory of its own, all of which it fills, and where that is on a GPU; none where memory has no address.
-    fn resident(_tensor: FloatTensor<Self>) -> Option<(FloatTensor<Self>, Resident)> {
-        None
+    /// The tensor with memory of its own, all of which it fills, and where that is on a GPU.
+    ///
+    /// # Errors
+    /// Why there is no such place, in words.
+    fn resident(_tensor: FloatTensor<Self>) -> Result<(FloatTensor<Self>, Resident), String> {
+        Err("memory of this device has no address".to_owned())
     }
 
     /// Why the device can no longer be used, where something failed that no call said.

@@ -56,9 +56,9 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
         vjepa_cube::reserved::<R>(device)
     }
 
-    fn resident(tensor: FloatTensor<Self>) -> Option<(FloatTensor<Self>, Resident)> {
+    fn resident(tensor: FloatTensor<Self>) -> Result<(FloatTensor<Self>, Resident), String> {
         let (tensor, address, len) = R::resident(tensor)?;
-        Some((tensor, Resident::new(address, len)))
+        Ok((tensor, Resident::new(address, len)))
     }
 
     fn failure(device: &Place<Self>) -> Option<String> {

@@ -121,9 +121,8 @@ fn run_on_device<B: PlanBackend>(
         let Operand::Float(tensor) = operand else {
             return Err(RunError::Exchange("indices cannot be summed over ranks".to_owned()));
         };
-        let resident = B::resident(tensor);
-        let lost = || RunError::Lost { name: "a sum over ranks".to_owned(), why: "it has no address".to_owned() };
-        let (tensor, place) = resident.ok_or_else(lost)?;
+        let lost = |why| RunError::Lost { name: "a sum over ranks".to_owned(), why };
+        let (tensor, place) = B::resident(tensor).map_err(lost)?;
         kept.push(Operand::Float(tensor));
         floats.push(place);
     }

@@ -41,8 +41,10 @@ pub(super) fn asked(
         return Err(setup.of_file(&format!("`experiment.data.motion_shift` is true: {why}")).into());
     }
     if tells {
-        let why = if args.online { "" } else { ", as the configuration asks for augmentation" };
-        eprintln!("training with augmentation, the encoder in the loop{why} (--cached trains on fixed features)");
+        let why = if args.online { "" } else { ", as the configuration says how training clips are made" };
+        eprintln!(
+            "training on new crops in every epoch, the encoder in the loop{why} (--cached trains on fixed features)"
+        );
     }
     Ok(Some(training))
 }

@@ -52,7 +52,7 @@ pub(super) struct Train {
     /// Weight decays, separated by commas: one probe for each [default: the official file's, else 0.0001]
     #[arg(long, value_delimiter = ',', value_name = "WD")]
     wd: Vec<f64>,
-    /// Encode every clip once, as in evaluation, and train on these features [default, unless the official file augments]
+    /// Encode every clip once, as in evaluation, and train on these features [default, unless the official file says how training clips are made]
     #[arg(long, conflicts_with = "online")]
     pub(super) cached: bool,
     /// Draw, augment and encode the clips anew in every epoch, as the official file says (`auto_augment`, ...), or as released files

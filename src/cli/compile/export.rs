@@ -15,10 +15,11 @@ const UNSTATED: &str = "not stated: that of the checkpoint applies";
 /// Refuses flags that other formats would have a use for.
 fn refuse_idle(args: &Args) -> Result<(), CliError> {
     let of = |format: ExportFormat| args.export == format;
+    let engines = args.session.of_engines();
     for (flag, given, fits, format) in [
         ("--name", args.name.is_some(), of(ExportFormat::Triton), "triton"),
         ("--licence", args.licence.is_some(), of(ExportFormat::Bundle), "bundle"),
-        ("--batches and --engine-cache", args.session.of_engines(), of(ExportFormat::Tensorrt), "tensorrt"),
+        (engines.unwrap_or_default(), engines.is_some(), of(ExportFormat::Tensorrt), "tensorrt"),
     ] {
         if given && !fits {
             return Err(format!("{flag}: for --export {format} alone; leave it out").into());

@@ -25,7 +25,7 @@ pub(super) fn run(
         ("--results", args.results.is_some()),
         ("--clips-apart", args.clips_apart),
         ("--probe-heads", args.probe_heads.is_some()),
-        ("--cache and --no-cache", args.cache.given()),
+        (args.cache.given().unwrap_or_default(), args.cache.given().is_some()),
         ("--still-frames", encoder.still_frames.is_some()),
         ("--official-validation", encoder.official_validation),
     ];

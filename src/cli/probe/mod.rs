@@ -142,9 +142,10 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Whether a flag was given.
-    pub(super) fn given(&self) -> bool {
-        self.cache.is_some() || self.no_cache
+    /// The flag that was given, if any.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let given = [("--cache", self.cache.is_some()), ("--no-cache", self.no_cache)];
+        given.into_iter().find_map(|(flag, given)| given.then_some(flag))
     }
 
     /// The folder, for a probe at `probe`.

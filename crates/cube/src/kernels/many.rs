@@ -16,7 +16,8 @@ use burn_cubecl::tensor::CubeTensor;
 /// Tensors of each kind in one launch at most: a kernel has the code for each of them.
 const MOST: usize = 16;
 
-/// Buffers of CubeCL's own that a launch binds, beside the one that it leaves free of those the device has.
+/// Buffers that CubeCL binds to a launch for itself: the sizes of the tensors. Its `max_bindings` is one less than the device's
+/// limit already.
 const OWN: usize = 1;
 
 /// Elements of a block for each unit.
@@ -252,7 +253,9 @@ mod tests {
     /// Five parameters at once, two at a time, and one by one, as on a device that binds too few buffers.
     #[test]
     fn launches_of_any_size_compute_the_same() {
-        if WgpuRuntime::open(0).is_err() {
+        if let Err(error) = WgpuRuntime::open(0) {
+            assert!(std::env::var_os("VJEPA_TEST_DEVICE").is_none(), "{error}");
+            println!("not tested: {error}");
             return;
         }
         let device = WgpuRuntime::device(0);

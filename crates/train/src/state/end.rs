@@ -17,8 +17,14 @@ impl TrainState {
         self.late = self.engine.read_late();
     }
 
+    /// Whether the losses of a step are read late.
+    pub(crate) fn reads_late(&self) -> bool {
+        self.late
+    }
+
     /// Ends a step: the mean over its groups on all `ranks` is applied. What it reports is the same on every rank, but for the
-    /// mask lengths, which are the mean over this rank's groups.
+    /// mask lengths, which are the mean over this rank's groups. Where losses are read late, a report that is still to come goes
+    /// unread: [`TrainState::settle`] first.
     ///
     /// # Errors
     /// [`TrainError::Diverged`] when the loss or a gradient is NaN or infinite; [`TrainError::Collective`];

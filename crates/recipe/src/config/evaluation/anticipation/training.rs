@@ -41,7 +41,8 @@ impl AnticipationTraining {
 const SCALE: [f64; 2] = [0.08, 1.0];
 
 impl Data {
-    /// What the file says of training; where it says only a part, clips are those of the evaluation in the rest.
+    /// What the file says of training clips. Where it says only a part, times are those of the evaluation, nothing is augmented
+    /// beyond that part, and crops are the official ones; none where it says nothing.
     pub(super) fn training(&self) -> Option<AnticipationTraining> {
         let keys: Vec<&str> = [
             ("experiment.data.train_anticipation_time_sec", self.train_anticipation_time_sec.is_some()),
