@@ -312,7 +312,7 @@ fn the_official_file_of_anticipation_trains_and_measures_its_probes() {
     // As the file says: clips are drawn and augmented in every epoch, the same for the same seed.
     let augmented = || {
         let (told, fine) = said(&mut vjepa(&train));
-        assert!(fine && told.contains("as the configuration asks for augmentation"), "{told}");
+        assert!(fine && told.contains("as the configuration says how training clips are made"), "{told}");
         assert!(!told.contains("auto_augment"), "{told}");
         std::fs::read(&out).unwrap()
     };
