@@ -80,7 +80,11 @@ fn layers(graph: &Graph) -> HashMap<ValueId, Layer> {
     let of = |id: ValueId| readers.get(&id).filter(|nodes| counts.get(id.0) == Some(&nodes.len()));
     let by_gelu = |id: ValueId| {
         of(id).is_some_and(|nodes| {
-            nodes.iter().all(|node| is_gelu(&node.op) && node.inputs.iter().filter(|input| **input == id).count() == 1)
+            // Not as what comes back to a GELU, its second operand.
+            let first_alone = |inputs: &[ValueId]| {
+                inputs.split_first().is_some_and(|(first, rest)| *first == id && !rest.contains(&id))
+            };
+            nodes.iter().all(|node| is_gelu(&node.op) && first_alone(&node.inputs))
         })
     };
     let layer = |node: &Node| {

@@ -126,6 +126,14 @@ fn what_is_computed_again_is_not_kept() {
     assert!(nothing.run(&case.graph).unwrap().is_none());
 }
 
+/// The results of linear layers that come back to a GELU keep their bias.
+#[test]
+fn a_bias_is_left_to_the_gelu_of_its_layer_alone() {
+    let case = random_graph(9_927_388_429_565_676_859);
+    let fused = FuseBiasGelu.run(&case.graph).unwrap();
+    assert!(fused.is_none_or(|fused| fused.graph.nodes.iter().any(|node| node.op.name() == "linear")));
+}
+
 proptest! {
     #[test]
     fn every_pass_keeps_what_is_computed(seed in any::<u64>()) {
