@@ -9,7 +9,7 @@ use vjepa_lab::golden::{self, Engine, Kind};
 use vjepa_programs::{Precision, initial_weights};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
-use vjepa_train::TrainState;
+use vjepa_train::{Interrupt, Observer, StepReport, TrainRun, TrainState, train};
 
 fn check(lowered: &str) {
     let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
@@ -125,4 +125,38 @@ fn another_folder_by_hand() {
         println!("{name}: {} comparisons, {failed} failed, {left} not supported, {time} s", checks.len() - left);
         assert_eq!(failed, 0);
     }
+}
+
+/// Keeps losses.
+#[derive(Default)]
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn phase(&mut self, _: &str) {}
+
+    fn step(&mut self, report: &StepReport) {
+        self.0.push(report.loss);
+    }
+}
+
+/// Twenty steps of `configs/quickstart.yaml` on the device and on the CPU, by hand; minutes on a software device.
+#[test]
+#[ignore = "minutes"]
+fn the_quickstart_trains_as_on_the_cpu() {
+    let losses = |device: &str| {
+        let (folder, began) = (tempfile::tempdir().unwrap(), std::time::Instant::now());
+        let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/quickstart.yaml");
+        let sets = [format!("logging.folder={}", folder.path().display()), "logging.diagnostics_every=null".to_owned()];
+        let config = Config::from_file(&recipe, &sets).unwrap();
+        let run = TrainRun { device: Device::open(device).unwrap(), stop_at: Some(20), ..TrainRun::default() };
+        let mut seen = Losses::default();
+        train(&config, &run, &Alone, &Interrupt::default(), &mut seen).unwrap();
+        println!("{device}: {} steps in {} s, losses {:?}", seen.0.len(), began.elapsed().as_secs(), seen.0);
+        seen.0
+    };
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    let (cpu, gpu) = (losses("cpu"), losses(&device));
+    let apart = cpu.iter().zip(&gpu).map(|(cpu, gpu)| (cpu - gpu).abs() / cpu).fold(0.0, f64::max);
+    println!("{device}: losses within {apart:.1e} of the CPU's");
+    assert!(cpu.len() == 20 && gpu.len() == 20 && apart <= 1e-4, "{apart}");
 }
