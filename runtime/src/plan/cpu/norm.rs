@@ -128,7 +128,7 @@ fn some_rows_grad<S: Simd, const ROWS: usize>(
     }
     let ((dws, dw_rest), (dbs, db_rest)) = (S::as_mut_simd_f32s(dweight), S::as_mut_simd_f32s(dbias));
     let (ws, w_rest) = S::as_simd_f32s(weight);
-    // Cut once: slices that are taken anew for every vector cost more than its arithmetic.
+    // Cut once, not for every vector.
     let (dys, xs) = (rows_of::<S, ROWS>(dx, width, ws.len()), rows_of::<S, ROWS>(x, width, ws.len()));
     for (i, (w, (dw, db))) in ws.iter().zip(dws.iter_mut().zip(dbs)).enumerate() {
         for (sums, (dys, xs)) in sums.iter_mut().zip(dys.iter().zip(&xs)) {
