@@ -144,6 +144,13 @@ impl Beside {
         answered.recv().unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Makes a call whose sum is waited for later.
+    fn begin(&self, call: impl FnOnce(Sender<Result<Summed, CollectiveError>>) -> Call) -> Sum {
+        let (answer, answered) = channel();
+        self.send(call(answer));
+        Sum::Begun(answered)
+    }
+
     /// A call that nobody takes any more is found out by whoever waits for its result.
     fn send(&self, call: Call) {
         if let Some(calls) = &self.calls {
@@ -191,9 +198,7 @@ impl Collective for Beside {
     }
 
     fn begin_sum(&self, values: Vec<f32>) -> Sum {
-        let (answer, answered) = channel();
-        self.send(Call::Sum(values, answer));
-        Sum::Begun(answered)
+        self.begin(|answer| Call::Sum(values, answer))
     }
 
     fn sums_on_device(&self) -> Option<usize> {
@@ -201,9 +206,7 @@ impl Collective for Beside {
     }
 
     fn begin_sum_on(&self, floats: Vec<OnDevice>) -> Sum {
-        let (answer, answered) = channel();
-        self.send(Call::SumOn(floats, answer));
-        Sum::Begun(answered)
+        self.begin(|answer| Call::SumOn(floats, answer))
     }
 
     fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<(), CollectiveError> {

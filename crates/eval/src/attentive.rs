@@ -2,6 +2,8 @@
 //!
 //! The official recipe: AdamW at 1e-3 with a cosine to 0, weight decay .01 with a cosine to 1e-6, gradients clipped at 1.
 
+use std::collections::BTreeMap;
+
 use vjepa_graphs::{BlocksOn, NamedTensors, init};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
@@ -148,24 +150,42 @@ impl ProbeTrainer {
     /// [`EvalError::Setup`] for a label that is no class, [`EvalError::Run`], [`EvalError::Diverged`].
     pub fn step(&mut self, run: &mut ProbeRun, features: &Features, labels: &[usize]) -> Result<f32, EvalError> {
         let classes = classes(&self.probe);
-        let mut one_hot = vec![0f32; labels.len() * classes];
-        for (row, label) in one_hot.chunks_exact_mut(classes.max(1)).zip(labels) {
-            let none = || EvalError::setup(format!("label {label} is not below the {classes} classes"));
-            *row.get_mut(*label).ok_or_else(none)? = 1.0;
-        }
         let mut inputs = vec![
             ("features", tensor([labels.len(), features.tokens, features.dim], features.values.clone())),
-            ("labels", tensor([labels.len(), classes], one_hot)),
+            ("labels", one_hot(labels.iter().copied(), labels.len(), classes)?),
         ];
         inputs.extend(rates(run.schedule.at(run.step), run.step, run.max_norm));
         let outputs = self.executor.run(&mut run.params, inputs)?;
-        let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
-        if !loss.is_finite() {
-            return Err(EvalError::Diverged { step: run.step, loss });
-        }
+        let loss = finite_loss(&outputs, run.step)?;
         run.step += 1;
         Ok(loss)
     }
+}
+
+/// Labels of `rows` samples as `f32[rows, classes]`: 1 at each label, else 0.
+///
+/// # Errors
+/// [`EvalError::Setup`] for a label that is not below the classes.
+pub(crate) fn one_hot(
+    labels: impl Iterator<Item = usize>,
+    rows: usize,
+    classes: usize,
+) -> Result<HostTensor, EvalError> {
+    let mut data = vec![0f32; rows * classes];
+    for (row, label) in data.chunks_exact_mut(classes.max(1)).zip(labels) {
+        let none = || EvalError::setup(format!("label {label} is not below the {classes} classes"));
+        *row.get_mut(label).ok_or_else(none)? = 1.0;
+    }
+    Ok(HostTensor::F32 { shape: vec![rows, classes], data })
+}
+
+/// The loss among a step's outputs.
+///
+/// # Errors
+/// [`EvalError::Diverged`] where it is NaN or infinite.
+pub(crate) fn finite_loss(outputs: &BTreeMap<String, HostTensor>, step: u64) -> Result<f32, EvalError> {
+    let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
+    if loss.is_finite() { Ok(loss) } else { Err(EvalError::Diverged { step, loss }) }
 }
 
 /// A training that is under way: weights, moments, and its place in the schedule.

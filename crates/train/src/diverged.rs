@@ -6,6 +6,7 @@ use super::{Task, TrainError, TrainState};
 use std::path::{Path, PathBuf};
 use vjepa_data::{LoaderConfig, SampleInfo};
 use vjepa_recipe::config::Config;
+use vjepa_runtime::plan::FirstBad;
 use vjepa_runtime::write_atomically;
 
 /// What the search needs to compute the step again.
@@ -53,10 +54,11 @@ impl Replay<'_> {
             let clips: Vec<String> = batch.infos.iter().map(named).collect();
             let group = batch.group;
             for part in self.task.parts(kind, batch)? {
-                let tensor = state.first_bad(part)?;
+                let bad = state.first_bad(part)?;
                 // The update of a step whose losses were read late has been applied: weights tell of no clips.
-                let applied = state.reads_late() && tensor.as_ref().is_some_and(|tensor| tensor.starts_with(WEIGHT));
-                last = Culprit { tensor, group, clips: if applied { Vec::new() } else { clips.clone() }, file: None };
+                let applied = state.reads_late() && matches!(bad, Some(FirstBad::Weight(_)));
+                let clips = if applied { Vec::new() } else { clips.clone() };
+                last = Culprit { tensor: bad.map(|bad| bad.to_string()), group, clips, file: None };
                 if last.tensor.is_some() {
                     return Ok(last);
                 }
@@ -85,9 +87,6 @@ fn named(info: &SampleInfo) -> String {
         None => format!("clip {}", info.index),
     }
 }
-
-/// How a bad weight is told of, before its name.
-const WEIGHT: &str = "the weight";
 
 /// The most clips that a message names.
 const NAMED: usize = 4;

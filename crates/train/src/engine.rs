@@ -14,7 +14,7 @@ use vjepa_data::ClipValues;
 use vjepa_graphs::AnyObjective;
 use vjepa_graphs::objectives::{Clips, Declaration, Input};
 use vjepa_programs::{self as compile, Fed, TrainOptions, feed};
-use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, Pixels};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, FirstBad, HostTensor, Pixels};
 
 /// Tensors by input or output name.
 pub(super) type Named = BTreeMap<String, HostTensor>;
@@ -267,7 +267,7 @@ impl Engine {
         declaration: &Declaration,
         batch: Batch<'_>,
         rates: Vec<(&'static str, HostTensor)>,
-    ) -> Result<Option<String>, TrainError> {
+    ) -> Result<Option<FirstBad>, TrainError> {
         if let Self::Mixed(mixed) = self {
             return mixed.first_bad(params, batch);
         }

@@ -16,7 +16,7 @@ use vjepa_compiler::ir::Graph;
 use vjepa_graphs::AnyObjective;
 use vjepa_programs::{self as compile, MaskSizes, Passes, TrainOptions, Variant, feed};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
+use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, FirstBad, HostTensor};
 
 /// The compiled parts of such a step.
 pub(super) struct Mixed {
@@ -199,7 +199,7 @@ impl Mixed {
         &mut self,
         params: &mut DeviceParams,
         batch: Batch<'_>,
-    ) -> Result<Option<String>, TrainError> {
+    ) -> Result<Option<FirstBad>, TrainError> {
         // What the step has added up is bad already, but is no cause.
         clear(params, &self.sums);
         let weighted = self.options.weighted;

@@ -23,7 +23,7 @@ use vjepa_programs::{Passes, Precision, TrainOptions};
 use vjepa_recipe::config::{Config, StepPlan};
 use vjepa_recipe::masks::MaskPair;
 use vjepa_recipe::schedules::{Schedule, StepRates};
-use vjepa_runtime::plan::{Device, DeviceParams, HostTensor, RunError};
+use vjepa_runtime::plan::{Device, DeviceParams, FirstBad, HostTensor, RunError};
 
 /// Everything that changes from step to step.
 pub struct TrainState {
@@ -264,7 +264,7 @@ impl TrainState {
     ///
     /// # Errors
     /// [`TrainError::Run`].
-    pub fn first_bad(&mut self, mut group: Group) -> Result<Option<String>, TrainError> {
+    pub fn first_bad(&mut self, mut group: Group) -> Result<Option<FirstBad>, TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
         let declared = self.engine.objective(&self.objective, group.variant).declaration().context_share;
         let declaration = self.objective.declaration();

@@ -9,11 +9,32 @@ use vjepa_compiler::ir::{Def, Graph, ValueId};
 use vjepa_compiler::ops::Op;
 use vjepa_lower::read_floats;
 
+/// The first value of a run that is NaN or infinite; displayed in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirstBad {
+    /// The input of this name.
+    Input(String),
+    /// The parameter of this name, before anything was computed on.
+    Weight(String),
+    /// A node's result, in words.
+    Result(String),
+}
+
+impl std::fmt::Display for FirstBad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Input(name) => write!(f, "the input `{name}`"),
+            Self::Weight(name) => write!(f, "the weight `{name}`"),
+            Self::Result(words) => f.write_str(words),
+        }
+    }
+}
+
 /// Nodes that are looked at on the way from a value to the parameter it comes from.
 const NEAR: usize = 64;
 
 impl<B: PlanBackend> Executor<B> {
-    /// Runs the plan again as far as its first value that is NaN or infinite and says which that is, in words: an input, a
+    /// Runs the plan again as far as its first value that is NaN or infinite and says which that is: an input, a
     /// parameter, or a node's result (an activation where the output `loss` depends on it, otherwise a gradient). Nothing is
     /// changed, and no optimiser node runs; none where every value is finite. Every value is read back: slow.
     ///
@@ -23,10 +44,10 @@ impl<B: PlanBackend> Executor<B> {
         &mut self,
         params: &Params<B>,
         inputs: Vec<(&str, HostTensor)>,
-    ) -> Result<Option<String>, RunError> {
+    ) -> Result<Option<FirstBad>, RunError> {
         let inputs: BTreeMap<&str, HostTensor> = inputs.into_iter().collect();
         if let Some((name, _)) = inputs.iter().find(|(name, tensor)| **name != "max_norm" && !finite(tensor.floats())) {
-            return Ok(Some(format!("the input `{name}`")));
+            return Ok(Some(FirstBad::Input((*name).to_owned())));
         }
         let sizes = self.bind_sizes(&inputs, params)?;
         self.fits(&sizes, params.device())?;
@@ -40,7 +61,7 @@ impl<B: PlanBackend> Executor<B> {
         for id in &self.graph().params {
             let name = self.graph().source_name(*id).unwrap_or_default();
             if !params.get(name).is_none_or(|(_, values)| finite(&values)) {
-                return Ok(Some(format!("the weight `{name}`")));
+                return Ok(Some(FirstBad::Weight(name.to_owned())));
             }
             values[id.0] = params.operand(name).cloned();
         }
@@ -60,7 +81,7 @@ impl<B: PlanBackend> Executor<B> {
                 if let Operand::Float(tensor) = &result
                     && !read_floats::<B>(tensor.clone()).is_ok_and(|values| finite(&values))
                 {
-                    return Ok(Some(describe(self.graph(), step.node.0)));
+                    return Ok(Some(FirstBad::Result(describe(self.graph(), step.node.0))));
                 }
                 values[id.0] = Some(result);
             }
@@ -173,7 +194,7 @@ mod tests {
     #[test]
     fn what_goes_first_is_named() {
         let mut executor = executor();
-        let mut say = |w, data| executor.first_bad(&params(w), x(data)).unwrap();
+        let mut say = |w, data| executor.first_bad(&params(w), x(data)).unwrap().map(|bad| bad.to_string());
         assert_eq!(say([1.0, 2.0], [1.0, 1.0]), None);
         assert_eq!(say([1.0, f32::NAN], [1.0, 1.0]).as_deref(), Some("the weight `w`"));
         assert_eq!(say([1.0, 1.0], [f32::INFINITY, 1.0]).as_deref(), Some("the input `x`"));

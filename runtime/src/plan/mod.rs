@@ -31,6 +31,7 @@ pub use cpu::{InstructionSet, SimdError, square_product};
 pub use device::{Device, DeviceError};
 pub use error::RunError;
 pub use executor::Executor;
+pub use finite::FirstBad;
 pub use host::{HostTensor, Pixels};
 pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::{Params, Shaped};

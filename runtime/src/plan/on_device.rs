@@ -2,7 +2,7 @@
 
 use super::device::{Device, DeviceError};
 use super::profile::Profile;
-use super::{Exchange, Executor, HostTensor, Params, PlanBackend, RunError, Shaped};
+use super::{Exchange, Executor, FirstBad, HostTensor, Params, PlanBackend, RunError, Shaped};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,7 +86,7 @@ trait Planned: Send {
         device: Device,
         params: &DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
-    ) -> Result<Option<String>, RunError>;
+    ) -> Result<Option<FirstBad>, RunError>;
     fn run(
         &mut self,
         device: Device,
@@ -139,7 +139,7 @@ impl<B: PlanBackend> Planned for Executor<B> {
         device: Device,
         params: &DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
-    ) -> Result<Option<String>, RunError> {
+    ) -> Result<Option<FirstBad>, RunError> {
         let store = held::<B>(device, params)?;
         let place = store.device().clone();
         on(device, || B::failure(&place), || self.first_bad(store, inputs))
@@ -283,7 +283,7 @@ impl DeviceExecutor {
         &mut self,
         params: &DeviceParams,
         inputs: Vec<(&str, HostTensor)>,
-    ) -> Result<Option<String>, RunError> {
+    ) -> Result<Option<FirstBad>, RunError> {
         self.plan.first_bad(self.device, params, inputs)
     }
 

@@ -17,7 +17,7 @@ use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use super::future::BATCH;
 use super::{Anticipated, AnticipationRecord, FutureEncoder};
-use crate::attentive::{ProbeOptions, order, rates, untrained};
+use crate::attentive::{ProbeOptions, finite_loss, one_hot, order, rates, untrained};
 use crate::features::Features;
 use crate::{EvalError, OnProgress, Progress};
 
@@ -49,14 +49,11 @@ impl Step {
         let names = ACTION_HEADS.map(|name| format!("labels.{name}"));
         let mut inputs = vec![("features", HostTensor::F32 { shape, data: features.values })];
         for (head, (name, classes)) in names.iter().zip(self.classes).enumerate() {
-            inputs.push((name, one_hot(labels.iter().map(|labels| labels[head]), labels.len(), classes)));
+            inputs.push((name, one_hot(labels.iter().map(|labels| labels[head]), labels.len(), classes)?));
         }
         inputs.extend(rates(probe.schedule.at(probe.number), probe.number, probe.max_norm));
         let outputs = self.plan.run(&mut probe.params, inputs)?;
-        let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied()).unwrap_or(f32::NAN);
-        if !loss.is_finite() {
-            return Err(EvalError::Diverged { step: probe.number, loss });
-        }
+        finite_loss(&outputs, probe.number)?;
         probe.number += 1;
         Ok(())
     }
@@ -209,16 +206,6 @@ fn encoded(
         }
     }
     Ok((features, kept))
-}
-
-fn one_hot(labels: impl Iterator<Item = usize>, rows: usize, classes: usize) -> HostTensor {
-    let mut data = vec![0f32; rows * classes];
-    for (row, label) in data.chunks_exact_mut(classes.max(1)).zip(labels) {
-        if let Some(place) = row.get_mut(label) {
-            *place = 1.0;
-        }
-    }
-    HostTensor::F32 { shape: vec![rows, classes], data }
 }
 
 /// The labels of actions, all of which the record knows.
