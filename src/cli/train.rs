@@ -11,7 +11,7 @@ use vjepa_data::DataSets;
 use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, drawn_sizes};
 use vjepa_recipe::config::{Config, Dtype};
-use vjepa_runtime::plan::Device;
+use vjepa_runtime::plan::{Device, Recorded};
 use vjepa_train::{Interrupt, Observer, ProfileRequest, StepReport, TrainOutcome, TrainRun, Travel, Watch, train};
 
 /// Pretrain an encoder on videos
@@ -64,6 +64,10 @@ pub struct Args {
     /// pass
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
     memory_budget: Option<super::memory::Bytes>,
+    /// On a GPU: record the launches of a step when its mask sizes come for the second time, and replay them from then on
+    /// (experimental; docs/gpu.md)
+    #[arg(long, conflicts_with_all = ["eager", "profile", "dry_run"])]
+    record_launches: bool,
     /// Check configuration and data and print steps and memory, without training
     #[arg(long, conflicts_with_all = ["plan", "eager", "profile", "resume", "resume_from"])]
     dry_run: bool,
@@ -107,6 +111,9 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         note_settings(&config, device);
     }
     config.check_training()?;
+    if args.record_launches && device.is_cpu() {
+        return Err("--record-launches is for GPUs, whose launches cost the host time: leave it out on the CPU".into());
+    }
     let sets = DataSets::read(&config.data)?;
     let images = config.image_data().map(|images| DataSets::read(&images)).transpose()?;
     let mut data = sets.survey();
@@ -151,6 +158,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
             "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
             "bad_videos": outcome.bad_videos, "skipped": outcome.skipped, "interrupted": outcome.interrupted,
             "collapsed": collapsed, "data": data, "sums": outcome.travel.map(sums),
+            "launches": outcome.recorded.as_ref().map(launches),
         });
         println!("{summary}");
     } else {
@@ -194,6 +202,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         images: None,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
         read_late: None,
+        record_launches: args.record_launches,
     })
 }
 
@@ -214,6 +223,12 @@ fn sums(travel: Travel) -> serde_json::Value {
         "ms": each(travel.took.as_secs_f64() * 1e3), "waited_ms": each(travel.waited.as_secs_f64() * 1e3),
         "hidden": travel.hidden(),
     })
+}
+
+/// How steps were launched.
+fn launches(recorded: &Recorded) -> serde_json::Value {
+    let refused = recorded.refused.as_ref().map(|(sizes, why)| serde_json::json!({"sizes": sizes, "why": why}));
+    serde_json::json!({"sizes": recorded.sizes, "replays": recorded.replays, "refused": refused})
 }
 
 /// Prints how the run ended.
@@ -239,6 +254,12 @@ pub(super) fn print_outcome(outcome: &TrainOutcome, collapsed: bool) {
             each(travel.took.as_secs_f64() * 1e3),
             100.0 * hidden
         );
+    }
+    if let Some(Recorded { sizes, replays, refused }) = &outcome.recorded {
+        println!("launches    recorded for {sizes} mask sizes, {replays} steps replayed");
+        if let Some((sizes, why)) = refused {
+            println!("            not recorded for {sizes} mask sizes: {why}");
+        }
     }
     if outcome.bad_videos > 0 {
         println!("skipped     {} unreadable videos (listed next to the metrics)", outcome.bad_videos);

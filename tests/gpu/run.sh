@@ -169,6 +169,10 @@ if [ ${#compiled[@]} -gt 0 ]; then
     bench infer-compile 150 infer bf16 "${infer[@]}" "${compiled[@]}"
 fi
 bench infer-f32 90 infer f32 "${infer[@]}" "${eager[@]}"
+if [ "$dry" = false ]; then
+    stage recorded 90 "$python" "$here/recorded.py" "$binary" "$root/configs/quickstart.yaml" "$device" "$OUT/recorded.json" &&
+        tail -n 1 "$OUT/recorded.log"
+fi
 
 [ -n "${WORK:-}" ] || rm -rf "$work"
 echo "results in $OUT, $((SECONDS - began)) s"

@@ -63,6 +63,11 @@ impl Gpu for CudaRuntime {
         crate::kernels::pixels(words, scaling, shape)
     }
 
+    fn address(tensor: &CubeTensor<Self>) -> Option<(u64, u64)> {
+        let memory = tensor.client.get_resource(tensor.handle.clone()).ok()?;
+        Some((memory.resource().ptr, 0))
+    }
+
     fn resident(tensor: CubeTensor<Self>) -> Result<(CubeTensor<Self>, u64, usize), String> {
         let tensor = into_contiguous(tensor);
         // A clone may be read while other ranks' values are added.

@@ -36,6 +36,9 @@ pub trait Gpu: CubeRuntime {
     /// gain and bias of each channel.
     fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self>;
 
+    /// Where a tensor's memory is: two tensors of one address share it. None where the device's thread does not tell.
+    fn address(tensor: &CubeTensor<Self>) -> Option<(u64, u64)>;
+
     /// An f32 tensor in memory of its own, contiguous, with the address of that memory and its number of floats.
     ///
     /// # Errors
@@ -138,6 +141,13 @@ pub fn failure<R: Gpu>(device: &R::Device) -> Option<String> {
 /// Bytes of the largest buffer that the device can have.
 pub fn largest_buffer<R: Gpu>(device: &R::Device) -> u64 {
     R::client(device).properties().memory.max_page_size
+}
+
+/// Bytes of the device's memory, as its driver says.
+pub fn memory<R: Gpu>(device: &R::Device) -> Option<u64> {
+    let found = R::found().into_iter().enumerate();
+    let mut here = found.filter(|(index, _)| R::device(*index).to_id() == device.to_id());
+    here.next().and_then(|(_, found)| found.memory)
 }
 
 /// Bytes the allocator holds on the device: pages are kept for reuse, so this is the most that was needed so far.

@@ -11,6 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_wgpu::graphics::{AutoGraphicsApi, GraphicsApi};
 use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, init_setup};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vjepa_compiler::ops::Op;
@@ -57,6 +58,13 @@ impl Gpu for WgpuRuntime {
 
     fn pixels(words: CubeTensor<Self>, scaling: CubeTensor<Self>, shape: Shape) -> CubeTensor<Self> {
         crate::kernels::pixels(words, scaling, shape)
+    }
+
+    fn address(tensor: &CubeTensor<Self>) -> Option<(u64, u64)> {
+        let memory = tensor.client.get_resource(tensor.handle.clone()).ok()?;
+        let mut buffer = DefaultHasher::new();
+        memory.resource().buffer.hash(&mut buffer);
+        Some((buffer.finish(), memory.resource().offset))
     }
 }
 

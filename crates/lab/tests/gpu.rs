@@ -8,7 +8,7 @@ use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{self, Engine, Kind};
 use vjepa_programs::{Precision, initial_weights};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::plan::Device;
+use vjepa_runtime::plan::{Device, Recorded};
 use vjepa_train::{Interrupt, Observer, StepReport, TrainRun, TrainState, train};
 
 fn check(lowered: &str) {
@@ -82,6 +82,59 @@ fn losses(late: bool) -> Vec<f64> {
 fn losses_that_are_read_late_are_the_same() {
     let (now, late) = (losses(false), losses(true));
     assert!(now == late && now.iter().all(|loss| loss.is_finite()), "{now:?} {late:?}");
+}
+
+/// The losses and a weight of steps of one size and of several, launched one by one or recorded and replayed.
+fn recorded(blocks: usize, record: bool) -> (Vec<f64>, Vec<f32>, Recorded) {
+    let config = Config::from_yaml(
+        &format!(
+            "model: {{embed_dim: 32, depth: 2, num_heads: 2, pred_embed_dim: 16, pred_depth: 1, pred_num_heads: 2}}\n\
+             data: {{dataset_type: DriftingTextures, batch_size: 2, num_frames: 4, crop_size: 32, patch_size: 8}}\n\
+             mask: [{{num_blocks: {blocks}, spatial_scale: [0.3, 0.3], aspect_ratio: [1.0, 1.0]}}]\n\
+             meta: {{dtype: float32, seed: 3}}\n\
+             optimization: {{steps: 20, warmup_steps: 5, start_lr: 1.0e-3, lr: 4.0e-3, final_lr: 1.0e-3}}\n"
+        ),
+        "the test's",
+        &[],
+    )
+    .unwrap();
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    let plan = config.optimization.plan(Some(1)).unwrap();
+    let mut state = TrainState::on(Device::open(&device).unwrap(), &config, plan, false).unwrap();
+    state.set_weights(initial_weights(&config.model, state.objective(), 1)).unwrap();
+    state.read_late();
+    if record {
+        state.record_launches();
+    }
+    let (masks, shape) = (config.masks().unwrap(), [2, 3, 4, 32, 32]);
+    let mut losses = Vec::new();
+    for step in 0..12 {
+        let clips = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 + step * 31) % 1013) as f32 / 506.5 - 1.0);
+        state.add_group(clips.collect(), shape, &masks.pairs(0, step as u64, 0, 2).unwrap()).unwrap();
+        losses.extend(state.end_step(&Alone).unwrap().map(|report| report.loss));
+    }
+    losses.extend(state.settle().unwrap().map(|report| report.loss));
+    assert_eq!(losses.len(), 12);
+    let weight = state.params().get("encoder.blocks.1.mlp.fc1.weight").expect("a weight").1;
+    (losses, weight, state.recorded().unwrap_or_default())
+}
+
+#[test]
+fn replayed_launches_compute_the_same_steps() {
+    // One block of fixed size leaves one size, two that may overlap several.
+    for blocks in [1, 2] {
+        let (plain, weight, none) = recorded(blocks, false);
+        let (replayed, after, how) = recorded(blocks, true);
+        println!("{blocks} blocks: {how:?}");
+        assert_eq!(none, Recorded::default());
+        assert_eq!(how.refused, None);
+        match blocks {
+            1 => assert_eq!((how.sizes, how.replays), (1, 10)),
+            _ => assert!(how.sizes >= 1 && how.replays >= 1, "{how:?}"),
+        }
+        assert!(plain == replayed && weight == after, "{plain:?} {replayed:?}");
+        assert!(plain.windows(2).all(|two| two[0] != two[1]));
+    }
 }
 
 /// Forward, the rest being training: the encoder's and the predictor's activations keep f16's three digits.

@@ -10,14 +10,19 @@ use vjepa_compiler::ops::Op;
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs::{MaskSizes, Precision, Probe, TrainOptions, drawn_sizes, encoder_config, objective};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::plan::{Device, Exchange, HostTensor, Pixels, Resident};
+use vjepa_runtime::plan::{Device, DeviceParams, Exchange, HostTensor, Pixels, Resident};
 
 /// Clips of the plans: kernels are chosen by shape, and what differs between few clips and many is their number of blocks.
 const CLIPS: usize = 2;
 
 fn config() -> Config {
+    config_with(&[])
+}
+
+fn config_with(sets: &[&str]) -> Config {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/vitl16.yaml");
-    Config::from_file(&file, &[]).unwrap()
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    Config::from_file(&file, &sets).unwrap()
 }
 
 /// The device, which must be the stand-in: everything else would be given garbage.
@@ -87,14 +92,10 @@ fn sums_over_ranks_are_taken_where_they_lie() {
     }
 }
 
-/// Plans a graph and launches all of it once, on parameters and inputs of zeros.
-fn compiles(graph: &Graph, sizes: &Sizes) {
-    let device = stand_in();
-    let began = Instant::now();
-    let mut plan = device.plan(graph).unwrap();
+/// Parameters and inputs of zeros.
+fn zeros(device: Device, graph: &Graph, sizes: &Sizes) -> (DeviceParams, Vec<(String, HostTensor)>) {
     let mut params = device.params();
     let mut inputs = Vec::new();
-    let graph = plan.graph().clone();
     for value in &graph.values {
         let shape: Vec<usize> =
             value.ty.shape.iter().map(|dim| dim.eval(sizes)).collect::<Option<_>>().unwrap_or_default();
@@ -102,18 +103,32 @@ fn compiles(graph: &Graph, sizes: &Sizes) {
         match (&value.def, value.ty.dtype) {
             (Def::Param(name), _) => params.zeros(name, &shape),
             (Def::Input(name), DType::I32) => {
-                inputs.push((name.as_str(), HostTensor::i32(shape, vec![0; count]).unwrap()));
+                inputs.push((name.clone(), HostTensor::i32(shape, vec![0; count]).unwrap()));
             }
             // Clips as bytes (`data.clip_bytes`), for their kernel.
             (Def::Input(name), _) if shape.len() == 5 => {
                 let scaling = vec![(1.0, 0.0); shape[1]];
-                inputs.push((name.as_str(), HostTensor::Pixels(Pixels::new(shape, vec![0; count], scaling).unwrap())));
+                inputs.push((name.clone(), HostTensor::Pixels(Pixels::new(shape, vec![0; count], scaling).unwrap())));
             }
-            (Def::Input(name), _) => inputs.push((name.as_str(), HostTensor::f32(shape, vec![0.0; count]).unwrap())),
+            (Def::Input(name), _) => inputs.push((name.clone(), HostTensor::f32(shape, vec![0.0; count]).unwrap())),
             (Def::Node { .. }, _) => {}
         }
     }
-    plan.run(&mut params, inputs).unwrap();
+    (params, inputs)
+}
+
+fn named(inputs: &[(String, HostTensor)]) -> Vec<(&str, HostTensor)> {
+    inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect()
+}
+
+/// Plans a graph and launches all of it once.
+fn compiles(graph: &Graph, sizes: &Sizes) {
+    let device = stand_in();
+    let began = Instant::now();
+    let mut plan = device.plan(graph).unwrap();
+    let graph = plan.graph().clone();
+    let (mut params, inputs) = zeros(device, &graph, sizes);
+    plan.run(&mut params, named(&inputs)).unwrap();
     let ours = device.by_kernel(&graph).into_iter().filter(|ours| *ours).count();
     println!(
         "{}: {} nodes, {ours} of them by kernels of ours, compiled and launched in {:.1} s",
@@ -123,14 +138,72 @@ fn compiles(graph: &Graph, sizes: &Sizes) {
     );
 }
 
-/// The official step with its mean mask lengths.
-fn step(precision: Precision) {
+/// Launched one by one, then recorded and replayed: nothing in the recorded run allocates, waits or loads, which ends a
+/// recording, here as with NVIDIA's driver.
+#[test]
+fn a_step_is_recorded_and_replayed() {
     let config = config();
-    let options = TrainOptions { precision, ..TrainOptions::of(&config).unwrap() };
-    let graph = vjepa_programs::step(&objective(&config).unwrap(), options).unwrap();
+    let graph = vjepa_programs::step(
+        &objective(&config).unwrap(),
+        TrainOptions { precision: Precision::F32, ..TrainOptions::of(&config).unwrap() },
+    )
+    .unwrap();
     let mut sizes = drawn_sizes(&config, MaskSizes::Mean).unwrap();
     sizes.insert("B".to_owned(), CLIPS);
+    let device = stand_in();
+    let mut plan = device.plan(&graph).unwrap();
+    let (mut params, inputs) = zeros(device, &plan.graph().clone(), &sizes);
+    plan.read_late();
+    plan.record_launches();
+    for run in 0..5u64 {
+        plan.run(&mut params, named(&inputs)).unwrap();
+        let how = plan.recorded().unwrap();
+        assert_eq!(how.refused, None);
+        assert_eq!((how.sizes, how.replays), (usize::from(run > 0), run.saturating_sub(1)));
+    }
+    assert!(plan.unread(&params).unwrap().is_some());
+}
+
+/// The official step with its mean mask lengths.
+fn step(precision: Precision) {
+    step_of(&config(), precision);
+}
+
+fn step_of(config: &Config, precision: Precision) {
+    let options = TrainOptions { precision, ..TrainOptions::of(config).unwrap() };
+    let graph = vjepa_programs::step(&objective(config).unwrap(), options).unwrap();
+    let mut sizes = drawn_sizes(config, MaskSizes::Mean).unwrap();
+    sizes.insert("B".to_owned(), CLIPS);
     compiles(&graph, &sizes);
+}
+
+/// V-JEPA 2: rows are turned on their way into attention. Its width is ViT-L's, by which kernels are chosen.
+#[test]
+fn a_step_with_rotary_positions() {
+    let config = config_with(&["model.generation=vjepa2", "model.depth=2", "model.pred_depth=2"]);
+    for precision in [Precision::F32, Precision::Bf16] {
+        step_of(&config, precision);
+    }
+}
+
+/// Kernels that no plan of a pre-training step has: those of fine-tuning, of steps in parts, and of images' tokens.
+#[test]
+fn a_step_has_not_all_of_them() {
+    let mut graph = Graph::new("others", &[]);
+    let ty = |shape: [usize; 3]| TensorType::f32(shape.map(Dim::from));
+    let x = graph.input("x", ty([2, 6, 64])).unwrap();
+    let dy = graph.input("dy", ty([2, 6, 64])).unwrap();
+    let key = graph.input("key", TensorType::new(DType::I32, [Dim::from(4usize)])).unwrap();
+    let index = graph.input("index", TensorType::new(DType::I32, [2usize, 6].map(Dim::from))).unwrap();
+    let scalar = graph.input("momentum", TensorType::f32([])).unwrap();
+    let both = graph.push(Op::GeluWithGrad, &[x, dy]).unwrap();
+    let dropped = graph.push1(Op::Dropout { rate: 0.3, place: 2, axes: 1 }, &[both[0], key]).unwrap();
+    let spread = graph.push1(Op::ScatterTokens { tokens: Dim::from(9usize) }, &[dropped, index]).unwrap();
+    let target = graph.input("target", ty([2, 9, 64])).unwrap();
+    let mean = graph.push1(Op::Ema, &[target, spread, scalar]).unwrap();
+    graph.output("mean", mean);
+    graph.output("dx", both[1]);
+    compiles(&graph, &Sizes::new());
 }
 
 #[test]

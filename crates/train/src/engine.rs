@@ -212,6 +212,15 @@ impl Engine {
         }
     }
 
+    /// From now on the launches of a step that is one graph are recorded and replayed; see [`DeviceExecutor::record_launches`].
+    pub(super) fn record_launches(&mut self) {
+        match self {
+            Self::Whole(step) => step.record_launches(),
+            // Sums begin in new memory with every step.
+            Self::Halves { .. } | Self::Mixed(_) | Self::Eager { .. } => {}
+        }
+    }
+
     /// The outputs of the last group, where they are read late and have not been yet.
     ///
     /// # Errors

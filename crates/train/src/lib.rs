@@ -67,7 +67,7 @@ use vjepa_data::{ClipValues, DataSets};
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Passes, TrainGraph, load_step};
 use vjepa_recipe::config::Config;
-use vjepa_runtime::plan::{Device, Profile};
+use vjepa_runtime::plan::{Device, Profile, Recorded};
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +95,8 @@ pub struct TrainRun {
     /// Whether losses are read when the next step has been sent to the device ([`TrainState::read_late`]); none: where it is not
     /// the CPU.
     pub read_late: Option<bool>,
+    /// Whether launches are recorded and replayed ([`TrainState::record_launches`]).
+    pub record_launches: bool,
 }
 
 /// Callbacks during a run, for progress bars and diagnostics.
@@ -161,6 +163,8 @@ pub struct TrainOutcome {
     pub interrupted: bool,
     /// How sums of gradients travelled between the ranks in this part of the run, as this rank saw it; none for one process.
     pub travel: Option<Travel>,
+    /// How steps were launched, where launches are recorded.
+    pub recorded: Option<Recorded>,
 }
 
 /// Runs the configured pre-training, on `ranks` processes each of which calls this with the same configuration. Rank 0 writes
@@ -253,6 +257,9 @@ pub fn train_task(
     if run.read_late.unwrap_or(!run.device.is_cpu()) {
         state.read_late();
     }
+    if run.record_launches {
+        state.record_launches();
+    }
     let (rank, world) = (ranks.rank(), ranks.world());
     let mut feeds = Feeds::open(&supplies, config, first, (rank, world), |settings| settings)?;
     let replay = Replay { config, supplies, task, rank, world, folder: &folder };
@@ -336,6 +343,7 @@ pub fn train_task(
         skipped: state.skipped(),
         interrupted: state.step() < last,
         travel: (ranks.world() > 1).then_some(travel),
+        recorded: state.recorded(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The interface a Burn back end implements to execute plans.
 
-use super::{Pixels, Resident, SimdError};
+use super::{Address, Pixels, Resident, SimdError};
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{Backend, TensorData};
 use vjepa_compiler::ir::{Sizes, TensorType};
@@ -70,6 +70,16 @@ pub trait PlanBackend: Backend {
     /// Why there is no such place, in words.
     fn resident(_tensor: FloatTensor<Self>) -> Result<(FloatTensor<Self>, Resident), String> {
         Err("memory of this device has no address".to_owned())
+    }
+
+    /// Where a tensor's memory is; none where the back end does not tell.
+    fn address(_operand: &Operand<Self>) -> Option<Address> {
+        None
+    }
+
+    /// Bytes of the device's memory that nothing has been put into; `None` where that is not known.
+    fn unused(_device: &Device<Self>) -> Option<u64> {
+        None
     }
 
     /// Why the device can no longer be used, where something failed that no call said.

@@ -1,7 +1,9 @@
 //! Plans on the back ends built on CubeCL, one implementation for all of them.
 
 use super::back_ends::Opened;
-use super::{Call, Device, DeviceError, Executor, Kernel, Lowering, Pixels, PlanBackend, Resident, RunError};
+use super::{
+    Address, Call, Device, DeviceError, Executor, Kernel, Lowering, Operand, Pixels, PlanBackend, Resident, RunError,
+};
 use burn_backend::DType as Element;
 use burn_backend::ops::{FloatTensorOps as _, IntTensorOps as _};
 use burn_backend::tensor::{Device as Place, FloatTensor};
@@ -59,6 +61,17 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
     fn resident(tensor: FloatTensor<Self>) -> Result<(FloatTensor<Self>, Resident), String> {
         let (tensor, address, len) = R::resident(tensor)?;
         Ok((tensor, Resident::new(address, len)))
+    }
+
+    fn address(operand: &Operand<Self>) -> Option<Address> {
+        match operand {
+            Operand::Float(tensor) | Operand::Int(tensor) => R::address(tensor),
+        }
+    }
+
+    fn unused(device: &Place<Self>) -> Option<u64> {
+        let all = vjepa_cube::memory::<R>(device)?;
+        Some(all.saturating_sub(vjepa_cube::reserved::<R>(device)?))
     }
 
     fn failure(device: &Place<Self>) -> Option<String> {

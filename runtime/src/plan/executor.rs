@@ -7,19 +7,15 @@ use super::outputs::{Outputs, read};
 use super::params::Params;
 use super::profile::{Profile, RunTimes};
 use super::ranks::{self, Exchange};
+use super::recording::{Recorded, Recordings};
 use super::{HostTensor, Operand, PlanBackend};
 use burn_backend::tensor::Device;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
-use vjepa_compiler::ir::{Graph, Node, Sizes, TensorType, ValueId};
-use vjepa_compiler::ops::Op;
-use vjepa_compiler::passes::{CommonScalars, Decompose, Pass, Pipeline};
+use vjepa_compiler::ir::{Graph, Sizes, TensorType, ValueId};
 use vjepa_compiler::plan::Plan;
 use vjepa_compiler::verify::verify;
 use vjepa_lower::{Lowered, read_floats};
-
-/// How often decomposition is repeated: attention in softmax in exp is the deepest there is.
-const DECOMPOSITION_DEPTH: usize = 4;
 
 /// A planned graph, ready to run on back end `B`.
 pub struct Executor<B: PlanBackend> {
@@ -34,10 +30,12 @@ pub struct Executor<B: PlanBackend> {
     late: bool,
     /// Outputs of the last run, where they are read late and have not been yet.
     unread: Option<Outputs<B>>,
+    /// What has been recorded, where runs are.
+    recordings: Option<Recordings<B>>,
     /// Whether the back end's kernels are used.
     pub(super) kernels: bool,
     /// For each node, whether a kernel runs it.
-    by_kernel: Vec<bool>,
+    pub(super) by_kernel: Vec<bool>,
     memory: B::Memory,
 }
 
@@ -66,14 +64,6 @@ impl<B: PlanBackend> Executor<B> {
         Ok(Self::of(graph, plan, kernels))
     }
 
-    /// Fails at the first node that neither a kernel nor Burn runs.
-    fn supported(graph: &Graph, kernels: bool) -> Result<(), RunError> {
-        match graph.nodes.iter().enumerate().find(|(_, node)| !Self::runs(kernels, &node.op, &operands(graph, node))) {
-            Some((position, node)) => Err(RunError::Unsupported { op: node.op.name(), node: position }),
-            None => Ok(()),
-        }
-    }
-
     /// Takes a graph that was [lowered](Executor::lower) and planned before.
     ///
     /// # Errors
@@ -92,60 +82,11 @@ impl<B: PlanBackend> Executor<B> {
         Ok(Self::of(graph, plan, kernels))
     }
 
-    /// The graph with the semantic operations decomposed that `B` has no kernel for and Burn no operation.
-    ///
-    /// # Errors
-    /// [`RunError::Plan`] when the graph is ill formed.
-    pub fn lower(graph: &Graph) -> Result<Graph, RunError> {
-        Self::lower_for(graph, true)
-    }
-
-    /// [`Executor::lower`], with or without the back end's kernels.
-    pub(super) fn lower_for(graph: &Graph, kernels: bool) -> Result<Graph, RunError> {
-        let pass = Decompose::unless_on(move |op, operands| Self::runs(kernels, op, operands));
-        let mut lowered = graph.clone();
-        let mut decomposed = false;
-        if kernels && B::IS_DEVICE {
-            lowered = Pipeline::device().run(&lowered).map_err(|error| cannot_plan(graph, &error))?.graph;
-        }
-        // Parts of a semantic operation may be semantic themselves; nothing nests deeper than this.
-        for _ in 0..DECOMPOSITION_DEPTH {
-            match pass.run(&lowered).map_err(|error| cannot_plan(graph, &error))? {
-                Some(changed) => (lowered, decomposed) = (changed.graph, true),
-                None => break,
-            }
-        }
-        // An optimiser in parts computes the same few rates for each of hundreds of parameters.
-        if decomposed && let Some(changed) = CommonScalars.run(&lowered).map_err(|error| cannot_plan(graph, &error))? {
-            lowered = changed.graph;
-        }
-        Ok(lowered)
-    }
-
-    /// Whether an operation is run whole, by a kernel, by Burn's operations or with other ranks.
-    fn runs(kernels: bool, op: &Op, operands: &[&TensorType]) -> bool {
-        op.is_over_ranks() || Self::has_kernel(kernels, op, operands) || B::lowering(op).is_some()
-    }
-
-    fn has_kernel(kernels: bool, op: &Op, operands: &[&TensorType]) -> bool {
-        kernels && B::chooses(op, operands) && B::kernel(op).is_some()
-    }
-
-    /// For each node of a lowered graph, whether a kernel runs it; Burn's operations run the others.
-    pub(super) fn by_kernel(graph: &Graph, kernels: bool) -> Vec<bool> {
-        graph.nodes.iter().map(|node| Self::has_kernel(kernels, &node.op, &operands(graph, node))).collect()
-    }
-
-    /// Whether a kernel runs the node at this position.
-    pub(super) fn is_by_kernel(&self, position: usize) -> bool {
-        self.by_kernel.get(position) == Some(&true)
-    }
-
     fn of(graph: Graph, plan: Plan, kernels: bool) -> Self {
         let updated = graph.updates.iter().map(|(param, _)| *param).collect();
         let (by_kernel, memory) = (Self::by_kernel(&graph, kernels), B::Memory::default());
-        let (guarded, profile, late, unread) = (HashSet::new(), None, false, None);
-        Self { graph, plan, updated, guarded, profile, late, unread, kernels, by_kernel, memory }
+        let (guarded, profile, late, unread, recordings) = (HashSet::new(), None, false, None, None);
+        Self { graph, plan, updated, guarded, profile, late, unread, recordings, kernels, by_kernel, memory }
     }
 
     /// The graph as it is executed.
@@ -171,6 +112,19 @@ impl<B: PlanBackend> Executor<B> {
     pub fn read_late(&mut self) {
         self.late = true;
         self.guarded.clear();
+    }
+
+    /// From now on the launches of a run are recorded when its sizes come for the second time, and replayed from then on: the
+    /// device is sent them as one, with no work on the host for each. A run that is guarded, profiled or shared with other ranks
+    /// is launched node by node, as is one that cannot be recorded ([`Executor::recorded`] says why). The values of a recorded
+    /// run stay in the device's memory.
+    pub fn record_launches(&mut self) {
+        self.recordings = Some(Recordings::default());
+    }
+
+    /// How runs were launched since [`Executor::record_launches`]; none where nothing records.
+    pub fn recorded(&self) -> Option<Recorded> {
+        self.recordings.as_ref().map(Recordings::summary)
     }
 
     /// The outputs of the last run that no other run has returned; none where there are none.
@@ -229,30 +183,54 @@ impl<B: PlanBackend> Executor<B> {
         let sizes = self.bind_sizes(&inputs, params)?;
         self.fits(&sizes, params.device())?;
         self.tokens_exist(&inputs, &sizes)?;
-        let mut values: Vec<Option<Operand<B>>> = Vec::new();
-        values.resize_with(self.graph.values.len(), || None);
+        let mut sent = Vec::with_capacity(self.graph.inputs.len());
         for id in &self.graph.inputs {
             let name = self.graph.source_name(*id).unwrap_or_default();
             let tensor = inputs.remove(name).ok_or_else(|| RunError::MissingInput(name.to_owned()))?;
-            values[id.0] = Some(send(tensor, params.device(), &mut self.memory));
+            sent.push((*id, send(tensor, params.device(), &mut self.memory)));
+        }
+        let plain = exchange.is_some() || self.profile.is_some() || !self.guarded.is_empty();
+        let outputs = match self.recordings.take().filter(|_| !plain) {
+            Some(mut recordings) => {
+                let outputs = self.run_recorded(&mut recordings, params, sent, &sizes);
+                self.recordings = Some(recordings);
+                outputs?
+            }
+            None => self.walk(params, sent, &sizes, exchange)?,
+        };
+        match self.late {
+            false => read(outputs),
+            true => Ok(self.unread.replace(outputs).map(read).transpose()?.unwrap_or_default()),
+        }
+    }
+
+    /// Runs the plan on inputs that have been sent.
+    pub(super) fn walk(
+        &mut self,
+        params: &mut Params<B>,
+        inputs: Vec<(ValueId, Operand<B>)>,
+        sizes: &Sizes,
+        exchange: Option<&mut (dyn Exchange + '_)>,
+    ) -> Result<Outputs<B>, RunError> {
+        let mut values: Vec<Option<Operand<B>>> = Vec::new();
+        values.resize_with(self.graph.values.len(), || None);
+        for (id, operand) in inputs {
+            values[id.0] = Some(operand);
         }
         self.bind_params(&mut values, params);
         let device = params.device().clone();
         if let Some(profile) = &mut self.profile {
             profile.push(RunTimes::new(sizes.clone()));
         }
-        let done = B::on_workers(|| self.run_nodes(&mut values, &sizes, &device, exchange));
-        if matches!(done, Err(RunError::NotFinite { .. })) {
-            self.give_back(values, params);
-            return done.map(|()| BTreeMap::new());
+        let done = B::on_workers(|| self.run_nodes(&mut values, sizes, &device, exchange));
+        if let Err(error) = done {
+            if matches!(error, RunError::NotFinite { .. }) {
+                self.give_back(values, params);
+            }
+            return Err(error);
         }
-        done?;
         B::end_run(&mut self.memory);
-        let outputs = self.finish(values, params, &sizes)?;
-        match self.late {
-            false => read(outputs),
-            true => Ok(self.unread.replace(outputs).map(read).transpose()?.unwrap_or_default()),
-        }
+        self.finish(values, params, sizes)
     }
 
     fn run_nodes(
@@ -387,11 +365,6 @@ impl<B: PlanBackend> Executor<B> {
     }
 }
 
-/// Types of a node's operands.
-fn operands<'a>(graph: &'a Graph, node: &Node) -> Vec<&'a TensorType> {
-    node.inputs.iter().map(|id| graph.ty(*id)).collect()
-}
-
-fn cannot_plan(graph: &Graph, reason: &dyn std::fmt::Display) -> RunError {
+pub(super) fn cannot_plan(graph: &Graph, reason: &dyn std::fmt::Display) -> RunError {
     RunError::Plan { graph: graph.name.clone(), reason: reason.to_string() }
 }

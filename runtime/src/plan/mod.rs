@@ -11,12 +11,14 @@
 mod back_ends;
 mod backend;
 mod binding;
+mod choice;
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod device;
 mod error;
 mod executor;
+mod failures;
 mod finite;
 mod host;
 mod limits;
@@ -25,6 +27,7 @@ mod outputs;
 mod params;
 mod profile;
 mod ranks;
+mod recording;
 
 pub use backend::{Call, Kernel, KernelError, Lowering, Operand, PlanBackend};
 pub use cpu::{InstructionSet, SimdError, square_product};
@@ -37,6 +40,7 @@ pub use on_device::{DeviceExecutor, DeviceParams};
 pub use params::{Params, Shaped};
 pub use profile::{NodeTime, OpTime, Profile, RunTimes};
 pub use ranks::{Exchange, Resident};
+pub use recording::{Address, Recorded};
 
 /// The GPUs of a back end (`cuda`, `wgpu`) by the names [`Device::open`] takes, each with what it is and can do; `None` where
 /// this build has no such back end.

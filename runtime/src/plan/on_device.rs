@@ -1,11 +1,11 @@
 //! Parameters and plans on the device a command was given: which back end that is, is asked once a call.
 
-use super::device::{Device, DeviceError};
+use super::device::Device;
+use super::failures::on;
 use super::profile::Profile;
-use super::{Exchange, Executor, FirstBad, HostTensor, Params, PlanBackend, RunError, Shaped};
+use super::{Exchange, Executor, FirstBad, HostTensor, Params, PlanBackend, Recorded, RunError, Shaped};
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::plan::Plan;
 
@@ -75,6 +75,8 @@ trait Planned: Send {
     fn take_profile(&mut self) -> Profile<'_>;
     fn guard(&mut self);
     fn read_late(&mut self);
+    fn record_launches(&mut self);
+    fn recorded(&self) -> Option<Recorded>;
     fn unread(
         &mut self,
         device: Device,
@@ -119,6 +121,14 @@ impl<B: PlanBackend> Planned for Executor<B> {
 
     fn read_late(&mut self) {
         self.read_late();
+    }
+
+    fn record_launches(&mut self) {
+        self.record_launches();
+    }
+
+    fn recorded(&self) -> Option<Recorded> {
+        self.recorded()
     }
 
     fn unread(
@@ -267,6 +277,16 @@ impl DeviceExecutor {
         self.plan.read_late();
     }
 
+    /// See [`Executor::record_launches`].
+    pub fn record_launches(&mut self) {
+        self.plan.record_launches();
+    }
+
+    /// See [`Executor::recorded`].
+    pub fn recorded(&self) -> Option<Recorded> {
+        self.plan.recorded()
+    }
+
     /// See [`Executor::unread`]; `params` are those of the run.
     ///
     /// # Errors
@@ -323,68 +343,4 @@ fn held<B: PlanBackend>(device: Device, params: &DeviceParams) -> Result<&Params
 
 fn elsewhere(plan: Device, params: Device) -> RunError {
     RunError::Elsewhere { plan: plan.to_string(), params: params.to_string() }
-}
-
-/// Runs `f` on a device, which may fail in three ways: back ends of GPUs panic where their library fails (a full memory, a
-/// kernel that does not compile), a result cannot be read, or `failure` says afterwards that what was read means nothing.
-fn on<T>(
-    device: Device,
-    failure: impl Fn() -> Option<String>,
-    f: impl FnOnce() -> Result<T, RunError>,
-) -> Result<T, RunError> {
-    if device.is_cpu() {
-        return f();
-    }
-    let fail = |said: &str| Err(DeviceError::from_message(device, said).into());
-    if let Some(said) = failure() {
-        return fail(&said);
-    }
-    let done = catch_unwind(AssertUnwindSafe(f));
-    match (done, failure()) {
-        // Refused before anything ran.
-        (Ok(Err(error @ RunError::Device(_))), None) => Err(error),
-        (_, Some(said)) => fail(&said),
-        (Ok(Err(RunError::Lost { why, .. })), None) => fail(&why),
-        (Ok(result), None) => result,
-        (Err(panic), None) => fail(crate::quiet::panic_text(&*panic).unwrap_or("its library gave up without a word")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::back_ends::{BackEnd, all};
-
-    /// A device that is not the CPU, whatever this build has.
-    fn gpu() -> Device {
-        let cpu = all().next().unwrap();
-        let BackEnd { open, plan, lower, by_kernel, take, params, .. } = *cpu;
-        let gpu = BackEnd { name: "gpu", numbered: true, open, plan, lower, by_kernel, take, params };
-        let back_end = Box::leak(Box::new(gpu));
-        Device { back_end, index: 1 }
-    }
-
-    #[test]
-    fn a_panic_of_the_device_is_an_error() {
-        let run = || -> Result<(), RunError> { crate::without_panic_message(|| panic!("CUDA_ERROR_OUT_OF_MEMORY")) };
-        let error = on(gpu(), || None, run).unwrap_err().to_string();
-        assert!(error.starts_with("gpu:1 is out of memory"), "{error}");
-        let lost = || -> Result<(), RunError> { Err(RunError::Lost { name: "loss".into(), why: "bad kernel".into() }) };
-        assert_eq!(on(gpu(), || None, lost).unwrap_err().to_string(), "gpu:1 failed: bad kernel");
-    }
-
-    #[test]
-    fn a_run_on_a_device_that_failed_is_an_error_and_its_result_is_not_used() {
-        use std::cell::Cell;
-        let failed = Cell::new(false);
-        let failure = || failed.get().then(|| "its thread panicked: no such type".to_owned());
-        let fails_unseen = || {
-            failed.set(true);
-            Ok("what the memory held")
-        };
-        let error = on(gpu(), failure, fails_unseen).unwrap_err().to_string();
-        assert_eq!(error, "gpu:1 failed: its thread panicked: no such type");
-        let again = on(gpu(), failure, || -> Result<(), RunError> { unreachable!() });
-        assert_eq!(again.unwrap_err().to_string(), error);
-    }
 }

@@ -13,12 +13,14 @@ pub type Shaped = (Vec<usize>, Vec<f32>);
 pub struct Params<B: Backend> {
     device: Device<B>,
     tensors: BTreeMap<String, Operand<B>>,
+    /// How often something was set, taken or given back.
+    changes: u64,
 }
 
 impl<B: Backend> Params<B> {
     /// An empty store on `device`.
     pub fn new(device: Device<B>) -> Self {
-        Self { device, tensors: BTreeMap::new() }
+        Self { device, tensors: BTreeMap::new(), changes: 0 }
     }
 
     /// The device the tensors live on.
@@ -29,21 +31,21 @@ impl<B: Backend> Params<B> {
     /// Sets a tensor, replacing one of that name.
     pub fn set(&mut self, name: &str, tensor: HostTensor) {
         let operand = upload::<B>(tensor, &self.device);
-        self.tensors.insert(name.to_owned(), operand);
+        self.put(name, operand);
     }
 
     /// Sets a tensor of zeros, made on the device; one of that name is given back first.
     pub fn zeros(&mut self, name: &str, shape: &[usize]) {
-        self.tensors.remove(name);
+        self.take(name);
         // Burn has no rank 0.
         let shape = if shape.is_empty() { vec![1] } else { shape.to_vec() };
         let zeros = B::float_zeros(shape.into(), &self.device, FloatDType::F32);
-        self.tensors.insert(name.to_owned(), Operand::Float(zeros));
+        self.put(name, Operand::Float(zeros));
     }
 
     /// Gives a tensor back; false when there is none.
     pub fn remove(&mut self, name: &str) -> bool {
-        self.tensors.remove(name).is_some()
+        self.take(name).is_some()
     }
 
     /// A copy of the floats of a tensor on the host, with its shape (scalars as `[1]`); `None` for a tensor that is not
@@ -68,7 +70,7 @@ impl<B: Backend> Params<B> {
     pub fn alias(&mut self, from: &str, to: &str) -> bool {
         match self.tensors.get(from).cloned() {
             Some(tensor) => {
-                self.tensors.insert(to.to_owned(), tensor);
+                self.put(to, tensor);
                 true
             }
             None => false,
@@ -79,11 +81,18 @@ impl<B: Backend> Params<B> {
         self.tensors.get(name)
     }
 
+    /// A number that another one follows when any tensor may have changed its memory.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(super) fn take(&mut self, name: &str) -> Option<Operand<B>> {
+        self.changes += 1;
         self.tensors.remove(name)
     }
 
     pub(super) fn put(&mut self, name: &str, operand: Operand<B>) {
+        self.changes += 1;
         self.tensors.insert(name.to_owned(), operand);
     }
 }

@@ -21,7 +21,7 @@
 
 typedef int CUresult;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, INVALID_PTX = 218,
-       NOT_FOUND = 500, NO_BINARY = 209 };
+       NOT_FOUND = 500, NO_BINARY = 209, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 
 enum { MAX_THREADS = 1024, GRID_X = 2147483647, GRID_YZ = 65535, BLOCK_XY = 1024, BLOCK_Z = 64, STATIC_SHARED = 49152,
        SHARED_90 = 232448, SHARED_80 = 166912, PROCESSORS = 132, WARP = 32 };
@@ -34,6 +34,34 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static CUresult refuse(CUresult code, const char *what) {
     fprintf(stderr, "stand-in driver: %s\n", what);
     return code;
+}
+
+/* A recording: what is launched while it is open becomes a node and is not run. What waits, allocates or loads then ends it, as
+ * the driver has it for recordings of the whole process. */
+
+enum node { NODE_KERNEL = 0, NODE_ALLOC = 10, NODE_FREE = 11 };
+struct graph { enum node *nodes; size_t count, room; };
+static struct graph *open_graph;
+static int invalidated;
+
+static int recording(void) { return open_graph != NULL; }
+
+static CUresult forbid(const char *what) {
+    if (!recording()) return SUCCESS;
+    invalidated = 1;
+    return refuse(CAPTURE_UNSUPPORTED, what);
+}
+
+static CUresult node(enum node kind) {
+    struct graph *to = open_graph;
+    if (to->count == to->room) {
+        to->room = to->room ? 2 * to->room : 1024;
+        enum node *more = realloc(to->nodes, to->room * sizeof *more);
+        if (!more) return OUT_OF_MEMORY;
+        to->nodes = more;
+    }
+    to->nodes[to->count++] = kind;
+    return SUCCESS;
 }
 
 /* Errors. */
@@ -109,7 +137,7 @@ API CUresult cuDevicePrimaryCtxRetain(void **context, int device) { (void)device
 API CUresult cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return SUCCESS; }
 API CUresult cuCtxSetCurrent(void *context) { current = context; return SUCCESS; }
 API CUresult cuCtxGetCurrent(void **context) { *context = current; return SUCCESS; }
-API CUresult cuCtxSynchronize(void) { return current ? SUCCESS : INVALID_CONTEXT; }
+API CUresult cuCtxSynchronize(void) { return current ? forbid("a wait for the context while recording") : INVALID_CONTEXT; }
 API CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return SUCCESS; }
 
 API CUresult cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = STREAM; return SUCCESS; }
@@ -118,7 +146,7 @@ API CUresult cuStreamCreateWithPriority(void **stream, unsigned flags, int prior
     return cuStreamCreate(stream, flags);
 }
 API CUresult cuStreamDestroy_v2(void *stream) { (void)stream; return SUCCESS; }
-API CUresult cuStreamSynchronize(void *stream) { (void)stream; return SUCCESS; }
+API CUresult cuStreamSynchronize(void *stream) { (void)stream; return forbid("a wait for a stream while recording"); }
 API CUresult cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
     (void)stream; (void)event; (void)flags;
     return SUCCESS;
@@ -126,7 +154,7 @@ API CUresult cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
 API CUresult cuEventCreate(void **event, unsigned flags) { (void)flags; *event = EVENT; return SUCCESS; }
 API CUresult cuEventDestroy_v2(void *event) { (void)event; return SUCCESS; }
 API CUresult cuEventRecord(void *event, void *stream) { (void)event; (void)stream; return SUCCESS; }
-API CUresult cuEventSynchronize(void *event) { (void)event; return SUCCESS; }
+API CUresult cuEventSynchronize(void *event) { (void)event; return forbid("a wait for an event while recording"); }
 API CUresult cuEventQuery(void *event) { (void)event; return SUCCESS; }
 API CUresult cuEventElapsedTime(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 0; return SUCCESS; }
 
@@ -136,7 +164,7 @@ struct block { uintptr_t start; size_t bytes; struct block *next; };
 static struct block *blocks;
 static size_t reserved;
 
-API CUresult cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
+static CUresult reserve(uintptr_t *address, size_t bytes) {
     if (bytes == 0) return INVALID_VALUE;
     struct block *block = malloc(sizeof *block);
     if (!block) return OUT_OF_MEMORY;
@@ -154,7 +182,12 @@ API CUresult cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
     return place == MAP_FAILED ? OUT_OF_MEMORY : SUCCESS;
 }
 
-API CUresult cuMemFree_v2(uintptr_t address) {
+API CUresult cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
+    CUresult said = forbid("memory is allocated while recording");
+    return said == SUCCESS ? reserve(address, bytes) : said;
+}
+
+static CUresult release(uintptr_t address) {
     pthread_mutex_lock(&lock);
     struct block **at = &blocks;
     while (*at && (*at)->start != address) at = &(*at)->next;
@@ -170,6 +203,11 @@ API CUresult cuMemFree_v2(uintptr_t address) {
     return SUCCESS;
 }
 
+API CUresult cuMemFree_v2(uintptr_t address) {
+    CUresult said = forbid("memory is freed while recording");
+    return said == SUCCESS ? release(address) : said;
+}
+
 /* Whether so many bytes from an address lie in one block. */
 static int inside(uintptr_t address, size_t bytes) {
     pthread_mutex_lock(&lock);
@@ -181,9 +219,22 @@ static int inside(uintptr_t address, size_t bytes) {
     return block != NULL;
 }
 
-API CUresult cuMemAllocAsync(uintptr_t *address, size_t bytes, void *stream) { (void)stream; return cuMemAlloc_v2(address, bytes); }
-API CUresult cuMemFreeAsync(uintptr_t address, void *stream) { (void)stream; return cuMemFree_v2(address); }
-API CUresult cuMemAllocHost_v2(void **place, size_t bytes) { *place = malloc(bytes); return *place ? SUCCESS : OUT_OF_MEMORY; }
+API CUresult cuMemAllocAsync(uintptr_t *address, size_t bytes, void *stream) {
+    (void)stream;
+    CUresult said = recording() ? node(NODE_ALLOC) : SUCCESS;
+    return said == SUCCESS ? reserve(address, bytes) : said;
+}
+API CUresult cuMemFreeAsync(uintptr_t address, void *stream) {
+    (void)stream;
+    CUresult said = recording() ? node(NODE_FREE) : SUCCESS;
+    return said == SUCCESS ? release(address) : said;
+}
+API CUresult cuMemAllocHost_v2(void **place, size_t bytes) {
+    CUresult said = forbid("memory of the host is allocated while recording");
+    if (said != SUCCESS) return said;
+    *place = malloc(bytes);
+    return *place ? SUCCESS : OUT_OF_MEMORY;
+}
 API CUresult cuMemFreeHost(void *place) { free(place); return SUCCESS; }
 API CUresult cuMemGetInfo_v2(size_t *unused, size_t *total) { *unused = MEMORY - reserved; *total = MEMORY; return SUCCESS; }
 API CUresult cuDeviceGetDefaultMemPool(void **pool, int device) { (void)device; *pool = POOL; return SUCCESS; }
@@ -229,6 +280,7 @@ struct module { const char *ptx; size_t bytes; int number; };
 API CUresult cuModuleLoadData(void **handle, const void *image) {
     static int count;
     const char *ptx = image;
+    if (forbid("a module is loaded while recording") != SUCCESS) return CAPTURE_UNSUPPORTED;
     if (!strstr(ptx, ampere() ? ".target sm_80" : ".target sm_90a")) return refuse(NO_BINARY, "a module is for another device");
     struct module *module = malloc(sizeof *module);
     if (!module) return OUT_OF_MEMORY;
@@ -305,12 +357,62 @@ API CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned g
     int grid = gx && gy && gz && gx <= GRID_X && gy <= GRID_YZ && gz <= GRID_YZ;
     int block = bx && by && bz && bx <= BLOCK_XY && by <= BLOCK_XY && bz <= BLOCK_Z && (uint64_t)bx * by * bz <= MAX_THREADS;
     if (grid && block && shared <= (ampere() ? SHARED_80 : SHARED_90)) {
+        if (recording()) return node(NODE_KERNEL);
         launched(((struct function *)function)->name);
         return SUCCESS;
     }
     fprintf(stderr, "stand-in driver: %s is launched as %u x %u x %u blocks of %u x %u x %u with %u bytes shared\n",
             ((struct function *)function)->name, gx, gy, gz, bx, by, bz, shared);
     return INVALID_VALUE;
+}
+
+/* Recordings and their replays; a replay is a line of launches.txt. */
+
+API CUresult cuStreamBeginCapture_v2(void *stream, int mode) {
+    (void)stream; (void)mode;
+    if (recording()) return refuse(INVALID_VALUE, "a recording begins within another");
+    invalidated = 0;
+    open_graph = calloc(1, sizeof *open_graph);
+    return open_graph ? SUCCESS : OUT_OF_MEMORY;
+}
+
+API CUresult cuStreamEndCapture(void *stream, void **graph) {
+    (void)stream;
+    if (!recording()) return refuse(INVALID_VALUE, "a recording ends that has not begun");
+    *graph = invalidated ? NULL : open_graph;
+    open_graph = NULL;
+    return invalidated ? CAPTURE_INVALIDATED : SUCCESS;
+}
+
+API CUresult cuGraphGetNodes(void *graph, void **nodes, size_t *count) {
+    struct graph *of = graph;
+    for (size_t at = 0; nodes && at < *count && at < of->count; at++) nodes[at] = &of->nodes[at];
+    *count = of->count;
+    return SUCCESS;
+}
+
+API CUresult cuGraphNodeGetType(void *node, int *type) { *type = (int)*(enum node *)node; return SUCCESS; }
+
+API CUresult cuGraphInstantiateWithFlags(void **runnable, void *graph, unsigned long long flags) {
+    (void)flags;
+    struct graph *copy = malloc(sizeof *copy);
+    if (!copy) return OUT_OF_MEMORY;
+    *copy = (struct graph){NULL, ((struct graph *)graph)->count, 0};
+    *runnable = copy;
+    return SUCCESS;
+}
+
+API CUresult cuGraphDestroy(void *graph) { free(((struct graph *)graph)->nodes); free(graph); return SUCCESS; }
+API CUresult cuGraphExecDestroy(void *runnable) { free(runnable); return SUCCESS; }
+API CUresult cuGraphUpload(void *runnable, void *stream) { (void)runnable; (void)stream; return SUCCESS; }
+
+API CUresult cuGraphLaunch(void *runnable, void *stream) {
+    (void)stream;
+    if (recording()) return refuse(INVALID_VALUE, "a replay while recording");
+    char line[64];
+    snprintf(line, sizeof line, "a replay of %zu launches", ((struct graph *)runnable)->count);
+    launched(line);
+    return SUCCESS;
 }
 
 /* A description of a tensor for copies in the background; nothing reads it. */

@@ -9,12 +9,23 @@ use super::{Pending, TrainState};
 use crate::{StepReport, TrainError};
 use std::time::Duration;
 use vjepa_collective::{Collective, totals};
-use vjepa_runtime::plan::RunError;
+use vjepa_runtime::plan::{Recorded, RunError};
 
 impl TrainState {
     /// From now on [`TrainState::end_step`] reports the step before, where the step is one graph; see there.
     pub fn read_late(&mut self) {
         self.late = self.engine.read_late();
+    }
+
+    /// From now on the launches of a step of one graph are recorded once for each of its sizes and replayed
+    /// ([`DeviceExecutor::record_launches`](vjepa_runtime::plan::DeviceExecutor::record_launches)); other steps are as they were.
+    pub fn record_launches(&mut self) {
+        self.engine.record_launches();
+    }
+
+    /// How steps were launched, where launches are recorded.
+    pub fn recorded(&self) -> Option<Recorded> {
+        self.engine.main().recorded()
     }
 
     /// Whether the losses of a step are read late.
