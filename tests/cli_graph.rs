@@ -89,3 +89,28 @@ fn a_dry_run_says_what_a_step_needs_and_writes_nothing() {
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// What is said to fit does fit, and one clip more does not.
+#[test]
+fn what_does_not_fit_says_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let estimated = |batch: u64| {
+        let mut command = vjepa();
+        command.args(["graph", "step", "--estimate", "a100-80g", "--json", "--config"]).arg(&config);
+        command.args(["--set", "data.num_frames=64", "--set", "data.crop_size=256", "--set"]);
+        command.arg(format!("data.batch_size={batch}"));
+        lines(&command.assert().success().get_output().stdout).remove(0)
+    };
+    let most = 80_000_000_000 / 100 * 95;
+    let large = estimated(1_000);
+    assert_eq!(large["estimate"]["fits"], false);
+    assert!(large["largest_peak_memory"].as_u64().unwrap() >= large["peak_memory"].as_u64().unwrap());
+    let fits = large["fits_with"]["batch_size"].as_u64().unwrap();
+    let needs = |batch: u64| estimated(batch)["largest_peak_memory"].as_u64().unwrap();
+    assert!(fits < 1_000 && needs(fits) <= most && needs(fits + 1) > most, "{large}");
+    assert!(estimated(2)["fits_with"].is_null());
+    // The step as a device fuses it.
+    let operations = large["operations"].as_array().unwrap();
+    assert!(operations.iter().any(|of| of["op"] == "adamw_ema_all"), "{large}");
+}

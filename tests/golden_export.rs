@@ -62,6 +62,29 @@ fn exported_encoders_give_the_official_tokens() {
     compare(&Session::open(&path, &Options::default()).unwrap(), &clips, &expected, LIMIT).unwrap();
 }
 
+/// SHA-256 of the f32 files that the official weights of `tiny` are exported to. A change that is meant puts the new ones here,
+/// and says in CHANGELOG.md why files differ.
+const EXPORTED: [(&str, &str); 4] = [
+    ("portable", "d0c73f8d9d30f96852be47ffc6ba6aa04444f43576d9f4b692ce1848507ddbe5"),
+    ("ort-cpu", "46c726aedade77ddc467a1b4c53dedb80f06c7debdbf1886fa2e1a3323aefb00"),
+    ("tract", "60e0bc032b28cc85a3273d46a4efef9a3d149fce19ec15d4b8c54e7c410cc34d"),
+    ("tensorrt", "336b0117212b7bf12e826211c435df92e96539a6eb4080ff7b253a903aa05ecd"),
+];
+
+#[test]
+fn exported_files_are_those_of_earlier_versions_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = EXPORTED.map(|(target, _)| {
+        let path = folder.path().join(format!("{target}.onnx"));
+        let mut command = support::compile(folder.path(), "onnx", &path);
+        let flags = ["--head", "tokens", "--target", target, "--precision", "f32", "--no-verify"];
+        command.args(flags).assert().success();
+        (target, vjepa_runtime::files::sha256(&path).unwrap())
+    });
+    let expected = EXPORTED.map(|(target, digest)| (target, digest.to_owned()));
+    assert_eq!(written, expected);
+}
+
 /// The carried clips of several segments, through an encoder with official weights.
 #[test]
 fn an_exported_encoder_gives_the_official_tokens_of_every_segment() {

@@ -388,7 +388,7 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
         }
         let (told, fine) =
             said(vjepa(&["anticipate", "eval", "--probe", &checkpoint, "--actions", &actions]).args(frozen));
-        assert!(!fine && told.contains("is no probe of actions"), "{told}");
+        assert!(!fine && told.contains("is not a probe of actions"), "{told}");
         as_officially(&scene, &frozen, &actions, &out);
         let bad = ["--fps", "1000"];
         let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--out", &out]);

@@ -203,7 +203,11 @@ impl Session {
 
     /// A warning for a model whose 8-bit products need VNNI when ONNX Runtime runs it on a processor without it.
     pub fn caution(&self) -> Option<String> {
-        let processor = Processor::here();
+        self.caution_on(&Processor::here())
+    }
+
+    /// [`Session::caution`], were this the processor.
+    pub fn caution_on(&self, processor: &Processor) -> Option<String> {
         (self.full_range_int8 && self.runs_on() == Runtime::Ort && processor.saturates()).then(|| {
             format!(
                 "this model's 8-bit weights have the full range, which needs VNNI, and {processor} does not have it: \

@@ -35,6 +35,7 @@ struct Finding {
 /// Runs the command. Missing components are not errors: all of them are optional.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let findings = [processor(), simd()?, memory(), onnx_runtime(args), cuda(), wgpu(), tensorrt(), ffmpeg()];
+    let findings: Vec<Finding> = findings.into_iter().chain(nccl()).collect();
     if args.json {
         let mut about = serde_json::Map::new();
         about.insert("vjepa".to_owned(), json!(env!("CARGO_PKG_VERSION")));
@@ -224,6 +225,23 @@ fn wgpu() -> Finding {
 fn listed(back_end: &str) -> String {
     let found = gpus(back_end).unwrap_or_default();
     found.iter().map(|(device, about)| format!("{device} is {about}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Floats of the sum that NCCL is tried with.
+const SUMMED: usize = 1 << 20;
+
+/// NCCL on the first GPU alone, where this build has it and there is a GPU.
+fn nccl() -> Option<Finding> {
+    let gpu = gpus("cuda")?.first()?.0.clone();
+    let (key, remedy) = ("nccl", Some("needed only for several GPUs: install NCCL (libnccl.so.2)".to_owned()));
+    match vjepa_collective::try_nccl(0, SUMMED) {
+        Ok(None) => None,
+        Ok(Some(took)) => {
+            let what = format!("a sum of {SUMMED} floats on {gpu} alone is right, {:.2} ms", took.as_secs_f64() * 1e3);
+            Some(Finding { key, found: true, what, remedy: None })
+        }
+        Err(error) => Some(Finding { key, found: false, what: error.to_string(), remedy }),
+    }
 }
 
 fn tensorrt() -> Finding {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::CliError;
+use super::fit::Remedies;
 use super::graph::options;
 use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{Plan, PlanError, Report};
@@ -33,19 +34,22 @@ pub(super) struct Cost {
 impl Cost {
     /// Compiles the step of a run over `clips` clips.
     pub fn of(config: &Config, clips: Option<u64>, passes: &mut Passes, device: Device) -> Result<Self, CliError> {
+        Self::of_graphs(config, clips, &graphs(config, passes, device)?)
+    }
+
+    fn of_graphs(config: &Config, clips: Option<u64>, graphs: &[Measured]) -> Result<Self, CliError> {
         let (batch, groups) = (config.data.batch_size, config.optimization.groups());
         let videos = groups.saturating_mul(batch as u64);
         let steps = config.optimization.plan(clips.map(|all| all / videos.max(1)));
         // Without the data only the length of an epoch can be missing.
         let steps = if clips.is_some() { Some(steps?.steps) } else { steps.ok().map(|plan| plan.steps) };
-        let graphs = graphs(config, passes, device)?;
         let (mut flops, mut parameters) = (0.0, 0);
         for Measured { graph, mean, share, .. } in graphs.iter().filter(|measured| measured.share > 0.0) {
             let report = Report::new(graph, &Plan::new(graph)?, mean)?;
             flops += share * report.total.flops as f64;
             parameters = parameters.max(report.parameters);
         }
-        let memory = memory(&graphs)?;
+        let memory = memory(graphs, None)?;
         Ok(Self { steps, batch, groups, flops: flops as u64, parameters, memory })
     }
 
@@ -79,19 +83,23 @@ pub(super) fn run(
     as_json: bool,
 ) -> Result<(), CliError> {
     let source = sets.source(&config.data, &config.data_aug)?;
-    let cost = Cost::of(config, source.len(), passes, device)?;
+    let graphs = graphs(config, passes, device)?;
+    let cost = Cost::of_graphs(config, source.len(), &graphs)?;
     let Cost { batch, groups, memory: needs, flops, parameters, .. } = cost;
     let steps =
         config.optimization.plan(source.len().map(|all| all / groups.saturating_mul(batch as u64).max(1)))?.steps;
-    // Only the CPU's free memory is known here.
-    let free = available_memory().filter(|_| device.is_cpu());
+    let free = if device.is_cpu() { available_memory() } else { device.unused() };
     let fits = free.map(|free| needs <= free);
+    let remedies = match free.filter(|free| needs > *free) {
+        Some(free) => Some(remedies(config, &graphs, passes, device, free)?),
+        None => None,
+    };
     if as_json {
         let summary = json!({
             "dry_run": true, "steps": steps, "batch": batch, "groups": groups, "clips": source.len(),
             "step_of": config.kinds()?.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "flops": flops, "parameters": parameters, "peak_memory": needs, "free_memory": free,
-            "fits": fits, "data": data,
+            "fits": fits, "fits_with": remedies.map(Remedies::json), "data": data,
         });
         println!("{summary}");
         return Ok(());
@@ -109,18 +117,33 @@ pub(super) fn run(
     );
     let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
     let needed = format!("needs {} with the largest masks, weights and optimiser included", gigabytes(needs));
-    match (free, fits) {
-        (Some(free), Some(false)) => println!(
-            "memory      {needed}, but {} are free: lower data.batch_size, or recompute activations with \
-             --memory-budget {:.0}MB",
-            gigabytes(free),
-            free as f64 * 0.8 / 1e6
-        ),
-        (Some(free), _) => println!("memory      {needed}; {} are free", gigabytes(free)),
+    match (free, remedies) {
+        (Some(free), Some(remedies)) => {
+            println!("memory      {needed}, but {} are free; {remedies}", gigabytes(free));
+        }
+        (Some(free), None) => println!("memory      {needed}; {} are free", gigabytes(free)),
         (None, _) => println!("memory      {needed}"),
     }
     println!("nothing was trained or written (--dry-run)");
     Ok(())
+}
+
+/// What would make the step fit.
+fn remedies(
+    config: &Config,
+    compiled: &[Measured],
+    passes: &Passes,
+    device: Device,
+    free: u64,
+) -> Result<Remedies, CliError> {
+    let batch = config.data.batch_size;
+    let peak = |clips: usize| Ok(memory(compiled, Some((clips, batch)))?);
+    let compile = |budget: u64| {
+        let memory_budget = Some((budget, drawn_sizes(config, MaskSizes::Largest)?));
+        let mut passes = Passes { memory: memory_budget, stages: Vec::new(), ..passes.clone() };
+        Ok(memory(&graphs(config, &mut passes, device)?, None)?)
+    };
+    Remedies::search(free, batch, peak, compile)
 }
 
 /// What a step is made of, in words.
@@ -204,10 +227,16 @@ fn part_of_group(config: &Config, variant: &Variant) -> f64 {
     of(true) / of(false).max(f64::MIN_POSITIVE)
 }
 
-/// The most that any of the graphs takes, beside the parameters that only others have: those are held all the time.
-fn memory(graphs: &[Measured]) -> Result<u64, PlanError> {
+/// The most that any of the graphs takes, beside the parameters that only others have: those are held all the time. With
+/// `clips` as many of the samples as so many of the configured ones are.
+fn memory(graphs: &[Measured], clips: Option<(usize, usize)>) -> Result<u64, PlanError> {
     let mut most = 0;
     for Measured { graph, largest, .. } in graphs {
+        let mut largest = largest.clone();
+        if let (Some((clips, batch)), Some(samples)) = (clips, largest.get_mut("B")) {
+            *samples = (*samples * clips).div_ceil(batch.max(1));
+        }
+        let largest = &largest;
         let own = Plan::new(graph)?.memory(graph, largest)?.peak;
         // Several others may have the same.
         let mut absent = std::collections::BTreeMap::new();

@@ -220,7 +220,7 @@ impl Inputs {
         let reading = Reading { folders_hold: args.folders_hold, ..Reading::default() };
         let list = reading.read(input)?;
         list.check_found()?;
-        let notes = list.notes.iter().filter(|_| ranks.rank() == 0);
+        let notes = list.remarks().into_iter().filter(|_| ranks.rank() == 0);
         notes.for_each(|note| eprintln!("note: {}: {note}", input.display()));
         let labels: Option<Vec<i64>> = list.entries.iter().map(|entry| entry.label).collect();
         let paths = Arc::new(list.entries.into_iter().map(|entry| entry.path).collect());

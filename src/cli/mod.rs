@@ -20,6 +20,7 @@ mod encoder;
 mod eval;
 mod features;
 mod finetune;
+mod fit;
 mod frames;
 mod frozen;
 mod graph;

@@ -10,7 +10,7 @@ use super::encoder::Encoder;
 use super::probe::Bar;
 use super::probe_number::ProbeNumber;
 use vjepa_data::clips::{self, Clips};
-use vjepa_data::read_videos;
+use vjepa_data::read_list;
 use vjepa_eval::features::Keep;
 use vjepa_eval::neighbours::nearest;
 use vjepa_eval::protocols::videos::OpenEncoder;
@@ -237,7 +237,9 @@ fn attention(args: &Attention) -> Result<&Path, CliError> {
 fn neighbours(args: &Neighbours) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
     vjepa_weights::refuse_foreign(&args.data)?;
-    let entries = read_videos(&args.data)?;
+    let list = read_list(&args.data)?;
+    list.remarks().iter().for_each(|note| eprintln!("note: {}: {note}", args.data.display()));
+    let entries = list.entries;
     let mut opened = open(&args.encoder)?;
     let record = opened.model.preprocessing.clone();
     let (mut all, mut names) = (Clips { count: 0, data: Vec::new() }, Vec::new());

@@ -16,6 +16,7 @@ use vjepa_eval::logistic::{Labelled, fit_tuned};
 use vjepa_eval::probe_file::{linear_weights, save_probe};
 use vjepa_eval::{FrozenEncoder, TextureProtocol, TextureReport, evaluate_textures};
 use vjepa_graphs::EncoderConfig;
+use vjepa_metrics::argmax;
 use vjepa_programs::model_configs;
 use vjepa_programs::{Probe, ProbeRecord};
 use vjepa_recipe::counter::mix;
@@ -158,8 +159,7 @@ fn run_files(model: &Path, runtime: Runtime, videos: &[(PathBuf, usize)]) -> Res
         let outputs = session.run(&batch)?;
         times.push(began.elapsed().as_secs_f64() * 1e3);
         let logits = outputs.iter().find(|output| output.name == "logits").ok_or("the model has no logits")?;
-        let best = logits.data.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
-        right += usize::from(best == Some(*label));
+        right += usize::from(argmax(&logits.data) == *label);
     }
     times.sort_by(f64::total_cmp);
     let latency_ms = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);

@@ -1,6 +1,8 @@
 //! Models below f32.
 
 use super::*;
+use vjepa_runtime::cpu::Processor;
+use vjepa_runtime::{Options, Runtime, Session};
 
 #[test]
 fn narrow_models_come_with_a_report_or_not_at_all() {
@@ -73,6 +75,15 @@ fn the_range_of_8_bit_weights_is_recorded_and_judged() {
         let warned = vjepa_runtime::cpu::Processor::here().saturates();
         assert_eq!(told.matches("warning: ").count(), usize::from(warned), "{told}");
         assert!(!warned || told.contains("--int8-range full") && told.contains("VNNI"), "{told}");
+    }
+    // What `run`, `serve` and `verify bundle` say, whichever processor this is.
+    for runtime in [Runtime::Ort, Runtime::Tract] {
+        let Ok(session) = Session::open(&model, &Options { runtime, ..Options::default() }) else { continue };
+        let with = |extensions| Processor { model: "some processor".to_owned(), extensions };
+        assert_eq!(session.caution_on(&with(vec!["avx2", "avxvnni"])), None);
+        let said = session.caution_on(&with(vec!["avx2"])).unwrap_or_default();
+        assert_eq!(runtime == Runtime::Ort, said.contains("some processor (avx2, no VNNI) does not have it"), "{said}");
+        assert_eq!(runtime == Runtime::Tract, said.is_empty(), "{said}");
     }
     let (mut command, _) = export(folder.path(), &[Path::new("--config"), &config]);
     let told = refused(command.args(["--precision", "int8", "--int8-range", "full", "--min-agreement", "1"]));

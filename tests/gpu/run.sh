@@ -168,6 +168,14 @@ if [ ${#compiled[@]} -gt 0 ]; then
     bench step-compile 240 step bf16 "${scale[@]}" --mask-sets 1 "${compiled[@]}"
     bench infer-compile 150 infer bf16 "${infer[@]}" "${compiled[@]}"
 fi
+# Our kernels one by one beside the library's operations, and NCCL, which `vjepa doctor` tries on one GPU.
+kernels() { "$binary" bench kernels --device "$device" --rounds 6 --json >"$OUT/kernels.json"; }
+nccl() { "$binary" doctor --json | tee "$OUT/doctor.json" | grep -q '"nccl"'; }
+export -f kernels nccl && export OUT device
+if [ "$dry" = false ]; then
+    stage kernels 90 bash -c kernels
+    stage nccl 30 bash -c nccl
+fi
 bench infer-f32 90 infer f32 "${infer[@]}" "${eager[@]}"
 if [ "$dry" = false ]; then
     stage recorded 90 "$python" "$here/recorded.py" "$binary" "$root/configs/quickstart.yaml" "$device" "$OUT/recorded.json" &&

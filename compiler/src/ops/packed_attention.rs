@@ -234,7 +234,7 @@ fn decomposed_sums(g: &mut Graph, [q, k]: [ValueId; 2], scale: f64) -> Result<Va
     let sums = g.add(logarithm, highest)?;
     let by_row = g.permute(sums, &SWAP)?;
     let [clips, rows, heads, _] = g.ty(by_row).shape.as_slice() else {
-        return Err(GraphError::Other(format!("{} are no scores", g.ty(by_row))));
+        return Err(GraphError::Other(format!("{} are not scores", g.ty(by_row))));
     };
     let shape = [clips * rows, heads.clone()];
     g.reshape(by_row, &shape)

@@ -172,7 +172,7 @@ pub(super) fn eval(op: Kind<'_>, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> 
         Kind::Grad { sampling, .. } => (&e.inputs[0].shape, &e.results[0], sampling),
     };
     let (&[count, channels, size, _], &[batches, _, height, width]) = (bins.as_slice(), features.as_slice()) else {
-        return Err(EvalError(format!("{bins:?} are no bins of features {features:?}")));
+        return Err(EvalError(format!("{bins:?} are not bins of features {features:?}")));
     };
     let (from, boxes) = (e.inputs[0], e.inputs[1]);
     ensure(boxes.data.len() == count * 5, || format!("{:?} are no {count} boxes", boxes.shape))?;
@@ -212,7 +212,8 @@ pub(super) fn grad(op: Kind<'_>, r: &mut Reverse<'_>) -> Result<Grads, GraphErro
         Kind::Align { sampling, .. } => Op::RoiAlignGrad { shape: r.ty(0).shape.clone(), sampling },
         Kind::Grad { sampling, .. } => {
             let side = r.ty(0).shape.last().and_then(Dim::as_const).and_then(|side| usize::try_from(side).ok());
-            Op::RoiAlign { size: side.unwrap_or(0), sampling }
+            let size = side.ok_or_else(|| GraphError::Other(format!("{} has no fixed number of cells", r.ty(0))))?;
+            Op::RoiAlign { size, sampling }
         }
     };
     Ok(Some(vec![Some(r.graph.push1(back, &[r.dy, boxes])?), None]))

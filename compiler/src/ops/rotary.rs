@@ -76,10 +76,10 @@ pub(super) fn decompose(op: Kind, g: &mut Graph, inputs: &[ValueId]) -> Result<P
 /// The cosines or sines of a table, `[B, 1, N, d]`.
 fn half(g: &mut Graph, table: ValueId, which: usize) -> Result<ValueId, GraphError> {
     let [shared, tokens, columns] = g.ty(table).shape.as_slice() else {
-        return Err(GraphError::Other(format!("{} is no table of angles", g.ty(table))));
+        return Err(GraphError::Other(format!("{} is not a table of angles", g.ty(table))));
     };
     let Some(width) = columns.as_const().map(|columns| columns / 2) else {
-        return Err(GraphError::Other(format!("{} is no table of angles", g.ty(table))));
+        return Err(GraphError::Other(format!("{} is not a table of angles", g.ty(table))));
     };
     let shape = [shared.clone(), Dim::from(1usize), tokens.clone(), Dim::from(width)];
     let start = width * i64::from(which == 1);

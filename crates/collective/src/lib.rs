@@ -27,7 +27,7 @@ pub use beside::{Beside, Control, Engine};
 pub use error::CollectiveError;
 pub use launch::{Launch, Launcher};
 #[cfg(feature = "nccl")]
-pub use nccl::{Libraries, Nccl, ranks as ranks_on_gpus};
+pub use nccl::{Libraries, Nccl, ranks as ranks_on_gpus, sum_alone};
 pub use on_device::OnDevice;
 pub use rendezvous::{Lines, Meeting};
 pub use share::{Portion, collect, turn};
@@ -176,6 +176,24 @@ fn connect_gpus(launch: Launch, limit: Duration) -> Result<Box<dyn Collective>, 
 #[cfg(not(feature = "nccl"))]
 fn connect_gpus(launch: Launch, _limit: Duration) -> Result<Box<dyn Collective>, CollectiveError> {
     Err(CollectiveError::NoEngine { launch })
+}
+
+/// How long a sum of so many floats takes through NCCL on one GPU alone, to see whether it works; none where this build has no NCCL.
+///
+/// # Errors
+/// As [`on_gpus`].
+#[cfg(feature = "nccl")]
+pub fn try_nccl(device: usize, floats: usize) -> Result<Option<Duration>, CollectiveError> {
+    sum_alone(device, &Libraries::default(), floats).map(Some)
+}
+
+/// How long a sum of so many floats takes through NCCL on one GPU alone, to see whether it works; none where this build has no NCCL.
+///
+/// # Errors
+/// None in this build.
+#[cfg(not(feature = "nccl"))]
+pub fn try_nccl(_device: usize, _floats: usize) -> Result<Option<Duration>, CollectiveError> {
+    Ok(None)
 }
 
 #[cfg(feature = "mpi")]

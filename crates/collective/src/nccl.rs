@@ -14,7 +14,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// `ncclUniqueId`.
 #[repr(C)]
@@ -171,6 +171,29 @@ fn over_mpi(launch: Launch, limit: Duration, asked: Ending) -> Result<Box<dyn Co
 #[cfg(not(feature = "mpi"))]
 fn over_mpi(launch: Launch, _limit: Duration, _asked: Ending) -> Result<Box<dyn Control>, CollectiveError> {
     Err(CollectiveError::NoEngine { launch })
+}
+
+/// A sum over the GPU numbered `device` alone, which is what it was before, and how long that took: libraries, context and
+/// communicator work then, as far as one GPU shows it.
+///
+/// # Errors
+/// As [`Nccl::start`]; [`CollectiveError::Start`] for a sum that is wrong.
+pub fn sum_alone(device: usize, libraries: &Libraries, floats: usize) -> Result<Duration, CollectiveError> {
+    let launch = Launch { launcher: Launcher::Torch, rank: 0, world: 1, local: device };
+    // Nobody calls at any port.
+    let meeting = Meeting { address: "127.0.0.1".to_owned(), port: 0 };
+    let meet = || Ok(Box::new(Lines::open(launch, &meeting, Duration::from_secs(1))?) as Box<dyn Control>);
+    let ranks = Nccl::start(launch, meet, device, libraries)?;
+    let mut values: Vec<f32> = (0..floats).map(|i| (i % 8191) as f32).collect();
+    // What is made when it is first needed is made here.
+    ranks.all_reduce(&mut values)?;
+    let began = Instant::now();
+    ranks.all_reduce(&mut values)?;
+    let took = began.elapsed();
+    match values.iter().enumerate().find(|(i, value)| **value != (*i % 8191) as f32) {
+        None => Ok(took),
+        Some((i, value)) => Err(failed(format!("a sum over one rank made {value} of {}", i % 8191))),
+    }
 }
 
 /// NCCL's ranks.

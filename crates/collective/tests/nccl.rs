@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vjepa_collective::{
     Beside, Collective, CollectiveError, Control, Launch, Launcher, Libraries, Lines, Meeting, Nccl, OnDevice, agree,
-    totals,
+    sum_alone, totals,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -39,6 +39,14 @@ fn launch(rank: usize, world: usize) -> Launch {
 
 fn lines(rank: usize, world: usize, meeting: Meeting) -> impl FnOnce() -> Result<Box<dyn Control>, CollectiveError> {
     move || Ok(Box::new(Lines::open(launch(rank, world), &meeting, LIMIT)?))
+}
+
+#[test]
+fn one_rank_sums_alone() {
+    let libraries = libraries(stand_in("one"));
+    assert!(sum_alone(0, &libraries, 10_000).unwrap() < LIMIT);
+    let missing = Libraries { nccl: "no-such-nccl.so".into(), ..libraries };
+    assert!(sum_alone(0, &missing, 1).unwrap_err().to_string().contains("NCCL cannot be opened"));
 }
 
 #[test]

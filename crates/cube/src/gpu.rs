@@ -1,5 +1,6 @@
 //! What a back end on CubeCL provides, and what its devices are asked.
 
+use crate::kernels::LARGEST_CUBE;
 use crate::watch;
 use burn_backend::{Backend, DType, Shape, get_device_settings};
 use burn_cubecl::cubecl::device::Device as _;
@@ -153,6 +154,13 @@ pub fn memory<R: Gpu>(device: &R::Device) -> Option<u64> {
 /// Bytes the allocator holds on the device: pages are kept for reuse, so this is the most that was needed so far.
 pub fn reserved<R: Gpu>(device: &R::Device) -> Option<u64> {
     CubeBackend::<R>::memory_pool_usage(device).map(|usage| usage.bytes_reserved)
+}
+
+/// Units of a work group that kernels of ours need and the device does not have, and how many it has: a kernel of a fixed size is
+/// not made smaller for it.
+pub fn too_few_units<R: Gpu>(device: &R::Device) -> Option<(u32, u32)> {
+    let has = R::client(device).properties().hardware.max_units_per_cube;
+    (has < LARGEST_CUBE).then_some((LARGEST_CUBE, has))
 }
 
 /// The first of these element types that the device cannot compute with. Its truth values, which every plan may need, are

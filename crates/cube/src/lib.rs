@@ -25,7 +25,7 @@ pub use burn_cubecl::cubecl::dry_run;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaRuntime;
 
-pub use gpu::{Found, Gpu, OpenError, failure, largest_buffer, memory, reserved, without};
+pub use gpu::{Found, Gpu, OpenError, failure, largest_buffer, memory, reserved, too_few_units, without};
 pub use kernels::rules::chooses;
 #[cfg(feature = "wgpu")]
 pub use wgpu::{WgpuRuntime, lose};

@@ -41,7 +41,7 @@ pub struct LoaderConfig {
 
 /// As many workers as the process may use processors: decoding takes all the time that the step leaves.
 pub fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    vjepa_runtime::cores().unwrap_or(1)
 }
 
 impl LoaderConfig {

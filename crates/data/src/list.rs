@@ -10,6 +10,7 @@ use super::reading::Reading;
 use super::shards::split_path;
 use super::source::DataError;
 use super::storage::is_url;
+use super::survey::{Reason, reasons};
 use folder::read_folder;
 use vjepa_recipe::text;
 
@@ -50,6 +51,18 @@ impl VideoList {
     /// A data set of these videos.
     pub fn of(path: &Path, entries: Vec<VideoEntry>) -> Self {
         Self { path: path.into(), entries, ..Self::default() }
+    }
+
+    /// What a user is told of it before it is used, worded to follow its name: [`VideoList::notes`], and the files left out.
+    pub fn remarks(&self) -> Vec<String> {
+        let left_out = reasons(self.left_out.clone());
+        let kinds: Vec<String> = left_out.iter().map(|Reason { what, count, .. }| format!("{count} {what}")).collect();
+        let total: usize = left_out.iter().map(|reason| reason.count).sum();
+        let left_out = left_out.first().map(|first| {
+            let files = if total == 1 { "file is" } else { "files are" };
+            format!("{total} {files} left out: {} (the first: {})", kinds.join(", "), first.first.display())
+        });
+        self.notes.iter().cloned().chain(left_out).collect()
     }
 
     /// The line of a video, `"line 7"`; the video's path for a folder.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use vjepa_export::{Precision, WeightRange};
+use vjepa_metrics::argmax;
 use vjepa_runtime::cpu::Processor;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_runtime::{CLASS_OUTPUTS, ClipBatch, NamedOutput, Session, Tolerance};
@@ -128,7 +129,7 @@ pub fn measure(
             }
             if CLASS_OUTPUTS.contains(&wanted.name.as_str()) {
                 classified = true;
-                agreed += usize::from(best(&found.data) == best(&wanted.data));
+                agreed += usize::from(argmax(&found.data) == argmax(&wanted.data));
             }
         }
     }
@@ -230,10 +231,6 @@ fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-fn best(logits: &[f32]) -> Option<usize> {
-    logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +242,5 @@ mod tests {
         assert!((cosine - 1.0 / 5f64.sqrt()).abs() < 1e-12);
         assert!(apart(&[f32::NAN], &[1.0])[3].is_nan());
         assert!(worse(f64::NAN, 1.0).is_nan());
-        assert_eq!(best(&[0.0, 3.0, -1.0]), Some(1));
     }
 }

@@ -26,7 +26,7 @@ pub fn probe_heads(width: usize, asked: Option<usize>) -> Result<usize, EvalErro
         ))),
         None if width.is_multiple_of(HEAD_WIDTH) => Ok(width / HEAD_WIDTH),
         None => Err(EvalError::setup(format!(
-            "features {width} wide are no whole number of attention heads of {HEAD_WIDTH} channels: name the number for attentive \
+            "features {width} wide are not a whole number of attention heads of {HEAD_WIDTH} channels: name the number for attentive \
              probes, --probe-heads N"
         ))),
     }

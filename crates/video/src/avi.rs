@@ -15,6 +15,12 @@ pub(crate) fn describe(head: &[u8]) -> String {
     format!("{name} ({}) in AVI", printable(&four))
 }
 
+/// Whether every stream that the file's first bytes describe is sound.
+pub(crate) fn has_only_sound(head: &[u8]) -> bool {
+    let mut kinds = head.windows(12).filter(|w| w.starts_with(b"strh")).map(|w| &w[8..12]).peekable();
+    kinds.peek().is_some() && kinds.all(|kind| kind == b"auds")
+}
+
 fn printable(four: &[u8; 4]) -> String {
     four.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '?' }).collect()
 }
@@ -54,5 +60,13 @@ mod tests {
         assert_eq!(describe(&avi(b"mjpg", b"MJPG")), "Motion JPEG (MJPG) in AVI");
         assert_eq!(describe(&avi(b"abcd", b"\x01bcd")), "?bcd in AVI");
         assert_eq!(describe(b"RIFF....AVI "), "AVI");
+    }
+
+    #[test]
+    fn sound_alone_is_no_picture() {
+        let sound = b"RIFF....AVI LIST....hdrlavihstrh\x38\0\0\0auds".to_vec();
+        assert!(has_only_sound(&sound));
+        assert!(!has_only_sound(&[sound, avi(b"xvid", b"XVID")].concat()));
+        assert!(!has_only_sound(b"RIFF....AVI "));
     }
 }

@@ -183,6 +183,7 @@ fn sniff(head: &[u8]) -> Result<Container, Fault> {
     }
     match head {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Err(Fault::AudioOnly),
+        [b'R', b'I', b'F', b'F', ..] if avi::has_only_sound(head) => Err(Fault::AudioOnly),
         [b'R', b'I', b'F', b'F', ..] => Ok(Container::Foreign(Foreign::Avi, avi::describe(head))),
         [b'F', b'L', b'V', ..] => foreign(Foreign::Flv, "FLV"),
         [b'O', b'g', b'g', b'S', ..] => foreign(Foreign::Ogg, "Ogg"),

@@ -33,7 +33,7 @@ impl Lowering<'_, '_> {
             Op::PowScalar(c) => self.with_scalar("Pow", node, &x.tensor, *c, 1.0, &name),
             Op::Cast(to) if *to == dtype => x.tensor.clone(),
             Op::Cast(to) => self.cast(&x.tensor, *to, &name),
-            _ => return Err(self.unsupported(node, "it is no function of one operand")),
+            _ => return Err(self.unsupported(node, "it is not a function of one operand")),
         };
         Ok(View { tensor, shape: x.shape, scope })
     }

@@ -243,7 +243,7 @@ impl Lowering<'_, '_> {
     /// The weight in 8 bits and its scales.
     fn int8_weight(&mut self, weight: &Matrix, turned: bool) -> Result<(String, Vec<f32>), ExportError> {
         let &[out, width] = weight.dims.as_slice() else {
-            return Err(ExportError::Graph(format!("`{}` is no matrix", weight.name)));
+            return Err(ExportError::Graph(format!("`{}` is not a matrix", weight.name)));
         };
         let range = self.options.int8.range;
         let scales = row_scales(&weight.content.floats(&weight.name, out * width, self.weights)?, out, range);

@@ -15,7 +15,7 @@ impl Lowering<'_, '_> {
             Op::Sum { axes } => ("ReduceSum", axes),
             Op::Mean { axes } => ("ReduceMean", axes),
             Op::ReduceMax { axes } => ("ReduceMax", axes),
-            _ => return Err(self.unsupported(node, "it is no reduction")),
+            _ => return Err(self.unsupported(node, "it is not a reduction")),
         };
         let x = self.natural(node.inputs[0])?;
         let result = &self.ty(node.outputs[0]).shape;

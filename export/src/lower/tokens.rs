@@ -48,7 +48,7 @@ impl Lowering<'_, '_> {
     fn rearranged(&mut self, clip: ValueId, tubelet: usize, patch: usize, name: &str) -> Result<View, ExportError> {
         let view = self.natural(clip)?;
         let [batch, channels, frames, height, width] = self.ty(clip).shape.as_slice() else {
-            return Err(ExportError::Graph(format!("`{}` is no clip [B, C, T, H, W]", view.tensor)));
+            return Err(ExportError::Graph(format!("`{}` is not a clip [B, C, T, H, W]", view.tensor)));
         };
         let mut split = vec![batch.clone(), channels.clone()];
         let (mut tokens, mut features) = (batch.clone(), channels.clone());

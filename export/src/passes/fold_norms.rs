@@ -51,7 +51,7 @@ fn fold(copier: &mut Copier<'_>, norm: &Node, linear: &Node) -> Result<[ValueId;
     let (weight, bias) = (copier.get(linear.inputs[1])?, copier.get(linear.inputs[2])?);
     let g = &mut copier.new;
     let [out, width] = <[Dim; 2]>::try_from(g.ty(weight).shape.clone())
-        .map_err(|_| ExportError::Graph("the weight of a linear layer is no matrix".to_owned()))?;
+        .map_err(|_| ExportError::Graph("the weight of a linear layer is not a matrix".to_owned()))?;
     let scaled = g.mul(weight, gamma)?;
     let beta = g.reshape(beta, &[width, Dim::from(1usize)])?;
     let shift = g.matmul(weight, beta, false, false)?;

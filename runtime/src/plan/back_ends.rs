@@ -19,6 +19,8 @@ pub(super) struct BackEnd {
     pub(super) by_kernel: fn(&Graph) -> Vec<bool>,
     pub(super) take: fn(Device, Graph, Plan) -> Result<DeviceExecutor, RunError>,
     pub(super) params: fn(Device) -> DeviceParams,
+    /// Bytes of the device's memory that nothing has been put into, where that is known.
+    pub(super) unused: fn(usize) -> Option<u64>,
 }
 
 /// A back end that devices can be opened on.
@@ -79,6 +81,7 @@ const fn row<B: Opened, const KERNELS: bool>(name: &'static str, numbered: bool)
         by_kernel: |graph| Executor::<B>::by_kernel(graph, KERNELS),
         take: |device, graph, plan| planned(device, Executor::<B>::checked(graph, plan, KERNELS)?),
         params: |device| DeviceParams::new(device, Params::<B>::new(B::place(device.index))),
+        unused: |index| B::unused(&B::place(index)),
     }
 }
 

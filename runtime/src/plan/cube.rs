@@ -97,6 +97,10 @@ impl<R: Gpu> Opened for CubeBackend<R> {
         if let Some(missing) = vjepa_cube::without::<R>(&place, types.map(element)) {
             return Err(lacking(device, missing).into());
         }
+        let ours = (0..plan.graph().nodes.len()).any(|position| plan.is_by_kernel(position));
+        if let Some((needed, has)) = vjepa_cube::too_few_units::<R>(&place).filter(|_| ours) {
+            return Err(DeviceError::WorkGroup { device: device.to_string(), needed, has }.into());
+        }
         plan.fits(&Sizes::new(), &place)
     }
 }

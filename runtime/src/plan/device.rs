@@ -45,6 +45,19 @@ pub enum DeviceError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A device whose work groups are too small for our kernels.
+    #[error(
+        "{device} runs work groups of at most {has} units, and kernels of ours have {needed}: use {}, or --device cpu",
+        device.replacen(|c: char| !c.is_ascii_alphabetic(), "-lowered:", 1)
+    )]
+    WorkGroup {
+        /// The device.
+        device: String,
+        /// Units of the largest work group.
+        needed: u32,
+        /// Units that the device has.
+        has: u32,
+    },
     /// A tensor that is larger than the device's buffers.
     #[error(
         "{what} takes {} MiB, and the largest buffer of this device has {} MiB: use fewer clips at once (--set \
@@ -149,9 +162,20 @@ impl Device {
         self.back_end.name
     }
 
+    /// The same device without our kernels.
+    pub fn without_kernels(self) -> Self {
+        let lowered = all().find(|back_end| back_end.name.strip_suffix("-lowered") == Some(self.back_end.name));
+        Self { back_end: lowered.unwrap_or(self.back_end), index: self.index }
+    }
+
     /// An empty store of parameters on this device.
     pub fn params(self) -> DeviceParams {
         (self.back_end.params)(self)
+    }
+
+    /// Bytes of its memory that nothing has been put into; `None` where that is not known, as for the CPU, whose system knows.
+    pub fn unused(self) -> Option<u64> {
+        (self.back_end.unused)(self.index)
     }
 
     /// Whether it computes on the CPU.
@@ -209,6 +233,8 @@ mod tests {
     fn names_of_devices() {
         assert_eq!(Device::open("cpu"), Ok(Device::CPU));
         assert_eq!(Device::open("cpu-lowered").map(|device| device.to_string()), Ok("cpu-lowered".to_owned()));
+        assert_eq!(Device::CPU.without_kernels().to_string(), "cpu-lowered");
+        assert_eq!(Device::CPU.without_kernels().without_kernels().to_string(), "cpu-lowered");
         for name in ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda0", "", "CUDA:0", "cpu:0", "wgpu:", "wgpu:a"]
         {
             assert_eq!(Device::open(name), Err(DeviceError::Unknown(name.to_owned())));
@@ -230,6 +256,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn small_work_groups_are_refused_with_the_device_that_does_without() {
+        let error = DeviceError::WorkGroup { device: "wgpu:1".to_owned(), needed: 128, has: 64 }.to_string();
+        assert!(error.contains("at most 64 units") && error.contains("use wgpu-lowered:1, or"), "{error}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! `vjepa bench kernels`: the CPU kernels under every instruction set that this machine has.
+//! `vjepa bench kernels`: the CPU's kernels under every instruction set that this machine has, or a device's beside the library's.
 
 use super::super::CliError;
+use super::super::device::DeviceArg;
 use super::show;
 use clap::builder::RangedU64ValueParser;
 use std::process::{Command, Stdio};
-use vjepa_lab::bench::{KernelTable, kernel_speeds};
+use vjepa_lab::bench::{DeviceKernel, KernelTable, device_kernels, kernel_speeds};
 use vjepa_runtime::plan::InstructionSet;
 
 #[derive(clap::Args)]
@@ -12,6 +13,12 @@ pub(super) struct KernelArgs {
     /// Runs per kernel; the fastest counts
     #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: usize,
+    /// With a GPU: its kernels, each in turn with the library's operations that it replaces
+    #[command(flatten)]
+    device: DeviceArg,
+    /// On a GPU: small tensors, for devices that compute on the CPU
+    #[arg(long)]
+    small: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -19,6 +26,13 @@ pub(super) struct KernelArgs {
 
 /// One process per instruction set, since a process has only one; only that of `VJEPA_SIMD` if it is set.
 pub(super) fn run(args: &KernelArgs) -> Result<(), CliError> {
+    let device = args.device.open()?;
+    if !device.is_cpu() {
+        return print(args, &device_kernels(device, args.rounds, args.small)?);
+    }
+    if args.small {
+        return Err("--small is for GPUs: add --device, or leave it out".into());
+    }
     let tables = if std::env::var_os("VJEPA_SIMD").is_some_and(|cap| !cap.is_empty()) {
         vec![kernel_speeds(args.rounds)?]
     } else {
@@ -33,6 +47,15 @@ pub(super) fn run(args: &KernelArgs) -> Result<(), CliError> {
     }
     for table in &tables {
         println!("{}", show::kernels(table));
+    }
+    Ok(())
+}
+
+fn print(args: &KernelArgs, kernels: &[DeviceKernel]) -> Result<(), CliError> {
+    if args.json {
+        println!("{}", serde_json::to_string(kernels)?);
+    } else {
+        print!("{}", show::device_kernels(kernels));
     }
     Ok(())
 }

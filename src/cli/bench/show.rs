@@ -2,7 +2,7 @@
 
 use crate::table::{aligned, indented};
 use vjepa_data::bench::{Figures, FileReport};
-use vjepa_lab::bench::{Comparison, KernelTable, Measured};
+use vjepa_lab::bench::{Comparison, DeviceKernel, KernelTable, Measured};
 
 /// A comparison of training steps or encoders.
 pub(super) fn comparison(comparison: &Comparison) -> String {
@@ -107,6 +107,21 @@ pub(super) fn kernels(table: &KernelTable) -> String {
         table.copy,
         indented(&aligned(&[], rows.collect()))
     )
+}
+
+/// A device's kernels beside the library's operations.
+pub(super) fn device_kernels(kernels: &[DeviceKernel]) -> String {
+    let rows = kernels.iter().map(|DeviceKernel { name, ours, library, bytes, flops }| {
+        vec![
+            name.clone(),
+            format!("{ours:.3}"),
+            format!("{library:.3}"),
+            format!("{:.2}", library / ours),
+            format!("{:.0}", *bytes as f64 / ours / 1e6),
+            format!("{:.0}", *flops as f64 / ours / 1e6),
+        ]
+    });
+    aligned(&["kernel", "ours, ms", "library, ms", "library / ours", "GB/s", "GFLOP/s"], rows.collect())
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -55,6 +55,6 @@ fn read(data: &Path) -> Result<VideoList, CliError> {
 /// As [`read`], in another way.
 fn read_with(data: &Path, reading: Reading<'_>) -> Result<VideoList, CliError> {
     let list = reading.read(data)?;
-    list.notes.iter().for_each(|note| eprintln!("note: {}: {note}", data.display()));
+    list.remarks().iter().for_each(|note| eprintln!("note: {}: {note}", data.display()));
     Ok(list)
 }

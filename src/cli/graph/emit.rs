@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::{Args, CliError, Emit, GraphName, show};
+use crate::cli::fit::Remedies;
 use vjepa_compiler::ir::{Graph, Sizes};
+use vjepa_compiler::passes::Pipeline;
 use vjepa_compiler::plan::Plan;
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs as compile;
@@ -39,8 +41,17 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     match emit {
         Emit::Ir => show::text(args, &graph),
         Emit::Report => {
+            // What a device fuses is a fact of devices, not of the machine that this runs on.
+            let graph = if args.estimate.is_some() { Pipeline::device().run(&graph)?.graph } else { graph };
+            let largest = largest(name, &config)?;
             let shapes = buckets.map(|multiple| shapes(&config, multiple)).transpose()?;
-            show::report(args, &graph, &sizes, shapes.as_ref())
+            let fit = |memory: u64| {
+                remedies(memory, &graph, &largest, |budget| {
+                    let mut passes = Passes { memory: Some((budget, largest.clone())), ..Passes::default() };
+                    Ok(Pipeline::device().run(&compiled(name, &config, (args.classes, buckets), &mut passes)?)?.graph)
+                })
+            };
+            show::report(args, &graph, (&sizes, &largest), shapes.as_ref(), &fit)
         }
         Emit::Plan => {
             let lowered = device.lower(&graph)?;
@@ -142,6 +153,37 @@ fn compiled(
 pub(in crate::cli) fn options(config: &Config) -> Result<TrainOptions, CliError> {
     let refused = "`meta.dtype: float16` is not supported; use bfloat16 or float32";
     TrainOptions::of(config).ok_or_else(|| refused.into())
+}
+
+/// What would make a graph fit that takes more than `memory` bytes at its largest sizes.
+fn remedies(
+    memory: u64,
+    graph: &Graph,
+    largest: &Sizes,
+    compiled: impl FnOnce(u64) -> Result<Graph, CliError>,
+) -> Result<Remedies, CliError> {
+    let plan = Plan::new(graph)?;
+    let peak = |clips: usize| {
+        let sizes: Sizes = largest.clone().into_iter().chain([("B".to_owned(), clips)]).collect();
+        Ok(plan.memory(graph, &sizes)?.peak)
+    };
+    let compile = |budget: u64| {
+        let graph = compiled(budget)?;
+        Ok(Plan::new(&graph)?.memory(&graph, largest)?.peak)
+    };
+    Remedies::search(memory, largest.get("B").copied().unwrap_or(1), peak, compile)
+}
+
+/// As [`sizes`], with the largest masks that can be drawn where the graph has masks.
+fn largest(name: GraphName, config: &Config) -> Result<Sizes, CliError> {
+    match name {
+        GraphName::Step | GraphName::Gradients => {
+            let mut sizes = sizes(name, config)?;
+            sizes.extend(drawn_sizes(config, MaskSizes::Largest)?);
+            Ok(sizes)
+        }
+        GraphName::Encoder | GraphName::Predictor | GraphName::Probe | GraphName::Update => sizes(name, config),
+    }
 }
 
 /// The configured batch, and the mean mask lengths of a few drawn batches.

@@ -8,6 +8,7 @@ use vjepa_compiler::ir::{Graph, Sizes};
 use vjepa_compiler::plan::{Estimate, OpTotals, Plan, Report, Share};
 
 use super::{Args, CliError};
+use crate::cli::fit::Remedies;
 use crate::table::aligned;
 use vjepa_programs::{Passes, Shapes, Stage};
 use vjepa_runtime::{peak_memory, write_atomically};
@@ -32,26 +33,46 @@ pub(super) fn text(args: &Args, graph: &Graph) -> Result<(), CliError> {
 }
 
 /// Operations, arithmetic, traffic, memory.
-pub(super) fn report(args: &Args, graph: &Graph, sizes: &Sizes, shapes: Option<&Shapes>) -> Result<(), CliError> {
-    let report = Report::new(graph, &Plan::new(graph)?, sizes)?;
+pub(super) fn report(
+    args: &Args,
+    graph: &Graph,
+    (sizes, largest): (&Sizes, &Sizes),
+    shapes: Option<&Shapes>,
+    fit: &dyn Fn(u64) -> Result<Remedies, CliError>,
+) -> Result<(), CliError> {
+    let plan = Plan::new(graph)?;
+    let report = Report::new(graph, &plan, sizes)?;
+    let most = plan.memory(graph, largest)?.peak;
     let operations: Vec<_> = report
         .by_op
         .iter()
         .map(|(op, totals)| json!({"op": op, "count": totals.count, "flops": totals.flops, "bytes": totals.bytes}))
         .collect();
     let estimate = args.estimate.map(|on| Estimate::new(graph, sizes, &report, on)).transpose()?;
+    let estimate = estimate.map(|estimate| Estimate { memory: most, ..estimate });
+    let remedies = match estimate.as_ref().filter(|estimate| !estimate.fits()) {
+        Some(estimate) => Some(fit(estimate.on.memory)?),
+        None => None,
+    };
     let json = json!({
         "graph": report.graph, "sizes": sizes, "nodes": report.total.count, "flops": report.total.flops,
         "bytes": report.total.bytes, "parameters": report.parameters, "parameter_bytes": report.memory.parameters,
-        "peak_memory": report.memory.peak, "operations": operations, "estimate": estimate.as_ref().map(estimated),
+        "peak_memory": report.memory.peak, "largest_peak_memory": most, "operations": operations,
+        "estimate": estimate.as_ref().map(estimated), "fits_with": remedies.map(Remedies::json),
         "shapes": shapes.map(|shapes| json!({
             "steps": shapes.steps, "drawn": shapes.drawn, "padded": shapes.padded, "flops_drawn": shapes.flops,
             "flops_padded": shapes.padded_flops,
         })),
     });
     let mut text = format!("{}: {}\n{report}", report.graph, bound(sizes));
+    if most != report.memory.peak {
+        text += &format!("peak memory with the largest masks {:.2} GB\n", most as f64 / 1e9);
+    }
     if let Some(estimate) = &estimate {
         text += &format!("\n{estimate}");
+    }
+    if let Some(remedies) = remedies {
+        text += &format!("            {remedies}\n");
     }
     if let Some(Shapes { steps, drawn, padded, flops, padded_flops }) = shapes {
         let more = (padded_flops / flops - 1.0) * 100.0;

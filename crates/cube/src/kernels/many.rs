@@ -24,7 +24,7 @@ const OWN: usize = 1;
 const EACH: usize = 4;
 
 /// Units of a cube.
-const UNITS: usize = 128;
+pub(super) const UNITS: usize = 128;
 
 /// Blocks of a tensor.
 #[cube]

@@ -27,6 +27,9 @@ use vjepa_compiler::ir::Sizes;
 use vjepa_compiler::ops::{Op, Unary};
 use vjepa_lower::{KernelError, Lowered, Lowering, Operand, exactly, number, size};
 
+/// Units of the largest work group whose size is fixed: those of `many`; attention has fewer, and norms fit the device.
+pub(crate) const LARGEST_CUBE: u32 = many::UNITS as u32;
+
 /// Our kernel for an operation; `None` where Burn's operations compute it.
 pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend<R>>> {
     Some(match op {

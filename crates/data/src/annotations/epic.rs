@@ -119,7 +119,7 @@ fn lines(annotations: &Path, text: &str) -> Result<Vec<Line>, AnnotationError> {
         let [participant, video, start, stop, verb, noun] = values.each_ref().map(String::as_str);
         let number = |text: &str, name: &str| {
             text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(|| {
-                fail(format!("`{name}` is `{text}`, which is no whole number from 0 on: correct the line"))
+                fail(format!("`{name}` is `{text}`, which is not a whole number of 0 or more: correct the line"))
             })
         };
         let (start, stop) = (number(start, COLUMNS[2])?, number(stop, COLUMNS[3])?);

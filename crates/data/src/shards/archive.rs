@@ -59,7 +59,7 @@ pub fn index_archive(archive: impl Read + Seek, bytes: u64) -> Result<Indexed, S
                 let mut text = String::new();
                 let within = entry.size() <= MOST_LABEL_BYTES;
                 let read = (&mut entry).take(MOST_LABEL_BYTES).read_to_string(&mut text);
-                let label = if within && read.is_ok() { label(ending, &text) } else { Err("is no text".into()) };
+                let label = if within && read.is_ok() { label(ending, &text) } else { Err("is not text".into()) };
                 match label.map_err(|why| format!("has the member `{name}`, which {why}"))? {
                     Some(label) if labels.insert(key(&name).to_owned(), label).is_some_and(|other| other != label) => {
                         return Err(format!("gives the sample `{}` two labels: leave one", key(&name)));
@@ -106,7 +106,7 @@ fn label(ending: &str, text: &str) -> Result<Option<i64>, String> {
     match value.get("label").or_else(|| value.get("cls")) {
         None => Ok(None),
         Some(label) => {
-            let label = label.as_i64().ok_or("has a label that is no whole number: number the classes")?;
+            let label = label.as_i64().ok_or("has a label that is not a whole number: number the classes")?;
             Ok(Some(label))
         }
     }

@@ -31,7 +31,7 @@ pub fn expand(pattern: &Path, opener: &Opener) -> Result<Vec<PathBuf>, String> {
         return Ok((first..=last).map(|n| PathBuf::from(format!("{before}{n:0width$}{after}"))).collect());
     }
     let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-    let bad = |error: glob::PatternError| format!("is no pattern ({error}): write `*`, `?` or `[0-9]`");
+    let bad = |error: glob::PatternError| format!("is not a pattern ({error}): write `*`, `?` or `[0-9]`");
     let mut found: Vec<PathBuf> = if is_url(pattern) {
         let parsed = glob::Pattern::new(text).map_err(bad)?;
         let fixed = text.split(['*', '[']).next().unwrap_or_default();

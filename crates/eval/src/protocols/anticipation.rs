@@ -165,7 +165,7 @@ pub fn load_actions(path: &Path) -> Result<(AnticipationRecord, NamedTensors), E
     let other = || {
         let path = path.display();
         EvalError::setup(format!(
-            "{path} is no probe of actions: give one that `vjepa anticipate train` has written, or an official one with --classes \
+            "{path} is not a probe of actions: give one that `vjepa anticipate train` has written, or an official one with --classes \
              EPIC_100_train.csv"
         ))
     };

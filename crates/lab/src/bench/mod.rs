@@ -5,6 +5,7 @@
 //! the programs take turns: a slow minute of a shared machine affects all of them. Results are ratios of neighbouring runs
 //! with their spread ([`Measured`]).
 
+mod device_kernels;
 mod eager;
 mod encoder;
 mod kernels;
@@ -14,6 +15,7 @@ mod table;
 mod worker;
 mod workload;
 
+pub use device_kernels::{DeviceKernel, device_kernels};
 pub use kernels::{KernelSpeed, KernelTable, kernel_speeds};
 pub use machine::{paths, product_peak};
 pub use program::{Program, WorkerRequest, serve};

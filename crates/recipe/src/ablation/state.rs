@@ -37,7 +37,7 @@ impl State {
         let fail = |why: String| AblationError::State { path: path.into(), why };
         match std::fs::read_to_string(path) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| {
-                fail(format!("is no record of runs ({error}): move it away to run the table from the start"))
+                fail(format!("is not a record of runs ({error}): move it away to run the table from the start"))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(fail(format!("cannot be read: {error}"))),

@@ -43,6 +43,9 @@ pub(super) fn rotate(
         &contiguous
     };
     let (view, angles) = (strided(x), floats(table));
+    if angles.len() < if shared { 1 } else { batch } * tokens * 2 * width {
+        return Err(KernelError::Shape { expected: "a table[B or 1, N, 2d] of angles", got: dims(table) });
+    }
     let mut out = pool.take(batch * tokens * heads * width);
     let features = (heads * width).max(1);
     out.par_chunks_mut(features * ROWS).enumerate().for_each(|(task, rows)| {

@@ -27,7 +27,7 @@ pub(super) struct Address {
 impl Address {
     pub fn of(path: &Path) -> Result<Self, StoreError> {
         let text = path.to_str().ok_or_else(|| StoreError::Sample("is an address that is not UTF-8".into()))?;
-        let none = || StoreError::Sample("is no address: write scheme://bucket/key".into());
+        let none = || StoreError::Sample("is not an address: write scheme://bucket/key".into());
         let (scheme, rest) = text.split_once("://").ok_or_else(none)?;
         let (host, key) = rest.split_once('/').unwrap_or((rest, ""));
         if host.is_empty() {
@@ -52,7 +52,7 @@ impl Address {
             true => Key::from_url_path(&self.key),
             false => Key::parse(self.key.trim_end_matches('/')),
         };
-        key.map_err(|error| StoreError::Sample(format!("is no key of an object store: {error}")))
+        key.map_err(|error| StoreError::Sample(format!("is not a key of an object store: {error}")))
     }
 
     /// The variables of the environment by which this provider is given credentials.

@@ -63,7 +63,7 @@ pub(super) fn neighbours(dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let path = dir.join("info.json");
     let (info, io): (Value, _) = (read_json(&path)?, TensorFile::read(dir.join("io.safetensors"))?);
     let fail = |error: &dyn std::fmt::Display| wrong(&path, error);
-    let number = |key: &str| info[key].as_f64().ok_or_else(|| fail(&format!("`{key}` is no number")));
+    let number = |key: &str| info[key].as_f64().ok_or_else(|| fail(&format!("`{key}` is not a number")));
     let (classes, temperature) = (number("classes")? as usize, number("temperature")? as f32);
     let dim = io.shape("train")?.last().copied().unwrap_or(0);
     let rows = |name: &str| -> Result<Vec<f32>, GoldenError> {

@@ -122,7 +122,7 @@ impl Drawn {
             "ShearY" => (Op::ShearY(argument), argument),
             "TranslateX" => (Op::TranslateX(argument), argument),
             "TranslateY" => (Op::TranslateY(argument), argument),
-            _ => return Err(wrong(path, format!("`{}` is no operation that is known", self.op))),
+            _ => return Err(wrong(path, format!("`{}` is not a known operation", self.op))),
         };
         match given == argument {
             true => Ok(Some(op)),

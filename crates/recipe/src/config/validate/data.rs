@@ -11,7 +11,7 @@ pub(super) fn bytes(config: &Config) -> Checked {
     let reasons = [
         (data.dataset_type == DatasetType::DriftingTextures, "drifting textures are made as floats"),
         (data.normalization == Normalization::PerClip, "`data.normalization: per_clip` needs the values themselves"),
-        (data_aug.reprob > 0.0, "`data_aug.reprob` erases with values that are no pixels"),
+        (data_aug.reprob > 0.0, "`data_aug.reprob` erases with values that are not pixels"),
         (finetune.is_some(), "fine-tuning mixes clips before the step"),
     ];
     match reasons.into_iter().find(|(holds, _)| data.clip_bytes && *holds) {
