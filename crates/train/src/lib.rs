@@ -1,6 +1,6 @@
 //! Training: data and rates in, the compiled step, checkpoints and metrics out.
 //!
-//! [`train_task`] reads like the algorithm; [`train`] is pre-training, [`finetuning`] and [`mixture`] (images beside videos, clips
+//! [`train_task`] reads like the algorithm: a run begins (`run.rs`), and then come its steps (`steps.rs`). [`train`] is pre-training, [`finetuning`] and [`mixture`] (images beside videos, clips
 //! of several lengths) the other [tasks](Task). Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
 //! step (`metrics.rs`), how it is compiled (`engine.rs`; `mixed.rs` where a step has several kinds of samples), the groups of its
 //! samples (`feeds.rs`), its gradients added up over groups and ranks (`sums.rs`), who of these updates what (`shards.rs`), ranks
@@ -28,10 +28,12 @@ pub mod official;
 mod profile;
 mod reports;
 mod resume;
+mod run;
 mod saver;
 mod seen;
 mod shards;
 mod state;
+mod steps;
 mod sums;
 mod task;
 mod together;
@@ -52,20 +54,14 @@ pub use sums::Travel;
 pub use task::{Group, Supply, Task};
 pub use watch::Watch;
 
-use diverged::Replay;
-use feeds::Feeds;
-use lock::Lock;
 use mixture::Mixture;
-use profile::Profiler;
-use reports::{Reports, announcement};
-use saver::Saver;
+use run::Asked;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use steps::Steps;
 use task::Pretraining;
-use vjepa_collective::{Collective, any, shares};
-use vjepa_data::{ClipValues, DataSets};
-use vjepa_graphs::NamedTensors;
-use vjepa_programs::{Passes, TrainGraph, load_step};
+use vjepa_collective::{Collective, any};
+use vjepa_data::DataSets;
+use vjepa_programs::Passes;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, Profile, Recorded};
 
@@ -192,6 +188,9 @@ pub fn train(
 /// Like [`train`], learning from a task's samples.
 ///
 /// # Errors
+/// As [`train`], of any [task](Task).
+///
+/// # Errors
 /// As [`train`].
 pub fn train_task(
     config: &Config,
@@ -201,164 +200,18 @@ pub fn train_task(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<TrainOutcome, TrainError> {
-    let groups = config.optimization.groups();
-    let own = shares(ranks, groups)?;
-    let folder = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
-    std::fs::create_dir_all(&folder).map_err(|source| TrainError::Io { path: folder.clone(), source })?;
-    let lock = if ranks.rank() == 0 { Some(Lock::take(&folder, &config.logging.write_tag)?) } else { None };
-    if let Some(note) = lock.as_ref().and_then(|lock| lock.note.as_ref()) {
-        observer.note(note);
-    }
-    let files = Checkpoint::new(&folder, &config.logging.write_tag);
-    if ranks.rank() == 0 {
-        state::check_folder(config, &files, run.resume)?;
-    }
+    let asked = Asked { config, task, run, ranks };
+    let folder = asked.folder(observer)?;
     let supplies = task.supplies(config)?;
-    let videos = supplies.iter().find(|supply| !supply.kind.images).and_then(|supply| supply.source.len());
-    let batch = groups.saturating_mul(config.data.batch_size as u64);
-    let plan = config.optimization.plan(videos.map(|clips| clips / batch))?;
-
-    observer.phase("compiling the training step");
-    let step = step_source(config, run)?;
-    let mut state = TrainState::of_rank(run.device, config, plan, step, ranks)?;
-    let contents = mixture::contents(&supplies);
-    together::agree(ranks, config, &state, contents.clone())?;
-    state.learns_from(contents);
-    if ranks.rank() == 0 {
-        match &run.resume_from {
-            Some(path) => state.begin_from_official(config, &files, path)?,
-            None if run.resume => state.begin(config, &files, true)?,
-            None => match task.weights(state.objective())? {
-                Some(weights) => state.begin_with(&files, weights)?,
-                None => state.begin(config, &files, false)?,
-            },
-        }
-    }
-    together::begin_alike(ranks, &mut state)?;
-    if let Some(note) = together::sharing(ranks, config, &state)? {
-        observer.note(&note);
-    }
-    state.take_notes().iter().for_each(|note| observer.note(note));
-    if let Some(continuation) = state.history().last() {
-        observer.resumed(continuation);
-    }
-
-    let first = state.step();
-    let last = run.stop_at.unwrap_or(plan.steps).min(plan.steps);
-    let every = config.logging.checkpoint_every.unwrap_or(plan.checkpoint_every()).max(1);
-    let metrics = match ranks.rank() {
-        0 => {
-            let (tag, columns) = (&config.logging.write_tag, state.objective().declaration());
-            Some(Metrics::open(&folder, tag, columns, first, config.logging.metrics_every)?)
-        }
-        _ => None,
-    };
-    let mut reports = Reports::to(metrics);
-    if run.read_late.unwrap_or(!run.device.is_cpu()) {
-        state.read_late();
-    }
-    if run.record_launches {
-        state.record_launches();
-    }
-    let (rank, world) = (ranks.rank(), ranks.world());
-    let mut feeds = Feeds::open(&supplies, config, first, (rank, world), |settings| settings)?;
-    let replay = Replay { config, supplies, task, rank, world, folder: &folder };
-    let mut saver = Saver::new(config, files);
-    let profiler = Profiler::new(run.profile.as_ref(), first, last);
-    observer.begins(first, plan.steps)?;
+    let plan = asked.plan(&supplies)?;
+    let state = asked.begin(&folder, &supplies, plan, observer)?;
+    let mut steps = Steps::open(asked, &folder, supplies, plan, state)?;
+    observer.begins(steps.first, plan.steps)?;
     observer.phase("training");
-    while state.step() < last && !any(ranks, interrupt.raised())? {
-        let began = Instant::now();
-        let mut waited = Duration::ZERO;
-        profiler.before(&mut state);
-        for done in 0..own {
-            let asked = Instant::now();
-            let (kind, clips) = feeds.next()?;
-            waited += asked.elapsed();
-            let values = clips.shape.iter().product();
-            let parts = task.parts(kind, clips)?;
-            let computed = if done + 1 == own { state.add_last(parts, ranks) } else { state.add_parts(parts) };
-            computed.map_err(|error| replay.explain(error, &mut state))?;
-            // Bytes become floats in the executor, which keeps their memory itself.
-            if let Some(loader) = feeds.takes_back(kind)
-                && let Some(memory) = state.spare(values)
-            {
-                loader.recycle(ClipValues::Floats(memory));
-            }
-            if own > 1 {
-                observer.group(done + 1, own);
-            }
-            if groups > 1 && state.step() == first && done == 0 {
-                observer.note(&announcement(config, ranks.world() as u64, began.elapsed()));
-            }
-        }
-        let ended = state.end_step(ranks).map_err(|error| replay.explain(error, &mut state))?;
-        reports.took([waited, began.elapsed()]);
-        let due = |n: u64| state.step() < last && state.step().is_multiple_of(n.max(1));
-        let (measure, save) = (config.logging.diagnostics_every.is_some_and(due), due(every));
-        let judge = due(plan.steps / 20) && ranks.rank() == 0;
-        // Nothing is saved or judged before it is known to be sound.
-        let settled = if measure || save || judge { state.settle() } else { Ok(None) };
-        let settled = settled.map_err(|error| replay.explain(error, &mut state))?;
-        for report in [ended, settled].into_iter().flatten() {
-            reports.tell(report, config, &state, observer);
-        }
-        profiler.after(&mut state, observer)?;
-        let sent = if save { state.sent_moments(ranks)? } else { NamedTensors::new() };
-        let told = match save && ranks.rank() == 0 {
-            true => saver.begin(&mut state, sent),
-            false => saver.settled(&mut state, false),
-        };
-        if let Some(note) = told {
-            observer.note(&note);
-        }
-        if measure && ranks.rank() == 0 {
-            observer.diagnose(&mut state)?;
-        }
-        if judge {
-            observer.judge(&mut state)?;
-        }
+    while steps.remain() && !any(ranks, interrupt.raised())? {
+        steps.step(observer)?;
     }
-    if let Some(report) = state.settle().map_err(|error| replay.explain(error, &mut state))? {
-        reports.tell(report, config, &state, observer);
-    }
-    let (metrics, travel) = reports.end(observer);
-    // A run without a step has nothing new to save.
-    let sent = if state.step() > first { state.sent_moments(ranks)? } else { NamedTensors::new() };
-    if state.step() > first && ranks.rank() == 0 {
-        saver.last(&mut state, sent)?;
-        if state.step() == last {
-            if config.logging.diagnostics_every.is_some() {
-                observer.diagnose(&mut state)?;
-            }
-            observer.ends(&mut state)?;
-        }
-    }
-    Ok(TrainOutcome {
-        steps: state.step(),
-        loss: state.loss(),
-        checkpoint: state.saved().map(Path::to_owned),
-        metrics,
-        bad_videos: feeds.bad(),
-        skipped: state.skipped(),
-        interrupted: state.step() < last,
-        travel: (ranks.world() > 1).then_some(travel),
-        recorded: state.recorded(),
-    })
-}
-
-/// Where the step comes from; in two halves where gradients are added up, or steps may be skipped.
-fn step_source(config: &Config, run: &TrainRun) -> Result<StepSource, TrainError> {
-    let halves = config.adds_up();
-    let load = |path: &Path, graph| load_step(path, config, run.device, graph).map(Box::new);
-    Ok(match (&run.plan, halves) {
-        _ if run.eager => StepSource::Eager,
-        (None, _) if config.is_mixed() => StepSource::Mixed(run.passes.clone(), Box::new(config.clone())),
-        (Some(path), false) => StepSource::Compiled(load(path, TrainGraph::Step)?),
-        (Some(path), true) => StepSource::CompiledHalf(load(path, TrainGraph::Gradients)?),
-        (None, false) => StepSource::Passes(run.passes.clone()),
-        (None, true) => StepSource::Halves(run.passes.clone()),
-    })
+    steps.end(observer)
 }
 
 #[cfg(test)]
