@@ -28,23 +28,26 @@ fn stored(tensors: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f32>
 fn run() -> Result<(), Box<dyn Error>> {
     let tensors = SafeTensors::deserialize(PARITY)?;
     let (shape, clips) = stored(&tensors, "clip")?;
-    let (expected_shape, expected) = stored(&tensors, "expected.logits")?;
+    // Logits of a model with a probe, tokens of an encoder.
+    let named = tensors.names().into_iter().find_map(|name| Some((name, name.strip_prefix("expected.")?)));
+    let (name, output) = named.ok_or("the bundle has no expected result")?;
+    let (expected_shape, expected) = stored(&tensors, name)?;
 
     let device = Device::flex();
     let model = model::Model::from_embedded(&device);
     let clips = Tensor::<5>::from_data(TensorData::new(clips, shape.clone()), &device);
-    let logits = model.forward(clips);
-    let found_shape = logits.dims().to_vec();
-    let found = logits.into_data().try_into_vec_as::<f32>().map_err(|error| format!("{error:?}"))?;
+    let result = model.forward(clips);
+    let found_shape = result.dims().to_vec();
+    let found = result.into_data().try_into_vec_as::<f32>().map_err(|error| format!("{error:?}"))?;
 
     if found_shape != expected_shape {
-        return Err(format!("logits are {found_shape:?}, but {expected_shape:?} was expected").into());
+        return Err(format!("{output} is {found_shape:?}, but {expected_shape:?} was expected").into());
     }
     let pairs = expected.iter().zip(&found);
     let worst =
         pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |worst: f32, x| if x > worst || x.is_nan() { x } else { worst });
     println!(
-        "clips {shape:?}, logits {found_shape:?}: at most {worst:.1e} from what was stored, {TOLERANCE:.0e} allowed"
+        "clips {shape:?}, {output} {found_shape:?}: at most {worst:.1e} from what was stored, {TOLERANCE:.0e} allowed"
     );
     // Not `worst > TOLERANCE`: that a NaN is not.
     if worst <= TOLERANCE { Ok(()) } else { Err("the compiled model gives other numbers".into()) }
