@@ -221,8 +221,63 @@ fn what_cannot_be_fine_tuned_is_refused_in_a_sentence() {
     let names = write(scene.folder.path(), "names.txt", "left\nright\n");
     let mut few = scene.run("refused", &[]);
     says(few.arg("--names").arg(&names), &["label 2", "2 classes"]);
+    let numbered = write(scene.folder.path(), "numbered.txt", "1 left\n2 right\n3 up\n");
+    says(
+        scene.run("refused", &[]).arg("--names").arg(&numbered),
+        &["train.csv: line", "the label 0", "numbered.txt names the labels 1 to 3"],
+    );
     let unlabelled = write(scene.folder.path(), "unlabelled.csv", format!("{}\n", texture("t0_d0_s0.mp4").display()));
     let mut command = scene.run("refused", &[]);
     command.arg("--set").arg(format!("data.datasets=[{}]", unlabelled.display()));
     says(&mut command, &["has no label"]);
+}
+
+#[test]
+fn labels_and_the_list_of_the_test_are_checked_before_the_first_step() {
+    let scene = Scene::new();
+    let text = std::fs::read_to_string(scene.path("train.csv")).unwrap();
+    let lines: Vec<(&str, &str)> = text.lines().map(|line| line.rsplit_once(' ').unwrap()).collect();
+    let list = |name: &str, relabel: &dyn Fn(i64) -> String| {
+        let line = |(path, label): &(&str, &str)| format!("{path}{}\n", relabel(label.parse().unwrap()));
+        write(scene.folder.path(), name, lines.iter().map(line).collect::<String>())
+    };
+    let set = |key: &str, path: &Path| match key {
+        "data.datasets" => format!("{key}=[{}]", path.display()),
+        _ => format!("{key}={}", path.display()),
+    };
+    let says = |key: &str, path: &Path, words: &[&str]| {
+        let told = refused(&mut scene.run("refused", &["--set", &set(key, path)]));
+        assert!(words.iter().all(|word| told.contains(word)), "{key} {}: {words:?} are not in: {told}", path.display());
+        assert!(!scene.path("refused").join("finetune-metrics.csv").exists(), "{told} was said after training");
+    };
+    says("finetune.val", &scene.path("nowhere.csv"), &["nowhere.csv", "there is no such file"]);
+    says("finetune.val", &list("bare.csv", &|_| String::new()), &["bare.csv", "line 1 has no label"]);
+    let from_one = list("from-one.csv", &|label| format!(" {}", label + 1));
+    says(
+        "finetune.val",
+        &from_one,
+        &["from-one.csv", "has the label 3", "not one of the classes of", "train.csv", "0, 1, 2"],
+    );
+    // What `vjepa probe` refuses.
+    let negative = list("negative.csv", &|label| format!(" {}", if label == 2 { -3 } else { label }));
+    says("data.datasets", &negative, &["negative.csv", "has the label -3", "labels are 0 or more"]);
+    let (path, label) = lines[0];
+    let other = if label == "0" { "1" } else { "0" };
+    let twice = write(scene.folder.path(), "twice.csv", format!("{text}{path} {other}\n"));
+    says("data.datasets", &twice, &["twice.csv", "line 1 gives", "but line 25", "keep one of them"]);
+    says("finetune.val", &twice, &["twice.csv", "keep one of them"]);
+    // What is odd and works is said: a video that is listed again, and a class that the test lacks.
+    let again = write(scene.folder.path(), "again.csv", format!("{text}{path} {label}\n"));
+    let without: String =
+        lines.iter().filter(|(_, label)| *label != "2").map(|(path, label)| format!("{path} {label}\n")).collect();
+    let without = write(scene.folder.path(), "without.csv", without);
+    let (again, without) = (set("data.datasets", &again), set("finetune.val", &without));
+    let mut run = scene.run("odd", &["--stop-at", "1", "--set", &again, "--set", &without]);
+    let notes = summary(&mut run)["notes"].to_string();
+    assert!(notes.contains("1 line repeats a video") && notes.contains("has 1 of the 3 labels: 2"), "{notes}");
+    // So is a list for a model that is trained, before it is tested.
+    let mut eval = vjepa();
+    eval.arg("eval").arg("--checkpoint").arg(scene.path("odd").join("finetune-latest.safetensors"));
+    let told = refused(eval.arg("--data").arg(&from_one));
+    assert!(told.contains("from-one.csv: line") && told.contains("has the label 3"), "{told}");
 }

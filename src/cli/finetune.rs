@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::data::share;
 use super::device::{DeviceArg, RankArgs};
-use super::probe::{Bar, print_skipped};
+use super::probe::{Bar, of, print_skipped, read_notes};
 use super::train::{Progress, Quiet, Stopped};
 use vjepa_collective::{Alone, Collective};
 use vjepa_data::annotations::Share;
-use vjepa_data::{BadVideo, DataSets, TestPlan};
-use vjepa_eval::labels::ClassNames;
+use vjepa_data::{BadVideo, DataSets, TestPlan, VideoList};
+use vjepa_eval::labels::{ClassNames, remarks};
 use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
 use vjepa_eval::protocols::videos::Accuracy;
 use vjepa_eval::videos::labelled_videos;
@@ -79,7 +79,12 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let checkpoint = finetuning::open_checkpoint(&args.checkpoint)?;
     let (config, sets) = resolve(args, &checkpoint)?;
     config.check_training()?;
-    let (sets, notes) = finetuning::chosen(&config, sets)?;
+    // Before anything is trained. The other ranks test nothing.
+    let val = config.finetune.as_ref().filter(|_| ranks.rank() == 0).and_then(|finetune| finetune.val.as_deref());
+    let val = val.map(|list| labelled_videos(Path::new(list))).transpose()?;
+    let mut notes = check_classes(args, &config, sets.lists(), val.as_ref())?;
+    let (sets, of_share) = finetuning::chosen(&config, sets)?;
+    notes.extend(of_share);
     notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let task = Finetuning::new(&config, &checkpoint, &sets)?;
     let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, ..TrainRun::default() };
@@ -93,11 +98,13 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     observer.0.finish();
     observer.0.record_end(&outcome);
     let outcome = outcome?;
-    let tested = match (&config.finetune, &outcome.checkpoint) {
-        (Some(finetune), Some(checkpoint)) if !outcome.interrupted => test(device, &config, finetune, checkpoint)?,
+    let tested = match (&config.finetune, &outcome.checkpoint, &val) {
+        (Some(finetune), Some(checkpoint), Some(val)) if !outcome.interrupted => {
+            test(device, (&config, finetune), checkpoint, val)?
+        }
         _ => None,
     };
-    report(args, &config, &outcome, tested.as_ref())?;
+    report(args, &config, &outcome, (tested.as_ref(), &notes))?;
     // `--stop-at` is no signal.
     if outcome.interrupted && interrupt.raised() && !interrupt.by_hand() {
         return Err(Stopped.into());
@@ -105,8 +112,8 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     Ok(())
 }
 
-/// The configuration with what checkpoint and flags say, and its data sets where classes are named by their labels.
-fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, Option<DataSets>), CliError> {
+/// The configuration with what checkpoint and flags say, its classes named, and its data sets.
+fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, DataSets), CliError> {
     // A bare state dict may not say what it is; then the configuration has to.
     let model = describe(checkpoint, None).map(|model| tuning::settings_of(&model)).unwrap_or_default();
     let text = |path: &Path| serde_json::to_string(&path.display().to_string());
@@ -124,13 +131,46 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, Option<DataSets
     }
     sets.extend(args.sets.iter().cloned());
     let mut config = Config::finetuning(&args.config, &sets, &model)?;
-    if let (Some(path), Some(finetune)) = (&args.names, &mut config.finetune) {
-        finetune.class_names = ClassNames::read(path)?.names;
-        finetune.labels_from = args.labels_from.unwrap_or(0);
+    let names = args.names.as_deref().map(ClassNames::read).transpose()?;
+    let sets = finetuning::labelled_sets(&config)?;
+    match (names, &mut config.finetune) {
+        (Some(names), Some(finetune)) => {
+            // The first list says how all are numbered.
+            let from = sets.lists().first().map(|list| names.numbering(list, args.labels_from)).transpose()?;
+            finetune.labels_from = from.unwrap_or_default();
+            finetune.class_names = names.names;
+        }
+        (None, Some(finetune)) if finetune.class_names.is_empty() => {
+            finetune.class_names = finetuning::called_by_label(&sets);
+        }
+        _ => {}
     }
-    let sets = finetuning::name_classes(&mut config)?;
     config.check()?;
     Ok((config, sets))
+}
+
+/// Checks that the labels of lists, which are trained and tested on, are those of the classes; what there is to say of the lists.
+fn check_classes(
+    args: &Args,
+    config: &Config,
+    train: &[VideoList],
+    val: Option<&VideoList>,
+) -> Result<Vec<String>, CliError> {
+    let Some(FinetuneConfig { class_names, labels_from, .. }) = &config.finetune else { return Ok(Vec::new()) };
+    // Labels that name their classes come from the lists that are trained on.
+    let source = args.names.clone().unwrap_or_else(|| match train {
+        [only] => only.path.clone(),
+        _ => args.config.clone(),
+    });
+    let classes = ClassNames { names: class_names.clone(), count: class_names.len(), from: Some(*labels_from), source };
+    let mut notes: Vec<String> = train.iter().chain(val).flat_map(read_notes).collect();
+    for list in train.iter().chain(val) {
+        notes.extend(of(list, classes.meet(list, None)?.1));
+    }
+    if classes.are_labels() {
+        train.iter().for_each(|list| notes.extend(of(list, remarks(list))));
+    }
+    Ok(notes)
 }
 
 /// What a test found.
@@ -141,15 +181,13 @@ struct Test {
     bad: Vec<BadVideo>,
 }
 
-/// Tests the result on the videos that the configuration names.
+/// Tests the result on the videos of a list.
 fn test(
     device: Device,
-    config: &Config,
-    finetune: &FinetuneConfig,
+    (config, finetune): (&Config, &FinetuneConfig),
     checkpoint: &Path,
+    list: &VideoList,
 ) -> Result<Option<Test>, CliError> {
-    let Some(list) = &finetune.val else { return Ok(None) };
-    let list = labelled_videos(Path::new(list))?;
     let mut opened: OpenTuned = open_tuned(device, checkpoint, None)?;
     let plan = TestPlan::of(finetune, config.preprocessing());
     let mut bar = Bar::default();
@@ -173,13 +211,18 @@ fn json(test: &Test) -> serde_json::Value {
     })
 }
 
-fn report(args: &Args, config: &Config, outcome: &TrainOutcome, tested: Option<&Test>) -> Result<(), CliError> {
+fn report(
+    args: &Args,
+    config: &Config,
+    outcome: &TrainOutcome,
+    (tested, notes): (Option<&Test>, &[String]),
+) -> Result<(), CliError> {
     let classes = config.finetune.as_ref().map_or(0, |finetune| finetune.class_names.len());
     if args.json {
         let summary = serde_json::json!({
             "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
             "bad_videos": outcome.bad_videos, "skipped": outcome.skipped, "interrupted": outcome.interrupted,
-            "classes": classes, "test": tested.map(json),
+            "classes": classes, "test": tested.map(json), "notes": notes,
         });
         println!("{summary}");
         return Ok(());
