@@ -212,6 +212,36 @@ fn a_detector_is_trained_on_crops_and_on_a_person_detectors_boxes() {
 }
 
 #[test]
+fn actions_without_a_name_are_counted() {
+    let data = Annotated::new();
+    let map = write(
+        data.folder.path(),
+        "map.pbtxt",
+        "item {\n name: \"one\"\n id: 1\n}\nitem {\n name: \"two\"\n id: 2\n}\n",
+    );
+    let people = write(
+        data.folder.path(),
+        "labelled.csv",
+        "t0_d0_s0,900,0.1,0.1,0.9,0.9,9,0.95\nt0_d0_s0,900,0.1,0.1,0.9,0.9,1,0.95\n",
+    );
+    let mut train = data.detect("train");
+    train.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
+    train.args(["--side", "48", "--step", "1", "--epochs", "1", "--layers", "0,1,2"]);
+    let summary = json(train.arg("--actions").arg(&map).arg("--people").arg(&people));
+    // AVA's boxes show 80 actions, of which its map names 60: outputs are as many as the highest id.
+    assert_eq!(summary["actions"], 9, "{summary}");
+    let text = std::fs::read_to_string(&data.boxes).unwrap();
+    let unnamed = |line: &str| line.ends_with(",3,0") || line.ends_with(",4,0");
+    let (count, line) =
+        (text.lines().filter(|line| unnamed(line)).count(), text.lines().position(unnamed).unwrap() + 1);
+    let notes = summary["notes"].to_string();
+    let words = format!("boxes.csv: {count} boxes show 2 actions that");
+    assert!(notes.contains(&words) && notes.contains(&format!("first 3 of the box in line {line};")), "{notes}");
+    assert!(notes.contains("map.pbtxt does not name"), "{notes}");
+    assert!(notes.contains("labelled.csv: 1 box shows 1 action that"), "{notes}");
+}
+
+#[test]
 fn a_share_of_the_videos_is_trained_on() {
     let data = Annotated::new();
     let train = |more: &[&str]| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use vjepa_data::annotations::ava::{self, Boxes, KeyFrame};
+use vjepa_data::annotations::ava::{self, Boxes, KeyFrame, LabelledBox};
 use vjepa_data::annotations::{FileIndex, Share, share_of};
 use vjepa_eval::protocols::detection::{Frame, LabelledRegion};
 
@@ -26,6 +26,42 @@ pub(super) struct People {
     /// Lowest score of a person's box
     #[arg(long, default_value_t = 0.8, value_name = "SCORE", requires = "people")]
     threshold: f64,
+}
+
+/// Names of actions, and their file.
+pub(super) struct LabelMap {
+    path: PathBuf,
+    pub(super) names: BTreeMap<u32, String>,
+}
+
+impl LabelMap {
+    pub(super) fn read(path: &Path) -> Result<Self, CliError> {
+        Ok(Self { path: path.to_owned(), names: ava::read_label_map(path)? })
+    }
+
+    /// What there is to say of actions of these boxes that it does not name. AVA's own map has 60 of the 80 that its boxes show: the
+    /// others are learned and not evaluated.
+    fn unnamed(&self, annotations: &Path, boxes: &Boxes) -> Option<String> {
+        let without = |labelled: &LabelledBox| -> Vec<u32> {
+            labelled.actions.iter().copied().filter(|action| !self.names.contains_key(action)).collect()
+        };
+        let found: Vec<(usize, Vec<u32>)> =
+            boxes.frames.values().flatten().map(|labelled| (labelled.line, without(labelled))).collect();
+        let found: Vec<(usize, Vec<u32>)> = found.into_iter().filter(|(_, actions)| !actions.is_empty()).collect();
+        let (line, actions) = found.iter().min()?;
+        let ids: BTreeSet<u32> = found.iter().flat_map(|(_, actions)| actions.iter().copied()).collect();
+        let (count, first) = (found.len(), actions.first().copied().unwrap_or_default());
+        Some(format!(
+            "{}: {count} box{} show{} {} action{} that {} does not name, first {first} of the box in line {line}; they are trained on, and \
+             left out by `detect eval` with this map: correct the ids if that is not meant",
+            annotations.display(),
+            if count == 1 { "" } else { "es" },
+            if count == 1 { "s" } else { "" },
+            ids.len(),
+            if ids.len() == 1 { "" } else { "s" },
+            self.path.display(),
+        ))
+    }
 }
 
 /// Key frames to work on, and what was left out.
@@ -66,11 +102,12 @@ impl KeyFrames {
 impl Videos {
     /// The key frames of ground truth with their labelled boxes, and with those of a person detector that have labels where there are
     /// any.
-    pub(super) fn lesson(&self, path: &Path, people: &People) -> Result<KeyFrames, CliError> {
+    pub(super) fn lesson(&self, path: &Path, people: &People, map: Option<&LabelMap>) -> Result<KeyFrames, CliError> {
         let mut boxes = ava::read_boxes(path, None)?;
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = map.and_then(|map| map.unnamed(path, &boxes)).into_iter().collect();
         if let Some(path) = &people.people {
             let (predicted, below) = ava::read_labelled_people(path, people.threshold, None)?;
+            notes.extend(map.and_then(|map| map.unnamed(path, &predicted)));
             let (mut added, mut negative) = (0, 0);
             for (key, found) in predicted.frames {
                 added += found.len();
@@ -97,7 +134,7 @@ impl Videos {
     fn with_labels(&self, path: &Path, boxes: &Boxes) -> Result<KeyFrames, CliError> {
         let regions = |key: &KeyFrame| {
             let of_frame = boxes.frames.get(key).map(Vec::as_slice).unwrap_or_default();
-            let region = |labelled: &ava::LabelledBox| LabelledRegion {
+            let region = |labelled: &LabelledBox| LabelledRegion {
                 corners: labelled.corners,
                 actions: labelled.actions.clone(),
                 score: 1.0,

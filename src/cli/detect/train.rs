@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::data::{KeyFrames, People, Videos};
+use super::data::{KeyFrames, LabelMap, People, Videos};
 use super::{note_bad, say};
 use crate::cli::CliError;
 use crate::cli::data::share;
@@ -12,7 +12,7 @@ use crate::cli::device::RankArgs;
 use crate::cli::encoder::Encoder;
 use crate::cli::probe::Bar;
 use vjepa_collective::Collective;
-use vjepa_data::annotations::{Share, ava};
+use vjepa_data::annotations::Share;
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
     self, BoxEncoder, BoxValues, DetectorOptions, Frame, Lesson, View, default_layers,
@@ -95,8 +95,9 @@ pub(super) fn run(args: &Train) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
-    let mut found = args.videos.lesson(&args.boxes, &args.people)?;
-    let names = args.actions.as_deref().map(ava::read_label_map).transpose()?.unwrap_or_default();
+    let map = args.actions.as_deref().map(LabelMap::read).transpose()?;
+    let mut found = args.videos.lesson(&args.boxes, &args.people, map.as_ref())?;
+    let names = map.map(|map| map.names).unwrap_or_default();
     // A share is of the same classes.
     let classes = args.classes(&names, &found)?;
     if let Some(share) = args.subset {
