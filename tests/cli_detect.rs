@@ -89,12 +89,21 @@ fn a_detector_is_trained_scored_run_and_exported() {
     assert_eq!(summary["actions"], ACTIONS);
     assert!(summary["boxes"].as_u64().unwrap() >= 64, "{summary}");
     assert!(summary["notes"][0].as_str().unwrap().contains("1 videos have no file"), "{summary}");
+    // Of eight frames none is that of second 901: the last ones stand for it.
+    let text = std::fs::read_to_string(&data.boxes).unwrap();
+    let (late, first) = (text.matches(",901,").count(), text.lines().find(|line| line.contains(",901,")).unwrap());
+    let first = first.split(',').next().unwrap();
+    let beyond = format!("{late} of {} key frames lie beyond the end of their video", 2 * late);
+    let is_said =
+        |told: &str| assert!(told.contains(&beyond) && told.contains(&format!("the first, {first} at 901")), "{told}");
+    is_said(&summary["notes"].to_string());
 
     let detections = data.folder.path().join("detections.csv");
     let mut eval = data.detect("eval");
     eval.arg("--detector").arg(data.detector()).arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures());
     eval.arg("--out").arg(&detections);
     let found = json(&mut eval);
+    is_said(&found["notes"].to_string());
     let map = found["evaluation"]["map"].as_f64().unwrap();
     // One action in four by chance.
     assert!(map > 0.6, "{map}");
@@ -111,8 +120,11 @@ fn a_detector_is_trained_scored_run_and_exported() {
     let ran = data.folder.path().join("ran.csv");
     let mut run = data.detect("run");
     run.arg("--detector").arg(data.detector()).arg("--people").arg(&data.people).arg("--videos").arg(textures());
-    let output = run.arg("--out").arg(&ran).assert().success().get_output().stderr.clone();
-    assert!(String::from_utf8_lossy(&output).contains("1 boxes are below the score of 0.8"));
+    let output = run.arg("--out").arg(&ran).arg("--json").assert().success().get_output().clone();
+    for told in [&output.stderr, &output.stdout].map(|told| String::from_utf8_lossy(told)) {
+        assert!(told.contains("1 boxes are below the score of 0.8"), "{told}");
+        is_said(&told);
+    }
     let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
     assert_eq!(lines(&ran), lines(&detections));
 

@@ -39,8 +39,8 @@ impl Scoring {
         self.by_people
     }
 
-    /// Prints the mean average precision of `rows`, which are `of` something, and that of each action with `json`.
-    pub(super) fn report(&self, rows: &[Row], of: &str, json: bool) -> Result<(), CliError> {
+    /// Prints the mean average precision of `rows`, which are `of` something, and of each action; as JSON with the notes of `json`.
+    pub(super) fn report(&self, rows: &[Row], of: &str, json: Option<&[String]>) -> Result<(), CliError> {
         let truth = ava::read_truth(&self.boxes)?;
         let names = self.actions.as_deref().map(ava::read_label_map).transpose()?;
         let classes: BTreeSet<u32> = match &names {
@@ -50,8 +50,10 @@ impl Scoring {
         let excluded = self.excluded.as_deref().map(ava::read_excluded).transpose()?.unwrap_or_default();
         let protocol = Protocol { order: self.order, classes: &classes, excluded: &excluded, cap: CAP };
         let found = evaluate(&truth, rows, &protocol);
-        if json {
-            println!("{}", serde_json::json!({"detections": rows.len(), "boxes": of, "evaluation": found}));
+        if let Some(notes) = json {
+            let summary =
+                serde_json::json!({"detections": rows.len(), "boxes": of, "evaluation": found, "notes": notes});
+            println!("{summary}");
             return Ok(());
         }
         let Some(map) = found.map else {

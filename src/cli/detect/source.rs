@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::data::KeyFrames;
-use super::{note_bad, say};
+use super::{remarks, say};
 use crate::cli::CliError;
 use crate::cli::device::DeviceArg;
 use crate::cli::probe::Bar;
 use crate::cli::runtime::{RuntimeArgs, words};
 use vjepa_collective::Collective;
-use vjepa_eval::protocols::detection::{BoxEncoder, ExportedModels, View, detections, rows};
+use vjepa_eval::protocols::detection::{BoxEncoder, BoxValues, ExportedModels, View, detections, rows};
 use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
 use vjepa_metrics::ava::Row;
 use vjepa_programs::DetectorFile;
@@ -79,17 +79,22 @@ impl Source {
 }
 
 impl Opened {
-    /// Detections of the boxes of key frames, which `ranks` share; none on ranks other than 0. What could not be read is said.
+    /// Detections of the boxes of key frames, which `ranks` share, and what was said of them; none on ranks other than 0.
     pub(super) fn detections(
         self,
         found: &KeyFrames,
         by_people: bool,
         ranks: &dyn Collective,
-    ) -> Result<Option<Vec<Row>>, CliError> {
+    ) -> Result<Option<(Vec<Row>, Vec<String>)>, CliError> {
         if ranks.rank() == 0 {
             say(&found.notes);
         }
         let mut bar = Bar::of(ranks);
+        let noted = |values: &BoxValues| {
+            let notes = remarks(values, found);
+            say(&notes);
+            [found.notes.as_slice(), &notes].concat()
+        };
         match self {
             Self::Plan { mut encoder, detector } => {
                 let device = encoder.encoder.device();
@@ -97,15 +102,15 @@ impl Opened {
                 let features = boxes.extract(&found.frames, View::Whole, ranks, &mut |p| bar.show(p))?;
                 bar.clear();
                 let Some(features) = features else { return Ok(None) };
-                note_bad(&features, found);
-                Ok(Some(detections(device, &features, &detector.classifier, by_people)?))
+                let notes = noted(&features);
+                Ok(Some((detections(device, &features, &detector.classifier, by_people)?, notes)))
             }
             Self::Exported(models) => {
                 let scores = models.scores(&found.frames, ranks, &mut |p| bar.show(p))?;
                 bar.clear();
                 let Some(scores) = scores else { return Ok(None) };
-                note_bad(&scores, found);
-                Ok(Some(rows(&scores, by_people)))
+                let notes = noted(&scores);
+                Ok(Some((rows(&scores, by_people), notes)))
             }
         }
     }

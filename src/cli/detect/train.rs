@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::data::{KeyFrames, LabelMap, People, Videos};
-use super::{note_bad, say};
+use super::{remarks, say};
 use crate::cli::CliError;
 use crate::cli::data::share;
 use crate::cli::device::RankArgs;
@@ -162,7 +162,8 @@ impl Train {
 
     fn report(&self, trained: &Trained, work: &Work<'_>) {
         let Trained { loss, boxes, left_out, .. } = trained;
-        let (frames, notes, layers) = (work.found.frames.len(), &work.found.notes, &work.record.layers);
+        let (frames, layers) = (work.found.frames.len(), &work.record.layers);
+        let notes = [work.found.notes.as_slice(), &trained.notes].concat();
         if self.json {
             let summary = serde_json::json!({
                 "detector": self.out, "actions": work.classes, "boxes": boxes, "key_frames": frames,
@@ -186,6 +187,8 @@ struct Trained {
     width: usize,
     /// Key frames whose video cannot be used.
     left_out: usize,
+    /// What was said of key frames.
+    notes: Vec<String>,
 }
 
 /// Key frames by which the time of an epoch is reckoned.
@@ -210,9 +213,9 @@ impl Work<'_> {
         let features = encoder.extract(frames, View::Whole, self.ranks, &mut |p| bar.show(p))?;
         bar.clear();
         let Some(features) = features else { return Ok(None) };
-        note_bad(&features, self.found);
+        let about = self.noted(&features);
         let mut of_epoch = |_: usize| Ok(Cow::Borrowed(&features));
-        self.train(device, (features.width, features.boxes.len()), features.bad.len(), &mut of_epoch).map(Some)
+        self.train(device, (features.width, features.boxes.len()), about, &mut of_epoch).map(Some)
     }
 
     /// On features of random crops, computed in every epoch; none on ranks other than 0.
@@ -234,15 +237,21 @@ impl Work<'_> {
             }
             return Ok(None);
         };
-        note_bad(&first, self.found);
-        let (width, left_out) = (first.width, first.bad.len());
+        let (width, about) = (first.width, self.noted(&first));
         let boxes = frames.iter().map(|frame| frame.regions.len()).sum();
         let mut first = Some(first);
         let mut of_epoch = |epoch: usize| match first.take() {
             Some(first) => Ok(Cow::Owned(first)),
             None => extract(frames, epoch as u64).map(|features| Cow::Owned(features.unwrap_or_default())),
         };
-        self.train(device, (width, boxes), left_out, &mut of_epoch).map(Some)
+        self.train(device, (width, boxes), about, &mut of_epoch).map(Some)
+    }
+
+    /// How many key frames are left out, and what is said of those that are odd.
+    fn noted(&self, features: &BoxValues) -> (usize, Vec<String>) {
+        let notes = remarks(features, self.found);
+        say(&notes);
+        (features.bad.len(), notes)
     }
 
     /// Says how long the encoder will take, from the seconds that a key frame does.
@@ -258,13 +267,13 @@ impl Work<'_> {
         &self,
         device: Device,
         (width, boxes): (usize, usize),
-        left_out: usize,
+        (left_out, notes): (usize, Vec<String>),
         features: &mut dyn FnMut(usize) -> Result<Cow<'f, BoxValues>, vjepa_eval::EvalError>,
     ) -> Result<Trained, CliError> {
         let lesson = Lesson { width, boxes, classes: self.classes, features };
         let mut bar = Bar::of(self.ranks);
         let (weights, loss) = detection::train(device, lesson, self.options, &mut |p| bar.show(p))?;
         bar.clear();
-        Ok(Trained { weights, loss, boxes, width, left_out })
+        Ok(Trained { weights, loss, boxes, width, left_out, notes })
     }
 }
