@@ -383,6 +383,24 @@ fn what_is_no_detector_or_no_annotation_is_refused() {
     assert!(refused(&mut train(&zero)).contains("ids from 1"));
     let nowhere = write(data.folder.path(), "nowhere.csv", "other,900,0.1,0.1,0.2,0.9,1,0\n");
     assert!(refused(&mut train(&nowhere)).contains("names no key frame whose video is in"));
+    let score = |truth: &str| {
+        let found = write(data.folder.path(), "found.csv", "t0_d0_s0,900,0.1,0.1,0.9,0.9,1,0.5\n");
+        let mut command = vjepa();
+        command.args(["detect", "eval", "--detections"]).arg(found).arg("--boxes");
+        command.arg(write(data.folder.path(), "truth.csv", truth));
+        command
+    };
+    let flat = "t0_d0_s0,900,0.1,0.1,0.2,0.2,,0\nt0_d0_s0,900,0.5,0.1,0.2,0.9,1,0\nt0_d0_s0,900,0.5,0.9,0.6,0.2,1,0\n";
+    let told = refused(&mut score(flat));
+    assert!(
+        told.contains("truth.csv has no box that counts") && told.contains("of 2 rows 2 reversed or empty"),
+        "{told}"
+    );
+    assert!(told.contains("the first in line 2"), "{told}");
+    let some =
+        score(&format!("{flat}t0_d0_s0,900,0.1,0.1,0.9,0.9,1,0\n")).assert().success().get_output().stdout.clone();
+    let some = String::from_utf8(some).unwrap();
+    assert!(some.contains("left out of the ground truth: of 3 rows 2 reversed or empty"), "{some}");
     let mut eval = data.detect("eval");
     eval.arg("--detector").arg(tiny("weights.safetensors")).arg("--boxes").arg(&data.boxes);
     let told = refused(eval.arg("--videos").arg(textures()));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::ava;
-use vjepa_metrics::ava::{CAP, Order, Protocol, Row, evaluate};
+use vjepa_metrics::ava::{CAP, GroundTruth, LeftOut, Order, Protocol, Row, evaluate};
 use vjepa_runtime::write_atomically;
 
 use crate::cli::CliError;
@@ -57,9 +57,12 @@ impl Scoring {
             return Ok(());
         }
         let Some(map) = found.map else {
-            return Err(
-                "no evaluated action has a box in the ground truth, so there is no mean average precision".into()
-            );
+            let (path, why) = (self.boxes.display(), left_out(&truth, &found.truth_left_out));
+            let why = why.unwrap_or_else(|| "none shows an action".to_owned());
+            return Err(format!(
+                "{path} has no box that counts, so there is no mean average precision: {why}; correct the file"
+            )
+            .into());
         };
         let counted = found.classes.iter().filter(|class| class.ap.is_some()).count();
         println!(
@@ -73,6 +76,9 @@ impl Scoring {
             let ap = class.ap.unwrap_or_default();
             println!("  {:>3} {:>6.2} %  {:>6} boxes  {name}", class.action, 100.0 * ap, class.boxes);
         }
+        if let Some(why) = left_out(&truth, &found.truth_left_out) {
+            println!("left out of the ground truth: {why}");
+        }
         let left = found.detections_left_out;
         if left.other_classes + left.excluded + left.empty + left.unannotated + left.beyond_cap > 0 {
             println!(
@@ -82,6 +88,20 @@ impl Scoring {
         }
         Ok(())
     }
+}
+
+/// Why rows of ground truth did not take part, with the line of the first box that is none; nothing where all did.
+fn left_out(truth: &GroundTruth, left: &LeftOut) -> Option<String> {
+    let flat = truth.rows.iter().zip(&truth.lines).find(|(row, _)| !row.has_area());
+    let line = flat.map_or_else(String::new, |(_, line)| format!(", the first in line {line}"));
+    let reasons = [
+        (left.empty, format!("reversed or empty (x1 < x2 and y1 < y2{line})")),
+        (left.other_classes, "of actions that are not evaluated".to_owned()),
+        (left.excluded, "of excluded timestamps".to_owned()),
+    ];
+    let said: Vec<String> =
+        reasons.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    (!said.is_empty()).then(|| format!("of {} rows {}", truth.rows.len(), said.join(", ")))
 }
 
 /// Writes detections as official evaluations read them.
