@@ -61,6 +61,25 @@ fn a_probe_with_its_first_weights_is_compared_whole() {
     }
 }
 
+/// Logits, first gradients, five steps of AdamW with layer decay. The repository carries one of two poolings, and no drops.
+#[test]
+fn fine_tuning_steps_of_the_compiled_plan() {
+    let places = places("eval_finetune");
+    assert!(!places.is_empty(), "eval_finetune is part of the repository");
+    for dir in places {
+        let checks = verified(&dir);
+        let whole = dir.join("weights_fc_norm.safetensors").is_file();
+        let steps = |pooling: &str| {
+            let part = |name: &str| name.starts_with(&format!("finetune.{pooling}."));
+            checks.iter().filter(|check| part(check.name()) && matches!(check, Check::Measured { .. })).count()
+        };
+        println!("{}: {} quantities, {} and {}", dir.display(), checks.len(), steps("norm"), steps("fc_norm"));
+        assert!(steps("norm") > 60 && (!whole || steps("fc_norm") > 60 && steps("droppath") > 5));
+        let absent = ["finetune.fc_norm.steps", "finetune.droppath.steps"];
+        assert_eq!(left_out(&checks), if whole { &[][..] } else { &absent });
+    }
+}
+
 /// `cpu-lowered` computes RoIAlign with its gradient as devices do.
 #[test]
 fn boxes_on_the_cpu_and_as_devices_compute_them() {
