@@ -1,6 +1,8 @@
 //! Frozen evaluations beyond one probe on cached videos: several probes at once, augmentation, official files, pictures, shares of
 //! the labels, models and features of others.
 
+#[path = "frozen/frames.rs"]
+mod frames;
 mod support;
 
 use std::collections::BTreeMap;
