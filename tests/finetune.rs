@@ -171,13 +171,50 @@ fn a_share_of_the_videos_is_the_list_that_data_subset_writes() {
     subset.args(["data", "subset", "--share", "25%", "--split", "1"]).arg(scene.path("train.csv"));
     subset.arg("--out").arg(&list).assert().success();
     assert_eq!(run("listed", &["--set", &format!("data.datasets=[{}]", list.display())]), shared);
-    assert_ne!(run("other", &["--subset", "25%"]), shared, "another draw");
+    assert_ne!(run("other", &["--subset", "25%", "--splits", "1"]), shared, "another draw");
     // A run goes on with the videos that it began with.
     let mut other = scene.run("shared", &["--resume"]);
     let told = other.args(["--subset", "50%", "--split-seed", "1"]).assert().failure().get_output().stderr.clone();
     assert!(String::from_utf8_lossy(&told).contains("`finetune.subset`"), "{}", String::from_utf8_lossy(&told));
     let told = refused(&mut scene.run("wrong", &["--set", "finetune.subset=1.5"]));
     assert!(told.contains("finetune.subset") && told.contains("at most 1"), "{told}");
+}
+
+#[test]
+fn a_share_is_drawn_three_times_and_its_tests_averaged() {
+    let scene = Scene::new();
+    let run = |folder: &str, more: &[&str]| {
+        let mut command = scene.run(folder, &["--subset", "25%", "--set", "optimization.steps=2"]);
+        command.args(more);
+        command
+    };
+    let all = summary(&mut run("all", &[]));
+    let split = |number: usize| scene.path("all").join(format!("split-{number}"));
+    let of = |run: &serde_json::Value| run["test"]["top1"].as_f64().unwrap();
+    let tops: Vec<f64> = all["runs"].as_array().unwrap().iter().map(of).collect();
+    assert_eq!((tops.len(), all["splits"].as_u64(), all["classes"].as_u64()), (3, Some(3), Some(3)), "{all}");
+    let mean = tops.iter().sum::<f64>() / 3.0;
+    let error = (tops.iter().map(|top| (top - mean).powi(2)).sum::<f64>() / 6.0).sqrt();
+    assert!(
+        (of(&all) - mean).abs() < 1e-9 && (all["test_standard_error"].as_f64().unwrap() - error).abs() < 1e-9,
+        "{all}"
+    );
+    // Each is the run of its draw.
+    let second = summary(&mut run("second", &["--split-seed", "1"]));
+    assert_eq!((of(&second), losses(&scene.path("second"))), (tops[1], losses(&split(1))));
+    assert_ne!(losses(&split(0)), losses(&split(1)));
+    // What was begun goes on, and what was not begins.
+    std::fs::remove_dir_all(split(2)).unwrap();
+    let resumed = summary(&mut run("all", &["--resume"]));
+    assert_eq!((&resumed["test"], &resumed["runs"][2]["test"]), (&all["test"], &all["runs"][2]["test"]));
+    let text = run("text", &["--splits", "2"]).assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("\u{b1}") && text.contains("over 2 splits") && text.matches("to export").count() == 2,
+        "{text}"
+    );
+    let mut both = run("both", &["--split-seed", "1", "--splits", "2"]);
+    both.assert().code(2);
 }
 
 #[test]
