@@ -262,16 +262,46 @@ fn a_share_of_the_videos_is_trained_on() {
         train.args(["--side", "48", "--step", "1", "--epochs", "2", "--layers", "0,1,2"]).args(more);
         json(&mut train)
     };
-    let (all, half) = (train(&[]), train(&["--subset", "50%"]));
+    let (all, half) = (train(&[]), train(&["--subset", "50%", "--split-seed", "0"]));
     let count = |summary: &serde_json::Value, key: &str| summary[key].as_u64().unwrap();
     // Whole videos, with both of their key frames.
     assert_eq!(2 * count(&half, "key_frames"), count(&all, "key_frames"), "{half}");
     assert_eq!((count(&half, "boxes") % 2, &half["actions"]), (0, &all["actions"]));
     assert!(half["notes"].to_string().contains("videos are trained on, with"), "{half}");
-    assert_ne!(train(&["--subset", "50%", "--split-seed", "1"])["loss"], half["loss"]);
-    let one = train(&["--subset", "1%"]);
+    let one = train(&["--subset", "1%", "--split-seed", "0"]);
     assert_eq!(count(&one, "key_frames"), 2);
     assert!(one["notes"].to_string().contains("3 of 4 actions do not occur in them"), "{one}");
+    // Three draws where none is named, each with a detector of its own.
+    let drawn = train(&["--subset", "50%"]);
+    let runs = drawn["runs"].as_array().unwrap();
+    let losses: Vec<f64> = runs.iter().map(|run| run["loss"].as_f64().unwrap()).collect();
+    assert_eq!((runs.len(), drawn["splits"].as_u64(), &drawn["actions"]), (3, Some(3), &all["actions"]), "{drawn}");
+    assert_eq!((&runs[0]["loss"], &runs[0]["boxes"]), (&half["loss"], &half["boxes"]));
+    assert!((drawn["loss"].as_f64().unwrap() - losses.iter().sum::<f64>() / 3.0).abs() < 1e-9);
+    let second = train(&["--subset", "50%", "--split-seed", "1"]);
+    assert_eq!(second["loss"], runs[1]["loss"]);
+    assert_ne!(second["loss"], half["loss"]);
+    let files: Vec<&str> = runs.iter().map(|run| run["detector"].as_str().unwrap()).collect();
+    assert!(files[1].ends_with("detector-split-1.safetensors"), "{files:?}");
+    assert_eq!(std::fs::read(files[1]).unwrap(), std::fs::read(data.detector()).unwrap());
+    // Their evaluation is the mean of theirs.
+    let eval = |files: &[&str]| {
+        let mut eval = data.detect("eval");
+        for file in files {
+            eval.args(["--detector", file]);
+        }
+        eval.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures());
+        eval
+    };
+    let maps: Vec<f64> =
+        files.iter().map(|file| json(&mut eval(&[file]))["evaluation"]["map"].as_f64().unwrap()).collect();
+    let mean = json(&mut eval(&files));
+    assert!((mean["map"].as_f64().unwrap() - maps.iter().sum::<f64>() / 3.0).abs() < 1e-9, "{mean} {maps:?}");
+    assert!(mean["map_standard_error"].as_f64().unwrap() > 0.0 && mean["splits"] == 3, "{mean}");
+    let text = eval(&files).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8_lossy(&text).contains("mean of 3 detectors: mAP@0.5"));
+    let told = eval(&files).arg("--out").arg(data.detector()).assert().failure().get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&told).contains("--out is for the detections of one --detector"));
 }
 
 #[test]

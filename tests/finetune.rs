@@ -184,7 +184,7 @@ fn a_share_of_the_videos_is_the_list_that_data_subset_writes() {
 fn a_share_is_drawn_three_times_and_its_tests_averaged() {
     let scene = Scene::new();
     let run = |folder: &str, more: &[&str]| {
-        let mut command = scene.run(folder, &["--subset", "25%", "--set", "optimization.steps=2"]);
+        let mut command = scene.run(folder, &["--subset", "25%", "--set", "optimization.steps=3"]);
         command.args(more);
         command
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::ava::{self, Boxes, KeyFrame, LabelledBox};
 use vjepa_data::annotations::{FileIndex, Share, share_of};
-use vjepa_eval::protocols::detection::{Frame, LabelledRegion};
+use vjepa_eval::protocols::detection::{BoxValues, Frame, LabelledRegion};
 
 use crate::cli::CliError;
 
@@ -65,30 +65,54 @@ impl LabelMap {
 }
 
 /// Key frames to work on, and what was left out.
+#[derive(Clone)]
 pub(super) struct KeyFrames {
     pub(super) frames: Vec<Frame>,
     pub(super) notes: Vec<String>,
 }
 
 impl KeyFrames {
-    /// Keeps the key frames of a share of their videos, drawn with `split`; a smaller share of the same draw is part of a larger one.
+    /// The key frames of a share of their videos, drawn with `split`; a smaller share of the same draw is part of a larger one.
     /// Videos are drawn, not key frames: those of one video, a second apart, are nearly the same.
-    pub(super) fn keep_share(&mut self, share: Share, split: u64) {
+    pub(super) fn share(&self, share: Share, split: u64) -> Self {
         let videos: BTreeSet<&str> = self.frames.iter().map(|frame| frame.key.video.as_str()).collect();
         let count = videos.len();
         let chosen = share_of(count, share, split);
-        let drawn = |(number, video): (usize, &str)| chosen.contains(&number).then(|| video.to_owned());
-        let kept: BTreeSet<String> = videos.into_iter().enumerate().filter_map(drawn).collect();
-        let before = self.actions();
-        self.frames.retain(|frame| kept.contains(&frame.key.video));
-        self.notes.push(format!(
+        let drawn = |(number, video)| chosen.contains(&number).then_some(video);
+        let kept: BTreeSet<&str> = videos.into_iter().enumerate().filter_map(drawn).collect();
+        let frames = self.frames.iter().filter(|frame| kept.contains(frame.key.video.as_str())).cloned().collect();
+        let mut own = Self { frames, notes: self.notes.clone() };
+        own.notes.push(format!(
             "{} of {count} videos are trained on, with {} key frames",
             kept.len(),
-            self.frames.len()
+            own.frames.len()
         ));
-        let lost = before.difference(&self.actions()).count();
+        let all = self.actions();
+        let lost = all.difference(&own.actions()).count();
         if lost > 0 {
-            self.notes.push(format!("{lost} of {} actions do not occur in them", before.len()));
+            own.notes.push(format!("{lost} of {} actions do not occur in them", all.len()));
+        }
+        own
+    }
+
+    /// The key frames of several draws, each once, in the order of their keys, which is that of every draw.
+    pub(super) fn of_draws(draws: &[Self]) -> Self {
+        let frames = draws.iter().flat_map(|draw| &draw.frames);
+        let frames: BTreeMap<&KeyFrame, &Frame> = frames.map(|frame| (&frame.key, frame)).collect();
+        Self { frames: frames.into_values().cloned().collect(), notes: Vec::new() }
+    }
+
+    /// The values of these key frames, of values of more of them.
+    pub(super) fn values(&self, all: &BoxValues) -> BoxValues {
+        let own: BTreeSet<&KeyFrame> = self.frames.iter().map(|frame| &frame.key).collect();
+        let rows = all.boxes.iter().zip(all.values.chunks_exact(all.width.max(1)));
+        let rows: Vec<_> = rows.filter(|((key, _), _)| own.contains(key)).collect();
+        BoxValues {
+            width: all.width,
+            values: rows.iter().flat_map(|(_, values)| values.iter().copied()).collect(),
+            boxes: rows.iter().map(|(of, _)| (*of).clone()).collect(),
+            bad: all.bad.iter().filter(|(key, _)| own.contains(key)).cloned().collect(),
+            beyond: all.beyond.iter().filter(|key| own.contains(key)).cloned().collect(),
         }
     }
 
