@@ -66,7 +66,8 @@ logging: {write_tag: jepa, metrics_every: 1, checkpoint_every: 3}
 meta: {seed: 3}
 ";
 
-/// Mixup, cutmix, drop path and dropout are drawn by seed, step and group, whichever rank has the group: only the order of sums differs.
+/// Mixup, cutmix, drop path and dropout are drawn by seed, step and group, whichever rank has the group: only the order of sums
+/// differs.
 #[test]
 fn fine_tuning_over_ranks_gives_what_one_rank_gives() {
     let [home, one, two, four, again, parts] = [(); 6].map(|()| tempfile::tempdir().unwrap());

@@ -13,8 +13,8 @@ use vjepa_weights::TensorFile;
 use super::support::{refused, write};
 use super::{CONFIG, Scene, json, says};
 
-/// Pictures `f32[B, 3, 32, 32]` to two tokens, the mean colours of the upper and of the lower half: as another program's export, it does
-/// not say how pictures are prepared.
+/// Pictures `f32[B, 3, 32, 32]` to two tokens, the mean colours of the upper and of the lower half: as another program's export,
+/// it does not say how pictures are prepared.
 fn halves(path: &Path) {
     let (batch, sizes) =
         (|| Dim::symbol("B"), |sizes: &[usize]| sizes.iter().map(|size| Dim::from(*size)).collect::<Vec<_>>());

@@ -160,8 +160,8 @@ impl ClassNames {
         Ok(())
     }
 
-    /// Checks the labels of `list`, where `asked` is what `--labels-from` says: the label of the first class (0 where classes are called
-    /// by their labels), and remarks on the list.
+    /// Checks the labels of `list`, where `asked` is what `--labels-from` says: the label of the first class (0 where classes are
+    /// called by their labels), and remarks on the list.
     ///
     /// # Errors
     /// As [`ClassNames::check_called`] where classes are called by their labels, else as [`ClassNames::numbering`].

@@ -64,8 +64,8 @@ pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
 /// Checks that each sample of a list has one label, and none below 0.
 ///
 /// # Errors
-/// [`VideoList::check_labels`] for a sample with two labels; [`EvalError::File`] naming the line of one without a label, or with one
-/// below 0.
+/// [`VideoList::check_labels`] for a sample with two labels; [`EvalError::File`] naming the line of one without a label, or with
+/// one below 0.
 pub fn check_labelled(list: &VideoList) -> Result<(), EvalError> {
     list.check_labels()?;
     if let Some(index) = list.entries.iter().position(|entry| entry.label.is_none()) {

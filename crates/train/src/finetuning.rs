@@ -99,8 +99,8 @@ impl Task for Finetuning<'_> {
 /// The data sets of a configuration, each video of which has one label.
 ///
 /// # Errors
-/// [`TrainError::Data`] for videos that cannot be found; [`TrainError::Unsupported`] naming file and line of a video without a label,
-/// with two, or with one below 0.
+/// [`TrainError::Data`] for videos that cannot be found; [`TrainError::Unsupported`] naming file and line of a video without a
+/// label, with two, or with one below 0.
 pub fn labelled_sets(config: &Config) -> Result<DataSets, TrainError> {
     let sets = DataSets::read(&config.data)?;
     for list in sets.lists() {
@@ -115,8 +115,8 @@ pub fn called_by_label(sets: &DataSets) -> Vec<String> {
     class_names(&entries.filter_map(|entry| entry.label).collect::<Vec<i64>>(), None)
 }
 
-/// What of its data sets a configuration trains on: all of it, or the share of each class that `finetune.subset` asks for; and what to
-/// say of that.
+/// What of its data sets a configuration trains on: all of it, or the share of each class that `finetune.subset` asks for; and
+/// what to say of that.
 ///
 /// # Errors
 /// [`TrainError::Config`] for a share that is none; [`TrainError::Data`] where one is taken of videos without labels.

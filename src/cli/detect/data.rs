@@ -39,8 +39,8 @@ impl LabelMap {
         Ok(Self { path: path.to_owned(), names: ava::read_label_map(path)? })
     }
 
-    /// What there is to say of actions of these boxes that it does not name. AVA's own map has 60 of the 80 that its boxes show: the
-    /// others are learned and not evaluated.
+    /// What there is to say of actions of these boxes that it does not name. AVA's own map has 60 of the 80 that its boxes show:
+    /// the others are learned and not evaluated.
     fn unnamed(&self, annotations: &Path, boxes: &Boxes) -> Option<String> {
         let without = |labelled: &LabelledBox| -> Vec<u32> {
             labelled.actions.iter().copied().filter(|action| !self.names.contains_key(action)).collect()
@@ -52,8 +52,8 @@ impl LabelMap {
         let ids: BTreeSet<u32> = found.iter().flat_map(|(_, actions)| actions.iter().copied()).collect();
         let (count, first) = (found.len(), actions.first().copied().unwrap_or_default());
         Some(format!(
-            "{}: {count} box{} show{} {} action{} that {} does not name, first {first} of the box in line {line}; they are trained on, and \
-             left out by `detect eval` with this map: correct the ids if that is not meant",
+            "{}: {count} box{} show{} {} action{} that {} does not name, first {first} of the box in line {line}; they are \
+             trained on, and left out by `detect eval` with this map: correct the ids if that is not meant",
             annotations.display(),
             if count == 1 { "" } else { "es" },
             if count == 1 { "s" } else { "" },

@@ -116,8 +116,8 @@ fn remarks(of_boxes: &BoxValues, found: &KeyFrames) -> Vec<String> {
     }
     if let Some(key) = of_boxes.beyond.first() {
         notes.push(format!(
-            "{} of {frames} key frames lie beyond the end of their video, whose last frame stands for them, as in SlowFast's code; the \
-             first, {} at {}: videos begin at second 900 and have 30 frames a second",
+            "{} of {frames} key frames lie beyond the end of their video, whose last frame stands for them, as in \
+             SlowFast's code; the first, {} at {}: videos begin at second 900 and have 30 frames a second",
             of_boxes.beyond.len(),
             key.video,
             key.second

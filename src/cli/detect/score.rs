@@ -40,8 +40,8 @@ impl Scoring {
         self.by_people
     }
 
-    /// Prints the mean average precision of the rows of each detector, which are `of` something, and of each action, and with several the
-    /// mean over them; as JSON with the notes of `json`.
+    /// Prints the mean average precision of the rows of each detector, which are `of` something, and of each action, and with
+    /// several the mean over them; as JSON with the notes of `json`.
     pub(super) fn report(&self, detectors: &[Vec<Row>], of: &str, json: Option<&[String]>) -> Result<(), CliError> {
         let truth = ava::read_truth(&self.boxes)?;
         let names = self.actions.as_deref().map(ava::read_label_map).transpose()?;
@@ -55,7 +55,10 @@ impl Scoring {
         let maps: Vec<f64> = found.iter().filter_map(|found| found.map).collect();
         let Figure { mean, se } = Figure::of(&maps);
         if let Some(notes) = json {
-            let each = |(rows, found): (&Vec<Row>, &Evaluation)| serde_json::json!({"detections": rows.len(), "evaluation": found});
+            let each = |(rows, found): (&Vec<Row>, &Evaluation)| {
+                let count = rows.len();
+                serde_json::json!({"detections": count, "evaluation": found})
+            };
             let mut summary = match (detectors, found.as_slice()) {
                 ([rows], [found]) => each((rows, found)),
                 _ => serde_json::json!({

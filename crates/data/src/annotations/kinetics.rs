@@ -24,8 +24,9 @@ struct Span {
 /// of the names in `classes`, or among the sorted names of this file.
 ///
 /// # Errors
-/// [`AnnotationError`] for files that cannot be read, missing columns, spans that end before they begin or are not of whole seconds,
-/// unknown classes, spans of different classes that stand for one file. Spans of one class that do are listed once, and counted.
+/// [`AnnotationError`] for files that cannot be read, missing columns, spans that end before they begin or are not of whole
+/// seconds, unknown classes, spans of different classes that stand for one file. Spans of one class that do are listed once, and
+/// counted.
 pub fn kinetics(annotations: &Path, videos: &FileIndex, classes: Option<&Classes>) -> Result<Listing, AnnotationError> {
     let json = annotations.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json"));
     let spans = if json { from_json(annotations)? } else { from_csv(annotations)? };
@@ -113,8 +114,8 @@ fn check_span(start: f64, end: f64) -> Result<(), String> {
     match start.fract() == 0.0 && end.fract() == 0.0 {
         true => Ok(()),
         false => Err(format!(
-            "the span from {start} to {end} s is not of whole seconds, by which clips are named (ID_000000_000010): write those of the \
-             clip's name"
+            "the span from {start} to {end} s is not of whole seconds, by which clips are named (ID_000000_000010): write \
+             those of the clip's name"
         )),
     }
 }

@@ -156,7 +156,7 @@ pub struct OpenTuned {
 }
 
 impl OpenTuned {
-    /// Its classes, for the checks of a list: `source` is its file, `from` the label of the first in the lists that it was trained on.
+    /// Its classes, for the checks of a list: `source` is its file, `from` the label of the first in the lists of its training.
     pub fn class_names(&self, source: &Path, from: i64) -> ClassNames {
         ClassNames { names: self.names.clone(), count: self.model.classes, from: Some(from), source: source.into() }
     }

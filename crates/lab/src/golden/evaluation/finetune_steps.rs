@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use vjepa_graphs::objectives::{Finetune, Gate};
 use vjepa_graphs::{AnyObjective, EncoderConfig, Objective, Probe, TunedHead};
 use vjepa_programs::{self as programs, DROP_KEY, TrainOptions};
@@ -18,6 +17,7 @@ use super::super::run::{
     Engine, compare_kept, float, has_gradient, norm, run_once, scalar, stored, values, zero_moments,
 };
 use super::super::sampled::Compare;
+use super::finetune_info::{Dropped, Hparams, Info, Run, Sizes};
 use super::wrong;
 
 /// Logits before training.
@@ -35,68 +35,6 @@ const RATE: f64 = 1e-12;
 
 /// Weights of the pass with recorded drops.
 const FC_NORM: &str = "weights_fc_norm.safetensors";
-
-#[derive(Deserialize)]
-struct Info {
-    config: Sizes,
-    hparams: Hparams,
-    lr_schedule: Vec<f64>,
-    runs: BTreeMap<String, Run>,
-    droppath: Option<Dropped>,
-}
-
-#[derive(Deserialize)]
-struct Sizes {
-    img: usize,
-    frames: usize,
-    patch: usize,
-    tubelet: usize,
-    dim: usize,
-    depth: usize,
-    heads: usize,
-    classes: usize,
-}
-
-#[derive(Deserialize)]
-struct Hparams {
-    lr: f64,
-    min_lr: f64,
-    layer_decay: f64,
-    weight_decay: f64,
-    betas: [f64; 2],
-    eps: f64,
-    epochs: u64,
-    steps_per_epoch: u64,
-    warmup_epochs: u64,
-    warmup_steps: i64,
-}
-
-#[derive(Deserialize)]
-struct Run {
-    steps: Vec<Step>,
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    lr: f64,
-    loss: f64,
-    grad_norm: f64,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    lr_scale: f64,
-    weight_decay: f64,
-    names: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Dropped {
-    rates: Vec<f64>,
-    head_drop: f64,
-    loss: f64,
-}
 
 /// A recorded folder.
 struct Recorded {
@@ -173,7 +111,7 @@ impl Recorded {
         Ok(Check::series_rel("finetune.lr_schedule", &got, &self.info.lr_schedule, RATE))
     }
 
-    /// A part of the folder that cannot be compared, since its weights were left out: the repository carries those of one pooling.
+    /// A part that is not compared, since the folder lacks its weights: the repository carries those of one pooling.
     fn missing(&self, label: &str, weights: &str) -> Option<Check> {
         let why = || Check::unsupported(format!("{label}.steps"), format!("{weights} is not in the folder"));
         (!self.dir.join(weights).is_file()).then(why)
