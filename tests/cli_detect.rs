@@ -1,5 +1,7 @@
 //! `vjepa detect`: from labelled boxes to a detector, its mean average precision, detections as a file, and ONNX.
 
+#[path = "detect/share.rs"]
+mod share;
 mod support;
 
 use std::fmt::Write as _;
@@ -89,12 +91,21 @@ fn a_detector_is_trained_scored_run_and_exported() {
     assert_eq!(summary["actions"], ACTIONS);
     assert!(summary["boxes"].as_u64().unwrap() >= 64, "{summary}");
     assert!(summary["notes"][0].as_str().unwrap().contains("1 videos have no file"), "{summary}");
+    // Of eight frames none is that of second 901: the last ones stand for it.
+    let text = std::fs::read_to_string(&data.boxes).unwrap();
+    let (late, first) = (text.matches(",901,").count(), text.lines().find(|line| line.contains(",901,")).unwrap());
+    let first = first.split(',').next().unwrap();
+    let beyond = format!("{late} of {} key frames lie beyond the end of their video", 2 * late);
+    let is_said =
+        |told: &str| assert!(told.contains(&beyond) && told.contains(&format!("the first, {first} at 901")), "{told}");
+    is_said(&summary["notes"].to_string());
 
     let detections = data.folder.path().join("detections.csv");
     let mut eval = data.detect("eval");
     eval.arg("--detector").arg(data.detector()).arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures());
     eval.arg("--out").arg(&detections);
     let found = json(&mut eval);
+    is_said(&found["notes"].to_string());
     let map = found["evaluation"]["map"].as_f64().unwrap();
     // One action in four by chance.
     assert!(map > 0.6, "{map}");
@@ -111,8 +122,11 @@ fn a_detector_is_trained_scored_run_and_exported() {
     let ran = data.folder.path().join("ran.csv");
     let mut run = data.detect("run");
     run.arg("--detector").arg(data.detector()).arg("--people").arg(&data.people).arg("--videos").arg(textures());
-    let output = run.arg("--out").arg(&ran).assert().success().get_output().stderr.clone();
-    assert!(String::from_utf8_lossy(&output).contains("1 boxes are below the score of 0.8"));
+    let output = run.arg("--out").arg(&ran).arg("--json").assert().success().get_output().clone();
+    for told in [&output.stderr, &output.stdout].map(|told| String::from_utf8_lossy(told)) {
+        assert!(told.contains("1 boxes are below the score of 0.8"), "{told}");
+        is_said(&told);
+    }
     let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
     assert_eq!(lines(&ran), lines(&detections));
 
@@ -209,27 +223,6 @@ fn a_detector_is_trained_on_crops_and_on_a_person_detectors_boxes() {
     assert!(loss(&augmented).is_finite() && loss(&augmented) != loss(&with_people), "{augmented}");
     assert_eq!(loss(&augmented), loss(&train(&[&people[..], &["--augment"]].concat())), "by the seed alone");
     assert!(augmented["features"].as_str().unwrap().contains("random crops"), "{augmented}");
-}
-
-#[test]
-fn a_share_of_the_videos_is_trained_on() {
-    let data = Annotated::new();
-    let train = |more: &[&str]| {
-        let mut train = data.detect("train");
-        train.arg("--boxes").arg(&data.boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
-        train.args(["--side", "48", "--step", "1", "--epochs", "2", "--layers", "0,1,2"]).args(more);
-        json(&mut train)
-    };
-    let (all, half) = (train(&[]), train(&["--subset", "50%"]));
-    let count = |summary: &serde_json::Value, key: &str| summary[key].as_u64().unwrap();
-    // Whole videos, with both of their key frames.
-    assert_eq!(2 * count(&half, "key_frames"), count(&all, "key_frames"), "{half}");
-    assert_eq!((count(&half, "boxes") % 2, &half["actions"]), (0, &all["actions"]));
-    assert!(half["notes"].to_string().contains("videos are trained on, with"), "{half}");
-    assert_ne!(train(&["--subset", "50%", "--split-seed", "1"])["loss"], half["loss"]);
-    let one = train(&["--subset", "1%"]);
-    assert_eq!(count(&one, "key_frames"), 2);
-    assert!(one["notes"].to_string().contains("3 of 4 actions do not occur in them"), "{one}");
 }
 
 #[test]
@@ -341,6 +334,24 @@ fn what_is_no_detector_or_no_annotation_is_refused() {
     assert!(refused(&mut train(&zero)).contains("ids from 1"));
     let nowhere = write(data.folder.path(), "nowhere.csv", "other,900,0.1,0.1,0.2,0.9,1,0\n");
     assert!(refused(&mut train(&nowhere)).contains("names no key frame whose video is in"));
+    let score = |truth: &str| {
+        let found = write(data.folder.path(), "found.csv", "t0_d0_s0,900,0.1,0.1,0.9,0.9,1,0.5\n");
+        let mut command = vjepa();
+        command.args(["detect", "eval", "--detections"]).arg(found).arg("--boxes");
+        command.arg(write(data.folder.path(), "truth.csv", truth));
+        command
+    };
+    let flat = "t0_d0_s0,900,0.1,0.1,0.2,0.2,,0\nt0_d0_s0,900,0.5,0.1,0.2,0.9,1,0\nt0_d0_s0,900,0.5,0.9,0.6,0.2,1,0\n";
+    let told = refused(&mut score(flat));
+    assert!(
+        told.contains("truth.csv has no box that counts") && told.contains("of 2 rows 2 reversed or empty"),
+        "{told}"
+    );
+    assert!(told.contains("the first in line 2"), "{told}");
+    let some =
+        score(&format!("{flat}t0_d0_s0,900,0.1,0.1,0.9,0.9,1,0\n")).assert().success().get_output().stdout.clone();
+    let some = String::from_utf8(some).unwrap();
+    assert!(some.contains("left out of the ground truth: of 3 rows 2 reversed or empty"), "{some}");
     let mut eval = data.detect("eval");
     eval.arg("--detector").arg(tiny("weights.safetensors")).arg("--boxes").arg(&data.boxes);
     let told = refused(eval.arg("--videos").arg(textures()));

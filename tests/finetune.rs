@@ -171,13 +171,50 @@ fn a_share_of_the_videos_is_the_list_that_data_subset_writes() {
     subset.args(["data", "subset", "--share", "25%", "--split", "1"]).arg(scene.path("train.csv"));
     subset.arg("--out").arg(&list).assert().success();
     assert_eq!(run("listed", &["--set", &format!("data.datasets=[{}]", list.display())]), shared);
-    assert_ne!(run("other", &["--subset", "25%"]), shared, "another draw");
+    assert_ne!(run("other", &["--subset", "25%", "--splits", "1"]), shared, "another draw");
     // A run goes on with the videos that it began with.
     let mut other = scene.run("shared", &["--resume"]);
     let told = other.args(["--subset", "50%", "--split-seed", "1"]).assert().failure().get_output().stderr.clone();
     assert!(String::from_utf8_lossy(&told).contains("`finetune.subset`"), "{}", String::from_utf8_lossy(&told));
     let told = refused(&mut scene.run("wrong", &["--set", "finetune.subset=1.5"]));
     assert!(told.contains("finetune.subset") && told.contains("at most 1"), "{told}");
+}
+
+#[test]
+fn a_share_is_drawn_three_times_and_its_tests_averaged() {
+    let scene = Scene::new();
+    let run = |folder: &str, more: &[&str]| {
+        let mut command = scene.run(folder, &["--subset", "25%", "--set", "optimization.steps=3"]);
+        command.args(more);
+        command
+    };
+    let all = summary(&mut run("all", &[]));
+    let split = |number: usize| scene.path("all").join(format!("split-{number}"));
+    let of = |run: &serde_json::Value| run["test"]["top1"].as_f64().unwrap();
+    let tops: Vec<f64> = all["runs"].as_array().unwrap().iter().map(of).collect();
+    assert_eq!((tops.len(), all["splits"].as_u64(), all["classes"].as_u64()), (3, Some(3), Some(3)), "{all}");
+    let mean = tops.iter().sum::<f64>() / 3.0;
+    let error = (tops.iter().map(|top| (top - mean).powi(2)).sum::<f64>() / 6.0).sqrt();
+    assert!(
+        (of(&all) - mean).abs() < 1e-9 && (all["test_standard_error"].as_f64().unwrap() - error).abs() < 1e-9,
+        "{all}"
+    );
+    // Each is the run of its draw.
+    let second = summary(&mut run("second", &["--split-seed", "1"]));
+    assert_eq!((of(&second), losses(&scene.path("second"))), (tops[1], losses(&split(1))));
+    assert_ne!(losses(&split(0)), losses(&split(1)));
+    // What was begun goes on, and what was not begins.
+    std::fs::remove_dir_all(split(2)).unwrap();
+    let resumed = summary(&mut run("all", &["--resume"]));
+    assert_eq!((&resumed["test"], &resumed["runs"][2]["test"]), (&all["test"], &all["runs"][2]["test"]));
+    let text = run("text", &["--splits", "2"]).assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("\u{b1}") && text.contains("over 2 splits") && text.matches("to export").count() == 2,
+        "{text}"
+    );
+    let mut both = run("both", &["--split-seed", "1", "--splits", "2"]);
+    both.assert().code(2);
 }
 
 #[test]
@@ -221,8 +258,63 @@ fn what_cannot_be_fine_tuned_is_refused_in_a_sentence() {
     let names = write(scene.folder.path(), "names.txt", "left\nright\n");
     let mut few = scene.run("refused", &[]);
     says(few.arg("--names").arg(&names), &["label 2", "2 classes"]);
+    let numbered = write(scene.folder.path(), "numbered.txt", "1 left\n2 right\n3 up\n");
+    says(
+        scene.run("refused", &[]).arg("--names").arg(&numbered),
+        &["train.csv: line", "the label 0", "numbered.txt names the labels 1 to 3"],
+    );
     let unlabelled = write(scene.folder.path(), "unlabelled.csv", format!("{}\n", texture("t0_d0_s0.mp4").display()));
     let mut command = scene.run("refused", &[]);
     command.arg("--set").arg(format!("data.datasets=[{}]", unlabelled.display()));
     says(&mut command, &["has no label"]);
+}
+
+#[test]
+fn labels_and_the_list_of_the_test_are_checked_before_the_first_step() {
+    let scene = Scene::new();
+    let text = std::fs::read_to_string(scene.path("train.csv")).unwrap();
+    let lines: Vec<(&str, &str)> = text.lines().map(|line| line.rsplit_once(' ').unwrap()).collect();
+    let list = |name: &str, relabel: &dyn Fn(i64) -> String| {
+        let line = |(path, label): &(&str, &str)| format!("{path}{}\n", relabel(label.parse().unwrap()));
+        write(scene.folder.path(), name, lines.iter().map(line).collect::<String>())
+    };
+    let set = |key: &str, path: &Path| match key {
+        "data.datasets" => format!("{key}=[{}]", path.display()),
+        _ => format!("{key}={}", path.display()),
+    };
+    let says = |key: &str, path: &Path, words: &[&str]| {
+        let told = refused(&mut scene.run("refused", &["--set", &set(key, path)]));
+        assert!(words.iter().all(|word| told.contains(word)), "{key} {}: {words:?} are not in: {told}", path.display());
+        assert!(!scene.path("refused").join("finetune-metrics.csv").exists(), "{told} was said after training");
+    };
+    says("finetune.val", &scene.path("nowhere.csv"), &["nowhere.csv", "there is no such file"]);
+    says("finetune.val", &list("bare.csv", &|_| String::new()), &["bare.csv", "line 1 has no label"]);
+    let from_one = list("from-one.csv", &|label| format!(" {}", label + 1));
+    says(
+        "finetune.val",
+        &from_one,
+        &["from-one.csv", "has the label 3", "not one of the classes of", "train.csv", "0, 1, 2"],
+    );
+    // What `vjepa probe` refuses.
+    let negative = list("negative.csv", &|label| format!(" {}", if label == 2 { -3 } else { label }));
+    says("data.datasets", &negative, &["negative.csv", "has the label -3", "labels are 0 or more"]);
+    let (path, label) = lines[0];
+    let other = if label == "0" { "1" } else { "0" };
+    let twice = write(scene.folder.path(), "twice.csv", format!("{text}{path} {other}\n"));
+    says("data.datasets", &twice, &["twice.csv", "line 1 gives", "but line 25", "keep one of them"]);
+    says("finetune.val", &twice, &["twice.csv", "keep one of them"]);
+    // What is odd and works is said: a video that is listed again, and a class that the test lacks.
+    let again = write(scene.folder.path(), "again.csv", format!("{text}{path} {label}\n"));
+    let without: String =
+        lines.iter().filter(|(_, label)| *label != "2").map(|(path, label)| format!("{path} {label}\n")).collect();
+    let without = write(scene.folder.path(), "without.csv", without);
+    let (again, without) = (set("data.datasets", &again), set("finetune.val", &without));
+    let mut run = scene.run("odd", &["--stop-at", "1", "--set", &again, "--set", &without]);
+    let notes = summary(&mut run)["notes"].to_string();
+    assert!(notes.contains("1 line repeats a video") && notes.contains("has 1 of the 3 labels: 2"), "{notes}");
+    // So is a list for a model that is trained, before it is tested.
+    let mut eval = vjepa();
+    eval.arg("eval").arg("--checkpoint").arg(scene.path("odd").join("finetune-latest.safetensors"));
+    let told = refused(eval.arg("--data").arg(&from_one));
+    assert!(told.contains("from-one.csv: line") && told.contains("has the label 3"), "{told}");
 }

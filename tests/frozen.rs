@@ -1,6 +1,8 @@
 //! Frozen evaluations beyond one probe on cached videos: several probes at once, augmentation, official files, pictures, shares of
 //! the labels, models and features of others.
 
+#[path = "frozen/frames.rs"]
+mod frames;
 mod support;
 
 use std::collections::BTreeMap;
@@ -283,6 +285,26 @@ fn pictures_in_class_folders_from_training_to_evaluation() {
     std::fs::rename(scene.path("images/val/empty"), scene.path("images/val/zebra")).unwrap();
     std::fs::copy(scene.path("images/val/sky/0.png"), scene.path("images/val/zebra/0.png")).unwrap();
     says(&mut probe("images/train", &["--val", "images/val"]), &["different class folders", "`zebra`"]);
+    // What else the folders hold is counted, as `vjepa data list imagenet` does.
+    for name in ["train/moss/a.webp", "train/moss/b.webp", "train/rust/c.bmp", "train/sky/note.txt", "val/sky/d.tiff"] {
+        write(scene.folder.path(), &format!("images/{name}"), "x");
+    }
+    std::fs::remove_dir_all(scene.path("images/val/zebra")).unwrap();
+    for how in ["--cached", "--online"] {
+        let mut command = scene.encoded("probe");
+        command.args(["--data", "images/train", "--val", "images/val", "--kind", "average", "--epochs", "1"]);
+        let found = json(command.args([how, "--out", "q.safetensors"]));
+        let notes = found["notes"].to_string();
+        for words in
+            ["train: 4 left out: 2 .webp, which is not read", "1 .bmp", "1 not pictures", "val: 1 left out: 1 .tiff"]
+        {
+            assert!(notes.contains(words), "{words}: {notes}");
+        }
+    }
+    let mut eval = scene.encoded("eval");
+    let output =
+        eval.args(["--probe", "q.safetensors", "--data", "images/val"]).assert().success().get_output().clone();
+    assert_eq!(String::from_utf8_lossy(&output.stderr).matches("1 left out: 1 .tiff").count(), 1);
     // A picture that is text is named and left out.
     write(scene.folder.path(), "images/train/sky/0.png", "no picture");
     let found = json(&mut probe("images/train", &[]));

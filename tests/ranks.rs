@@ -57,6 +57,52 @@ fn ranks_give_what_groups_on_one_rank_give() {
     }
 }
 
+/// Fine-tuning of the small run's encoder, with all that it draws: mixing by group, drops by group and place.
+const TUNING: &str = "
+data: {batch_size: 2, num_workers: 1}
+finetune: {mixup: 0.8, cutmix: 1.0, drop_path: 0.3, fc_drop_rate: 0.5, init_scale: 1.0, scale_lr: false}
+optimization: {groups: 4, steps: 6, warmup_steps: 2, lr: 0.003}
+logging: {write_tag: jepa, metrics_every: 1, checkpoint_every: 3}
+meta: {seed: 3}
+";
+
+/// Mixup, cutmix, drop path and dropout are drawn by seed, step and group, whichever rank has the group: only the order of sums
+/// differs.
+#[test]
+fn fine_tuning_over_ranks_gives_what_one_rank_gives() {
+    let [home, one, two, four, again, parts] = [(); 6].map(|()| tempfile::tempdir().unwrap());
+    train(home.path(), &["--stop-at", "1"]).assert().success();
+    let textures = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
+    let labels = std::fs::read_to_string(textures.join("labels.csv")).unwrap();
+    let list: String =
+        labels.lines().step_by(3).take(16).map(|line| format!("{}\n", textures.join(line).display())).collect();
+    let list = support::write(home.path(), "train.csv", list);
+    let config = support::write(home.path(), "tuning.yaml", TUNING);
+    let tune = |ranks: usize, folder: &Path, extra: &[&str]| {
+        let mut command = on_ranks(ranks);
+        command.arg("finetune").arg("--config").arg(&config).arg("--data").arg(&list).arg("--checkpoint");
+        command.arg(home.path().join("jepa-latest.safetensors")).arg("--set");
+        command.arg(format!("logging.folder={}", folder.display())).args(extra);
+        done(&mut command);
+    };
+    tune(1, one.path(), &[]);
+    assert!(tensors(one.path()).contains_key("probe.head.weight"), "{:?}", tensors(one.path()).keys());
+    for (ranks, many) in [(2, &two), (4, &four)] {
+        tune(ranks, many.path(), &[]);
+        let (loss, weights) = apart(many.path(), one.path());
+        println!("fine-tuning, {ranks} ranks: losses {loss:.1e}, weights {weights:.1e}");
+        assert!(loss <= 1e-6 && weights <= 1e-6, "{ranks} ranks: losses {loss:e}, weights {weights:e}");
+    }
+    // The same number of ranks gives the same bits, stopped and resumed as well.
+    tune(2, again.path(), &[]);
+    tune(2, parts.path(), &["--stop-at", "3"]);
+    tune(2, parts.path(), &["--resume"]);
+    for other in [&again, &parts] {
+        assert!(tensors(other.path()) == tensors(two.path()), "two ranks gave two results");
+        assert_eq!(losses(other.path()), losses(two.path()));
+    }
+}
+
 /// The moments say how large gradients were: those of the keys' biases are rounding beside those of queries and values.
 fn keys_have_no_bias_to_learn(folder: &Path) {
     for (name, (_, values)) in tensors(folder).iter().filter(|(name, _)| name.starts_with("adam.v.")) {

@@ -19,6 +19,7 @@ use vjepa_view::pictures::{Bar as Drawn, ablation};
 
 use super::CliError;
 use super::dry_run::Cost;
+use super::finetune::begun_in;
 use super::probe::Bar;
 use super::train::Stopped;
 
@@ -284,7 +285,7 @@ fn finetune(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> 
     write_atomic(&of, digest.as_bytes())?;
     let places = [format!("logging.folder={}", serde_json::to_string(&own)?), format!("logging.write_tag={TAG}")];
     let mut more: Vec<&OsStr> = places.iter().flat_map(|set| [OsStr::new("--set"), OsStr::new(set)]).collect();
-    if Checkpoint::new(&own, TAG).any().is_some() {
+    if begun_in(&own, TAG) {
         more.push(OsStr::new("--resume"));
     }
     let summary = evaluation(name, "finetune", arguments, encoder, &more)?;

@@ -107,7 +107,9 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
     let count = vjepa_eval::attentive::classes(&probe.probe);
-    let (from, notes) = numbering(args, path, &list, folders.as_ref(), &probe.labels, count)?;
+    let recorded = vjepa_weights::load(path)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
+    let classes = ClassNames { names: probe.labels.clone(), count, from: recorded, source: path.to_owned() };
+    let (from, notes) = numbering(args, &classes, &list, folders.as_ref())?;
     notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let [own_clips, own_views] = setup.clips_and_views();
     let (clips, views) = (args.clips.map_or(own_clips, usize::from), args.views.map_or(own_views, usize::from));
@@ -186,20 +188,17 @@ fn trained_apart(path: &Path) -> Result<bool, CliError> {
     Ok(vjepa_weights::load(path)?.metadata().get(CLIPS_APART_KEY).is_some_and(|apart| apart == "true"))
 }
 
-/// The label of the probe's first class in the list (0 where classes are named by their labels), and remarks on the list.
+/// The label of the first of the classes in the list (0 where they are called by their labels), and remarks on the list.
 fn numbering(
     args: &Args,
-    path: &Path,
+    classes: &ClassNames,
     list: &VideoList,
     folders: Option<&ClassNames>,
-    names: &[String],
-    count: usize,
 ) -> Result<(i64, Vec<String>), CliError> {
-    let recorded = vjepa_weights::load(path)?.metadata().get(LABELS_FROM_KEY).and_then(|from| from.parse().ok());
-    let classes = ClassNames { names: names.to_vec(), count, from: recorded, source: path.to_owned() };
     let mut notes = read_notes(list);
+    let ClassNames { names, count, source, .. } = classes;
     if let Some(folders) = folders {
-        if !names.is_empty() && folders.names != names {
+        if !names.is_empty() && folders.names != *names {
             let missing = names.iter().find(|name| !folders.names.contains(name));
             let which = missing.map_or_else(String::new, |name| format!("; it lacks `{name}`"));
             let path = list.path.display();
@@ -207,16 +206,11 @@ fn numbering(
         }
         return Ok((0, notes));
     }
-    if classes.are_labels() {
-        if args.labels_from.is_some() {
-            let probe = path.display();
-            return Err(format!("the classes of {probe} are named by their labels; omit --labels-from").into());
-        }
-        classes.check_called(list)?;
-        notes.extend(of(list, classes.remarks(list, 0)));
-        return Ok((0, notes));
+    if classes.are_labels() && args.labels_from.is_some() {
+        let source = source.display();
+        return Err(format!("the classes of {source} are named by their labels; omit --labels-from").into());
     }
-    let from = classes.numbering(list, args.labels_from)?;
-    notes.extend(of(list, classes.remarks(list, from)));
+    let (from, remarks) = classes.meet(list, args.labels_from)?;
+    notes.extend(of(list, remarks));
     Ok((from, notes))
 }

@@ -1,24 +1,27 @@
 //! `vjepa finetune`: an encoder and a classifier trained end to end on labelled videos.
 
+mod report;
+
 use std::path::{Path, PathBuf};
 
 use super::CliError;
 use super::data::share;
 use super::device::{DeviceArg, RankArgs};
-use super::probe::{Bar, print_skipped};
+use super::probe::{of, read_notes};
 use super::train::{Progress, Quiet, Stopped};
-use vjepa_collective::{Alone, Collective};
+use report::{Done, Report};
+use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
-use vjepa_data::{BadVideo, DataSets, TestPlan};
-use vjepa_eval::labels::ClassNames;
-use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
-use vjepa_eval::protocols::videos::Accuracy;
+use vjepa_data::{DataSets, VideoList};
+use vjepa_eval::labels::{ClassNames, remarks};
 use vjepa_eval::videos::labelled_videos;
 use vjepa_programs::{describe, tuning};
 use vjepa_recipe::config::{Config, FinetuneConfig};
 use vjepa_runtime::plan::Device;
 use vjepa_train::finetuning::{self, Finetuning};
-use vjepa_train::{Continuation, Interrupt, Observer, StepReport, TrainError, TrainOutcome, TrainRun, train_task};
+use vjepa_train::{
+    Checkpoint, Continuation, Interrupt, Observer, StepReport, TrainError, TrainOutcome, TrainRun, train_task,
+};
 use vjepa_weights::Weights;
 
 /// Fine-tune an encoder on labelled videos: encoder and classifier are trained end to end, then tested
@@ -51,9 +54,13 @@ pub struct Args {
     /// Train on a class-balanced share of the videos, e.g. 5%, instead of `finetune.subset`
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     subset: Option<Share>,
-    /// Number of the random draw of --subset; the protocol takes the mean over 0, 1 and 2
-    #[arg(long, default_value_t = 0, value_name = "N", requires = "subset")]
-    split_seed: u64,
+    /// Train on this random draw of --subset alone, in `logging.folder` itself
+    #[arg(long, value_name = "N", requires = "subset")]
+    split_seed: Option<u64>,
+    /// Draws of --subset, each trained in a folder of its own in `logging.folder` (split-0, split-1, ...); tests are averaged
+    #[arg(long, default_value_t = 3, requires = "subset", conflicts_with = "split_seed",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    splits: u32,
     /// Resume from the latest checkpoint in `logging.folder`, bit for bit as if it had not stopped
     #[arg(long)]
     resume: bool,
@@ -79,34 +86,100 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let checkpoint = finetuning::open_checkpoint(&args.checkpoint)?;
     let (config, sets) = resolve(args, &checkpoint)?;
     config.check_training()?;
-    let (sets, notes) = finetuning::chosen(&config, sets)?;
-    notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
-    let task = Finetuning::new(&config, &checkpoint, &sets)?;
-    let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, ..TrainRun::default() };
-    let interrupt = Interrupt::on_signals()?;
+    // Before anything is trained. The other ranks test nothing.
+    let val = config.finetune.as_ref().filter(|_| ranks.rank() == 0).and_then(|finetune| finetune.val.as_deref());
+    let val = val.map(|list| labelled_videos(Path::new(list))).transpose()?;
+    let mut notes = check_classes(args, &config, sets.lists(), val.as_ref())?;
+    let (configs, interrupt) = (runs(args, config), Interrupt::on_signals()?);
+    let mut done = Vec::with_capacity(configs.len());
+    for (number, config) in configs.iter().enumerate() {
+        let (sets, of_share) = finetuning::chosen(config, sets.clone())?;
+        if number == 0 {
+            notes.extend(of_share);
+            notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
+        }
+        if let (0, 2.., Some(folder)) = (ranks.rank(), configs.len(), &config.logging.folder) {
+            eprintln!("split {number} of {}, into {folder}", configs.len());
+        }
+        let task = Finetuning::new(config, &checkpoint, &sets)?;
+        // One that was never begun has nothing to resume.
+        let resume = args.resume && (number == 0 || begun(config));
+        let run = TrainRun { resume, device, stop_at: args.stop_at, ..TrainRun::default() };
+        let outcome = tune((args, config), &task, &run, (ranks, &interrupt), sets)?;
+        done.push(Done { config, outcome, test: None });
+        // All ranks say the same.
+        if done.last().is_some_and(Done::interrupted) {
+            break;
+        }
+    }
     if ranks.rank() != 0 {
-        train_task(&config, &task, &run, ranks, &interrupt, &mut Quiet)?;
         return Ok(());
     }
-    let mut observer = Tuning(Progress::new(args.json, device, &config, sets));
-    let outcome = train_task(&config, &task, &run, ranks, &interrupt, &mut observer);
-    observer.0.finish();
-    observer.0.record_end(&outcome);
-    let outcome = outcome?;
-    let tested = match (&config.finetune, &outcome.checkpoint) {
-        (Some(finetune), Some(checkpoint)) if !outcome.interrupted => test(device, &config, finetune, checkpoint)?,
-        _ => None,
-    };
-    report(args, &config, &outcome, tested.as_ref())?;
+    let interrupted = done.iter().any(Done::interrupted);
+    // The other ranks have left, so that they do not wait for it.
+    if let Some(val) = val.filter(|_| !interrupted) {
+        done.iter_mut().try_for_each(|run| run.test(device, &val))?;
+    }
+    let report = Report { runs: &done, of: configs.len(), notes: &notes };
+    report.print(args.json);
     // `--stop-at` is no signal.
-    if outcome.interrupted && interrupt.raised() && !interrupt.by_hand() {
+    if interrupted && interrupt.raised() && !interrupt.by_hand() {
         return Err(Stopped.into());
     }
     Ok(())
 }
 
-/// The configuration with what checkpoint and flags say, and its data sets where classes are named by their labels.
-fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, Option<DataSets>), CliError> {
+/// Trains.
+fn tune(
+    (args, config): (&Args, &Config),
+    task: &Finetuning<'_>,
+    run: &TrainRun,
+    (ranks, interrupt): (&dyn Collective, &Interrupt),
+    sets: DataSets,
+) -> Result<TrainOutcome, CliError> {
+    if ranks.rank() != 0 {
+        return Ok(train_task(config, task, run, ranks, interrupt, &mut Quiet)?);
+    }
+    let mut observer = Tuning(Progress::new(args.json, run.device, config, sets));
+    let outcome = train_task(config, task, run, ranks, interrupt, &mut observer);
+    observer.0.finish();
+    observer.0.record_end(&outcome);
+    Ok(outcome?)
+}
+
+/// The runs of a configuration: itself, or one for each draw of a share, in a folder of its own.
+fn runs(args: &Args, config: Config) -> Vec<Config> {
+    if args.subset.is_none() || args.split_seed.is_some() || args.splits == 1 {
+        return vec![config];
+    }
+    let own = |split: u32| {
+        let mut own = config.clone();
+        if let Some(finetune) = &mut own.finetune {
+            finetune.subset_split = split.into();
+        }
+        let folder = own.logging.folder.take();
+        own.logging.folder = folder.map(|folder| of_split(Path::new(&folder), split).display().to_string());
+        own
+    };
+    (0..args.splits).map(own).collect()
+}
+
+/// The folder of a draw.
+fn of_split(folder: &Path, split: u32) -> PathBuf {
+    folder.join(format!("split-{split}"))
+}
+
+fn begun(config: &Config) -> bool {
+    config.logging.folder.as_ref().is_some_and(|folder| begun_in(Path::new(folder), &config.logging.write_tag))
+}
+
+/// Whether there is something to resume in a folder, of one run or of draws.
+pub(super) fn begun_in(folder: &Path, tag: &str) -> bool {
+    [folder.to_owned(), of_split(folder, 0)].iter().any(|folder| Checkpoint::new(folder, tag).any().is_some())
+}
+
+/// The configuration with what checkpoint and flags say, its classes named, and its data sets.
+fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, DataSets), CliError> {
     // A bare state dict may not say what it is; then the configuration has to.
     let model = describe(checkpoint, None).map(|model| tuning::settings_of(&model)).unwrap_or_default();
     let text = |path: &Path| serde_json::to_string(&path.display().to_string());
@@ -120,85 +193,50 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, Option<DataSets
     }
     if let Some(share) = args.subset {
         sets.push(format!("finetune.subset={}", share.fraction()));
-        sets.push(format!("finetune.subset_split={}", args.split_seed));
+        sets.push(format!("finetune.subset_split={}", args.split_seed.unwrap_or_default()));
     }
     sets.extend(args.sets.iter().cloned());
     let mut config = Config::finetuning(&args.config, &sets, &model)?;
-    if let (Some(path), Some(finetune)) = (&args.names, &mut config.finetune) {
-        finetune.class_names = ClassNames::read(path)?.names;
-        finetune.labels_from = args.labels_from.unwrap_or(0);
+    let names = args.names.as_deref().map(ClassNames::read).transpose()?;
+    let sets = finetuning::labelled_sets(&config)?;
+    match (names, &mut config.finetune) {
+        (Some(names), Some(finetune)) => {
+            // The first list says how all are numbered.
+            let from = sets.lists().first().map(|list| names.numbering(list, args.labels_from)).transpose()?;
+            finetune.labels_from = from.unwrap_or_default();
+            finetune.class_names = names.names;
+        }
+        (None, Some(finetune)) if finetune.class_names.is_empty() => {
+            finetune.class_names = finetuning::called_by_label(&sets);
+        }
+        _ => {}
     }
-    let sets = finetuning::name_classes(&mut config)?;
     config.check()?;
     Ok((config, sets))
 }
 
-/// What a test found.
-struct Test {
-    accuracy: Accuracy,
-    clips: usize,
-    crops: usize,
-    bad: Vec<BadVideo>,
-}
-
-/// Tests the result on the videos that the configuration names.
-fn test(
-    device: Device,
+/// Checks that the labels of lists, which are trained and tested on, are those of the classes; what there is to say of the lists.
+fn check_classes(
+    args: &Args,
     config: &Config,
-    finetune: &FinetuneConfig,
-    checkpoint: &Path,
-) -> Result<Option<Test>, CliError> {
-    let Some(list) = &finetune.val else { return Ok(None) };
-    let list = labelled_videos(Path::new(list))?;
-    let mut opened: OpenTuned = open_tuned(device, checkpoint, None)?;
-    let plan = TestPlan::of(finetune, config.preprocessing());
-    let mut bar = Bar::default();
-    // The other ranks are done.
-    let tested = opened.model.test(&plan, &list.entries, &Alone, &mut |progress| bar.show(progress))?;
-    bar.clear();
-    let Some(tested) = tested else { return Ok(None) };
-    let accuracy = tested.accuracy(&opened.classes_of(&tested.labels, finetune.labels_from)?);
-    let test = Test { accuracy, clips: plan.clips, crops: plan.crops, bad: tested.bad };
-    let path = checkpoint.with_file_name(format!("{}-test.json", config.logging.write_tag));
-    let text = format!("{:#}\n", json(&test));
-    vjepa_runtime::write_atomically(&path, |file| std::io::Write::write_all(file, text.as_bytes()))
-        .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-    Ok(Some(test))
-}
-
-fn json(test: &Test) -> serde_json::Value {
-    serde_json::json!({
-        "top1": test.accuracy.top1, "top5": test.accuracy.top5, "videos": test.accuracy.videos, "clips": test.clips,
-        "crops": test.crops, "bad_videos": test.bad,
-    })
-}
-
-fn report(args: &Args, config: &Config, outcome: &TrainOutcome, tested: Option<&Test>) -> Result<(), CliError> {
-    let classes = config.finetune.as_ref().map_or(0, |finetune| finetune.class_names.len());
-    if args.json {
-        let summary = serde_json::json!({
-            "steps": outcome.steps, "loss": outcome.loss, "checkpoint": outcome.checkpoint, "metrics": outcome.metrics,
-            "bad_videos": outcome.bad_videos, "skipped": outcome.skipped, "interrupted": outcome.interrupted,
-            "classes": classes, "test": tested.map(json),
-        });
-        println!("{summary}");
-        return Ok(());
+    train: &[VideoList],
+    val: Option<&VideoList>,
+) -> Result<Vec<String>, CliError> {
+    let Some(FinetuneConfig { class_names, labels_from, .. }) = &config.finetune else { return Ok(Vec::new()) };
+    // Labels that name their classes come from the lists that are trained on.
+    let source = args.names.clone().unwrap_or_else(|| match train {
+        [only] => only.path.clone(),
+        _ => args.config.clone(),
+    });
+    let classes = ClassNames { names: class_names.clone(), count: class_names.len(), from: Some(*labels_from), source };
+    let mut notes: Vec<String> = train.iter().chain(val).flat_map(read_notes).collect();
+    for list in train.iter().chain(val) {
+        notes.extend(of(list, classes.meet(list, None)?.1));
     }
-    super::train::print_outcome(outcome, false);
-    if let Some(test) = tested {
-        let Accuracy { top1, top5, videos } = test.accuracy;
-        let Test { clips, crops, .. } = test;
-        println!(
-            "test        top-1 {:.1} %, top-5 {:.1} %, {videos} videos of {classes} classes, {clips} clips x {crops} crops",
-            100.0 * top1,
-            100.0 * top5
-        );
-        print_skipped(&test.bad.iter().collect::<Vec<_>>());
+    if classes.are_labels() {
+        train.iter().for_each(|list| notes.extend(of(list, remarks(list))));
     }
-    if let (Some(checkpoint), false) = (&outcome.checkpoint, outcome.interrupted) {
-        println!("to export   vjepa compile --checkpoint {} --export onnx --out model.onnx", checkpoint.display());
-    }
-    Ok(())
+    Ok(notes)
 }
 
 /// The progress of a training run, without its verdicts on features.

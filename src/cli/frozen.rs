@@ -350,7 +350,11 @@ pub(super) fn samples(path: &Path) -> Result<(VideoList, Option<ClassNames>), Cl
     if !path.is_dir() {
         return Ok((labelled_videos(path)?, None));
     }
-    let Listing { entries, classes: names, .. } = image_folder(path)?;
+    let listing = image_folder(path)?;
+    let left_out = listing.left_out_in_words();
+    let Listing { entries, classes: names, .. } = listing;
     let names = ClassNames { count: names.len(), names, from: Some(0), source: path.into() };
-    Ok((VideoList::of(path, entries), Some(names)))
+    let mut list = VideoList::of(path, entries);
+    list.notes.extend(left_out);
+    Ok((list, Some(names)))
 }

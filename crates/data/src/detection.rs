@@ -6,7 +6,7 @@
 
 mod clip;
 
-pub use clip::{KeyFrameClips, Placed};
+pub use clip::{KeyFrameClip, KeyFrameClips, Placed};
 
 use crate::sampling::SamplingError;
 use crate::transforms::CropBox;
@@ -32,10 +32,18 @@ pub fn key_frame_clip(second: u32, frames: usize, step: usize, total: usize) -> 
         }
     }
     let last = total.checked_sub(1).ok_or(SamplingError::Empty)?;
-    let since = second.checked_sub(FIRST_SECOND).ok_or(SamplingError::Before { second, first: FIRST_SECOND })?;
-    let (centre, before) = (since as usize * FRAME_RATE, frames.saturating_mul(step) / 2);
+    let (centre, before) = (key_frame(second)?, frames.saturating_mul(step) / 2);
     let index = |frame: usize| centre.saturating_add(frame.saturating_mul(step)).saturating_sub(before);
     Ok((0..frames).map(|frame| index(frame).min(last)).collect())
+}
+
+/// The frame of `second`, which the video may not have.
+///
+/// # Errors
+/// [`SamplingError::Before`].
+fn key_frame(second: u32) -> Result<usize, SamplingError> {
+    let since = second.checked_sub(FIRST_SECOND).ok_or(SamplingError::Before { second, first: FIRST_SECOND })?;
+    Ok(since as usize * FRAME_RATE)
 }
 
 /// Height and width of a frame whose short side becomes `short`: the long one is rounded down.

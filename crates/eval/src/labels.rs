@@ -160,6 +160,19 @@ impl ClassNames {
         Ok(())
     }
 
+    /// Checks the labels of `list`, where `asked` is what `--labels-from` says: the label of the first class (0 where classes are
+    /// called by their labels), and remarks on the list.
+    ///
+    /// # Errors
+    /// As [`ClassNames::check_called`] where classes are called by their labels, else as [`ClassNames::numbering`].
+    pub fn meet(&self, list: &VideoList, asked: Option<i64>) -> Result<(i64, Vec<String>), EvalError> {
+        let from = match self.are_labels() {
+            true => self.check_called(list).map(|()| 0)?,
+            false => self.numbering(list, asked)?,
+        };
+        Ok((from, self.remarks(list, from)))
+    }
+
     /// A note on a list whose labels fit, the first being `from`: classes that none of its videos shows.
     pub fn remarks(&self, list: &VideoList, from: i64) -> Vec<String> {
         let shown = distinct(list);

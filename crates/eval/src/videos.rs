@@ -53,17 +53,26 @@ impl VideoFeatures {
 /// Reads a list of labelled videos or pictures.
 ///
 /// # Errors
-/// As [`read_list`], [`VideoList::check_found`] and [`VideoList::check_labels`]; [`EvalError::File`] for a list where a sample has no label, or one below 0.
+/// As [`read_list`], [`VideoList::check_found`] and [`check_labelled`].
 pub fn labelled_videos(list: &Path) -> Result<VideoList, EvalError> {
     let read = read_list(list)?;
     read.check_found()?;
-    read.check_labels()?;
-    if let Some(index) = read.entries.iter().position(|entry| entry.label.is_none()) {
-        let why = format!("{} has no label; give a list of \"path label\" lines", read.location(index));
-        return Err(EvalError::file(list, why));
-    }
-    check_not_negative(&read)?;
+    check_labelled(&read)?;
     Ok(read)
+}
+
+/// Checks that each sample of a list has one label, and none below 0.
+///
+/// # Errors
+/// [`VideoList::check_labels`] for a sample with two labels; [`EvalError::File`] naming the line of one without a label, or with
+/// one below 0.
+pub fn check_labelled(list: &VideoList) -> Result<(), EvalError> {
+    list.check_labels()?;
+    if let Some(index) = list.entries.iter().position(|entry| entry.label.is_none()) {
+        let why = format!("{} has no label; give a list of \"path label\" lines", list.location(index));
+        return Err(EvalError::file(&list.path, why));
+    }
+    check_not_negative(list)
 }
 
 /// Samples decoded at once; a unit of work that ranks are dealt.

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 
 use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{Engine, Kind, recognise, run};
+use vjepa_runtime::plan::Device;
 
 /// All checks of a folder, of which none fails.
 fn verified(dir: &Path) -> Vec<Check> {
+    verified_on(Engine::default(), dir)
+}
+
+fn verified_on(engine: Engine, dir: &Path) -> Vec<Check> {
     let kind = recognise(dir).expect("a folder of golden data");
     assert_ne!(kind, Kind::Other, "{}", dir.display());
     let mut checks = Vec::new();
-    run(Engine::default(), dir, kind, &mut |check| checks.push(check)).unwrap();
+    run(engine, dir, kind, &mut |check| checks.push(check)).unwrap();
     let bad: Vec<String> = checks.iter().filter(|check| check.failed()).map(Check::to_string).collect();
     assert!(bad.is_empty(), "{}: {}", dir.display(), bad.join("\n"));
     checks
@@ -53,6 +58,40 @@ fn a_probe_with_its_first_weights_is_compared_whole() {
         assert_eq!(trained, if initial { 2 } else { 0 }, "{names:?}");
         // The logits of several clips were recorded with weights that are in no file.
         assert_eq!(left_out(&checks).len(), if initial { 2 } else { 4 }, "{:?}", left_out(&checks));
+    }
+}
+
+/// Logits, first gradients, five steps of AdamW with layer decay. The repository carries one of two poolings, and no drops.
+#[test]
+fn fine_tuning_steps_of_the_compiled_plan() {
+    let places = places("eval_finetune");
+    assert!(!places.is_empty(), "eval_finetune is part of the repository");
+    for dir in places {
+        let checks = verified(&dir);
+        let whole = dir.join("weights_fc_norm.safetensors").is_file();
+        let steps = |pooling: &str| {
+            let part = |name: &str| name.starts_with(&format!("finetune.{pooling}."));
+            checks.iter().filter(|check| part(check.name()) && matches!(check, Check::Measured { .. })).count()
+        };
+        println!("{}: {} quantities, {} and {}", dir.display(), checks.len(), steps("norm"), steps("fc_norm"));
+        assert!(steps("norm") > 60 && (!whole || steps("fc_norm") > 60 && steps("droppath") > 5));
+        let absent = ["finetune.fc_norm.steps", "finetune.droppath.steps"];
+        assert_eq!(left_out(&checks), if whole { &[][..] } else { &absent });
+    }
+}
+
+/// `cpu-lowered` computes RoIAlign with its gradient as devices do.
+#[test]
+fn boxes_on_the_cpu_and_as_devices_compute_them() {
+    for dir in places("eval_detection") {
+        let [cpu, lowered] = ["cpu", "cpu-lowered"].map(|device| {
+            let engine = Engine { device: Device::open(device).unwrap(), ..Engine::default() };
+            verified_on(engine, &dir)
+        });
+        let names = |checks: &[Check]| checks.iter().map(|check| check.name().to_owned()).collect::<Vec<_>>();
+        println!("{}: {} quantities, {:?} left out", dir.display(), lowered.len(), left_out(&lowered));
+        assert_eq!((names(&lowered), left_out(&lowered)), (names(&cpu), left_out(&cpu)));
+        assert!(!left_out(&lowered).iter().any(|name| name.contains("roi")), "{:?}", left_out(&lowered));
     }
 }
 

@@ -10,6 +10,7 @@ use vjepa_data::annotations::Share;
 use vjepa_data::augment::{Keyed, Mixing};
 use vjepa_data::{AugmentedVideos, ClipBatch, ClipSource, DataSets, VideoEntry};
 use vjepa_eval::protocols::videos::{class_names, classes_of};
+use vjepa_eval::videos::check_labelled;
 use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs::tuning;
 use vjepa_recipe::config::{Config, ConfigError, FinetuneConfig};
@@ -95,28 +96,31 @@ impl Task for Finetuning<'_> {
     }
 }
 
-/// Names the classes of a configuration that does not: the labels of its videos, in order. The data sets, where they had to be read.
+/// The data sets of a configuration, each video of which has one label.
 ///
 /// # Errors
-/// [`TrainError::Data`] for videos that cannot be found, or without labels.
-pub fn name_classes(config: &mut Config) -> Result<Option<DataSets>, TrainError> {
-    let Some(finetune) = config.finetune.as_mut().filter(|finetune| finetune.class_names.is_empty()) else {
-        return Ok(None);
-    };
+/// [`TrainError::Data`] for videos that cannot be found; [`TrainError::Unsupported`] naming file and line of a video without a
+/// label, with two, or with one below 0.
+pub fn labelled_sets(config: &Config) -> Result<DataSets, TrainError> {
     let sets = DataSets::read(&config.data)?;
-    let source = AugmentedVideos::of(&sets, &config.data, &config.data_aug, 1)?;
-    let labels: Vec<i64> = source.entries().filter_map(|entry| entry.label).collect();
-    finetune.class_names = class_names(&labels, None);
-    Ok(Some(sets))
+    for list in sets.lists() {
+        check_labelled(list).map_err(|error| TrainError::Unsupported(error.to_string()))?;
+    }
+    Ok(sets)
 }
 
-/// The data sets that a configuration trains on, which are `sets` where they were read: all of them, or the share of each class that
-/// `finetune.subset` asks for; and what to say of it.
+/// The names of classes that have none: their labels in these data sets, in order.
+pub fn called_by_label(sets: &DataSets) -> Vec<String> {
+    let entries = sets.lists().iter().flat_map(|list| &list.entries);
+    class_names(&entries.filter_map(|entry| entry.label).collect::<Vec<i64>>(), None)
+}
+
+/// What of its data sets a configuration trains on: all of it, or the share of each class that `finetune.subset` asks for; and
+/// what to say of that.
 ///
 /// # Errors
-/// [`TrainError::Data`] for videos that cannot be found, or of which a share is taken without labels.
-pub fn chosen(config: &Config, sets: Option<DataSets>) -> Result<(DataSets, Vec<String>), TrainError> {
-    let sets = sets.map_or_else(|| DataSets::read(&config.data), Ok)?;
+/// [`TrainError::Config`] for a share that is none; [`TrainError::Data`] where one is taken of videos without labels.
+pub fn chosen(config: &Config, sets: DataSets) -> Result<(DataSets, Vec<String>), TrainError> {
     let asked = config.finetune.as_ref().and_then(|finetune| Some((finetune.subset?, finetune.subset_split)));
     let Some((share, split)) = asked else { return Ok((sets, Vec::new())) };
     let share = Share::new(share).map_err(|why| ConfigError::rule("finetune.subset", why))?;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use vjepa_data::annotations::ava::{self, Boxes, KeyFrame};
+use vjepa_data::annotations::ava::{self, Boxes, KeyFrame, LabelledBox};
 use vjepa_data::annotations::{FileIndex, Share, share_of};
-use vjepa_eval::protocols::detection::{Frame, LabelledRegion};
+use vjepa_eval::protocols::detection::{BoxValues, Frame, LabelledRegion};
 
 use crate::cli::CliError;
 
@@ -28,31 +28,91 @@ pub(super) struct People {
     threshold: f64,
 }
 
+/// Names of actions, and their file.
+pub(super) struct LabelMap {
+    path: PathBuf,
+    pub(super) names: BTreeMap<u32, String>,
+}
+
+impl LabelMap {
+    pub(super) fn read(path: &Path) -> Result<Self, CliError> {
+        Ok(Self { path: path.to_owned(), names: ava::read_label_map(path)? })
+    }
+
+    /// What there is to say of actions of these boxes that it does not name. AVA's own map has 60 of the 80 that its boxes show:
+    /// the others are learned and not evaluated.
+    fn unnamed(&self, annotations: &Path, boxes: &Boxes) -> Option<String> {
+        let without = |labelled: &LabelledBox| -> Vec<u32> {
+            labelled.actions.iter().copied().filter(|action| !self.names.contains_key(action)).collect()
+        };
+        let found: Vec<(usize, Vec<u32>)> =
+            boxes.frames.values().flatten().map(|labelled| (labelled.line, without(labelled))).collect();
+        let found: Vec<(usize, Vec<u32>)> = found.into_iter().filter(|(_, actions)| !actions.is_empty()).collect();
+        let (line, actions) = found.iter().min()?;
+        let ids: BTreeSet<u32> = found.iter().flat_map(|(_, actions)| actions.iter().copied()).collect();
+        let (count, first) = (found.len(), actions.first().copied().unwrap_or_default());
+        Some(format!(
+            "{}: {count} box{} show{} {} action{} that {} does not name, first {first} of the box in line {line}; they are \
+             trained on, and left out by `detect eval` with this map: correct the ids if that is not meant",
+            annotations.display(),
+            if count == 1 { "" } else { "es" },
+            if count == 1 { "s" } else { "" },
+            ids.len(),
+            if ids.len() == 1 { "" } else { "s" },
+            self.path.display(),
+        ))
+    }
+}
+
 /// Key frames to work on, and what was left out.
+#[derive(Clone)]
 pub(super) struct KeyFrames {
     pub(super) frames: Vec<Frame>,
     pub(super) notes: Vec<String>,
 }
 
 impl KeyFrames {
-    /// Keeps the key frames of a share of their videos, drawn with `split`; a smaller share of the same draw is part of a larger one.
+    /// The key frames of a share of their videos, drawn with `split`; a smaller share of the same draw is part of a larger one.
     /// Videos are drawn, not key frames: those of one video, a second apart, are nearly the same.
-    pub(super) fn keep_share(&mut self, share: Share, split: u64) {
+    pub(super) fn share(&self, share: Share, split: u64) -> Self {
         let videos: BTreeSet<&str> = self.frames.iter().map(|frame| frame.key.video.as_str()).collect();
         let count = videos.len();
         let chosen = share_of(count, share, split);
-        let drawn = |(number, video): (usize, &str)| chosen.contains(&number).then(|| video.to_owned());
-        let kept: BTreeSet<String> = videos.into_iter().enumerate().filter_map(drawn).collect();
-        let before = self.actions();
-        self.frames.retain(|frame| kept.contains(&frame.key.video));
-        self.notes.push(format!(
+        let drawn = |(number, video)| chosen.contains(&number).then_some(video);
+        let kept: BTreeSet<&str> = videos.into_iter().enumerate().filter_map(drawn).collect();
+        let frames = self.frames.iter().filter(|frame| kept.contains(frame.key.video.as_str())).cloned().collect();
+        let mut own = Self { frames, notes: self.notes.clone() };
+        own.notes.push(format!(
             "{} of {count} videos are trained on, with {} key frames",
             kept.len(),
-            self.frames.len()
+            own.frames.len()
         ));
-        let lost = before.difference(&self.actions()).count();
+        let all = self.actions();
+        let lost = all.difference(&own.actions()).count();
         if lost > 0 {
-            self.notes.push(format!("{lost} of {} actions do not occur in them", before.len()));
+            own.notes.push(format!("{lost} of {} actions do not occur in them", all.len()));
+        }
+        own
+    }
+
+    /// The key frames of several draws, each once, in the order of their keys, which is that of every draw.
+    pub(super) fn of_draws(draws: &[Self]) -> Self {
+        let frames = draws.iter().flat_map(|draw| &draw.frames);
+        let frames: BTreeMap<&KeyFrame, &Frame> = frames.map(|frame| (&frame.key, frame)).collect();
+        Self { frames: frames.into_values().cloned().collect(), notes: Vec::new() }
+    }
+
+    /// The values of these key frames, of values of more of them.
+    pub(super) fn values(&self, all: &BoxValues) -> BoxValues {
+        let own: BTreeSet<&KeyFrame> = self.frames.iter().map(|frame| &frame.key).collect();
+        let rows = all.boxes.iter().zip(all.values.chunks_exact(all.width.max(1)));
+        let rows: Vec<_> = rows.filter(|((key, _), _)| own.contains(key)).collect();
+        BoxValues {
+            width: all.width,
+            values: rows.iter().flat_map(|(_, values)| values.iter().copied()).collect(),
+            boxes: rows.iter().map(|(of, _)| (*of).clone()).collect(),
+            bad: all.bad.iter().filter(|(key, _)| own.contains(key)).cloned().collect(),
+            beyond: all.beyond.iter().filter(|key| own.contains(key)).cloned().collect(),
         }
     }
 
@@ -66,11 +126,12 @@ impl KeyFrames {
 impl Videos {
     /// The key frames of ground truth with their labelled boxes, and with those of a person detector that have labels where there are
     /// any.
-    pub(super) fn lesson(&self, path: &Path, people: &People) -> Result<KeyFrames, CliError> {
+    pub(super) fn lesson(&self, path: &Path, people: &People, map: Option<&LabelMap>) -> Result<KeyFrames, CliError> {
         let mut boxes = ava::read_boxes(path, None)?;
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = map.and_then(|map| map.unnamed(path, &boxes)).into_iter().collect();
         if let Some(path) = &people.people {
             let (predicted, below) = ava::read_labelled_people(path, people.threshold, None)?;
+            notes.extend(map.and_then(|map| map.unnamed(path, &predicted)));
             let (mut added, mut negative) = (0, 0);
             for (key, found) in predicted.frames {
                 added += found.len();
@@ -97,7 +158,7 @@ impl Videos {
     fn with_labels(&self, path: &Path, boxes: &Boxes) -> Result<KeyFrames, CliError> {
         let regions = |key: &KeyFrame| {
             let of_frame = boxes.frames.get(key).map(Vec::as_slice).unwrap_or_default();
-            let region = |labelled: &ava::LabelledBox| LabelledRegion {
+            let region = |labelled: &LabelledBox| LabelledRegion {
                 corners: labelled.corners,
                 actions: labelled.actions.clone(),
                 score: 1.0,

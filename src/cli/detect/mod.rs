@@ -14,10 +14,11 @@ use super::CliError;
 use super::device::RankArgs;
 use data::{KeyFrames, People, Videos};
 use score::{Scoring, write};
-use source::{OF_RUNTIMES, Source};
+use source::{Detected, OF_RUNTIMES, Source};
 use vjepa_collective::Collective;
 use vjepa_data::annotations::ava;
 use vjepa_eval::protocols::detection::BoxValues;
+use vjepa_metrics::ava::Row;
 use vjepa_programs::{DetectorFile, load_detector};
 use vjepa_runtime::plan::Device;
 
@@ -103,15 +104,26 @@ fn say(notes: &[String]) {
     notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
-/// Says which key frames could not be used.
-fn note_bad(of_boxes: &BoxValues, found: &KeyFrames) {
+/// What there is to say of key frames whose video cannot be used, or ends before them.
+fn remarks(of_boxes: &BoxValues, found: &KeyFrames) -> Vec<String> {
+    let (frames, mut notes) = (found.frames.len(), Vec::new());
     if let Some((key, why)) = of_boxes.bad.first() {
-        let (count, frames) = (of_boxes.bad.len(), found.frames.len());
-        eprintln!(
-            "note: {count} of {frames} key frames were left out; the first, {} at {}, {why}",
+        let count = of_boxes.bad.len();
+        notes.push(format!(
+            "{count} of {frames} key frames were left out; the first, {} at {}, {why}",
             key.video, key.second
-        );
+        ));
     }
+    if let Some(key) = of_boxes.beyond.first() {
+        notes.push(format!(
+            "{} of {frames} key frames lie beyond the end of their video, whose last frame stands for them, as in \
+             SlowFast's code; the first, {} at {}: videos begin at second 900 and have 30 frames a second",
+            of_boxes.beyond.len(),
+            key.video,
+            key.second
+        ));
+    }
+    notes
 }
 
 /// Reads a detector; it must be of the encoder with this digest.
@@ -129,35 +141,44 @@ fn eval(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliEr
     if let Some(path) = &args.detections {
         // There is nothing to share.
         return match ranks.rank() {
-            0 => args.scoring.report(&ava::read_detections(path)?, "of the file", args.json),
+            0 => args.scoring.report(&[ava::read_detections(path)?], "of the file", args.json.then_some(&[])),
             _ => Ok(()),
         };
     }
     let Some(folder) = &args.videos else { return Err("which videos? give their folder with --videos".into()) };
+    if args.out.is_some() && args.source.count() > 1 {
+        return Err("--out is for the detections of one --detector: leave it out, or give one".into());
+    }
     let source = args.source.open(device)?;
     let videos = Videos { videos: folder.clone() };
     let (found, boxes) = match &args.people.people {
         Some(path) => (videos.people(path, &args.people)?, "a person detector"),
         None => (videos.labelled(args.scoring.boxes())?, "the ground truth, which flatters"),
     };
-    let Some(rows) = source.detections(&found, args.scoring.by_people(), ranks)? else { return Ok(()) };
-    if let Some(out) = &args.out {
-        write(out, &rows)?;
+    let Some(detected) = source.detections(&found, args.scoring.by_people(), ranks)? else { return Ok(()) };
+    let Detected { rows, notes } = detected;
+    if let (Some(out), [rows]) = (&args.out, rows.as_slice()) {
+        write(out, rows)?;
     }
-    args.scoring.report(&rows, &format!("boxes of {boxes}"), args.json)
+    args.scoring.report(&rows, &format!("boxes of {boxes}"), args.json.then_some(notes.as_slice()))
 }
 
 fn detect(args: &Run, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
     let Some(people) = &args.people.people else {
         return Err("which people? give the boxes of a person detector with --people CSV".into());
     };
+    if args.source.count() > 1 {
+        return Err("detections are those of one --detector: give one".into());
+    }
     let source = args.source.open(device)?;
     let found = args.videos.people(people, &args.people)?;
-    let Some(rows) = source.detections(&found, args.by_people, ranks)? else { return Ok(()) };
+    let Some(Detected { rows, notes }) = source.detections(&found, args.by_people, ranks)? else { return Ok(()) };
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
     write(&args.out, &rows)?;
     let boxes = rows.iter().filter(|row| row.action == 1).count();
     if args.json {
-        println!("{}", serde_json::json!({"detections": args.out, "boxes": boxes, "rows": rows.len()}));
+        let summary = serde_json::json!({"detections": args.out, "boxes": boxes, "rows": rows.len(), "notes": notes});
+        println!("{summary}");
         return Ok(());
     }
     println!("wrote {} ({boxes} boxes, {} rows)", args.out.display(), rows.len());

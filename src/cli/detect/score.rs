@@ -1,10 +1,11 @@
 //! Detections against ground truth, and as files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::ava;
-use vjepa_metrics::ava::{CAP, Order, Protocol, Row, evaluate};
+use vjepa_metrics::Figure;
+use vjepa_metrics::ava::{CAP, Evaluation, GroundTruth, LeftOut, Order, Protocol, Row, evaluate};
 use vjepa_runtime::write_atomically;
 
 use crate::cli::CliError;
@@ -39,8 +40,9 @@ impl Scoring {
         self.by_people
     }
 
-    /// Prints the mean average precision of `rows`, which are `of` something, and that of each action with `json`.
-    pub(super) fn report(&self, rows: &[Row], of: &str, json: bool) -> Result<(), CliError> {
+    /// Prints the mean average precision of the rows of each detector, which are `of` something, and of each action, and with
+    /// several the mean over them; as JSON with the notes of `json`.
+    pub(super) fn report(&self, detectors: &[Vec<Row>], of: &str, json: Option<&[String]>) -> Result<(), CliError> {
         let truth = ava::read_truth(&self.boxes)?;
         let names = self.actions.as_deref().map(ava::read_label_map).transpose()?;
         let classes: BTreeSet<u32> = match &names {
@@ -49,37 +51,81 @@ impl Scoring {
         };
         let excluded = self.excluded.as_deref().map(ava::read_excluded).transpose()?.unwrap_or_default();
         let protocol = Protocol { order: self.order, classes: &classes, excluded: &excluded, cap: CAP };
-        let found = evaluate(&truth, rows, &protocol);
-        if json {
-            println!("{}", serde_json::json!({"detections": rows.len(), "boxes": of, "evaluation": found}));
+        let found: Vec<Evaluation> = detectors.iter().map(|rows| evaluate(&truth, rows, &protocol)).collect();
+        let maps: Vec<f64> = found.iter().filter_map(|found| found.map).collect();
+        let Figure { mean, se } = Figure::of(&maps);
+        if let Some(notes) = json {
+            let each = |(rows, found): (&Vec<Row>, &Evaluation)| {
+                let count = rows.len();
+                serde_json::json!({"detections": count, "evaluation": found})
+            };
+            let mut summary = match (detectors, found.as_slice()) {
+                ([rows], [found]) => each((rows, found)),
+                _ => serde_json::json!({
+                    "splits": found.len(), "runs": detectors.iter().zip(&found).map(each).collect::<Vec<_>>(),
+                    "map": (!maps.is_empty()).then_some(mean), "map_standard_error": (maps.len() > 1).then_some(se),
+                }),
+            };
+            summary["boxes"] = of.into();
+            summary["notes"] = serde_json::json!(notes);
+            println!("{summary}");
             return Ok(());
         }
-        let Some(map) = found.map else {
-            return Err(
-                "no evaluated action has a box in the ground truth, so there is no mean average precision".into()
-            );
-        };
-        let counted = found.classes.iter().filter(|class| class.ap.is_some()).count();
-        println!(
-            "mAP@0.5 {:.2} % over {counted} actions ({}; {of}; {} detections)",
-            100.0 * map,
-            found.order.name(),
-            rows.len()
-        );
-        for class in found.classes.iter().filter(|class| class.ap.is_some()) {
-            let name = names.as_ref().and_then(|names| names.get(&class.action)).map_or("", String::as_str);
-            let ap = class.ap.unwrap_or_default();
-            println!("  {:>3} {:>6.2} %  {:>6} boxes  {name}", class.action, 100.0 * ap, class.boxes);
+        if maps.is_empty() {
+            let left = found.first().and_then(|found| left_out(&truth, &found.truth_left_out));
+            let (path, why) = (self.boxes.display(), left.unwrap_or_else(|| "none shows an action".to_owned()));
+            return Err(format!(
+                "{path} has no box that counts, so there is no mean average precision: {why}; correct the file"
+            )
+            .into());
         }
-        let left = found.detections_left_out;
-        if left.other_classes + left.excluded + left.empty + left.unannotated + left.beyond_cap > 0 {
-            println!(
-                "left out: {} of other actions, {} of excluded timestamps, {} empty boxes, {} unannotated, {} beyond the cap",
-                left.other_classes, left.excluded, left.empty, left.unannotated, left.beyond_cap
-            );
+        for (rows, found) in detectors.iter().zip(&found) {
+            print(found, &format!("{of}; {} detections", rows.len()), names.as_ref());
+        }
+        if found.len() > 1 {
+            println!("mean of {} detectors: mAP@0.5 {:.2} \u{b1} {:.2} %", found.len(), 100.0 * mean, 100.0 * se);
+        }
+        if let Some(why) = found.first().and_then(|found| left_out(&truth, &found.truth_left_out)) {
+            println!("left out of the ground truth: {why}");
         }
         Ok(())
     }
+}
+
+/// Prints what one detector's rows came to.
+fn print(found: &Evaluation, of: &str, names: Option<&BTreeMap<u32, String>>) {
+    let counted = found.classes.iter().filter(|class| class.ap.is_some()).count();
+    println!(
+        "mAP@0.5 {:.2} % over {counted} actions ({}; {of})",
+        100.0 * found.map.unwrap_or_default(),
+        found.order.name()
+    );
+    for class in found.classes.iter().filter(|class| class.ap.is_some()) {
+        let name = names.and_then(|names| names.get(&class.action)).map_or("", String::as_str);
+        let ap = class.ap.unwrap_or_default();
+        println!("  {:>3} {:>6.2} %  {:>6} boxes  {name}", class.action, 100.0 * ap, class.boxes);
+    }
+    let left = found.detections_left_out;
+    if left.other_classes + left.excluded + left.empty + left.unannotated + left.beyond_cap > 0 {
+        println!(
+            "left out: {} of other actions, {} of excluded timestamps, {} empty boxes, {} unannotated, {} beyond the cap",
+            left.other_classes, left.excluded, left.empty, left.unannotated, left.beyond_cap
+        );
+    }
+}
+
+/// Why rows of ground truth did not take part, with the line of the first box that is none; nothing where all did.
+fn left_out(truth: &GroundTruth, left: &LeftOut) -> Option<String> {
+    let flat = truth.rows.iter().zip(&truth.lines).find(|(row, _)| !row.has_area());
+    let line = flat.map_or_else(String::new, |(_, line)| format!(", the first in line {line}"));
+    let reasons = [
+        (left.empty, format!("reversed or empty (x1 < x2 and y1 < y2{line})")),
+        (left.other_classes, "of actions that are not evaluated".to_owned()),
+        (left.excluded, "of excluded timestamps".to_owned()),
+    ];
+    let said: Vec<String> =
+        reasons.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    (!said.is_empty()).then(|| format!("of {} rows {}", truth.rows.len(), said.join(", ")))
 }
 
 /// Writes detections as official evaluations read them.

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use super::data::KeyFrames;
-use super::{note_bad, say};
+use super::{remarks, say};
 use crate::cli::CliError;
 use crate::cli::device::DeviceArg;
 use crate::cli::probe::Bar;
 use crate::cli::runtime::{RuntimeArgs, words};
 use vjepa_collective::Collective;
-use vjepa_eval::protocols::detection::{BoxEncoder, ExportedModels, View, detections, rows};
+use vjepa_eval::protocols::detection::{BoxEncoder, BoxValues, ExportedModels, View, detections, rows};
 use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
 use vjepa_metrics::ava::Row;
-use vjepa_programs::DetectorFile;
+use vjepa_programs::{DetectorFile, DetectorRecord};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{Options, cores};
@@ -23,9 +23,9 @@ pub(super) const OF_RUNTIMES: [&str; 5] = ["runtime", "ort_lib", "gpu", "batches
 /// A detector.
 #[derive(clap::Args)]
 pub(super) struct Source {
-    /// Detector, from `vjepa detect train`
+    /// Detector, from `vjepa detect train`; for `eval` also several of one encoder, those of the draws of a share (repeatable)
     #[arg(long, value_name = "FILE", requires = "checkpoint", conflicts_with_all = OF_RUNTIMES)]
-    detector: Option<PathBuf>,
+    detector: Vec<PathBuf>,
     /// Encoder of the detector
     #[arg(long, value_name = "FILE", requires = "detector")]
     checkpoint: Option<PathBuf>,
@@ -47,10 +47,18 @@ pub(super) struct Source {
     session: RuntimeArgs,
 }
 
+/// What was detected.
+pub(super) struct Detected {
+    /// Of each detector.
+    pub(super) rows: Vec<Vec<Row>>,
+    /// What was said of the key frames.
+    pub(super) notes: Vec<String>,
+}
+
 /// A detector that was opened.
 pub(super) enum Opened {
-    /// Its encoder as a compiled plan.
-    Plan { encoder: Box<OpenEncoder>, detector: DetectorFile },
+    /// Its encoder as a compiled plan, and several where they are of several draws.
+    Plan { encoder: Box<OpenEncoder>, record: DetectorRecord, detectors: Vec<DetectorFile> },
     /// Exported models on a runtime.
     Exported(ExportedModels),
 }
@@ -61,6 +69,11 @@ impl Source {
         &self.device
     }
 
+    /// How many detectors there are.
+    pub(super) fn count(&self) -> usize {
+        self.detector.len().max(1)
+    }
+
     /// Opens it.
     pub(super) fn open(&self, device: Device) -> Result<Opened, CliError> {
         if !self.model.is_empty() {
@@ -68,44 +81,56 @@ impl Source {
             let options = Options { runtime, threads: cores(), ..self.session.options() };
             return Ok(Opened::Exported(ExportedModels::open(&self.model, &options)?));
         }
-        let (Some(detector), Some(checkpoint)) = (&self.detector, &self.checkpoint) else {
+        let (Some(first), Some(checkpoint)) = (self.detector.first(), &self.checkpoint) else {
             return Err("give --detector with --checkpoint, or --model".into());
         };
         let config = self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?;
         let encoder = open_encoder(device, checkpoint, config.as_ref())?;
-        let detector = super::open(detector, &encoder.digest)?;
-        Ok(Opened::Plan { encoder: Box::new(encoder), detector })
+        let open = |path: &PathBuf| super::open(path, &encoder.digest);
+        let detectors = self.detector.iter().map(open).collect::<Result<Vec<DetectorFile>, CliError>>()?;
+        let record = detectors.first().map(|detector| detector.record.clone()).ok_or("no detector was given")?;
+        if let Some((other, _)) = self.detector.iter().zip(&detectors).find(|(_, detector)| detector.record != record) {
+            let why = "reads other clips or blocks, or has other names, and is evaluated apart";
+            return Err(format!("{} {why}: {} is of another kind", other.display(), first.display()).into());
+        }
+        Ok(Opened::Plan { encoder: Box::new(encoder), record, detectors })
     }
 }
 
 impl Opened {
-    /// Detections of the boxes of key frames, which `ranks` share; none on ranks other than 0. What could not be read is said.
+    /// Detections of the boxes of key frames, which `ranks` share; none on ranks other than 0.
     pub(super) fn detections(
         self,
         found: &KeyFrames,
         by_people: bool,
         ranks: &dyn Collective,
-    ) -> Result<Option<Vec<Row>>, CliError> {
+    ) -> Result<Option<Detected>, CliError> {
         if ranks.rank() == 0 {
             say(&found.notes);
         }
         let mut bar = Bar::of(ranks);
+        let noted = |values: &BoxValues| {
+            let notes = remarks(values, found);
+            say(&notes);
+            [found.notes.as_slice(), &notes].concat()
+        };
         match self {
-            Self::Plan { mut encoder, detector } => {
+            Self::Plan { mut encoder, record, detectors } => {
                 let device = encoder.encoder.device();
-                let mut boxes = BoxEncoder::new(&mut encoder, &detector.record);
+                let mut boxes = BoxEncoder::new(&mut encoder, &record);
                 let features = boxes.extract(&found.frames, View::Whole, ranks, &mut |p| bar.show(p))?;
                 bar.clear();
                 let Some(features) = features else { return Ok(None) };
-                note_bad(&features, found);
-                Ok(Some(detections(device, &features, &detector.classifier, by_people)?))
+                let notes = noted(&features);
+                let rows = |detector: &DetectorFile| detections(device, &features, &detector.classifier, by_people);
+                Ok(Some(Detected { rows: detectors.iter().map(rows).collect::<Result<_, _>>()?, notes }))
             }
             Self::Exported(models) => {
                 let scores = models.scores(&found.frames, ranks, &mut |p| bar.show(p))?;
                 bar.clear();
                 let Some(scores) = scores else { return Ok(None) };
-                note_bad(&scores, found);
-                Ok(Some(rows(&scores, by_people)))
+                let notes = noted(&scores);
+                Ok(Some(Detected { rows: vec![rows(&scores, by_people)], notes }))
             }
         }
     }

@@ -4,21 +4,22 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::data::{KeyFrames, People, Videos};
-use super::{note_bad, say};
+use super::data::{KeyFrames, LabelMap, People, Videos};
+use super::{remarks, say};
 use crate::cli::CliError;
 use crate::cli::data::share;
 use crate::cli::device::RankArgs;
 use crate::cli::encoder::Encoder;
 use crate::cli::probe::Bar;
 use vjepa_collective::Collective;
-use vjepa_data::annotations::{Share, ava};
+use vjepa_data::annotations::Share;
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
     self, BoxEncoder, BoxValues, DetectorOptions, Frame, Lesson, View, default_layers,
 };
 use vjepa_eval::protocols::videos::OpenEncoder;
 use vjepa_graphs::NamedTensors;
+use vjepa_metrics::Figure;
 use vjepa_programs::{DETECTOR_KEY, DetectorRecord, Probe, ProbeRecord};
 use vjepa_runtime::plan::Device;
 
@@ -43,9 +44,13 @@ pub(super) struct Train {
     /// Train on the key frames of a share of the videos, e.g. 5%
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     subset: Option<Share>,
-    /// Number of the random draw of --subset
-    #[arg(long, default_value_t = 0, value_name = "N", requires = "subset")]
-    split_seed: u64,
+    /// Train on this random draw of --subset alone, into --out itself
+    #[arg(long, value_name = "N", requires = "subset")]
+    split_seed: Option<u64>,
+    /// Draws of --subset, each with a detector of its own (OUT-split-0, OUT-split-1, ...), for `detect eval` to average
+    #[arg(long, default_value_t = 3, requires = "subset", conflicts_with = "split_seed",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    splits: u32,
     /// Names of the actions (.pbtxt); the classifier has as many outputs as the highest id [default: of the boxes]
     #[arg(long, value_name = "FILE")]
     actions: Option<PathBuf>,
@@ -95,29 +100,41 @@ pub(super) fn run(args: &Train) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
-    let mut found = args.videos.lesson(&args.boxes, &args.people)?;
-    let names = args.actions.as_deref().map(ava::read_label_map).transpose()?.unwrap_or_default();
+    let map = args.actions.as_deref().map(LabelMap::read).transpose()?;
+    let found = args.videos.lesson(&args.boxes, &args.people, map.as_ref())?;
+    let names = map.map(|map| map.names).unwrap_or_default();
     // A share is of the same classes.
     let classes = args.classes(&names, &found)?;
-    if let Some(share) = args.subset {
-        found.keep_share(share, args.split_seed);
-    }
-    if ranks.rank() == 0 {
-        say(&found.notes);
+    let draws = args.draws(found);
+    if let (0, Some(first)) = (ranks.rank(), draws.first()) {
+        say(&first.notes);
     }
     let mut opened = args.encoder.open_on(device)?;
     let record = args.record(&opened, names);
     let options = args.options();
-    let lesson = Work { record: &record, found: &found, classes, options: &options, ranks };
+    let work = Work { record: &record, classes, options: &options, ranks };
     let trained = match args.augment {
-        true => lesson.on_crops(&mut opened)?,
-        false => lesson.on_frames(&mut opened)?,
+        true => {
+            // Ranks other than 0 encode for all of them.
+            let all: Vec<Option<Trained>> =
+                draws.iter().map(|found| work.on_crops(&mut opened, found)).collect::<Result<_, CliError>>()?;
+            all.into_iter().collect::<Option<Vec<Trained>>>()
+        }
+        false => work.on_frames(&mut opened, &draws)?,
     };
     let Some(trained) = trained else { return Ok(()) };
-    let probe = Probe::Linear { embed_dim: trained.width, num_classes: classes };
-    let extra = BTreeMap::from([(DETECTOR_KEY.to_owned(), serde_json::to_string(&record)?)]);
-    save_probe(&args.out, &ProbeRecord::of(&probe, &[]), &trained.weights, &extra)?;
-    args.report(&trained, &lesson);
+    let runs: Vec<Run<'_>> = draws
+        .iter()
+        .zip(&trained)
+        .enumerate()
+        .map(|(number, (found, trained))| Run { out: args.file(number, draws.len()), found, trained })
+        .collect();
+    for Run { out, trained, .. } in &runs {
+        let probe = Probe::Linear { embed_dim: trained.width, num_classes: classes };
+        let extra = BTreeMap::from([(DETECTOR_KEY.to_owned(), serde_json::to_string(&record)?)]);
+        save_probe(out, &ProbeRecord::of(&probe, &[]), &trained.weights, &extra)?;
+    }
+    args.report(&runs, &work);
     Ok(())
 }
 
@@ -159,21 +176,73 @@ impl Train {
         }
     }
 
-    fn report(&self, trained: &Trained, work: &Work<'_>) {
-        let Trained { loss, boxes, left_out, .. } = trained;
-        let (frames, notes, layers) = (work.found.frames.len(), &work.found.notes, &work.record.layers);
+    /// The key frames of each draw of --subset, or all.
+    fn draws(&self, found: KeyFrames) -> Vec<KeyFrames> {
+        match (self.subset, self.split_seed) {
+            (None, _) => vec![found],
+            (Some(share), Some(split)) => vec![found.share(share, split)],
+            (Some(share), None) => (0..self.splits).map(|split| found.share(share, split.into())).collect(),
+        }
+    }
+
+    /// Where the detector of a draw is written: to --out, or where there are several beside it.
+    fn file(&self, number: usize, of: usize) -> PathBuf {
+        if of == 1 {
+            return self.out.clone();
+        }
+        let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        let (stem, ending) = (part(self.out.file_stem()), part(self.out.extension()));
+        let dot = if ending.is_empty() { "" } else { "." };
+        self.out.with_file_name(format!("{stem}-split-{number}{dot}{ending}"))
+    }
+
+    fn report(&self, runs: &[Run<'_>], work: &Work<'_>) {
+        let losses: Vec<f64> = runs.iter().map(|run| run.trained.loss).collect();
+        let Figure { mean, se } = Figure::of(&losses);
+        let layers = &work.record.layers;
         if self.json {
-            let summary = serde_json::json!({
-                "detector": self.out, "actions": work.classes, "boxes": boxes, "key_frames": frames,
-                "left_out": left_out, "loss": loss, "layers": layers, "notes": notes,
-                "features":
-                    if self.augment { "of random crops in every epoch" } else { "of whole frames, computed once" },
-            });
+            let mut summary = match runs {
+                [only] => only.json(),
+                _ => serde_json::json!({
+                    "splits": runs.len(), "runs": runs.iter().map(Run::json).collect::<Vec<_>>(), "loss": mean,
+                    "loss_standard_error": se,
+                }),
+            };
+            summary["actions"] = work.classes.into();
+            summary["layers"] = serde_json::json!(layers);
+            summary["features"] =
+                if self.augment { "of random crops in every epoch" } else { "of whole frames, computed once" }.into();
             println!("{summary}");
             return;
         }
-        println!("trained on {boxes} boxes of {} key frames; loss {loss:.4}", frames - left_out);
-        println!("wrote {} ({} actions, blocks {layers:?})", self.out.display(), work.classes);
+        for Run { out, found, trained: Trained { loss, boxes, left_out, .. } } in runs {
+            println!("trained on {boxes} boxes of {} key frames; loss {loss:.4}", found.frames.len() - left_out);
+            println!("wrote {} ({} actions, blocks {layers:?})", out.display(), work.classes);
+        }
+        if runs.len() > 1 {
+            println!(
+                "mean of {} splits: loss {mean:.4} \u{b1} {se:.4}; `detect eval` takes all their detectors",
+                runs.len()
+            );
+        }
+    }
+}
+
+/// What one draw came to.
+struct Run<'a> {
+    out: PathBuf,
+    found: &'a KeyFrames,
+    trained: &'a Trained,
+}
+
+impl Run<'_> {
+    fn json(&self) -> serde_json::Value {
+        let Trained { loss, boxes, left_out, notes, .. } = self.trained;
+        let notes = [self.found.notes.as_slice(), notes].concat();
+        serde_json::json!({
+            "detector": self.out, "boxes": boxes, "key_frames": self.found.frames.len(), "left_out": left_out, "loss": loss,
+            "notes": notes,
+        })
     }
 }
 
@@ -185,6 +254,8 @@ struct Trained {
     width: usize,
     /// Key frames whose video cannot be used.
     left_out: usize,
+    /// What was said of key frames.
+    notes: Vec<String>,
 }
 
 /// Key frames by which the time of an epoch is reckoned.
@@ -193,7 +264,6 @@ const TIMED: usize = 4;
 /// What a classifier is trained on, and how.
 struct Work<'a> {
     record: &'a DetectorRecord,
-    found: &'a KeyFrames,
     classes: usize,
     options: &'a DetectorOptions,
     /// Processes that share the key frames.
@@ -201,27 +271,38 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// On features of whole frames, computed once; none on ranks other than 0.
-    fn on_frames(&self, opened: &mut OpenEncoder) -> Result<Option<Trained>, CliError> {
+    /// A classifier for each draw, on features of whole frames, computed once; none on ranks other than 0.
+    fn on_frames(&self, opened: &mut OpenEncoder, draws: &[KeyFrames]) -> Result<Option<Vec<Trained>>, CliError> {
         let (device, mut bar) = (opened.encoder.device(), Bar::of(self.ranks));
-        let frames = &self.found.frames;
+        let all = match draws {
+            [only] => Cow::Borrowed(only),
+            draws => Cow::Owned(KeyFrames::of_draws(draws)),
+        };
         let mut encoder = BoxEncoder::new(opened, self.record);
-        let features = encoder.extract(frames, View::Whole, self.ranks, &mut |p| bar.show(p))?;
+        let features = encoder.extract(&all.frames, View::Whole, self.ranks, &mut |p| bar.show(p))?;
         bar.clear();
         let Some(features) = features else { return Ok(None) };
-        note_bad(&features, self.found);
-        let mut of_epoch = |_: usize| Ok(Cow::Borrowed(&features));
-        self.train(device, (features.width, features.boxes.len()), features.bad.len(), &mut of_epoch).map(Some)
+        say(&remarks(&features, &all));
+        let train = |found: &KeyFrames| {
+            let own = found.values(&features);
+            if own.boxes.is_empty() {
+                return Err("none of the key frames of a draw of --subset can be used: take a larger share".into());
+            }
+            let about = (own.bad.len(), remarks(&own, found));
+            let mut of_epoch = |_: usize| Ok(Cow::Borrowed(&own));
+            self.train(device, (own.width, own.boxes.len()), about, &mut of_epoch)
+        };
+        draws.iter().map(train).collect::<Result<_, CliError>>().map(Some)
     }
 
     /// On features of random crops, computed in every epoch; none on ranks other than 0.
-    fn on_crops(&self, opened: &mut OpenEncoder) -> Result<Option<Trained>, CliError> {
-        let (device, seed, frames) = (opened.encoder.device(), self.options.seed, &self.found.frames);
+    fn on_crops(&self, opened: &mut OpenEncoder, found: &KeyFrames) -> Result<Option<Trained>, CliError> {
+        let (device, seed, frames) = (opened.encoder.device(), self.options.seed, &found.frames);
         let mut encoder = BoxEncoder::new(opened, self.record);
         let some = frames.get(..TIMED * self.ranks.world()).unwrap_or(frames);
         // Of those that cannot be used nothing is reckoned; the others may be fine.
         if let Some(each) = encoder.seconds_each(some, View::Random { seed, epoch: 0 }, self.ranks)? {
-            self.estimate(each);
+            self.estimate(each, frames.len());
         }
         let mut extract = |frames: &[Frame], epoch: u64| {
             encoder.extract(frames, View::Random { seed, epoch }, self.ranks, &mut |_| {})
@@ -233,20 +314,20 @@ impl Work<'_> {
             }
             return Ok(None);
         };
-        note_bad(&first, self.found);
-        let (width, left_out) = (first.width, first.bad.len());
+        let (width, about) = (first.width, (first.bad.len(), remarks(&first, found)));
+        say(&about.1);
         let boxes = frames.iter().map(|frame| frame.regions.len()).sum();
         let mut first = Some(first);
         let mut of_epoch = |epoch: usize| match first.take() {
             Some(first) => Ok(Cow::Owned(first)),
             None => extract(frames, epoch as u64).map(|features| Cow::Owned(features.unwrap_or_default())),
         };
-        self.train(device, (width, boxes), left_out, &mut of_epoch).map(Some)
+        self.train(device, (width, boxes), about, &mut of_epoch).map(Some)
     }
 
     /// Says how long the encoder will take, from the seconds that a key frame does.
-    fn estimate(&self, each: f64) {
-        let (frames, epochs) = (self.found.frames.len(), self.options.epochs);
+    fn estimate(&self, each: f64, frames: usize) {
+        let epochs = self.options.epochs;
         let minutes = each * (frames * epochs) as f64 / 60.0;
         eprintln!(
             "the encoder sees {frames} key frames in each of {epochs} epochs, about {minutes:.0} minutes; without --augment, once"
@@ -257,13 +338,13 @@ impl Work<'_> {
         &self,
         device: Device,
         (width, boxes): (usize, usize),
-        left_out: usize,
+        (left_out, notes): (usize, Vec<String>),
         features: &mut dyn FnMut(usize) -> Result<Cow<'f, BoxValues>, vjepa_eval::EvalError>,
     ) -> Result<Trained, CliError> {
         let lesson = Lesson { width, boxes, classes: self.classes, features };
         let mut bar = Bar::of(self.ranks);
         let (weights, loss) = detection::train(device, lesson, self.options, &mut |p| bar.show(p))?;
         bar.clear();
-        Ok(Trained { weights, loss, boxes, width, left_out })
+        Ok(Trained { weights, loss, boxes, width, left_out, notes })
     }
 }

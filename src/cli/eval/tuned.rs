@@ -1,7 +1,7 @@
 //! `vjepa eval` without a probe: a fine-tuned model, encoder and classifier in one file.
 
-use super::{Args, CliError};
-use crate::cli::probe::{Bar, print_skipped, read_notes};
+use super::{Args, CliError, numbering};
+use crate::cli::probe::{Bar, print_skipped};
 use vjepa_collective::Collective;
 use vjepa_data::{BadVideo, TestPlan};
 use vjepa_eval::protocols::finetuned::open_tuned;
@@ -34,7 +34,7 @@ pub(super) fn run(
     }
     let mut opened = open_tuned(device, checkpoint, config)?;
     let recorded = opened.description.config.as_ref().and_then(|config| config.finetune.clone());
-    let from = args.labels_from.or(recorded.as_ref().map(|recorded| recorded.labels_from)).unwrap_or(0);
+    let from = recorded.as_ref().map_or(0, |recorded| recorded.labels_from);
     let preprocessing = opened.description.preprocessing.clone();
     let plan = match (args.clips, args.views, recorded) {
         (None, None, Some(recorded)) => TestPlan::of(&recorded, preprocessing),
@@ -44,7 +44,8 @@ pub(super) fn run(
         }
     };
     let list = labelled_videos(data)?;
-    let notes = read_notes(&list);
+    // Before the test, which may be long.
+    let (from, notes) = numbering(args, &opened.class_names(checkpoint, from), &list, None)?;
     notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let mut bar = Bar::of(ranks);
     let tested = opened.model.test(&plan, &list.entries, ranks, &mut |p| bar.show(p))?;

@@ -58,12 +58,11 @@ impl Lists {
         let mut notes: Vec<String> = both.flat_map(read_notes).collect();
         let names = match names {
             Some(names) => {
-                let from = names.numbering(&train, labels_from)?;
+                let (from, remarks) = names.meet(&train, labels_from)?;
                 let names = ClassNames { from: Some(from), ..names };
-                notes.extend(of(&train, names.remarks(&train, from)));
+                notes.extend(of(&train, remarks));
                 if let Some(val) = &val {
-                    names.numbering(val, None)?;
-                    notes.extend(of(val, names.remarks(val, from)));
+                    notes.extend(of(val, names.meet(val, None)?.1));
                 }
                 Some((names, from))
             }
@@ -76,8 +75,7 @@ impl Lists {
                 }
                 notes.extend(of(&train, remarks(&train)));
                 if let Some(val) = &val {
-                    called.check_called(val)?;
-                    notes.extend(of(val, called.remarks(val, 0)));
+                    notes.extend(of(val, called.meet(val, None)?.1));
                 }
                 None
             }

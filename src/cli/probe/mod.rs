@@ -35,7 +35,7 @@ pub(super) use bar::Bar;
 use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
-pub(super) use report::save_confusion;
+pub(super) use report::{mean, save_confusion, standard_error};
 pub(super) use work::time_in_words;
 use work::{Outcome, Source, Work};
 

@@ -26,14 +26,14 @@ pub(in crate::cli) struct Report<'a> {
 }
 
 /// The mean over splits.
-fn mean(of: &[Accuracy]) -> Option<Accuracy> {
+pub(in crate::cli) fn mean(of: &[Accuracy]) -> Option<Accuracy> {
     let last = of.last()?;
     let figure = |share: fn(&Accuracy) -> f64| Figure::of(&of.iter().map(share).collect::<Vec<_>>()).mean;
     Some(Accuracy { top1: figure(|one| one.top1), top5: figure(|one| one.top5), videos: last.videos })
 }
 
 /// The standard error of top-1 over splits; none of one split.
-fn error(of: &[Accuracy]) -> Option<f64> {
+pub(in crate::cli) fn standard_error(of: &[Accuracy]) -> Option<f64> {
     (of.len() > 1).then(|| Figure::of(&of.iter().map(|one| one.top1).collect::<Vec<_>>()).se)
 }
 
@@ -67,7 +67,7 @@ impl Report<'_> {
         let heads = self.rows().map(|(head, run)| {
             serde_json::json!({
                 "kind": head.kind.name(), "lr": head.rates.map(|[lr, _]| lr), "wd": head.rates.map(|[_, wd]| wd),
-                "train": mean(&run.train), "val": mean(&run.val), "val_standard_error": error(&run.val),
+                "train": mean(&run.train), "val": mean(&run.val), "val_standard_error": standard_error(&run.val),
                 "diverged": run.diverged,
             })
         });
@@ -98,7 +98,7 @@ impl Report<'_> {
         text +=
             &format!("samples  {}{splits}{how}, {} classes\n", counts.collect::<Vec<_>>().join(", "), self.names.len());
         let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
-        let with_error = |of: &[Accuracy]| match (mean(of), error(of)) {
+        let with_error = |of: &[Accuracy]| match (mean(of), standard_error(of)) {
             (Some(mean), Some(error)) => format!("{:.1} \u{b1} {:.1} %", 100.0 * mean.top1, 100.0 * error),
             (mean, _) => percent(mean.map(|mean| mean.top1)),
         };
@@ -136,7 +136,7 @@ impl Report<'_> {
                 self.outcome.splits.to_string(),
                 number(train.map(|one| one.top1)),
                 number(val.map(|one| one.top1)),
-                number(error(&run.val)),
+                number(standard_error(&run.val)),
                 number(val.map(|one| one.top5)),
                 run.diverged.is_some().to_string(),
             ];

@@ -1,6 +1,7 @@
 //! Kinetics 400, 600 and 700.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use super::columns::{Row, table};
 use super::error::{AnnotationError, read};
@@ -23,7 +24,9 @@ struct Span {
 /// of the names in `classes`, or among the sorted names of this file.
 ///
 /// # Errors
-/// [`AnnotationError`] for files that cannot be read, missing columns, spans that end before they begin, unknown classes.
+/// [`AnnotationError`] for files that cannot be read, missing columns, spans that end before they begin or are not of whole
+/// seconds, unknown classes, spans of different classes that stand for one file. Spans of one class that do are listed once, and
+/// counted.
 pub fn kinetics(annotations: &Path, videos: &FileIndex, classes: Option<&Classes>) -> Result<Listing, AnnotationError> {
     let json = annotations.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json"));
     let spans = if json { from_json(annotations)? } else { from_csv(annotations)? };
@@ -32,18 +35,48 @@ pub fn kinetics(annotations: &Path, videos: &FileIndex, classes: Option<&Classes
     let labels = classes.labels();
     let mut missing = Missing::of(videos);
     let mut listing = Listing { path: annotations.into(), classes: classes.names.clone(), ..Listing::default() };
-    for Span { line, label, id, start, end } in &spans {
+    // The span that each file is listed for.
+    let mut listed: HashMap<PathBuf, &Span> = HashMap::new();
+    for span @ Span { line, label, id, start, end } in &spans {
         let Some(number) = labels.get(label.as_str()) else {
             return Err(AnnotationError::line(annotations, *line, classes.unknown(label)));
         };
         let named = format!("{id}_{start:06}_{end:06}");
-        if let Some(path) = missing.find(&[&named, id], Some(label)) {
+        let Some(path) = missing.find(&[&named, id], Some(label)) else { continue };
+        if let Some(earlier) = listed.get(&path) {
+            earlier.agrees(span, &path).map_err(|why| AnnotationError::line(annotations, *line, why))?;
+            missing.count("name a file that is listed already, for the same class", path);
+        } else {
+            listed.insert(path.clone(), span);
             listing.entries.push(VideoEntry { path, label: Some(*number) });
             listing.lines.push(*line);
         }
     }
     listing.missing = missing.reasons();
     Ok(listing)
+}
+
+impl Span {
+    /// Whether another span of the file that this one is listed for is of its class; what to say if not.
+    fn agrees(&self, other: &Self, path: &Path) -> Result<(), String> {
+        if self.label == other.label {
+            return Ok(());
+        }
+        let remedy = match (self.start, self.end) == (other.start, other.end) {
+            true => "remove one of the lines".to_owned(),
+            false => format!(
+                "cut the spans into files of their own ({}_{:06}_{:06}), or remove one of the lines",
+                other.id, other.start, other.end
+            ),
+        };
+        Err(format!(
+            "`{}` is the class of a span of {}, of which line {} says `{}`: {remedy}",
+            other.label,
+            path.display(),
+            self.line,
+            self.label
+        ))
+    }
 }
 
 fn from_csv(path: &Path) -> Result<Vec<Span>, AnnotationError> {
@@ -75,9 +108,15 @@ fn from_csv(path: &Path) -> Result<Vec<Span>, AnnotationError> {
 }
 
 fn check_span(start: f64, end: f64) -> Result<(), String> {
-    match start >= 0.0 && end > start {
+    if !(start >= 0.0 && end > start) {
+        return Err(format!("the span from {start} to {end} s is negative or empty: correct its times or remove it"));
+    }
+    match start.fract() == 0.0 && end.fract() == 0.0 {
         true => Ok(()),
-        false => Err(format!("the span from {start} to {end} s is negative or empty: correct its times or remove it")),
+        false => Err(format!(
+            "the span from {start} to {end} s is not of whole seconds, by which clips are named (ID_000000_000010): write \
+             those of the clip's name"
+        )),
     }
 }
 

@@ -127,6 +127,14 @@ impl Listing {
     pub fn left_out(&self) -> usize {
         self.missing.iter().map(|reason| reason.count).sum()
     }
+
+    /// How many samples are left out and why, `"12 left out: 10 have no file in DIR (the first: X), 2 ..."`; none where none is.
+    pub fn left_out_in_words(&self) -> Option<String> {
+        let reason =
+            |Reason { what, count, first }: &Reason| format!("{count} {what} (the first: {})", first.display());
+        let reasons: Vec<String> = self.missing.iter().map(reason).collect();
+        (!reasons.is_empty()).then(|| format!("{} left out: {}", self.left_out(), reasons.join(", ")))
+    }
 }
 
 fn write(path: &Path, text: String) -> Result<(), AnnotationError> {
@@ -149,14 +157,10 @@ impl fmt::Display for Listing {
             1 => write!(f, " of 1 class")?,
             count => write!(f, " of {count} classes")?,
         }
-        for (index, Reason { what, count, first }) in self.missing.iter().enumerate() {
-            match index {
-                0 => write!(f, "; {} left out: ", self.left_out())?,
-                _ => write!(f, ", ")?,
-            }
-            write!(f, "{count} {what} (the first: {})", first.display())?;
+        match self.left_out_in_words() {
+            Some(words) => write!(f, "; {words}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -79,6 +79,19 @@ fn kinetics_refuses_what_it_cannot_mean() {
     says(read(&format!("{header}x,a,0,10\nx,a,-5,5\n")), "line 3", &["span from -5 to 5"]);
     says(read(&format!("{header}x,a,0,ten\n")), "line 2", &["`ten`"]);
     says(read(&format!("{header}x,a,0\n")), "line 2", &["3 of 4 columns"]);
+    for times in ["0.5,10", "0,10.7"] {
+        says(read(&format!("{header}x,a,0,10\nx,a,{times}\n")), "train.csv: line 3", &["whole seconds", "clip's name"]);
+    }
+    assert_eq!(read(&format!("{header}x,a,0.0,10.0\n")).unwrap().entries.len(), 1);
+    // The whole video stands for its spans.
+    let spans = [("x,a,10,20\n", "a_000010_000020"), ("x,a,0,10\n", "remove one of the lines")];
+    for (other, remedy) in spans {
+        let both = format!("{header}x,a,0,10\n{}", other.replacen('x', "y", 1));
+        says(read(&both), "train.csv: line 3", &["a.mp4, of which line 2 says `x`", "`y` is the class", remedy]);
+        let listing = read(&format!("{header}x,a,0,10\n{other}")).unwrap();
+        assert_eq!((samples(&listing), listing.left_out()), (vec![own("a.mp4", 0)], 1));
+        assert!(listing.to_string().contains("1 name a file that is listed already, for the same class"), "{listing}");
+    }
     says(read("\n"), "train.csv", &["is empty"]);
     let names = data.file("names.txt", "one\r\ntwo\r\n");
     let classes = Classes::read(&names).unwrap();
@@ -101,6 +114,7 @@ fn kinetics_json() {
     assert_eq!((listing.classes.len(), listing.left_out()), (2, 1));
     let read = |text: &str| kinetics(&data.file("train.json", text), &data.videos(), None);
     says(read(&text.replace("[1.0, 2.0]", "[2.0, 1.0]")), "train.json: line 2", &["span from 2 to 1"]);
+    says(read(&text.replace("[1.0, 2.0]", "[1.5, 2.5]")), "train.json: line 2", &["whole seconds"]);
     says(read("{\"a\": {\"subset\": \"test\"}}"), "train.json: line 1", &["no `annotations`"]);
     says(read("{\"a\": "), "train.json: line 1", &["is not JSON"]);
     says(read("[1]"), "train.json", &["must be an object"]);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{TRAIN_SIDES, flipped_box, key_frame_clip, resized};
+use super::{TRAIN_SIDES, flipped_box, key_frame, key_frame_clip, resized};
 use crate::dataset::Coloured;
 use crate::media::Opener;
 use crate::source::DataError;
@@ -25,6 +25,17 @@ pub struct KeyFrameClips {
     pub normalization: Normalization,
     /// Whether pixels are read as their luma.
     pub grayscale: bool,
+}
+
+/// The clip around a key frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyFrameClip {
+    /// `[3, T, H, W]`, row-major and normalised.
+    pub values: Vec<f32>,
+    /// Where it lies in its frames.
+    pub placed: Placed,
+    /// Whether the video ends before the key frame, so that the clip shows its last frames instead.
+    pub beyond: bool,
 }
 
 /// Where a clip lies in its frames.
@@ -101,8 +112,8 @@ impl Placed {
 }
 
 impl KeyFrameClips {
-    /// The clip around second `second` of an annotated video, `[3, T, H, W]` row-major and normalised, and where it lies: of whole
-    /// frames, or cropped at random where there is a generator.
+    /// The clip around second `second` of an annotated video: of whole frames, or cropped at random where there is a generator.
+    /// Frames beyond the video's end are its last one, as in SlowFast's code.
     ///
     /// # Errors
     /// [`DataError::Bad`] for a video that cannot be used, or whose key frame lies before its beginning;
@@ -113,11 +124,13 @@ impl KeyFrameClips {
         path: &Path,
         second: u32,
         random: Option<&mut CounterRng>,
-    ) -> Result<(Placed, Vec<f32>), DataError> {
+    ) -> Result<KeyFrameClip, DataError> {
         let bad = |reason: String| DataError::Bad { path: path.to_owned(), reason };
         let mut media = opener.open(path).map_err(|error| error.of(path))?;
-        let indices = key_frame_clip(second, self.frames, self.step, media.info().frames);
-        let clip = media.decode(&indices.map_err(|error| bad(error.to_string()))?).map_err(bad)?;
+        let total = media.info().frames;
+        let indices = key_frame_clip(second, self.frames, self.step, total).map_err(|error| bad(error.to_string()))?;
+        let beyond = key_frame(second).is_ok_and(|key| key >= total);
+        let clip = media.decode(&indices).map_err(bad)?;
         let frame = (clip.height, clip.width);
         let placed = match random {
             None => Placed::of(frame, self.side, self.patch),
@@ -129,7 +142,7 @@ impl KeyFrameClips {
         let pixels = Coloured { clip, grayscale: self.grayscale };
         resize_crop(pixels, &[placed.crop], placed.size, placed.flip, Some(&self.normalization), &mut values)
             .map_err(|error| bad(error.to_string()))?;
-        Ok((placed, values))
+        Ok(KeyFrameClip { values, placed, beyond })
     }
 }
 
@@ -142,7 +155,9 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../video/tests/clips/vp9_ssv2.webm");
         let normalization = Normalization::PerClip;
         let clips = |grayscale| KeyFrameClips { frames: 4, step: 2, side: 32, patch: 8, normalization, grayscale };
-        let read = |grayscale| clips(grayscale).read(&Opener::default(), &path, 900, None).unwrap().1;
+        let read = |grayscale| clips(grayscale).read(&Opener::default(), &path, 900, None).unwrap().values;
+        let beyond = |second| clips(false).read(&Opener::default(), &path, second, None).unwrap().beyond;
+        assert!(!beyond(900) && beyond(1798));
         let channels =
             |values: &[f32]| -> Vec<Vec<f32>> { values.chunks_exact(values.len() / 3).map(<[f32]>::to_vec).collect() };
         let (grey, colour) = (channels(&read(true)), channels(&read(false)));

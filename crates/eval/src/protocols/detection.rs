@@ -50,6 +50,8 @@ pub struct BoxValues {
     pub boxes: Vec<(KeyFrame, LabelledRegion)>,
     /// Key frames whose video cannot be used, with the reason.
     pub bad: Vec<(KeyFrame, String)>,
+    /// Key frames beyond the end of their video, for which its last frame was taken.
+    pub beyond: Vec<KeyFrame>,
 }
 
 /// The blocks whose outputs are read where none are given: the last and three others, evenly spaced over the last quarter as

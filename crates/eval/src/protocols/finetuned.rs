@@ -14,6 +14,7 @@ use vjepa_runtime::plan::Device;
 use vjepa_weights::Tensors;
 
 use super::videos::{Accuracy, classes_of};
+use crate::labels::ClassNames;
 use crate::{EvalError, OnProgress, Progress};
 
 /// Videos decoded at once; a unit of work that ranks are dealt.
@@ -155,6 +156,11 @@ pub struct OpenTuned {
 }
 
 impl OpenTuned {
+    /// Its classes, for the checks of a list: `source` is its file, `from` the label of the first in the lists of its training.
+    pub fn class_names(&self, source: &Path, from: i64) -> ClassNames {
+        ClassNames { names: self.names.clone(), count: self.model.classes, from: Some(from), source: source.into() }
+    }
+
     /// The classes of a list's labels, of which `from` is that of the first class.
     ///
     /// # Errors

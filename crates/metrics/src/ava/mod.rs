@@ -46,7 +46,8 @@ pub struct Row {
 }
 
 impl Row {
-    fn has_area(&self) -> bool {
+    /// Whether it is neither reversed nor empty.
+    pub fn has_area(&self) -> bool {
         let [x1, y1, x2, y2] = self.corners;
         x1 < x2 && y1 < y2
     }
@@ -55,6 +56,8 @@ impl Row {
 /// Boxes of annotated frames.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GroundTruth {
+    /// The line of each row in its file, from 1; empty where they are from none.
+    pub lines: Vec<usize>,
     /// One row per box and action, in the order of the file.
     pub rows: Vec<Row>,
     /// Every frame that the file names, also those without boxes.

@@ -8,7 +8,7 @@ fn row(second: u32, corners: [f64; 4], score: f64) -> Row {
 
 fn truth(rows: Vec<Row>) -> GroundTruth {
     let frames = rows.iter().map(|row| row.frame.clone()).collect();
-    GroundTruth { rows, frames }
+    GroundTruth { rows, frames, ..GroundTruth::default() }
 }
 
 fn run(truth: &GroundTruth, found: &[Row], order: Order) -> Evaluation {

@@ -31,6 +31,7 @@ pub fn read_truth(path: &Path) -> Result<GroundTruth, AnnotationError> {
         let corners = row.coordinates()?;
         if let Some(action) = row.number(6, "an action")? {
             truth.rows.push(Scored { frame, corners, action, score: 1.0 });
+            truth.lines.push(line);
         }
     }
     Ok(truth)

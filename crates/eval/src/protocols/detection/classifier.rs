@@ -191,6 +191,7 @@ mod tests {
             values: (0..boxes).flat_map(value).collect(),
             boxes: (0..boxes).map(|i| (key(i), region(i))).collect(),
             bad: Vec::new(),
+            beyond: Vec::new(),
         }
     }
 

@@ -80,13 +80,13 @@ impl ExportedModels {
             grayscale: *grayscale,
         };
         shared(frames, self.classes, ranks, progress, |_, frame| {
-            let (placed, clip) = match read(&clips, frame, None)? {
+            let clip = match read(&clips, frame, None)? {
                 Ok(clip) => clip,
                 Err(why) => return Ok(Err(why)),
             };
-            let boxes = in_pixels(placed, &frame.regions);
-            let values = self.model(frame, placed)?.run((record.frames, self.classes), &clip, &boxes)?;
-            Ok(Ok(Seen { shown: vec![true; frame.regions.len()], values }))
+            let boxes = in_pixels(clip.placed, &frame.regions);
+            let values = self.model(frame, clip.placed)?.run((record.frames, self.classes), &clip.values, &boxes)?;
+            Ok(Ok(Seen { shown: vec![true; frame.regions.len()], values, beyond: clip.beyond }))
         })
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use vjepa_collective::Collective;
-use vjepa_data::detection::KeyFrameClips;
+use vjepa_data::detection::{KeyFrameClip, KeyFrameClips};
 use vjepa_graphs::{EncoderConfig, position};
 use vjepa_programs::{DetectorRecord, box_features};
 use vjepa_recipe::config::Positions;
@@ -131,7 +131,7 @@ impl<'a> BoxEncoder<'a> {
             View::Whole => None,
             View::Random { seed, epoch } => Some(CounterRng::new(&[seed, CROPS, epoch, number as u64])),
         };
-        let (placed, values) = match read(clips, frame, random.as_mut())? {
+        let KeyFrameClip { placed, values, beyond } = match read(clips, frame, random.as_mut())? {
             Ok(clip) => clip,
             Err(why) => return Ok(Err(why)),
         };
@@ -139,7 +139,7 @@ impl<'a> BoxEncoder<'a> {
         let shown: Vec<bool> = frame.regions.iter().map(shows).collect();
         let boxes = in_pixels(placed, frame.regions.iter().filter(|region| shows(region)));
         let values = if boxes.is_empty() { Vec::new() } else { self.features(placed.size, values, boxes)? };
-        Ok(Ok(Seen { shown, values }))
+        Ok(Ok(Seen { shown, values, beyond }))
     }
 
     /// Features of boxes `f32[boxes, 5]` of one clip of a size, `[boxes, width]`.

@@ -2,15 +2,12 @@
 
 use vjepa_collective::{Collective, Portion, turn};
 use vjepa_data::DataError;
-use vjepa_data::detection::{KeyFrameClips, Placed};
+use vjepa_data::detection::{KeyFrameClip, KeyFrameClips, Placed};
 use vjepa_data::media::Opener;
 use vjepa_recipe::counter::CounterRng;
 
 use super::{BoxValues, Frame, LabelledRegion};
 use crate::{EvalError, OnProgress, Progress};
-
-/// The clip of a key frame, `[3, T, H, W]`, and where it lies in its frames.
-pub(super) type Clip = (Placed, Vec<f32>);
 
 /// What came of a key frame.
 pub(super) struct Seen {
@@ -18,6 +15,8 @@ pub(super) struct Seen {
     pub shown: Vec<bool>,
     /// The numbers of those that it shows, one box after the other.
     pub values: Vec<f32>,
+    /// Whether the video ends before it.
+    pub beyond: bool,
 }
 
 /// Reads the clip of a key frame; the inner error says why its video cannot be used.
@@ -25,7 +24,7 @@ pub(super) fn read(
     clips: &KeyFrameClips,
     frame: &Frame,
     random: Option<&mut CounterRng>,
-) -> Result<Result<Clip, String>, EvalError> {
+) -> Result<Result<KeyFrameClip, String>, EvalError> {
     match clips.read(Opener::shared(), &frame.path, frame.key.second, random) {
         Ok(clip) => Ok(Ok(clip)),
         Err(DataError::Bad { reason, .. }) => Ok(Err(reason)),
@@ -87,13 +86,14 @@ pub(super) fn collected(
     Ok((ranks.rank() == 0).then_some(found))
 }
 
-/// As it travels: why its video cannot be used, or nothing, and then for each box nothing where the clip shows it.
+/// As it travels: why its video cannot be used, or nothing, then something where the video ends before it, and then for each box
+/// nothing where the clip shows it.
 fn portion(seen: Result<Seen, String>) -> Portion {
     match seen {
         Err(why) => Portion { samples: vec![Some(why)], values: Vec::new() },
-        Ok(Seen { shown, values }) => {
+        Ok(Seen { shown, values, beyond }) => {
             let boxes = shown.into_iter().map(|shown| (!shown).then(String::new));
-            Portion { samples: std::iter::once(None).chain(boxes).collect(), values }
+            Portion { samples: [None, beyond.then(String::new)].into_iter().chain(boxes).collect(), values }
         }
     }
 }
@@ -104,6 +104,9 @@ fn take(found: &mut BoxValues, frame: &Frame, portion: Portion) {
     if let Some(why) = samples.next().flatten() {
         found.bad.push((frame.key.clone(), why));
         return;
+    }
+    if samples.next().flatten().is_some() {
+        found.beyond.push(frame.key.clone());
     }
     let shown = frame.regions.iter().zip(samples).filter(|(_, hidden)| hidden.is_none());
     found.boxes.extend(shown.map(|(region, _)| (frame.key.clone(), region.clone())));
@@ -136,7 +139,8 @@ mod tests {
                 _ => {
                     let shown: Vec<bool> = (0..frame.regions.len()).map(|at| at != 1).collect();
                     let count = shown.iter().filter(|shown| **shown).count();
-                    Ok(Seen { shown, values: (0..count * 2).map(|at| (number * 10 + at) as f32).collect() })
+                    let values = (0..count * 2).map(|at| (number * 10 + at) as f32).collect();
+                    Ok(Seen { shown, values, beyond: number == 2 })
                 }
             })
         };
@@ -145,6 +149,7 @@ mod tests {
         let kept: Vec<(u32, u32)> = found.boxes.iter().map(|(key, region)| (key.second, region.actions[0])).collect();
         assert_eq!(kept, [(900, 1), (902, 1), (902, 3)]);
         assert_eq!(found.bad, [(frames[1].key.clone(), "is cut off".to_owned())]);
+        assert_eq!(found.beyond, [frames[2].key.clone()]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use vjepa_compiler::ops::{Op, RoiSampling};
 use vjepa_data::detection::{TEST_SIDE, flipped_box, key_frame_clip, resized, resized_box, to_pixels};
 use vjepa_graphs::EncoderConfig;
 use vjepa_programs::{CompileError, TrainOptions, detector, detector_step};
-use vjepa_runtime::plan::{Device, HostTensor};
+use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, read_json};
@@ -71,14 +71,9 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
     let file = TensorFile::read(dir.join("detection.safetensors"))?;
     let mut checks = Vec::new();
     for roi in &info.roi {
-        if engine.device != Device::default() {
-            checks
-                .push(Check::unsupported(format!("detection.{}", roi.key), "only the CPU has a kernel for boxes yet"));
-            continue;
-        }
         align(engine, &file, roi, &mut checks)?;
     }
-    if engine.device == Device::default() && file.contains("head.time_mean") {
+    if file.contains("head.time_mean") {
         checks.push(pooled(engine, &file)?);
     }
     if let Some(head) = info.head.as_ref().filter(|_| file.contains("head.weight")) {

@@ -4,6 +4,7 @@ mod augment;
 mod ava;
 mod detection;
 mod finetune;
+mod finetune_info;
 mod finetune_steps;
 mod images;
 mod mixup;
