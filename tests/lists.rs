@@ -6,6 +6,8 @@ mod scene;
 #[path = "lists/shards.rs"]
 mod shards;
 mod support;
+#[path = "lists/written.rs"]
+mod written;
 
 use std::path::Path;
 
