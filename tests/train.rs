@@ -179,7 +179,15 @@ fn clips_that_evaluation_spaces_otherwise_are_told() {
     };
     let note = told(&[&seconds[..], &videos].concat());
     assert!(note.contains("`data.clip_duration` (0.3 s)") && note.contains("`data.sampling_rate` (1)"), "{note}");
-    assert!(told(&seconds).contains("`data.clip_duration` is ignored"));
+    // In one line with every key of the file that means nothing, also where it says the default.
+    let useless = told(&[&seconds[..], &["--set", "data.pin_mem=true", "--set", "meta.use_sdpa=true"]].concat());
+    let lines: Vec<&str> = useless.lines().filter(|line| line.contains("of no effect here")).collect();
+    assert_eq!(lines.len(), 1, "{useless}");
+    assert!(
+        ["`data.clip_duration`", "`data.pin_mem`", "`meta.use_sdpa`"].iter().all(|key| lines[0].contains(key)),
+        "{useless}"
+    );
+    assert!(!useless.contains("decode_one_clip"), "{useless}");
     assert!(!told(&["--stop-at", "0"]).contains("clip_duration"));
 }
 

@@ -174,8 +174,9 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
 
 /// Notes on settings that mean something else than they might seem to.
 fn note_settings(config: &Config, device: Device) {
-    for (key, why) in config.ignored() {
-        eprintln!("note: `{key}` is ignored: {why}");
+    let ignored: Vec<String> = config.ignored().iter().map(|(key, why)| format!("`{key}` ({why})")).collect();
+    if !ignored.is_empty() {
+        eprintln!("note: of no effect here: {}", ignored.join(", "));
     }
     super::note_sampling(Some(config));
     if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
