@@ -16,6 +16,7 @@ use vjepa_eval::protocols::videos::Accuracy;
 use vjepa_eval::videos::labelled_videos;
 use vjepa_programs::{describe, tuning};
 use vjepa_recipe::config::{Config, FinetuneConfig};
+use vjepa_report::starts::COMMIT;
 use vjepa_runtime::plan::Device;
 use vjepa_train::finetuning::{self, Finetuning};
 use vjepa_train::{Continuation, Interrupt, Observer, StepReport, TrainError, TrainOutcome, TrainRun, train_task};
@@ -82,7 +83,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let (sets, notes) = finetuning::chosen(&config, sets)?;
     notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let task = Finetuning::new(&config, &checkpoint, &sets)?;
-    let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, ..TrainRun::default() };
+    let run = TrainRun { resume: args.resume, device, stop_at: args.stop_at, commit: COMMIT, ..TrainRun::default() };
     let interrupt = Interrupt::on_signals()?;
     if ranks.rank() != 0 {
         train_task(&config, &task, &run, ranks, &interrupt, &mut Quiet)?;

@@ -11,6 +11,7 @@ use vjepa_data::DataSets;
 use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, drawn_sizes};
 use vjepa_recipe::config::{Config, Dtype};
+use vjepa_report::starts::COMMIT;
 use vjepa_runtime::plan::{Device, Recorded};
 use vjepa_train::{Interrupt, Observer, ProfileRequest, StepReport, TrainOutcome, TrainRun, Travel, Watch, train};
 
@@ -201,6 +202,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
         data: Some(sets.clone()),
         images: None,
+        commit: COMMIT,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
         read_late: None,
         record_launches: args.record_launches,

@@ -61,7 +61,7 @@ impl Asked<'_> {
         observer.phase("compiling the training step");
         let mut state = TrainState::of_rank(run.device, config, plan, self.source()?, ranks)?;
         let contents = mixture::contents(supplies);
-        together::agree(ranks, config, &state, contents.clone())?;
+        together::agree(ranks, config, &state, contents.clone(), run.commit)?;
         state.learns_from(contents);
         if ranks.rank() == 0 {
             self.weigh(&mut state, &folder.files)?;
