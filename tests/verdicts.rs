@@ -97,6 +97,45 @@ fn other_videos_under_the_same_name_are_noticed() {
     assert!(error.contains("`data.dataset_type` VideoDataset (now DriftingTextures)"), "{error}");
 }
 
+/// One sentence with a remedy. Root may write everywhere: the run is then another user's, where that user can read the program.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_written_to_is_named_with_what_to_do() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o555)).unwrap();
+    for run in [closed.clone(), closed.join("run")] {
+        let usual = train(&run, &[]);
+        let mut command = std::process::Command::new(usual.get_program());
+        command.args(usual.get_args()).current_dir(folder.path());
+        if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
+            command.uid(65534).gid(65534);
+        }
+        let Ok(output) = command.output() else {
+            println!("skipped: the other user cannot read the program");
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said.contains("quickstart.yaml") {
+            println!("skipped: the other user cannot read the configuration");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        let words =
+            ["error: ", "closed", "cannot be written to", "Permission denied", "choose another `logging.folder`"];
+        assert!(words.iter().all(|word| last.contains(word)) && said.matches("error: ").count() == 1, "{said}");
+    }
+    // A file where the folder should be.
+    let file = support::write(folder.path(), "file", "");
+    let said = stderr(&mut train(&file, &[]), false);
+    assert!(said.contains("cannot be written to") && said.contains("`logging.folder`"), "{said}");
+}
+
 #[test]
 fn short_runs_are_saved_at_their_end() {
     let folder = tempfile::tempdir().unwrap();

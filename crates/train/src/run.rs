@@ -30,7 +30,7 @@ impl Asked<'_> {
         let Self { config, run, ranks, .. } = *self;
         shares(ranks, config.optimization.groups())?;
         let path = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
-        std::fs::create_dir_all(&path).map_err(|source| TrainError::Io { path: path.clone(), source })?;
+        std::fs::create_dir_all(&path).map_err(|source| TrainError::Folder { path: path.clone(), source })?;
         let lock = if ranks.rank() == 0 { Some(Lock::take(&path, &config.logging.write_tag)?) } else { None };
         if let Some(note) = lock.as_ref().and_then(|lock| lock.note.as_ref()) {
             observer.note(note);
