@@ -196,6 +196,33 @@ fn a_collapsed_run_says_so() {
     assert!(text.contains("`optimization.lr` (now 3.0e-1)"), "{text}");
 }
 
+/// The sentence comes with the first twentieth of a run's steps, as long as these are the twenty that it needs, with all that is
+/// measured, and stands in the run's record, its events and on its page.
+#[test]
+fn the_first_verdict_comes_within_a_twentieth_and_is_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let long = ["optimization.steps=400", "optimization.warmup_steps=40", "logging.diagnostics_every=10"];
+    let sets: Vec<&str> = long.iter().flat_map(|set| ["--set", set]).collect();
+    let said = stderr(train(&run, &sets).args(["--stop-at", "21"]), true);
+    let verdict =
+        said.lines().find(|line| line.starts_with("verdict after step 20: no sign of collapse")).unwrap_or_default();
+    for words in ["gradient norm", "context gap", "effective rank", "deviation 0.", "of the least dimension"] {
+        assert!(verdict.contains(words), "{words}: {said}");
+    }
+    let record = std::fs::read_to_string(run.join("run.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["starts"][0]["verdicts"], serde_json::json!([{"step": 20, "sentence": verdict}]));
+    support::vjepa().arg("report").arg(&run).assert().success();
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains(verdict), "{verdict}");
+    // What is resumed keeps it.
+    stderr(train(&run, &sets).args(["--resume", "--stop-at", "24"]), true);
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["starts"][0]["verdicts"][0]["step"], 20, "{}", record["starts"][0]["verdicts"]);
+    assert!(record["starts"][1].get("verdicts").is_none(), "three steps are too few for another");
+}
+
 #[test]
 fn sound_and_short_runs_are_not_called_collapsed() {
     let folder = tempfile::tempdir().unwrap();
