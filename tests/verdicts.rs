@@ -65,6 +65,10 @@ fn other_changes_are_said_and_kept_in_the_record() {
     let lr = |was: &str, now: &str| Change { key: "optimization.lr".into(), was: was.into(), now: now.into() };
     assert_eq!(history[0].changed[1], lr("0.002", "0.0001"));
     assert_eq!(history[1].changed[1], lr("0.0001", "0.002"));
+    // Also of how many groups a step is made.
+    let fewer = ["--resume", "--stop-at", "6", "--set", "optimization.steps=8", "--set", "optimization.groups=2"];
+    let notes = stderr(&mut train(folder.path(), &fewer), true);
+    assert!(notes.contains("changed setting: optimization.groups: 2, was "), "{notes}");
     // Nothing to say where nothing changed, but the continuation is in the record.
     train(folder.path(), &["--stop-at", "4"]).assert().failure();
     let same = stderr(&mut train(folder.path(), &["--resume"]), true);
