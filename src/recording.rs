@@ -51,6 +51,7 @@ impl Recording {
             machine,
             config: serde_json::to_value(config).unwrap_or_else(|error| error.to_string().into()),
             ended: None,
+            verdicts: Vec::new(),
         };
         let text = config.to_yaml().unwrap_or_else(|error| error.to_string());
         let recorder = Recorder::begin(folder, start, &text, config.logging.metrics_every);
@@ -108,6 +109,11 @@ impl Recording {
         ];
         values.extend(found.knn.map(|share| ("diagnostics/knn", share)));
         self.recorder.scalars(step, &values);
+    }
+
+    /// A verdict was given after `step` steps.
+    pub(crate) fn verdict(&mut self, step: u64, sentence: &str) {
+        self.recorder.verdict(step, sentence);
     }
 
     /// Draws the features of held-out clips after `step` steps.

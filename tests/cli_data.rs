@@ -68,6 +68,37 @@ fn what_is_missing_is_asked_for_in_a_sentence() {
     }
 }
 
+/// What is written is never what is read, however its path is spelled.
+#[test]
+fn no_input_is_overwritten() {
+    let folder = ucf101();
+    let list = "clips/Archery/v_Archery_g01_c01.mp4 0\nclips/Bowling/v_Bowling_g01_c01.mp4 1\n";
+    for name in ["l.csv", "s.good.csv", "c.names.txt"] {
+        std::fs::write(folder.path().join(name), list).unwrap();
+    }
+    for arguments in [
+        "data split l.csv --share 50% --train l.csv --val v.csv",
+        "data split l.csv --share 50% --train t.csv --val ./clips/../l.csv",
+        "data subset l.csv --share 50% --out ./l.csv",
+        "data overlap l.csv s.good.csv --out l.csv",
+        "data overlap s.good.csv l.csv --out l.csv",
+        "data scan s.good.csv --out s",
+        "data list named l.csv --out l.csv",
+        "data list named l.csv --classes c.names.txt --out c.csv",
+    ] {
+        let output = vjepa(&arguments.split(' ').collect::<Vec<_>>(), folder.path());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
+        assert!(said.contains("would overwrite") && said.lines().count() == 1, "{arguments}: {said}");
+    }
+    for name in ["l.csv", "s.good.csv", "c.names.txt"] {
+        assert_eq!(std::fs::read_to_string(folder.path().join(name)).unwrap(), list, "{name}");
+    }
+    let output =
+        vjepa(&["data", "split", "l.csv", "--share", "50%", "--train", "t.csv", "--val", "./t.csv"], folder.path());
+    assert!(text(&output.stderr).contains("name the same file") && !folder.path().join("t.csv").exists());
+}
+
 /// Four of the carried videos in two class folders, and a file that is no video.
 fn class_folders() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -108,6 +139,8 @@ fn a_folder_is_listed_scanned_split_compared_and_packed() {
     let said = run("data scan shards --out packed --json");
     assert_eq!(said.lines().count(), 4);
     assert_eq!(lines("packed.good.csv"), 4);
+    let output = vjepa(&["data", "pack", "shards", "--out", "shards", "--copy"], folder.path());
+    assert!(text(&output.stderr).contains("holds shards that are read"), "{}", text(&output.stderr));
     let output = vjepa(&["data", "pack", "all.csv", "--out", "x"], folder.path());
     assert_eq!(output.status.code(), Some(2), "encoding or copying is to be chosen");
 }

@@ -141,6 +141,9 @@ fn doctor_says_what_there_is() {
         // What is missing comes with the way to get it.
         assert!(key == "memory" || found[key]["found"] == true || found[key]["remedy"].is_string(), "{key}");
     }
+    assert_eq!(found["ffmpeg"]["found"], cfg!(feature = "ffmpeg"));
+    let library = if cfg!(feature = "ffmpeg") { "libavcodec " } else { "not in this build" };
+    assert!(found["ffmpeg"]["what"].as_str().is_some_and(|what| what.starts_with(library)), "{}", found["ffmpeg"]);
     vjepa().arg("doctor").assert().success().stdout(predicates::str::contains("cores usable"));
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{SMALL_RUN, losses, recipe, train, vjepa};
+use support::{SMALL_RUN, losses, losses_and_norms, recipe, train, vjepa};
 use vjepa_recipe::counter::CounterRng;
 use vjepa_train::Checkpoint;
 
@@ -67,7 +67,7 @@ fn killed_at_any_moment_a_run_ends_with_the_same_weights() {
     let ((a, record), (b, resumed)) = (load(whole.path()), load(killed.path()));
     assert_eq!((record.step, resumed.step), (400, 400));
     assert!(a == b, "weights, averages or moments differ after {done} kills");
-    assert_eq!(losses(whole.path()), losses(killed.path()));
+    assert_eq!(losses_and_norms(whole.path()), losses_and_norms(killed.path()));
     let left = std::fs::read_dir(killed.path()).unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     assert_eq!(left.filter(|name| name.ends_with(".part")).count(), 0, "half-written files are left");
 }

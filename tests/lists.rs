@@ -3,7 +3,11 @@
 
 #[path = "lists/scene.rs"]
 mod scene;
+#[path = "lists/shards.rs"]
+mod shards;
 mod support;
+#[path = "lists/written.rs"]
+mod written;
 
 use std::path::Path;
 
@@ -231,7 +235,10 @@ fn what_a_data_set_leaves_out_is_counted_before_training() {
     }
     let error = said(&mut scene.train("my videos"));
     let line = error.lines().find(|line| line.starts_with("data set")).unwrap();
-    assert_words(line, &["my videos: 8 videos, of which 2 cannot be used", "1 AVI, which is not decoded", "1 KiB"]);
+    assert_words(
+        line,
+        &["my videos: 8 videos, of which 2 cannot be used", "of unknown name in AVI, which is not decoded", "1 KiB"],
+    );
     assert_words(
         line,
         &["6 files left out", "2 .avi", "convert to .mp4", "1 .wmv", "1 .jpg", "1 .csv", "1 hidden .mp4"],

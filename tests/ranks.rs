@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use support::ranks::{apart, on_ranks, tensors};
-use support::{SMALL_RUN, losses, recipe, train};
+use support::{SMALL_RUN, losses_and_norms, recipe, train};
 
 /// 20 steps, longer than the small run's 6.
 const STEPS: [&str; 2] = ["--set", "optimization.steps=20"];
@@ -52,7 +52,7 @@ fn ranks_give_what_groups_on_one_rank_give() {
         // The same number of ranks gives the same bits.
         done(&mut mpirun(ranks, again.path(), &extra));
         assert!(tensors(again.path()) == tensors(many.path()), "{ranks} ranks gave two results");
-        assert_eq!(losses(again.path()), losses(many.path()));
+        assert_eq!(losses_and_norms(again.path()), losses_and_norms(many.path()));
         keys_have_no_bias_to_learn(many.path());
     }
 }
@@ -128,7 +128,7 @@ fn sharing_the_optimiser_changes_no_bit() {
     println!("{said}");
     assert!(matches!(share, Some(Ok(share)) if (0.5..=0.55).contains(&share)), "{share:?}: {said}");
     assert!(tensors(shared.path()) == tensors(whole.path()), "weights, averages or moments differ");
-    assert_eq!(losses(shared.path()), losses(whole.path()));
+    assert_eq!(losses_and_norms(shared.path()), losses_and_norms(whole.path()));
     // Stopped, and resumed with the switch the other way, each time: the checkpoint is the same.
     done(&mut mpirun(2, parts.path(), &with(&[&sharing, &["--stop-at", "2"]])));
     done(&mut mpirun(2, parts.path(), &with(&[&["--resume", "--stop-at", "4"]])));
@@ -156,7 +156,7 @@ fn overlapping_the_sums_changes_no_bit() {
         assert!(summary["sums"]["buckets"].as_f64().is_some_and(|buckets| buckets >= 4.0), "{summary}");
         done(&mut mpirun(ranks, after.path(), &[&extra[..], &["--set", "optimization.overlap=false"]].concat()));
         assert!(tensors(beside.path()) == tensors(after.path()), "{ranks} ranks: weights, averages or moments differ");
-        assert_eq!(losses(beside.path()), losses(after.path()));
+        assert_eq!(losses_and_norms(beside.path()), losses_and_norms(after.path()));
     }
 }
 

@@ -65,6 +65,10 @@ fn other_changes_are_said_and_kept_in_the_record() {
     let lr = |was: &str, now: &str| Change { key: "optimization.lr".into(), was: was.into(), now: now.into() };
     assert_eq!(history[0].changed[1], lr("0.002", "0.0001"));
     assert_eq!(history[1].changed[1], lr("0.0001", "0.002"));
+    // Also of how many groups a step is made.
+    let fewer = ["--resume", "--stop-at", "6", "--set", "optimization.steps=8", "--set", "optimization.groups=2"];
+    let notes = stderr(&mut train(folder.path(), &fewer), true);
+    assert!(notes.contains("changed setting: optimization.groups: 2, was "), "{notes}");
     // Nothing to say where nothing changed, but the continuation is in the record.
     train(folder.path(), &["--stop-at", "4"]).assert().failure();
     let same = stderr(&mut train(folder.path(), &["--resume"]), true);
@@ -95,6 +99,45 @@ fn other_videos_under_the_same_name_are_noticed() {
     let other = ["--set", "data.dataset_type=DriftingTextures", "--set", "data.datasets=[]"];
     let error = stderr(train(&run, &other).arg("--resume"), false);
     assert!(error.contains("`data.dataset_type` VideoDataset (now DriftingTextures)"), "{error}");
+}
+
+/// One sentence with a remedy. Root may write everywhere: the run is then another user's, where that user can read the program.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_written_to_is_named_with_what_to_do() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o555)).unwrap();
+    for run in [closed.clone(), closed.join("run")] {
+        let usual = train(&run, &[]);
+        let mut command = std::process::Command::new(usual.get_program());
+        command.args(usual.get_args()).current_dir(folder.path());
+        if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
+            command.uid(65534).gid(65534);
+        }
+        let Ok(output) = command.output() else {
+            println!("skipped: the other user cannot read the program");
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said.contains("quickstart.yaml") {
+            println!("skipped: the other user cannot read the configuration");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        let words =
+            ["error: ", "closed", "cannot be written to", "Permission denied", "choose another `logging.folder`"];
+        assert!(words.iter().all(|word| last.contains(word)) && said.matches("error: ").count() == 1, "{said}");
+    }
+    // A file where the folder should be.
+    let file = support::write(folder.path(), "file", "");
+    let said = stderr(&mut train(&file, &[]), false);
+    assert!(said.contains("cannot be written to") && said.contains("`logging.folder`"), "{said}");
 }
 
 #[test]
@@ -155,6 +198,33 @@ fn a_collapsed_run_says_so() {
     let text = String::from_utf8(failed.stdout).unwrap();
     assert!(text.starts_with("collapsed after 300 steps") && text.contains("effective rank"), "{text}");
     assert!(text.contains("`optimization.lr` (now 3.0e-1)"), "{text}");
+}
+
+/// The sentence comes with the first twentieth of a run's steps, as long as these are the twenty that it needs, with all that is
+/// measured, and stands in the run's record, its events and on its page.
+#[test]
+fn the_first_verdict_comes_within_a_twentieth_and_is_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let long = ["optimization.steps=400", "optimization.warmup_steps=40", "logging.diagnostics_every=10"];
+    let sets: Vec<&str> = long.iter().flat_map(|set| ["--set", set]).collect();
+    let said = stderr(train(&run, &sets).args(["--stop-at", "21"]), true);
+    let verdict =
+        said.lines().find(|line| line.starts_with("verdict after step 20: no sign of collapse")).unwrap_or_default();
+    for words in ["gradient norm", "context gap", "effective rank", "deviation 0.", "of the least dimension"] {
+        assert!(verdict.contains(words), "{words}: {said}");
+    }
+    let record = std::fs::read_to_string(run.join("run.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["starts"][0]["verdicts"], serde_json::json!([{"step": 20, "sentence": verdict}]));
+    support::vjepa().arg("report").arg(&run).assert().success();
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains(verdict), "{verdict}");
+    // What is resumed keeps it.
+    stderr(train(&run, &sets).args(["--resume", "--stop-at", "24"]), true);
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["starts"][0]["verdicts"][0]["step"], 20, "{}", record["starts"][0]["verdicts"]);
+    assert!(record["starts"][1].get("verdicts").is_none(), "three steps are too few for another");
 }
 
 #[test]

@@ -9,6 +9,15 @@ pub fn is_name(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
+/// Whether two paths lead to the same file, links followed; a file that is yet to be written is where its folder is.
+pub fn same(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        path.canonicalize().ok().or_else(|| Some(folder.canonicalize().ok()?.join(path.file_name()?)))
+    };
+    place(a).is_some_and(|a| place(b) == Some(a))
+}
+
 /// Where the files that belong to a model (or to a bundle's manifest) may lie.
 ///
 /// Installers link instead of copying, so links are followed, but not out of the tree. That is

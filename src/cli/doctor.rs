@@ -55,7 +55,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         (false, true) => "training on CPU and wgpu (experimental)",
         (true, true) => "training on CPU, CUDA and wgpu (experimental)",
     };
-    println!("vjepa {}: pure-Rust video decoders (H.264, VP9), {training}, tract", env!("CARGO_PKG_VERSION"));
+    let decoders = if cfg!(feature = "ffmpeg") { ", FFmpeg" } else { "" };
+    println!("vjepa {}: pure-Rust video decoders (H.264, VP9){decoders}, {training}, tract", env!("CARGO_PKG_VERSION"));
     let mut rows = Vec::new();
     for finding in &findings {
         let mark = if finding.found { "yes" } else { "no" };
@@ -260,12 +261,18 @@ fn tensorrt() -> Finding {
     }
 }
 
+/// The FFmpeg libraries of this build.
 fn ffmpeg() -> Finding {
+    let key = "ffmpeg";
+    if let Some(library) = vjepa_video::ffmpeg_version() {
+        let what = format!("{library}; reads what the pure-Rust decoders do not");
+        return Finding { key, found: true, what, remedy: None };
+    }
     Finding {
-        key: "ffmpeg",
+        key,
         found: false,
         what: "not in this build; not needed for H.264 and VP9".to_owned(),
-        remedy: Some("re-encode other codecs: `vjepa data pack --ffmpeg ffmpeg`, or `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned()),
+        remedy: Some("for other codecs build with --features ffmpeg, or re-encode them: `vjepa data pack --ffmpeg ffmpeg`, or `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`".to_owned()),
     }
 }
 

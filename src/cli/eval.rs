@@ -33,8 +33,8 @@ pub struct Args {
     /// Attention heads of a probe file that does not say their number and is of no released size
     #[arg(long, value_name = "N")]
     probe_heads: Option<usize>,
-    /// Labelled samples: a list with one "path label" per line, paths relative to the list's folder, or a folder with a folder of
-    /// pictures for each class [default: those of the official evaluation]
+    /// Labelled samples: a list with one "path label" per line, paths relative to the list's folder, shards, or a folder with
+    /// a folder of pictures for each class [default: those of the official evaluation]
     #[arg(long, value_name = "LIST|FOLDER")]
     data: Option<PathBuf>,
     /// Label of the probe's first class in --data, for probes with class names [default: as in training]

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 
 use super::CliError;
-use super::data::with_ending;
+use super::data::{spares, with_ending};
 use super::device::{DeviceArg, RankArgs};
 use super::named::named;
 use super::probe_number::ProbeNumber;
 use vjepa_collective::Collective;
-use vjepa_data::shards::is_pattern;
+use vjepa_data::shards::{is_pattern, refuse_foreign};
 use vjepa_data::storage::is_url;
 use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
 use vjepa_data::{DataError, Quarantine, Reading, clips, default_workers};
@@ -201,8 +201,9 @@ struct Inputs {
 impl Inputs {
     fn read(args: &Args, record: &Preprocessing, ranks: &dyn Collective) -> Result<Self, CliError> {
         let input = &args.input;
+        spares(&[input], std::slice::from_ref(&args.out))?;
         if input.is_file() {
-            vjepa_weights::refuse_foreign(input)?;
+            refuse_foreign(input)?;
         }
         if input.extension().is_some_and(|ending| ending == "safetensors") {
             if args.every.is_some() {

@@ -17,6 +17,7 @@ use vjepa_eval::labels::{ClassNames, remarks};
 use vjepa_eval::videos::labelled_videos;
 use vjepa_programs::{describe, tuning};
 use vjepa_recipe::config::{Config, FinetuneConfig};
+use vjepa_report::starts::COMMIT;
 use vjepa_runtime::plan::Device;
 use vjepa_train::finetuning::{self, Finetuning};
 use vjepa_train::{
@@ -104,7 +105,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         let task = Finetuning::new(config, &checkpoint, &sets)?;
         // One that was never begun has nothing to resume.
         let resume = args.resume && (number == 0 || begun(config));
-        let run = TrainRun { resume, device, stop_at: args.stop_at, ..TrainRun::default() };
+        let run = TrainRun { resume, device, stop_at: args.stop_at, commit: COMMIT, ..TrainRun::default() };
         let outcome = tune((args, config), &task, &run, (ranks, &interrupt), sets)?;
         done.push(Done { config, outcome, test: None });
         // All ranks say the same.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::{Listing, image_folder};
+use vjepa_data::shards::{holds_shards, refuse_foreign};
 use vjepa_data::{SamplePlan, StillPlan, VideoList, ViewPlan, is_picture};
 use vjepa_eval::ClipEncoder;
 use vjepa_eval::cache::file_digest;
@@ -344,10 +345,10 @@ impl Kind {
     }
 }
 
-/// Reads samples: a list of "path label" lines, or a folder with a folder of pictures for each class, which then names them.
+/// Reads samples: a list of "path label" lines, shards, or a folder with a folder of pictures for each class, which then names them.
 pub(super) fn samples(path: &Path) -> Result<(VideoList, Option<ClassNames>), CliError> {
-    vjepa_weights::refuse_foreign(path)?;
-    if !path.is_dir() {
+    refuse_foreign(path)?;
+    if !path.is_dir() || holds_shards(path) {
         return Ok((labelled_videos(path)?, None));
     }
     let listing = image_folder(path)?;

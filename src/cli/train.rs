@@ -11,6 +11,7 @@ use vjepa_data::DataSets;
 use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, drawn_sizes};
 use vjepa_recipe::config::{Config, Dtype};
+use vjepa_report::starts::COMMIT;
 use vjepa_runtime::plan::{Device, Recorded};
 use vjepa_train::{Interrupt, Observer, ProfileRequest, StepReport, TrainOutcome, TrainRun, Travel, Watch, train};
 
@@ -174,8 +175,9 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
 
 /// Notes on settings that mean something else than they might seem to.
 fn note_settings(config: &Config, device: Device) {
-    for (key, why) in config.ignored() {
-        eprintln!("note: `{key}` is ignored: {why}");
+    let ignored: Vec<String> = config.ignored().iter().map(|(key, why)| format!("`{key}` ({why})")).collect();
+    if !ignored.is_empty() {
+        eprintln!("note: of no effect here: {}", ignored.join(", "));
     }
     super::note_sampling(Some(config));
     if device.is_cpu() && config.meta.dtype == Dtype::Bfloat16 {
@@ -200,6 +202,7 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         passes: Passes { stop_after, verify: args.verify_ir, memory, ..Passes::default() },
         data: Some(sets.clone()),
         images: None,
+        commit: COMMIT,
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
         read_late: None,
         record_launches: args.record_launches,

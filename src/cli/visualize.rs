@@ -11,6 +11,7 @@ use super::probe::Bar;
 use super::probe_number::ProbeNumber;
 use vjepa_data::clips::{self, Clips};
 use vjepa_data::read_list;
+use vjepa_data::shards::refuse_foreign;
 use vjepa_eval::features::Keep;
 use vjepa_eval::neighbours::nearest;
 use vjepa_eval::protocols::videos::OpenEncoder;
@@ -101,7 +102,7 @@ struct Attention {
 struct Neighbours {
     #[command(flatten)]
     encoder: Encoder,
-    /// Folder of videos, or a list of them
+    /// Folder, list or shards of videos
     #[arg(long, value_name = "CSV")]
     data: PathBuf,
     /// The most videos compared, spread over the list
@@ -236,7 +237,7 @@ fn attention(args: &Attention) -> Result<&Path, CliError> {
 
 fn neighbours(args: &Neighbours) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
-    vjepa_weights::refuse_foreign(&args.data)?;
+    refuse_foreign(&args.data)?;
     let list = read_list(&args.data)?;
     list.remarks().iter().for_each(|note| eprintln!("note: {}: {note}", args.data.display()));
     let entries = list.entries;

@@ -130,6 +130,7 @@ fn is_quickstart(run: &Config) -> Result<bool, QuickstartError> {
     for recipe in [textures::RECIPE, videos::RECIPE] {
         let mut recipe = Config::from_yaml(recipe, "the quickstart recipe", &[])?;
         recipe.meta.seed = run.meta.seed;
+        recipe.unread.clone_from(&run.unread);
         recipe.model.generation = run.model.generation;
         recipe.model.levels.clone_from(&run.model.levels);
         recipe.data.datasets.clone_from(&run.data.datasets);

@@ -64,6 +64,17 @@ pub fn losses(folder: &Path) -> Vec<f64> {
     reader.records().map(|row| row.unwrap().get(2).unwrap().parse().unwrap()).collect()
 }
 
+/// Loss and gradient norms of every step, as they were written: what two runs have alike that are the same bit for bit.
+pub fn losses_and_norms(folder: &Path) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_path(folder.join("jepa-metrics.csv")).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let kept = |name: &str| name.starts_with("loss") || name.starts_with("grad_norm_");
+    let columns: Vec<usize> = header.iter().enumerate().filter(|(_, name)| kept(name)).map(|(at, _)| at).collect();
+    assert!(header.iter().filter(|name| name.starts_with("grad_norm_")).count() >= 2, "{header:?}");
+    let row = |row: csv::StringRecord| columns.iter().map(|at| row[*at].to_owned()).collect();
+    reader.records().map(|line| row(line.unwrap())).collect()
+}
+
 /// The program.
 pub fn vjepa() -> Command {
     Command::cargo_bin("vjepa").expect("the program is built with its tests")

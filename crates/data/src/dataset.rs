@@ -182,7 +182,8 @@ impl VideoDataset {
         self.shares.choose(key, self.videos())
     }
 
-    fn open_entry(&self, entry: &VideoEntry) -> Result<Media, DataError> {
+    /// Opens a video, as [`ClipSource::sample`] does.
+    pub(crate) fn open_entry(&self, entry: &VideoEntry) -> Result<Media, DataError> {
         self.opener.open(&entry.path).map_err(|error| error.of(&entry.path))
     }
 

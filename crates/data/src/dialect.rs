@@ -4,6 +4,7 @@
 //! sentence that says what its columns look like; a label is never taken from a column that may be something else.
 
 mod classes;
+mod form;
 mod table;
 
 pub(crate) use classes::{Named, named};
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use form::{Form, closed, without_label};
 use table::{Cells, Table};
 use vjepa_recipe::text;
 
@@ -60,6 +62,8 @@ pub(super) struct Row {
 pub(super) struct Parsed {
     pub rows: Vec<Row>,
     pub notes: Vec<String>,
+    /// What was read otherwise than as "path label" with a space: separators, quotes.
+    pub departures: Vec<String>,
 }
 
 /// A line that is not blank.
@@ -90,17 +94,20 @@ fn is_comment(line: &str) -> bool {
 /// A sentence that begins with the number of the line, and says what was found there and what to write instead.
 pub(super) fn parse(text: &str, exists: &dyn Fn(&str) -> bool) -> Result<Parsed, String> {
     let (mut parsed, comments) = match table::read(text)? {
-        Some(Table { rows, note, comments }) => {
+        Some(Table { rows, note, comments, quotes }) => {
             let rows = rows.into_iter().map(|Cells { line, path, label }| {
                 let label = label.map(|text| number(line, &text)).transpose()?;
                 Ok(Row { line, path, label })
             });
-            (Parsed { rows: rows.collect::<Result<_, String>>()?, notes: vec![note] }, comments)
+            let departures = quotes.then(|| "quotes".to_owned()).into_iter().collect();
+            (Parsed { rows: rows.collect::<Result<_, String>>()?, notes: vec![note], departures }, comments)
         }
         None => {
             let (lines, comments) = lines_of(text, exists);
             let colons = double_colons(&lines, exists)?;
-            (colons.map_or_else(|| plain(&lines, exists), Ok)?, comments)
+            let parsed = colons.map_or_else(|| plain(&lines, exists), Ok)?;
+            parsed.rows.iter().try_for_each(|row| closed(row, exists))?;
+            (parsed, comments)
         }
     };
     match comments {
@@ -152,12 +159,13 @@ const NUMBERING: &str = "`vjepa data list named LIST --out NEW.csv` numbers the 
 
 /// Lines of "path label".
 fn plain(lines: &[Line<'_>], exists: &dyn Fn(&str) -> bool) -> Result<Parsed, String> {
-    let mut parsed = Parsed::default();
+    let (mut parsed, mut form) = (Parsed::default(), Form::default());
     let read: Vec<Option<Row>> = lines.iter().map(|line| official(*line)).collect();
     for (index, (row, line)) in read.into_iter().zip(lines).enumerate() {
         match row {
             Some(row) => {
                 columns(&row, *line, lines, exists)?;
+                form.see(*line, &row);
                 parsed.rows.push(row);
             }
             None if index == 0 && is_header(*line, lines) => {
@@ -169,6 +177,7 @@ fn plain(lines: &[Line<'_>], exists: &dyn Fn(&str) -> bool) -> Result<Parsed, St
             None => return Err(misread(*line, lines)),
         }
     }
+    parsed.departures = form.departures();
     Ok(parsed)
 }
 
@@ -200,7 +209,8 @@ fn last_column(text: &str) -> &str {
 fn is_header(line: Line<'_>, lines: &[Line<'_>]) -> bool {
     let labelled = |line: &Line<'_>| official(*line).is_some_and(|row| row.label.is_some());
     let only = lines.len() == 1 && last_column(line.text).eq_ignore_ascii_case("label");
-    only || (lines.len() > 1 && lines.iter().skip(1).all(labelled) && video_column(line.text).is_none())
+    let names_video = video_column(line.text).is_some() || is_video(unquoted(without_label(line.text)));
+    only || (lines.len() > 1 && lines.iter().skip(1).all(labelled) && !names_video)
         || last_column(line.text).eq_ignore_ascii_case("label")
 }
 
@@ -216,7 +226,7 @@ fn double_colons(lines: &[Line<'_>], exists: &dyn Fn(&str) -> bool) -> Result<Op
     match (rows.iter().position(Option::is_none), lines.get(first)) {
         (None, Some(line)) if !exists(line.text) => {
             let notes = vec!["its lines are read as `path::label`, as V-JEPA 2 writes them".to_owned()];
-            Ok(Some(Parsed { rows: rows.into_iter().flatten().collect(), notes }))
+            Ok(Some(Parsed { rows: rows.into_iter().flatten().collect(), notes, departures: Vec::new() }))
         }
         (Some(other), Some(line)) if !exists(line.text) => {
             let other = lines.get(other).map_or(0, |line| line.number);
@@ -307,6 +317,12 @@ fn misread(line: Line<'_>, lines: &[Line<'_>]) -> String {
     };
     if text.starts_with(['{', '[']) {
         return format!("{must}, but looks like JSON; write the list as lines of text");
+    }
+    if word.is_empty() {
+        return format!("{must}, but its label is empty: complete it or take the line out");
+    }
+    if text.matches('"').count() % 2 == 1 {
+        return form::unclosed(number, text);
     }
     if let Some(odd) = separated_oddly(text) {
         return format!("{must}; it is separated by `{odd}`, where a space, comma or tab must stand");

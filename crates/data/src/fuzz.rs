@@ -49,7 +49,7 @@ fn members(archive: &[u8], index: &ShardIndex) -> usize {
 /// What is wrong with it.
 pub fn list(bytes: &[u8]) -> Result<usize, String> {
     let read = text::decode(bytes).map_err(|error| named(error.to_string()))?;
-    let list = crate::list::resolve(&read.text, Path::new("/no/such/folder")).map_err(named)?;
+    let list = crate::list::resolve(&read, Path::new("/no/such/folder")).map_err(named)?;
     Ok(list.entries.len())
 }
 

@@ -12,7 +12,7 @@ use super::source::DataError;
 use super::storage::is_url;
 use super::survey::{Reason, reasons};
 use folder::read_folder;
-use vjepa_recipe::text;
+use vjepa_recipe::text::{self, Text};
 
 pub use super::dialect::{ENDINGS, EXTENSIONS};
 
@@ -146,11 +146,8 @@ pub(crate) fn read_local(dataset: &Path, endings: &[&str]) -> Result<VideoList, 
     }
     let read = text::read(dataset).map_err(|error| fail(dataset, error))?;
     let folder = dataset.parent().unwrap_or(Path::new(""));
-    let mut list = resolve(&read.text, folder).map_err(|why| fail(dataset, why))?;
+    let mut list = resolve(&read, folder).map_err(|why| fail(dataset, why))?;
     list.path = dataset.into();
-    if let Some(encoding) = read.encoding {
-        list.notes.insert(0, format!("it is read as {encoding} text"));
-    }
     match list.entries.is_empty() {
         true => Err(fail(dataset, "holds no videos: it has no line")),
         false => Ok(list),
@@ -160,9 +157,20 @@ pub(crate) fn read_local(dataset: &Path, endings: &[&str]) -> Result<VideoList, 
 /// Paths that are looked for to find where the paths of a list begin.
 const LOOKED_FOR: usize = 4096;
 
-/// Reads the lines of a list and decides what relative paths are relative to.
-pub(crate) fn resolve(text: &str, folder: &Path) -> Result<VideoList, String> {
-    Ok(placed(dialect::parse(text, &finder(folder))?, folder))
+/// Reads the lines of a list and decides what relative paths are relative to. The first note names all that is written otherwise
+/// than as "path label" in UTF-8.
+pub(crate) fn resolve(read: &Text, folder: &Path) -> Result<VideoList, String> {
+    let parsed = dialect::parse(&read.text, &finder(folder))?;
+    let with: Vec<&str> = read.departures.iter().copied().chain(parsed.departures.iter().map(String::as_str)).collect();
+    let note = match (read.encoding, with.is_empty()) {
+        (None, true) => None,
+        (Some(encoding), true) => Some(format!("it is read as {encoding} text")),
+        (None, false) => Some(format!("it is read with {}", with.join("; "))),
+        (Some(encoding), false) => Some(format!("it is read as {encoding} text with {}", with.join("; "))),
+    };
+    let mut list = placed(parsed, folder);
+    list.notes.splice(0..0, note);
+    Ok(list)
 }
 
 /// Reads a list of class names, whose numbers become the labels; the second value is the names by number. A list of which no path
@@ -200,7 +208,7 @@ fn within(base: &Path, path: &str, home: Option<&Path>) -> PathBuf {
 }
 
 /// Rows as videos: decides what relative paths are relative to.
-fn placed(Parsed { rows, mut notes }: Parsed, folder: &Path) -> VideoList {
+fn placed(Parsed { rows, mut notes, .. }: Parsed, folder: &Path) -> VideoList {
     let (home, here) = (home(), Path::new(""));
     let within = |base: &Path, path: &str| within(base, path, home.as_deref());
     let tildes = rows.iter().filter(|row| row.path.starts_with("~/")).count();
@@ -305,8 +313,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, folder: &Path) -> Result<Vec<VideoEntry>, String> {
-        let text = text::decode(text.as_bytes()).unwrap().text;
-        resolve(&text, folder).map(|list| list.entries)
+        resolve(&text::decode(text.as_bytes()).unwrap(), folder).map(|list| list.entries)
     }
 
     fn paths(text: &str) -> Vec<(String, Option<i64>)> {

@@ -87,9 +87,8 @@ impl Reading<'_> {
             Some("csv" | "txt") => {
                 let bytes = self.opener.read_all(dataset).map_err(|error| error.to_string())?;
                 let read = text::decode(&bytes).map_err(|error| error.to_string())?;
-                let mut list = resolve(&read.text, dataset.parent().unwrap_or(Path::new("")))?;
+                let mut list = resolve(&read, dataset.parent().unwrap_or(Path::new("")))?;
                 list.path = dataset.into();
-                list.notes.extend(read.encoding.map(|encoding| format!("it is read as {encoding} text")));
                 match list.entries.is_empty() {
                     true => Err("holds no videos: it has no line".into()),
                     false => Ok(list),

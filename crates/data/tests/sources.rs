@@ -159,6 +159,48 @@ fn filters_and_durations_are_the_official_ones() {
     assert!(try_one(slow).unwrap() != try_one(fast).unwrap());
 }
 
+/// A loose file that is replaced by something else, and one that is cut off, cost a sample each time they are drawn, and stand in the
+/// list of bad videos once.
+#[test]
+fn a_loose_file_replaced_while_training_goes_on_is_a_bad_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = loose(folder.path());
+    let bad_list = folder.path().join("bad.jsonl");
+    let source = open_source(&config(&[&list]), &AugmentConfig::default()).unwrap();
+    let settings = LoaderConfig {
+        workers: 2,
+        quarantine: Some(bad_list.clone()),
+        max_bad_fraction: 0.9,
+        ..LoaderConfig::new(4, 7)
+    };
+    let mut loader = Loader::new(source, settings).unwrap();
+    loader.next_batch().unwrap();
+    assert_eq!(loader.stats().bad, 0);
+    let mut videos = names(&list);
+    videos.retain(|path| path != &bad_list);
+    videos.sort();
+    let (replaced, cut) = (&videos[0], &videos[1]);
+    // As a copying program replaces a file: another one under the same name.
+    let other = folder.path().join("other");
+    std::fs::write(&other, "no video ".repeat(500)).unwrap();
+    std::fs::rename(&other, replaced).unwrap();
+    let bytes = std::fs::read(cut).unwrap();
+    // Further back its first frames would be whole.
+    std::fs::write(cut, &bytes[..1100]).unwrap();
+    let mut drawn = 0;
+    for _ in 0..12 {
+        drawn += loader.next_batch().unwrap().infos.len();
+    }
+    assert_eq!(drawn, 48, "others stand in");
+    assert!(loader.stats().bad >= 2, "{:?}", loader.stats().bad);
+    let lines = std::fs::read_to_string(&bad_list).unwrap();
+    let lines: Vec<QuarantineLine> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let of = |path: &Path| &lines.iter().find(|line| line.path == path).unwrap().reason;
+    assert!(of(replaced).contains("it holds text"), "{}", of(replaced));
+    assert!(of(cut).contains("cut off"), "{}", of(cut));
+}
+
 #[test]
 fn what_changes_while_training_goes_on_is_a_bad_sample() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_export::Written;
+use vjepa_runtime::files;
 
 use super::{Export, Origin};
 use crate::DeployError;
@@ -26,9 +27,7 @@ pub(super) fn spares<'a>(
     out: &Path,
 ) -> Result<(), DeployError> {
     for read in read {
-        // A file that does not exist yet cannot be an input.
-        let same = |written: &&&Path| matches!((written.canonicalize(), read.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if let Some(same) = written.iter().find(same) {
+        if let Some(same) = written.iter().find(|written| files::same(written, read)) {
             let (is, out) = (same.display(), out.display());
             return Err(format!("--out {out} would overwrite {is}, which is an input; give another --out").into());
         }

@@ -1,8 +1,8 @@
 //! Features kept on disk, so that trying another probe does not run the encoder again.
 //!
 //! A file is named by the SHA-256 of everything its values follow from: the checkpoint's bytes, the videos (path, size, time
-//! of change), their labels, clips, views and preprocessing. It is written whole or not at all; one that is damaged or does not fit
-//! is made again.
+//! of change; in shards those of the shard), their labels, clips, views and preprocessing. It is written whole or not at all; one
+//! that is damaged or does not fit is made again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use super::videos::{VideoFeatures, video_features};
 use super::{EvalError, OnProgress};
 use vjepa_collective::any;
 use vjepa_data::VideoEntry;
+use vjepa_data::shards::split_path;
 use vjepa_data::{BadVideo, SamplePlan};
 use vjepa_weights as weights;
 use vjepa_weights::Tensors;
@@ -43,7 +44,9 @@ fn key(checkpoint: &str, model: &str, plan: &SamplePlan, entries: &[VideoEntry],
     add(model);
     add(&format!("{plan:?} {keep:?}"));
     for entry in entries {
-        let meta = std::fs::metadata(&entry.path);
+        // A sample of a shard changes with its shard.
+        let file = split_path(&entry.path).map_or(entry.path.as_path(), |(shard, _)| shard);
+        let meta = std::fs::metadata(file);
         let stamp = meta.as_ref().ok().map(|meta| (meta.len(), meta.modified().ok()));
         add(&format!("{} {:?} {stamp:?}", entry.path.display(), entry.label));
     }
@@ -154,5 +157,18 @@ mod tests {
         ];
         assert!(others.iter().all(|other| *other != own));
         assert!(file_digest(Path::new("none.mp4")).is_err());
+    }
+
+    /// A shard that is packed anew keeps the names of its samples.
+    #[test]
+    fn samples_of_a_shard_change_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = folder.path().join("a.tar");
+        let entries = [VideoEntry { path: shard.join("0_clip.mp4"), label: Some(1) }];
+        let of = |bytes: &[u8]| {
+            std::fs::write(&shard, bytes).unwrap();
+            key("a", "m", &plan(1), &entries, MEAN)
+        };
+        assert_ne!(of(b"before"), of(b"afterwards"));
     }
 }

@@ -11,6 +11,8 @@ pub struct Text {
     pub text: String,
     /// Its encoding, where that is not UTF-8.
     pub encoding: Option<&'static str>,
+    /// What else is not as plain text has it, in words: a byte order mark, other ends of lines.
+    pub departures: Vec<&'static str>,
 }
 
 /// A text cut to this many characters, for messages; `...` stands for what was cut.
@@ -58,7 +60,21 @@ pub fn decode(bytes: &[u8]) -> Result<Text, TextError> {
             None => (utf8(bytes)?, None),
         },
     };
-    Ok(Text { text: text.replace("\r\n", "\n").replace('\r', "\n"), encoding })
+    let marked = matches!(bytes, [0xEF, 0xBB, 0xBF, ..] | [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..]);
+    let departures = marked.then_some("a byte order mark").into_iter().chain(ends(&text)).collect();
+    Ok(Text { text: text.replace("\r\n", "\n").replace('\r', "\n"), encoding, departures })
+}
+
+/// Ends of lines that are not `\n`.
+fn ends(text: &str) -> Option<&'static str> {
+    let count = |end: &str| text.matches(end).count();
+    let windows = count("\r\n");
+    match (windows, count("\r") - windows, count("\n") - windows) {
+        (_, 0, _) if windows == 0 => None,
+        (_, 0, 0) => Some("CRLF ends of lines"),
+        (0, _, 0) => Some("CR ends of lines"),
+        _ => Some("mixed ends of lines"),
+    }
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, TextError> {
@@ -129,7 +145,11 @@ mod tests {
             let read = decode(&bytes).unwrap();
             assert_eq!(read.text, wanted, "{bytes:?}");
             assert_eq!(read.encoding.is_some(), bytes.contains(&0));
+            assert_eq!(read.departures.is_empty(), bytes == wanted.as_bytes(), "{:?}", read.departures);
         }
+        let said = |text: &str| decode(text.as_bytes()).unwrap().departures;
+        assert_eq!(said("\u{feff}a\r\nb"), ["a byte order mark", "CRLF ends of lines"]);
+        assert_eq!((said("a\rb\r"), said("a\r\nb\nc\r\n")), (vec!["CR ends of lines"], vec!["mixed ends of lines"]));
         assert_eq!(decode(b"").unwrap().text, "");
         assert_eq!(decode(b"\xEF\xBB\xBF").unwrap().text, "");
     }

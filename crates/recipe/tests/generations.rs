@@ -155,7 +155,7 @@ fn the_first_stage_of_the_second_generation() {
     assert!(!named.contains(&"folder") && !named.contains(&"model.use_rope"), "{named:?}");
     assert!(config.sampled_apart().unwrap().contains("`data.fps` (4)"));
     // What was read is written and read again.
-    let again = Config { launcher: config.launcher.clone(), ..read(&config.to_yaml().unwrap()) };
+    let again = Config { unread: config.unread.clone(), ..read(&config.to_yaml().unwrap()) };
     assert_eq!(again, config);
 }
 
@@ -198,7 +198,7 @@ fn the_third_generation_has_images_beside_videos() {
     assert_eq!(pairs.len(), 1);
     let weight = config.context_weight(true).unwrap();
     assert_eq!((weight.at(0), weight.at(22_500), weight.at(30_000)), (0.0, 0.25, 0.5));
-    let again = Config { launcher: config.launcher.clone(), ..read(&config.to_yaml().unwrap()) };
+    let again = Config { unread: config.unread.clone(), ..read(&config.to_yaml().unwrap()) };
     assert_eq!(again, config);
     let named: Vec<&str> = config.ignored().into_iter().map(|(key, _)| key).collect();
     assert!(named.iter().all(|key| !key.starts_with("img_data") && !key.starts_with("loss")), "{named:?}");

@@ -58,6 +58,7 @@ fn part(
         machine: Machine { kernels: "avx2".into(), products: "avx2".into(), device: "cpu".into(), ..Machine::here() },
         config: serde_json::json!({"data": {"batch_size": BATCH}, "optimization": {"lr": 1e-3, "steps": STEPS}}),
         ended: None,
+        verdicts: Vec::new(),
     };
     let mut recorder = Recorder::begin(folder, start, "data:\n  batch_size: 16\n", 10);
     if from == 0 {

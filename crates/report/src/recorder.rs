@@ -7,7 +7,7 @@ use vjepa_view::Canvas;
 use crate::ReportError;
 use crate::events::EventWriter;
 use crate::run::{PICTURES, drawn};
-use crate::starts::{How, RunRecord, Start};
+use crate::starts::{How, RunRecord, Said, Start};
 
 /// Records a run. A failure never ends it: a run of weeks is worth more than its curves. What failed is to be asked for by
 /// [`Recorder::trouble`], and said.
@@ -56,6 +56,17 @@ impl Recorder {
     pub fn scalars(&mut self, done: u64, values: &[(&str, f64)]) {
         let Some(events) = &mut self.events else { return };
         let written = events.scalars(done.saturating_sub(1), values);
+        self.noted(written);
+    }
+
+    /// A verdict on the features after `done` steps: in the record, and as text in the event file.
+    pub fn verdict(&mut self, done: u64, sentence: &str) {
+        if let Some(record) = &mut self.record {
+            let noted = record.say(Said { step: done, sentence: sentence.to_owned() });
+            self.noted(noted);
+        }
+        let Some(events) = &mut self.events else { return };
+        let written = events.text(done.saturating_sub(1), "verdict", sentence);
         self.noted(written);
     }
 
@@ -130,9 +141,11 @@ mod tests {
         let mut recorder = recorded(folder.path(), 0);
         (0..25).for_each(|step| recorder.step(step, vec![("loss".into(), 0.5), ("rates/lr".into(), 1e-3)]));
         recorder.picture(20, "masks", &Canvas::new(30, 20));
+        recorder.verdict(20, "verdict after step 20: no sign of collapse");
         recorder.end(25, How::Done);
         assert_eq!(recorder.trouble(), None);
         let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.verdicts().map(|said| said.step).collect::<Vec<_>>(), [20]);
         assert_eq!(run.starts[0].ended.as_ref().map(|ended| (ended.steps, &ended.how)), Some((25, &How::Done)));
         assert!(run.pictures["masks"].contains_key(&20));
         let files = || {

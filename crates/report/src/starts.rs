@@ -43,6 +43,18 @@ pub struct Start {
     /// How it ended; none while it runs, and where it was killed.
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// What was said of its features, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Said>,
+}
+
+/// A verdict on the features of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    /// Steps done by then.
+    pub step: u64,
+    /// The sentence, which says the step, too.
+    pub sentence: String,
 }
 
 /// A machine that a run was started on.
@@ -196,6 +208,17 @@ impl RunRecord {
         Ok(record)
     }
 
+    /// Notes a verdict.
+    ///
+    /// # Errors
+    /// [`ReportError::Write`].
+    pub fn say(&mut self, said: Said) -> Result<(), ReportError> {
+        if let Some(start) = self.starts.last_mut() {
+            start.verdicts.push(said);
+        }
+        self.save()
+    }
+
     /// Notes how it ended.
     ///
     /// # Errors
@@ -238,6 +261,7 @@ pub(crate) mod tests {
             },
             config: json!({"optimization": {"lr": 0.001}, "data": {"batch_size": 16}}),
             ended: None,
+            verdicts: Vec::new(),
         }
     }
 
@@ -246,13 +270,14 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read_starts(folder.path()).unwrap(), []);
         let mut first = RunRecord::begin(folder.path(), start(0)).unwrap();
+        first.say(Said { step: 20, sentence: "fine".into() }).unwrap();
         first.end(100, How::Stopped).unwrap();
         let mut second = RunRecord::begin(folder.path(), start(100)).unwrap();
         second.end(120, How::Failed("the loss is NaN".into())).unwrap();
         let starts = read_starts(folder.path()).unwrap();
         let ends: Vec<_> = starts.iter().filter_map(|start| Some(start.ended.as_ref()?.how.clone())).collect();
         assert_eq!(ends, [How::Stopped, How::Failed("the loss is NaN".into())]);
-        assert_eq!(starts[1].from, 100);
+        assert_eq!((starts[1].from, starts[0].verdicts.len(), starts[1].verdicts.len()), (100, 1, 0));
         RunRecord::begin(folder.path(), start(0)).unwrap();
         assert_eq!(read_starts(folder.path()).unwrap().len(), 1);
     }

@@ -44,6 +44,17 @@ pub enum TrainError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The run's folder cannot be made or written to.
+    #[error(
+        "{}: cannot be written to ({source}): make it a folder that this user may write to, or choose another `logging.folder`",
+        path.display()
+    )]
+    Folder {
+        /// The folder, or the first file in it.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A loss or gradient that is NaN or infinite.
     #[error(
         "{} at step {step}: the run stops; {}{}. Lower `optimization.lr` (here {lr:.1e}), lengthen the warm-up \

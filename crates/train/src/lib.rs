@@ -93,6 +93,8 @@ pub struct TrainRun {
     pub read_late: Option<bool>,
     /// Whether launches are recorded and replayed ([`TrainState::record_launches`]).
     pub record_launches: bool,
+    /// The commit that the program was built from, where it knows: ranks compare it.
+    pub commit: Option<&'static str>,
 }
 
 /// Callbacks during a run, for progress bars and diagnostics.

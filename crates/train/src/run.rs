@@ -30,7 +30,7 @@ impl Asked<'_> {
         let Self { config, run, ranks, .. } = *self;
         shares(ranks, config.optimization.groups())?;
         let path = PathBuf::from(config.logging.folder.clone().ok_or(TrainError::NoFolder)?);
-        std::fs::create_dir_all(&path).map_err(|source| TrainError::Io { path: path.clone(), source })?;
+        std::fs::create_dir_all(&path).map_err(|source| TrainError::Folder { path: path.clone(), source })?;
         let lock = if ranks.rank() == 0 { Some(Lock::take(&path, &config.logging.write_tag)?) } else { None };
         if let Some(note) = lock.as_ref().and_then(|lock| lock.note.as_ref()) {
             observer.note(note);
@@ -61,7 +61,7 @@ impl Asked<'_> {
         observer.phase("compiling the training step");
         let mut state = TrainState::of_rank(run.device, config, plan, self.source()?, ranks)?;
         let contents = mixture::contents(supplies);
-        together::agree(ranks, config, &state, contents.clone())?;
+        together::agree(ranks, config, &state, contents.clone(), run.commit)?;
         state.learns_from(contents);
         if ranks.rank() == 0 {
             self.weigh(&mut state, &folder.files)?;

@@ -8,7 +8,30 @@ use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::files::hex;
 
-/// Checks that all ranks have the same program, configuration, plan and data lists.
+/// What all ranks have to have alike.
+struct Facts<'a> {
+    config: &'a Config,
+    contents: Option<Contents>,
+    /// The step's graph, printed.
+    plan: String,
+    /// What the program was built from, where it says so.
+    commit: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    /// Each by its name.
+    fn named(self) -> Result<[(&'static str, String); 4], TrainError> {
+        let version = [Some(env!("CARGO_PKG_VERSION")), self.commit];
+        Ok([
+            ("program version", version.into_iter().flatten().collect::<Vec<_>>().join(" ")),
+            ("configuration", digest(self.config.to_yaml()?.as_bytes())),
+            ("data list", self.contents.map(|contents| contents.sha256).unwrap_or_default()),
+            ("plan", digest(self.plan.as_bytes())),
+        ])
+    }
+}
+
+/// Checks that all ranks have the same program (version and commit), configuration, plan and data lists.
 ///
 /// # Errors
 /// [`vjepa_collective::CollectiveError::Differs`] names what differs and the ranks.
@@ -17,17 +40,13 @@ pub(super) fn agree(
     config: &Config,
     state: &TrainState,
     contents: Option<Contents>,
+    commit: Option<&str>,
 ) -> Result<(), TrainError> {
     if ranks.world() == 1 {
         return Ok(());
     }
-    let facts = [
-        ("program version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("configuration", digest(config.to_yaml()?.as_bytes())),
-        ("data list", contents.map(|contents| contents.sha256).unwrap_or_default()),
-        ("plan", digest(vjepa_compiler::text::print(state.graph()).as_bytes())),
-    ];
-    Ok(vjepa_collective::agree(ranks, &facts)?)
+    let plan = vjepa_compiler::text::print(state.graph());
+    Ok(vjepa_collective::agree(ranks, &Facts { config, contents, plan, commit }.named()?)?)
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -95,4 +114,30 @@ pub(super) fn sharing(
         most as f64 / 1e6,
         most as f64 / all.max(1) as f64
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds of one version from two commits are two programs, and plans that differ are two.
+    #[test]
+    fn every_fact_tells_ranks_apart() {
+        let config = Config::default();
+        let other =
+            Config { meta: vjepa_recipe::config::MetaConfig { seed: 7, ..config.meta.clone() }, ..config.clone() };
+        let facts = |config: &Config, plan: &str, commit: Option<&str>| {
+            Facts { config, contents: None, plan: plan.to_owned(), commit }.named().unwrap()
+        };
+        let own = facts(&config, "a", Some("0123"));
+        let differing = |mine: [(&'static str, String); 4]| {
+            let both = own.iter().zip(&mine).filter(|(own, mine)| own != mine);
+            both.map(|(own, _)| own.0).collect::<Vec<_>>()
+        };
+        assert!(differing(facts(&config, "a", Some("0123"))).is_empty());
+        assert_eq!(differing(facts(&config, "a", Some("4567"))), ["program version"]);
+        assert_eq!(differing(facts(&config, "a", None)), ["program version"]);
+        assert_eq!(differing(facts(&config, "b", Some("0123"))), ["plan"]);
+        assert_eq!(differing(facts(&other, "a", Some("0123"))), ["configuration"]);
+    }
 }

@@ -88,10 +88,7 @@ impl Verdicts {
         }
         let again = self.said.replace(collapsed).is_some();
         let norm = gradients.typical().unwrap_or_default();
-        let measured = measured.map(|found| {
-            format!("context gap {:+.1} %, effective rank {:.1}", 100.0 * found.context_gap, found.effective_rank)
-        });
-        let measured = measured.map(|found| format!(", {found}")).unwrap_or_default();
+        let measured = measured.map(in_words).unwrap_or_default();
         Some(if collapsed {
             format!(
                 "verdict after step {step}: the features have collapsed, every clip gets the same ones (gradient norm {norm:.1e}, \
@@ -112,6 +109,18 @@ impl Verdicts {
             )
         })
     }
+}
+
+/// What was measured, to follow the gradient: gap, rank, deviation, and kNN where clips have labels.
+fn in_words(found: &DiagnosticsReport) -> String {
+    let knn = found.knn.map(|share| format!(", kNN accuracy {:.1} %", 100.0 * share)).unwrap_or_default();
+    format!(
+        ", context gap {:+.1} %, effective rank {:.1}, deviation {:.3} (of the least dimension {:.3}){knn}",
+        100.0 * found.context_gap,
+        found.effective_rank,
+        found.deviation_mean,
+        found.deviation_min
+    )
 }
 
 #[cfg(test)]
@@ -175,8 +184,12 @@ mod tests {
             said.contains("have collapsed") && said.contains("effective rank 1.2") && said.contains("1.0e-3"),
             "{said}"
         );
+        assert!(said.contains("deviation 0.100 (of the least dimension 0.000)") && !said.contains("kNN"), "{said}");
         assert_eq!(say(None, 70), None);
         assert_eq!(say(Some(true), 80), None);
         assert!(say(Some(false), 100).is_some_and(|said| said.contains("no longer collapsed")));
+        let labelled = DiagnosticsReport { knn: Some(0.25), ..found };
+        let said = Verdicts::default().said(Some(false), 20, &dead, Some(&labelled), (1e-3, [0.998, 1.0])).unwrap();
+        assert!(said.contains("deviation 0.100 (of the least dimension 0.000), kNN accuracy 25.0 %"), "{said}");
     }
 }

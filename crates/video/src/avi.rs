@@ -1,8 +1,8 @@
-//! AVI: only enough of it to say what a file holds.
+//! AVI: only enough of it to say which codec a file holds.
 
-/// "CODEC in AVI", from the first bytes of the file.
-pub(crate) fn describe(head: &[u8]) -> String {
-    let Some(four) = four_cc(head) else { return "AVI".into() };
+/// The codec, from the first bytes of the file.
+pub(crate) fn codec(head: &[u8]) -> Option<String> {
+    let four = four_cc(head)?;
     let name = match four.to_ascii_uppercase().as_slice() {
         b"XVID" | b"DIVX" | b"DX50" | b"FMP4" | b"MP4V" | b"M4S2" | b"3IV2" => "MPEG-4 part 2",
         b"DIV3" | b"DIV4" | b"MP43" | b"MP42" | b"MPG4" => "MS-MPEG-4",
@@ -10,9 +10,9 @@ pub(crate) fn describe(head: &[u8]) -> String {
         b"H264" | b"X264" | b"AVC1" => "H.264",
         b"HEVC" | b"H265" => "HEVC",
         b"DVSD" => "DV",
-        _ => return format!("{} in AVI", printable(&four)),
+        _ => return Some(printable(&four)),
     };
-    format!("{name} ({}) in AVI", printable(&four))
+    Some(format!("{name} ({})", printable(&four)))
 }
 
 /// Whether every stream that the file's first bytes describe is sound.
@@ -21,7 +21,8 @@ pub(crate) fn has_only_sound(head: &[u8]) -> bool {
     kinds.peek().is_some() && kinds.all(|kind| kind == b"auds")
 }
 
-fn printable(four: &[u8; 4]) -> String {
+/// Four characters of a codec's name.
+pub(crate) fn printable(four: &[u8; 4]) -> String {
     four.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '?' }).collect()
 }
 
@@ -55,11 +56,12 @@ mod tests {
 
     #[test]
     fn the_codec_is_named() {
-        assert_eq!(describe(&avi(b"xvid", b"XVID")), "MPEG-4 part 2 (XVID) in AVI");
-        assert_eq!(describe(&avi(b"xvid", &[0; 4])), "MPEG-4 part 2 (xvid) in AVI");
-        assert_eq!(describe(&avi(b"mjpg", b"MJPG")), "Motion JPEG (MJPG) in AVI");
-        assert_eq!(describe(&avi(b"abcd", b"\x01bcd")), "?bcd in AVI");
-        assert_eq!(describe(b"RIFF....AVI "), "AVI");
+        let named = |bytes: &[u8]| codec(bytes).unwrap_or_default();
+        assert_eq!(named(&avi(b"xvid", b"XVID")), "MPEG-4 part 2 (XVID)");
+        assert_eq!(named(&avi(b"xvid", &[0; 4])), "MPEG-4 part 2 (xvid)");
+        assert_eq!(named(&avi(b"mjpg", b"MJPG")), "Motion JPEG (MJPG)");
+        assert_eq!(named(&avi(b"abcd", b"\x01bcd")), "?bcd");
+        assert_eq!(codec(b"RIFF....AVI "), None);
     }
 
     #[test]

@@ -39,12 +39,8 @@ pub enum VideoError {
         "{}: not supported by {} (codec {codec}); {}re-encode to 8-bit H.264 in mp4: \
          ffmpeg -i \"{}\" -c:v libx264 -pix_fmt yuv420p \"{}\"",
         path.display(),
-        if cfg!(feature = "ffmpeg") { "the FFmpeg libraries of this system" } else { "the pure-Rust decoder" },
-        if cfg!(feature = "ffmpeg") {
-            ""
-        } else {
-            "build with `--features ffmpeg` to read it as it is, make shards with `vjepa data pack --ffmpeg ffmpeg`, or "
-        },
+        asked(*pure),
+        otherwise(*pure),
         path.display(),
         reencoded(path).display()
     )]
@@ -53,6 +49,8 @@ pub enum VideoError {
         path: PathBuf,
         /// Codec, container or profile, e.g. `AV1` or `H.264 10-bit`.
         codec: String,
+        /// The pure-Rust decoders alone were asked, as [`Decoder::Pure`](crate::Decoder::Pure) and builds without FFmpeg do.
+        pure: bool,
     },
     /// The file ends before the data its index promises.
     #[error(
@@ -128,11 +126,37 @@ pub enum VideoError {
     },
 }
 
+impl VideoError {
+    /// The same of the pure-Rust decoders alone.
+    pub(crate) fn of_pure(self) -> Self {
+        match self {
+            Self::UnsupportedCodec { path, codec, .. } => Self::UnsupportedCodec { path, codec, pure: true },
+            other => other,
+        }
+    }
+}
+
 /// A name for the re-encoded file that is not the name of the file itself.
 fn reencoded(path: &std::path::Path) -> PathBuf {
     match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("mp4")) {
         true => path.with_extension("h264.mp4"),
         false => path.with_extension("mp4"),
+    }
+}
+
+/// Who does not read a file.
+fn asked(pure: bool) -> &'static str {
+    if pure || !cfg!(feature = "ffmpeg") { "the pure-Rust decoder" } else { "the FFmpeg libraries of this system" }
+}
+
+/// Who may read it as it is.
+fn otherwise(pure: bool) -> &'static str {
+    match (cfg!(feature = "ffmpeg"), pure) {
+        (false, _) => {
+            "build with `--features ffmpeg` to read it as it is, make shards with `vjepa data pack --ffmpeg ffmpeg`, or "
+        }
+        (true, true) => "VJEPA_DECODER=pure is set and leaves FFmpeg out: unset it to read the file as it is, or ",
+        (true, false) => "",
     }
 }
 
@@ -169,7 +193,7 @@ impl Fault {
     pub(crate) fn at(self, path: &std::path::Path, frame: Option<usize>) -> VideoError {
         let path = path.to_path_buf();
         match self {
-            Fault::Unsupported(codec) => VideoError::UnsupportedCodec { path, codec },
+            Fault::Unsupported(codec) => VideoError::UnsupportedCodec { path, codec, pure: false },
             Fault::Corrupt(detail) => VideoError::Corrupt { path, frame, detail },
             Fault::Cut(detail) => VideoError::Truncated { path, first_bad_frame: frame.unwrap_or(0), detail },
             Fault::TooLarge(width, height) => VideoError::TooLarge { path, width, height },

@@ -61,6 +61,7 @@ mod error;
 #[cfg(feature = "ffmpeg")]
 mod ffmpeg;
 mod film;
+mod foreign;
 mod frame;
 #[doc(hidden)]
 pub mod fuzz;
@@ -97,6 +98,14 @@ pub const MAX_SIDE: usize = 16384;
 
 /// Largest number of pixels of a coded picture.
 pub const MAX_AREA: usize = 1 << 26;
+
+/// The FFmpeg libraries that builds with the feature `ffmpeg` decode by, e.g. `libavcodec 59.37.100`; none in other builds.
+pub fn ffmpeg_version() -> Option<String> {
+    #[cfg(feature = "ffmpeg")]
+    return Some(ffmpeg::version());
+    #[cfg(not(feature = "ffmpeg"))]
+    None
+}
 
 /// An opened clip that yields frames by number. [`open`] makes one.
 pub trait ClipDecoder {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::clip::{Clip, Engine};
 use crate::error::{Fault, VideoError};
+use crate::foreign::Foreign;
 use crate::guard::contained;
 use crate::info::ClipInfo;
 use crate::table::Track;
@@ -75,11 +76,11 @@ pub fn open_with(path: impl AsRef<Path>, decoder: Decoder) -> Result<Box<dyn Cli
     let container = sniff(&head).map_err(|fault| fault.at(path, None))?;
     let input = Input { path, file, len, container };
     let clip = match decoder {
-        Decoder::Pure => input.pure(false)?,
-        Decoder::Auto => match input.pure(cfg!(feature = "ffmpeg")) {
-            Err(VideoError::UnsupportedCodec { .. }) if cfg!(feature = "ffmpeg") => input.ffmpeg()?,
+        Decoder::Auto if cfg!(feature = "ffmpeg") => match input.pure(true) {
+            Err(VideoError::UnsupportedCodec { .. }) => input.ffmpeg()?,
             result => result?,
         },
+        Decoder::Pure | Decoder::Auto => input.pure(false).map_err(VideoError::of_pure)?,
         Decoder::Ffmpeg => input.ffmpeg()?,
     };
     Ok(Box::new(clip))
@@ -107,7 +108,7 @@ impl Input<'_> {
         let track = match &self.container {
             Container::Mp4 => contained(|| mp4::read_track(&mut file, self.len, wide)),
             Container::Matroska => contained(|| mkv::read_track(&mut file, self.len, wide)),
-            Container::Foreign(_, described) => Err(Fault::Unsupported(described.clone())),
+            Container::Foreign(foreign) => foreign.described(&mut file).and_then(|what| Err(Fault::Unsupported(what))),
         };
         track.map_err(|fault| fault.at(self.path, None))
     }
@@ -120,7 +121,7 @@ impl Input<'_> {
 
     #[cfg(feature = "ffmpeg")]
     fn ffmpeg(&self) -> Result<Clip, VideoError> {
-        if let Container::Foreign(foreign, _) = &self.container {
+        if let Container::Foreign(foreign) = &self.container {
             return match crate::ffmpeg::open(self.path, self.len, *foreign) {
                 Ok(opened) => Clip::demuxed(self.path, self.len, opened),
                 Err(fault) => Err(fault.at(self.path, None)),
@@ -152,25 +153,11 @@ pub fn probe(path: impl AsRef<Path>) -> Result<ClipInfo, VideoError> {
 enum Container {
     Mp4,
     Matroska,
-    /// One that only FFmpeg reads, and what the file is in words.
-    Foreign(Foreign, String),
-}
-
-/// Containers that this crate does not read itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Foreign {
-    Avi,
-    MpegTs,
-    MpegPs,
-    Flv,
-    Ogg,
-    Asf,
-    Ivf,
-    Mxf,
+    /// One that only FFmpeg reads.
+    Foreign(Foreign),
 }
 
 fn sniff(head: &[u8]) -> Result<Container, Fault> {
-    let foreign = |container, what: &str| Ok(Container::Foreign(container, format!("in a container of type {what}")));
     if head.starts_with(&[0x1A, 0x45, 0xDF, 0xA3]) {
         return Ok(Container::Matroska);
     }
@@ -179,18 +166,18 @@ fn sniff(head: &[u8]) -> Result<Container, Fault> {
     }
     let sync = |at: usize| head.get(at) == Some(&0x47);
     if (sync(0) && sync(188)) || (sync(4) && sync(196)) {
-        return foreign(Foreign::MpegTs, "MPEG-TS");
+        return Ok(Container::Foreign(Foreign::MpegTs));
     }
     match head {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Err(Fault::AudioOnly),
         [b'R', b'I', b'F', b'F', ..] if avi::has_only_sound(head) => Err(Fault::AudioOnly),
-        [b'R', b'I', b'F', b'F', ..] => Ok(Container::Foreign(Foreign::Avi, avi::describe(head))),
-        [b'F', b'L', b'V', ..] => foreign(Foreign::Flv, "FLV"),
-        [b'O', b'g', b'g', b'S', ..] => foreign(Foreign::Ogg, "Ogg"),
-        [0x30, 0x26, 0xB2, 0x75, ..] => foreign(Foreign::Asf, "WMV"),
-        [0, 0, 1, 0xBA | 0xB3, ..] => foreign(Foreign::MpegPs, "MPEG-PS"),
-        [b'D', b'K', b'I', b'F', ..] => foreign(Foreign::Ivf, "IVF"),
-        [0x06, 0x0E, 0x2B, 0x34, ..] => foreign(Foreign::Mxf, "MXF"),
+        [b'R', b'I', b'F', b'F', ..] => Ok(Container::Foreign(Foreign::Avi)),
+        [b'F', b'L', b'V', ..] => Ok(Container::Foreign(Foreign::Flv)),
+        [b'O', b'g', b'g', b'S', ..] => Ok(Container::Foreign(Foreign::Ogg)),
+        [0x30, 0x26, 0xB2, 0x75, ..] => Ok(Container::Foreign(Foreign::Asf)),
+        [0, 0, 1, 0xBA | 0xB3, ..] => Ok(Container::Foreign(Foreign::MpegPs)),
+        [b'D', b'K', b'I', b'F', ..] => Ok(Container::Foreign(Foreign::Ivf)),
+        [0x06, 0x0E, 0x2B, 0x34, ..] => Ok(Container::Foreign(Foreign::Mxf)),
         _ if head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => {
             Err(Fault::NotAVideo("it holds text".into()))
         }
@@ -207,9 +194,9 @@ mod tests {
         assert_eq!(sniff(b"\0\0\0\x20ftypisom"), Ok(Container::Mp4));
         assert_eq!(sniff(&[0x1A, 0x45, 0xDF, 0xA3, 0x9F]), Ok(Container::Matroska));
         assert!(matches!(sniff(b"hello"), Err(Fault::NotAVideo(_))));
-        assert!(matches!(sniff(b"RIFF...."), Ok(Container::Foreign(Foreign::Avi, _))));
+        assert!(matches!(sniff(b"RIFF...."), Ok(Container::Foreign(Foreign::Avi))));
         let mut ts = [0u8; 400];
         (ts[0], ts[188]) = (0x47, 0x47);
-        assert!(matches!(sniff(&ts), Ok(Container::Foreign(Foreign::MpegTs, _))));
+        assert!(matches!(sniff(&ts), Ok(Container::Foreign(Foreign::MpegTs))));
     }
 }

@@ -99,6 +99,14 @@ fn tools_no_decoder_has_are_named_when_the_file_is_opened() {
 }
 
 #[test]
+fn containers_of_others_are_named_with_the_codec_inside() {
+    for (name, what) in [("mpeg2.ts", "MPEG-2 in MPEG-TS"), ("mpeg2.mpg", "MPEG-2 in MPEG-PS")] {
+        let error = open_with(data(name), Decoder::Pure).err().expect(name);
+        assert!(matches!(&error, VideoError::UnsupportedCodec { codec, .. } if codec == what), "{error}");
+    }
+}
+
+#[test]
 fn an_avi_file_is_named_with_its_codec_and_what_to_do() {
     let mut bytes = b"RIFF\0\0\0\0AVI LIST\0\0\0\0hdrlstrh\x38\0\0\0vidsxvid".to_vec();
     bytes.extend_from_slice(&[0; 48]);

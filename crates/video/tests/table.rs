@@ -108,7 +108,7 @@ fn flipped_bits_are_an_error_or_do_not_matter() {
     let (Some(flipped), Some(good)) = (shared("bitflips.mp4"), shared("fast.mp4")) else { return };
     let reference = open(good).unwrap().frames(&(0..300).collect::<Vec<_>>()).unwrap();
     let mut errors = 0;
-    for i in (0..300).step_by(7) {
+    for i in 0..300 {
         match open(&flipped).unwrap().frames(&[i]) {
             Ok(frames) => assert!(frames[0] == reference[i], "frame {i} is silent garbage"),
             Err(e) => {
@@ -129,6 +129,7 @@ fn everything_else_is_an_error_with_a_name() {
         let error = open_with(&path, Decoder::Pure).err().expect(name);
         assert!(error.to_string().contains(name), "{error}");
         assert_eq!(matches!(error, VideoError::UnsupportedCodec { .. }), unsupported.contains(&name), "{error}");
+        assert!(name != "mpegts.ts" || error.to_string().contains("codec H.264 in MPEG-TS"), "{error}");
     }
     // Random bytes in the tables: whatever still opens must not show a frame in the wrong place.
     let Some(path) = shared("moov_garbage.mp4") else { return };

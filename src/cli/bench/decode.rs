@@ -57,7 +57,10 @@ pub(super) fn run(args: &DecodeArgs) -> Result<(), CliError> {
         Ok(())
     };
     for name in OURS {
-        start(name, Command::new(std::env::current_exe()?).args(["bench", "decoder", name]))?;
+        start(
+            name,
+            Command::new(std::env::current_exe()?).args(["bench", "decoder", name]).env(Decoder::VARIABLE, name),
+        )?;
     }
     if let Some(python) = &args.python {
         for name in PYTHON_DECODERS {

@@ -10,7 +10,7 @@ use vjepa_recipe::config::{AugmentConfig, Config, DataConfig};
 
 #[derive(clap::Args)]
 pub(super) struct LoaderArgs {
-    /// Lists or folders of videos, with the default clips of 16 frames at 224 pixels
+    /// Lists, folders or shards of videos, with the default clips of 16 frames at 224 pixels
     #[arg(value_name = "LIST", required_unless_present = "config", conflicts_with = "config")]
     lists: Vec<String>,
     /// Configuration of a pre-training run, whose `data` and `data_aug` are measured

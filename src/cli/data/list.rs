@@ -1,6 +1,6 @@
 //! `vjepa data list`: lists of videos from annotations, folders and patterns.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::{self, Classes, FileIndex, HmdbPart, Listing, image_folder};
 
@@ -105,8 +105,10 @@ impl DataSet {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let listing = listing(args)?;
     let names = args.out.with_extension("names.txt");
+    let read = std::iter::once(&args.annotations).chain(&args.classes).map(PathBuf::as_path);
+    super::spares(&read.collect::<Vec<&Path>>(), &[args.out.clone(), names.clone()])?;
+    let listing = listing(args)?;
     listing.write(&args.out, &names)?;
     if args.json {
         let missing: Vec<_> =

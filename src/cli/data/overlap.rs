@@ -32,6 +32,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    super::spares(&[&args.first, &args.second], &[args.out.clone(), with_ending(&args.out, "jsonl")])?;
     let (first, second) = (super::read(&args.first)?, super::read(&args.second)?);
     let journal: Journal<Fingerprint> = Journal::open(Some(&with_ending(&args.out, "jsonl")))?;
     let (first_prints, second_prints) = (hashes(&first, &journal)?, hashes(&second, &journal)?);

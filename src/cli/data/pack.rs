@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 use vjepa_data::media::Opener;
-use vjepa_data::shards::{PackPlan, PackReport, Transcode, clips_per_second, pack};
-use vjepa_data::{ENDINGS, EXTENSIONS, Reading, read_list};
+use vjepa_data::shards::{PackPlan, PackReport, Transcode, clips_per_second, pack, split_path};
+use vjepa_data::{ENDINGS, EXTENSIONS, Reading, VideoEntry, read_list};
+use vjepa_runtime::files;
 
 use crate::cli::CliError;
 use crate::cli::memory::Bytes;
@@ -61,6 +62,11 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     // Folders are searched for what the program transcodes, too.
     let endings = if transcode.is_some() { ENDINGS } else { EXTENSIONS };
     let list = super::read_with(&args.data, Reading { endings, ..Reading::default() })?;
+    let source = |entry: &VideoEntry| split_path(&entry.path).map(|(shard, _)| shard.to_path_buf());
+    if list.entries.iter().filter_map(source).any(|shard| shard.parent().is_some_and(|of| files::same(of, &args.out))) {
+        let out = args.out.display();
+        return Err(format!("--out {out} holds shards that are read: give the new ones another folder").into());
+    }
     let opener = Opener::shared();
     let plan =
         PackPlan { list: &list, out: &args.out, name: &args.name, shard_bytes: args.shard_size.0, transcode, opener };

@@ -29,8 +29,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    let [journal, good_list, bad_list] = ["jsonl", "good.csv", "bad.csv"].map(|ending| with_ending(&args.out, ending));
+    super::spares(&[&args.data], &[journal.clone(), good_list.clone(), bad_list.clone()])?;
     let list = super::read(&args.data)?;
-    let journal: Journal<Scanned> = Journal::open(Some(&with_ending(&args.out, "jsonl")))?;
+    let journal: Journal<Scanned> = Journal::open(Some(&journal))?;
     let bar = ProgressBar::new(list.entries.len() as u64);
     let scanned = scan(&list, &journal, Opener::shared(), &|_| bar.inc(1))?;
     bar.finish_and_clear();
@@ -45,14 +47,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let good = Listing::part(&list, good);
     let bad: Vec<&Scanned> = scanned.iter().filter(|one| one.fault.is_some()).collect();
     if !good.entries.is_empty() {
-        let path = with_ending(&args.out, "good.csv");
-        good.write_list(&path)?;
-        eprintln!("wrote {}: {} videos", path.display(), good.entries.len());
+        good.write_list(&good_list)?;
+        eprintln!("wrote {}: {} videos", good_list.display(), good.entries.len());
     }
     if !bad.is_empty() {
-        let path = with_ending(&args.out, "bad.csv");
-        write_bad(&path, &bad)?;
-        eprintln!("wrote {}: {} videos", path.display(), bad.len());
+        write_bad(&bad_list, &bad)?;
+        eprintln!("wrote {}: {} videos", bad_list.display(), bad.len());
     }
     match good.entries.is_empty() {
         true => Err(format!("none of the {} videos of {} can be used", scanned.len(), args.data.display()).into()),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use vjepa_data::annotations::{Listing, Share};
 use vjepa_data::checks::split;
+use vjepa_runtime::files;
 
 use super::subset::share;
 use crate::cli::CliError;
@@ -31,7 +32,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    if args.train == args.val {
+    super::spares(&[&args.list], &[args.train.clone(), args.val.clone()])?;
+    if files::same(&args.train, &args.val) {
         return Err("--train and --val name the same file: give two".into());
     }
     let list = super::read(&args.list)?;

@@ -28,6 +28,7 @@ pub(in crate::cli) fn share(word: &str) -> Result<Share, String> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    super::spares(&[&args.list], std::slice::from_ref(&args.out))?;
     let list = super::read(&args.list)?;
     let chosen = subset(&list, args.share, args.split)?;
     chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use vjepa_data::VideoList;
+use vjepa_data::shards::refuse_foreign;
 use vjepa_eval::labels::{ClassNames, remarks};
 use vjepa_eval::protocols::videos::class_names;
 
@@ -29,7 +30,7 @@ impl Lists {
     ) -> Result<Self, CliError> {
         // All of them before the first is read, which looks for its videos.
         for file in [Some(data), val, names].into_iter().flatten() {
-            vjepa_weights::refuse_foreign(file)?;
+            refuse_foreign(file)?;
         }
         let (train, folders) = samples(data)?;
         let val = val.map(samples).transpose()?;

@@ -54,8 +54,8 @@ pub struct Args {
     /// Features of other samples to evaluate on
     #[arg(long, value_name = "FILE", requires = "features")]
     val_features: Option<PathBuf>,
-    /// Labelled samples to train on: a list with one "path label" per line, paths relative to the list's folder, or a folder
-    /// with a folder of pictures for each class
+    /// Labelled samples to train on: a list with one "path label" per line, paths relative to the list's folder, shards, or a
+    /// folder with a folder of pictures for each class
     #[arg(long, value_name = "LIST|FOLDER")]
     data: Option<PathBuf>,
     /// Labelled samples to evaluate on, with the labels of --data

@@ -157,6 +157,9 @@ impl Observer for Progress {
         let settings = (self.config.optimization.lr, self.config.optimization.ema);
         let said = self.verdicts.said(verdict, state.step(), &self.gradients, measured.as_ref(), settings);
         if let Some(said) = said {
+            if let Some(recording) = &mut self.recording {
+                recording.verdict(state.step(), &said);
+            }
             if self.json {
                 println!("{}", serde_json::json!({"step": state.step(), "collapsed": verdict, "verdict": said}));
             } else {

@@ -10,7 +10,6 @@ use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
 
 use super::compare::spread;
 use crate::dataset::{Coloured, VideoDataset};
-use crate::decode::decode;
 use crate::source::{ClipSource, DataError};
 use crate::{Loader, LoaderConfig, SampleStream};
 
@@ -132,11 +131,11 @@ fn share(
         let key = stream.key(ticket);
         let entry = source.entry(key.entry(source.len().unwrap_or(0)).unwrap_or(0) as usize)?;
         let bad = |reason: String| DataError::Bad { path: entry.path.clone(), reason };
-        let mut video = vjepa_video::open(&entry.path).map_err(|error| bad(error.to_string()))?;
+        let mut video = source.open_entry(entry)?;
         let mut starts = NumpyRng::keyed(seed, Stream::Clips, key.draw());
         let frames = sampler.sample(video.info().frames, |low, high| starts.randint(low, high));
         let frames = frames.map_err(|error| bad(error.to_string()))?;
-        let clip = decode(video.as_mut(), frames.first().map(Vec::as_slice).unwrap_or_default()).map_err(bad)?;
+        let clip = video.decode(frames.first().map(Vec::as_slice).unwrap_or_default()).map_err(bad)?;
         let mut crops = PyRandom::keyed(seed, Stream::Crops, key.draw());
         let mut flips = NumpyRng::keyed(seed, Stream::Flips, key.draw());
         let clip = Coloured { clip, grayscale: false };

@@ -1,7 +1,7 @@
 //! Lists that name the class of each video in words.
 
 use super::table::{self, Cells};
-use super::{Parsed, Row, lines_of, official, short, unquoted, video_column};
+use super::{Parsed, Row, is_video, lines_of, official, short, unquoted, video_column, without_label};
 use std::collections::{BTreeSet, HashMap};
 
 /// A list of class names, numbered.
@@ -63,7 +63,7 @@ fn by_lines(text: &str, exists: &dyn Fn(&str) -> bool) -> Result<Found, String> 
         match split.or_else(labelled) {
             Some((path, class)) => rows.push((line.number, path, class)),
             // A header, whatever its words.
-            None if index == 0 => {}
+            None if index == 0 && !is_video(unquoted(without_label(line.text))) => {}
             None => {
                 return Err(format!(
                     "line {} must be \"path class\" with a path that ends as videos do, not `{}`",

@@ -1,5 +1,6 @@
 //! Lists whose first line names their columns, as data-frame libraries write them: an index, then `path` and `label` somewhere.
 
+use super::form::unclosed;
 use super::{is_comment, short};
 
 /// Names of the column of paths.
@@ -70,6 +71,8 @@ pub(super) struct Table {
     pub note: String,
     /// How many lines were comments.
     pub comments: usize,
+    /// Whether anything stands in quotes.
+    pub quotes: bool,
 }
 
 /// What a line of it says.
@@ -94,7 +97,11 @@ pub(super) fn read(text: &str) -> Result<Option<Table>, String> {
     });
     let Some(header) = lines.next().and_then(|(text, _)| Header::of(text)) else { return Ok(None) };
     let mut rows = Vec::new();
+    let opens = |text: &str| text.split(header.separator).any(|cell| cell.trim_start().starts_with('"'));
     for (text, line) in lines {
+        if text.matches('"').count() % 2 == 1 && opens(text) {
+            return Err(unclosed(line, text));
+        }
         let mut cells = cells(text, header.separator).unwrap_or_default();
         if cells.len() != header.names.len() {
             return Err(format!(
@@ -108,7 +115,7 @@ pub(super) fn read(text: &str) -> Result<Option<Table>, String> {
         let path = path.ok_or_else(|| format!("line {line} has an empty path: complete it or take the line out"))?;
         rows.push(Cells { line, path, label: header.label.and_then(take) });
     }
-    Ok(Some(Table { rows, note: header.note(), comments }))
+    Ok(Some(Table { rows, note: header.note(), comments, quotes: text.contains('"') }))
 }
 
 /// The columns of a line, without quotes.

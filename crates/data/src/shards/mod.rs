@@ -70,6 +70,30 @@ fn write_index(shard: &Path, index: &ShardIndex) -> Result<(), String> {
         .map_err(|error| format!("{}: cannot be written: {error}", path.display()))
 }
 
+/// True for a folder of this machine with shards in it, which is read as these shards.
+pub fn holds_shards(folder: &Path) -> bool {
+    folder.is_dir() && in_folder(folder).is_ok_and(|shards| !shards.is_empty())
+}
+
+/// Refuses a file that stands for another or is packed, as [`vjepa_weights::refuse_foreign`] does; shards are archives by
+/// intention.
+///
+/// # Errors
+/// One sentence with the remedy.
+pub fn refuse_foreign(dataset: &Path) -> Result<(), String> {
+    if is_shard(dataset) { Ok(()) } else { vjepa_weights::refuse_foreign(dataset) }
+}
+
+/// The shards that lie in a folder itself, sorted by name.
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut shards: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_shard(path)).collect();
+    shards.retain(|path| path.is_file());
+    shards.sort();
+    Ok(shards)
+}
+
 /// The shards that a data set names: one, several by a pattern, or those of a folder. None where it names something else.
 ///
 /// # Errors
@@ -88,11 +112,7 @@ pub(crate) fn find(dataset: &Path, opener: &Opener) -> Result<Option<Vec<PathBuf
     if is_url(dataset) || !dataset.is_dir() {
         return Ok(None);
     }
-    let entries = std::fs::read_dir(dataset).map_err(|error| format!("cannot be read: {error}"))?;
-    let mut shards: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_shard(path)).collect();
-    shards.retain(|path| path.is_file());
-    shards.sort();
+    let shards = in_folder(dataset)?;
     Ok((!shards.is_empty()).then_some(shards))
 }
 

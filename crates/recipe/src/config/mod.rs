@@ -67,9 +67,9 @@ use source::{defaults, defaults_of};
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Config {
-    /// The official launcher's keys found in the file (`app`, `nodes`, `tasks_per_node`, ...), which mean nothing here.
+    /// Keys that were given and mean nothing here: the official launcher's (`app`, `cpus_per_task`, ...), `data.pin_mem` and others.
     #[serde(skip)]
-    pub launcher: Vec<&'static str>,
+    pub unread: Vec<&'static str>,
     /// Seed, arithmetic, checkpoint to start from.
     pub meta: MetaConfig,
     /// Mask generators.
@@ -142,6 +142,12 @@ struct Sections {
     folder: Skipped,
 }
 
+/// Keys that are accepted and mean nothing here, with the reasons; the launcher's come first.
+fn unread_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let keys = sections().iter().rev().flat_map(|section| &section.keys);
+    keys.filter_map(|key| Some((key.path.as_str(), key.unread.as_deref()?)))
+}
+
 impl Config {
     /// Reads and checks a file, with `--set` arguments applied in order.
     ///
@@ -211,9 +217,8 @@ impl Config {
         let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, finetune, .. } =
             sections;
         let finetune = source.root.at("finetune").map(|_| finetune);
-        let Sections { app, nodes, tasks_per_node, cpus_per_task, mem_per_gpu, folder, .. } = sections;
-        let there = [app.0, nodes.is_some(), tasks_per_node.is_some(), cpus_per_task.0, mem_per_gpu.0, folder.0];
-        let launcher = LAUNCHER.into_iter().zip(there).filter(|(_, there)| *there).map(|(key, _)| key).collect();
+        let Sections { nodes, tasks_per_node, .. } = sections;
+        let unread = unread_keys().map(|(path, _)| path).filter(|path| source.is_given(path)).collect();
         // What the official code's processes share among them is one step's batch here, however many processes run.
         if optimization.groups.is_none() && (nodes.is_some() || tasks_per_node.is_some()) {
             optimization.groups = Some(nodes.unwrap_or(1).saturating_mul(tasks_per_node.unwrap_or(1)));
@@ -230,7 +235,7 @@ impl Config {
         };
         optimization.ends_in_warmup = model.generation != Generation::V1;
         Ok(Self {
-            launcher,
+            unread,
             meta,
             mask,
             model,
@@ -295,17 +300,16 @@ impl Config {
         Ok(())
     }
 
-    /// Keys that were accepted although they change nothing here, each with the reason, for one notice at the start.
+    /// Keys that were given although they change nothing here, be it to their defaults, each with the reason, for one notice at the
+    /// start.
     pub fn ignored(&self) -> Vec<(&'static str, &'static str)> {
         let official = Self::default();
         let [own, defaults] = [self, &official].map(|config| serde_json::to_value(config).unwrap_or_default());
         let changed = |path: &str| {
             let pointer = format!("/{}", path.replace('.', "/"));
-            self.launcher.contains(&path) || own.pointer(&pointer) != defaults.pointer(&pointer)
+            self.unread.contains(&path) || own.pointer(&pointer) != defaults.pointer(&pointer)
         };
-        let keys = sections().iter().rev().flat_map(|section| &section.keys);
-        let unread = keys.filter_map(|key| Some((key.path.as_str(), key.unread.as_deref()?)));
-        let mut list: Vec<_> = unread.filter(|(path, _)| changed(path)).collect();
+        let mut list: Vec<_> = unread_keys().filter(|(path, _)| changed(path)).collect();
         if self.data.dataset_type == DatasetType::DriftingTextures {
             if self.data_aug != official.data_aug {
                 list.push(("data_aug", "drifting textures are made at their final size, without crop or flip"));

@@ -4,12 +4,12 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-/// Whether there was a value, whatever it is.
+/// A value, whatever it is.
 #[derive(Debug, Default, JsonSchema)]
-pub(super) struct Skipped(pub bool);
+pub(super) struct Skipped;
 
 impl<'de> Deserialize<'de> for Skipped {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }

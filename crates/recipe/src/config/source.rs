@@ -69,6 +69,11 @@ impl Source<'_> {
         Ok(())
     }
 
+    /// Whether the file or a `--set` gives a key; a default that was filled in beside it is not given.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.gives(key) && !matches!(self.root.origin_of(key), None | Some(Origin::Line(0) | Origin::Set(NOWHERE)))
+    }
+
     /// Whether the tree has a key, be its value null.
     fn gives(&self, key: &str) -> bool {
         key.split('.').try_fold(&self.root, Node::get).is_some()

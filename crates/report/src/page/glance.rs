@@ -50,3 +50,12 @@ fn tiles(run: &Run, state: &State) -> Markup {
         }
     }
 }
+
+/// What was said of the features of each run, first to last.
+pub(super) fn verdicts(runs: &[Run]) -> Markup {
+    let said = |run: &Run| -> Vec<String> {
+        let name = if runs.len() > 1 { format!("{}: ", run.name()) } else { String::new() };
+        run.verdicts().map(|said| format!("{name}{}", said.sentence)).collect()
+    };
+    html! { @for sentence in runs.iter().flat_map(said) { p.note.verdict { (sentence) } } }
+}

@@ -66,6 +66,7 @@ pub fn page(runs: &[Run], others: &[ShownProbe], at: SystemTime) -> Result<Strin
                 }
                 main {
                     (glance::glance(runs, at))
+                    (glance::verdicts(runs))
                     (charts(&curves, runs))
                     (shown)
                     (probe_table(&probes))

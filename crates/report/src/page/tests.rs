@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::run::tests::sample;
 use crate::starts::tests::start;
-use crate::starts::{How, RunRecord};
+use crate::starts::{How, RunRecord, Said};
 use vjepa_recipe::records::Accuracy;
 
 fn probe() -> ShownProbe {
@@ -27,6 +27,8 @@ fn probe() -> ShownProbe {
 fn a_page_stands_alone_and_shows_what_is_there() {
     let folder = sample(200);
     let mut record = RunRecord::begin(folder.path(), start(0)).unwrap();
+    let sentence = "verdict after step 20: no sign of collapse (gradient norm 1e-1, deviation 0.100 <least>)";
+    record.say(Said { step: 20, sentence: sentence.into() }).unwrap();
     record.end(200, How::Stopped).unwrap();
     let run = Run::read(folder.path()).unwrap();
     let at = run.written + Duration::from_secs(5);
@@ -44,6 +46,7 @@ fn a_page_stands_alone_and_shows_what_is_there() {
         "meta.seed=&lt;1&gt;",
         "held out",
         "stopped after 200 steps",
+        "no sign of collapse (gradient norm 1e-1, deviation 0.100 &lt;least&gt;)",
     ] {
         assert!(page.contains(wanted), "{wanted}");
     }

@@ -18,7 +18,7 @@ pub(crate) use state::in_time;
 pub use table::{Points, Table};
 
 use crate::ReportError;
-use crate::starts::{Start, read_starts};
+use crate::starts::{Said, Start, read_starts};
 
 /// Folder of a run's pictures, in its own; a picture is `<name>-<step>.png`.
 pub const PICTURES: &str = "pictures";
@@ -136,6 +136,15 @@ impl Run {
     /// Steps of the whole run, if it has a record.
     pub fn steps(&self) -> Option<u64> {
         self.starts.last().map(|start| start.steps)
+    }
+
+    /// The verdicts on its features, without those on steps that a later start did again.
+    pub fn verdicts(&self) -> impl Iterator<Item = &Said> {
+        let next = self.starts.iter().skip(1).map(|start| start.from).chain([u64::MAX]);
+        self.starts
+            .iter()
+            .zip(next)
+            .flat_map(|(start, next)| start.verdicts.iter().filter(move |said| said.step <= next))
     }
 
     /// A value of the diagnostics by step.

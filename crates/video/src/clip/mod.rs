@@ -44,8 +44,8 @@ pub(crate) struct Clip {
     /// Where the last call stopped. One that begins there is one of many that read the clip in order.
     stopped: Option<usize>,
     in_order: bool,
-    /// The decoder may be changed for FFmpeg's.
-    replaceable: bool,
+    /// Which decoder it has, and whether that may change.
+    engine: Engine,
 }
 
 /// Which decoder a clip is to have.
@@ -76,7 +76,7 @@ impl Clip {
             .and_then(|()| contained(|| backend(&track, &packet, engine)));
         let (backend, codec) = made.map_err(|fault| fault.at(path, None))?;
         let mut clip = Self::with(path, Packets::Placed(file), len, track, backend, codec);
-        clip.replaceable = engine == Engine::PureFirst;
+        clip.engine = engine;
         // A damaged index shows in its first packet already: better to say so before training starts.
         clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
         Ok(clip)
@@ -125,7 +125,7 @@ impl Clip {
             ahead: BTreeMap::new(),
             stopped: None,
             in_order: false,
-            replaceable: false,
+            engine: Engine::Ffmpeg,
         }
     }
 
@@ -195,6 +195,7 @@ impl ClipDecoder for Clip {
             (self.run, self.stopped) = (None, None);
             return Err(match stop.fault {
                 Fault::Cut(_) => self.cut_off(),
+                fault if self.engine == Engine::Pure => fault.at(&self.path, self.frame_of(stop.sample)).of_pure(),
                 fault => fault.at(&self.path, self.frame_of(stop.sample)),
             });
         }

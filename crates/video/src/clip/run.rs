@@ -69,9 +69,10 @@ impl Clip {
 
     /// Change to FFmpeg's decoder, if that is allowed and possible.
     fn replace(&mut self) -> bool {
-        if !std::mem::take(&mut self.replaceable) {
+        if self.engine != Engine::PureFirst {
             return false;
         }
+        self.engine = Engine::Ffmpeg;
         let first = self.keys.first().copied().unwrap_or(0);
         let made = self
             .packets

@@ -17,10 +17,10 @@ use super::units::{Units, between_start_codes, look_h264, look_hevc};
 use super::{Ffmpeg, Syntax, planes, vop};
 use crate::backend::{Backend, Coded, Start};
 use crate::error::Fault;
+use crate::foreign::Foreign;
 use crate::h264::kind;
 use crate::h264_params::Sets;
 use crate::h264_survey::survey;
-use crate::open::Foreign;
 use crate::table::{Other, Sample, Setup, Stated, Track, shown_frames, shown_in_order, typical_step};
 use crate::vp9_check::Slots;
 

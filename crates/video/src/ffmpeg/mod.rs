@@ -33,6 +33,12 @@ pub(crate) use inspect::inspect;
 use units::{Units, between_start_codes, look_h264, look_hevc, with_start_codes};
 pub(crate) use write::write;
 
+/// Name and version of the library that decodes, as the system has it.
+pub(crate) fn version() -> String {
+    let version = sys::avcodec_version();
+    format!("libavcodec {}.{}.{}", version >> 16, version >> 8 & 0xFF, version & 0xFF)
+}
+
 /// What is read of a packet before it is decoded.
 enum Syntax {
     H264 {

@@ -62,6 +62,12 @@ pub(super) fn codec_of_tag(tag: [u8; 4], riff: bool) -> Option<av::AVCodecID> {
     (id != av::AVCodecID::AV_CODEC_ID_NONE).then_some(id)
 }
 
+/// The version of libavcodec: major, minor and micro, eight bits each for the latter two.
+pub(super) fn avcodec_version() -> u32 {
+    // SAFETY: reads a constant.
+    unsafe { av::avcodec_version() }
+}
+
 /// The short name of a codec, e.g. `mpeg4`.
 pub(super) fn codec_name(id: av::AVCodecID) -> &'static str {
     // SAFETY: returns a static string for any id.
