@@ -118,7 +118,11 @@ fn what_does_not_fit_is_refused() {
         save_safetensors(&path, &tensors, &BTreeMap::from([(PROBE_KEY.to_owned(), record.to_string())])).unwrap();
         path
     };
-    assert!(refuse(&narrow(2, &[])).contains("48 wide, but the encoder's are 96"));
+    assert!(
+        refuse(&narrow(2, &[])).contains(
+            "narrow.safetensors holds a probe of V-JEPA's evaluation for features 48 wide, but V-JEPA encoder (96 wide, 3 blocks) has"
+        )
+    );
     assert!(refuse(&narrow(3, &[])).contains("probe.linear.bias must be [3], got [2]"));
     assert!(refuse(&narrow(2, &["one"])).contains("1 labels for 2 classes"));
     assert!(refused(&mut export(folder.path(), &[]).0).contains("pass --config"));

@@ -117,6 +117,22 @@ fn a_mixture_trains_on_bytes() {
     assert_eq!(run("parts", &[&bytes[..], &["--resume"]].concat()), whole);
 }
 
+/// Lists of masks that are padded change what every kind computes by rounding alone.
+#[test]
+fn a_mixture_trains_on_padded_masks() {
+    let runs = Runs::new();
+    let losses = [("plain", "null"), ("padded", "16")].map(|(run, buckets)| {
+        let set = format!("optimization.mask_buckets={buckets}");
+        runs.train(run, &["--set", &set]).assert().success();
+        losses(&runs.at(run))
+    });
+    let [plain, padded] = &losses;
+    assert!(plain.len() == 6 && plain != padded, "{losses:?}");
+    for (plain, padded) in plain.iter().zip(padded) {
+        assert!((plain - padded).abs() < 1e-3 * plain.abs(), "{losses:?}");
+    }
+}
+
 /// Images on one rank and clips on the other give what one rank makes of both; so do four groups on two ranks, and sharing the
 /// optimiser's state changes no bit.
 #[cfg(feature = "mpi")]

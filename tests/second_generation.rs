@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use vjepa_data::annotations::official_classes;
-use vjepa_eval::attentive::ProbeRunner;
-use vjepa_eval::protocols::anticipation::{FutureEncoder, FutureTimes, load_actions};
+use vjepa_eval::attentive::{ProbeRunner, first_weights};
+use vjepa_eval::probe_file::save_probe;
+use vjepa_eval::protocols::anticipation::{AnticipationRecord, FutureEncoder, FutureTimes, load_actions, save_actions};
 use vjepa_eval::protocols::videos::{Wanted, open_encoder_as};
-use vjepa_programs::load_probe;
+use vjepa_programs::{Probe, ProbeRecord, first_action_weights, load_probe};
 use vjepa_runtime::plan::Device;
 
 /// A folder with a small trained V-JEPA 2 and labelled videos.
@@ -267,6 +268,49 @@ fn as_officially(scene: &Scene, frozen: &[&str], actions: &str, out: &str) {
     assert!(!fine && told.contains("--classes EPIC_100_train.csv"), "{told}");
 }
 
+/// Futures beyond what a predictor sees, in words.
+fn refused_futures(scene: &Scene, frozen: &[&str], actions: &str) {
+    let out = scene.path("none.safetensors");
+    let train = |seconds: &str, frames: &str| {
+        let mut command = vjepa(&["anticipate", "train", "--train", actions, "--out", &out, "--epochs", "1"]);
+        said(command.args(frozen).args(["--seconds", seconds, "--frames", frames]))
+    };
+    // A predictor sees at least 64 frames, as the released ones do: with 4 of them at 8 a second it sees 7.5 seconds ahead.
+    for seconds in ["7.5", "60", "1e5", "1e9", "1e300"] {
+        let (told, fine) = train(seconds, "4");
+        let words = "encoder (32 wide, 3 blocks), whose predictor sees 64 frames: after clips of 4 at 8 a second it sees less than 7.5";
+        let errors = told.lines().filter(|line| line.starts_with("error:")).count();
+        assert!(!fine && told.contains(words) && errors == 1, "{told}");
+    }
+    let (told, fine) = train("1", "64");
+    assert!(!fine && told.contains("sees 64 frames: clips of 64 leave it no future"), "{told}");
+}
+
+/// Probes of another width than the features, refused by every command with the names of both.
+fn refused_widths(scene: &Scene, frozen: &[&str], (actions, out): (&str, &str)) {
+    let (checkpoint, val) = (scene.checkpoint(), scene.path("val.csv"));
+    let probe = Probe::Linear { embed_dim: 16, num_classes: 2 };
+    let plain = scene.path("narrow.safetensors");
+    save_probe(Path::new(&plain), &ProbeRecord::of(&probe, &[]), &first_weights(&probe, 1), &Default::default())
+        .unwrap();
+    let (record, _) = load_actions(Path::new(out)).unwrap();
+    let record = AnticipationRecord { embed_dim: 16, ..record };
+    let weights = first_action_weights(&record.probe(), record.classes(), 1).into_iter();
+    let narrow = scene.path("narrow-actions.safetensors");
+    save_actions(Path::new(&narrow), &record, &weights.collect()).unwrap();
+    let model = scene.path("narrow.onnx");
+    for (probe, command) in [
+        (&plain, vec!["eval", "--checkpoint", &checkpoint, "--data", &val]),
+        (&plain, vec!["compile", "--checkpoint", &checkpoint, "--export", "onnx", "--out", &model]),
+        (&narrow, [&["anticipate", "eval", "--actions", actions], frozen].concat()),
+    ] {
+        let (told, fine) = said(vjepa(&command).args(["--probe", probe]));
+        let (holds, but) = (format!("{probe} holds a probe"), "for features 16 wide, but V-JEPA 2");
+        assert!(!fine && told.contains(&holds) && told.contains(but), "{}: {told}", command[0]);
+        assert!(told.contains("encoder (32 wide, 3 blocks) has features 32 wide"), "{}: {told}", command[0]);
+    }
+}
+
 /// An evaluation of action anticipation in the official layout.
 fn anticipation(scene: &Scene, actions: &str, more: &str) -> String {
     format!(
@@ -390,9 +434,11 @@ fn actions_are_anticipated_from_a_csv_and_a_folder_of_videos() {
             said(vjepa(&["anticipate", "eval", "--probe", &checkpoint, "--actions", &actions]).args(frozen));
         assert!(!fine && told.contains("is not a probe of actions"), "{told}");
         as_officially(&scene, &frozen, &actions, &out);
-        let bad = ["--fps", "1000"];
+        refused_futures(&scene, &frozen, &actions);
+        refused_widths(&scene, &frozen, (&actions, &out));
+        let bad = ["--fps", "100"];
         let mut command = vjepa(&["anticipate", "train", "--train", &actions, "--out", &out]);
         let (told, fine) = said(command.args(frozen).args(trained).args(bad));
-        assert!(!fine && told.contains("fewer than the 1000 of a clip"), "{told}");
+        assert!(!fine && told.contains("fewer than the 100 of a clip"), "{told}");
     }
 }

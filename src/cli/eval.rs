@@ -16,7 +16,7 @@ use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
 use vjepa_metrics::Confusion;
-use vjepa_programs::{Probe, ProbeChoice, ProbeFile, load_probe, load_probe_for, probe_layers};
+use vjepa_programs::{Probe, ProbeChoice, ProbeFile, encoder_name, load_probe, load_probe_for, probe_layers};
 use vjepa_runtime::plan::Device;
 
 /// Measure the top-1 and top-5 accuracy of a probe, or of a fine-tuned model, on labelled videos or pictures
@@ -99,11 +99,9 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     let probe = probe_of(path, &opened, choice)?;
     let (reads, [_, makes]) = (probe.probe.embed_dim(), opened.encoder.tokens());
     if reads != makes {
-        return Err(format!(
-            "the probe {} takes features {reads} wide, but the encoder's are {makes} wide; use the encoder it was trained on",
-            path.display()
-        )
-        .into());
+        let exported = || format!("the encoder {}", opened.path.display());
+        let model = opened.sizes.as_ref().map_or_else(exported, encoder_name);
+        vjepa_weights::load(path)?.refuse_probe_for(reads, &model, makes)?;
     }
     let keep = if matches!(probe.probe, Probe::Linear { .. }) { Keep::Mean } else { Keep::Tokens };
     let count = vjepa_eval::attentive::classes(&probe.probe);

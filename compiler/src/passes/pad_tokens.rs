@@ -6,12 +6,15 @@ use crate::ir::{DType, Def, Dim, Graph, GraphError, Node, Scalar, TensorType, Va
 use crate::ops::{Op, Unary};
 use std::collections::{BTreeMap, HashMap};
 
+mod kept;
+
 /// See the module's first line.
 ///
 /// For each of the inputs `indices`, `i32[B, N]`, the graph gets another, [`REAL`]`MULTIPLE/NAME`, `f32[N]`: 1 for an index that
 /// counts, 0 for padding, which may be any token. Attention gives padding no share, means and sums leave it out and are divided by
-/// what counts. So no gradient reaches it either. Runs on a forward graph after dead code is gone, before rows are merged; an
-/// operation that it does not know how to mask is an error.
+/// what counts. So no gradient reaches it either. Other inputs with an axis as long as a list have padding there too, any finite
+/// numbers. Runs on a forward graph after dead code is gone, before rows are merged; an operation that it does not know how to mask
+/// is an error.
 pub struct PadTokens {
     /// Inputs whose lists may be padded.
     pub indices: Vec<String>,
@@ -124,6 +127,19 @@ impl<'a> Masker<'a> {
             if masker.lengths.insert(symbol.clone(), real).is_some() {
                 return Err(refused());
             }
+        }
+        for id in &graph.inputs {
+            let (name, shape) = (graph.source_name(*id).unwrap_or_default(), &graph.ty(*id).shape);
+            let known = masker.rewriter.get(*id)?;
+            if masker.paddings.contains_key(&known) || !shape.iter().any(|dim| masker.is_padded(dim)) {
+                continue;
+            }
+            let padding = masker.of_shape(shape).ok_or_else(|| {
+                GraphError::Other(format!(
+                    "the input `{name}` has an axis for tokens of several lists, or several for one"
+                ))
+            })?;
+            masker.paddings.insert(known, padding);
         }
         Ok(masker)
     }
@@ -279,104 +295,6 @@ impl<'a> Masker<'a> {
         let v = g.push1(Op::Concat { axis: 3 }, &[v, zeros])?;
         let y = g.push1(Op::Attention { scale }, &[q, k, v])?;
         g.slice(y, 3, Dim::default(), width)
-    }
-
-    /// The padding of a copied node's first result.
-    fn kept(
-        &self,
-        node: &Node,
-        results: &[ValueId],
-        paddings: &[Option<Padding>],
-    ) -> Result<Option<Padding>, GraphError> {
-        let first = paddings.first().cloned().flatten();
-        let last_axis = |id: ValueId| self.rewriter.new.ty(id).rank().saturating_sub(1);
-        let makes = results.iter().any(|id| self.rewriter.new.ty(*id).shape.iter().any(|dim| self.is_padded(dim)));
-        if paddings.iter().all(Option::is_none) {
-            // Nothing says what counts of a value that is made from sizes.
-            return if makes { Err(unknown(node)) } else { Ok(None) };
-        }
-        let inputs = self.rewriter.operands(node)?;
-        match (&node.op, first) {
-            (Op::GatherTokens, _) => Ok(paddings.get(1).cloned().flatten()),
-            (Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Cast(_), first) => Ok(first),
-            (Op::Binary(_), _) => self.aligned(node, &inputs, paddings, results),
-            (Op::LayerNorm { .. } | Op::Softmax | Op::Linear, Some(padding))
-                if padding.axis < last_axis(inputs[0]) && paddings.iter().skip(1).all(Option::is_none) =>
-            {
-                Ok(Some(padding))
-            }
-            (Op::Sum { axes } | Op::Mean { axes }, Some(padding)) if !axes.contains(&padding.axis) => Ok(Some(padding)),
-            (Op::Reshape { shape }, Some(padding)) => {
-                let from = &self.rewriter.new.ty(inputs[0]).shape;
-                let same = from.get(..=padding.axis).is_some_and(|lead| shape.starts_with(lead));
-                if same { Ok(Some(padding)) } else { Err(unknown(node)) }
-            }
-            (Op::Permute { axes }, Some(padding)) => {
-                let axis = axes.iter().position(|axis| *axis == padding.axis);
-                Ok(Some(Padding { axis: axis.ok_or_else(|| unknown(node))?, ..padding }))
-            }
-            (Op::Slice { axis, start, end }, Some(padding)) => {
-                if *axis != padding.axis {
-                    return Ok(Some(padding));
-                }
-                padding.cut(start, end).map(Some).ok_or_else(|| unknown(node))
-            }
-            // The angles of padding turn padding.
-            (Op::Rotate { .. }, Some(padding)) if padding.axis == 2 => Ok(Some(padding)),
-            (Op::Concat { axis }, _) => self.joined(node, *axis, &inputs, paddings),
-            (Op::Attention { .. }, Some(padding))
-                if padding.axis == 2 && paddings.iter().skip(1).all(Option::is_none) =>
-            {
-                Ok(Some(padding))
-            }
-            _ => Err(unknown(node)),
-        }
-    }
-
-    /// Of operands that are broadcast to each other.
-    fn aligned(
-        &self,
-        node: &Node,
-        inputs: &[ValueId],
-        paddings: &[Option<Padding>],
-        results: &[ValueId],
-    ) -> Result<Option<Padding>, GraphError> {
-        let rank = results.first().map_or(0, |id| self.rewriter.new.ty(*id).rank());
-        let mut found: Option<Padding> = None;
-        for (id, padding) in inputs.iter().zip(paddings) {
-            let Some(padding) = padding else { continue };
-            let axis = padding.axis + rank - self.rewriter.new.ty(*id).rank();
-            let padding = Padding { axis, ..padding.clone() };
-            if *found.get_or_insert_with(|| padding.clone()) != padding {
-                return Err(unknown(node));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Of operands one after the other.
-    fn joined(
-        &self,
-        node: &Node,
-        axis: usize,
-        inputs: &[ValueId],
-        paddings: &[Option<Padding>],
-    ) -> Result<Option<Padding>, GraphError> {
-        if paddings.iter().flatten().all(|padding| padding.axis != axis) {
-            let mut all = paddings.iter();
-            let first = all.next().cloned().flatten();
-            return if all.all(|padding| *padding == first) { Ok(first) } else { Err(unknown(node)) };
-        }
-        let mut parts = Vec::with_capacity(inputs.len());
-        for (id, padding) in inputs.iter().zip(paddings) {
-            let size = self.rewriter.new.ty(*id).shape.get(axis).cloned().ok_or_else(|| unknown(node))?;
-            match padding {
-                Some(padding) if padding.axis == axis => parts.extend(padding.parts.iter().cloned()),
-                Some(_) => return Err(unknown(node)),
-                None => parts.push(Part { size, real: None }),
-            }
-        }
-        Ok(Some(Padding { axis, parts }))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
     FuseAdamWEma, FuseBiasGelu, FuseGelu, FuseTokenL1, GroupAdamW, KeepSums, MergePads, MergeRows, OverlapSums,
-    PackAttention, Pass, Recompute, Recomputed, ReduceSums, SinkTokens,
+    PackAttention, PadTokens, Pass, Recompute, Recomputed, ReduceSums, SinkTokens,
 };
 use crate::ir::DType;
 use crate::ops::Op;
@@ -12,12 +12,13 @@ use crate::ops::Op;
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 21] = [
+const REGISTRY: [(&str, Make); 22] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
     ("common-scalars", |_| Ok(Box::new(CommonScalars))),
     ("dead-code", |_| Ok(Box::new(DeadCode))),
+    ("pad-tokens", pad_tokens),
     ("sink-tokens", |_| Ok(Box::new(SinkTokens))),
     ("merge-rows", |_| Ok(Box::new(MergeRows))),
     ("pack-attention", |_| Ok(Box::new(PackAttention))),
@@ -65,6 +66,18 @@ fn decompose(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
         return Err(spec.value("only", "names of operations joined by `+`", unknown));
     }
     Ok(Box::new(Decompose::unless(move |op| !names.iter().any(|name| name == op.name()))))
+}
+
+/// `indices`: inputs that are lists of tokens, joined by `+`, none by default. `multiple`: what their lengths are to be a multiple
+/// of, 1 by default.
+fn pad_tokens(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
+    let indices = spec.take("indices").unwrap_or_default();
+    let indices = indices.split('+').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let multiple = match spec.take("multiple") {
+        None => 1,
+        Some(text) => text.parse().map_err(|_| spec.value("multiple", "a whole number", &text))?,
+    };
+    Ok(Box::new(PadTokens { indices, multiple }))
 }
 
 /// `limit`: elements that travel together, 1,048,576 by default.

@@ -210,8 +210,8 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     }
     if let Some(probe) = &probe {
         let (reads, width) = (probe.probe.embed_dim(), model.encoder.embed_dim);
-        if reads != width {
-            return Err(vjepa_programs::frozen::FrozenError::Width { probe: reads, encoder: width }.into());
+        if let Some(path) = request.probe.filter(|_| reads != width) {
+            weights::load(path)?.refuse_probe_for(reads, &vjepa_programs::encoder_name(&model.encoder), width)?;
         }
         source.extend(&probe.tensors);
     }

@@ -3,7 +3,7 @@
 
 use crate::{CompileError, Passes, TrainOptions, step_sizes, step_with};
 use std::collections::{BTreeMap, BTreeSet};
-use vjepa_compiler::ir::{Graph, Sizes};
+use vjepa_compiler::ir::{Dim, Graph, Sizes, ValueId};
 use vjepa_compiler::passes::{DeadCode, PadTokens, Pass, PassError, REAL};
 use vjepa_compiler::plan::OpTotals;
 use vjepa_graphs::AnyObjective;
@@ -33,36 +33,74 @@ pub(super) fn with_buckets(graph: &Graph, declaration: &Declaration, multiple: u
     Ok(pad.run(&graph).map_err(failed(&pad))?.map_or(graph, |changed| changed.graph))
 }
 
-/// The inputs of a graph, with lists padded as it asks for, and what of them counts. Without buckets they are what they were.
+/// The inputs of a graph, with lists padded as it asks for, and what of them counts; other inputs with a value for each token of
+/// a list are padded like it. Without buckets they are what they were.
 pub fn padded(graph: &Graph, inputs: Vec<(&str, HostTensor)>) -> Vec<(String, HostTensor)> {
-    let buckets: BTreeMap<&str, (&str, usize)> = graph
-        .inputs
-        .iter()
-        .filter_map(|id| {
-            let name = graph.source_name(*id)?;
-            let (multiple, list) = name.strip_prefix(REAL)?.split_once('/')?;
-            Some((list, (name, multiple.parse().ok()?)))
-        })
-        .collect();
-    let mut all = Vec::with_capacity(inputs.len() + buckets.len());
+    let lists: Vec<List<'_>> = graph.inputs.iter().filter_map(|id| List::of(graph, *id)).collect();
+    let mut all = Vec::with_capacity(inputs.len() + lists.len());
     for (name, tensor) in inputs {
-        match (buckets.get(name), tensor) {
-            (Some((real, multiple)), HostTensor::I32 { shape, data }) if shape.len() == 2 => {
-                let (rows, length) = (shape[0], shape[1]);
-                let full = length.next_multiple_of((*multiple).max(1));
-                // Any token would do.
-                let list = data.chunks(length.max(1)).flat_map(|row| {
-                    let more = std::iter::repeat_n(row.last().copied().unwrap_or(0), full - length);
-                    row.iter().copied().chain(more)
-                });
-                let counts = (0..full).map(|i| if i < length { 1.0 } else { 0.0 }).collect();
-                all.push((name.to_owned(), HostTensor::I32 { shape: vec![rows, full], data: list.collect() }));
-                all.push(((*real).to_owned(), HostTensor::F32 { shape: vec![full], data: counts }));
-            }
-            (_, tensor) => all.push((name.to_owned(), tensor)),
+        let shape = graph.find(name).map_or(&[][..], |id| &graph.ty(id).shape);
+        let along = |list: &List<'_>| Some((shape.iter().position(|dim| dim == list.length)?, list.multiple));
+        let Some((axis, multiple)) = lists.iter().find_map(along) else {
+            all.push((name.to_owned(), tensor));
+            continue;
+        };
+        let length = tensor.shape().get(axis).copied().unwrap_or(0);
+        let full = length.next_multiple_of(multiple);
+        all.push((name.to_owned(), lengthened(tensor, axis, full)));
+        if let Some(List { real, .. }) = lists.iter().find(|list| list.name == name) {
+            let counts = (0..full).map(|i| if i < length { 1.0 } else { 0.0 }).collect();
+            all.push(((*real).to_owned(), HostTensor::F32 { shape: vec![full], data: counts }));
         }
     }
     all
+}
+
+/// A list that may have padding.
+struct List<'a> {
+    /// The input that says what of it counts.
+    real: &'a str,
+    name: &'a str,
+    multiple: usize,
+    /// How long it is.
+    length: &'a Dim,
+}
+
+impl<'a> List<'a> {
+    /// That of an input that says what of it counts.
+    fn of(graph: &'a Graph, input: ValueId) -> Option<Self> {
+        let real = graph.source_name(input)?;
+        let (multiple, name) = real.strip_prefix(REAL)?.split_once('/')?;
+        let multiple = multiple.parse::<usize>().ok()?.max(1);
+        Some(Self { real, name, multiple, length: graph.ty(input).shape.first()? })
+    }
+}
+
+/// A tensor with its last values along an axis repeated until it has `full` of them; any would do.
+fn lengthened(tensor: HostTensor, axis: usize, full: usize) -> HostTensor {
+    fn longer<T: Copy>(data: &[T], shape: &mut [usize], axis: usize, full: usize) -> Vec<T> {
+        let inner: usize = shape.iter().skip(axis + 1).product();
+        let Some(length) = shape.get_mut(axis) else { return data.to_vec() };
+        let (row, more) = (*length * inner, full.saturating_sub(*length));
+        *length = full;
+        let rows = data.chunks(row.max(1));
+        rows.flat_map(|row| {
+            let last = &row[row.len().saturating_sub(inner)..];
+            row.iter().copied().chain(std::iter::repeat_n(last, more).flatten().copied())
+        })
+        .collect()
+    }
+    match tensor {
+        HostTensor::I32 { mut shape, data } => {
+            let data = longer(&data, &mut shape, axis, full);
+            HostTensor::I32 { shape, data }
+        }
+        HostTensor::F32 { mut shape, data } => {
+            let data = longer(&data, &mut shape, axis, full);
+            HostTensor::F32 { shape, data }
+        }
+        pixels @ HostTensor::Pixels(_) => pixels,
+    }
 }
 
 /// How often shapes repeat over a number of steps, and what padding costs.
@@ -124,20 +162,28 @@ pub fn mask_shapes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vjepa_compiler::ir::{DType, Dim, TensorType};
+    use vjepa_compiler::ir::{DType, TensorType};
 
     #[test]
     fn lists_are_padded_to_what_the_graph_names() {
-        let mut graph = Graph::new("g", &["B", "N"]);
+        let mut graph = Graph::new("g", &["B", "N", "K"]);
         let shape = ["B", "N"].map(Dim::symbol);
         graph.input("mask", TensorType::new(DType::I32, shape)).unwrap();
         graph.input("real/4/mask", TensorType::f32([Dim::symbol("N")])).unwrap();
+        // Of as many values as the list, and as many as there happen to be.
+        for (name, symbol) in [("weights", "N"), ("share", "K")] {
+            graph.input(name, TensorType::f32(["B", symbol].map(Dim::symbol))).unwrap();
+        }
         let list = HostTensor::i32([2, 3], vec![5, 1, 2, 7, 8, 9]).unwrap();
-        let padded = padded(&graph, vec![("mask", list.clone()), ("other", list.clone())]);
+        let floats = HostTensor::f32([2, 3], vec![0.5, 0.1, 0.2, 0.7, 0.8, 0.9]).unwrap();
+        let inputs = ["weights", "share"].map(|name| (name, floats.clone()));
+        let padded = padded(&graph, [vec![("mask", list.clone()), ("other", list.clone())], inputs.to_vec()].concat());
         let wanted = [
             ("mask", HostTensor::i32([2, 4], vec![5, 1, 2, 2, 7, 8, 9, 9]).unwrap()),
             ("real/4/mask", HostTensor::f32([4], vec![1.0, 1.0, 1.0, 0.0]).unwrap()),
             ("other", list),
+            ("weights", HostTensor::f32([2, 4], vec![0.5, 0.1, 0.2, 0.2, 0.7, 0.8, 0.9, 0.9]).unwrap()),
+            ("share", floats),
         ];
         assert_eq!(padded, wanted.map(|(name, tensor)| (name.to_owned(), tensor)));
     }

@@ -46,6 +46,16 @@ pub fn encoder_config(config: &Config) -> Result<EncoderConfig, ConfigError> {
     })
 }
 
+/// Generation and size of an encoder in words: `V-JEPA 2 ViT-L (1024 wide, 24 blocks)`.
+pub fn encoder_name(encoder: &EncoderConfig) -> String {
+    let generation = match encoder.positions {
+        Positions::Table => Generation::V1,
+        Positions::Rotary(Rotary { tiled: true, .. }) => Generation::V2,
+        Positions::Rotary(_) => Generation::V21,
+    };
+    vjepa_weights::size_name(generation, encoder.embed_dim, encoder.depth)
+}
+
 /// The settings an encoder's sizes come from, as `(key, value)`, however the configuration gives them.
 ///
 /// # Errors

@@ -29,11 +29,13 @@ pub enum FrozenError {
     },
     /// A probe for features of another width.
     #[error(
-        "the probe reads features {probe} wide, but the encoder's are {encoder} wide; use the encoder it was trained on"
+        "the probe reads features {probe} wide, but {model} has features {encoder} wide; give the probe that was trained on them"
     )]
     Width {
         /// Width the probe reads.
         probe: usize,
+        /// The encoder's model.
+        model: String,
         /// Width of the encoder.
         encoder: usize,
     },
@@ -63,7 +65,9 @@ fn several(graph: &Graph) -> Option<usize> {
 /// Refuses a probe for features of another width than the encoder's.
 fn check_width(encoder: &EncoderConfig, probe: Option<&Probe>) -> Result<(), FrozenError> {
     match probe.map(Probe::embed_dim).filter(|probe| *probe != encoder.embed_dim) {
-        Some(probe) => Err(FrozenError::Width { probe, encoder: encoder.embed_dim }),
+        Some(probe) => {
+            Err(FrozenError::Width { probe, model: compile::encoder_name(encoder), encoder: encoder.embed_dim })
+        }
         None => Ok(()),
     }
 }

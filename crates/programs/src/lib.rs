@@ -27,7 +27,7 @@ pub use action::{ActionModel, action_model, action_predictor, frames as frame_to
 pub use anticipation::{ACTION_HEADS, action_shapes, actions_step, first_action_weights};
 pub use artifact::{ArtifactError, TrainGraph, artifact, load_step, save_artifact};
 pub use buckets::{Shapes, mask_shapes, padded};
-pub use describe::{Model, describe, encoder_config, model_settings, predictor_config};
+pub use describe::{Model, describe, encoder_config, encoder_name, model_settings, predictor_config};
 pub use detector::{box_classifier, box_features, detector, detector_step};
 pub use detector_file::{
     DETECTOR_KEY, DetectorFile, DetectorRecord, EXPORTED_DETECTOR_KEY, ExportedDetector, load_detector,

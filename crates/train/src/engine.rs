@@ -364,7 +364,7 @@ pub(super) fn clips_for(inputs: &[Input], clips: ClipValues, shape: [usize; 5]) 
 }
 
 /// Does `run` with the inputs of a step, its lists of masks padded where it was compiled for that.
-fn with_padded<R>(
+pub(super) fn with_padded<R>(
     step: &mut DeviceExecutor,
     inputs: Vec<(&str, HostTensor)>,
     run: impl FnOnce(&mut DeviceExecutor, Vec<(&str, HostTensor)>) -> R,

@@ -6,7 +6,7 @@
 //! variants that a step had.
 
 use super::TrainError;
-use super::engine::{Batch, Named, clear, clips_for, sums_of};
+use super::engine::{Batch, Named, clear, clips_for, sums_of, with_padded};
 use super::shards::Shards;
 use super::sums;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +136,8 @@ impl Mixed {
         let weighted = self.options.weighted;
         let part = self.part(batch.kind.0)?;
         part.ran += 1;
-        Ok(part.gradients.run(params, inputs(&part.variant, batch, weighted))?)
+        let filled = inputs(&part.variant, batch, weighted);
+        Ok(with_padded(&mut part.gradients, filled, |gradients, filled| gradients.run(params, filled))?)
     }
 
     /// Applies the sums over `groups` groups on all `ranks`.
@@ -204,7 +205,8 @@ impl Mixed {
         clear(params, &self.sums);
         let weighted = self.options.weighted;
         let part = self.part(batch.kind.0)?;
-        Ok(part.gradients.first_bad(params, inputs(&part.variant, batch, weighted))?)
+        let filled = inputs(&part.variant, batch, weighted);
+        Ok(with_padded(&mut part.gradients, filled, |gradients, filled| gradients.first_bad(params, filled))?)
     }
 
     /// The memory of clips that have been computed on, for others.

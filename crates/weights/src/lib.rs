@@ -53,7 +53,7 @@ pub use error::WeightsError;
 pub use faults::{LoadError, Misshapen};
 pub use hugging_face::is_hugging_face;
 pub use mismatch::remedy;
-pub use model::{EncoderLayout, MODEL_KEY, ModelFile, PredictorLayout, ProbeLayout, TakenModel};
+pub use model::{EncoderLayout, MODEL_KEY, ModelFile, PredictorLayout, ProbeLayout, TakenModel, size_name};
 pub use names::shortened;
 pub use plain::Plain;
 pub use recognise::{Foreign, foreign, is_text, refuse_foreign};
@@ -144,13 +144,7 @@ pub struct Weights {
 /// [`WeightsError`]: an unreadable, damaged or foreign file, or a record in it that cannot be used.
 pub fn load(path: &Path) -> Result<Weights, WeightsError> {
     let path = hugging_face::weights_of(path)?.unwrap_or_else(|| path.to_owned());
-    let head = head_of(&path)?;
-    let (files, format, mut index) = if shards::looks_like(&head) && !safetensors::looks_like(&head) {
-        shards::read(&path)?
-    } else {
-        let (format, index) = index_of(&path)?;
-        (vec![path.clone()], format, index)
-    };
+    let (files, format, mut index) = tensors_of(&path)?;
     let hugging_face = hugging_face::read(&path, &mut index)?;
     let Index { entries, others, foreign, metadata } = index;
     let record = record::record(&path, &metadata)?;
@@ -158,6 +152,16 @@ pub fn load(path: &Path) -> Result<Weights, WeightsError> {
     let mut weights = Weights { path, files, format, entries, others, foreign, metadata, record, hugging_face, unused };
     weights.set_tables_aside();
     Ok(weights)
+}
+
+/// The files that hold the tensors of a file, one or several that it lists, their format, and what is in them.
+fn tensors_of(path: &Path) -> Result<(Vec<PathBuf>, Format, Index), WeightsError> {
+    let head = head_of(path)?;
+    if shards::looks_like(&head) && !safetensors::looks_like(&head) {
+        return shards::read(path);
+    }
+    let (format, index) = index_of(path)?;
+    Ok((vec![path.to_owned()], format, index))
 }
 
 /// The first bytes of a file that may hold weights.

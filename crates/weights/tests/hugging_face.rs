@@ -177,6 +177,7 @@ fn a_changed_configuration_is_refused_and_old_keys_are_not() {
         ("num_attention_heads", json!(5), "48 wide, which 5 attention heads do not divide"),
         ("pred_num_attention_heads", json!(5), "32 wide, which 5 attention heads do not divide"),
         ("id2label", json!({"0": "a"}), "id2label"),
+        ("qkv_bias", json!(false), "says `qkv_bias` false"),
     ] {
         let error = told("config.json", &set(key, value));
         assert!(error.contains(named) && error.contains(why), "{key}: {error}");
@@ -196,9 +197,38 @@ fn a_changed_configuration_is_refused_and_old_keys_are_not() {
         config["num_channels"] = json!(3);
     };
     assert_eq!(told("config.json", &older), "");
-    // Another model's folder is an ordinary one.
-    let error = told("config.json", &set("model_type", json!("videomae")));
-    assert!(error.contains("a folder"), "{error}");
+}
+
+#[test]
+fn a_folder_of_its_tensors_is_told_what_is_wrong_with_its_configuration() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = written().remove(0);
+    let told = |text: Option<&str>| {
+        let changed = scratch.path().join("changed");
+        copied(&folder, &changed);
+        match text {
+            Some(text) => std::fs::write(changed.join("config.json"), text).unwrap(),
+            None => std::fs::remove_file(changed.join("config.json")).unwrap(),
+        }
+        assert!(weights::is_hugging_face(&changed));
+        weights::load(&changed).err().unwrap().to_string()
+    };
+    for (text, why) in [
+        (None, "holds no config.json;"),
+        (Some("not JSON at all"), "holds a config.json that cannot be read: expected ident"),
+        (Some("{}"), "holds a config.json that has no `model_type`;"),
+        (Some(r#"{"model_type": "videomae"}"#), "holds a config.json that has `model_type: videomae`, not `vjepa2`;"),
+    ] {
+        let error = told(text);
+        assert!(error.contains(&format!("changed of V-JEPA 2 in Hugging Face's format {why}")), "{error}");
+    }
+    // A folder of other tensors is an ordinary one.
+    let other = scratch.path().join("other");
+    std::fs::create_dir_all(&other).unwrap();
+    let tensors = weights::Tensors::from([("layer.weight".to_owned(), (vec![1], vec![0.0]))]);
+    weights::save_safetensors(&other.join("model.safetensors"), &tensors, &Default::default()).unwrap();
+    let error = weights::load(&other).err().unwrap().to_string();
+    assert!(error.contains("a folder; give the weights in it, model.safetensors"), "{error}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use vjepa_eval::protocols::anticipation::{
     load_official_actions,
 };
 use vjepa_graphs::NamedTensors;
-use vjepa_programs::ProbeChoice;
+use vjepa_programs::{ProbeChoice, encoder_name};
 use vjepa_recipe::config::evaluation::Anticipation;
 use vjepa_runtime::plan::Device;
 
@@ -99,14 +99,9 @@ impl Eval {
                 load_official_actions(&self.probe, choice, (list, official_classes(list)?), clips)?
             }
         };
-        if opened.probe.embed_dim != record.embed_dim {
-            return Err(format!(
-                "the probe {} takes features {} wide, but the encoder's are {} wide; use the encoder it was trained on",
-                self.probe.display(),
-                record.embed_dim,
-                opened.probe.embed_dim
-            )
-            .into());
+        let (reads, makes) = (record.embed_dim, opened.probe.embed_dim);
+        if reads != makes {
+            vjepa_weights::load(&self.probe)?.refuse_probe_for(reads, &encoder_name(opened.sizes()), makes)?;
         }
         Ok((record, weights))
     }

@@ -56,6 +56,16 @@ pub(super) fn run_once(
     Ok(engine.plan(graph)?.run(params, inputs)?)
 }
 
+/// Runs a step once, its lists of masks padded where it takes such.
+pub(super) fn run_step(
+    step: &mut DeviceExecutor,
+    params: &mut DeviceParams,
+    inputs: Vec<(&str, HostTensor)>,
+) -> Result<Outputs, GoldenError> {
+    let (names, tensors): (Vec<String>, Vec<HostTensor>) = compile::padded(step.graph(), inputs).into_iter().unzip();
+    Ok(step.run(params, names.iter().map(String::as_str).zip(tensors).collect())?)
+}
+
 /// The values of one result.
 pub(super) fn values(outputs: &Outputs, name: &str) -> Result<Vec<f32>, GoldenError> {
     outputs.get(name).map(|tensor| tensor.floats().to_vec()).ok_or_else(|| GoldenError::Missing(name.to_owned()))

@@ -1,7 +1,9 @@
 //! Losses, gradients and the recorded training run of a training configuration, through the compiled step.
 
 use super::check::{Check, GoldenError, Limit, nan_max};
-use super::run::{Engine, Outputs, compare_kept, has_gradient, norm, run_once, scalar, stored, values, zero_moments};
+use super::run::{
+    Engine, Outputs, compare_kept, has_gradient, norm, run_once, run_step, scalar, stored, values, zero_moments,
+};
 use super::sampled::Compare;
 use super::schedules::training_schedule;
 use super::training::{FirstLosses, Hparams, Step, Training};
@@ -10,7 +12,7 @@ use vjepa_graphs::JepaLoss;
 use vjepa_programs as compile;
 use vjepa_programs::TrainOptions;
 use vjepa_recipe::schedules::StepRates;
-use vjepa_runtime::plan::{DeviceExecutor, DeviceParams, HostTensor};
+use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights::TensorFile;
 
 /// Losses of the first batch.
@@ -58,16 +60,6 @@ fn first_batch(training: &Training, loss: JepaLoss) -> Result<Outputs, GoldenErr
     let rates = StepRates { lr: 0.0, wd: 0.0, momentum: 1.0, clip_active: false };
     let inputs = inputs(training, training.clip.host(), &masks, rates, 1);
     run_step(&mut training.engine.plan_step(graph.clone())?, &mut params, inputs)
-}
-
-/// Runs a step once, its lists of masks padded where it takes such.
-fn run_step(
-    step: &mut DeviceExecutor,
-    params: &mut DeviceParams,
-    inputs: Vec<(&str, HostTensor)>,
-) -> Result<Outputs, GoldenError> {
-    let (names, tensors): (Vec<String>, Vec<HostTensor>) = compile::padded(step.graph(), inputs).into_iter().unzip();
-    Ok(step.run(params, names.iter().map(String::as_str).zip(tensors).collect())?)
 }
 
 fn step_graph(training: &Training, loss: JepaLoss, export_gradients: bool) -> Result<Graph, GoldenError> {

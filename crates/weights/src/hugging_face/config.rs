@@ -98,6 +98,9 @@ impl HfConfig {
     /// What is wrong with it, to follow the file's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))?;
+        if config.model_type.is_empty() {
+            return Err("has no `model_type`".to_owned());
+        }
         if config.model_type != MODEL_TYPE {
             let found = crate::names::shortened(&config.model_type);
             return Err(format!("has `model_type: {found}`, not `{MODEL_TYPE}`"));
@@ -124,6 +127,9 @@ impl HfConfig {
     /// # Errors
     /// The first key that tensors contradict, to follow the file's name.
     pub fn describe(&self, model: &mut ModelFile) -> Result<(), String> {
+        if !self.qkv_bias {
+            return Err("says `qkv_bias` false: V-JEPA 2's queries, keys and values have biases".to_owned());
+        }
         if let Some(encoder) = &mut model.encoder {
             let EncoderLayout { embed_dim, depth, mlp_dim, channels, tubelet, patch, .. } = *encoder;
             agree("hidden_size", self.hidden_size, embed_dim)?;

@@ -46,21 +46,32 @@ pub(super) struct Folder {
 /// The file of tensors in a folder of V-JEPA 2 in Hugging Face's format; none for any other folder.
 ///
 /// # Errors
-/// [`WeightsError::Read`], and [`WeightsError::Folder`] for a folder of that model without its tensors.
+/// [`WeightsError::Read`], and [`WeightsError::Folder`] for a folder of that model without its tensors, or of its tensors without
+/// a `config.json` that says so.
 pub(super) fn weights_of(folder: &Path) -> Result<Option<PathBuf>, WeightsError> {
     if !folder.is_dir() {
         return Ok(None);
     }
-    let Some(text) = text(&folder.join(CONFIG))? else { return Ok(None) };
-    if !HfConfig::is(&text) {
-        // Another model's, or no JSON: an ordinary folder.
-        return Ok(None);
-    }
     let there = WEIGHTS.into_iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let text = text(&folder.join(CONFIG))?;
+    let Some(text) = text.as_ref().filter(|text| HfConfig::is(text)) else {
+        // Another model's, or no model's: an ordinary folder, unless its tensors are of this one.
+        let theirs = |path: &PathBuf| super::tensors_of(path).is_ok_and(|(_, _, index)| names::is_theirs(&index));
+        if !there.as_ref().is_some_and(theirs) {
+            return Ok(None);
+        }
+        let why = match text.map(|text| HfConfig::parse(&text)) {
+            None => format!("holds no {CONFIG}"),
+            Some(Err(why)) => format!("holds a {CONFIG} that {why}"),
+            // `is` reads less than `parse`.
+            Some(Ok(_)) => format!("holds a {CONFIG} of another model"),
+        };
+        return Err(WeightsError::Folder { path: folder.to_owned(), model: FORMAT.to_owned(), why });
+    };
     match there {
         Some(path) => Ok(Some(path)),
         None => {
-            let model = HfConfig::parse(&text).map_or_else(|_| FORMAT.to_owned(), |config| config.name());
+            let model = HfConfig::parse(text).map_or_else(|_| FORMAT.to_owned(), |config| config.name());
             let why = format!("holds no {}", WEIGHTS[0]);
             Err(WeightsError::Folder { path: folder.to_owned(), model, why })
         }

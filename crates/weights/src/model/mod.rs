@@ -14,6 +14,7 @@ use vjepa_recipe::config::{EncoderSizes, Generation, ModelConfig, Preprocessing}
 
 use super::{LoadError, Tensors, Weights, WeightsError, mismatch, names};
 
+pub use name::size_name;
 pub(crate) use seen::{ENTRIES, known_key};
 
 /// Metadata key under which a converted file describes its model.
@@ -278,18 +279,21 @@ impl Weights {
         Err(WeightsError::Mismatch { path: self.path().to_owned(), error, remedy })
     }
 
-    /// Refuses the file's probe for the features of `encoder`'s model.
+    /// Refuses the file's probe, which reads features `reads` wide, for those of `model` where they are `width` wide, another
+    /// number.
     ///
     /// # Errors
-    /// [`WeightsError::ProbeWidth`]; those of [`Weights::model_file`].
-    pub fn refuse_probe_for(&self, encoder: &ModelFile) -> Result<(), WeightsError> {
-        let Some(own) = self.model_file(None)? else { return Err(self.no_model("probe")) };
-        let (Some(probe), Some(layout)) = (&own.probe, &encoder.encoder) else { return Err(self.no_model("probe")) };
-        if probe.embed_dim == layout.embed_dim {
+    /// [`WeightsError::ProbeWidth`].
+    pub fn refuse_probe_for(&self, reads: usize, model: &str, width: usize) -> Result<(), WeightsError> {
+        if reads == width {
             return Ok(());
         }
-        let (path, width) = (self.path().to_owned(), layout.embed_dim);
-        Err(WeightsError::ProbeWidth { path, probe: own.probe_name(probe), model: encoder.name(), width })
+        // A probe of this program need not be one of the official evaluations.
+        let own = self.model_file(None).ok().flatten();
+        let named = own.as_ref().and_then(|own| Some(own.probe_name(own.probe.as_ref()?)));
+        let probe = named.unwrap_or_else(|| format!("a probe for features {reads} wide"));
+        let (path, model) = (self.path().to_owned(), model.to_owned());
+        Err(WeightsError::ProbeWidth { path, probe, model, width })
     }
 
     fn contradiction(&self, model: &ModelFile, why: String) -> WeightsError {

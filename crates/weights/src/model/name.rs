@@ -64,6 +64,11 @@ impl ModelFile {
     }
 }
 
+/// Generation and size of an encoder in words: `V-JEPA 2 ViT-L (1024 wide, 24 blocks)`.
+pub fn size_name(generation: Generation, width: usize, depth: usize) -> String {
+    sized(generation, generation.about(), width, depth)
+}
+
 /// A generation, by its name, and a size: `V-JEPA 2 ViT-L (1024 wide, 24 blocks)`.
 pub(super) fn sized(generation: Generation, name: &str, width: usize, depth: usize) -> String {
     let size = released(generation, width).filter(|size| size.sizes.depth == depth);

@@ -22,6 +22,9 @@ const MASK_TOKEN: usize = 1;
 /// Clips encoded at once; a unit of work that ranks are dealt.
 pub(super) const BATCH: usize = 4;
 
+/// Frames of the longest clips that released predictors were trained on; the official evaluation builds them for as many.
+const FRAMES: usize = 64;
+
 /// When futures are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FutureTimes {
@@ -37,6 +40,35 @@ impl FutureTimes {
     /// Time steps of `tubelet` frames between a clip's end and a future.
     fn steps(&self, seconds: f64, tubelet: usize) -> usize {
         (seconds * self.fps / tubelet.max(1) as f64) as usize
+    }
+
+    /// The time step of the farthest future of a model's clips, which its predictor's grid of `grid` steps must have.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] names the model and the largest number of seconds.
+    fn farthest_step(&self, encoder: &EncoderConfig, grid: usize, path: &Path) -> Result<usize, EvalError> {
+        let EncoderConfig { num_frames, tubelet, .. } = *encoder;
+        let ([time, ..], grid) = (encoder.grid(), grid.max(FRAMES / tubelet.max(1)));
+        let seconds = self.farthest.max(self.seconds);
+        let steps = self.steps(seconds, tubelet);
+        let room = grid.saturating_sub(time);
+        if steps < room {
+            return Ok(time + steps);
+        }
+        let predictor = format!(
+            "{} holds {}, whose predictor sees {} frames",
+            path.display(),
+            compile::encoder_name(encoder),
+            grid * tubelet
+        );
+        Err(EvalError::setup(match room {
+            0 => format!("{predictor}: clips of {num_frames} leave it no future"),
+            _ => format!(
+                "{predictor}: after clips of {num_frames} at {} a second it sees less than {} seconds ahead, not {seconds}",
+                self.fps,
+                (room * tubelet) as f64 / self.fps
+            ),
+        }))
     }
 }
 
@@ -61,8 +93,8 @@ impl FutureEncoder {
     /// pixels, the encoder's unless given.
     ///
     /// # Errors
-    /// [`EvalError::Setup`] for a model without rotary positions, whose predictor sees no future, or without a predictor;
-    /// [`EvalError::Weights`].
+    /// [`EvalError::Setup`] for a model without rotary positions, whose predictor sees no future, or without a predictor, and for a
+    /// future beyond the predictor's grid; [`EvalError::Weights`].
     pub fn open(
         device: Device,
         checkpoint: &Path,
@@ -84,10 +116,10 @@ impl FutureEncoder {
         let side = side.unwrap_or(model.encoder.height);
         let encoder = model.encoder.clone().with_clip(frames, side, side);
         encoder.validate().map_err(|error| EvalError::setup(error.to_string()))?;
-        let [time, height, width] = encoder.grid();
-        let farthest = time + times.steps(times.farthest.max(times.seconds), encoder.tubelet);
+        let [_, height, width] = encoder.grid();
         let tokens = file.tensors().filter(|(name, ..)| name.starts_with("predictor.mask_tokens.")).count();
         let own = compile::predictor_config(config).map_err(|error| EvalError::setup(error.to_string()))?;
+        let farthest = times.farthest_step(&encoder, own.grid[0], checkpoint)?;
         // Room for the future: angles do not depend on how many frames a predictor was built for.
         let future = PredictorConfig { grid: [farthest + 1, height, width], num_mask_tokens: tokens.max(1), ..own };
         let mut params = device.params();

@@ -25,6 +25,7 @@ pub(super) fn configuration(engine: Engine, values: Value, weights: &TensorFile)
     let mut values = values;
     let dtype = if engine.precision == Precision::Bf16 { "bfloat16" } else { "float32" };
     values["meta"] = json!({"dtype": dtype});
+    values["optimization"]["mask_buckets"] = json!(engine.mask_buckets);
     Config::from_yaml(&values.to_string(), "", &[]).map_err(|error| wrong(weights, error))
 }
 

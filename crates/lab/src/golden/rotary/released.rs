@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use vjepa_graphs::{EncoderConfig, Modality, PredictorConfig};
+use vjepa_compiler::ir::Graph;
+use vjepa_graphs::{EncoderConfig, Modality, PredictorConfig, ProbeConfig};
 use vjepa_programs as compile;
-use vjepa_programs::{ProbeChoice, encoder_config, load_probe_for, predictor_config};
+use vjepa_programs::{Head, Probe, ProbeChoice, ProbeFile, encoder_config, load_probe_for, predictor_config};
 use vjepa_recipe::config::{Generation, ModelConfig};
+use vjepa_runtime::Preprocessing;
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
 use vjepa_weights::{TakenModel, TensorFile, Tensors, Weights, load};
 
@@ -16,6 +18,13 @@ use super::super::clip::Clip;
 use super::super::run::{Engine, FORWARD, index, run_once, values};
 use super::super::sampled::Compare;
 use super::wrong;
+
+/// Logits, and what a probe pools.
+const LOGITS: Limit = Limit::RelL2(1e-5);
+/// One step of a byte at the smallest deviation of a channel.
+const GREY_LEVEL: Limit = Limit::MaxAbs(1.0 / 255.0 / 0.224 + 1e-5);
+/// LayerNorm's epsilon in the official probes; Hugging Face's classifiers have 1e-6.
+const OFFICIAL_EPS: f64 = 1e-5;
 
 #[derive(Deserialize)]
 struct Hub {
@@ -63,6 +72,8 @@ struct Released {
     engine: Engine,
     encoder: EncoderConfig,
     predictor: PredictorConfig,
+    /// How its clips are prepared.
+    clips: Preprocessing,
     params: DeviceParams,
 }
 
@@ -84,7 +95,7 @@ impl Released {
         let predictor = predictor_config(&config).map_err(|error| bad(error.to_string()))?;
         let mut params = engine.params();
         [tensors, more, probe].into_iter().for_each(|tensors| fill(&mut params, tensors));
-        Ok(Self { engine, encoder, predictor, params })
+        Ok(Self { engine, encoder, predictor, clips: config.preprocessing(), params })
     }
 
     fn encode(&mut self, clip: HostTensor) -> Result<Vec<f32>, GoldenError> {
@@ -109,7 +120,16 @@ impl Released {
         };
         let inputs = vec![("clip", clip), ("mask_enc", enc.clone())];
         let context = run_once(self.engine, &graph, &mut self.params, inputs)?.remove(name);
-        let context = context.ok_or_else(|| GoldenError::Missing(name.into()))?;
+        self.predict_from(context.ok_or_else(|| GoldenError::Missing(name.into()))?, [enc, pred], mask_index)
+    }
+
+    /// As [`Self::predict`], from tokens of the context.
+    fn predict_from(
+        &mut self,
+        context: HostTensor,
+        [enc, pred]: [HostTensor; 2],
+        mask_index: usize,
+    ) -> Result<[Option<Vec<f32>>; 2], GoldenError> {
         let inputs = vec![("context", context), ("mask_enc", enc), ("mask_pred", pred)];
         if !self.predictor.predicts_context {
             let graph = compile::predictor(&self.predictor, mask_index)?;
@@ -162,7 +182,10 @@ pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, Go
             let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
             let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.host())])?;
             let name = "probe.logits_on_target_encoder";
-            checks.push(expected.compare(name, &values(&out, "logits")?, Limit::RelL2(1e-5))?);
+            checks.push(expected.compare(name, &values(&out, "logits")?, LOGITS)?);
+            // The file's other encoder.
+            fill(&mut model.params, weights.take("encoder", "encoder", model.encoder.parameter_shapes())?);
+            checks.push(expected.compare("v2.encoder.out", &model.encode(clip.host())?, FORWARD)?);
             continue;
         }
         checks.push(expected.compare(&format!("{name}.out"), &features, FORWARD)?);
@@ -185,22 +208,93 @@ fn first(tensors: &TensorFile, name: &str) -> Result<Clip, GoldenError> {
 /// Compares the folders of `vjepa2_hf` with `expected.safetensors`.
 pub(in super::super) fn hugging_face(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let expected = TensorFile::read(dir.join("expected.safetensors"))?;
-    let clip = channels_first(&expected, "pixel_values_videos")?;
     let mut model = Released::take(engine, &load(&dir.join("model"))?, None, None)?;
-    let mut checks = vec![expected.compare("last_hidden_state", &model.encode(clip.clone())?, FORWARD)?];
+    let mut checks = pixels(&model.clips, &expected)?;
+    checks.extend(backbone(&mut model, &expected)?);
+    checks.extend(classifier(engine, &dir.join("classifier"), &expected)?);
+    Ok(checks)
+}
+
+/// Frames as `video_preprocessor_config.json` says, against those of its processor and of the official evaluation.
+fn pixels(clips: &Preprocessing, expected: &TensorFile) -> Result<Vec<Check>, GoldenError> {
+    let &[_, height, width, 3] = expected.shape("clip_u8_thwc")? else {
+        return Err(wrong(expected, "`clip_u8_thwc` should be frames of colours"));
+    };
+    let frames: Vec<&[u8]> = expected.u8("clip_u8_thwc")?.chunks_exact((height * width * 3).max(1)).collect();
+    let got = clips.prepare(&frames, height, width).map_err(|error| wrong(expected, error))?;
+    let HostTensor::F32 { data, .. } = channels_first(expected, "pixel_values_videos")? else { return Ok(Vec::new()) };
+    Ok(vec![
+        Check::compare("pixel_values_videos", &got, &data, GREY_LEVEL),
+        expected.compare("official_eval_cthw", &got, GREY_LEVEL)?,
+    ])
+}
+
+/// Features and predictions.
+fn backbone(model: &mut Released, expected: &TensorFile) -> Result<Vec<Check>, GoldenError> {
+    let clip = channels_first(expected, "pixel_values_videos")?;
+    let features = model.encode(clip.clone())?;
+    let mut checks = vec![expected.compare("last_hidden_state", &features, FORWARD)?];
+    let graph = compile::layers(&model.encoder, "encoder.")?;
+    let out = run_once(model.engine, &graph, &mut model.params, vec![("clip", clip.clone())])?;
+    for (name, output) in [("hidden_states.0", "patch_embed"), ("hidden_states.1", "after_block0")] {
+        checks.push(expected.compare(name, &values(&out, output)?, FORWARD)?);
+    }
     // All tokens are context and targets, with the second mask token.
     let tokens = i32::try_from(model.encoder.tokens()).unwrap_or(i32::MAX);
     let all = HostTensor::I32 { shape: vec![1, model.encoder.tokens()], data: (0..tokens).collect() };
     let [targets, _] = model.predict(clip.clone(), [all.clone(), all], 1)?;
     checks.push(expected.compare("predictor_last_hidden_state", &targets.unwrap_or_default(), FORWARD)?);
-
-    let classifier = dir.join("classifier");
-    let mut model = Released::take(engine, &load(&classifier)?, None, None)?;
-    let probe = load_probe_for(&classifier, &model.encoder, ProbeChoice::default())?;
-    let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
-    let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip)])?;
-    checks.push(expected.compare("logits", &values(&out, "logits")?, Limit::RelL2(1e-5))?);
+    // Theirs never masks the encoder: it takes the context from the features of the whole clip.
+    let dim = model.encoder.embed_dim;
+    let mask = |name| index(expected, name, model.encoder.tokens());
+    let (enc, pred) = (mask("context_mask")?, mask("target_mask")?);
+    let context = taken(&features, &enc, dim);
+    checks.push(expected.compare("masked.masked_hidden_state", &context, FORWARD)?);
+    checks.push(expected.compare("masked.target_hidden_state", &taken(&features, &pred, dim), FORWARD)?);
+    let context = HostTensor::F32 { shape: vec![1, context.len() / dim.max(1), dim], data: context };
+    let [targets, _] = model.predict_from(context, [enc, pred], 1)?;
+    checks.push(expected.compare("masked.predictor_last_hidden_state", &targets.unwrap_or_default(), FORWARD)?);
+    let frame = still(model, &clip);
+    checks.push(expected.compare("one_frame.last_hidden_state", &model.encode(frame)?, FORWARD)?);
     Ok(checks)
+}
+
+/// A classifier's outputs, with the epsilon of its `config.json` and with the official one.
+fn classifier(engine: Engine, folder: &Path, expected: &TensorFile) -> Result<Vec<Check>, GoldenError> {
+    let clip = channels_first(expected, "pixel_values_videos")?;
+    let mut model = Released::take(engine, &load(folder)?, None, None)?;
+    let ProbeFile { probe, .. } = load_probe_for(folder, &model.encoder, ProbeChoice::default())?;
+    let mut compare = |graph: Graph, output: &str, name: &str| -> Result<Check, GoldenError> {
+        let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.clone())])?;
+        Ok(expected.compare(name, &values(&out, output)?, LOGITS)?)
+    };
+    let encoder = &model.encoder;
+    let mut checks = vec![
+        compare(compile::frozen(encoder, Some(&probe))?, "logits", "logits")?,
+        compare(compile::deployed(encoder, Some(&probe), Head::Pooled)?, "pooled", "pooler_output")?,
+    ];
+    if let Probe::Attentive(config) = probe {
+        let official = Probe::Attentive(ProbeConfig { eps: OFFICIAL_EPS, ..config });
+        checks.push(compare(compile::frozen(encoder, Some(&official))?, "logits", "official_logits")?);
+    }
+    Ok(checks)
+}
+
+/// The features of the tokens of a mask.
+fn taken(features: &[f32], mask: &HostTensor, dim: usize) -> Vec<f32> {
+    let HostTensor::I32 { data, .. } = mask else { return Vec::new() };
+    let row = |token: &i32| usize::try_from(*token).ok().and_then(|token| features.chunks_exact(dim.max(1)).nth(token));
+    data.iter().filter_map(row).flatten().copied().collect()
+}
+
+/// The first frame of a clip, once for each frame of a tubelet, as theirs takes fewer frames than those.
+fn still(model: &Released, clip: &HostTensor) -> HostTensor {
+    let HostTensor::F32 { shape, data } = clip else { return clip.clone() };
+    let &[one, channels, frames, height, width] = shape.as_slice() else { return clip.clone() };
+    let (frame, tubelet) = (height * width, model.encoder.tubelet);
+    let first = data.chunks_exact((frame * frames).max(1)).map(|channel| &channel[..frame]);
+    let data = first.flat_map(|channel| std::iter::repeat_n(channel, tubelet).flatten().copied()).collect();
+    HostTensor::F32 { shape: vec![one, channels, tubelet, height, width], data }
 }
 
 /// A clip `f32[1, T, C, H, W]` as `[1, C, T, H, W]`.

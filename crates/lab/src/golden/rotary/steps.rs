@@ -8,7 +8,7 @@ use vjepa_runtime::plan::{DeviceExecutor, DeviceParams, HostTensor};
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, nan_max};
-use super::super::run::{Engine, Outputs, compare_kept, norm, scalar, stored, values, zero_moments};
+use super::super::run::{Engine, Outputs, compare_kept, norm, run_step, scalar, stored, values, zero_moments};
 use super::HeadWidths;
 
 /// Losses of the first batch.
@@ -48,8 +48,8 @@ impl Steps {
         mut params: DeviceParams,
     ) -> Result<Self, GoldenError> {
         let Adam { betas, eps } = adam;
-        let options =
-            TrainOptions { betas, eps, export_gradients, precision: engine.precision, ..TrainOptions::default() };
+        let Engine { precision, mask_buckets, .. } = engine;
+        let options = TrainOptions { betas, eps, export_gradients, precision, mask_buckets, ..TrainOptions::default() };
         let graph = compile::step(objective, options)?;
         zero_moments(&mut params, &graph);
         Ok(Self { executor: engine.plan_step(graph)?, params, adam, count: 0 })
@@ -69,7 +69,7 @@ impl Steps {
         ];
         let numbers = numbers.map(|(name, value)| (name, HostTensor::scalar(value as f32)));
         let batch = batch.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
-        Ok(self.executor.run(&mut self.params, batch.chain(numbers).collect())?)
+        run_step(&mut self.executor, &mut self.params, batch.chain(numbers).collect())
     }
 
     /// A step that changes nothing that is kept, for losses and gradients.
