@@ -48,20 +48,41 @@ fn on_textures() {
 
 #[test]
 fn on_a_folder_of_videos_with_a_broken_one() {
-    let (videos, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (videos, out) = (some_videos(), tempfile::tempdir().unwrap());
+    std::fs::write(videos.path().join("broken.mp4"), vec![7u8; 4000]).unwrap();
+    let found = quickstart(&["--videos", &videos.path().display().to_string()], out.path());
+    whole_on_videos(&found);
+}
+
+/// Without the evaluation on textures, which takes minutes and knows no generations.
+#[test]
+fn of_the_second_generation() {
+    let (videos, out) = (some_videos(), tempfile::tempdir().unwrap());
+    let found = quickstart(&["--model", "vjepa2", "--videos", &videos.path().display().to_string()], out.path());
+    whole_on_videos(&found);
+    let checkpoint = vjepa_weights::load(found["files"]["checkpoint"].as_str().unwrap().as_ref()).unwrap();
+    let name = checkpoint.later_generation().unwrap();
+    assert!(name.starts_with("V-JEPA 2 "), "{name}");
+}
+
+fn some_videos() -> tempfile::TempDir {
+    let videos = tempfile::tempdir().unwrap();
     let clips = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/textures");
     for (i, entry) in std::fs::read_dir(clips).unwrap().map(Result::unwrap).enumerate() {
         if entry.path().extension().is_some_and(|extension| extension == "mp4") && i % 4 == 0 {
             std::fs::copy(entry.path(), videos.path().join(entry.file_name())).unwrap();
         }
     }
-    std::fs::write(videos.path().join("broken.mp4"), vec![7u8; 4000]).unwrap();
-    let found = quickstart(&["--videos", &videos.path().display().to_string()], out.path());
+    videos
+}
+
+/// The summary of a run on videos, and its files.
+fn whole_on_videos(found: &serde_json::Value) {
     assert!(found["diagnostics"]["effective_rank"].as_f64().unwrap() > 1.0);
     for runtime in runtimes() {
         assert!(found["parity"][runtime]["max_abs"].as_f64().unwrap() <= 1e-4, "{}", found["parity"]);
     }
-    exists(&found, &["checkpoint", "model", "neighbours", "masks", "features", "training"]);
+    exists(found, &["checkpoint", "model", "neighbours", "masks", "features", "training"]);
 }
 
 #[test]
