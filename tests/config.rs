@@ -76,6 +76,12 @@ fn official_recipes_are_the_defaults_with_a_model_and_data() {
     let mut named: Vec<&str> = config.ignored().iter().map(|(key, _)| *key).collect();
     named.sort_by_key(|key| ignored.iter().position(|one| one == key));
     assert_eq!(named, ignored, "every key of the file that means nothing here");
+    // A section that `--set` begins has the defaults of its other keys, which nobody gave.
+    assert!(with(SMALL, &["meta.seed=3", "optimization.lr=0.1"]).unwrap().ignored().is_empty());
+    for set in ["meta.use_sdpa=true", "meta={use_sdpa: true}"] {
+        let ignored = with(SMALL, &[set]).unwrap().ignored();
+        assert_eq!(ignored.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["meta.use_sdpa"], "{set}");
+    }
     let one = Config::from_file(&recipe("vitl16.yaml"), &["optimization.groups=1".into()]).unwrap();
     assert_eq!((one.optimization.groups(), official.optimization.groups()), (1, 1));
 

@@ -69,9 +69,19 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Whether the file or a `--set` gives a key; a default that was filled in beside it is not given.
+    /// Whether the file or a `--set` gives a key; a default that a `--set` filled in beside another key is not given.
     pub fn is_given(&self, key: &str) -> bool {
-        self.gives(key) && !matches!(self.root.origin_of(key), None | Some(Origin::Line(0) | Origin::Set(NOWHERE)))
+        let within = |set: &str| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.gives(key)
+            && match self.root.origin_of(key) {
+                None | Some(Origin::Line(0)) => false,
+                Some(Origin::Line(_)) => true,
+                Some(Origin::Set(number)) => self
+                    .overrides
+                    .get(number)
+                    .and_then(|set| set.split('=').next())
+                    .is_some_and(|set| within(set.trim())),
+            }
     }
 
     /// Whether the tree has a key, be its value null.
