@@ -178,17 +178,19 @@ fn what_cannot_go_together_is_one_sentence() {
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
     assert!(said.contains("3 groups of clips a step cannot be shared evenly by 2 ranks: start 1 or 3 ranks"), "{said}");
 
-    // Rank 1 is given another learning rate.
-    let mut command = mpirun(1, folder.path(), &["--set", "optimization.groups=2"]);
-    command.args([":", "-n", "1", env!("CARGO_BIN_EXE_vjepa"), "train", "--config"]).arg(recipe());
-    for set in SMALL_RUN {
-        command.args(["--set", set]);
+    // Rank 1 is given another learning rate, or compiles the step with fewer passes.
+    for (other, what) in [(["--set", "optimization.lr=0.5"], "configuration"), (["--stop-after", "none"], "plan")] {
+        let mut command = mpirun(1, folder.path(), &["--set", "optimization.groups=2"]);
+        command.args([":", "-n", "1", env!("CARGO_BIN_EXE_vjepa"), "train", "--config"]).arg(recipe());
+        for set in SMALL_RUN {
+            command.args(["--set", set]);
+        }
+        command.args(["--set", "optimization.groups=2", "--set"]);
+        command.arg(format!("logging.folder={}", folder.path().display())).args(other);
+        let said = failed(&mut command);
+        assert_eq!(said.matches("error: ").count(), 1, "{said}");
+        assert!(said.contains(&format!("rank 1 had another {what} than rank 0")), "{said}");
     }
-    command.args(["--set", "optimization.groups=2", "--set", "optimization.lr=0.5", "--set"]);
-    command.arg(format!("logging.folder={}", folder.path().display()));
-    let said = failed(&mut command);
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    assert!(said.contains("rank 1 had another configuration than rank 0"), "{said}");
 }
 
 /// Ranks on machines whose files differ: a list that is missing on one of them, and one that names other videos there.
