@@ -156,20 +156,6 @@ fn class_names_are_numbered_on_request() {
 }
 
 #[test]
-fn relative_paths_begin_in_the_lists_folder_or_else_here() {
-    let scene = Scene::new();
-    std::fs::create_dir(scene.path("lists")).unwrap();
-    let here = scene.list("lists/here.csv", |path, _, label| format!("{path} {label}"));
-    let note = said(&mut scene.train("lists/here.csv"));
-    assert_words(&note, &["6 videos", "relative to the current directory", "dots_0.mp4 exists"]);
-    // Beside its videos a list is read from anywhere; away from both there is nothing to go by.
-    let up = scene.list("lists/up.csv", |path, _, label| format!("../{path} {label}"));
-    assert!(read_list(&up).unwrap().notes.is_empty());
-    let error = read_list(&here).unwrap().check_found().unwrap_err().to_string();
-    assert_words(&error, &["none of its 6 videos exists", "line 1 was read as the path", "list's own folder"]);
-}
-
-#[test]
 fn lists_of_other_programs_are_refused_by_what_they_look_like() {
     let scene = Scene::new();
     /// A line of path, class name and label.

@@ -44,7 +44,7 @@ fn features_pictures_and_the_loaders_measurement_take_shards() {
     let features = |input: &str| {
         let mut command = scene.command("features");
         command.args(encoder).args(["--pool", "mean", "--out", "f.safetensors", "--input", input]).assert().success();
-        TensorFile::read(&scene.path("f.safetensors")).unwrap().f32("features").unwrap()
+        TensorFile::read(scene.path("f.safetensors")).unwrap().f32("features").unwrap()
     };
     let wanted = features("plain.csv");
     for input in ["shards", "shards/s-*.tar"] {

@@ -1,6 +1,6 @@
-//! Lists written otherwise than as `path label`: what is said of them, and what is missing and not made up.
+//! Lists written otherwise than as `path label`: what is said of them, what is missing and not made up, and where paths begin.
 
-use super::scene::{Scene, assert_words};
+use super::scene::{Scene, assert_words, said};
 use super::support::write;
 use vjepa_data::read_list;
 
@@ -43,4 +43,18 @@ fn what_is_missing_is_not_made_up() {
     let mut command = scene.command("data");
     command.args(["list", "named", "--out", "new.csv"]).arg(list);
     assert_words(&super::support::refused(&mut command), &["line 1", "path class"]);
+}
+
+#[test]
+fn relative_paths_begin_in_the_lists_folder_or_else_here() {
+    let scene = Scene::new();
+    std::fs::create_dir(scene.path("lists")).unwrap();
+    let here = scene.list("lists/here.csv", |path, _, label| format!("{path} {label}"));
+    let note = said(&mut scene.train("lists/here.csv"));
+    assert_words(&note, &["6 videos", "relative to the current directory", "dots_0.mp4 exists"]);
+    // Beside its videos a list is read from anywhere; away from both there is nothing to go by.
+    let up = scene.list("lists/up.csv", |path, _, label| format!("../{path} {label}"));
+    assert!(read_list(&up).unwrap().notes.is_empty());
+    let error = read_list(&here).unwrap().check_found().unwrap_err().to_string();
+    assert_words(&error, &["none of its 6 videos exists", "line 1 was read as the path", "list's own folder"]);
 }

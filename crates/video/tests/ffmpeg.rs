@@ -215,9 +215,9 @@ fn flipped_bits_are_no_silent_garbage() {
     let Some(folder) = shared("clips") else { return };
     let reference = all(&folder.join("fast.mp4"), Decoder::Pure);
     let mut errors = 0;
-    for i in 0..300 {
+    for (i, wanted) in reference.iter().enumerate() {
         match open_with(folder.join("bitflips.mp4"), Decoder::Ffmpeg).unwrap().frames(&[i]) {
-            Ok(frames) => assert!(frames[0] == reference[i], "frame {i} is silent garbage"),
+            Ok(frames) => assert!(frames[0] == *wanted, "frame {i} is silent garbage"),
             Err(error) => {
                 assert!(error.to_string().contains("bitflips.mp4"), "{error}");
                 errors += 1;

@@ -108,9 +108,9 @@ fn flipped_bits_are_an_error_or_do_not_matter() {
     let (Some(flipped), Some(good)) = (shared("bitflips.mp4"), shared("fast.mp4")) else { return };
     let reference = open(good).unwrap().frames(&(0..300).collect::<Vec<_>>()).unwrap();
     let mut errors = 0;
-    for i in 0..300 {
+    for (i, wanted) in reference.iter().enumerate() {
         match open(&flipped).unwrap().frames(&[i]) {
-            Ok(frames) => assert!(frames[0] == reference[i], "frame {i} is silent garbage"),
+            Ok(frames) => assert!(frames[0] == *wanted, "frame {i} is silent garbage"),
             Err(e) => {
                 assert!(matches!(e, VideoError::Corrupt { .. } | VideoError::Panicked { .. }), "{e}");
                 errors += 1;

@@ -158,7 +158,7 @@ impl Default for Data {
         Self {
             dataset: String::new(),
             base_path: String::new(),
-            file_format: Skipped::default(),
+            file_format: Skipped,
             dataset_train: String::new(),
             dataset_val: String::new(),
             frames_per_clip: 32,
@@ -172,8 +172,8 @@ impl Default for Data {
             motion_shift: None,
             reprob: None,
             random_resize_scale: None,
-            num_workers: Skipped::default(),
-            pin_memory: Skipped::default(),
+            num_workers: Skipped,
+            pin_memory: Skipped,
         }
     }
 }
