@@ -28,15 +28,25 @@ pub fn mask_sizes(masks: &dyn MaskGenerator, seed: u64, batch: usize, which: Mas
     Ok(step_sizes(batch, lengths.iter().map(|[contexts, targets]| [one(contexts), one(targets)])))
 }
 
-/// [`mask_sizes`] of a configuration; `B` counts every clip of a video.
+/// [`mask_sizes`] of a configuration, padded as `optimization.mask_buckets` says; `B` counts every clip of a video.
 ///
 /// # Errors
 /// [`MaskError`].
 pub fn drawn_sizes(config: &Config, which: MaskSizes) -> Result<Sizes, MaskError> {
     let batch = config.data.batch_size;
-    let mut sizes = mask_sizes(config.masks()?.as_ref(), config.meta.seed, batch, which)?;
+    let sizes = mask_sizes(config.masks()?.as_ref(), config.meta.seed, batch, which)?;
+    let mut sizes = in_buckets(sizes, config.optimization.mask_buckets);
     sizes.insert("B".to_owned(), batch * config.data.num_clips);
     Ok(sizes)
+}
+
+/// Sizes of a step whose mask lists are padded to a multiple of so many tokens.
+pub(crate) fn in_buckets(mut sizes: Sizes, multiple: Option<usize>) -> Sizes {
+    if let Some(multiple) = multiple.filter(|multiple| *multiple > 0) {
+        let lists = sizes.iter_mut().filter(|(symbol, _)| symbol.starts_with("N_"));
+        lists.for_each(|(_, length)| *length = length.next_multiple_of(multiple));
+    }
+    sizes
 }
 
 /// Sizes of a step's graph: `B`, and `N_ctx<i>` and `N_pred<i>` from each generator's context and target length.
@@ -55,4 +65,27 @@ pub enum MaskSizes {
     Mean,
     /// The largest of each, for its memory.
     Largest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_as_long_as_they_are_computed_with() {
+        let config = |more: &str| {
+            let text = format!(
+                "data: {{crop_size: 64, num_frames: 8, batch_size: 4}}\nmodel: {{model_name: vit_tiny}}\n{more}"
+            );
+            Config::from_yaml(&text, "the test's", &[]).unwrap()
+        };
+        let (drawn, buckets) = (config(""), config("optimization: {mask_buckets: 16}\n"));
+        for which in [MaskSizes::Mean, MaskSizes::Largest] {
+            let (drawn, padded) = (drawn_sizes(&drawn, which).unwrap(), drawn_sizes(&buckets, which).unwrap());
+            assert_eq!((drawn["B"], padded["B"]), (4, 4));
+            for (symbol, length) in drawn.iter().filter(|(symbol, _)| *symbol != "B") {
+                assert_eq!(padded[symbol], length.next_multiple_of(16), "{symbol}");
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! their group. Which clips a group has differs from step to step, and with it which variants run; the gradients of all are
 //! added up in the same sums, and one update applies them.
 
-use crate::sizes::{MaskSizes, mask_sizes};
+use crate::sizes::{MaskSizes, in_buckets, mask_sizes};
 use crate::{encoder_config, model_configs};
 use vjepa_compiler::ir::Sizes;
 use vjepa_graphs::objectives::open;
@@ -43,7 +43,8 @@ impl Variant {
     /// [`MaskError`] for masks that leave no context.
     pub fn sizes(&self, config: &Config, which: MaskSizes) -> Result<Sizes, MaskError> {
         let masks = self.masks(config)?;
-        let mut sizes = mask_sizes(masks.as_ref(), config.meta.seed, self.batch, which)?;
+        let sizes = mask_sizes(masks.as_ref(), config.meta.seed, self.batch, which)?;
+        let mut sizes = in_buckets(sizes, config.optimization.mask_buckets);
         if !self.images {
             sizes.insert("B".to_owned(), self.batch * config.data.num_clips);
         }
