@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use vjepa_collective::Alone;
+use vjepa_lab::bench::{DeviceKernel, device_kernels};
 use vjepa_lab::golden::check::Check;
 use vjepa_lab::golden::{self, Engine, Kind};
 use vjepa_programs::{Precision, initial_weights};
@@ -134,6 +135,18 @@ fn replayed_launches_compute_the_same_steps() {
         }
         assert!(plain == replayed && weight == after, "{plain:?} {replayed:?}");
         assert!(plain.windows(2).all(|two| two[0] != two[1]));
+    }
+}
+
+/// `vjepa bench kernels --device`: every kernel runs there, and the library's operations in its place.
+#[test]
+fn kernels_are_timed_beside_the_librarys_operations() {
+    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+    let timed = device_kernels(Device::open(&device).unwrap(), 1, true).unwrap();
+    assert!(timed.len() > 10, "{}", timed.len());
+    for DeviceKernel { name, ours, library, .. } in timed {
+        println!("{name}: {ours:.3} ms, {library:.3} ms by the library");
+        assert!(ours > 0.0 && ours.is_finite() && library > 0.0 && library.is_finite(), "{name}");
     }
 }
 
