@@ -114,3 +114,20 @@ fn what_does_not_fit_says_what_would() {
     let operations = large["operations"].as_array().unwrap();
     assert!(operations.iter().any(|of| of["op"] == "adamw_ema_all"), "{large}");
 }
+
+/// The largest masks are padded like those of average size.
+#[test]
+fn mask_buckets_count_in_the_largest_peak() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "tiny.yaml", TINY);
+    let peaks = |multiple: &str| {
+        let mut command = vjepa();
+        command.args(["graph", "step", "--json", "--mask-buckets", multiple, "--config"]).arg(&config);
+        let report = lines(&command.assert().success().get_output().stdout).remove(0);
+        ["peak_memory", "largest_peak_memory"].map(|key| report[key].as_u64().unwrap())
+    };
+    // Of lists that are all one bucket long, the average is the largest.
+    let [mean, largest] = peaks("1024");
+    assert_eq!(mean, largest);
+    assert!(largest > peaks("1")[1]);
+}

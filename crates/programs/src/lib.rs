@@ -43,7 +43,7 @@ pub use models::{first_weights, initial_weights, model_configs, objective, run_m
 pub use passes::{Passes, Stage, StopAfter};
 pub use precision::Precision;
 pub use probe_file::{PROBE_KEY, ProbeChoice, ProbeFile, ProbeRecord, load_probe, load_probe_for, probe_layers};
-pub use sizes::{MaskSizes, drawn_sizes, mask_sizes, step_sizes};
+pub use sizes::{MaskSizes, drawn_sizes, in_buckets, mask_sizes, step_sizes};
 pub use step::{
     TrainOptions, WEIGHT, gradients_with, optimizer, probe_step, step, step_with, update, update_of, update_where,
 };

@@ -41,7 +41,7 @@ pub fn drawn_sizes(config: &Config, which: MaskSizes) -> Result<Sizes, MaskError
 }
 
 /// Sizes of a step whose mask lists are padded to a multiple of so many tokens.
-pub(crate) fn in_buckets(mut sizes: Sizes, multiple: Option<usize>) -> Sizes {
+pub fn in_buckets(mut sizes: Sizes, multiple: Option<usize>) -> Sizes {
     if let Some(multiple) = multiple.filter(|multiple| *multiple > 0) {
         let lists = sizes.iter_mut().filter(|(symbol, _)| symbol.starts_with("N_"));
         lists.for_each(|(_, length)| *length = length.next_multiple_of(multiple));

@@ -9,7 +9,7 @@ use vjepa_compiler::passes::Pipeline;
 use vjepa_compiler::plan::Plan;
 use vjepa_graphs::ProbeConfig;
 use vjepa_programs as compile;
-use vjepa_programs::{MaskSizes, drawn_sizes};
+use vjepa_programs::{MaskSizes, drawn_sizes, in_buckets};
 use vjepa_programs::{Passes, Probe, Shapes, TrainOptions};
 use vjepa_programs::{encoder_config, predictor_config};
 use vjepa_recipe::config::Config;
@@ -19,12 +19,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.open()?;
     let config = Config::from_file(&args.config, &args.set)?;
     let buckets = buckets(args)?;
-    let mut sizes = sizes(name, &config)?;
-    if let Some(multiple) = buckets {
-        for (_, size) in sizes.iter_mut().filter(|(symbol, _)| symbol.starts_with("N_")) {
-            *size = size.next_multiple_of(multiple);
-        }
-    }
+    let sizes = in_buckets(sizes(name, &config)?, buckets);
     let emit = args.emit.unwrap_or_else(|| emit_for(args.out.as_deref()));
     if args.estimate.is_some() && emit != Emit::Report {
         return Err("--estimate goes with the report; omit --emit and --out FILE.vjg or FILE.ir".into());
@@ -32,7 +27,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
     let mut passes = Passes { stop_after, verify: args.verify_ir, ..Passes::default() };
     if let Some(budget) = args.memory_budget {
-        passes.memory = Some((budget.0, drawn_sizes(&config, MaskSizes::Largest)?));
+        passes.memory = Some((budget.0, in_buckets(drawn_sizes(&config, MaskSizes::Largest)?, buckets)));
     }
     if emit == Emit::Passes {
         passes.sizes = Some(sizes.clone());
@@ -43,7 +38,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         Emit::Report => {
             // What a device fuses is a fact of devices, not of the machine that this runs on.
             let graph = if args.estimate.is_some() { Pipeline::device().run(&graph)?.graph } else { graph };
-            let largest = largest(name, &config)?;
+            let largest = in_buckets(largest(name, &config)?, buckets);
             let shapes = buckets.map(|multiple| shapes(&config, multiple)).transpose()?;
             let fit = |memory: u64| {
                 remedies(memory, &graph, &largest, |budget| {
