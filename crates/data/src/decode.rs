@@ -10,7 +10,7 @@ use super::media::Opener;
 /// Files smaller than this count as bad, as in the official code, where they made the decoder hang.
 pub const SMALLEST_FILE: u64 = 1024;
 
-/// The frames of a clip as they were decoded, all of one size: colours are converted where a transform reads pixels.
+/// The frames of a clip, upright and all of one size: colours are converted where a transform reads pixels.
 pub(crate) struct Decoded {
     pub frames: Vec<Frame>,
     pub height: usize,
@@ -45,6 +45,8 @@ pub(crate) fn decode(video: &mut dyn ClipDecoder, indices: &[usize]) -> Result<D
     if frames.iter().any(|frame| (frame.display_height(), frame.display_width()) != (height, width)) {
         return Err("changes its picture size within the clip".to_owned());
     }
+    // Transforms read rows, of which those of a picture on its side are scattered over all of it.
+    let frames = frames.into_iter().map(Frame::upright).collect();
     Ok(Decoded { frames, height, width })
 }
 

@@ -304,6 +304,9 @@ fn pictures(path: &Path, made: Result<Pictures, String>) -> Result<Media, OpenEr
     Ok(Media { decoder, held: None, name: path.into() })
 }
 
+/// Frames that are decoded at a time where all are, which bounds memory.
+const CHUNK: usize = 8;
+
 /// An opened sample.
 pub struct Media {
     decoder: Box<dyn ClipDecoder + Send>,
@@ -330,6 +333,24 @@ impl Media {
     /// [`Media::frames`], of one size.
     pub(crate) fn decode(&mut self, indices: &[usize]) -> Result<Decoded, String> {
         decode(self.decoder.as_mut(), indices).map_err(|message| self.without_name(&message))
+    }
+
+    /// Decodes everything: what is wrong first, and the frame it is met at; none for a whole video.
+    pub(crate) fn first_fault(&mut self) -> Option<(Option<usize>, String)> {
+        let ClipInfo { frames, duration, lost_end, .. } = *self.info();
+        let all: Vec<usize> = (0..frames).collect();
+        for chunk in all.chunks(CHUNK) {
+            if self.frames(chunk).is_ok() {
+                continue;
+            }
+            // One by one, for the first that fails.
+            let first = chunk.iter().find_map(|&index| self.frames(&[index]).err().map(|why| (Some(index), why)));
+            if first.is_some() {
+                return first;
+            }
+        }
+        let left = || format!("{frames} frames ({duration:.1} s) are left, and those behind them are missing");
+        lost_end.then(|| (None, format!("the file is cut off: {}; download it again", left())))
     }
 
     fn without_name(&self, message: &str) -> String {

@@ -82,6 +82,7 @@ mod mp4_samples;
 mod open;
 mod rgb;
 mod table;
+mod upright;
 mod vp9;
 mod vp9_check;
 

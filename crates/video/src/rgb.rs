@@ -126,12 +126,17 @@ impl Coefficients {
 impl Frame {
     /// The picture as interleaved RGB bytes, `display_height x display_width x 3`, mirrored and rotated for display.
     pub fn rgb(&self) -> Vec<u8> {
-        let upright = self.upright_rgb();
-        if self.orientation == Default::default() { upright } else { self.turn(&upright) }
+        let rgb = self.upright_rgb();
+        if self.orientation == Default::default() {
+            return rgb;
+        }
+        let pixels: Vec<[u8; 3]> = rgb.as_chunks().0.to_vec();
+        self.orientation.turn(pixels, self.width, self.height).into_flattened()
     }
 
     /// Pixels `left..` of row `y` of the displayed picture as RGB bytes, as many as `out` holds: bit for bit those of
-    /// [`rgb`](Frame::rgb). Pixels outside of the picture leave `out` as it is.
+    /// [`rgb`](Frame::rgb). Pixels outside of the picture leave `out` as it is. Slow where the picture is to be turned: whoever
+    /// reads many rows turns it first ([`upright`](Frame::upright)).
     pub fn rgb_row(&self, y: usize, left: usize, out: &mut [u8]) {
         let coefficients = Coefficients::of(self);
         if self.orientation != Default::default() {
@@ -209,19 +214,6 @@ impl Frame {
             }
         }
         rgb
-    }
-
-    fn turn(&self, rgb: &[u8]) -> Vec<u8> {
-        let (out_w, out_h) = (self.display_width(), self.display_height());
-        let mut out = Vec::with_capacity(rgb.len());
-        for row in 0..out_h {
-            for col in 0..out_w {
-                let (x, y) = self.coded(row, col);
-                let at = (y * self.width + x) * 3;
-                out.extend_from_slice(rgb.get(at..at + 3).unwrap_or(&[0; 3]));
-            }
-        }
-        out
     }
 }
 

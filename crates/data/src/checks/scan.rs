@@ -10,9 +10,6 @@ use super::journal::{Journal, Line};
 use crate::list::VideoList;
 use crate::media::Opener;
 
-/// Frames that are decoded at a time, which bounds memory.
-const CHUNK: usize = 8;
-
 /// One file, scanned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scanned {
@@ -101,24 +98,8 @@ fn scan_one(path: &Path, bytes: u64, opener: &Opener) -> Result<Scanned, String>
     (scanned.codec, scanned.width, scanned.height) = (info.codec.to_string(), info.width(), info.height());
     (scanned.fps, scanned.frames, scanned.duration) = (info.average_fps(), info.frames, info.duration);
     scanned.left_out = info.left_out;
-    let lost_end = info.lost_end;
-    let all: Vec<usize> = (0..info.frames).collect();
-    for chunk in all.chunks(CHUNK) {
-        if media.frames(chunk).is_ok() {
-            continue;
-        }
-        // One by one, for the first that fails.
-        let first = chunk.iter().find_map(|&index| media.frames(&[index]).err().map(|why| (index, why)));
-        if let Some((index, why)) = first {
-            (scanned.bad_frame, scanned.fault) = (Some(index), Some(why));
-            break;
-        }
-    }
-    if lost_end && scanned.fault.is_none() {
-        let Scanned { frames, duration, .. } = scanned;
-        let left = format!("{frames} frames ({duration:.1} s) are left");
-        scanned.fault =
-            Some(format!("the file is cut off: {left}, and those behind them are missing; download it again"));
+    if let Some((frame, why)) = media.first_fault() {
+        (scanned.bad_frame, scanned.fault) = (frame, Some(why));
     }
     Ok(scanned)
 }

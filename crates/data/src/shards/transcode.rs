@@ -61,7 +61,14 @@ impl Transcode {
     }
 
     /// The video of `path`, opened as `media`, encoded; `bytes` are its own where it is no file of this machine.
+    ///
+    /// # Errors
+    /// Why it cannot be had whole, without its name.
     pub(super) fn run(&self, media: &mut Media, path: &Path, bytes: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        // ffmpeg invents something in the place of what is damaged, mostly without a word.
+        if let Some((_, why)) = media.first_fault() {
+            return Err(why);
+        }
         let folder = tempfile::tempdir().map_err(|error| cannot(&error))?;
         let out = folder.path().join("out.mp4");
         let words = match path.is_dir() {
