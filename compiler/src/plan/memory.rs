@@ -43,6 +43,13 @@ impl Plan {
     }
 }
 
+/// Bytes of the largest value that a node of the graph has as its result; values whose size is not known are left out.
+pub fn largest_value(graph: &Graph, sizes: &Sizes) -> u64 {
+    let results = graph.nodes.iter().flat_map(|node| &node.outputs);
+    let sized = |id: &ValueId| Some(graph.ty(*id).elements().eval(sizes)? as u64 * graph.ty(*id).dtype.bytes() as u64);
+    results.filter_map(sized).max().unwrap_or(0)
+}
+
 struct Held<'a> {
     graph: &'a Graph,
     sizes: &'a Sizes,

@@ -1,5 +1,6 @@
 //! NVIDIA GPUs: CUDA C++, which NVRTC compiles on the machine it runs on.
 
+use crate::cublaslt;
 use crate::gpu::{Found, Gpu, OpenError};
 use crate::kernels::rules;
 use crate::watch;
@@ -36,8 +37,9 @@ impl Gpu for CudaRuntime {
             return Err(OpenError::NoToolkit(format!("CUDA's header {header} is not in {}", place.display())));
         }
         watch::install();
-        match rules::mistake() {
+        match rules::mistake(Self::NAME) {
             Some(mistake) => Err(OpenError::Kernels(mistake)),
+            None if rules::asks_for_products() => cublaslt::find(index).map_err(OpenError::Kernels),
             None => Ok(()),
         }
     }
@@ -52,7 +54,7 @@ impl Gpu for CudaRuntime {
     }
 
     fn kernel(op: &Op) -> Option<Lowering<'_, CubeBackend<Self>>> {
-        crate::kernels::kernel(op)
+        crate::kernels::kernel(op).or_else(|| cublaslt::kernel(op))
     }
 
     fn lowering(op: &Op) -> Option<Lowering<'_, CubeBackend<Self>>> {

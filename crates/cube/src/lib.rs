@@ -12,9 +12,12 @@
 #![cfg(feature = "cube")]
 
 #[cfg(feature = "cuda")]
+mod cublaslt;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod gpu;
 mod kernels;
+mod pools;
 mod watch;
 #[cfg(feature = "wgpu")]
 mod wgpu;
@@ -27,5 +30,6 @@ pub use cuda::CudaRuntime;
 
 pub use gpu::{Found, Gpu, OpenError, failure, largest_buffer, memory, reserved, too_few_units, without};
 pub use kernels::rules::chooses;
+pub use pools::lay_out;
 #[cfg(feature = "wgpu")]
 pub use wgpu::{WgpuRuntime, lose};

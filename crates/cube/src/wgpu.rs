@@ -33,7 +33,7 @@ impl Gpu for WgpuRuntime {
             });
         };
         watch::install();
-        if let Some(mistake) = rules::mistake() {
+        if let Some(mistake) = rules::mistake(Self::NAME) {
             return Err(OpenError::Kernels(mistake));
         }
         start(index, device).map_err(|why| OpenError::Start { device: found.device.clone(), why })

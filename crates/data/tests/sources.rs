@@ -159,14 +159,10 @@ fn filters_and_durations_are_the_official_ones() {
     assert!(try_one(slow).unwrap() != try_one(fast).unwrap());
 }
 
-/// A loose file that is replaced by something else, and one that is cut off, cost a sample each time they are drawn, and stand in the
-/// list of bad videos once.
-#[test]
-fn a_loose_file_replaced_while_training_goes_on_is_a_bad_sample() {
-    let folder = tempfile::tempdir().unwrap();
-    let list = loose(folder.path());
-    let bad_list = folder.path().join("bad.jsonl");
-    let source = open_source(&config(&[&list]), &AugmentConfig::default()).unwrap();
+/// A loader of a source that has begun, and the list of bad videos it keeps.
+fn watched(folder: &Path, source: &Path) -> (Loader, PathBuf) {
+    let bad_list = folder.join("bad.jsonl");
+    let source = open_source(&config(&[source]), &AugmentConfig::default()).unwrap();
     let settings = LoaderConfig {
         workers: 2,
         quarantine: Some(bad_list.clone()),
@@ -176,6 +172,21 @@ fn a_loose_file_replaced_while_training_goes_on_is_a_bad_sample() {
     let mut loader = Loader::new(source, settings).unwrap();
     loader.next_batch().unwrap();
     assert_eq!(loader.stats().bad, 0);
+    (loader, bad_list)
+}
+
+fn lines_of(bad_list: &Path) -> Vec<QuarantineLine> {
+    let text = std::fs::read_to_string(bad_list).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A loose file that is replaced by something else, and one that is cut off, cost a sample each time they are drawn, and stand in the
+/// list of bad videos once.
+#[test]
+fn a_loose_file_replaced_while_training_goes_on_is_a_bad_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = loose(folder.path());
+    let (mut loader, bad_list) = watched(folder.path(), &list);
     let mut videos = names(&list);
     videos.retain(|path| path != &bad_list);
     videos.sort();
@@ -193,8 +204,7 @@ fn a_loose_file_replaced_while_training_goes_on_is_a_bad_sample() {
     }
     assert_eq!(drawn, 48, "others stand in");
     assert!(loader.stats().bad >= 2, "{:?}", loader.stats().bad);
-    let lines = std::fs::read_to_string(&bad_list).unwrap();
-    let lines: Vec<QuarantineLine> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = lines_of(&bad_list);
     assert_eq!(lines.len(), 2, "{lines:?}");
     let of = |path: &Path| &lines.iter().find(|line| line.path == path).unwrap().reason;
     assert!(of(replaced).contains("it holds text"), "{}", of(replaced));
@@ -207,16 +217,7 @@ fn what_changes_while_training_goes_on_is_a_bad_sample() {
     let list = loose(folder.path());
     let shards = folder.path().join("shards");
     let report = pack_copies(&list, &shards, 20_000);
-    let bad_list = folder.path().join("bad.jsonl");
-    let source = open_source(&config(&[&shards]), &AugmentConfig::default()).unwrap();
-    let settings = LoaderConfig {
-        workers: 2,
-        quarantine: Some(bad_list.clone()),
-        max_bad_fraction: 0.9,
-        ..LoaderConfig::new(4, 7)
-    };
-    let mut loader = Loader::new(source, settings).unwrap();
-    loader.next_batch().unwrap();
+    let (mut loader, bad_list) = watched(folder.path(), &shards);
     // One shard is cut off, another is packed anew with other contents.
     let cut = &report.shards[0].shard;
     let bytes = std::fs::read(cut).unwrap();
@@ -227,8 +228,7 @@ fn what_changes_while_training_goes_on_is_a_bad_sample() {
         loader.next_batch().unwrap();
     }
     assert!(loader.stats().bad > 0);
-    let lines = std::fs::read_to_string(&bad_list).unwrap();
-    let lines: Vec<QuarantineLine> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = lines_of(&bad_list);
     let reasons: Vec<&str> = lines.iter().map(|line| line.reason.as_str()).collect();
     assert!(reasons.iter().any(|why| why.contains("it was cut off or replaced")), "{reasons:?}");
     assert!(reasons.iter().any(|why| why.contains("has changed since it was indexed")), "{reasons:?}");

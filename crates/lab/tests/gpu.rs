@@ -46,35 +46,53 @@ fn burns_operations_compute_the_official_numbers() {
     check("-lowered");
 }
 
+/// Steps of a small model on the device, and the clips and masks that it is fed.
+struct Small {
+    config: Config,
+    state: TrainState,
+}
+
+impl Small {
+    /// Of an encoder of so many blocks, with this mask generator.
+    fn new(depth: usize, mask: &str) -> Self {
+        let text = format!(
+            "model: {{embed_dim: 32, depth: {depth}, num_heads: 2, pred_embed_dim: 16, pred_depth: 1, pred_num_heads: 2}}\n\
+             data: {{dataset_type: DriftingTextures, batch_size: 2, num_frames: 4, crop_size: 32, patch_size: 8}}\n\
+             mask: [{mask}]\n\
+             meta: {{dtype: float32, seed: 3}}\n\
+             optimization: {{steps: 20, warmup_steps: 5, start_lr: 1.0e-3, lr: 4.0e-3, final_lr: 1.0e-3}}\n"
+        );
+        let config = Config::from_yaml(&text, "the test's", &[]).unwrap();
+        let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
+        let plan = config.optimization.plan(Some(1)).unwrap();
+        let mut state = TrainState::on(Device::open(&device).unwrap(), &config, plan, false).unwrap();
+        state.set_weights(initial_weights(&config.model, state.objective(), 1)).unwrap();
+        Self { config, state }
+    }
+
+    /// One step; what is read when its losses are, or those of the step before.
+    fn step(&mut self, step: usize) -> Option<StepReport> {
+        let shape = [2, 3, 4, 32, 32];
+        let clips = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 + step * 31) % 1013) as f32 / 506.5 - 1.0);
+        let pairs = self.config.masks().unwrap().pairs(0, step as u64, 0, 2).unwrap();
+        self.state.add_group(clips.collect(), shape, &pairs).unwrap();
+        self.state.end_step(&Alone).unwrap()
+    }
+}
+
 /// The losses of a few steps, read when they are computed or when the next step has been sent.
 fn losses(late: bool) -> Vec<f64> {
-    let config = Config::from_yaml(
-        "model: {embed_dim: 32, depth: 1, num_heads: 2, pred_embed_dim: 16, pred_depth: 1, pred_num_heads: 2}\n\
-         data: {dataset_type: DriftingTextures, batch_size: 2, num_frames: 4, crop_size: 32, patch_size: 8}\n\
-         mask: [{num_blocks: 2, spatial_scale: [0.2, 0.2]}]\n\
-         meta: {dtype: float32, seed: 3}\n\
-         optimization: {steps: 20, warmup_steps: 0, start_lr: 1.0e-3, lr: 1.0e-3, final_lr: 1.0e-3}\n",
-        "the test's",
-        &[],
-    )
-    .unwrap();
-    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
-    let plan = config.optimization.plan(Some(1)).unwrap();
-    let mut state = TrainState::on(Device::open(&device).unwrap(), &config, plan, false).unwrap();
-    state.set_weights(initial_weights(&config.model, state.objective(), 1)).unwrap();
+    let mut small = Small::new(1, "{num_blocks: 2, spatial_scale: [0.2, 0.2]}");
     if late {
-        state.read_late();
+        small.state.read_late();
     }
-    let (masks, shape) = (config.masks().unwrap(), [2, 3, 4, 32, 32]);
     let mut reports = Vec::new();
     for step in 0..4 {
-        let clips = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 + step * 31) % 1013) as f32 / 506.5 - 1.0);
-        state.add_group(clips.collect(), shape, &masks.pairs(0, step as u64, 0, 2).unwrap()).unwrap();
-        reports.extend(state.end_step(&Alone).unwrap());
+        reports.extend(small.step(step));
         assert_eq!(reports.len(), if late { step } else { step + 1 });
     }
-    reports.extend(state.settle().unwrap());
-    assert!(state.settle().unwrap().is_none());
+    reports.extend(small.state.settle().unwrap());
+    assert!(small.state.settle().unwrap().is_none());
     assert_eq!(reports.iter().map(|report| report.step).collect::<Vec<_>>(), [0, 1, 2, 3]);
     reports.iter().map(|report| report.loss).collect()
 }
@@ -87,37 +105,18 @@ fn losses_that_are_read_late_are_the_same() {
 
 /// The losses and a weight of steps of one size and of several, launched one by one or recorded and replayed.
 fn recorded(blocks: usize, record: bool) -> (Vec<f64>, Vec<f32>, Recorded) {
-    let config = Config::from_yaml(
-        &format!(
-            "model: {{embed_dim: 32, depth: 2, num_heads: 2, pred_embed_dim: 16, pred_depth: 1, pred_num_heads: 2}}\n\
-             data: {{dataset_type: DriftingTextures, batch_size: 2, num_frames: 4, crop_size: 32, patch_size: 8}}\n\
-             mask: [{{num_blocks: {blocks}, spatial_scale: [0.3, 0.3], aspect_ratio: [1.0, 1.0]}}]\n\
-             meta: {{dtype: float32, seed: 3}}\n\
-             optimization: {{steps: 20, warmup_steps: 5, start_lr: 1.0e-3, lr: 4.0e-3, final_lr: 1.0e-3}}\n"
-        ),
-        "the test's",
-        &[],
-    )
-    .unwrap();
-    let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
-    let plan = config.optimization.plan(Some(1)).unwrap();
-    let mut state = TrainState::on(Device::open(&device).unwrap(), &config, plan, false).unwrap();
-    state.set_weights(initial_weights(&config.model, state.objective(), 1)).unwrap();
-    state.read_late();
+    let mask = format!("{{num_blocks: {blocks}, spatial_scale: [0.3, 0.3], aspect_ratio: [1.0, 1.0]}}");
+    let mut small = Small::new(2, &mask);
+    small.state.read_late();
     if record {
-        state.record_launches();
+        small.state.record_launches();
     }
-    let (masks, shape) = (config.masks().unwrap(), [2, 3, 4, 32, 32]);
-    let mut losses = Vec::new();
-    for step in 0..12 {
-        let clips = (0..shape.iter().product::<usize>()).map(|i| ((i * 7919 + step * 31) % 1013) as f32 / 506.5 - 1.0);
-        state.add_group(clips.collect(), shape, &masks.pairs(0, step as u64, 0, 2).unwrap()).unwrap();
-        losses.extend(state.end_step(&Alone).unwrap().map(|report| report.loss));
-    }
-    losses.extend(state.settle().unwrap().map(|report| report.loss));
-    assert_eq!(losses.len(), 12);
-    let weight = state.params().get("encoder.blocks.1.mlp.fc1.weight").expect("a weight").1;
-    (losses, weight, state.recorded().unwrap_or_default())
+    let mut reports: Vec<StepReport> = (0..12).filter_map(|step| small.step(step)).collect();
+    reports.extend(small.state.settle().unwrap());
+    assert_eq!(reports.len(), 12);
+    let weight = small.state.params().get("encoder.blocks.1.mlp.fc1.weight").expect("a weight").1;
+    let losses = reports.iter().map(|report| report.loss).collect();
+    (losses, weight, small.state.recorded().unwrap_or_default())
 }
 
 #[test]

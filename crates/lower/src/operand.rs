@@ -68,6 +68,9 @@ pub enum KernelError {
         /// What the device says.
         why: String,
     },
+    /// A library that the operation was given to.
+    #[error("{0}")]
+    Library(String),
     /// A box that cannot be meant.
     #[error("{0}")]
     Box(String),

@@ -8,6 +8,8 @@
 //!
 //! The objective declares which features are monitored. Parameters are read from the training run's own store, not copied.
 
+use std::collections::BTreeSet;
+
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::AnyObjective;
 use vjepa_graphs::objectives::{Clips, Input};
@@ -31,6 +33,8 @@ pub struct HeldOut {
     pub shape: [usize; 4],
     /// Labels, if all clips have one.
     pub labels: Option<Vec<i64>>,
+    /// Clips at the end that are others' neighbours and nothing else.
+    pub neighbours: usize,
 }
 
 /// Makes held-out clips differ from training clips of the same seed.
@@ -45,11 +49,29 @@ impl HeldOut {
     /// # Errors
     /// The data set's error when no usable clip is found.
     pub fn draw(source: &dyn ClipSource, seed: u64, count: usize) -> Result<Self, EvalError> {
-        let shape = source.shape();
-        let len: usize = shape.iter().product();
+        let mut drawn = Self { shape: source.shape(), labels: (count > 0).then(Vec::new), ..Self::default() };
+        drawn.append(source, seed, count)?;
+        Ok(drawn)
+    }
+
+    /// With as many further clips as neighbours that make kNN informative, where labels are few enough for that.
+    ///
+    /// # Errors
+    /// As [`HeldOut::draw`].
+    pub fn with_neighbours(mut self, source: &dyn ClipSource, seed: u64) -> Result<Self, EvalError> {
+        if self.labels.as_deref().is_some_and(few_enough) {
+            self.neighbours = KNN_CLIPS.saturating_sub(self.len());
+            self.append(source, seed, self.neighbours)?;
+        }
+        Ok(self)
+    }
+
+    /// Draws the clips after those that are there.
+    fn append(&mut self, source: &dyn ClipSource, seed: u64, count: usize) -> Result<(), EvalError> {
+        let (before, len) = (self.len(), self.shape.iter().product::<usize>());
         let mut clips = vec![0f32; count * len];
         let mut labels = Vec::with_capacity(count);
-        for (position, clip) in clips.chunks_exact_mut(len.max(1)).enumerate() {
+        for (position, clip) in (before..).zip(clips.chunks_exact_mut(len.max(1))) {
             let mut retry = 0;
             let info = loop {
                 let key = SampleKey { seed: mix(&[seed, HELD_OUT]), epoch: 0, position: position as u64, retry };
@@ -61,8 +83,12 @@ impl HeldOut {
             };
             labels.extend(info.label);
         }
-        let labels = (labels.len() == count && count > 0).then_some(labels);
-        Ok(Self { clips, shape, labels })
+        self.clips.extend(clips);
+        match &mut self.labels {
+            Some(known) if labels.len() == count => known.extend(labels),
+            _ => self.labels = None,
+        }
+        Ok(())
     }
 
     /// Number of clips.
@@ -74,6 +100,12 @@ impl HeldOut {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Whether [`KNN_CLIPS`] clips have enough neighbours of each label.
+fn few_enough(labels: &[i64]) -> bool {
+    let classes = labels.iter().collect::<BTreeSet<_>>().len();
+    classes > 1 && KNN_CLIPS / classes >= CLIPS_PER_LABEL
 }
 
 /// Compiled diagnostics of one objective.
@@ -89,6 +121,9 @@ pub struct Diagnostics {
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 5;
+/// With fewer clips of a label the vote is mostly of others, whatever the features are.
+const CLIPS_PER_LABEL: usize = 8;
+
 impl Diagnostics {
     /// Compiles for a device, an objective and at least two held-out clips. `masks` draws the pairs of a batch, one per
     /// generator, from its number and size, as [`MaskGenerator::pairs`](vjepa_recipe::masks::MaskGenerator::pairs) does.
@@ -102,7 +137,7 @@ impl Diagnostics {
         batch: usize,
         mut masks: impl FnMut(u64, usize) -> Result<Vec<MaskPair>, E>,
     ) -> Result<Self, EvalError> {
-        let count = held_out.len();
+        let count = held_out.len() - held_out.neighbours.min(held_out.len());
         if count < 2 {
             return Err(EvalError::setup("diagnostics need at least two held-out clips"));
         }
@@ -146,10 +181,10 @@ impl Diagnostics {
         params: &mut DeviceParams,
         show: &mut dyn FnMut(&HeldOut, &Features),
     ) -> Result<DiagnosticsReport, EvalError> {
-        let count = self.held_out.len();
+        let (all, neighbours) = (self.held_out.len(), self.held_out.neighbours);
+        let count = all.saturating_sub(neighbours);
         let len: usize = self.held_out.shape.iter().product();
         let (mut own, mut other) = (0f64, 0f64);
-        let mut monitored = Features::default();
         for (rows, masks) in batches(count, self.batch).into_iter().zip(&self.masks) {
             let clips = &self.held_out.clips[rows.start * len..rows.end * len];
             // The context of the next clip of the batch: every clip is used once.
@@ -159,20 +194,16 @@ impl Diagnostics {
             let mut of = |pair| loss(&mut self.losses, params, &self.inputs, &self.held_out, pair, masks);
             own += share * of([clips, clips])?;
             other += share * of([&turned, clips])?;
-            let inputs = vec![("clip", self.held_out.tensor(clips))];
-            let Some(HostTensor::F32 { shape, data }) = self.monitored.run(params, inputs)?.remove("features") else {
-                return Err(EvalError::setup("the plan of the diagnostics has no features"));
-            };
-            if let [_, tokens, dim] = shape[..] {
-                (monitored.tokens, monitored.dim) = (tokens, dim);
-            }
-            monitored.values.extend(data);
         }
+        let mut monitored = self.features(params, 0..count)?;
         show(&self.held_out, &monitored);
         let pooled = monitored.pooled();
         let deviations = linalg::deviations(&monitored.values, monitored.dim);
-        let labels = self.held_out.labels.as_ref().filter(|_| count >= KNN_CLIPS);
-        let knn = labels.map(|labels| neighbours::leave_one_out(&pooled, labels, NEIGHBOURS));
+        if neighbours > 0 {
+            monitored.values.extend(self.features(params, count..all)?.values);
+        }
+        let labels = self.held_out.labels.as_ref().filter(|_| all >= KNN_CLIPS);
+        let knn = labels.map(|labels| neighbours::leave_one_out(&monitored.pooled(), labels, NEIGHBOURS));
         Ok(DiagnosticsReport {
             loss: own,
             loss_other_context: other,
@@ -182,6 +213,24 @@ impl Diagnostics {
             deviation_min: deviations.iter().copied().fold(f64::INFINITY, f64::min),
             knn,
         })
+    }
+
+    /// Monitored features of some of the clips.
+    fn features(&mut self, params: &mut DeviceParams, clips: std::ops::Range<usize>) -> Result<Features, EvalError> {
+        let len: usize = self.held_out.shape.iter().product();
+        let mut monitored = Features::default();
+        for rows in batches(clips.len(), self.batch) {
+            let (start, end) = (clips.start + rows.start, clips.start + rows.end);
+            let inputs = vec![("clip", self.held_out.tensor(&self.held_out.clips[start * len..end * len]))];
+            let Some(HostTensor::F32 { shape, data }) = self.monitored.run(params, inputs)?.remove("features") else {
+                return Err(EvalError::setup("the plan of the diagnostics has no features"));
+            };
+            if let [_, tokens, dim] = shape[..] {
+                (monitored.tokens, monitored.dim) = (tokens, dim);
+            }
+            monitored.values.extend(data);
+        }
+        Ok(monitored)
     }
 
     /// The clips it is run on.
@@ -277,5 +326,17 @@ mod tests {
         assert!(report.effective_rank > 1.5 && report.effective_rank < 24.0, "{report:?}");
         assert!(report.deviation_mean > 0.1 && report.deviation_min > 0.0 && report.knn.is_none(), "{report:?}");
         assert_eq!(report, diagnostics.run(&mut params).unwrap());
+    }
+
+    #[test]
+    fn neighbours_are_drawn_where_labels_are_few() {
+        let source = DriftingTextures::new(2, 16, Normalization::PerClip);
+        let few = HeldOut::draw(&source, 1, 16).unwrap();
+        let more = few.clone().with_neighbours(&source, 1).unwrap();
+        assert_eq!((more.len(), more.neighbours, more.labels.as_ref().map(Vec::len)), (128, 112, Some(128)));
+        assert_eq!(more.clips[..few.clips.len()], few.clips);
+        assert_eq!(more.clips, HeldOut::draw(&source, 1, 128).unwrap().clips);
+        assert!(few_enough(&[0, 1, 1]) && !few_enough(&[3; 64]), "one label says nothing");
+        assert!(!few_enough(&(0..60).collect::<Vec<i64>>()), "two clips of a label have no neighbours to vote");
     }
 }

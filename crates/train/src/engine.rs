@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use vjepa_collective::Collective;
 use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::Graph;
+use vjepa_compiler::plan::largest_value;
 use vjepa_data::ClipValues;
 use vjepa_graphs::AnyObjective;
 use vjepa_graphs::objectives::{Clips, Declaration, Input};
-use vjepa_programs::{self as compile, Fed, TrainOptions, feed};
+use vjepa_programs::{self as compile, Fed, MaskSizes, TrainOptions, feed};
+use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, FirstBad, HostTensor, Pixels};
 
 /// Tensors by input or output name.
@@ -105,6 +107,19 @@ impl Engine {
     /// Whether steps of several groups, or shared with other ranks, can be computed.
     pub(super) fn adds_up(&self) -> bool {
         !matches!(self, Self::Whole(_))
+    }
+
+    /// Bytes of the largest value in a step of a configuration, by its longest masks.
+    ///
+    /// # Errors
+    /// [`TrainError::Mask`].
+    pub(super) fn largest_value(&self, config: &Config) -> Result<u64, TrainError> {
+        Ok(match self {
+            Self::Mixed(mixed) => mixed.largest_value(config)?,
+            Self::Whole(_) | Self::Halves { .. } | Self::Eager { .. } => {
+                largest_value(self.main().graph(), &compile::drawn_sizes(config, MaskSizes::Largest)?)
+            }
+        })
     }
 
     /// The graph that computes gradients, or for Burn's autodiff the optimiser.

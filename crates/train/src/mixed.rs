@@ -13,9 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use vjepa_collective::{Collective, totals};
 use vjepa_compiler::accumulate::SUM;
 use vjepa_compiler::ir::Graph;
+use vjepa_compiler::plan::largest_value;
 use vjepa_graphs::AnyObjective;
 use vjepa_programs::{self as compile, MaskSizes, Passes, TrainOptions, Variant, feed};
 use vjepa_recipe::config::Config;
+use vjepa_recipe::masks::MaskError;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, FirstBad, HostTensor};
 
 /// The compiled parts of such a step.
@@ -46,6 +48,16 @@ struct Part {
 }
 
 impl Mixed {
+    /// Bytes of the largest value in a step of a configuration, by its longest masks.
+    ///
+    /// # Errors
+    /// [`MaskError`].
+    pub(super) fn largest_value(&self, config: &Config) -> Result<u64, MaskError> {
+        let of =
+            |part: &Part| Ok(largest_value(part.gradients.graph(), &part.variant.sizes(config, MaskSizes::Largest)?));
+        self.parts.iter().map(of).try_fold(0, |most, bytes: Result<u64, MaskError>| Ok(bytes?.max(most)))
+    }
+
     /// Compiles every variant of a configuration; the update is split over the ranks that are `sharing` it.
     ///
     /// # Errors

@@ -140,6 +140,9 @@ impl TrainState {
         let optimization = &config.optimization;
         let sharing = Some(ranks).filter(|ranks| optimization.shard_states && ranks.world() > 1);
         let engine = Engine::open(device, &objective, options, source, sharing)?;
+        if !device.is_cpu() {
+            device.lay_out(engine.largest_value(config)?).map_err(RunError::Device)?;
+        }
         Ok(Self {
             engine,
             params: device.params(),

@@ -36,7 +36,7 @@ impl Watch {
         let objective = objective(config).map_err(|error| EvalError::Setup(error.to_string()))?;
         let masks = config.masks().map_err(|error| EvalError::Setup(error.to_string()))?;
         let seed = config.meta.seed;
-        let held_out = HeldOut::draw(source.as_ref(), seed, CLIPS)?;
+        let held_out = HeldOut::draw(source.as_ref(), seed, CLIPS)?.with_neighbours(source.as_ref(), seed)?;
         let draw = |number: u64, batch: usize| masks.pairs(seed, number, 0, batch);
         let batch = config.data.batch_size.min(CLIPS);
         let diagnostics = Diagnostics::new(device, &objective, held_out, batch, draw)?;

@@ -21,6 +21,8 @@ pub(super) struct BackEnd {
     pub(super) params: fn(Device) -> DeviceParams,
     /// Bytes of the device's memory that nothing has been put into, where that is known.
     pub(super) unused: fn(usize) -> Option<u64>,
+    /// Lays its memory out for a largest value, in bytes.
+    pub(super) lay_out: fn(usize, u64) -> Result<bool, String>,
 }
 
 /// A back end that devices can be opened on.
@@ -82,6 +84,7 @@ const fn row<B: Opened, const KERNELS: bool>(name: &'static str, numbered: bool)
         take: |device, graph, plan| planned(device, Executor::<B>::checked(graph, plan, KERNELS)?),
         params: |device| DeviceParams::new(device, Params::<B>::new(B::place(device.index))),
         unused: |index| B::unused(&B::place(index)),
+        lay_out: |index, largest| B::lay_out(&B::place(index), largest),
     }
 }
 

@@ -77,6 +77,14 @@ pub trait PlanBackend: Backend {
         None
     }
 
+    /// Lays the device's memory out for values of this many bytes and less. False where it stays as it is.
+    ///
+    /// # Errors
+    /// Why that cannot be had, in words.
+    fn lay_out(_device: &Device<Self>, _largest: u64) -> Result<bool, String> {
+        Ok(false)
+    }
+
     /// Bytes of the device's memory that nothing has been put into; `None` where that is not known.
     fn unused(_device: &Device<Self>) -> Option<u64> {
         None

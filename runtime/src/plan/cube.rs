@@ -69,6 +69,10 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
         }
     }
 
+    fn lay_out(device: &Place<Self>, largest: u64) -> Result<bool, String> {
+        vjepa_cube::lay_out::<R>(device, largest)
+    }
+
     fn unused(device: &Place<Self>) -> Option<u64> {
         let all = vjepa_cube::memory::<R>(device)?;
         Some(all.saturating_sub(vjepa_cube::reserved::<R>(device)?))

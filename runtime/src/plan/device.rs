@@ -178,6 +178,18 @@ impl Device {
         (self.back_end.unused)(self.index)
     }
 
+    /// Lays its memory out for values of this many bytes and less, the largest of a plan's ([`largest_value`]). To be called before
+    /// anything is put there; false where the memory stays as it is, as the CPU's does.
+    ///
+    /// [`largest_value`]: vjepa_compiler::plan::largest_value
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] where the device's library refuses.
+    pub fn lay_out(self, largest: u64) -> Result<bool, DeviceError> {
+        (self.back_end.lay_out)(self.index, largest)
+            .map_err(|why| DeviceError::Failed { device: self.to_string(), why })
+    }
+
     /// Whether it computes on the CPU.
     pub fn is_cpu(self) -> bool {
         !self.back_end.numbered

@@ -37,8 +37,8 @@ mod tests {
     /// A device that is not the CPU, whatever this build has.
     fn gpu() -> Device {
         let cpu = all().next().unwrap();
-        let BackEnd { open, plan, lower, by_kernel, take, params, unused, .. } = *cpu;
-        let gpu = BackEnd { name: "gpu", numbered: true, open, plan, lower, by_kernel, take, params, unused };
+        let BackEnd { open, plan, lower, by_kernel, take, params, unused, lay_out, .. } = *cpu;
+        let gpu = BackEnd { name: "gpu", numbered: true, open, plan, lower, by_kernel, take, params, unused, lay_out };
         let back_end = Box::leak(Box::new(gpu));
         Device { back_end, index: 1 }
     }

@@ -7,6 +7,12 @@ use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Def, Dim, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
 
+/// Bytes of a value that kernels compute in f32, as they do where the library does not compute in 16 bits; none where a size is
+/// not known, or too large.
+pub(super) fn bytes_in_f32(dims: &[Dim], sizes: &Sizes) -> Option<u64> {
+    dims.iter().try_fold(4u64, |n, dim| n.checked_mul(u64::try_from(dim.eval(sizes)?).ok()?))
+}
+
 impl<B: PlanBackend> Executor<B> {
     /// Refuses a run with a tensor that is larger than the device's buffers; a tensor that has no size yet fits.
     pub(super) fn fits(&self, sizes: &Sizes, device: &Device<B>) -> Result<(), RunError> {
@@ -14,9 +20,7 @@ impl<B: PlanBackend> Executor<B> {
         if largest == u64::MAX {
             return Ok(());
         }
-        // Lowered to Burn's operations, kernels compute in f32, whatever the values' type.
-        let bytes =
-            |dims: &[Dim]| dims.iter().try_fold(4u64, |n, dim| n.checked_mul(u64::try_from(dim.eval(sizes)?).ok()?));
+        let bytes = |dims: &[Dim]| bytes_in_f32(dims, sizes);
         for value in &self.graph().values {
             let (what, bytes) = match &value.def {
                 // A view of its operand.

@@ -6,12 +6,14 @@
 //! and no value's memory is used again within it: the warm-up that CubeCL asks for before a recording keeps everything that
 //! it allocates. So sizes are recorded when they come for the second time, as long as the device has that much memory left.
 
+use super::limits::bytes_in_f32;
 use super::outputs::Outputs;
 use super::{Executor, Operand, Params, PlanBackend, RunError};
 use burn_backend::tensor::Device;
 use burn_backend::{BackendGraph, ExecutionError, Scalar, Shape, Slice, TensorMetadata};
 use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Sizes, ValueId};
+use vjepa_compiler::ops::Op;
 
 /// Sizes that are told apart; what comes later is launched node by node.
 const MOST: usize = 64;
@@ -115,7 +117,8 @@ impl<B: PlanBackend> Executor<B> {
         sizes: &Sizes,
     ) -> Result<(Outputs<B>, Tried<B>), RunError> {
         let device = params.device().clone();
-        let possible = self.has_room(sizes, &device).and_then(|()| self.addresses(params).ok_or_else(no_address));
+        let possible = self.in_one_stream().and_then(|()| self.has_room(sizes, &device));
+        let possible = possible.and_then(|()| self.addresses(params).ok_or_else(no_address));
         let prepared = possible.and_then(|before| {
             B::graph_prepare(&device).map_err(|error| first_line(&error))?;
             Ok(before)
@@ -176,17 +179,21 @@ impl<B: PlanBackend> Executor<B> {
         self.graph().params.iter().map(|id| B::address(params.operand(name(id)?)?)).collect()
     }
 
+    /// Refuses products by a library that has a stream of its own: what is sent there is not in a recording.
+    fn in_one_stream(&self) -> Result<(), String> {
+        let mut nodes = self.graph().nodes.iter().enumerate();
+        let product = |op: &Op| matches!(op, Op::Linear | Op::MatMul { .. });
+        match nodes.any(|(position, node)| product(&node.op) && self.is_by_kernel(position)) {
+            true => Err("cuBLASLt's products (VJEPA_KERNELS) are not in the stream that is recorded".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses what does not leave half as much again of the device's memory as the values of a run take, each in its own.
     fn has_room(&self, sizes: &Sizes, device: &Device<B>) -> Result<(), String> {
         let Some(unused) = B::unused(device) else { return Ok(()) };
         let values = self.graph().nodes.iter().flat_map(|node| &node.outputs);
-        // Kernels compute in f32 where the library does not compute in 16 bits.
-        let bytes = |id: &ValueId| {
-            let dims = &self.graph().ty(*id).shape;
-            dims.iter()
-                .try_fold(4u64, |n, dim| n.checked_mul(u64::try_from(dim.eval(sizes)?).ok()?))
-                .unwrap_or(u64::MAX)
-        };
+        let bytes = |id: &ValueId| bytes_in_f32(&self.graph().ty(*id).shape, sizes).unwrap_or(u64::MAX);
         let needed = values.map(bytes).fold(0u64, u64::saturating_add);
         match needed.saturating_add(needed / 2) <= unused {
             true => Ok(()),

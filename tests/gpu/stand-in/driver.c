@@ -154,6 +154,12 @@ API CUresult cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
 API CUresult cuEventCreate(void **event, unsigned flags) { (void)flags; *event = EVENT; return SUCCESS; }
 API CUresult cuEventDestroy_v2(void *event) { (void)event; return SUCCESS; }
 API CUresult cuEventRecord(void *event, void *stream) { (void)event; (void)stream; return SUCCESS; }
+/* Events of all streams of the context, of which there is one. */
+API CUresult cuCtxRecordEvent(void *context, void *event) {
+    if (context != CONTEXT || event != EVENT) return refuse(INVALID_VALUE, "an event that is not of the context");
+    return forbid("an event of the context while recording");
+}
+API CUresult cuCtxWaitEvent(void *context, void *event) { return cuCtxRecordEvent(context, event); }
 API CUresult cuEventSynchronize(void *event) { (void)event; return forbid("a wait for an event while recording"); }
 API CUresult cuEventQuery(void *event) { (void)event; return SUCCESS; }
 API CUresult cuEventElapsedTime(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 0; return SUCCESS; }

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use vjepa_compiler::ir::{DType, TensorType};
 use vjepa_compiler::ops::Op;
 
-/// Names of the operations that have a kernel.
-const NAMES: [&str; 24] = [
+/// Names of the operations that have a kernel. Those of products are NVIDIA's library, by [`cublaslt`](crate::cublaslt).
+const NAMES: [&str; 26] = [
     "gelu",
     "gelu_grad",
     "gelu_with_grad",
@@ -35,16 +35,30 @@ const NAMES: [&str; 24] = [
     "adamw_all",
     "adamw_ema_all",
     "dropout",
+    "linear",
+    "matmul",
 ];
+
+/// Operations that only NVIDIA's library computes otherwise than Burn's operations do.
+const PRODUCTS: [&str; 2] = ["linear", "matmul"];
 
 /// Whether our kernel of an operation, where there is one, is chosen over the library's operations for operands of these types.
 pub fn chooses(op: &Op, operands: &[&TensorType]) -> bool {
+    possible(op, operands) && overruled().get(op.name()).copied().unwrap_or_else(|| rule(op, operands))
+}
+
+/// Whether products are asked of NVIDIA's library.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "asked by CUDA"))]
+pub(crate) fn asks_for_products() -> bool {
+    PRODUCTS.iter().any(|name| overruled().get(*name) == Some(&true))
+}
+
+fn overruled() -> &'static BTreeMap<String, bool> {
     static OVERRULED: OnceLock<BTreeMap<String, bool>> = OnceLock::new();
-    let overruled = OVERRULED.get_or_init(|| {
+    OVERRULED.get_or_init(|| {
         // What is no rule was refused when the device was opened.
         std::env::var("VJEPA_KERNELS").ok().and_then(|text| parse(&text).ok()).unwrap_or_default()
-    });
-    possible(op, operands) && overruled.get(op.name()).copied().unwrap_or_else(|| rule(op, operands))
+    })
 }
 
 /// Whether the kernel can do it at all.
@@ -64,6 +78,8 @@ fn rule(op: &Op, operands: &[&TensorType]) -> bool {
         Op::Attention { .. } | Op::PackedAttention { .. } => operands.first().is_some_and(|q| q.dtype == DType::F32),
         // The library has no gradient but one that stores all scores.
         Op::AttentionGrad { .. } | Op::PackedAttentionGrad { .. } => true,
+        // Until it has been measured on a GPU.
+        Op::Linear | Op::MatMul { .. } => false,
         _ => true,
     }
 }
@@ -86,10 +102,21 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, bool>, String> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(rule).collect()
 }
 
-/// What is wrong with `VJEPA_KERNELS`, in words.
-pub(crate) fn mistake() -> Option<String> {
-    let word = parse(&std::env::var("VJEPA_KERNELS").ok()?).err()?;
-    Some(format!("`{word}` in VJEPA_KERNELS: write -NAME or +NAME, joined by commas, of {}", NAMES.join(", ")))
+/// What is wrong with `VJEPA_KERNELS` for a back end, in words.
+pub(crate) fn mistake(back_end: &str) -> Option<String> {
+    wrong(&std::env::var("VJEPA_KERNELS").ok()?, back_end)
+}
+
+fn wrong(text: &str, back_end: &str) -> Option<String> {
+    match parse(text) {
+        Err(word) => {
+            Some(format!("`{word}` in VJEPA_KERNELS: write -NAME or +NAME, joined by commas, of {}", NAMES.join(", ")))
+        }
+        Ok(rules) => {
+            let name = PRODUCTS.iter().find(|name| back_end != "cuda" && rules.get(**name) == Some(&true))?;
+            Some(format!("`+{name}` in VJEPA_KERNELS is cuBLASLt, which {back_end} does not have: use --device cuda"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +132,9 @@ mod tests {
         for word in ["attention", "-convolution", "+"] {
             assert_eq!(parse(&format!("+gelu,{word}")), Err(word.to_owned()));
         }
+        assert_eq!(wrong("-linear,+gelu", "wgpu"), None);
+        assert_eq!(wrong("+linear", "cuda"), None);
+        assert!(wrong("+linear", "wgpu").unwrap().contains("cuBLASLt"));
     }
 
     #[test]

@@ -26,6 +26,12 @@ fn of_metadata(text: &str) -> bool {
     path.is_some_and(|(_, path)| METADATA.iter().any(|known| path.starts_with(known)))
 }
 
+/// What is wrong with a server's certificate, in the words of the client, which are not the error's own but of its causes.
+fn of_certificate(error: &Error) -> Option<String> {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).find(|text| text.starts_with("invalid peer certificate"))
+}
+
 /// `answered`: the store has answered before, so there are credentials.
 pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failure {
     let text = vjepa_recipe::text::short(&error.to_string(), 400);
@@ -44,6 +50,13 @@ pub(super) fn failure(error: Error, address: &Address, answered: bool) -> Failur
                 address.credentials()
             ))),
         };
+    }
+    if let Some(why) = of_certificate(&error) {
+        return Failure::Final(StoreError::Storage(format!(
+            "cannot be read: the server is not trusted ({}); add the certificate of its authority to the system's, or name a file \
+             with it in SSL_CERT_FILE",
+            vjepa_recipe::text::short(&why, 200)
+        )));
     }
     match error {
         Error::NotFound { .. } => Failure::Missing,
