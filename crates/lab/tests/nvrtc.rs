@@ -288,11 +288,11 @@ fn a_step_is_recorded_and_replayed() {
 #[test]
 #[ignore = "run alone"]
 fn memory_is_laid_out_for_the_plan() {
-    // The library's own layout takes 37.8, 53.3 and 19.7 GB where the plans' peaks are 27.2, 35.5 and 6.4.
+    // The library's own layout takes 1.5 to 3.1 times the peak. In 16 bits kernels of ours widen their operands, which no plan counts.
     let (model, clips, precision, most) = match std::env::var("STAND_IN_STEP").as_deref() {
         Ok("f32") => ("vit_large", 24, Precision::F32, 1.15),
-        Ok("base") => ("vit_base", 8, Precision::Bf16, 1.3),
-        _ => ("vit_large", 24, Precision::Bf16, 1.1),
+        Ok("base") => ("vit_base", 8, Precision::Bf16, 1.5),
+        _ => ("vit_large", 24, Precision::Bf16, 1.3),
     };
     let config = config_with(&[&format!("model.model_name={model}"), &format!("data.batch_size={clips}")]);
     let options = TrainOptions { precision, ..TrainOptions::of(&config).unwrap() };

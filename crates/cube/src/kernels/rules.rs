@@ -74,6 +74,8 @@ fn possible(op: &Op, operands: &[&TensorType]) -> bool {
 
 fn rule(op: &Op, operands: &[&TensorType]) -> bool {
     match op {
+        // The library has no sums of scores for the gradient: it would write all scores to memory for them.
+        Op::PackedAttention { sums: true, .. } => true,
         // The library's flash attention has tensor cores for 16-bit types; ours computes in f32.
         Op::Attention { .. } | Op::PackedAttention { .. } => operands.first().is_some_and(|q| q.dtype == DType::F32),
         // The library has no gradient but one that stores all scores.
@@ -139,10 +141,13 @@ mod tests {
 
     #[test]
     fn attention_goes_by_type_and_width() {
-        let packed = Op::PackedAttention { heads: 2, scale: 1.0, parts: Vec::new(), sums: true };
+        let packed = Op::PackedAttention { heads: 2, scale: 1.0, parts: Vec::new(), sums: false };
         let of = |dtype: DType, columns: usize| TensorType::new(dtype, [Dim::symbol("R"), Dim::from(columns)]);
         assert!(chooses(&packed, &[&of(DType::F32, 3 * 2 * 88)]));
         assert!(!chooses(&packed, &[&of(DType::BF16, 3 * 2 * 88)]));
         assert!(!chooses(&packed, &[&of(DType::F32, 3 * 2 * 512)]));
+        let with_sums = Op::PackedAttention { heads: 2, scale: 1.0, parts: Vec::new(), sums: true };
+        assert!(chooses(&with_sums, &[&of(DType::BF16, 3 * 2 * 88)]));
+        assert!(!chooses(&with_sums, &[&of(DType::BF16, 3 * 2 * 512)]));
     }
 }
