@@ -12,11 +12,11 @@ pub enum DatasetType {
     /// Video files, listed in CSVs or found in folders.
     #[serde(rename = "VideoDataset")]
     Video,
-    /// The endless labelled stream of drifting textures, made on the fly (ours).
+    /// An endless labelled stream of drifting textures, generated on the fly (ours).
     DriftingTextures,
 }
 
-/// What folders among the data sets hold.
+/// What folders among the data sets contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FoldersHold {
@@ -58,32 +58,34 @@ impl FoldersHold {
 pub struct DataConfig {
     /// Where clips come from.
     pub dataset_type: DatasetType,
-    /// How masks are drawn; it decides which keys the entries of `mask` have. Official, although the recipes leave it out.
+    /// How masks are drawn; this determines which keys the entries of `mask` have. An official key, although the recipes leave
+    /// it out.
     pub mask_type: MaskType,
     /// Lists of videos (`.csv` or `.txt`, one `path label` per line), folders (see `folders_hold`), tar shards with their index
     /// (a file, a folder of them, or a pattern such as `train-{000000..000127}.tar`), or video files; with the feature `cloud` also
     /// at `s3://`, `gs://`, `az://` and `https://`.
     pub datasets: Vec<String>,
-    /// What folders among `datasets` hold. Lists and shards may mix videos, frame folders and images: each says what it is.
+    /// What the folders among `datasets` contain. Lists and shards may mix videos, frame folders and images; there, each path
+    /// shows what it is.
     #[schemars(extend("x-ours" = true))]
     pub folders_hold: FoldersHold,
-    /// Frames per second of frame folders, which `clip_duration` needs.
+    /// Frames per second of frame folders, used with `clip_duration`.
     #[schemars(extend("x-ours" = true))]
     pub frame_rate: f64,
-    /// Folder that keeps what was read from object stores; null reads everything anew in each epoch.
+    /// Folder that keeps what was read from object stores; null: everything is read again in each epoch.
     #[schemars(extend("x-ours" = true))]
     pub cache_folder: Option<String>,
-    /// Size limit of `cache_folder` in GiB; what was used least recently goes.
+    /// Size limit of `cache_folder` in GiB; the least recently used data is removed first.
     #[schemars(extend("x-ours" = true))]
     pub cache_gib: f64,
-    /// Sampling weight of each data set; null makes every video equally likely.
+    /// Sampling weight of each data set; null: every video is equally likely.
     pub datasets_weights: Option<Vec<f64>>,
     /// Has no effect.
     #[schemars(extend("x-unread" = "only the frames of the clip are ever decoded"))]
     pub decode_one_clip: bool,
     /// Clips per step.
     pub batch_size: usize,
-    /// Clips per video, each from its own equal part of it; a step then has `num_clips` times `batch_size` clips.
+    /// Clips per video, each from its own equal part of the video; a step then has `num_clips` times `batch_size` clips.
     pub num_clips: usize,
     /// Frames per clip; a multiple of `tubelet_size`.
     pub num_frames: usize,
@@ -98,17 +100,17 @@ pub struct DataConfig {
     /// Has no effect.
     #[schemars(extend("x-unread" = "it is a setting of PyTorch's loader"))]
     pub pin_mem: bool,
-    /// Decoding threads; 0 decodes on the training thread, null starts as many as the machine has processors.
+    /// Decoding threads; 0: decode on the training thread; null: one per processor.
     pub num_workers: Option<usize>,
     /// Skip videos shorter than a clip; otherwise their last frame repeats.
     pub filter_short_videos: bool,
-    /// Skip files of more than this many *bytes* (the official code's name and value); null skips none.
+    /// Skip files of more than this many *bytes* (name and value are the official code's); null: skip none.
     pub filter_long_videos: Option<u64>,
     /// Duration of a training clip in seconds: the spacing of its frames then follows the video's frame rate instead of
-    /// `sampling_rate`. Evaluation and deployment only know `sampling_rate`.
+    /// `sampling_rate`. Evaluation and deployment use `sampling_rate` only.
     pub clip_duration: Option<f64>,
-    /// How frames are chosen: `vjepa` as the official code does (16 frames over 64 are 4.27 apart), `exact` at a true step
-    /// of `sampling_rate`.
+    /// How frames are chosen: `vjepa` as in the official code (16 frames over 64 are 4.27 apart), `exact` at exact steps of
+    /// `sampling_rate`.
     #[schemars(schema_with = "sampling", extend("x-ours" = true))]
     pub sampling: Sampling,
     /// How pixel values are scaled: `imagenet`, `per_clip` (mean 0, standard deviation 1), or `{mean: [..], std: [..]}`, per
@@ -118,36 +120,36 @@ pub struct DataConfig {
     /// Replace colours by their luma, in all three channels.
     #[schemars(extend("x-ours" = true))]
     pub grayscale: bool,
-    /// Hand clips to the step as bytes, which it scales: a quarter of the loader's memory and of what travels to a GPU. Their values
-    /// are rounded to whole pixels for it, which the official code does not do.
+    /// Pass clips to the step as bytes, which the step scales: a quarter of the loader's memory and of the traffic to a GPU.
+    /// Values are then rounded to whole pixels, which the official code does not do.
     #[schemars(extend("x-ours" = true))]
     pub clip_bytes: bool,
-    /// Drifting textures change their direction once, by a right angle, in the middle part of the clip. Their motion label is then
-    /// the first of four directions and the side they turn to.
+    /// Drifting textures change their direction once, by a right angle, in the middle part of the clip. The motion label is
+    /// then the first of four directions together with the side they turn to.
     #[schemars(extend("x-ours" = true))]
     pub texture_turns: bool,
-    /// Grey rectangles that move in front of drifting textures, each with a velocity of its own.
+    /// Number of grey rectangles that move in front of drifting textures, each with its own velocity.
     #[schemars(extend("x-ours" = true))]
     pub texture_occluders: u32,
-    /// Deviation of the noise on every pixel of drifting textures, whose pixels lie in 0 to 1.
+    /// Standard deviation of the noise on every pixel of drifting textures, whose pixels lie in 0 to 1.
     #[schemars(extend("x-ours" = true))]
     pub texture_noise: f64,
-    /// Training stops when more than this fraction of draws hits an unreadable video.
+    /// Training stops when more than this fraction of the drawn videos cannot be read.
     #[schemars(extend("x-ours" = true))]
     pub max_bad_fraction: f64,
-    /// Frames per clip of each data set, V-JEPA 2's name for `num_frames`, which is then the largest of them. Data sets are then
-    /// drawn as V-JEPA 2 draws them, with replacement.
+    /// Frames per clip of each data set: V-JEPA 2's name for `num_frames`, which becomes the largest of them. Data sets are
+    /// then drawn as in V-JEPA 2, with replacement.
     pub dataset_fpcs: Option<Vec<usize>>,
-    /// Clip frames a second: their spacing then follows the video's frame rate, rounded up and divided by this, instead of
-    /// `sampling_rate`. Evaluation and deployment only know `sampling_rate`.
+    /// Clip frames per second: the spacing of frames is then the video's frame rate, rounded up, divided by this number,
+    /// instead of `sampling_rate`. Evaluation and deployment use `sampling_rate` only.
     pub fps: Option<f64>,
     /// Has no effect.
     #[schemars(extend("x-unread" = "it is a setting of PyTorch's loader"))]
     pub persistent_workers: bool,
 }
 
-/// The `img_data` section: images beside the videos of V-JEPA 2.1. Officially whole processes are for images; here the first
-/// groups of a step are, `floor(optimization.groups * rank_ratio)` of them, and the others share the videos of all groups.
+/// The `img_data` section: images alongside the videos of V-JEPA 2.1. In the official code, some processes get only images. Here
+/// the first `floor(optimization.groups * rank_ratio)` groups of a step do, and the other groups share the videos of all groups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageDataConfig {
@@ -155,17 +157,17 @@ pub struct ImageDataConfig {
     pub dataset_type: DatasetType,
     /// Lists of images (`.csv` or `.txt`, one `path label` per line), folders of images, or image files.
     pub datasets: Vec<String>,
-    /// Sampling weight of each data set; null makes every image equally likely.
+    /// Sampling weight of each data set; null: every image is equally likely.
     pub datasets_weights: Option<Vec<f64>>,
     /// Frames per image of each data set: 1.
     pub dataset_fpcs: Option<Vec<usize>>,
-    /// Images of each of their groups.
+    /// Images per group of images.
     pub batch_size: usize,
     /// Height and width in pixels; a multiple of `data.patch_size`.
     pub crop_size: usize,
-    /// Share of a step's groups, and so of its gradient, that are images'; officially of the processes.
+    /// Share of a step's groups, and so of its gradient, that consist of images; in the official code, the share of processes.
     pub rank_ratio: f64,
-    /// Decoding threads of images.
+    /// Decoding threads for images.
     pub num_workers: usize,
 }
 

@@ -9,80 +9,81 @@ pub use crate::finetune::Pooling;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TestSampling {
-    /// Clips of every `data.sampling_rate`-th frame, their starts at even distances (VideoMAE on Kinetics: 5 segments, 3 crops).
+    /// Clips of every `data.sampling_rate`-th frame, with evenly spaced starts (VideoMAE on Kinetics: 5 segments, 3 crops).
     #[default]
     Strided,
-    /// Two clips of frames dealt out over the whole video (VideoMAE on Something-Something: 2 segments, 3 crops).
+    /// Two clips whose frames alternate over the whole video (VideoMAE on Something-Something: 2 segments, 3 crops).
     Dealt,
-    /// Clips and views as the frozen evaluation, `vjepa eval` and `vjepa run` take them.
+    /// Clips and views as in frozen evaluation, `vjepa eval` and `vjepa run`.
     Frozen,
 }
 
-/// The `finetune` section: an encoder and a classifier trained end to end on labelled clips (`vjepa finetune`). Keys are
-/// named as VideoMAE's arguments, whose names V-JEPA's paper uses; learning rates, epochs, batch and clips stand in their usual
-/// sections. A file with this section has fine-tuning's defaults there, those of the paper's table 8.
+/// The `finetune` section: an encoder and a classifier trained end to end on labelled clips (`vjepa finetune`). Keys have the
+/// names of VideoMAE's arguments, which V-JEPA's paper uses. Learning rates, epochs, batch and clips are in their usual
+/// sections, whose defaults in a file with this section are those of the paper's table 8.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinetuneConfig {
-    /// Labelled videos to test on when training is done (`.csv` or `.txt`, one `path label` per line); null: none.
+    /// Labelled videos to test on after training (`.csv` or `.txt`, one `path label` per line); null: none.
     #[schemars(extend("x-ours" = true))]
     pub val: Option<String>,
-    /// Share of each class of `data.datasets` that is trained on, above 0 and at most 1, at least one video of each class; null: all.
+    /// Share of each class of `data.datasets` to train on, above 0 and at most 1, with at least one video of each class; null:
+    /// all.
     #[schemars(extend("x-ours" = true))]
     pub subset: Option<f64>,
-    /// Number of the random draw of `subset`, the same that `vjepa data subset --split` and `vjepa probe --subset` make.
+    /// Number of the random draw of `subset`: the same draws as those of `vjepa data subset --split` and `vjepa probe
+    /// --subset`.
     #[schemars(extend("x-ours" = true))]
     pub subset_split: u64,
-    /// Names of the classes; empty: the labels that occur in `data.datasets`, in order.
+    /// Names of the classes; if empty, the labels that occur in `data.datasets`, in order.
     #[schemars(extend("x-ours" = true))]
     pub class_names: Vec<String>,
     /// Label of the first class in the lists.
     #[schemars(extend("x-ours" = true))]
     pub labels_from: i64,
-    /// What the mean token is taken of and how it is normed: `fc_norm`, a new norm on the mean of the last block's tokens, or
-    /// `norm`, the encoder's own norm before the mean.
+    /// How the tokens become one vector.
     #[schemars(extend("x-ours" = true))]
     pub pooling: Pooling,
-    /// Factor on the classifier's first weights.
+    /// Factor on the classifier's initial weights.
     #[schemars(extend("x-ours" = true))]
     pub init_scale: f64,
-    /// Factor on the learning rate from one layer to the layer before it.
+    /// Factor on the learning rate from each layer to the one before it.
     #[schemars(extend("x-ours" = true))]
     pub layer_decay: f64,
-    /// Probability that a branch of the last block is dropped; it falls to 0 at the first block.
+    /// Probability that a branch of the last block is dropped; it falls linearly to 0 at the first block.
     #[schemars(extend("x-ours" = true))]
     pub drop_path: f64,
-    /// Probability that a value of the mean token is dropped.
+    /// Dropout probability of the mean token's values.
     #[schemars(extend("x-ours" = true))]
     pub fc_drop_rate: f64,
-    /// Alpha of mixup; 0: none.
+    /// Alpha of mixup; 0: off.
     #[schemars(extend("x-ours" = true))]
     pub mixup: f64,
-    /// Alpha of cutmix; 0: none.
+    /// Alpha of cutmix; 0: off.
     #[schemars(extend("x-ours" = true))]
     pub cutmix: f64,
     /// Share of batches that are mixed.
     #[schemars(extend("x-ours" = true))]
     pub mixup_prob: f64,
-    /// Share of cutmix where there are both.
+    /// Share of mixed batches that use cutmix, if both are on.
     #[schemars(extend("x-ours" = true))]
     pub mixup_switch_prob: f64,
     /// Label smoothing.
     #[schemars(extend("x-ours" = true))]
     pub smoothing: f64,
-    /// Times each decoded clip is augmented; all stand in the batch, which is as many times larger.
+    /// How often each decoded clip is augmented; all results are in the batch, which is that many times larger.
     #[schemars(extend("x-ours" = true))]
     pub num_sample: u32,
-    /// Learning rates are for 256 videos per step and scaled to the batch, as VideoMAE does.
+    /// Learning rates are given for 256 videos per step and scaled to the batch, as in VideoMAE.
     #[schemars(extend("x-ours" = true))]
     pub scale_lr: bool,
-    /// How the clips of a test are chosen.
+    /// How the clips of the test are chosen.
     #[schemars(extend("x-ours" = true))]
     pub test_sampling: TestSampling,
-    /// Clips of a video in a test.
+    /// Clips per video in the test.
     #[schemars(extend("x-ours" = true))]
     pub test_num_segment: usize,
-    /// Crops of a clip in a test, spread along the long side.
+    /// Crops per clip in the test, spread along the long side.
     #[schemars(extend("x-ours" = true))]
     pub test_num_crop: usize,
 }

@@ -12,7 +12,7 @@ pub enum ObjectiveName {
     Jepa,
     /// Masked pixel prediction: the normalised pixels of `pixel_target`, without a target encoder.
     Pixels,
-    /// Masked latent prediction against the encoder of `teacher`, which stays as it is.
+    /// Masked latent prediction against the frozen encoder of `teacher`.
     Teacher,
 }
 
@@ -34,10 +34,10 @@ impl ObjectiveName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PixelTarget {
-    /// All values of a token by one mean and one variance, of the clip as the encoder sees it.
+    /// All values of a token are normalised by one mean and one variance, of the clip as the encoder sees it.
     #[default]
     Mae,
-    /// Each channel of a token by its own mean and deviation, of pixels in 0 to 1.
+    /// Each channel of a token is normalised by its own mean and deviation, of pixels in 0 to 1.
     Videomae,
 }
 
@@ -62,22 +62,22 @@ pub struct LossConfig {
     /// What is minimised; each objective is a file in `graphs/src/objectives/`.
     #[schemars(extend("x-ours" = true))]
     pub objective: ObjectiveName,
-    /// Which pixels are predicted, with `objective: pixels`; the loss is the mean of squares whatever `loss_exp` is.
+    /// Which pixels are predicted, with `objective: pixels`; the loss is the mean of squares, whatever `loss_exp` is.
     #[schemars(extend("x-ours" = true))]
     pub pixel_target: PixelTarget,
-    /// The checkpoint whose encoder is the teacher, with `objective: teacher`; its sizes are those of `model`. Null: its weights are
-    /// drawn.
+    /// The checkpoint whose encoder is the teacher, with `objective: teacher`; its sizes must be those of `model`. Null: random
+    /// weights.
     #[schemars(extend("x-ours" = true))]
     pub teacher: Option<String>,
-    /// Context tokens are predicted too, and their loss is added by `model.lambda_value_vid`; null: as the generation does,
-    /// true for V-JEPA 2.1.
+    /// Predict context tokens too, and add their loss with weight `model.lambda_value_vid`; null: as the generation does, true
+    /// for V-JEPA 2.1.
     pub predict_all: Option<bool>,
-    /// Context tokens count by the inverse of the square root of their distance to the nearest predicted token; false in the
-    /// cool-down. V-JEPA 2.1's.
+    /// Weight context tokens by the inverse square root of their distance to the nearest predicted token; false in the
+    /// cool-down. From V-JEPA 2.1.
     pub weight_distance_loss: bool,
-    /// Distances are divided by a sixteenth of the grid's side first; true is not supported.
+    /// Divide distances by a sixteenth of the grid's side first; true is not supported.
     pub offset_context_loss: bool,
-    /// Targets from later frames; others than null and 0 are not supported.
+    /// Targets from later frames; only null and 0 are supported.
     pub shift_by_n: Option<i64>,
 }
 

@@ -125,11 +125,11 @@ struct Sections {
     logging: LoggingConfig,
     finetune: FinetuneConfig,
     /// Which program to run.
-    #[schemars(extend("x-expected" = "anything", "x-unread" = "only `app: vjepa_2_1` has an effect: it sets `model.generation`"))]
+    #[schemars(extend("x-expected" = "anything", "x-unread" = "only `vjepa_2_1` has an effect: it sets `model.generation`"))]
     app: Skipped,
-    /// Machines of the official run: with `tasks_per_node` the default of `optimization.groups`.
+    /// Machines of the official run; together with `tasks_per_node`, the default of `optimization.groups`.
     nodes: Option<u64>,
-    /// GPUs of each machine of the official run: with `nodes` the default of `optimization.groups`.
+    /// GPUs per machine of the official run; together with `nodes`, the default of `optimization.groups`.
     tasks_per_node: Option<u64>,
     /// Processor cores per process.
     #[schemars(extend("x-expected" = "anything", "x-unread" = "the launcher decides what a process gets"))]

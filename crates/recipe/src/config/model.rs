@@ -27,9 +27,9 @@ pub enum Init {
 
 /// The `model` section: the encoder and the predictor.
 ///
-/// The encoder is named by `model_name`, spelled out by `embed_dim`, `depth` and `num_heads`, or named and then adjusted by
-/// them. With a `model_name`, `pred_depth` and `pred_embed_dim` default to 12 and 384, as in every released recipe (the
-/// official constructor's default depth of 6 is used by none); a spelled-out encoder needs them.
+/// Give the encoder's size by name (`model_name`), by numbers (`embed_dim`, `depth` and `num_heads`), or by name with some of
+/// the numbers changed. With a `model_name`, `pred_depth` and `pred_embed_dim` default to 12 and 384, as in every released
+/// recipe (none uses the official constructor's default depth of 6). Without one they have to be given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -39,9 +39,9 @@ pub struct ModelConfig {
     pub pred_depth: Option<usize>,
     /// Predictor width; 384 with a `model_name`.
     pub pred_embed_dim: Option<usize>,
-    /// Position table with equal shares of the width for time, height and width; otherwise half goes to time.
+    /// Position table with equal shares of the width for time, height and width; otherwise half of it is for time.
     pub uniform_power: bool,
-    /// Learned mask tokens stand in for the targets; false is not supported.
+    /// Learned mask tokens take the place of the targets; false is not supported.
     pub use_mask_tokens: bool,
     /// Mask tokens start at zero; otherwise normal with standard deviation 0.02.
     pub zero_init_mask_tokens: bool,
@@ -54,10 +54,10 @@ pub struct ModelConfig {
     /// Encoder attention heads, instead of the named size's; divides the width.
     #[schemars(extend("x-ours" = true))]
     pub num_heads: Option<usize>,
-    /// Hidden width of the encoder's MLP over its width; the named size's, or 4.
+    /// Hidden width of the encoder's MLP divided by its width; null: the named size's, or 4.
     #[schemars(extend("x-ours" = true))]
     pub mlp_ratio: Option<f64>,
-    /// Predictor attention heads; null: the encoder's number, or 12 for V-JEPA 2 and 2.1.
+    /// Predictor attention heads; null: as many as the encoder has, or 12 for V-JEPA 2 and 2.1.
     pub pred_num_heads: Option<usize>,
     /// How new weights are drawn.
     #[schemars(extend("x-ours" = true))]
@@ -65,39 +65,40 @@ pub struct ModelConfig {
     /// The generation of the model.
     #[schemars(extend("x-ours" = true))]
     pub generation: Generation,
-    /// Rotary positions of encoder and predictor are mapped to a grid of 16; null: as the generation's released recipe
-    /// does, true for V-JEPA 2.1.
+    /// Map the rotary positions of encoder and predictor to a grid of 16; null: as in the generation's released recipe, true
+    /// for V-JEPA 2.1.
     pub interpolate_rope: Option<bool>,
-    /// The same for the predictor alone; null: as `interpolate_rope`.
+    /// The same for the predictor alone; null: the value of `interpolate_rope`.
     #[schemars(extend("x-ours" = true))]
     pub pred_interpolate_rope: Option<bool>,
-    /// Blocks, counted from 0, whose outputs are the levels of a V-JEPA 2.1 encoder, the last block among them; null: those
-    /// of the released models, which have 12, 24, 40 or 48 blocks.
+    /// Blocks, counted from 0, whose outputs are the levels of a V-JEPA 2.1 encoder; the last block must be among them. Null:
+    /// the levels of the released models, which have 12, 24, 40 or 48 blocks.
     #[schemars(extend("x-ours" = true))]
     pub levels: Option<Vec<usize>>,
-    /// Levels a V-JEPA 2.1 predictor reads and predicts, from the last one; null: all of the encoder's.
+    /// Number of levels, counted from the last one, that a V-JEPA 2.1 predictor reads and predicts; null: all of the encoder's.
     pub levels_predictor: Option<usize>,
-    /// Width of what a distilled predictor predicts, all levels together; null: that of what it reads.
+    /// Width of what a distilled predictor predicts, all levels together; null: the width of what it reads.
     #[schemars(extend("x-ours" = true))]
     pub teacher_embed_dim: Option<usize>,
-    /// Mask tokens; null: one per mask generator.
+    /// Number of mask tokens; null: one per mask generator.
     #[schemars(extend("x-ours" = true))]
     pub num_mask_tokens: Option<usize>,
-    /// Rotary positions, by which official files of V-JEPA 2 tell the generation; null: as the generation has them.
+    /// Rotary positions, which show the generation of official V-JEPA 2 files; null: as the generation has them.
     pub use_rope: Option<bool>,
-    /// Frames of an image, which V-JEPA 2.1 embeds apart from videos; null: 1 with V-JEPA 2.1. Other sizes are not supported.
+    /// Frames of an image, for which V-JEPA 2.1 has a separate patch embedding; null: 1 with V-JEPA 2.1. Other sizes are not
+    /// supported.
     pub img_temporal_dim_size: Option<usize>,
-    /// Vectors that tell images from videos; null: as the generation has them, true for V-JEPA 2.1.
+    /// Vectors that mark tokens as image or video; null: as the generation has them, true for V-JEPA 2.1.
     pub modality_embedding: Option<bool>,
     /// Weight of V-JEPA 2.1's loss on the context tokens of videos.
     pub lambda_value_vid: f64,
-    /// The same of images.
+    /// The same for images.
     pub lambda_value_img: f64,
-    /// Both weights are 0 until step 15000 and then grow in a straight line until step 30000; false in the cool-down.
+    /// Both weights are 0 until step 15000 and then grow linearly until step 30000; false in the cool-down.
     pub lambda_progressive: bool,
     /// Predictions are normalised like targets; true is not supported, and fails in the official code.
     pub normalize_predictor: bool,
-    /// How official constructors draw linear layers; others than `default` are not supported, see `init`.
+    /// How official constructors draw linear layers; only `default` is supported, see `init`.
     pub init_type: InitType,
     /// Gated MLPs in the encoder; true is not supported.
     pub use_silu: bool,
@@ -107,7 +108,7 @@ pub struct ModelConfig {
     #[schemars(extend("x-unread" = "it is the width of gated MLPs, which are not supported"))]
     pub wide_silu: bool,
     /// Has no effect.
-    #[schemars(extend("x-unread" = "the plan of the compiled step decides what is computed twice"))]
+    #[schemars(extend("x-unread" = "the plan of the compiled step decides what is recomputed"))]
     pub use_activation_checkpointing: bool,
     /// Has no effect.
     #[schemars(extend("x-unread" = "the training step is always compiled"))]
@@ -116,11 +117,11 @@ pub struct ModelConfig {
     pub is_causal: bool,
     /// The same in the predictor; true is not supported.
     pub pred_is_causal: bool,
-    /// Register tokens of the encoder; above 0 is not supported, and the official encoder makes none.
+    /// Register tokens of the encoder; above 0 is not supported, and the official encoder does not create any.
     pub n_registers: usize,
-    /// The same of the predictor.
+    /// The same for the predictor.
     pub n_registers_predictor: usize,
-    /// A class token before the others; true is not supported, and the official encoder makes none.
+    /// A class token before the others; true is not supported, and the official encoder does not create one.
     pub has_cls_first: bool,
 }
 

@@ -74,7 +74,7 @@ pub enum Generation {
     /// V-JEPA 2: rotary positions in every block, one final norm.
     #[serde(rename = "vjepa2")]
     V2,
-    /// V-JEPA 2.1: rotary positions on a grid of 16, four levels with norms of their own, images beside videos.
+    /// V-JEPA 2.1: rotary positions on a grid of 16, four levels with their own norms, images alongside videos.
     #[serde(rename = "vjepa2_1")]
     V21,
 }

@@ -12,10 +12,10 @@ use crate::schedules::{CosineWd, LearningRate, LinearDecay, LinearEma, Schedule,
 pub enum Dtype {
     /// f32 throughout.
     Float32,
-    /// Contractions in bf16, everything else and all weights in f32.
+    /// Matrix products in bf16; everything else, and all weights, in f32.
     #[default]
     Bfloat16,
-    /// Contractions in f16; not supported.
+    /// Matrix products in f16; not supported.
     Float16,
 }
 
@@ -23,8 +23,8 @@ pub enum Dtype {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetaConfig {
-    /// Start from the weights of `read_checkpoint`, which must be named. To continue a run from its own latest checkpoint use
-    /// `--resume`.
+    /// Start from the weights of `read_checkpoint`, which must then be given. To continue a run from its own latest checkpoint,
+    /// use `--resume`.
     pub load_checkpoint: bool,
     /// The checkpoint file, relative to the current directory (officially to `logging.folder`).
     pub read_checkpoint: Option<String>,
@@ -39,10 +39,10 @@ pub struct MetaConfig {
     /// Arithmetic of a training step.
     pub dtype: Dtype,
     /// Has no effect.
-    #[schemars(extend("x-unread" = "one checkpoint is kept, the latest"))]
+    #[schemars(extend("x-unread" = "see `logging.checkpoint_every`", "x-expected" = "a whole number"))]
     pub save_every_freq: i64,
     /// Has no effect.
-    #[schemars(extend("x-unread" = "a run that is resumed goes on where it stopped"))]
+    #[schemars(extend("x-unread" = "a resumed run continues where it stopped", "x-expected" = "a whole number"))]
     pub skip_batches: i64,
     /// Has no effect.
     #[schemars(extend("x-unread" = "there is no garbage collector"))]
@@ -71,7 +71,7 @@ impl Default for MetaConfig {
 pub struct OptimizationConfig {
     /// Iterations per epoch; null: as many as the data set has batches.
     pub ipe: Option<u64>,
-    /// Length of the schedules over that of the run, which therefore stops before they end.
+    /// Length of the schedules relative to the run: above 1, the run stops before they end.
     pub ipe_scale: f64,
     /// Largest gradient norm, for encoder and predictor separately; null: no clipping.
     pub clip_grad: Option<f64>,
@@ -108,13 +108,13 @@ pub struct OptimizationConfig {
     pub clip_from_step: Option<u64>,
     /// The run is a cool-down: the learning rate goes from `lr` to `final_lr` in a straight line, without a warm-up.
     pub is_anneal: bool,
-    /// The checkpoint that a cool-down begins with: its weights, its target encoder and its optimiser's state.
+    /// The checkpoint that a cool-down starts from: its weights, its target encoder and its optimiser's state.
     pub anneal_ckpt: Option<String>,
-    /// A cool-down that has a checkpoint of its own goes on from that.
+    /// A cool-down that has a checkpoint of its own continues from that one.
     pub resume_anneal: bool,
-    /// RAdam instead of Adam; true is not supported, and names a missing file in the official code.
+    /// RAdam instead of Adam; true is not supported (in the official code it refers to a file that does not exist).
     pub use_radamw: bool,
-    /// Steps whose loss is so many deviations above the mean are left out; not supported.
+    /// Skip steps whose loss is this many deviations above the mean; not supported.
     pub loss_reg_std_mult: Option<f64>,
     /// Has no effect.
     #[schemars(extend("x-unread" = "it belongs to `loss_reg_std_mult`, which is not supported"))]
@@ -125,27 +125,27 @@ pub struct OptimizationConfig {
     /// Whether the run may end within its warm-up, as released recipes of V-JEPA 2 do. The generation decides it.
     #[serde(skip)]
     pub ends_in_warmup: bool,
-    /// Groups of `data.batch_size` clips that one step sees; clips of a group share their mask lengths, and gradients are
-    /// the mean over groups. Officially a group is one GPU's batch. Null: `nodes * tasks_per_node` of an official file, else 1.
+    /// Groups of `data.batch_size` clips per step. Clips of a group share their mask lengths, and gradients are the mean over
+    /// groups. In the official code, a group is one GPU's batch. Null: `nodes * tasks_per_node` of an official file, else 1.
     #[schemars(extend("x-ours" = true))]
     pub groups: Option<u64>,
     /// Loss above which a step changes nothing: no weight, no moment, no average. Skipped steps are counted, and schedules
-    /// go on. Null: none is skipped.
+    /// continue. Null: no step is skipped.
     #[schemars(extend("x-ours" = true))]
     pub skip_above: Option<f64>,
-    /// Whether ranks share the optimiser's state (ZeRO-1): each keeps the moments of its part of the parameters, updates these
-    /// and their averages, and hands them to the others. The weights are the same, bit for bit. One process keeps all.
+    /// Ranks share the optimiser's state (ZeRO-1): each rank keeps the moments of its part of the parameters, updates these and
+    /// their averages, and sends them to the others. The weights are the same, bit for bit. A single process keeps everything.
     #[schemars(extend("x-ours" = true))]
     pub shard_states: bool,
-    /// Whether gradients travel between ranks while the rest of the backward part is computed. The sums are the same, bit for bit.
+    /// Send gradients between ranks while the rest of the backward pass is computed. The sums are the same, bit for bit.
     #[schemars(extend("x-ours" = true))]
     pub overlap: bool,
-    /// MiB of gradients that travel between ranks together, as PyTorch's DistributedDataParallel calls it; a larger gradient
-    /// travels alone. With more than two ranks it may decide the last bits of sums.
+    /// MiB of gradients that are sent between ranks together (the name is that of PyTorch's DistributedDataParallel); a larger
+    /// gradient is sent alone. With more than two ranks this may change the last bits of sums.
     #[schemars(extend("x-ours" = true))]
     pub bucket_cap_mb: f64,
-    /// What the lengths of mask lists are rounded up to a multiple of, with padding that changes no result but the last bits: steps
-    /// then have few different shapes, whose plans a GPU measures and keeps. Null leaves them as they are drawn.
+    /// Round the lengths of mask lists up to a multiple of this number. The padding changes nothing but the last bits of
+    /// results, and steps have few different shapes, which a GPU measures once and keeps. Null: lengths stay as drawn.
     #[schemars(extend("x-ours" = true))]
     pub mask_buckets: Option<usize>,
 }
@@ -300,16 +300,16 @@ impl OptimizationConfig {
 pub struct LoggingConfig {
     /// Folder for checkpoints and metrics.
     pub folder: Option<String>,
-    /// Prefix of their file names.
+    /// Prefix of the names of these files.
     pub write_tag: String,
-    /// Steps between checkpoints; null: an epoch, as officially, or where that is under 100 steps, as many whole epochs as
-    /// make 100. There is always one at the end, and on Ctrl-C.
+    /// Steps between checkpoints; null: one epoch, as in the official code, or if that is under 100 steps, as many whole epochs
+    /// as make 100. A checkpoint is always saved at the end, and on Ctrl-C.
     #[schemars(extend("x-ours" = true))]
     pub checkpoint_every: Option<u64>,
-    /// Checkpoints that are kept, the latest included; a run resumes from the newest whole one.
+    /// Number of checkpoints to keep, the latest included; a run resumes from the newest intact one.
     #[schemars(extend("x-ours" = true))]
     pub keep_last: u64,
-    /// Steps between checkpoints that are kept for good (those saved at a multiple of it); null: none is.
+    /// Checkpoints saved at a multiple of this number of steps are kept for good; null: none.
     #[schemars(extend("x-ours" = true))]
     pub keep_every: Option<u64>,
     /// Steps between lines of metrics.

@@ -35,13 +35,13 @@ pub struct MultiBlockConfig {
     /// Below 1, context stays in this first fraction of the time steps (at least one) and all later tokens are targets:
     /// "causal multi-block".
     pub max_temporal_keep: f64,
-    /// Upper bound on the context tokens of a sample; the first ones are kept. Targets are not bounded.
+    /// Upper bound on the context tokens of a sample, of which the first are kept. Targets are not limited.
     pub max_keep: Option<usize>,
-    /// Targets are all tokens that are not context, so that no token is in neither. V-JEPA 2's.
+    /// Targets are all tokens that are not context, so that every token is one or the other. From V-JEPA 2.
     pub full_complement: bool,
-    /// Context is all tokens that are not targets; of no effect with `full_complement`. V-JEPA 2's.
+    /// Context is all tokens that are not targets; has no effect with `full_complement`. From V-JEPA 2.
     pub pred_full_complement: bool,
-    /// Context and targets change places at the end: the blocks are seen and what is around them is predicted. V-JEPA 2's.
+    /// Swap context and targets at the end: the blocks are visible, and their surroundings are predicted. From V-JEPA 2.
     pub inv_block: bool,
 }
 
