@@ -170,10 +170,13 @@ if [ ${#compiled[@]} -gt 0 ]; then
 fi
 # Our kernels one by one beside the library's operations, and NCCL, which `vjepa doctor` tries on one GPU.
 kernels() { "$binary" bench kernels --device "$device" --rounds 6 --json >"$OUT/kernels.json"; }
+# NVIDIA's products beside the library's, where cuBLASLt is found.
+products() { VJEPA_KERNELS=+linear,+matmul "$binary" bench kernels --device "$device" --rounds 6 --json >"$OUT/products.json"; }
 nccl() { "$binary" doctor --json | tee "$OUT/doctor.json" | grep -q '"nccl"'; }
-export -f kernels nccl && export OUT device
+export -f kernels nccl products && export OUT device
 if [ "$dry" = false ]; then
     stage kernels 90 bash -c kernels
+    stage products 60 bash -c products
     stage nccl 30 bash -c nccl
 fi
 bench infer-f32 90 infer f32 "${infer[@]}" "${eager[@]}"

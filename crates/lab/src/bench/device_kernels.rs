@@ -60,6 +60,10 @@ pub fn device_kernels(device: Device, rounds: usize, small: bool) -> Result<Vec<
     let mut found = Vec::new();
     for case in cases(scale) {
         let (graph, name) = graph(&case).map_err(CompileError::from)?;
+        // Products are the library's on both sides, unless VJEPA_KERNELS says otherwise.
+        if !device.by_kernel(&device.lower(&graph)?).contains(&true) {
+            continue;
+        }
         let mut sides = [Side::new(device, &graph, &case.operands)?, Side::new(library, &graph, &case.operands)?];
         for _ in 0..rounds {
             for side in &mut sides {
@@ -193,6 +197,8 @@ fn cases(Scale { clips, tokens, width, heads }: Scale) -> Vec<Case> {
         case(Op::TokenL1 { eps }, &[some, all]).at(clips, kept),
         case(Op::TokenL1Grad { eps, scale: distance }, &[some, all]).at(clips, kept),
         step(&[4 * width, width]),
+        case(Op::Linear, &[narrow, &[4 * width, width], hidden]),
+        case(Op::MatMul { ta: true, tb: false }, &[wide, narrow]),
     ]
 }
 
