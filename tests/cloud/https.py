@@ -19,25 +19,26 @@ folder = Path(sys.argv[1])
 
 
 def certificate():
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    """An authority's certificate, and one that it has signed with its key."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+
+    def sign(name, public, extension):
+        of = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)]) for one in (name, "authority")]
+        made = x509.CertificateBuilder().subject_name(of[0]).issuer_name(of[1]).public_key(public)
+        made = made.serial_number(x509.random_serial_number()).add_extension(extension, critical=True)
+        made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        return made.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return made.public_bytes(serialization.Encoding.PEM), private
+    return (
+        sign("authority", authority.public_key(), x509.BasicConstraints(ca=True, path_length=None)),
+        sign("127.0.0.1", key.public_key(), address),
+        private,
+    )
 
 
 class Files(BaseHTTPRequestHandler):
@@ -76,14 +77,14 @@ class Files(BaseHTTPRequestHandler):
 
 
 def serve(trusted):
-    public, private = certificate()
+    authority, public, private = certificate()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
         file.write(private + public)
         file.flush()
         context.load_cert_chain(file.name)
     if trusted:
-        folder.with_suffix(".pem").write_bytes(public)
+        folder.with_suffix(".pem").write_bytes(authority)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever).start()
