@@ -204,6 +204,7 @@ fn lists_of_other_programs_are_refused_by_what_they_look_like() {
 }
 
 #[test]
+#[cfg_attr(feature = "ffmpeg", ignore = "AVI is read in this build")]
 fn what_a_data_set_leaves_out_is_counted_before_training() {
     let scene = Scene::new();
     let folder = scene.path("my videos");
