@@ -165,7 +165,28 @@ enum Seeds {
 #[schemars(extend("x-expected" = "the name of a figure, or a mapping with `name` and `run`"))]
 enum WrittenEvaluation {
     Plain(String),
-    Named { name: String, run: Vec<String> },
+    Named { name: String, run: Vec<Word> },
+}
+
+/// A word of a command: YAML reads `--epochs, 2` as a string and a number.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Word {
+    Text(String),
+    Whole(i64),
+    Number(f64),
+    Truth(bool),
+}
+
+impl Word {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Whole(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Truth(truth) => truth.to_string(),
+        }
+    }
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -227,7 +248,7 @@ impl Ablation {
         let mut commands = BTreeMap::new();
         for evaluation in written.evaluations {
             let (name, run) = match evaluation {
-                WrittenEvaluation::Named { name, run } => (name, run),
+                WrittenEvaluation::Named { name, run } => (name, run.into_iter().map(Word::into_text).collect()),
                 WrittenEvaluation::Plain(name) => {
                     let run = name.split_whitespace().map(str::to_owned).collect();
                     (name, run)
