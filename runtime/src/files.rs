@@ -1,4 +1,4 @@
-//! Checks of files that come with a model: names stay in its folder, links stay in its tree, checksums match.
+//! Checks of files: outputs spare inputs; those of a model stay in its folder, links in its tree, and checksums match.
 
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +16,35 @@ pub fn same(a: &Path, b: &Path) -> bool {
         path.canonicalize().ok().or_else(|| Some(folder.canonicalize().ok()?.join(path.file_name()?)))
     };
     place(a).is_some_and(|a| place(b) == Some(a))
+}
+
+/// An output that would overwrite an input.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{flag} {} would overwrite {}, which is an input; give another {flag}", given.display(), input.display())]
+pub struct Overwrites {
+    /// The argument that names the output: `--out`.
+    pub flag: &'static str,
+    /// What was given for it.
+    pub given: PathBuf,
+    /// The input.
+    pub input: PathBuf,
+}
+
+/// Refuses to overwrite what is read, before anything is: none of the files that are `written` for `flag`, which was given as
+/// `given`, is one of the files `read`, however their paths are spelled.
+///
+/// # Errors
+/// [`Overwrites`] names the argument and the input.
+pub fn spare<'a>(
+    flag: &'static str,
+    given: &Path,
+    written: &[impl AsRef<Path>],
+    read: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), Overwrites> {
+    match read.into_iter().find(|read| written.iter().any(|written| same(written.as_ref(), read))) {
+        Some(input) => Err(Overwrites { flag, given: given.to_owned(), input: input.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// Where the files that belong to a model (or to a bundle's manifest) may lie.

@@ -14,6 +14,7 @@ use vjepa_eval::write_atomic;
 use vjepa_programs::{Passes, initial_weights, model_configs, objective};
 use vjepa_recipe::ablation::{Ablation, Run, State, Table};
 use vjepa_recipe::config::{Config, DatasetType};
+use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{Checkpoint, Progress};
 use vjepa_view::pictures::{Bar as Drawn, ablation};
@@ -63,6 +64,8 @@ impl TextureFigure {
     }
 }
 
+/// The results as tables.
+const TABLES: [&str; 2] = ["ablation.md", "ablation.csv"];
 /// Labels a class that the protocol's clips surely have.
 const MOST_LABELS: usize = 100;
 
@@ -147,6 +150,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
     let folder = args.out.clone().unwrap_or_else(|| Path::new("ablations").join(&table.name));
     let state_file = folder.join("runs.json");
+    let written = [&state_file, &folder.join(TABLES[0]), &folder.join(TABLES[1])];
+    files::spare("--out", &folder, &written, [args.table.as_path(), table.base.as_path()])?;
     let mut state = State::read(&state_file)?;
     if args.dry_run {
         return dry_run(args, &table, &state, &runs);
@@ -279,8 +284,8 @@ fn on_textures(
 /// Writes the results so far.
 fn save(table: &Table, folder: &Path) -> Result<(), CliError> {
     fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-    write_atomic(&folder.join("ablation.md"), table.to_markdown().as_bytes())?;
-    write_atomic(&folder.join("ablation.csv"), table.to_csv().as_bytes())?;
+    write_atomic(&folder.join(TABLES[0]), table.to_markdown().as_bytes())?;
+    write_atomic(&folder.join(TABLES[1]), table.to_csv().as_bytes())?;
     for (column, evaluation) in table.evaluations.iter().enumerate() {
         let bar = |row: &vjepa_recipe::ablation::TableRow| Drawn {
             name: row.name.clone(),

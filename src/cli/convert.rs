@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use super::CliError;
 use super::named::named;
 use vjepa_recipe::config::Config;
+use vjepa_runtime::files;
 use vjepa_train::{CheckpointRecord, official};
-use vjepa_weights::{Converted, Options, Target, convert};
+use vjepa_weights::{Converted, Options, Target, convert, files_of};
 
 /// Most keys that are named one by one.
 const NAMED: usize = 4;
@@ -45,6 +46,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let target = target(args)?;
+    let read = files_of(&args.input);
+    let read = read.iter().chain(&args.config).map(PathBuf::as_path);
+    files::spare("OUT", &args.out, &target.files(&args.out), read)?;
     let mut options = Options { weights_only: args.weights_only, ..Options::default() };
     if let Some(path) = &args.config {
         let config = Config::from_file(path, &args.sets)?;

@@ -30,6 +30,13 @@ impl Encoder {
         Ok(self.config.as_deref().map(|path| Config::from_file(path, &self.sets)).transpose()?)
     }
 
+    /// The files that say what it is.
+    pub(super) fn inputs(&self) -> Vec<PathBuf> {
+        let mut files = vjepa_weights::files_of(&self.checkpoint);
+        files.extend(self.config.clone());
+        files
+    }
+
     /// Opens it on the device.
     pub(super) fn open(&self) -> Result<OpenEncoder, CliError> {
         self.open_on(self.device.open()?)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Kind, Opened, Reads, Setup, samples};
-use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion};
+use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion, spare_by_results};
 use super::probe_number::ProbeNumber;
 use vjepa_collective::Collective;
 use vjepa_data::BadVideo;
@@ -72,6 +72,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let one = |device: Device, ranks: &dyn Collective| {
         let setup = Setup::read(&args.encoder)?;
+        let mut read = setup.inputs(&args.encoder);
+        read.extend([&args.probe, &args.data].into_iter().flatten().cloned());
+        spare_by_results(args.results.as_deref(), &read)?;
         match (args.probe.as_deref().or(setup.probe_file()), &setup.official) {
             (Some(path), _) => of_probe(args, path, &setup, device, ranks),
             (None, None) => {

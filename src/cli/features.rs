@@ -8,7 +8,7 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 
 use super::CliError;
-use super::data::{spares, with_ending};
+use super::data::with_ending;
 use super::device::{DeviceArg, RankArgs};
 use super::named::named;
 use super::probe_number::ProbeNumber;
@@ -22,6 +22,7 @@ use vjepa_eval::extract::{Extractor, Pooling, Table, videos_of};
 use vjepa_programs::{Model, ProbeChoice, ProbeFile, load_probe_for};
 use vjepa_recipe::config::{Config, FoldersHold};
 use vjepa_runtime::Preprocessing;
+use vjepa_runtime::files::{self, Overwrites};
 use vjepa_runtime::plan::Device;
 use vjepa_weights as weights;
 use vjepa_weights::rows::{Column, Finished, LABELS_KEY, Rows};
@@ -95,6 +96,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     if args.probe.is_some() && args.pool != Pooling::Attentive {
         return Err("--probe pools the tokens, which --pool attentive asks for: add it, or leave --probe out".into());
     }
+    args.spare_inputs()?;
     let weights = weights::load(&args.checkpoint)?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.sets)).transpose()?;
     let mut model = vjepa_programs::describe(&weights, config.as_ref())?;
@@ -171,6 +173,15 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     say(args, &model, encoder, &columns, &finished, (&inputs, &bad, &list))
 }
 
+impl Args {
+    fn spare_inputs(&self) -> Result<(), Overwrites> {
+        let mut read = weights::files_of(&self.checkpoint);
+        read.extend([Some(&self.input), self.config.as_ref(), self.probe.as_ref()].into_iter().flatten().cloned());
+        let written = [self.out.clone(), with_ending(&self.out, "bad.jsonl")];
+        files::spare("--out", &self.out, &written, read.iter().map(PathBuf::as_path))
+    }
+}
+
 /// The probe that pools, where there is one.
 fn probe_of(args: &Args, model: &Model, ranks: &dyn Collective) -> Result<Option<ProbeFile>, CliError> {
     let number = args.probe_number.of(args.probe.as_deref(), ranks.rank() == 0)?;
@@ -201,7 +212,6 @@ struct Inputs {
 impl Inputs {
     fn read(args: &Args, record: &Preprocessing, ranks: &dyn Collective) -> Result<Self, CliError> {
         let input = &args.input;
-        spares(&[input], std::slice::from_ref(&args.out))?;
         if input.is_file() {
             refuse_foreign(input)?;
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 
 use super::CliError;
-use vjepa_runtime::write_atomically;
+use vjepa_runtime::{files, write_atomically};
 
 /// Frames decoded at once.
 const BATCH: usize = 16;
@@ -29,6 +29,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    files::spare("--out", &args.out, &[&args.out], [args.file.as_path()])?;
     vjepa_weights::refuse_foreign(&args.file)?;
     let mut clip = vjepa_video::open(&args.file)?;
     let (frames, left_out) = (clip.info().frames, clip.info().left_out);

@@ -17,6 +17,7 @@ use vjepa_recipe::config::{Config, Evaluation};
 use vjepa_recipe::text;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{Options, Preprocessing, cores};
+use vjepa_weights::files_of;
 
 use super::CliError;
 use super::named_model::check_second;
@@ -94,6 +95,15 @@ impl Setup {
         let none =
             "name the encoder: --checkpoint FILE, --encoder FILE.onnx, or --config with an official evaluation's file";
         args.checkpoint.clone().or(own).ok_or_else(|| none.into())
+    }
+
+    /// The files that are read: the encoder's, the configuration, and what an official evaluation's file names.
+    pub fn inputs(&self, args: &EncoderArgs) -> Vec<PathBuf> {
+        let mut files = self.checkpoint(args).map_or_else(|_| Vec::new(), |checkpoint| files_of(&checkpoint));
+        files.extend([&args.encoder, &args.config].into_iter().flatten().cloned());
+        files.extend(self.data().into_iter().flatten());
+        files.extend(self.probe_file().map(Path::to_owned));
+        files
     }
 
     /// Whether training is to be augmented, by the configuration.

@@ -8,6 +8,7 @@ use vjepa_data::media::Opener;
 use vjepa_data::windows::{Window, WindowPlan};
 use vjepa_eval::Features;
 use vjepa_metrics::knn;
+use vjepa_runtime::files;
 use vjepa_runtime::Preprocessing;
 use vjepa_runtime::preprocess::METADATA_KEY;
 use vjepa_view::pictures::{self, Neighbour, ShownClip};
@@ -58,6 +59,7 @@ type Near = (usize, f32);
 pub fn run(args: &Args) -> Result<(), CliError> {
     if let Some(out) = &args.out {
         super::visualize::written_as(out, &["png"])?;
+        files::spare("--out", out, &[out], [args.file.as_path()])?;
     }
     let table = RowsFile::read(&args.file, args.column.as_deref())?;
     let queries = queries(args, &table)?;

@@ -8,7 +8,7 @@ use super::CliError;
 use vjepa_report::run::{Run, read_probe};
 use vjepa_report::watch::summary;
 use vjepa_report::{ShownProbe, page};
-use vjepa_runtime::write_atomically;
+use vjepa_runtime::{files, write_atomically};
 
 /// Make a page of a run, or of several side by side: curves, diagnostics, masks, features, probes, settings
 ///
@@ -31,12 +31,16 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    if let Some(out) = &args.out {
+        super::visualize::written_as(out, &["html", "htm"])?;
+        files::spare("--out", out, &[out], args.probes.iter().map(PathBuf::as_path))?;
+    }
     let runs = Run::read_all(&args.runs)?;
     let probes = args.probes.iter().map(|path| shown(path)).collect::<Result<Vec<_>, _>>()?;
     let at = SystemTime::now();
-    let text = page(&runs, &probes, at)?;
     let first = runs.first().ok_or("give the folder of a run")?;
     let out = args.out.clone().unwrap_or_else(|| first.folder.join("report.html"));
+    let text = page(&runs, &probes, at)?;
     write_atomically(&out, |file| file.write_all(text.as_bytes()))
         .map_err(|error| format!("cannot write {}: {error}", out.display()))?;
     if args.json {

@@ -12,6 +12,7 @@ use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, drawn_sizes};
 use vjepa_recipe::config::{Config, Dtype};
 use vjepa_report::starts::COMMIT;
+use vjepa_runtime::files::{self, Overwrites};
 use vjepa_runtime::plan::{Device, Recorded};
 use vjepa_train::{Interrupt, Observer, ProfileRequest, StepReport, TrainOutcome, TrainRun, Travel, Watch, train};
 
@@ -97,6 +98,16 @@ impl Stopped {
     pub(super) const CODE: u8 = 75;
 }
 
+impl Args {
+    /// Refuses a trace in the place of what is read.
+    fn spare_inputs(&self, config: &Config) -> Result<(), Overwrites> {
+        let Some(trace) = &self.profile else { return Ok(()) };
+        let files = [Some(&self.config), self.plan.as_ref(), self.resume_from.as_ref()].into_iter().flatten();
+        let named = config.data.datasets.iter().chain(&config.meta.read_checkpoint).map(Path::new);
+        files::spare("--profile", trace, &[trace], files.map(PathBuf::as_path).chain(named))
+    }
+}
+
 /// Runs the command, as one of several ranks where a launcher says so; with `--devices` it starts them.
 pub fn run(args: &Args) -> Result<(), CliError> {
     if let Some(devices) = &args.devices {
@@ -112,6 +123,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         note_settings(&config, device);
     }
     config.check_training()?;
+    args.spare_inputs(&config)?;
     if args.record_launches && device.is_cpu() {
         return Err("--record-launches is for GPUs, whose launches cost the host time: leave it out on the CPU".into());
     }

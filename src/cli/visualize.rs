@@ -19,6 +19,7 @@ use vjepa_graphs::layers::PROBE_EPS;
 use vjepa_linalg::QueryAttention;
 use vjepa_programs::{Probe, ProbeChoice, load_probe_for};
 use vjepa_recipe::config::{Config, Preprocessing};
+use vjepa_runtime::files::{self, Overwrites};
 use vjepa_video::{Film, FilmError};
 use vjepa_view::pictures::{self, Neighbour, ShownClip, ShownFeatures, ShownMask};
 use vjepa_view::{Animation, Canvas};
@@ -125,6 +126,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Refuses a picture in the place of the encoder, or of what is drawn.
+fn spare(out: &Path, encoder: &Encoder, drawn: &[&Path]) -> Result<(), Overwrites> {
+    let encoder = encoder.inputs();
+    files::spare("--out", out, &[out], encoder.iter().map(PathBuf::as_path).chain(drawn.iter().copied()))
+}
+
 /// Opens an encoder whose clips are sampled as evaluation samples them, and says where training did otherwise.
 fn open(encoder: &Encoder) -> Result<OpenEncoder, CliError> {
     let opened = encoder.open()?;
@@ -151,6 +158,7 @@ pub(super) fn written_as(out: &Path, formats: &[&str]) -> Result<String, CliErro
 
 fn masks(args: &Masks) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
+    files::spare("--out", &args.out, &[&args.out], [args.input.as_path(), &args.config])?;
     let config = Config::from_file(&args.config, &args.sets)?;
     let record = config.preprocessing();
     let pairs = config.masks()?.pairs(config.meta.seed, args.step, 0, 1)?;
@@ -162,6 +170,7 @@ fn masks(args: &Masks) -> Result<&Path, CliError> {
 
 fn features(args: &Features) -> Result<&Path, CliError> {
     let format = written_as(&args.out, &["png", "gif", "mp4"])?;
+    spare(&args.out, &args.encoder, &[args.input.as_path()])?;
     if format == "mp4" && !Film::WRITTEN {
         let (out, why) = (args.out.display(), FilmError::WithoutFfmpeg);
         return Err(format!("--out {out}: {why}, or give a name that ends in .gif").into());
@@ -197,6 +206,7 @@ fn film(animation: &Animation, out: &Path) -> Result<Vec<u8>, CliError> {
 
 fn attention(args: &Attention) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
+    spare(&args.out, &args.encoder, &[args.input.as_path(), &args.probe])?;
     let mut opened = open(&args.encoder)?;
     let (record, sizes) = (opened.model.preprocessing.clone(), opened.model.encoder.clone());
     let number = args.probe_number.of(Some(&args.probe), true)?;
@@ -237,6 +247,7 @@ fn attention(args: &Attention) -> Result<&Path, CliError> {
 
 fn neighbours(args: &Neighbours) -> Result<&Path, CliError> {
     written_as(&args.out, &["png"])?;
+    spare(&args.out, &args.encoder, &[args.data.as_path()])?;
     refuse_foreign(&args.data)?;
     let list = read_list(&args.data)?;
     list.remarks().iter().for_each(|note| eprintln!("note: {}: {note}", args.data.display()));

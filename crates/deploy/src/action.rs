@@ -77,6 +77,8 @@ pub fn write(request: &Export<'_>) -> Result<ActionExported, DeployError> {
     let Origin::Checkpoint(path) = request.origin else {
         return Err("give the file of a V-JEPA 2-AC model with --checkpoint".into());
     };
+    let [encoder, predictor] = ["encoder.onnx", "predictor.onnx"].map(|name| request.out.join(name));
+    request.spares(&[&encoder, &predictor])?;
     let weights = weights::load(path)?;
     let model = programs::action_model(&weights, request.config, form.frames.unwrap_or(FRAMES))?;
     let stored = Stored { weights, entry: model.entry };
@@ -85,16 +87,15 @@ pub fn write(request: &Export<'_>) -> Result<ActionExported, DeployError> {
     options.check()?;
     std::fs::create_dir_all(request.out).map_err(|error| format!("{}: {error}", request.out.display()))?;
     let frames = programs::optimised(&programs::frame_tokens(&model.encoder, model.predictor.frames)?)?;
-    let predictor = programs::optimised(&programs::action_predictor(&model.predictor)?)?;
-    let file = |name: &str| -> PathBuf { request.out.join(name) };
-    let encoder = one(&frames, &stored, &options, &file("encoder.onnx"))?;
-    let written = one(&predictor, &stored, &options, &file("predictor.onnx"))?;
+    let actions = programs::optimised(&programs::action_predictor(&model.predictor)?)?;
+    let encoder = one(&frames, &stored, &options, &encoder)?;
+    let predictor = one(&actions, &stored, &options, &predictor)?;
     let (encoder_parity, predictor_parity) = (Vec::new(), Vec::new());
-    let mut exported = ActionExported { model, encoder, predictor: written, encoder_parity, predictor_parity };
+    let mut exported = ActionExported { model, encoder, predictor, encoder_parity, predictor_parity };
     if request.verify {
         let checked = encoder_agrees(request, &exported, frames, &stored);
         exported.encoder_parity = checked.map_err(|error| refuse(&exported.encoder, request.shown_as, &error))?;
-        let checked = predictor_agrees(request, &exported, &predictor, &stored);
+        let checked = predictor_agrees(request, &exported, &actions, &stored);
         exported.predictor_parity = checked.map_err(|error| refuse(&exported.predictor, request.shown_as, &error))?;
     }
     Ok(exported)

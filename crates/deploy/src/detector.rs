@@ -17,7 +17,7 @@ use crate::DeployError;
 use crate::accuracy::outputs;
 use crate::metadata::arch;
 use crate::parity::{Candidate, Parity, clips_for};
-use crate::paths::{make_folder_of, refuse, spares};
+use crate::paths::{make_folder_of, refuse};
 use crate::source::Source;
 
 /// What to export.
@@ -59,10 +59,10 @@ pub struct DetectorExported {
 /// [`DeployError`] for a clip that the encoder does not take, a file that cannot be read or written, or scores that differ from the
 /// plan's: the file is then removed.
 pub fn write(request: &DetectorExport<'_>) -> Result<DetectorExported, DeployError> {
+    let read = weights::files_of(request.checkpoint);
+    let read = request.inputs.iter().copied().chain(read.iter().map(PathBuf::as_path));
+    files::spare("--out", request.out, &[request.out], read)?;
     let stored = weights::load(request.checkpoint)?;
-    let read =
-        request.inputs.iter().copied().chain([request.checkpoint]).chain(stored.files().iter().map(PathBuf::as_path));
-    spares(read, &[request.out], request.out)?;
     let model = programs::describe(&stored, request.config)?;
     let ([height, width], record) = (request.size, request.record);
     let encoder = EncoderConfig {

@@ -59,6 +59,9 @@ pub enum DeployError {
     /// A file cannot be written or read.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The model would be written over what it is made from.
+    #[error(transparent)]
+    Overwrites(#[from] vjepa_runtime::files::Overwrites),
     /// A record of the bundle is not valid JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

@@ -3,36 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_export::Written;
-use vjepa_runtime::files;
+use vjepa_runtime::files::{self, Overwrites};
 
 use super::{Export, Origin};
 use crate::DeployError;
 
 impl Export<'_> {
-    /// Refuses to overwrite an input: not one of `written` is the checkpoint, the probe or a calibration clip.
-    pub(super) fn spares(&self, written: &[&Path]) -> Result<(), DeployError> {
+    /// Refuses to overwrite an input: not one of `written` is of the checkpoint, the probe or a calibration clip.
+    pub(super) fn spares(&self, written: &[impl AsRef<Path>]) -> Result<(), Overwrites> {
         let checkpoint = match self.origin {
-            Origin::Checkpoint(path) => Some(path),
-            Origin::Drawn(_) => None,
+            Origin::Checkpoint(path) => vjepa_weights::files_of(path),
+            Origin::Drawn(_) => Vec::new(),
         };
-        let read = checkpoint.into_iter().chain(self.probe).chain(self.form.calibration.iter().map(PathBuf::as_path));
-        spares(read, written, self.out)
+        let read = checkpoint.iter().chain(&self.form.calibration).map(PathBuf::as_path).chain(self.probe);
+        files::spare("--out", self.out, written, read)
     }
-}
-
-/// Refuses to write to `out` what would overwrite an input: not one of `written` is one of `read`.
-pub(super) fn spares<'a>(
-    read: impl IntoIterator<Item = &'a Path>,
-    written: &[&Path],
-    out: &Path,
-) -> Result<(), DeployError> {
-    for read in read {
-        if let Some(same) = written.iter().find(|written| files::same(written, read)) {
-            let (is, out) = (same.display(), out.display());
-            return Err(format!("--out {out} would overwrite {is}, which is an input; give another --out").into());
-        }
-    }
-    Ok(())
 }
 
 /// Makes the folder of a file.

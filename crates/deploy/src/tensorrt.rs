@@ -28,6 +28,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
     if request.form.target != Target::TensorRt {
         return Err("--export tensorrt is for the target tensorrt; omit --target".into());
     }
+    request.spares(&[request.out])?;
     let opened = open(request)?;
     let exported = export_opened(request, &opened)?;
     let options = Options { runtime: Runtime::TensorRt, ..options.clone() };

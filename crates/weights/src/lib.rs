@@ -154,6 +154,19 @@ pub fn load(path: &Path) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
+/// The files that a checkpoint is read from: itself, those of a folder in Hugging Face's format, those that an index lists; itself
+/// alone where it cannot be read.
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
+    let within = hugging_face::weights_of(path).ok().flatten();
+    let mut files = vec![path.to_owned()];
+    if let Some(within) = &within {
+        files.extend(hugging_face::descriptions(path));
+        files.push(within.clone());
+    }
+    files.extend(tensors_of(within.as_deref().unwrap_or(path)).map(|(files, ..)| files).unwrap_or_default());
+    files
+}
+
 /// The files that hold the tensors of a file, one or several that it lists, their format, and what is in them.
 fn tensors_of(path: &Path) -> Result<(Vec<PathBuf>, Format, Index), WeightsError> {
     let head = head_of(path)?;

@@ -9,6 +9,24 @@ fn names_stay_in_their_folder() {
     assert_eq!(hex(&[0, 171]), "00ab");
 }
 
+#[test]
+fn an_output_is_none_of_the_inputs() {
+    let root = tempfile::tempdir().unwrap();
+    let file = |name: &str| root.path().join(name);
+    std::fs::write(file("in"), "").unwrap();
+    std::fs::create_dir(file("folder")).unwrap();
+    let (input, spelled) = (file("in"), file("folder").join("../in"));
+    for (written, inputs) in [(&input, [&file("other"), &input]), (&spelled, [&input, &input])] {
+        let told = spare("--out", Path::new("given"), &[file("new"), written.clone()], inputs.map(PathBuf::as_path));
+        let told = told.unwrap_err().to_string();
+        let wanted = format!("--out given would overwrite {}, which is an input; give another --out", input.display());
+        assert_eq!(told, wanted);
+    }
+    // Neither is there; a folder is another file than what lies in it.
+    assert_eq!(spare("--out", &input, &[file("new")], [input.as_path(), &file("gone"), root.path()]), Ok(()));
+    assert!(spare("--out", &input, &[file("folder/../new")], [file("new").as_path()]).is_err());
+}
+
 #[cfg(unix)]
 mod links {
     use super::*;

@@ -13,6 +13,7 @@ use vjepa_recipe::config::Config;
 use vjepa_recipe::config::evaluation::Anticipation;
 use vjepa_recipe::text;
 use vjepa_runtime::plan::Device;
+use vjepa_weights::files_of;
 
 /// The frozen models, and the videos.
 #[derive(clap::Args)]
@@ -111,6 +112,14 @@ impl<'a> Setup<'a> {
     pub(super) fn checkpoint(&self) -> Result<&Path, CliError> {
         let missing = "give the checkpoint of encoder and predictor with --checkpoint, or --config with the official evaluation's file";
         self.path(self.frozen.checkpoint.as_deref(), |file| &file.encoder.checkpoint, missing)
+    }
+
+    /// The files that are read: the checkpoint's, the configuration, and what an official evaluation's file names.
+    pub(super) fn inputs(&self) -> Vec<PathBuf> {
+        let mut files = self.checkpoint().map_or_else(|_| Vec::new(), files_of);
+        files.extend(self.frozen.config.clone());
+        files.extend(self.official.iter().flat_map(|file| [file.train.clone(), file.val.clone()]));
+        files
     }
 
     fn videos(&self) -> Result<&Path, CliError> {

@@ -6,6 +6,7 @@ use super::online;
 use super::setup::{ClipArgs, Frozen, Setup};
 use super::{Bar, CliError, features, in_words};
 use crate::cli::named::named;
+use crate::cli::visualize::written_as;
 use vjepa_collective::Collective;
 use vjepa_data::anticipation::{Anchor, AnticipationClips};
 use vjepa_eval::ProbeOptions;
@@ -14,6 +15,7 @@ use vjepa_eval::protocols::anticipation::{
 };
 use vjepa_graphs::NamedTensors;
 use vjepa_recipe::config::evaluation::HeadTraining;
+use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 
 /// The learning rate where nothing gives one.
@@ -135,6 +137,10 @@ pub(super) fn run(args: &Train, device: Device, ranks: &dyn Collective) -> Resul
         return Err(format!("`val_only` is true, which trains nothing: {instead}").into());
     }
     let (clips, options) = (setup.clips(&args.clips)?, args.options(&setup)?);
+    written_as(&args.out, &["safetensors"])?;
+    let read = setup.inputs();
+    let read = read.iter().chain(&args.train).chain(&args.val).map(PathBuf::as_path);
+    files::spare("--out", &args.out, &[&args.out], read)?;
     let index = setup.index()?;
     let list = setup.path(args.train.as_deref(), |file| &file.train, "give the actions to train on with --train")?;
     let actions = setup.actions(&index, list, ranks)?;

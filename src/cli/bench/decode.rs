@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::process::Command;
 use vjepa_data::bench::{self, Contender, PYTHON, PYTHON_DECODERS, Report, Settings, Started, Task};
+use vjepa_runtime::files;
 use vjepa_video::Decoder;
 
 #[derive(clap::Args)]
@@ -48,6 +49,9 @@ pub(super) struct DecoderArgs {
 const OURS: &[&str] = if cfg!(feature = "ffmpeg") { &["ffmpeg", "pure"] } else { &["pure"] };
 
 pub(super) fn run(args: &DecodeArgs) -> Result<(), CliError> {
+    if let Some(out) = &args.out {
+        files::spare("--out", out, &[out], args.files.iter().map(PathBuf::as_path))?;
+    }
     let mut contenders = Vec::new();
     let mut start = |name: &str, command: &mut Command| -> Result<(), CliError> {
         match Contender::start(name, command)? {

@@ -3,10 +3,11 @@
 use super::super::CliError;
 use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vjepa_data::bench::{LoaderReport, LoaderSettings, loader};
 use vjepa_data::default_workers;
 use vjepa_recipe::config::{AugmentConfig, Config, DataConfig};
+use vjepa_runtime::files;
 
 #[derive(clap::Args)]
 pub(super) struct LoaderArgs {
@@ -50,6 +51,9 @@ pub(super) fn run(args: &LoaderArgs) -> Result<(), CliError> {
             (data, AugmentConfig::default())
         }
     };
+    if let Some(out) = &args.out {
+        files::spare("--out", out, &[out], data.datasets.iter().map(Path::new).chain(args.config.as_deref()))?;
+    }
     let workers = args.workers.unwrap_or_else(default_workers);
     let settings = LoaderSettings { rounds: args.rounds, batches: args.batches, workers, seed: args.seed };
     let bar = ProgressBar::new(args.rounds as u64 + 1);

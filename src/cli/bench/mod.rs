@@ -22,6 +22,7 @@ use vjepa_lab::bench::{
 use vjepa_programs::Precision;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::Options;
+use vjepa_runtime::files::{self, Overwrites};
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::write_atomically;
 
@@ -172,6 +173,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     match &args.what {
         Bench::Step(args) => {
             let common = &args.common;
+            common.spare(&[])?;
             let config = match &common.config {
                 Some(path) => Config::from_file(path, &common.sets)?,
                 None => config(common, args.pred_width, args.pred_depth)?,
@@ -185,6 +187,8 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         Bench::Infer(args) if !args.files.is_empty() => models::run(args),
         Bench::Infer(args) => {
             let common = &args.common;
+            let models = args.models.iter().filter_map(|model| model.split_once('='));
+            common.spare(&models.map(|(_, file)| file.into()).collect::<Vec<PathBuf>>())?;
             let config = match &common.config {
                 Some(path) => Config::from_file(path, &common.sets)?,
                 None => config(common, None, 1)?,
@@ -202,6 +206,18 @@ pub fn run(args: &Args) -> Result<(), CliError> {
             let options = Options { threads: args.threads, ..args.session.options() };
             Ok(serve(&WorkerRequest { program, case, model, batch: args.batch, options, device })?)
         }
+    }
+}
+
+impl Common {
+    /// Refuses results, or a trace, in the place of what is measured.
+    fn spare(&self, models: &[PathBuf]) -> Result<(), Overwrites> {
+        for (flag, out) in [("--out", &self.out), ("--profile", &self.profile)] {
+            if let Some(out) = out {
+                files::spare(flag, out, &[out], models.iter().chain(&self.config).map(PathBuf::as_path))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
             "--model, --frames and --size are for `bench infer` without a model file; a file has its own sizes".into(),
         );
     }
+    common.spare(&args.files)?;
     let batch = common.batch.unwrap_or(1) as usize;
     let mut sides = Vec::new();
     for file in &args.files {

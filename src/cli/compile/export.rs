@@ -6,6 +6,7 @@ use vjepa_data::clips;
 use vjepa_deploy::action::{self, ActionExported};
 use vjepa_deploy::{Export, Exported, Origin, arch, bundle, compiled, export, parity_json, tensorrt, triton};
 use vjepa_recipe::config::Config;
+use vjepa_runtime::files;
 
 /// The name of a model in a Triton repository.
 const NAME: &str = "vjepa";
@@ -40,6 +41,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     }
     refuse_idle(args)?;
     let out = args.out.as_path();
+    // What else it is made from, the library spares.
+    files::spare("--out", out, &[out], args.config.as_deref())?;
     let config = args.config.as_deref().map(|path| Config::from_file(path, &args.set)).transpose()?;
     let probe_number = args.probe_number.of(args.probe.as_deref(), true)?;
     let request = Export {

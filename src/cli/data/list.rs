@@ -1,8 +1,9 @@
 //! `vjepa data list`: lists of videos from annotations, folders and patterns.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use vjepa_data::annotations::{self, Classes, FileIndex, HmdbPart, Listing, image_folder};
+use vjepa_runtime::files;
 
 use crate::cli::CliError;
 use crate::cli::named::named;
@@ -107,7 +108,7 @@ impl DataSet {
 pub fn run(args: &Args) -> Result<(), CliError> {
     let names = args.out.with_extension("names.txt");
     let read = std::iter::once(&args.annotations).chain(&args.classes).map(PathBuf::as_path);
-    super::spares(&read.collect::<Vec<&Path>>(), &[args.out.clone(), names.clone()])?;
+    files::spare("--out", &args.out, &[&args.out, &names], read)?;
     let listing = listing(args)?;
     listing.write(&args.out, &names)?;
     if args.json {

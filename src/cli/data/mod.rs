@@ -8,14 +8,13 @@ mod scan;
 mod split;
 mod subset;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub(super) use scan::with_ending;
 
 use super::CliError;
 pub(super) use subset::share;
 use vjepa_data::{Reading, VideoList};
-use vjepa_runtime::files;
 
 /// Make, check, split and pack the data that training and evaluation read
 #[derive(clap::Args)]
@@ -46,19 +45,6 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         Command::Pack(args) => pack::run(args),
         Command::Index(args) => index::run(args),
     }
-}
-
-/// Refuses to overwrite what is read; asked before anything is.
-pub(super) fn spares(read: &[&Path], written: &[PathBuf]) -> Result<(), CliError> {
-    for read in read {
-        if let Some(same) = written.iter().find(|written| files::same(written, read)) {
-            let (out, read) = (same.display(), read.display());
-            return Err(
-                format!("{out} would overwrite {read}, which is read: give what is written another name").into()
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Reads a data set, and says how a list was read where it is not written as the official code's.

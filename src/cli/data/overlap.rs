@@ -8,6 +8,7 @@ use vjepa_data::VideoList;
 use vjepa_data::annotations::Listing;
 use vjepa_data::checks::{Fingerprint, Journal, fingerprints, overlap};
 use vjepa_data::media::Opener;
+use vjepa_runtime::files;
 
 use super::scan::with_ending;
 use crate::cli::CliError;
@@ -32,9 +33,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    super::spares(&[&args.first, &args.second], &[args.out.clone(), with_ending(&args.out, "jsonl")])?;
+    let journal = with_ending(&args.out, "jsonl");
+    files::spare("--out", &args.out, &[&args.out, &journal], [args.first.as_path(), &args.second])?;
     let (first, second) = (super::read(&args.first)?, super::read(&args.second)?);
-    let journal: Journal<Fingerprint> = Journal::open(Some(&with_ending(&args.out, "jsonl")))?;
+    let journal: Journal<Fingerprint> = Journal::open(Some(&journal))?;
     let (first_prints, second_prints) = (hashes(&first, &journal)?, hashes(&second, &journal)?);
     let found = overlap(&first_prints, &second_prints);
     for one in &found {

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use vjepa_data::annotations::Listing;
 use vjepa_data::checks::{Journal, Scanned, scan, table};
 use vjepa_data::media::Opener;
-use vjepa_runtime::write_atomically;
+use vjepa_runtime::{files, write_atomically};
 
 use crate::cli::CliError;
 use crate::table::aligned;
@@ -30,7 +30,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let [journal, good_list, bad_list] = ["jsonl", "good.csv", "bad.csv"].map(|ending| with_ending(&args.out, ending));
-    super::spares(&[&args.data], &[journal.clone(), good_list.clone(), bad_list.clone()])?;
+    files::spare("--out", &args.out, &[&journal, &good_list, &bad_list], [args.data.as_path()])?;
     let list = super::read(&args.data)?;
     let journal: Journal<Scanned> = Journal::open(Some(&journal))?;
     let bar = ProgressBar::new(list.entries.len() as u64);

@@ -32,7 +32,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    super::spares(&[&args.list], &[args.train.clone(), args.val.clone()])?;
+    for (flag, out) in [("--train", &args.train), ("--val", &args.val)] {
+        files::spare(flag, out, &[out], [args.list.as_path()])?;
+    }
     if files::same(&args.train, &args.val) {
         return Err("--train and --val name the same file: give two".into());
     }

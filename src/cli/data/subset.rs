@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vjepa_data::annotations::{Listing, Share, subset};
+use vjepa_runtime::files;
 
 use crate::cli::CliError;
 
@@ -28,7 +29,7 @@ pub(in crate::cli) fn share(word: &str) -> Result<Share, String> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
-    super::spares(&[&args.list], std::slice::from_ref(&args.out))?;
+    files::spare("--out", &args.out, &[&args.out], [args.list.as_path()])?;
     let list = super::read(&args.list)?;
     let chosen = subset(&list, args.share, args.split)?;
     chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));

@@ -1,6 +1,6 @@
 //! `vjepa detect export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::CliError;
 use crate::cli::encoder::Encoder;
@@ -48,13 +48,15 @@ pub(super) fn run(args: &Export) -> Result<(), CliError> {
     let digest = file_digest(&args.detector)?;
     let config = args.encoder.config()?;
     let side = detector.record.side;
+    let inputs = args.encoder.inputs();
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).chain([args.detector.as_path()]).collect();
     let request = DetectorExport {
         checkpoint,
         config: config.as_ref(),
         classifier: &detector.classifier,
         record: &detector.record,
         digest: &digest,
-        inputs: &[&args.detector],
+        inputs: &inputs,
         size: [args.height.unwrap_or(side), args.width.unwrap_or(side)],
         out: &args.out,
         verify: !args.no_verify,

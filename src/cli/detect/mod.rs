@@ -20,6 +20,7 @@ use vjepa_data::annotations::ava;
 use vjepa_eval::protocols::detection::BoxValues;
 use vjepa_metrics::ava::Row;
 use vjepa_programs::{DetectorFile, load_detector};
+use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 
 /// Train, evaluate, run or export a detector of actions in boxes (AVA) on a frozen encoder
@@ -149,6 +150,11 @@ fn eval(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliEr
     if args.out.is_some() && args.source.count() > 1 {
         return Err("--out is for the detections of one --detector: leave it out, or give one".into());
     }
+    if let Some(out) = &args.out {
+        let read = args.source.inputs();
+        let read = read.iter().chain(&args.people.people).map(PathBuf::as_path).chain(args.scoring.inputs());
+        files::spare("--out", out, &[out], read)?;
+    }
     let source = args.source.open(device)?;
     let videos = Videos { videos: folder.clone() };
     let (found, boxes) = match &args.people.people {
@@ -170,6 +176,8 @@ fn detect(args: &Run, device: Device, ranks: &dyn Collective) -> Result<(), CliE
     if args.source.count() > 1 {
         return Err("detections are those of one --detector: give one".into());
     }
+    let read = args.source.inputs();
+    files::spare("--out", &args.out, &[&args.out], read.iter().chain([people]).map(PathBuf::as_path))?;
     let source = args.source.open(device)?;
     let found = args.videos.people(people, &args.people)?;
     let Some(Detected { rows, notes }) = source.detections(&found, args.by_people, ranks)? else { return Ok(()) };

@@ -32,6 +32,11 @@ pub(super) struct Scoring {
 }
 
 impl Scoring {
+    /// The files that detections are held against.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.boxes), self.actions.as_ref(), self.excluded.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     pub(super) fn boxes(&self) -> &Path {
         &self.boxes
     }

@@ -16,6 +16,7 @@ use vjepa_programs::{DetectorFile, DetectorRecord};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
 use vjepa_runtime::{Options, cores};
+use vjepa_weights::files_of;
 
 /// Flags of exported models: the plan of a detector with its encoder has no use for them.
 pub(super) const OF_RUNTIMES: [&str; 5] = ["runtime", "ort_lib", "gpu", "batches", "engine_cache"];
@@ -64,6 +65,13 @@ pub(super) enum Opened {
 }
 
 impl Source {
+    /// The files that it is read from.
+    pub(super) fn inputs(&self) -> Vec<PathBuf> {
+        let mut files = self.checkpoint.as_deref().map(files_of).unwrap_or_default();
+        files.extend(self.detector.iter().chain(&self.config).chain(&self.model).cloned());
+        files
+    }
+
     /// Where a detector's encoder runs.
     pub(super) fn device(&self) -> &DeviceArg {
         &self.device

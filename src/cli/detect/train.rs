@@ -11,6 +11,7 @@ use crate::cli::data::share;
 use crate::cli::device::RankArgs;
 use crate::cli::encoder::Encoder;
 use crate::cli::probe::Bar;
+use crate::cli::visualize::written_as;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_eval::probe_file::save_probe;
@@ -21,6 +22,7 @@ use vjepa_eval::protocols::videos::OpenEncoder;
 use vjepa_graphs::NamedTensors;
 use vjepa_metrics::Figure;
 use vjepa_programs::{DETECTOR_KEY, DetectorRecord, Probe, ProbeRecord};
+use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 
 /// Train the classifier on boxes with their actions
@@ -100,6 +102,7 @@ pub(super) fn run(args: &Train) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    args.spare_inputs()?;
     let map = args.actions.as_deref().map(LabelMap::read).transpose()?;
     let found = args.videos.lesson(&args.boxes, &args.people, map.as_ref())?;
     let names = map.map(|map| map.names).unwrap_or_default();
@@ -139,6 +142,17 @@ fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), Cl
 }
 
 impl Train {
+    /// Refuses a detector in the place of what is read, and one by another name than detectors are read by.
+    fn spare_inputs(&self) -> Result<(), CliError> {
+        written_as(&self.out, &["safetensors"])?;
+        let read = self.encoder.inputs();
+        let read = read.iter().chain([&self.boxes]).chain(&self.people.people).chain(&self.actions);
+        // With one draw it is the file itself.
+        let draws = if self.subset.is_some() && self.split_seed.is_none() { self.splits as usize } else { 1 };
+        let written: Vec<PathBuf> = (0..draws).map(|number| self.file(number, draws)).collect();
+        Ok(files::spare("--out", &self.out, &written, read.map(PathBuf::as_path))?)
+    }
+
     /// How many actions there are: as many as the highest id that is named or shown.
     fn classes(&self, names: &BTreeMap<u32, String>, found: &KeyFrames) -> Result<usize, CliError> {
         let used = found.actions();

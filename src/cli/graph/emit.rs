@@ -13,9 +13,13 @@ use vjepa_programs::{MaskSizes, drawn_sizes, in_buckets};
 use vjepa_programs::{Passes, Probe, Shapes, TrainOptions};
 use vjepa_programs::{encoder_config, predictor_config};
 use vjepa_recipe::config::Config;
+use vjepa_runtime::files;
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let name = args.graph;
+    if let Some(out) = &args.out {
+        files::spare("--out", out, &[out], [args.config.as_path()])?;
+    }
     let device = args.device.open()?;
     let config = Config::from_file(&args.config, &args.set)?;
     let buckets = buckets(args)?;

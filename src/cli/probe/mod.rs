@@ -13,6 +13,7 @@ use super::data::share;
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Setup};
 use super::named::named;
+use super::visualize::written_as;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_data::{BadVideo, VideoEntry, VideoList};
@@ -28,6 +29,7 @@ use vjepa_programs::ProbeRecord;
 use vjepa_recipe::config::Config;
 use vjepa_recipe::config::evaluation::FINAL_WEIGHT_DECAY;
 use vjepa_recipe::records::PROBE_RESULT_KEY;
+use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
 
@@ -35,7 +37,7 @@ pub(super) use bar::Bar;
 use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
-pub(super) use report::{mean, save_confusion, standard_error};
+pub(super) use report::{mean, save_confusion, spare_by_results, standard_error};
 pub(super) use work::time_in_words;
 use work::{Outcome, Source, Work};
 
@@ -156,6 +158,16 @@ impl Cache {
 }
 
 impl Args {
+    /// Refuses an output in the place of what is read, and a probe by another name than probes are read by.
+    fn spare_inputs(&self, setup: &Setup) -> Result<(), CliError> {
+        written_as(&self.out, &["safetensors"])?;
+        let own = [&self.features, &self.val_features, &self.data, &self.val, &self.names];
+        let mut read = setup.inputs(&self.encoder);
+        read.extend(own.into_iter().flatten().cloned());
+        files::spare("--out", &self.out, &[&self.out], read.iter().map(PathBuf::as_path))?;
+        spare_by_results(self.results.as_deref(), &read)
+    }
+
     /// The probes to train: the flags', else those of an official evaluation that lists several.
     fn heads(&self, options: &ProbeOptions, setup: &Setup) -> Result<Vec<Head>, CliError> {
         let given = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
@@ -222,6 +234,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         return Err("--probe-heads is for --encoder and --features, not for a checkpoint: leave it out".into());
     }
     let setup = Setup::read(&args.encoder)?;
+    args.spare_inputs(&setup)?;
     let options = args.options(&setup);
     if setup.official.as_ref().is_some_and(|official| official.val_only) {
         return Err("`val_only` is true, which trains nothing: use `vjepa eval --probe FILE` with this --config".into());

@@ -1,13 +1,14 @@
 //! What `vjepa probe` says of its probes: a table, tables as CSV, the confusion matrix as a picture.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vjepa_eval::protocols::heads::Head;
 use vjepa_eval::protocols::videos::{self, Accuracy};
 use vjepa_eval::write_atomic;
 use vjepa_metrics::{Confusion, Figure};
 use vjepa_recipe::records::{self, ProbeResult};
+use vjepa_runtime::files;
 use vjepa_view::pictures::confusion;
 
 use super::work::{Outcome, Run};
@@ -150,6 +151,13 @@ impl Report<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Refuses a folder in which the tables and the picture would take the place of what is read.
+pub(in crate::cli) fn spare_by_results(folder: Option<&Path>, read: &[PathBuf]) -> Result<(), CliError> {
+    let Some(folder) = folder else { return Ok(()) };
+    let written = ["heads.csv", "per-class.csv", "confusion.csv", "confusion.png"].map(|name| folder.join(name));
+    Ok(files::spare("--results", folder, &written, read.iter().map(PathBuf::as_path))?)
 }
 
 fn create(folder: &Path) -> Result<(), CliError> {

@@ -83,6 +83,11 @@ pub fn is_hugging_face(path: &Path) -> bool {
     matches!(weights_of(path), Ok(Some(_)) | Err(WeightsError::Folder { .. }))
 }
 
+/// Where a folder says what its model and its clips are.
+pub(super) fn descriptions(folder: &Path) -> [PathBuf; 2] {
+    [CONFIG, PROCESSOR].map(|name| folder.join(name))
+}
+
 /// The size that the folder of `file` says it holds, for messages about a file of it.
 pub(super) fn name_beside(file: &Path) -> Option<String> {
     let text = text(&folder_of(file).join(CONFIG)).ok().flatten()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use vjepa_recipe::config::{Generation, Preprocessing};
@@ -13,7 +13,17 @@ use super::processor::Processor;
 use super::{CONFIG, PROCESSOR, WEIGHTS, names};
 use crate::model::ModelFile;
 use crate::safetensors::{self, Written};
-use crate::{Element, Weights, WeightsError};
+use crate::{Element, Target, Weights, WeightsError};
+
+impl Target {
+    /// The files that a conversion writes where it is given `out`.
+    pub fn files(self, out: &Path) -> Vec<PathBuf> {
+        match self {
+            Self::HuggingFace => [WEIGHTS[0], CONFIG, PROCESSOR].map(|name| out.join(name)).into(),
+            Self::Safetensors | Self::Official | Self::Hub => vec![out.to_owned()],
+        }
+    }
+}
 
 /// A tensor of the new file: parts of tensors of ours, one after the other.
 struct Planned {
