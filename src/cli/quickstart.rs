@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use vjepa_recipe::config::Generation;
 
 /// Pretrain, evaluate, probe, export and run a small model, in minutes
+///
+/// It runs on the CPU, and begins anew each time.
 #[derive(clap::Args)]
 pub struct Args {
     /// Train on the videos in this folder instead of generated textures
     #[arg(long, value_name = "DIR")]
     videos: Option<PathBuf>,
-    /// Output folder
+    /// Output folder; an earlier quickstart in it is replaced
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     out: PathBuf,
     /// Seed of weights, data and masks
@@ -22,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "GENERATION", default_value = Generation::V1.name())]
     #[arg(value_parser = named(&Generation::ALL, Generation::name, Generation::about))]
     model: Generation,
-    /// Number of training steps, at least 2 [default: that of the recipe]
+    /// Number of training steps, at least 2 [default: 750, or 400 with --videos]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     steps: Option<u64>,
     /// Print JSON instead of the tables
@@ -40,4 +42,20 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         generation: args.model,
         json: args.json,
     })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use vjepa_recipe::config::Config;
+
+    #[test]
+    fn the_steps_are_those_of_the_recipes() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let help = crate::cli::command().find_subcommand_mut("quickstart").unwrap().render_long_help().to_string();
+        let [textures, videos] = ["quickstart.yaml", "quickstart_videos.yaml"].map(|name| {
+            let config = Config::from_file(&folder.join(name), &[]).unwrap();
+            config.optimization.plan(Some(1)).unwrap().steps
+        });
+        assert!(help.contains(&format!("[default: {textures}, or {videos} with --videos]")), "{help}");
+    }
 }

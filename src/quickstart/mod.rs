@@ -21,6 +21,7 @@ use vjepa_data::DataSets;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{initial_weights, objective};
 use vjepa_recipe::config::{Config, Generation};
+use vjepa_report::starts::{Start, read_starts};
 use vjepa_train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, train};
 
 /// Options of a quickstart.
@@ -82,7 +83,9 @@ fn configure(recipe: &str, name: &str, options: &Quickstart, extra: &[String]) -
     }
     sets.extend_from_slice(extra);
     let config = Config::from_yaml(recipe, name, &sets)?;
-    check_folder(&config)?;
+    if let Some(replaced) = check_folder(&config)? {
+        eprintln!("note: {replaced}");
+    }
     Ok(config)
 }
 
@@ -111,18 +114,31 @@ fn checkpoints(config: &Config) -> Checkpoint {
     Checkpoint::new(Path::new(folder), &config.logging.write_tag)
 }
 
-/// Refuses a folder with another run's checkpoint: only a quickstart's files are overwritten.
-fn check_folder(config: &Config) -> Result<(), QuickstartError> {
-    let Some(old) = checkpoints(config).any() else { return Ok(()) };
-    let run = vjepa_weights::load(&old).ok().and_then(|weights| weights.record().map(|record| record.config.clone()));
+/// Refuses a folder with another run's checkpoint: only a quickstart's files are overwritten, which the sentence given back says.
+fn check_folder(config: &Config) -> Result<Option<String>, QuickstartError> {
+    let Some(old) = checkpoints(config).any() else { return Ok(None) };
+    let folder = old.parent().unwrap_or(Path::new(""));
+    let run = vjepa_weights::load(&old).ok().and_then(|weights| {
+        let record = weights.record()?;
+        Some((record.config.clone(), record.step?))
+    });
     match run {
-        Some(run) if is_quickstart(&run)? => Ok(()),
+        Some((run, step)) if is_quickstart(&run)? && began_as_one(folder, &config.logging.write_tag) => Ok(Some(format!(
+            "{} holds an earlier quickstart ({step} steps); it is replaced. Keep it with --out OTHER",
+            folder.display()
+        ))),
         _ => Err(format!(
             "{} was not written by `vjepa quickstart` and would be overwritten: choose another --out",
             old.display()
         )
         .into()),
     }
+}
+
+/// Whether nothing but `vjepa quickstart` has trained in a folder, as far as it has a record: `vjepa train` takes the recipe, too.
+fn began_as_one(folder: &Path, tag: &str) -> bool {
+    let is_one = |start: &Start| start.tag != tag || start.command.get(1).is_some_and(|command| command == "quickstart");
+    read_starts(folder).is_ok_and(|starts| starts.iter().all(is_one))
 }
 
 /// Whether a run was a quickstart: one of the recipes, whatever [`configure`] set in it.
@@ -160,7 +176,12 @@ fn pretrain(config: Config, sets: DataSets, screen: &mut Screen) -> Result<Pretr
     };
     // A signal during the last step asks for the end too.
     if outcome.interrupted || interrupt.raised() {
-        return Err(format!("stopped after {} steps; the checkpoint is {}", outcome.steps, checkpoint.display()).into());
+        return Err(format!(
+            "stopped after {} steps; the checkpoint is {}; quickstart cannot resume: running it again starts over",
+            outcome.steps,
+            checkpoint.display()
+        )
+        .into());
     }
     interrupt.release();
     let trained = vjepa_weights::load(&checkpoint)?.all()?;
@@ -194,10 +215,22 @@ mod tests {
         let datasets = "data.datasets=[elsewhere]".to_owned();
         let mut earlier = configure(videos::RECIPE, "", &options(7, Some(20)), &[datasets]).unwrap();
         let files = Checkpoint::new(folder.path(), "jepa");
-        let now = || configure(textures::RECIPE, "", &options(0, None), &[]).map(|_| ());
+        let now = || check_folder(&configure(textures::RECIPE, "", &options(0, None), &[])?);
+        assert_eq!(now().unwrap(), None);
         let done = vjepa_train::Progress { step: 20, loss: Some(1.0), ..vjepa_train::Progress::default() };
         files.save(&earlier, &done, &NamedTensors::new()).unwrap();
-        now().unwrap();
+        assert!(now().unwrap().is_some_and(|said| said.contains("holds an earlier quickstart (20 steps)")));
+        for (command, replaced) in [("quickstart", true), ("train", false)] {
+            let start = serde_json::json!({
+                "at": "", "tag": "jepa", "from": 0, "steps": 20, "command": ["vjepa", command], "vjepa": "", "config": null,
+                "machine": {"host": "", "pid": 0, "system": "", "processor": "", "extensions": [], "kernels": "",
+                    "products": "", "device": ""},
+            });
+            let record = serde_json::json!({"format": 1, "starts": [start]}).to_string();
+            std::fs::write(folder.path().join("run.json"), record).unwrap();
+            assert_eq!(now().is_ok(), replaced, "{command}");
+        }
+        std::fs::remove_file(folder.path().join("run.json")).unwrap();
         earlier.loss.loss_exp = 2.0;
         files.save(&earlier, &done, &NamedTensors::new()).unwrap();
         assert!(now().unwrap_err().to_string().contains("another --out"));
