@@ -174,6 +174,10 @@ fn a_profile_is_a_table_and_a_trace_and_changes_no_number() {
     let text = stdout(&mut train(profiled.path(), &arguments));
     assert!(text.contains("GFLOP/s") && text.contains("linear") && text.contains("2 runs"), "{text}");
     assert_eq!(losses(plain.path()), losses(profiled.path()));
+    // The columns stand below each other, however long a name is.
+    let table = text.lines().skip_while(|line| !line.contains("GFLOP/s")).take_while(|line| !line.is_empty());
+    let lengths: Vec<usize> = table.map(|line| line.chars().count()).collect();
+    assert!(lengths.len() > 5 && lengths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
 
     let trace: Value = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();

@@ -163,7 +163,12 @@ fn lists_that_are_something_else_are_refused() {
         let checkpoint = tiny("weights.safetensors");
         let probe = |extra: &[(&str, &Path)]| {
             let mut command = vjepa();
-            command.arg("probe").arg("--checkpoint").arg(&checkpoint).arg("--out").arg(folder.path().join("probe"));
+            command
+                .arg("probe")
+                .arg("--checkpoint")
+                .arg(&checkpoint)
+                .arg("--out")
+                .arg(folder.path().join("probe.safetensors"));
             for (flag, file) in extra {
                 command.arg(flag).arg(file);
             }

@@ -113,7 +113,7 @@ fn a_picture_is_a_clip_and_what_cannot_be_is_said() {
     };
     assert!(refuse("a.csv", &[]).contains("its name must end in"));
     assert!(refuse("a.npy", &["--layers", "0,1"]).contains("one array"));
-    assert!(refuse("a.npy", &["--layers", "7"]).contains("must name blocks 0 to 2"));
+    assert!(refuse("a.npy", &["--layers", "7"]).contains("--layers 7: the encoder has 3 blocks, numbered 0 to 2"));
 }
 
 #[test]

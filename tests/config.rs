@@ -92,6 +92,8 @@ fn official_recipes_are_the_defaults_with_a_model_and_data() {
 #[test]
 fn the_quickstart_follows_the_recipe() {
     let config = Config::from_file(&recipe("quickstart.yaml"), &[]).unwrap();
+    // Every key of ours has an effect.
+    assert_eq!(config.ignored(), []);
     assert_eq!(config.data.grid(), [4, 6, 6]);
     let plan = config.optimization.plan(None).unwrap();
     assert_eq!((plan.steps, plan.warmup_steps, plan.schedule_steps, plan.clip_from_step), (750, 75, 937, 0));
@@ -122,6 +124,27 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
         "{}",
         complaint(&text)
     );
+}
+
+/// Names of other programs, and keys of other sections.
+#[test]
+fn a_key_by_another_name_is_found() {
+    let told = |set: &str| Config::from_yaml(SMALL, "", &[set.to_owned()]).unwrap_err().to_string();
+    for (set, meant) in [
+        ("optimization.learning_rate=1e-3", "optimization.lr"),
+        ("optimization.batch_size=8", "data.batch_size"),
+        ("data.max_epochs=8", "optimization.epochs"),
+        ("optimization.warmpu=8", "optimization.warmup"),
+        ("learning_rate=1e-3", "optimization.lr"),
+    ] {
+        let told = told(set);
+        assert!(told.ends_with(&format!(": did you mean `{meant}`?")), "{told}");
+    }
+    let far = told("optimization.qqqqqqqqqq=1");
+    assert!(far.ends_with(" more; see `vjepa config --explain optimization`"), "{far}");
+    // It belongs to another strategy than the configured one.
+    assert!(!told("mask.0.ratio=0.5").contains("did you mean"), "{}", told("mask.0.ratio=0.5"));
+    assert!(told("mask.0.ratio=0.5").ends_with("; see `vjepa config --explain mask`"));
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn what_does_not_fit_is_one_sentence() {
     says(&mut probe(&unlabelled), &["has no label", "path label"]);
     let one = write(scene.folder.path(), "one.csv", format!("{0} 3\n{0} 3\n", video.display()));
     says(&mut probe(&one), &["at least two classes"]);
-    says(&mut probe(&scene.path("absent.csv")), &["absent.csv", "there is no such file"]);
+    says(&mut probe(&scene.path("absent.csv")), &["--data", "absent.csv: no such file or folder"]);
 
     probe(&scene.path("train.csv")).assert().success();
     let evaluate = |data: &Path| {

@@ -101,6 +101,23 @@ fn another_runs_checkpoint_is_not_replaced() {
     }
 }
 
+/// `vjepa train` on the quickstart's own recipe is a run like any other.
+#[test]
+fn a_run_of_the_same_recipe_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut train = support::vjepa();
+    train.args(["train", "--config"]).arg(support::recipe()).arg("--set");
+    train.arg(format!("logging.folder={}", folder.path().display()));
+    for set in ["optimization.steps=2", "optimization.warmup_steps=1", "logging.diagnostics_every=null"] {
+        train.args(["--set", set]);
+    }
+    let told = train.assert().success().get_output().stderr.clone();
+    // Of our own recipe every key has an effect.
+    assert!(!String::from_utf8_lossy(&told).contains("of no effect"), "{}", String::from_utf8_lossy(&told));
+    let message = support::refused(support::vjepa().args(["quickstart", "--steps", "2", "--out"]).arg(folder.path()));
+    assert!(message.contains("was not written by `vjepa quickstart`"), "{message}");
+}
+
 #[test]
 fn one_readable_video_is_refused_before_training() {
     let (videos, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

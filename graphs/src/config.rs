@@ -216,15 +216,27 @@ impl EncoderConfig {
         }
         if let Some(layers) = &self.out_layers {
             require(!layers.is_empty(), "out_layers", || "must name at least one block".to_owned())?;
-            require(layers.iter().all(|&layer| layer < self.depth), "out_layers", || {
-                format!("must name blocks 0 to {}, got {layers:?}", self.depth - 1)
-            })?;
+            self.check_blocks(layers).map_err(|why| ConfigError::new("out_layers", format!("names block {why}")))?;
             let normed = self.levels.is_empty() || layers.iter().all(|layer| self.levels.contains(layer));
             require(normed, "out_layers", || {
                 format!("must name levels of a V-JEPA 2.1 encoder, {:?}, got {layers:?}", self.levels)
             })?;
         }
         Ok(())
+    }
+
+    /// Refuses blocks that the encoder does not have.
+    ///
+    /// # Errors
+    /// The first of them, and which there are, to follow a flag: `12: the encoder has 4 blocks, numbered 0 to 3`.
+    pub fn check_blocks(&self, named: &[usize]) -> Result<(), String> {
+        match named.iter().find(|block| **block >= self.depth) {
+            None => Ok(()),
+            Some(block) => {
+                let last = self.depth.saturating_sub(1);
+                Err(format!("{block}: the encoder has {} blocks, numbered 0 to {last}", self.depth))
+            }
+        }
     }
 }
 

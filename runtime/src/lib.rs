@@ -24,6 +24,7 @@ mod engines;
 mod error;
 pub mod files;
 mod fork;
+mod kinds;
 #[cfg(feature = "ort")]
 pub mod library;
 mod memory;
@@ -47,6 +48,7 @@ pub use compare::{CompareError, Difference, Tolerance, compare, compare_named};
 pub use cores::cores;
 pub use error::SessionError;
 pub use fork::ForkError;
+pub use kinds::{FileKind, is_text};
 pub use memory::{available_memory, peak_memory, resident_memory};
 pub use names::is_model_name;
 pub use onnx::{Dimension, OnnxError, TensorInfo};

@@ -18,6 +18,10 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::FileKind;
+
+/// Bytes by which a file of another kind is known.
+const HEAD: usize = 256;
 /// Largest model file: what protobuf readers accept.
 const LARGEST_FILE: u64 = i32::MAX as u64;
 
@@ -111,12 +115,12 @@ pub enum OnnxError {
         bytes: u64,
     },
     /// The file is something else, by its first bytes.
-    #[error("{} is not an ONNX model but {what}", path.display())]
+    #[error("{} is {kind}, not a model; {}", path.display(), instead_of(*kind))]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
-        what: &'static str,
+        /// What it is.
+        kind: FileKind,
     },
     /// The file is not an ONNX model, or a damaged one.
     #[error("{} is not a valid ONNX model: {reason}; export it again", path.display())]
@@ -172,8 +176,8 @@ impl OnnxFile {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self, OnnxError> {
         let malformed = |reason: String| OnnxError::Malformed { path: path.to_owned(), reason };
-        let mut model = message::Model::decode(bytes.clone()).map_err(|error| match foreign(&bytes) {
-            Some(what) => OnnxError::Foreign { path: path.to_owned(), what },
+        let mut model = message::Model::decode(bytes.clone()).map_err(|error| match kind_of(&bytes) {
+            Some(kind) => OnnxError::Foreign { path: path.to_owned(), kind },
             None => malformed(error.to_string()),
         })?;
         let functions = std::mem::take(&mut model.functions).into_iter().map(message::Function::into_graph);
@@ -196,22 +200,19 @@ impl OnnxFile {
     }
 }
 
-/// What a file that is not protobuf is by its first bytes, and what to do instead.
-fn foreign(bytes: &[u8]) -> Option<&'static str> {
-    const CHECKPOINT: &str = "a checkpoint: export it with `vjepa compile --export onnx`, or run it as it is with `vjepa run --runtime plan`";
-    let text = bytes.get(..bytes.len().min(256)).unwrap_or_default();
-    match bytes {
-        // A safetensors file: the length of its header, then JSON. A PyTorch file: an archive, or a pickle of protocol 2 to 5.
-        [_, _, _, _, _, 0, 0, 0, b'{', ..] | [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(CHECKPOINT),
-        // An mp4 or a Matroska file.
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] | [0x1a, 0x45, 0xdf, 0xa3, ..] => {
-            Some("a video, not a model: the model comes first, then the videos")
+/// What a file is that is no model.
+fn kind_of(bytes: &[u8]) -> Option<FileKind> {
+    FileKind::of(bytes.get(..bytes.len().min(HEAD))?).filter(|kind| *kind != FileKind::Onnx)
+}
+
+/// What to do where a file of this kind was given in place of a model.
+fn instead_of(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Checkpoint => {
+            "export it with `vjepa compile --export onnx` or `--export plan`, or run it as it is with `vjepa run --runtime plan`"
         }
-        [] => None,
-        _ if text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
-            Some("a text file: name a model that `vjepa compile --export onnx` wrote")
-        }
-        _ => None,
+        FileKind::Video | FileKind::Picture(_) => "give the model first, then the videos",
+        FileKind::Onnx | FileKind::Other(_) | FileKind::Text => "give one that `vjepa compile --export onnx` wrote",
     }
 }
 
@@ -274,7 +275,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let header = [&36u64.to_le_bytes()[..], br#"{"a":{"dtype":"F32","shape":[]}}    "#].concat();
         for (bytes, words) in [
-            (&header[..], "is not an ONNX model but a checkpoint"),
+            (
+                &header[..],
+                "is a checkpoint, not a model; export it with `vjepa compile --export onnx` or `--export plan`",
+            ),
+            (b"\0\0\0\x20ftypisom", "is a video, not a model; give the model first, then the videos"),
+            (b"\x89PNG\r\n\x1a\n", "is a PNG picture, not a model"),
             (b"PK\x03\x04\x00\x00", "vjepa compile --export onnx"),
             (&[0x80, 2, 0x8a, 10, 0x6c], "vjepa run --runtime plan"),
             (b"name: tiny\nlayers: 3\n", "a text file"),

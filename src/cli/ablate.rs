@@ -27,7 +27,7 @@ use super::train::Stopped;
 /// Run a table of trainings that differ in a few settings, evaluate each alike, and compare
 ///
 /// The table is YAML (configs/ablations, docs/ABLATIONS.md): a base configuration, rows of settings, seeds, evaluations. Runs that
-/// are finished are kept in DIR/runs.json: the same command goes on where it was stopped.
+/// are finished are kept in DIR/runs.json: run the same command again to continue.
 #[derive(clap::Args)]
 pub struct Args {
     /// The table
@@ -212,7 +212,7 @@ fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<
     match (output.status.success() && whole, files.any()) {
         (true, Some(checkpoint)) => Ok(checkpoint),
         _ => Err(format!(
-            "the run `{}` did not end ({}): what it says stands above; finished runs are kept, the same command goes on",
+            "the run `{}` did not end ({}): what it says stands above; finished runs are kept: run the same command again to continue",
             run.id, output.status
         )
         .into()),

@@ -1,6 +1,7 @@
 //! `--device`, the same for every command that runs plans.
 
 use super::CliError;
+use super::whole::whole;
 use std::sync::Once;
 use std::time::Duration;
 use vjepa_collective::{Alone, Collective};
@@ -39,8 +40,8 @@ fn say(device: Device) {
 /// How ranks of a command find and wait for one another.
 #[derive(clap::Args)]
 pub(super) struct RankArgs {
-    /// Seconds that a rank may keep the others waiting before the job ends with its name (docs/scaling.md)
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    /// With several processes: how long to wait for one of them, in seconds, before stopping the job and naming it (docs/scaling.md)
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = whole::<u64>(1..))]
     rank_timeout: u64,
 }
 

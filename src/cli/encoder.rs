@@ -11,7 +11,7 @@ use vjepa_runtime::plan::Device;
 /// An encoder of a checkpoint.
 #[derive(clap::Args)]
 pub(super) struct Encoder {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
+    /// Checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face folder
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoint: PathBuf,
     /// Configuration of model and preprocessing; needed if the checkpoint does not record them

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Kind, Opened, Reads, Setup, samples};
-use super::probe::{Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion, spare_by_results};
+use super::given::all_there;
+use super::probe::{
+    Bar, CLIPS_APART_KEY, Cache, LABELS_FROM_KEY, of, print_skipped, read_notes, save_confusion, spare_by_results,
+};
 use super::probe_number::ProbeNumber;
+use super::whole::whole;
 use vjepa_collective::Collective;
 use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
@@ -42,11 +46,11 @@ pub struct Args {
     labels_from: Option<i64>,
     /// Clips per video; a probe attends across all of them, predictions of a fine-tuned model are averaged [default: 1, or those
     /// of the official evaluation, or of the fine-tuned model's configuration]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = whole::<u16>(1..))]
     clips: Option<u16>,
     /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged [default: 1, or those of
     /// the official evaluation]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = whole::<u16>(1..))]
     views: Option<u16>,
     /// Classify every clip of a video on its own and average, instead of joining their tokens [default: as in training]
     #[arg(long)]
@@ -71,6 +75,7 @@ pub struct Args {
 /// Runs the command, as one of several ranks where a launcher says so: they share the samples.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let one = |device: Device, ranks: &dyn Collective| {
+        all_there(&[("--probe", args.probe.as_deref()), ("--data", args.data.as_deref())])?;
         let setup = Setup::read(&args.encoder)?;
         let mut read = setup.inputs(&args.encoder);
         read.extend([&args.probe, &args.data].into_iter().flatten().cloned());

@@ -10,8 +10,10 @@ use indicatif::ProgressBar;
 use super::CliError;
 use super::data::with_ending;
 use super::device::{DeviceArg, RankArgs};
+use super::given::there;
 use super::named::named;
 use super::probe_number::ProbeNumber;
+use super::whole::whole;
 use vjepa_collective::Collective;
 use vjepa_data::shards::{is_pattern, refuse_foreign};
 use vjepa_data::storage::is_url;
@@ -29,11 +31,11 @@ use vjepa_weights::rows::{Column, Finished, LABELS_KEY, Rows};
 
 /// Write an encoder's features of a video, folder, list or shards, over windows of long videos
 ///
-/// Each row of the table is a window of a video. Work is kept in OUT.parts/ every minute: the same command goes on where it was
-/// stopped. Videos that cannot be read are listed in OUT.bad.jsonl. See docs/features.md.
+/// Each row of the table is a window of a video. Work is kept in OUT.parts/ every minute: run the same command again to
+/// continue. Videos that cannot be read are listed in OUT.bad.jsonl. See docs/features.md.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
+    /// Checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face folder
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Configuration of model and preprocessing; needed if the checkpoint does not record them
@@ -43,7 +45,7 @@ pub struct Args {
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
     /// Video, picture, folder, list or shards; or .safetensors file with `clip_u8` [B, 3, T, H, W]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "VIDEO|FOLDER|LIST")]
     input: PathBuf,
     /// What folders hold
     #[arg(long, default_value = "videos", value_name = "KIND", value_parser = named(&FoldersHold::ALL, FoldersHold::name, FoldersHold::about))]
@@ -54,7 +56,7 @@ pub struct Args {
     /// Seconds from one window to the next [default: one window, from the video's beginning]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     every: Option<f64>,
-    /// What is kept of a window's tokens
+    /// How to pool a window's tokens
     #[arg(long, default_value = "tokens", value_name = "POOLING", value_parser = named(&Pooling::ALL, Pooling::name, Pooling::about))]
     pool: Pooling,
     /// Attentive probe that pools, from `vjepa probe` or the official evaluation
@@ -63,13 +65,13 @@ pub struct Args {
     #[command(flatten)]
     probe_number: ProbeNumber,
     /// Blocks after which features are taken, from 0, e.g. 5,11 [default: the last]
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, alias = "out-layers", value_name = "N,...", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
     /// Threads that decode [default: as many as the machine has processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=1024))]
     workers: Option<u32>,
     /// Which encoder of the checkpoint [default: the target encoder if there is one]
-    #[arg(long, value_parser = ["target_encoder", "encoder"], value_name = "NAME")]
+    #[arg(long = "which", alias = "encoder", value_parser = ["target_encoder", "encoder"], value_name = "NAME")]
     encoder: Option<String>,
     #[command(flatten)]
     device: DeviceArg,
@@ -120,6 +122,9 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         (Some(probe), _) => probe.layers.clone(),
         (None, layers) => layers.clone(),
     };
+    if let Some(layers) = &args.layers {
+        model.encoder.check_blocks(layers).map_err(|why| format!("--layers {why}"))?;
+    }
     model.encoder.validate()?;
     let mut tensors = weights.take(encoder, "encoder", model.encoder.parameter_shapes())?;
     tensors.extend(probe.iter().flat_map(|probe| probe.tensors.clone()));
@@ -212,6 +217,7 @@ struct Inputs {
 impl Inputs {
     fn read(args: &Args, record: &Preprocessing, ranks: &dyn Collective) -> Result<Self, CliError> {
         let input = &args.input;
+        there("--input", input)?;
         if input.is_file() {
             refuse_foreign(input)?;
         }
@@ -229,7 +235,12 @@ impl Inputs {
             return Ok(Self { paths: Arc::new(vec![input.clone()]), labels: Vec::new(), stored: None });
         }
         let reading = Reading { folders_hold: args.folders_hold, ..Reading::default() };
-        let list = reading.read(input)?;
+        let list = reading.read(input).map_err(|error| match &error {
+            DataError::NoVideos { pictures: true, .. } => {
+                CliError::from(format!("{error}; give --folders-hold images or frames"))
+            }
+            _ => error.into(),
+        })?;
         list.check_found()?;
         let notes = list.remarks().into_iter().filter(|_| ranks.rank() == 0);
         notes.for_each(|note| eprintln!("note: {}: {note}", input.display()));

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::data::share;
 use super::device::{DeviceArg, RankArgs};
+use super::given::all_there;
 use super::probe::{of, read_notes};
 use super::train::{Progress, Quiet, Stopped};
+use super::whole::whole;
 use report::{Done, Report};
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
@@ -37,14 +39,14 @@ pub struct Args {
     /// Override a setting, e.g. --set finetune.layer_decay=0.75 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Encoder to begin with: an official .pth.tar or .pt, or a .safetensors file with the official names
+    /// Encoder to begin with: a checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face folder
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Labelled videos to train on, instead of `data.datasets`
-    #[arg(long, value_name = "CSV")]
+    #[arg(long, value_name = "LIST")]
     data: Option<PathBuf>,
     /// Labelled videos to test on, instead of `finetune.val`
-    #[arg(long, value_name = "CSV")]
+    #[arg(long, value_name = "LIST")]
     val: Option<PathBuf>,
     /// File with one class name per line; the first is that of label 0 unless --labels-from says otherwise
     #[arg(long, value_name = "FILE")]
@@ -60,7 +62,7 @@ pub struct Args {
     split_seed: Option<u64>,
     /// Draws of --subset, each trained in a folder of its own in `logging.folder` (split-0, split-1, ...); tests are averaged
     #[arg(long, default_value_t = 3, requires = "subset", conflicts_with = "split_seed",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = whole::<u32>(1..))]
     splits: u32,
     /// Resume from the latest checkpoint in `logging.folder`, bit for bit as if it had not stopped
     #[arg(long)]
@@ -84,6 +86,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    all_there(&[("--data", args.data.as_deref()), ("--val", args.val.as_deref()), ("--names", args.names.as_deref())])?;
     let checkpoint = finetuning::open_checkpoint(&args.checkpoint)?;
     let (config, sets) = resolve(args, &checkpoint)?;
     config.check_training()?;

@@ -22,11 +22,12 @@ use vjepa_weights::files_of;
 use super::CliError;
 use super::named_model::check_second;
 use super::runtime::words;
+use super::whole::whole;
 
 /// The encoder, and what configures it.
 #[derive(clap::Args)]
 pub(super) struct EncoderArgs {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
+    /// Checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face folder
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
     /// Encoder from elsewhere: an ONNX file that takes clips [B, 3, T, H, W] and gives tokens [B, N, D] or vectors [B, D]
@@ -48,8 +49,8 @@ pub(super) struct EncoderArgs {
     /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     pub sets: Vec<String>,
-    /// Frames that a picture is repeated to [default: as many as the encoder was trained on; the paper finds 2 enough]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Number of times a picture is repeated to make a clip [default: as many as the encoder was trained on; the paper finds 2 enough]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>(1..))]
     pub still_frames: Option<u16>,
     /// Start the clips of evaluated videos at random, as the official evaluation does, instead of always alike
     #[arg(long)]

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::serialize::Artifact;
+use vjepa_runtime::FileKind;
 use vjepa_runtime::onnx::OnnxFile;
+use vjepa_video::VideoError;
 
 use super::CliError;
 use vjepa_programs::{PROBE_KEY, ProbeRecord};
@@ -83,16 +85,22 @@ fn kind(file: &Path) -> Result<Kind, CliError> {
         "ir" => Kind::GraphText,
         "vjg" => Kind::Graph,
         "onnx" => Kind::Onnx,
-        // A zip, a pickle, a safetensors header, or the index of several files.
-        _ if head.starts_with(b"PK\x03\x04") || matches!(head.as_slice(), [0x80, 2..=5, ..]) => Kind::Checkpoint,
-        _ if head.get(8) == Some(&b'{') || file.to_string_lossy().ends_with(".index.json") => Kind::Checkpoint,
-        _ if weights::is_text(&head) => {
-            let known = "a checkpoint, a video, an ONNX model or a graph (.ir, .vjg)";
-            return Err(format!("{} is a text file; give {known}", file.display()).into());
-        }
-        _ => Kind::Video,
+        // The index of several files.
+        _ if file.to_string_lossy().ends_with(".index.json") => Kind::Checkpoint,
+        _ => match FileKind::of(&head) {
+            Some(FileKind::Checkpoint) => Kind::Checkpoint,
+            Some(FileKind::Onnx) => Kind::Onnx,
+            // Other containers of videos are the reader's to know.
+            Some(FileKind::Video) | None => Kind::Video,
+            Some(kind @ (FileKind::Picture(_) | FileKind::Other(_) | FileKind::Text)) => {
+                return Err(format!("{} is {kind}, {UNKNOWN}", file.display()).into());
+            }
+        },
     })
 }
+
+/// What is said of a file that is nothing of what is described.
+const UNKNOWN: &str = "not a file that inspect knows: a checkpoint, a video, an ONNX model or a graph (.ir, .vjg)";
 
 fn checkpoint(file: &Path) -> Result<Value, CliError> {
     let weights = weights::load(file)?;
@@ -226,7 +234,10 @@ fn onnx(file: &Path) -> Result<Value, CliError> {
 }
 
 fn video(file: &Path) -> Result<Value, CliError> {
-    let info = vjepa_video::probe(file)?;
+    let info = vjepa_video::probe(file).map_err(|error| match error {
+        VideoError::NotAVideo { path, why } => CliError::from(format!("{} is {UNKNOWN} ({why})", path.display())),
+        other => other.into(),
+    })?;
     Ok(json!({
         "kind": "video", "codec": info.codec.to_string(), "width": info.width(), "height": info.height(),
         "frames": info.frames, "intact_frames": info.intact_frames, "left_out_at_start": info.left_out,

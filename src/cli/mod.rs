@@ -23,6 +23,7 @@ mod finetune;
 mod fit;
 mod frames;
 mod frozen;
+mod given;
 mod graph;
 mod inspect;
 mod man;
@@ -39,10 +40,12 @@ mod runner;
 mod runtime;
 mod serve;
 mod spawn;
+mod tips;
 mod train;
 mod verify;
 mod visualize;
 mod watch;
+mod whole;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -82,7 +85,9 @@ enum Command {
     Ablate(ablate::Args),
     Features(features::Args),
     Neighbours(neighbours::Args),
+    #[command(alias = "export")]
     Compile(compile::Args),
+    #[command(aliases = ["infer", "predict"])]
     Run(run::Args),
     Serve(serve::Args),
     Bench(bench::Args),
@@ -110,7 +115,7 @@ pub fn main() -> ExitCode {
     if let Some(note) = note {
         eprintln!("{note}");
     }
-    let cli = Cli::parse_from(words);
+    let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| tips::with_tip(error, &command(), &words).exit());
     // An instruction set that the processor lacks is reported before anything is read or run.
     let outcome = vjepa_runtime::plan::InstructionSet::chosen().map_err(CliError::from).and_then(|_| run(cli.command));
     match outcome {
@@ -187,5 +192,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_answer_to_the_names_of_other_programs_too() {
+        for (other, own) in [("export", "compile"), ("infer", "run"), ("predict", "run")] {
+            let command = super::command();
+            assert_eq!(command.find_subcommand(other).map(clap::Command::get_name), Some(own));
+            assert!(!super::command().render_long_help().to_string().contains(&format!("  {other}")));
+        }
     }
 }

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::CliError;
+use super::whole::whole;
 use crate::table::words;
 use vjepa_data::media::Opener;
 use vjepa_data::windows::{Window, WindowPlan};
 use vjepa_eval::Features;
 use vjepa_metrics::knn;
-use vjepa_runtime::files;
 use vjepa_runtime::Preprocessing;
+use vjepa_runtime::files;
 use vjepa_runtime::preprocess::METADATA_KEY;
 use vjepa_view::pictures::{self, Neighbour, ShownClip};
 use vjepa_weights::rows::RowsFile;
@@ -30,10 +31,10 @@ pub struct Args {
     #[arg(long, value_name = "VIDEO")]
     query: Vec<String>,
     /// Rows to ask about where no video is named, at most
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = whole::<u32>(1..=100_000))]
     rows: u32,
     /// Neighbours of each
-    #[arg(short, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(short, default_value_t = 5, value_name = "N", value_parser = whole::<u32>(1..=1000))]
     k: u32,
     /// Count other windows of the same video, too
     #[arg(long)]

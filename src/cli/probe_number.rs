@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::CliError;
+use vjepa_weights::WeightsError;
 
 /// Which probe of a file.
 #[derive(clap::Args)]
 pub(super) struct ProbeNumber {
-    /// Which of an official file's probes, one for each of a run's rates, from 0 [default: the first]
+    /// Which probe of an official file, which holds one probe per learning rate, from 0 [default: the first]
     #[arg(long, value_name = "N")]
     probe_number: Option<usize>,
 }
@@ -27,7 +28,7 @@ impl ProbeNumber {
                 None => Ok(0),
             };
         };
-        let file = vjepa_weights::load(path)?;
+        let file = vjepa_weights::load(path).map_err(not_a_probe)?;
         let held = file.probes();
         if held > 1 && tells && self.probe_number.is_none() {
             let path = path.display();
@@ -36,5 +37,18 @@ impl ProbeNumber {
         let number = self.probe_number.unwrap_or(0);
         file.choosing_probe(number)?;
         Ok(number)
+    }
+}
+
+/// Says of a file that cannot be read as a probe which one was wanted.
+pub(super) fn not_a_probe(error: WeightsError) -> CliError {
+    match &error {
+        WeightsError::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+            format!("--probe {}: no such file", path.display()).into()
+        }
+        WeightsError::OtherKind { path, kind } => {
+            format!("{} is {kind}, not a probe; give the file written by `vjepa probe`", path.display()).into()
+        }
+        _ => error.into(),
     }
 }

@@ -1,7 +1,9 @@
 //! `vjepa quickstart`.
 
 use super::CliError;
+use super::given::all_there;
 use super::named::named;
+use super::whole::whole;
 use crate::quickstart::{Quickstart, run as quickstart};
 use std::path::PathBuf;
 use vjepa_recipe::config::Generation;
@@ -25,7 +27,7 @@ pub struct Args {
     #[arg(value_parser = named(&Generation::ALL, Generation::name, Generation::about))]
     model: Generation,
     /// Number of training steps, at least 2 [default: 750, or 400 with --videos]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(2..))]
     steps: Option<u64>,
     /// Print JSON instead of the tables
     #[arg(long)]
@@ -34,6 +36,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    all_there(&[("--videos", args.videos.as_deref())])?;
     Ok(quickstart(&Quickstart {
         folder: args.out.clone(),
         seed: args.seed,

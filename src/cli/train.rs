@@ -4,12 +4,14 @@ mod progress;
 
 use super::CliError;
 use super::device::{DeviceArg, RankArgs};
+use super::given::of_config;
+use super::whole::whole;
 pub(super) use progress::Progress;
 use std::path::{Path, PathBuf};
 use vjepa_collective::Collective;
 use vjepa_data::DataSets;
-use vjepa_programs::Passes;
 use vjepa_programs::{MaskSizes, drawn_sizes};
+use vjepa_programs::{Passes, StopAfter};
 use vjepa_recipe::config::{Config, Dtype};
 use vjepa_report::starts::COMMIT;
 use vjepa_runtime::files::{self, Overwrites};
@@ -54,16 +56,16 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// Number of steps to profile, after three warm-up steps
-    #[arg(long, value_name = "N", default_value_t = 5, requires = "profile", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "profile", value_parser = whole::<u64>(1..))]
     profile_steps: u64,
     /// Stop the compiler after this pass: PASS, forward/PASS (before differentiation) or none
-    #[arg(long, value_name = "PASS", conflicts_with_all = ["plan", "eager"])]
+    #[arg(long = "stop-after-pass", alias = "stop-after", value_name = "PASS", conflicts_with_all = ["plan", "eager"])]
     stop_after: Option<String>,
     /// Verify the graph after every pass
     #[arg(long, conflicts_with_all = ["plan", "eager"])]
     verify_ir: bool,
     /// Memory limit of the step, weights included, e.g. 800MB or 1.5GiB; what does not fit is recomputed in the backward
-    /// pass
+    /// pass [default: none]
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["plan", "eager"])]
     memory_budget: Option<super::memory::Bytes>,
     /// On a GPU: record the launches of a step when its mask sizes come for the second time, and replay them from then on
@@ -127,8 +129,8 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     if args.record_launches && device.is_cpu() {
         return Err("--record-launches is for GPUs, whose launches cost the host time: leave it out on the CPU".into());
     }
-    let sets = DataSets::read(&config.data)?;
-    let images = config.image_data().map(|images| DataSets::read(&images)).transpose()?;
+    let sets = DataSets::read(&config.data).map_err(of_config)?;
+    let images = config.image_data().map(|images| DataSets::read(&images).map_err(of_config)).transpose()?;
     let mut data = sets.survey();
     data.extend(images.iter().flat_map(DataSets::survey));
     for set in data.iter().filter(|_| ranks.rank() == 0) {
@@ -199,7 +201,7 @@ fn note_settings(config: &Config, device: Device) {
 
 /// The run that the arguments ask for.
 fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Result<TrainRun, CliError> {
-    let stop_after = args.stop_after.as_deref().map(str::parse).transpose()?;
+    let stop_after = args.stop_after.as_deref().map(pass).transpose()?;
     let memory = match args.memory_budget {
         Some(budget) => Some((budget.0, drawn_sizes(config, MaskSizes::Largest)?)),
         None => None,
@@ -218,6 +220,14 @@ fn request(args: &Args, device: Device, config: &Config, sets: &DataSets) -> Res
         profile: args.profile.clone().map(|path| ProfileRequest { path, steps: args.profile_steps }),
         read_late: None,
         record_launches: args.record_launches,
+    })
+}
+
+/// The pass that the compiler stops after; a number is meant as a step.
+fn pass(word: &str) -> Result<StopAfter, CliError> {
+    word.parse().map_err(|error| match word.parse::<u64>() {
+        Ok(step) => format!("{error}; to stop after a step use --stop-at {step}").into(),
+        Err(_) => CliError::from(error),
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::device::DeviceArg;
 use super::runtime::{RuntimeArgs, caution};
+use super::whole::whole;
 use vjepa_deploy::{bundle, open_session as open};
 use vjepa_lab::golden;
 use vjepa_lab::golden::check::Check;
@@ -34,7 +35,7 @@ enum What {
         #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
         relax: f64,
         /// Round mask lengths of recorded steps up to multiples of N, with the padding masked out (as `vjepa graph` does)
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+        #[arg(long, value_name = "N", value_parser = whole::<u64>(1..=4096))]
         mask_buckets: Option<u64>,
         /// Print one JSON object per line: name, rel_l2, max_abs, limit, pass; or name, unsupported
         #[arg(long)]

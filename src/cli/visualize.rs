@@ -9,6 +9,7 @@ use super::CliError;
 use super::encoder::Encoder;
 use super::probe::Bar;
 use super::probe_number::ProbeNumber;
+use super::whole::whole;
 use vjepa_data::clips::{self, Clips};
 use vjepa_data::read_list;
 use vjepa_data::shards::refuse_foreign;
@@ -57,7 +58,7 @@ struct Masks {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "VIDEO")]
     input: PathBuf,
     /// Step whose masks to draw, from 0
     #[arg(long, default_value_t = 0)]
@@ -73,7 +74,7 @@ struct Features {
     #[command(flatten)]
     encoder: Encoder,
     /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "VIDEO")]
     input: PathBuf,
     /// Where to write the picture: .png, or .gif or .mp4 (feature `ffmpeg`) for the first clip moving beside its features
     #[arg(long, value_name = "FILE")]
@@ -91,7 +92,7 @@ struct Attention {
     #[command(flatten)]
     probe_number: ProbeNumber,
     /// Video, or .safetensors file with `clip_u8` [B, 3, T, H, W]; of several clips the first
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "VIDEO")]
     input: PathBuf,
     /// Where to write the picture (.png)
     #[arg(long, value_name = "FILE")]
@@ -104,10 +105,10 @@ struct Neighbours {
     #[command(flatten)]
     encoder: Encoder,
     /// Folder, list or shards of videos
-    #[arg(long, value_name = "CSV")]
+    #[arg(long, value_name = "LIST|FOLDER")]
     data: PathBuf,
     /// The most videos compared, spread over the list
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = whole::<u32>(2..))]
     videos: u32,
     /// Where to write the picture (.png)
     #[arg(long, value_name = "FILE")]

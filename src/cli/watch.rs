@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::CliError;
+use super::whole::whole;
 use vjepa_report::run::Run;
 use vjepa_report::watch::{snapshot, summary, watch};
 
@@ -17,7 +18,7 @@ pub struct Args {
     #[arg(long)]
     once: bool,
     /// Seconds between two looks at the folder
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, conflicts_with = "once", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, conflicts_with = "once", value_parser = whole::<u64>(1..=3600))]
     every: u64,
     /// Print JSON
     #[arg(long, requires = "once")]

@@ -123,10 +123,12 @@ fn check_folder(config: &Config) -> Result<Option<String>, QuickstartError> {
         Some((record.config.clone(), record.step?))
     });
     match run {
-        Some((run, step)) if is_quickstart(&run)? && began_as_one(folder, &config.logging.write_tag) => Ok(Some(format!(
-            "{} holds an earlier quickstart ({step} steps); it is replaced. Keep it with --out OTHER",
-            folder.display()
-        ))),
+        Some((run, step)) if is_quickstart(&run)? && began_as_one(folder, &config.logging.write_tag) => {
+            Ok(Some(format!(
+                "{} holds an earlier quickstart ({step} steps); it is replaced. Keep it with --out OTHER",
+                folder.display()
+            )))
+        }
         _ => Err(format!(
             "{} was not written by `vjepa quickstart` and would be overwritten: choose another --out",
             old.display()
@@ -137,7 +139,8 @@ fn check_folder(config: &Config) -> Result<Option<String>, QuickstartError> {
 
 /// Whether nothing but `vjepa quickstart` has trained in a folder, as far as it has a record: `vjepa train` takes the recipe, too.
 fn began_as_one(folder: &Path, tag: &str) -> bool {
-    let is_one = |start: &Start| start.tag != tag || start.command.get(1).is_some_and(|command| command == "quickstart");
+    let is_one =
+        |start: &Start| start.tag != tag || start.command.get(1).is_some_and(|command| command == "quickstart");
     read_starts(folder).is_ok_and(|starts| starts.iter().all(is_one))
 }
 

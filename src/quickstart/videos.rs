@@ -7,7 +7,7 @@ use super::QuickstartError;
 use super::screen::Screen;
 use super::{Quickstart, configure, pretrain, seconds_per_step, show};
 use crate::table::{indented, words};
-use vjepa_data::{ClipSource, DataSets, VideoDataset};
+use vjepa_data::{ClipSource, DataError, DataSets, VideoDataset};
 use vjepa_deploy::{Export, Form, Origin, export};
 use vjepa_eval::features::{Features, Keep};
 use vjepa_eval::{FrozenEncoder, neighbours};
@@ -29,7 +29,10 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
     let datasets = format!("data.datasets=[{}]", serde_json::to_string(videos)?);
     let config = configure(RECIPE, "the quickstart recipe for videos", options, &[datasets])?;
     // Stages after training need two of them; better to fail now.
-    let sets = DataSets::read(&config.data)?;
+    let sets = DataSets::read(&config.data).map_err(|error| match &error {
+        DataError::NoVideos { .. } => QuickstartError::Refused(format!("{error}; quickstart needs video files")),
+        _ => error.into(),
+    })?;
     let dataset = sets.videos(&config.data, &config.data_aug)?;
     compared(&dataset, 2)?;
     let mut screen = Screen::new();

@@ -84,7 +84,7 @@ fn an_encoder_of_pictures_gets_every_frame() {
         "--data",
         "train.csv",
         "--out",
-        "p",
+        "p.safetensors",
         "--encoder",
         "run.yaml",
         "--per-frame",

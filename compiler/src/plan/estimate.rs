@@ -1,5 +1,6 @@
 //! How long a graph would take on an accelerator, by the roofline: an estimate to hold a measurement against, not one.
 
+use super::report::widest;
 use super::{NodeCost, PlanError, Report};
 use crate::ir::{DType, Graph, Node, Sizes};
 use std::collections::BTreeMap;
@@ -140,11 +141,12 @@ impl Estimate {
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "estimate for {} ({}); nothing was measured", self.on.name, self.on.about)?;
-        writeln!(f, "{:<22} {:>8} {:>14} {:>11} {:>11}", "", "launches", "arithmetic ms", "memory ms", "ms")?;
+        let width = widest(self.by_op.iter().map(|(name, _)| *name).chain(["total"]));
+        writeln!(f, "{:<width$} {:>8} {:>14} {:>11} {:>11}", "", "launches", "arithmetic ms", "memory ms", "ms")?;
         for (name, share) in self.by_op.iter().copied().chain([("total", self.total)]) {
             let Share { launches, arithmetic, traffic, total } = share;
             let [arithmetic, traffic, total] = [arithmetic, traffic, total].map(|seconds| seconds * 1e3);
-            writeln!(f, "{name:<22} {launches:>8} {arithmetic:>14.2} {traffic:>11.2} {total:>11.2}")?;
+            writeln!(f, "{name:<width$} {launches:>8} {arithmetic:>14.2} {traffic:>11.2} {total:>11.2}")?;
         }
         let (needs, has) = (self.memory as f64 / 1e9, self.on.memory as f64 / 1e9);
         write!(f, "memory      needs {needs:.1} GB of {has:.0} GB")?;
@@ -188,7 +190,10 @@ graph g[]
         let moved = 3.0 * 4.0 * 1024.0 * 1024.0 / 2.039e12;
         assert!((share("add").total - moved - LAUNCH).abs() < 1e-12);
         assert_eq!(found.total.launches, 3);
-        assert!(found.fits() && !found.to_string().contains("does not fit"));
+        let text = found.to_string();
+        assert!(found.fits() && !text.contains("does not fit"));
+        let lengths: Vec<usize> = text.lines().skip(1).take(4).map(str::len).collect();
+        assert!(lengths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
     }
 
     #[test]

@@ -106,13 +106,19 @@ impl Report {
     }
 }
 
+/// Width of a column of names.
+pub(super) fn widest<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    names.map(|name| name.chars().count()).max().unwrap_or(0)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<18} {:>7} {:>14} {:>14}", self.graph, "nodes", "GFLOP", "MB moved")?;
+        let width = widest(self.by_op.iter().map(|(name, _)| *name).chain([self.graph.as_str(), "total"]));
+        writeln!(f, "{:<width$} {:>7} {:>14} {:>14}", self.graph, "nodes", "GFLOP", "MB moved")?;
         let total = ("total", self.total);
         for (name, totals) in self.by_op.iter().copied().chain([total]) {
             let (gflop, megabytes) = (totals.flops as f64 / 1e9, totals.bytes as f64 / 1e6);
-            writeln!(f, "{name:<18} {:>7} {gflop:>14.4} {megabytes:>14.3}", totals.count)?;
+            writeln!(f, "{name:<width$} {:>7} {gflop:>14.4} {megabytes:>14.3}", totals.count)?;
         }
         let megabytes = |n: u64| n as f64 / 1e6;
         writeln!(f, "parameters  {:.3} M ({:.1} MB)", megabytes(self.parameters), megabytes(self.memory.parameters))?;

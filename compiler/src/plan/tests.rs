@@ -99,6 +99,10 @@ fn the_report_counts() {
     assert_eq!(report.total, OpTotals { count: 1, flops: 2 * 2 * 16 * 4, bytes: 4 * (32 + 64 + 8) });
     assert_eq!((report.parameters, report.memory.parameters, report.memory.peak), (64, 256, 256 + 128 + 32));
     assert!(report.to_string().contains("peak memory 0.0 MB"));
+    // The table's lines end below each other, however long a name is.
+    let long = Report { graph: "a_graph_of_a_long_name".to_owned(), ..report.clone() }.to_string();
+    let lengths: Vec<usize> = long.lines().take(3).map(str::len).collect();
+    assert!(lengths.windows(2).all(|pair| pair[0] == pair[1]), "{long}");
     assert_eq!(Report::new(&graph, &plan, &Sizes::new()), Err(PlanError::Size("128*B".into())));
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use form::{Form, closed, without_label};
+use form::{Form, closed, swapped, without_label};
 use table::{Cells, Table};
 use vjepa_recipe::text;
 
@@ -387,6 +387,9 @@ pub(super) fn odd_path(path: &str) -> Option<String> {
     }
     if path.split_once(SEPARATORS).is_some_and(|(label, rest)| label.parse::<i64>().is_ok() && is_video(rest)) {
         return Some("a number stands before the path: write the path, then the label, and nothing else".into());
+    }
+    if let Some(first) = swapped(path) {
+        return Some(format!("if the label comes first (`{}`), swap the columns: path label", short(first)));
     }
     if path.contains([',', '\t']) && !is_video(path) {
         return Some("that looks like several columns: leave the path and the label".into());

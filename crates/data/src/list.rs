@@ -128,10 +128,7 @@ pub fn read_list(dataset: &Path) -> Result<VideoList, DataError> {
 /// A list or a folder of videos of this machine.
 pub(crate) fn read_local(dataset: &Path, endings: &[&str]) -> Result<VideoList, DataError> {
     let meta = std::fs::metadata(dataset).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => fail(
-            dataset,
-            "there is no such file or folder; name your own (in a configuration, or with --set data.datasets='[/data/clips]')",
-        ),
+        std::io::ErrorKind::NotFound => DataError::Absent(dataset.into()),
         _ => fail(dataset, format!("cannot be opened: {error}")),
     })?;
     if meta.is_dir() {

@@ -62,7 +62,8 @@ impl Reading<'_> {
     /// Reads one data set.
     ///
     /// # Errors
-    /// [`DataError::List`] naming the data set, the line where there is one, and what is wrong.
+    /// [`DataError::List`] naming the data set, the line where there is one, and what is wrong; [`DataError::Absent`] and
+    /// [`DataError::NoVideos`] where there is nothing to read.
     pub fn read(&self, dataset: &Path) -> Result<VideoList, DataError> {
         let named = |why: String| fail(dataset, why);
         if let Some(shards) = shards::find(dataset, self.opener).map_err(named)? {

@@ -87,6 +87,24 @@ pub enum DataError {
     /// A list of videos cannot be read.
     #[error("{}", .0)]
     List(String),
+    /// There is no such data set.
+    #[error("data set {}: there is no such file or folder", .0.display())]
+    Absent(PathBuf),
+    /// A folder without videos.
+    #[error(
+        "data set {}: holds no videos (of {endings}){}", folder.display(),
+        if held.is_empty() { String::new() } else { format!("; it holds {}", held.join(", ")) }
+    )]
+    NoVideos {
+        /// The folder.
+        folder: PathBuf,
+        /// Endings of the files that were looked for.
+        endings: String,
+        /// What it holds instead, with the number of each: `3 .png (pictures)`.
+        held: Vec<String>,
+        /// Whether pictures are among that, which frames and images are.
+        pictures: bool,
+    },
     /// A loader or source was set up with values that cannot work.
     #[error("{0}")]
     Setup(String),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vjepa_compiler::ir::{DType, Graph};
 use vjepa_export::{OnnxOptions, Precision, WeightSource, Written, to_onnx};

@@ -10,6 +10,7 @@ use vjepa_programs::frozen::planned;
 use vjepa_programs::{self as programs, DetectorRecord, EXPORTED_DETECTOR_KEY, ExportedDetector};
 use vjepa_recipe::config::{Config, Preprocessing};
 use vjepa_recipe::counter::noise;
+use vjepa_runtime::files;
 use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::{self as weights, Tensors};
 

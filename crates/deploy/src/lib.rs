@@ -176,6 +176,9 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     let frames = form.frames.unwrap_or(trained.num_frames);
     let [height, width] = form.resolution.unwrap_or([trained.height, trained.width]);
     model.encoder = trained.clone().with_clip(frames, height, width);
+    if let Some(layers) = &form.out_layers {
+        model.encoder.check_blocks(layers).map_err(|why| format!("--out-layers {why}"))?;
+    }
     model.encoder.out_layers.clone_from(&form.out_layers);
     model.encoder.validate()?;
     model.preprocessing.num_frames = frames;

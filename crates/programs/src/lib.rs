@@ -99,9 +99,8 @@ pub enum CompileError {
     Unscaled,
     /// A step that exceeds the memory budget however much is recomputed.
     #[error(
-        "the step needs {} MB even with everything recomputed, more than the memory budget of {} MB: lower \
-         `data.batch_size` or raise --memory-budget",
-        least.div_ceil(1_000_000), budget / 1_000_000
+        "the step needs {} MB even with everything recomputed, more than the memory budget of {}",
+        least.div_ceil(1_000_000), too_small(*budget)
     )]
     Memory {
         /// The budget in bytes.
@@ -109,6 +108,18 @@ pub enum CompileError {
         /// The least that is needed, in bytes.
         least: u64,
     },
+}
+
+/// A memory budget, and what to do about it.
+fn too_small(budget: u64) -> String {
+    let remedy = "lower `data.batch_size` or raise --memory-budget";
+    match budget {
+        // Without its unit.
+        1 => "1 byte; did you mean 1GiB?".to_owned(),
+        0 | 2..=1024 => format!("{budget} bytes; did you mean {budget}GiB?"),
+        1025..1_000_000 => format!("{budget} bytes: {remedy}"),
+        1_000_000.. => format!("{} MB: {remedy}", budget / 1_000_000),
+    }
 }
 
 #[cfg(test)]

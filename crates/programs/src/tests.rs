@@ -225,3 +225,15 @@ fn a_step_has_what_its_objective_declares_and_no_more() {
     let monitored = monitored(&objective).unwrap();
     assert!(names(&monitored, &monitored.params).iter().all(|name| name.starts_with("student.")));
 }
+
+#[test]
+fn a_budget_without_its_unit_is_asked_about() {
+    let told = |budget| CompileError::Memory { budget, least: 5_000_001 }.to_string();
+    assert_eq!(
+        told(1),
+        "the step needs 6 MB even with everything recomputed, more than the memory budget of 1 byte; did you mean 1GiB?"
+    );
+    assert!(told(800).ends_with("of 800 bytes; did you mean 800GiB?"));
+    assert!(told(20_000).ends_with("of 20000 bytes: lower `data.batch_size` or raise --memory-budget"));
+    assert!(told(4_000_000).ends_with("of 4 MB: lower `data.batch_size` or raise --memory-budget"));
+}

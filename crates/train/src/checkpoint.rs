@@ -54,6 +54,11 @@ impl Checkpoint {
         Self { folder: folder.to_owned(), tag: tag.to_owned() }
     }
 
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The latest checkpoint.
     pub fn latest(&self) -> PathBuf {
         self.folder.join(format!("{}-latest.safetensors", self.tag))

@@ -88,6 +88,12 @@ pub enum TrainError {
         /// Who has it.
         owner: String,
     },
+    /// `--resume` where nothing was saved.
+    #[error("nothing to resume in {}; leave out --resume to start", folder.display())]
+    NothingToResume {
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// `--resume` with another configuration than the checkpoint's.
     #[error("{}: {why}", path.display())]
     Resume {

@@ -104,8 +104,8 @@ impl Verdicts {
         } else {
             // Others took this for a failure: facebookresearch/vjepa2 #44 and #56.
             format!(
-                "verdict after step {step}: no sign of collapse (gradient norm {norm:.1e}{measured}); a loss that falls early and \
-                 rises again later is usual and none either"
+                "verdict after step {step}: no sign of collapse (gradient norm {norm:.1e}{measured}). A loss that falls early and \
+                 then rises is normal."
             )
         })
     }

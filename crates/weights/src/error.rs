@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vjepa_recipe::config::Generation;
+use vjepa_runtime::FileKind;
 
 use super::LoadError;
 
@@ -21,7 +22,7 @@ pub enum WeightsError {
     },
     /// The file is damaged, cut off, or something else.
     #[error(
-        "{} is not a usable checkpoint: {why}; expected a PyTorch file (.pth.tar, .pt) or safetensors, whole",
+        "{} is not a usable checkpoint: {why}; expected a complete PyTorch file (.pth.tar, .pt) or safetensors file",
         path.display()
     )]
     Malformed {
@@ -39,6 +40,14 @@ pub enum WeightsError {
         what: String,
         /// How to get the file.
         remedy: String,
+    },
+    /// A file of another kind: a picture, a video, text.
+    #[error("{} is {kind}, not a checkpoint; give a .safetensors, .pt or .pth.tar file", path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
     },
     /// What the file says of its model beside its tensors contradicts them.
     #[error("{} holds {model}, but {why}", path.display())]
@@ -66,7 +75,7 @@ pub enum WeightsError {
         wanted: Generation,
     },
     /// A folder in Hugging Face's format that is not whole, or holds a JSON file that cannot be obeyed.
-    #[error("the folder {} of {model} {why}; download it again, whole", path.display())]
+    #[error("the folder {} of {model} {why}; download the complete folder again", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,

@@ -56,7 +56,7 @@ pub use mismatch::remedy;
 pub use model::{EncoderLayout, MODEL_KEY, ModelFile, PredictorLayout, ProbeLayout, TakenModel, size_name};
 pub use names::shortened;
 pub use plain::Plain;
-pub use recognise::{Foreign, foreign, is_text, refuse_foreign};
+pub use recognise::{Foreign, foreign, refuse_foreign};
 pub use record::{RECORD_KEY, Record};
 pub use safetensors::save_safetensors;
 pub use tensors::{TensorFile, TensorFileError};
@@ -70,6 +70,7 @@ use std::path::{Path, PathBuf};
 use index::Index;
 use span::Span;
 use vjepa_recipe::config::Generation;
+use vjepa_runtime::FileKind;
 
 /// Name to shape and values, row-major.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -189,11 +190,11 @@ fn head_of(path: &Path) -> Result<Vec<u8>, WeightsError> {
     if head.is_empty() {
         return Err(WeightsError::Malformed { path: path.to_owned(), why: "it is empty (0 bytes)".to_owned() });
     }
-    if recognise::is_text(&head) && !shards::looks_like(&head) {
-        let (what, remedy) = ("a text file", "give a checkpoint: .safetensors, .pt or .pth.tar");
-        return Err(WeightsError::Foreign { path: path.to_owned(), what: what.into(), remedy: remedy.into() });
+    match FileKind::of(&head) {
+        None | Some(FileKind::Checkpoint) => Ok(head),
+        Some(_) if shards::looks_like(&head) => Ok(head),
+        Some(kind) => Err(WeightsError::OtherKind { path: path.to_owned(), kind }),
     }
-    Ok(head)
 }
 
 /// Reads the index of one file.

@@ -59,20 +59,6 @@ pub fn refuse_foreign(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether the first bytes of a file read as text: every format of tensors has bytes among its first 16 that no text has.
-pub fn is_text(head: &[u8]) -> bool {
-    let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
-    let whole = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // A character that the end of the head cuts in two.
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
-        }
-        Err(_) => return false,
-    };
-    !whole.is_empty() && whole.chars().all(printable)
-}
-
 fn folder(path: &Path) -> Option<Foreign> {
     let there = |name: &str| path.join(name).is_file();
     if there(".metadata") {
@@ -185,17 +171,5 @@ mod tests {
         std::fs::write(folder.path().join(".metadata"), "").unwrap();
         assert!(foreign(folder.path()).unwrap().what.contains("distributed"));
         assert_eq!(foreign(Path::new("/no/such/file")), None);
-    }
-
-    #[test]
-    fn text_is_told_from_tensors() {
-        for text in [b"# Readme\r\n".as_slice(), b"a", "caf\u{e9}".as_bytes(), b"caf\xc3"] {
-            assert!(is_text(text), "{text:?}");
-        }
-        for other in
-            [b"".as_slice(), b"PK\x03\x04", b"\x80\x02}q", b"\x08\0\0\0\0\0\0\0{\"a\":1}", b"\xff\xfea\0", b"caf\xe9 "]
-        {
-            assert!(!is_text(other), "{other:?}");
-        }
     }
 }

@@ -37,6 +37,28 @@ fn numbers(value: &Value) -> Value {
     }
 }
 
+/// What a command must not write over that reads a checkpoint.
+#[test]
+fn a_checkpoint_is_all_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    copied(written().first().unwrap(), folder);
+    let files = weights::files_of(folder);
+    assert!(
+        FILES.iter().all(|name| files.contains(&folder.join(name))) && files.contains(&folder.to_owned()),
+        "{files:?}"
+    );
+    let written = Target::HuggingFace.files(folder);
+    assert!(
+        written.len() == FILES.len() && FILES.iter().all(|name| written.contains(&folder.join(name))),
+        "{written:?}"
+    );
+    assert_eq!(Target::Official.files(folder), [folder.to_owned()]);
+    // What cannot be read is itself.
+    let gone = folder.join("gone.pt");
+    assert!(weights::files_of(&gone).iter().all(|file| *file == gone));
+}
+
 fn copied(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for name in FILES {

@@ -189,16 +189,18 @@ impl fmt::Display for Profile<'_> {
         let by_shape = self.by_shape();
         let parts =
             [(&self.graph.name, by_op.as_slice()), (&"by shape".to_owned(), by_shape.get(..TOP).unwrap_or(&by_shape))];
+        let names = parts.iter().flat_map(|(heading, list)| list.iter().map(|(name, _)| name).chain([*heading]));
+        let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
         for (heading, list) in parts {
             writeln!(
                 f,
-                "{heading:<44} {:>7} {:>10} {:>7} {:>9} {:>9}",
+                "{heading:<width$} {:>7} {:>12} {:>7} {:>9} {:>9}",
                 "nodes", "ms per run", "share", "GFLOP/s", "GB/s"
             )?;
             for (name, op) in list.iter().chain([&("total".to_owned(), total)]) {
                 writeln!(
                     f,
-                    "{name:<44} {:>7.0} {:>10.3} {:>5.1} % {:>9.2} {:>9.2}",
+                    "{name:<width$} {:>7.0} {:>12.3} {:>5.1} % {:>9.2} {:>9.2}",
                     op.count as f64 / runs,
                     op.seconds * 1e3 / runs,
                     100.0 * op.seconds / total.seconds.max(1e-12),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::setup::{ClipArgs, Clips, Frozen, Setup};
 use super::{CliError, features, in_words};
 use crate::cli::named::named;
-use crate::cli::probe_number::ProbeNumber;
+use crate::cli::probe_number::{ProbeNumber, not_a_probe};
 use vjepa_collective::Collective;
 use vjepa_data::annotations::official_classes;
 use vjepa_data::anticipation::{Anchor, AnticipationClips};
@@ -57,7 +57,7 @@ impl Eval {
     }
 
     fn known<'a>(&'a self, setup: &'a Setup<'_>, tells: bool) -> Result<Known<'a>, CliError> {
-        let file = vjepa_weights::load(&self.probe)?;
+        let file = vjepa_weights::load(&self.probe).map_err(not_a_probe)?;
         let says_itself = file.metadata().contains_key(ANTICIPATION_KEY);
         if says_itself && (self.classes.is_some() || self.clips.any() || self.probe_number.given()) {
             let flags = "--classes, --probe-number, --frames, --fps, --seconds and --side";

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{CliError, RankArgs};
 use crate::cli::device::DeviceArg;
 use crate::cli::named_model::check_second;
+use crate::cli::whole::whole;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::{Actions, FileIndex, epic};
 use vjepa_data::anticipation::Anchor;
@@ -41,7 +42,7 @@ pub(super) struct Frozen {
 #[derive(clap::Args)]
 pub(super) struct ClipArgs {
     /// Frames of a clip [default: 32]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>(2..))]
     frames: Option<u16>,
     /// Clip frames a second [default: 8]
     #[arg(long, value_name = "FPS")]

@@ -7,6 +7,7 @@ use super::setup::{ClipArgs, Frozen, Setup};
 use super::{Bar, CliError, features, in_words};
 use crate::cli::named::named;
 use crate::cli::visualize::written_as;
+use crate::cli::whole::whole;
 use vjepa_collective::Collective;
 use vjepa_data::anticipation::{Anchor, AnticipationClips};
 use vjepa_eval::ProbeOptions;
@@ -43,10 +44,10 @@ pub(super) struct Train {
     #[arg(long, value_parser = named(&Anchor::ALL, Anchor::name, Anchor::about))]
     anchor: Option<Anchor>,
     /// Number of epochs [default: 20]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = whole::<u32>(1..))]
     epochs: Option<u32>,
     /// Batch size in actions [default: 16, or the official evaluation's on each of its processes]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = whole::<u16>(1..))]
     batch: Option<u16>,
     /// Learning rates, separated by commas: one probe for each [default: the official file's, else 0.001]
     #[arg(long, value_delimiter = ',', value_name = "LR")]

@@ -3,7 +3,7 @@
 use super::super::CliError;
 use super::super::named::named;
 use super::show;
-use clap::builder::RangedU64ValueParser;
+use crate::cli::whole::whole;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,10 +23,10 @@ pub(super) struct DecodeArgs {
     #[arg(long, default_value = "clip", value_parser = named(&Task::MEASURED, Task::name, Task::about))]
     task: Task,
     /// Number of measured rounds; in each, all decoders get the same starts and crops
-    #[arg(long, default_value_t = 7, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 7, value_parser = whole::<usize>(1..))]
     rounds: usize,
     /// Clips per round
-    #[arg(long, default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = whole::<usize>(1..))]
     clips: usize,
     /// Seed of starts and crops
     #[arg(long, default_value_t = 0)]

@@ -3,7 +3,7 @@
 use super::super::CliError;
 use super::super::device::DeviceArg;
 use super::show;
-use clap::builder::RangedU64ValueParser;
+use crate::cli::whole::whole;
 use std::process::{Command, Stdio};
 use vjepa_lab::bench::{DeviceKernel, KernelTable, device_kernels, kernel_speeds};
 use vjepa_runtime::plan::InstructionSet;
@@ -11,7 +11,7 @@ use vjepa_runtime::plan::InstructionSet;
 #[derive(clap::Args)]
 pub(super) struct KernelArgs {
     /// Runs per kernel; the fastest counts
-    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 12, value_parser = whole::<usize>(1..))]
     rounds: usize,
     /// With a GPU: its kernels, each in turn with the library's operations that it replaces
     #[command(flatten)]

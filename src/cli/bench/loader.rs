@@ -1,7 +1,7 @@
 //! `vjepa bench loader`: the whole path from files to batches beside decoding and resizing alone.
 
 use super::super::CliError;
-use clap::builder::RangedU64ValueParser;
+use crate::cli::whole::whole;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use vjepa_data::bench::{LoaderReport, LoaderSettings, loader};
@@ -21,13 +21,13 @@ pub(super) struct LoaderArgs {
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
     /// Number of measured rounds; in each, both sides make the same clips
-    #[arg(long, default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = whole::<usize>(1..))]
     rounds: usize,
     /// Batches per round
-    #[arg(long, default_value_t = 4, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = whole::<usize>(1..))]
     batches: usize,
     /// Number of loader threads [default: what training would take]
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1024))]
     workers: Option<usize>,
     /// Seed of the order, the frames and the crops
     #[arg(long, default_value_t = 0)]

@@ -10,8 +10,8 @@ mod show;
 use super::CliError;
 use super::device::DeviceArg;
 use super::runtime::{RuntimeArgs, words};
+use super::whole::whole;
 use clap::Subcommand;
-use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use result::{json_of, print_result};
 use std::path::{Path, PathBuf};
@@ -74,10 +74,10 @@ struct Common {
     #[arg(long, default_value_t = 112, conflicts_with = "config")]
     size: usize,
     /// Clips per batch [default: 4; 1 for model files]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), conflicts_with = "config")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=4096), conflicts_with = "config")]
     batch: Option<u32>,
     /// Number of measured rounds
-    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 12, value_parser = whole::<usize>(1..))]
     rounds: usize,
     /// Number of warm-up rounds
     #[arg(long, default_value_t = 4)]
@@ -126,7 +126,7 @@ struct StepArgs {
     #[arg(long, default_value_t = 6, value_name = "N", conflicts_with = "config")]
     pred_depth: usize,
     /// Number of different mask sets to cycle through
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = whole::<usize>(1..))]
     mask_sets: usize,
 }
 

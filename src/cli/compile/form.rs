@@ -6,6 +6,7 @@ use vjepa_export::{ExternalData, Precision, Target, WeightRange};
 
 use super::super::named::named;
 use super::CliError;
+use crate::cli::whole::whole;
 use vjepa_deploy::Form;
 use vjepa_programs::Head;
 use vjepa_runtime::ClipViews;
@@ -33,10 +34,10 @@ pub(super) struct FormArgs {
     #[arg(long, value_parser = named(&HEADS, head_name, head_about))]
     head: Option<Head>,
     /// With a probe: clips per prediction, spread from the beginning to the end of a video
-    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = whole::<u16>(1..=64))]
     clips: u16,
     /// With a probe: views per clip, spread along the long side; their probabilities are averaged inside the model
-    #[arg(long, default_value_t = 1, value_name = "V", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 1, value_name = "V", value_parser = whole::<u16>(1..=64))]
     views: u16,
     /// Frames per clip, if different from training; positions of a table are interpolated
     #[arg(long, value_name = "N")]
@@ -46,7 +47,7 @@ pub(super) struct FormArgs {
     #[arg(long, value_name = "PIXELS|HxW", value_parser = sides)]
     resolution: Option<Sides>,
     /// Return the output of these blocks, counted from 0
-    #[arg(long, value_name = "I,J,..", value_delimiter = ',')]
+    #[arg(long, visible_alias = "layers", value_name = "N,...", value_delimiter = ',')]
     out_layers: Option<Vec<usize>>,
     /// Store the weights in a separate file, as is always done above 2 GB
     #[arg(long)]

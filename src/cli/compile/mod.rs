@@ -15,7 +15,7 @@ use super::runtime::RuntimeArgs;
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("weights").required(true).args(["checkpoint", "random_weights"])))]
 pub struct Args {
-    /// Encoder: an official .pth.tar or .pt, or a .safetensors file with the official names
+    /// Checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face folder
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// Random weights from this seed instead of a checkpoint, to try out a deployment (needs --config)

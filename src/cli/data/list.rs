@@ -7,6 +7,7 @@ use vjepa_runtime::files;
 
 use crate::cli::CliError;
 use crate::cli::named::named;
+use crate::cli::whole::whole;
 
 /// Turn a data set's own annotation files, a folder or a pattern into a list with one "path label" per line
 ///
@@ -25,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// For hmdb51: the split, 1 to 3
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = whole::<u32>(1..=3))]
     split: u32,
     /// For hmdb51: the test part of the split instead of the training part
     #[arg(long)]

@@ -16,7 +16,7 @@ use crate::cli::CliError;
 /// Find the videos of one list that are in another, by name and by what their frames look like
 ///
 /// Frames are compared by hashes that scaling and encoding hardly change; a part of a video, a mirrored or a cropped one is not
-/// found. Hashes are kept in OUT.jsonl, so the same command goes on where it was stopped.
+/// found. Hashes are kept in OUT.jsonl: run the same command again to continue.
 #[derive(clap::Args)]
 pub struct Args {
     /// List, folder or shards, such as a training set

@@ -10,11 +10,12 @@ use vjepa_runtime::files;
 
 use crate::cli::CliError;
 use crate::cli::memory::Bytes;
+use crate::cli::whole::whole;
 
 /// Pack videos into tar shards with an index, made small on the way or as they are
 ///
 /// Making them small needs the ffmpeg program with libx264: short side 256 and a key frame every 16 frames, so that
-/// less is decoded for each clip. The same command goes on where it was stopped. What cannot be read is left out and listed in left-out.jsonl.
+/// less is decoded for each clip. Run the same command again to continue. What cannot be read is left out and listed in left-out.jsonl.
 #[derive(clap::Args)]
 pub struct Args {
     /// List, folder or shards
@@ -22,8 +23,8 @@ pub struct Args {
     /// Folder of the shards, created if missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Begins the name of each shard
-    #[arg(long, default_value = "shard", value_name = "NAME")]
+    /// Prefix of the names of the shards
+    #[arg(long, default_value = "shard", value_name = "PREFIX")]
     name: String,
     /// The ffmpeg program that encodes, e.g. `ffmpeg`; or give --copy
     #[arg(long, value_name = "PROGRAM", required_unless_present = "copy", conflicts_with = "copy")]
@@ -32,13 +33,13 @@ pub struct Args {
     #[arg(long)]
     copy: bool,
     /// Pixels of the shorter side; smaller videos keep theirs
-    #[arg(long, default_value_t = 256, value_name = "N", conflicts_with = "copy", value_parser = clap::value_parser!(u32).range(16..=4096))]
+    #[arg(long, default_value_t = 256, value_name = "N", conflicts_with = "copy", value_parser = whole::<u32>(16..=4096))]
     short_side: u32,
     /// Frames from one key frame to the next
-    #[arg(long, default_value_t = 16, value_name = "N", conflicts_with = "copy", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 16, value_name = "N", conflicts_with = "copy", value_parser = whole::<u32>(1..=1000))]
     group: u32,
     /// x264's constant rate factor: lower is better and larger
-    #[arg(long, default_value_t = 20, value_name = "N", conflicts_with = "copy", value_parser = clap::value_parser!(u32).range(0..=51))]
+    #[arg(long, default_value_t = 20, value_name = "N", conflicts_with = "copy", value_parser = whole::<u32>(0..=51))]
     quality: u32,
     /// Source bytes in a shard, about: 1GiB, 256MiB
     #[arg(long, default_value = "1GiB", value_name = "SIZE")]

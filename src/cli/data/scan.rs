@@ -13,14 +13,14 @@ use crate::table::aligned;
 
 /// Decode every video once: codec, size, rate, length, and the first thing that is wrong with each
 ///
-/// Results are appended to OUT.jsonl as they come; the same command goes on where it was stopped. At the end OUT.good.csv lists the
-/// videos without fault, with their labels, and OUT.bad.csv the others with the reason.
+/// Results are appended to PREFIX.jsonl as they come: run the same command again to continue. At the end PREFIX.good.csv lists the
+/// videos without fault, with their labels, and PREFIX.bad.csv the others with the reason.
 #[derive(clap::Args)]
 pub struct Args {
     /// List, folder or shards
     data: PathBuf,
-    /// Begins the names of the files to write
-    #[arg(long, value_name = "OUT")]
+    /// Prefix of the output files (PREFIX.jsonl, PREFIX.good.csv, PREFIX.bad.csv)
+    #[arg(long, value_name = "PREFIX")]
     out: PathBuf,
     /// Print one JSON object per video instead of a table
     #[arg(long)]
@@ -54,10 +54,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         write_bad(&bad_list, &bad)?;
         eprintln!("wrote {}: {} videos", bad_list.display(), bad.len());
     }
-    match good.entries.is_empty() {
-        true => Err(format!("none of the {} videos of {} can be used", scanned.len(), args.data.display()).into()),
-        false => Ok(()),
+    if !good.entries.is_empty() {
+        return Ok(());
     }
+    // Where not one path leads to a file, how the list was read says more.
+    list.check_found()?;
+    Err(format!("none of the {} videos of {} can be used", scanned.len(), args.data.display()).into())
 }
 
 fn write_bad(path: &Path, bad: &[&Scanned]) -> Result<(), CliError> {

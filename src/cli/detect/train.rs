@@ -12,6 +12,7 @@ use crate::cli::device::RankArgs;
 use crate::cli::encoder::Encoder;
 use crate::cli::probe::Bar;
 use crate::cli::visualize::written_as;
+use crate::cli::whole::whole;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_eval::probe_file::save_probe;
@@ -51,7 +52,7 @@ pub(super) struct Train {
     split_seed: Option<u64>,
     /// Draws of --subset, each with a detector of its own (OUT-split-0, OUT-split-1, ...), for `detect eval` to average
     #[arg(long, default_value_t = 3, requires = "subset", conflicts_with = "split_seed",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = whole::<u32>(1..))]
     splits: u32,
     /// Names of the actions (.pbtxt); the classifier has as many outputs as the highest id [default: of the boxes]
     #[arg(long, value_name = "FILE")]
@@ -63,22 +64,22 @@ pub(super) struct Train {
     #[arg(long, value_name = "N")]
     frames: Option<usize>,
     /// Frames from one of a clip to the next
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = whole::<u16>(1..))]
     step: u16,
     /// Short side of a clip in pixels; the other is cut to whole patches [default: the encoder's]
     #[arg(long, value_name = "PIXELS")]
     side: Option<usize>,
     /// Blocks whose outputs are read, from 0, e.g. 17,19,21,23 [default: four of the last third]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, alias = "out-layers", value_name = "N,...", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
     /// Number of epochs
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 30, value_parser = whole::<u32>(1..))]
     epochs: u32,
     /// Epochs of warm-up
     #[arg(long, default_value_t = 2)]
     warmup: u32,
     /// Batch size in boxes
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u16>(1..))]
     batch: u16,
     /// Highest learning rate
     #[arg(long, default_value_t = 1e-4)]
@@ -113,6 +114,9 @@ fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), Cl
         say(&first.notes);
     }
     let mut opened = args.encoder.open_on(device)?;
+    if let Some(layers) = &args.layers {
+        opened.model.encoder.check_blocks(layers).map_err(|why| format!("--layers {why}"))?;
+    }
     let record = args.record(&opened, names);
     let options = args.options();
     let work = Work { record: &record, classes, options: &options, ranks };

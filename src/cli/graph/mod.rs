@@ -15,6 +15,7 @@ use vjepa_compiler::plan::Accelerator;
 use super::CliError;
 use super::device::DeviceArg;
 use super::named::named;
+use super::whole::whole;
 
 /// Show what the compiler makes of a model, or compile the training step ahead of time
 #[derive(clap::Args)]
@@ -34,17 +35,18 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Stop after this pass: PASS, forward/PASS (of a step, before it is differentiated) or none
-    #[arg(long, value_name = "PASS")]
+    #[arg(long = "stop-after-pass", alias = "stop-after", value_name = "PASS")]
     stop_after: Option<String>,
     /// Verify the graph after every pass
     #[arg(long)]
     verify_ir: bool,
     /// Memory limit of a step, e.g. 800MB or 1.5GiB; what does not fit is recomputed in the backward pass
+    /// [default: none]
     #[arg(long, value_name = "BYTES")]
     memory_budget: Option<super::memory::Bytes>,
     /// Round mask lengths of a step up to multiples of N, so that its shapes repeat, with the padding masked out; the report says
     /// how many shapes 1,000 steps have, and what that costs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1..=4096))]
     mask_buckets: Option<u64>,
     /// With the report, estimate the time on an accelerator from its published peaks (a roofline; nothing is measured)
     #[arg(long, value_name = "ACCELERATOR", value_parser = named(&Accelerator::ALL, Accelerator::name, Accelerator::about))]

@@ -2,6 +2,7 @@
 
 mod bar;
 mod lists;
+mod paths;
 mod report;
 mod work;
 
@@ -13,7 +14,7 @@ use super::data::share;
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Setup};
 use super::named::named;
-use super::visualize::written_as;
+use super::whole::whole;
 use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_data::{BadVideo, VideoEntry, VideoList};
@@ -29,7 +30,6 @@ use vjepa_programs::ProbeRecord;
 use vjepa_recipe::config::Config;
 use vjepa_recipe::config::evaluation::FINAL_WEIGHT_DECAY;
 use vjepa_recipe::records::PROBE_RESULT_KEY;
-use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
 
@@ -71,10 +71,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Clips per video [default: 1, or those of the official evaluation]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = whole::<u16>(1..))]
     clips: Option<u16>,
     /// Views per clip of --val, whose predictions are averaged [default: 1, or those of the official evaluation]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = whole::<u16>(1..))]
     views: Option<u16>,
     /// Classify every clip of a video on its own and average, instead of joining their tokens
     #[arg(long)]
@@ -86,10 +86,10 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "names", allow_negative_numbers = true)]
     labels_from: Option<i64>,
     /// Number of epochs (attentive, average) [default: 20]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = whole::<u32>(1..))]
     epochs: Option<u32>,
     /// Batch size in samples (attentive, average) [default: 16]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = whole::<u16>(1..))]
     batch: Option<u16>,
     /// Learning rates, separated by commas: one probe for each (attentive, average) [default: 0.001]
     #[arg(long, value_delimiter = ',', value_name = "LR")]
@@ -98,9 +98,9 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "WD")]
     wd: Vec<f64>,
     /// Neighbours that vote (knn)
-    #[arg(long, default_value_t = 20, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 20, value_name = "K", value_parser = whole::<u32>(1..))]
     neighbours: u32,
-    /// Attention heads of attentive probes on features of others [default: one for every 64 channels]
+    /// Attention heads of attentive probes for features given with --features or made by --encoder [default: one for every 64 channels]
     #[arg(long, value_name = "N")]
     probe_heads: Option<usize>,
     /// Encode every sample once, unaugmented, and train on these features [default, unless the configuration augments]
@@ -113,7 +113,7 @@ pub struct Args {
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     subset: Option<Share>,
     /// Draws of --subset
-    #[arg(long, default_value_t = 3, requires = "subset", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, requires = "subset", value_parser = whole::<u32>(1..))]
     splits: u32,
     /// Folder for tables and pictures: heads.csv, per-class.csv, confusion.csv and confusion.png of the probe that is written
     #[arg(long, value_name = "DIR")]
@@ -158,16 +158,6 @@ impl Cache {
 }
 
 impl Args {
-    /// Refuses an output in the place of what is read, and a probe by another name than probes are read by.
-    fn spare_inputs(&self, setup: &Setup) -> Result<(), CliError> {
-        written_as(&self.out, &["safetensors"])?;
-        let own = [&self.features, &self.val_features, &self.data, &self.val, &self.names];
-        let mut read = setup.inputs(&self.encoder);
-        read.extend(own.into_iter().flatten().cloned());
-        files::spare("--out", &self.out, &[&self.out], read.iter().map(PathBuf::as_path))?;
-        spare_by_results(self.results.as_deref(), &read)
-    }
-
     /// The probes to train: the flags', else those of an official evaluation that lists several.
     fn heads(&self, options: &ProbeOptions, setup: &Setup) -> Result<Vec<Head>, CliError> {
         let given = |values: &[f64], own: f64| if values.is_empty() { vec![own] } else { values.to_vec() };
@@ -234,7 +224,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         return Err("--probe-heads is for --encoder and --features, not for a checkpoint: leave it out".into());
     }
     let setup = Setup::read(&args.encoder)?;
-    args.spare_inputs(&setup)?;
+    args.check_paths(&setup)?;
     let options = args.options(&setup);
     if setup.official.as_ref().is_some_and(|official| official.val_only) {
         return Err("`val_only` is true, which trains nothing: use `vjepa eval --probe FILE` with this --config".into());

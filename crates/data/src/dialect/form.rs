@@ -1,6 +1,6 @@
 //! How lines of "path label" are written: separators and quotes, for what is said of a list, and quotes that are not closed.
 
-use super::{Line, Row, SEPARATORS, short, unquoted};
+use super::{Line, Row, SEPARATORS, is_video, short, unquoted};
 
 /// What stands between path and label, and around them.
 #[derive(Debug, Default)]
@@ -58,4 +58,29 @@ pub(super) fn unclosed(line: usize, text: &str) -> String {
 pub(super) fn without_label(text: &str) -> &str {
     let bare = text.strip_suffix("\"\"").unwrap_or(text);
     bare.trim_end_matches(SEPARATORS).trim()
+}
+
+/// The word before a path, where they stand in the other order; a space may belong to a path, unless another begins behind it.
+pub(super) fn swapped(text: &str) -> Option<&str> {
+    let begins = |rest: &str| ["/", "./", "../", "~/"].iter().any(|root| rest.starts_with(root));
+    let (first, rest) = text
+        .split_once([',', '\t'])
+        .or_else(|| text.split_once(' ').filter(|(_, rest)| begins(rest)))
+        .map(|(first, rest)| (unquoted(first.trim()), unquoted(rest.trim())))?;
+    (!first.is_empty() && !first.contains('/') && !is_video(first) && is_video(rest)).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::swapped;
+
+    #[test]
+    fn a_label_before_its_path_is_seen() {
+        for (text, label) in [("cat,/a/b.mp4", "cat"), ("'big dog'\tb.webm", "big dog"), ("cat ./b.mp4", "cat")] {
+            assert_eq!(swapped(text), Some(label), "{text}");
+        }
+        for text in ["my clip.mp4", "my videos/clip.mp4", "a/b,c.mp4", "a.mp4,b.mp4", "a.mp4", ",a.mp4", "cat,dog"] {
+            assert_eq!(swapped(text), None, "{text}");
+        }
+    }
 }

@@ -7,6 +7,9 @@ use super::super::source::DataError;
 use super::super::walk::walk;
 use super::{LeftOut, VideoEntry, VideoList, fail};
 
+/// What is said of pictures in a folder of videos.
+const PICTURES: &str = " (pictures)";
+
 pub(super) fn read_folder(folder: &Path, endings: &[&str]) -> Result<VideoList, DataError> {
     let mut list = VideoList { path: folder.into(), ..VideoList::default() };
     let (mut found, left_out) = (Vec::new(), &mut list.left_out);
@@ -26,10 +29,9 @@ pub(super) fn read_folder(folder: &Path, endings: &[&str]) -> Result<VideoList, 
     .map_err(|why| fail(folder, why))?;
     found.sort();
     if found.is_empty() {
-        let ends = endings.join(", ");
-        let other: Vec<String> = list.left_out.iter().map(|(what, (count, _))| format!("{count} {what}")).collect();
-        let other = if other.is_empty() { String::new() } else { format!("; it holds {}", other.join(", ")) };
-        return Err(fail(folder, format!("holds no videos (of {ends}){other}")));
+        let held: Vec<String> = list.left_out.iter().map(|(what, (count, _))| format!("{count} {what}")).collect();
+        let pictures = list.left_out.keys().any(|what| what.ends_with(PICTURES));
+        return Err(DataError::NoVideos { folder: folder.into(), endings: endings.join(", "), held, pictures });
     }
     list.entries = found.into_iter().map(|path| VideoEntry { path, label: None }).collect();
     Ok(list)
@@ -53,9 +55,7 @@ fn passed_over(path: &Path, endings: &[&str]) -> Option<String> {
     let ext = extension(path).unwrap_or_default();
     match ext.as_str() {
         ext if endings.contains(&ext) => None,
-        "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => {
-            Some(format!(".{ext} (pictures: data.folders_hold says whether they are frames or images)"))
-        }
+        "jpg" | "jpeg" | "png" | "bmp" | "webp" | "tif" | "tiff" => Some(format!(".{ext}{PICTURES}")),
         "" => Some("without a file name ending".into()),
         ext => Some(match unread(ext) {
             Some(remedy) => format!(".{ext} (not a container that is read: {remedy})"),

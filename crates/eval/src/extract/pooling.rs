@@ -34,7 +34,7 @@ impl Pooling {
         match self {
             Self::Tokens => "All tokens, [N, D]",
             Self::Mean => "The mean token, [D]",
-            Self::Attentive => "What the query of an attentive probe takes (with --probe), [D]",
+            Self::Attentive => "Output of an attentive probe's pooling layer (with --probe), [D]",
             Self::Frames => "The mean token of each moment, [T / tubelet, D]",
         }
     }

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {}: {source}", path.display())]
+    #[error("cannot read the configuration {}: {source}{elsewhere}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,
+        /// Where one of that name is, or where it was looked for: `; did you mean configs/tiny.yaml?`.
+        elsewhere: String,
     },
     /// The file is not text.
     #[error("the configuration {} {why}", path.display())]
@@ -106,7 +108,9 @@ fn hint(at: &str, key: &str, nearest: &str) -> String {
     }
     // On the command line a key is written with its section.
     match (key.rsplit_once('.'), nearest.strip_prefix("did you mean `")) {
-        (Some((section, _)), Some(name)) if at.starts_with(SET) => format!(": did you mean `{section}.{name}"),
+        (Some((section, _)), Some(name)) if at.starts_with(SET) && !name.contains('.') => {
+            format!(": did you mean `{section}.{name}")
+        }
         _ => format!(": {nearest}"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
-use super::{Config, FinetuneConfig, ImageDataConfig, MaskConfig, Sections};
+use super::{Config, ConfigError, FinetuneConfig, ImageDataConfig, MaskConfig, Sections};
 use crate::masks::MaskType;
 use crate::yaml::{self, Node, Value};
 
@@ -65,20 +65,62 @@ pub fn explain(asked: &str) -> Result<Vec<SectionKeys>, String> {
     if !found.is_empty() {
         return Ok(found);
     }
-    let full = |section: &SectionKeys| match plain.split_once('.') {
-        Some((name, _)) if name == section.name => section.keys.iter().map(|key| self::plain(&key.path)).collect(),
-        _ => vec![section.name.clone()],
+    let of_section = plain.split_once('.').and_then(|(name, own)| Some((section_called(name)?, own)));
+    let nearest = match of_section {
+        Some((section, own)) => {
+            let known: Vec<String> = section.keys.iter().map(|key| self::plain(&key.path)).collect();
+            let known: Vec<&str> = known.iter().filter_map(|path| path.rsplit('.').next()).collect();
+            yaml::nearest(own, &known).replacen(MEANT, &format!("{MEANT}{}.", section.name), 1)
+        }
+        None => {
+            let names = sections().iter().map(|section| section.name.as_str());
+            yaml::nearest(&plain, &names.filter(|name| !name.is_empty()).collect::<Vec<_>>())
+        }
     };
-    let mut known: Vec<String> = sections().iter().flat_map(full).filter(|name| !name.is_empty()).collect();
-    // `lr` alone, or in the wrong section: the key of that name in any section.
-    let last = plain.rsplit('.').next().unwrap_or_default();
-    let same = |key: &&Key| self::plain(&key.path).rsplit('.').next() == Some(last);
-    if let Some(key) = sections().iter().flat_map(|section| &section.keys).find(same) {
-        return Err(format!("unknown key `{asked}`: did you mean `{}`?", key.path));
+    Err(format!("unknown key `{asked}`: {}", advised(&plain, nearest)))
+}
+
+/// How it begins to say which key was meant.
+const MEANT: &str = "did you mean `";
+
+fn section_called(name: &str) -> Option<&'static SectionKeys> {
+    sections().iter().find(|section| !name.is_empty() && section.name == name)
+}
+
+/// The key of this name in any section, or the one that other programs call so: `lr` and `learning_rate` are `optimization.lr`.
+pub fn key_called(name: &str) -> Option<&'static Key> {
+    let of = |name: &str| {
+        let same = |key: &&Key| plain(&key.path).rsplit('.').next() == Some(name);
+        sections().iter().flat_map(|section| &section.keys).find(same)
+    };
+    of(name).or_else(|| of(yaml::called(name)?))
+}
+
+/// What is said of a key that is not there: what was meant, here or in another section, else where keys are explained.
+fn advised(plain: &str, nearest: String) -> String {
+    let (section, own) = plain.rsplit_once('.').unwrap_or(("", plain));
+    let named = |key: &&Key| self::plain(&key.path).rsplit('.').next() == Some(own);
+    // A mask's key is not looked for among those of other strategies.
+    let elsewhere = key_called(own).filter(|key| key.mask_type.is_none() || !section.ends_with("mask"));
+    if let Some(key) = elsewhere.filter(|key| named(key) || !nearest.starts_with(MEANT)) {
+        return format!("{MEANT}{}`?", key.path);
     }
-    known.dedup();
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    Err(format!("unknown key `{asked}`: {}", yaml::nearest(&plain, &known)))
+    if nearest.starts_with(MEANT) {
+        return nearest;
+    }
+    let section = section_called(section).map_or_else(String::new, |section| format!(" {}", section.name));
+    format!("{nearest}; see `vjepa config --explain{section}`")
+}
+
+/// Completes what is said of a key of a run's configuration that is not there.
+pub(super) fn helped(error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::Unknown { at, key, nearest } => {
+            let nearest = advised(&plain(&key), nearest);
+            ConfigError::Unknown { at, key, nearest }
+        }
+        other => other,
+    }
 }
 
 /// A key without the numbers of list entries: `mask.0.ratio` and `mask.N.ratio` are `mask.ratio`.
@@ -253,6 +295,16 @@ mod tests {
         assert_eq!(unknown("optimisation"), "unknown key `optimisation`: did you mean `optimization`?");
         assert_eq!(unknown("lr"), "unknown key `lr`: did you mean `optimization.lr`?");
         assert_eq!(unknown("data.lr"), "unknown key `data.lr`: did you mean `optimization.lr`?");
+        assert_eq!(
+            unknown("optimization.learning_rate"),
+            "unknown key `optimization.learning_rate`: did you mean `optimization.lr`?"
+        );
+        assert_eq!(unknown("num_blocks"), "unknown key `num_blocks`: did you mean `mask.N.num_blocks`?");
+        assert_eq!(unknown("data.max_epochs"), "unknown key `data.max_epochs`: did you mean `optimization.epochs`?");
         assert!(unknown("qqqqqqqqqqqqqqq").contains("known keys here are meta"));
+        assert!(unknown("qqqqqqqqqqqqqqq").ends_with("; see `vjepa config --explain`"));
+        let far = unknown("optimization.qqqqqqqqqqqqqqq");
+        assert!(far.contains("known keys here are ") && far.contains("and "), "{far}");
+        assert!(far.ends_with("; see `vjepa config --explain optimization`"), "{far}");
     }
 }

@@ -45,7 +45,7 @@ pub use data::{
 pub use error::ConfigError;
 pub use evaluation::Evaluation;
 pub use finetuning::{FinetuneConfig, Pooling, TestSampling};
-pub use keys::{Key, SectionKeys, explain, markdown, sections};
+pub use keys::{Key, SectionKeys, explain, key_called, markdown, sections};
 pub use loss::{LossConfig, ObjectiveName, PixelTarget};
 pub use mask::MaskConfig;
 pub use mixture::Kind;
@@ -213,7 +213,7 @@ impl Config {
     fn read(source: &mut Source) -> Result<Self, ConfigError> {
         source.drop_empty_sections();
         generations::translate(&mut source.root);
-        let sections: Sections = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
+        let sections: Sections = yaml::read(&source.root).map_err(|misfit| keys::helped(source.misfit("", misfit)))?;
         let Sections { meta, model, data, img_data, data_aug, loss, mut optimization, logging, finetune, .. } =
             sections;
         let finetune = source.root.at("finetune").map(|_| finetune);
@@ -224,7 +224,8 @@ impl Config {
             optimization.groups = Some(nodes.unwrap_or(1).saturating_mul(tasks_per_node.unwrap_or(1)));
         }
         let masks = |key: &str| {
-            MaskConfig::read(data.mask_type, source.root.at(key)).map_err(|misfit| source.misfit(key, misfit))
+            let read = MaskConfig::read(data.mask_type, source.root.at(key));
+            read.map_err(|misfit| keys::helped(source.misfit(key, misfit)))
         };
         let mask = masks("mask")?;
         let images = source.root.at("img_data").map(|_| img_data);
@@ -314,9 +315,7 @@ impl Config {
             if self.data_aug != official.data_aug {
                 list.push(("data_aug", "drifting textures are made at their final size, without crop or flip"));
             }
-            if self.data.sampling_rate != official.data.sampling_rate {
-                list.push(("data.sampling_rate", "drifting textures have no frames in between"));
-            }
+            // `data.sampling_rate` is how exported models read files.
             if self.data.clip_duration.is_some() {
                 list.push(("data.clip_duration", "drifting textures have no frames in between"));
             }

@@ -1,6 +1,7 @@
 //! What a configuration was read from: its tree, with `--set` arguments applied, and where each key was written.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -114,10 +115,35 @@ impl Source<'_> {
 /// The text of a configuration's file.
 pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let text = text::read(path).map_err(|error| match error {
-        TextError::Io(source) => ConfigError::Read { path: path.into(), source },
+        TextError::Io(source) => {
+            let elsewhere = if source.kind() == io::ErrorKind::NotFound { elsewhere(path) } else { String::new() };
+            ConfigError::Read { path: path.into(), source, elsewhere }
+        }
         TextError::Encoding(why) => ConfigError::Text { path: path.into(), why },
     })?;
     Ok(text.text)
+}
+
+/// What to say of a configuration that is not there: where one of that name is, else where it was looked for.
+fn elsewhere(path: &Path) -> String {
+    match (recipe_called(path), std::env::current_dir()) {
+        (Some(recipe), _) => format!("; did you mean {}?", recipe.display()),
+        (None, Ok(here)) if path.is_relative() => format!("; it was looked for in {}", here.display()),
+        (None, _) => String::new(),
+    }
+}
+
+/// A file of that name in `configs`, or in a folder of it, with its ending or without.
+fn recipe_called(path: &Path) -> Option<PathBuf> {
+    let configs = Path::new("configs");
+    let inner =
+        std::fs::read_dir(configs).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
+    let mut inner: Vec<PathBuf> = inner.collect();
+    inner.sort();
+    let name = path.file_name()?;
+    let within = |folder: &Path| [folder.join(name), folder.join(name).with_extension("yaml")];
+    let all = std::iter::once(configs).chain(inner.iter().map(PathBuf::as_path)).flat_map(within);
+    all.into_iter().find(|file| file.is_file())
 }
 
 /// Values as a tree.

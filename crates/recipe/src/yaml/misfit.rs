@@ -71,10 +71,40 @@ fn entry(schema: &Json) -> Option<&Json> {
     schema.get("items").filter(|items| items.is_object()).or_else(|| schema.get("prefixItems")?.get(0))
 }
 
-/// "did you mean ..." for a name close to a known one, otherwise the list of known names.
+/// What other programs call a key, under the name it has here.
+const CALLED: [(&str, &[&str]); 17] = [
+    ("lr", &["learning_rate", "base_lr", "max_lr", "peak_lr", "ref_lr"]),
+    ("final_lr", &["min_lr", "lr_min", "end_lr"]),
+    ("start_lr", &["warmup_lr", "init_lr", "initial_lr"]),
+    ("weight_decay", &["wd"]),
+    ("epochs", &["num_epochs", "max_epochs", "n_epochs", "num_train_epochs"]),
+    ("steps", &["num_steps", "max_steps", "total_steps", "train_steps", "iterations", "max_iters"]),
+    ("warmup", &["warmup_epochs"]),
+    ("clip_grad", &["grad_clip", "max_grad_norm", "gradient_clip_val", "clip_norm", "max_norm"]),
+    ("groups", &["accumulation_steps", "grad_accum", "accum_iter", "gradient_accumulation_steps"]),
+    ("batch_size", &["bs", "batch", "per_device_train_batch_size", "micro_batch_size"]),
+    ("crop_size", &["img_size", "image_size", "input_size", "resolution"]),
+    ("num_frames", &["frames", "n_frames", "frames_per_clip", "clip_length"]),
+    ("sampling_rate", &["frame_step", "frame_stride", "stride"]),
+    ("num_workers", &["workers", "n_workers", "dataloader_num_workers"]),
+    ("folder", &["output_dir", "out_dir", "save_dir", "log_dir", "output", "out"]),
+    ("dtype", &["precision", "mixed_precision", "amp"]),
+    ("seed", &["random_seed", "manual_seed"]),
+];
+
+/// The key that other programs call by this name; none where no name is known for it.
+pub(crate) fn called(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    CALLED.into_iter().find(|(_, names)| names.contains(&name.as_str())).map(|(own, _)| own)
+}
+
+/// "did you mean ..." for a name close to a known one, or another program's for it, otherwise the list of known names.
 pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     // Long names are typos of nothing.
     let short: String = name.chars().take(64).collect();
+    if let Some(own) = called(&short).filter(|own| known.contains(own) && !known.contains(&short.as_str())) {
+        return format!("did you mean `{own}`?");
+    }
     let best = known.iter().map(|word| (strsim::damerau_levenshtein(&short, word), *word)).min();
     match best {
         Some((far, word)) if far <= 1 + word.len() / 3 => format!("did you mean `{word}`?"),
@@ -136,6 +166,8 @@ mod tests {
     fn far_names_list_the_known_ones() {
         assert_eq!(nearest("warmpu", &["warmup", "epochs"]), "did you mean `warmup`?");
         assert_eq!(nearest("zzzzzz", &["warmup", "epochs"]), "known keys here are warmup, epochs");
+        assert_eq!(nearest("Max-Epochs", &["warmup", "epochs"]), "did you mean `epochs`?");
+        assert_eq!(nearest("max_epochs", &["warmup"]), "known keys here are warmup");
         assert_eq!(nearest("nam", &["depth", "model_name"]), "keys of a similar name are model_name");
         let many: Vec<String> = (0..20).map(|i| format!("key_number_{i:02}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();

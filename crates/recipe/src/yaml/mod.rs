@@ -15,7 +15,7 @@ use crate::text::short;
 mod misfit;
 mod read;
 
-pub(crate) use misfit::{Misfit, Wrong, nearest};
+pub(crate) use misfit::{Misfit, Wrong, called, nearest};
 pub(crate) use read::{expected, read, schema};
 
 /// Where a value was written.

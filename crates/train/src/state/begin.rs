@@ -157,11 +157,11 @@ fn goes_on_cooling(config: &Config, files: &Checkpoint) -> bool {
 /// Refuses a folder that a run can neither begin nor go on in, before anything is compiled for it.
 ///
 /// # Errors
-/// [`TrainError::Resume`] or what is wrong with its only checkpoint.
+/// [`TrainError::Resume`], [`TrainError::NothingToResume`].
 pub(in super::super) fn check_folder(config: &Config, files: &Checkpoint, resume: bool) -> Result<(), TrainError> {
     match files.any() {
         Some(_) if resume || config.optimization.resume_anneal => Ok(()),
-        None if resume => files.newest().map(drop),
+        None if resume => Err(TrainError::NothingToResume { folder: files.folder().to_owned() }),
         _ => refuse_existing(files),
     }
 }
