@@ -248,6 +248,24 @@ fn what_is_read_is_never_written_over() {
     assert!(before == [&checkpoint, &probe].map(|file| std::fs::read(file).unwrap()));
 }
 
+/// The weights of a plan lie beside it, by a name that a checkpoint may have.
+#[test]
+fn a_plan_replaces_its_own_weights_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = write(folder.path(), "model.safetensors", "a checkpoint of somebody");
+    let out = folder.path().join("model.vjg");
+    let told = refused(&mut compile(folder.path(), "plan", &out));
+    assert!(
+        told.contains("model.safetensors, which is of no earlier export; remove it or give another --out"),
+        "{told}"
+    );
+    assert_eq!(std::fs::read_to_string(&weights).unwrap(), "a checkpoint of somebody");
+    std::fs::remove_file(&weights).unwrap();
+    for _ in 0..2 {
+        compile(folder.path(), "plan", &out).assert().success();
+    }
+}
+
 #[test]
 fn flags_that_would_do_nothing_are_refused() {
     let folder = tempfile::tempdir().unwrap();

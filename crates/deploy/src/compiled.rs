@@ -24,6 +24,14 @@ pub fn write(request: &Export<'_>) -> Result<Exported, DeployError> {
     suits(out, &request.form)?;
     let weights = out.with_extension("safetensors");
     request.spares(&[out, &weights])?;
+    // Without the plan beside it, it is of no earlier export.
+    if weights.exists() && !out.exists() {
+        let (out, weights) = (out.display(), weights.display());
+        return Err(format!(
+            "--out {out} would overwrite {weights}, which is of no earlier export; remove it or give another --out"
+        )
+        .into());
+    }
     let opened = open(request)?;
     let metadata = full_metadata(request, &opened)?;
     make_folder_of(out)?;
