@@ -131,8 +131,11 @@ fn product(size: Size, [a, b]: [Tensor; 2], bias: Option<Tensor>, shape: Shape) 
     }
     let c = empty_device_contiguous_dtype(a.client.clone(), a.device.clone(), shape, dtype);
     let config = size.config()?;
-    if [size.batch, size.m, size.n, size.k].contains(&0) {
-        return Err(KernelError::Shape { expected: "sides above 0", got: vec![size.batch, size.m, size.n, size.k] });
+    if [size.batch, size.m, size.n].contains(&0) {
+        return Ok(c);
+    }
+    if size.k == 0 {
+        return Err(KernelError::Shape { expected: "an inner side above 0", got: vec![size.m, size.n, size.k] });
     }
     let library = Library::on(a.device.index).map_err(KernelError::Library)?;
     let operands = [Some(&a), Some(&b), Some(&c), bias.as_ref()].map(|tensor| tensor.map(address).transpose());
@@ -264,23 +267,23 @@ impl MatmulShared for Library {
     }
 }
 
-/// Sums are in f32, whatever the operands are.
+/// Sums are in f32, whatever the operands are; operands of f32 are TF32, as they are for every other program on a GPU.
 macro_rules! element {
-    ($type:ty, $element:ident) => {
+    ($type:ty, $element:ident, $compute:ident) => {
         impl Matmul<$type> for Library {
             fn matrix_type() -> blas::cudaDataType {
                 Element::$element
             }
 
             fn compute_type() -> Compute {
-                Compute::CUBLAS_COMPUTE_32F
+                Compute::$compute
             }
         }
     };
 }
-element!(f32, CUDA_R_32F);
-element!(Bf16, CUDA_R_16BF);
-element!(F16, CUDA_R_16F);
+element!(f32, CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32);
+element!(Bf16, CUDA_R_16BF, CUBLAS_COMPUTE_32F);
+element!(F16, CUDA_R_16F, CUBLAS_COMPUTE_32F);
 
 /// Where a matrix lies: its sizes are the product's.
 struct Place<'a> {

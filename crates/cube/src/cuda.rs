@@ -3,6 +3,7 @@
 use crate::cublaslt;
 use crate::gpu::{Found, Gpu, OpenError};
 use crate::kernels::rules;
+use crate::pools;
 use crate::watch;
 use burn_backend::{DType, Shape};
 use burn_cubecl::CubeBackend;
@@ -68,6 +69,10 @@ impl Gpu for CudaRuntime {
     fn address(tensor: &CubeTensor<Self>) -> Option<(u64, u64)> {
         let memory = tensor.client.get_resource(tensor.handle.clone()).ok()?;
         Some((memory.resource().ptr, 0))
+    }
+
+    fn lay_out(device: &CudaDevice, largest: u64) -> Result<bool, String> {
+        pools::lay_out::<Self>(device, largest)
     }
 
     fn resident(tensor: CubeTensor<Self>) -> Result<(CubeTensor<Self>, u64, usize), String> {

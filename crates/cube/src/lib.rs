@@ -17,6 +17,7 @@ mod cublaslt;
 mod cuda;
 mod gpu;
 mod kernels;
+#[cfg(feature = "cuda")]
 mod pools;
 mod watch;
 #[cfg(feature = "wgpu")]
@@ -30,6 +31,5 @@ pub use cuda::CudaRuntime;
 
 pub use gpu::{Found, Gpu, OpenError, failure, largest_buffer, memory, reserved, too_few_units, without};
 pub use kernels::rules::chooses;
-pub use pools::lay_out;
 #[cfg(feature = "wgpu")]
 pub use wgpu::{WgpuRuntime, lose};

@@ -62,6 +62,10 @@ impl HeldOut {
         if self.labels.as_deref().is_some_and(few_enough) {
             self.neighbours = KNN_CLIPS.saturating_sub(self.len());
             self.append(source, seed, self.neighbours)?;
+            if self.labels.is_none() {
+                self.clips.truncate((KNN_CLIPS - self.neighbours) * self.shape.iter().product::<usize>());
+                self.neighbours = 0;
+            }
         }
         Ok(self)
     }

@@ -84,7 +84,8 @@ const fn row<B: Opened, const KERNELS: bool>(name: &'static str, numbered: bool)
         take: |device, graph, plan| planned(device, Executor::<B>::checked(graph, plan, KERNELS)?),
         params: |device| DeviceParams::new(device, Params::<B>::new(B::place(device.index))),
         unused: |index| B::unused(&B::place(index)),
-        lay_out: |index, largest| B::lay_out(&B::place(index), largest),
+        // The library's operations keep values that no plan knows, such as scores of attention.
+        lay_out: |index, largest| if KERNELS { B::lay_out(&B::place(index), largest) } else { Ok(false) },
     }
 }
 

@@ -70,7 +70,7 @@ impl<R: Gpu> PlanBackend for CubeBackend<R> {
     }
 
     fn lay_out(device: &Place<Self>, largest: u64) -> Result<bool, String> {
-        vjepa_cube::lay_out::<R>(device, largest)
+        R::lay_out(device, largest)
     }
 
     fn unused(device: &Place<Self>) -> Option<u64> {

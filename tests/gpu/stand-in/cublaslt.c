@@ -12,7 +12,7 @@
 
 enum { SUCCESS = 0, NO_MEMORY = 3, INVALID = 7, UNSUPPORTED = 15 };
 enum { F32 = 0, F16 = 2, BF16 = 14 };
-enum { SUMS_IN_F32 = 68 };
+enum { SUMS_IN_F32 = 68, OF_TF32 = 77 };
 enum { PLAIN = 1, WITH_BIAS = 4 };
 
 /* A matrix column by column, `batch` of them `stride` elements apart. */
@@ -44,7 +44,7 @@ API int cublasLtMatmulDescCreate(void **out, int sums, int scales) {
     if (!product) return NO_MEMORY;
     product->epilogue = PLAIN;
     *out = product;
-    return sums == SUMS_IN_F32 && scales == F32 ? SUCCESS : UNSUPPORTED;
+    return (sums == SUMS_IN_F32 || sums == OF_TF32) && scales == F32 ? SUCCESS : UNSUPPORTED;
 }
 
 API int cublasLtMatmulDescSetAttribute(void *of, int attribute, const void *value, size_t bytes) {
