@@ -292,7 +292,7 @@ fn memory_is_laid_out_for_the_plan() {
     let (model, clips, precision, most) = match std::env::var("STAND_IN_STEP").as_deref() {
         Ok("f32") => ("vit_large", 24, Precision::F32, 1.15),
         Ok("base") => ("vit_base", 8, Precision::Bf16, 1.5),
-        _ => ("vit_large", 24, Precision::Bf16, 1.3),
+        _ => ("vit_large", 24, Precision::Bf16, 1.4),
     };
     let config = config_with(&[&format!("model.model_name={model}"), &format!("data.batch_size={clips}")]);
     let options = TrainOptions { precision, ..TrainOptions::of(&config).unwrap() };
