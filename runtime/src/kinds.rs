@@ -56,7 +56,7 @@ impl fmt::Display for FileKind {
 }
 
 /// Whether the first bytes of a file read as text: every format of tensors has bytes among its first 16 that no text has.
-pub fn is_text(head: &[u8]) -> bool {
+fn is_text(head: &[u8]) -> bool {
     let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     let whole = match std::str::from_utf8(head) {
         Ok(text) => text,

@@ -48,7 +48,7 @@ pub use compare::{CompareError, Difference, Tolerance, compare, compare_named};
 pub use cores::cores;
 pub use error::SessionError;
 pub use fork::ForkError;
-pub use kinds::{FileKind, is_text};
+pub use kinds::FileKind;
 pub use memory::{available_memory, peak_memory, resident_memory};
 pub use names::is_model_name;
 pub use onnx::{Dimension, OnnxError, TensorInfo};

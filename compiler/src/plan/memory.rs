@@ -1,7 +1,7 @@
 //! How much memory a plan takes.
 
 use super::{Plan, PlanError, Step};
-use crate::ir::{DType, Graph, NodeId, Sizes, ValueId};
+use crate::ir::{Dim, Graph, NodeId, Sizes, ValueId};
 use crate::ops::{Op, bytes};
 
 /// Bytes a run of the plan needs, without a kernel's own scratch memory and an allocator's losses.
@@ -43,12 +43,16 @@ impl Plan {
     }
 }
 
-/// Bytes of the largest value that a node of the graph has as its result, in f32, to which kernels widen 16 bits; values whose size
-/// is not known are left out.
+/// Bytes of a value that kernels compute in f32, as they do where the library does not compute in 16 bits; none where a size is
+/// not known, or too large.
+pub fn bytes_in_f32(dims: &[Dim], sizes: &Sizes) -> Option<u64> {
+    dims.iter().try_fold(4u64, |n, dim| n.checked_mul(u64::try_from(dim.eval(sizes)?).ok()?))
+}
+
+/// [`bytes_in_f32`] of the largest value that a node of the graph has as its result; values whose size is not known are left out.
 pub fn largest_value(graph: &Graph, sizes: &Sizes) -> u64 {
     let results = graph.nodes.iter().flat_map(|node| &node.outputs);
-    let sized = |id: &ValueId| Some(graph.ty(*id).elements().eval(sizes)? as u64 * DType::F32.bytes() as u64);
-    results.filter_map(sized).max().unwrap_or(0)
+    results.filter_map(|id| bytes_in_f32(&graph.ty(*id).shape, sizes)).max().unwrap_or(0)
 }
 
 struct Held<'a> {

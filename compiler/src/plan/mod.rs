@@ -11,7 +11,7 @@ mod schedule;
 mod text;
 
 pub use estimate::{Accelerator, Estimate, Share};
-pub use memory::{Memory, largest_value};
+pub use memory::{Memory, bytes_in_f32, largest_value};
 pub use report::{NodeCost, OpTotals, Report};
 
 use crate::ir::{Def, Graph, Node, NodeId, ValueId};

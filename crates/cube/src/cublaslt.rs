@@ -27,8 +27,9 @@ type Tensor = CubeTensor<CudaRuntime>;
 /// The product of an operation, by cuBLASLt.
 pub(crate) fn kernel(op: &Op) -> Option<Lowering<'_, CubeBackend<CudaRuntime>>> {
     match op {
-        Op::Linear => Some(Box::new(|node| {
-            let ([x, weight], bias) = two_and_one(node)?;
+        Op::Linear => Some(Box::new(|mut node: Lowered<'_, CubeBackend<CudaRuntime>>| {
+            let (operands, bias) = node.floats_and_one()?;
+            let ([x, weight], bias) = (operands.map(into_contiguous), bias.map(into_contiguous));
             let mut shape = x.meta.shape().clone();
             let [outputs, inputs] = sides(&weight)?;
             let rows = x.meta.num_elements().checked_div(inputs).unwrap_or(0);
@@ -38,8 +39,9 @@ pub(crate) fn kernel(op: &Op) -> Option<Lowering<'_, CubeBackend<CudaRuntime>>> 
             let size = Size { batch: 1, m: rows, n: outputs, k: inputs, ta: false, tb: true };
             Ok(vec![Operand::Float(product(size, [x, weight], bias, shape)?)])
         })),
-        Op::MatMul { ta, tb } => Some(Box::new(move |node| {
-            let ([a, b], addend) = two_and_one(node)?;
+        Op::MatMul { ta, tb } => Some(Box::new(move |mut node: Lowered<'_, CubeBackend<CudaRuntime>>| {
+            let (operands, addend) = node.floats_and_one()?;
+            let [a, b]: [Tensor; 2] = operands.map(into_contiguous);
             let ([a0, a1], [b0, b1]) = (sides(&a)?, sides(&b)?);
             let (m, k) = if *ta { (a1, a0) } else { (a0, a1) };
             let n = if *tb { b0 } else { b1 };
@@ -64,19 +66,6 @@ pub(crate) fn kernel(op: &Op) -> Option<Lowering<'_, CubeBackend<CudaRuntime>>> 
 /// What is missing, in words.
 pub(crate) fn find(device: usize) -> Result<(), String> {
     Library::on(device).map(drop)
-}
-
-/// Two operands and perhaps a third, all floats.
-fn two_and_one(node: Lowered<'_, CubeBackend<CudaRuntime>>) -> Result<([Tensor; 2], Option<Tensor>), KernelError> {
-    let mut tensors = Vec::with_capacity(3);
-    for (operand, value) in node.operands.into_iter().enumerate() {
-        let Operand::Float(tensor) = value else {
-            return Err(KernelError::DType { operand, expected: "floats", got: "i32".to_owned() });
-        };
-        tensors.push(into_contiguous(tensor));
-    }
-    let third = if tensors.len() == 3 { tensors.pop() } else { None };
-    Ok((vjepa_lower::exactly(tensors)?, third))
 }
 
 /// The last two sides.

@@ -36,10 +36,11 @@ fn stand_in() -> Device {
     device
 }
 
-/// Keeps what it is handed; the stand-in's device has pages of the host, which copies do not reach.
+/// Writes noise into the first bucket that it is handed, and keeps what lies in all of them: the stand-in's memory is the process's,
+/// whose pages copies to the device do not reach.
 #[derive(Default)]
 struct Kept {
-    floats: Vec<Resident>,
+    buckets: Vec<Vec<(Resident, Vec<f32>)>>,
     ended: bool,
 }
 
@@ -57,12 +58,16 @@ impl Exchange for Kept {
     }
 
     fn begin_on(&mut self, _: usize, floats: &[Resident]) -> Result<(), String> {
-        for floats in floats {
+        let fill = self.buckets.is_empty();
+        let of = |floats: &Resident| {
             // SAFETY: the stand-in's addresses are the process's, and the run touches nothing until the bucket has ended.
             let values = unsafe { std::slice::from_raw_parts_mut(floats.address() as *mut f32, floats.count()) };
-            values.fill(1.0);
-            self.floats.push(*floats);
-        }
+            if fill {
+                values.copy_from_slice(&noise(floats.count()));
+            }
+            (*floats, values.to_vec())
+        };
+        self.buckets.push(floats.iter().map(of).collect());
         Ok(())
     }
 
@@ -86,50 +91,13 @@ fn sums_over_ranks_are_taken_where_they_lie() {
     let outputs = plan.run_among(&mut device.params(), inputs.into(), Some(&mut kept)).unwrap();
     assert!(kept.ended);
     // Memory that is there and can be written, of each tensor its own.
-    let places: Vec<_> = kept.floats.iter().map(|floats| (floats.address(), floats.count())).collect();
+    let floats = kept.buckets.iter().flatten();
+    let places: Vec<_> = floats.map(|(floats, _)| (floats.address(), floats.count())).collect();
     assert_eq!(places.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [3, 500]);
     let (first, second) = (places[0].0, places[1].0);
     assert!(first + 12 <= second || second + 2000 <= first, "{places:?}");
     for (name, count) in sizes {
         assert_eq!(outputs[name].shape(), [count], "{name}");
-    }
-}
-
-/// Writes noise where inputs lie, and keeps what else is there: the stand-in's memory is the process's.
-#[derive(Default)]
-struct Filled {
-    buckets: Vec<Vec<Vec<f32>>>,
-}
-
-impl Exchange for Filled {
-    fn begin(&mut self, _: usize, _: Vec<f32>) -> Result<(), String> {
-        Err("sums travelled over the host".to_owned())
-    }
-
-    fn end(&mut self, _: usize) -> Result<Vec<f32>, String> {
-        Err("sums travelled over the host".to_owned())
-    }
-
-    fn on_device(&self) -> bool {
-        true
-    }
-
-    fn begin_on(&mut self, _: usize, floats: &[Resident]) -> Result<(), String> {
-        let fill = self.buckets.is_empty();
-        let of = |floats: &Resident| {
-            // SAFETY: the stand-in's addresses are the process's, and the run touches nothing until the bucket has ended.
-            let values = unsafe { std::slice::from_raw_parts_mut(floats.address() as *mut f32, floats.count()) };
-            if fill {
-                values.copy_from_slice(&noise(floats.count()));
-            }
-            values.to_vec()
-        };
-        self.buckets.push(floats.iter().map(of).collect());
-        Ok(())
-    }
-
-    fn end_on(&mut self, _: usize) -> Result<(), String> {
-        Ok(())
     }
 }
 
@@ -167,15 +135,15 @@ fn products_by_cublaslt() {
         let count = shape.iter().product();
         (name, HostTensor::f32(shape.to_vec(), vec![0.0; count]).unwrap())
     });
-    let mut filled = Filled::default();
-    plan.run_among(&mut device.params(), blank.into(), Some(&mut filled)).unwrap();
-    let [operands, results] = &filled.buckets[..] else { panic!("{} buckets", filled.buckets.len()) };
+    let mut kept = Kept::default();
+    plan.run_among(&mut device.params(), blank.into(), Some(&mut kept)).unwrap();
+    let [operands, results] = &kept.buckets[..] else { panic!("{} buckets", kept.buckets.len()) };
     let sources = shapes
         .iter()
         .zip(operands)
-        .map(|((name, shape), values)| ((*name).to_owned(), interp::Tensor::f32(shape.to_vec(), values.clone())));
+        .map(|((name, shape), (_, values))| ((*name).to_owned(), interp::Tensor::f32(shape.to_vec(), values.clone())));
     let expected = interp::run(&graph, &Sizes::new(), &sources.collect()).unwrap();
-    for (i, got) in results.iter().enumerate() {
+    for (i, (_, got)) in results.iter().enumerate() {
         let expected = expected.outputs[&format!("y{i}")].as_f32().unwrap();
         for (got, expected) in got.iter().zip(expected) {
             assert!((got - expected).abs() < 1e-5, "product {i}: {got} is not {expected}");

@@ -197,7 +197,10 @@ impl<B: Backend> Lowered<'_, B> {
     }
 
     /// The operands, however many, all floats.
-    fn all_floats(&mut self) -> Result<Vec<FloatTensor<B>>, KernelError> {
+    ///
+    /// # Errors
+    /// [`KernelError::DType`].
+    pub fn all_floats(&mut self) -> Result<Vec<FloatTensor<B>>, KernelError> {
         let operands = std::mem::take(&mut self.operands).into_iter().enumerate();
         let float = |(position, operand)| match operand {
             Operand::Float(tensor) => Ok(tensor),
@@ -211,8 +214,11 @@ impl<B: Backend> Lowered<'_, B> {
         exactly(self.all_floats()?)
     }
 
-    /// This many operands and perhaps another.
-    fn floats_and_one<const N: usize>(&mut self) -> Result<FloatsAndOne<B, N>, KernelError> {
+    /// This many operands and perhaps another, all floats.
+    ///
+    /// # Errors
+    /// [`KernelError::Operands`], [`KernelError::DType`].
+    pub fn floats_and_one<const N: usize>(&mut self) -> Result<FloatsAndOne<B, N>, KernelError> {
         let mut operands = self.all_floats()?;
         let last = if operands.len() > N { operands.pop() } else { None };
         Ok((exactly(operands)?, last))

@@ -6,12 +6,7 @@ use burn_backend::tensor::Device;
 use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Def, Dim, Sizes, TensorType, ValueId};
 use vjepa_compiler::ops::Op;
-
-/// Bytes of a value that kernels compute in f32, as they do where the library does not compute in 16 bits; none where a size is
-/// not known, or too large.
-pub(super) fn bytes_in_f32(dims: &[Dim], sizes: &Sizes) -> Option<u64> {
-    dims.iter().try_fold(4u64, |n, dim| n.checked_mul(u64::try_from(dim.eval(sizes)?).ok()?))
-}
+use vjepa_compiler::plan::bytes_in_f32;
 
 impl<B: PlanBackend> Executor<B> {
     /// Refuses a run with a tensor that is larger than the device's buffers; a tensor that has no size yet fits.

@@ -6,7 +6,6 @@
 //! and no value's memory is used again within it: the warm-up that CubeCL asks for before a recording keeps everything that
 //! it allocates. So sizes are recorded when they come for the second time, as long as the device has that much memory left.
 
-use super::limits::bytes_in_f32;
 use super::outputs::Outputs;
 use super::{Executor, Operand, Params, PlanBackend, RunError};
 use burn_backend::tensor::Device;
@@ -14,6 +13,7 @@ use burn_backend::{BackendGraph, ExecutionError, Scalar, Shape, Slice, TensorMet
 use std::collections::BTreeMap;
 use vjepa_compiler::ir::{Sizes, ValueId};
 use vjepa_compiler::ops::Op;
+use vjepa_compiler::plan::bytes_in_f32;
 
 /// Sizes that are told apart; what comes later is launched node by node.
 const MOST: usize = 64;

@@ -130,14 +130,9 @@ fn floats<'a, R: CubeRuntime>(
 fn sized<'a, R: CubeRuntime>(
     f: impl Fn(Vec<CubeTensor<R>>, &Sizes) -> Result<Vec<CubeTensor<R>>, KernelError> + 'a,
 ) -> Lowering<'a, CubeBackend<R>> {
-    Box::new(move |node: Lowered<'_, CubeBackend<R>>| {
-        let mut tensors = Vec::with_capacity(node.operands.len());
-        for (operand, value) in node.operands.into_iter().enumerate() {
-            let Operand::Float(tensor) = value else {
-                return Err(KernelError::DType { operand, expected: "floats", got: "i32".to_owned() });
-            };
-            tensors.push(into_contiguous(cast(tensor, DType::F32)));
-        }
+    Box::new(move |mut node: Lowered<'_, CubeBackend<R>>| {
+        let operands = node.all_floats()?.into_iter();
+        let tensors = operands.map(|tensor| into_contiguous(cast(tensor, DType::F32))).collect();
         let results = f(tensors, node.sizes)?.into_iter().zip(node.results);
         Ok(results.map(|(result, ty)| Operand::Float(cast(result, element(ty.dtype)))).collect())
     })
