@@ -30,6 +30,11 @@ impl DType {
         self != DType::I32
     }
 
+    /// True for the floating-point types of 16 bits.
+    pub fn is_narrow(self) -> bool {
+        matches!(self, DType::BF16 | DType::F16)
+    }
+
     /// Name in the text form: `f32`, `bf16`, `f16`, `i32`.
     pub fn name(self) -> &'static str {
         match self {

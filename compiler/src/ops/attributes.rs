@@ -106,6 +106,7 @@ impl Op {
             }
             Op::MatMul { ta, tb } => vec![("ta", A::Flag(ta)), ("tb", A::Flag(tb))],
             Op::LayerNorm { eps } | Op::LayerNormGrad { eps } | Op::TokenL1 { eps } => vec![("eps", A::Number(eps))],
+            Op::NarrowLayerNorm { eps, to } => vec![("eps", A::Number(eps)), ("to", A::DType(to))],
             Op::TokenL1Grad { eps, scale } => vec![("eps", A::Number(eps)), ("scale", A::Scalar(scale))],
             Op::Attention { scale } | Op::AttentionGrad { scale } => vec![("scale", A::Number(scale))],
             Op::PackedAttention { heads, scale, parts, .. } | Op::PackedAttentionGrad { heads, scale, parts, .. } => {
@@ -118,7 +119,7 @@ impl Op {
                 vec![("beta1", A::Number(beta1)), ("beta2", A::Number(beta2)), ("eps", A::Number(eps))]
             }
             Op::Unary(_) | Op::Binary(_) | Op::GeluGrad | Op::Softmax | Op::SoftmaxGrad | Op::LogSoftmax => Vec::new(),
-            Op::BiasGelu | Op::BiasGeluGrad { .. } => Vec::new(),
+            Op::BiasGelu | Op::BiasGeluGrad { .. } | Op::AddWidened => Vec::new(),
             Op::GeluWithGrad | Op::SquaredNorm | Op::GatherTokens | Op::Linear | Op::Ema => Vec::new(),
             Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => Vec::new(),
         }

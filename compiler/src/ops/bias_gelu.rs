@@ -1,10 +1,11 @@
-//! GELU of a linear layer's result before its bias is added: what reads the result adds the bias, and a pass over memory is saved.
+//! GELU of a linear layer's result before its bias is added: what reads the result adds the bias, and a pass over memory is saved. The
+//! result may be in 16 bits where the bias is in 32; the arithmetic, and the bias's gradient, then are in 32.
 
 use super::functions::gelu_slope;
 use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, TypeError, Unary, arity, require};
 use crate::interp::Array;
-use crate::ir::{Graph, GraphError, TensorType, ValueId};
+use crate::ir::{DType, Graph, GraphError, TensorType, ValueId};
 
 /// The operations of this file.
 #[derive(Clone, Copy)]
@@ -20,7 +21,8 @@ pub(super) fn infer(op: Kind, operands: &[&TensorType]) -> Result<Vec<TensorType
     }
     let (x, bias) = (operands[0], operands[1]);
     require(x.dtype.is_float() && x.rank() > 0, || format!("needs floats with at least one axis, got {x}"))?;
-    require(bias.rank() == 1 && bias.dtype == x.dtype && bias.shape.last() == x.shape.last(), || {
+    let fits = bias.dtype == x.dtype || (bias.dtype == DType::F32 && x.dtype.is_narrow());
+    require(fits && bias.rank() == 1 && bias.shape.last() == x.shape.last(), || {
         format!("bias {bias} does not fit {x}")
     })?;
     require(operands[2..].iter().all(|dy| *dy == x), || format!("dy is {} but x is {x}", operands[2]))?;
@@ -63,16 +65,24 @@ pub(super) fn eval(op: Kind, e: &Eval<'_>) -> Result<Vec<Array>, EvalError> {
 
 /// A sum, and GELU or its gradient.
 pub(super) fn decompose(op: Kind, g: &mut Graph, inputs: &[ValueId]) -> Result<Parts, GraphError> {
-    let sum = g.add(inputs[0], inputs[1])?;
+    let [narrow, wide] = [inputs[0], inputs[1]].map(|id| g.ty(id).dtype);
+    let x = g.cast(inputs[0], wide)?;
+    let sum = g.add(x, inputs[1])?;
     let mut results = match op {
-        Kind::Forward => return Ok(Some(vec![g.unary(Unary::Gelu, sum)?])),
-        Kind::Backward { result: false } => g.push(Op::GeluGrad, &[sum, inputs[2]])?,
-        Kind::Backward { result: true } => g.push(Op::GeluWithGrad, &[sum, inputs[2]])?,
+        Kind::Forward => vec![g.unary(Unary::Gelu, sum)?],
+        Kind::Backward { result } => {
+            let dy = g.cast(inputs[2], wide)?;
+            g.push(if result { Op::GeluWithGrad } else { Op::GeluGrad }, &[sum, dy])?
+        }
     };
-    if let Some(dx) = results.last().copied() {
-        let shape = g.ty(inputs[1]).shape.clone();
-        results.push(g.sum_to(dx, &shape)?);
+    let dbias = match (op, results.last()) {
+        (Kind::Backward { .. }, Some(dx)) => Some(g.sum_to(*dx, &g.ty(inputs[1]).shape.clone())?),
+        _ => None,
+    };
+    for y in &mut results {
+        *y = g.cast(*y, narrow)?;
     }
+    results.extend(dbias);
     Ok(Some(results))
 }
 

@@ -2,8 +2,8 @@
 
 use super::rules::{Grads, Parts};
 use super::{
-    Cost, Eval, EvalError, Op, Reverse, TypeError, attention, bias_gelu, contraction, elementwise, norm, optimizer,
-    packed_attention, random, ranks, reduce, require, roi, rotary, shape, token_l1, tokens,
+    Cost, Eval, EvalError, Op, Reverse, TypeError, attention, bias_gelu, contraction, elementwise, mixed, norm,
+    optimizer, packed_attention, random, ranks, reduce, require, roi, rotary, shape, token_l1, tokens,
 };
 use crate::interp::Array;
 use crate::ir::{Graph, GraphError, TensorType, ValueId};
@@ -15,6 +15,7 @@ pub(super) enum Family<'a> {
     BiasGelu(bias_gelu::Kind),
     Contraction(contraction::Kind),
     Elementwise(elementwise::Kind<'a>),
+    Mixed(mixed::Kind),
     Norm(norm::Kind),
     Optimizer(optimizer::Kind),
     PackedAttention(packed_attention::Kind<'a>),
@@ -75,6 +76,8 @@ impl Op {
             Op::Linear => F::Contraction(contraction::Kind::Linear),
             Op::LayerNorm { eps } => F::Norm(norm::Kind::Forward { eps: *eps }),
             Op::LayerNormGrad { eps } => F::Norm(norm::Kind::Backward { eps: *eps }),
+            Op::NarrowLayerNorm { eps, to } => F::Mixed(mixed::Kind::Norm { eps: *eps, to: *to }),
+            Op::AddWidened => F::Mixed(mixed::Kind::Add),
             Op::Attention { scale } => F::Attention(attention::Kind::Forward { scale: *scale }),
             Op::AttentionGrad { scale } => F::Attention(attention::Kind::Backward { scale: *scale }),
             Op::PackedAttention { heads, scale, parts, sums } => F::PackedAttention(packed_attention::Kind {
@@ -123,6 +126,7 @@ impl Op {
             Family::Tokens(op) => op.is_product(),
             Family::BiasGelu(_)
             | Family::Elementwise(_)
+            | Family::Mixed(_)
             | Family::Norm(_)
             | Family::Optimizer(_)
             | Family::Random(_)
@@ -145,6 +149,7 @@ impl Op {
             Family::BiasGelu(op) => bias_gelu::infer(op, operands)?,
             Family::Contraction(op) => contraction::infer(op, operands)?,
             Family::Elementwise(op) => elementwise::infer(op, operands)?,
+            Family::Mixed(op) => mixed::infer(op, operands)?,
             Family::Norm(op) => norm::infer(op, operands)?,
             Family::Optimizer(op) => optimizer::infer(op, operands)?,
             Family::PackedAttention(op) => packed_attention::infer(op, operands)?,
@@ -168,6 +173,7 @@ impl Op {
             Family::BiasGelu(op) => bias_gelu::cost(op, operands, results),
             Family::Contraction(op) => contraction::cost(op, operands, results),
             Family::Elementwise(op) => elementwise::cost(op, operands, results),
+            Family::Mixed(op) => mixed::cost(op, operands, results),
             Family::Norm(op) => norm::cost(op, operands, results),
             Family::Optimizer(op) => optimizer::cost(op, operands, results),
             Family::PackedAttention(op) => packed_attention::cost(op, operands, results),
@@ -193,6 +199,7 @@ impl Op {
             Family::BiasGelu(op) => bias_gelu::decompose(op, graph, inputs),
             Family::Contraction(op) => contraction::decompose(op, graph, inputs),
             Family::Elementwise(op) => elementwise::decompose(op, graph, inputs),
+            Family::Mixed(op) => mixed::decompose(op, graph, inputs),
             Family::Norm(op) => norm::decompose(op, graph, inputs),
             Family::Optimizer(op) => optimizer::decompose(op, graph, inputs),
             Family::PackedAttention(op) => packed_attention::decompose(op, graph, inputs),
@@ -214,6 +221,7 @@ impl Op {
             Family::BiasGelu(op) => bias_gelu::eval(op, e),
             Family::Contraction(op) => contraction::eval(op, e),
             Family::Elementwise(op) => elementwise::eval(op, e),
+            Family::Mixed(op) => mixed::eval(op, e),
             Family::Norm(op) => norm::eval(op, e),
             Family::Optimizer(op) => optimizer::eval(op, e),
             Family::PackedAttention(op) => packed_attention::eval(op, e),
@@ -236,6 +244,7 @@ impl Op {
             Family::BiasGelu(op) => Ok(bias_gelu::grad(op)),
             Family::Contraction(op) => contraction::grad(op, r),
             Family::Elementwise(op) => elementwise::grad(op, r),
+            Family::Mixed(op) => Ok(mixed::grad(op)),
             Family::Norm(op) => norm::grad(op, r),
             Family::Optimizer(op) => Ok(optimizer::grad(op)),
             Family::PackedAttention(op) => packed_attention::grad(op, r),

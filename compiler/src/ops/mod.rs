@@ -12,6 +12,7 @@ mod contraction;
 mod dispatch;
 mod elementwise;
 mod functions;
+mod mixed;
 mod norm;
 mod optimizer;
 mod packed_attention;
@@ -231,6 +232,17 @@ pub enum Op {
         eps: f64,
     },
 
+    // Of 32 and 16 bits (mixed.rs)
+    /// `(x f32[.., D], [weight f32[D], bias f32[D]]) -> normalised over the last axis`, in 16 bits.
+    NarrowLayerNorm {
+        /// Added to the variance.
+        eps: f64,
+        /// Element type of the result.
+        to: DType,
+    },
+    /// `(a f32, b of 16 bits) -> f32 a + b`, of one shape.
+    AddWidened,
+
     // Attention (attention.rs)
     /// `(q[B, H, N, d], k[B, H, M, d], v[B, H, M, d]) -> softmax(scale·q·kᵀ)·v`.
     Attention {
@@ -396,6 +408,8 @@ operations! {
     "linear": Op::Linear = Op::Linear;
     "layer_norm": Op::LayerNorm { .. } = Op::LayerNorm { eps: 0.0 };
     "layer_norm_grad": Op::LayerNormGrad { .. } = Op::LayerNormGrad { eps: 0.0 };
+    "narrow_layer_norm": Op::NarrowLayerNorm { .. } = Op::NarrowLayerNorm { eps: 0.0, to: DType::BF16 };
+    "add_widened": Op::AddWidened = Op::AddWidened;
     "attention": Op::Attention { .. } = Op::Attention { scale: 1.0 };
     "attention_grad": Op::AttentionGrad { .. } = Op::AttentionGrad { scale: 1.0 };
     "rotate": Op::Rotate { .. } = Op::Rotate { transposed: false };

@@ -3,7 +3,7 @@
 use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, Reverse, TypeError, arity, require};
 use crate::interp::Array;
-use crate::ir::{Graph, GraphError, TensorType, ValueId};
+use crate::ir::{DType, Graph, GraphError, TensorType, ValueId};
 
 /// The operations of this file.
 #[derive(Clone, Copy)]
@@ -24,7 +24,9 @@ pub(super) fn infer(op: Kind, operands: &[&TensorType]) -> Result<Vec<TensorType
         }
         Kind::Backward { .. } => {
             arity(operands, 2, 3, "2 or 3")?;
-            require(operands[1] == x, || format!("dy is {} but x is {x}", operands[1]))?;
+            // Gradients of products come in 16 bits.
+            let alike = operands[1].dtype == x.dtype || (x.dtype == DType::F32 && operands[1].dtype.is_narrow());
+            require(alike && operands[1].shape == x.shape, || format!("dy is {} but x is {x}", operands[1]))?;
             require(operands[2..].iter().all(affine), || format!("weight does not fit {x}"))?;
             let mut results = vec![x.clone()];
             if let Some(weight) = operands.get(2) {
@@ -107,7 +109,10 @@ pub(super) fn decompose(op: Kind, g: &mut Graph, inputs: &[ValueId]) -> Result<P
     let inverse = g.push1(Op::PowScalar(-0.5), &[shifted])?;
     let hat = g.mul(centred, inverse)?;
     match op {
-        Kind::Backward { .. } => decompose_grad(g, (hat, inverse), inputs[1], inputs.get(2).copied()).map(Some),
+        Kind::Backward { .. } => {
+            let dy = g.cast(inputs[1], g.ty(inputs[0]).dtype)?;
+            decompose_grad(g, (hat, inverse), dy, inputs.get(2).copied()).map(Some)
+        }
         // With one operand, without weight and bias.
         Kind::Forward { .. } if inputs.len() == 1 => Ok(Some(vec![hat])),
         Kind::Forward { .. } => {

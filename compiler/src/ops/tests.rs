@@ -34,6 +34,8 @@ fn every_decomposition_computes_the_same() {
         (Op::BiasGelu, vec!["B N 4", "4"]),
         (Op::BiasGeluGrad { result: false }, vec!["B N 4", "4", "B N 4"]),
         (Op::BiasGeluGrad { result: true }, vec!["N 4", "4", "N 4"]),
+        (Op::BiasGelu, vec!["bf16 B N 4", "4"]),
+        (Op::BiasGeluGrad { result: false }, vec!["f16 B N 4", "4", "f16 B N 4"]),
         (Op::Mean { axes: vec![0, 2] }, vec!["B N 4"]),
         (Op::Softmax, vec!["B N 4"]),
         (Op::SoftmaxGrad, vec!["B N 4"; 2]),
@@ -49,6 +51,10 @@ fn every_decomposition_computes_the_same() {
         (Op::LayerNorm { eps }, vec!["B N 4"]),
         (Op::LayerNormGrad { eps }, vec!["B N 4", "B N 4", "4"]),
         (Op::LayerNormGrad { eps }, vec!["B N 4", "B N 4"]),
+        (Op::LayerNormGrad { eps }, vec!["B N 4", "bf16 B N 4", "4"]),
+        (Op::NarrowLayerNorm { eps, to: DType::F16 }, vec!["B N 4", "4", "4"]),
+        (Op::NarrowLayerNorm { eps, to: DType::BF16 }, vec!["B N 4"]),
+        (Op::AddWidened, vec!["B N 4", "bf16 B N 4"]),
         (Op::Attention { scale: 0.7 }, vec![q, k, k]),
         (Op::AttentionGrad { scale: 0.7 }, vec![q, k, k, q, q]),
         (Op::Rotate { transposed: false }, vec!["B 2 N 4", "B N 8"]),
@@ -81,9 +87,9 @@ fn every_decomposition_computes_the_same() {
         (Op::AdamWAll { beta1, beta2, eps, average: false }, all(5, &["4 5"; 4])),
         (Op::AdamWAll { beta1, beta2, eps, average: true }, all(6, &["4 5"; 5])),
     ];
-    let typed = |shape: &str| match shape.strip_prefix("i32 ") {
-        Some(shape) => TensorType::new(DType::I32, dims(shape)),
-        None => ty(shape),
+    let typed = |shape: &str| {
+        let named = shape.split_once(' ').and_then(|(name, shape)| Some((DType::from_name(name)?, shape)));
+        named.map_or_else(|| ty(shape), |(dtype, shape)| TensorType::new(dtype, dims(shape)))
     };
     for (op, shapes) in ops {
         let mut graph = Graph::new("g", &["B", "N"]);

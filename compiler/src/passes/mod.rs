@@ -8,6 +8,7 @@
 //! backward node reads the values in between, and rows stacked in the forward pass are stacked in the backward pass), and
 //! through [`Pipeline::training`] as a whole.
 
+mod absorb_casts;
 mod autocast;
 mod clean_up;
 mod constants;
@@ -32,6 +33,7 @@ mod registry;
 mod rewrite;
 mod sink_tokens;
 
+pub use absorb_casts::AbsorbCasts;
 pub use autocast::Autocast;
 pub use clean_up::CleanUp;
 pub use constants::FoldConstants;
@@ -209,6 +211,7 @@ impl Pipeline {
         let passes: Vec<Box<dyn Pass>> = vec![
             Box::new(KeepSums),
             Box::new(FuseBiasGelu),
+            Box::new(AbsorbCasts),
             Box::new(FuseTokenL1),
             Box::new(GroupAdamW),
             Box::new(DeadCode),

@@ -143,6 +143,8 @@ fn class(op: &Op) -> Class {
         | Op::GeluWithGrad
         | Op::BiasGelu
         | Op::BiasGeluGrad { .. }
+        | Op::NarrowLayerNorm { .. }
+        | Op::AddWidened
         | Op::TokenL1 { .. }
         | Op::TokenL1Grad { .. }
         | Op::Sum { .. }

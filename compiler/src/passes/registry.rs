@@ -1,9 +1,9 @@
 //! Every pass by name, with its parameters: `recompute(output=loss, what=blocks)`.
 
 use super::{
-    Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants, FuseAccumulate,
-    FuseAdamWEma, FuseBiasGelu, FuseGelu, FuseTokenL1, GroupAdamW, KeepSums, MergePads, MergeRows, OverlapSums,
-    PackAttention, PadTokens, Pass, Recompute, Recomputed, ReduceSums, SinkTokens,
+    AbsorbCasts, Autocast, CleanUp, CommonScalars, CommonSubexpressions, DeadCode, Decompose, FoldConstants,
+    FuseAccumulate, FuseAdamWEma, FuseBiasGelu, FuseGelu, FuseTokenL1, GroupAdamW, KeepSums, MergePads, MergeRows,
+    OverlapSums, PackAttention, PadTokens, Pass, Recompute, Recomputed, ReduceSums, SinkTokens,
 };
 use crate::ir::DType;
 use crate::ops::Op;
@@ -12,7 +12,7 @@ use crate::ops::Op;
 type Make = fn(&mut Spec) -> Result<Box<dyn Pass>, SpecError>;
 
 /// All passes, under the names their `name` returns.
-const REGISTRY: [(&str, Make); 22] = [
+const REGISTRY: [(&str, Make); 23] = [
     ("clean-up", |_| Ok(Box::new(CleanUp))),
     ("constants", |_| Ok(Box::new(FoldConstants))),
     ("cse", |_| Ok(Box::new(CommonSubexpressions))),
@@ -29,6 +29,7 @@ const REGISTRY: [(&str, Make); 22] = [
     ("fuse-gelu", |_| Ok(Box::new(FuseGelu))),
     ("keep-sums", |_| Ok(Box::new(KeepSums))),
     ("fuse-bias-gelu", |_| Ok(Box::new(FuseBiasGelu))),
+    ("absorb-casts", |_| Ok(Box::new(AbsorbCasts))),
     ("fuse-token-l1", |_| Ok(Box::new(FuseTokenL1))),
     ("group-adamw", |_| Ok(Box::new(GroupAdamW))),
     ("recompute", recompute),

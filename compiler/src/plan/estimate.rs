@@ -2,7 +2,7 @@
 
 use super::report::widest;
 use super::{NodeCost, PlanError, Report};
-use crate::ir::{DType, Graph, Node, Sizes};
+use crate::ir::{Graph, Node, Sizes};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -63,7 +63,7 @@ impl Accelerator {
 
     /// Seconds of arithmetic and of memory traffic of a node; nothing for one that moves no memory and computes nothing.
     fn seconds(self, graph: &Graph, node: &Node, cost: NodeCost) -> (f64, f64) {
-        let half = node.inputs.iter().any(|id| matches!(graph.ty(*id).dtype, DType::BF16 | DType::F16));
+        let half = node.inputs.iter().any(|id| graph.ty(*id).dtype.is_narrow());
         let peak = match (node.op.is_product(), half) {
             (true, true) => self.half_products,
             (true, false) => self.float_products,

@@ -176,7 +176,7 @@ fn overwritable(node: &Node) -> Vec<(usize, usize)> {
         Op::Unary(_) | Op::AddScalar(_) | Op::MulScalar(_) | Op::PowScalar(_) | Op::Softmax | Op::LogSoftmax => {
             vec![(0, 0)]
         }
-        Op::Ema | Op::Dropout { .. } | Op::BiasGelu => vec![(0, 0)],
+        Op::Ema | Op::Dropout { .. } | Op::BiasGelu | Op::AddWidened => vec![(0, 0)],
         Op::Binary(_) | Op::GeluGrad | Op::SoftmaxGrad => vec![(0, 0), (1, 0)],
         Op::GeluWithGrad => vec![(0, 0), (1, 1)],
         Op::MatMul { .. } => vec![(2, 0)],
@@ -193,6 +193,7 @@ fn overwritable(node: &Node) -> Vec<(usize, usize)> {
         Op::BiasGeluGrad { result: true } => vec![(0, 0), (2, 1)],
         Op::AllReduce | Op::AllReduceStart | Op::AllReduceDone => (0..node.inputs.len()).map(|at| (at, at)).collect(),
         Op::Cast(_)
+        | Op::NarrowLayerNorm { .. }
         | Op::Sum { .. }
         | Op::Mean { .. }
         | Op::ReduceMax { .. }

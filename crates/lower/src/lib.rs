@@ -144,6 +144,8 @@ pub fn lowering<B: Backend>(op: &Op) -> Option<Lowering<'_, B>> {
         | Op::GeluWithGrad
         | Op::BiasGelu
         | Op::BiasGeluGrad { .. }
+        | Op::NarrowLayerNorm { .. }
+        | Op::AddWidened
         | Op::TokenL1 { .. }
         | Op::TokenL1Grad { .. }
         | Op::SquaredNorm

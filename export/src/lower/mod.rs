@@ -173,6 +173,8 @@ impl<'g, 'w> Lowering<'g, 'w> {
             | Op::GeluWithGrad
             | Op::BiasGelu
             | Op::BiasGeluGrad { .. }
+            | Op::NarrowLayerNorm { .. }
+            | Op::AddWidened
             | Op::TokenL1 { .. }
             | Op::TokenL1Grad { .. }
             | Op::SoftmaxGrad

@@ -224,16 +224,25 @@ impl fmt::Debug for Device {
 }
 
 impl DeviceError {
-    /// What a device's library said, as one of ours: its first two lines, without the traces below.
+    /// What a device's library said, as one of ours: its first two lines, or those about a kernel that does not compile, without the
+    /// kernel's source and the traces below.
     pub(super) fn from_message(device: Device, message: &str) -> Self {
+        const MOST: usize = 400;
         let device = device.to_string();
+        // Errors within errors come with their lines escaped.
+        let message = message.replace("\\n", "\n");
+        let (message, compiler) = match message.split_once("[Compilation Error]") {
+            Some((_, said)) => (said.split("[Source]").next().unwrap_or(said), "a kernel does not compile: "),
+            None => (message.as_str(), ""),
+        };
         let lower = message.to_lowercase();
         let full = ["out of memory", "out-of-memory", "out_of_memory", "capacity exceeded"];
         if full.iter().any(|words| lower.contains(words)) {
             return Self::OutOfMemory { device };
         }
         let said = message.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "Caused by:");
-        Self::Failed { device, why: said.take(2).collect::<Vec<_>>().join(": ") }
+        let why: String = said.take(2).collect::<Vec<_>>().join(": ").chars().take(MOST).collect();
+        Self::Failed { device, why: format!("{compiler}{why}") }
     }
 }
 
@@ -285,5 +294,9 @@ mod tests {
         let error =
             DeviceError::from_message(Device::CPU, "A launch error happened\nCaused by:\n  bad kernel\nBacktrace");
         assert_eq!(error.to_string(), "cpu failed: A launch error happened: bad kernel");
+        let said = r#"Read(\"A launch error\nCaused by:\n  [Compilation Error] \n    k.cu(7): no such type\n[Source]  \nvoid k()"#;
+        let error = DeviceError::from_message(Device::CPU, said);
+        assert_eq!(error.to_string(), "cpu failed: a kernel does not compile: k.cu(7): no such type");
+        assert!(DeviceError::from_message(Device::CPU, &"x".repeat(9000)).to_string().len() < 500);
     }
 }

@@ -1,7 +1,8 @@
 //! Kernels of our own, written once in CubeCL for every back end.
 //!
-//! [`kernel`] is the table, and `rules` says where the library's operations are taken instead. They compute in f32: operands of another type are widened, and results narrowed, around them.
-//! Operands are made contiguous first. Sums have one order, whatever the device.
+//! [`kernel`] is the table, and `rules` says where the library's operations are taken instead. They compute in f32. Those between
+//! products read and write 16 bits themselves; operands of the others are widened, and results narrowed, around them. Operands are made
+//! contiguous first. Sums have one order, whatever the device.
 
 mod attention;
 mod elementwise;
@@ -15,7 +16,9 @@ mod token_l1;
 mod tokens;
 
 use attention::Packed;
+use burn_backend::cubecl::dtype_to_storage_type;
 use burn_backend::{DType, Shape, TensorMetadata};
+use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 use burn_cubecl::kernel::cast;
 use burn_cubecl::kernel::into_contiguous;
@@ -33,50 +36,50 @@ pub(crate) const LARGEST_CUBE: u32 = many::UNITS as u32;
 /// Our kernel for an operation; `None` where Burn's operations compute it.
 pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend<R>>> {
     Some(match op {
-        Op::Unary(Unary::Gelu) => floats(|operands| {
+        Op::Unary(Unary::Gelu) => as_they_are(|operands, _| {
             let [x] = exactly(operands)?;
             Ok(vec![elementwise::gelu(x)])
         }),
-        Op::GeluGrad => floats(|operands| {
+        Op::GeluGrad => as_they_are(|operands, _| {
             let [x, dy] = exactly(operands)?;
             Ok(vec![elementwise::gelu_grad(x, dy)])
         }),
-        Op::GeluWithGrad => floats(|operands| {
+        Op::GeluWithGrad => as_they_are(|operands, _| {
             let [x, dy] = exactly(operands)?;
             Ok(elementwise::gelu_with_grad(x, dy).into())
         }),
-        Op::BiasGelu => floats(|operands| {
+        Op::BiasGelu => as_they_are(|operands, _| {
             let [x, bias] = exactly(operands)?;
-            Ok(vec![elementwise::bias_gelu(x, bias)])
+            Ok(vec![elementwise::bias_gelu(x, wide(bias))])
         }),
-        Op::BiasGeluGrad { result } => floats(|operands| Ok(elementwise::bias_gelu_grad(exactly(operands)?, *result))),
-        Op::LayerNorm { eps } => floats(|operands| match operands.len() {
-            1 => {
-                let [x] = exactly(operands)?;
-                Ok(vec![norm::layer_norm(x, None, *eps as f32)])
-            }
-            _ => {
-                let [x, weight, bias] = exactly(operands)?;
-                Ok(vec![norm::layer_norm(x, Some([weight, bias]), *eps as f32)])
-            }
+        Op::BiasGeluGrad { result } => as_they_are(|operands, _| {
+            let [x, bias, dy] = exactly(operands)?;
+            Ok(elementwise::bias_gelu_grad([x, wide(bias), dy], *result))
         }),
-        Op::LayerNormGrad { eps } => floats(|mut operands| {
-            let weight = if operands.len() == 3 { operands.pop() } else { None };
+        Op::AddWidened => as_they_are(|operands, _| {
+            let [a, b] = exactly(operands)?;
+            Ok(vec![elementwise::add(a, b)])
+        }),
+        Op::LayerNorm { eps } => as_they_are(|operands, _| layer_norm(operands, None, *eps)),
+        Op::NarrowLayerNorm { eps, to } => as_they_are(|operands, _| layer_norm(operands, Some(element(*to)), *eps)),
+        Op::LayerNormGrad { eps } => as_they_are(|mut operands, _| {
+            let weight = if operands.len() == 3 { operands.pop().map(wide) } else { None };
             let [x, dy] = exactly(operands)?;
-            Ok(norm::layer_norm_grad(x, dy, weight, *eps as f32))
+            Ok(norm::layer_norm_grad(wide(x), dy, weight, *eps as f32))
         }),
-        Op::Attention { scale } => floats(move |operands| Ok(vec![attention::heads(exactly(operands)?, *scale)?])),
-        Op::AttentionGrad { scale } => floats(move |operands| attention::heads_grad(exactly(operands)?, *scale)),
-        Op::PackedAttention { heads, scale, parts, sums } => sized(move |mut operands, sizes| {
+        Op::Attention { scale } => as_they_are(|operands, _| Ok(vec![attention::heads(exactly(operands)?, *scale)?])),
+        Op::AttentionGrad { scale } => as_they_are(|operands, _| attention::heads_grad(exactly(operands)?, *scale)),
+        Op::PackedAttention { heads, scale, parts, sums } => as_they_are(move |mut operands, sizes| {
             let op = Packed { heads: *heads, scale: *scale, parts, sizes };
-            let tables = operands.split_off(operands.len().min(1));
+            let tables: Vec<_> = operands.split_off(operands.len().min(1)).into_iter().map(wide).collect();
             let [qkv] = exactly(operands)?;
             let results = attention::packed(&op, qkv, &tables)?;
             Ok(results.into_iter().take(1 + usize::from(*sums)).collect())
         }),
-        Op::PackedAttentionGrad { heads, scale, parts, sums } => sized(move |mut operands, sizes| {
+        Op::PackedAttentionGrad { heads, scale, parts, sums } => as_they_are(move |mut operands, sizes| {
             let op = Packed { heads: *heads, scale: *scale, parts, sizes };
             let tables = operands.split_off(operands.len().min(3 + usize::from(*sums)));
+            let tables: Vec<_> = tables.into_iter().map(wide).collect();
             let kept = if *sums { operands.pop() } else { None };
             Ok(vec![attention::packed_grad(&op, exactly(operands)?, kept, &tables)?])
         }),
@@ -123,19 +126,37 @@ pub(crate) fn kernel<R: CubeRuntime>(op: &Op) -> Option<Lowering<'_, CubeBackend
 fn floats<'a, R: CubeRuntime>(
     f: impl Fn(Vec<CubeTensor<R>>) -> Result<Vec<CubeTensor<R>>, KernelError> + 'a,
 ) -> Lowering<'a, CubeBackend<R>> {
-    sized(move |operands, _| f(operands))
+    as_they_are(move |operands, _| f(operands.into_iter().map(wide).collect()))
 }
 
-/// A kernel of floats that depends on the sizes of the run.
-fn sized<'a, R: CubeRuntime>(
+/// A kernel of floats, which are contiguous and in the types they have when it gets them.
+fn as_they_are<'a, R: CubeRuntime>(
     f: impl Fn(Vec<CubeTensor<R>>, &Sizes) -> Result<Vec<CubeTensor<R>>, KernelError> + 'a,
 ) -> Lowering<'a, CubeBackend<R>> {
     Box::new(move |mut node: Lowered<'_, CubeBackend<R>>| {
         let operands = node.all_floats()?.into_iter();
-        let tensors = operands.map(|tensor| into_contiguous(cast(tensor, DType::F32))).collect();
+        let tensors = operands.map(into_contiguous).collect();
         let results = f(tensors, node.sizes)?.into_iter().zip(node.results);
         Ok(results.map(|(result, ty)| Operand::Float(cast(result, element(ty.dtype)))).collect())
     })
+}
+
+/// In f32, and contiguous: the library may leave room after the rows of what it casts.
+fn wide<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+    into_contiguous(cast(tensor, DType::F32))
+}
+
+/// Layer norm of one operand or three, in the operand's type or another.
+fn layer_norm<R: CubeRuntime>(
+    mut operands: Vec<CubeTensor<R>>,
+    to: Option<DType>,
+    eps: f64,
+) -> Result<Vec<CubeTensor<R>>, KernelError> {
+    let rest = operands.split_off(operands.len().min(1));
+    let [x] = exactly(operands)?;
+    let affine = if rest.is_empty() { None } else { Some(exactly(rest)?.map(wide)) };
+    let to = to.unwrap_or_else(|| x.dtype());
+    Ok(vec![norm::layer_norm(x, affine, to, eps as f32)])
 }
 
 /// A kernel of floats and integers: indices of tokens, or what numbers are drawn by.
@@ -188,9 +209,24 @@ fn element(dtype: vjepa_compiler::ir::DType) -> DType {
     }
 }
 
-/// Memory for a result, beside an operand.
+/// Memory for a result in f32, beside an operand.
 fn empty<R: CubeRuntime>(beside: &CubeTensor<R>, shape: Shape) -> CubeTensor<R> {
-    empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), shape, DType::F32)
+    empty_of(beside, shape, DType::F32)
+}
+
+/// Memory for a result, beside an operand.
+fn empty_of<R: CubeRuntime>(beside: &CubeTensor<R>, shape: Shape, dtype: DType) -> CubeTensor<R> {
+    empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), shape, dtype)
+}
+
+/// Memory for a result of the shape and the type of an operand.
+fn alike<R: CubeRuntime>(x: &CubeTensor<R>) -> CubeTensor<R> {
+    empty_of(x, x.shape(), x.dtype())
+}
+
+/// What a kernel is compiled for where it reads or writes a tensor.
+fn stored<R: CubeRuntime>(tensor: &CubeTensor<R>) -> ElemType {
+    dtype_to_storage_type(tensor.dtype())
 }
 
 /// The tensor to write over: itself where nobody else holds it, else a copy.

@@ -1,11 +1,12 @@
-//! Layer norm over the last axis, and its gradient.
+//! Layer norm over the last axis, and its gradient. What is normalised, its result and the result's gradient may be stored in 16 bits.
 //!
 //! A cube of units shares a row: each adds up every `units`-th element, then they add their sums in pairs.
 
-use super::{cubes, elements, empty, spread};
-use burn_backend::{Shape, TensorMetadata};
+use super::{cubes, elements, empty, empty_of, spread, stored};
+use burn_backend::{DType, Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
@@ -33,8 +34,8 @@ pub(super) fn total(part: f32, sums: &mut Shared<[f32]>, #[comptime] units: usiz
 
 /// The mean of a row, then the reciprocal of its deviation, from the squares of differences: no digits cancel.
 #[cube]
-pub(super) fn mean_of(
-    x: &[f32],
+pub(super) fn mean_of<F: Float>(
+    x: &[F],
     start: usize,
     width: usize,
     sums: &mut Shared<[f32]>,
@@ -43,15 +44,15 @@ pub(super) fn mean_of(
     let mut part = 0.0f32;
     let mut i = UNIT_POS as usize;
     while i < width {
-        part += x[start + i];
+        part += f32::cast_from(x[start + i]);
         i += units;
     }
     total(part, sums, units) / f32::cast_from(width)
 }
 
 #[cube]
-pub(super) fn rstd_of(
-    x: &[f32],
+pub(super) fn rstd_of<F: Float>(
+    x: &[F],
     start: usize,
     width: usize,
     mean: f32,
@@ -62,7 +63,7 @@ pub(super) fn rstd_of(
     let mut part = 0.0f32;
     let mut i = UNIT_POS as usize;
     while i < width {
-        let difference = x[start + i] - mean;
+        let difference = f32::cast_from(x[start + i]) - mean;
         part += difference * difference;
         i += units;
     }
@@ -70,16 +71,17 @@ pub(super) fn rstd_of(
 }
 
 #[cube(launch)]
-fn layer_norm_kernel(
-    x: &[f32],
+fn layer_norm_kernel<F: Float, G: Float>(
+    x: &[F],
     weight: &[f32],
     bias: &[f32],
-    y: &mut [f32],
+    y: &mut [G],
     rows: usize,
     width: usize,
     eps: f32,
     #[comptime] units: usize,
     #[comptime] affine: bool,
+    #[define(F, G)] _stored: [ElemType; 2],
 ) {
     let mut sums = Shared::<[f32]>::new_slice(units);
     let row = CUBE_POS;
@@ -89,12 +91,11 @@ fn layer_norm_kernel(
         let rstd = rstd_of(x, start, width, mean, eps, &mut sums, units);
         let mut i = UNIT_POS as usize;
         while i < width {
-            let normal = (x[start + i] - mean) * rstd;
+            let mut normal = (f32::cast_from(x[start + i]) - mean) * rstd;
             if comptime!(affine) {
-                y[start + i] = normal * weight[i] + bias[i];
-            } else {
-                y[start + i] = normal;
+                normal = normal * weight[i] + bias[i];
             }
+            y[start + i] = G::cast_from(normal);
             i += units;
         }
     }
@@ -102,9 +103,9 @@ fn layer_norm_kernel(
 
 /// `dx = rstd·(g − mean(g) − x̂·mean(g·x̂))` with `g = dy·weight`; `moments` gets each row's mean and rstd.
 #[cube(launch)]
-fn layer_norm_grad_kernel(
+fn layer_norm_grad_kernel<F: Float>(
     x: &[f32],
-    dy: &[f32],
+    dy: &[F],
     weight: &[f32],
     dx: &mut [f32],
     moments: &mut [f32],
@@ -113,6 +114,7 @@ fn layer_norm_grad_kernel(
     eps: f32,
     #[comptime] units: usize,
     #[comptime] affine: bool,
+    #[define(F)] _stored: ElemType,
 ) {
     let mut sums = Shared::<[f32]>::new_slice(units);
     let row = CUBE_POS;
@@ -124,7 +126,7 @@ fn layer_norm_grad_kernel(
         let mut dot = 0.0f32;
         let mut i = UNIT_POS as usize;
         while i < width {
-            let mut g = dy[start + i];
+            let mut g = f32::cast_from(dy[start + i]);
             if comptime!(affine) {
                 g *= weight[i];
             }
@@ -136,7 +138,7 @@ fn layer_norm_grad_kernel(
         let mean_dot = total(dot, &mut sums, units) / f32::cast_from(width);
         let mut i = UNIT_POS as usize;
         while i < width {
-            let mut g = dy[start + i];
+            let mut g = f32::cast_from(dy[start + i]);
             if comptime!(affine) {
                 g *= weight[i];
             }
@@ -152,15 +154,16 @@ fn layer_norm_grad_kernel(
 
 /// Each unit adds up one column of [`ROWS`] rows: neighbours read neighbours.
 #[cube(launch)]
-fn shares_kernel(
+fn shares_kernel<F: Float>(
     x: &[f32],
-    dy: &[f32],
+    dy: &[F],
     moments: &[f32],
     dweights: &mut [f32],
     dbiases: &mut [f32],
     rows: usize,
     width: usize,
     #[comptime] at_once: usize,
+    #[define(F)] _stored: ElemType,
 ) {
     if ABSOLUTE_POS < dweights.len() {
         let column = ABSOLUTE_POS % width;
@@ -173,7 +176,7 @@ fn shares_kernel(
         let mut dbias = 0.0f32;
         let mut row = first;
         while row < end {
-            let g = dy[row * width + column];
+            let g = f32::cast_from(dy[row * width + column]);
             dbias += g;
             dweight += g * (x[row * width + column] - moments[row * 2]) * moments[row * 2 + 1];
             row += 1;
@@ -236,19 +239,21 @@ pub(super) fn per_row<R: CubeRuntime>(x: &CubeTensor<R>, rows: usize, width: usi
     (cubes(x, rows), CubeDim::new_1d(units as u32), units)
 }
 
-/// Normalised, times weight plus bias where there are.
+/// Normalised, times weight plus bias where there are, in `to`.
 pub(super) fn layer_norm<R: CubeRuntime>(
     x: CubeTensor<R>,
     affine: Option<[CubeTensor<R>; 2]>,
+    to: DType,
     eps: f32,
 ) -> CubeTensor<R> {
-    let y = empty(&x, x.shape());
+    let y = empty_of(&x, x.shape(), to);
     let (rows, width) = rows_of(&x);
     if rows > 0 {
         let (count, dim, units) = per_row(&x, rows, width);
         let has = affine.is_some();
         // A kernel without them reads neither.
-        let [weight, bias] = affine.unwrap_or_else(|| [x.clone(), x.clone()]);
+        let [weight, bias] = affine.unwrap_or_else(|| [(); 2].map(|()| empty(&x, Shape::new([1]))));
+        let stored = [stored(&x), stored(&y)];
         layer_norm_kernel::launch::<R>(
             &y.client,
             count,
@@ -262,12 +267,13 @@ pub(super) fn layer_norm<R: CubeRuntime>(
             eps,
             units,
             has,
+            stored,
         );
     }
     y
 }
 
-/// `dx`, and with a weight `dweight` and `dbias`.
+/// `dx`, and with a weight `dweight` and `dbias`, in f32 as `x` and the weight are.
 pub(super) fn layer_norm_grad<R: CubeRuntime>(
     x: CubeTensor<R>,
     dy: CubeTensor<R>,
@@ -294,6 +300,7 @@ pub(super) fn layer_norm_grad<R: CubeRuntime>(
         eps,
         units,
         affine,
+        stored(&dy),
     );
     if !affine {
         return vec![dx];
@@ -315,6 +322,7 @@ fn affine_grads<R: CubeRuntime>(
     let client = x.client.clone();
     let (count, dim) = spread(&x, parts * width);
     let [dweights, dbiases] = shares.clone().map(CubeTensor::into_buffer_arg);
+    let dtype = stored(&dy);
     shares_kernel::launch::<R>(
         &client,
         count,
@@ -327,6 +335,7 @@ fn affine_grads<R: CubeRuntime>(
         rows,
         width,
         ROWS,
+        dtype,
     );
     join(shares, [parts, width])
 }

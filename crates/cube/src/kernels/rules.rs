@@ -10,7 +10,7 @@ use vjepa_compiler::ir::{DType, TensorType};
 use vjepa_compiler::ops::Op;
 
 /// Names of the operations that have a kernel. Those of products are NVIDIA's library, by [`cublaslt`](crate::cublaslt).
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 28] = [
     "gelu",
     "gelu_grad",
     "gelu_with_grad",
@@ -19,6 +19,8 @@ const NAMES: [&str; 26] = [
     "bias_gelu_with_grad",
     "layer_norm",
     "layer_norm_grad",
+    "narrow_layer_norm",
+    "add_widened",
     "attention",
     "attention_grad",
     "packed_attention",

@@ -185,6 +185,8 @@ impl PlanBackend for Flex {
             // For devices, whose passes make them: here their parts are as fast.
             Op::BiasGelu
             | Op::BiasGeluGrad { .. }
+            | Op::NarrowLayerNorm { .. }
+            | Op::AddWidened
             | Op::TokenL1 { .. }
             | Op::TokenL1Grad { .. }
             | Op::AdamWAll { .. } => return None,

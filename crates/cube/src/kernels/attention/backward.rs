@@ -2,6 +2,7 @@
 
 use super::tiles::{Place, Rows, Tile, Work, load, products, put, start, store, weighted};
 use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::cubecl::prelude::*;
 
 /// Values of shared memory of [`queries_kernel`]: own queries and results' gradients, keys and values, gradients of scores.
@@ -16,15 +17,16 @@ pub(super) fn shared_by_keys(tile: Tile) -> usize {
 
 /// `Σ y·dy` of each row and head.
 #[cube(launch)]
-pub(super) fn dots_kernel(
-    y: &[f32],
-    dy: &[f32],
+pub(super) fn dots_kernel<F: Float>(
+    y: &[F],
+    dy: &[F],
     dots: &mut [f32],
     y_at: Place,
     dots_at: Place,
     work: Work,
     count: usize,
     #[comptime] width: usize,
+    #[define(F)] _stored: ElemType,
 ) {
     if ABSOLUTE_POS < count {
         // Heads are next to each other in rows, and rows in clips.
@@ -34,7 +36,7 @@ pub(super) fn dots_kernel(
         let at = start(&y_at, clip, head) + row * y_at.row;
         let mut dot = 0.0f32;
         for i in 0..width {
-            dot += y[at + i] * dy[at + i];
+            dot += f32::cast_from(y[at + i]) * f32::cast_from(dy[at + i]);
         }
         dots[start(&dots_at, clip, head) + row * dots_at.row] = dot;
     }
@@ -42,15 +44,15 @@ pub(super) fn dots_kernel(
 
 /// A cube computes the gradients of `own` queries of one head: `dq = Σ_j scale·p·(dy·v − Σ y·dy)·k`.
 #[cube(launch)]
-pub(super) fn queries_kernel(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    dy: &[f32],
+pub(super) fn queries_kernel<F: Float>(
+    q: &[F],
+    k: &[F],
+    v: &[F],
+    dy: &[F],
     table: &[f32],
     sums: &[f32],
     dots: &[f32],
-    out: &mut [f32],
+    out: &mut [F],
     queries_at: Place,
     keys_at: Place,
     values_at: Place,
@@ -60,6 +62,7 @@ pub(super) fn queries_kernel(
     work: Work,
     scale: f32,
     #[comptime] tile: Tile,
+    #[define(F)] _stored: ElemType,
 ) {
     let mut queries = Shared::<[f32]>::new_slice(comptime!(tile.own * tile.pitch()));
     let mut grads = Shared::<[f32]>::new_slice(comptime!(tile.own * tile.pitch()));
@@ -146,15 +149,15 @@ pub(super) fn queries_kernel(
 
 /// A cube computes the gradients of `own` keys and values of one head, over all its queries.
 #[cube(launch)]
-pub(super) fn keys_kernel(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    dy: &[f32],
+pub(super) fn keys_kernel<F: Float>(
+    q: &[F],
+    k: &[F],
+    v: &[F],
+    dy: &[F],
     table: &[f32],
     sums: &[f32],
     dots: &[f32],
-    out: &mut [f32],
+    out: &mut [F],
     queries_at: Place,
     keys_at: Place,
     values_at: Place,
@@ -165,6 +168,7 @@ pub(super) fn keys_kernel(
     work: Work,
     scale: f32,
     #[comptime] tile: Tile,
+    #[define(F)] _stored: ElemType,
 ) {
     let mut keys = Shared::<[f32]>::new_slice(comptime!(tile.own * tile.pitch()));
     let mut values = Shared::<[f32]>::new_slice(comptime!(tile.own * tile.pitch()));

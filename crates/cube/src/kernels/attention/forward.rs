@@ -3,6 +3,7 @@
 
 use super::tiles::{Place, Rows, Tile, Work, load, products, put, start, store, weighted};
 use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::cubecl::prelude::*;
 
 /// Below any score, and not infinite: differences with it are numbers.
@@ -16,12 +17,12 @@ pub(super) fn shared(tile: Tile) -> usize {
 /// A cube computes `own` rows of one head. `sums` gets the logarithm of each row's sum of exponentials; `y` nothing unless
 /// `results`. `lowest` is [`LOWEST`].
 #[cube(launch)]
-pub(super) fn forward_kernel(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+pub(super) fn forward_kernel<F: Float>(
+    q: &[F],
+    k: &[F],
+    v: &[F],
     table: &[f32],
-    y: &mut [f32],
+    y: &mut [F],
     sums: &mut [f32],
     queries_at: Place,
     keys_at: Place,
@@ -33,6 +34,7 @@ pub(super) fn forward_kernel(
     lowest: f32,
     #[comptime] results: bool,
     #[comptime] tile: Tile,
+    #[define(F)] _stored: ElemType,
 ) {
     let mut queries = Shared::<[f32]>::new_slice(comptime!(tile.own * tile.pitch()));
     let mut keys = Shared::<[f32]>::new_slice(comptime!(tile.other * tile.pitch()));

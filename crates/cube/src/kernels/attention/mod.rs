@@ -1,4 +1,4 @@
-//! Attention and its gradient, in f32, without a matrix of scores: over the rows of one linear layer, or over heads.
+//! Attention and its gradient, computed in f32 whatever tensors are stored in, without a matrix of scores: over the rows of one linear layer, or over heads.
 //!
 //! Written in tiles of shared memory (`tiles.rs`), for any number of rows and any width of heads that fits. cubek-attention has
 //! a gradient too; each of its units goes over whole rows in global memory, heads must be apart, and it turns nothing.
@@ -7,7 +7,7 @@ mod backward;
 mod forward;
 mod tiles;
 
-use super::{cubes, empty, spread};
+use super::{alike, cubes, empty, empty_of, spread, stored};
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Shape, Slice, TensorMetadata};
 use burn_cubecl::cubecl::CubeDim;
@@ -104,7 +104,7 @@ impl Problem {
     }
 }
 
-/// Angles that queries and keys are turned by, and from one clip's to the next's; without, some tensor that is not read.
+/// Angles that queries and keys are turned by, in f32, and from one clip's to the next's; without, some tensor of f32 that is not read.
 struct Table<R: CubeRuntime> {
     tensor: CubeTensor<R>,
     step: usize,
@@ -138,8 +138,7 @@ fn run_forward<R: CubeRuntime>(
     }
     let tile = problem.tile(q, table.turned, forward::shared)?;
     let (count, work) = problem.work(tile, problem.rows, problem.keys, table);
-    let nothing = y.is_none().then(|| empty(q, Shape::new([1])));
-    let written = y.or(nothing.as_ref()).unwrap_or(sums).clone();
+    let written = y.cloned().unwrap_or_else(|| empty_of(q, Shape::new([1]), q.dtype()));
     forward::forward_kernel::launch::<R>(
         &q.client,
         cubes(q, count),
@@ -160,6 +159,7 @@ fn run_forward<R: CubeRuntime>(
         forward::LOWEST,
         y.is_some(),
         tile,
+        stored(q),
     );
     Ok(())
 }
@@ -202,6 +202,7 @@ fn run_backward<R: CubeRuntime>(
         WorkLaunch::new(1, count, problem.heads, problem.rows, problem.keys, 0),
         count,
         problem.width,
+        stored(q),
     );
     let inputs = || [q, k, v, dy, &table.tensor, sums, &dots].map(|tensor| tensor.clone().into_buffer_arg());
 
@@ -229,6 +230,7 @@ fn run_backward<R: CubeRuntime>(
         work,
         problem.scale,
         tile,
+        stored(q),
     );
 
     let tile = problem.tile(q, table.turned, backward::shared_by_keys)?;
@@ -256,21 +258,27 @@ fn run_backward<R: CubeRuntime>(
         work,
         problem.scale,
         tile,
+        stored(q),
     );
     Ok(())
+}
+
+/// Zeros of the shape and the type of a tensor.
+fn zeros<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> {
+    CubeBackend::<R>::float_zeros(like.shape(), &like.device, like.dtype().into())
 }
 
 /// `softmax(scale·q·kᵀ)·v` of `[B, H, N, d]`.
 pub(super) fn heads<R: CubeRuntime>([q, k, v]: [CubeTensor<R>; 3], scale: f64) -> Result<CubeTensor<R>, KernelError> {
     let shape = shape4(&q)?;
     let [clips, count, rows, _] = shape;
-    let y = empty(&q, q.shape());
+    let y = alike(&q);
     let sums = empty(&q, Shape::new([clips, count, rows]));
     let problem = Problem::of_heads(shape, shape4(&k)?[2], scale);
     if problem.is_empty() {
-        return Ok(CubeBackend::<R>::float_zeros(y.shape(), &y.device, burn_backend::FloatDType::F32));
+        return Ok(zeros(&y));
     }
-    run_forward(&problem, [&q, &k, &v], &Table::none(&q), Some(&y), &sums)?;
+    run_forward(&problem, [&q, &k, &v], &Table::none(&sums), Some(&y), &sums)?;
     Ok(y)
 }
 
@@ -283,17 +291,14 @@ pub(super) fn heads_grad<R: CubeRuntime>(
     let ([clips, count, rows, width], [_, _, keys, _]) = (shape, shape4(&k)?);
     let problem = Problem::of_heads(shape, keys, scale);
     if problem.is_empty() {
-        let zeros = |like: &CubeTensor<R>| {
-            CubeBackend::<R>::float_zeros(like.shape(), &like.device, burn_backend::FloatDType::F32)
-        };
         return Ok([&q, &k, &v].map(zeros).into());
     }
-    let table = Table::none(&q);
     let sums = empty(&q, Shape::new([clips, count, rows]));
+    let table = Table::none(&sums);
     run_forward(&problem, [&q, &k, &v], &table, None, &sums)?;
-    let dq = empty(&q, q.shape());
+    let dq = alike(&q);
     // One buffer for both: devices read few in a kernel.
-    let dkv = empty(&q, Shape::new([2 * clips, count, keys, width]));
+    let dkv = empty_of(&q, Shape::new([2 * clips, count, keys, width]), q.dtype());
     let dv_at = At { first: clips * problem.v.clip, ..problem.v };
     let known = Known { q: &q, k: &k, v: &v, y: &y, dy: &dy, sums: &sums };
     run_backward(&problem, &known, &table, (&dq, problem.q), (&dkv, problem.k, dv_at))?;
@@ -316,11 +321,12 @@ pub(super) struct Packed<'a> {
 }
 
 impl Packed<'_> {
-    /// The parts, each where its rows begin, with its table; and the width of a head.
+    /// The parts, each where its rows begin, with its table, or with a tensor of f32 in the place of one.
     fn problems<R: CubeRuntime>(
         &self,
         qkv: &CubeTensor<R>,
         tables: &[CubeTensor<R>],
+        unread: &CubeTensor<R>,
     ) -> Result<Vec<(Problem, Table<R>)>, KernelError> {
         let [all, columns] = matrix(qkv)?;
         let width = columns / 3 / self.heads.max(1);
@@ -328,7 +334,7 @@ impl Packed<'_> {
         let mut problems = Vec::with_capacity(self.parts.len() / 2);
         for (number, part) in self.parts.chunks_exact(2).enumerate() {
             let [clips, rows] = [size(&part[0], self.sizes)?, size(&part[1], self.sizes)?];
-            let table = tables.get(number).map_or_else(|| Table::none(qkv), Table::new);
+            let table = tables.get(number).map_or_else(|| Table::none(unread), Table::new);
             problems.push((Problem::of_rows(first, [clips, rows], [self.heads, width], self.scale), table));
             first += clips * rows;
         }
@@ -346,8 +352,9 @@ pub(super) fn packed<R: CubeRuntime>(
     tables: &[CubeTensor<R>],
 ) -> Result<[CubeTensor<R>; 2], KernelError> {
     let [rows, columns] = matrix(&qkv)?;
-    let (y, sums) = (empty(&qkv, Shape::new([rows, columns / 3])), empty(&qkv, Shape::new([rows, op.heads])));
-    for (problem, table) in op.problems(&qkv, tables)? {
+    let y = empty_of(&qkv, Shape::new([rows, columns / 3]), qkv.dtype());
+    let sums = empty(&qkv, Shape::new([rows, op.heads]));
+    for (problem, table) in op.problems(&qkv, tables, &sums)? {
         run_forward(&problem, [&qkv; 3], &table, Some(&y), &sums)?;
     }
     Ok([y, sums])
@@ -362,8 +369,8 @@ pub(super) fn packed_grad<R: CubeRuntime>(
 ) -> Result<CubeTensor<R>, KernelError> {
     let [rows, _] = matrix(&qkv)?;
     let sums = kept.clone().unwrap_or_else(|| empty(&qkv, Shape::new([rows, op.heads])));
-    let dqkv = empty(&qkv, qkv.shape());
-    for (problem, table) in op.problems(&qkv, tables)? {
+    let dqkv = alike(&qkv);
+    for (problem, table) in op.problems(&qkv, tables, &sums)? {
         if kept.is_none() {
             run_forward(&problem, [&qkv; 3], &table, None, &sums)?;
         }

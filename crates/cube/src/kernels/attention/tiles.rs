@@ -102,10 +102,10 @@ pub(super) struct Rows {
     pub angles: usize,
 }
 
-/// Copies `count` rows to shared memory, zeros for those past the end and beside the width.
+/// Copies `count` rows to shared memory in f32, zeros for those past the end and beside the width.
 #[cube]
-pub(super) fn load(
-    x: &[f32],
+pub(super) fn load<F: Float>(
+    x: &[F],
     table: &[f32],
     to: &mut Shared<[f32]>,
     rows: &Rows,
@@ -120,15 +120,15 @@ pub(super) fn load(
         let mut value = 0.0f32;
         if rows.first + row < rows.end && column < comptime!(tile.width) {
             let at = rows.start + (rows.first + row) * rows.stride + column;
-            value = x[at];
+            value = f32::cast_from(x[at]);
             if comptime!(turned) {
                 let angle = rows.angles + (rows.first + row) * comptime!(2 * tile.width) + column;
                 let sine = table[angle + comptime!(tile.width)];
                 value *= table[angle];
                 if column % 2 == 0 {
-                    value -= x[at + 1] * sine;
+                    value -= f32::cast_from(x[at + 1]) * sine;
                 } else {
-                    value += x[at - 1] * sine;
+                    value += f32::cast_from(x[at - 1]) * sine;
                 }
             }
         }
@@ -139,10 +139,10 @@ pub(super) fn load(
 
 /// Writes `count` rows from shared memory, as far as the end; turned back where they were turned.
 #[cube]
-pub(super) fn store(
+pub(super) fn store<F: Float>(
     from: &Shared<[f32]>,
     table: &[f32],
-    x: &mut [f32],
+    x: &mut [F],
     rows: &Rows,
     #[comptime] count: usize,
     #[comptime] turned: bool,
@@ -165,7 +165,7 @@ pub(super) fn store(
                     value -= from[at - 1] * table[sines - 1];
                 }
             }
-            x[rows.start + (rows.first + row) * rows.stride + column] = value;
+            x[rows.start + (rows.first + row) * rows.stride + column] = F::cast_from(value);
         }
         i += comptime!(tile.units());
     }
