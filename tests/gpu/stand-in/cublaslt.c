@@ -1,5 +1,6 @@
 /* A stand-in for cuBLASLt, for the memory of the stand-in driver: it computes products in f32 on the host, as NVIDIA's
- * documentation defines them, and refuses what it is not told in full. Products of 16-bit types are noted and not computed.
+ * documentation defines them, and refuses what it is not told in full. Products of 16-bit types are noted, and computed with
+ * STAND_IN_RUNS=1.
  *
  * STAND_IN_OUT names a folder: products.txt there gets a line for each product. Only what cudarc calls for a product is here.
  */
@@ -76,10 +77,30 @@ API int cublasLtMatmulAlgoGetHeuristic(void *handle, void *product, void *a, voi
     return SUCCESS;
 }
 
+/* bf16 is the upper half of an f32. */
+static float read(const void *from, int type, int64_t place) {
+    if (type == F32) return ((const float *)from)[place];
+    if (type == F16) return (float)((const _Float16 *)from)[place];
+    uint32_t whole = (uint32_t)((const uint16_t *)from)[place] << 16;
+    float value;
+    memcpy(&value, &whole, sizeof value);
+    return value;
+}
+
+static void write_to(void *to, int type, int64_t place, float value) {
+    if (type == F32) ((float *)to)[place] = value;
+    else if (type == F16) ((_Float16 *)to)[place] = (_Float16)value;
+    else {
+        uint32_t whole;
+        memcpy(&whole, &value, sizeof whole);
+        ((uint16_t *)to)[place] = value != value ? 0x7fff : (uint16_t)((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
+    }
+}
+
 /* An element of op(matrix), of one of the batch. */
-static float at(const float *from, const struct layout *layout, int turned, int64_t batch, uint64_t row, uint64_t column) {
+static float at(const void *from, const struct layout *layout, int turned, int64_t batch, uint64_t row, uint64_t column) {
     uint64_t place = turned ? column + row * (uint64_t)layout->leading : row + column * (uint64_t)layout->leading;
-    return from[batch * layout->stride + (int64_t)place];
+    return read(from, layout->type, batch * layout->stride + (int64_t)place);
 }
 
 static void note(const struct layout *a, const struct layout *d, const struct product *product, uint64_t inner) {
@@ -95,9 +116,9 @@ static void note(const struct layout *a, const struct layout *d, const struct pr
     fclose(list);
 }
 
-API int cublasLtMatmul(void *handle, const struct product *product, const float *alpha, const float *a,
-                       const struct layout *of_a, const float *b, const struct layout *of_b, const float *beta, const float *c,
-                       const struct layout *of_c, float *d, const struct layout *of_d, const void *algorithm, void *workspace,
+API int cublasLtMatmul(void *handle, const struct product *product, const float *alpha, const void *a,
+                       const struct layout *of_a, const void *b, const struct layout *of_b, const float *beta, const void *c,
+                       const struct layout *of_c, void *d, const struct layout *of_d, const void *algorithm, void *workspace,
                        size_t bytes, void *stream) {
     (void)handle; (void)workspace; (void)bytes; (void)stream; (void)of_c;
     int turn_a = product->turned[0], turn_b = product->turned[1];
@@ -110,15 +131,17 @@ API int cublasLtMatmul(void *handle, const struct product *product, const float 
     if (!fits || !types || !algorithm || *beta != 0 || c != d || product->turned[2]) return INVALID;
     if ((!bias && product->epilogue != PLAIN) || (bias && !product->bias)) return UNSUPPORTED;
     note(of_a, of_d, product, inner);
-    if (of_d->type != F32) return SUCCESS;
+    const char *runs = getenv("STAND_IN_RUNS");
+    if (of_d->type != F32 && !(runs && !strcmp(runs, "1"))) return SUCCESS;
     for (int64_t one = 0; one < of_d->batch; one++)
         for (uint64_t column = 0; column < of_d->columns; column++)
             for (uint64_t row = 0; row < of_d->rows; row++) {
                 double sum = 0;
                 for (uint64_t i = 0; i < inner; i++)
                     sum += (double)at(a, of_a, turn_a, one, row, i) * at(b, of_b, turn_b, one, i, column);
-                float added = bias ? ((const float *)product->bias)[row] : 0;
-                d[one * of_d->stride + (int64_t)(row + column * (uint64_t)of_d->leading)] = *alpha * (float)sum + added;
+                float added = bias ? read((const void *)product->bias, of_d->type, (int64_t)row) : 0;
+                int64_t place = one * of_d->stride + (int64_t)(row + column * (uint64_t)of_d->leading);
+                write_to(d, of_d->type, place, *alpha * (float)sum + added);
             }
     return SUCCESS;
 }

@@ -1,14 +1,19 @@
 /* A stand-in for NVIDIA's driver, for compiling kernels on a machine without a GPU.
  *
- * It is one device of compute capability 9.0 (8.0 with STAND_IN_SM=80) that has memory and runs nothing. What a driver would
+ * It is one device of compute capability 9.0 (8.0 with STAND_IN_SM=80) that has memory and, by default, runs nothing. What a driver would
  * refuse, it refuses: a module that is not for sm_90a (sm_80) or lacks the function asked for, a launch past the device's limits, a copy outside of its memory.
  * Memory is reserved and never touched, so that a model larger than the machine's memory can be planned and "run": copies to
  * the device are dropped, copies from it are zeros.
+ *
+ * With STAND_IN_RUNS=1 copies are made and kernels run, those that compiler.c compiled for the processor (threads.c). Each launch is
+ * finished when it returns.
  *
  * STAND_IN_OUT names a folder: kernels.tsv there gets a line for each module (function, bytes of PTX, its file), and the PTX
  * itself is kept as NUMBER.ptx; launches.txt gets a line for each launch, the name of its
  * function. Only the functions that CubeCL asks for through cudarc are here.
  */
+#include "threads.h"
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,7 +26,7 @@
 
 typedef int CUresult;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, INVALID_PTX = 218,
-       NOT_FOUND = 500, NO_BINARY = 209, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
+       NOT_FOUND = 500, NO_BINARY = 209, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 
 enum { MAX_THREADS = 1024, GRID_X = 2147483647, GRID_YZ = 65535, BLOCK_XY = 1024, BLOCK_Z = 64, STATIC_SHARED = 49152,
        SHARED_90 = 232448, SHARED_80 = 166912, PROCESSORS = 132, WARP = 32 };
@@ -34,6 +39,12 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static CUresult refuse(CUresult code, const char *what) {
     fprintf(stderr, "stand-in driver: %s\n", what);
     return code;
+}
+
+/* Whether kernels run and copies are made. */
+static int runs(void) {
+    const char *asked = getenv("STAND_IN_RUNS");
+    return asked && !strcmp(asked, "1");
 }
 
 /* A recording: what is launched while it is open becomes a node and is not run. What waits, allocates or loads then ends it, as
@@ -98,7 +109,7 @@ API CUresult cuDeviceGet(int *device, int index) {
 
 API CUresult cuDeviceGetName(char *name, int length, int device) {
     (void)device;
-    snprintf(name, (size_t)length, "stand-in for %s, which runs nothing", ampere() ? "sm_80" : "sm_90a");
+    snprintf(name, (size_t)length, "stand-in for %s, which runs %s", ampere() ? "sm_80" : "sm_90a", runs() ? "on the processor" : "nothing");
     return SUCCESS;
 }
 
@@ -247,20 +258,25 @@ API CUresult cuDeviceGetDefaultMemPool(void **pool, int device) { (void)device; 
 API CUresult cuMemPoolSetAttribute(void *pool, int attribute, void *value) { (void)pool; (void)attribute; (void)value; return SUCCESS; }
 
 API CUresult cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) {
-    (void)from; (void)stream;
-    return inside(to, bytes) ? SUCCESS : refuse(INVALID_VALUE, "a copy to the device is past its memory");
+    (void)stream;
+    if (!inside(to, bytes)) return refuse(INVALID_VALUE, "a copy to the device is past its memory");
+    if (runs()) memcpy((void *)to, from, bytes);
+    return SUCCESS;
 }
 
 API CUresult cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) {
     (void)stream;
     if (!inside(from, bytes)) return refuse(INVALID_VALUE, "a copy from the device is past its memory");
-    memset(to, 0, bytes);
+    if (runs()) memcpy(to, (const void *)from, bytes);
+    else memset(to, 0, bytes);
     return SUCCESS;
 }
 
 API CUresult cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *stream) {
     (void)stream;
-    return inside(to, bytes) && inside(from, bytes) ? SUCCESS : refuse(INVALID_VALUE, "a copy on the device is past its memory");
+    if (!inside(to, bytes) || !inside(from, bytes)) return refuse(INVALID_VALUE, "a copy on the device is past its memory");
+    if (runs()) memmove((void *)to, (const void *)from, bytes);
+    return SUCCESS;
 }
 
 /* CUDA_MEMCPY2D. */
@@ -273,15 +289,20 @@ struct copy {
 API CUresult cuMemcpy2DAsync_v2(const struct copy *copy, void *stream) {
     (void)stream;
     const int HOST = 1;
-    for (size_t row = 0; copy->to_type == HOST && row < copy->height; row++)
-        memset((char *)copy->to_host + (copy->to_y + row) * copy->to_pitch + copy->to_x, 0, copy->width);
+    for (size_t row = 0; row < copy->height; row++) {
+        char *to = copy->to_type == HOST ? copy->to_host : (char *)copy->to_device;
+        const char *from = copy->from_type == HOST ? copy->from_host : (const char *)copy->from_device;
+        to += (copy->to_y + row) * copy->to_pitch + copy->to_x;
+        if (runs()) memcpy(to, from + (copy->from_y + row) * copy->from_pitch + copy->from_x, copy->width);
+        else if (copy->to_type == HOST) memset(to, 0, copy->width);
+    }
     return SUCCESS;
 }
 
 /* Modules and what is in them. */
 
-struct function { char name[256]; };
-struct module { const char *ptx; size_t bytes; int number; };
+struct function { char name[256]; prepare_kernel prepare; call_kernel call; int waits; };
+struct module { const char *ptx; size_t bytes; int number; void *library; };
 
 API CUresult cuModuleLoadData(void **handle, const void *image) {
     static int count;
@@ -291,8 +312,16 @@ API CUresult cuModuleLoadData(void **handle, const void *image) {
     struct module *module = malloc(sizeof *module);
     if (!module) return OUT_OF_MEMORY;
     pthread_mutex_lock(&lock);
-    *module = (struct module){strdup(ptx), strlen(ptx), count++};
+    *module = (struct module){strdup(ptx), strlen(ptx), count++, NULL};
     pthread_mutex_unlock(&lock);
+    const char *path = runs() ? strstr(ptx, "// library ") : NULL;
+    if (runs() && !path) return refuse(INVALID_PTX, "a module is not compiled for the processor: compiler.c is the NVRTC for STAND_IN_RUNS=1");
+    if (path) {
+        char name[4096];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(path + 11, "\n"), path + 11);
+        module->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+        if (!module->library) return refuse(INVALID_PTX, dlerror());
+    }
     *handle = module;
     return module->ptx ? SUCCESS : OUT_OF_MEMORY;
 }
@@ -328,6 +357,13 @@ API CUresult cuModuleGetFunction(void **handle, void *module, const char *name) 
     struct function *function = calloc(1, sizeof *function);
     if (!function) return OUT_OF_MEMORY;
     snprintf(function->name, sizeof function->name, "%s", name);
+    if (from->library) {
+        const int *waits = dlsym(from->library, "stand_in_waits");
+        *(void **)&function->prepare = dlsym(from->library, "stand_in_prepare");
+        *(void **)&function->call = dlsym(from->library, "stand_in_call");
+        if (!waits || !function->prepare || !function->call) return refuse(NOT_FOUND, "a kernel's library lacks a function");
+        function->waits = *waits;
+    }
     keep(from, name);
     *handle = function;
     return SUCCESS;
@@ -358,14 +394,20 @@ static void launched(const char *name) {
 
 API CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                             unsigned shared, void *stream, void **parameters, void **extra) {
-    (void)stream; (void)parameters; (void)extra;
+    (void)stream; (void)extra;
     if (!function || !current) return refuse(INVALID_VALUE, "a launch without a function or a context");
     int grid = gx && gy && gz && gx <= GRID_X && gy <= GRID_YZ && gz <= GRID_YZ;
     int block = bx && by && bz && bx <= BLOCK_XY && by <= BLOCK_XY && bz <= BLOCK_Z && (uint64_t)bx * by * bz <= MAX_THREADS;
     if (grid && block && shared <= (ampere() ? SHARED_80 : SHARED_90)) {
         if (recording()) return node(NODE_KERNEL);
-        launched(((struct function *)function)->name);
-        return SUCCESS;
+        const struct function *kernel = function;
+        launched(kernel->name);
+        if (!kernel->call) return SUCCESS;
+        struct size3 blocks = {gx, gy, gz}, threads = {bx, by, bz};
+        pthread_mutex_lock(&lock);
+        int failed = run_blocks(kernel->prepare, kernel->call, kernel->waits, blocks, threads, shared, parameters);
+        pthread_mutex_unlock(&lock);
+        return failed ? refuse(LAUNCH_FAILED, "threads of a block wait for one another at different places") : SUCCESS;
     }
     fprintf(stderr, "stand-in driver: %s is launched as %u x %u x %u blocks of %u x %u x %u with %u bytes shared\n",
             ((struct function *)function)->name, gx, gy, gz, bx, by, bz, shared);
@@ -377,6 +419,7 @@ API CUresult cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned g
 API CUresult cuStreamBeginCapture_v2(void *stream, int mode) {
     (void)stream; (void)mode;
     if (recording()) return refuse(INVALID_VALUE, "a recording begins within another");
+    if (runs()) return refuse(CAPTURE_UNSUPPORTED, "launches that run are not recorded");
     invalidated = 0;
     open_graph = calloc(1, sizeof *open_graph);
     return open_graph ? SUCCESS : OUT_OF_MEMORY;
