@@ -42,6 +42,12 @@ impl Scene {
     }
 }
 
+/// What a command that succeeds prints, as JSON.
+fn json(command: &mut assert_cmd::Command) -> serde_json::Value {
+    let output = command.assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).unwrap()
+}
+
 const PROBE: &str = "[probe, --data, train.csv, --val, val.csv, --kind, 'linear,knn']";
 
 const ROWS: &str = "seeds: [3, 4]
@@ -168,6 +174,12 @@ fn slips_are_found_before_anything_runs() {
         ("untrained: true", "untrained: 1", &["table.yaml", "untrained"]),
         ("0.5, ", "5, ", &["causal, short", "max_temporal_keep"]),
         ("[plain, first weights]", "[plain, last weights]", &["no row `last weights`"]),
+        ("--kind,", "--kinds,", &["`files`", "vjepa probe", "--kinds"]),
+        ("'linear,knn'", "cubic", &["`files`", "cubic"]),
+        ("train.csv", "absent.csv", &["`files`", "absent.csv", "no such file"]),
+        (PROBE, "[finetune, --config, train.csv, --data, train.csv]", &["`files`", "train.csv"]),
+        ("knn']", "knn'], assume: {trian: 4}", &["`assume` of the evaluation `files`", "trian", "train=N"]),
+        ("knn']", "knn'], assume: {train: few}", &["table.yaml", "assume"]),
     ] {
         assert!(ROWS.contains(from), "{from}");
         scene.table(&ROWS.replacen(from, to, 1));
@@ -175,11 +187,20 @@ fn slips_are_found_before_anything_runs() {
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
         assert!(!scene.path("out").exists());
     }
+    // Textures are asked about where clips show them.
+    let videos = "set: [data.dataset_type=VideoDataset, 'data.datasets=[train.csv]']";
+    scene.table(&format!("evaluations: [texture]\nrows:\n  - {{name: plain, {videos}}}\n"));
+    for more in [&[][..], &["--dry-run"]] {
+        let text = refused(&mut scene.ablate(more));
+        assert!(text.contains("`texture`") && text.contains("use `probe` for videos"), "{text}");
+    }
     // What fails while it runs names the run and leaves the others.
-    scene.table(&ROWS.replace("train.csv", "absent.csv"));
+    let list = std::fs::read_to_string(scene.path("train.csv")).unwrap();
+    write(scene.0.path(), "one.csv", list.lines().next().unwrap());
+    scene.table(&ROWS.replace("train.csv", "one.csv"));
     let output = scene.ablate(&[]).assert().failure().get_output().stderr.clone();
     let text = String::from_utf8(output).unwrap();
-    assert!(text.contains("absent.csv") && text.contains("the evaluation `files` failed"), "{text}");
+    assert!(text.contains("one.csv") && text.contains("the evaluation `files` failed"), "{text}");
 }
 
 #[test]
@@ -189,12 +210,101 @@ fn a_dry_run_says_what_it_would_cost() {
     let output = scene.ablate(&["--dry-run", "--speed", "0.1"]).assert().success().get_output().stdout.clone();
     let text = String::from_utf8(output).unwrap();
     assert!(text.starts_with("small: 6 runs, 0 finished, evaluated by files\n"), "{text}");
-    for words in
-        ["to run plain-seed3", "6 steps of 1 x 4 clips", "GFLOP", "h at 0.1 TFLOP/s", "first weights, not trained"]
-    {
+    for words in [
+        "to run plain-seed3",
+        "6 steps of 1 x 4 clips",
+        "GFLOP",
+        "h at 0.1 TFLOP/s",
+        "first weights, not trained",
+        "evaluations of each run:\n  files: at least ",
+        "    encoder, training: 20 samples x 1 clips x 1 views, once: ",
+        "    encoder, evaluation: 20 samples",
+        "not counted: linear on the features",
+        "without what is not counted above",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(!scene.path("out").exists());
+    // Evaluations of six runs, and trainings of four: the other two are first weights.
+    let told = json(&mut scene.ablate(&["--dry-run", "--speed", "0.1", "--json"]));
+    let runs = told["runs"].as_array().unwrap();
+    let hours = |of: &serde_json::Value| of["hours"].as_f64().unwrap();
+    let (training, evaluating) = (hours(&runs[0]["training"]), hours(&runs[0]["evaluations"]["files"]));
+    assert!(training > 0.0 && evaluating > 0.0 && runs.iter().filter(|run| run["training"].is_null()).count() == 2);
+    let sums = ["hours_of_training", "hours_of_evaluations"].map(|key| told[key].as_f64().unwrap());
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
+    assert!(runs.len() == 6 && close(sums[0], 4.0 * training) && close(sums[1], 6.0 * evaluating), "{told}");
+}
+
+#[test]
+fn a_dry_run_invents_no_samples() {
+    let scene = Scene::new();
+    let evaluation = |list: &str, assume: &str| {
+        let probe = format!("[probe, --data, {list}, --val, val.csv, --kind, 'attentive,average', --subset, 50%]");
+        scene.table(&format!("evaluations:\n  - {{name: files, run: {probe}{assume}}}\nrows:\n  - {{name: plain}}\n"));
+        json(&mut scene.ablate(&["--dry-run", "--json"]))["runs"][0]["evaluations"]["files"].clone()
+    };
+    let part = |bill: &serde_json::Value, what: &str| {
+        let parts = bill["parts"].as_array().unwrap().iter();
+        parts
+            .filter(|part| part["what"].as_str().unwrap().starts_with(what))
+            .map(|part| part["flops"].as_f64().unwrap())
+            .sum::<f64>()
+    };
+    let listed = evaluation("train.csv", "");
+    assert_eq!(listed["not_counted"], serde_json::json!([]), "{listed}");
+    // Three splits of two of each class, epochs of one batch.
+    assert!(part(&listed, "attentive, training: 20 steps of 16 samples") > 0.0, "{listed}");
+    let absent = evaluation("absent.csv", "");
+    assert_eq!(part(&absent, "attentive, training"), 0.0, "{absent}");
+    let why = absent["not_counted"].to_string();
+    assert!(why.contains("absent.csv is not here") && why.contains("classes=N"), "{why}");
+    assert!(part(&absent, "encoder, evaluation: 20 samples") > 0.0, "{absent}");
+    let given = evaluation("absent.csv", ", assume: {train: 2000, classes: 8}");
+    assert!(
+        given["not_counted"] == serde_json::json!([]) && given["parts"].to_string().contains("2000 (given)"),
+        "{given}"
+    );
+    // Of two halves of 1,000 each: 63 batches of 16 in each of 20 epochs.
+    assert!(part(&given, "average, training: 1260 steps of 16 samples") > 0.0, "{given}");
+    assert_eq!(part(&given, "encoder, evaluation"), part(&listed, "encoder, evaluation"));
+}
+
+#[test]
+fn textures_and_fine_tuning_are_counted_too() {
+    let scene = Scene::new();
+    let tuning = "{data: {batch_size: 4, num_workers: 1}, data_aug: {auto_augment: false}, finetune: {num_sample: 2, \
+                  test_num_segment: 2, test_num_crop: 3, subset: 0.5}, optimization: {epochs: 2, warmup: 0.5}}";
+    write(scene.0.path(), "tuning.yaml", tuning);
+    let rows = "evaluations:
+  - motion attentive
+  - motion
+  - {name: tuned, run: [finetune, --config, tuning.yaml, --data, train.csv, --val, val.csv]}
+rows:
+  - {name: plain}
+";
+    scene.table(rows);
+    let told = json(&mut scene.ablate(&["--dry-run", "--json"]));
+    let bills = &told["runs"][0]["evaluations"];
+    let textures = bills["motion attentive, motion"]["parts"].to_string();
+    assert!(textures.contains("encoder, 2600 clips") && textures.contains("1920 steps of 8 clips"), "{told}");
+    let tuned = &bills["tuned"];
+    let parts = tuned["parts"].as_array().unwrap();
+    // Three draws of half the videos: 12 of 20 with those of each class rounded, or as many as are drawn.
+    assert_eq!(
+        parts.iter().filter(|part| part["what"].as_str().unwrap().starts_with("training: ")).count(),
+        3,
+        "{tuned}"
+    );
+    assert!(
+        parts.last().unwrap()["what"].as_str().unwrap().starts_with("test: 20 videos x 2 clips x 3 crops, 3 times"),
+        "{tuned}"
+    );
+    assert!(parts.iter().all(|part| part["flops"].as_f64().unwrap() > 0.0), "{tuned}");
+    scene.table(&rows.replace("train.csv", "absent.csv"));
+    let told = json(&mut scene.ablate(&["--dry-run", "--json"]));
+    let tuned = told["runs"][0]["evaluations"]["tuned"]["not_counted"].to_string();
+    assert!(tuned.contains("absent.csv is not here") && tuned.contains("number is not known"), "{tuned}");
 }
 
 #[test]

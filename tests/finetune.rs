@@ -199,9 +199,24 @@ fn a_share_is_drawn_three_times_and_its_tests_averaged() {
         (of(&all) - mean).abs() < 1e-9 && (all["test_standard_error"].as_f64().unwrap() - error).abs() < 1e-9,
         "{all}"
     );
+    assert_eq!(all["split_seeds"], serde_json::json!([0, 1, 2]), "{all}");
     // Each is the run of its draw.
     let second = summary(&mut run("second", &["--split-seed", "1"]));
     assert_eq!((of(&second), losses(&scene.path("second"))), (tops[1], losses(&split(1))));
+    // A share in the configuration means the same as that of the flag.
+    let configured = |folder: &str, more: &[&str]| {
+        let sets = ["--set", "finetune.subset=0.25", "--set", "optimization.steps=3"];
+        let mut command = scene.run(folder, &sets);
+        command.args(more);
+        summary(&mut command)
+    };
+    let file = configured("file", &[]);
+    assert_eq!((&file["test"], &file["split_seeds"]), (&all["test"], &all["split_seeds"]), "{file}");
+    assert_eq!(losses(&scene.path("file").join("split-1")), losses(&split(1)));
+    let file = configured("drawn", &["--set", "finetune.subset_split=1"]);
+    assert_eq!((of(&file), &file["split_seeds"]), (tops[1], &serde_json::json!([1])), "{file}");
+    let told = refused(&mut scene.run("none", &["--splits", "2"]));
+    assert!(told.contains("--splits") && told.contains("--subset 5%"), "{told}");
     assert_ne!(losses(&split(0)), losses(&split(1)));
     // What was begun goes on, and what was not begins.
     std::fs::remove_dir_all(split(2)).unwrap();
@@ -210,7 +225,9 @@ fn a_share_is_drawn_three_times_and_its_tests_averaged() {
     let text = run("text", &["--splits", "2"]).assert().success().get_output().stdout.clone();
     let text = String::from_utf8(text).unwrap();
     assert!(
-        text.contains("\u{b1}") && text.contains("over 2 splits") && text.matches("to export").count() == 2,
+        text.contains("\u{b1}")
+            && text.contains("over 2 splits (seeds 0, 1)")
+            && text.matches("to export").count() == 2,
         "{text}"
     );
     let mut both = run("both", &["--split-seed", "1", "--splits", "2"]);

@@ -330,7 +330,12 @@ fn a_share_of_the_labels_is_drawn_several_times() {
     let found = json(&mut command);
     assert_eq!((found["splits"].as_u64(), found["train"]["videos"].as_u64()), (Some(3), Some(10)), "{found}");
     assert!(found["heads"][0]["val_standard_error"].is_number(), "{found}");
+    assert_eq!(found["split_seeds"], serde_json::json!([0, 1, 2]), "{found}");
     scene.encoded("probe").args(["--data", "train.csv", "--out", "p", "--splits", "2"]).assert().code(2);
+    let mut one = scene.encoded("probe");
+    one.args(["--data", "train.csv", "--val", "val.csv", "--kind", "linear", "--subset", "50%", "--split-seed", "1"]);
+    let one = json(one.args(["--out", "p.safetensors"]));
+    assert_eq!((one["splits"].as_u64(), &one["split_seeds"]), (Some(1), &serde_json::json!([1])), "{one}");
 }
 
 #[test]

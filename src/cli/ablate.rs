@@ -1,6 +1,8 @@
 //! `vjepa ablate`: a table of runs, one after another, each evaluated alike, and the table that comes of it.
 
 mod commands;
+mod dry;
+mod evaluation;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,20 +11,20 @@ use std::process::Command;
 use std::time::Instant;
 
 use vjepa_data::DriftingTextures;
-use vjepa_eval::protocols::textures::{Scores, Tasks, TextureProtocol, evaluate_encoder};
+use vjepa_eval::protocols::textures::{Scores, Tasks, evaluate_encoder};
 use vjepa_eval::write_atomic;
-use vjepa_programs::{Passes, initial_weights, model_configs, objective};
+use vjepa_programs::{initial_weights, model_configs, objective};
 use vjepa_recipe::ablation::{Ablation, Run, State, Table};
-use vjepa_recipe::config::{Config, DatasetType};
+use vjepa_recipe::config::Config;
 use vjepa_runtime::files;
-use vjepa_runtime::plan::Device;
 use vjepa_train::{Checkpoint, Progress};
 use vjepa_view::pictures::{Bar as Drawn, ablation};
 
 use super::CliError;
-use super::dry_run::Cost;
+use super::cost::positive;
 use super::probe::Bar;
 use super::train::Stopped;
+use evaluation::{Evaluation, TextureFigure, has_textures, protocol};
 
 /// Run a table of trainings that differ in a few settings, evaluate each alike, and compare
 ///
@@ -40,100 +42,23 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Speed assumed for the hours of --dry-run, in TFLOP/s actually reached
-    #[arg(long, default_value_t = 100.0, value_name = "TFLOPS")]
+    #[arg(long, default_value_t = 100.0, value_name = "TFLOPS", value_parser = positive)]
     speed: f64,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// A figure of the protocol on drifting textures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TextureFigure {
-    motion: bool,
-    attentive: bool,
-}
-
-impl TextureFigure {
-    fn of(self, scores: &Tasks<Scores>) -> Result<f64, CliError> {
-        let of = if self.motion { scores.motion } else { scores.texture };
-        match self.attentive {
-            true => Ok(of.attentive.ok_or("the attentive probe has no figure")?),
-            false => Ok(of.linear),
-        }
-    }
-}
-
 /// The results as tables.
 const TABLES: [&str; 2] = ["ablation.md", "ablation.csv"];
-/// Labels a class that the protocol's clips surely have.
-const MOST_LABELS: usize = 100;
-
-/// How a run is evaluated.
-#[derive(Clone, Debug, PartialEq)]
-enum Evaluation {
-    /// A figure of the protocol on drifting textures.
-    Textures { figure: TextureFigure, labels: usize },
-    /// `vjepa probe` with these arguments: top-1 on its validation samples, else on its training samples.
-    Probe(Vec<String>),
-    /// `vjepa finetune` with these arguments: top-1 of its test.
-    Finetune(Vec<String>),
-    /// `vjepa detect train` with the first of these arguments and `vjepa detect eval` with the others: mean average precision.
-    Detect(Vec<String>, Vec<String>),
-}
-
-impl Evaluation {
-    const WORDS: &'static str = "`texture`, `motion`, `texture attentive`, `motion attentive`, each with `labels=N` if wanted, `probe` with arguments of \
-         `vjepa probe`, `finetune` with arguments of `vjepa finetune`, or `detect` with arguments of `vjepa detect train`, \
-         `--` and arguments of `vjepa detect eval`";
-
-    fn read(name: &str, command: &[String]) -> Result<Self, CliError> {
-        let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
-        let arguments = || command.get(1..).unwrap_or_default().to_vec();
-        match words.first() {
-            Some(&"probe") => return Ok(Self::Probe(arguments())),
-            Some(&"finetune") => return Ok(Self::Finetune(arguments())),
-            Some(&"detect") => {
-                let arguments = arguments();
-                let halves: Vec<&[String]> = arguments.split(|word| word == "--").collect();
-                return match halves[..] {
-                    [train, eval] => Ok(Self::Detect(train.to_vec(), eval.to_vec())),
-                    _ => Err(format!(
-                        "the evaluation `{name}` trains a detector and evaluates it: write arguments of `vjepa detect train`, one \
-                         `--`, and arguments of `vjepa detect eval`"
-                    )
-                    .into()),
-                };
-            }
-            _ => {}
-        }
-        let unknown = || CliError::from(format!("the evaluation `{name}` is not known: write one of {}", Self::WORDS));
-        let labels = match words.last().and_then(|word| word.strip_prefix("labels=")) {
-            None => TextureProtocol::recipe(0).labels_per_class,
-            Some(number) => {
-                let labels = number.parse().ok().filter(|labels| (1..=MOST_LABELS).contains(labels));
-                words.pop();
-                labels.ok_or_else(|| {
-                    format!("the evaluation `{name}` takes 1 to {MOST_LABELS} labels a class, not `{number}`")
-                })?
-            }
-        };
-        let (motion, attentive) = match words.as_slice() {
-            ["texture"] => (false, false),
-            ["motion"] => (true, false),
-            ["texture", "attentive"] => (false, true),
-            ["motion", "attentive"] => (true, true),
-            _ => return Err(unknown()),
-        };
-        Ok(Self::Textures { figure: TextureFigure { motion, attentive }, labels })
-    }
-}
+/// How the runs of a table are evaluated, by name.
+type Evaluations<'a> = BTreeMap<&'a str, Evaluation>;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), CliError> {
     let table = Ablation::from_file(&args.table)?;
     let runs = table.check()?;
-    let evaluations: BTreeMap<&str, Evaluation> = table
+    let evaluations: Evaluations<'_> = table
         .evaluations
         .iter()
         .map(|name| {
@@ -153,8 +78,14 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let written = [&state_file, &folder.join(TABLES[0]), &folder.join(TABLES[1])];
     files::spare("--out", &folder, &written, [args.table.as_path(), table.base.as_path()])?;
     let mut state = State::read(&state_file)?;
+    table.evaluations.iter().try_for_each(|name| dry::assumed(&table, name).map(drop))?;
     if args.dry_run {
-        return dry_run(args, &table, &state, &runs);
+        return dry::run((&table, &evaluations), &state, &runs, args.speed, args.json);
+    }
+    // Runs differ in their settings, not in what they are evaluated on.
+    for (name, evaluation) in evaluations.iter().filter(|_| !runs.is_empty()) {
+        let ready = runs.first().map_or(Ok(()), |(_, config)| evaluation.ready(config));
+        ready.map_err(|error| format!("the evaluation `{name}`: {error}"))?;
     }
     for (number, (run, config)) in runs.iter().enumerate() {
         if state.finished(&table, run, config)? {
@@ -221,19 +152,13 @@ fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<
 
 /// Every figure of a run.
 fn evaluate(
-    evaluations: &BTreeMap<&str, Evaluation>,
+    evaluations: &Evaluations<'_>,
     config: &Config,
     encoder: &Path,
     folder: &Path,
 ) -> Result<BTreeMap<String, f64>, CliError> {
     // Figures of as many labels come of one run of the protocol.
     let mut textures: BTreeMap<usize, Tasks<Scores>> = BTreeMap::new();
-    let asked = |of: usize, motion: bool| {
-        let wanted = TextureFigure { motion, attentive: true };
-        evaluations
-            .values()
-            .any(|one| matches!(one, Evaluation::Textures { figure, labels } if (*figure, *labels) == (wanted, of)))
-    };
     let mut figures = BTreeMap::new();
     for (name, evaluation) in evaluations {
         let figure = match evaluation {
@@ -241,20 +166,29 @@ fn evaluate(
                 let scores = match textures.get(labels) {
                     Some(scores) => *scores,
                     None => {
-                        let attentive = Tasks { texture: asked(*labels, false), motion: asked(*labels, true) };
+                        let asked = |motion: bool| asked(evaluations, *labels, motion);
+                        let attentive = Tasks { texture: asked(false), motion: asked(true) };
                         on_textures(config, encoder, *labels, attentive)?
                     }
                 };
                 textures.insert(*labels, scores);
                 figure.of(&scores)?
             }
-            Evaluation::Probe(arguments) => commands::probe(name, arguments, encoder, folder)?,
-            Evaluation::Finetune(arguments) => commands::finetune(name, arguments, encoder, folder)?,
-            Evaluation::Detect(train, eval) => commands::detect(name, [train, eval], encoder, folder)?,
+            Evaluation::Probe(arguments, _) => commands::probe(name, arguments, encoder, folder)?,
+            Evaluation::Finetune(arguments, _) => commands::finetune(name, arguments, encoder, folder)?,
+            Evaluation::Detect([train, eval], _) => commands::detect(name, [train, eval], encoder, folder)?,
         };
         figures.insert((*name).to_owned(), figure);
     }
     Ok(figures)
+}
+
+/// Whether the attentive figure of a task from so many labels is asked for.
+fn asked(evaluations: &Evaluations<'_>, of: usize, motion: bool) -> bool {
+    let wanted = TextureFigure { motion, attentive: true };
+    let is =
+        |one: &Evaluation| matches!(one, Evaluation::Textures { figure, labels } if (*figure, *labels) == (wanted, of));
+    evaluations.values().any(is)
 }
 
 fn on_textures(
@@ -263,17 +197,11 @@ fn on_textures(
     labels: usize,
     attentive: Tasks<bool>,
 ) -> Result<Tasks<Scores>, CliError> {
-    if config.data.dataset_type != DatasetType::DriftingTextures {
-        return Err("`texture` and `motion` evaluate runs on drifting textures: use `probe` for videos".into());
-    }
+    has_textures(config)?;
     let models = model_configs(config)?;
     let file = vjepa_weights::load(encoder)?;
     let weights = file.take_encoder(models.encoder.parameter_shapes())?;
-    let protocol = TextureProtocol::recipe(config.meta.seed);
-    // Tokens are kept for attentive probes alone.
-    let attentive_draws = if attentive.texture || attentive.motion { protocol.attentive_draws } else { 0 };
-    let protocol =
-        TextureProtocol { attentive_draws, attentive_tasks: attentive, labels_per_class: labels, ..protocol };
+    let protocol = protocol(config.meta.seed, labels, attentive);
     let source = DriftingTextures::of(&config.data);
     let mut bar = Bar::default();
     let scores = evaluate_encoder(&models.encoder, &weights, &source, &protocol, &mut |p| bar.show(p))?;
@@ -308,34 +236,4 @@ fn save(table: &Table, folder: &Path) -> Result<(), CliError> {
 /// An evaluation's name as part of a file's.
 fn file_name(evaluation: &str) -> String {
     evaluation.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
-}
-
-/// What would be run: costs once for each row, as seeds do not matter.
-fn dry_run(args: &Args, table: &Ablation, state: &State, runs: &[(Run, Config)]) -> Result<(), CliError> {
-    if !(args.speed.is_finite() && args.speed > 0.0) {
-        return Err("--speed must be positive".into());
-    }
-    let mut costs: BTreeMap<&str, Option<Cost>> = BTreeMap::new();
-    let mut hours = 0.0;
-    for (run, config) in runs {
-        if !costs.contains_key(run.row.as_str()) {
-            let cost = if run.untrained {
-                None
-            } else {
-                Some(Cost::of(config, None, &mut Passes::default(), Device::default())?)
-            };
-            costs.insert(&run.row, cost);
-        }
-        if !state.runs.contains_key(&run.id) {
-            let cost = costs.get(run.row.as_str()).and_then(Option::as_ref);
-            hours += cost.and_then(|cost| cost.hours(args.speed)).unwrap_or(0.0);
-        }
-    }
-    let about = |run: &Run| match costs.get(run.row.as_str()).and_then(Option::as_ref) {
-        None => Some("first weights, not trained".to_owned()),
-        Some(cost) => Some(cost.in_words(args.speed)),
-    };
-    print!("{}", table.dry_run(state, about));
-    println!("in all {hours:.1} hours of training at {} TFLOP/s, evaluations not included", args.speed);
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::CliError;
+use super::cost::Once;
 use super::fit::Remedies;
 use super::graph::options;
 use vjepa_compiler::ir::{Graph, Sizes};
@@ -55,8 +56,25 @@ impl Cost {
 
     /// Hours of the whole run at a speed in TFLOP/s.
     pub fn hours(&self, speed: f64) -> Option<f64> {
-        let steps = self.steps? as f64 * self.groups as f64;
-        Some(steps * self.flops as f64 / (speed * 1e12) / 3600.0)
+        Some(self.whole()? / (speed * 1e12) / 3600.0)
+    }
+
+    /// What one group of a step takes.
+    pub fn once(&self) -> Once {
+        Once { flops: self.flops as f64, memory: self.memory, weights: 4 * self.parameters }
+    }
+
+    /// Arithmetic of the whole run.
+    pub fn whole(&self) -> Option<f64> {
+        Some(self.steps? as f64 * self.groups as f64 * self.flops as f64)
+    }
+
+    /// For machines.
+    pub fn json(&self, speed: f64) -> serde_json::Value {
+        json!({
+            "steps": self.steps, "batch": self.batch, "groups": self.groups, "flops": self.whole(),
+            "peak_memory": self.memory, "hours": self.hours(speed),
+        })
     }
 
     /// For one line: steps, memory, arithmetic, hours.

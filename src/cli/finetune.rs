@@ -1,10 +1,12 @@
 //! `vjepa finetune`: an encoder and a classifier trained end to end on labelled videos.
 
+mod cost;
 mod report;
 
 use std::path::{Path, PathBuf};
 
 use super::CliError;
+use super::cost::DryRun;
 use super::data::share;
 use super::device::{DeviceArg, RankArgs};
 use super::given::all_there;
@@ -57,13 +59,13 @@ pub struct Args {
     /// Train on a class-balanced share of the videos, e.g. 5%, instead of `finetune.subset`
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     subset: Option<Share>,
-    /// Train on this random draw of --subset alone, in `logging.folder` itself
-    #[arg(long, value_name = "N", requires = "subset")]
+    /// Train on the random draw of the share with this seed alone, in `logging.folder` itself, instead of `finetune.subset_split`
+    #[arg(long, value_name = "N")]
     split_seed: Option<u64>,
-    /// Draws of --subset, each trained in a folder of its own in `logging.folder` (split-0, split-1, ...); tests are averaged
-    #[arg(long, default_value_t = 3, requires = "subset", conflicts_with = "split_seed",
-          value_parser = whole::<u32>(1..))]
-    splits: u32,
+    /// Draws of the share, with the seeds from 0, each trained in a folder of its own in `logging.folder` (split-0, split-1, ...);
+    /// tests are averaged [default: `finetune.subset_splits`, 3]
+    #[arg(long, conflicts_with = "split_seed", value_parser = whole::<u32>(1..))]
+    splits: Option<u32>,
     /// Resume from the latest checkpoint in `logging.folder`, bit for bit as if it had not stopped
     #[arg(long)]
     resume: bool,
@@ -74,6 +76,8 @@ pub struct Args {
     device: DeviceArg,
     #[command(flatten)]
     ranks: RankArgs,
+    #[command(flatten)]
+    dry: DryRun,
     /// Print one JSON object per step, and a summary
     #[arg(long)]
     json: bool,
@@ -81,6 +85,10 @@ pub struct Args {
 
 /// Runs the command, as one of several ranks where a launcher says so.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    if args.dry.dry_run {
+        args.dry.print(&args.bill(None, args.dry.assumed()?)?, args.json);
+        return Ok(());
+    }
     let shared = |error: &CliError| error.is::<Stopped>();
     args.ranks.run(&args.device, shared, |device, ranks| run_on(args, device, ranks))
 }
@@ -94,7 +102,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let val = config.finetune.as_ref().filter(|_| ranks.rank() == 0).and_then(|finetune| finetune.val.as_deref());
     let val = val.map(|list| labelled_videos(Path::new(list))).transpose()?;
     let mut notes = check_classes(args, &config, sets.lists(), val.as_ref())?;
-    let (configs, interrupt) = (runs(args, config), Interrupt::on_signals()?);
+    let (configs, interrupt) = (runs(config), Interrupt::on_signals()?);
     let mut done = Vec::with_capacity(configs.len());
     for (number, config) in configs.iter().enumerate() {
         let (sets, of_share) = finetuning::chosen(config, sets.clone())?;
@@ -102,8 +110,8 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
             notes.extend(of_share);
             notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
         }
-        if let (0, 2.., Some(folder)) = (ranks.rank(), configs.len(), &config.logging.folder) {
-            eprintln!("split {number} of {}, into {folder}", configs.len());
+        if let (0, Some(seed), Some(folder)) = (ranks.rank(), seed_of(config), &config.logging.folder) {
+            eprintln!("split {} of {}, drawn with seed {seed}, into {folder}", number + 1, configs.len());
         }
         let task = Finetuning::new(config, &checkpoint, &sets)?;
         // One that was never begun has nothing to resume.
@@ -151,26 +159,31 @@ fn tune(
     Ok(outcome?)
 }
 
-/// The runs of a configuration: itself, or one for each draw of a share, in a folder of its own.
-fn runs(args: &Args, config: Config) -> Vec<Config> {
-    if args.subset.is_none() || args.split_seed.is_some() || args.splits == 1 {
-        return vec![config];
-    }
-    let own = |split: u32| {
+/// The runs of a configuration: itself, or one for each draw of a share, of several in a folder of its own.
+fn runs(config: Config) -> Vec<Config> {
+    let draws = config.finetune.as_ref().map(FinetuneConfig::draws).unwrap_or_default();
+    let own = |seed: &u64| {
         let mut own = config.clone();
         if let Some(finetune) = &mut own.finetune {
-            finetune.subset_split = split.into();
+            finetune.subset_split = Some(*seed);
         }
-        let folder = own.logging.folder.take();
-        own.logging.folder = folder.map(|folder| of_split(Path::new(&folder), split).display().to_string());
+        if draws.len() > 1 {
+            let folder = own.logging.folder.take();
+            own.logging.folder = folder.map(|folder| of_split(Path::new(&folder), *seed).display().to_string());
+        }
         own
     };
-    (0..args.splits).map(own).collect()
+    if draws.is_empty() { vec![config] } else { draws.iter().map(own).collect() }
+}
+
+/// The seed of a run's draw of a share, if it has one.
+fn seed_of(config: &Config) -> Option<u64> {
+    config.finetune.as_ref().and_then(|finetune| finetune.subset.and(finetune.subset_split))
 }
 
 /// The folder of a draw.
-fn of_split(folder: &Path, split: u32) -> PathBuf {
-    folder.join(format!("split-{split}"))
+fn of_split(folder: &Path, seed: u64) -> PathBuf {
+    folder.join(format!("split-{seed}"))
 }
 
 fn begun(config: &Config) -> bool {
@@ -186,6 +199,15 @@ pub(super) fn begun_in(folder: &Path, tag: &str) -> bool {
 fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, DataSets), CliError> {
     // A bare state dict may not say what it is; then the configuration has to.
     let model = describe(checkpoint, None).map(|model| tuning::settings_of(&model)).unwrap_or_default();
+    let mut config = configured(args, &model)?;
+    let sets = finetuning::labelled_sets(&config)?;
+    named(args, &mut config, &sets)?;
+    config.check()?;
+    Ok((config, sets))
+}
+
+/// The configuration with what the flags say, on a model's settings.
+fn configured(args: &Args, model: &[String]) -> Result<Config, CliError> {
     let text = |path: &Path| serde_json::to_string(&path.display().to_string());
     let mut sets =
         vec!["meta.load_checkpoint=true".to_owned(), format!("meta.read_checkpoint={}", text(&args.checkpoint)?)];
@@ -195,14 +217,27 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, DataSets), CliE
     if let Some(val) = &args.val {
         sets.push(format!("finetune.val={}", text(val)?));
     }
-    if let Some(share) = args.subset {
-        sets.push(format!("finetune.subset={}", share.fraction()));
-        sets.push(format!("finetune.subset_split={}", args.split_seed.unwrap_or_default()));
-    }
+    sets.extend(args.subset.map(|share| format!("finetune.subset={}", share.fraction())));
+    sets.extend(args.split_seed.map(|seed| format!("finetune.subset_split={seed}")));
+    // A number of draws is of several, whichever one the file names.
+    sets.extend(
+        args.splits
+            .iter()
+            .flat_map(|splits| [format!("finetune.subset_splits={splits}"), "finetune.subset_split=null".to_owned()]),
+    );
     sets.extend(args.sets.iter().cloned());
-    let mut config = Config::finetuning(&args.config, &sets, &model)?;
+    let config = Config::finetuning(&args.config, &sets, model)?;
+    let share = config.finetune.as_ref().and_then(|finetune| finetune.subset);
+    if share.is_none() && (args.split_seed.is_some() || args.splits.is_some()) {
+        let flag = if args.splits.is_some() { "--splits" } else { "--split-seed" };
+        return Err(format!("{flag} is of a share, and all is trained on: add --subset, e.g. --subset 5%").into());
+    }
+    Ok(config)
+}
+
+/// Names the classes of its data sets.
+fn named(args: &Args, config: &mut Config, sets: &DataSets) -> Result<(), CliError> {
     let names = args.names.as_deref().map(ClassNames::read).transpose()?;
-    let sets = finetuning::labelled_sets(&config)?;
     match (names, &mut config.finetune) {
         (Some(names), Some(finetune)) => {
             // The first list says how all are numbered.
@@ -211,12 +246,11 @@ fn resolve(args: &Args, checkpoint: &Weights) -> Result<(Config, DataSets), CliE
             finetune.class_names = names.names;
         }
         (None, Some(finetune)) if finetune.class_names.is_empty() => {
-            finetune.class_names = finetuning::called_by_label(&sets);
+            finetune.class_names = finetuning::called_by_label(sets);
         }
         _ => {}
     }
-    config.check()?;
-    Ok((config, sets))
+    Ok(())
 }
 
 /// Checks that the labels of lists, which are trained and tested on, are those of the classes; what there is to say of the lists.

@@ -34,13 +34,14 @@ pub(super) struct EncoderArgs {
     #[arg(long, value_name = "FILE.onnx", conflicts_with = "checkpoint")]
     pub encoder: Option<PathBuf>,
     /// The ONNX encoder takes pictures [B, 3, H, W]: give it every frame, and join its tokens in time
-    #[arg(long, requires = "encoder")]
+    // clap waives `requires` where what is required is excluded, as --encoder is by --checkpoint.
+    #[arg(long, requires = "encoder", conflicts_with = "checkpoint")]
     pub per_frame: bool,
     /// Runtime of the ONNX encoder
-    #[arg(long, default_value = "auto", value_parser = words(), requires = "encoder")]
+    #[arg(long, default_value = "auto", value_parser = words(), requires = "encoder", conflicts_with = "checkpoint")]
     pub runtime: String,
     /// ONNX Runtime's shared library [default: searched for, see `vjepa doctor`]
-    #[arg(long, value_name = "FILE", requires = "encoder")]
+    #[arg(long, value_name = "FILE", requires = "encoder", conflicts_with = "checkpoint")]
     pub ort_lib: Option<PathBuf>,
     /// Configuration: of model and preprocessing, needed if the checkpoint does not record them; or of an official evaluation
     /// (configs/evals), which also names checkpoint, data, clips, views and training
@@ -305,7 +306,7 @@ impl Opened {
 }
 
 /// Which encoder of a checkpoint, and for which clips; `frames` are those of the flag.
-fn wanted(setup: &Setup, frames: Option<usize>) -> Wanted {
+pub(super) fn wanted(setup: &Setup, frames: Option<usize>) -> Wanted {
     let Some(official) = &setup.official else { return Wanted { frames, ..Wanted::default() } };
     let encoder = &official.encoder;
     let named = match encoder.key {

@@ -11,6 +11,7 @@ mod compile;
 mod completions;
 mod config;
 mod convert;
+mod cost;
 mod data;
 mod detect;
 mod device;

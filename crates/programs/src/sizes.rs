@@ -28,12 +28,17 @@ pub fn mask_sizes(masks: &dyn MaskGenerator, seed: u64, batch: usize, which: Mas
     Ok(step_sizes(batch, lengths.iter().map(|[contexts, targets]| [one(contexts), one(targets)])))
 }
 
-/// [`mask_sizes`] of a configuration, padded as `optimization.mask_buckets` says; `B` counts every clip of a video.
+/// [`mask_sizes`] of a configuration, padded as `optimization.mask_buckets` says; `B` counts every clip of a video. Fine-tuning has no
+/// masks.
 ///
 /// # Errors
 /// [`MaskError`].
 pub fn drawn_sizes(config: &Config, which: MaskSizes) -> Result<Sizes, MaskError> {
     let batch = config.data.batch_size;
+    if let Some(finetune) = &config.finetune {
+        // No masks, and every clip as often as it is augmented.
+        return Ok(step_sizes(batch * finetune.num_sample as usize, []));
+    }
     let sizes = mask_sizes(config.masks()?.as_ref(), config.meta.seed, batch, which)?;
     let mut sizes = in_buckets(sizes, config.optimization.mask_buckets);
     sizes.insert("B".to_owned(), batch * config.data.num_clips);

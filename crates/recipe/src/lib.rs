@@ -8,6 +8,7 @@
 pub mod ablation;
 pub mod config;
 pub mod counter;
+pub mod draws;
 pub mod finetune;
 pub mod masks;
 pub mod records;

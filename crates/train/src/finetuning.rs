@@ -116,12 +116,15 @@ pub fn called_by_label(sets: &DataSets) -> Vec<String> {
 }
 
 /// What of its data sets a configuration trains on: all of it, or the share of each class that `finetune.subset` asks for; and
-/// what to say of that.
+/// what to say of that. Of several draws it is the first: each is a run of its own, whose configuration names it.
 ///
 /// # Errors
 /// [`TrainError::Config`] for a share that is none; [`TrainError::Data`] where one is taken of videos without labels.
 pub fn chosen(config: &Config, sets: DataSets) -> Result<(DataSets, Vec<String>), TrainError> {
-    let asked = config.finetune.as_ref().and_then(|finetune| Some((finetune.subset?, finetune.subset_split)));
+    let asked = config
+        .finetune
+        .as_ref()
+        .and_then(|finetune| Some((finetune.subset?, finetune.subset_split.unwrap_or_default())));
     let Some((share, split)) = asked else { return Ok((sets, Vec::new())) };
     let share = Share::new(share).map_err(|why| ConfigError::rule("finetune.subset", why))?;
     Ok(sets.subset(share, split)?)

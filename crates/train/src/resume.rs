@@ -64,8 +64,13 @@ pub(super) fn compare(was: &Config, now: &Config) -> Result<Changes, TrainError>
     let mut changes = Changes { refused: models(was, now)?, allowed: Vec::new() };
     let clips = tree(&now.preprocessing())?;
     let lengths = was.data.lengths() != now.data.lengths();
+    let share = |config: &Config| config.finetune.as_ref().and_then(|finetune| finetune.subset);
     for change in differences("", &tree(was)?, &tree(now)?) {
         let key = change.key.as_str();
+        // Which draw of a share is of no matter where there is none.
+        if key == "finetune.subset_split" && share(was).or(share(now)).is_none() {
+            continue;
+        }
         let recorded = key.strip_prefix("data.").and_then(|key| key.split('.').next());
         let of_clips = recorded.is_some_and(|key| clips.get(key).is_some());
         let of_masks = ["mask", "img_mask"]

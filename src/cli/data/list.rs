@@ -6,6 +6,7 @@ use vjepa_data::annotations::{self, Classes, FileIndex, HmdbPart, Listing, image
 use vjepa_runtime::files;
 
 use crate::cli::CliError;
+use crate::cli::given::all_there;
 use crate::cli::named::named;
 use crate::cli::whole::whole;
 
@@ -110,6 +111,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let names = args.out.with_extension("names.txt");
     let read = std::iter::once(&args.annotations).chain(&args.classes).map(PathBuf::as_path);
     files::spare("--out", &args.out, &[&args.out, &names], read)?;
+    all_there(&[("--videos", args.videos.as_deref()), ("--classes", args.classes.as_deref())])?;
     let listing = listing(args)?;
     listing.write(&args.out, &names)?;
     if args.json {

@@ -13,7 +13,7 @@ use std::path::Path;
 pub(super) use scan::with_ending;
 
 use super::CliError;
-pub(super) use subset::share;
+pub(super) use subset::{Draws, share};
 use vjepa_data::{Reading, VideoList};
 
 /// Make, check, split and pack the data that training and evaluation read

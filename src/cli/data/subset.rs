@@ -6,6 +6,8 @@ use vjepa_data::annotations::{Listing, Share, subset};
 use vjepa_runtime::files;
 
 use crate::cli::CliError;
+use crate::cli::whole::whole;
+use vjepa_recipe::draws::draws;
 
 /// Take a class-balanced share of a list, as the low-shot evaluations do
 #[derive(clap::Args)]
@@ -21,6 +23,24 @@ pub struct Args {
     /// The list to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+/// Which draws of a share are trained on.
+#[derive(clap::Args)]
+pub(in crate::cli) struct Draws {
+    /// Train on the random draw of --subset with this seed alone
+    #[arg(long, value_name = "N", requires = "subset")]
+    split_seed: Option<u64>,
+    /// Draws of --subset, with the seeds from 0; results are averaged [default: 3]
+    #[arg(long, requires = "subset", conflicts_with = "split_seed", value_parser = whole::<u32>(1..))]
+    splits: Option<u32>,
+}
+
+impl Draws {
+    /// Their seeds; none where no share is taken.
+    pub(in crate::cli) fn seeds(&self, share: Option<Share>) -> Vec<u64> {
+        share.map(|_| draws(self.split_seed, self.splits)).unwrap_or_default()
+    }
 }
 
 pub(in crate::cli) fn share(word: &str) -> Result<Share, String> {

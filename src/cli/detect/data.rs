@@ -24,8 +24,15 @@ pub(super) struct People {
     #[arg(long, value_name = "CSV")]
     pub(super) people: Option<PathBuf>,
     /// Lowest score of a person's box
-    #[arg(long, default_value_t = 0.8, value_name = "SCORE", requires = "people")]
+    #[arg(long, default_value_t = 0.8, value_name = "SCORE", requires = "people", value_parser = score)]
     threshold: f64,
+}
+
+fn score(word: &str) -> Result<f64, String> {
+    match word.parse::<f64>() {
+        Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
+        _ => Err("must be a score from 0 to 1".to_owned()),
+    }
 }
 
 /// Names of actions, and their file.
@@ -171,6 +178,10 @@ impl Videos {
     /// The key frames of a person detector's boxes.
     pub(super) fn people(&self, path: &Path, people: &People) -> Result<KeyFrames, CliError> {
         let found = ava::read_people(path, people.threshold)?;
+        if found.frames.is_empty() && found.below > 0 {
+            let (path, count, least) = (path.display(), found.below, people.threshold);
+            return Err(format!("{path}: all {count} boxes are below the score of {least}: lower --threshold").into());
+        }
         let keys = found.frames.keys().map(|key| (key.clone(), Vec::new())).collect();
         let boxes = Boxes { frames: keys, ..Boxes::default() };
         let regions = |key: &KeyFrame| {

@@ -1,5 +1,6 @@
 //! `vjepa detect`: actions of people in boxes, by a linear classifier on a frozen encoder (AVA).
 
+mod cost;
 mod data;
 mod export;
 mod score;
@@ -12,6 +13,7 @@ use clap::Subcommand;
 
 use super::CliError;
 use super::device::RankArgs;
+use super::given::all_there;
 use data::{KeyFrames, People, Videos};
 use score::{Scoring, write};
 use source::{Detected, OF_RUNTIMES, Source};
@@ -138,7 +140,16 @@ fn open(path: &Path, encoder: &str) -> Result<DetectorFile, CliError> {
     Ok(file)
 }
 
+impl Eval {
+    /// Refuses files that are not there.
+    fn ready(&self) -> Result<(), CliError> {
+        all_there(&[("--videos", self.videos.as_deref()), ("--people", self.people.people.as_deref())])?;
+        self.scoring.ready()
+    }
+}
+
 fn eval(args: &Eval, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    args.ready()?;
     if let Some(path) = &args.detections {
         // There is nothing to share.
         return match ranks.rank() {
@@ -173,6 +184,7 @@ fn detect(args: &Run, device: Device, ranks: &dyn Collective) -> Result<(), CliE
     let Some(people) = &args.people.people else {
         return Err("which people? give the boxes of a person detector with --people CSV".into());
     };
+    all_there(&[("--videos", Some(&args.videos.videos)), ("--people", Some(people))])?;
     if args.source.count() > 1 {
         return Err("detections are those of one --detector: give one".into());
     }

@@ -9,6 +9,7 @@ use vjepa_metrics::ava::{CAP, Evaluation, GroundTruth, LeftOut, Order, Protocol,
 use vjepa_runtime::write_atomically;
 
 use crate::cli::CliError;
+use crate::cli::given::all_there;
 use crate::cli::named::named;
 
 /// What detections are held against.
@@ -35,6 +36,15 @@ impl Scoring {
     /// The files that detections are held against.
     pub(super) fn inputs(&self) -> impl Iterator<Item = &Path> {
         [Some(&self.boxes), self.actions.as_ref(), self.excluded.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Refuses files that are not there.
+    pub(super) fn ready(&self) -> Result<(), CliError> {
+        all_there(&[
+            ("--boxes", Some(&self.boxes)),
+            ("--actions", self.actions.as_deref()),
+            ("--excluded", self.excluded.as_deref()),
+        ])
     }
 
     pub(super) fn boxes(&self) -> &Path {

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use super::data::{KeyFrames, LabelMap, People, Videos};
 use super::{remarks, say};
 use crate::cli::CliError;
-use crate::cli::data::share;
+use crate::cli::cost::DryRun;
+use crate::cli::data::{Draws, share};
 use crate::cli::device::RankArgs;
 use crate::cli::encoder::Encoder;
+use crate::cli::given::all_there;
 use crate::cli::probe::Bar;
 use crate::cli::visualize::written_as;
 use crate::cli::whole::whole;
@@ -20,9 +22,10 @@ use vjepa_eval::protocols::detection::{
     self, BoxEncoder, BoxValues, DetectorOptions, Frame, Lesson, View, default_layers,
 };
 use vjepa_eval::protocols::videos::OpenEncoder;
-use vjepa_graphs::NamedTensors;
+use vjepa_graphs::{EncoderConfig, NamedTensors};
 use vjepa_metrics::Figure;
 use vjepa_programs::{DETECTOR_KEY, DetectorRecord, Probe, ProbeRecord};
+use vjepa_recipe::draws::in_words;
 use vjepa_runtime::files;
 use vjepa_runtime::plan::Device;
 
@@ -33,30 +36,26 @@ use vjepa_runtime::plan::Device;
 #[derive(clap::Args)]
 pub(super) struct Train {
     #[command(flatten)]
-    encoder: Encoder,
+    pub(super) encoder: Encoder,
     /// Boxes with actions: video,second,x1,y1,x2,y2,action[,person]
     #[arg(long, value_name = "CSV")]
-    boxes: PathBuf,
+    pub(super) boxes: PathBuf,
     #[command(flatten)]
-    videos: Videos,
+    pub(super) videos: Videos,
     #[command(flatten)]
-    people: People,
+    pub(super) people: People,
     /// Train on random crops, sizes and flips, whose features are computed anew in every epoch
     #[arg(long)]
-    augment: bool,
-    /// Train on the key frames of a share of the videos, e.g. 5%
+    pub(super) augment: bool,
+    /// Train on the key frames of a share of the videos, e.g. 5%; of several draws each has a detector of its own (OUT-split-0,
+    /// OUT-split-1, ...), for `detect eval` to average
     #[arg(long, value_name = "PERCENT", value_parser = share)]
-    subset: Option<Share>,
-    /// Train on this random draw of --subset alone, into --out itself
-    #[arg(long, value_name = "N", requires = "subset")]
-    split_seed: Option<u64>,
-    /// Draws of --subset, each with a detector of its own (OUT-split-0, OUT-split-1, ...), for `detect eval` to average
-    #[arg(long, default_value_t = 3, requires = "subset", conflicts_with = "split_seed",
-          value_parser = whole::<u32>(1..))]
-    splits: u32,
+    pub(super) subset: Option<Share>,
+    #[command(flatten)]
+    pub(super) draws: Draws,
     /// Names of the actions (.pbtxt); the classifier has as many outputs as the highest id [default: of the boxes]
     #[arg(long, value_name = "FILE")]
-    actions: Option<PathBuf>,
+    pub(super) actions: Option<PathBuf>,
     /// Where to write the detector
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -71,16 +70,16 @@ pub(super) struct Train {
     side: Option<usize>,
     /// Blocks whose outputs are read, from 0, e.g. 17,19,21,23 [default: four of the last third]
     #[arg(long, alias = "out-layers", value_name = "N,...", value_delimiter = ',')]
-    layers: Option<Vec<usize>>,
+    pub(super) layers: Option<Vec<usize>>,
     /// Number of epochs
     #[arg(long, default_value_t = 30, value_parser = whole::<u32>(1..))]
-    epochs: u32,
+    pub(super) epochs: u32,
     /// Epochs of warm-up
     #[arg(long, default_value_t = 2)]
     warmup: u32,
     /// Batch size in boxes
     #[arg(long, default_value_t = 64, value_parser = whole::<u16>(1..))]
-    batch: u16,
+    pub(super) batch: u16,
     /// Highest learning rate
     #[arg(long, default_value_t = 1e-4)]
     lr: f64,
@@ -92,6 +91,8 @@ pub(super) struct Train {
     seed: u64,
     #[command(flatten)]
     ranks: RankArgs,
+    #[command(flatten)]
+    dry: DryRun,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -99,17 +100,22 @@ pub(super) struct Train {
 
 /// Runs the command, as one of several ranks where a launcher says so: they share the key frames, and rank 0 trains.
 pub(super) fn run(args: &Train) -> Result<(), CliError> {
+    if args.dry.dry_run {
+        args.dry.print(&args.bill(None, None, args.dry.assumed()?)?, args.json);
+        return Ok(());
+    }
     args.ranks.run(&args.encoder.device, |_| false, |device, ranks| run_on(args, device, ranks))
 }
 
 fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), CliError> {
+    args.ready()?;
     args.spare_inputs()?;
     let map = args.actions.as_deref().map(LabelMap::read).transpose()?;
     let found = args.videos.lesson(&args.boxes, &args.people, map.as_ref())?;
     let names = map.map(|map| map.names).unwrap_or_default();
     // A share is of the same classes.
     let classes = args.classes(&names, &found)?;
-    let draws = args.draws(found);
+    let draws = args.shares(found);
     if let (0, Some(first)) = (ranks.rank(), draws.first()) {
         say(&first.notes);
     }
@@ -117,7 +123,13 @@ fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), Cl
     if let Some(layers) = &args.layers {
         opened.model.encoder.check_blocks(layers).map_err(|why| format!("--layers {why}"))?;
     }
-    let record = args.record(&opened, names);
+    let record = args.record(&opened.model.encoder, opened.digest.clone(), names);
+    if record.frames == 0 || !record.frames.is_multiple_of(opened.model.encoder.tubelet) {
+        let (frames, tubelet) = (record.frames, opened.model.encoder.tubelet);
+        return Err(
+            format!("--frames {frames}: clips are cut into steps of {tubelet} frames: give a multiple of it").into()
+        );
+    }
     let options = args.options();
     let work = Work { record: &record, classes, options: &options, ranks };
     let trained = match args.augment {
@@ -146,19 +158,31 @@ fn run_on(args: &Train, device: Device, ranks: &dyn Collective) -> Result<(), Cl
 }
 
 impl Train {
+    /// Refuses files that are not there, and rates that train nothing.
+    pub(super) fn ready(&self) -> Result<(), CliError> {
+        all_there(&[
+            ("--boxes", Some(&self.boxes)),
+            ("--videos", Some(&self.videos.videos)),
+            ("--people", self.people.people.as_deref()),
+            ("--actions", self.actions.as_deref()),
+        ])?;
+        let good = self.lr.is_finite() && self.lr > 0.0 && self.wd.is_finite() && self.wd >= 0.0;
+        if good { Ok(()) } else { Err("--lr must be positive and --wd must not be negative".into()) }
+    }
+
     /// Refuses a detector in the place of what is read, and one by another name than detectors are read by.
     fn spare_inputs(&self) -> Result<(), CliError> {
         written_as(&self.out, &["safetensors"])?;
         let read = self.encoder.inputs();
         let read = read.iter().chain([&self.boxes]).chain(&self.people.people).chain(&self.actions);
         // With one draw it is the file itself.
-        let draws = if self.subset.is_some() && self.split_seed.is_none() { self.splits as usize } else { 1 };
+        let draws = self.draws.seeds(self.subset).len().max(1);
         let written: Vec<PathBuf> = (0..draws).map(|number| self.file(number, draws)).collect();
         Ok(files::spare("--out", &self.out, &written, read.map(PathBuf::as_path))?)
     }
 
     /// How many actions there are: as many as the highest id that is named or shown.
-    fn classes(&self, names: &BTreeMap<u32, String>, found: &KeyFrames) -> Result<usize, CliError> {
+    pub(super) fn classes(&self, names: &BTreeMap<u32, String>, found: &KeyFrames) -> Result<usize, CliError> {
         let used = found.actions();
         let classes = names.keys().next_back().into_iter().chain(used.last()).max().copied().unwrap_or(0) as usize;
         if classes == 0 || used.contains(&0) {
@@ -167,8 +191,13 @@ impl Train {
         Ok(classes)
     }
 
-    fn record(&self, opened: &OpenEncoder, actions: BTreeMap<u32, String>) -> DetectorRecord {
-        let encoder = &opened.model.encoder;
+    /// What is to be said of the detector of an encoder whose file has a digest.
+    pub(super) fn record(
+        &self,
+        encoder: &EncoderConfig,
+        digest: String,
+        actions: BTreeMap<u32, String>,
+    ) -> DetectorRecord {
         let layers = self.layers.clone().unwrap_or_else(|| match encoder.levels.as_slice() {
             [] => default_layers(encoder.depth),
             levels => levels.to_vec(),
@@ -178,7 +207,7 @@ impl Train {
             step: self.step.into(),
             side: self.side.unwrap_or(encoder.height),
             layers,
-            encoder: opened.digest.clone(),
+            encoder: digest,
             actions,
         }
     }
@@ -195,11 +224,10 @@ impl Train {
     }
 
     /// The key frames of each draw of --subset, or all.
-    fn draws(&self, found: KeyFrames) -> Vec<KeyFrames> {
-        match (self.subset, self.split_seed) {
-            (None, _) => vec![found],
-            (Some(share), Some(split)) => vec![found.share(share, split)],
-            (Some(share), None) => (0..self.splits).map(|split| found.share(share, split.into())).collect(),
+    pub(super) fn shares(&self, found: KeyFrames) -> Vec<KeyFrames> {
+        match self.subset {
+            None => vec![found],
+            Some(share) => self.draws.seeds(self.subset).into_iter().map(|seed| found.share(share, seed)).collect(),
         }
     }
 
@@ -226,6 +254,7 @@ impl Train {
                     "loss_standard_error": se,
                 }),
             };
+            summary["split_seeds"] = serde_json::json!(self.draws.seeds(self.subset));
             summary["actions"] = work.classes.into();
             summary["layers"] = serde_json::json!(layers);
             summary["features"] =
@@ -239,8 +268,9 @@ impl Train {
         }
         if runs.len() > 1 {
             println!(
-                "mean of {} splits: loss {mean:.4} \u{b1} {se:.4}; `detect eval` takes all their detectors",
-                runs.len()
+                "mean of {} splits ({}): loss {mean:.4} \u{b1} {se:.4}; `detect eval` takes all their detectors",
+                runs.len(),
+                in_words(&self.draws.seeds(self.subset))
             );
         }
     }

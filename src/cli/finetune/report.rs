@@ -8,9 +8,11 @@ use vjepa_data::{BadVideo, TestPlan, VideoList};
 use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
 use vjepa_eval::protocols::videos::Accuracy;
 use vjepa_recipe::config::Config;
+use vjepa_recipe::draws::in_words;
 use vjepa_runtime::plan::Device;
 use vjepa_train::TrainOutcome;
 
+use super::seed_of;
 use crate::cli::CliError;
 use crate::cli::probe::{Bar, mean, print_skipped, standard_error};
 use crate::cli::train::print_outcome;
@@ -98,11 +100,12 @@ impl Report<'_> {
         let accuracies = self.accuracies();
         if let (2.., Some(mean), Some(error)) = (self.of, mean(&accuracies), standard_error(&accuracies)) {
             println!(
-                "mean        top-1 {:.1} \u{b1} {:.1} %, top-5 {:.1} %, over {} splits",
+                "mean        top-1 {:.1} \u{b1} {:.1} %, top-5 {:.1} %, over {} splits ({})",
                 100.0 * mean.top1,
                 100.0 * error,
                 100.0 * mean.top5,
-                accuracies.len()
+                accuracies.len(),
+                in_words(&self.seeds())
             );
         }
     }
@@ -111,6 +114,11 @@ impl Report<'_> {
     fn accuracies(&self) -> Vec<Accuracy> {
         let all: Option<Vec<Accuracy>> = self.runs.iter().map(|run| Some(run.test.as_ref()?.accuracy)).collect();
         all.filter(|all| all.len() == self.of).unwrap_or_default()
+    }
+
+    /// Seeds of the draws of a share.
+    fn seeds(&self) -> Vec<u64> {
+        self.runs.iter().filter_map(|run| seed_of(run.config)).collect()
     }
 
     fn classes(&self) -> usize {
@@ -130,6 +138,7 @@ impl Report<'_> {
                 })
             }
         };
+        summary["split_seeds"] = json!(self.seeds());
         summary["classes"] = self.classes().into();
         summary["notes"] = json!(self.notes);
         summary

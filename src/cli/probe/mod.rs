@@ -1,6 +1,7 @@
 //! `vjepa probe`: classifiers on a frozen encoder.
 
 mod bar;
+mod cost;
 mod lists;
 mod paths;
 mod report;
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::CliError;
-use super::data::share;
+use super::cost::DryRun;
+use super::data::{Draws, share};
 use super::device::{DeviceArg, RankArgs};
 use super::frozen::{EncoderArgs, Setup};
 use super::named::named;
@@ -112,9 +114,8 @@ pub struct Args {
     /// Train on a class-balanced share of --data, e.g. 5%, once for each of --splits, and give the mean
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     subset: Option<Share>,
-    /// Draws of --subset
-    #[arg(long, default_value_t = 3, requires = "subset", value_parser = whole::<u32>(1..))]
-    splits: u32,
+    #[command(flatten)]
+    draws: Draws,
     /// Folder for tables and pictures: heads.csv, per-class.csv, confusion.csv and confusion.png of the probe that is written
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
@@ -127,6 +128,8 @@ pub struct Args {
     device: DeviceArg,
     #[command(flatten)]
     ranks: RankArgs,
+    #[command(flatten)]
+    dry: DryRun,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -190,6 +193,16 @@ impl Args {
         Ok(Head::each(&kinds, &own))
     }
 
+    /// What is trained on, and evaluated on: the flags', else the official evaluation's.
+    fn samples(&self, setup: &Setup) -> Result<(PathBuf, Option<PathBuf>), CliError> {
+        let official = setup.data();
+        let none = "name the samples to train on: --data LIST, or --config with an official evaluation's file";
+        let data = self.data.clone().or_else(|| official.as_ref().map(|[train, _]| train.clone())).ok_or(none)?;
+        // The validation samples of an official file belong to its training samples.
+        let own = official.filter(|_| self.data.is_none()).map(|[_, val]| val);
+        Ok((data, self.val.clone().or(own)))
+    }
+
     /// How they are trained: the flags', else the official evaluation's, else the defaults.
     fn options(&self, setup: &Setup) -> ProbeOptions {
         let mut options = ProbeOptions { batch: 16, seed: self.seed, ..ProbeOptions::default() };
@@ -216,6 +229,10 @@ impl Args {
 
 /// Runs the command, as one of several ranks where a launcher says so: they share the samples, and rank 0 trains the probes.
 pub fn run(args: &Args) -> Result<(), CliError> {
+    if args.dry.dry_run {
+        args.dry.print(&args.bill(None, args.dry.assumed()?)?, args.json);
+        return Ok(());
+    }
     args.ranks.run(&args.device, |_| false, |device, ranks| run_on(args, device, ranks))
 }
 
@@ -239,12 +256,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let (lists, source) = match &args.features {
         Some(file) => stored(args, file)?,
         None => {
-            let official = setup.data();
-            let none = "name the samples to train on: --data LIST, or --config with an official evaluation's file";
-            let data = args.data.clone().or_else(|| official.as_ref().map(|[train, _]| train.clone())).ok_or(none)?;
-            // The validation samples of an official file belong to its training samples.
-            let own = official.filter(|_| args.data.is_none()).map(|[_, val]| val);
-            let val = args.val.clone().or(own);
+            let (data, val) = args.samples(&setup)?;
             let lists = Lists::read(&data, val.as_deref(), args.names.as_deref(), args.labels_from)?;
             (lists, Source::Encoder)
         }
@@ -252,6 +264,9 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     if ranks.rank() != 0 && args.features.is_some() {
         // There is nothing to share.
         return Ok(());
+    }
+    if lists.val.is_none() && heads.iter().all(|head| head.kind == HeadKind::Neighbours) {
+        return Err("knn classifies other samples by those of --data, and there are none: name them with --val".into());
     }
     lists.notes.iter().filter(|_| ranks.rank() == 0).for_each(|note| eprintln!("note: {note}"));
     let names = lists.classes();

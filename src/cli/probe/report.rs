@@ -7,6 +7,7 @@ use vjepa_eval::protocols::heads::Head;
 use vjepa_eval::protocols::videos::{self, Accuracy};
 use vjepa_eval::write_atomic;
 use vjepa_metrics::{Confusion, Figure};
+use vjepa_recipe::draws::in_words;
 use vjepa_recipe::records::{self, ProbeResult};
 use vjepa_runtime::files;
 use vjepa_view::pictures::confusion;
@@ -75,6 +76,7 @@ impl Report<'_> {
         serde_json::json!({
             "kind": best.and_then(|best| self.heads.get(best)).map(|head| head.kind.name()),
             "classes": self.names.len(), "clips": self.clips, "best": best, "splits": self.outcome.splits,
+            "split_seeds": self.outcome.seeds,
             "augmented": self.outcome.online, "train": own(run, |run| &run.train), "val": own(run, |run| &run.val),
             "class_mean": run.and_then(|run| run.confusion.as_ref()).map(Confusion::class_mean),
             "heads": heads.collect::<Vec<_>>(),
@@ -94,8 +96,11 @@ impl Report<'_> {
         let counts = [("trained on", count(|run| &run.train)), ("evaluated on", count(|run| &run.val))];
         let counts = counts.into_iter().filter_map(|(word, count)| Some(format!("{word} {}", count?)));
         let how = if self.outcome.online { ", with augmentation" } else { "" };
-        let splits =
-            if self.outcome.splits > 1 { format!(", mean of {} splits", self.outcome.splits) } else { String::new() };
+        let splits = match self.outcome.seeds.as_slice() {
+            [] => String::new(),
+            [one] => format!(", of the split drawn with seed {one}"),
+            seeds => format!(", mean of {} splits ({})", seeds.len(), in_words(seeds)),
+        };
         text +=
             &format!("samples  {}{splits}{how}, {} classes\n", counts.collect::<Vec<_>>().join(", "), self.names.len());
         let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));

@@ -42,6 +42,8 @@ pub(super) struct Work<'a> {
     flip: bool,
     /// Training samples of each split.
     splits: Vec<Vec<VideoEntry>>,
+    /// Their seeds; none where all samples are trained on.
+    seeds: Vec<u64>,
     lists: &'a Lists,
     /// Processes that share the samples.
     ranks: &'a dyn Collective,
@@ -82,6 +84,8 @@ pub(super) struct Outcome {
     /// Whether clips were augmented.
     pub online: bool,
     pub splits: usize,
+    /// Seeds of the splits; none where all samples were trained on.
+    pub seeds: Vec<u64>,
 }
 
 /// Features that do not change from split to split.
@@ -102,13 +106,14 @@ impl<'a> Work<'a> {
         source: Source,
         ranks: &'a dyn Collective,
     ) -> Result<Self, CliError> {
+        let seeds = args.draws.seeds(args.subset);
         let splits = match args.subset {
             None => vec![lists.train.entries.clone()],
             Some(share) => {
                 let mut splits = Vec::new();
-                for split in 0..u64::from(args.splits) {
-                    let chosen = subset(&lists.train, share, split)?;
-                    if split == 0 && ranks.rank() == 0 {
+                for (number, seed) in seeds.iter().enumerate() {
+                    let chosen = subset(&lists.train, share, *seed)?;
+                    if number == 0 && ranks.rank() == 0 {
                         chosen.notes.iter().for_each(|note| eprintln!("note: {note}"));
                     }
                     splits.push(chosen.of(&lists.train).entries);
@@ -127,8 +132,20 @@ impl<'a> Work<'a> {
         }
         let flip =
             setup.official.is_none() && setup.config.as_ref().is_some_and(|config| config.data_aug.horizontal_flip);
-        let mut work =
-            Self { source, encoder: None, plans: None, attend, clips, online, cache, flip, splits, lists, ranks };
+        let mut work = Self {
+            source,
+            encoder: None,
+            plans: None,
+            attend,
+            clips,
+            online,
+            cache,
+            flip,
+            splits,
+            seeds,
+            lists,
+            ranks,
+        };
         if matches!(work.source, Source::Encoder) {
             let kind = Kind::of(&lists.train)?;
             if let Some(val) = &lists.val
@@ -180,6 +197,7 @@ impl<'a> Work<'a> {
             cached: false,
             online: self.online,
             splits: self.splits.len(),
+            seeds: self.seeds.clone(),
         };
         let all = self.all_entries();
         // With augmentation, features of training samples are needed only where there are no others to evaluate on.

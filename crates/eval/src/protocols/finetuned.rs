@@ -20,7 +20,7 @@ use crate::{EvalError, OnProgress, Progress};
 /// Videos decoded at once; a unit of work that ranks are dealt.
 const DECODED_AT_ONCE: usize = 8;
 /// Clips that go through the model at once.
-const BATCH: usize = 8;
+pub const BATCH: usize = 8;
 
 /// Predictions of a test.
 #[derive(Clone, Debug, Default)]

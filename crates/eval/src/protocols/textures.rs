@@ -70,6 +70,27 @@ impl TextureProtocol {
         }
     }
 
+    /// What one encoder is made to do.
+    pub fn work(&self) -> Work {
+        let tasks =
+            [self.attentive_tasks.texture, self.attentive_tasks.motion].into_iter().filter(|asked| *asked).count();
+        let classes = TEXTURES.len().max(DIRECTIONS);
+        // The first draw chooses the learning rate.
+        let trainings = match self.attentive_draws {
+            0 => 0,
+            draws => tasks * (self.attentive_lr.len() + draws - 1),
+        };
+        let steps = (self.labels_per_class * classes).div_ceil(attentive::BATCH) * self.attentive_epochs;
+        let validated = trainings * attentive::VALIDATION.min(self.validation_clips);
+        Work {
+            clips: self.probe_clips + self.test_clips,
+            batch: attentive::BATCH,
+            steps: trainings * steps,
+            classified: validated + tasks * self.attentive_draws * self.test_clips,
+            classes,
+        }
+    }
+
     fn check(&self) -> Result<(), EvalError> {
         let pool = self.probe_clips.saturating_sub(self.validation_clips);
         let sizes = [self.validation_clips, self.test_clips, self.labels_per_class, self.draws, pool];
@@ -80,6 +101,21 @@ impl TextureProtocol {
         }
         Ok(())
     }
+}
+
+/// What the protocol makes one encoder do, beside logistic regressions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Clips that are encoded.
+    pub clips: usize,
+    /// Clips of a step of an attentive probe.
+    pub batch: usize,
+    /// Steps of all attentive probes.
+    pub steps: usize,
+    /// Clips that attentive probes classify.
+    pub classified: usize,
+    /// Classes of a task.
+    pub classes: usize,
 }
 
 /// One value for each task.

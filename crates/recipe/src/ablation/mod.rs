@@ -86,6 +86,8 @@ pub struct Ablation {
     pub evaluations: Vec<String>,
     /// What is run for each of them, in words of whoever runs the table.
     pub commands: BTreeMap<String, Vec<String>>,
+    /// Numbers of samples, by evaluation, for reckoning its cost where its lists are not at hand.
+    pub assumed: BTreeMap<String, BTreeMap<String, u64>>,
     /// The rows.
     pub rows: Vec<Row>,
     /// Expectations: rows, best first.
@@ -165,7 +167,12 @@ enum Seeds {
 #[schemars(extend("x-expected" = "the name of a figure, or a mapping with `name` and `run`"))]
 enum WrittenEvaluation {
     Plain(String),
-    Named { name: String, run: Vec<Word> },
+    Named {
+        name: String,
+        run: Vec<Word>,
+        #[serde(default)]
+        assume: BTreeMap<String, u64>,
+    },
 }
 
 /// A word of a command: YAML reads `--epochs, 2` as a string and a number.
@@ -245,15 +252,18 @@ impl Ablation {
             return Err(fail("base", "`base` is missing: name the configuration that every run starts from".into()));
         };
         let mut evaluations = Vec::new();
-        let mut commands = BTreeMap::new();
+        let (mut commands, mut assumed) = (BTreeMap::new(), BTreeMap::new());
         for evaluation in written.evaluations {
-            let (name, run) = match evaluation {
-                WrittenEvaluation::Named { name, run } => (name, run.into_iter().map(Word::into_text).collect()),
+            let (name, run, assume) = match evaluation {
+                WrittenEvaluation::Named { name, run, assume } => {
+                    (name, run.into_iter().map(Word::into_text).collect(), assume)
+                }
                 WrittenEvaluation::Plain(name) => {
                     let run = name.split_whitespace().map(str::to_owned).collect();
-                    (name, run)
+                    (name, run, BTreeMap::new())
                 }
             };
+            assumed.insert(name.clone(), assume);
             if commands.insert(name.clone(), run).is_some() {
                 return Err(fail(
                     "evaluations",
@@ -277,7 +287,7 @@ impl Ablation {
             orderings.push(expected);
         }
         let name = written.name.unwrap_or_else(|| "ablation".into());
-        Ok(Self { name, base: base.into(), seeds, evaluations, commands, rows, orderings })
+        Ok(Self { name, base: base.into(), seeds, evaluations, commands, assumed, rows, orderings })
     }
 
     /// All runs: the first seed of every row, then the second, so that a table that is stopped has something of each row.

@@ -83,6 +83,13 @@ pub enum Samples {
     },
 }
 
+impl Samples {
+    /// Whether they are still images.
+    pub fn are_images(&self) -> bool {
+        matches!(self, Self::Images { .. })
+    }
+}
+
 /// How the probe is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ProbeTraining {

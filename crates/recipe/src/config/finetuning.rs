@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::draws::{DRAWS, draws};
 pub use crate::finetune::Pooling;
 
 /// Which clips and crops of a video a fine-tuned model is tested on.
@@ -31,10 +32,14 @@ pub struct FinetuneConfig {
     /// all.
     #[schemars(extend("x-ours" = true))]
     pub subset: Option<f64>,
-    /// Number of the random draw of `subset`: the same draws as those of `vjepa data subset --split` and `vjepa probe
-    /// --subset`.
+    /// Seed of the one random draw of `subset` that is trained on, in `logging.folder` itself: the same draws as those of
+    /// `vjepa data subset --split` and `vjepa probe --subset`; null: the first `subset_splits` draws.
     #[schemars(extend("x-ours" = true))]
-    pub subset_split: u64,
+    pub subset_split: Option<u64>,
+    /// Draws of `subset`, with the seeds from 0; each is trained in a folder of its own in `logging.folder`, and their tests
+    /// are averaged.
+    #[schemars(extend("x-ours" = true))]
+    pub subset_splits: u32,
     /// Names of the classes; if empty, the labels that occur in `data.datasets`, in order.
     #[schemars(extend("x-ours" = true))]
     pub class_names: Vec<String>,
@@ -93,7 +98,8 @@ impl Default for FinetuneConfig {
         Self {
             val: None,
             subset: None,
-            subset_split: 0,
+            subset_split: None,
+            subset_splits: DRAWS,
             class_names: Vec::new(),
             labels_from: 0,
             pooling: Pooling::default(),
@@ -112,6 +118,13 @@ impl Default for FinetuneConfig {
             test_num_segment: 5,
             test_num_crop: 3,
         }
+    }
+}
+
+impl FinetuneConfig {
+    /// Seeds of the random draws of `subset` that are trained on; none where all is.
+    pub fn draws(&self) -> Vec<u64> {
+        self.subset.map(|_| draws(self.subset_split, Some(self.subset_splits))).unwrap_or_default()
     }
 }
 

@@ -54,6 +54,11 @@ impl Source<'_> {
         if !asked {
             return Ok(());
         }
+        // That of a pre-training run has its learning rates and its folder.
+        if self.root.get("finetune").is_none() {
+            let rule = "a file for fine-tuning has this section; `finetune: {}` has the paper's settings";
+            return Err(ConfigError::missing("finetune", rule).placed(|_| self.place("")));
+        }
         let nothing = Node::from_json(&serde_json::json!({}), Origin::Line(0));
         // A section without keys is null to YAML.
         if self.root.at("finetune").is_none() {

@@ -21,7 +21,9 @@ pub(super) struct Attentive {
 }
 
 /// Clips of the validation split that choose the attentive probe's learning rate; more would cost more than they tell.
-const ATTENTIVE_VALIDATION: usize = 200;
+pub(super) const VALIDATION: usize = 200;
+/// Clips of a step.
+pub(super) const BATCH: usize = 8;
 
 impl Attentive {
     pub fn new(config: &EncoderConfig, clips: &Clips, features: &Features) -> Result<Self, EvalError> {
@@ -38,7 +40,7 @@ impl Attentive {
     }
 
     fn validation(clips: &Clips) -> &[usize] {
-        &clips.validation[..ATTENTIVE_VALIDATION.min(clips.validation.len())]
+        &clips.validation[..VALIDATION.min(clips.validation.len())]
     }
 
     pub fn figure(
@@ -56,7 +58,7 @@ impl Attentive {
         for (number, draw) in clips.draws[task].iter().take(protocol.attentive_draws).enumerate() {
             let mut options = ProbeOptions {
                 epochs: protocol.attentive_epochs,
-                batch: 8,
+                batch: BATCH,
                 seed: mix(&[protocol.seed, number as u64]),
                 ..ProbeOptions::default()
             };

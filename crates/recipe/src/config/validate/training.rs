@@ -12,6 +12,9 @@ pub(super) fn finetuning(config: &Config, finetune: &FinetuneConfig) -> Checked 
     must(finetune.subset.is_none_or(|share| share > 0.0 && share <= 1.0), "finetune.subset", || {
         format!("is {}; it is a share, above 0 and at most 1", finetune.subset.unwrap_or_default())
     })?;
+    must((1..=1000).contains(&finetune.subset_splits), "finetune.subset_splits", || {
+        format!("is {}; it must lie between 1 and 1000", finetune.subset_splits)
+    })?;
     for (key, value) in [("drop_path", drop_path), ("fc_drop_rate", fc_drop_rate)] {
         must((0.0..1.0).contains(&value), &format!("finetune.{key}"), || {
             format!("is {value}; it must be at least 0 and below 1")
