@@ -18,8 +18,8 @@ use vjepa_data::BadVideo;
 use vjepa_data::VideoList;
 use vjepa_eval::features::Keep;
 use vjepa_eval::labels::ClassNames;
-use vjepa_eval::protocols::videos::{Accuracy, SampleSet, classes_of, features_of, predict};
-use vjepa_metrics::Confusion;
+use vjepa_eval::protocols::videos::{SampleSet, Tally, classes_of, evaluated, predict};
+use vjepa_eval::videos::VideoFeatures;
 use vjepa_programs::{Probe, ProbeChoice, ProbeFile, encoder_name, load_probe, load_probe_for, probe_layers};
 use vjepa_runtime::plan::Device;
 
@@ -128,15 +128,19 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
         ranks,
     };
     let mut bar = Bar::of(ranks);
-    let found = features_of(opened.encoder.as_mut(), &opened.id, &set, keep, &mut |p| bar.show(p))?;
+    let mut tally = Tally::default();
+    let mut take = |part: &VideoFeatures| {
+        let labels: Vec<i64> = part.labels.iter().map(|label| label - from).collect();
+        let classes = classes_of(&labels, &probe.labels, count)?;
+        let sizes = (classes.len(), set.predictions());
+        tally.add(&predict(device, &probe.probe, &probe.tensors, &part.features, sizes)?, count, &classes)
+    };
+    let found = evaluated(opened.encoder.as_mut(), &opened.id, &set, keep, &mut take, &mut |p| bar.show(p))?;
     bar.clear();
-    let Some((found, cached)) = found else { return Ok(()) };
-    let labels: Vec<i64> = found.labels.iter().map(|label| label - from).collect();
-    let classes = classes_of(&labels, &probe.labels, count)?;
-    let sizes = (classes.len(), set.predictions());
-    let scores = predict(device, &probe.probe, &probe.tensors, &found.features, sizes)?;
-    let accuracy = Accuracy::of(&scores, count, &classes);
-    let confusion = Confusion::of(&scores, count, &classes)?;
+    let Some((bad, cached)) = found else { return Ok(()) };
+    let (Some(accuracy), Some(confusion)) = (tally.accuracy(), tally.into_confusion()) else {
+        return Err("there is no sample to evaluate on".into());
+    };
     if let Some(folder) = &args.results {
         save_confusion(folder, &probe.labels, &confusion)?;
     }
@@ -144,7 +148,7 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
         let summary = serde_json::json!({
             "top1": accuracy.top1, "top5": accuracy.top5, "class_mean": confusion.class_mean(),
             "videos": accuracy.videos, "classes": count,
-            "clips": clips, "views": views, "features_from_cache": cached, "bad_videos": found.bad,
+            "clips": clips, "views": views, "features_from_cache": cached, "bad_videos": bad,
             "labels_from": from, "notes": notes,
         });
         println!("{summary}");
@@ -165,7 +169,7 @@ fn of_probe(args: &Args, path: &Path, setup: &Setup, device: Device, ranks: &dyn
     if let Some(folder) = &args.results {
         println!("results  {}", folder.display());
     }
-    print_skipped(&found.bad.iter().collect::<Vec<&BadVideo>>());
+    print_skipped(&bad.iter().collect::<Vec<&BadVideo>>());
     Ok(())
 }
 

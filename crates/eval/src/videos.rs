@@ -112,10 +112,40 @@ pub fn video_features(
     ranks: &dyn Collective,
     progress: OnProgress<'_>,
 ) -> Result<Option<VideoFeatures>, EvalError> {
+    let mut whole = None;
+    let mut take = |part| {
+        whole = Some(part);
+        Ok(())
+    };
+    let bad = video_features_in_parts(encoder, plan, entries, (keep, attend), ranks, usize::MAX, &mut take, progress)?;
+    Ok(whole.map(|whole| VideoFeatures { bad, ..whole }))
+}
+
+/// As [`video_features`], a part of at least `most` samples at a time, so that no more are in memory: rank 0 hands them to `take` in
+/// their order, without the bad samples, which are returned.
+///
+/// # Errors
+/// As [`video_features`], and those of `take`.
+#[allow(clippy::too_many_arguments)]
+pub fn video_features_in_parts(
+    encoder: &mut dyn ClipEncoder,
+    plan: &SamplePlan,
+    entries: &[VideoEntry],
+    (keep, attend): (Keep, bool),
+    ranks: &dyn Collective,
+    most: usize,
+    take: &mut dyn FnMut(VideoFeatures) -> Result<(), EvalError>,
+    progress: OnProgress<'_>,
+) -> Result<Vec<BadVideo>, EvalError> {
     check_clips(encoder, plan)?;
     let [tokens, dim] = encoder.tokens();
     let tokens = if keep == Keep::Tokens { tokens } else { 1 };
-    let mut all = VideoFeatures { features: Features::empty(tokens, dim), ..VideoFeatures::default() };
+    let empty = || VideoFeatures { features: Features::empty(tokens, dim), ..VideoFeatures::default() };
+    let (mut part, mut bad, mut used) = (empty(), Vec::new(), 0);
+    let mut hand = |part: VideoFeatures| -> Result<(), EvalError> {
+        let features = if attend { part.features.join_segments(plan.clips())? } else { part.features };
+        take(VideoFeatures { features, ..part })
+    };
     let what = match plan {
         SamplePlan::Videos(_) => "encoding videos",
         SamplePlan::Pictures(_) => "encoding pictures",
@@ -126,25 +156,30 @@ pub fn video_features(
         let first = (done + ranks.rank() * DECODED_AT_ONCE) as u64;
         let mine = mine.map(|unit| portion(encoder, plan, unit, first, keep)).transpose()?;
         for (unit, portion) in units.chunks(DECODED_AT_ONCE).zip(turn(ranks, mine)?) {
-            all.features.values.extend(portion.values);
-            for (entry, bad) in unit.iter().zip(portion.samples) {
-                match bad {
-                    Some(reason) => all.bad.push(BadVideo { path: entry.path.clone(), reason }),
+            part.features.values.extend(portion.values);
+            for (entry, why) in unit.iter().zip(portion.samples) {
+                match why {
+                    Some(reason) => bad.push(BadVideo { path: entry.path.clone(), reason }),
                     None => {
-                        all.labels.push(entry.label.unwrap_or(-1));
-                        all.paths.push(entry.path.clone());
+                        part.labels.push(entry.label.unwrap_or(-1));
+                        part.paths.push(entry.path.clone());
                     }
                 }
             }
         }
         done += units.len();
         progress(Progress { what, done, total: entries.len() });
+        let full = part.paths.len() >= most || done == entries.len();
+        if full && !part.paths.is_empty() {
+            used += part.paths.len();
+            let part = std::mem::replace(&mut part, empty());
+            if ranks.rank() == 0 {
+                hand(part)?;
+            }
+        }
     }
-    if ranks.rank() != 0 {
-        return Ok(None);
-    }
-    if all.paths.is_empty() {
-        let first = all.bad.first().map(|bad| format!("; the first, {}: {}", bad.path.display(), bad.reason));
+    if ranks.rank() == 0 && used == 0 {
+        let first = bad.first().map(|bad| format!("; the first, {}: {}", bad.path.display(), bad.reason));
         let kind = if matches!(plan, SamplePlan::Videos(_)) { "videos" } else { "pictures" };
         return Err(EvalError::setup(format!(
             "none of the {} {kind} can be used{}",
@@ -152,10 +187,7 @@ pub fn video_features(
             first.unwrap_or_default()
         )));
     }
-    if attend {
-        all.features = all.features.join_segments(plan.clips())?;
-    }
-    Ok(Some(all))
+    Ok(bad)
 }
 
 /// Features of a unit of samples, the first of which has the number `first` in its list.
@@ -195,4 +227,73 @@ fn portion(
         encode(waiting, &mut made.values)?;
     }
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vjepa_collective::Alone;
+    use vjepa_data::ViewPlan;
+    use vjepa_graphs::ProbeConfig;
+    use vjepa_recipe::config::DataConfig;
+
+    /// Two tokens of a clip: its mean, and 1.
+    struct Means;
+
+    impl ClipEncoder for Means {
+        fn clip(&self) -> [usize; 4] {
+            [3, 2, 16, 16]
+        }
+
+        fn tokens(&self) -> [usize; 2] {
+            [2, 1]
+        }
+
+        fn probe(&self, _: usize) -> Result<ProbeConfig, EvalError> {
+            Err(EvalError::setup("no probe reads means"))
+        }
+
+        fn describe(&self) -> String {
+            "means".into()
+        }
+
+        fn encode(&mut self, clips: Vec<f32>) -> Result<Features, EvalError> {
+            let mean = |clip: &[f32]| [clip.iter().sum::<f32>() / clip.len() as f32, 1.0];
+            let values = clips.chunks_exact(3 * 2 * 16 * 16).flat_map(mean).collect();
+            Ok(Features { tokens: 2, dim: 1, values })
+        }
+    }
+
+    #[test]
+    fn parts_are_the_whole_and_bad_samples_are_in_none() {
+        let data = DataConfig { num_frames: 2, crop_size: 16, sampling_rate: 1, ..DataConfig::default() };
+        let plan =
+            SamplePlan::Videos(ViewPlan { preprocessing: data.preprocessing(), clips: 2, views: 1, random: None });
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/textures");
+        let video = |name: &str| VideoEntry { path: folder.join(name), label: Some(3) };
+        let mut entries = vec![video("t0_d0_s0.mp4"); 19];
+        entries.extend([video("absent.mp4"), video("t0_d0_s1.webm")]);
+        let how = (Keep::Tokens, true);
+        let of = |entries: &[VideoEntry], most: usize| {
+            let mut parts = Vec::new();
+            let mut take = |part: VideoFeatures| {
+                parts.push(part);
+                Ok(())
+            };
+            let found = video_features_in_parts(&mut Means, &plan, entries, how, &Alone, most, &mut take, &mut |_| {});
+            found.map(|bad| (parts, bad))
+        };
+        let whole = video_features(&mut Means, &plan, &entries, how, &Alone, &mut |_| {}).unwrap().unwrap();
+        let (parts, bad) = of(&entries, 8).unwrap();
+        assert_eq!(parts.iter().map(|part| part.paths.len()).collect::<Vec<_>>(), [8, 8, 4]);
+        assert!(parts.iter().all(|part| part.features.tokens == 4 && part.bad.is_empty()));
+        let joined: Vec<f32> = parts.iter().flat_map(|part| part.features.values.iter().copied()).collect();
+        assert_eq!((joined, &bad), (whole.features.values, &whole.bad));
+        assert!(bad.len() == 1 && bad[0].path.ends_with("absent.mp4"), "{bad:?}");
+        // A part without a usable sample is none; a list without one is an error.
+        let (parts, bad) = of(&[vec![video("absent.mp4"); 9], vec![video("t0_d0_s0.mp4")]].concat(), 1).unwrap();
+        assert_eq!((parts.len(), bad.len()), (1, 9));
+        let told = of(&vec![video("absent.mp4"); 9], 1).unwrap_err().to_string();
+        assert!(told.contains("none of the 9 videos"), "{told}");
+    }
 }

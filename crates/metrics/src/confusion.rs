@@ -82,6 +82,16 @@ impl Confusion {
         self.counts.chunks_exact(self.classes.max(1))
     }
 
+    /// Adds the samples of another matrix of as many classes.
+    ///
+    /// # Errors
+    /// [`MetricError::Size`] for one of other classes.
+    pub fn add(&mut self, other: &Self) -> Result<(), MetricError> {
+        crate::sized("classes", other.counts.len(), self.counts.len())?;
+        self.counts.iter_mut().zip(&other.counts).for_each(|(own, more)| *own += more);
+        Ok(())
+    }
+
     /// Accuracy of every class.
     pub fn per_class(&self) -> Vec<ClassAccuracy> {
         let one = |(class, row): (usize, &[u64])| ClassAccuracy {

@@ -15,12 +15,15 @@ use crate::cli::CliError;
 use crate::cli::cost::{Assumed, Bill};
 use crate::cli::dry_run::Cost;
 
+/// What each evaluation costs, by name.
+type Bills = Vec<(String, Bill)>;
+
 /// The costs of the runs of a row, which its seeds share.
 struct Row {
     /// None of a row that is not trained.
     training: Option<Cost>,
     /// Of each evaluation; figures that come of one pass over the same clips stand together.
-    bills: Vec<(String, Bill)>,
+    bills: Bills,
 }
 
 impl Row {
@@ -43,7 +46,7 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     // Most rows have the same encoder.
-    let mut known: BTreeMap<String, Vec<(String, Bill)>> = BTreeMap::new();
+    let mut known: BTreeMap<String, Bills> = BTreeMap::new();
     for (run, config) in runs {
         if rows.contains_key(run.row.as_str()) {
             continue;
@@ -77,7 +80,7 @@ pub(super) fn run(
 }
 
 /// What all evaluations of a run cost.
-fn bills(table: &Ablation, evaluations: &Evaluations<'_>, config: &Config) -> Result<Vec<(String, Bill)>, CliError> {
+fn bills(table: &Ablation, evaluations: &Evaluations<'_>, config: &Config) -> Result<Bills, CliError> {
     let mut bills = Vec::new();
     let mut textures = BTreeSet::new();
     for name in &table.evaluations {
@@ -123,10 +126,10 @@ fn people(
     };
     print!("{}", table.dry_run(state, about));
     // Rows whose evaluations cost the same stand together.
-    let mut distinct: Vec<(Vec<&str>, &[(String, Bill)])> = Vec::new();
+    let mut distinct: Vec<(Vec<&str>, &Bills)> = Vec::new();
     for row in &table.rows {
         let Some(own) = rows.get(row.name.as_str()) else { continue };
-        match distinct.iter_mut().find(|(_, bills)| *bills == own.bills.as_slice()) {
+        match distinct.iter_mut().find(|(_, bills)| **bills == own.bills) {
             Some((names, _)) => names.push(&row.name),
             None => distinct.push((vec![&row.name], &own.bills)),
         }

@@ -1,5 +1,7 @@
 //! Progress of an evaluation.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use vjepa_collective::Collective;
 use vjepa_eval::Progress;
@@ -41,5 +43,14 @@ impl Bar {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A time for people, rounded.
+pub fn time_in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{} s", seconds.max(1)),
+        seconds @ 120..7200 => format!("{} minutes", (seconds + 30) / 60),
+        seconds => format!("{:.1} hours", seconds as f64 / 3600.0),
     }
 }

@@ -7,6 +7,7 @@ use vjepa_data::VideoList;
 use vjepa_data::annotations::subset;
 use vjepa_eval::foreign::probe_heads;
 use vjepa_eval::protocols::heads::{Head, HeadKind};
+use vjepa_eval::protocols::videos::PART;
 use vjepa_graphs::{EncoderConfig, Probe, ProbeConfig};
 use vjepa_programs::{describe, encoder_config};
 use vjepa_recipe::config::Config;
@@ -212,7 +213,10 @@ impl Args {
                 Ok(samples) => {
                     let words = format!("encoder, {what}: {count} samples x {clips} clips x {views} views, once");
                     bill.add(words, (samples * clips * views) as f64, once);
-                    bill.held += bytes(samples * clips * views);
+                    let all = bytes(samples * clips * views);
+                    // Those of training stay; others are needed a part at a time only.
+                    let part = (PART as u64).max(bytes(clips * views));
+                    bill.held += if what == "training" { all } else { all.min(part) };
                 }
                 Err(why) => bill.leave(format!("{what}: {why}")),
             }

@@ -3,6 +3,7 @@
 mod bar;
 mod cost;
 mod lists;
+mod parts;
 mod paths;
 mod report;
 mod work;
@@ -35,12 +36,11 @@ use vjepa_recipe::records::PROBE_RESULT_KEY;
 use vjepa_runtime::plan::Device;
 use vjepa_train::{CheckpointRecord, clips_seen};
 
-pub(super) use bar::Bar;
+pub(super) use bar::{Bar, time_in_words};
 use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
 pub(super) use report::{mean, save_confusion, spare_by_results, standard_error};
-pub(super) use work::time_in_words;
 use work::{Outcome, Source, Work};
 
 /// Train classifiers (probes) on the features of a frozen encoder

@@ -18,7 +18,7 @@ use vjepa_metrics::Confusion;
 use vjepa_runtime::plan::Device;
 
 use super::lists::Lists;
-use super::{Args, classes};
+use super::{Args, classes, time_in_words};
 use crate::cli::CliError;
 use crate::cli::frozen::{Kind, Opened, Reads, Setup};
 
@@ -34,11 +34,11 @@ pub(super) enum Source {
 pub(super) struct Work<'a> {
     source: Source,
     pub encoder: Option<Opened>,
-    plans: Option<[SamplePlan; 2]>,
+    pub(super) plans: Option<[SamplePlan; 2]>,
     pub attend: bool,
     pub clips: usize,
     online: bool,
-    cache: Option<PathBuf>,
+    pub(super) cache: Option<PathBuf>,
     flip: bool,
     /// Training samples of each split.
     splits: Vec<Vec<VideoEntry>>,
@@ -46,7 +46,7 @@ pub(super) struct Work<'a> {
     seeds: Vec<u64>,
     lists: &'a Lists,
     /// Processes that share the samples.
-    ranks: &'a dyn Collective,
+    pub(super) ranks: &'a dyn Collective,
 }
 
 /// How one head did.
@@ -210,7 +210,8 @@ impl<'a> Work<'a> {
             }),
             false => None,
         };
-        let val = match &lists.val {
+        let parts = lists.val.as_ref().map(|list| self.in_parts(&list.entries, keep)).transpose()?.unwrap_or_default();
+        let val = match lists.val.as_ref().filter(|_| !parts) {
             Some(list) => match self.features(1, &list.entries, keep, progress)? {
                 Some((features, _)) => {
                     outcome.bad.extend(features.bad.iter().cloned());
@@ -221,12 +222,26 @@ impl<'a> Work<'a> {
             },
             None => None,
         };
-        if self.ranks.rank() != 0 && !self.online {
-            return Ok(None);
-        }
         let fixed = Fixed { train: train_features, val };
-        for number in 0..self.splits.len() {
-            self.split(number, args, task, heads, (lists.from(), names), &fixed, &mut outcome, progress)?;
+        let mut learned = Vec::new();
+        let takes_part = self.ranks.rank() == 0 || self.online;
+        for number in (0..self.splits.len()).filter(|_| takes_part) {
+            learned.extend(self.split(
+                number,
+                args,
+                task,
+                heads,
+                (lists.from(), names),
+                &fixed,
+                &mut outcome,
+                progress,
+            )?);
+        }
+        if let Some(list) = lists.val.as_ref().filter(|_| parts) {
+            self.evaluate(&list.entries, keep, task, (lists.from(), names), &learned, &mut outcome, progress)?;
+        }
+        for (run, learned) in outcome.runs.iter_mut().zip(learned.into_iter().next().unwrap_or_default()) {
+            run.learned = Some(learned);
         }
         if self.ranks.rank() != 0 {
             return Ok(None);
@@ -241,7 +256,7 @@ impl<'a> Work<'a> {
         Ok(Some(outcome))
     }
 
-    /// Trains all heads on one split, and measures them.
+    /// Trains all heads on one split, and measures them; none on ranks other than 0.
     #[allow(clippy::too_many_arguments)]
     fn split(
         &mut self,
@@ -253,7 +268,7 @@ impl<'a> Work<'a> {
         fixed: &Fixed,
         outcome: &mut Outcome,
         progress: OnProgress<'_>,
-    ) -> Result<(), CliError> {
+    ) -> Result<Option<Vec<Learned>>, CliError> {
         let entries = self.splits.get(number).cloned().unwrap_or_default();
         let own = fixed.train.as_ref().map(|features| self.of_split(features, &entries));
         let own_classes = own.as_ref().map(|own| classes(&own.labels, from, names)).transpose()?.unwrap_or_default();
@@ -265,26 +280,23 @@ impl<'a> Work<'a> {
             _ => self.online(args, task, heads, &entries, names, (number == 0, &mut outcome.bad), progress)?,
         };
         // The other ranks have learned nothing.
-        let Some(learned) = learned else { return Ok(()) };
-        for (run, learned) in outcome.runs.iter_mut().zip(learned) {
-            if let Learned::Diverged(why) = &learned {
+        let Some(learned) = learned else { return Ok(None) };
+        for (run, learned) in outcome.runs.iter_mut().zip(&learned) {
+            if let Learned::Diverged(why) = learned {
                 run.diverged = Some(why.clone());
                 continue;
             }
             // A sample is its own nearest neighbour.
             if let Some(own) = own.as_ref().filter(|_| !matches!(learned, Learned::Neighbours { .. })) {
                 let samples = Samples { features: &own.features, classes: &own_classes, rows: own.rows() };
-                run.measure(task, &learned, samples, (false, number == 0 && fixed.val.is_none()))?;
+                run.measure(task, learned, samples, (false, number == 0 && self.lists.val.is_none()))?;
             }
             if let Some((features, classes)) = &fixed.val {
                 let samples = Samples { features: &features.features, classes, rows: features.rows() };
-                run.measure(task, &learned, samples, (true, number == 0))?;
-            }
-            if number == 0 {
-                run.learned = Some(learned);
+                run.measure(task, learned, samples, (true, number == 0))?;
             }
         }
-        Ok(())
+        Ok(Some(learned))
     }
 
     /// The samples of all splits, in the order of the list.
@@ -378,14 +390,5 @@ impl Run {
             self.confusion = Some(Confusion::of(&scores, task.classes, samples.classes)?);
         }
         Ok(())
-    }
-}
-
-/// A time for people, rounded.
-pub fn time_in_words(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..120 => format!("{} s", seconds.max(1)),
-        seconds @ 120..7200 => format!("{} minutes", (seconds + 30) / 60),
-        seconds => format!("{:.1} hours", seconds as f64 / 3600.0),
     }
 }

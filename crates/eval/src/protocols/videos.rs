@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vjepa_graphs::NamedTensors;
 use vjepa_graphs::position::resize_table;
 use vjepa_metrics::aggregate::mean_of_views;
-use vjepa_metrics::top_k;
+use vjepa_metrics::{Confusion, top_k};
 use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
@@ -13,10 +13,10 @@ use crate::attentive::{ProbeRunner, classes};
 use crate::cache::cached_video_features;
 use crate::features::{ClipEncoder, Features, FrozenEncoder, Keep};
 use crate::logistic::{Labelled, fit, fit_tuned};
-use crate::videos::VideoFeatures;
+use crate::videos::{VideoFeatures, video_features_in_parts};
 use crate::{EvalError, OnProgress};
-use vjepa_collective::Collective;
-use vjepa_data::{Permutation, SamplePlan, VideoEntry};
+use vjepa_collective::{Collective, any};
+use vjepa_data::{BadVideo, Permutation, SamplePlan, VideoEntry};
 use vjepa_programs::Model;
 use vjepa_programs::Probe;
 use vjepa_recipe::config::Config;
@@ -104,9 +104,100 @@ pub struct SampleSet<'a> {
 }
 
 impl SampleSet<'_> {
+    /// Bytes of a sample's features.
+    fn bytes_of_a_sample(&self, encoder: &dyn ClipEncoder, keep: Keep) -> usize {
+        let [tokens, dim] = encoder.tokens();
+        let clip = if keep == Keep::Tokens { tokens } else { 1 } * dim * size_of::<f32>();
+        [self.plan.clips(), self.plan.views()].into_iter().fold(clip, usize::saturating_mul)
+    }
+
     /// Predictions of a sample, which are averaged.
     pub fn predictions(&self) -> usize {
         self.plan.views() * if self.attend { 1 } else { self.plan.clips() }
+    }
+}
+
+/// The memory that is free, where features of so many bytes would take more than half of it.
+fn too_much(bytes: usize) -> Option<usize> {
+    let free = available_memory().and_then(|free| usize::try_from(free).ok());
+    free.filter(|free| bytes > free / 2)
+}
+
+/// Bytes of features of evaluated samples that are in memory at once where not all of them are kept.
+pub const PART: usize = 1 << 30;
+
+/// Whether samples are evaluated a part at a time: all of their features would not fit into memory, or are not cached anyway. All ranks
+/// get the same answer.
+///
+/// # Errors
+/// [`EvalError::Collective`] where a rank is lost.
+pub fn in_parts(encoder: &dyn ClipEncoder, set: &SampleSet<'_>, keep: Keep) -> Result<bool, EvalError> {
+    let bytes = set.bytes_of_a_sample(encoder, keep).saturating_mul(set.entries.len());
+    // Rank 0 would hold them.
+    Ok(any(set.ranks, set.ranks.rank() == 0 && (set.cache.is_none() || too_much(bytes).is_some()))?)
+}
+
+/// Hands the features of samples that are evaluated to `take` on rank 0: all of them, through the cache, or where there is none or they
+/// would not fit into memory a part at a time. The bad samples, and whether the cache had them; none on ranks other than 0.
+///
+/// # Errors
+/// As [`features_of`], but for memory, and those of `take`.
+pub fn evaluated(
+    encoder: &mut dyn ClipEncoder,
+    digest: &str,
+    set: &SampleSet<'_>,
+    keep: Keep,
+    take: &mut dyn FnMut(&VideoFeatures) -> Result<(), EvalError>,
+    progress: OnProgress<'_>,
+) -> Result<Option<(Vec<BadVideo>, bool)>, EvalError> {
+    if in_parts(encoder, set, keep)? {
+        let sample = set.bytes_of_a_sample(encoder, keep).max(1);
+        let (how, most) = ((keep, set.attend), (PART / sample).max(1));
+        let mut take = |part: VideoFeatures| take(&part);
+        let bad = video_features_in_parts(encoder, &set.plan, set.entries, how, set.ranks, most, &mut take, progress)?;
+        return Ok((set.ranks.rank() == 0).then_some((bad, false)));
+    }
+    let Some((found, cached)) = features_of(encoder, digest, set, keep, progress)? else { return Ok(None) };
+    take(&found)?;
+    Ok(Some((found.bad, cached)))
+}
+
+/// Accuracy and confusion of samples that come a part at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    right: [usize; 2],
+    samples: usize,
+    confusion: Option<Confusion>,
+}
+
+impl Tally {
+    /// Adds samples with scores `[samples, classes]`.
+    ///
+    /// # Errors
+    /// [`EvalError::Setup`] for sizes that do not fit.
+    pub fn add(&mut self, scores: &[f32], classes: usize, labels: &[usize]) -> Result<(), EvalError> {
+        let wrong = |error: vjepa_metrics::MetricError| EvalError::setup(error.to_string());
+        let part = Confusion::of(scores, classes, labels).map_err(wrong)?;
+        match &mut self.confusion {
+            Some(all) => all.add(&part).map_err(wrong)?,
+            None => self.confusion = Some(part),
+        }
+        for (right, k) in self.right.iter_mut().zip([1, 5]) {
+            *right += (top_k(scores, classes, labels, k) * labels.len() as f64).round() as usize;
+        }
+        self.samples += labels.len();
+        Ok(())
+    }
+
+    /// Of all samples; none without one.
+    pub fn accuracy(&self) -> Option<Accuracy> {
+        let [top1, top5] = self.right.map(|right| right as f64 / self.samples as f64);
+        (self.samples > 0).then_some(Accuracy { top1, top5, videos: self.samples })
+    }
+
+    /// Of all samples.
+    pub fn into_confusion(self) -> Option<Confusion> {
+        self.confusion
     }
 }
 
@@ -123,11 +214,8 @@ pub fn features_of(
     progress: OnProgress<'_>,
 ) -> Result<Option<(VideoFeatures, bool)>, EvalError> {
     let entries = set.entries;
-    let [tokens, dim] = encoder.tokens();
-    let clip = if keep == Keep::Tokens { tokens } else { 1 } * dim * size_of::<f32>();
-    let bytes = [set.plan.clips(), set.plan.views(), clip].into_iter().fold(entries.len(), usize::saturating_mul);
-    let free = available_memory().and_then(|free| usize::try_from(free).ok());
-    if let Some(free) = free.filter(|free| set.ranks.rank() == 0 && bytes > free / 2) {
+    let bytes = set.bytes_of_a_sample(encoder, keep).saturating_mul(entries.len());
+    if let Some(free) = too_much(bytes).filter(|_| set.ranks.rank() == 0) {
         let gigabytes = |bytes: usize| bytes as f64 / f64::from(1 << 30);
         return Err(EvalError::setup(format!(
             "all tokens of {} samples take {:.1} GiB of memory, and {:.1} GiB are free; use fewer samples, clips or views, a linear \
@@ -257,6 +345,20 @@ mod tests {
         assert!(classes_of(&[2], &own, 2).is_err());
         assert!(classes_of(&[-1], &own, 2).is_err());
         assert_eq!(classes_of(&[1], &[], 2).unwrap(), [1]);
+    }
+
+    #[test]
+    fn samples_that_come_in_parts_add_up() {
+        let scores: Vec<f32> = (0..7 * 6).map(|i| (i * 37 % 11) as f32).collect();
+        let labels = [0, 5, 2, 2, 1, 4, 3];
+        let mut tally = Tally::default();
+        assert_eq!(tally.accuracy(), None);
+        for (scores, labels) in scores.chunks(3 * 6).zip(labels.chunks(3)) {
+            tally.add(scores, 6, labels).unwrap();
+        }
+        assert_eq!(tally.accuracy(), Some(Accuracy::of(&scores, 6, &labels)));
+        assert_eq!(tally.into_confusion(), Some(Confusion::of(&scores, 6, &labels).unwrap()));
+        assert!(Tally::default().add(&scores, 5, &labels).is_err());
     }
 
     #[test]
