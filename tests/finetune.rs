@@ -335,3 +335,34 @@ fn labels_and_the_list_of_the_test_are_checked_before_the_first_step() {
     let told = refused(eval.arg("--data").arg(&from_one));
     assert!(told.contains("from-one.csv: line") && told.contains("has the label 3"), "{told}");
 }
+
+#[test]
+fn a_dry_run_counts_training_and_test_and_a_file_of_pre_training_is_refused() {
+    let scene = Scene::new();
+    let told = summary(&mut scene.run("none", &["--dry-run"]));
+    let whats: Vec<&str> =
+        told["parts"].as_array().unwrap().iter().map(|part| part["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        whats,
+        [
+            "training: 6 steps of 1 x 4 of 24 videos, each augmented 2 times",
+            "test: 24 videos x 1 clips x 2 crops, 1 times"
+        ]
+    );
+    assert!(told["flops"].as_f64().unwrap() > 0.0 && told["not_counted"] == serde_json::json!([]), "{told}");
+    // Every clip of a step goes forward and back, twice as many in all as are tested once.
+    let each = |at: usize| told["parts"][at]["flops"].as_f64().unwrap();
+    assert!(each(0) > 2.0 * each(1), "{told}");
+    let drawn = summary(&mut scene.run("none", &["--dry-run", "--subset", "25%"]));
+    assert_eq!(drawn["parts"].as_array().unwrap().len(), 4, "{drawn}");
+    assert!(!scene.path("none").exists());
+
+    let config = write(scene.folder.path(), "pretraining.yaml", MODEL);
+    let mut command = vjepa();
+    command.arg("finetune").arg("--config").arg(config).arg("--checkpoint").arg(&scene.checkpoint);
+    let told = refused(command.arg("--data").arg(scene.path("train.csv")));
+    assert!(
+        told.contains("pretraining.yaml") && told.contains("`finetune`") && told.contains("finetune: {}"),
+        "{told}"
+    );
+}

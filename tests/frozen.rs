@@ -370,3 +370,83 @@ fn features_and_encoders_of_others_go_through_the_same_probes() {
     says(&mut probe(&[&exported[..], &["--per-frame"]].concat()), &["clips of 4 frames", "--per-frame"]);
     says(&mut probe(&["--data", "train.csv"]), &["name the encoder", "--encoder FILE.onnx"]);
 }
+
+#[test]
+fn samples_are_evaluated_alike_from_the_cache_and_a_part_at_a_time() {
+    let scene = Scene::new();
+    let probe = |more: &[&str]| {
+        let mut command = scene.encoded("probe");
+        command.args([
+            "--data",
+            "train.csv",
+            "--val",
+            "val.csv",
+            "--kind",
+            "attentive,average,linear,knn",
+            "--epochs",
+            "2",
+        ]);
+        command.args(["--subset", "50%", "--splits", "2", "--out", "p.safetensors", "--results", "tables"]).args(more);
+        let found = json(&mut command);
+        (found, std::fs::read(scene.path("tables/confusion.csv")).unwrap())
+    };
+    let (cached, matrix) = probe(&["--cache", "cache"]);
+    let (parts, same) = probe(&["--no-cache"]);
+    assert_eq!((&parts["heads"], &parts["val"], same), (&cached["heads"], &cached["val"], matrix), "{parts}");
+    let eval = |more: &[&str]| {
+        let mut command = scene.encoded("eval");
+        json(command.args(["--probe", "p.safetensors", "--data", "val.csv"]).args(more))
+    };
+    let (cached, parts) = (eval(&["--cache", "cache"]), eval(&["--no-cache"]));
+    for key in ["top1", "top5", "class_mean", "videos"] {
+        assert_eq!(cached[key], parts[key], "{key}");
+    }
+}
+
+#[test]
+fn a_dry_run_of_a_probe_says_what_is_computed_how_often() {
+    let scene = Scene::new();
+    let probe = |more: &[&str]| {
+        let mut command = scene.encoded("probe");
+        command.args(["--data", "train.csv", "--val", "val.csv", "--out", "p.safetensors", "--dry-run"]).args(more);
+        command
+    };
+    let whats = |bill: &serde_json::Value| {
+        let parts = bill["parts"].as_array().unwrap().iter();
+        parts.map(|part| part["what"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let online = json(&mut probe(&["--online", "--epochs", "3", "--clips", "2", "--views", "3", "--lr", "1e-3,1e-4"]));
+    let expected = [
+        "encoder, training: 20 samples x 2 clips x 3 epochs",
+        "encoder, evaluation: 20 samples x 2 clips x 3 views, once",
+        "attentive, training: 6 steps of 16 samples, 2 at once",
+    ];
+    let found = whats(&online);
+    assert!(expected.iter().all(|what| found.iter().any(|part| part == what)), "{found:?}");
+    // As many clips in three epochs as in the three views of as many samples.
+    let parts = online["parts"].as_array().unwrap();
+    assert_eq!(parts[0]["flops"], parts[1]["flops"], "{online}");
+    let cached = whats(&json(&mut probe(&["--cached"])));
+    assert!(cached.contains(&"encoder, training: 20 samples x 1 clips x 1 views, once".to_owned()), "{cached:?}");
+    let text = probe(&["--speed", "0.5"]).assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("h at 0.5 TFLOP/s") && text.contains("nothing was trained or written"), "{text}");
+    assert!(!scene.path("p.safetensors").exists());
+    probe(&["--speed", "0"]).assert().code(2);
+    let told = refused(&mut probe(&["--assume", "samples=3"]));
+    assert!(told.contains("samples=3") && told.contains("train=N"), "{told}");
+}
+
+#[test]
+fn a_vote_without_others_and_flags_of_another_encoder_are_refused() {
+    let scene = Scene::new();
+    let probe = |more: &[&str]| {
+        let mut command = scene.encoded("probe");
+        command.args(["--data", "train.csv", "--out", "p.safetensors", "--no-cache"]).args(more);
+        command
+    };
+    let told = refused(&mut probe(&["--kind", "knn"]));
+    assert!(told.contains("knn") && told.contains("--val"), "{told}");
+    probe(&["--per-frame"]).assert().code(2);
+    probe(&["--runtime", "tract"]).assert().code(2);
+}

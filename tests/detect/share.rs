@@ -1,6 +1,8 @@
 //! Training on shares of the videos, and with actions that have no name.
 
-use super::support::write;
+use std::path::Path;
+
+use super::support::{refused, write};
 use super::{Annotated, json, textures};
 
 #[test]
@@ -82,4 +84,68 @@ fn a_share_of_the_videos_is_trained_on() {
     assert!(String::from_utf8_lossy(&text).contains("mean of 3 detectors: mAP@0.5"));
     let told = eval(&files).arg("--out").arg(data.detector()).assert().failure().get_output().stderr.clone();
     assert!(String::from_utf8_lossy(&told).contains("--out is for the detections of one --detector"));
+}
+
+#[test]
+fn a_dry_run_counts_key_frames_and_epochs() {
+    let data = Annotated::new();
+    let train = |boxes: &Path, more: &[&str]| {
+        let mut train = data.detect("train");
+        train.arg("--boxes").arg(boxes).arg("--videos").arg(textures()).arg("--out").arg(data.detector());
+        json(train.args(["--side", "48", "--step", "1", "--epochs", "4", "--dry-run"]).args(more))
+    };
+    let flops = |bill: &serde_json::Value, what: &str| {
+        let parts = bill["parts"].as_array().unwrap().iter();
+        parts
+            .filter(|part| part["what"].as_str().unwrap().starts_with(what))
+            .map(|part| part["flops"].as_f64().unwrap())
+            .sum::<f64>()
+    };
+    let (once, augmented) = (train(&data.boxes, &[]), train(&data.boxes, &["--augment"]));
+    assert!(flops(&once, "classifier, ") > 0.0 && once["not_counted"] == serde_json::json!([]), "{once}");
+    // Square clips either way, of every key frame in every epoch.
+    let (one, four) = (flops(&once, "encoder, training"), flops(&augmented, "encoder, training"));
+    assert!(one > 0.0 && (four - 4.0 * one).abs() <= 1e-6 * four, "{one} {four}");
+    let half = train(&data.boxes, &["--subset", "50%", "--split-seed", "0"]);
+    assert!((flops(&half, "encoder, training") - one / 2.0).abs() <= 1e-6 * one, "{half}");
+    let absent = data.folder.path().join("absent.csv");
+    let told = train(&absent, &[])["not_counted"].to_string();
+    assert!(told.contains("absent.csv is not here") && told.contains("train=N"), "{told}");
+    let given = train(&absent, &["--assume", "train=211000,classes=80"]);
+    assert!(
+        given["parts"].to_string().contains("211000 (given)") && given["not_counted"].to_string().contains("square")
+    );
+    assert!(!data.detector().exists());
+}
+
+#[test]
+fn what_would_train_nothing_or_read_nothing_is_refused() {
+    let data = Annotated::new();
+    let train = |more: &[&str]| {
+        let mut train = data.detect("train");
+        train.arg("--boxes").arg(&data.boxes).arg("--out").arg(data.detector()).args(["--side", "48", "--step", "1"]);
+        train.args(more);
+        train
+    };
+    let videos = textures().display().to_string();
+    for (more, words) in [
+        (["--videos", &videos, "--lr=nan"], "--lr must be positive"),
+        (["--videos", &videos, "--lr=0"], "--lr must be positive"),
+        (["--videos", &videos, "--wd=-1"], "--wd must not be negative"),
+        (["--videos", &videos, "--frames=7"], "--frames 7"),
+        (["--videos", "absent", "--lr=1"], "--videos absent: no such file or folder"),
+    ] {
+        let told = refused(&mut train(&more));
+        assert!(told.contains(words), "{told}");
+    }
+    let run = |more: &[&str]| {
+        let mut run = data.detect("run");
+        run.arg("--detector").arg(data.detector()).arg("--people").arg(&data.people).args(["--videos", &videos]);
+        run.arg("--out").arg(data.folder.path().join("detections.csv")).args(more);
+        run
+    };
+    train(&["--videos", &videos, "--epochs", "1"]).assert().success();
+    run(&["--threshold", "1.5"]).assert().code(2);
+    let told = refused(&mut run(&["--threshold", "0.99"]));
+    assert!(told.contains("are below the score of 0.99: lower --threshold"), "{told}");
 }
