@@ -62,8 +62,8 @@ pub struct Args {
     /// Train on the random draw of the share with this seed alone, in `logging.folder` itself, instead of `finetune.subset_split`
     #[arg(long, value_name = "N")]
     split_seed: Option<u64>,
-    /// Draws of the share, with the seeds from 0, each trained in a folder of its own in `logging.folder` (split-0, split-1, ...);
-    /// tests are averaged [default: `finetune.subset_splits`, 3]
+    /// Draws of the share, with the seeds from 0, each trained in a folder of its own in `logging.folder` (split-0, split-1,
+    /// ...); tests are averaged [default: `finetune.subset_splits`, 3]
     #[arg(long, conflicts_with = "split_seed", value_parser = whole::<u32>(1..))]
     splits: Option<u32>,
     /// Resume from the latest checkpoint in `logging.folder`, bit for bit as if it had not stopped

@@ -121,8 +121,8 @@ pub fn video_features(
     Ok(whole.map(|whole| VideoFeatures { bad, ..whole }))
 }
 
-/// As [`video_features`], a part of at least `most` samples at a time, so that no more are in memory: rank 0 hands them to `take` in
-/// their order, without the bad samples, which are returned.
+/// As [`video_features`], a part at a time, which is handed on as soon as it has `most` samples or more, so that few are in memory:
+/// rank 0 hands them to `take` in their order, without the bad samples, which are returned.
 ///
 /// # Errors
 /// As [`video_features`], and those of `take`.

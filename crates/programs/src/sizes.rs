@@ -28,8 +28,8 @@ pub fn mask_sizes(masks: &dyn MaskGenerator, seed: u64, batch: usize, which: Mas
     Ok(step_sizes(batch, lengths.iter().map(|[contexts, targets]| [one(contexts), one(targets)])))
 }
 
-/// [`mask_sizes`] of a configuration, padded as `optimization.mask_buckets` says; `B` counts every clip of a video. Fine-tuning has no
-/// masks.
+/// [`mask_sizes`] of a configuration, padded as `optimization.mask_buckets` says; `B` counts every clip of a video. Fine-tuning
+/// has no masks.
 ///
 /// # Errors
 /// [`MaskError`].

@@ -3,7 +3,7 @@
 /// Draws of the protocol.
 pub const DRAWS: u32 = 3;
 
-/// The draws that are trained on and averaged, by their seeds: `only` that one, else the first `count`, else those of the protocol.
+/// The draws that are trained on and averaged, by their seeds: `only` that one, else the first `count`, else the protocol's.
 pub fn draws(only: Option<u64>, count: Option<u32>) -> Vec<u64> {
     only.map_or_else(|| (0..u64::from(count.unwrap_or(DRAWS))).collect(), |only| vec![only])
 }

@@ -92,7 +92,10 @@ fn bills(table: &Ablation, evaluations: &Evaluations<'_>, config: &Config) -> Re
             if !textures.insert(labels) {
                 continue;
             }
-            let same = |other: &&String| matches!(evaluations.get(other.as_str()), Some(Evaluation::Textures { labels, .. }) if labels == own);
+            let same = |other: &&String| match evaluations.get(other.as_str()) {
+                Some(Evaluation::Textures { labels, .. }) => labels == own,
+                _ => false,
+            };
             names = table.evaluations.iter().filter(same).cloned().collect::<Vec<_>>().join(", ");
             attentive = Tasks { texture: asked(evaluations, labels, false), motion: asked(evaluations, labels, true) };
         }

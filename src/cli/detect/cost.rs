@@ -131,7 +131,8 @@ impl Train {
     /// The same of whole frames.
     fn whole(bill: &mut Bill, encoder: &EncoderConfig, record: &DetectorRecord, seen: &Seen) -> Result<Once, CliError> {
         let frame = seen.size.unwrap_or_else(|| {
-            bill.leave("what frames are wider than high: the videos are not here, and square ones are counted, with one box each");
+            let why = "the videos are not here, and square ones are counted, with one box each";
+            bill.leave(format!("what frames are wider than high: {why}"));
             (record.side, record.side)
         });
         let size = Placed::of(frame, record.side, encoder.patch)?.size;

@@ -126,8 +126,8 @@ fn too_much(bytes: usize) -> Option<usize> {
 /// Bytes of features of evaluated samples that are in memory at once where not all of them are kept.
 pub const PART: usize = 1 << 30;
 
-/// Whether samples are evaluated a part at a time: all of their features would not fit into memory, or are not cached anyway. All ranks
-/// get the same answer.
+/// Whether samples are evaluated a part at a time: all of their features would not fit into memory, or are not cached anyway.
+/// All ranks get the same answer.
 ///
 /// # Errors
 /// [`EvalError::Collective`] where a rank is lost.
@@ -137,8 +137,8 @@ pub fn in_parts(encoder: &dyn ClipEncoder, set: &SampleSet<'_>, keep: Keep) -> R
     Ok(any(set.ranks, set.ranks.rank() == 0 && (set.cache.is_none() || too_much(bytes).is_some()))?)
 }
 
-/// Hands the features of samples that are evaluated to `take` on rank 0: all of them, through the cache, or where there is none or they
-/// would not fit into memory a part at a time. The bad samples, and whether the cache had them; none on ranks other than 0.
+/// Hands the features of samples that are evaluated to `take` on rank 0: all of them, through the cache, or where there is none
+/// or they would not fit into memory, a part at a time. The bad samples, and whether the cache had them; none on ranks other than 0.
 ///
 /// # Errors
 /// As [`features_of`], but for memory, and those of `take`.
