@@ -228,12 +228,32 @@ fn a_dry_run_says_what_it_would_cost() {
     // Evaluations of six runs, and trainings of four: the other two are first weights.
     let told = json(&mut scene.ablate(&["--dry-run", "--speed", "0.1", "--json"]));
     let runs = told["runs"].as_array().unwrap();
-    let hours = |of: &serde_json::Value| of["hours"].as_f64().unwrap();
-    let (training, evaluating) = (hours(&runs[0]["training"]), hours(&runs[0]["evaluations"]["files"]));
-    assert!(training > 0.0 && evaluating > 0.0 && runs.iter().filter(|run| run["training"].is_null()).count() == 2);
-    let sums = ["hours_of_training", "hours_of_evaluations"].map(|key| told[key].as_f64().unwrap());
-    let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
-    assert!(runs.len() == 6 && close(sums[0], 4.0 * training) && close(sums[1], 6.0 * evaluating), "{told}");
+    let sum = |of: &dyn Fn(&serde_json::Value) -> Option<f64>| runs.iter().filter_map(of).sum::<f64>();
+    let trained = sum(&|run| run["training"]["hours"].as_f64());
+    let evaluated = sum(&|run| run["evaluations"]["files"]["hours"].as_f64());
+    assert_eq!((runs.len(), runs.iter().filter(|run| run["training"].is_null()).count()), (6, 2), "{told}");
+    for (sum, key) in [(trained, "hours_of_training"), (evaluated, "hours_of_evaluations")] {
+        assert!(sum > 0.0 && (told[key].as_f64().unwrap() - sum).abs() <= 1e-9 * sum, "{key}: {told}");
+    }
+}
+
+#[test]
+fn evaluations_of_the_shipped_tables_are_counted_without_their_lists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (name, evaluations) in [("finetune-vitl16", 2), ("pooling-k400", 4), ("images-in1k", 1), ("small", 1)] {
+        let table = format!("configs/ablations/{name}.yaml");
+        let told = json(vjepa().current_dir(root).args(["ablate", &table, "--dry-run", "--json"]));
+        let bills = told["runs"][0]["evaluations"].as_object().unwrap();
+        assert_eq!(bills.len(), evaluations, "{name}: {told}");
+        for (evaluation, bill) in bills {
+            let left = bill["not_counted"].as_array().unwrap();
+            assert!(
+                left.iter().all(|why| why.as_str().unwrap().starts_with("logistic")),
+                "{name}, {evaluation}: {bill}"
+            );
+            assert!(bill["flops"].as_f64().unwrap() > 0.0 && bill["peak_memory"].as_u64().unwrap() > 0, "{bill}");
+        }
+    }
 }
 
 #[test]
@@ -253,7 +273,7 @@ fn a_dry_run_invents_no_samples() {
     };
     let listed = evaluation("train.csv", "");
     assert_eq!(listed["not_counted"], serde_json::json!([]), "{listed}");
-    // Three splits of two of each class, epochs of one batch.
+    // Ten samples of each of three splits: one batch in each of 20 epochs.
     assert!(part(&listed, "attentive, training: 20 steps of 16 samples") > 0.0, "{listed}");
     let absent = evaluation("absent.csv", "");
     assert_eq!(part(&absent, "attentive, training"), 0.0, "{absent}");
@@ -290,7 +310,7 @@ rows:
     assert!(textures.contains("encoder, 2600 clips") && textures.contains("1920 steps of 8 clips"), "{told}");
     let tuned = &bills["tuned"];
     let parts = tuned["parts"].as_array().unwrap();
-    // Three draws of half the videos: 12 of 20 with those of each class rounded, or as many as are drawn.
+    // One for each draw.
     assert_eq!(
         parts.iter().filter(|part| part["what"].as_str().unwrap().starts_with("training: ")).count(),
         3,
