@@ -150,7 +150,7 @@ fn many_heads_on_one_pass_give_the_numbers_of_each_alone() {
         assert_eq!(alone["heads"][0]["val"], heads[place]["val"], "{kind} {alone}");
     }
     let mut only = scene.encoded("probe");
-    only.args(["--data", "train.csv", "--kind", "knn", "--out", "none.safetensors"]);
+    only.args(["--data", "train.csv", "--val", "val.csv", "--kind", "knn", "--out", "none.safetensors"]);
     only.assert().success().stdout(predicates::str::contains("nothing: no probe with weights"));
     assert!(!scene.path("none.safetensors").exists());
 }

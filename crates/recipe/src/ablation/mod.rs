@@ -164,7 +164,7 @@ enum Seeds {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[schemars(extend("x-expected" = "the name of a figure, or a mapping with `name` and `run`"))]
+#[schemars(extend("x-expected" = "the name of a figure, or a mapping with `name`, `run` and at will `assume` (whole numbers by name)"))]
 enum WrittenEvaluation {
     Plain(String),
     Named {
