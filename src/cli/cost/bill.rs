@@ -65,11 +65,20 @@ impl Bill {
     /// One line for each part, each part of memory, and each thing that is left out.
     pub fn lines(&self, speed: f64) -> Vec<String> {
         let hours = |flops: f64| flops / (speed * 1e12) / 3600.0;
-        let part = |part: &Part| {
+        // Draws of a share have the same parts.
+        let mut distinct: Vec<(&Part, usize)> = Vec::new();
+        for part in &self.parts {
+            match distinct.iter_mut().find(|(other, _)| *other == part) {
+                Some((_, times)) => *times += 1,
+                None => distinct.push((part, 1)),
+            }
+        }
+        let part = |(part, times): (&Part, usize)| {
             let (flops, memory) = (arithmetic(part.flops), gigabytes(part.memory));
-            format!("{}: {flops}, {memory}, {:.2} h", part.what, hours(part.flops))
+            let each = if times > 1 { format!(" each, {times} times") } else { String::new() };
+            format!("{}: {flops}, {memory}, {:.2} h{each}", part.what, hours(part.flops))
         };
-        let mut lines: Vec<String> = self.parts.iter().map(part).collect();
+        let mut lines: Vec<String> = distinct.into_iter().map(part).collect();
         if self.held > 0 {
             lines.push(format!("features held in memory: {}", gigabytes(self.held)));
         }
@@ -115,7 +124,9 @@ mod tests {
         bill.leave("the list x is not here");
         bill.leave("the list x is not here");
         assert!(bill.in_words(1.0).starts_with("at least 20.0 TFLOP"));
+        bill.add("probe, 5 steps", 5.0, Once { flops: 2e12, memory: 500_000_000, weights: 0 });
         let lines = bill.lines(1.0);
+        assert_eq!(lines[1], "probe, 5 steps: 10.0 TFLOP, 0.50 GB, 0.00 h each, 2 times");
         assert_eq!(lines[0], "encoder, 10 clips: 10.0 TFLOP, 2.00 GB, 0.00 h");
         assert_eq!(lines[2..], ["features held in memory: 1.00 GB", "not counted: the list x is not here"]);
     }

@@ -42,14 +42,10 @@ impl Args {
         config.check()?;
         let draws = self.videos(&config, sets.as_ref(), assumed)?;
         for videos in &draws {
-            let videos = match videos.known() {
-                Ok(known) => known,
-                Err(why) => {
-                    bill.leave(format!("training: {why}"));
-                    continue;
-                }
-            };
-            trained(&mut bill, &config, videos)?;
+            match videos.known() {
+                Ok(known) => trained(&mut bill, &config, (videos, known))?,
+                Err(why) => bill.leave(format!("training: {why}")),
+            }
         }
         tested(&mut bill, &config, draws.len(), assumed)?;
         Ok(bill)
@@ -102,8 +98,8 @@ fn assume_classes(config: &mut Config, assumed: Assumed, bill: &mut Bill) {
 }
 
 /// Adds the steps of one draw.
-fn trained(bill: &mut Bill, config: &Config, videos: u64) -> Result<(), CliError> {
-    let cost = Cost::of(config, Some(videos), &mut Passes::default(), Device::default())?;
+fn trained(bill: &mut Bill, config: &Config, (videos, known): (&Count, u64)) -> Result<(), CliError> {
+    let cost = Cost::of(config, Some(known), &mut Passes::default(), Device::default())?;
     let (steps, groups, batch) = (cost.steps.unwrap_or_default(), config.optimization.groups(), config.data.batch_size);
     let repeats = config.finetune.as_ref().map_or(1, |finetune| finetune.num_sample);
     let what =
