@@ -43,12 +43,25 @@ fn scene() -> tempfile::TempDir {
     folder
 }
 
-#[test]
-fn mistakes_are_named_with_their_remedy() {
+const FEATURES: &str = "features --checkpoint k.safetensors --config tiny.yaml --out t.safetensors";
+
+/// Runs each line among the files of [`scene`]: it fails, and says so much.
+fn all_refused(lines: &[(&str, &str)]) {
     let folder = scene();
-    let features = "features --checkpoint k.safetensors --config tiny.yaml --out t.safetensors";
-    for (line, said) in [
-        // Paths that lead to nothing are said with their flag, without advice for another command.
+    for (line, said) in lines {
+        let told = refused(vjepa().current_dir(folder.path()).args(line.split(' ')));
+        assert!(told.contains(said), "{line}: {told}");
+        if said.starts_with("--") {
+            assert!(told.starts_with(&format!("error: {said}")), "{line}: {told}");
+        }
+    }
+    assert!(!folder.path().join("run").exists() || !folder.path().join("run/jepa-latest.safetensors").exists());
+}
+
+/// With their flag, without advice for another command.
+#[test]
+fn paths_that_lead_to_nothing_are_named() {
+    all_refused(&[
         (
             "probe --checkpoint k.safetensors --data l.csv --val nope.csv --out p.safetensors",
             "--val nope.csv: no such file or folder\n",
@@ -64,24 +77,35 @@ fn mistakes_are_named_with_their_remedy() {
         ),
         ("quickstart --videos nope --steps 2", "--videos nope: no such file or folder\n"),
         ("data scan nope.csv --out s", "data set nope.csv: there is no such file or folder\n"),
-        (&format!("{features} --input nope.mp4"), "--input nope.mp4: no such file or folder\n"),
+        (&format!("{FEATURES} --input nope.mp4"), "--input nope.mp4: no such file or folder\n"),
         (
             "train --config run.yaml --set data.dataset_type=VideoDataset --set data.datasets=[nope.csv]",
             "nope.csv: there is no such file or folder; name your own (in a configuration, or with --set data.datasets=",
         ),
+    ]);
+}
+
+#[test]
+fn lists_and_folders_of_another_kind_are_named_with_their_remedy() {
+    all_refused(&[
         // A list whose columns are swapped.
         (
             "probe --checkpoint k.safetensors --data swapped.csv --out p.safetensors",
             "without a label; if the label comes first (`cat`), swap the columns: path label\n",
         ),
         // Pictures where videos are wanted.
-        (&format!("{features} --input imgs"), "it holds 1 .png (pictures); give --folders-hold images or frames\n"),
+        (&format!("{FEATURES} --input imgs"), "it holds 1 .png (pictures); give --folders-hold images or frames\n"),
         ("quickstart --videos imgs --steps 2", "it holds 1 .png (pictures); quickstart needs video files\n"),
         (
             "train --config run.yaml --set data.dataset_type=VideoDataset --set data.datasets=[imgs]",
             "(pictures); data.folders_hold says whether pictures are frames or images\n",
         ),
-        // Files of another kind.
+    ]);
+}
+
+#[test]
+fn files_of_another_kind_are_named_with_what_they_are() {
+    all_refused(&[
         (
             "eval --checkpoint k.safetensors --config tiny.yaml --probe text.pt --data l.csv",
             "text.pt is a text file, not a probe; give the file written by `vjepa probe`\n",
@@ -110,8 +134,13 @@ fn mistakes_are_named_with_their_remedy() {
             "serve k.safetensors",
             "k.safetensors is a checkpoint, not a model; export it with `vjepa compile --export onnx` or `--export plan`",
         ),
-        // Numbers and names.
-        (&format!("{features} --input v.mp4 --layers 12"), "--layers 12: the encoder has 3 blocks, numbered 0 to 2\n"),
+    ]);
+}
+
+#[test]
+fn numbers_and_names_are_refused_with_a_remedy() {
+    all_refused(&[
+        (&format!("{FEATURES} --input v.mp4 --layers 12"), "--layers 12: the encoder has 3 blocks, numbered 0 to 2\n"),
         (
             "compile --export onnx --checkpoint k.safetensors --config tiny.yaml --out m.onnx --out-layers 0,7",
             "--out-layers 7: the encoder has 3 blocks, numbered 0 to 2\n",
@@ -126,14 +155,7 @@ fn mistakes_are_named_with_their_remedy() {
         ("train --config small", "; did you mean configs/small.yaml?\n"),
         ("ablate probe.yaml", "; did you mean configs/evals/probe.yaml?\n"),
         ("graph step --config other.yaml", "; it was looked for in "),
-    ] {
-        let told = refused(vjepa().current_dir(folder.path()).args(line.split(' ')));
-        assert!(told.contains(said), "{line}: {told}");
-        if said.starts_with("--") {
-            assert!(told.starts_with(&format!("error: {said}")), "{line}: {told}");
-        }
-    }
-    assert!(!folder.path().join("run").exists() || !folder.path().join("run/jepa-latest.safetensors").exists());
+    ]);
 }
 
 /// Spellings of earlier versions.

@@ -111,17 +111,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     };
     let inputs = Inputs::read(args, &model.preprocessing, ranks)?;
     let probe = probe_of(args, &model, ranks)?;
-    model.encoder.out_layers = match (&probe, &args.layers) {
-        (Some(probe), Some(layers)) if probe.layers.as_ref() != Some(layers) => {
-            return Err(match &probe.layers {
-                Some(own) => format!("the probe pools the tokens of the blocks {own:?}: leave --layers out"),
-                None => "the probe pools the tokens of the last block: leave --layers out".to_owned(),
-            }
-            .into());
-        }
-        (Some(probe), _) => probe.layers.clone(),
-        (None, layers) => layers.clone(),
-    };
+    model.encoder.out_layers = blocks(args, probe.as_ref())?;
     if let Some(layers) = &args.layers {
         model.encoder.check_blocks(layers).map_err(|why| format!("--layers {why}"))?;
     }
@@ -192,6 +182,19 @@ fn probe_of(args: &Args, model: &Model, ranks: &dyn Collective) -> Result<Option
     let number = args.probe_number.of(args.probe.as_deref(), ranks.rank() == 0)?;
     let choice = ProbeChoice { number, ..ProbeChoice::default() };
     Ok(args.probe.as_deref().map(|path| load_probe_for(path, &model.encoder, choice)).transpose()?)
+}
+
+/// Blocks after which features are taken: a probe has its own. None for the last.
+fn blocks(args: &Args, probe: Option<&ProbeFile>) -> Result<Option<Vec<usize>>, CliError> {
+    match (probe, &args.layers) {
+        (Some(probe), Some(layers)) if probe.layers.as_ref() != Some(layers) => Err(match &probe.layers {
+            Some(own) => format!("the probe pools the tokens of the blocks {own:?}: leave --layers out"),
+            None => "the probe pools the tokens of the last block: leave --layers out".to_owned(),
+        }
+        .into()),
+        (Some(probe), _) => Ok(probe.layers.clone()),
+        (None, layers) => Ok(layers.clone()),
+    }
 }
 
 /// Video and window with which all ranks go on: those of rank 0.

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 
 use super::QuickstartError;
 use super::screen::Screen;
-use super::{Quickstart, configure, pretrain, seconds_per_step, show};
+use super::{Pretrained, Quickstart, configure, pretrain, seconds_per_step, show};
 use crate::table::{indented, words};
 use vjepa_data::{ClipSource, DataError, DataSets, VideoDataset};
-use vjepa_deploy::{Export, Form, Origin, export};
+use vjepa_deploy::{DeployError, Export, Exported, Form, Origin, export};
 use vjepa_eval::features::{Features, Keep};
 use vjepa_eval::{FrozenEncoder, neighbours};
+use vjepa_graphs::EncoderConfig;
 use vjepa_programs::model_configs;
 use vjepa_runtime::plan::Device;
 use vjepa_train::Watch;
+use vjepa_view::Canvas;
 use vjepa_view::pictures::{self, Neighbour, ShownClip};
 
 pub(super) const RECIPE: &str = include_str!("../../configs/quickstart_videos.yaml");
@@ -55,48 +57,14 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
     let models = model_configs(&run.config)?;
 
     screen.stage("nearest neighbours of your videos");
-    let (clips, names) = compared(&dataset, COMPARED)?;
-    let len = clips.len() / names.len().max(1);
-    let mut encoder = FrozenEncoder::new(&models.encoder, &run.encoder)?;
-    let fill = |index: usize, out: &mut [f32]| {
-        out.copy_from_slice(&clips[index * len..(index + 1) * len]);
-        Ok(())
-    };
-    let features: Features = encoder.extract(names.len(), Keep::Mean, fill, "videos", &mut |p| {
-        screen.progress(p.what, p.done, p.total);
-    })?;
-    let nearest = neighbours::nearest(&features, NEAREST);
-    let shape = [3, models.encoder.num_frames, models.encoder.height, models.encoder.width];
-    let normalization = run.config.data.normalization;
-    let shown = |index: usize| ShownClip { values: &clips[index * len..(index + 1) * len], shape, normalization };
-    let rows: Vec<Vec<Neighbour<'_>>> = (0..names.len())
-        .step_by(names.len().div_ceil(ROWS).max(1))
-        .map(|query| {
-            let own = Neighbour { clip: shown(query), caption: names[query].clone() };
-            let others = nearest[query].iter().map(|(index, similarity)| Neighbour {
-                clip: shown(*index),
-                caption: format!("{} {similarity:.2}", names[*index]),
-            });
-            std::iter::once(own).chain(others).collect()
-        })
-        .collect();
+    let canvas = nearest_neighbours(&run, &models.encoder, &dataset, &mut screen)?;
     let mut paths = show::pictures(&run, &models, &screen, &options.folder)?;
     let picture = options.folder.join("neighbours.png");
-    pictures::neighbours(&rows).save(&picture)?;
+    canvas.save(&picture)?;
 
     screen.stage("export");
     let model = options.folder.join("encoder.onnx");
-    let request = Export {
-        origin: Origin::Checkpoint(&run.checkpoint),
-        probe: None,
-        config: None,
-        out: &model,
-        shown_as: &model,
-        verify: true,
-        ort_lib: None,
-        form: Form::default(),
-    };
-    let exported = export(&request)?;
+    let exported = export_encoder(&run.checkpoint, &model)?;
     paths.extend([("neighbours", picture), ("model", model), ("checkpoint", run.checkpoint.clone())]);
     screen.finish();
     let last = screen.watch.as_ref().and_then(|watch| watch.history().last()).map(|(_, report)| *report);
@@ -112,6 +80,55 @@ pub(super) fn run(options: &Quickstart, videos: &Path) -> Result<(), QuickstartE
     }
     print(&exported.parity, last, &paths, run.outcome.bad_videos);
     Ok(())
+}
+
+/// Some of the videos, each beside those whose features are most like its own.
+fn nearest_neighbours(
+    run: &Pretrained,
+    config: &EncoderConfig,
+    dataset: &VideoDataset,
+    screen: &mut Screen,
+) -> Result<Canvas, QuickstartError> {
+    let (clips, names) = compared(dataset, COMPARED)?;
+    let len = clips.len() / names.len().max(1);
+    let mut encoder = FrozenEncoder::new(config, &run.encoder)?;
+    let fill = |index: usize, out: &mut [f32]| {
+        out.copy_from_slice(&clips[index * len..(index + 1) * len]);
+        Ok(())
+    };
+    let features: Features = encoder.extract(names.len(), Keep::Mean, fill, "videos", &mut |p| {
+        screen.progress(p.what, p.done, p.total);
+    })?;
+    let nearest = neighbours::nearest(&features, NEAREST);
+    let shape = [3, config.num_frames, config.height, config.width];
+    let normalization = run.config.data.normalization;
+    let shown = |index: usize| ShownClip { values: &clips[index * len..(index + 1) * len], shape, normalization };
+    let rows: Vec<Vec<Neighbour<'_>>> = (0..names.len())
+        .step_by(names.len().div_ceil(ROWS).max(1))
+        .map(|query| {
+            let own = Neighbour { clip: shown(query), caption: names[query].clone() };
+            let others = nearest[query].iter().map(|(index, similarity)| Neighbour {
+                clip: shown(*index),
+                caption: format!("{} {similarity:.2}", names[*index]),
+            });
+            std::iter::once(own).chain(others).collect()
+        })
+        .collect();
+    Ok(pictures::neighbours(&rows))
+}
+
+/// The encoder as an ONNX file, compared with the plan.
+fn export_encoder(checkpoint: &Path, out: &Path) -> Result<Exported, DeployError> {
+    export(&Export {
+        origin: Origin::Checkpoint(checkpoint),
+        probe: None,
+        config: None,
+        out,
+        shown_as: out,
+        verify: true,
+        ort_lib: None,
+        form: Form::default(),
+    })
 }
 
 /// The first `count` of up to [`COMPARED`] videos, spread over the list: clips `[n, 3, T, S, S]` and their names. Unreadable

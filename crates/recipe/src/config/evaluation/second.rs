@@ -100,6 +100,30 @@ impl Default for Data {
     }
 }
 
+impl Data {
+    /// What is classified: images, each repeated to so many frames, or clips of so many frames.
+    fn samples(self, images: bool, frames: usize) -> Samples {
+        match images {
+            true => Samples::Images {
+                folder: Path::new(&self.root_path).join(&self.image_folder),
+                name: self.dataset_name,
+                frames,
+            },
+            false => Samples::Videos {
+                train: self.dataset_train,
+                val: self.dataset_val,
+                frames,
+                step: self.frame_step,
+                seconds: self.clip_duration,
+                segments: self.num_segments,
+                views: self.num_views_per_segment,
+                // Tokens of the clips are joined in time.
+                attend_across_segments: true,
+            },
+        }
+    }
+}
+
 /// Training of the probes.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -166,31 +190,7 @@ impl SecondSections {
         let Experiment { classifier, data, optimization } = self.experiment;
         let ModelKwargs { checkpoint, pretrain_kwargs: PretrainKwargs { encoder, .. }, wrapper_kwargs, .. } =
             self.model_kwargs;
-        let refused = [
-            (
-                "model_kwargs.pretrain_kwargs.encoder.use_silu",
-                encoder.use_silu,
-                "released encoders have plain MLPs with GELU",
-            ),
-            (
-                "experiment.optimization.use_pos_embed",
-                optimization.use_pos_embed,
-                "no released probe has position tables",
-            ),
-            (
-                "model_kwargs.wrapper_kwargs.use_pos_embed",
-                wrapper_kwargs.use_pos_embed,
-                "no released probe has position tables",
-            ),
-            (
-                "experiment.optimization.use_focal_loss",
-                optimization.use_focal_loss,
-                "probes of classes have cross entropy",
-            ),
-        ];
-        if let Some((key, _, why)) = refused.into_iter().find(|(_, asked, _)| *asked) {
-            return Err(ConfigError::unsupported(key, format!("{why}; set it to false")));
-        }
+        refuse_unsupported(encoder.use_silu, &optimization, &wrapper_kwargs)?;
         if checkpoint.trim().is_empty() {
             return Err(ConfigError::missing("model_kwargs.checkpoint", "name the encoder's checkpoint"));
         }
@@ -200,24 +200,8 @@ impl SecondSections {
             false => data.frames_per_clip,
         };
         let encoder = encoder.source(checkpoint, frames, wrapper_kwargs.out_layers);
-        let samples = match images {
-            true => Samples::Images {
-                folder: Path::new(&data.root_path).join(&data.image_folder),
-                name: data.dataset_name,
-                frames,
-            },
-            false => Samples::Videos {
-                train: data.dataset_train,
-                val: data.dataset_val,
-                frames,
-                step: data.frame_step,
-                seconds: data.clip_duration,
-                segments: data.num_segments,
-                views: data.num_views_per_segment,
-                // Tokens of the clips are joined in time.
-                attend_across_segments: true,
-            },
-        };
+        let (classes, resolution) = (data.num_classes, data.resolution);
+        let samples = data.samples(images, frames);
         let of_images = if images { &IMAGE_UNREAD[..] } else { &[] };
         let heads: Vec<HeadTraining> = optimization.multihead_kwargs.iter().map(HeadTraining::from).collect();
         let Some(HeadTraining { lr, warmup, weight_decay, .. }) = heads.first().copied() else {
@@ -239,8 +223,8 @@ impl SecondSections {
             resume: self.resume_checkpoint,
             encoder,
             samples,
-            classes: data.num_classes,
-            resolution: data.resolution,
+            classes,
+            resolution,
             probe,
             heads,
             sizes: Some([classifier.num_probe_blocks, classifier.num_heads]),
@@ -248,6 +232,20 @@ impl SecondSections {
             probe_file: self.probe_checkpoint.filter(|file| !file.is_empty()),
             ignored: ignored(root, &[&VIDEO_UNREAD[..], &ENCODER_UNREAD, of_images].concat()),
         })
+    }
+}
+
+/// Refuses what no released model or probe has.
+fn refuse_unsupported(use_silu: bool, optimization: &Optimization, wrapper: &WrapperKwargs) -> Result<(), ConfigError> {
+    let refused = [
+        ("model_kwargs.pretrain_kwargs.encoder.use_silu", use_silu, "released encoders have plain MLPs with GELU"),
+        ("experiment.optimization.use_pos_embed", optimization.use_pos_embed, "no released probe has position tables"),
+        ("model_kwargs.wrapper_kwargs.use_pos_embed", wrapper.use_pos_embed, "no released probe has position tables"),
+        ("experiment.optimization.use_focal_loss", optimization.use_focal_loss, "probes of classes have cross entropy"),
+    ];
+    match refused.into_iter().find(|(_, asked, _)| *asked) {
+        Some((key, _, why)) => Err(ConfigError::unsupported(key, format!("{why}; set it to false"))),
+        None => Ok(()),
     }
 }
 
