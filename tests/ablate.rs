@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::{SMALL_RUN, recipe, refused, vjepa, write};
-use vjepa_recipe::ablation::State;
+use vjepa_recipe::ablation::AblationState;
 use vjepa_recipe::config::Config;
 
 /// A folder with lists of carried clips and a table.
@@ -78,7 +78,7 @@ fn a_table_is_run_once_and_goes_on_where_it_was_stopped() {
     for file in ["ablation.md", "ablation.csv", "ablation-files.png", "runs/plain-seed3/jepa-latest.safetensors"] {
         assert!(scene.path("out").join(file).is_file(), "{file}");
     }
-    let state = State::read(&scene.path("out/runs.json")).unwrap();
+    let state = AblationState::read(&scene.path("out/runs.json")).unwrap();
     assert!(state.runs.len() == 6 && state.runs.values().all(|run| (0.0..=1.0).contains(&run.figures["files"])));
 
     // All of it is kept; what is missing is run again, from the checkpoint, with the same figure.
@@ -110,7 +110,7 @@ rows:
 ";
     scene.table(rows);
     scene.ablate(&[]).assert().success();
-    let state = State::read(&scene.path("out/runs.json")).unwrap();
+    let state = AblationState::read(&scene.path("out/runs.json")).unwrap();
     assert!(state.runs.len() == 2 && state.runs.values().all(|run| (0.0..=1.0).contains(&run.figures["tuned"])));
     for run in ["plain-seed0", "first-weights-untrained-seed0"] {
         assert!(scene.path("out/runs").join(run).join("finetune-tuned/finetune-latest.safetensors").is_file(), "{run}");
@@ -122,8 +122,8 @@ rows:
     part.write(&scene.path("out/runs.json")).unwrap();
     scene.ablate(&[]).assert().success();
     assert!(done == steps(), "steps were repeated");
-    let figures = |state: State| state.runs.into_iter().map(|(id, run)| (id, run.figures)).collect::<Vec<_>>();
-    assert_eq!(figures(State::read(&scene.path("out/runs.json")).unwrap()), figures(state));
+    let figures = |state: AblationState| state.runs.into_iter().map(|(id, run)| (id, run.figures)).collect::<Vec<_>>();
+    assert_eq!(figures(AblationState::read(&scene.path("out/runs.json")).unwrap()), figures(state));
     // Without a test list there is no figure.
     scene.table(&rows.replace(", --val, val.csv", ""));
     std::fs::remove_dir_all(scene.path("out")).unwrap();
@@ -156,7 +156,7 @@ rows:
     );
     scene.table(&rows);
     scene.ablate(&[]).assert().success();
-    let state = State::read(&scene.path("out/runs.json")).unwrap();
+    let state = AblationState::read(&scene.path("out/runs.json")).unwrap();
     let run = &state.runs["plain-seed0"];
     assert!(run.figures["boxes"] > 0.0 && run.figures["boxes"] <= 1.0, "{run:?}");
     assert!(scene.path("out/runs/plain-seed0/detector-boxes.safetensors").is_file());

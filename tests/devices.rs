@@ -8,7 +8,7 @@ use support::{refused, tiny, vjepa};
 use vjepa_graphs::NamedTensors;
 use vjepa_lab::golden;
 use vjepa_lab::golden::check::Check;
-use vjepa_lab::golden::{Engine, Kind};
+use vjepa_lab::golden::{Execution, Kind};
 use vjepa_programs::Precision;
 use vjepa_programs::initial_weights;
 use vjepa_recipe::config::Config;
@@ -85,19 +85,19 @@ fn kernels_and_burns_operations_train_alike() {
     assert_ne!(narrow.0.first().map(|report| report.loss), kernels.0.first().map(|report| report.loss));
 }
 
-fn checks(engine: Engine, folder: &str, kind: Kind) -> Vec<Check> {
+fn checks(execution: Execution, folder: &str, kind: Kind) -> Vec<Check> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
     let mut checks = Vec::new();
-    golden::run(engine, &folder, kind, &mut |check| checks.push(check)).unwrap();
+    golden::run(execution, &folder, kind, &mut |check| checks.push(check)).unwrap();
     checks
 }
 
 #[test]
 fn the_lowered_model_is_the_official_one() {
-    let engine = Engine { device: Device::open("cpu-lowered").unwrap(), ..Engine::default() };
+    let execution = Execution { device: Device::open("cpu-lowered").unwrap(), ..Execution::default() };
     for (folder, kind) in [("tiny", Kind::Training), ("probe", Kind::Probe)] {
         let failed: Vec<String> =
-            checks(engine, folder, kind).iter().filter(|check| check.failed()).map(ToString::to_string).collect();
+            checks(execution, folder, kind).iter().filter(|check| check.failed()).map(ToString::to_string).collect();
         assert!(failed.is_empty(), "{}", failed.join("\n"));
     }
 }
@@ -105,9 +105,10 @@ fn the_lowered_model_is_the_official_one() {
 #[test]
 fn bf16_activations_are_near_the_official_f32_ones() {
     for device in ["cpu", "cpu-lowered"] {
-        let engine = Engine { device: Device::open(device).unwrap(), precision: Precision::Bf16, mask_buckets: None };
+        let execution =
+            Execution { device: Device::open(device).unwrap(), precision: Precision::Bf16, mask_buckets: None };
         let (mut count, mut worst) = (0, 0f64);
-        for check in checks(engine, "tiny", Kind::Training) {
+        for check in checks(execution, "tiny", Kind::Training) {
             if let Check::Measured { name, rel_l2, .. } = check
                 && name.starts_with("forward.")
             {

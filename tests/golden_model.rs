@@ -18,7 +18,7 @@ use vjepa_graphs::{
     ProbeConfig, cross_entropy, gradients, load_parameters, one_hot,
 };
 use vjepa_lab::golden;
-use vjepa_lab::golden::{Engine, Kind};
+use vjepa_lab::golden::{Execution, Kind};
 use vjepa_programs as compile;
 use vjepa_programs::{Passes, Probe, TrainOptions};
 use vjepa_runtime::plan::{Cpu, Executor, HostTensor, Params};
@@ -254,7 +254,7 @@ fn carried(folder: &str) -> PathBuf {
 fn assert_verified(folder: &str, kind: Kind, count: usize) {
     assert_eq!(golden::recognise(&carried(folder)), Some(kind));
     let mut checks = Vec::new();
-    golden::run(Engine::default(), &carried(folder), kind, &mut |check| checks.push(check)).unwrap();
+    golden::run(Execution::default(), &carried(folder), kind, &mut |check| checks.push(check)).unwrap();
     let failures: Vec<String> = checks.iter().filter(|check| check.failed()).map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let passed = checks.iter().filter(|check| matches!(check, golden::check::Check::Measured { .. })).count();

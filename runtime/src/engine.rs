@@ -3,7 +3,7 @@
 use crate::clips::{Feed, NamedOutput};
 use crate::error::SessionError;
 use crate::onnx::{OnnxFile, TensorInfo};
-use crate::options::{Options, Progress};
+use crate::options::{OnNotice, Options};
 
 /// A model loaded by a runtime.
 pub(crate) enum Engine {
@@ -75,7 +75,7 @@ pub(crate) fn open_auto(file: &mut OnnxFile, options: &Options) -> Result<Engine
     };
     match open_ort(file, options) {
         Ok(engine) => {
-            if let Some(Progress(tell)) = &options.progress {
+            if let Some(OnNotice(tell)) = &options.on_notice {
                 tell(&format!("{tract}; running it on {}", engine.describe()));
             }
             Ok(engine)

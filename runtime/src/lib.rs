@@ -19,8 +19,6 @@ pub mod compiled;
 mod cores;
 pub mod cpu;
 mod engine;
-#[cfg(feature = "ort")]
-mod engines;
 mod error;
 pub mod files;
 mod fork;
@@ -35,6 +33,8 @@ mod options;
 #[cfg(feature = "ort")]
 mod ort;
 pub mod preprocess;
+#[cfg(feature = "ort")]
+mod providers;
 mod quiet;
 mod session;
 #[cfg(feature = "tract")]
@@ -52,7 +52,7 @@ pub use kinds::FileKind;
 pub use memory::{available_memory, peak_memory, resident_memory};
 pub use names::is_model_name;
 pub use onnx::{Dimension, OnnxError, TensorInfo};
-pub use options::{Batches, Options, Progress, Runtime};
+pub use options::{Batches, OnNotice, Options, Runtime};
 pub use preprocess::{Framing, Normalization, PreprocessError, Preprocessing, Sampling};
 pub use quiet::{caught, without_panic_message};
 pub use session::{Session, is_compiled};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Runtime {
     /// The one that needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
-    /// Runtime where it is installed, which [`Options::progress`] is called with; so does every one where tract is not
+    /// Runtime where it is installed, which [`Options::on_notice`] is called with; so does every one where tract is not
     /// compiled in.
     #[default]
     Auto,
@@ -74,11 +74,11 @@ impl Default for Batches {
 /// Called with a sentence when something takes long (an engine is built; then from another thread), or is not what was
 /// to be expected (another runtime is used).
 #[derive(Clone)]
-pub struct Progress(pub Arc<dyn Fn(&str) + Send + Sync>);
+pub struct OnNotice(pub Arc<dyn Fn(&str) + Send + Sync>);
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for OnNotice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Progress")
+        f.write_str("OnNotice")
     }
 }
 
@@ -101,7 +101,7 @@ pub struct Options {
     /// TensorRT: folder of the engines and timings kept; the user's cache folder when not given.
     pub engine_cache: Option<PathBuf>,
     /// Called for slow operations and for unexpected fallbacks.
-    pub progress: Option<Progress>,
+    pub on_notice: Option<OnNotice>,
     /// Take a model of pictures, `f32[B, C, H, W]`, too, and feed it clips of one frame.
     pub pictures: bool,
     /// Take a model of any inputs that are `f32`, too, for [`Session::run_named`](crate::Session::run_named).

@@ -1,12 +1,12 @@
 //! ONNX Runtime, loaded from its shared library at run time.
 
 use crate::clips::{Feed, NamedOutput};
-use crate::engines;
 use crate::error::SessionError;
 use crate::files::Tree;
 use crate::library::{Library, LibraryError, Search};
 use crate::onnx::{OnnxFile, TensorInfo};
 use crate::options::{Options, Runtime};
+use crate::providers;
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -31,9 +31,9 @@ impl Model {
     /// Loads the file from its place; its bytes are given up for that.
     pub fn open(file: &mut OnnxFile, search: &Search, options: &Options) -> Result<Self, SessionError> {
         let (library, environment) =
-            environment(search).map_err(|error| engines::without_library(options.runtime, error))?;
+            environment(search).map_err(|error| providers::without_library(options.runtime, error))?;
         let engine = match options.runtime {
-            Runtime::TensorRt => Some(engines::tensorrt(file, &library, options)?),
+            Runtime::TensorRt => Some(providers::tensorrt(file, &library, options)?),
             _ => None,
         };
         file.bytes = prost::bytes::Bytes::new();
@@ -42,13 +42,13 @@ impl Model {
         let (runs_on, loaded) = match &engine {
             Some(engine) => {
                 let loaded = || load(Some(engine.provider.clone()));
-                (Runtime::TensorRt, engines::watched(options.progress.as_ref(), engine, loaded))
+                (Runtime::TensorRt, providers::watched(options.on_notice.as_ref(), engine, loaded))
             }
-            None if options.runtime == Runtime::Cuda => (Runtime::Cuda, load(Some(engines::cuda(options.gpu)))),
+            None if options.runtime == Runtime::Cuda => (Runtime::Cuda, load(Some(providers::cuda(options.gpu)))),
             None => (Runtime::Ort, load(None)),
         };
         let session = loaded.map_err(|failure| match failure {
-            Failure::Provider(reason) => engines::unusable(runs_on, &library, reason),
+            Failure::Provider(reason) => providers::unusable(runs_on, &library, reason),
             Failure::Load(reason) => {
                 let reason = crate::quiet::shortened(&reason);
                 SessionError::Load { runtime: "ONNX Runtime", path: file.path.clone(), reason, lacks_operators: false }
@@ -70,7 +70,7 @@ impl Model {
     pub fn describe(&self) -> String {
         match self.runs_on {
             Runtime::Ort => self.library.to_string(),
-            provider => format!("{} through {}", engines::name(provider), self.library),
+            provider => format!("{} through {}", providers::name(provider), self.library),
         }
     }
 

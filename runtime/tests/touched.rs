@@ -15,7 +15,7 @@ use vjepa_export::proto::{
     TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 use vjepa_export::{OnnxOptions, to_onnx};
-use vjepa_runtime::{ClipBatch, NamedOutput, Options, Progress, Runtime, Session, SessionError, Tolerance, compare};
+use vjepa_runtime::{ClipBatch, NamedOutput, OnNotice, Options, Runtime, Session, SessionError, Tolerance, compare};
 
 /// The sizes of the files in `touched/`.
 const SIZES: Sizes =
@@ -271,8 +271,8 @@ fn auto_falls_back_and_says_so() {
     let path = write(folder.path(), &with_function());
     let said = Arc::new(Mutex::new(Vec::new()));
     let hear = said.clone();
-    let progress = Progress(Arc::new(move |text: &str| hear.lock().unwrap().push(text.to_owned())));
-    let options = Options { progress: Some(progress), threads: Some(1), ..Options::default() };
+    let on_notice = OnNotice(Arc::new(move |text: &str| hear.lock().unwrap().push(text.to_owned())));
+    let options = Options { on_notice: Some(on_notice), threads: Some(1), ..Options::default() };
     if ort_is_there() {
         let session = Session::open(&path, &options).unwrap();
         assert_eq!(session.runs_on(), Runtime::Ort);

@@ -14,10 +14,10 @@ use vjepa_data::DriftingTextures;
 use vjepa_eval::protocols::textures::{Scores, Tasks, evaluate_encoder};
 use vjepa_eval::write_atomic;
 use vjepa_programs::{initial_weights, model_configs, objective};
-use vjepa_recipe::ablation::{Ablation, Run, State, Table};
+use vjepa_recipe::ablation::{Ablation, AblationRun, AblationState, AblationTable};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::files;
-use vjepa_train::{Checkpoint, Progress};
+use vjepa_train::{Checkpoint, TrainProgress};
 use vjepa_view::pictures::{Bar as Drawn, ablation};
 
 use super::CliError;
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     let state_file = folder.join("runs.json");
     let written = [&state_file, &folder.join(TABLES[0]), &folder.join(TABLES[1])];
     files::spare("--out", &folder, &written, [args.table.as_path(), table.base.as_path()])?;
-    let mut state = State::read(&state_file)?;
+    let mut state = AblationState::read(&state_file)?;
     table.evaluations.iter().try_for_each(|name| dry::assumed(&table, name).map(drop))?;
     if args.dry_run {
         return dry::run((&table, &evaluations), &state, &runs, args.speed, args.json);
@@ -98,9 +98,9 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         let figures = evaluate(&evaluations, config, &encoder, &own)?;
         state.finish(run, config, figures, began.elapsed().as_secs_f64())?;
         state.write(&state_file)?;
-        save(&Table::of(&table, &state), &folder)?;
+        save(&AblationTable::of(&table, &state), &folder)?;
     }
-    let result = Table::of(&table, &state);
+    let result = AblationTable::of(&table, &state);
     save(&result, &folder)?;
     match args.json {
         true => println!("{}", serde_json::to_string(&result)?),
@@ -113,12 +113,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 /// Trains in a process of its own, from the last checkpoint if there is one, so that what goes wrong ends that run alone. A row
 /// that is not trained gets the first weights.
-fn train(table: &Ablation, run: &Run, config: &Config, folder: &Path) -> Result<PathBuf, CliError> {
+fn train(table: &Ablation, run: &AblationRun, config: &Config, folder: &Path) -> Result<PathBuf, CliError> {
     fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     if run.untrained {
         let weights = initial_weights(&config.model, &objective(config)?, config.meta.seed);
         let files = Checkpoint::new(folder, "initial");
-        files.save(config, &Progress::default(), &weights)?;
+        files.save(config, &TrainProgress::default(), &weights)?;
         return Ok(files.latest());
     }
     let files = Checkpoint::new(folder, &config.logging.write_tag);
@@ -210,7 +210,7 @@ fn on_textures(
 }
 
 /// Writes the results so far.
-fn save(table: &Table, folder: &Path) -> Result<(), CliError> {
+fn save(table: &AblationTable, folder: &Path) -> Result<(), CliError> {
     fs::create_dir_all(folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     write_atomic(&folder.join(TABLES[0]), table.to_markdown().as_bytes())?;
     write_atomic(&folder.join(TABLES[1]), table.to_csv().as_bytes())?;

@@ -68,7 +68,7 @@ fn resumable(args: &Args, target: Target, config: &Config) -> Result<BTreeMap<St
     if target != Target::Safetensors {
         return Err("--config is for files of this program: name OUT something.safetensors".into());
     }
-    let run = official::Run::read(&args.input, config, &config.optimization.plan(None)?)?;
+    let run = official::OfficialRun::read(&args.input, config, &config.optimization.plan(None)?)?;
     for change in run.progress.history.iter().flat_map(|continuation| &continuation.changed) {
         eprintln!("note: the configuration has another setting: {}: {}, was {}", change.key, change.now, change.was);
     }

@@ -13,7 +13,7 @@ use vjepa_programs::{
     MaskSizes, Passes, TrainOptions, Variant, drawn_sizes, gradients_with, objective, step_with, update, update_of,
     variants,
 };
-use vjepa_recipe::config::{Config, Kind};
+use vjepa_recipe::config::{Config, SampleKind};
 use vjepa_runtime::available_memory;
 use vjepa_runtime::plan::Device;
 
@@ -223,7 +223,7 @@ fn mixed(
         // Of the groups of a step those of its kind; of a length, as the bucket that it is where all lengths are there.
         let first_bucket = config.data.lengths().iter().position(|frames| *frames == variant.frames).unwrap_or(0);
         let usual = variant.images || variant.bucket == first_bucket;
-        let own = kinds.iter().filter(|kind| kind.images == variant.images).map(Kind::count).sum::<u64>();
+        let own = kinds.iter().filter(|kind| kind.images == variant.images).map(SampleKind::count).sum::<u64>();
         let share = if usual { own as f64 / config.optimization.groups() as f64 } else { 0.0 };
         let samples = ((variant.batch as f64 * part).round() as usize).max(1);
         let mean = Variant { batch: samples, ..variant.clone() }.sizes(config, MaskSizes::Mean)?;

@@ -20,7 +20,7 @@ use vjepa_data::storage::is_url;
 use vjepa_data::windows::{Prepared, Window, WindowPlan, WindowStream};
 use vjepa_data::{DataError, Quarantine, Reading, clips, default_workers};
 use vjepa_eval::EvalError;
-use vjepa_eval::extract::{Extractor, Pooling, Table, videos_of};
+use vjepa_eval::extract::{Extractor, Pooling, RowSink, videos_of};
 use vjepa_programs::{Model, ProbeChoice, ProbeFile, load_probe_for};
 use vjepa_recipe::config::{Config, FoldersHold};
 use vjepa_runtime::Preprocessing;
@@ -140,7 +140,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
     let bar = ProgressBar::new(inputs.paths.len() as u64);
     let from = begin(ranks, rows.next())?;
     let windows = inputs.windows(args, &model.preprocessing, from, ranks)?;
-    let table = Table { rows: &mut rows, bad: &mut bad, paths: &inputs.paths };
+    let table = RowSink { rows: &mut rows, bad: &mut bad, paths: &inputs.paths };
     let mut reached = |video| bar.set_position(video as u64);
     let done = extractor.run(windows, (from.0, inputs.paths.len()), ranks, Some(table), &mut reached);
     bar.finish_and_clear();

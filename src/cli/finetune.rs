@@ -11,7 +11,7 @@ use super::data::share;
 use super::device::{DeviceArg, RankArgs};
 use super::given::all_there;
 use super::probe::{of, read_notes};
-use super::train::{Progress, Quiet, Stopped};
+use super::train::{Quiet, Stopped, TrainReporter};
 use super::whole::whole;
 use report::{Done, Report};
 use vjepa_collective::Collective;
@@ -152,7 +152,7 @@ fn tune(
     if ranks.rank() != 0 {
         return Ok(train_task(config, task, run, ranks, interrupt, &mut Quiet)?);
     }
-    let mut observer = Tuning(Progress::new(args.json, run.device, config, sets));
+    let mut observer = Tuning(TrainReporter::new(args.json, run.device, config, sets));
     let outcome = train_task(config, task, run, ranks, interrupt, &mut observer);
     observer.0.finish();
     observer.0.record_end(&outcome);
@@ -278,7 +278,7 @@ fn check_classes(
 }
 
 /// The progress of a training run, without its verdicts on features.
-struct Tuning(Progress);
+struct Tuning(TrainReporter);
 
 impl Observer for Tuning {
     fn phase(&mut self, what: &str) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::CliError;
 use clap::builder::PossibleValuesParser;
-use vjepa_runtime::{Batches, Options, Progress, Runtime, Session};
+use vjepa_runtime::{Batches, OnNotice, Options, Runtime, Session};
 
 /// Reads the name of a runtime.
 pub(super) fn words() -> PossibleValuesParser {
@@ -55,7 +55,7 @@ impl RuntimeArgs {
             gpu: self.gpu,
             batches: self.batches,
             engine_cache: self.engine_cache.clone(),
-            progress: Some(Progress(Arc::new(|text| eprintln!("{text}")))),
+            on_notice: Some(OnNotice(Arc::new(|text| eprintln!("{text}")))),
             ..Options::default()
         }
     }

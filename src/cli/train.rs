@@ -1,12 +1,12 @@
 //! `vjepa train`.
 
-mod progress;
+mod reporter;
 
 use super::CliError;
 use super::device::{DeviceArg, RankArgs};
 use super::given::of_config;
 use super::whole::whole;
-pub(super) use progress::Progress;
+pub(super) use reporter::TrainReporter;
 use std::path::{Path, PathBuf};
 use vjepa_collective::Collective;
 use vjepa_data::DataSets;
@@ -154,7 +154,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         train(&config, &run, ranks, &interrupt, &mut Quiet)?;
         return Ok(());
     }
-    let mut observer = Progress::new(args.json, device, &config, sets);
+    let mut observer = TrainReporter::new(args.json, device, &config, sets);
     if config.logging.diagnostics_every.is_some() {
         observer.watch = Some(Watch::new(device, &config, &observer.sets)?);
         let folder = Path::new(config.logging.folder.as_deref().unwrap_or_default());

@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             golden(
                 dir,
                 json,
-                golden::Engine {
+                golden::Execution {
                     device: device.open()?,
                     precision,
                     mask_buckets: mask_buckets.and_then(|n| n.try_into().ok()),
@@ -159,7 +159,7 @@ fn proof(
     Ok(Ok((session, differences)))
 }
 
-fn golden(dir: PathBuf, json: bool, engine: golden::Engine, relax: f64) -> Result<(), CliError> {
+fn golden(dir: PathBuf, json: bool, execution: golden::Execution, relax: f64) -> Result<(), CliError> {
     let folders = golden::folders(&dir)?;
     let many = folders.len() > 1 || folders.first().is_some_and(|(folder, _)| *folder != dir);
     let mut tally = Tally::default();
@@ -181,7 +181,7 @@ fn golden(dir: PathBuf, json: bool, engine: golden::Engine, relax: f64) -> Resul
                 output = writeln!(std::io::stdout().lock(), "{line}");
             }
         };
-        if let Err(error) = golden::run(engine, &folder, kind, &mut report) {
+        if let Err(error) = golden::run(execution, &folder, kind, &mut report) {
             errors.push(format!("{name}: {error}"));
         }
     }

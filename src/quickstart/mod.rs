@@ -220,7 +220,7 @@ mod tests {
         let files = Checkpoint::new(folder.path(), "jepa");
         let now = || check_folder(&configure(textures::RECIPE, "", &options(0, None), &[])?);
         assert_eq!(now().unwrap(), None);
-        let done = vjepa_train::Progress { step: 20, loss: Some(1.0), ..vjepa_train::Progress::default() };
+        let done = vjepa_train::TrainProgress { step: 20, loss: Some(1.0), ..vjepa_train::TrainProgress::default() };
         files.save(&earlier, &done, &NamedTensors::new()).unwrap();
         assert!(now().unwrap().is_some_and(|said| said.contains("holds an earlier quickstart (20 steps)")));
         for (command, replaced) in [("quickstart", true), ("train", false)] {

@@ -1,7 +1,8 @@
-//! An engine on a thread of its own, so that sums travel while this process computes.
+//! A communicator on a thread of its own, so that sums travel while this process computes.
 //!
-//! The engine is started, used and ended on that thread alone, which is what MPI asks of a program by default and what a GPU's
-//! context is bound to. Calls are done in the order in which they are made, so that all ranks do them in the same order.
+//! The communicator is started, used and ended on that thread alone, which is what MPI asks of a program by default and what
+//! a GPU's context is bound to. Calls are done in the order in which they are made, so that all ranks do them in the same
+//! order.
 
 use crate::{Collective, CollectiveError, OnDevice, Sum, Summed};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How ranks tell one another what is no sum: an engine's identifier, comparisons, roll calls.
+/// How ranks tell one another what is no sum: a communicator's identifier, comparisons, roll calls.
 pub trait Control {
     /// This process, from 0.
     fn rank(&self) -> usize;
@@ -35,7 +36,7 @@ pub trait Control {
 }
 
 /// What connects ranks, used from one thread.
-pub trait Engine: Control {
+pub trait Communicator: Control {
     /// Sums `values` over all ranks, element by element; every rank gets the same bits.
     ///
     /// # Errors
@@ -47,21 +48,21 @@ pub trait Engine: Control {
         None
     }
 
-    /// As [`Engine::all_reduce`], of floats on a GPU.
+    /// As [`Communicator::all_reduce`], of floats on a GPU.
     ///
     /// # Errors
-    /// As [`Engine::all_reduce`]; [`CollectiveError::Start`] for an engine that does not.
+    /// As [`Communicator::all_reduce`]; [`CollectiveError::Start`] for a communicator that does not.
     fn all_reduce_on(&self, _floats: &[OnDevice]) -> Result<(), CollectiveError> {
         Err(not_on_device())
     }
 }
 
-/// An engine was asked for what it said it has not.
+/// A communicator was asked for what it said it has not.
 pub(crate) fn not_on_device() -> CollectiveError {
     CollectiveError::Start { engine: "the engine between ranks", why: "it sums nothing on a GPU".to_owned() }
 }
 
-/// Whether, and with which exit code, the process is to end: an engine that waits for other ranks asks.
+/// Whether, and with which exit code, the process is to end: a communicator that waits for other ranks asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending(Arc<AtomicI32>);
 
@@ -83,7 +84,7 @@ impl Ending {
     }
 }
 
-/// How long an engine may take to end the job before this process ends by itself.
+/// How long a communicator may take to end the job before this process ends by itself.
 const ENDING: Duration = Duration::from_secs(5);
 
 /// A call, with where its result goes.
@@ -95,7 +96,7 @@ enum Call {
     Abort(i32),
 }
 
-/// Ranks whose engine runs beside this process's other work.
+/// Ranks whose communicator runs beside this process's other work.
 pub struct Beside {
     rank: usize,
     world: usize,
@@ -106,27 +107,27 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Starts an engine on a thread of its own.
+    /// Starts a communicator on a thread of its own.
     ///
     /// # Errors
     /// What `start` fails with, and [`CollectiveError::Start`] where there can be no thread.
-    pub fn start<E: Engine>(
+    pub fn start<E: Communicator>(
         start: impl FnOnce() -> Result<E, CollectiveError> + Send + 'static,
     ) -> Result<Self, CollectiveError> {
         Self::with(Ending::new(), start)
     }
 
-    /// [`Beside::start`], with what the engine asks while it waits.
-    pub(crate) fn with<E: Engine>(
+    /// [`Beside::start`], with what the communicator asks while it waits.
+    pub(crate) fn with<E: Communicator>(
         ending: Ending,
         start: impl FnOnce() -> Result<E, CollectiveError> + Send + 'static,
     ) -> Result<Self, CollectiveError> {
         let (calls, received) = channel();
         let (started, starting) = channel();
         let run = move || match start() {
-            Ok(engine) => {
-                let _ = started.send(Ok((engine.rank(), engine.world(), engine.sums_on_device())));
-                serve(&engine, &received);
+            Ok(communicator) => {
+                let _ = started.send(Ok((communicator.rank(), communicator.world(), communicator.sums_on_device())));
+                serve(&communicator, &received);
             }
             Err(error) => drop(started.send(Err(error))),
         };
@@ -159,31 +160,31 @@ impl Beside {
     }
 }
 
-/// The engine's thread has ended: it panicked.
+/// The communicator's thread has ended: it panicked.
 pub(crate) fn gone() -> CollectiveError {
     CollectiveError::Start { engine: "the engine between ranks", why: "it has failed; start the job again".to_owned() }
 }
 
-fn serve(engine: &impl Engine, calls: &Receiver<Call>) {
+fn serve(communicator: &impl Communicator, calls: &Receiver<Call>) {
     // Whoever does not wait for a result any more does not need it.
     while let Ok(call) = calls.recv() {
         match call {
             Call::Sum(mut values, answer) => {
                 let began = Instant::now();
-                let summed = engine.all_reduce(&mut values);
+                let summed = communicator.all_reduce(&mut values);
                 let _ = answer.send(summed.map(|()| Summed { values, took: began.elapsed() }));
             }
             Call::SumOn(floats, answer) => {
                 let began = Instant::now();
-                let summed = engine.all_reduce_on(&floats);
+                let summed = communicator.all_reduce_on(&floats);
                 let _ = answer.send(summed.map(|()| Summed { values: Vec::new(), took: began.elapsed() }));
             }
             Call::Broadcast(mut bytes, root, answer) => {
-                let sent = engine.broadcast(&mut bytes, root);
+                let sent = communicator.broadcast(&mut bytes, root);
                 let _ = answer.send(sent.map(|()| bytes));
             }
-            Call::Barrier(answer) => drop(answer.send(engine.barrier())),
-            Call::Abort(code) => engine.abort(code),
+            Call::Barrier(answer) => drop(answer.send(communicator.barrier())),
+            Call::Abort(code) => communicator.abort(code),
         }
     }
 }
@@ -222,14 +223,14 @@ impl Collective for Beside {
     fn abort(&self, code: i32) {
         self.ending.set(code);
         self.send(Call::Abort(code));
-        // The engine ends this process. One that is stuck does not, and the launcher then ends the others.
+        // The communicator ends this process. One that is stuck does not, and the launcher then ends the others.
         std::thread::sleep(ENDING);
         std::process::exit(code);
     }
 }
 
 impl Drop for Beside {
-    /// Engines say goodbye to one another on the thread that started them.
+    /// Communicators say goodbye to one another on the thread that started them.
     fn drop(&mut self) {
         self.calls = None;
         if let Some(thread) = self.thread.take() {
@@ -250,7 +251,7 @@ mod tests {
         calls: Arc<Mutex<Vec<usize>>>,
     }
 
-    impl Engine for Pair {
+    impl Communicator for Pair {
         fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
             let (barrier, given) = &*self.shared;
             self.calls.lock().unwrap().push(values.len());
@@ -299,8 +300,8 @@ mod tests {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || {
                 let calls = Arc::new(Mutex::new(Vec::new()));
-                let engine = Pair { rank, shared, calls: Arc::clone(&calls) };
-                let ranks = Beside::start(move || Ok(engine)).unwrap();
+                let communicator = Pair { rank, shared, calls: Arc::clone(&calls) };
+                let ranks = Beside::start(move || Ok(communicator)).unwrap();
                 assert_eq!((ranks.rank(), ranks.world()), (rank, 2));
                 // Begun one after the other, waited for the other way round.
                 let begun: Vec<Sum> = (1..4).map(|length| ranks.begin_sum(vec![length as f32; length])).collect();

@@ -1,10 +1,10 @@
 //! Processes that train together, as one small trait over existing engines.
 //!
 //! A *rank* is one process among `world`. [`Alone`] is the only one; with the feature `mpi`, `mpi.rs` has ranks on CPUs
-//! through the system's MPI, and with `nccl`, `nccl.rs` has ranks on NVIDIA GPUs, which meet over TCP (`rendezvous.rs`) or MPI. An
-//! [`Engine`] works on a thread of its own ([`Beside`]), so that sums travel while the rank computes. Which rank a process is
-//! comes from its launcher ([`Launch`]). What every engine has in common is here: collecting bytes of each rank ([`gather`]) and
-//! checking that all mean the same run ([`agree`]); `share.rs` deals samples out to ranks.
+//! through the system's MPI, and with `nccl`, `nccl.rs` has ranks on NVIDIA GPUs, which meet over TCP (`rendezvous.rs`) or MPI. A
+//! [`Communicator`] works on a thread of its own ([`Beside`]), so that sums travel while the rank computes. Which rank a process
+//! is comes from its launcher ([`Launch`]). What every engine has in common is here: collecting bytes of each rank ([`gather`])
+//! and checking that all mean the same run ([`agree`]); `share.rs` deals samples out to ranks.
 //!
 //! Every call is made by all ranks in the same order. A rank that does not take part within the time limit is an error that
 //! names it, and whoever sees an error ends the job by [`Collective::abort`].
@@ -23,7 +23,7 @@ mod on_device;
 mod rendezvous;
 mod share;
 
-pub use beside::{Beside, Control, Engine};
+pub use beside::{Beside, Communicator, Control};
 pub use error::CollectiveError;
 pub use launch::{Launch, Launcher};
 #[cfg(feature = "nccl")]

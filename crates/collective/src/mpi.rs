@@ -4,13 +4,13 @@
 //! not when the time is up. MPI itself would wait for ever. What follows does not block either, for the same reason; who waits in
 //! it for long tells rank 0 now and then that it is alive.
 
-use crate::beside::{Control, Ending, Engine};
+use crate::beside::{Communicator, Control, Ending};
 use crate::{CollectiveError, Launch};
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::environment::Universe;
 use mpi::point_to_point::{Destination, Source};
 use mpi::request::{Request, Scope, scope};
-use mpi::topology::{Communicator, SimpleCommunicator};
+use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::{Rank, Tag, Threading};
 use std::time::{Duration, Instant};
 
@@ -148,7 +148,7 @@ impl Control for Mpi {
     }
 }
 
-impl Engine for Mpi {
+impl Communicator for Mpi {
     fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
         self.roll_call()?;
         let mine = values.to_vec();

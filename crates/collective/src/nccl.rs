@@ -8,7 +8,7 @@
 
 use crate::beside::{Beside, Ending};
 use crate::rendezvous::{Lines, Meeting};
-use crate::{CollectiveError, Control, Engine, Launch, Launcher, OnDevice};
+use crate::{CollectiveError, Communicator, Control, Launch, Launcher, OnDevice};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
@@ -287,7 +287,7 @@ impl Control for Nccl {
     }
 }
 
-impl Engine for Nccl {
+impl Communicator for Nccl {
     fn all_reduce(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
         // NCCL would wait for ever: who is missing is found out here.
         self.control.barrier()?;

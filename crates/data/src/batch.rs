@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::source::SampleInfo;
 use super::values::ClipValues;
-use vjepa_recipe::config::{Config, DatasetType, Kind};
+use vjepa_recipe::config::{Config, DatasetType, SampleKind};
 
 /// How a loader works.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl LoaderConfig {
 
     /// As [`LoaderConfig::of_rank`], for the groups of one kind of samples; images have a list of bad files of their own,
     /// `<write_tag>-bad-images.jsonl`.
-    pub fn of_kind(config: &Config, kind: &Kind, start_step: u64, rank: usize, world: usize) -> Self {
+    pub fn of_kind(config: &Config, kind: &SampleKind, start_step: u64, rank: usize, world: usize) -> Self {
         let whole = Self::of_rank(config, start_step, rank, world);
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let renamed = |list: PathBuf| {

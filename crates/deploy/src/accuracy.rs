@@ -29,7 +29,7 @@ pub struct OutputAccuracy {
 
 /// The report, written as `<model>.accuracy.json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Accuracy {
+pub struct AccuracyReport {
     pub precision: String,
     pub target: String,
     /// The runtime that ran the model.
@@ -109,7 +109,7 @@ pub fn measure(
     precision: Precision,
     target: &str,
     min_agreement: f64,
-) -> Result<Accuracy, DeployError> {
+) -> Result<AccuracyReport, DeployError> {
     let [channels, frames, height, width] = plan.clip();
     let shape = [plan.clips_of_a_result(), channels, frames, height, width];
     let results = (calibration.count / shape[0]).max(1) as f64;
@@ -148,7 +148,7 @@ pub fn measure(
     });
     let agreement = top1_agreement.unwrap_or(cosine);
     let finite = outputs.iter().all(|output| output.rel_l2.is_finite());
-    Ok(Accuracy {
+    Ok(AccuracyReport {
         precision: precision.to_string(),
         target: target.to_owned(),
         runtime: candidate.describe(precision),
@@ -169,7 +169,7 @@ pub fn measure(
 /// A narrow model's results on other devices may be this many times further from the plan than they were here.
 const SLACK: f64 = 3.0;
 
-impl Accuracy {
+impl AccuracyReport {
     /// Records the range of the model's 8-bit weights, and whether the processor adds their products in 16 bits.
     pub fn of_range(&mut self, range: Option<WeightRange>, saturated: bool) {
         self.int8_range = range.map(|range| range.to_string());
@@ -191,7 +191,7 @@ impl Accuracy {
     }
 }
 
-impl std::fmt::Display for Accuracy {
+impl std::fmt::Display for AccuracyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.top1_agreement {
             Some(share) => write!(f, "top-1 agreement {:.1} %", 100.0 * share)?,

@@ -9,7 +9,7 @@ use vjepa_compiler::ops::Op;
 use vjepa_export::{Int8, WeightRange, WeightSource};
 use vjepa_runtime::Preprocessing;
 
-use super::source::Source;
+use super::model_weights::ModelWeights;
 use crate::DeployError;
 use vjepa_data::clips;
 use vjepa_data::textures::DriftingTextures;
@@ -73,7 +73,7 @@ struct Layer {
 /// layers that need not, the one that loses most first.
 pub fn int8(
     graph: &Graph,
-    source: &Source,
+    source: &ModelWeights,
     clip: [usize; 4],
     calibration: &Calibration,
     with_ranges: bool,
@@ -148,7 +148,7 @@ pub fn int8(
 /// Relative distance (L2) of a layer's result in 8 bits from its result in 32.
 fn error_of(
     weight: &[f32],
-    source: &Source,
+    source: &ModelWeights,
     name: &str,
     rows: &[f32],
     [low, high]: [f32; 2],

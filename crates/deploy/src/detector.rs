@@ -17,9 +17,9 @@ use vjepa_weights::{self as weights, Tensors};
 use crate::DeployError;
 use crate::accuracy::outputs;
 use crate::metadata::arch;
+use crate::model_weights::ModelWeights;
 use crate::parity::{Candidate, Parity, clips_for};
 use crate::paths::{make_folder_of, refuse};
-use crate::source::Source;
 
 /// What to export.
 pub struct DetectorExport<'a> {
@@ -71,7 +71,7 @@ pub fn write(request: &DetectorExport<'_>) -> Result<DetectorExported, DeployErr
         ..model.encoder.clone().with_clip(record.frames, height, width)
     };
     encoder.validate()?;
-    let mut source = Source::file(stored, &model.encoder, &encoder)?;
+    let mut source = ModelWeights::file(stored, &model.encoder, &encoder)?;
     let named = request.classifier.iter().map(|(name, tensor)| (format!("probe.{name}"), tensor.clone()));
     source.extend(&named.collect());
     let classes = request.classifier.get("linear.bias").map_or(0, |(_, bias)| bias.len());
@@ -115,7 +115,7 @@ fn verified(
     request: &DetectorExport<'_>,
     encoder: &EncoderConfig,
     graph: &Graph,
-    source: &Source,
+    source: &ModelWeights,
 ) -> Result<Vec<(&'static str, Parity)>, DeployError> {
     let count = clips_for(source.parameters(), None);
     let EncoderConfig { channels, num_frames, height, width, .. } = *encoder;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use vjepa_export::{ExternalData, OnnxOptions, Precision, Target, WeightRange, Written};
-use vjepa_programs::{Head, Model, ProbeFile};
+use vjepa_programs::{DeployedHead, Model, ProbeFile};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::ClipViews;
 
-use crate::accuracy::Accuracy;
+use crate::accuracy::AccuracyReport;
 use crate::parity::Parity;
 
 /// Where the encoder comes from.
@@ -31,7 +31,7 @@ pub struct Form {
     /// Batch size; dynamic when not given.
     pub batch: Option<usize>,
     /// The head; the probe where there is one, else all tokens, when not given.
-    pub head: Option<Head>,
+    pub head: Option<DeployedHead>,
     /// Which of the probe's file, from 0, where that holds several.
     pub probe_number: usize,
     /// Clips and views of a prediction.
@@ -97,7 +97,7 @@ pub struct Exported {
     pub metadata: BTreeMap<String, String>,
     pub parity: Vec<(&'static str, Parity)>,
     /// The accuracy of a low-precision model, and where its report is.
-    pub accuracy: Option<(Accuracy, PathBuf)>,
+    pub accuracy: Option<(AccuracyReport, PathBuf)>,
     pub model: Model,
     pub probe: Option<ProbeFile>,
 }

@@ -15,13 +15,13 @@ mod form;
 #[cfg(test)]
 mod hostile;
 mod metadata;
+mod model_weights;
 mod parity;
 mod paths;
-mod source;
 pub mod tensorrt;
 pub mod triton;
 
-pub use accuracy::Accuracy;
+pub use accuracy::AccuracyReport;
 pub use error::DeployError;
 pub use form::{Export, Exported, Form, Origin};
 pub use metadata::{arch, sha256};
@@ -36,10 +36,10 @@ use vjepa_runtime::{Preprocessing, Runtime};
 
 use accuracy::Candidate;
 use metadata::full_metadata;
+use model_weights::ModelWeights;
 use paths::{make_folder_of, refuse, report_of};
-use source::Source;
 use vjepa_programs as compile;
-use vjepa_programs::Head;
+use vjepa_programs::DeployedHead;
 use vjepa_programs::frozen::Frozen;
 use vjepa_programs::{Model, PROBE_KEY, Probe, ProbeChoice, ProbeFile};
 use vjepa_runtime::ClipViews;
@@ -55,7 +55,7 @@ const WIDENED: usize = 6;
 struct Opened {
     model: Model,
     probe: Option<ProbeFile>,
-    source: Source,
+    source: ModelWeights,
     graph: Graph,
     clip: [usize; 4],
     record: Preprocessing,
@@ -143,7 +143,10 @@ fn write(path: &Path, opened: &Opened, options: &OnnxOptions) -> Result<(Written
 
 /// The report of a model whose agreement is high enough. That of a model that is refused is kept where the model would
 /// have been.
-fn agreeing(request: &Export<'_>, (accuracy, path): (Accuracy, PathBuf)) -> Result<(Accuracy, PathBuf), DeployError> {
+fn agreeing(
+    request: &Export<'_>,
+    (accuracy, path): (AccuracyReport, PathBuf),
+) -> Result<(AccuracyReport, PathBuf), DeployError> {
     if accuracy.pass {
         return Ok((accuracy, path));
     }
@@ -184,8 +187,8 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     model.preprocessing.num_frames = frames;
     model.preprocessing.set_size([height, width]);
     let mut source = match (request.origin, stored) {
-        (Origin::Drawn(seed), _) => Source::drawn(seed, &model.encoder),
-        (_, Some(stored)) => Source::file(stored, &trained, &model.encoder)?,
+        (Origin::Drawn(seed), _) => ModelWeights::drawn(seed, &model.encoder),
+        (_, Some(stored)) => ModelWeights::file(stored, &trained, &model.encoder)?,
         (Origin::Checkpoint(path), None) => return Err(format!("{} was not read", path.display()).into()),
     };
     let choice = ProbeChoice { number: form.probe_number, ..ProbeChoice::default() };
@@ -197,13 +200,13 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
         );
     }
     // A fine-tuned encoder has its classifier with it, which other heads do not want.
-    if let (None, Origin::Checkpoint(path), None | Some(Head::Probe)) = (&probe, request.origin, form.head)
+    if let (None, Origin::Checkpoint(path), None | Some(DeployedHead::Probe)) = (&probe, request.origin, form.head)
         && form.out_layers.is_none()
     {
         probe = tuned(path)?;
     }
-    let head = form.head.unwrap_or(if probe.is_some() { Head::Probe } else { Head::Tokens });
-    if let (Head::Probe | Head::Pooled, Some(probe)) = (head, &probe) {
+    let head = form.head.unwrap_or(if probe.is_some() { DeployedHead::Probe } else { DeployedHead::Tokens });
+    if let (DeployedHead::Probe | DeployedHead::Pooled, Some(probe)) = (head, &probe) {
         if form.out_layers.is_some() {
             let why = "a probe reads the blocks that it was trained on; with --out-layers use the head `tokens` or `features`";
             return Err(why.into());
@@ -221,7 +224,9 @@ fn open(request: &Export<'_>) -> Result<Opened, DeployError> {
     let kind = probe.as_ref().map(|file| &file.probe);
     let traced = match (form.clip_views, kind) {
         (ClipViews::SINGLE, _) => compile::deployed(&model.encoder, kind, head)?,
-        (clip_views, Some(probe)) if head == Head::Probe => compile::deployed_views(&model.encoder, probe, clip_views)?,
+        (clip_views, Some(probe)) if head == DeployedHead::Probe => {
+            compile::deployed_views(&model.encoder, probe, clip_views)?
+        }
         _ => return Err("--clips and --views average a probe's predictions; give --probe, and no other --head".into()),
     };
     let graph = compile::optimised(&traced)?;
@@ -256,7 +261,7 @@ fn report(
     opened: &Opened,
     calibration: &calibrate::Calibration,
     int8: &Int8,
-) -> Result<(Accuracy, PathBuf), DeployError> {
+) -> Result<(AccuracyReport, PathBuf), DeployError> {
     let (form, path) = (&request.form, request.out);
     let session = match form.precision {
         // No runtime for a CPU computes in it.

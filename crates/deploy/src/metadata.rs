@@ -5,7 +5,7 @@ use std::path::Path;
 
 use vjepa_data::clips;
 use vjepa_graphs::EncoderConfig;
-use vjepa_programs::Head;
+use vjepa_programs::DeployedHead;
 use vjepa_runtime::ClipViews;
 use vjepa_runtime::files;
 use vjepa_runtime::onnx::INT8_RANGE_KEY;
@@ -49,7 +49,7 @@ pub(crate) fn metadata(opened: &Opened, form: &Form) -> Result<BTreeMap<String, 
         metadata.insert(clips::CLIPS_KEY.to_owned(), form.clip_views.clips.to_string());
         metadata.insert(clips::VIEWS_KEY.to_owned(), form.clip_views.views.to_string());
     }
-    if !labels.is_empty() && form.head.is_none_or(|head| head == Head::Probe) {
+    if !labels.is_empty() && form.head.is_none_or(|head| head == DeployedHead::Probe) {
         metadata.insert(vjepa_runtime::LABELS_KEY.to_owned(), serde_json::to_string(labels)?);
     }
     Ok(metadata)

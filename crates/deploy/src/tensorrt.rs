@@ -16,7 +16,7 @@ use vjepa_recipe::counter::noise;
 const TF32: Tolerance = Tolerance { absolute: 2e-2, relative: 5e-3 };
 
 /// The outcome of building an engine.
-pub enum Engine {
+pub enum EngineBuild {
     /// It was built (or was kept), and gives what the plan gives.
     Built { runtime: String, difference: Difference, milliseconds: f64 },
     /// TensorRT is not here: why, and what builds the engine where it is.
@@ -24,7 +24,7 @@ pub enum Engine {
 }
 
 /// Exports for TensorRT; `options` say which library, GPU, batches and cache.
-pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engine), DeployError> {
+pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, EngineBuild), DeployError> {
     if request.form.target != Target::TensorRt {
         return Err("--export tensorrt is for the target tensorrt; omit --target".into());
     }
@@ -36,7 +36,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
         Ok(session) => session,
         Err(error @ (SessionError::Provider { .. } | SessionError::Library(_))) => {
             let line = trtexec(&OnnxFile::read(request.out)?, options.batches.unwrap_or_default())?;
-            return Ok((exported, Engine::Elsewhere { why: error.to_string(), line }));
+            return Ok((exported, EngineBuild::Elsewhere { why: error.to_string(), line }));
         }
         Err(error) => return Err(error.into()),
     };
@@ -58,7 +58,7 @@ pub fn write(request: &Export<'_>, options: &Options) -> Result<(Exported, Engin
     let began = Instant::now();
     session.run(&clips)?;
     let milliseconds = began.elapsed().as_secs_f64() * 1e3 / results as f64;
-    Ok((exported, Engine::Built { runtime: session.runtime(), difference, milliseconds }))
+    Ok((exported, EngineBuild::Built { runtime: session.runtime(), difference, milliseconds }))
 }
 
 /// The line that builds an engine of the file with NVIDIA's own tool.
@@ -78,7 +78,7 @@ fn trtexec(file: &OnnxFile, batches: Batches) -> Result<String, DeployError> {
     Ok(line)
 }
 
-impl Engine {
+impl EngineBuild {
     /// As JSON.
     pub fn json(&self) -> serde_json::Value {
         match self {
@@ -91,7 +91,7 @@ impl Engine {
     }
 }
 
-impl std::fmt::Display for Engine {
+impl std::fmt::Display for EngineBuild {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Built { runtime, difference, milliseconds } => {

@@ -101,7 +101,7 @@ impl Extractor {
         windows: impl Iterator<Item = Result<Prepared, DataError>>,
         (first, videos): (usize, usize),
         ranks: &dyn Collective,
-        mut table: Option<Table<'_>>,
+        mut table: Option<RowSink<'_>>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), EvalError> {
         let (mut windows, mut kept) = (windows.peekable(), Instant::now());
@@ -212,7 +212,7 @@ pub fn videos_of(ranks: &dyn Collective, first: usize, videos: usize) -> Vec<usi
 }
 
 /// Where rows go.
-pub struct Table<'a> {
+pub struct RowSink<'a> {
     /// The table, which may have rows already.
     pub rows: &'a mut Rows,
     /// Takes videos that cannot be used.
@@ -221,7 +221,7 @@ pub struct Table<'a> {
     pub paths: &'a [PathBuf],
 }
 
-impl Table<'_> {
+impl RowSink<'_> {
     fn add(&mut self, block: Block, columns: &[Column]) -> Result<(), EvalError> {
         let mut rest = block.values.as_slice();
         for Event { video, window, time, bad } in block.events {

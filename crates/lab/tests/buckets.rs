@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use vjepa_compiler::passes::REAL;
 use vjepa_lab::golden::check::Check;
-use vjepa_lab::golden::{self, Engine};
+use vjepa_lab::golden::{self, Execution};
 use vjepa_programs::{Passes, TrainOptions, gradients_with, mask_shapes, objective, variants};
 use vjepa_recipe::config::Config;
 
@@ -13,8 +13,8 @@ fn root(path: &str) -> PathBuf {
 
 fn checks(folder: &Path, mask_buckets: Option<usize>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let (engine, kind) = (Engine { mask_buckets, ..Engine::default() }, golden::recognise(folder).unwrap());
-    golden::run(engine, folder, kind, &mut |check| checks.push(check)).unwrap();
+    let (execution, kind) = (Execution { mask_buckets, ..Execution::default() }, golden::recognise(folder).unwrap());
+    golden::run(execution, folder, kind, &mut |check| checks.push(check)).unwrap();
     checks
 }
 

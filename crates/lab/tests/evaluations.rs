@@ -4,19 +4,19 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_lab::golden::check::Check;
-use vjepa_lab::golden::{Engine, Kind, recognise, run};
+use vjepa_lab::golden::{Execution, Kind, recognise, run};
 use vjepa_runtime::plan::Device;
 
 /// All checks of a folder, of which none fails.
 fn verified(dir: &Path) -> Vec<Check> {
-    verified_on(Engine::default(), dir)
+    verified_on(Execution::default(), dir)
 }
 
-fn verified_on(engine: Engine, dir: &Path) -> Vec<Check> {
+fn verified_on(execution: Execution, dir: &Path) -> Vec<Check> {
     let kind = recognise(dir).expect("a folder of golden data");
     assert_ne!(kind, Kind::Other, "{}", dir.display());
     let mut checks = Vec::new();
-    run(engine, dir, kind, &mut |check| checks.push(check)).unwrap();
+    run(execution, dir, kind, &mut |check| checks.push(check)).unwrap();
     let bad: Vec<String> = checks.iter().filter(|check| check.failed()).map(Check::to_string).collect();
     assert!(bad.is_empty(), "{}: {}", dir.display(), bad.join("\n"));
     checks
@@ -85,8 +85,8 @@ fn fine_tuning_steps_of_the_compiled_plan() {
 fn boxes_on_the_cpu_and_as_devices_compute_them() {
     for dir in places("eval_detection") {
         let [cpu, lowered] = ["cpu", "cpu-lowered"].map(|device| {
-            let engine = Engine { device: Device::open(device).unwrap(), ..Engine::default() };
-            verified_on(engine, &dir)
+            let execution = Execution { device: Device::open(device).unwrap(), ..Execution::default() };
+            verified_on(execution, &dir)
         });
         let names = |checks: &[Check]| checks.iter().map(|check| check.name().to_owned()).collect::<Vec<_>>();
         println!("{}: {} quantities, {:?} left out", dir.display(), lowered.len(), left_out(&lowered));
@@ -108,7 +108,7 @@ fn wrong_numbers_fail_and_damage_is_an_error() {
         std::fs::write(&path, text).unwrap();
         let mut failed = Vec::new();
         let kind = recognise(folder.path()).unwrap();
-        run(Engine::default(), folder.path(), kind, &mut |check| {
+        run(Execution::default(), folder.path(), kind, &mut |check| {
             if check.failed() {
                 failed.push(check.name().to_owned());
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use vjepa_collective::Alone;
 use vjepa_lab::bench::{DeviceKernel, device_kernels};
 use vjepa_lab::golden::check::Check;
-use vjepa_lab::golden::{self, Engine, Kind};
+use vjepa_lab::golden::{self, Execution, Kind};
 use vjepa_programs::{Precision, initial_weights};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, Recorded};
@@ -15,10 +15,10 @@ use vjepa_train::{Interrupt, Observer, StepReport, TrainRun, TrainState, train};
 fn check(lowered: &str) {
     let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
     let device = Device::open(&format!("{device}{lowered}")).unwrap();
-    let engine = Engine { device, ..Engine::default() };
+    let execution = Execution { device, ..Execution::default() };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
     let mut checks = Vec::new();
-    golden::run(engine, &folder, Kind::Training, &mut |check| checks.push(check)).unwrap();
+    golden::run(execution, &folder, Kind::Training, &mut |check| checks.push(check)).unwrap();
     let failed: Vec<String> = checks.iter().filter(|check| check.failed()).map(ToString::to_string).collect();
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), checks.len(), failed.join("\n"));
     // All that `tiny` records, and none of it left out.
@@ -155,10 +155,10 @@ fn products_in_f16_are_near_the_official_numbers() {
     let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
     for lowered in ["", "-lowered"] {
         let device = Device::open(&format!("{device}{lowered}")).unwrap();
-        let engine = Engine { device, precision: Precision::F16, ..Engine::default() };
+        let execution = Execution { device, precision: Precision::F16, ..Execution::default() };
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
         let (mut count, mut worst) = (0, 0f64);
-        let refused = golden::run(engine, &folder, Kind::Training, &mut |check| {
+        let refused = golden::run(execution, &folder, Kind::Training, &mut |check| {
             if let Check::Measured { name, rel_l2, .. } = check
                 && name.starts_with("forward.")
             {
@@ -178,11 +178,11 @@ fn products_in_f16_are_near_the_official_numbers() {
 fn another_folder_by_hand() {
     let Some(folder) = std::env::var_os("VJEPA_GOLDEN") else { return };
     let device = std::env::var("VJEPA_TEST_DEVICE").unwrap_or_else(|_| "wgpu".to_owned());
-    let engine = Engine { device: Device::open(&device).unwrap(), ..Engine::default() };
+    let execution = Execution { device: Device::open(&device).unwrap(), ..Execution::default() };
     for (folder, kind) in golden::folders(Path::new(&folder)).unwrap() {
         let began = std::time::Instant::now();
         let mut checks = Vec::new();
-        golden::run(engine, &folder, kind, &mut |check| checks.push(check)).unwrap();
+        golden::run(execution, &folder, kind, &mut |check| checks.push(check)).unwrap();
         let of = |which: fn(&Check) -> bool| checks.iter().filter(|check| which(check)).count();
         let [failed, left] = [of(Check::failed), of(|check| matches!(check, Check::Unsupported { .. }))];
         checks.iter().filter(|check| check.failed()).for_each(|check| println!("{check}"));

@@ -5,10 +5,10 @@ mod support;
 
 use std::path::Path;
 
-use support::{Clips, agrees, golden, golden_path, output, prepared, sessions};
+use support::{ShapedClips, agrees, golden, golden_path, output, prepared, sessions};
 use vjepa_deploy::{Export, Form, Origin, export};
 use vjepa_export::Target;
-use vjepa_programs::Head;
+use vjepa_programs::DeployedHead;
 use vjepa_recipe::config::Config;
 use vjepa_runtime::NamedOutput;
 
@@ -23,7 +23,14 @@ data: {crop_size: 64, num_frames: 8, tubelet_size: 2, patch_size: 16}
 ";
 
 /// Exports a file for each target and compares every session with what is expected of the clips.
-fn verify(file: &Path, config: Option<&str>, probe: Option<&Path>, form: &Form, clips: &Clips, expected: &NamedOutput) {
+fn verify(
+    file: &Path,
+    config: Option<&str>,
+    probe: Option<&Path>,
+    form: &Form,
+    clips: &ShapedClips,
+    expected: &NamedOutput,
+) {
     let config = config.map(|text| Config::from_yaml(text, "", &[]).unwrap());
     let folder = tempfile::tempdir().unwrap();
     for target in [Target::Portable, Target::OrtCpu, Target::Tract] {
@@ -53,7 +60,7 @@ fn exported_files_of_the_hub_give_the_official_numbers() {
     };
     let clips = prepared(&expected, "clip_u8");
     let tokens = |stored: &str| output("encoder_out", &expected, stored);
-    let all = Form { head: Some(Head::Tokens), ..Form::default() };
+    let all = Form { head: Some(DeployedHead::Tokens), ..Form::default() };
     verify(&folder.join("vjepa2_tiny.pt"), Some(SECOND), None, &all, &clips, &tokens("v2.target.out"));
     for (file, name) in [("vjepa2_1_tiny_G.pt", "G"), ("vjepa2_1_tiny_distilled.pt", "distilled")] {
         let file = folder.join(file);
@@ -72,8 +79,9 @@ fn exported_folders_of_hugging_face_give_the_official_numbers() {
     let values = expected.f32("pixel_values_videos").unwrap();
     let planes: Vec<&[f32]> = values.chunks_exact(height * width).collect();
     let first = (0..channels).flat_map(|c| (0..frames).map(move |t| t * channels + c));
-    let clips: Clips = ([1, channels, frames, height, width], first.flat_map(|plane| planes[plane].to_vec()).collect());
-    let all = Form { head: Some(Head::Tokens), ..Form::default() };
+    let clips: ShapedClips =
+        ([1, channels, frames, height, width], first.flat_map(|plane| planes[plane].to_vec()).collect());
+    let all = Form { head: Some(DeployedHead::Tokens), ..Form::default() };
     let tokens = output("encoder_out", &expected, "last_hidden_state");
     verify(&folder.join("model"), None, None, &all, &clips, &tokens);
     let classifier = folder.join("classifier");

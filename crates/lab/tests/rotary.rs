@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 
 use vjepa_lab::golden::check::Check;
-use vjepa_lab::golden::{Engine, Kind, folders, recognise, run};
+use vjepa_lab::golden::{Execution, Kind, folders, recognise, run};
 
 /// All checks of a folder hold; how many could not be made.
 fn verified(dir: &Path, kind: Kind) -> usize {
     let mut checks: Vec<Check> = Vec::new();
-    let outcome = run(Engine::default(), dir, kind, &mut |check| checks.push(check));
+    let outcome = run(Execution::default(), dir, kind, &mut |check| checks.push(check));
     let left_out = checks.iter().filter(|check| matches!(check, Check::Unsupported { .. })).count();
     let bad: Vec<String> = checks.iter().filter(|check| check.failed()).map(Check::to_string).collect();
     println!("{}: {} quantities, {} left out", dir.display(), checks.len(), left_out);

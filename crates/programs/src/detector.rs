@@ -1,6 +1,6 @@
 //! Frozen detection: features of boxes, and a linear classifier of several labels on them (SlowFast's head over a ViT).
 
-use super::forward::{Head, deployed};
+use super::forward::{DeployedHead, deployed};
 use super::step::{TrainOptions, plain_step};
 use super::{CompileError, optimised};
 use vjepa_compiler::ir::{Dim, Graph, GraphError, TensorType, ValueId};
@@ -113,7 +113,7 @@ fn binary_cross_entropy(graph: &mut Graph, x: ValueId, labels: ValueId) -> Resul
 
 /// The encoder's layers, averaged over time and pooled in boxes, as the output `box_features`.
 fn pooled(config: &EncoderConfig) -> Result<Graph, CompileError> {
-    let mut graph = deployed(config, None, Head::Tokens)?;
+    let mut graph = deployed(config, None, DeployedHead::Tokens)?;
     graph.name = "box_features".to_owned();
     graph.symbols.push("R".to_owned());
     let [time, height, width] = config.grid();

@@ -2,7 +2,7 @@
 
 use crate::drops::DROP_KEY;
 use vjepa_compiler::ops::DropKey;
-use vjepa_graphs::objectives::{Clips, Indices, Input, Source, context_weights};
+use vjepa_graphs::objectives::{ClipUse, Indices, Input, Source, context_weights};
 use vjepa_recipe::masks::{IndexBatch, MaskPair};
 use vjepa_runtime::plan::HostTensor;
 
@@ -32,7 +32,7 @@ impl<'a> Fed<'a> {
 pub fn feed<'a>(
     inputs: &'a [Input],
     Fed { pairs, context_share, targets, drops }: Fed<'_>,
-    mut clips: impl FnMut(Clips) -> HostTensor,
+    mut clips: impl FnMut(ClipUse) -> HostTensor,
 ) -> Vec<(&'a str, HostTensor)> {
     let filled = inputs.iter().filter_map(|input| {
         let tensor = match input.source {

@@ -3,7 +3,7 @@
 mod deployed;
 mod objectives;
 
-pub use deployed::{Head, deployed, deployed_views, frozen};
+pub use deployed::{DeployedHead, deployed, deployed_views, frozen};
 pub use objectives::{diagnose, monitored, pixels, pretrain, tuned_logits};
 
 use super::CompileError;

@@ -7,7 +7,7 @@ use vjepa_graphs::EncoderConfig;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor, RunError};
 
 use crate as compile;
-use crate::{CompileError, Head, Precision, Probe};
+use crate::{CompileError, DeployedHead, Precision, Probe};
 use vjepa_weights::Tensors;
 
 /// A frozen model cannot be built or run.
@@ -119,7 +119,7 @@ impl Frozen {
         device: Device,
         encoder: &EncoderConfig,
         probe: Option<&Probe>,
-        head: Head,
+        head: DeployedHead,
         weights: &Tensors,
     ) -> Result<Self, FrozenError> {
         check_width(encoder, probe)?;

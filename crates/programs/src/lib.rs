@@ -36,8 +36,8 @@ pub use digest::digest;
 pub use drops::DROP_KEY;
 pub use feed::{Fed, drawn, feed, weights as context_weights};
 pub use forward::{
-    Head, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers, layers, levels,
-    monitored, pixels, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
+    DeployedHead, actions, deployed, deployed_views, diagnose, encoder, encoder_masked, frozen, joined_layers, layers,
+    levels, monitored, pixels, pooled, predictions, predictor, pretrain, probe, targets, tuned_logits,
 };
 pub use models::{first_weights, initial_weights, model_configs, objective, run_metadata};
 pub use passes::{Passes, Stage, StopAfter};

@@ -9,7 +9,7 @@ use crate::{encoder_config, model_configs};
 use vjepa_compiler::ir::Sizes;
 use vjepa_graphs::objectives::open;
 use vjepa_graphs::{AnyObjective, Models, PredictorConfig};
-use vjepa_recipe::config::{Config, ConfigError, Kind};
+use vjepa_recipe::config::{Config, ConfigError, SampleKind};
 use vjepa_recipe::masks::{MaskError, MaskGenerator};
 
 /// One kind of computation within a step.
@@ -71,7 +71,7 @@ impl Variant {
 pub fn variants(config: &Config) -> Result<Vec<Variant>, ConfigError> {
     let models = model_configs(config)?;
     let mut variants = Vec::new();
-    for Kind { images, batch, lengths, side, .. } in config.kinds()? {
+    for SampleKind { images, batch, lengths, side, .. } in config.kinds()? {
         for (number, frames) in lengths.into_iter().enumerate() {
             for bucket in 0..=number {
                 let objective = open(&config.loss, &sized(config, &models, (images, bucket), [frames, side, side])?);

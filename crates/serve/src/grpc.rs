@@ -4,7 +4,7 @@ use crate::error::InferError;
 use crate::guard::message_limit;
 use crate::health::HealthOf;
 use crate::metrics::Sum;
-use crate::model::{Clips, VERSION};
+use crate::model::{BatchShape, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead};
 use crate::queue::Values;
 use crate::state::{Admitted, Core};
@@ -139,7 +139,7 @@ fn asked(request: &ModelInferRequest) -> Result<Option<Duration>, InferError> {
 }
 
 /// The request's clips, from `raw_input_contents` or from `contents`.
-fn clips(core: &Core, request: &mut ModelInferRequest) -> Result<(Clips, Values), InferError> {
+fn clips(core: &Core, request: &mut ModelInferRequest) -> Result<(BatchShape, Values), InferError> {
     let invalid = |what: &str| InferError::Invalid(format!("{what}; the model takes {}", core.info.input));
     let [input] = request.inputs.as_mut_slice() else { return Err(invalid("the request must have one input")) };
     protocol::no_shared_memory(input.parameters.contains_key("shared_memory_region"))?;

@@ -2,7 +2,7 @@
 
 use crate::error::InferError;
 use crate::metrics::Metrics;
-use crate::model::{BatchSizes, Engine};
+use crate::model::{BatchSizes, ServingEngine};
 use crate::queue::{Answer, Job, Queue};
 use crate::state::without_paths;
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use vjepa_runtime::{ClipBatch, NamedOutput, caught};
 
 /// An engine with everything it needs.
 pub(crate) struct Instance {
-    pub engine: Box<dyn Engine>,
+    pub engine: Box<dyn ServingEngine>,
     pub sizes: BatchSizes,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,

@@ -37,7 +37,7 @@ mod wire;
 pub use crate::state::VideoReader;
 pub use error::{InferError, ServeError};
 pub use grpc::proto;
-pub use model::{BatchSizes, Clips, Engine, Model, ModelInfo};
+pub use model::{BatchShape, BatchSizes, Model, ModelInfo, ServingEngine};
 pub use server::{Handle, Server};
 pub use settings::{Batching, Limits, Security, Settings, Token};
 pub use tls::Tls;

@@ -9,7 +9,7 @@ use vjepa_runtime::{ClipBatch, NamedOutput, Runtime, Session, TensorInfo};
 pub(crate) const VERSION: &str = "1";
 
 /// Runs clips: a [`Session`], or a test's substitute. Each engine is owned by one thread.
-pub trait Engine: Send {
+pub trait ServingEngine: Send {
     /// Runs a batch.
     ///
     /// # Errors
@@ -17,7 +17,7 @@ pub trait Engine: Send {
     fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String>;
 }
 
-impl Engine for Session {
+impl ServingEngine for Session {
     fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
         Session::run(self, clips).map_err(|error| error.to_string())
     }
@@ -84,14 +84,14 @@ impl ModelInfo {
     }
 
     /// The clips of one result, if the model fixes their sizes.
-    pub fn row(&self) -> Option<Clips> {
-        Clips::of(&[&[1], self.input.row()?.as_slice()].concat())
+    pub fn row(&self) -> Option<BatchShape> {
+        BatchShape::of(&[&[1], self.input.row()?.as_slice()].concat())
     }
 }
 
 /// The shape of a request's clips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clips {
+pub struct BatchShape {
     /// Results.
     pub rows: usize,
     /// Clips of a result.
@@ -100,7 +100,7 @@ pub struct Clips {
     pub clip: [usize; 4],
 }
 
-impl Clips {
+impl BatchShape {
     /// Reads `[B, 3, T, H, W]` or `[B, V, 3, T, H, W]`; none for another number of dimensions.
     pub fn of(shape: &[usize]) -> Option<Self> {
         match *shape {
@@ -130,7 +130,7 @@ impl Clips {
 /// A model with its engines, one per instance.
 pub struct Model {
     pub(crate) info: ModelInfo,
-    pub(crate) engines: Vec<Box<dyn Engine>>,
+    pub(crate) engines: Vec<Box<dyn ServingEngine>>,
 }
 
 impl Model {
@@ -142,14 +142,17 @@ impl Model {
         let first =
             sessions.first().ok_or_else(|| ServeError::Setting("a model needs at least one session".to_owned()))?;
         let info = ModelInfo::of(name, first);
-        Self::with_engines(info, sessions.into_iter().map(|session| Box::new(session) as Box<dyn Engine>).collect())
+        Self::with_engines(
+            info,
+            sessions.into_iter().map(|session| Box::new(session) as Box<dyn ServingEngine>).collect(),
+        )
     }
 
     /// A model run by any engines.
     ///
     /// # Errors
     /// [`ServeError::Name`] for a name that cannot stand in a path; [`ServeError::Setting`] without an engine.
-    pub fn with_engines(info: ModelInfo, engines: Vec<Box<dyn Engine>>) -> Result<Self, ServeError> {
+    pub fn with_engines(info: ModelInfo, engines: Vec<Box<dyn ServingEngine>>) -> Result<Self, ServeError> {
         if !is_model_name(&info.name) {
             return Err(ServeError::Name(info.name));
         }

@@ -1,7 +1,7 @@
 //! The Open Inference Protocol regardless of transport: checks of a request's tensors, the model's description.
 
 use crate::error::InferError;
-use crate::model::{Clips, ModelInfo};
+use crate::model::{BatchShape, ModelInfo};
 use crate::state::shortened;
 use vjepa_runtime::{Dimension, NamedOutput, TensorInfo};
 
@@ -55,7 +55,7 @@ pub(crate) struct InputHead<'a> {
 ///
 /// # Errors
 /// [`InferError::Invalid`] with what the model takes.
-pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_>) -> Result<Clips, InferError> {
+pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_>) -> Result<BatchShape, InferError> {
     let invalid = |what: String| Err(InferError::Invalid(format!("{what}; the model takes {}", info.input)));
     if head.name != info.input.name {
         return invalid(format!("there is no input `{}`", shortened(head.name)));
@@ -66,7 +66,7 @@ pub(crate) fn clip_shape(info: &ModelInfo, max_clips: usize, head: &InputHead<'_
     let shown: Vec<u64> = head.shape.iter().copied().take(8).collect();
     let sizes: Vec<usize> = head.shape.iter().map_while(|size| usize::try_from(*size).ok()).collect();
     // A dimension that does not fit here made the list shorter.
-    let Some(shape) = Clips::of(&sizes).filter(|_| sizes.len() == head.shape.len() && info.input.accepts(&sizes))
+    let Some(shape) = BatchShape::of(&sizes).filter(|_| sizes.len() == head.shape.len() && info.input.accepts(&sizes))
     else {
         return invalid(format!("`{}` has the shape {shown:?}", head.name));
     };
@@ -91,7 +91,7 @@ pub(crate) fn negative(info: &ModelInfo) -> InferError {
 ///
 /// # Errors
 /// [`InferError::Invalid`].
-pub(crate) fn check_count(shape: Clips, values: usize) -> Result<(), InferError> {
+pub(crate) fn check_count(shape: BatchShape, values: usize) -> Result<(), InferError> {
     let wanted = shape.values();
     if wanted == Some(values) {
         return Ok(());
@@ -104,7 +104,7 @@ pub(crate) fn check_count(shape: Clips, values: usize) -> Result<(), InferError>
 ///
 /// # Errors
 /// [`InferError::Invalid`].
-pub(crate) fn check_bytes(shape: Clips, bytes: usize) -> Result<(), InferError> {
+pub(crate) fn check_bytes(shape: BatchShape, bytes: usize) -> Result<(), InferError> {
     if !bytes.is_multiple_of(size_of::<f32>()) {
         return Err(InferError::Invalid(format!(
             "{bytes} bytes are not a whole number of {DATATYPE} values (4 bytes each)"

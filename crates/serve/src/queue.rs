@@ -5,7 +5,7 @@
 
 use crate::error::InferError;
 use crate::metrics::Metrics;
-use crate::model::Clips;
+use crate::model::BatchShape;
 use crate::settings::Batching;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -61,7 +61,7 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 #[derive(Debug)]
 pub(crate) struct Job {
     /// Checked against the model.
-    pub shape: Clips,
+    pub shape: BatchShape,
     /// The clips.
     pub values: Values,
     /// When it arrived.
@@ -236,7 +236,7 @@ mod tests {
         let (answer, receiver) = oneshot::channel();
         let now = Instant::now();
         let values = Values::Floats(vec![0.0; clips]);
-        let shape = Clips { rows: clips, views: 1, clip: [1, 1, side, 1] };
+        let shape = BatchShape { rows: clips, views: 1, clip: [1, 1, side, 1] };
         (Job { shape, values, entered: now, deadline: now + lives, answer, held: None }, receiver)
     }
 

@@ -179,7 +179,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 fn start_instances(
-    engines: Vec<Box<dyn crate::model::Engine>>,
+    engines: Vec<Box<dyn crate::model::ServingEngine>>,
     sizes: crate::model::BatchSizes,
     queue: &Arc<Queue>,
     metrics: &Arc<Metrics>,

@@ -2,7 +2,7 @@
 
 use crate::error::InferError;
 use crate::metrics::{Counted, Metrics};
-use crate::model::{Clips, ModelInfo, VERSION};
+use crate::model::{BatchShape, ModelInfo, VERSION};
 use crate::queue::{Answer, Job, Queue, Values};
 use crate::readiness::Readiness;
 use crate::settings::{Limits, Settings};
@@ -188,7 +188,7 @@ impl Core {
     pub async fn infer(
         &self,
         admitted: &Admitted,
-        shape: Clips,
+        shape: BatchShape,
         values: Values,
         mut held: Option<OwnedSemaphorePermit>,
         timeout: Duration,
@@ -318,7 +318,7 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(60);
         let holds = |jobs: usize| metrics.text().contains(&format!("vjepa_queue_depth {jobs}\n"));
         // Nobody waits for this one.
-        let shape = Clips { rows: 1, views: 1, clip: [1, 1, 1, 1] };
+        let shape = BatchShape { rows: 1, views: 1, clip: [1, 1, 1, 1] };
         let (answer, _) = oneshot::channel();
         let values = Values::Floats(vec![0.0]);
         queue.push(Job { shape, values, entered: Instant::now(), deadline: later, answer, held: None }).unwrap();

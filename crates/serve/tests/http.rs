@@ -5,7 +5,7 @@ mod support;
 use serde_json::json;
 use support::*;
 use vjepa_runtime::{ClipBatch, Dimension, NamedOutput};
-use vjepa_serve::{Engine, Model, Server};
+use vjepa_serve::{Model, Server, ServingEngine};
 
 fn expected(batch: usize) -> (Vec<f32>, Vec<f32>) {
     let data = input(&clips(batch));
@@ -105,7 +105,7 @@ fn tensors_as_json_and_as_bytes_give_what_the_engine_gives() {
 /// An engine for pairs of clips: the mean of what [`Tiny`] gives for both.
 struct Pairs;
 
-impl Engine for Pairs {
+impl ServingEngine for Pairs {
     fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
         let both = logits(clips.shape()[0], clips.data());
         let rows =

@@ -16,7 +16,7 @@ use vjepa_runtime::files::hex;
 use vjepa_runtime::write_atomically;
 use vjepa_weights as weights;
 
-pub use record::{CheckpointRecord, Progress};
+pub use record::{CheckpointRecord, TrainProgress};
 
 /// The checkpoint files of a run.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Checkpoint {
 }
 
 /// A whole checkpoint.
-pub struct Found {
+pub struct FoundCheckpoint {
     /// The file.
     pub path: PathBuf,
     /// Its tensors.
@@ -111,7 +111,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::Weights`], [`TrainError::Config`] or [`TrainError::Io`].
-    pub fn save(&self, config: &Config, progress: &Progress, tensors: &NamedTensors) -> Result<(), TrainError> {
+    pub fn save(&self, config: &Config, progress: &TrainProgress, tensors: &NamedTensors) -> Result<(), TrainError> {
         let mut metadata = CheckpointRecord::metadata(config, progress)?;
         metadata.insert(weights::SUM_KEY.to_owned(), sum(tensors));
         let latest = self.latest();
@@ -184,14 +184,14 @@ impl Checkpoint {
     /// # Errors
     /// What is wrong with the latest, where no other is whole: [`TrainError::Weights`] when the file cannot be read,
     /// [`TrainError::Resume`] when this program did not write it.
-    pub fn newest(&self) -> Result<Found, TrainError> {
+    pub fn newest(&self) -> Result<FoundCheckpoint, TrainError> {
         let latest = self.latest();
         let mut first = None;
         let mut passed_over = Vec::new();
         let steps = self.earlier().into_iter().map(|(_, path)| path);
         for path in std::iter::once(latest.clone()).chain(steps) {
             match read(&path) {
-                Ok((tensors, record)) => return Ok(Found { path, tensors, record, passed_over }),
+                Ok((tensors, record)) => return Ok(FoundCheckpoint { path, tensors, record, passed_over }),
                 Err(error) => {
                     let gone = path == latest && !path.exists();
                     passed_over.push(if gone { format!("{} is gone", path.display()) } else { error.to_string() });
@@ -304,7 +304,9 @@ mod tests {
         let quickstart = include_str!("../../../configs/quickstart.yaml");
         let config = Config::from_yaml(quickstart, "", &[]).unwrap();
         for loss in [None, Some(0.25)] {
-            files.save(&config, &Progress { step: 3, loss, ..Progress::default() }, &NamedTensors::new()).unwrap();
+            files
+                .save(&config, &TrainProgress { step: 3, loss, ..TrainProgress::default() }, &NamedTensors::new())
+                .unwrap();
             let (_, record) = files.load().unwrap();
             assert_eq!((record.step, record.loss), (3, loss));
         }
@@ -315,7 +317,7 @@ mod tests {
         let config = Config::from_yaml(include_str!("../../../configs/quickstart.yaml"), "", &sets).unwrap();
         for step in steps {
             let tensors = NamedTensors::from([("encoder.norm.bias".to_owned(), (vec![2], vec![step as f32, 1.0]))]);
-            files.save(&config, &Progress { step, ..Progress::default() }, &tensors).unwrap();
+            files.save(&config, &TrainProgress { step, ..TrainProgress::default() }, &tensors).unwrap();
         }
     }
 

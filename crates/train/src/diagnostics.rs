@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::AnyObjective;
-use vjepa_graphs::objectives::{Clips, Input};
+use vjepa_graphs::objectives::{ClipUse, Input};
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, HostTensor};
 
 use vjepa_data::{ClipSource, SampleKey};
@@ -279,9 +279,9 @@ fn loss(
 ) -> Result<f64, EvalError> {
     // The whole loss, whatever the step.
     let context_share = 1.0;
-    let clips = |used: Clips| match used {
-        Clips::Context => held_out.tensor(context),
-        Clips::Both | Clips::Target => held_out.tensor(target),
+    let clips = |used: ClipUse| match used {
+        ClipUse::Context => held_out.tensor(context),
+        ClipUse::Both | ClipUse::Target => held_out.tensor(target),
     };
     let outputs = losses.run(params, feed(inputs, Fed::masks(masks, context_share), clips))?;
     let loss = outputs.get("loss").and_then(|loss| loss.floats().first().copied());

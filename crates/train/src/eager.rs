@@ -1,9 +1,9 @@
 //! Gradients from Burn's autodiff, for comparison with the compiled ones (`--eager`).
 
 use super::TrainError;
-use super::engine::Named;
+use super::step_executor::Named;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use vjepa_graphs::objectives::{Batch, Built, Clips, Declaration, Indices, Input, Inputs, Source};
+use vjepa_graphs::objectives::{Batch, Built, ClipUse, Declaration, Indices, Input, Inputs, Source};
 use vjepa_graphs::{AnyObjective, ShapeError};
 use vjepa_programs::{context_weights, drawn};
 use vjepa_recipe::masks::{IndexBatch, MaskPair};
@@ -81,7 +81,7 @@ impl Given<'_> {
 impl Inputs for Given<'_> {
     type Error = ShapeError;
 
-    fn clips(&mut self, _: &Input, _: Clips) -> Result<Tensor<5>, ShapeError> {
+    fn clips(&mut self, _: &Input, _: ClipUse) -> Result<Tensor<5>, ShapeError> {
         Ok(Tensor::from_data(TensorData::new(self.clips.to_vec(), self.shape), &self.of.device))
     }
 

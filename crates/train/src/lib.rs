@@ -1,12 +1,14 @@
 //! Training: data and rates in, the compiled step, checkpoints and metrics out.
 //!
-//! [`train_task`] reads like the algorithm: a run begins (`run.rs`), and then come its steps (`steps.rs`). [`train`] is pre-training, [`finetuning`] and [`mixture`] (images beside videos, clips
-//! of several lengths) the other [tasks](Task). Around it: the state of a run and its compiled step (`state.rs`), the numbers of a
-//! step (`metrics.rs`), how it is compiled (`engine.rs`; `mixed.rs` where a step has several kinds of samples), the groups of its
-//! samples (`feeds.rs`), its gradients added up over groups and ranks (`sums.rs`), who of these updates what (`shards.rs`), ranks
-//! that mean the same run and begin with the same weights (`together.rs`), files that survive a kill (`checkpoint.rs`), written beside training (`saver.rs`) in a folder that is the run's own (`lock.rs`), which settings a resumed run may
-//! change (`resume.rs`), how many clips it has seen (`seen.rs`),
-//! runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
+//! [`train_task`] reads like the algorithm: a run begins (`run.rs`), and then come its steps (`steps.rs`). [`train`] is
+//! pre-training, [`finetuning`] and [`mixture`] (images beside videos, clips of several lengths) the other [tasks](Task). Around
+//! it: the state of a run and its compiled step (`state.rs`), the numbers of a step (`metrics.rs`), how it is compiled
+//! (`step_executor.rs`; `mixed.rs` where a step has several kinds of samples), the groups of its samples (`feeds.rs`), its
+//! gradients added up over groups and ranks (`sums.rs`), who of these updates what (`shards.rs`), ranks that mean the same run
+//! and begin with the same weights (`together.rs`), files that survive a kill (`checkpoint.rs`), written beside training
+//! (`saver.rs`) in a folder that is the run's own (`lock.rs`), which settings a resumed run may change (`resume.rs`), how many
+//! clips it has seen (`seen.rs`), runs of the official code (`official.rs`), Burn's autodiff in place of the compiled gradients
+//! (`eager.rs`), and the signals that end a run early (`interrupt.rs`).
 //!
 //! What is minimised is an [objective](vjepa_graphs::objectives): nothing here knows a module, a parameter set or a scalar
 //! by name.
@@ -15,7 +17,6 @@ mod checkpoint;
 pub mod diagnostics;
 mod diverged;
 mod eager;
-mod engine;
 mod error;
 mod feeds;
 pub mod finetuning;
@@ -33,6 +34,7 @@ mod saver;
 mod seen;
 mod shards;
 mod state;
+mod step_executor;
 mod steps;
 mod sums;
 mod task;
@@ -40,7 +42,7 @@ mod together;
 pub mod verdict;
 mod watch;
 
-pub use checkpoint::{Checkpoint, CheckpointRecord, Found, Progress};
+pub use checkpoint::{Checkpoint, CheckpointRecord, FoundCheckpoint, TrainProgress};
 pub use diagnostics::{Diagnostics, DiagnosticsReport, HeldOut};
 pub use diverged::Culprit;
 pub use error::TrainError;

@@ -6,8 +6,8 @@
 //! variants that a step had.
 
 use super::TrainError;
-use super::engine::{Batch, Named, clear, clips_for, sums_of, with_padded};
 use super::shards::Shards;
+use super::step_executor::{Batch, Named, clear, clips_for, sums_of, with_padded};
 use super::sums;
 use std::collections::{BTreeMap, BTreeSet};
 use vjepa_collective::{Collective, totals};

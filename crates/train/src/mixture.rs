@@ -6,13 +6,13 @@ use super::TrainError;
 use super::task::{Group, Supply, Task};
 use vjepa_data::{ClipBatch, ClipSource, Contents, DataSets, VideoDataset};
 use vjepa_programs::{Variant, variants};
-use vjepa_recipe::config::{Config, Kind};
+use vjepa_recipe::config::{Config, SampleKind};
 use vjepa_recipe::masks::{Bucket, LengthBuckets, MaskGenerator, MaskPair};
 
 /// The task of a configuration whose steps are of more than clips of one length.
 pub struct Mixture<'a> {
     config: &'a Config,
-    kinds: Vec<Kind>,
+    kinds: Vec<SampleKind>,
     variants: Vec<Variant>,
     /// Masks of clips, by their length.
     buckets: LengthBuckets,
@@ -111,7 +111,7 @@ impl Task for Mixture<'_> {
     }
 
     fn supplies(&self, _: &Config) -> Result<Vec<Supply>, TrainError> {
-        let supply = |kind: &Kind| {
+        let supply = |kind: &SampleKind| {
             let source = self.images.as_ref().filter(|_| kind.images).unwrap_or(&self.videos);
             Supply { source: Arc::clone(source), kind: kind.clone() }
         };
@@ -120,7 +120,7 @@ impl Task for Mixture<'_> {
 
     fn parts(&self, kind: usize, batch: ClipBatch) -> Result<Vec<Group>, TrainError> {
         match (&self.image_masks, self.kinds.get(kind)) {
-            (Some(masks), Some(Kind { images: true, .. })) => self.of_images(batch, masks.as_ref()),
+            (Some(masks), Some(SampleKind { images: true, .. })) => self.of_images(batch, masks.as_ref()),
             _ => self.of_videos(batch),
         }
     }

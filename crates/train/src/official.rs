@@ -4,7 +4,7 @@
 //! the step here as there, so the step is all that has to be known; the official code does not save its random state either.
 
 use super::resume::{Change, Continuation};
-use super::{Progress, TrainError};
+use super::{TrainError, TrainProgress};
 use std::path::Path;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{Models, model_configs};
@@ -17,13 +17,13 @@ const MOST_LEFT_OUT: f64 = 0.01;
 const CORRECTION: f64 = 1e-6;
 
 /// An official run, as far as it got.
-pub struct Run {
+pub struct OfficialRun {
     weights: Weights,
     /// What it is here.
-    pub progress: Progress,
+    pub progress: TrainProgress,
 }
 
-impl Run {
+impl OfficialRun {
     /// Reads an official checkpoint for a configuration. Settings in it that the configuration has otherwise are named in the
     /// history, as when a run is resumed.
     ///
@@ -49,7 +49,7 @@ impl Run {
             changed.push(Change { key: "AdamW's updates".to_owned(), was, now: step.to_string() });
         }
         let history = vec![Continuation { from: step, vjepa: "the official code".to_owned(), changed }];
-        let progress = Progress { step, loss: state.loss(), updates_before, history, ..Progress::default() };
+        let progress = TrainProgress { step, loss: state.loss(), updates_before, history, ..TrainProgress::default() };
         Ok(Self { weights, progress })
     }
 
@@ -69,7 +69,7 @@ impl Run {
             return Err(TrainError::Resume { path: path.to_owned(), why: why.to_owned() });
         };
         check(&weights, config)?;
-        Ok(Self { weights, progress: Progress { updates_before, ..Progress::default() } })
+        Ok(Self { weights, progress: TrainProgress { updates_before, ..TrainProgress::default() } })
     }
 
     /// Weights and moments under this program's names.

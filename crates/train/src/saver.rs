@@ -1,6 +1,6 @@
 //! Saving beside training: a step waits for the copy of the state, a thread writes it.
 
-use super::checkpoint::{Checkpoint, Progress};
+use super::checkpoint::{Checkpoint, TrainProgress};
 use super::{TrainError, TrainState};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -67,7 +67,7 @@ impl<'a> Saver<'a> {
     pub(super) fn last(&mut self, state: &mut TrainState, sent: NamedTensors) -> Result<(), TrainError> {
         // An earlier one that failed does not matter any more.
         let _ = self.settled(state, true);
-        let (progress, tensors): (Progress, _) = state.snapshot(sent)?;
+        let (progress, tensors): (TrainProgress, _) = state.snapshot(sent)?;
         self.files.save(self.config, &progress, &tensors)?;
         state.is_saved(self.files.latest(), progress.step);
         Ok(())

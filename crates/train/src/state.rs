@@ -9,8 +9,8 @@ mod told;
 
 pub(super) use begin::check_folder;
 
-use super::engine::{Batch, Engine};
 use super::resume::Continuation;
+use super::step_executor::{Batch, StepExecutor};
 use super::{Group, StepReport, TrainError};
 use pending::Pending;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use vjepa_runtime::plan::{Device, DeviceParams, FirstBad, HostTensor, RunError};
 pub struct TrainState {
     objective: AnyObjective,
     params: DeviceParams,
-    engine: Engine,
+    step_executor: StepExecutor,
     schedule: Schedule,
     plan: StepPlan,
     betas: [f64; 2],
@@ -139,12 +139,12 @@ impl TrainState {
         let objective = compile::objective(config)?;
         let optimization = &config.optimization;
         let sharing = Some(ranks).filter(|ranks| optimization.shard_states && ranks.world() > 1);
-        let engine = Engine::open(device, &objective, options, source, sharing)?;
+        let step_executor = StepExecutor::open(device, &objective, options, source, sharing)?;
         if !device.is_cpu() {
-            device.lay_out(engine.largest_value(config)?).map_err(RunError::Device)?;
+            device.lay_out(step_executor.largest_value(config)?).map_err(RunError::Device)?;
         }
         Ok(Self {
-            engine,
+            step_executor,
             params: device.params(),
             schedule: config.schedule(&plan),
             plan,
@@ -216,7 +216,7 @@ impl TrainState {
 
     fn compute(&mut self, parts: Vec<Group>, last: Option<&dyn Collective>) -> Result<(), TrainError> {
         let mut first = self.pending.groups == 0;
-        if !first && !self.engine.adds_up() {
+        if !first && !self.step_executor.adds_up() {
             return Err(TrainError::Unsupported("a step compiled as a whole has one group".to_owned()));
         }
         let count = parts.len();
@@ -233,15 +233,16 @@ impl TrainState {
     fn add_part(&mut self, mut group: Group, first: bool, last: Option<&dyn Collective>) -> Result<(), TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
         let (variant, weight) = (group.variant, group.weight);
-        let declared = self.engine.objective(&self.objective, variant).declaration().context_share;
+        let declared = self.step_executor.objective(&self.objective, variant).declaration().context_share;
         let context_share = declared.map_or(0.0, |share| share.at(self.step));
         let declaration = self.objective.declaration();
         let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
         let batch = Batch { clips, shape, fed: group.fed(context_share), kind: (variant, weight) };
-        let (outputs, travel) = match self.engine.group(&mut self.params, declaration, batch, || rates, first, last) {
-            Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
-            computed => computed?,
-        };
+        let (outputs, travel) =
+            match self.step_executor.group(&mut self.params, declaration, batch, || rates, first, last) {
+                Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(f64::NAN, &seen)),
+                computed => computed?,
+            };
         let pending = &mut self.pending;
         pending.travel += travel;
         pending.masked(variant, &group.pairs);
@@ -254,7 +255,7 @@ impl TrainState {
 
     /// The memory of a group's clips, of `len` values, once they have been computed on; none where it was not kept.
     pub fn spare(&mut self, len: usize) -> Option<Vec<f32>> {
-        self.engine.spare(len)
+        self.step_executor.spare(len)
     }
 
     /// Names of the trained parameter sets.
@@ -269,13 +270,13 @@ impl TrainState {
     /// [`TrainError::Run`].
     pub fn first_bad(&mut self, mut group: Group) -> Result<Option<FirstBad>, TrainError> {
         let rates = self.rate_inputs(self.schedule.at(self.step));
-        let declared = self.engine.objective(&self.objective, group.variant).declaration().context_share;
+        let declared = self.step_executor.objective(&self.objective, group.variant).declaration().context_share;
         let declaration = self.objective.declaration();
         let context_share = declared.map_or(0.0, |share| share.at(self.step));
         let (clips, shape) = (std::mem::take(&mut group.clips), group.shape);
         let kind = (group.variant, group.weight);
         let batch = Batch { clips, shape, fed: group.fed(context_share), kind };
-        self.engine.first_bad(&mut self.params, declaration, batch, rates)
+        self.step_executor.first_bad(&mut self.params, declaration, batch, rates)
     }
 
     /// Steps whose loss was above `optimization.skip_above`, over the whole run.

@@ -1,7 +1,7 @@
 //! Sums of gradients over groups and ranks.
 
 use super::TrainError;
-use super::engine::Named;
+use super::step_executor::Named;
 use std::time::{Duration, Instant};
 use vjepa_collective::{Collective, CollectiveError, OnDevice, Sum};
 use vjepa_runtime::plan::{Device, DeviceParams, Exchange, HostTensor, Resident};

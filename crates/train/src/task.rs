@@ -10,7 +10,7 @@ use vjepa_compiler::ops::DropKey;
 use vjepa_data::{ClipBatch, ClipSource, ClipValues, DataSets};
 use vjepa_graphs::{AnyObjective, NamedTensors};
 use vjepa_programs::Fed;
-use vjepa_recipe::config::{Config, Kind};
+use vjepa_recipe::config::{Config, SampleKind};
 use vjepa_recipe::counter::mix;
 use vjepa_recipe::masks::{MaskGenerator, MaskPair};
 
@@ -64,7 +64,7 @@ pub struct Supply {
     /// Where they come from.
     pub source: Arc<dyn ClipSource>,
     /// The groups.
-    pub kind: Kind,
+    pub kind: SampleKind,
 }
 
 /// What a run learns from.

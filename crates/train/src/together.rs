@@ -1,6 +1,6 @@
 //! Ranks that train together: they mean the same run, and begin it with the same weights.
 
-use super::{Progress, TrainError, TrainState};
+use super::{TrainError, TrainProgress, TrainState};
 use sha2::{Digest, Sha256};
 use vjepa_collective::{Collective, broadcast_all};
 use vjepa_data::Contents;
@@ -66,7 +66,8 @@ pub(super) fn begin_alike(ranks: &dyn Collective, state: &mut TrainState) -> Res
     let broken = |error: serde_json::Error| TrainError::Observer(error.to_string());
     let header = serde_json::to_vec(&(state.progress(), shapes)).map_err(broken)?;
     let header = broadcast_all(ranks, &header, 0)?;
-    let (progress, shapes): (Progress, Vec<(String, Vec<usize>)>) = serde_json::from_slice(&header).map_err(broken)?;
+    let (progress, shapes): (TrainProgress, Vec<(String, Vec<usize>)>) =
+        serde_json::from_slice(&header).map_err(broken)?;
     let mut tensors = NamedTensors::new();
     for (name, shape) in shapes {
         let mut bytes = match mine.get(&name) {

@@ -14,7 +14,8 @@ const IDR: u8 = 5;
 const SPS: u8 = 7;
 const PPS: u8 = 8;
 
-enum Engine {
+/// Which library decodes.
+enum H264Decoder {
     /// Fast: progressive 8-bit 4:2:0.
     Fast(Box<rusty_h264_decoder::Decoder>),
     /// Also interlaced, monochrome, explicit bi-prediction weights, crops at the left or top.
@@ -22,7 +23,7 @@ enum Engine {
 }
 
 pub(crate) struct H264 {
-    engine: Engine,
+    decoder: H264Decoder,
     length_size: usize,
     parameter_sets: Vec<Vec<u8>>,
     /// Parameter sets of further sample entries, from entry 1 on.
@@ -32,9 +33,9 @@ pub(crate) struct H264 {
     size: (usize, usize),
     matrix: Option<ColorMatrix>,
     full_range: Option<bool>,
-    /// The fast engine's picture order counts are exact (types 0 and 2).
+    /// The fast decoder's picture order counts are exact (types 0 and 2).
     states_order: bool,
-    /// The fast engine met a tool that only the wide one knows.
+    /// The fast decoder met a tool that only the wide one knows.
     wants_wide: bool,
     /// Parameter sets decoded so far.
     sets: Sets,
@@ -60,7 +61,7 @@ impl H264 {
             return Err(Fault::Unsupported(what.into()));
         }
         let mut h264 = H264 {
-            engine: if fast_enough(sps, &info) { fast() } else { wide() },
+            decoder: if fast_enough(sps, &info) { fast() } else { wide() },
             length_size,
             parameter_sets,
             others: Vec::new(),
@@ -114,12 +115,12 @@ impl H264 {
     }
 }
 
-fn fast() -> Engine {
-    Engine::Fast(Box::new(rusty_h264_decoder::Decoder::new()))
+fn fast() -> H264Decoder {
+    H264Decoder::Fast(Box::new(rusty_h264_decoder::Decoder::new()))
 }
 
-fn wide() -> Engine {
-    Engine::Wide(Box::new(rust_h264::decoder::Decoder::new()))
+fn wide() -> H264Decoder {
+    H264Decoder::Wide(Box::new(rust_h264::decoder::Decoder::new()))
 }
 
 pub(crate) fn kind(nal: &[u8]) -> u8 {
@@ -134,7 +135,7 @@ pub(crate) fn sps_info(nal: &[u8]) -> Result<SpsInfo, Fault> {
     Ok(info)
 }
 
-/// Refuse what neither engine decodes as well.
+/// Refuse what neither library decodes as well.
 fn check_sps(nal: &[u8]) -> Result<SpsInfo, Fault> {
     let info = sps_info(nal)?;
     if info.bit_depth_luma != 8 || info.bit_depth_chroma != 8 {
@@ -169,7 +170,7 @@ fn unit(nal: &[u8]) -> NalUnit<'_> {
     }
 }
 
-/// The fast engine crops only at the right and bottom, and takes progressive frames only.
+/// The fast decoder crops only at the right and bottom, and takes progressive frames only.
 fn fast_enough(sps: &[u8], info: &SpsInfo) -> bool {
     let parsed = rusty_h264_decoder::Sps::parse(&unit(sps).rbsp);
     info.progressive && parsed.is_ok_and(|s| s.frame_crop_left == 0 && s.frame_crop_top == 0)
@@ -220,9 +221,9 @@ impl Backend for H264 {
     }
 
     fn reset(&mut self, fill: bool) -> Result<(), Fault> {
-        self.engine = match self.engine {
-            Engine::Fast(_) => fast(),
-            Engine::Wide(_) => wide(),
+        self.decoder = match self.decoder {
+            H264Decoder::Fast(_) => fast(),
+            H264Decoder::Wide(_) => wide(),
         };
         self.fill = fill;
         self.entry = 0;
@@ -264,7 +265,7 @@ impl Backend for H264 {
 
     fn fall_back(&mut self) -> bool {
         if std::mem::take(&mut self.wants_wide) {
-            self.engine = wide();
+            self.decoder = wide();
             true
         } else {
             false
@@ -280,15 +281,15 @@ impl H264 {
             if matches!(kind(nal), SPS | PPS) {
                 self.sets.add(nal);
             }
-            // Both engines make up references where the stream allows gaps in its numbers.
+            // Both decoders make up references where the stream allows gaps in its numbers.
             let filled = if self.fill && kind(nal) == SPS { parse_sps(nal) } else { None };
             match filled {
                 Some(sps) => self.annex_b.extend_from_slice(&with_bit_set(nal, sps.gaps_bit)),
                 None => self.annex_b.extend_from_slice(nal),
             }
         }
-        let (width, height, y, u, v, order) = match &mut self.engine {
-            Engine::Fast(decoder) => match decoder.decode(&self.annex_b) {
+        let (width, height, y, u, v, order) = match &mut self.decoder {
+            H264Decoder::Fast(decoder) => match decoder.decode(&self.annex_b) {
                 Ok(None) => return Ok(None),
                 Ok(Some(f)) => {
                     let order = self.states_order.then(|| decoder.last_poc());
@@ -301,7 +302,7 @@ impl H264 {
                 }
                 Err(e) => return Err(Fault::corrupt(e.to_string())),
             },
-            Engine::Wide(decoder) => {
+            H264Decoder::Wide(decoder) => {
                 let mut frame = None;
                 for nal in parse_annex_b(&self.annex_b) {
                     frame = decoder.decode_nal(&nal).map_err(wide_fault)?.or(frame);
@@ -324,7 +325,7 @@ impl H264 {
     }
 }
 
-/// The engine uses one word for tools it lacks and for values that no stream may hold.
+/// The fast decoder uses one word for tools it lacks and for values that no stream may hold.
 fn fast_fault(what: &'static str) -> Fault {
     const TOOLS: [&str; 7] =
         ["weighted prediction", "transform-bypass", "SP/SI", "FMO", "interlace", "non-4:2:0", "bit depth"];

@@ -19,7 +19,7 @@ const HEAD: u64 = 1024;
 
 /// What was found out.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct Inspection {
     /// Each sample's place in display order, where timestamps do not say.
     pub places: Option<Vec<u32>>,
     /// Pictures at the start that cannot be decoded.
@@ -38,11 +38,11 @@ pub(crate) fn inspect(
     samples: &mut [Sample],
     complete: bool,
     wide: bool,
-) -> Result<Found, Fault> {
+) -> Result<Inspection, Fault> {
     let mut reader = Reader::new(file, len, length_size, entries);
     reader.wide = wide;
     let Some(first) = samples.first().and_then(|sample| reader.survey(sample)).transpose()? else {
-        return Ok(Found::default()); // Damaged: opening the decoder says how.
+        return Ok(Inspection::default()); // Damaged: opening the decoder says how.
     };
     if !wide && reader.sets().all_sps().any(|sps| sps.bypass || sps.profile == 88) {
         // Tools that these profiles may use and no decoder here has: better named now than in the middle of training.
@@ -58,7 +58,7 @@ pub(crate) fn inspect(
         Start::Clean => 0,
         _ => reader.hide(samples, places.as_deref())?,
     };
-    Ok(Found { places, left_out })
+    Ok(Inspection { places, left_out })
 }
 
 #[derive(PartialEq)]

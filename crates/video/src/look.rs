@@ -3,13 +3,13 @@
 use std::io::{Read, Seek};
 
 use crate::error::Fault;
-use crate::h264_index::{self, Found};
+use crate::h264_index::{self, Inspection};
 use crate::table::{Edit, Sample, Setup, Shown, shown_frames, shown_in_order};
 use crate::vp9;
 
 /// The frames shown, in order, and how many pictures at the start cannot be decoded.
 pub(crate) fn index(
-    source: Source<impl Read + Seek>,
+    source: SampleFile<impl Read + Seek>,
     setup: &Setup,
     other_sets: &[Vec<Vec<u8>>],
     samples: &mut [Sample],
@@ -25,7 +25,7 @@ pub(crate) fn index(
 }
 
 /// The file that samples lie in, and how far their timestamps go.
-pub(crate) struct Source<'a, F> {
+pub(crate) struct SampleFile<'a, F> {
     pub file: &'a mut F,
     /// Bytes.
     pub len: u64,
@@ -38,19 +38,21 @@ pub(crate) struct Source<'a, F> {
 
 /// Mark those that show nothing or cannot be decoded, and find the display order if need be.
 fn look_into(
-    source: Source<impl Read + Seek>,
+    source: SampleFile<impl Read + Seek>,
     setup: &Setup,
     other_sets: &[Vec<Vec<u8>>],
     samples: &mut [Sample],
-) -> Result<Found, Fault> {
-    let Source { file, len, complete, wide, .. } = source;
+) -> Result<Inspection, Fault> {
+    let SampleFile { file, len, complete, wide, .. } = source;
     match setup {
         Setup::Vp9 => {
             let left_out = vp9::inspect(file, len, samples)?;
-            Ok(Found { places: None, left_out })
+            Ok(Inspection { places: None, left_out })
         }
         #[cfg(feature = "ffmpeg")]
-        Setup::Other(other) => Ok(Found { places: None, left_out: crate::ffmpeg::inspect(file, len, other, samples)? }),
+        Setup::Other(other) => {
+            Ok(Inspection { places: None, left_out: crate::ffmpeg::inspect(file, len, other, samples)? })
+        }
         #[cfg(not(feature = "ffmpeg"))]
         Setup::Other(other) => Err(Fault::Unsupported(other.name.clone())),
         Setup::H264 { length_size, parameter_sets } => {

@@ -11,7 +11,7 @@ use matroska_demuxer::{Info, MatrixCoefficients, MatroskaFile, Range, TrackEntry
 use crate::error::Fault;
 use crate::frame::{ColorMatrix, Orientation};
 use crate::guard::{Budgeted, contained};
-use crate::look::{Source, index};
+use crate::look::{SampleFile, index};
 use crate::mkv_cut::Cut;
 use crate::table::{Other, Sample, Setup, Stated, Track, typical_step};
 
@@ -71,7 +71,7 @@ fn describe(
             Fault::corrupt("it has no frames")
         });
     }
-    let source = Source { file, len, seconds_per_tick: header.seconds_per_tick, complete: true, wide };
+    let source = SampleFile { file, len, seconds_per_tick: header.seconds_per_tick, complete: true, wide };
     let (shown, left_out) = index(source, &header.setup, &[], &mut samples, &[])?;
     let last = shown.last().map_or(0.0, |s| s.time);
     let step = header.frame_seconds.unwrap_or_else(|| typical_step(&shown));

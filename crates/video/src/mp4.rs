@@ -10,9 +10,9 @@ use re_mp4::{MoofBox, MvexBox, MvhdBox, ReadBox, TrakBox};
 use crate::error::Fault;
 use crate::frame::Orientation;
 use crate::guard::{Budgeted, contained};
-use crate::look::{Source, index};
+use crate::look::{SampleFile, index};
 use crate::mp4_entries::{Common, Entry, common_setup, sample_entries};
-use crate::mp4_samples::{Table, fragment_samples, table_samples};
+use crate::mp4_samples::{SampleTable, fragment_samples, table_samples};
 use crate::table::{Edit, Track, typical_step};
 
 /// Index the video track of an mp4 or mov of `len` bytes.
@@ -184,7 +184,7 @@ fn describe(
     if timescale == 0 {
         return Err(Fault::corrupt("its clock has no rate (mdhd timescale 0)"));
     }
-    let Table { mut samples, end: table_end, complete } = table_samples(&trak.mdia.minf.stbl, len)?;
+    let SampleTable { mut samples, end: table_end, complete } = table_samples(&trak.mdia.minf.stbl, len)?;
     let fragments_from = samples.len();
     let end = fragment_samples(&mut samples, table_end, trak.tkhd.track_id, movie.mvex.as_ref(), &top.moofs, len)?;
     let fragmented = samples.len() > fragments_from;
@@ -203,7 +203,7 @@ fn describe(
     }
     let seconds_per_tick = 1.0 / f64::from(timescale);
     let edits = edits(trak, movie.timescale, fragmented);
-    let source = Source { file, len, seconds_per_tick, complete, wide };
+    let source = SampleFile { file, len, seconds_per_tick, complete, wide };
     let (shown, left_out) = index(source, &setup, &other_sets, &mut samples, &edits)?;
     // The last frame lasts as long as the others; an only frame until the media ends.
     let last = shown.last().map_or(0.0, |s| s.time);

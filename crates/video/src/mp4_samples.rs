@@ -13,7 +13,7 @@ fn sample_limit(len: u64) -> usize {
 }
 
 /// Samples of a plain (not fragmented) track.
-pub(crate) struct Table {
+pub(crate) struct SampleTable {
     pub samples: Vec<Sample>,
     /// Decoding time at their end.
     pub end: i64,
@@ -23,7 +23,7 @@ pub(crate) struct Table {
 }
 
 /// Expand the tables.
-pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<Table, Fault> {
+pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<SampleTable, Fault> {
     let stsz = &stbl.stsz;
     let count = if stsz.sample_size == 0 { stsz.sample_sizes.len() } else { stsz.sample_count as usize };
     if count > sample_limit(len) {
@@ -64,7 +64,7 @@ pub(crate) fn table_samples(stbl: &StblBox, len: u64) -> Result<Table, Fault> {
             None => return Err(Fault::corrupt("its index names a key frame that does not exist")),
         }
     }
-    Ok(Table { samples, end: dts, complete })
+    Ok(SampleTable { samples, end: dts, complete })
 }
 
 /// Repeat each value as often as its run says.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::clip::{Clip, Engine};
+use crate::clip::{Clip, DecoderChoice};
 use crate::error::{Fault, VideoError};
 use crate::foreign::Foreign;
 use crate::guard::contained;
@@ -115,8 +115,8 @@ impl Input<'_> {
 
     /// With `and_others`, FFmpeg takes over where the pure-Rust decoders meet a tool they lack.
     fn pure(&self, and_others: bool) -> Result<Clip, VideoError> {
-        let engine = if and_others { Engine::PureFirst } else { Engine::Pure };
-        Clip::open(self.path, self.file()?, self.len, self.track(false)?, engine)
+        let choice = if and_others { DecoderChoice::PureFirst } else { DecoderChoice::Pure };
+        Clip::open(self.path, self.file()?, self.len, self.track(false)?, choice)
     }
 
     #[cfg(feature = "ffmpeg")]
@@ -132,7 +132,7 @@ impl Input<'_> {
             Err(VideoError::UnsupportedCodec { .. }) => self.track(true)?,
             result => result?,
         };
-        Clip::open(self.path, self.file()?, self.len, track, Engine::Ffmpeg)
+        Clip::open(self.path, self.file()?, self.len, track, DecoderChoice::Ffmpeg)
     }
 
     #[cfg(not(feature = "ffmpeg"))]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
 
-use super::declaration::{Clips, Gate, Indices, Input, MaskPair, Source};
+use super::declaration::{ClipUse, Gate, Indices, Input, MaskPair, Source};
 use crate::error::ShapeError;
 
 /// The inputs of one step as tensors.
@@ -36,7 +36,7 @@ pub trait Inputs {
     ///
     /// # Errors
     /// For an input that cannot be made.
-    fn clips(&mut self, input: &Input, used: Clips) -> Result<Tensor<5>, Self::Error>;
+    fn clips(&mut self, input: &Input, used: ClipUse) -> Result<Tensor<5>, Self::Error>;
 
     /// Token indices `[B, K]`.
     ///
@@ -78,12 +78,12 @@ fn not_made(input: &Input) -> ShapeError {
 impl<E, C, I> Inputs for (C, I)
 where
     E: From<ShapeError>,
-    C: FnMut(&str, Clips) -> Result<Tensor<5>, E>,
+    C: FnMut(&str, ClipUse) -> Result<Tensor<5>, E>,
     I: FnMut(&str, Indices) -> Result<Tensor<2, Int>, E>,
 {
     type Error = E;
 
-    fn clips(&mut self, input: &Input, used: Clips) -> Result<Tensor<5>, E> {
+    fn clips(&mut self, input: &Input, used: ClipUse) -> Result<Tensor<5>, E> {
         (self.0)(&input.name, used)
     }
 
@@ -120,10 +120,10 @@ impl Batch {
             match input.source {
                 Source::Clips(used) => {
                     let tensor = from.clips(input, used)?;
-                    if used != Clips::Target {
+                    if used != ClipUse::Target {
                         stream.context = Some(tensor.clone());
                     }
-                    if used != Clips::Context {
+                    if used != ClipUse::Context {
                         stream.target = Some(tensor);
                     }
                 }

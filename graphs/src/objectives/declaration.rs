@@ -42,7 +42,7 @@ pub struct Input {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
     /// The batch of clips, `f32[B, C, T, H, W]`.
-    Clips(Clips),
+    Clips(ClipUse),
     /// Token indices drawn by a mask generator, `i32[B, K]`.
     Indices(Indices),
     /// How much each context token of a mask generator counts, `f32[B, K]`; see [`context_weights`].
@@ -88,7 +88,7 @@ impl Gate {
 
 /// What clips are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clips {
+pub enum ClipUse {
     /// Context and targets alike.
     Both,
     /// The context only.
@@ -167,22 +167,22 @@ impl Declaration {
                 input(format!("mask_pred.{i}"), Source::Indices(Indices::Target(i))),
             ]
         });
-        std::iter::once(input("clip".to_owned(), Source::Clips(Clips::Both))).chain(masks).collect()
+        std::iter::once(input("clip".to_owned(), Source::Clips(ClipUse::Both))).chain(masks).collect()
     }
 
     /// The inputs with context and targets of different clips: `<name>_context` and `<name>_target` instead of each batch of
     /// clips that is used for both.
     pub fn inputs_apart(&self) -> Vec<Input> {
-        let only = |input: &Input, what: &str, clips: Clips| Input {
+        let only = |input: &Input, what: &str, clips: ClipUse| Input {
             name: format!("{}_{what}", input.name),
             source: Source::Clips(clips),
             stream: input.stream,
         };
         let apart = |input: &Input| match input.source {
-            Source::Clips(Clips::Both) => {
-                vec![only(input, "context", Clips::Context), only(input, "target", Clips::Target)]
+            Source::Clips(ClipUse::Both) => {
+                vec![only(input, "context", ClipUse::Context), only(input, "target", ClipUse::Target)]
             }
-            Source::Clips(Clips::Context | Clips::Target)
+            Source::Clips(ClipUse::Context | ClipUse::Target)
             | Source::Indices(_)
             | Source::ContextWeights { .. }
             | Source::ContextShare

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use vjepa_recipe::config::FinetuneConfig;
 use vjepa_recipe::finetune::{LayerDecay, Pooling, decayed, drop_path_rates};
 
-use super::{Batch, Clips, Declaration, Gate, Input, Losses, Monitor, Objective, ParameterSet, Role, Source, Start};
+use super::{Batch, ClipUse, Declaration, Gate, Input, Losses, Monitor, Objective, ParameterSet, Role, Source, Start};
 use crate::config::EncoderConfig;
 use crate::encoder::Encoder;
 use crate::error::{ConfigError, ShapeError};
@@ -91,7 +91,7 @@ impl Objective for Finetune {
         let EncoderConfig { channels, num_frames, height, width, .. } = self.encoder;
         let input = |name: String, source: Source| Input { name, source, stream: 0 };
         let mut inputs = vec![
-            input("clip".to_owned(), Source::Clips(Clips::Both)),
+            input("clip".to_owned(), Source::Clips(ClipUse::Both)),
             input("targets".to_owned(), Source::Targets { classes: self.head.num_classes }),
         ];
         inputs.extend(self.gates().into_iter().map(|gate| input(gate.name(), Source::Gate(gate))));

@@ -7,7 +7,7 @@ use vjepa_recipe::config::{LossConfig, Positions};
 
 use super::dense::Dense;
 use super::{
-    Batch, Clips, Declaration, Indices, Input, Losses, MaskPair, Models, Monitor, Objective, ParameterSet, Role,
+    Batch, ClipUse, Declaration, Indices, Input, Losses, MaskPair, Models, Monitor, Objective, ParameterSet, Role,
     Source, Start, named,
 };
 use crate::config::{EncoderConfig, PredictorConfig};
@@ -116,7 +116,7 @@ impl Jepa {
         for (stream, Stream { generators, .. }) in self.streams().into_iter().enumerate() {
             let mut input = |name: String, source: Source| inputs.push(Input { name, source, stream });
             let clip = if stream == 0 { "clip".to_owned() } else { format!("clip{stream}") };
-            input(clip, Source::Clips(Clips::Both));
+            input(clip, Source::Clips(ClipUse::Both));
             for i in first..first + generators {
                 input(format!("mask_enc.{i}"), Source::Indices(Indices::Context(i)));
                 input(format!("mask_pred.{i}"), Source::Indices(Indices::Target(i)));

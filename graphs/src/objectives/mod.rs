@@ -25,7 +25,7 @@ use vjepa_recipe::schedules::ContextWeight;
 pub use any::{AnyObjective, Built, ObjectiveError};
 pub use batch::{Batch, Inputs, Losses};
 pub use declaration::{
-    Clips, Declaration, Gate, Indices, Input, MaskPair, Monitor, ParameterSet, Role, Source, batch_symbol,
+    ClipUse, Declaration, Gate, Indices, Input, MaskPair, Monitor, ParameterSet, Role, Source, batch_symbol,
     context_weights,
 };
 pub use dense::Dense;

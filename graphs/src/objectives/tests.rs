@@ -27,8 +27,8 @@ fn batch(objective: &AnyObjective, apart: bool, device: &Device) -> Batch {
     let declaration = objective.declaration();
     let inputs = if apart { declaration.inputs_apart() } else { declaration.inputs.clone() };
     let [c, t, h, w] = declaration.clip;
-    let clips = |_: &str, used: Clips| {
-        let turned = usize::from(used == Clips::Context);
+    let clips = |_: &str, used: ClipUse| {
+        let turned = usize::from(used == ClipUse::Context);
         let values = (0..3 * c * t * h * w).map(|i| (((i + turned) * 7919 % 1013) as f32 / 506.5) - 1.0).collect();
         Ok::<_, ShapeError>(Tensor::from_data(TensorData::new(values, [3, c, t, h, w]), device))
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use vjepa_eval::protocols::textures::Tasks;
 use vjepa_programs::{Passes, encoder_config};
-use vjepa_recipe::ablation::{Ablation, Run, State};
+use vjepa_recipe::ablation::{Ablation, AblationRun, AblationState};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::Device;
 
@@ -39,8 +39,8 @@ impl Row {
 /// Prints it.
 pub(super) fn run(
     (table, evaluations): (&Ablation, &Evaluations<'_>),
-    state: &State,
-    runs: &[(Run, Config)],
+    state: &AblationState,
+    runs: &[(AblationRun, Config)],
     speed: f64,
     json: bool,
 ) -> Result<(), CliError> {
@@ -119,11 +119,11 @@ pub(super) fn assumed(table: &Ablation, name: &str) -> Result<Assumed, CliError>
 
 fn people(
     table: &Ablation,
-    state: &State,
+    state: &AblationState,
     rows: &BTreeMap<&str, Row>,
     (speed, [training, evaluating]): (f64, [f64; 2]),
 ) {
-    let about = |run: &Run| match rows.get(run.row.as_str()).and_then(|row| row.training.as_ref()) {
+    let about = |run: &AblationRun| match rows.get(run.row.as_str()).and_then(|row| row.training.as_ref()) {
         None => Some("first weights, not trained".to_owned()),
         Some(cost) => Some(cost.in_words(speed)),
     };
@@ -158,8 +158,8 @@ fn people(
 
 fn machines(
     table: &Ablation,
-    state: &State,
-    runs: &[(Run, Config)],
+    state: &AblationState,
+    runs: &[(AblationRun, Config)],
     rows: &BTreeMap<&str, Row>,
     (speed, [training, evaluating]): (f64, [f64; 2]),
 ) -> serde_json::Value {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::setup::{ClipArgs, Clips, Frozen, Setup};
+use super::setup::{ClipArgs, ClipSpec, Frozen, Setup};
 use super::{CliError, features, in_words};
 use crate::cli::named::named;
 use crate::cli::probe_number::{ProbeNumber, not_a_probe};
@@ -88,13 +88,13 @@ impl Eval {
     fn probe(
         &self,
         known: Known<'_>,
-        clips: Clips,
+        clips: ClipSpec,
         opened: &FutureEncoder,
     ) -> Result<(AnticipationRecord, NamedTensors), CliError> {
         let (record, weights) = match known {
             Known::Own(own) => *own,
             Known::Official { list, choice } => {
-                let Clips { frames, fps, seconds, .. } = clips;
+                let ClipSpec { frames, fps, seconds, .. } = clips;
                 let clips = OfficialClips { frames, fps, seconds, side: opened.preprocessing.crop_size };
                 load_official_actions(&self.probe, choice, (list, official_classes(list)?), clips)?
             }
@@ -135,7 +135,7 @@ pub(super) fn run(args: &Eval, device: Device, ranks: &dyn Collective) -> Result
     let clips = match &known {
         Known::Own(own) => {
             let AnticipationRecord { frames, fps, seconds, side, .. } = own.0;
-            Clips { frames, fps, seconds, side: Some(side) }
+            ClipSpec { frames, fps, seconds, side: Some(side) }
         }
         Known::Official { .. } => setup.clips(&args.clips)?,
     };

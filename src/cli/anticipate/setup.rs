@@ -57,7 +57,7 @@ pub(super) struct ClipArgs {
 
 /// Clips, all values resolved but for a side that is the encoder's.
 #[derive(Clone, Copy)]
-pub(super) struct Clips {
+pub(super) struct ClipSpec {
     pub(super) frames: usize,
     pub(super) fps: f64,
     pub(super) seconds: f64,
@@ -147,9 +147,9 @@ impl<'a> Setup<'a> {
     }
 
     /// The clips of flags, else of the official evaluation.
-    pub(super) fn clips(&self, args: &ClipArgs) -> Result<Clips, CliError> {
+    pub(super) fn clips(&self, args: &ClipArgs) -> Result<ClipSpec, CliError> {
         let file = self.official.as_ref();
-        let clips = Clips {
+        let clips = ClipSpec {
             frames: args.frames.map(usize::from).or(file.map(|file| file.frames)).unwrap_or(32),
             fps: args.fps.or(file.map(|file| file.fps)).unwrap_or(8.0),
             seconds: args.seconds.or(file.map(|file| file.seconds)).unwrap_or(1.0),
@@ -169,8 +169,8 @@ impl<'a> Setup<'a> {
     }
 
     /// Opens encoder and predictor, for futures at most so many seconds after clips.
-    pub(super) fn open(&self, device: Device, clips: Clips, farthest: f64) -> Result<FutureEncoder, CliError> {
-        let Clips { frames, fps, seconds, side } = clips;
+    pub(super) fn open(&self, device: Device, clips: ClipSpec, farthest: f64) -> Result<FutureEncoder, CliError> {
+        let ClipSpec { frames, fps, seconds, side } = clips;
         let path = self.checkpoint()?;
         let times = FutureTimes { fps, seconds, farthest };
         let opened = FutureEncoder::open(device, path, self.config.as_ref(), (frames, side), times)?;

@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             "precision_assumed": assumed,
             "model": written.model, "data": written.data, "bytes": written.bytes, "nodes": nodes,
             "metadata": metadata, "parity": parity_json(&parity), "accuracy": accuracy.as_ref().map(|(report, _)| report),
-            "engine": engine.as_ref().map(tensorrt::Engine::json),
+            "engine": engine.as_ref().map(tensorrt::EngineBuild::json),
         });
         println!("{summary}");
         return Ok(());

@@ -8,7 +8,7 @@ use super::super::named::named;
 use super::CliError;
 use crate::cli::whole::whole;
 use vjepa_deploy::Form;
-use vjepa_programs::Head;
+use vjepa_programs::DeployedHead;
 use vjepa_runtime::ClipViews;
 
 /// Flags of an export.
@@ -32,7 +32,7 @@ pub(super) struct FormArgs {
     batch: String,
     /// What the model returns [default: probe if there is one, tokens otherwise]
     #[arg(long, value_parser = named(&HEADS, head_name, head_about))]
-    head: Option<Head>,
+    head: Option<DeployedHead>,
     /// With a probe: clips per prediction, spread from the beginning to the end of a video
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = whole::<u16>(1..=64))]
     clips: u16,
@@ -75,23 +75,24 @@ fn sides(text: &str) -> Result<Sides, String> {
 }
 
 /// Heads of exported models.
-const HEADS: [Head; 4] = [Head::Probe, Head::Features, Head::Pooled, Head::Tokens];
+const HEADS: [DeployedHead; 4] =
+    [DeployedHead::Probe, DeployedHead::Features, DeployedHead::Pooled, DeployedHead::Tokens];
 
-fn head_name(head: Head) -> &'static str {
+fn head_name(head: DeployedHead) -> &'static str {
     match head {
-        Head::Probe => "probe",
-        Head::Features => "features",
-        Head::Pooled => "pooled",
-        Head::Tokens => "tokens",
+        DeployedHead::Probe => "probe",
+        DeployedHead::Features => "features",
+        DeployedHead::Pooled => "pooled",
+        DeployedHead::Tokens => "tokens",
     }
 }
 
-fn head_about(head: Head) -> &'static str {
+fn head_about(head: DeployedHead) -> &'static str {
     match head {
-        Head::Probe => "Class scores of the probe",
-        Head::Features => "Mean token",
-        Head::Pooled => "Token pooled by an attentive probe",
-        Head::Tokens => "All tokens",
+        DeployedHead::Probe => "Class scores of the probe",
+        DeployedHead::Features => "Mean token",
+        DeployedHead::Pooled => "Token pooled by an attentive probe",
+        DeployedHead::Tokens => "All tokens",
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::ava::{self, Boxes, KeyFrame, LabelledBox};
 use vjepa_data::annotations::{FileIndex, Share, share_of};
-use vjepa_eval::protocols::detection::{BoxValues, Frame, LabelledRegion};
+use vjepa_eval::protocols::detection::{BoxValues, LabelledFrame, LabelledRegion};
 
 use crate::cli::CliError;
 
@@ -74,7 +74,7 @@ impl LabelMap {
 /// Key frames to work on, and what was left out.
 #[derive(Clone)]
 pub(super) struct KeyFrames {
-    pub(super) frames: Vec<Frame>,
+    pub(super) frames: Vec<LabelledFrame>,
     pub(super) notes: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ impl KeyFrames {
     /// The key frames of several draws, each once, in the order of their keys, which is that of every draw.
     pub(super) fn of_draws(draws: &[Self]) -> Self {
         let frames = draws.iter().flat_map(|draw| &draw.frames);
-        let frames: BTreeMap<&KeyFrame, &Frame> = frames.map(|frame| (&frame.key, frame)).collect();
+        let frames: BTreeMap<&KeyFrame, &LabelledFrame> = frames.map(|frame| (&frame.key, frame)).collect();
         Self { frames: frames.into_values().cloned().collect(), notes: Vec::new() }
     }
 
@@ -214,9 +214,9 @@ impl Videos {
         let frames = boxes.frames.keys().filter_map(|key| {
             let regions = regions(key);
             let path = paths.get(&key.video).filter(|_| !regions.is_empty())?.clone();
-            Some(Frame { key: key.clone(), path, regions })
+            Some(LabelledFrame { key: key.clone(), path, regions })
         });
-        let frames: Vec<Frame> = frames.collect();
+        let frames: Vec<LabelledFrame> = frames.collect();
         let mut notes: Vec<String> =
             listing.missing.iter().map(|reason| format!("{} videos {}", reason.count, reason.what)).collect();
         if boxes.clipped > 0 {

@@ -2,9 +2,9 @@
 
 mod cost;
 mod data;
+mod detector_args;
 mod export;
 mod score;
-mod source;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use super::CliError;
 use super::device::RankArgs;
 use super::given::all_there;
 use data::{KeyFrames, People, Videos};
+use detector_args::{Detected, DetectorArgs, OF_RUNTIMES};
 use score::{Scoring, write};
-use source::{Detected, OF_RUNTIMES, Source};
 use vjepa_collective::Collective;
 use vjepa_data::annotations::ava;
 use vjepa_eval::protocols::detection::BoxValues;
@@ -47,7 +47,7 @@ enum What {
 #[command(group(clap::ArgGroup::new("source").required(true).args(["detector", "model", "detections"])))]
 struct Eval {
     #[command(flatten)]
-    source: Source,
+    source: DetectorArgs,
     /// Detections to score instead, by any program: video,second,x1,y1,x2,y2,action,score
     // They are read and nothing is run, on no boxes but theirs.
     #[arg(long, value_name = "CSV", conflicts_with_all = OF_RUNTIMES,
@@ -75,7 +75,7 @@ struct Eval {
 #[command(group(clap::ArgGroup::new("source").required(true).args(["detector", "model"])))]
 struct Run {
     #[command(flatten)]
-    source: Source,
+    source: DetectorArgs,
     #[command(flatten)]
     videos: Videos,
     #[command(flatten)]

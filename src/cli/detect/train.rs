@@ -19,7 +19,7 @@ use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
-    self, BoxEncoder, BoxValues, DetectorOptions, Frame, Lesson, View, default_layers,
+    self, BoxEncoder, BoxValues, DetectorOptions, LabelledFrame, Lesson, View, default_layers,
 };
 use vjepa_eval::protocols::videos::OpenEncoder;
 use vjepa_graphs::{EncoderConfig, NamedTensors};
@@ -352,7 +352,7 @@ impl Work<'_> {
         if let Some(each) = encoder.seconds_each(some, View::Random { seed, epoch: 0 }, self.ranks)? {
             self.estimate(each, frames.len());
         }
-        let mut extract = |frames: &[Frame], epoch: u64| {
+        let mut extract = |frames: &[LabelledFrame], epoch: u64| {
             encoder.extract(frames, View::Random { seed, epoch }, self.ranks, &mut |_| {})
         };
         let Some(first) = extract(frames, 0)? else {

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use vjepa_collective::Alone;
 use vjepa_data::{BadVideo, TestPlan, VideoList};
 use vjepa_eval::protocols::finetuned::{OpenTuned, open_tuned};
-use vjepa_eval::protocols::videos::Accuracy;
 use vjepa_recipe::config::Config;
 use vjepa_recipe::draws::in_words;
+use vjepa_recipe::records::Accuracy;
 use vjepa_runtime::plan::Device;
 use vjepa_train::TrainOutcome;
 

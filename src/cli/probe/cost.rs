@@ -59,7 +59,7 @@ impl Args {
         let (clips, views) = (self.clips.map_or(own_clips, usize::from), self.views.map_or(own_views, usize::from));
         let attend = setup.attends() && !self.clips_apart;
         let (read, attentive) = if let Some(file) = &self.features {
-            let (_, super::Source::Features { train, .. }) = stored(self, file)? else { return Ok(bill) };
+            let (_, super::FeatureSource::Features { train, .. }) = stored(self, file)? else { return Ok(bill) };
             let (width, tokens) = (train.features.dim, train.features.tokens);
             let read = Read { tokens, width, clips: 1, views: 1, attend };
             let heads = probe_heads(width, self.probe_heads)?;

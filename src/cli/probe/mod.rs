@@ -41,7 +41,7 @@ use lists::Lists;
 pub(super) use lists::{of, read_notes};
 use report::Report;
 pub(super) use report::{mean, save_confusion, spare_by_results, standard_error};
-use work::{Outcome, Source, Work};
+use work::{FeatureSource, Outcome, Work};
 
 /// Train classifiers (probes) on the features of a frozen encoder
 ///
@@ -258,7 +258,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         None => {
             let (data, val) = args.samples(&setup)?;
             let lists = Lists::read(&data, val.as_deref(), args.names.as_deref(), args.labels_from)?;
-            (lists, Source::Encoder)
+            (lists, FeatureSource::Encoder)
         }
     };
     if ranks.rank() != 0 && args.features.is_some() {
@@ -287,7 +287,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
 }
 
 /// Features from files, with lists of their rows.
-fn stored(args: &Args, file: &Path) -> Result<(Lists, Source), CliError> {
+fn stored(args: &Args, file: &Path) -> Result<(Lists, FeatureSource), CliError> {
     let train = features_file(file)?;
     let val = args.val_features.as_deref().map(features_file).transpose()?;
     if let Some(val) = &val
@@ -304,7 +304,7 @@ fn stored(args: &Args, file: &Path) -> Result<(Lists, Source), CliError> {
     let names = args.names.as_deref().map(ClassNames::read).transpose()?;
     let val_list = args.val_features.as_deref().zip(val.as_ref()).map(|(path, val)| list(path, val));
     let lists = Lists::of(list(file, &train), val_list, names, args.labels_from)?;
-    Ok((lists, Source::Features { train: Box::new(train), val: val.map(Box::new) }))
+    Ok((lists, FeatureSource::Features { train: Box::new(train), val: val.map(Box::new) }))
 }
 
 /// Writes the best probe and the tables, and says how all of them did.

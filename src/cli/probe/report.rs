@@ -4,15 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vjepa_eval::protocols::heads::Head;
-use vjepa_eval::protocols::videos::{self, Accuracy};
 use vjepa_eval::write_atomic;
 use vjepa_metrics::{Confusion, Figure};
 use vjepa_recipe::draws::in_words;
-use vjepa_recipe::records::{self, ProbeResult};
+use vjepa_recipe::records::{Accuracy, ProbeResult};
 use vjepa_runtime::files;
 use vjepa_view::pictures::confusion;
 
-use super::work::{Outcome, Run};
+use super::work::{HeadResult, Outcome};
 use crate::cli::CliError;
 use crate::table;
 
@@ -40,21 +39,19 @@ pub(in crate::cli) fn standard_error(of: &[Accuracy]) -> Option<f64> {
 }
 
 impl Report<'_> {
-    fn rows(&self) -> impl Iterator<Item = (&Head, &Run)> {
+    fn rows(&self) -> impl Iterator<Item = (&Head, &HeadResult)> {
         self.heads.iter().zip(&self.outcome.runs)
     }
 
     /// The record in a probe's file.
     pub(super) fn result(&self, best: usize) -> ProbeResult {
-        let shares =
-            |found: videos::Accuracy| records::Accuracy { top1: found.top1, top5: found.top5, videos: found.videos };
         let run = self.outcome.runs.get(best).cloned().unwrap_or_default();
         ProbeResult {
             kind: self.heads.get(best).map_or(String::new(), |head| head.kind.name().to_owned()),
             classes: self.names.len(),
             clips_per_video: self.clips,
-            train: mean(&run.train).map(shares),
-            val: mean(&run.val).map(shares),
+            train: mean(&run.train),
+            val: mean(&run.val),
             encoder: self.encoder.display().to_string(),
             encoder_step: self.seen.map(|(step, _)| step),
             clips_seen: self.seen.map(|(_, clips)| clips),
@@ -64,7 +61,7 @@ impl Report<'_> {
     /// For machines.
     pub(super) fn json(&self) -> serde_json::Value {
         let best = self.outcome.best;
-        let own = |run: Option<&Run>, of: fn(&Run) -> &Vec<Accuracy>| run.and_then(|run| mean(of(run)));
+        let own = |run: Option<&HeadResult>, of: fn(&HeadResult) -> &Vec<Accuracy>| run.and_then(|run| mean(of(run)));
         let run = best.and_then(|best| self.outcome.runs.get(best));
         let heads = self.rows().map(|(head, run)| {
             serde_json::json!({
@@ -90,7 +87,7 @@ impl Report<'_> {
         if let Some((step, clips)) = self.seen {
             text += &format!("seen     {clips} clips in {step} steps\n");
         }
-        let count = |of: fn(&Run) -> &Vec<Accuracy>| {
+        let count = |of: fn(&HeadResult) -> &Vec<Accuracy>| {
             self.outcome.runs.iter().find_map(|run| of(run).last()).map(|one| one.videos)
         };
         let counts = [("trained on", count(|run| &run.train)), ("evaluated on", count(|run| &run.val))];

@@ -12,9 +12,10 @@ use vjepa_eval::OnProgress;
 use vjepa_eval::features::Keep;
 use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, Samples, Task, scores, train};
 use vjepa_eval::protocols::online::{OnlineSet, train_online};
-use vjepa_eval::protocols::videos::{Accuracy, SampleSet, features_of};
+use vjepa_eval::protocols::videos::{self, SampleSet, features_of};
 use vjepa_eval::videos::VideoFeatures;
 use vjepa_metrics::Confusion;
+use vjepa_recipe::records::Accuracy;
 use vjepa_runtime::plan::Device;
 
 use super::lists::Lists;
@@ -23,7 +24,7 @@ use crate::cli::CliError;
 use crate::cli::frozen::{Kind, Opened, Reads, Setup};
 
 /// Where features come from.
-pub(super) enum Source {
+pub(super) enum FeatureSource {
     /// An encoder, over the samples of the lists.
     Encoder,
     /// Files.
@@ -32,7 +33,7 @@ pub(super) enum Source {
 
 /// Everything that is the same for all heads and splits.
 pub(super) struct Work<'a> {
-    source: Source,
+    source: FeatureSource,
     pub encoder: Option<Opened>,
     pub(super) plans: Option<[SamplePlan; 2]>,
     pub attend: bool,
@@ -51,7 +52,7 @@ pub(super) struct Work<'a> {
 
 /// How one head did.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Run {
+pub(super) struct HeadResult {
     /// On the samples it was trained on and on the others, once for each split.
     pub train: Vec<Accuracy>,
     pub val: Vec<Accuracy>,
@@ -63,7 +64,7 @@ pub(super) struct Run {
     pub confusion: Option<Confusion>,
 }
 
-impl Run {
+impl HeadResult {
     /// The figure that heads are compared by.
     fn figure(&self) -> Option<f64> {
         let of = if self.val.is_empty() { &self.train } else { &self.val };
@@ -75,7 +76,7 @@ impl Run {
 /// What came of all heads.
 pub(super) struct Outcome {
     /// In their order.
-    pub runs: Vec<Run>,
+    pub runs: Vec<HeadResult>,
     /// The best of those that have weights.
     pub best: Option<usize>,
     pub bad: Vec<BadVideo>,
@@ -103,7 +104,7 @@ impl<'a> Work<'a> {
         setup: &Setup,
         device: Device,
         lists: &'a Lists,
-        source: Source,
+        source: FeatureSource,
         ranks: &'a dyn Collective,
     ) -> Result<Self, CliError> {
         let seeds = args.draws.seeds(args.subset);
@@ -146,7 +147,7 @@ impl<'a> Work<'a> {
             lists,
             ranks,
         };
-        if matches!(work.source, Source::Encoder) {
+        if matches!(work.source, FeatureSource::Encoder) {
             let kind = Kind::of(&lists.train)?;
             if let Some(val) = &lists.val
                 && Kind::of(val)? != kind
@@ -174,8 +175,8 @@ impl<'a> Work<'a> {
     pub fn width(&self) -> usize {
         match (&self.encoder, &self.source) {
             (Some(opened), _) => opened.encoder.tokens()[1],
-            (None, Source::Features { train, .. }) => train.features.dim,
-            (None, Source::Encoder) => 0,
+            (None, FeatureSource::Features { train, .. }) => train.features.dim,
+            (None, FeatureSource::Encoder) => 0,
         }
     }
 
@@ -191,7 +192,7 @@ impl<'a> Work<'a> {
     ) -> Result<Option<Outcome>, CliError> {
         let keep = if heads.iter().any(|head| head.kind == HeadKind::Attentive) { Keep::Tokens } else { Keep::Mean };
         let mut outcome = Outcome {
-            runs: vec![Run::default(); heads.len()],
+            runs: vec![HeadResult::default(); heads.len()],
             best: None,
             bad: Vec::new(),
             cached: false,
@@ -246,7 +247,7 @@ impl<'a> Work<'a> {
         if self.ranks.rank() != 0 {
             return Ok(None);
         }
-        let has_weights = |run: &Run| matches!(run.learned, Some(Learned::Probe { .. }));
+        let has_weights = |run: &HeadResult| matches!(run.learned, Some(Learned::Probe { .. }));
         let figures = outcome.runs.iter().enumerate().filter(|(_, run)| has_weights(run));
         let figures = figures.filter_map(|(head, run)| Some((head, run.figure()?)));
         outcome.best = figures.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(head, _)| head);
@@ -333,7 +334,7 @@ impl<'a> Work<'a> {
                 let set = SampleSet { entries, plan, attend, cache, ranks };
                 Ok(features_of(opened.encoder.as_mut(), &opened.id, &set, keep, progress)?)
             }
-            (_, _, Source::Features { train, val }) => match (plan, val) {
+            (_, _, FeatureSource::Features { train, val }) => match (plan, val) {
                 (0, _) => Ok(Some(((**train).clone(), false))),
                 (_, Some(val)) => Ok(Some(((**val).clone(), false))),
                 (_, None) => Err("there are no features to evaluate on".into()),
@@ -375,7 +376,7 @@ impl<'a> Work<'a> {
     }
 }
 
-impl Run {
+impl HeadResult {
     fn measure(
         &mut self,
         task: &Task,
@@ -384,7 +385,7 @@ impl Run {
         (others, confused): (bool, bool),
     ) -> Result<(), CliError> {
         let Some(scores) = scores(task, learned, samples)? else { return Ok(()) };
-        let accuracy = Accuracy::of(&scores, task.classes, samples.classes);
+        let accuracy = videos::accuracy(&scores, task.classes, samples.classes);
         if others { &mut self.val } else { &mut self.train }.push(accuracy);
         if confused {
             self.confusion = Some(Confusion::of(&scores, task.classes, samples.classes)?);

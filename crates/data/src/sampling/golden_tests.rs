@@ -12,7 +12,7 @@ use super::{ClipSampler, TestClips, crop_starts};
 struct Index {
     rows: Vec<Row>,
     crops: Vec<Crops>,
-    videomae: Vec<Clips>,
+    videomae: Vec<VideoMaeClips>,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ struct Crops {
 }
 
 #[derive(Deserialize)]
-struct Clips {
+struct VideoMaeClips {
     kind: String,
     length: usize,
     clips: Vec<Vec<usize>>,

@@ -1,6 +1,6 @@
 //! What is kept of tokens.
 
-use vjepa_programs::Head;
+use vjepa_programs::DeployedHead;
 
 /// What is kept of a clip's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +39,11 @@ impl Pooling {
         }
     }
 
-    pub(super) fn head(self) -> Head {
+    pub(super) fn head(self) -> DeployedHead {
         match self {
-            Self::Tokens | Self::Frames => Head::Tokens,
-            Self::Mean => Head::Features,
-            Self::Attentive => Head::Pooled,
+            Self::Tokens | Self::Frames => DeployedHead::Tokens,
+            Self::Mean => DeployedHead::Features,
+            Self::Attentive => DeployedHead::Pooled,
         }
     }
 

@@ -30,7 +30,7 @@ pub struct LabelledRegion {
 
 /// A key frame with its boxes and the file of its video.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
+pub struct LabelledFrame {
     /// Video and second.
     pub key: KeyFrame,
     /// The video.

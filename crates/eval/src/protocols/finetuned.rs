@@ -10,10 +10,11 @@ use vjepa_metrics::argmax;
 use vjepa_programs::frozen::{Frozen, FrozenError};
 use vjepa_programs::{Model, Precision, Probe, ProbeFile};
 use vjepa_recipe::config::Config;
+use vjepa_recipe::records::Accuracy;
 use vjepa_runtime::plan::Device;
 use vjepa_weights::Tensors;
 
-use super::videos::{Accuracy, classes_of};
+use super::videos::{self, classes_of};
 use crate::labels::ClassNames;
 use crate::{EvalError, OnProgress, Progress};
 
@@ -49,7 +50,7 @@ impl Tested {
 
     /// Top-1 and top-5 of the good videos, whose classes are `classes`.
     pub fn accuracy(&self, classes: &[usize]) -> Accuracy {
-        Accuracy::of(&self.probabilities, self.classes, classes)
+        videos::accuracy(&self.probabilities, self.classes, classes)
     }
 }
 

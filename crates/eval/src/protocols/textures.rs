@@ -19,7 +19,7 @@ use crate::features::{Features, FrozenEncoder, Keep};
 use crate::logistic::{C_GRID, Labelled, first_best, fit_path, fit_tuned};
 use crate::{EvalError, OnProgress, Progress};
 use attentive::Attentive;
-use clips::Clips;
+use clips::LabelledClips;
 use vjepa_data::DriftingTextures;
 use vjepa_data::textures::{DIRECTIONS, TEXTURES};
 use vjepa_metrics::Figure;
@@ -185,7 +185,7 @@ pub fn evaluate_textures(
     protocol.check()?;
     let started = Instant::now();
     let source = DriftingTextures::new(config.num_frames, config.height, normalization);
-    let clips = Clips::new(&source, protocol);
+    let clips = LabelledClips::new(&source, protocol);
     let random = evaluate_one(config, random, &source, &clips, protocol, "random", progress)?;
     let pretrained = evaluate_one(config, pretrained, &source, &clips, protocol, "pretrained", progress)?;
     let figures = Tasks {
@@ -222,7 +222,7 @@ pub fn evaluate_encoder(
     progress: OnProgress<'_>,
 ) -> Result<Tasks<Scores>, EvalError> {
     protocol.check()?;
-    let clips = Clips::new(source, protocol);
+    let clips = LabelledClips::new(source, protocol);
     let figures = evaluate_one(config, weights, source, &clips, protocol, "the", progress)?;
     let scores = |figures: Figures| Scores {
         linear: figures.linear.mean,
@@ -244,7 +244,7 @@ fn evaluate_one(
     config: &EncoderConfig,
     weights: &NamedTensors,
     source: &DriftingTextures,
-    clips: &Clips,
+    clips: &LabelledClips,
     protocol: &TextureProtocol,
     name: &str,
     progress: OnProgress<'_>,
@@ -289,7 +289,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(pooled: &Features, clips: &Clips, task: usize, rows: &[usize]) -> Self {
+    fn new(pooled: &Features, clips: &LabelledClips, task: usize, rows: &[usize]) -> Self {
         Self { features: pooled.select(rows).values, dim: pooled.dim, labels: clips.labels_of(task, rows) }
     }
 
@@ -301,7 +301,7 @@ impl Rows {
 /// The linear figure: C by the mean accuracy on the validation split, then the test clips.
 fn linear(
     pooled: &Features,
-    clips: &Clips,
+    clips: &LabelledClips,
     task: usize,
     classes: usize,
     protocol: &TextureProtocol,
@@ -321,7 +321,7 @@ fn linear(
 }
 
 /// The linear figure with all labels.
-fn all_labels(pooled: &Features, clips: &Clips, task: usize, classes: usize) -> Result<Figure, EvalError> {
+fn all_labels(pooled: &Features, clips: &LabelledClips, task: usize, classes: usize) -> Result<Figure, EvalError> {
     let pool: Vec<usize> = (0..clips.probe - clips.validation.len()).collect();
     let [train, held_out, test] =
         [&pool, &clips.validation, &clips.test].map(|rows| Rows::new(pooled, clips, task, rows));

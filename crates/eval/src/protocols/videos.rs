@@ -20,6 +20,7 @@ use vjepa_data::{BadVideo, Permutation, SamplePlan, VideoEntry};
 use vjepa_programs::Model;
 use vjepa_programs::Probe;
 use vjepa_recipe::config::Config;
+use vjepa_recipe::records::Accuracy;
 use vjepa_weights as weights;
 
 /// A frozen encoder from a checkpoint.
@@ -290,23 +291,10 @@ pub(super) fn linear(
     Ok((model, c))
 }
 
-/// Accuracies of a probe on labelled samples.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Accuracy {
-    /// Share of samples whose class has the largest probability.
-    pub top1: f64,
-    /// Share of samples whose class is among the five largest.
-    pub top5: f64,
-    /// Samples.
-    pub videos: usize,
-}
-
-impl Accuracy {
-    /// Of scores `[samples, classes]`.
-    pub fn of(scores: &[f32], classes: usize, labels: &[usize]) -> Self {
-        let share = |k| top_k(scores, classes, labels, k);
-        Self { top1: share(1), top5: share(5), videos: labels.len() }
-    }
+/// Top-1 and top-5 of scores `[samples, classes]`.
+pub fn accuracy(scores: &[f32], classes: usize, labels: &[usize]) -> Accuracy {
+    let share = |k| top_k(scores, classes, labels, k);
+    Accuracy { top1: share(1), top5: share(5), videos: labels.len() }
 }
 
 /// The prediction of every sample, `[samples, classes]`: the mean of the softmax over its `predictions` rows of features.
@@ -356,7 +344,7 @@ mod tests {
         for (scores, labels) in scores.chunks(3 * 6).zip(labels.chunks(3)) {
             tally.add(scores, 6, labels).unwrap();
         }
-        assert_eq!(tally.accuracy(), Some(Accuracy::of(&scores, 6, &labels)));
+        assert_eq!(tally.accuracy(), Some(accuracy(&scores, 6, &labels)));
         assert_eq!(tally.into_confusion(), Some(Confusion::of(&scores, 6, &labels).unwrap()));
         assert!(Tally::default().add(&scores, 5, &labels).is_err());
     }

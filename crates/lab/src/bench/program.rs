@@ -31,7 +31,7 @@ pub enum Program {
 }
 
 /// Runs one step on the masks of a set and returns its loss.
-enum Engine {
+enum LoadedProgram {
     Step { state: Box<TrainState>, clip: (Vec<usize>, Vec<f32>), masks: Vec<Vec<MaskPair>> },
     Eager { step: Box<EagerStep>, masks: Vec<Vec<MaskPair>> },
     Encoder { encoder: Box<EncoderMean>, clip: (Vec<usize>, Vec<f32>) },
@@ -63,18 +63,18 @@ pub fn serve(request: &WorkerRequest<'_>) -> Result<(), BenchError> {
         let session = open(request)?;
         let clip = noise_clip(&session, request.batch)?;
         let about = session.runtime();
-        return respond(Engine::Model { session: Box::new(session), clip }, &about, &[], 1, || None);
+        return respond(LoadedProgram::Model { session: Box::new(session), clip }, &about, &[], 1, || None);
     };
     let case = Workload::read(path)?;
-    let (engine, about, flops) = build(request, &case)?;
+    let (program, about, flops) = build(request, &case)?;
     let precision = case.precision()?;
     let device = request.device;
-    respond(engine, &about, &flops, case.mask_sets(), move || Some(device_peak(device, precision)))
+    respond(program, &about, &flops, case.mask_sets(), move || Some(device_peak(device, precision)))
 }
 
 /// Answers commands on standard input.
 fn respond(
-    mut engine: Engine,
+    mut program: LoadedProgram,
     about: &str,
     flops: &[f64],
     sets: usize,
@@ -90,15 +90,15 @@ fn respond(
         let answered = match (words.next(), words.next().and_then(|set| set.parse().ok())) {
             (Some("run"), Some(set)) => {
                 let (began, cpu) = (Instant::now(), ProcessTime::now());
-                let loss = engine.run(set)?;
+                let loss = program.run(set)?;
                 let ms = began.elapsed().as_secs_f64() * 1e3;
                 say(serde_json::json!({"ms": ms, "cpu_ms": cpu.elapsed().as_secs_f64() * 1e3, "loss": loss}))
             }
             (Some("profile"), _) => {
-                let table = engine.profile(sets, Path::new(line["profile".len()..].trim()))?;
+                let table = program.profile(sets, Path::new(line["profile".len()..].trim()))?;
                 say(serde_json::json!({"table": table}))
             }
-            (Some("memory"), _) => say(serde_json::json!({"peak_bytes": engine.device_memory()})),
+            (Some("memory"), _) => say(serde_json::json!({"peak_bytes": program.device_memory()})),
             (Some("products"), _) => match products() {
                 Some(flops) => say(serde_json::json!({"flops": flops?})),
                 None => break,
@@ -112,7 +112,7 @@ fn respond(
     Ok(())
 }
 
-fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String, Vec<f64>), BenchError> {
+fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(LoadedProgram, String, Vec<f64>), BenchError> {
     let config = case.config()?;
     let device = request.device;
     let precision = case.precision()?;
@@ -130,7 +130,7 @@ fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String
                 .iter()
                 .map(|pairs| Ok(Report::new(graph, &plan, &sizes(config.data.batch_size, pairs))?.total.flops as f64))
                 .collect::<Result<Vec<_>, BenchError>>()?;
-            (Engine::Step { state: Box::new(state), clip, masks }, about, flops)
+            (LoadedProgram::Step { state: Box::new(state), clip, masks }, about, flops)
         }
         (Program::Plan, What::Encoder) => {
             let models = model_configs(&config)?;
@@ -139,16 +139,16 @@ fn build(request: &WorkerRequest<'_>, case: &Workload) -> Result<(Engine, String
             let graph = encoder.graph();
             let report = Report::new(graph, &Plan::new(graph)?, &sizes(config.data.batch_size, &[]))?;
             let flops = vec![report.total.flops as f64; case.mask_sets()];
-            (Engine::Encoder { encoder: Box::new(encoder), clip }, about, flops)
+            (LoadedProgram::Encoder { encoder: Box::new(encoder), clip }, about, flops)
         }
         (Program::Burn, _) => {
             let step = Box::new(EagerStep::new(&config, tensors, clip, case.what)?);
-            (Engine::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
+            (LoadedProgram::Eager { step, masks }, "Burn 0.22 on Flex".to_owned(), Vec::new())
         }
         (Program::Model(_), _) => {
             let session = open(request)?;
             let about = session.runtime();
-            (Engine::Model { session: Box::new(session), clip }, about, Vec::new())
+            (LoadedProgram::Model { session: Box::new(session), clip }, about, Vec::new())
         }
     })
 }
@@ -173,7 +173,7 @@ fn noise_clip(session: &Session, batch: usize) -> Result<(Vec<usize>, Vec<f32>),
     Ok((shape, values))
 }
 
-impl Engine {
+impl LoadedProgram {
     /// Peak memory on the device, where it is not the process's.
     fn device_memory(&mut self) -> Option<u64> {
         match self {
@@ -204,7 +204,7 @@ impl Engine {
 /// Steps of a profile.
 const PROFILED: usize = 5;
 
-impl Engine {
+impl LoadedProgram {
     /// Runs a few steps of a plan with the time of every node; writes the trace and returns the table.
     fn profile(&mut self, sets: usize, trace: &Path) -> Result<String, BenchError> {
         if let Some(executor) = self.executor() {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::check::{Check, GoldenError, Limit, read_json};
 use super::clip::Clip;
-use super::run::{Engine, FORWARD, run_once, values};
+use super::run::{Execution, FORWARD, run_once, values};
 use super::sampled::Compare;
 use vjepa_graphs::EncoderConfig;
 use vjepa_programs as compile;
@@ -24,7 +24,7 @@ struct Expected {
 }
 
 /// Compares with `expected.json` and `expected.safetensors`.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let expected: Expected = read_json(&dir.join("expected.json"))?;
     let golden = TensorFile::read(dir.join("expected.safetensors"))?;
     let weights = weights::load(&file(dir)?)?;
@@ -45,7 +45,7 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
     for model in ["encoder", "target_encoder"] {
         let stored = format!("{model}_out");
         if golden.contains(&stored) {
-            checks.push(outputs(engine, &weights, [model, &stored], clip, &golden)?.under("checkpoint"));
+            checks.push(outputs(execution, &weights, [model, &stored], clip, &golden)?.under("checkpoint"));
         }
     }
     Ok(checks)
@@ -67,7 +67,7 @@ fn file(dir: &Path) -> Result<PathBuf, GoldenError> {
 /// Compares one encoder's output. A checkpoint does not say how many heads its encoder has, and the folder does not
 /// either: the number that fits best counts.
 fn outputs(
-    engine: Engine,
+    execution: Execution,
     weights: &Weights,
     [model, stored]: [&str; 2],
     clip: &Clip,
@@ -77,12 +77,12 @@ fn outputs(
     let config = sizes(weights, model, clip)?;
     for num_heads in (1..=config.embed_dim.min(64)).filter(|heads| config.embed_dim.is_multiple_of(*heads)) {
         let config = EncoderConfig { num_heads, ..config.clone() };
-        let mut params = engine.params();
+        let mut params = execution.params();
         for (name, (shape, data)) in weights.take(model, "encoder", config.parameter_shapes())? {
             params.set(&name, HostTensor::F32 { shape, data });
         }
         let graph = compile::encoder(&config, "encoder.")?;
-        let got = values(&run_once(engine, &graph, &mut params, vec![("clip", clip.host())])?, "encoder_out")?;
+        let got = values(&run_once(execution, &graph, &mut params, vec![("clip", clip.host())])?, "encoder_out")?;
         let check = golden.compare(stored, &got, FORWARD)?;
         let Check::Measured { rel_l2, .. } = check else { continue };
         if best.as_ref().is_none_or(|(least, _)| rel_l2 < *least) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::check::{Check, GoldenError, Limit, read_json};
-use super::run::{Engine, run_once, values};
+use super::run::{Execution, run_once, values};
 use super::sampled::Compare;
 use vjepa_compiler::ir::{Dim, Graph, TensorType};
 use vjepa_compiler::ops::Unary;
@@ -22,14 +22,14 @@ const PATCH: usize = 16;
 const TUBELET: usize = 2;
 
 /// Compares with `extra.safetensors` and, where it is there, `stats.json`; masks are [`super::masks::check_extra`]'s.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let golden = TensorFile::read(dir.join("extra.safetensors"))?;
     let mut checks = Vec::new();
     for name in golden.names() {
         if name.starts_with("causal.") || name == "gelu.x" {
             continue;
         }
-        let got = if name == "gelu.y" { Some(gelu(engine, &golden)?) } else { table(name, golden.shape(name)?) };
+        let got = if name == "gelu.y" { Some(gelu(execution, &golden)?) } else { table(name, golden.shape(name)?) };
         checks.push(match got {
             Some(values) => golden.compare(name, &values, TABLE)?.under("extra"),
             None => Check::unsupported(format!("extra.{name}"), "this program knows no rule for such a tensor"),
@@ -43,7 +43,7 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
 }
 
 /// GELU through a plan.
-fn gelu(engine: Engine, golden: &TensorFile) -> Result<Vec<f32>, GoldenError> {
+fn gelu(execution: Execution, golden: &TensorFile) -> Result<Vec<f32>, GoldenError> {
     let build = || {
         let mut graph = Graph::new("gelu", &["N"]);
         let x = graph.input("x", TensorType::f32([Dim::symbol("N")]))?;
@@ -54,7 +54,7 @@ fn gelu(engine: Engine, golden: &TensorFile) -> Result<Vec<f32>, GoldenError> {
     let graph = build().map_err(|error: vjepa_compiler::ir::GraphError| GoldenError::Compile(error.into()))?;
     let data = golden.f32("gelu.x")?;
     let x = HostTensor::F32 { shape: vec![data.len()], data };
-    values(&run_once(engine, &graph, &mut engine.params(), vec![("x", x)])?, "y")
+    values(&run_once(execution, &graph, &mut execution.params(), vec![("x", x)])?, "y")
 }
 
 /// The table a name describes; `None` for names of no known form, and for sizes other than those stored.

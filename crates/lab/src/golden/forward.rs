@@ -30,7 +30,7 @@ pub(super) fn check(training: &Training) -> Result<Vec<Check>, GoldenError> {
 
 fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenError> {
     let mut params = training.params()?;
-    let engine = training.engine;
+    let execution = training.execution;
     let mut computed = BTreeMap::from([("clip_norm_b0_t0".to_owned(), training.clip.first_frame().values)]);
     if training.encoder.positions == Positions::Table {
         computed.insert("encoder_pos_embed".to_owned(), training.encoder.position_table());
@@ -39,7 +39,7 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
     let clip = || ("clip", training.clip.host());
 
     let sample = ("clip", training.clip.first_sample().host());
-    let layers = run_once(engine, &compile::layers(&training.encoder, "encoder.")?, &mut params, vec![sample])?;
+    let layers = run_once(execution, &compile::layers(&training.encoder, "encoder.")?, &mut params, vec![sample])?;
     for (golden, output) in
         [("patch_embed", "patch_embed"), ("after_block0_b0", "after_block0"), ("out_layers_first_b0", "layer_0")]
     {
@@ -48,13 +48,13 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
     for turned in ["block0_q_rot", "block0_k_rot"].into_iter().filter(|name| layers.contains_key(*name)) {
         computed.insert(format!("{turned}_b0"), values(&layers, turned)?);
     }
-    let whole = run_once(engine, &compile::encoder(&training.encoder, "encoder.")?, &mut params, vec![clip()])?;
+    let whole = run_once(execution, &compile::encoder(&training.encoder, "encoder.")?, &mut params, vec![clip()])?;
     computed.insert("encoder_out".to_owned(), values(&whole, "encoder_out")?);
     let targets = compile::monitored(&training.objective(JepaLoss::default()))?;
-    let targets = run_once(engine, &targets, &mut params, vec![clip()])?;
+    let targets = run_once(execution, &targets, &mut params, vec![clip()])?;
     let targets = values(&targets, "features")?;
 
-    let mut masked = engine.plan(&compile::encoder_masked(&training.encoder, "encoder.")?)?;
+    let mut masked = execution.plan(&compile::encoder_masked(&training.encoder, "encoder.")?)?;
     let tokens = training.encoder.tokens();
     for generator in 0..training.generators {
         let mask_enc = index(&training.forward, &format!("mask_enc.{generator}"), tokens)?;
@@ -66,7 +66,7 @@ fn compute(training: &Training) -> Result<BTreeMap<String, Vec<f32>>, GoldenErro
         computed.insert(format!("target_gathered.{generator}"), gather(training, &targets, &mask_pred));
         let graph = compile::predictor(&training.predictor, training.mask_token(generator))?;
         let inputs = vec![("context", context), ("mask_enc", mask_enc), ("mask_pred", mask_pred)];
-        let predicted = run_once(engine, &graph, &mut params, inputs)?;
+        let predicted = run_once(execution, &graph, &mut params, inputs)?;
         computed.insert(format!("predictor_out.{generator}"), values(&predicted, "predictor_out")?);
     }
     Ok(computed)

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use check::{Check, GoldenError, read_json};
 pub use evaluation::Evaluation;
-pub use run::Engine;
+pub use run::Execution;
 pub use sampled::Compare;
 
 /// The kind of golden data in a folder.
@@ -137,11 +137,11 @@ pub fn folders(dir: &Path) -> Result<Vec<(PathBuf, Kind)>, GoldenError> {
     if found.is_empty() { Err(GoldenError::Nothing(dir.into())) } else { Ok(found) }
 }
 
-/// Compares with one folder, models run by `engine`; `report` gets each part's checks when the part is done.
+/// Compares with one folder, models run by `execution`; `report` gets each part's checks when the part is done.
 ///
 /// # Errors
 /// [`GoldenError`] for data that cannot be read or run; what was compared before has been reported.
-pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)) -> Result<(), GoldenError> {
+pub fn run(execution: Execution, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)) -> Result<(), GoldenError> {
     let mut add = |checks: Vec<Check>| checks.into_iter().for_each(&mut *report);
     match kind {
         Kind::Training => {
@@ -154,7 +154,7 @@ pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)
                 add(vec![Check::unsupported("model", "the folder lacks forward.safetensors or weights.safetensors")]);
                 return Ok(());
             }
-            let training = training::Training::read(engine, dir)?;
+            let training = training::Training::read(execution, dir)?;
             add(forward::check(&training)?);
             add(step::check_first_batch(&training)?);
             if masks {
@@ -165,23 +165,23 @@ pub fn run(engine: Engine, dir: &Path, kind: Kind, report: &mut dyn FnMut(Check)
             let why = "this version does not compare with golden data of this kind";
             add(vec![Check::unsupported("all", why)]);
         }
-        Kind::Rope => add(rotary::tiny::check(engine, dir)?),
+        Kind::Rope => add(rotary::tiny::check(execution, dir)?),
         Kind::SecondTraining => {
             add(schedules::check(dir)?);
             add(masks::check(dir)?);
-            let training = training::Training::read(engine, dir)?;
+            let training = training::Training::read(execution, dir)?;
             add(forward::check(&training)?);
             rotary::train::check(&training, &mut add)?;
         }
-        Kind::Dense => rotary::dense::check(engine, dir, &mut add)?,
-        Kind::DeepProbe => rotary::probe::check(engine, dir, &mut add)?,
-        Kind::Evaluation(kind) => add(kind.check(engine, dir)?),
-        Kind::Hub => add(rotary::released::hub(engine, dir)?),
-        Kind::HuggingFace => add(rotary::released::hugging_face(engine, dir)?),
-        Kind::Checkpoint => add(checkpoint::check(engine, dir)?),
-        Kind::Probe => add(probe::check(engine, dir)?),
+        Kind::Dense => rotary::dense::check(execution, dir, &mut add)?,
+        Kind::DeepProbe => rotary::probe::check(execution, dir, &mut add)?,
+        Kind::Evaluation(kind) => add(kind.check(execution, dir)?),
+        Kind::Hub => add(rotary::released::hub(execution, dir)?),
+        Kind::HuggingFace => add(rotary::released::hugging_face(execution, dir)?),
+        Kind::Checkpoint => add(checkpoint::check(execution, dir)?),
+        Kind::Probe => add(probe::check(execution, dir)?),
         Kind::Extra => {
-            add(extra::check(engine, dir)?);
+            add(extra::check(execution, dir)?);
             add(masks::check_extra(dir)?);
         }
         Kind::Masks => add(masks::check(dir)?),

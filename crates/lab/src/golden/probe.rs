@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::check::{Check, GoldenError, read_json};
 use super::clip::Clip;
 use super::probe_train::{self, NO_FIRST_WEIGHTS, Probed};
-use super::run::{Engine, FORWARD, float, load, values};
+use super::run::{Execution, FORWARD, float, load, values};
 use super::sampled::Compare;
 use vjepa_graphs::position::sincos_1d;
 use vjepa_graphs::{EncoderConfig, NamedTensors, ProbeConfig};
@@ -38,7 +38,7 @@ pub(super) struct TrainStep {
 
 /// Everything in the folder.
 pub(super) struct Golden {
-    pub(super) engine: Engine,
+    pub(super) execution: Execution,
     pub(super) info: Info,
     pub(super) weights: TensorFile,
     pub(super) io: TensorFile,
@@ -49,11 +49,11 @@ pub(super) struct Golden {
 }
 
 /// Compares with `weights.safetensors` and `io.safetensors`.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let io = TensorFile::read(dir.join("io.safetensors"))?;
     let initial = dir.join("weights_initial.safetensors");
     let golden = Golden {
-        engine,
+        execution,
         info: read_json(&dir.join("info.json"))?,
         weights: TensorFile::read(dir.join("weights.safetensors"))?,
         features: float(&io, "features")?,
@@ -88,7 +88,7 @@ struct Initial {
 fn check_initial(golden: &Golden, dir: &Path, weights: TensorFile, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
     let Initial { heads, train } = read_json(&dir.join("initial_info.json"))?;
     let initial = Golden {
-        engine: golden.engine,
+        execution: golden.execution,
         info: Info { heads, labels: golden.info.labels.clone(), train },
         weights,
         io: TensorFile::read(dir.join("initial_io.safetensors"))?,
@@ -193,9 +193,9 @@ fn check_clips(
         return Err(wrong(io, "`multiclip.clips_u8` should be [segments, views, B, C, T, H, W]".to_owned()));
     };
     let config = encoder_config(golden, first)?;
-    let mut params = golden.engine.params();
+    let mut params = golden.execution.params();
     load(&mut params, &golden.weights, "encoder.", "encoder.")?;
-    let mut encoder = golden.engine.plan(&compile::encoder(&config, "encoder.")?)?;
+    let mut encoder = golden.execution.plan(&compile::encoder(&config, "encoder.")?)?;
     let mut encode = |clip: &Clip| -> Result<Vec<f32>, GoldenError> {
         values(&encoder.run(&mut params, vec![("clip", clip.host())])?, "encoder_out")
     };

@@ -8,7 +8,7 @@
 use super::check::{Check, GoldenError, Limit};
 use super::probe::{Golden, one_hot, probe_weights, wrong};
 use super::run::{
-    Engine, FORWARD, Outputs, compare_kept, has_gradient, run_once, scalar, stored, values, zero_moments,
+    Execution, FORWARD, Outputs, compare_kept, has_gradient, run_once, scalar, stored, values, zero_moments,
 };
 use super::sampled::Compare;
 use super::step::compare_gradients;
@@ -32,7 +32,7 @@ pub(super) const NO_FIRST_WEIGHTS: &str =
 
 /// A probe with weights.
 pub(super) struct Probed {
-    engine: Engine,
+    execution: Execution,
     pub(super) config: ProbeConfig,
     pub(super) weights: NamedTensors,
     /// Whether the weights are those that the values without `after` in their name were recorded with.
@@ -50,14 +50,17 @@ impl Probed {
     fn run(&self, features: HostTensor) -> Result<Vec<f32>, GoldenError> {
         let graph = compile::probe(&Probe::Attentive(self.config.clone()), false)?;
         values(
-            &self.engine.plan(&graph)?.run(&mut store(self.engine, &self.weights), vec![("features", features)])?,
+            &self
+                .execution
+                .plan(&graph)?
+                .run(&mut store(self.execution, &self.weights), vec![("features", features)])?,
             "logits",
         )
     }
 }
 
-fn store(engine: Engine, weights: &NamedTensors) -> DeviceParams {
-    let mut params = engine.params();
+fn store(execution: Execution, weights: &NamedTensors) -> DeviceParams {
+    let mut params = execution.params();
     for (name, (shape, data)) in weights {
         params.set(&format!("probe.{name}"), HostTensor::F32 { shape: shape.clone(), data: data.clone() });
     }
@@ -72,7 +75,7 @@ pub(super) fn check(
     checks: &mut Vec<Check>,
 ) -> Result<Probed, GoldenError> {
     let weights = probe_weights(&golden.weights, name)?;
-    let mut probe = Probed { engine: golden.engine, config: config.clone(), weights, first: true };
+    let mut probe = Probed { execution: golden.execution, config: config.clone(), weights, first: true };
     let logits = probe.run(golden.features.clone())?;
     let after = format!("{name}.after{}.logits", golden.info.train.len());
     if golden.io.contains(&after) {
@@ -108,8 +111,10 @@ fn check_forward(
     if io.contains(&stored) {
         let graph = compile::pooled(&probe.config)?;
         let inputs = vec![("features", golden.features.clone())];
-        let pooled =
-            values(&run_once(golden.engine, &graph, &mut store(golden.engine, &probe.weights), inputs)?, "pooled")?;
+        let pooled = values(
+            &run_once(golden.execution, &graph, &mut store(golden.execution, &probe.weights), inputs)?,
+            "pooled",
+        )?;
         checks.push(io.compare(&stored, &pooled, FORWARD)?.under("probe"));
     }
     let stored = format!("{name}.logits");
@@ -157,12 +162,12 @@ fn check_first_step(
     let weight = HostTensor::F32 { shape: vec![classes, dim], data: weight };
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let graph = compile::probe_step(&Probe::Linear { embed_dim: dim, num_classes: classes }, options)?;
-    let mut params = golden.engine.params();
+    let mut params = golden.execution.params();
     params.set("probe.linear.weight", weight);
     params.set("probe.linear.bias", HostTensor::F32 { shape: vec![classes], data: vec![0.0; classes] });
     zero_moments(&mut params, &graph);
     let features = HostTensor::F32 { shape: vec![batch, 1, dim], data: pooled };
-    let outputs = golden.engine.plan_step(graph.clone())?.run(&mut params, inputs(golden, features, classes, 1))?;
+    let outputs = golden.execution.plan_step(graph.clone())?.run(&mut params, inputs(golden, features, classes, 1))?;
     let loss = scalar(&outputs, "loss")?;
     checks.push(Check::scalar_rel(format!("probe.{name}.train.loss0"), loss, row.loss, FIRST_LOSS));
     for parameter in ["linear.weight", "linear.bias"] {
@@ -211,8 +216,8 @@ fn least_squares(rows: &[f32], targets: &[f32], [batch, dim, classes]: [usize; 3
 fn check_training(golden: &Golden, name: &str, probe: &Probed, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let graph = compile::probe_step(&Probe::Attentive(probe.config.clone()), options)?;
-    let mut executor = golden.engine.plan_step(graph.clone())?;
-    let mut params = store(golden.engine, &probe.weights);
+    let mut executor = golden.execution.plan_step(graph.clone())?;
+    let mut params = store(golden.execution, &probe.weights);
     zero_moments(&mut params, &graph);
     let rows = &golden.info.train;
     let mut outputs: Vec<Outputs> = Vec::with_capacity(rows.len());
@@ -244,7 +249,7 @@ fn check_training(golden: &Golden, name: &str, probe: &Probed, checks: &mut Vec<
         Some((parameter.clone(), (shape, values)))
     });
     let trained =
-        Probed { engine: golden.engine, config: probe.config.clone(), weights: weights.collect(), first: false };
+        Probed { execution: golden.execution, config: probe.config.clone(), weights: weights.collect(), first: false };
     let logits = trained.run(golden.features.clone())?;
     checks.push(golden.io.compare(&format!("{after}.logits"), &logits, TRAINED)?.under("probe"));
     Ok(())

@@ -18,7 +18,7 @@ pub(super) type Outputs = BTreeMap<String, HostTensor>;
 
 /// The device that compiled graphs run on, and their arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Engine {
+pub struct Execution {
     /// Where.
     pub device: Device,
     /// The precision of products.
@@ -27,7 +27,7 @@ pub struct Engine {
     pub mask_buckets: Option<usize>,
 }
 
-impl Engine {
+impl Execution {
     /// Plans a forward graph, after the passes every graph goes through.
     pub(super) fn plan(self, graph: &Graph) -> Result<DeviceExecutor, GoldenError> {
         let graph = compile::optimised(graph).map_err(GoldenError::Compile)?;
@@ -48,12 +48,12 @@ impl Engine {
 
 /// Plans a graph and runs it once.
 pub(super) fn run_once(
-    engine: Engine,
+    execution: Execution,
     graph: &Graph,
     params: &mut DeviceParams,
     inputs: Vec<(&str, HostTensor)>,
 ) -> Result<Outputs, GoldenError> {
-    Ok(engine.plan(graph)?.run(params, inputs)?)
+    Ok(execution.plan(graph)?.run(params, inputs)?)
 }
 
 /// Runs a step once, its lists of masks padded where it takes such.

@@ -2,7 +2,7 @@
 
 use super::check::{Check, GoldenError, Limit, nan_max};
 use super::run::{
-    Engine, Outputs, compare_kept, has_gradient, norm, run_once, run_step, scalar, stored, values, zero_moments,
+    Execution, Outputs, compare_kept, has_gradient, norm, run_once, run_step, scalar, stored, values, zero_moments,
 };
 use super::sampled::Compare;
 use super::schedules::training_schedule;
@@ -59,12 +59,12 @@ fn first_batch(training: &Training, loss: JepaLoss) -> Result<Outputs, GoldenErr
     let masks = training.masks(&training.forward, "")?;
     let rates = StepRates { lr: 0.0, wd: 0.0, momentum: 1.0, clip_active: false };
     let inputs = inputs(training, training.clip.host(), &masks, rates, 1);
-    run_step(&mut training.engine.plan_step(graph.clone())?, &mut params, inputs)
+    run_step(&mut training.execution.plan_step(graph.clone())?, &mut params, inputs)
 }
 
 fn step_graph(training: &Training, loss: JepaLoss, export_gradients: bool) -> Result<Graph, GoldenError> {
     let Hparams { betas, eps, .. } = &training.hparams;
-    let Engine { precision, mask_buckets, .. } = training.engine;
+    let Execution { precision, mask_buckets, .. } = training.execution;
     let options =
         TrainOptions { betas: *betas, eps: *eps, export_gradients, precision, mask_buckets, ..TrainOptions::default() };
     Ok(compile::step(&training.objective(loss), options)?)
@@ -140,7 +140,7 @@ pub(super) fn check_run(training: &Training) -> Result<Vec<Check>, GoldenError> 
     let masks = TensorFile::read(training.dir.join("masks_10steps.safetensors"))?;
     let Hparams { loss_exp, reg_coeff, .. } = training.hparams;
     let graph = step_graph(training, JepaLoss { loss_exp, reg_coeff }, false)?;
-    let mut executor = training.engine.plan_step(graph.clone())?;
+    let mut executor = training.execution.plan_step(graph.clone())?;
     let mut params = training.params()?;
     zero_moments(&mut params, &graph);
     let mut checks = Vec::new();
@@ -197,7 +197,7 @@ fn check_first_step(
     let mut fresh = training.params()?;
     zero_moments(&mut fresh, &graph);
     let inputs = inputs(training, training.clip.host(), masks, rates, 1);
-    let gradients = run_step(&mut training.engine.plan_step(graph.clone())?, &mut fresh, inputs)?;
+    let gradients = run_step(&mut training.execution.plan_step(graph.clone())?, &mut fresh, inputs)?;
     let limit = Limit::MaxAbs(0.02 * rates.lr);
     for name in stored(&golden, "param/") {
         let got = params.get(name).map(|(_, values)| values).unwrap_or_default();
@@ -233,7 +233,7 @@ fn check_last_step(training: &Training, params: &mut DeviceParams, checks: &mut 
         for model in ["encoder", "target_encoder"] {
             let graph = compile::encoder(&training.encoder, &format!("{model}."))?;
             let sample = ("clip", training.clip.first_sample().host());
-            let got = values(&run_once(training.engine, &graph, params, vec![sample])?, "encoder_out")?;
+            let got = values(&run_once(training.execution, &graph, params, vec![sample])?, "encoder_out")?;
             let check = golden.compare(&format!("{model}_out_b0"), &got, Limit::RelL2(RUN))?;
             checks.push(check.under(&format!("after{count}")));
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::check::{GoldenError, read_json};
 use super::clip::Clip;
-use super::run::{Engine, index, load};
+use super::run::{Execution, index, load};
 use vjepa_graphs::{AnyObjective, EncoderConfig, Jepa, JepaLoss, PredictorConfig};
 use vjepa_recipe::config::{Generation, Positions};
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
@@ -88,7 +88,7 @@ pub(super) struct Step {
 
 /// Everything the checks of a training configuration start from.
 pub(super) struct Training {
-    pub(super) engine: Engine,
+    pub(super) execution: Execution,
     pub(super) dir: PathBuf,
     pub(super) encoder: EncoderConfig,
     pub(super) predictor: PredictorConfig,
@@ -105,7 +105,7 @@ pub(super) struct Training {
 
 impl Training {
     /// Reads `config.json`, `weights.safetensors` and `forward.safetensors`.
-    pub(super) fn read(engine: Engine, dir: &Path) -> Result<Self, GoldenError> {
+    pub(super) fn read(execution: Execution, dir: &Path) -> Result<Self, GoldenError> {
         let path = dir.join("config.json");
         let TrainingJson { config, hparams, first_batch, steps } = read_json(&path)?;
         let json = |source| GoldenError::Json { path: path.clone(), source };
@@ -156,7 +156,7 @@ impl Training {
         };
         predictor.validate().map_err(wrong)?;
         Ok(Self {
-            engine,
+            execution,
             dir: dir.into(),
             encoder,
             predictor,
@@ -186,7 +186,7 @@ impl Training {
 
     /// The weights a run starts from: encoder, predictor, and the target encoder as a copy of the encoder.
     pub(super) fn params(&self) -> Result<DeviceParams, GoldenError> {
-        let mut params = self.engine.params();
+        let mut params = self.execution.params();
         load(&mut params, &self.weights, "encoder.", "encoder.")?;
         load(&mut params, &self.weights, "predictor.", "predictor.")?;
         load(&mut params, &self.weights, "encoder.", "target_encoder.")?;

@@ -20,7 +20,7 @@ use vjepa_weights::TensorFile;
 pub const LIMIT: Tolerance = Tolerance { absolute: 1e-4, relative: 1e-5 };
 
 /// Clips `f32[B, C, T, H, W]` with their shape.
-pub type Clips = ([usize; 5], Vec<f32>);
+pub type ShapedClips = ([usize; 5], Vec<f32>);
 
 /// A path of golden data, carried or beside the repository; none where it is too large to carry and not there.
 pub fn golden_path(name: &str) -> Option<PathBuf> {
@@ -86,12 +86,12 @@ pub fn output(name: &str, tensors: &TensorFile, stored: &str) -> NamedOutput {
     NamedOutput { name: name.to_owned(), shape, data: tensors.f32(stored).unwrap() }
 }
 
-pub fn clips(tensors: &TensorFile, name: &str) -> Clips {
+pub fn clips(tensors: &TensorFile, name: &str) -> ShapedClips {
     (tensors.shape(name).unwrap().try_into().unwrap(), tensors.f32(name).unwrap())
 }
 
 /// Bytes by the ImageNet statistics.
-pub fn prepared(tensors: &TensorFile, name: &str) -> Clips {
+pub fn prepared(tensors: &TensorFile, name: &str) -> ShapedClips {
     let shape: [usize; 5] = tensors.shape(name).unwrap().try_into().unwrap();
     let one: usize = shape[1..].iter().product();
     let samples = tensors.u8(name).unwrap().chunks_exact(one);

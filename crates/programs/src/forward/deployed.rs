@@ -30,7 +30,7 @@ pub fn frozen(config: &EncoderConfig, probe: Option<&Probe>) -> Result<Graph, Co
 
 /// The output of a deployed model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum DeployedHead {
     /// `logits f32[B, classes]` of the probe.
     Probe,
     /// `features f32[B, D]`, the mean token.
@@ -68,10 +68,12 @@ pub fn deployed_views(config: &EncoderConfig, probe: &Probe, clip_views: ClipVie
 ///
 /// # Errors
 /// [`CompileError`]; [`CompileError::Head`] for a head that needs another probe.
-pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Result<Graph, CompileError> {
+pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: DeployedHead) -> Result<Graph, CompileError> {
     match (head, probe) {
-        (Head::Probe, None) => return Err(CompileError::Head("the head `probe` needs a probe; give --probe FILE")),
-        (Head::Pooled, None | Some(Probe::Linear { .. } | Probe::Tuned(_))) => {
+        (DeployedHead::Probe, None) => {
+            return Err(CompileError::Head("the head `probe` needs a probe; give --probe FILE"));
+        }
+        (DeployedHead::Pooled, None | Some(Probe::Linear { .. } | Probe::Tuned(_))) => {
             return Err(CompileError::Head("the head `pooled` needs an attentive probe; `features` is the mean token"));
         }
         _ => {}
@@ -80,7 +82,8 @@ pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Re
         let model = Encoder::empty(config, scope.device()).map_err(failed)?;
         declare(scope, &model, "encoder.")?;
         let clip = clip(scope, config)?;
-        let apart = config.out_layers.as_deref().filter(|_| matches!(head, Head::Tokens | Head::Features));
+        let apart =
+            config.out_layers.as_deref().filter(|_| matches!(head, DeployedHead::Tokens | DeployedHead::Features));
         if let Some(layers) = apart {
             let mut wanted = layers.to_vec();
             wanted.sort_unstable();
@@ -88,26 +91,26 @@ pub fn deployed(config: &EncoderConfig, probe: Option<&Probe>, head: Head) -> Re
             for (layer, tokens) in wanted.iter().zip(model.forward_layers(clip, None).map_err(failed)?) {
                 let name = format!("layer_{layer}");
                 match head {
-                    Head::Features => scope.output(&name, &mean_token(tokens))?,
+                    DeployedHead::Features => scope.output(&name, &mean_token(tokens))?,
                     _ => scope.output(&name, &tokens)?,
                 }
             }
             return Ok(());
         }
-        let read = probe.filter(|_| matches!(head, Head::Probe | Head::Pooled));
+        let read = probe.filter(|_| matches!(head, DeployedHead::Probe | DeployedHead::Pooled));
         let tokens = tokens_for(&model, read, clip).map_err(failed)?;
         match (head, probe) {
-            (Head::Probe, Some(probe)) => {
+            (DeployedHead::Probe, Some(probe)) => {
                 let logits = classify(scope, probe, tokens)?;
                 scope.output("logits", &logits)
             }
-            (Head::Pooled, Some(Probe::Attentive(config))) => {
+            (DeployedHead::Pooled, Some(Probe::Attentive(config))) => {
                 let model = AttentiveClassifier::empty(config, scope.device()).map_err(failed)?;
                 declare(scope, &model, "probe.")?;
                 let pooled = model.pool(tokens).map_err(failed)?;
                 scope.output("pooled", &pooled.squeeze_dim::<2>(1))
             }
-            (Head::Features, _) => scope.output("features", &mean_token(tokens)),
+            (DeployedHead::Features, _) => scope.output("features", &mean_token(tokens)),
             _ => scope.output("encoder_out", &tokens),
         }
     })

@@ -7,7 +7,7 @@ use std::error::Error;
 use vjepa_compiler::ir::Graph;
 use vjepa_compiler::trace::{Scope, TraceError};
 use vjepa_graphs::objectives::{
-    Batch, Built, Clips, Declaration, Gate, Indices, Input, Inputs, Objective, PixelTargets, Source, batch_symbol,
+    Batch, Built, ClipUse, Declaration, Gate, Indices, Input, Inputs, Objective, PixelTargets, Source, batch_symbol,
 };
 use vjepa_graphs::{AnyObjective, Finetune};
 
@@ -122,7 +122,7 @@ struct Recorded<'a, 'b> {
 impl Inputs for Recorded<'_, '_> {
     type Error = Box<dyn Error + Send + Sync>;
 
-    fn clips(&mut self, input: &Input, _: Clips) -> Result<Tensor<5>, Self::Error> {
+    fn clips(&mut self, input: &Input, _: ClipUse) -> Result<Tensor<5>, Self::Error> {
         let [c, t, h, w] = self.declaration.clip_of(input.stream);
         let batch = self.scope.size(&batch_symbol(input.stream));
         Ok(self.scope.input(&input.name, [batch, c, t, h, w])?)

@@ -20,8 +20,8 @@
 //! ```
 //!
 //! Settings are those of `--set`, read and checked like them before anything runs. [`Ablation::runs`] are the runs in their order;
-//! [`State`] keeps what they gave, so that a table goes on where it was stopped; [`Table`] is what comes of it. Running is the
-//! caller's: nothing here trains.
+//! [`AblationState`] keeps what they gave, so that a table goes on where it was stopped; [`AblationTable`] is what comes of it.
+//! Running is the caller's: nothing here trains.
 
 mod state;
 mod table;
@@ -32,10 +32,10 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use state::{Outcome, State};
-pub use table::{Ordering, Table, TableRow, Verdict};
+pub use state::{AblationState, Outcome};
+pub use table::{AblationTable, Ordering, TableRow, Verdict};
 
-use crate::config::{Config, ConfigError, Source, read_text};
+use crate::config::{Config, ConfigError, ConfigSource, read_text};
 use crate::yaml;
 
 /// Most runs of a table; more are a slip.
@@ -89,14 +89,14 @@ pub struct Ablation {
     /// Numbers of samples, by evaluation, for reckoning its cost where its lists are not at hand.
     pub assumed: BTreeMap<String, BTreeMap<String, u64>>,
     /// The rows.
-    pub rows: Vec<Row>,
+    pub rows: Vec<AblationRow>,
     /// Expectations: rows, best first.
     pub orderings: Vec<Expected>,
 }
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct AblationRow {
     /// Its name.
     pub name: String,
     /// Its settings, those of the whole table first.
@@ -129,7 +129,7 @@ pub enum Expected {
 
 /// One run: a row with a seed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Run {
+pub struct AblationRun {
     /// Name of its folder: the row in letters that every file system takes, and the seed.
     pub id: String,
     /// The row.
@@ -234,7 +234,7 @@ impl Ablation {
     pub fn from_yaml(text: &str, name: &str) -> Result<Self, AblationError> {
         let at = format!("{name}: ");
         let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
-        let source = Source { name, overrides: &[], root };
+        let source = ConfigSource { name, overrides: &[], root };
         let written: Written = yaml::read(&source.root).map_err(|misfit| source.misfit("", misfit))?;
         let fail = |key: &str, why: String| AblationError::Table { at: source.place(key), why };
         let seeds = match written.seeds.unwrap_or(Seeds::Count(1)) {
@@ -291,8 +291,8 @@ impl Ablation {
     }
 
     /// All runs: the first seed of every row, then the second, so that a table that is stopped has something of each row.
-    pub fn runs(&self) -> Vec<Run> {
-        let run = |seed: u64, row: &Row| Run {
+    pub fn runs(&self) -> Vec<AblationRun> {
+        let run = |seed: u64, row: &AblationRow| AblationRun {
             // Figures of first weights are not taken for those of a training.
             id: format!("{}{}-seed{seed}", slug(&row.name), if row.untrained { "-untrained" } else { "" }),
             row: row.name.clone(),
@@ -307,7 +307,7 @@ impl Ablation {
     ///
     /// # Errors
     /// [`AblationError::Row`] naming the row and its setting.
-    pub fn config(&self, base: &str, run: &Run) -> Result<Config, AblationError> {
+    pub fn config(&self, base: &str, run: &AblationRun) -> Result<Config, AblationError> {
         Config::from_yaml(base, &self.base.display().to_string(), &run.set)
             .map_err(|error| AblationError::Row { row: run.row.clone(), error })
     }
@@ -316,9 +316,9 @@ impl Ablation {
     ///
     /// # Errors
     /// [`AblationError`]: the base cannot be read, or a row's settings are not accepted.
-    pub fn check(&self) -> Result<Vec<(Run, Config)>, AblationError> {
+    pub fn check(&self) -> Result<Vec<(AblationRun, Config)>, AblationError> {
         let base = read_text(&self.base)?;
-        let checked = |run: Run| self.config(&base, &run).map(|config| (run, config));
+        let checked = |run: AblationRun| self.config(&base, &run).map(|config| (run, config));
         self.runs().into_iter().map(checked).collect()
     }
 }
@@ -328,7 +328,7 @@ fn rows(
     set: &[String],
     evaluations: &[String],
     fail: &impl Fn(&str, String) -> AblationError,
-) -> Result<Vec<Row>, AblationError> {
+) -> Result<Vec<AblationRow>, AblationError> {
     if written.is_empty() {
         return Err(fail("rows", "`rows` is empty: write at least one, with a `name` and its `set`".into()));
     }
@@ -350,14 +350,14 @@ fn rows(
             return Err(fail(&key("reference"), why));
         }
         let set = set.iter().cloned().chain(row.set).collect();
-        rows.push(Row { name: row.name, set, untrained: row.untrained, reference: row.reference });
+        rows.push(AblationRow { name: row.name, set, untrained: row.untrained, reference: row.reference });
     }
     Ok(rows)
 }
 
 impl Expected {
     /// Checks that what it names is there.
-    fn check(&self, known: &[Row], evaluations: &[String]) -> Result<(), String> {
+    fn check(&self, known: &[AblationRow], evaluations: &[String]) -> Result<(), String> {
         let row = |name: &String| match known.iter().any(|row| row.name == *name) {
             true => Ok(()),
             false => Err(format!("there is no row `{name}`: write the names of rows, best first")),

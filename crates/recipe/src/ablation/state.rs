@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ablation, AblationError, Run};
+use super::{Ablation, AblationError, AblationRun};
 use crate::config::Config;
 
 /// What one run gave.
@@ -23,12 +23,12 @@ pub struct Outcome {
 /// All finished runs of a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct AblationState {
     /// By the run's id.
     pub runs: BTreeMap<String, Outcome>,
 }
 
-impl State {
+impl AblationState {
     /// Reads the file; nothing was run where there is none.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl State {
     /// [`AblationError`] for a configuration that cannot be written, which would be a bug.
     pub fn finish(
         &mut self,
-        run: &Run,
+        run: &AblationRun,
         config: &Config,
         figures: BTreeMap<String, f64>,
         seconds: f64,
@@ -75,7 +75,7 @@ impl State {
     ///
     /// # Errors
     /// [`AblationError::Table`] naming the run.
-    pub fn finished(&self, table: &Ablation, run: &Run, config: &Config) -> Result<bool, AblationError> {
+    pub fn finished(&self, table: &Ablation, run: &AblationRun, config: &Config) -> Result<bool, AblationError> {
         let Some(outcome) = self.runs.get(&run.id) else { return Ok(false) };
         if outcome.config != config.to_yaml()? {
             let why = format!(

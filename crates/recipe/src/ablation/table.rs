@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use vjepa_metrics::Figure;
 
-use super::{Ablation, Expected, Run, State};
+use super::{Ablation, AblationRun, AblationState, Expected};
 
 /// A row's figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,7 +53,7 @@ pub struct Ordering {
 
 /// The result of a table, as far as it was run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Table {
+pub struct AblationTable {
     /// The table's name.
     pub name: String,
     /// Columns.
@@ -66,9 +66,9 @@ pub struct Table {
     pub orderings: Vec<Ordering>,
 }
 
-impl Table {
+impl AblationTable {
     /// Of what was run so far.
-    pub fn of(table: &Ablation, state: &State) -> Self {
+    pub fn of(table: &Ablation, state: &AblationState) -> Self {
         let runs = table.runs();
         let rows: Vec<TableRow> = table.rows.iter().map(|row| table_row(table, row, &runs, state)).collect();
         let pairs = |expected: &Expected| {
@@ -143,7 +143,7 @@ impl Table {
 
 impl Ablation {
     /// What would be run, as lines; `about` adds what is known of a run (memory, arithmetic, hours).
-    pub fn dry_run(&self, state: &State, mut about: impl FnMut(&Run) -> Option<String>) -> String {
+    pub fn dry_run(&self, state: &AblationState, mut about: impl FnMut(&AblationRun) -> Option<String>) -> String {
         let runs = self.runs();
         let done = runs.iter().filter(|run| state.runs.contains_key(&run.id)).count();
         let mut out = format!(
@@ -161,7 +161,7 @@ impl Ablation {
     }
 }
 
-fn table_row(table: &Ablation, row: &super::Row, runs: &[Run], state: &State) -> TableRow {
+fn table_row(table: &Ablation, row: &super::AblationRow, runs: &[AblationRun], state: &AblationState) -> TableRow {
     let own = || runs.iter().filter(|run| run.row == row.name).filter_map(|run| state.runs.get(&run.id));
     let figure = |evaluation: &String| {
         let results: Vec<f64> = own().filter_map(|outcome| outcome.figures.get(evaluation).copied()).collect();

@@ -62,11 +62,11 @@ fn a_table_goes_on_where_it_was_stopped() {
     let (path, table) = (folder.join("runs.json"), table());
     let runs = table.runs();
     let config = table.config(BASE, &runs[0]).unwrap();
-    let mut state = State::read(&path).unwrap();
+    let mut state = AblationState::read(&path).unwrap();
     assert!(!state.finished(&table, &runs[0], &config).unwrap());
     state.finish(&runs[0], &config, outcome(0.5, 0.25).figures, 3.0).unwrap();
     state.write(&path).unwrap();
-    let state = State::read(&path).unwrap();
+    let state = AblationState::read(&path).unwrap();
     assert!(state.finished(&table, &runs[0], &config).unwrap());
     // One more evaluation makes it unfinished, other settings an error.
     let more = Ablation { evaluations: vec!["textures".into(), "knn".into()], ..table.clone() };
@@ -75,25 +75,25 @@ fn a_table_goes_on_where_it_was_stopped() {
     let said = state.finished(&table, &runs[0], &other).unwrap_err().to_string();
     assert!(said.contains("multi-block-seed0") && said.contains("another configuration"), "{said}");
     std::fs::write(&path, "{").unwrap();
-    assert!(State::read(&path).unwrap_err().to_string().contains("move it away"));
+    assert!(AblationState::read(&path).unwrap_err().to_string().contains("move it away"));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-fn more_finished(table: &Ablation, state: &State, run: &Run, config: &Config) -> bool {
+fn more_finished(table: &Ablation, state: &AblationState, run: &AblationRun, config: &Config) -> bool {
     state.finished(table, run, config).unwrap()
 }
 
 #[test]
 fn means_errors_and_orderings() {
     let table = table();
-    let mut state = State::default();
-    assert!(Table::of(&table, &state).orderings.iter().all(|pair| pair.verdict == Verdict::Open));
+    let mut state = AblationState::default();
+    assert!(AblationTable::of(&table, &state).orderings.iter().all(|pair| pair.verdict == Verdict::Open));
     for (run, (textures, probe)) in
         table.runs().iter().zip([(0.7, 0.1), (0.5, 0.1), (0.72, 0.3), (0.48, 0.2), (0.71, 0.2), (0.49, 0.3)])
     {
         state.runs.insert(run.id.clone(), outcome(textures, probe));
     }
-    let result = Table::of(&table, &state);
+    let result = AblationTable::of(&table, &state);
     let figure = result.rows[0].figures[0].unwrap();
     assert!((figure.mean - 0.71).abs() < 1e-12 && (figure.se - 0.01 / 3f64.sqrt()).abs() < 1e-12);
     let verdicts: Vec<Verdict> = result.orderings.iter().map(|pair| pair.verdict).collect();
@@ -107,7 +107,7 @@ fn means_errors_and_orderings() {
     for run in table.runs().iter().filter(|run| run.row == "Multi-block") {
         state.runs.insert(run.id.clone(), outcome(0.1, 0.1));
     }
-    assert_eq!(Table::of(&table, &state).orderings[0].verdict, Verdict::Reversed);
+    assert_eq!(AblationTable::of(&table, &state).orderings[0].verdict, Verdict::Reversed);
 }
 
 #[test]
@@ -122,12 +122,12 @@ fn evaluations_with_words_of_their_own_and_rows_that_nothing_trains() {
     assert_eq!(table.commands["probe"], ["probe", "--data", "a b.csv"]);
     let runs = table.runs();
     assert_eq!(runs.iter().map(|run| run.untrained).collect::<Vec<_>>()[..2], [true, false]);
-    let mut state = State::default();
+    let mut state = AblationState::default();
     for (run, probe) in runs.iter().zip([0.1, 0.2, 0.1, 0.21, 0.1, 0.19]) {
         let figures = BTreeMap::from([("motion attentive".to_owned(), 0.5), ("probe".to_owned(), probe)]);
         state.runs.insert(run.id.clone(), Outcome { figures, seconds: 1.0, config: String::new() });
     }
-    let first = &Table::of(&table, &state).orderings[0];
+    let first = &AblationTable::of(&table, &state).orderings[0];
     assert_eq!((first.verdict, first.by.as_str()), (Verdict::Shows, "ViT, small"));
     assert!((first.difference.unwrap().mean - 0.3).abs() < 1e-9);
 }
@@ -135,7 +135,7 @@ fn evaluations_with_words_of_their_own_and_rows_that_nothing_trains() {
 #[test]
 fn what_would_be_run() {
     let table = table();
-    let mut state = State::default();
+    let mut state = AblationState::default();
     state.runs.insert("multi-block-seed0".into(), outcome(0.5, 0.5));
     let text = table.dry_run(&state, |run| (run.seed == 1).then(|| "3 GiB".to_owned()));
     assert!(text.starts_with("how masks matter: 6 runs, 1 finished, evaluated by textures, probe\n"), "{text}");

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::ConfigError;
 use super::named::ModelName;
-use super::{Source, defaults_of, read_text};
+use super::{ConfigSource, defaults_of, read_text};
 use crate::yaml::{self, Node, Value};
 
 mod anticipation;
@@ -183,7 +183,7 @@ impl Evaluation {
             let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
             return Err(ConfigError::Missing { at, key: "eval_name".into(), rule });
         }
-        let mut source = Source { name, overrides, root };
+        let mut source = ConfigSource { name, overrides, root };
         let eval_name = match source.root.at("eval_name") {
             None => EvalName::default(),
             Some(node) => yaml::read(node).map_err(|misfit| source.misfit("eval_name", misfit))?,
@@ -198,7 +198,7 @@ impl Evaluation {
     }
 
     /// A file of V-JEPA 2's.
-    fn second(source: &mut Source) -> Result<Self, ConfigError> {
+    fn second(source: &mut ConfigSource) -> Result<Self, ConfigError> {
         source.override_with(&defaults_of(&SecondSections::default())?)?;
         source.drop_empty_sections();
         let sections: SecondSections =
@@ -215,7 +215,7 @@ impl Evaluation {
         }
     }
 
-    fn videos(source: &mut Source) -> Result<Self, ConfigError> {
+    fn videos(source: &mut ConfigSource) -> Result<Self, ConfigError> {
         source.override_with(&defaults_of(&VideoSections::default())?)?;
         source.drop_empty_sections();
         let VideoSections { tag, resume_checkpoint, data, optimization, pretrain, .. } =
@@ -243,7 +243,7 @@ impl Evaluation {
         Ok(Self::first((tag, resume_checkpoint), encoder, samples, (classes, resolution), probe, ignored))
     }
 
-    fn images(source: &mut Source) -> Result<Self, ConfigError> {
+    fn images(source: &mut ConfigSource) -> Result<Self, ConfigError> {
         source.override_with(&defaults_of(&ImageSections::default())?)?;
         source.drop_empty_sections();
         let ImageSections { tag, resume_checkpoint, data, optimization, pretrain, .. } =

@@ -11,7 +11,7 @@ use super::{Config, ConfigError, DataConfig, DatasetType, FoldersHold, Generatio
 
 /// The groups of a step whose samples come from the same data sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kind {
+pub struct SampleKind {
     /// Whether they are images.
     pub images: bool,
     /// Which of the step's groups, from 0.
@@ -24,7 +24,7 @@ pub struct Kind {
     pub side: usize,
 }
 
-impl Kind {
+impl SampleKind {
     /// Groups of a step.
     pub fn count(&self) -> u64 {
         self.groups.end.saturating_sub(self.groups.start)
@@ -41,7 +41,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SampleKind {
     /// `2 groups of 48 clips (16 or 64 frames of 256 x 256)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, side) = (self.count(), self.side);
@@ -88,10 +88,10 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::Rule`] for groups that cannot be shared out between images and videos.
-    pub fn kinds(&self) -> Result<Vec<Kind>, ConfigError> {
+    pub fn kinds(&self) -> Result<Vec<SampleKind>, ConfigError> {
         let (groups, batch) = (self.optimization.groups(), self.data.batch_size);
         let lengths = if self.finetune.is_some() { vec![self.data.num_frames] } else { self.data.lengths() };
-        let videos = Kind { images: false, groups: 0..groups, batch, lengths, side: self.data.crop_size };
+        let videos = SampleKind { images: false, groups: 0..groups, batch, lengths, side: self.data.crop_size };
         let Some(images) = &self.img_data else { return Ok(vec![videos]) };
         let own = images.groups_of(groups);
         let rule = |key: &str, rule: String| Err(ConfigError::rule(key, rule));
@@ -115,9 +115,14 @@ impl Config {
                 ),
             );
         };
-        let of_images =
-            Kind { images: true, groups: 0..own, batch: images.batch_size, lengths: vec![1], side: images.crop_size };
-        Ok(vec![of_images, Kind { groups: own..groups, batch, ..videos }])
+        let of_images = SampleKind {
+            images: true,
+            groups: 0..own,
+            batch: images.batch_size,
+            lengths: vec![1],
+            side: images.crop_size,
+        };
+        Ok(vec![of_images, SampleKind { groups: own..groups, batch, ..videos }])
     }
 
     /// Whether a step is of more than clips of one length.

@@ -48,7 +48,7 @@ pub use finetuning::{FinetuneConfig, Pooling, TestSampling};
 pub use keys::{Key, SectionKeys, explain, key_called, markdown, sections};
 pub use loss::{LossConfig, ObjectiveName, PixelTarget};
 pub use mask::MaskConfig;
-pub use mixture::Kind;
+pub use mixture::SampleKind;
 pub use model::{Init, InitType, ModelConfig};
 pub use named::{Generation, ModelName};
 pub use positions::{Positions, Rotary};
@@ -61,7 +61,7 @@ use crate::masks::{Geometry, LengthBuckets, MaskError, MaskGenerator};
 use crate::schedules::{ContextWeight, LearningRate, Schedule};
 use crate::yaml;
 use skipped::Skipped;
-pub(crate) use source::{Source, read_text};
+pub(crate) use source::{ConfigSource, read_text};
 use source::{defaults, defaults_of};
 
 /// A whole configuration, checked.
@@ -193,14 +193,14 @@ impl Config {
         name: &'a str,
         overrides: &'a [String],
         finetuning: Option<&[String]>,
-    ) -> Result<(Self, Source<'a>), ConfigError> {
+    ) -> Result<(Self, ConfigSource<'a>), ConfigError> {
         let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
         let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
         if let Some(what) = official::recognise(&root) {
             let name = if name.is_empty() { "this" } else { name }.to_owned();
             return Err(ConfigError::Official { name, what });
         }
-        let mut source = Source { name, overrides, root };
+        let mut source = ConfigSource { name, overrides, root };
         source.underlay(finetuning)?;
         for (number, argument) in overrides.iter().enumerate() {
             let defaults = defaults(&source.root)?;
@@ -210,7 +210,7 @@ impl Config {
         Ok((config, source))
     }
 
-    fn read(source: &mut Source) -> Result<Self, ConfigError> {
+    fn read(source: &mut ConfigSource) -> Result<Self, ConfigError> {
         source.drop_empty_sections();
         generations::translate(&mut source.root);
         let sections: Sections = yaml::read(&source.root).map_err(|misfit| keys::helped(source.misfit("", misfit)))?;

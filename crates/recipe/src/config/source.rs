@@ -14,14 +14,14 @@ use crate::yaml::{self, Misfit, Node, Origin, Wrong};
 const NOWHERE: usize = usize::MAX;
 
 /// What a configuration was read from, to say where a key was written.
-pub(crate) struct Source<'a> {
+pub(crate) struct ConfigSource<'a> {
     /// Its name in messages; empty for none.
     pub name: &'a str,
     pub overrides: &'a [String],
     pub root: Node,
 }
 
-impl Source<'_> {
+impl ConfigSource<'_> {
     /// `"FILE, line N: "`, `"--set ...: "`, `"FILE: "` or empty.
     pub fn place(&self, key: &str) -> String {
         let set = |number: usize| self.overrides.get(number);

@@ -15,7 +15,7 @@ pub(crate) use figures::grouped;
 pub use figures::{Figure, figures};
 pub use state::State;
 pub(crate) use state::in_time;
-pub use table::{Points, Table};
+pub use table::{MetricsTable, Points};
 
 use crate::ReportError;
 use crate::starts::{Said, Start, read_starts};
@@ -34,7 +34,7 @@ pub struct Run {
     /// Prefix of its files.
     pub tag: String,
     /// Numbers by step.
-    pub metrics: Table,
+    pub metrics: MetricsTable,
     /// When the metrics were written last.
     pub written: SystemTime,
     /// Diagnostics by step.
@@ -81,7 +81,7 @@ impl Run {
             let reason = format!("is neither the folder of a run nor its file of metrics (*{METRICS})");
             return Err(ReportError::NoRun { path: path.to_owned(), reason });
         };
-        let metrics = Table::read(&file)?;
+        let metrics = MetricsTable::read(&file)?;
         let written = std::fs::metadata(&file).and_then(|about| about.modified());
         let mut notes = Vec::new();
         if metrics.damaged > 0 {

@@ -9,7 +9,7 @@ pub type Points = Vec<(f64, f64)>;
 
 /// The metrics of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Table {
+pub struct MetricsTable {
     columns: Vec<String>,
     /// Values by row; NaN for what is no number.
     rows: Vec<Vec<f64>>,
@@ -17,7 +17,7 @@ pub struct Table {
     pub damaged: usize,
 }
 
-impl Table {
+impl MetricsTable {
     /// Reads a file. A last line that is still being written is left out.
     ///
     /// # Errors
@@ -102,11 +102,11 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Table, ReportError> {
+    fn read(text: &str) -> Result<MetricsTable, ReportError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jepa-metrics.csv");
         std::fs::write(&path, text).unwrap();
-        Table::read(&path)
+        MetricsTable::read(&path)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::body::{self, Whole};
 use super::reply::json;
 use crate::error::InferError;
-use crate::model::Clips;
+use crate::model::BatchShape;
 use crate::queue::{Answer, Values};
 use crate::readiness::bare;
 use crate::state::{Admitted, Core, VideoReader, blocking, shortened, without_paths};
@@ -170,7 +170,7 @@ fn decode(reader: &VideoReader, folder: &Path, file: &[u8]) -> Result<Vec<f32>, 
 }
 
 /// The clip as the model's input, repeated if the batch is fixed.
-fn fill(core: &Core, clip: Vec<f32>) -> Result<(Clips, Vec<f32>), InferError> {
+fn fill(core: &Core, clip: Vec<f32>) -> Result<(BatchShape, Vec<f32>), InferError> {
     let wrong = || InferError::Failed(format!("the video's clip does not match {}", core.info.input));
     let row = core.info.row().filter(|row| row.values() == Some(clip.len())).ok_or_else(wrong)?;
     let rows = core.info.fixed_batch().unwrap_or(1);

@@ -7,7 +7,7 @@ use super::tensor::{Floats, Written};
 use super::words;
 use crate::error::InferError;
 use crate::metrics::Sum;
-use crate::model::{Clips, VERSION};
+use crate::model::{BatchShape, VERSION};
 use crate::protocol::{self, DATATYPE, EXTENSIONS, InputHead, Wanted};
 use crate::queue::{Answer, Values};
 use crate::state::{Core, blocking, shortened};
@@ -92,7 +92,7 @@ pub(super) fn statistics(core: &Core) -> Response {
 /// A request that was read and checked.
 struct Checked {
     id: String,
-    shape: Clips,
+    shape: BatchShape,
     values: Values,
     wanted: Vec<Wanted>,
     timeout: Duration,
@@ -179,7 +179,7 @@ fn raw(core: &Core, bytes: &Bytes, batch: Option<usize>) -> Result<Checked, Infe
 }
 
 /// A raw body of another length than its clips have, with what it may have been meant to be.
-fn unfit(core: &Core, row: Clips, asked: usize, bytes: usize) -> InferError {
+fn unfit(core: &Core, row: BatchShape, asked: usize, bytes: usize) -> InferError {
     let one = row.values().unwrap_or(usize::MAX).saturating_mul(size_of::<f32>());
     let clips = if asked == 1 { "a clip".to_owned() } else { format!("{asked} clips") };
     let whole = one.saturating_mul(asked);

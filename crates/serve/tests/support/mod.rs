@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 use vjepa_runtime::{ClipBatch, Dimension, NamedOutput, TensorInfo};
-use vjepa_serve::{BatchSizes, Engine, Model, ModelInfo, Server, Settings};
+use vjepa_serve::{BatchSizes, Model, ModelInfo, Server, ServingEngine, Settings};
 
 /// A batch of the small classifier's clips.
 pub fn clips(batch: usize) -> [usize; 5] {
@@ -25,7 +25,7 @@ pub fn input(shape: &[usize]) -> Vec<f32> {
 /// A small classifier: a linear layer from clips to three classes.
 pub struct Tiny;
 
-impl Engine for Tiny {
+impl ServingEngine for Tiny {
     fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
         Ok(vec![logits(clips.shape()[0], clips.data())])
     }
@@ -75,7 +75,7 @@ pub fn serve(settings: Settings) -> Server {
 /// An engine whose outputs are the sums of clips, and which does before each run what it is told.
 pub struct Scripted(pub Arc<dyn Fn(usize) -> Result<(), String> + Send + Sync>);
 
-impl Engine for Scripted {
+impl ServingEngine for Scripted {
     fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
         let batch = clips.shape()[0];
         (self.0)(batch)?;
@@ -94,14 +94,14 @@ pub fn serve_scripted(
 ) -> Server {
     let info = ModelInfo { batch_sizes: BatchSizes::Any, ..info("sums", SUM_CLIP, "sum", 1) };
     let script: Arc<dyn Fn(usize) -> Result<(), String> + Send + Sync> = Arc::new(script);
-    let engines = (0..engines).map(|_| Box::new(Scripted(script.clone())) as Box<dyn Engine>).collect();
+    let engines = (0..engines).map(|_| Box::new(Scripted(script.clone())) as Box<dyn ServingEngine>).collect();
     Server::start(Model::with_engines(info, engines).unwrap(), settings, None).unwrap()
 }
 
 /// A server whose answers are long: zeros, as many for a clip of [`SUM_CLIP`].
 pub fn serve_long(settings: Settings, zeros: usize) -> Server {
     struct Long(usize);
-    impl Engine for Long {
+    impl ServingEngine for Long {
         fn run(&mut self, clips: &ClipBatch<'_>) -> Result<Vec<NamedOutput>, String> {
             let batch = clips.shape()[0];
             let data = vec![0.0; batch * self.0];

@@ -52,8 +52,8 @@ impl CheckpointRecord {
     ///
     /// # Errors
     /// [`TrainError::Config`].
-    pub fn metadata(config: &Config, progress: &Progress) -> Result<BTreeMap<String, String>, TrainError> {
-        let Progress { step, loss, skipped, updates_before, contents, history } = progress.clone();
+    pub fn metadata(config: &Config, progress: &TrainProgress) -> Result<BTreeMap<String, String>, TrainError> {
+        let TrainProgress { step, loss, skipped, updates_before, contents, history } = progress.clone();
         let record = Self {
             format: Self::FORMAT,
             step,
@@ -82,7 +82,7 @@ fn kinds_in_words(config: &Config) -> Result<Vec<String>, TrainError> {
 
 /// The part of a record that does not follow from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct TrainProgress {
     /// Steps done.
     pub step: u64,
     /// Loss of the last of them.

@@ -1,6 +1,6 @@
 //! How a run begins: with fresh weights, those of a file, or where an earlier part of it stopped.
 
-use super::super::checkpoint::{Checkpoint, Found, Progress};
+use super::super::checkpoint::{Checkpoint, FoundCheckpoint, TrainProgress};
 use super::super::official;
 use super::super::resume::{self, Changes, Continuation};
 use super::{TrainError, TrainState};
@@ -57,19 +57,19 @@ impl TrainState {
     /// Goes on from a checkpoint of the official code: its weights, moments and counters.
     ///
     /// # Errors
-    /// As [`official::Run::read`], or [`TrainError::Resume`] where the run has a checkpoint of its own already.
+    /// As [`official::OfficialRun::read`], or [`TrainError::Resume`] where the run has a checkpoint of its own already.
     pub fn begin_from_official(&mut self, config: &Config, files: &Checkpoint, path: &Path) -> Result<(), TrainError> {
         refuse_existing(files)?;
-        let run = official::Run::read(path, config, &self.plan)?;
+        let run = official::OfficialRun::read(path, config, &self.plan)?;
         self.set_weights(run.tensors()?)?;
         let contents = self.contents.take();
-        self.proceed(Progress { contents, ..run.progress });
+        self.proceed(TrainProgress { contents, ..run.progress });
         Ok(())
     }
 
     /// Begins a cool-down with the weights, averages and moments of another run's checkpoint; the step is the first.
     fn cool_down(&mut self, config: &Config, path: &Path) -> Result<(), TrainError> {
-        let run = official::Run::to_cool_down(path, config)?;
+        let run = official::OfficialRun::to_cool_down(path, config)?;
         self.set_weights(run.tensors()?)?;
         self.updates_before = run.progress.updates_before;
         self.notes.push(format!(
@@ -81,8 +81,8 @@ impl TrainState {
     }
 
     /// Counters and history of the run so far.
-    pub(in super::super) fn progress(&self) -> Progress {
-        Progress {
+    pub(in super::super) fn progress(&self) -> TrainProgress {
+        TrainProgress {
             step: self.step,
             loss: self.loss,
             skipped: self.skipped,
@@ -93,14 +93,14 @@ impl TrainState {
     }
 
     /// Goes on from these counters.
-    pub(in super::super) fn proceed(&mut self, progress: Progress) {
-        let Progress { step, loss, skipped, updates_before, contents, history } = progress;
+    pub(in super::super) fn proceed(&mut self, progress: TrainProgress) {
+        let TrainProgress { step, loss, skipped, updates_before, contents, history } = progress;
         (self.step, self.loss, self.skipped, self.updates_before) = (step, loss, skipped, updates_before);
         (self.contents, self.history) = (contents, history);
     }
 
     fn go_on(&mut self, config: &Config, files: &Checkpoint) -> Result<(), TrainError> {
-        let Found { path, tensors, record, passed_over } = files.newest()?;
+        let FoundCheckpoint { path, tensors, record, passed_over } = files.newest()?;
         if !passed_over.is_empty() {
             let why = passed_over.join("; ");
             self.notes.push(format!("{why}: resuming from {}, after step {}", path.display(), record.step));
@@ -135,7 +135,7 @@ impl TrainState {
         for (name, (shape, data)) in tensors {
             set(&mut self.params, &name, shape, data);
         }
-        let graph = self.engine.optimiser();
+        let graph = self.step_executor.optimiser();
         for id in &graph.params {
             let name = graph.source_name(*id).unwrap_or_default();
             if name.starts_with("adam.") && !self.params.names().any(|known| known == name) {

@@ -14,18 +14,18 @@ use vjepa_runtime::plan::{Recorded, RunError};
 impl TrainState {
     /// From now on [`TrainState::end_step`] reports the step before, where the step is one graph; see there.
     pub fn read_late(&mut self) {
-        self.late = self.engine.read_late();
+        self.late = self.step_executor.read_late();
     }
 
     /// From now on the launches of a step of one graph are recorded once for each of its sizes and replayed
     /// ([`DeviceExecutor::record_launches`](vjepa_runtime::plan::DeviceExecutor::record_launches)); other steps are as they were.
     pub fn record_launches(&mut self) {
-        self.engine.record_launches();
+        self.step_executor.record_launches();
     }
 
     /// How steps were launched, where launches are recorded.
     pub fn recorded(&self) -> Option<Recorded> {
-        self.engine.main().recorded()
+        self.step_executor.main().recorded()
     }
 
     /// Whether the losses of a step are read late.
@@ -54,7 +54,7 @@ impl TrainState {
     /// As [`TrainState::finish_step`], of the step that is reported.
     pub fn end_step(&mut self, ranks: &dyn Collective) -> Result<Option<StepReport>, TrainError> {
         let pending = std::mem::take(&mut self.pending);
-        if pending.over != ranks.world() && !self.engine.sums_late() {
+        if pending.over != ranks.world() && !self.step_executor.sums_late() {
             return Err(TrainError::Unsupported(
                 "the gradients were not summed over the ranks of this step".to_owned(),
             ));
@@ -76,7 +76,7 @@ impl TrainState {
     /// As [`TrainState::finish_step`]; [`TrainError::Run`] when the device has failed.
     pub fn settle(&mut self) -> Result<Option<StepReport>, TrainError> {
         let Some(report) = self.unread.take() else { return Ok(None) };
-        let outputs = self.engine.unread(&self.params)?.unwrap_or_default();
+        let outputs = self.step_executor.unread(&self.params)?.unwrap_or_default();
         self.completed(report, &outputs).map(Some)
     }
 
@@ -87,14 +87,14 @@ impl TrainState {
         let [groups, means @ ..] = sums.as_slice() else { return Err(TrainError::Unsupported("no group".to_owned())) };
         let means: Vec<f64> = means.iter().map(|sum| sum / groups).collect();
         let (loss, terms) = means.split_first().map_or((f64::NAN, &[][..]), |(loss, terms)| (*loss, terms));
-        report.skipped = loss.is_finite() && loss > self.skip_above && self.engine.adds_up();
-        let grad_norms = match self.engine.adds_up() {
+        report.skipped = loss.is_finite() && loss > self.skip_above && self.step_executor.adds_up();
+        let grad_norms = match self.step_executor.adds_up() {
             false => pending.grad_norms,
             true if report.skipped || !loss.is_finite() => self.trained().map(|_| 0.0).collect(),
             true => self.apply(loss, *groups, ranks)?,
         };
         let report = self.with_losses(report, loss, terms, grad_norms)?;
-        self.engine.forget(&mut self.params);
+        self.step_executor.forget(&mut self.params);
         self.skipped += u64::from(report.skipped);
         self.step += 1;
         Ok(report)
@@ -125,7 +125,11 @@ impl TrainState {
     }
 
     /// A report with the outputs of its step, which was one graph.
-    fn completed(&mut self, report: StepReport, outputs: &crate::engine::Named) -> Result<StepReport, TrainError> {
+    fn completed(
+        &mut self,
+        report: StepReport,
+        outputs: &crate::step_executor::Named,
+    ) -> Result<StepReport, TrainError> {
         let declaration = self.objective.declaration();
         let terms: Vec<f64> = declaration.terms.iter().map(|term| scalar(outputs, term)).collect();
         let norms = norms(outputs, declaration);
@@ -159,7 +163,7 @@ impl TrainState {
     /// Applies the mean gradient of `groups` groups whose mean loss is `loss`; its norms, one a trained set.
     fn apply(&mut self, loss: f64, groups: f64, ranks: &dyn Collective) -> Result<Vec<f64>, TrainError> {
         let inputs = self.rate_inputs(self.schedule.at(self.step));
-        let outputs = match self.engine.apply(&mut self.params, groups, inputs, ranks) {
+        let outputs = match self.step_executor.apply(&mut self.params, groups, inputs, ranks) {
             Err(TrainError::Run(RunError::NotFinite { seen, .. })) => return Err(self.diverged(loss, &seen)),
             outputs => outputs?,
         };

@@ -7,7 +7,7 @@ use vjepa_recipe::config::Config;
 
 use super::TrainState;
 use crate::TrainError;
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::{Checkpoint, TrainProgress};
 
 impl TrainState {
     /// Saves weights, moving averages and moments.
@@ -26,7 +26,7 @@ impl TrainState {
     /// # Errors
     /// [`TrainError::Unsupported`] for a device that lost its memory and returns nothing: an old checkpoint is better than half
     /// a new one.
-    pub(crate) fn snapshot(&self, sent: NamedTensors) -> Result<(Progress, NamedTensors), TrainError> {
+    pub(crate) fn snapshot(&self, sent: NamedTensors) -> Result<(TrainProgress, NamedTensors), TrainError> {
         let mut weights = self.weights();
         if weights.len() != self.params.names().count() {
             return Err(TrainError::Unsupported(format!(

@@ -1,6 +1,6 @@
 //! What a step has added up so far.
 
-use crate::engine::Named;
+use crate::step_executor::Named;
 use crate::sums::Travel;
 use std::collections::BTreeMap;
 use vjepa_graphs::objectives::Declaration;

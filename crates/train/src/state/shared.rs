@@ -10,7 +10,7 @@ impl TrainState {
     /// # Errors
     /// [`TrainError::Collective`]; [`TrainError::Unsupported`] for a device that lost its memory.
     pub(in super::super) fn sent_moments(&mut self, ranks: &dyn Collective) -> Result<NamedTensors, TrainError> {
-        match self.engine.shards() {
+        match self.step_executor.shards() {
             Some(shards) => shards.moments(&mut self.params, ranks),
             None => Ok(NamedTensors::new()),
         }
@@ -18,7 +18,7 @@ impl TrainState {
 
     /// Gives the moments back that other ranks keep.
     pub(in super::super) fn keep_own(&mut self) {
-        let Some(shards) = self.engine.shards() else { return };
+        let Some(shards) = self.step_executor.shards() else { return };
         let others: Vec<String> = self.params.names().filter(|name| !shards.keeps(name)).map(str::to_owned).collect();
         for name in others {
             self.params.remove(&name);
@@ -27,7 +27,7 @@ impl TrainState {
 
     /// Whether a tensor of the run's state is kept on this rank.
     pub(in super::super) fn keeps(&self, tensor: &str) -> bool {
-        self.engine.shards().is_none_or(|shards| shards.keeps(tensor))
+        self.step_executor.shards().is_none_or(|shards| shards.keeps(tensor))
     }
 
     /// Bytes of the optimiser's moments that this rank holds.

@@ -46,11 +46,11 @@ impl TrainState {
 
     /// The compiled step, or the half of it that computes gradients.
     pub fn graph(&self) -> &Graph {
-        self.engine.main().graph()
+        self.step_executor.main().graph()
     }
 
     /// Its executor, for profiles.
     pub fn executor(&mut self) -> &mut DeviceExecutor {
-        self.engine.main_mut()
+        self.step_executor.main_mut()
     }
 }

@@ -45,12 +45,12 @@ pub(crate) struct Clip {
     stopped: Option<usize>,
     in_order: bool,
     /// Which decoder it has, and whether that may change.
-    engine: Engine,
+    choice: DecoderChoice,
 }
 
 /// Which decoder a clip is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Engine {
+pub(crate) enum DecoderChoice {
     Pure,
     /// FFmpeg's from the moment on where the pure one lacks a tool.
     PureFirst,
@@ -64,7 +64,7 @@ impl Clip {
         mut file: File,
         len: u64,
         track: Track,
-        engine: Engine,
+        choice: DecoderChoice,
     ) -> Result<Self, VideoError> {
         let end = |s: &Sample| s.offset.saturating_add(u64::from(s.size));
         if !track.cut && track.samples.iter().any(|s| end(s) > len) {
@@ -73,10 +73,10 @@ impl Clip {
         let first = track.samples.iter().position(|s| s.key).unwrap_or(0);
         let mut packet = Vec::new();
         let made = read(&mut file, len, &track.samples, first, &mut packet)
-            .and_then(|()| contained(|| backend(&track, &packet, engine)));
+            .and_then(|()| contained(|| backend(&track, &packet, choice)));
         let (backend, codec) = made.map_err(|fault| fault.at(path, None))?;
         let mut clip = Self::with(path, Packets::Placed(file), len, track, backend, codec);
-        clip.engine = engine;
+        clip.choice = choice;
         // A damaged index shows in its first packet already: better to say so before training starts.
         clip.look(first).map_err(|fault| fault.at(&clip.path, None))?;
         Ok(clip)
@@ -125,7 +125,7 @@ impl Clip {
             ahead: BTreeMap::new(),
             stopped: None,
             in_order: false,
-            engine: Engine::Ffmpeg,
+            choice: DecoderChoice::Ffmpeg,
         }
     }
 
@@ -195,7 +195,9 @@ impl ClipDecoder for Clip {
             (self.run, self.stopped) = (None, None);
             return Err(match stop.fault {
                 Fault::Cut(_) => self.cut_off(),
-                fault if self.engine == Engine::Pure => fault.at(&self.path, self.frame_of(stop.sample)).of_pure(),
+                fault if self.choice == DecoderChoice::Pure => {
+                    fault.at(&self.path, self.frame_of(stop.sample)).of_pure()
+                }
                 fault => fault.at(&self.path, self.frame_of(stop.sample)),
             });
         }

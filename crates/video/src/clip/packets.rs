@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::Engine;
+use super::DecoderChoice;
 use crate::backend::Backend;
 use crate::error::Fault;
 use crate::h264::H264;
@@ -31,19 +31,19 @@ impl Packets {
 }
 
 /// A decoder for `track`, and what it decodes; `first` is the first key packet.
-pub(super) fn backend(track: &Track, first: &[u8], engine: Engine) -> Result<(Box<dyn Backend>, Codec), Fault> {
+pub(super) fn backend(track: &Track, first: &[u8], choice: DecoderChoice) -> Result<(Box<dyn Backend>, Codec), Fault> {
     #[cfg(feature = "ffmpeg")]
-    if engine == Engine::Ffmpeg {
+    if choice == DecoderChoice::Ffmpeg {
         let ffmpeg = crate::ffmpeg::Ffmpeg::new(track, first)?;
         let codec = ffmpeg.codec();
         return Ok((Box::new(ffmpeg), codec));
     }
-    match (&track.setup, engine) {
-        (Setup::H264 { length_size, parameter_sets }, Engine::Pure | Engine::PureFirst) => {
+    match (&track.setup, choice) {
+        (Setup::H264 { length_size, parameter_sets }, DecoderChoice::Pure | DecoderChoice::PureFirst) => {
             let h264 = H264::new(*length_size, parameter_sets, first)?.with_entries(&track.other_sets);
             Ok((Box::new(h264), Codec::H264))
         }
-        (Setup::Vp9, Engine::Pure | Engine::PureFirst) => Ok((Box::new(Vp9::new(first)?), Codec::Vp9)),
+        (Setup::Vp9, DecoderChoice::Pure | DecoderChoice::PureFirst) => Ok((Box::new(Vp9::new(first)?), Codec::Vp9)),
         (setup, _) => Err(setup.unsupported().unwrap_or_else(|| Fault::Unsupported("video".into()))),
     }
 }

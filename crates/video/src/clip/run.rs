@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::packets::backend;
 use super::start::From;
-use super::{Clip, Engine};
+use super::{Clip, DecoderChoice};
 use crate::backend::{Coded, Picture, Start};
 use crate::error::Fault;
 use crate::guard::contained;
@@ -69,15 +69,15 @@ impl Clip {
 
     /// Change to FFmpeg's decoder, if that is allowed and possible.
     fn replace(&mut self) -> bool {
-        if self.engine != Engine::PureFirst {
+        if self.choice != DecoderChoice::PureFirst {
             return false;
         }
-        self.engine = Engine::Ffmpeg;
+        self.choice = DecoderChoice::Ffmpeg;
         let first = self.keys.first().copied().unwrap_or(0);
         let made = self
             .packets
             .read(self.len, &self.track.samples, first, &mut self.packet)
-            .and_then(|()| backend(&self.track, &self.packet, Engine::Ffmpeg));
+            .and_then(|()| backend(&self.track, &self.packet, DecoderChoice::Ffmpeg));
         match made {
             Ok((backend, _)) => {
                 (self.backend, self.run) = (backend, None);

@@ -8,7 +8,7 @@ use vjepa_programs::ExportedDetector;
 use vjepa_runtime::{Dimension, NamedInput, Options, Session};
 
 use super::shared::{Seen, in_pixels, read, shared};
-use super::{BoxValues, Frame};
+use super::{BoxValues, LabelledFrame};
 use crate::{EvalError, OnProgress};
 
 /// The output of a detector.
@@ -66,7 +66,7 @@ impl ExportedModels {
     /// cannot be reached; [`EvalError::Collective`] where a rank is lost.
     pub fn scores(
         &self,
-        frames: &[Frame],
+        frames: &[LabelledFrame],
         ranks: &dyn Collective,
         progress: OnProgress<'_>,
     ) -> Result<Option<BoxValues>, EvalError> {
@@ -91,7 +91,7 @@ impl ExportedModels {
     }
 
     /// The model that takes the clips of a video.
-    fn model(&self, frame: &Frame, placed: Placed) -> Result<&Sized, EvalError> {
+    fn model(&self, frame: &LabelledFrame, placed: Placed) -> Result<&Sized, EvalError> {
         let (height, width) = placed.size;
         self.models.iter().find(|model| model.size == placed.size).ok_or_else(|| {
             EvalError::setup(format!(

@@ -11,7 +11,7 @@ use vjepa_recipe::counter::CounterRng;
 use vjepa_runtime::plan::{Device, DeviceExecutor, HostTensor};
 
 use super::shared::{Seen, collected, in_pixels, read, shared};
-use super::{BoxValues, Frame, LabelledRegion};
+use super::{BoxValues, LabelledFrame, LabelledRegion};
 use crate::protocols::videos::OpenEncoder;
 use crate::{EvalError, OnProgress};
 
@@ -70,7 +70,7 @@ impl<'a> BoxEncoder<'a> {
     /// cannot be reached; [`EvalError::Collective`] where a rank is lost; [`EvalError::Setup`] when no key frame is left.
     pub fn extract(
         &mut self,
-        frames: &[Frame],
+        frames: &[LabelledFrame],
         view: View,
         ranks: &dyn Collective,
         progress: OnProgress<'_>,
@@ -86,7 +86,7 @@ impl<'a> BoxEncoder<'a> {
     /// As [`BoxEncoder::extract`], but that it is none when no key frame is left.
     pub fn seconds_each(
         &mut self,
-        frames: &[Frame],
+        frames: &[LabelledFrame],
         view: View,
         ranks: &dyn Collective,
     ) -> Result<Option<f64>, EvalError> {
@@ -94,7 +94,7 @@ impl<'a> BoxEncoder<'a> {
         let mut each = None;
         for _ in 0..2 {
             let began = Instant::now();
-            let seen = |number: usize, frame: &Frame| self.seen(&clips, view, number, frame);
+            let seen = |number: usize, frame: &LabelledFrame| self.seen(&clips, view, number, frame);
             let found = collected(frames, width, ranks, &mut |_| {}, seen)?;
             let read = found.filter(|found| !found.boxes.is_empty()).map(|found| frames.len() - found.bad.len());
             each = read.map(|read| began.elapsed().as_secs_f64() / read as f64);
@@ -125,7 +125,7 @@ impl<'a> BoxEncoder<'a> {
         clips: &KeyFrameClips,
         view: View,
         number: usize,
-        frame: &Frame,
+        frame: &LabelledFrame,
     ) -> Result<Result<Seen, String>, EvalError> {
         let mut random = match view {
             View::Whole => None,

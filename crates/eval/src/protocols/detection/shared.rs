@@ -6,7 +6,7 @@ use vjepa_data::detection::{KeyFrameClip, KeyFrameClips, Placed};
 use vjepa_data::media::Opener;
 use vjepa_recipe::counter::CounterRng;
 
-use super::{BoxValues, Frame, LabelledRegion};
+use super::{BoxValues, LabelledFrame, LabelledRegion};
 use crate::{EvalError, OnProgress, Progress};
 
 /// What came of a key frame.
@@ -22,7 +22,7 @@ pub(super) struct Seen {
 /// Reads the clip of a key frame; the inner error says why its video cannot be used.
 pub(super) fn read(
     clips: &KeyFrameClips,
-    frame: &Frame,
+    frame: &LabelledFrame,
     random: Option<&mut CounterRng>,
 ) -> Result<Result<KeyFrameClip, String>, EvalError> {
     match clips.read(Opener::shared(), &frame.path, frame.key.second, random) {
@@ -48,11 +48,11 @@ pub(super) fn in_pixels<'a>(placed: Placed, regions: impl IntoIterator<Item = &'
 /// # Errors
 /// Those of `seen`; [`EvalError::Collective`]; [`EvalError::Setup`] when no box is left.
 pub(super) fn shared(
-    frames: &[Frame],
+    frames: &[LabelledFrame],
     width: usize,
     ranks: &dyn Collective,
     progress: OnProgress<'_>,
-    seen: impl FnMut(usize, &Frame) -> Result<Result<Seen, String>, EvalError>,
+    seen: impl FnMut(usize, &LabelledFrame) -> Result<Result<Seen, String>, EvalError>,
 ) -> Result<Option<BoxValues>, EvalError> {
     let Some(found) = collected(frames, width, ranks, progress, seen)? else { return Ok(None) };
     if found.boxes.is_empty() {
@@ -68,11 +68,11 @@ pub(super) fn shared(
 /// # Errors
 /// Those of `seen`; [`EvalError::Collective`].
 pub(super) fn collected(
-    frames: &[Frame],
+    frames: &[LabelledFrame],
     width: usize,
     ranks: &dyn Collective,
     progress: OnProgress<'_>,
-    mut seen: impl FnMut(usize, &Frame) -> Result<Result<Seen, String>, EvalError>,
+    mut seen: impl FnMut(usize, &LabelledFrame) -> Result<Result<Seen, String>, EvalError>,
 ) -> Result<Option<BoxValues>, EvalError> {
     let mut found = BoxValues { width, ..BoxValues::default() };
     for (number, of_turn) in frames.chunks(ranks.world()).enumerate() {
@@ -99,7 +99,7 @@ fn portion(seen: Result<Seen, String>) -> Portion {
 }
 
 /// The inverse of [`portion`], for a key frame.
-fn take(found: &mut BoxValues, frame: &Frame, portion: Portion) {
+fn take(found: &mut BoxValues, frame: &LabelledFrame, portion: Portion) {
     let mut samples = portion.samples.into_iter();
     if let Some(why) = samples.next().flatten() {
         found.bad.push((frame.key.clone(), why));
@@ -119,20 +119,20 @@ mod tests {
     use vjepa_collective::Alone;
     use vjepa_metrics::ava::KeyFrame;
 
-    fn frame(second: u32, boxes: usize) -> Frame {
+    fn frame(second: u32, boxes: usize) -> LabelledFrame {
         let region = |number: usize| LabelledRegion {
             corners: [0.0, 0.0, 0.5, 1.0],
             actions: vec![number as u32 + 1],
             score: 1.0,
         };
         let key = KeyFrame { video: "v".to_owned(), second };
-        Frame { key, path: "v.mp4".into(), regions: (0..boxes).map(region).collect() }
+        LabelledFrame { key, path: "v.mp4".into(), regions: (0..boxes).map(region).collect() }
     }
 
     #[test]
     fn boxes_that_are_seen_keep_their_numbers() {
         let frames = [frame(900, 2), frame(901, 1), frame(902, 3)];
-        let seen = |number: usize, frame: &Frame| {
+        let seen = |number: usize, frame: &LabelledFrame| {
             Ok(match number {
                 1 => Err("is cut off".to_owned()),
                 // The second box of each lies outside.
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn nothing_left_is_an_error_that_says_why() {
-        let bad = |_: usize, _: &Frame| Ok(Err("has no frames".to_owned()));
+        let bad = |_: usize, _: &LabelledFrame| Ok(Err("has no frames".to_owned()));
         let told = shared(&[frame(900, 1)], 2, &Alone, &mut |_| {}, bad).unwrap_err().to_string();
         assert_eq!(told, "none of 1 key frames can be used; the first, v at 900: has no frames");
         let found = collected(&[frame(900, 1)], 2, &Alone, &mut |_| {}, bad).unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! The attentive figures of the protocol.
 
 use super::TextureProtocol;
-use super::clips::Clips;
+use super::clips::LabelledClips;
 use crate::EvalError;
 use crate::attentive::{ProbeOptions, ProbeRunner, ProbeTrainer, first_weights};
 use crate::features::Features;
@@ -26,7 +26,7 @@ pub(super) const VALIDATION: usize = 200;
 pub(super) const BATCH: usize = 8;
 
 impl Attentive {
-    pub fn new(config: &EncoderConfig, clips: &Clips, features: &Features) -> Result<Self, EvalError> {
+    pub fn new(config: &EncoderConfig, clips: &LabelledClips, features: &Features) -> Result<Self, EvalError> {
         // Both tasks have as many classes, so one compiled probe serves both.
         let classes = TEXTURES.len().max(DIRECTIONS);
         let probe = Probe::Attentive(ProbeConfig::for_encoder(config, classes));
@@ -39,14 +39,14 @@ impl Attentive {
         })
     }
 
-    fn validation(clips: &Clips) -> &[usize] {
+    fn validation(clips: &LabelledClips) -> &[usize] {
         &clips.validation[..VALIDATION.min(clips.validation.len())]
     }
 
     pub fn figure(
         &mut self,
         features: &Features,
-        clips: &Clips,
+        clips: &LabelledClips,
         task: usize,
         protocol: &TextureProtocol,
         done: &mut dyn FnMut(usize),

@@ -12,7 +12,7 @@ const TEST_CLIPS: u64 = 0x7465_7374;
 const LABEL_DRAWS: u64 = 0x6C_6162_656C;
 
 /// Labels of the clips, probe clips first, then test clips; and which are what.
-pub(super) struct Clips {
+pub(super) struct LabelledClips {
     pub seeds: [u64; 2],
     pub probe: usize,
     /// Texture and direction of each.
@@ -23,7 +23,7 @@ pub(super) struct Clips {
     pub draws: [Vec<Vec<usize>>; 2],
 }
 
-impl Clips {
+impl LabelledClips {
     pub fn new(source: &DriftingTextures, protocol: &TextureProtocol) -> Self {
         let seeds = [mix(&[protocol.seed, PROBE_CLIPS]), mix(&[protocol.seed, TEST_CLIPS])];
         let probe = protocol.probe_clips;
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn probe_and_test_clips_are_apart() {
         let source = DriftingTextures::new(2, 16, Normalization::PerClip);
-        let clips = Clips::new(
+        let clips = LabelledClips::new(
             &source,
             &TextureProtocol { probe_clips: 80, validation_clips: 16, test_clips: 30, ..TextureProtocol::recipe(5) },
         );

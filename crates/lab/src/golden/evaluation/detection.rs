@@ -14,7 +14,7 @@ use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, read_json};
 use super::super::clip::Clip;
-use super::super::run::{Engine, float, run_once, values, zero_moments};
+use super::super::run::{Execution, float, run_once, values, zero_moments};
 use super::super::sampled::Compare;
 use super::super::training::Training;
 
@@ -66,19 +66,19 @@ struct Frame {
 }
 
 /// `eval_detection/`.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let info: Info = read_json(&dir.join("info.json"))?;
     let file = TensorFile::read(dir.join("detection.safetensors"))?;
     let mut checks = Vec::new();
     for roi in &info.roi {
-        align(engine, &file, roi, &mut checks)?;
+        align(execution, &file, roi, &mut checks)?;
     }
     if file.contains("head.time_mean") {
-        checks.push(pooled(engine, &file)?);
+        checks.push(pooled(execution, &file)?);
     }
     if let Some(head) = info.head.as_ref().filter(|_| file.contains("head.weight")) {
-        classifier(engine, &file, head, &mut checks)?;
-        checks.push(whole(engine, &file, head, dir)?);
+        classifier(execution, &file, head, &mut checks)?;
+        checks.push(whole(execution, &file, head, dir)?);
     }
     for row in &info.keyframes {
         let got = key_frame_clip(row.sec, row.frames, row.step, row.total).unwrap_or_default();
@@ -91,7 +91,7 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
 }
 
 /// Bins and the features' gradient.
-fn align(engine: Engine, file: &TensorFile, roi: &Roi, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+fn align(execution: Execution, file: &TensorFile, roi: &Roi, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
     let sampling = RoiSampling {
         scale: roi.spatial_scale,
         samples: usize::try_from(roi.sampling_ratio).unwrap_or(0),
@@ -100,7 +100,7 @@ fn align(engine: Engine, file: &TensorFile, roi: &Roi, checks: &mut Vec<Check>) 
     let upstream = float(file, &format!("{}.g", roi.key))?;
     let inputs = vec![("x", float(file, "roi.x")?), ("boxes", float(file, "roi.boxes")?), ("g", upstream)];
     let graph = graph(&inputs, roi.output, sampling)?;
-    let outputs = run_once(engine, &graph, &mut engine.params(), inputs)?;
+    let outputs = run_once(execution, &graph, &mut execution.params(), inputs)?;
     for (output, stored) in [("y", "y"), ("gx", "gx")] {
         let name = format!("{}.{stored}", roi.key);
         checks.push(file.compare(&name, &values(&outputs, output)?, BINS)?.under("detection"));
@@ -129,18 +129,23 @@ fn graph(inputs: &[(&str, HostTensor)], size: usize, sampling: RoiSampling) -> R
 }
 
 /// The detector's features of a box: the largest of its bins, channel by channel.
-fn pooled(engine: Engine, file: &TensorFile) -> Result<Check, GoldenError> {
+fn pooled(execution: Execution, file: &TensorFile) -> Result<Check, GoldenError> {
     let inputs = vec![("x", float(file, "head.time_mean")?), ("boxes", float(file, "head.boxes")?)];
     let sampling = RoiSampling { scale: 1.0 / 16.0, samples: 0, aligned: true };
     let graph = graph(&inputs, 7, sampling)?;
-    let bins = values(&run_once(engine, &graph, &mut engine.params(), inputs)?, "y")?;
+    let bins = values(&run_once(execution, &graph, &mut execution.params(), inputs)?, "y")?;
     let largest: Vec<f32> =
         bins.chunks_exact(49).map(|bins| bins.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
     Ok(file.compare("head.pooled", &largest, Limit::RelL2(1e-5))?.under("detection"))
 }
 
 /// The classifier on recorded features: logits, loss and gradients, by the compiled step.
-fn classifier(engine: Engine, file: &TensorFile, head: &Head, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
+fn classifier(
+    execution: Execution,
+    file: &TensorFile,
+    head: &Head,
+    checks: &mut Vec<Check>,
+) -> Result<(), GoldenError> {
     let features = float(file, "head.pooled")?;
     let labels = file.u8("head.labels")?.iter().copied().map(f32::from).collect();
     let labels = HostTensor::F32 { shape: file.shape("head.labels")?.to_vec(), data: labels };
@@ -149,7 +154,7 @@ fn classifier(engine: Engine, file: &TensorFile, head: &Head, checks: &mut Vec<C
     };
     let options = TrainOptions { export_gradients: true, ..TrainOptions::default() };
     let graph = detector_step(width, classes, options)?;
-    let mut params = engine.params();
+    let mut params = execution.params();
     for name in ["weight", "bias"] {
         params.set(&format!("probe.linear.{name}"), float(file, &format!("head.{name}"))?);
     }
@@ -157,7 +162,7 @@ fn classifier(engine: Engine, file: &TensorFile, head: &Head, checks: &mut Vec<C
     let numbers = [("lr", 0.0), ("wd", 0.0), ("c1", 0.1), ("c2", 1e-3), ("max_norm", f32::INFINITY)];
     let numbers = numbers.map(|(name, value)| (name, HostTensor::scalar(value)));
     let inputs = [("features", features), ("labels", labels)].into_iter().chain(numbers).collect();
-    let outputs = engine.plan_step(graph)?.run(&mut params, inputs)?;
+    let outputs = execution.plan_step(graph)?.run(&mut params, inputs)?;
     let compare = |stored: &str, output: &str, limit: Limit| -> Result<Check, GoldenError> {
         Ok(file.compare(stored, &values(&outputs, output)?, limit)?.under("detection"))
     };
@@ -171,13 +176,13 @@ fn classifier(engine: Engine, file: &TensorFile, head: &Head, checks: &mut Vec<C
 }
 
 /// Clip and boxes to scores by one plan, where the golden encoder `tiny` is beside this folder.
-fn whole(engine: Engine, file: &TensorFile, head: &Head, dir: &Path) -> Result<Check, GoldenError> {
+fn whole(execution: Execution, file: &TensorFile, head: &Head, dir: &Path) -> Result<Check, GoldenError> {
     let model = dir.parent().unwrap_or(dir).join("tiny");
     if !model.join("weights.safetensors").is_file() {
         let why = format!("the encoder's weights are not in {}: keep the folders together", model.display());
         return Ok(Check::unsupported("detection.head.scores", why));
     }
-    let training = Training::read(engine, &model)?;
+    let training = Training::read(execution, &model)?;
     let Some(clip) = Clip::read(file, "head.clip_u8")?.into_iter().next() else {
         return Ok(Check::unsupported("detection.head.scores", "there is no clip"));
     };
@@ -189,7 +194,7 @@ fn whole(engine: Engine, file: &TensorFile, head: &Head, dir: &Path) -> Result<C
     let classes = file.shape("head.bias")?.first().copied().unwrap_or(0);
     let graph = detector(&encoder, classes)?;
     let inputs = vec![("clip", clip.host()), ("boxes", float(file, "head.boxes")?)];
-    let got = values(&run_once(engine, &graph, &mut params, inputs)?, "scores")?;
+    let got = values(&run_once(execution, &graph, &mut params, inputs)?, "scores")?;
     Ok(file.compare("head.scores", &got, Limit::RelL2(1e-5))?.under("detection"))
 }
 

@@ -14,7 +14,7 @@ use vjepa_weights::TensorFile;
 use super::super::check::{Check, GoldenError, Limit, read_json};
 use super::super::clip::Clip;
 use super::super::run::{
-    Engine, compare_kept, float, has_gradient, norm, run_once, scalar, stored, values, zero_moments,
+    Execution, compare_kept, float, has_gradient, norm, run_once, scalar, stored, values, zero_moments,
 };
 use super::super::sampled::Compare;
 use super::finetune_info::{Dropped, Hparams, Info, Run, Sizes};
@@ -38,7 +38,7 @@ const FC_NORM: &str = "weights_fc_norm.safetensors";
 
 /// A recorded folder.
 struct Recorded {
-    engine: Engine,
+    execution: Execution,
     dir: PathBuf,
     info: Info,
     io: TensorFile,
@@ -46,7 +46,7 @@ struct Recorded {
 }
 
 /// Compares with the steps of a folder.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let path = dir.join("io.safetensors");
     if !path.is_file() {
         return Ok(Vec::new());
@@ -55,7 +55,7 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
     let io = TensorFile::read(path)?;
     let clip = Clip::read(&io, "clip_u8")?.into_iter().next();
     let clip = clip.ok_or_else(|| wrong(&dir.join("io.safetensors"), "`clip_u8` is empty"))?;
-    let recorded = Recorded { engine, dir: dir.to_owned(), info, io, clip };
+    let recorded = Recorded { execution, dir: dir.to_owned(), info, io, clip };
     let mut checks = vec![recorded.rates()?];
     for (name, run) in &recorded.info.runs {
         let pooling = match name.as_str() {
@@ -120,7 +120,7 @@ impl Recorded {
     /// Weights as the folder has them; a norm that the model does not use has values all the same.
     fn params(&self, file: &str, objective: &Finetune) -> Result<DeviceParams, GoldenError> {
         let weights = TensorFile::read(self.dir.join(file))?;
-        let mut params = self.engine.params();
+        let mut params = self.execution.params();
         for name in ["encoder.norm.weight", "encoder.norm.bias"] {
             let shape = vec![objective.encoder.embed_dim];
             params.set(name, HostTensor::F32 { data: vec![0.0; objective.encoder.embed_dim], shape });
@@ -133,7 +133,7 @@ impl Recorded {
 
     fn options(&self, gates_given: bool) -> TrainOptions {
         let Hparams { betas, eps, .. } = self.info.hparams;
-        let precision = self.engine.precision;
+        let precision = self.execution.precision;
         TrainOptions { betas, eps, export_gradients: true, precision, gates_given, ..TrainOptions::default() }
     }
 
@@ -157,7 +157,7 @@ impl Recorded {
     /// Logits of the first batch, as the deployed model gives them.
     fn logits(&self, objective: &Finetune, params: &mut DeviceParams) -> Result<Vec<f32>, GoldenError> {
         let graph = programs::frozen(&objective.encoder, Some(&Probe::Tuned(objective.head.clone())))?;
-        values(&run_once(self.engine, &graph, params, vec![("clip", self.clip.host())])?, "logits")
+        values(&run_once(self.execution, &graph, params, vec![("clip", self.clip.host())])?, "logits")
     }
 
     fn run(&self, name: &str, pooling: Pooling, run: &Run, checks: &mut Vec<Check>) -> Result<(), GoldenError> {
@@ -175,7 +175,7 @@ impl Recorded {
 
         let graph = programs::step(&objective.clone().into(), self.options(false))?;
         zero_moments(&mut params, &graph);
-        let mut executor = self.engine.plan_step(graph)?;
+        let mut executor = self.execution.plan_step(graph)?;
         let (mut got, mut want) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for (step, row) in run.steps.iter().enumerate() {
             let outputs = executor.run(&mut params, self.inputs(step, row.lr)?)?;
@@ -277,14 +277,14 @@ impl Recorded {
         let mut inputs = vec![("clip", self.clip.host())];
         inputs.extend(named());
         let logits =
-            values(&run_once(self.engine, &programs::tuned_logits(&objective)?, &mut params, inputs)?, "logits")?;
+            values(&run_once(self.execution, &programs::tuned_logits(&objective)?, &mut params, inputs)?, "logits")?;
         checks.push(self.io.compare("droppath.logits", &logits, Limit::RelL2(LOGITS))?.under("finetune"));
 
         let graph = programs::step(&objective.clone().into(), self.options(true))?;
         zero_moments(&mut params, &graph);
         let mut inputs: Vec<(&str, HostTensor)> = self.inputs(0, 0.0)?;
         inputs.extend(named());
-        let outputs = self.engine.plan_step(graph)?.run(&mut params, inputs)?;
+        let outputs = self.execution.plan_step(graph)?.run(&mut params, inputs)?;
         checks.push(Check::scalar_rel("finetune.droppath.loss", scalar(&outputs, "loss")?, dropped.loss, LOSS));
         for parameter in stored(&self.io, "droppath.grad.") {
             let got = values(&outputs, &format!("grad/{}", full(parameter)))?;
@@ -337,7 +337,7 @@ impl Recorded {
                 true => inputs.extend(gates.iter().map(|(name, gate)| (name.as_str(), gate.clone()))),
                 false => inputs.push((DROP_KEY, HostTensor::I32 { shape: vec![4], data: key.to_tensor().to_vec() })),
             }
-            losses.push(scalar(&self.engine.plan_step(graph)?.run(&mut params, inputs)?, "loss")?);
+            losses.push(scalar(&self.execution.plan_step(graph)?.run(&mut params, inputs)?, "loss")?);
         }
         let [gated, drawn] = [losses.first(), losses.get(1)].map(|loss| loss.copied().unwrap_or(f64::NAN));
         Ok(Check::scalar_rel("finetune.droppath.drawn", drawn, gated, 1e-6))

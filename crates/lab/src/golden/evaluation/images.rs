@@ -15,7 +15,7 @@ use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit};
-use super::super::run::{Engine, FORWARD, run_once, values};
+use super::super::run::{Execution, FORWARD, run_once, values};
 use super::super::sampled::Compare;
 use super::super::training::Training;
 use super::augment::sides;
@@ -76,7 +76,7 @@ struct Stills {
 }
 
 /// `eval_images/`.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let path = dir.join("info.json");
     let info: Info = read_exact(&path)?;
     let file = TensorFile::read(dir.join("images.safetensors"))?;
@@ -101,7 +101,7 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
     checks.push(Check::exact("images.policy.pairs", &[ORIGINAL.len() as i64], &pairs));
     trained(&info, &file, &path, &mut checks)?;
     if let Some(stills) = &info.stills {
-        self::stills(engine, dir, stills, &file, &mut checks)?;
+        self::stills(execution, dir, stills, &file, &mut checks)?;
     }
     Ok(checks)
 }
@@ -163,7 +163,7 @@ fn trained(info: &Info, file: &TensorFile, path: &Path, checks: &mut Vec<Check>)
 
 /// Pictures repeated to all frames of golden `tiny`'s encoder, and to the two of one token.
 fn stills(
-    engine: Engine,
+    execution: Execution,
     dir: &Path,
     stills: &Stills,
     file: &TensorFile,
@@ -175,7 +175,7 @@ fn stills(
         checks.push(Check::unsupported("images.stills", why));
         return Ok(());
     }
-    let training = Training::read(engine, &model)?;
+    let training = Training::read(execution, &model)?;
     let &[count, height, width, _] = file.shape("still_u8")? else {
         return Err(wrong(file.path(), "`still_u8` should be pictures [B, H, W, 3]"));
     };
@@ -196,7 +196,7 @@ fn stills(
         let clip = planar.iter().flat_map(|picture| repeated(picture, height * width, frames)).collect();
         let clip = HostTensor::F32 { shape: vec![count, 3, frames, height, width], data: clip };
         let graph = compile::encoder(&config, "encoder.")?;
-        let features = values(&run_once(engine, &graph, &mut params, vec![("clip", clip)])?, "encoder_out")?;
+        let features = values(&run_once(execution, &graph, &mut params, vec![("clip", clip)])?, "encoder_out")?;
         checks.push(file.compare(stored, &features, FORWARD)?.under("images"));
     }
     Ok(())

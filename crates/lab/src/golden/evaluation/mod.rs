@@ -16,7 +16,7 @@ mod recorded;
 use std::path::Path;
 
 use super::check::{Check, GoldenError};
-use super::run::Engine;
+use super::run::Execution;
 
 /// Which of them a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +66,21 @@ impl Evaluation {
     ///
     /// # Errors
     /// [`GoldenError`] when a file is missing or malformed, or a graph cannot be run.
-    pub(super) fn check(self, engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+    pub(super) fn check(self, execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
         match self {
             Self::Aggregate => numbers::aggregate(dir),
             Self::Neighbours => numbers::neighbours(dir),
             Self::AvaMap => ava::check(dir),
             Self::Multiview => multiview::check(dir),
-            Self::Pixels => pixels::check(engine, dir),
-            Self::Detection => detection::check(engine, dir),
+            Self::Pixels => pixels::check(execution, dir),
+            Self::Detection => detection::check(execution, dir),
             Self::Finetune => {
                 let mut checks = finetune::check(dir)?;
-                checks.extend(finetune_steps::check(engine, dir)?);
+                checks.extend(finetune_steps::check(execution, dir)?);
                 Ok(checks)
             }
             Self::Augment => augment::check(dir),
-            Self::Images => images::check(engine, dir),
+            Self::Images => images::check(execution, dir),
             Self::Mixup => mixup::check(dir),
         }
     }

@@ -13,7 +13,7 @@ use super::super::check::{Check, GoldenError, read_json};
 struct Index {
     rows: Vec<Row>,
     crops: Vec<Crops>,
-    videomae: Vec<Clips>,
+    videomae: Vec<VideoMaeClips>,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ struct Crops {
 }
 
 #[derive(Deserialize)]
-struct Clips {
+struct VideoMaeClips {
     kind: String,
     length: usize,
     clips: Vec<Vec<i64>>,

@@ -11,7 +11,7 @@ use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, read_json};
-use super::super::run::{Engine, run_once, scalar, values};
+use super::super::run::{Execution, run_once, scalar, values};
 use super::wrong;
 
 #[derive(Deserialize)]
@@ -24,7 +24,7 @@ struct Info {
 const TOKEN: [usize; 2] = [2, 16];
 
 /// `eval_pixels/`. Clips are prepared as for an encoder; VideoMAE's targets are nevertheless those of pixels in 0 to 1.
-pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let info: Info = read_json(&dir.join("info.json"))?;
     let io = TensorFile::read(dir.join("io.safetensors"))?;
     let &[batch, 3, frames, height, width] = io.shape("clip_u8")? else {
@@ -44,7 +44,7 @@ pub(super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenErro
         let targets = PixelTargets { definition, std };
         let graph = compile::pixels(targets, [3, frames, height, width], TOKEN).map_err(GoldenError::Compile)?;
         let inputs = vec![("clip", clip.clone()), ("predictions", predictions.clone()), ("mask_pred", index.clone())];
-        let outputs = run_once(engine, &graph, &mut engine.params(), inputs)?;
+        let outputs = run_once(execution, &graph, &mut execution.params(), inputs)?;
         // The first tokens of every sample are stored.
         let stored = format!("target_{name}_t0");
         let &[_, kept, values_of_token] = io.shape(&stored)? else {

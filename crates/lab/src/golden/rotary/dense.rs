@@ -16,14 +16,14 @@ use vjepa_weights::TensorFile;
 use super::super::check::{Check, GoldenError, Limit, read_json};
 use super::super::clip::Clip;
 use super::super::masks::check_steps;
-use super::super::run::{Engine, FORWARD, index, load, run_once, values};
+use super::super::run::{Execution, FORWARD, index, load, run_once, values};
 use super::super::sampled::Compare;
 use super::{HeadWidths, wrong};
 use json::Json;
 
 /// Everything the checks start from.
 struct Golden {
-    engine: Engine,
+    execution: Execution,
     dir: PathBuf,
     json: Json,
     weights: TensorFile,
@@ -35,8 +35,12 @@ struct Golden {
 }
 
 /// Compares activations, losses, gradients and both runs.
-pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Vec<Check>)) -> Result<(), GoldenError> {
-    let golden = Golden::read(engine, dir)?;
+pub(in super::super) fn check(
+    execution: Execution,
+    dir: &Path,
+    add: &mut dyn FnMut(Vec<Check>),
+) -> Result<(), GoldenError> {
+    let golden = Golden::read(execution, dir)?;
     add(golden.check_lambda());
     add(golden.check_masks()?);
     add(golden.check_encoder()?);
@@ -49,7 +53,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Ve
 }
 
 impl Golden {
-    fn read(engine: Engine, dir: &Path) -> Result<Self, GoldenError> {
+    fn read(execution: Execution, dir: &Path) -> Result<Self, GoldenError> {
         let json: Json = read_json(&dir.join("config.json"))?;
         let weights = TensorFile::read(dir.join("weights.safetensors"))?;
         let forward = TensorFile::read(dir.join("forward.safetensors"))?;
@@ -82,11 +86,11 @@ impl Golden {
             ..PredictorConfig::for_encoder(&encoder)
         };
         predictor.validate().map_err(|error| wrong(&weights, error))?;
-        Ok(Self { engine, dir: dir.into(), json, weights, forward, encoder, predictor, clip, image })
+        Ok(Self { execution, dir: dir.into(), json, weights, forward, encoder, predictor, clip, image })
     }
 
     fn params(&self) -> Result<DeviceParams, GoldenError> {
-        let mut params = self.engine.params();
+        let mut params = self.execution.params();
         for (from, to) in [("encoder.", "encoder."), ("predictor.", "predictor."), ("encoder.", "target_encoder.")] {
             load(&mut params, &self.weights, from, to)?;
         }
@@ -139,14 +143,14 @@ impl Golden {
 
     /// Levels, images, non-square clips, single blocks, and what training predicts.
     fn check_encoder(&self) -> Result<Vec<Check>, GoldenError> {
-        let (engine, forward) = (self.engine, &self.forward);
+        let (execution, forward) = (self.execution, &self.forward);
         let mut params = self.params()?;
         let mut checks = Vec::new();
         let mut compare = |name: &str, got: &[f32]| -> Result<(), GoldenError> {
             checks.push(forward.compare(name, got, FORWARD)?.under("forward"));
             Ok(())
         };
-        let mut run = |graph, clip: &Clip| run_once(engine, &graph, &mut params, vec![("clip", clip.host())]);
+        let mut run = |graph, clip: &Clip| run_once(execution, &graph, &mut params, vec![("clip", clip.host())]);
         for (modality, last, levels, embed) in [
             (Modality::Video, "encoder_out", "encoder_levels_b01", "patch_embed_b0"),
             (Modality::Image, "encoder_out_image", "encoder_levels_image_b01", "patch_embed_img_b0"),
@@ -195,9 +199,9 @@ impl Golden {
         let mut checks = Vec::new();
         for (modality, label) in [(Modality::Video, "video"), (Modality::Image, "image")] {
             let encoder = self.encoder_for(modality);
-            let mut masked = self.engine.plan(&compile::levels(&encoder, "encoder.", true)?)?;
+            let mut masked = self.execution.plan(&compile::levels(&encoder, "encoder.", true)?)?;
             let graph = compile::predictions(&self.predictor, 0, modality)?;
-            let mut predictor = self.engine.plan(&graph)?;
+            let mut predictor = self.execution.plan(&graph)?;
             for generator in 0..self.generators(modality) {
                 let [enc, pred] = self.masks(forward, &format!("{label}."), generator, &encoder)?;
                 let clip = ("clip", self.input(modality).host());
@@ -242,15 +246,15 @@ impl Golden {
         let [enc, pred] = self.masks(forward, "video.", 0, &self.encoder)?;
         let masked = compile::encoder_masked(&self.encoder, "encoder.")?;
         let inputs = vec![("clip", self.clip.host()), ("mask_enc", enc.clone())];
-        let mut out = run_once(self.engine, &masked, &mut params, inputs)?;
+        let mut out = run_once(self.execution, &masked, &mut params, inputs)?;
         let Some(context) = out.remove("encoder_out") else { return Ok(Vec::new()) };
-        let mut params = self.engine.params();
+        let mut params = self.execution.params();
         load(&mut params, &self.weights, "predictor_distilled.", "predictor.")?;
         let mut checks = Vec::new();
         for (modality, label) in [(Modality::Video, "video"), (Modality::Image, "as_image")] {
             let graph = compile::predictions(&config, 0, modality)?;
             let inputs = vec![("context", context.clone()), ("mask_enc", enc.clone()), ("mask_pred", pred.clone())];
-            let out = run_once(self.engine, &graph, &mut params, inputs)?;
+            let out = run_once(self.execution, &graph, &mut params, inputs)?;
             for output in ["predictor_out", "predictor_context_out"] {
                 let name = format!("distilled.{label}.{output}");
                 checks.push(forward.compare(&name, &values(&out, output)?, FORWARD)?);

@@ -12,7 +12,7 @@ use vjepa_weights::TensorFile;
 
 use super::super::check::GoldenError;
 use super::super::clip::Clip;
-use super::super::run::{Engine, Outputs};
+use super::super::run::{Execution, Outputs};
 use super::wrong;
 
 /// A run's state with the recorded weights of encoder and predictor.
@@ -21,20 +21,20 @@ pub(super) struct Trained {
 }
 
 /// The configuration that a folder describes.
-pub(super) fn configuration(engine: Engine, values: Value, weights: &TensorFile) -> Result<Config, GoldenError> {
+pub(super) fn configuration(execution: Execution, values: Value, weights: &TensorFile) -> Result<Config, GoldenError> {
     let mut values = values;
-    let dtype = if engine.precision == Precision::Bf16 { "bfloat16" } else { "float32" };
+    let dtype = if execution.precision == Precision::Bf16 { "bfloat16" } else { "float32" };
     values["meta"] = json!({"dtype": dtype});
-    values["optimization"]["mask_buckets"] = json!(engine.mask_buckets);
+    values["optimization"]["mask_buckets"] = json!(execution.mask_buckets);
     Config::from_yaml(&values.to_string(), "", &[]).map_err(|error| wrong(weights, error))
 }
 
 impl Trained {
     /// Compiles the step of a configuration; the run begins with these weights.
-    pub(super) fn new(engine: Engine, config: &Config, weights: &TensorFile) -> Result<Self, GoldenError> {
+    pub(super) fn new(execution: Execution, config: &Config, weights: &TensorFile) -> Result<Self, GoldenError> {
         let failed = |error: vjepa_train::TrainError| wrong(weights, error);
         let plan = config.optimization.plan(None).map_err(|error| wrong(weights, error))?;
-        let mut state = TrainState::on(engine.device, config, plan, false).map_err(failed)?;
+        let mut state = TrainState::on(execution.device, config, plan, false).map_err(failed)?;
         let own = |name: &&str| ["encoder.", "predictor."].iter().any(|set| name.starts_with(set));
         let tensor = |name: &str| Ok((name.to_owned(), (weights.shape(name)?.to_vec(), weights.f32(name)?)));
         let tensors = weights.names().filter(own).map(tensor).collect::<Result<_, GoldenError>>()?;

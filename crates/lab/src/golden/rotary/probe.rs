@@ -16,7 +16,8 @@ use super::super::check::{Check, GoldenError, Limit, read_json};
 use super::super::clip::Clip;
 use super::super::probe::one_hot;
 use super::super::run::{
-    Engine, FORWARD, Outputs, compare_kept, float, has_gradient, load, run_once, scalar, stored, values, zero_moments,
+    Execution, FORWARD, Outputs, compare_kept, float, has_gradient, load, run_once, scalar, stored, values,
+    zero_moments,
 };
 use super::super::sampled::Compare;
 use super::super::step::compare_gradients;
@@ -106,7 +107,7 @@ struct Rolled {
 
 /// Everything the checks start from.
 struct Golden {
-    engine: Engine,
+    execution: Execution,
     json: Json,
     weights: TensorFile,
     io: TensorFile,
@@ -115,7 +116,11 @@ struct Golden {
 
 /// Compares with `weights_initial.safetensors` and `io.safetensors`. The encoder is that of the folder `vjepa2_train` beside
 /// this one.
-pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Vec<Check>)) -> Result<(), GoldenError> {
+pub(in super::super) fn check(
+    execution: Execution,
+    dir: &Path,
+    add: &mut dyn FnMut(Vec<Check>),
+) -> Result<(), GoldenError> {
     let json: Json = read_json(&dir.join("config.json"))?;
     let weights = TensorFile::read(dir.join("weights_initial.safetensors"))?;
     let io = TensorFile::read(dir.join("io.safetensors"))?;
@@ -128,7 +133,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Ve
         ..ProbeConfig::sized(c.dim, c.num_heads, c.classes)
     };
     probe.validate().map_err(|error| wrong(&weights, error))?;
-    let golden = Golden { engine, json, weights, io, probe };
+    let golden = Golden { execution, json, weights, io, probe };
     add(golden.check_forward()?);
     for head in 0..golden.json.heads.len() {
         add(golden.check_head(head)?);
@@ -141,7 +146,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Ve
         )]);
         return Ok(());
     };
-    let training = Training::read(engine, &beside)?;
+    let training = Training::read(execution, &beside)?;
     add(golden.check_clips(&training)?);
     if let Some(actions) = &golden.json.ek100 {
         add(golden.check_actions(&training, actions)?);
@@ -151,14 +156,14 @@ pub(in super::super) fn check(engine: Engine, dir: &Path, add: &mut dyn FnMut(Ve
 
 impl Golden {
     fn params(&self) -> Result<DeviceParams, GoldenError> {
-        let mut params = self.engine.params();
+        let mut params = self.execution.params();
         load(&mut params, &self.weights, "clf.", "probe.")?;
         Ok(params)
     }
 
     fn logits(&self, params: &mut DeviceParams, features: HostTensor) -> Result<Vec<f32>, GoldenError> {
         let graph = compile::probe(&Probe::Attentive(self.probe.clone()), false)?;
-        values(&run_once(self.engine, &graph, params, vec![("features", features)])?, "logits")
+        values(&run_once(self.execution, &graph, params, vec![("features", features)])?, "logits")
     }
 
     /// Features `[batch, tokens, D]`, however many tokens.
@@ -172,7 +177,7 @@ impl Golden {
         let logits = self.logits(&mut params, float(&self.io, "features")?)?;
         let graph = compile::pooled(&self.probe)?;
         let inputs = vec![("features", float(&self.io, "features")?)];
-        let pooled = values(&run_once(self.engine, &graph, &mut params, inputs)?, "pooled")?;
+        let pooled = values(&run_once(self.execution, &graph, &mut params, inputs)?, "pooled")?;
         Ok(vec![
             self.io.compare("logits0", &logits, LOGITS)?.under("probe"),
             self.io.compare("pooled0", &pooled, LOGITS)?.under("probe"),
@@ -185,7 +190,7 @@ impl Golden {
         let Hparams { betas, eps, .. } = self.json.hparams;
         let options = TrainOptions { betas, eps, export_gradients: true, decay_all: true, ..TrainOptions::default() };
         let graph = compile::probe_step(&Probe::Attentive(self.probe.clone()), options)?;
-        let mut executor = self.engine.plan_step(graph.clone())?;
+        let mut executor = self.execution.plan_step(graph.clone())?;
         let mut params = self.params()?;
         zero_moments(&mut params, &graph);
         let mut outputs: Vec<Outputs> = Vec::new();
@@ -252,7 +257,7 @@ impl Golden {
         let mut params = training.params()?;
         let mut probe = self.params()?;
         let graph = compile::encoder(&training.encoder, "encoder.")?;
-        let mut encoder = self.engine.plan(&graph)?;
+        let mut encoder = self.execution.plan(&graph)?;
         let mut probabilities: Vec<Vec<f32>> = Vec::new();
         for view in 0..views {
             let mut tokens = Vec::new();
@@ -274,7 +279,7 @@ impl Golden {
         checks.push(io.compare("multiclip.probabilities", &mean, LOGITS)?);
         if let Some(Multilevel { out_layers }) = &self.json.multilevel {
             let layered = EncoderConfig { out_layers: Some(out_layers.clone()), ..training.encoder.clone() };
-            let mut encoder = self.engine.plan(&compile::layers(&layered, "encoder.")?)?;
+            let mut encoder = self.execution.plan(&compile::layers(&layered, "encoder.")?)?;
             let mut tokens = Vec::new();
             for segment in 0..segments {
                 let Some(clip) = clips.get(segment * views) else { continue };
@@ -306,13 +311,13 @@ impl Golden {
         }
         let batch = training.clip.shape[0];
         let joined = side_by_side(&[features, one_step], batch);
-        let mut params = self.engine.params();
+        let mut params = self.execution.params();
         load(&mut params, &self.weights, "ek100.", "probe.")?;
         let kinds = ["verb", "noun", "action"];
         let classes = kinds.map(|kind| actions.classes.get(kind).copied().unwrap_or(0));
         let config = ProbeConfig { depth: actions.depth, ..self.probe.clone() };
         let graph = compile::actions(&config, classes)?;
-        let out = run_once(self.engine, &graph, &mut params, vec![("features", self.features(joined, batch))])?;
+        let out = run_once(self.execution, &graph, &mut params, vec![("features", self.features(joined, batch))])?;
         for kind in kinds {
             let logits = values(&out, kind)?;
             checks.push(io.compare(&format!("ek100.logits.{kind}"), &logits, LOGITS)?);
@@ -349,7 +354,7 @@ impl Golden {
         let context_ids: Vec<i32> = (0..batch).flat_map(|_| (0..tokens).map(whole)).collect();
         let starts = actions.anticipation_times.iter().map(|seconds| tokens + plane * ahead(seconds));
         let target_ids: Vec<i32> = starts.flat_map(|start| (start..start + wanted).map(whole)).collect();
-        let mut plan = self.engine.plan(&compile::predictor(&predictor, 1)?)?;
+        let mut plan = self.execution.plan(&compile::predictor(&predictor, 1)?)?;
         let mut window = self.io.f32("features")?;
         let mut steps: Vec<Vec<f32>> = Vec::new();
         for _ in 0..rolled.num_steps {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use vjepa_compiler::ir::Graph;
 use vjepa_graphs::{EncoderConfig, Modality, PredictorConfig, ProbeConfig};
 use vjepa_programs as compile;
-use vjepa_programs::{Head, Probe, ProbeChoice, ProbeFile, encoder_config, load_probe_for, predictor_config};
+use vjepa_programs::{DeployedHead, Probe, ProbeChoice, ProbeFile, encoder_config, load_probe_for, predictor_config};
 use vjepa_recipe::config::{Generation, ModelConfig};
 use vjepa_runtime::Preprocessing;
 use vjepa_runtime::plan::{DeviceParams, HostTensor};
@@ -15,7 +15,7 @@ use vjepa_weights::{TakenModel, TensorFile, Tensors, Weights, load};
 
 use super::super::check::{Check, GoldenError, Limit, read_json};
 use super::super::clip::Clip;
-use super::super::run::{Engine, FORWARD, index, run_once, values};
+use super::super::run::{Execution, FORWARD, index, run_once, values};
 use super::super::sampled::Compare;
 use super::wrong;
 
@@ -69,7 +69,7 @@ impl Sizes {
 
 /// A model taken from a file, ready to run.
 struct Released {
-    engine: Engine,
+    execution: Execution,
     encoder: EncoderConfig,
     predictor: PredictorConfig,
     /// How its clips are prepared.
@@ -80,7 +80,7 @@ struct Released {
 impl Released {
     /// Takes a file for clips of this size, or of its own.
     fn take(
-        engine: Engine,
+        execution: Execution,
         weights: &Weights,
         model: Option<&ModelConfig>,
         clip: Option<[usize; 2]>,
@@ -93,9 +93,9 @@ impl Released {
         }
         let encoder = encoder_config(&config).map_err(|error| bad(error.to_string()))?;
         let predictor = predictor_config(&config).map_err(|error| bad(error.to_string()))?;
-        let mut params = engine.params();
+        let mut params = execution.params();
         [tensors, more, probe].into_iter().for_each(|tensors| fill(&mut params, tensors));
-        Ok(Self { engine, encoder, predictor, clips: config.preprocessing(), params })
+        Ok(Self { execution, encoder, predictor, clips: config.preprocessing(), params })
     }
 
     fn encode(&mut self, clip: HostTensor) -> Result<Vec<f32>, GoldenError> {
@@ -103,7 +103,7 @@ impl Released {
         let &[_, _, frames, height, width] = shape.as_slice() else { return Ok(Vec::new()) };
         let encoder = self.encoder.clone().with_clip(frames, height, width);
         let graph = compile::encoder(&encoder, "encoder.")?;
-        values(&run_once(self.engine, &graph, &mut self.params, vec![("clip", clip)])?, "encoder_out")
+        values(&run_once(self.execution, &graph, &mut self.params, vec![("clip", clip)])?, "encoder_out")
     }
 
     /// Predictions from the context's tokens: of the targets, and of the context where there are any.
@@ -119,7 +119,7 @@ impl Released {
             false => (compile::encoder_masked(&self.encoder, "encoder.")?, "encoder_out"),
         };
         let inputs = vec![("clip", clip), ("mask_enc", enc.clone())];
-        let context = run_once(self.engine, &graph, &mut self.params, inputs)?.remove(name);
+        let context = run_once(self.execution, &graph, &mut self.params, inputs)?.remove(name);
         self.predict_from(context.ok_or_else(|| GoldenError::Missing(name.into()))?, [enc, pred], mask_index)
     }
 
@@ -133,11 +133,11 @@ impl Released {
         let inputs = vec![("context", context), ("mask_enc", enc), ("mask_pred", pred)];
         if !self.predictor.predicts_context {
             let graph = compile::predictor(&self.predictor, mask_index)?;
-            let out = run_once(self.engine, &graph, &mut self.params, inputs)?;
+            let out = run_once(self.execution, &graph, &mut self.params, inputs)?;
             return Ok([Some(values(&out, "predictor_out")?), None]);
         }
         let graph = compile::predictions(&self.predictor, mask_index, Modality::Video)?;
-        let out = run_once(self.engine, &graph, &mut self.params, inputs)?;
+        let out = run_once(self.execution, &graph, &mut self.params, inputs)?;
         Ok([Some(values(&out, "predictor_out")?), Some(values(&out, "predictor_context_out")?)])
     }
 }
@@ -149,7 +149,7 @@ fn fill(params: &mut DeviceParams, tensors: Tensors) {
 }
 
 /// Compares the files of `vjepa2_hub` with `expected.safetensors`.
-pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(in super::super) fn hub(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let Hub { config } = read_json(&dir.join("config.json"))?;
     let expected = TensorFile::read(dir.join("expected.safetensors"))?;
     let clip = first(&expected, "clip_u8")?;
@@ -162,7 +162,7 @@ pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, Go
         ("vjepa2_1_tiny_distilled.pt", Generation::V21, "v21.distilled"),
     ] {
         let weights = load(&dir.join(file))?;
-        let mut model = Released::take(engine, &weights, Some(&config.model(generation)), size)?;
+        let mut model = Released::take(execution, &weights, Some(&config.model(generation)), size)?;
         let masks = |encoder: &EncoderConfig| -> Result<[HostTensor; 2], GoldenError> {
             let tokens = encoder.tokens();
             Ok([index(&expected, "context_mask", tokens)?, index(&expected, "target_mask", tokens)?])
@@ -180,7 +180,7 @@ pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, Go
             let probe = load_probe_for(&dir.join("probe_tiny.pt"), &model.encoder, choice)?;
             fill(&mut model.params, probe.tensors);
             let graph = compile::frozen(&model.encoder, Some(&probe.probe))?;
-            let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.host())])?;
+            let out = run_once(execution, &graph, &mut model.params, vec![("clip", clip.host())])?;
             let name = "probe.logits_on_target_encoder";
             checks.push(expected.compare(name, &values(&out, "logits")?, LOGITS)?);
             // The file's other encoder.
@@ -191,7 +191,7 @@ pub(in super::super) fn hub(engine: Engine, dir: &Path) -> Result<Vec<Check>, Go
         checks.push(expected.compare(&format!("{name}.out"), &features, FORWARD)?);
         checks.push(expected.compare(&format!("{name}.out_image"), &model.encode(image.host())?, FORWARD)?);
         let graph = compile::levels(&model.encoder, "encoder.", false)?;
-        let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.host())])?;
+        let out = run_once(execution, &graph, &mut model.params, vec![("clip", clip.host())])?;
         checks.push(expected.compare(&format!("{name}.levels"), &values(&out, "encoder_levels")?, FORWARD)?);
         let [targets, context] = model.predict(clip.host(), masks(&model.encoder)?, 1)?;
         for (what, got) in [("predictor_out", targets), ("predictor_context_out", context)] {
@@ -206,12 +206,12 @@ fn first(tensors: &TensorFile, name: &str) -> Result<Clip, GoldenError> {
 }
 
 /// Compares the folders of `vjepa2_hf` with `expected.safetensors`.
-pub(in super::super) fn hugging_face(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(in super::super) fn hugging_face(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let expected = TensorFile::read(dir.join("expected.safetensors"))?;
-    let mut model = Released::take(engine, &load(&dir.join("model"))?, None, None)?;
+    let mut model = Released::take(execution, &load(&dir.join("model"))?, None, None)?;
     let mut checks = pixels(&model.clips, &expected)?;
     checks.extend(backbone(&mut model, &expected)?);
-    checks.extend(classifier(engine, &dir.join("classifier"), &expected)?);
+    checks.extend(classifier(execution, &dir.join("classifier"), &expected)?);
     Ok(checks)
 }
 
@@ -235,7 +235,7 @@ fn backbone(model: &mut Released, expected: &TensorFile) -> Result<Vec<Check>, G
     let features = model.encode(clip.clone())?;
     let mut checks = vec![expected.compare("last_hidden_state", &features, FORWARD)?];
     let graph = compile::layers(&model.encoder, "encoder.")?;
-    let out = run_once(model.engine, &graph, &mut model.params, vec![("clip", clip.clone())])?;
+    let out = run_once(model.execution, &graph, &mut model.params, vec![("clip", clip.clone())])?;
     for (name, output) in [("hidden_states.0", "patch_embed"), ("hidden_states.1", "after_block0")] {
         checks.push(expected.compare(name, &values(&out, output)?, FORWARD)?);
     }
@@ -260,18 +260,18 @@ fn backbone(model: &mut Released, expected: &TensorFile) -> Result<Vec<Check>, G
 }
 
 /// A classifier's outputs, with the epsilon of its `config.json` and with the official one.
-fn classifier(engine: Engine, folder: &Path, expected: &TensorFile) -> Result<Vec<Check>, GoldenError> {
+fn classifier(execution: Execution, folder: &Path, expected: &TensorFile) -> Result<Vec<Check>, GoldenError> {
     let clip = channels_first(expected, "pixel_values_videos")?;
-    let mut model = Released::take(engine, &load(folder)?, None, None)?;
+    let mut model = Released::take(execution, &load(folder)?, None, None)?;
     let ProbeFile { probe, .. } = load_probe_for(folder, &model.encoder, ProbeChoice::default())?;
     let mut compare = |graph: Graph, output: &str, name: &str| -> Result<Check, GoldenError> {
-        let out = run_once(engine, &graph, &mut model.params, vec![("clip", clip.clone())])?;
+        let out = run_once(execution, &graph, &mut model.params, vec![("clip", clip.clone())])?;
         Ok(expected.compare(name, &values(&out, output)?, LOGITS)?)
     };
     let encoder = &model.encoder;
     let mut checks = vec![
         compare(compile::frozen(encoder, Some(&probe))?, "logits", "logits")?,
-        compare(compile::deployed(encoder, Some(&probe), Head::Pooled)?, "pooled", "pooler_output")?,
+        compare(compile::deployed(encoder, Some(&probe), DeployedHead::Pooled)?, "pooled", "pooler_output")?,
     ];
     if let Probe::Attentive(config) = probe {
         let official = Probe::Attentive(ProbeConfig { eps: OFFICIAL_EPS, ..config });

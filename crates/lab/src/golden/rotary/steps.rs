@@ -8,7 +8,7 @@ use vjepa_runtime::plan::{DeviceExecutor, DeviceParams, HostTensor};
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, nan_max};
-use super::super::run::{Engine, Outputs, compare_kept, norm, run_step, scalar, stored, values, zero_moments};
+use super::super::run::{Execution, Outputs, compare_kept, norm, run_step, scalar, stored, values, zero_moments};
 use super::HeadWidths;
 
 /// Losses of the first batch.
@@ -41,18 +41,18 @@ pub(super) struct Steps {
 impl Steps {
     /// The step of an objective from these weights, without moments.
     pub(super) fn new(
-        engine: Engine,
+        execution: Execution,
         objective: &AnyObjective,
         adam: Adam,
         export_gradients: bool,
         mut params: DeviceParams,
     ) -> Result<Self, GoldenError> {
         let Adam { betas, eps } = adam;
-        let Engine { precision, mask_buckets, .. } = engine;
+        let Execution { precision, mask_buckets, .. } = execution;
         let options = TrainOptions { betas, eps, export_gradients, precision, mask_buckets, ..TrainOptions::default() };
         let graph = compile::step(objective, options)?;
         zero_moments(&mut params, &graph);
-        Ok(Self { executor: engine.plan_step(graph)?, params, adam, count: 0 })
+        Ok(Self { executor: execution.plan_step(graph)?, params, adam, count: 0 })
     }
 
     /// One step, never clipped.

@@ -11,7 +11,7 @@ use vjepa_runtime::plan::HostTensor;
 use vjepa_weights::TensorFile;
 
 use super::super::check::{Check, GoldenError, Limit, read_json};
-use super::super::run::{Engine, FORWARD, float, index, load, run_once, values};
+use super::super::run::{Execution, FORWARD, float, index, load, run_once, values};
 use super::super::sampled::Compare;
 use super::wrong;
 
@@ -32,12 +32,12 @@ struct Config {
 }
 
 /// Compares with `weights.safetensors` and `io.safetensors`.
-pub(in super::super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, GoldenError> {
+pub(in super::super) fn check(execution: Execution, dir: &Path) -> Result<Vec<Check>, GoldenError> {
     let config: Config = read_json(&dir.join("config.json"))?;
     let weights = TensorFile::read(dir.join("weights.safetensors"))?;
     let io = TensorFile::read(dir.join("io.safetensors"))?;
     let encoder = encoder(&config, &weights)?;
-    let mut params = engine.params();
+    let mut params = execution.params();
     for model in ["encoder.", "predictor."] {
         load(&mut params, &weights, model, model)?;
     }
@@ -47,7 +47,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, 
     let mut checks = Vec::new();
     let mut encode = |config: &EncoderConfig, clip: HostTensor| -> Result<Vec<f32>, GoldenError> {
         values(
-            &run_once(engine, &compile::encoder(config, "encoder.")?, &mut params, vec![("clip", clip)])?,
+            &run_once(execution, &compile::encoder(config, "encoder.")?, &mut params, vec![("clip", clip)])?,
             "encoder_out",
         )
     };
@@ -68,7 +68,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, 
     let [mask_enc, mask_pred] = [index(&io, "mask_enc", tokens)?, index(&io, "mask_pred", tokens)?];
     let masked = compile::encoder_masked(&encoder, "encoder.")?;
     let inputs = vec![("clip", clip), ("mask_enc", mask_enc.clone())];
-    let mut context = run_once(engine, &masked, &mut params, inputs)?;
+    let mut context = run_once(execution, &masked, &mut params, inputs)?;
     checks.push(io.compare("encoder_out_masked", &values(&context, "encoder_out")?, FORWARD)?);
     let predictor = PredictorConfig {
         embed_dim: config.pred_dim,
@@ -80,7 +80,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, 
     if let Some(context) = context.remove("encoder_out") {
         let graph = compile::predictor(&predictor, config.mask_index)?;
         let inputs = vec![("context", context), ("mask_enc", mask_enc), ("mask_pred", mask_pred)];
-        let predicted = values(&run_once(engine, &graph, &mut params, inputs)?, "predictor_out")?;
+        let predicted = values(&run_once(execution, &graph, &mut params, inputs)?, "predictor_out")?;
         checks.push(io.compare("predictor_out", &predicted, FORWARD)?);
     }
 
@@ -97,7 +97,7 @@ pub(in super::super) fn check(engine: Engine, dir: &Path) -> Result<Vec<Check>, 
         let shape = vec![batch, features.len() / (batch * config.dim).max(1), config.dim];
         let input = HostTensor::F32 { shape, data: features.clone() };
         let graph = compile::probe(&probe, false)?;
-        let logits = values(&run_once(engine, &graph, &mut params, vec![("features", input)])?, "logits")?;
+        let logits = values(&run_once(execution, &graph, &mut params, vec![("features", input)])?, "logits")?;
         checks.push(io.compare(name, &logits, Limit::RelL2(1e-5))?);
     }
     Ok(checks)

@@ -124,7 +124,7 @@ fn check_first_batch(training: &Training, config: &Config) -> Result<Vec<Check>,
             continue;
         };
         let objective = training.objective(JepaLoss { loss_exp, reg_coeff: 0.0 });
-        let mut steps = Steps::new(training.engine, &objective, adam(&training.hparams), true, training.params()?)?;
+        let mut steps = Steps::new(training.execution, &objective, adam(&training.hparams), true, training.params()?)?;
         let outputs = steps.look(batch(training, &training.clip, &training.forward, "")?)?;
         checks.extend(compare_first(&outputs, form, want)?);
         if loss_exp == 1.0 {
@@ -156,7 +156,7 @@ fn check_run(training: &Training, config: &Config) -> Result<Vec<Check>, GoldenE
     let Hparams { loss_exp, reg_coeff, .. } = training.hparams;
     let objective = training.objective(JepaLoss { loss_exp, reg_coeff });
     let new =
-        |gradients| Steps::new(training.engine, &objective, adam(&training.hparams), gradients, training.params()?);
+        |gradients| Steps::new(training.execution, &objective, adam(&training.hparams), gradients, training.params()?);
     let mut steps = new(false)?;
     let mut checks = Vec::new();
     let cool = cooldown(&config.hparams);
@@ -207,7 +207,7 @@ fn check_after(training: &Training, steps: &mut Steps, label: &str) -> Result<Ve
     for model in ["encoder", "target_encoder"] {
         let graph = compile::encoder(&training.encoder, &format!("{model}."))?;
         let sample = ("clip", training.clip.first_sample().host());
-        let got = values(&run_once(training.engine, &graph, &mut steps.params, vec![sample])?, "encoder_out")?;
+        let got = values(&run_once(training.execution, &graph, &mut steps.params, vec![sample])?, "encoder_out")?;
         checks.push(golden.compare(&format!("{label}.{model}_out_b0"), &got, Limit::RelL2(RUN))?.under("after"));
     }
     Ok(checks)
@@ -233,7 +233,7 @@ fn check_mixed(training: &Training, mixed: &Mixed) -> Result<Vec<Check>, GoldenE
         inputs.push((name, clip.host()));
         let frames = clip.shape[2];
         let encoder = training.encoder.clone().with_clip(frames, clip.shape[3], clip.shape[4]);
-        let mut masked = training.engine.plan(&compile::encoder_masked(&encoder, "encoder.")?)?;
+        let mut masked = training.execution.plan(&compile::encoder_masked(&encoder, "encoder.")?)?;
         for generator in 0..training.generators {
             let [enc, pred] = ["mask_enc", "mask_pred"].map(|kind| format!("group{group}.{kind}.{generator}"));
             let [enc, pred] = [index(&golden, &enc, encoder.tokens())?, index(&golden, &pred, encoder.tokens())?];
@@ -244,7 +244,7 @@ fn check_mixed(training: &Training, mixed: &Mixed) -> Result<Vec<Check>, GoldenE
             let Some(context) = context.remove("encoder_out") else { continue };
             let graph = compile::predictor(&training.predictor, group)?;
             let given = vec![("context", context), ("mask_enc", enc), ("mask_pred", pred)];
-            let got = values(&run_once(training.engine, &graph, &mut params, given)?, "predictor_out")?;
+            let got = values(&run_once(training.execution, &graph, &mut params, given)?, "predictor_out")?;
             let name = format!("group{group}.predictor_out.{generator}");
             checks.push(golden.compare(&name, &got, FORWARD)?.under("mixed_fpc"));
         }
@@ -260,7 +260,7 @@ fn check_mixed(training: &Training, mixed: &Mixed) -> Result<Vec<Check>, GoldenE
             ..Jepa::plain(encoder, predictor, training.generators, loss)
         };
         let mut steps =
-            Steps::new(training.engine, &objective.into(), adam(&training.hparams), true, training.params()?)?;
+            Steps::new(training.execution, &objective.into(), adam(&training.hparams), true, training.params()?)?;
         let outputs = steps.look(inputs.clone())?;
         checks.extend(compare_first(&outputs, &format!("mixed_fpc.{form}"), want)?);
         if loss_exp == 1.0 {
@@ -298,7 +298,7 @@ fn check_parts(
             "loss": {"loss_exp": loss_exp},
             "optimization": {"lr": hparams.lr, "betas": hparams.betas, "eps": hparams.eps, "clip_grad": null},
         });
-        let config = groups::configuration(training.engine, values, &training.weights)?;
+        let config = groups::configuration(training.execution, values, &training.weights)?;
         // The variants are the longer clips, then the shorter ones as the first and as the second bucket of their group.
         let mut parts = Vec::new();
         for (group, (clip, variant)) in clips.iter().zip([0, 2]).enumerate() {
@@ -310,7 +310,7 @@ fn check_parts(
             parts.push(groups::part(clip, drawn.collect::<Result<Vec<_>, GoldenError>>()?, (variant, 0.5)));
         }
         let (outputs, _) =
-            Trained::new(training.engine, &config, &training.weights)?.step(vec![parts], &training.weights)?;
+            Trained::new(training.execution, &config, &training.weights)?.step(vec![parts], &training.weights)?;
         checks.extend(compare_first(&outputs, &format!("mixed_fpc.parts.{form}"), want)?);
     }
     Ok(checks)

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::ConfigError;
-use super::super::{Skipped, Source, defaults_of, read_text};
+use super::super::{ConfigSource, Skipped, defaults_of, read_text};
 use super::encoder::{ENCODER_UNREAD, IN_FILE, ModelKwargs};
 use super::second::{Classifier, Rates};
 use super::{CheckpointKey, EncoderSource, HeadTraining, ignored, launcher};
@@ -83,7 +83,7 @@ impl Anticipation {
     pub fn from_yaml(text: &str, name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let at = if name.is_empty() { String::new() } else { format!("{name}: ") };
         let root = yaml::parse(text).map_err(|message| ConfigError::Syntax { at, message })?;
-        let mut source = Source { name, overrides, root };
+        let mut source = ConfigSource { name, overrides, root };
         source.override_with(&defaults_of(&Sections::default())?)?;
         source.drop_empty_sections();
         let sections: Sections =

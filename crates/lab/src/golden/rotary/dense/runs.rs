@@ -70,7 +70,7 @@ impl Golden {
 
     fn steps(&self, objective: &AnyObjective, gradients: bool) -> Result<Steps, GoldenError> {
         let adam = Adam { betas: self.json.hparams.betas, eps: self.json.hparams.eps };
-        Steps::new(self.engine, objective, adam, gradients, self.params()?)
+        Steps::new(self.execution, objective, adam, gradients, self.params()?)
     }
 
     /// `<video|image>_exp<1|2>_<weighted|plain>`.
@@ -166,7 +166,7 @@ impl Golden {
             if golden.contains(&stored) || golden.contains(&format!("{stored}#val")) {
                 let graph = compile::levels(&self.encoder, &format!("{model}."), false)?;
                 let sample = vec![("clip", self.clip.first_sample().host())];
-                let out = run_once(self.engine, &graph, &mut steps.params, sample)?;
+                let out = run_once(self.execution, &graph, &mut steps.params, sample)?;
                 let got = values(&out, "encoder_levels")?;
                 checks.push(golden.compare(&stored, &got, Limit::RelL2(RUN))?.under(name));
             }
@@ -199,7 +199,7 @@ impl Golden {
                 "ipe_scale": h.ipe_scale, "betas": h.betas, "eps": h.eps, "clip_grad": null,
             },
         });
-        groups::configuration(self.engine, values, &self.weights)
+        groups::configuration(self.execution, values, &self.weights)
     }
 
     /// The recorded run of images beside videos as the training program does it: a step of two groups, each by a gradient graph
@@ -207,7 +207,7 @@ impl Golden {
     pub(super) fn check_groups(&self, name: &str) -> Result<Vec<Check>, GoldenError> {
         let Some(run) = self.json.runs.get(name) else { return Ok(Vec::new()) };
         let config = self.configuration()?;
-        let mut trained = Trained::new(self.engine, &config, &self.weights)?;
+        let mut trained = Trained::new(self.execution, &config, &self.weights)?;
         let masks = TensorFile::read(self.dir.join("masks_10steps.safetensors"))?;
         let label = format!("{name}.groups");
         let (mut worst, mut got, mut want) = (Worst::default(), Vec::new(), Vec::new());

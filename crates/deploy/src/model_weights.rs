@@ -14,7 +14,7 @@ use crate::DeployError;
 use vjepa_weights::{Tensors, Weights};
 
 /// Weights under `encoder.*` and `probe.*`. No more than one tensor of the encoder is in memory at a time.
-pub struct Source {
+pub struct ModelWeights {
     base: Base,
     shapes: BTreeMap<String, Vec<usize>>,
     /// Tensors that are not in the file as such: the probe, a resized position table.
@@ -28,7 +28,7 @@ enum Base {
     Drawn { seed: u64, init: init::Init },
 }
 
-impl Source {
+impl ModelWeights {
     /// Of a checkpoint whose encoder is `stored`, for an encoder that may have another clip size: its position table is
     /// interpolated as the official encoder does.
     pub fn file(weights: Weights, stored: &EncoderConfig, wanted: &EncoderConfig) -> Result<Self, DeployError> {
@@ -87,7 +87,7 @@ impl Source {
     }
 }
 
-impl WeightSource for Source {
+impl WeightSource for ModelWeights {
     fn describe(&self, name: &str) -> Option<(DType, Vec<usize>)> {
         let shape = self.own.get(name).map(|(shape, _)| shape).or_else(|| self.shapes.get(name))?;
         Some((DType::F32, shape.clone()))

@@ -23,7 +23,7 @@ pub(super) const OF_RUNTIMES: [&str; 5] = ["runtime", "ort_lib", "gpu", "batches
 
 /// A detector.
 #[derive(clap::Args)]
-pub(super) struct Source {
+pub(super) struct DetectorArgs {
     /// Detector, from `vjepa detect train`; for `eval` also several of one encoder, those of the draws of a share (repeatable)
     #[arg(long, value_name = "FILE", requires = "checkpoint", conflicts_with_all = OF_RUNTIMES)]
     detector: Vec<PathBuf>,
@@ -64,7 +64,7 @@ pub(super) enum Opened {
     Exported(ExportedModels),
 }
 
-impl Source {
+impl DetectorArgs {
     /// The files that it is read from.
     pub(super) fn inputs(&self) -> Vec<PathBuf> {
         let mut files = self.checkpoint.as_deref().map(files_of).unwrap_or_default();

@@ -13,7 +13,7 @@ use vjepa_compiler::ir::Graph;
 use vjepa_compiler::plan::largest_value;
 use vjepa_data::ClipValues;
 use vjepa_graphs::AnyObjective;
-use vjepa_graphs::objectives::{Clips, Declaration, Input};
+use vjepa_graphs::objectives::{ClipUse, Declaration, Input};
 use vjepa_programs::{self as compile, Fed, MaskSizes, TrainOptions, feed};
 use vjepa_recipe::config::Config;
 use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, FirstBad, HostTensor, Pixels};
@@ -22,7 +22,7 @@ use vjepa_runtime::plan::{Device, DeviceExecutor, DeviceParams, FirstBad, HostTe
 pub(super) type Named = BTreeMap<String, HostTensor>;
 
 /// The compiled parts of a step.
-pub(super) enum Engine {
+pub(super) enum StepExecutor {
     /// One graph for the one group of a step.
     Whole(Box<DeviceExecutor>),
     /// One graph adds gradients up, group after group; the other applies them.
@@ -51,7 +51,7 @@ pub(super) struct Batch<'a> {
     pub(super) kind: (usize, f64),
 }
 
-impl Engine {
+impl StepExecutor {
     /// Compiles what `source` asks for; the update is split over the ranks that are `sharing` it.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Engine {
             let update = device.plan(&compile::update_of(objective, options, &[gradients.graph()], &mine)?)?;
             Ok(Self::Halves { gradients: Box::new(gradients), update: Box::new(update), sums, shards })
         };
-        let mut engine = match source {
+        let mut executor = match source {
             StepSource::Eager if sharing.is_some() => {
                 let why = "--eager keeps the whole optimiser's state: leave out --eager or `optimization.shard_states`";
                 return Err(TrainError::Unsupported(why.to_owned()));
@@ -95,13 +95,13 @@ impl Engine {
         };
         // On a GPU reading a number in the middle of a step would wait for the step so far.
         if device.is_cpu() {
-            match &mut engine {
+            match &mut executor {
                 Self::Whole(step) | Self::Eager { update: step, .. } => step.guard(),
                 Self::Halves { gradients, update, .. } => [gradients, update].into_iter().for_each(|half| half.guard()),
                 Self::Mixed(_) => {}
             }
         }
-        Ok(engine)
+        Ok(executor)
     }
 
     /// Whether steps of several groups, or shared with other ranks, can be computed.
@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::main`].
+    /// As [`StepExecutor::main`].
     pub(super) fn main_mut(&mut self) -> &mut DeviceExecutor {
         match self {
             Self::Mixed(mixed) => mixed.main_mut(),
@@ -357,7 +357,7 @@ pub(super) fn sums_of(graph: &Graph) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Gives the clips away without a copy: to the one input that takes them, or to the last of several.
-pub(super) fn clips_for(inputs: &[Input], clips: ClipValues, shape: [usize; 5]) -> impl FnMut(Clips) -> HostTensor {
+pub(super) fn clips_for(inputs: &[Input], clips: ClipValues, shape: [usize; 5]) -> impl FnMut(ClipUse) -> HostTensor {
     let mut left = inputs.iter().filter(|input| input.source.is_clips()).count();
     let mut clips = Some(clips);
     move |_| {

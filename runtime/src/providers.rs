@@ -8,7 +8,7 @@ use crate::error::SessionError;
 use crate::files::{hash_all, hex};
 use crate::library::{Library, LibraryError};
 use crate::onnx::{OnnxFile, TensorInfo};
-use crate::options::{Batches, Options, Progress, Runtime};
+use crate::options::{Batches, OnNotice, Options, Runtime};
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub(crate) fn cuda(gpu: usize) -> ExecutionProviderDispatch {
 }
 
 /// TensorRT for one model.
-pub(crate) struct Engine {
+pub(crate) struct TensorRtEngine {
     /// Where the engine is kept.
     pub folder: PathBuf,
     /// Whether one was kept before.
@@ -68,7 +68,7 @@ pub(crate) struct Engine {
 
 /// The TensorRT provider with engine and timing caches. Precision is the model's own: no flag that would narrow it is set,
 /// which leaves the network strongly typed.
-pub(crate) fn tensorrt(file: &OnnxFile, library: &Library, options: &Options) -> Result<Engine, SessionError> {
+pub(crate) fn tensorrt(file: &OnnxFile, library: &Library, options: &Options) -> Result<TensorRtEngine, SessionError> {
     let machine = gpu::describe(options.gpu).map_err(|reason| unusable(Runtime::TensorRt, library, reason))?;
     let batches = batches(file, options.batches)?;
     let base = match &options.engine_cache {
@@ -105,12 +105,16 @@ pub(crate) fn tensorrt(file: &OnnxFile, library: &Library, options: &Options) ->
     {
         provider = provider.with_profile_min_shapes(min).with_profile_opt_shapes(opt).with_profile_max_shapes(max);
     }
-    Ok(Engine { folder, built, provider: provider.build().error_on_failure() })
+    Ok(TensorRtEngine { folder, built, provider: provider.build().error_on_failure() })
 }
 
 /// Runs `open`, telling every few seconds that it is not stuck: the first build takes minutes.
-pub(crate) fn watched<R: Send>(progress: Option<&Progress>, engine: &Engine, open: impl FnOnce() -> R + Send) -> R {
-    let Some(Progress(tell)) = progress else { return open() };
+pub(crate) fn watched<R: Send>(
+    on_notice: Option<&OnNotice>,
+    engine: &TensorRtEngine,
+    open: impl FnOnce() -> R + Send,
+) -> R {
+    let Some(OnNotice(tell)) = on_notice else { return open() };
     let folder = engine.folder.display();
     if engine.built {
         tell(&format!("loading the TensorRT engine kept in {folder}"));

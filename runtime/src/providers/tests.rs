@@ -76,9 +76,9 @@ fn weights_beside_the_model_count_too() {
 fn a_long_build_is_told() {
     let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let sink = said.clone();
-    let progress = Progress(std::sync::Arc::new(move |text: &str| sink.lock().unwrap().push(text.to_owned())));
-    let engine = Engine { folder: "engines/x".into(), built: false, provider: cuda(0) };
-    assert_eq!(watched(Some(&progress), &engine, || 7), 7);
+    let on_notice = OnNotice(std::sync::Arc::new(move |text: &str| sink.lock().unwrap().push(text.to_owned())));
+    let engine = TensorRtEngine { folder: "engines/x".into(), built: false, provider: cuda(0) };
+    assert_eq!(watched(Some(&on_notice), &engine, || 7), 7);
     let said = said.lock().unwrap().join("\n");
     assert!(said.contains("building a TensorRT engine") && said.contains("engines/x"), "{said}");
 }

@@ -16,7 +16,7 @@ use vjepa_train::{
 };
 
 /// Reports the run: progress bar and lines, or JSON.
-pub(in crate::cli) struct Progress {
+pub(in crate::cli) struct TrainReporter {
     bar: ProgressBar,
     json: bool,
     began: Instant,
@@ -40,7 +40,7 @@ pub(in crate::cli) struct Progress {
     recording: Option<Recording>,
 }
 
-impl Progress {
+impl TrainReporter {
     pub(in crate::cli) fn new(json: bool, device: Device, config: &Config, sets: DataSets) -> Self {
         let bar = ProgressBar::no_length();
         let template = "{msg}\n{wide_bar:.cyan/blue} {pos}/{len} steps  {elapsed} elapsed, {eta} left";
@@ -109,7 +109,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl Observer for TrainReporter {
     fn phase(&mut self, what: &str) {
         self.bar.set_message(what.to_owned());
         if self.bar.is_hidden() {
