@@ -7,7 +7,7 @@ use vjepa_eval::features::Features;
 use vjepa_recipe::config::{Config, Normalization};
 use vjepa_recipe::records::DiagnosticsReport;
 use vjepa_report::Recorder;
-use vjepa_report::starts::{COMMIT, How, Machine, Start, now};
+use vjepa_report::starts::{COMMIT, How, Machine, RunStart, now};
 use vjepa_runtime::plan::{Device, InstructionSet};
 use vjepa_runtime::resident_memory;
 use vjepa_train::{HeldOut, StepReport, TrainError, TrainOutcome, TrainState, Watch};
@@ -40,7 +40,7 @@ impl Recording {
             device: device.to_string(),
             ..Machine::here()
         };
-        let start = Start {
+        let start = RunStart {
             at: now(),
             tag: config.logging.write_tag.clone(),
             from,

@@ -21,7 +21,7 @@ use vjepa_data::DataSets;
 use vjepa_graphs::NamedTensors;
 use vjepa_programs::{initial_weights, objective};
 use vjepa_recipe::config::{Config, Generation};
-use vjepa_report::starts::{Start, read_starts};
+use vjepa_report::starts::{RunStart, read_starts};
 use vjepa_train::{Checkpoint, Interrupt, TrainOutcome, TrainRun, TrainState, train};
 
 /// Options of a quickstart.
@@ -140,7 +140,7 @@ fn check_folder(config: &Config) -> Result<Option<String>, QuickstartError> {
 /// Whether nothing but `vjepa quickstart` has trained in a folder, as far as it has a record: `vjepa train` takes the recipe, too.
 fn began_as_one(folder: &Path, tag: &str) -> bool {
     let is_one =
-        |start: &Start| start.tag != tag || start.command.get(1).is_some_and(|command| command == "quickstart");
+        |start: &RunStart| start.tag != tag || start.command.get(1).is_some_and(|command| command == "quickstart");
     read_starts(folder).is_ok_and(|starts| starts.iter().all(is_one))
 }
 

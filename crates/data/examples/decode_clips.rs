@@ -5,7 +5,7 @@
 use std::io::{stdin, stdout};
 use std::process::Command;
 
-use vjepa_data::bench::{Contender, PYTHON, PYTHON_DECODERS, Settings, Started, Task, compare, serve};
+use vjepa_data::bench::{Contender, FrameTask, PYTHON, PYTHON_DECODERS, Settings, Started, compare, serve};
 use vjepa_video::Decoder;
 
 const USAGE: &str = "decode_clips rgb|clip ROUNDS CLIPS PYTHON|- FILE...";
@@ -19,8 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let [task, rounds, clips, python, files @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
     let task = match task.as_str() {
-        "rgb" => Task::Rgb,
-        "clip" => Task::Clip,
+        "rgb" => FrameTask::Rgb,
+        "clip" => FrameTask::Clip,
         _ => return Err(USAGE.into()),
     };
     let ours = if cfg!(feature = "ffmpeg") { &["ffmpeg", "pure"][..] } else { &["pure"] };

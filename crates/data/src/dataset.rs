@@ -20,7 +20,7 @@ use super::sets::read_lists;
 use super::source::{ClipSource, Contents, DataError, SampleInfo, SampleKey, check_out};
 use vjepa_runtime::preprocess::{View, to_luma};
 
-use super::transforms::{ClipValue, Frames, Pixels, RandomCrop, TrainTransform};
+use super::transforms::{ClipValue, Frames, PixelReader, RandomCrop, TrainTransform};
 use super::values::Scaling;
 use vjepa_recipe::config::{AugmentConfig, DataConfig, Framing, Normalization, Preprocessing, Sampling};
 use vjepa_recipe::rng::{NumpyRng, PyRandom, Stream};
@@ -244,7 +244,7 @@ impl Coloured {
     }
 }
 
-impl Pixels for Coloured {
+impl PixelReader for Coloured {
     fn count(&self) -> usize {
         self.clip.frames.len()
     }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use vjepa_recipe::config::Normalization;
 use vjepa_report::run::Run;
-use vjepa_report::starts::{COMMIT, How, Machine, Start, now};
+use vjepa_report::starts::{COMMIT, How, Machine, RunStart, now};
 use vjepa_report::{Recorder, page};
 use vjepa_view::pictures::{ShownClip, ShownFeatures, ShownMask, attention, features, masks};
 
@@ -47,7 +47,7 @@ fn part(
     csv: &mut String,
     diagnostics: &mut String,
 ) -> Result<(), Failed> {
-    let start = Start {
+    let start = RunStart {
         at: now(),
         tag: "jepa".into(),
         from,

@@ -7,7 +7,7 @@ use vjepa_view::Canvas;
 use crate::ReportError;
 use crate::events::EventWriter;
 use crate::run::{PICTURES, drawn};
-use crate::starts::{How, RunRecord, Said, Start};
+use crate::starts::{How, RunRecord, RunStart, Said};
 
 /// Records a run. A failure never ends it: a run of weeks is worth more than its curves. What failed is to be asked for by
 /// [`Recorder::trouble`], and said.
@@ -25,7 +25,7 @@ pub struct Recorder {
 impl Recorder {
     /// Begins to record in a run's folder: adds the start to `run.json` and opens an event file with the configuration as
     /// text. The numbers of every `every`-th step are kept, and those of the last.
-    pub fn begin(folder: &Path, start: Start, config: &str, every: u64) -> Self {
+    pub fn begin(folder: &Path, start: RunStart, config: &str, every: u64) -> Self {
         let mut recorder = Self { folder: folder.to_owned(), every: every.max(1), ..Self::default() };
         let (from, command) = (start.from, start.command.join(" "));
         let forgotten = forget_pictures(folder, from);

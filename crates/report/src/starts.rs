@@ -21,7 +21,7 @@ pub const COMMIT: Option<&str> = option_env!("VJEPA_COMMIT");
 
 /// One start of a run: the first, or a resumption.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Start {
+pub struct RunStart {
     /// When, by RFC 3339.
     pub at: String,
     /// Prefix of the run's files (`logging.write_tag`).
@@ -156,7 +156,7 @@ impl How {
 #[derive(Debug, Serialize, Deserialize)]
 struct RunFile {
     format: u32,
-    starts: Vec<Start>,
+    starts: Vec<RunStart>,
 }
 
 /// The time now, by RFC 3339 in UTC and whole seconds.
@@ -169,7 +169,7 @@ pub fn now() -> String {
 ///
 /// # Errors
 /// [`ReportError::Read`], [`ReportError::Malformed`].
-pub fn read_starts(folder: &Path) -> Result<Vec<Start>, ReportError> {
+pub fn read_starts(folder: &Path) -> Result<Vec<RunStart>, ReportError> {
     let path = folder.join(RUN_FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -192,7 +192,7 @@ pub fn read_starts(folder: &Path) -> Result<Vec<Start>, ReportError> {
 #[derive(Debug)]
 pub struct RunRecord {
     path: PathBuf,
-    starts: Vec<Start>,
+    starts: Vec<RunStart>,
 }
 
 impl RunRecord {
@@ -200,7 +200,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// [`ReportError`]; a file that cannot be understood is left as it is.
-    pub fn begin(folder: &Path, start: Start) -> Result<Self, ReportError> {
+    pub fn begin(folder: &Path, start: RunStart) -> Result<Self, ReportError> {
         let mut starts = if start.from > 0 { read_starts(folder)? } else { Vec::new() };
         starts.push(start);
         let record = Self { path: folder.join(RUN_FILE), starts };
@@ -244,8 +244,8 @@ pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
-    pub(crate) fn start(from: u64) -> Start {
-        Start {
+    pub(crate) fn start(from: u64) -> RunStart {
+        RunStart {
             at: "2026-03-01T10:00:00Z".into(),
             tag: "jepa".into(),
             from,

@@ -37,7 +37,7 @@ pub struct Jepa {
     /// V-JEPA 2.1's loss, which predicts the context too.
     pub dense: Option<Dense>,
     /// Further streams of each step: clips of other lengths, or images beside videos.
-    pub others: Vec<Stream>,
+    pub others: Vec<ClipStream>,
     /// Which length bucket of its group the first stream is, from 0; those of its kind among the others follow it. It chooses
     /// the mask token.
     pub bucket: usize,
@@ -45,7 +45,7 @@ pub struct Jepa {
 
 /// Clips of one size within a step, with masks of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stream {
+pub struct ClipStream {
     /// Frames, height and width; as many frames as an image's token has make it a stream of images.
     pub clip: [usize; 3],
     /// Mask generators.
@@ -100,9 +100,9 @@ impl Jepa {
     }
 
     /// All streams, the first one first.
-    fn streams(&self) -> Vec<Stream> {
+    fn streams(&self) -> Vec<ClipStream> {
         let EncoderConfig { num_frames, height, width, .. } = self.encoder;
-        let first = Stream { clip: [num_frames, height, width], generators: self.generators };
+        let first = ClipStream { clip: [num_frames, height, width], generators: self.generators };
         std::iter::once(first).chain(self.others.iter().cloned()).collect()
     }
 
@@ -113,7 +113,7 @@ impl Jepa {
         let [_, height, width] = self.predictor.grid;
         let mut inputs = Vec::new();
         let mut first = 0;
-        for (stream, Stream { generators, .. }) in self.streams().into_iter().enumerate() {
+        for (stream, ClipStream { generators, .. }) in self.streams().into_iter().enumerate() {
             let mut input = |name: String, source: Source| inputs.push(Input { name, source, stream });
             let clip = if stream == 0 { "clip".to_owned() } else { format!("clip{stream}") };
             input(clip, Source::Clips(ClipUse::Both));
@@ -141,7 +141,7 @@ impl Objective for Jepa {
         let encoder = self.encoder.parameter_shapes();
         Declaration {
             clip: [channels, num_frames, height, width],
-            others: self.others.iter().map(|Stream { clip: [t, h, w], .. }| [channels, *t, *h, *w]).collect(),
+            others: self.others.iter().map(|ClipStream { clip: [t, h, w], .. }| [channels, *t, *h, *w]).collect(),
             inputs: self.inputs(),
             sets: vec![
                 ParameterSet { name: "encoder", shapes: encoder.clone(), role: Role::Trained },

@@ -30,7 +30,7 @@ pub use declaration::{
 };
 pub use dense::Dense;
 pub use finetune::{Finetune, FinetuneModel};
-pub use jepa::{Jepa, JepaLoss, JepaLosses, JepaModel, Stream, normalised_targets};
+pub use jepa::{ClipStream, Jepa, JepaLoss, JepaLosses, JepaModel, normalised_targets};
 pub use pixels::{PixelModel, PixelTargets, Pixels};
 pub use teacher::{Teacher, TeacherModel};
 

@@ -7,7 +7,7 @@ use crate::cli::whole::whole;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::process::Command;
-use vjepa_data::bench::{self, Contender, PYTHON, PYTHON_DECODERS, Report, Settings, Started, Task};
+use vjepa_data::bench::{self, Contender, FrameTask, PYTHON, PYTHON_DECODERS, Report, Settings, Started};
 use vjepa_runtime::files;
 use vjepa_video::Decoder;
 
@@ -20,8 +20,8 @@ pub(super) struct DecodeArgs {
     #[arg(long, value_name = "PYTHON")]
     python: Option<PathBuf>,
     /// What is done with a clip
-    #[arg(long, default_value = "clip", value_parser = named(&Task::MEASURED, Task::name, Task::about))]
-    task: Task,
+    #[arg(long, default_value = "clip", value_parser = named(&FrameTask::MEASURED, FrameTask::name, FrameTask::about))]
+    task: FrameTask,
     /// Number of measured rounds; in each, all decoders get the same starts and crops
     #[arg(long, default_value_t = 7, value_parser = whole::<usize>(1..))]
     rounds: usize,

@@ -9,7 +9,7 @@ use crate::cli::device::DeviceArg;
 use crate::cli::probe::Bar;
 use crate::cli::runtime::{RuntimeArgs, words};
 use vjepa_collective::Collective;
-use vjepa_eval::protocols::detection::{BoxEncoder, BoxValues, ExportedModels, View, detections, rows};
+use vjepa_eval::protocols::detection::{BoxEncoder, BoxValues, ExportedModels, FrameView, detections, rows};
 use vjepa_eval::protocols::videos::{OpenEncoder, open_encoder};
 use vjepa_metrics::ava::Row;
 use vjepa_programs::{DetectorFile, DetectorRecord};
@@ -126,7 +126,7 @@ impl Opened {
             Self::Plan { mut encoder, record, detectors } => {
                 let device = encoder.encoder.device();
                 let mut boxes = BoxEncoder::new(&mut encoder, &record);
-                let features = boxes.extract(&found.frames, View::Whole, ranks, &mut |p| bar.show(p))?;
+                let features = boxes.extract(&found.frames, FrameView::Whole, ranks, &mut |p| bar.show(p))?;
                 bar.clear();
                 let Some(features) = features else { return Ok(None) };
                 let notes = noted(&features);

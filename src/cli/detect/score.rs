@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vjepa_data::annotations::ava;
 use vjepa_metrics::Figure;
-use vjepa_metrics::ava::{CAP, Evaluation, GroundTruth, LeftOut, Order, Protocol, Row, evaluate};
+use vjepa_metrics::ava::{AvaResult, CAP, GroundTruth, LeftOut, Order, Protocol, Row, evaluate};
 use vjepa_runtime::write_atomically;
 
 use crate::cli::CliError;
@@ -66,11 +66,11 @@ impl Scoring {
         };
         let excluded = self.excluded.as_deref().map(ava::read_excluded).transpose()?.unwrap_or_default();
         let protocol = Protocol { order: self.order, classes: &classes, excluded: &excluded, cap: CAP };
-        let found: Vec<Evaluation> = detectors.iter().map(|rows| evaluate(&truth, rows, &protocol)).collect();
+        let found: Vec<AvaResult> = detectors.iter().map(|rows| evaluate(&truth, rows, &protocol)).collect();
         let maps: Vec<f64> = found.iter().filter_map(|found| found.map).collect();
         let Figure { mean, se } = Figure::of(&maps);
         if let Some(notes) = json {
-            let each = |(rows, found): (&Vec<Row>, &Evaluation)| {
+            let each = |(rows, found): (&Vec<Row>, &AvaResult)| {
                 let count = rows.len();
                 serde_json::json!({"detections": count, "evaluation": found})
             };
@@ -108,7 +108,7 @@ impl Scoring {
 }
 
 /// Prints what one detector's rows came to.
-fn print(found: &Evaluation, of: &str, names: Option<&BTreeMap<u32, String>>) {
+fn print(found: &AvaResult, of: &str, names: Option<&BTreeMap<u32, String>>) {
     let counted = found.classes.iter().filter(|class| class.ap.is_some()).count();
     println!(
         "mAP@0.5 {:.2} % over {counted} actions ({}; {of})",

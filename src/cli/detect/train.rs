@@ -19,7 +19,7 @@ use vjepa_collective::Collective;
 use vjepa_data::annotations::Share;
 use vjepa_eval::probe_file::save_probe;
 use vjepa_eval::protocols::detection::{
-    self, BoxEncoder, BoxValues, DetectorOptions, LabelledFrame, Lesson, View, default_layers,
+    self, BoxEncoder, BoxValues, DetectorOptions, FrameView, LabelledFrame, Lesson, default_layers,
 };
 use vjepa_eval::protocols::videos::OpenEncoder;
 use vjepa_graphs::{EncoderConfig, NamedTensors};
@@ -327,7 +327,7 @@ impl Work<'_> {
             draws => Cow::Owned(KeyFrames::of_draws(draws)),
         };
         let mut encoder = BoxEncoder::new(opened, self.record);
-        let features = encoder.extract(&all.frames, View::Whole, self.ranks, &mut |p| bar.show(p))?;
+        let features = encoder.extract(&all.frames, FrameView::Whole, self.ranks, &mut |p| bar.show(p))?;
         bar.clear();
         let Some(features) = features else { return Ok(None) };
         say(&remarks(&features, &all));
@@ -349,11 +349,11 @@ impl Work<'_> {
         let mut encoder = BoxEncoder::new(opened, self.record);
         let some = frames.get(..TIMED * self.ranks.world()).unwrap_or(frames);
         // Of those that cannot be used nothing is reckoned; the others may be fine.
-        if let Some(each) = encoder.seconds_each(some, View::Random { seed, epoch: 0 }, self.ranks)? {
+        if let Some(each) = encoder.seconds_each(some, FrameView::Random { seed, epoch: 0 }, self.ranks)? {
             self.estimate(each, frames.len());
         }
         let mut extract = |frames: &[LabelledFrame], epoch: u64| {
-            encoder.extract(frames, View::Random { seed, epoch }, self.ranks, &mut |_| {})
+            encoder.extract(frames, FrameView::Random { seed, epoch }, self.ranks, &mut |_| {})
         };
         let Some(first) = extract(frames, 0)? else {
             // Rank 0 asks for every epoch.

@@ -25,7 +25,7 @@ use vjepa_eval::ProbeOptions;
 use vjepa_eval::foreign::{features_file, probe_heads};
 use vjepa_eval::labels::ClassNames;
 use vjepa_eval::probe_file::save_probe;
-use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, Task};
+use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, ProbeTask};
 use vjepa_eval::protocols::videos::classes_of;
 use vjepa_eval::videos::VideoFeatures;
 use vjepa_graphs::ProbeConfig;
@@ -278,7 +278,7 @@ fn run_on(args: &Args, device: Device, ranks: &dyn Collective) -> Result<(), Cli
         (false, _, width) => ProbeConfig::sized(width, 1, names.len()),
     };
     let neighbours = args.neighbours as usize;
-    let task = Task { device, classes: names.len(), attentive, options, neighbours };
+    let task = ProbeTask { device, classes: names.len(), attentive, options, neighbours };
     let mut bar = Bar::of(ranks);
     let outcome = work.run(args, &task, &heads, &lists, &names, &mut |p| bar.show(p))?;
     bar.clear();

@@ -6,7 +6,7 @@ use vjepa_collective::Collective;
 use vjepa_data::{SamplePlan, VideoEntry};
 use vjepa_eval::OnProgress;
 use vjepa_eval::features::Keep;
-use vjepa_eval::protocols::heads::{Learned, Samples, Task, scores};
+use vjepa_eval::protocols::heads::{Learned, ProbeTask, Samples, scores};
 use vjepa_eval::protocols::videos::{SampleSet, Tally, classes_of, evaluated, in_parts};
 use vjepa_eval::videos::VideoFeatures;
 
@@ -21,7 +21,7 @@ impl Work<'_> {
         &mut self,
         entries: &[VideoEntry],
         keep: Keep,
-        task: &Task,
+        task: &ProbeTask,
         (from, names): (i64, &[String]),
         learned: &[Vec<Learned>],
         outcome: &mut Outcome,

@@ -10,7 +10,7 @@ use vjepa_data::annotations::subset;
 use vjepa_data::{BadVideo, SamplePlan, TrainPlan, VideoEntry};
 use vjepa_eval::OnProgress;
 use vjepa_eval::features::Keep;
-use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, Samples, Task, scores, train};
+use vjepa_eval::protocols::heads::{Head, HeadKind, Learned, ProbeTask, Samples, scores, train};
 use vjepa_eval::protocols::online::{OnlineSet, train_online};
 use vjepa_eval::protocols::videos::{self, SampleSet, features_of};
 use vjepa_eval::videos::VideoFeatures;
@@ -184,7 +184,7 @@ impl<'a> Work<'a> {
     pub fn run(
         &mut self,
         args: &Args,
-        task: &Task,
+        task: &ProbeTask,
         heads: &[Head],
         lists: &Lists,
         names: &[String],
@@ -263,7 +263,7 @@ impl<'a> Work<'a> {
         &mut self,
         number: usize,
         args: &Args,
-        task: &Task,
+        task: &ProbeTask,
         heads: &[Head],
         (from, names): (i64, &[String]),
         fixed: &Fixed,
@@ -348,7 +348,7 @@ impl<'a> Work<'a> {
     fn online(
         &mut self,
         args: &Args,
-        task: &Task,
+        task: &ProbeTask,
         heads: &[Head],
         entries: &[VideoEntry],
         names: &[String],
@@ -379,7 +379,7 @@ impl<'a> Work<'a> {
 impl HeadResult {
     fn measure(
         &mut self,
-        task: &Task,
+        task: &ProbeTask,
         learned: &Learned,
         samples: Samples<'_>,
         (others, confused): (bool, bool),

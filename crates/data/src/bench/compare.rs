@@ -6,7 +6,7 @@ use serde::Serialize;
 use vjepa_recipe::counter::CounterRng;
 use vjepa_video::{ClipInfo, Decoder, open_with};
 
-use super::{Answer, Contender, Pick, Request, Task, describe};
+use super::{Answer, Contender, FrameTask, Pick, Request, describe};
 use crate::source::DataError;
 
 /// Frames of a clip, and how far apart they are.
@@ -22,8 +22,8 @@ const AT_ONCE: usize = 32;
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Settings {
-    /// [`Task::Rgb`] or [`Task::Clip`].
-    pub task: Task,
+    /// [`FrameTask::Rgb`] or [`FrameTask::Clip`].
+    pub task: FrameTask,
     /// Rounds counted.
     pub rounds: usize,
     /// Clips of each round and contender.
@@ -125,7 +125,7 @@ fn one(
     let mut figures: Vec<Figures> = contenders.iter().map(|c| Figures::empty(&c.name, &c.about)).collect();
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     for (contender, figures) in contenders.iter_mut().zip(&mut figures) {
-        let asked = request(Task::Look, 0);
+        let asked = request(FrameTask::Look, 0);
         match contender.ask(&asked)? {
             Answer::Failed { error } => figures.error = Some(error),
             Answer::Done { looks, .. } => {

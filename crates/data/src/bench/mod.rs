@@ -31,7 +31,7 @@ pub const PYTHON_DECODERS: [&str; 3] = ["decord", "torchcodec", "pyav"];
 /// What is done with the frames of a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Task {
+pub enum FrameTask {
     /// Whole frames as RGB.
     Rgb,
     /// Training clips: crop, resize, mirror, normalise.
@@ -40,7 +40,7 @@ pub enum Task {
     Look,
 }
 
-impl Task {
+impl FrameTask {
     /// Those that are measured.
     pub const MEASURED: [Self; 2] = [Self::Clip, Self::Rgb];
 
@@ -77,7 +77,7 @@ struct Pick {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Request {
     path: PathBuf,
-    task: Task,
+    task: FrameTask,
     /// Side of the prepared clips in pixels.
     size: usize,
     clips: Vec<Pick>,
@@ -90,7 +90,7 @@ enum Answer {
     Done {
         /// Processor time of all threads.
         seconds: f64,
-        /// Of [`Task::Look`]: the means of each picture.
+        /// Of [`FrameTask::Look`]: the means of each picture.
         looks: Vec<Vec<i32>>,
     },
     Failed {

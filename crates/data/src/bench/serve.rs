@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use vjepa_runtime::Normalization;
 use vjepa_video::{Decoder, open_with};
 
-use super::{Answer, Request, Task, describe};
+use super::{Answer, FrameTask, Request, describe};
 use crate::dataset::Coloured;
 use crate::decode::decode;
 use crate::transforms::{CropBox, resize_crop};
@@ -33,16 +33,16 @@ fn answer(decoder: Decoder, request: &Request) -> Result<Answer, String> {
     let side = request.size;
     let values = |frames: usize| 3 * frames * side * side;
     let longest = request.clips.iter().map(|pick| pick.frames.len()).max().unwrap_or(0);
-    let mut out = vec![0f32; if request.task == Task::Clip { values(longest) } else { 0 }];
+    let mut out = vec![0f32; if request.task == FrameTask::Clip { values(longest) } else { 0 }];
     let mut looks = Vec::new();
     let started = cpu_time::ProcessTime::now();
     for pick in &request.clips {
         let mut opened = open_with(&request.path, decoder).map_err(|error| error.to_string())?;
         let clip = decode(opened.as_mut(), &pick.frames)?;
         match request.task {
-            Task::Rgb => drop(std::hint::black_box(clip.rgb())),
-            Task::Look => looks.extend(clip.rgb().iter().map(|rgb| describe(rgb, clip.height, clip.width))),
-            Task::Clip => {
+            FrameTask::Rgb => drop(std::hint::black_box(clip.rgb())),
+            FrameTask::Look => looks.extend(clip.rgb().iter().map(|rgb| describe(rgb, clip.height, clip.width))),
+            FrameTask::Clip => {
                 let [top, left, height, width] = pick.crop;
                 let crop = CropBox { top, left, height, width };
                 let clip = Coloured { clip, grayscale: false };

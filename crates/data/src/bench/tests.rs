@@ -34,11 +34,11 @@ fn requests_are_answered_one_by_one() {
         serde_json::to_string(&request).unwrap()
     };
     let lines = [
-        request(Task::Look, "short_20f.mp4"),
-        request(Task::Clip, "short_20f.mp4"),
-        request(Task::Rgb, "text.mp4"),
+        request(FrameTask::Look, "short_20f.mp4"),
+        request(FrameTask::Clip, "short_20f.mp4"),
+        request(FrameTask::Rgb, "text.mp4"),
         "nonsense".to_owned(),
-        request(Task::Rgb, "short_20f.mp4"),
+        request(FrameTask::Rgb, "short_20f.mp4"),
     ];
     let answers = ask(&lines.join("\n"));
     assert_eq!(answers.len(), 6);

@@ -70,7 +70,7 @@ impl<B> Clone for Frames<'_, B> {
 impl<B> Copy for Frames<'_, B> {}
 
 /// Pictures of one size whose pixels are read a stretch of a row at a time, so that none has to lie in memory whole.
-pub trait Pixels {
+pub trait PixelReader {
     /// Number of pictures.
     fn count(&self) -> usize;
 
@@ -81,7 +81,7 @@ pub trait Pixels {
     fn read(&self, index: usize, y: usize, left: usize, out: &mut [u8]);
 }
 
-impl<P: Pixels> Pixels for &P {
+impl<P: PixelReader> PixelReader for &P {
     fn count(&self) -> usize {
         (**self).count()
     }
@@ -95,7 +95,7 @@ impl<P: Pixels> Pixels for &P {
     }
 }
 
-impl<B: AsRef<[u8]>> Pixels for Frames<'_, B> {
+impl<B: AsRef<[u8]>> PixelReader for Frames<'_, B> {
     fn count(&self) -> usize {
         self.frames.len()
     }

@@ -2,7 +2,7 @@
 
 use super::resize::float_taps;
 use super::value::{ClipValue, PIXELS};
-use super::{CropBox, Pixels, RandomCrop, TransformError, channel_rows, check_output};
+use super::{CropBox, PixelReader, RandomCrop, TransformError, channel_rows, check_output};
 use vjepa_recipe::rng::{NumpyRng, PyRandom};
 use vjepa_runtime::Normalization;
 
@@ -44,7 +44,7 @@ impl TrainTransform {
     /// [`TransformError::OutputSize`].
     pub fn apply<V: ClipValue>(
         &self,
-        frames: impl Pixels,
+        frames: impl PixelReader,
         crops: &mut PyRandom,
         flips: &mut NumpyRng,
         out: &mut [V],
@@ -104,7 +104,7 @@ impl Lines {
 /// # Errors
 /// [`TransformError::Boxes`], [`TransformError::OutputSize`].
 pub fn resize_crop<V: ClipValue>(
-    frames: impl Pixels,
+    frames: impl PixelReader,
     boxes: &[CropBox],
     size: (usize, usize),
     flip: bool,

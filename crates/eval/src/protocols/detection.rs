@@ -11,7 +11,7 @@ mod shared;
 
 pub use classifier::{DetectorOptions, Lesson, detections, rows, train};
 pub use exported::ExportedModels;
-pub use features::{BoxEncoder, View};
+pub use features::{BoxEncoder, FrameView};
 
 use std::path::PathBuf;
 

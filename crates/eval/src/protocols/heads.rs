@@ -133,7 +133,7 @@ pub struct Samples<'a> {
 
 /// What all heads share.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Task {
+pub struct ProbeTask {
     /// Where they run.
     pub device: Device,
     /// Number of classes.
@@ -146,7 +146,7 @@ pub struct Task {
     pub neighbours: usize,
 }
 
-impl Task {
+impl ProbeTask {
     fn probe(&self, kind: HeadKind) -> Probe {
         match kind {
             HeadKind::Attentive => Probe::Attentive(self.attentive.clone()),
@@ -185,7 +185,7 @@ pub enum Learned {
 /// # Errors
 /// [`EvalError`]: as [`Stepped::new`], labels that do not fit. A head that diverges beside others is [`Learned::Diverged`].
 pub fn train(
-    task: &Task,
+    task: &ProbeTask,
     heads: &[Head],
     samples: Samples<'_>,
     progress: OnProgress<'_>,
@@ -250,7 +250,7 @@ impl Stepped {
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`]; [`EvalError::Setup`] for a learning rate that is not positive.
-    pub fn new(task: &Task, heads: &[Head], steps: u64) -> Result<Self, EvalError> {
+    pub fn new(task: &ProbeTask, heads: &[Head], steps: u64) -> Result<Self, EvalError> {
         let mut trainers = Self { attentive: None, average: None, runs: Vec::new(), taken: 0 };
         for head in heads.iter().filter(|head| head.kind.is_stepped()) {
             let options = head.options(&task.options);
@@ -331,7 +331,7 @@ impl Stepped {
 ///
 /// # Errors
 /// [`EvalError`]: features that do not fit.
-pub fn scores(task: &Task, learned: &Learned, samples: Samples<'_>) -> Result<Option<Vec<f32>>, EvalError> {
+pub fn scores(task: &ProbeTask, learned: &Learned, samples: Samples<'_>) -> Result<Option<Vec<f32>>, EvalError> {
     let Samples { features, classes, rows } = samples;
     match learned {
         Learned::Diverged(_) => Ok(None),

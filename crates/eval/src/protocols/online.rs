@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::heads::{Head, Learned, Stepped, Task};
+use super::heads::{Head, Learned, ProbeTask, Stepped};
 use crate::attentive::order;
 use crate::features::{ClipEncoder, Features, FrozenEncoder};
 use crate::{EvalError, OnProgress, Progress};
@@ -44,7 +44,7 @@ pub struct Online {
 /// [`EvalError`]: an encoder that takes other clips, a head that needs features that stay, no usable sample, a rank that is lost;
 /// as [`Stepped::step`].
 pub fn train_online(
-    task: &Task,
+    task: &ProbeTask,
     heads: &[Head],
     encoder: &mut dyn ClipEncoder,
     set: &OnlineSet<'_>,

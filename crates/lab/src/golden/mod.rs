@@ -23,7 +23,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use check::{Check, GoldenError, read_json};
-pub use evaluation::Evaluation;
+pub use evaluation::EvaluationFolder;
 pub use run::Execution;
 pub use sampled::Compare;
 
@@ -57,7 +57,7 @@ pub enum Kind {
     /// Clip sampling and transforms (`data/`).
     Data,
     /// What evaluations compute (`eval_*/`).
-    Evaluation(Evaluation),
+    Evaluation(EvaluationFolder),
     /// Golden data that this version does not compare with: other models, other evaluations.
     Other,
 }
@@ -93,7 +93,7 @@ pub fn recognise(dir: &Path) -> Option<Kind> {
         let of_v1 = keys("config.json", &["/config/uniform_power"]) || json("config.json").is_none();
         return Some(if of_v1 { Kind::Training } else { Kind::Other });
     }
-    if let Some(kind) = Evaluation::recognise(dir, |key| keys("info.json", &[key])) {
+    if let Some(kind) = EvaluationFolder::recognise(dir, |key| keys("info.json", &[key])) {
         return Some(Kind::Evaluation(kind));
     }
     let first = [

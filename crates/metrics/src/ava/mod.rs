@@ -138,7 +138,7 @@ pub struct ClassPrecision {
 
 /// The result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Evaluation {
+pub struct AvaResult {
     /// Which order it was.
     pub order: Order,
     /// Mean average precision over classes with ground truth; none where there is no such class.
@@ -165,7 +165,7 @@ pub struct Protocol<'a> {
 }
 
 /// Evaluates detections, in the order of their file, against ground truth.
-pub fn evaluate(truth: &GroundTruth, detections: &[Row], protocol: &Protocol<'_>) -> Evaluation {
+pub fn evaluate(truth: &GroundTruth, detections: &[Row], protocol: &Protocol<'_>) -> AvaResult {
     let (mut truths, mut truth_left_out) = protocol.counted(&truth.rows);
     let (mut found, mut left_out) = protocol.counted(detections);
     if protocol.order == Order::Activitynet {
@@ -193,7 +193,7 @@ pub fn evaluate(truth: &GroundTruth, detections: &[Row], protocol: &Protocol<'_>
     let classes: Vec<ClassPrecision> = protocol.classes.iter().map(class).collect();
     let precisions: Vec<f64> = classes.iter().filter_map(|class| class.ap).collect();
     let map = (!precisions.is_empty()).then(|| precisions.iter().sum::<f64>() / precisions.len() as f64);
-    Evaluation { order: protocol.order, map, classes, truth_left_out, detections_left_out: left_out }
+    AvaResult { order: protocol.order, map, classes, truth_left_out, detections_left_out: left_out }
 }
 
 impl Protocol<'_> {

@@ -11,7 +11,7 @@ fn truth(rows: Vec<Row>) -> GroundTruth {
     GroundTruth { rows, frames, ..GroundTruth::default() }
 }
 
-fn run(truth: &GroundTruth, found: &[Row], order: Order) -> Evaluation {
+fn run(truth: &GroundTruth, found: &[Row], order: Order) -> AvaResult {
     let (classes, excluded) = (BTreeSet::from([1]), BTreeSet::new());
     evaluate(truth, found, &Protocol { order, classes: &classes, excluded: &excluded, cap: CAP })
 }

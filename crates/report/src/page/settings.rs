@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::short;
 use crate::run::Run;
-use crate::starts::Start;
+use crate::starts::RunStart;
 
 /// Where a run's files are says nothing about it.
 const BY_NATURE: [&str; 1] = ["logging.folder"];
@@ -82,7 +82,7 @@ pub(super) fn starts(runs: &[Run]) -> Markup {
     }
 }
 
-fn one(start: &Start) -> Markup {
+fn one(start: &RunStart) -> Markup {
     let machine = &start.machine;
     let threads = machine.threads.map_or_else(String::new, |count| format!(", {count} threads"));
     html! {

@@ -18,7 +18,7 @@ pub(crate) use state::in_time;
 pub use table::{MetricsTable, Points};
 
 use crate::ReportError;
-use crate::starts::{Said, Start, read_starts};
+use crate::starts::{RunStart, Said, read_starts};
 
 /// Folder of a run's pictures, in its own; a picture is `<name>-<step>.png`.
 pub const PICTURES: &str = "pictures";
@@ -40,7 +40,7 @@ pub struct Run {
     /// Diagnostics by step.
     pub diagnostics: Vec<(u64, DiagnosticsReport)>,
     /// Every start of it; none where the run's program did not keep them.
-    pub starts: Vec<Start>,
+    pub starts: Vec<RunStart>,
     /// Videos that could not be read.
     pub bad: Vec<BadVideo>,
     /// Pictures by name and step.

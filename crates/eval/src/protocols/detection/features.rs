@@ -26,7 +26,7 @@ struct Sized {
 
 /// Which part of frames a clip shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum FrameView {
     /// All of it.
     Whole,
     /// A random crop, mirrored or not, as SlowFast trains on: a function of the seed, the epoch and the number of the key frame. Boxes of
@@ -71,7 +71,7 @@ impl<'a> BoxEncoder<'a> {
     pub fn extract(
         &mut self,
         frames: &[LabelledFrame],
-        view: View,
+        view: FrameView,
         ranks: &dyn Collective,
         progress: OnProgress<'_>,
     ) -> Result<Option<BoxValues>, EvalError> {
@@ -87,7 +87,7 @@ impl<'a> BoxEncoder<'a> {
     pub fn seconds_each(
         &mut self,
         frames: &[LabelledFrame],
-        view: View,
+        view: FrameView,
         ranks: &dyn Collective,
     ) -> Result<Option<f64>, EvalError> {
         let (clips, width) = (self.clips(), self.width());
@@ -123,19 +123,19 @@ impl<'a> BoxEncoder<'a> {
     fn seen(
         &mut self,
         clips: &KeyFrameClips,
-        view: View,
+        view: FrameView,
         number: usize,
         frame: &LabelledFrame,
     ) -> Result<Result<Seen, String>, EvalError> {
         let mut random = match view {
-            View::Whole => None,
-            View::Random { seed, epoch } => Some(CounterRng::new(&[seed, CROPS, epoch, number as u64])),
+            FrameView::Whole => None,
+            FrameView::Random { seed, epoch } => Some(CounterRng::new(&[seed, CROPS, epoch, number as u64])),
         };
         let KeyFrameClip { placed, values, beyond } = match read(clips, frame, random.as_mut())? {
             Ok(clip) => clip,
             Err(why) => return Ok(Err(why)),
         };
-        let shows = |region: &LabelledRegion| view == View::Whole || placed.shows(region.corners);
+        let shows = |region: &LabelledRegion| view == FrameView::Whole || placed.shows(region.corners);
         let shown: Vec<bool> = frame.regions.iter().map(shows).collect();
         let boxes = in_pixels(placed, frame.regions.iter().filter(|region| shows(region)));
         let values = if boxes.is_empty() { Vec::new() } else { self.features(placed.size, values, boxes)? };

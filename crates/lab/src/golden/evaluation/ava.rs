@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use vjepa_data::annotations::ava::{read_detections, read_excluded, read_label_map, read_truth};
-use vjepa_metrics::ava::{CAP, Evaluation, Order, Protocol, Row, evaluate};
+use vjepa_metrics::ava::{AvaResult, CAP, Order, Protocol, Row, evaluate};
 
 use super::super::check::{Check, GoldenError, read_json};
 use super::wrong;
@@ -41,7 +41,7 @@ pub(super) fn check(dir: &Path) -> Result<Vec<Check>, GoldenError> {
     Ok(checks)
 }
 
-fn compare(key: &str, got: &Evaluation, want: &Value, checks: &mut Vec<Check>) {
+fn compare(key: &str, got: &AvaResult, want: &Value, checks: &mut Vec<Check>) {
     let real = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     checks.push(Check::scalar_rel(format!("ava.{key}.map"), got.map.unwrap_or(f64::NAN), real(&want["mAP"]), LIMIT));
     let recorded = |action: u32| &want["ap"][action.to_string()];
@@ -55,7 +55,7 @@ fn compare(key: &str, got: &Evaluation, want: &Value, checks: &mut Vec<Check>) {
 }
 
 /// Equal scores have no order, so a precision only has to lie where some order puts it.
-fn within(got: &Evaluation, want: &Value, checks: &mut Vec<Check>) {
+fn within(got: &AvaResult, want: &Value, checks: &mut Vec<Check>) {
     for class in &got.classes {
         let recorded = &want["ap_range_over_tie_orders"][class.action.to_string()];
         let range = recorded.as_array().map(|range| range.iter().filter_map(Value::as_f64).collect::<Vec<_>>());

@@ -20,7 +20,7 @@ use super::run::Execution;
 
 /// Which of them a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evaluation {
+pub enum EvaluationFolder {
     /// Predictions averaged over segments and views (`eval_aggregate/`).
     Aggregate,
     /// Votes of nearest neighbours (`eval_knn/`).
@@ -43,7 +43,7 @@ pub enum Evaluation {
     Mixup,
 }
 
-impl Evaluation {
+impl EvaluationFolder {
     /// Recognised by a file, and by a key of `info.json` where it needs one.
     pub(super) fn recognise(dir: &Path, info: impl Fn(&str) -> bool) -> Option<Self> {
         let has = |name: &str| dir.join(name).is_file();

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use vjepa_graphs::objectives::Stream;
+use vjepa_graphs::objectives::ClipStream;
 use vjepa_graphs::{Jepa, JepaLoss, init};
 use vjepa_programs as compile;
 use vjepa_recipe::config::Init;
@@ -256,7 +256,7 @@ fn check_mixed(training: &Training, mixed: &Mixed) -> Result<Vec<Check>, GoldenE
         let loss = JepaLoss { loss_exp, reg_coeff: 0.0 };
         let (encoder, predictor) = (training.encoder.clone(), training.predictor.clone());
         let objective = Jepa {
-            others: vec![Stream { clip, generators: training.generators }],
+            others: vec![ClipStream { clip, generators: training.generators }],
             ..Jepa::plain(encoder, predictor, training.generators, loss)
         };
         let mut steps =

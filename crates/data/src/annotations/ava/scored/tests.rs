@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use vjepa_metrics::ava::{CAP, Evaluation, Order, Protocol, evaluate};
+use vjepa_metrics::ava::{AvaResult, CAP, Order, Protocol, evaluate};
 
 use super::super::{read_excluded, read_label_map};
 use super::*;
@@ -15,7 +15,7 @@ fn folders() -> Vec<PathBuf> {
     [carried, beside].into_iter().filter(|folder| folder.is_dir()).collect()
 }
 
-fn run(folder: &Path, detections: &[Scored], order: Order, cap: usize) -> Evaluation {
+fn run(folder: &Path, detections: &[Scored], order: Order, cap: usize) -> AvaResult {
     let truth = read_truth(&folder.join("groundtruth.csv")).unwrap();
     let classes = read_label_map(&folder.join("labelmap.pbtxt")).unwrap().into_keys().collect();
     let excluded = read_excluded(&folder.join("excluded_timestamps.csv")).unwrap();

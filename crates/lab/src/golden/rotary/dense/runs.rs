@@ -1,7 +1,7 @@
 //! The dense loss, its gradients, and the recorded runs.
 
 use serde_json::json;
-use vjepa_graphs::objectives::{Dense, Stream};
+use vjepa_graphs::objectives::{ClipStream, Dense};
 use vjepa_graphs::{AnyObjective, Jepa, JepaLoss, Modality};
 use vjepa_programs as compile;
 use vjepa_recipe::schedules::{ContextWeight, Schedule, ScheduleConfig};
@@ -26,7 +26,7 @@ impl Golden {
         let first = modalities.first().copied().unwrap_or_default();
         let others = modalities.iter().skip(1).map(|modality| {
             let [_, _, frames, height, width] = self.input(*modality).shape;
-            Stream { clip: [frames, height, width], generators: self.generators(*modality) }
+            ClipStream { clip: [frames, height, width], generators: self.generators(*modality) }
         });
         let objective = Jepa {
             encoder: self.encoder_for(first),
