@@ -24,6 +24,8 @@ fn one(op: &Op, operands: &[(&[usize], bool)], dtype: DType) -> Graph {
 fn check_narrow(op: impl Fn(DType) -> Op, operands: &[(&[usize], bool)]) {
     for (dtype, limits) in LIMITS {
         let op = op(dtype);
+        // The CPU has no kernels for some of them, and rounds their parts.
+        let limits = if devices()[0].is_cpu() { [limits[1]; 2] } else { limits };
         let name = format!("{} {operands:?} {}", op.name(), dtype.name());
         compare_within(&name, &one(&op, operands, dtype), &BTreeMap::new(), limits);
     }
