@@ -1,5 +1,5 @@
-//! Frozen evaluations beyond one probe on cached videos: several probes at once, augmentation, official files, pictures, shares of
-//! the labels, models and features of others.
+//! Frozen evaluations beyond one probe on cached videos: several probes at once, augmentation, official files, pictures, shares
+//! of the labels, models and features of others.
 
 #[path = "frozen/frames.rs"]
 mod frames;

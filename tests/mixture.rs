@@ -155,8 +155,8 @@ fn ranks_share_the_kinds_of_a_mixture() {
         runs.train(&alone, &extra).assert().success();
         let told = share(&both, &extra);
         assert!(told.contains(each), "{told}");
-        // What an L1 loss gives its last bias is a sum of signs: one that cancels to nothing in one order and to rounding in another
-        // is no step or a whole one of AdamW's first. Its moments are compared.
+        // What an L1 loss gives its last bias is a sum of signs: one that cancels to nothing in one order and to rounding in
+        // another is no step or a whole one of AdamW's first. Its moments are compared.
         let (loss, weights) = apart_but(&runs.at(&both), &runs.at(&alone), &["predictor.predictor_proj.bias"]);
         println!("{groups} groups: losses {loss:.1e}, weights {weights:.1e}");
         assert!(loss <= 1e-6 && weights <= 1e-6, "{groups} groups: losses {loss:e}, weights {weights:e}");

@@ -1,5 +1,5 @@
-//! Several ranks share the samples of `features`, `probe`, `eval`, `detect` and `anticipate`: rank 0 writes what one process writes.
-//! Needs the feature `mpi` and `mpirun`.
+//! Several ranks share the samples of `features`, `probe`, `eval`, `detect` and `anticipate`: rank 0 writes what one process
+//! writes. Needs the feature `mpi` and `mpirun`.
 #![cfg(feature = "mpi")]
 
 mod support;
@@ -77,8 +77,8 @@ impl Scene {
         (output, out)
     }
 
-    /// Fails unless one, two and three ranks say the same, but for the folder's name, and write the same files; what they say. Of the
-    /// broken video all of them speak.
+    /// Fails unless one, two and three ranks say the same, but for the folder's name, and write the same files; what they say.
+    /// Of the broken video all of them speak.
     fn same(&self, name: &str, files: &[&str], arguments: &dyn Fn(&mut Command, &Path)) -> String {
         let [one, two, three] = [1, 2, 3].map(|ranks| {
             let (output, out) = self.run(ranks, name, arguments);

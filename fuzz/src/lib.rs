@@ -4,8 +4,8 @@ use std::panic;
 
 /// Lets panics of other crates' decoders be contained, as `vjepa_video` contains them.
 ///
-/// libFuzzer's hook ends the process at every panic, also at one that is caught. Those within this repository still end it there, and
-/// one that nobody catches ends it at the target.
+/// libFuzzer's hook ends the process at every panic, also at one that is caught. Those within this repository still end it
+/// there, and one that nobody catches ends it at the target.
 pub fn contain_foreign_panics() {
     let abort = panic::take_hook();
     panic::set_hook(Box::new(move |panicked| {

@@ -20,7 +20,8 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The kind of a file that begins with these bytes, 16 or more of them where the file has so many; none for one that is not known.
+    /// The kind of a file that begins with these bytes, 16 or more of them where the file has so many; none for one that is not
+    /// known.
     pub fn of(head: &[u8]) -> Option<Self> {
         Some(match head {
             // The length of a header, then JSON; an archive; a pickle of protocol 2 to 5.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// What runs a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Runtime {
-    /// The one that needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on ONNX
-    /// Runtime where it is installed, which [`Options::on_notice`] is called with; so does every one where tract is not
+    /// The one that needs no installation: tract for ONNX files, the plan for `*.vjg`. A model that tract cannot load runs on
+    /// ONNX Runtime where it is installed, which [`Options::on_notice`] is called with; so does every one where tract is not
     /// compiled in.
     #[default]
     Auto,

@@ -87,8 +87,8 @@ impl View {
     /// The centre.
     pub const SINGLE: Self = Self { index: 0, count: 1 };
 
-    /// Row and column where this view of `[height, width]` pixels begins in a resized frame of `(height, width)`, of which no side
-    /// is shorter. Several views are a whole number of pixels apart, so the last one may end a pixel early.
+    /// Row and column where this view of `[height, width]` pixels begins in a resized frame of `(height, width)`, of which no
+    /// side is shorter. Several views are a whole number of pixels apart, so the last one may end a pixel early.
     pub fn corner(self, frame: (usize, usize), size: [usize; 2]) -> (usize, usize) {
         resize::corner(frame, size, self)
     }

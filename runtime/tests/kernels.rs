@@ -99,7 +99,8 @@ fn compare_within(name: &str, graph: &Graph, indices: &BTreeMap<&str, Vec<i32>>,
     }
 }
 
-/// What a CUDA device's TF32, which has ten bits, adds to the limits of a graph with kernels, where attention is in f32, and without.
+/// What a CUDA device's TF32, which has ten bits, adds to the limits of a graph with kernels, where attention is in f32, and
+/// without.
 fn coarse(graph: &Graph) -> [f64; 2] {
     let any = |found: &dyn Fn(&Op) -> bool| is_cuda() && graph.nodes.iter().any(|node| found(&node.op));
     let library = |op: &Op| {

@@ -28,8 +28,8 @@ use evaluation::{Evaluation, TextureFigure, has_textures, protocol};
 
 /// Run a table of trainings that differ in a few settings, evaluate each alike, and compare
 ///
-/// The table is YAML (configs/ablations, docs/ABLATIONS.md): a base configuration, rows of settings, seeds, evaluations. Runs that
-/// are finished are kept in DIR/runs.json: run the same command again to continue.
+/// The table is YAML (configs/ablations, docs/ABLATIONS.md): a base configuration, rows of settings, seeds, evaluations. Runs
+/// that are finished are kept in DIR/runs.json: run the same command again to continue.
 #[derive(clap::Args)]
 pub struct Args {
     /// The table

@@ -40,7 +40,8 @@ fn say(device: Device) {
 /// How ranks of a command find and wait for one another.
 #[derive(clap::Args)]
 pub(super) struct RankArgs {
-    /// With several processes: how long to wait for one of them, in seconds, before stopping the job and naming it (docs/scaling.md)
+    /// With several processes: how long to wait for one of them, in seconds, before stopping the job and naming it
+    /// (docs/scaling.md)
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = whole::<u64>(1..))]
     rank_timeout: u64,
 }
@@ -49,8 +50,8 @@ pub(super) struct RankArgs {
 const AFTER_RANK_0: Duration = Duration::from_secs(3);
 
 impl RankArgs {
-    /// Runs a command as one of the ranks that a launcher has started, or alone. An error ends the job of all ranks, unless it is one
-    /// that all of them return, as `shared` tells. Rank 0 says which GPU is its own.
+    /// Runs a command as one of the ranks that a launcher has started, or alone. An error ends the job of all ranks, unless it
+    /// is one that all of them return, as `shared` tells. Rank 0 says which GPU is its own.
     pub(super) fn run(
         &self,
         device: &DeviceArg,

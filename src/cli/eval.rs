@@ -28,8 +28,8 @@ use vjepa_runtime::plan::Device;
 pub struct Args {
     #[command(flatten)]
     encoder: EncoderArgs,
-    /// Probe written by `vjepa probe` or by the official evaluation [default: `probe_checkpoint` of the official evaluation's file];
-    /// none for a model of `vjepa finetune`
+    /// Probe written by `vjepa probe` or by the official evaluation [default: `probe_checkpoint` of the official evaluation's
+    /// file]; none for a model of `vjepa finetune`
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
     #[command(flatten)]
@@ -48,8 +48,8 @@ pub struct Args {
     /// of the official evaluation, or of the fine-tuned model's configuration]
     #[arg(long, value_parser = whole::<u16>(1..))]
     clips: Option<u16>,
-    /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged [default: 1, or those of
-    /// the official evaluation]
+    /// Views per clip: 1 is the centre crop, more are spread along the long side; predictions are averaged [default: 1, or
+    /// those of the official evaluation]
     #[arg(long, value_parser = whole::<u16>(1..))]
     views: Option<u16>,
     /// Classify every clip of a video on its own and average, instead of joining their tokens [default: as in training]

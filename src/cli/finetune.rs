@@ -41,7 +41,8 @@ pub struct Args {
     /// Override a setting, e.g. --set finetune.layer_decay=0.75 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Encoder to begin with: a checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face folder
+    /// Encoder to begin with: a checkpoint of vjepa or of the official code (.safetensors, .pt, .pth.tar), or a Hugging Face
+    /// folder
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Labelled videos to train on, instead of `data.datasets`

@@ -50,7 +50,8 @@ pub(super) struct EncoderArgs {
     /// Override a setting of the configuration, e.g. --set data.sampling_rate=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     pub sets: Vec<String>,
-    /// Number of times a picture is repeated to make a clip [default: as many as the encoder was trained on; the paper finds 2 enough]
+    /// Number of times a picture is repeated to make a clip [default: as many as the encoder was trained on; the paper finds 2
+    /// enough]
     #[arg(long, value_name = "N", value_parser = whole::<u16>(1..))]
     pub still_frames: Option<u16>,
     /// Start the clips of evaluated videos at random, as the official evaluation does, instead of always alike
@@ -357,7 +358,8 @@ impl Kind {
     }
 }
 
-/// Reads samples: a list of "path label" lines, shards, or a folder with a folder of pictures for each class, which then names them.
+/// Reads samples: a list of "path label" lines, shards, or a folder with a folder of pictures for each class, which then names
+/// them.
 pub(super) fn samples(path: &Path) -> Result<(VideoList, Option<ClassNames>), CliError> {
     refuse_foreign(path)?;
     if !path.is_dir() || holds_shards(path) {

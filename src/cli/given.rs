@@ -7,7 +7,8 @@ use vjepa_data::DataError;
 use vjepa_data::shards::{is_pattern, split_path};
 use vjepa_data::storage::is_url;
 
-/// Refuses a path of `flag` that leads to nothing on this machine; what lies elsewhere, or in a shard, is looked for when it is read.
+/// Refuses a path of `flag` that leads to nothing on this machine; what lies elsewhere, or in a shard, is looked for when it is
+/// read.
 pub(super) fn there(flag: &str, path: &Path) -> Result<(), CliError> {
     let looked_for = is_url(path) || is_pattern(path) || split_path(path).is_some();
     match path.try_exists() {

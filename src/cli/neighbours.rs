@@ -17,8 +17,8 @@ use vjepa_weights::rows::RowsFile;
 
 /// Find the windows most similar to given ones, by the cosine of their features
 ///
-/// FILE is a table that `vjepa features` wrote, .safetensors, .npy or .parquet. Tokens are averaged. Rows of the same video are left out
-/// unless --same-video is given.
+/// FILE is a table that `vjepa features` wrote, .safetensors, .npy or .parquet. Tokens are averaged. Rows of the same video are
+/// left out unless --same-video is given.
 #[derive(clap::Args)]
 pub struct Args {
     /// Table of features

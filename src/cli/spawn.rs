@@ -86,8 +86,8 @@ fn without_devices(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     kept
 }
 
-/// Starts `count` ranks of a program and waits for all of them; the exit code is that of the first that fails. A signal that would end
-/// this process goes to them.
+/// Starts `count` ranks of a program and waits for all of them; the exit code is that of the first that fails. A signal that
+/// would end this process goes to them.
 fn start(
     program: &Path,
     arguments: &[OsString],

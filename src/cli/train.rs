@@ -20,8 +20,8 @@ use vjepa_train::{Interrupt, Observer, ProfileRequest, StepReport, TrainOutcome,
 
 /// Pretrain an encoder on videos
 ///
-/// The setting `data.datasets` names lists (.csv or .txt, one "path label" per line), folders, tar shards or videos (docs/data.md).
-/// Labels may be omitted; paths are relative to the list's folder.
+/// The setting `data.datasets` names lists (.csv or .txt, one "path label" per line), folders, tar shards or videos
+/// (docs/data.md). Labels may be omitted; paths are relative to the list's folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// YAML configuration in the official format (see configs/)

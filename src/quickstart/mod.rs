@@ -137,7 +137,8 @@ fn check_folder(config: &Config) -> Result<Option<String>, QuickstartError> {
     }
 }
 
-/// Whether nothing but `vjepa quickstart` has trained in a folder, as far as it has a record: `vjepa train` takes the recipe, too.
+/// Whether nothing but `vjepa quickstart` has trained in a folder, as far as it has a record: `vjepa train` takes the recipe,
+/// too.
 fn began_as_one(folder: &Path, tag: &str) -> bool {
     let is_one =
         |start: &RunStart| start.tag != tag || start.command.get(1).is_some_and(|command| command == "quickstart");

@@ -1,5 +1,5 @@
-//! GELU of a linear layer's result before its bias is added: what reads the result adds the bias, and a pass over memory is saved. The
-//! result may be in 16 bits where the bias is in 32; the arithmetic, and the bias's gradient, then are in 32.
+//! GELU of a linear layer's result before its bias is added: what reads the result adds the bias, and a pass over memory is
+//! saved. The result may be in 16 bits where the bias is in 32; the arithmetic, and the bias's gradient, then are in 32.
 
 use super::functions::gelu_slope;
 use super::rules::{Grads, Parts};

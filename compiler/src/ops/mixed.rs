@@ -1,5 +1,5 @@
-//! Operations on f32 with an operand or a result of 16 bits, which are widened where they are read or narrowed where they are written: no
-//! cast goes through memory.
+//! Operations on f32 with an operand or a result of 16 bits, which are widened where they are read or narrowed where they are
+//! written: no cast goes through memory.
 
 use super::rules::{Grads, Parts};
 use super::{Cost, Eval, EvalError, Op, TypeError, arity, norm, require};

@@ -168,8 +168,8 @@ pub enum Op {
     },
 
     // Distances of tokens (token_l1.rs)
-    /// `(y[B, K, D], x[B|1, N, D], index i32[B, K]) -> [B, K, 1]`, the mean of `|y − x̂|` over the last axis, x̂ being the tokens of
-    /// `x` at the index, normalised.
+    /// `(y[B, K, D], x[B|1, N, D], index i32[B, K]) -> [B, K, 1]`, the mean of `|y − x̂|` over the last axis, x̂ being the
+    /// tokens of `x` at the index, normalised.
     TokenL1 {
         /// Added to the variance.
         eps: f64,
@@ -200,7 +200,8 @@ pub enum Op {
     },
 
     // Random numbers (random.rs)
-    /// `(x, key i32[4]) -> x/(1 − rate) or 0`: dropout, or with one axis drop path. The key is the seed and the step ([`DropKey`]).
+    /// `(x, key i32[4]) -> x/(1 − rate) or 0`: dropout, or with one axis drop path. The key is the seed and the step
+    /// ([`DropKey`]).
     Dropout {
         /// Share that is dropped.
         rate: f64,
@@ -313,8 +314,8 @@ pub enum Op {
         /// Added to the root of the second moment.
         eps: f64,
     },
-    /// `(lr, wd, c1, c2, clip, [momentum], p, g, m, v, [target], p, g, m, v, [target], ..) -> p', m', v', [target'], ..`: the above for
-    /// any number of parameters with the same rates.
+    /// `(lr, wd, c1, c2, clip, [momentum], p, g, m, v, [target], p, g, m, v, [target], ..) -> p', m', v', [target'], ..`: the
+    /// above for any number of parameters with the same rates.
     AdamWAll {
         /// Decay of the first moment.
         beta1: f64,

@@ -1,4 +1,5 @@
-//! Leaves the bias of a linear layer before a GELU to the GELU and to its gradient, which then adds the bias's gradient up as well.
+//! Leaves the bias of a linear layer before a GELU to the GELU and to its gradient, which then adds the bias's gradient up as
+//! well.
 
 use super::rewrite::{Rewriter, producer, use_counts};
 use super::{Changed, Pass};

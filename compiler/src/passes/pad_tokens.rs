@@ -10,11 +10,11 @@ mod kept;
 
 /// See the module's first line.
 ///
-/// For each of the inputs `indices`, `i32[B, N]`, the graph gets another, [`REAL`]`MULTIPLE/NAME`, `f32[N]`: 1 for an index that
-/// counts, 0 for padding, which may be any token. Attention gives padding no share, means and sums leave it out and are divided by
-/// what counts. So no gradient reaches it either. Other inputs with an axis as long as a list have padding there too, any finite
-/// numbers. Runs on a forward graph after dead code is gone, before rows are merged; an operation that it does not know how to mask
-/// is an error.
+/// For each of the inputs `indices`, `i32[B, N]`, the graph gets another, [`REAL`]`MULTIPLE/NAME`, `f32[N]`: 1 for an index
+/// that counts, 0 for padding, which may be any token. Attention gives padding no share, means and sums leave it out and are
+/// divided by what counts. So no gradient reaches it either. Other inputs with an axis as long as a list have padding there
+/// too, any finite numbers. Runs on a forward graph after dead code is gone, before rows are merged; an operation that it does
+/// not know how to mask is an error.
 pub struct PadTokens {
     /// Inputs whose lists may be padded.
     pub indices: Vec<String>,

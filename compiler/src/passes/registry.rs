@@ -69,8 +69,8 @@ fn decompose(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
     Ok(Box::new(Decompose::unless(move |op| !names.iter().any(|name| name == op.name()))))
 }
 
-/// `indices`: inputs that are lists of tokens, joined by `+`, none by default. `multiple`: what their lengths are to be a multiple
-/// of, 1 by default.
+/// `indices`: inputs that are lists of tokens, joined by `+`, none by default. `multiple`: what their lengths are to be a
+/// multiple of, 1 by default.
 fn pad_tokens(spec: &mut Spec) -> Result<Box<dyn Pass>, SpecError> {
     let indices = spec.take("indices").unwrap_or_default();
     let indices = indices.split('+').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();

@@ -178,7 +178,8 @@ fn connect_gpus(launch: Launch, _limit: Duration) -> Result<Box<dyn Collective>,
     Err(CollectiveError::NoEngine { launch })
 }
 
-/// How long a sum of so many floats takes through NCCL on one GPU alone, to see whether it works; none where this build has no NCCL.
+/// How long a sum of so many floats takes through NCCL on one GPU alone, to see whether it works; none where this build has no
+/// NCCL.
 ///
 /// # Errors
 /// As [`on_gpus`].
@@ -187,7 +188,8 @@ pub fn try_nccl(device: usize, floats: usize) -> Result<Option<Duration>, Collec
     sum_alone(device, &Libraries::default(), floats).map(Some)
 }
 
-/// How long a sum of so many floats takes through NCCL on one GPU alone, to see whether it works; none where this build has no NCCL.
+/// How long a sum of so many floats takes through NCCL on one GPU alone, to see whether it works; none where this build has no
+/// NCCL.
 ///
 /// # Errors
 /// None in this build.

@@ -1,8 +1,8 @@
 //! Ranks on NVIDIA GPUs, through NCCL and the CUDA driver, both opened when they are needed.
 //!
-//! The ranks meet over TCP (`rendezvous.rs`) or, where an MPI's launcher started them and `MASTER_ADDR` is not set, over MPI: there
-//! rank 0 hands out NCCL's identifier, and there everything but sums travels. Gradients are summed where they lie on the device,
-//! on a stream of the engine's own beside the step's; sums of what lies on the host are staged through a buffer. Tested
+//! The ranks meet over TCP (`rendezvous.rs`) or, where an MPI's launcher started them and `MASTER_ADDR` is not set, over MPI:
+//! there rank 0 hands out NCCL's identifier, and there everything but sums travels. Gradients are summed where they lie on the
+//! device, on a stream of the engine's own beside the step's; sums of what lies on the host are staged through a buffer. Tested
 //! with a stand-in for both libraries (`tests/stand_in.c`); it has not run on several GPUs yet.
 #![allow(unsafe_code)]
 
@@ -142,8 +142,8 @@ struct Staging {
     bytes: usize,
 }
 
-/// The ranks of a launch on the GPUs of their numbers, met where the environment says: at `MASTER_ADDR`, or, without it, over the MPI
-/// whose launcher started them.
+/// The ranks of a launch on the GPUs of their numbers, met where the environment says: at `MASTER_ADDR`, or, without it, over
+/// the MPI whose launcher started them.
 ///
 /// # Errors
 /// As [`Nccl::start`] and [`Lines::open`].

@@ -1,8 +1,8 @@
 //! Work that is dealt out to ranks and collected by rank 0.
 //!
-//! Units of work, which do not depend on how many ranks there are, go round: rank r has the units r, r + W, ... W units, one of each
-//! rank, are a *turn*, after which rank 0 has what came of them, in their order. So the numbers are the same for any W, no rank
-//! gets far ahead, and one that is lost is missed within a turn.
+//! Units of work, which do not depend on how many ranks there are, go round: rank r has the units r, r + W, ... W units, one of
+//! each rank, are a *turn*, after which rank 0 has what came of them, in their order. So the numbers are the same for any W, no
+//! rank gets far ahead, and one that is lost is missed within a turn.
 
 use crate::{Collective, CollectiveError, broadcast_all};
 

@@ -40,8 +40,8 @@ pub trait Gpu: CubeRuntime {
     /// Where a tensor's memory is: two tensors of one address share it. None where the device's thread does not tell.
     fn address(tensor: &CubeTensor<Self>) -> Option<(u64, u64)>;
 
-    /// Lays the device's memory out for a plan whose largest value has so many bytes. False where it stays as it is, as the memory
-    /// of back ends does that it has not been measured on.
+    /// Lays the device's memory out for a plan whose largest value has so many bytes. False where it stays as it is, as the
+    /// memory of back ends does that it has not been measured on.
     ///
     /// # Errors
     /// Why the layout cannot be had, in words.

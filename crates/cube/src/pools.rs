@@ -1,8 +1,8 @@
 //! The memory of a device laid out for a plan.
 //!
-//! CubeCL's own layout is a ladder of pools, one per range of sizes, which grow page by page and lend nothing to each other: while
-//! one of them is at its peak, the pages of the others are idle. A plan knows its largest value before it runs, so that all values
-//! can share pages of one size.
+//! CubeCL's own layout is a ladder of pools, one per range of sizes, which grow page by page and lend nothing to each other:
+//! while one of them is at its peak, the pages of the others are idle. A plan knows its largest value before it runs, so that
+//! all values can share pages of one size.
 
 use crate::gpu::{Gpu, largest_buffer};
 use burn_backend::{Backend, InstallMemoryPoolsError as Refused, MemoryPoolLayout, SlicedPool};
@@ -13,8 +13,8 @@ const SMALL: u64 = 1 << 20;
 /// Bytes of those pages.
 const SMALL_PAGE: u64 = 32 << 20;
 
-/// Lays the device's memory out for a plan whose largest value has so many bytes. False where it stays as it is: something is in it
-/// already, or the value is larger than the device's buffers.
+/// Lays the device's memory out for a plan whose largest value has so many bytes. False where it stays as it is: something is
+/// in it already, or the value is larger than the device's buffers.
 ///
 /// # Errors
 /// Why the layout cannot be had, in words.

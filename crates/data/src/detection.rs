@@ -1,5 +1,5 @@
-//! Clips and boxes of frozen detection on AVA: which frames surround a key frame, and where boxes are after resizing, cropping and
-//! flipping (facebookresearch/SlowFast `ava_dataset.py`, `cv2_transform.py`).
+//! Clips and boxes of frozen detection on AVA: which frames surround a key frame, and where boxes are after resizing, cropping
+//! and flipping (facebookresearch/SlowFast `ava_dataset.py`, `cv2_transform.py`).
 //!
 //! Annotated videos begin at second 900 of the film and have 30 frames a second. Boxes are x1, y1, x2, y2: shares of the frame in
 //! files, pixels here.

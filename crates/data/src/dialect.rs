@@ -17,8 +17,8 @@ use form::{Form, closed, swapped, without_label};
 use table::{Cells, Table};
 use vjepa_recipe::text;
 
-/// File name endings of videos: first those that are always read, then those that the feature `ffmpeg` adds, and that the `ffmpeg`
-/// program transcodes.
+/// File name endings of videos: first those that are always read, then those that the feature `ffmpeg` adds, and that the
+/// `ffmpeg` program transcodes.
 pub const ENDINGS: &[&str] = &[
     "mp4", "webm", "mov", "m4v", "mkv", // always
     "avi", "mpg", "mpeg", "mpe", "wmv", "asf", "flv", "f4v", "ts", "mts", "m2ts", "ogv", "ogg", "3gp", "3g2", "vob",
@@ -118,8 +118,8 @@ pub(super) fn parse(text: &str, exists: &dyn Fn(&str) -> bool) -> Result<Parsed,
     Ok(parsed)
 }
 
-/// The lines that are not blank, and how many comments were taken out. `#` begins one at the beginning of a line, or behind a label,
-/// unless a file has that name.
+/// The lines that are not blank, and how many comments were taken out. `#` begins one at the beginning of a line, or behind a
+/// label, unless a file has that name.
 fn lines_of<'a>(text: &'a str, exists: &dyn Fn(&str) -> bool) -> (Vec<Line<'a>>, usize) {
     let numbered = text.lines().enumerate().map(|(index, text)| Line { number: index + 1, text: text.trim() });
     let mut lines: Vec<Line<'_>> = numbered.filter(|line| !line.text.is_empty()).collect();

@@ -1,9 +1,9 @@
 //! Pictures behind the trait of videos: folders of numbered frames, and single pictures.
 //!
 //! A frame folder holds one JPEG or PNG per frame, named with its number (`000001.jpg`, `img_00001.jpg`, `frame7.png`). The
-//! number at the end of the name counts, not the alphabet; they may begin anywhere and step by more than one, but evenly: a gap is a
-//! frame that was lost, and every clip over it would be out of time. A single picture is a video of one frame, which sampling
-//! repeats to a clip.
+//! number at the end of the name counts, not the alphabet; they may begin anywhere and step by more than one, but evenly: a gap
+//! is a frame that was lost, and every clip over it would be out of time. A single picture is a video of one frame, which
+//! sampling repeats to a clip.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -16,7 +16,8 @@ use crate::shards::{HEADER, MOST_INDEX_BYTES, Member, ShardIndex, check_header, 
 use crate::source::DataError;
 use crate::storage::{LocalFiles, Store, StoreError, is_url};
 
-/// Why a sample cannot be opened. Messages of videos begin with the sample's name, others follow it; [`OpenError::reason`] is without.
+/// Why a sample cannot be opened. Messages of videos begin with the sample's name, others follow it; [`OpenError::reason`] is
+/// without.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The decoder's reason.

@@ -76,7 +76,8 @@ impl DataSets {
         self.lists.iter().map(|list| Survey::with(list, &self.opener)).collect()
     }
 
-    /// Their clips, as `data` asks for them: the configuration that they were read for, or one that differs in how clips are made.
+    /// Their clips, as `data` asks for them: the configuration that they were read for, or one that differs in how clips are
+    /// made.
     ///
     /// # Errors
     /// [`DataError::Setup`] for weights that do not fit, or a configuration of other data sets.

@@ -1,9 +1,10 @@
 //! The order of samples: from a position in a run to the key of a sample, in constant memory.
 //!
 //! A run is one long line of samples. Step `s` takes `groups * batch` of them, group `g` the `g`-th `batch` of those; rank `r`
-//! of `w` computes the groups `r`, `r + w`, ..., so the line does not depend on how many ranks share it. Where a step has groups
-//! of several data sets (images beside videos), each set has a line of its own groups. The line goes through the data set pass after pass, each in an order of
-//! its own, and steps do not stop at the end of a pass (the official loader drops a pass's last, incomplete batch).
+//! of `w` computes the groups `r`, `r + w`, ..., so the line does not depend on how many ranks share it. Where a step has
+//! groups of several data sets (images beside videos), each set has a line of its own groups. The line goes through the data
+//! set pass after pass, each in an order of its own, and steps do not stop at the end of a pass (the official loader drops a
+//! pass's last, incomplete batch).
 
 use super::source::SampleKey;
 use vjepa_recipe::counter::{finalise, mix};

@@ -35,8 +35,8 @@ pub const TEXTURES: [&str; 8] = [
     "sin A sign(sin(B/2))",
 ];
 
-/// Drift directions, 45 degrees apart; label `m` is `45 m` degrees, x to the right and y down. Of textures that turn, `90 (m / 2)`
-/// degrees before, and 90 degrees more (`m` even) or less (odd) after.
+/// Drift directions, 45 degrees apart; label `m` is `45 m` degrees, x to the right and y down. Of textures that turn, `90 (m /
+/// 2)` degrees before, and 90 degrees more (`m` even) or less (odd) after.
 pub const DIRECTIONS: usize = 8;
 
 /// What makes a stream harder than the plain one.

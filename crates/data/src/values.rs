@@ -64,8 +64,8 @@ impl ClipValues {
         }
     }
 
-    /// Puts the clips of a sample, of `len` values each, into a batch of so many samples: the first to the first clips of all, the
-    /// second to the second ones.
+    /// Puts the clips of a sample, of `len` values each, into a batch of so many samples: the first to the first clips of all,
+    /// the second to the second ones.
     ///
     /// # Errors
     /// [`DataError::Setup`] where one has bytes and the other floats.

@@ -1,7 +1,7 @@
 //! The one way through folders: lists, annotations, frame folders and pictures all find the same files.
 //!
-//! What begins with a dot is hidden and left out, folders too: `.git`, `.Trashes`, the `._name` that macOS leaves beside each file on other
-//! systems' disks. Links to folders are followed, but no folder is entered twice.
+//! What begins with a dot is hidden and left out, folders too: `.git`, `.Trashes`, the `._name` that macOS leaves beside each
+//! file on other systems' disks. Links to folders are followed, but no folder is entered twice.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

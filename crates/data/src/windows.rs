@@ -1,8 +1,8 @@
 //! Windows over videos: clips one after the other in time, of videos one after the other, prepared ahead on worker threads.
 //!
 //! A window starts every so many seconds, as long as it lies within the video as a whole; each video has one at least, from its
-//! beginning, which repeats frames where the video is shorter. Windows come in order whatever the number of workers, and a stream may
-//! begin at any of them, so that long work goes on where it was stopped.
+//! beginning, which repeats frames where the video is shorter. Windows come in order whatever the number of workers, and a
+//! stream may begin at any of them, so that long work goes on where it was stopped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

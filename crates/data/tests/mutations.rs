@@ -1,5 +1,5 @@
-//! A thousand changed copies of tar shards, index files, lists and pictures: an error at the worst, never a panic, a hang, or memory that the
-//! file does not justify. The corpus is in `tests/corpus`; `UPDATE_CORPUS=1` makes its shards anew.
+//! A thousand changed copies of tar shards, index files, lists and pictures: an error at the worst, never a panic, a hang, or
+//! memory that the file does not justify. The corpus is in `tests/corpus`; `UPDATE_CORPUS=1` makes its shards anew.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

@@ -180,8 +180,8 @@ fn lines_of(bad_list: &Path) -> Vec<QuarantineLine> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A loose file that is replaced by something else, and one that is cut off, cost a sample each time they are drawn, and stand in the
-/// list of bad videos once.
+/// A loose file that is replaced by something else, and one that is cut off, cost a sample each time they are drawn, and stand
+/// in the list of bad videos once.
 #[test]
 fn a_loose_file_replaced_while_training_goes_on_is_a_bad_sample() {
     let folder = tempfile::tempdir().unwrap();

@@ -53,8 +53,8 @@ pub struct DetectorExported {
     pub parity: Vec<(&'static str, Parity)>,
 }
 
-/// Writes the model: `clip f32[B, C, T, H, W]` and `boxes f32[R, 5]` in pixels of the clip to `scores f32[R, classes]`, and runs it
-/// on the runtimes there are. tract has no `RoiAlign`, which its result then says.
+/// Writes the model: `clip f32[B, C, T, H, W]` and `boxes f32[R, 5]` in pixels of the clip to `scores f32[R, classes]`, and
+/// runs it on the runtimes there are. tract has no `RoiAlign`, which its result then says.
 ///
 /// # Errors
 /// [`DeployError`] for a clip that the encoder does not take, a file that cannot be read or written, or scores that differ from the

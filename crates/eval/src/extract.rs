@@ -44,8 +44,8 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// Compiles an encoder, whose `out_layers` are the blocks whose features are wanted. `weights` has the parameters under `encoder.` and
-    /// `probe.`.
+    /// Compiles an encoder, whose `out_layers` are the blocks whose features are wanted. `weights` has the parameters under
+    /// `encoder.` and `probe.`.
     ///
     /// # Errors
     /// [`EvalError::Frozen`].
@@ -89,9 +89,9 @@ impl Extractor {
         &self.columns
     }
 
-    /// Runs over this rank's windows, those of [`videos_of`], and adds a row for each window of all ranks to the `table`, which rank 0
-    /// has, in their order. `first` is the video with which the table begins or goes on, `videos` how many there are; `progress` is
-    /// told the video that has been reached.
+    /// Runs over this rank's windows, those of [`videos_of`], and adds a row for each window of all ranks to the `table`, which
+    /// rank 0 has, in their order. `first` is the video with which the table begins or goes on, `videos` how many there are;
+    /// `progress` is told the video that has been reached.
     ///
     /// # Errors
     /// [`EvalError`]: a store that cannot be reached, features that are NaN or infinite, a full disk, a rank that is lost. What had

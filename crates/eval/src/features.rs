@@ -90,7 +90,8 @@ pub struct EncoderPlan {
 }
 
 impl EncoderPlan {
-    /// Compiles the encoder for a device, of a config with `out_layers` for the tokens after all of them; its parameters are looked up under `prefix` (`encoder.`, `target_encoder.`).
+    /// Compiles the encoder for a device, of a config with `out_layers` for the tokens after all of them; its parameters are
+    /// looked up under `prefix` (`encoder.`, `target_encoder.`).
     ///
     /// # Errors
     /// [`EvalError::Compile`], [`EvalError::Run`].

@@ -45,9 +45,10 @@ pub struct SessionEncoder {
 }
 
 impl SessionEncoder {
-    /// Opens a model that takes clips `f32[B, C, T, H, W]`, or with `per_frame` pictures `f32[B, C, H, W]` (or clips of one frame),
-    /// whose features are then joined in time. Its first output of three sizes is taken for tokens `[B, N, D]`, else its first of
-    /// two for one token `[B, D]`. `record` says how clips are prepared; sizes that the model fixes are put into it.
+    /// Opens a model that takes clips `f32[B, C, T, H, W]`, or with `per_frame` pictures `f32[B, C, H, W]` (or clips of one
+    /// frame), whose features are then joined in time. Its first output of three sizes is taken for tokens `[B, N, D]`, else
+    /// its first of two for one token `[B, D]`. `record` says how clips are prepared; sizes that the model fixes are put into
+    /// it.
     ///
     /// # Errors
     /// [`EvalError::Setup`] for a model that is no encoder of such clips.

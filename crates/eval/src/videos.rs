@@ -99,8 +99,8 @@ pub fn check_clips(encoder: &dyn ClipEncoder, plan: &SamplePlan) -> Result<(), E
     Ok(())
 }
 
-/// Features of samples, which `ranks` share; bad ones are named in the result and left out. `attend`: the tokens of a view's clips
-/// are joined. None on ranks other than 0.
+/// Features of samples, which `ranks` share; bad ones are named in the result and left out. `attend`: the tokens of a view's
+/// clips are joined. None on ranks other than 0.
 ///
 /// # Errors
 /// [`EvalError`]: as [`check_clips`], an encoder that cannot be run, a rank that is lost; when every sample is bad.
@@ -121,8 +121,8 @@ pub fn video_features(
     Ok(whole.map(|whole| VideoFeatures { bad, ..whole }))
 }
 
-/// As [`video_features`], a part at a time, which is handed on as soon as it has `most` samples or more, so that few are in memory:
-/// rank 0 hands them to `take` in their order, without the bad samples, which are returned.
+/// As [`video_features`], a part at a time, which is handed on as soon as it has `most` samples or more, so that few are in
+/// memory: rank 0 hands them to `take` in their order, without the bad samples, which are returned.
 ///
 /// # Errors
 /// As [`video_features`], and those of `take`.

@@ -18,8 +18,8 @@ fn checks(folder: &Path, mask_buckets: Option<usize>) -> Vec<Check> {
     checks
 }
 
-/// Losses, gradients and ten steps within the limits of a step without padding, and not the same in the last digits: sums of other
-/// lengths are rounded in another order.
+/// Losses, gradients and ten steps within the limits of a step without padding, and not the same in the last digits: sums of
+/// other lengths are rounded in another order.
 fn compare(folder: &Path, multiples: &[usize]) {
     let told = |checks: &[Check]| checks.iter().map(ToString::to_string).collect::<Vec<String>>();
     let plain = told(&checks(folder, None));

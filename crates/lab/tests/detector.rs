@@ -1,4 +1,5 @@
-//! A detector exported as ONNX, on ONNX Runtime, against the official pieces' scores: in a session, and where Python has one, there.
+//! A detector exported as ONNX, on ONNX Runtime, against the official pieces' scores: in a session, and where Python has one,
+//! there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! What evaluations compute equals the official code's: every quantity of the folders in `tests/golden`, and of the whole ones beside
-//! the repository where they are there.
+//! What evaluations compute equals the official code's: every quantity of the folders in `tests/golden`, and of the whole ones
+//! beside the repository where they are there.
 
 use std::path::{Path, PathBuf};
 

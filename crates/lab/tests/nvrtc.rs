@@ -36,8 +36,8 @@ fn stand_in() -> Device {
     device
 }
 
-/// Writes noise into the first bucket that it is handed, and keeps what lies in all of them: the stand-in's memory is the process's,
-/// whose pages copies to the device do not reach.
+/// Writes noise into the first bucket that it is handed, and keeps what lies in all of them: the stand-in's memory is the
+/// process's, whose pages copies to the device do not reach.
 #[derive(Default)]
 struct Kept {
     buckets: Vec<Vec<(Resident, Vec<f32>)>>,
@@ -251,12 +251,14 @@ fn a_step_is_recorded_and_replayed() {
     assert!(plan.unread(&params).unwrap().is_some());
 }
 
-/// What the device's allocator holds after steps of several sizes, beside the plan's peak; in a process of its own, whose device is
-/// empty. The stand-in gives out addresses and no memory, so that a ViT-L's step of 24 clips can be laid out anywhere.
+/// What the device's allocator holds after steps of several sizes, beside the plan's peak; in a process of its own, whose
+/// device is empty. The stand-in gives out addresses and no memory, so that a ViT-L's step of 24 clips can be laid out
+/// anywhere.
 #[test]
 #[ignore = "run alone"]
 fn memory_is_laid_out_for_the_plan() {
-    // The library's own layout takes 1.5 to 3.1 times the peak. In 16 bits kernels of ours widen their operands, which no plan counts.
+    // The library's own layout takes 1.5 to 3.1 times the peak. In 16 bits kernels of ours widen their operands, which no plan
+    // counts.
     let (model, clips, precision, most) = match std::env::var("STAND_IN_STEP").as_deref() {
         Ok("f32") => ("vit_large", 24, Precision::F32, 1.15),
         Ok("base") => ("vit_base", 8, Precision::Bf16, 1.5),

@@ -1,5 +1,5 @@
-//! Files of V-JEPA 2 and 2.1 as they are released, through the export that `vjepa compile` runs, against the official code's numbers
-//! on tract and, where there is one, on ONNX Runtime.
+//! Files of V-JEPA 2 and 2.1 as they are released, through the export that `vjepa compile` runs, against the official code's
+//! numbers on tract and, where there is one, on ONNX Runtime.
 
 mod support;
 

@@ -14,8 +14,8 @@ use nalgebra::{DMatrix, DMatrixView, DVector, SymmetricEigen};
 const ROUNDING: f64 = 1e-13;
 
 /// Effective rank of rows `[count, dim]`: the exponential of the entropy of the singular values of their covariance (the
-/// variances along its principal axes), each as a share of their sum (Roy and Vetterli, 2007). 0 when all rows are equal, or where a value is
-/// NaN or infinite.
+/// variances along its principal axes), each as a share of their sum (Roy and Vetterli, 2007). 0 when all rows are equal, or
+/// where a value is NaN or infinite.
 pub fn effective_rank(rows: &[f32], dim: usize) -> f64 {
     let Some(gram) = smaller_gram(&centred(rows, dim, &mean_row(rows, dim))) else { return 0.0 };
     let values = gram.symmetric_eigenvalues();

@@ -1,7 +1,7 @@
 //! RoIAlign as products: of every channel of a box the rows are averaged, then the columns.
 //!
-//! The weights are the interpreter's, computed on the host: boxes are few, and a wrong one is an error by name. Reading them waits
-//! for what the device had to do before.
+//! The weights are the interpreter's, computed on the host: boxes are few, and a wrong one is an error by name. Reading them
+//! waits for what the device had to do before.
 
 use super::semantic::to_f32;
 use super::transposed;

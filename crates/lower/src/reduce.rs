@@ -1,7 +1,7 @@
 //! Sums, means and maxima along axes; softmax (`semantic.rs`) has them too.
 //!
-//! Burn's reductions through WGSL (0.22.0-pre.3, on Mesa's software device) read the first 65,536 values of an axis and no more, in
-//! silence. A longer axis is reduced in parts, whose results are joined; that keeps more digits, too.
+//! Burn's reductions through WGSL (0.22.0-pre.3, on Mesa's software device) read the first 65,536 values of an axis and no
+//! more, in silence. A longer axis is reduced in parts, whose results are joined; that keeps more digits, too.
 
 use super::{binary, slice};
 use burn_backend::tensor::FloatTensor;

@@ -86,8 +86,8 @@ pub fn votes(
     Ok(votes.into_iter().map(|vote| vote as f32).collect())
 }
 
-/// Votes `[n, classes]` for queries `[n, dim]` by their `k` nearest references `[m, dim]`, both of unit length. `k` is capped by the
-/// number of references. Of equal votes the smaller class wins, so [`crate::top_k`] of them is the accuracy; it says
+/// Votes `[n, classes]` for queries `[n, dim]` by their `k` nearest references `[m, dim]`, both of unit length. `k` is capped
+/// by the number of references. Of equal votes the smaller class wins, so [`crate::top_k`] of them is the accuracy; it says
 /// nothing about more classes than there are neighbours.
 ///
 /// # Errors

@@ -110,8 +110,8 @@ impl Frozen {
         Self::of_encoder(device, graph, encoder, weights)
     }
 
-    /// As [`Frozen::on`], with what a deployed model of this head gives: tokens, their mean, or what an attentive probe pools, after the
-    /// encoder's `out_layers` where it has some.
+    /// As [`Frozen::on`], with what a deployed model of this head gives: tokens, their mean, or what an attentive probe pools,
+    /// after the encoder's `out_layers` where it has some.
     ///
     /// # Errors
     /// [`FrozenError`]; [`CompileError::Head`] for a head that needs another probe.

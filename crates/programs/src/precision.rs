@@ -13,8 +13,8 @@ pub enum Precision {
     F32,
     /// bf16 operands, f32 sums. The CPU emulates it exactly, but slowly.
     Bf16,
-    /// f16 operands, f32 sums, for graphs that train nothing: smaller rounding than bf16's, but nothing above 65504, and gradients
-    /// below 6e-8 vanish. The CPU emulates it.
+    /// f16 operands, f32 sums, for graphs that train nothing: smaller rounding than bf16's, but nothing above 65504, and
+    /// gradients below 6e-8 vanish. The CPU emulates it.
     F16,
 }
 

@@ -146,8 +146,8 @@ pub(crate) fn probe_of(weights: &Weights) -> Result<ProbeFile, WeightsError> {
 }
 
 /// Like [`load_probe`], but also accepts a classifier of the official evaluation (`classifier.module.pooler.*`, or one of its
-/// `classifiers`). Attention heads that neither the file nor its size says are those that `choice` names, else the encoder's; where
-/// the file says their number, `choice` must name the same or none.
+/// `classifiers`). Attention heads that neither the file nor its size says are those that `choice` names, else the encoder's;
+/// where the file says their number, `choice` must name the same or none.
 ///
 /// # Errors
 /// As [`load_probe`]; [`WeightsError::Sizes`] for another number of heads than the file's, [`WeightsError::ProbeNumber`] for a number

@@ -74,8 +74,8 @@ pub fn drop_path_rates(rate: f32, depth: usize) -> Vec<f32> {
     (0..depth).map(value).collect()
 }
 
-/// The learning rate for a batch of `clips` per step on all devices, accumulation included: rates are given for 256. Clips that are
-/// augmented several times count once.
+/// The learning rate for a batch of `clips` per step on all devices, accumulation included: rates are given for 256. Clips that
+/// are augmented several times count once.
 pub fn scaled_lr(lr: f64, clips: usize) -> f64 {
     lr * clips as f64 / 256.0
 }

@@ -22,8 +22,9 @@ impl<'a> Saver<'a> {
         Self { config, files, writing: None }
     }
 
-    /// Copies the state, with the tensors that other ranks `sent`, and begins to write it; waits where the one before is not written yet. Returns what went wrong with
-    /// that one, in words: training goes on, since the checkpoints before it are whole.
+    /// Copies the state, with the tensors that other ranks `sent`, and begins to write it; waits where the one before is not
+    /// written yet. Returns what went wrong with that one, in words: training goes on, since the checkpoints before it are
+    /// whole.
     pub(super) fn begin(&mut self, state: &mut TrainState, sent: NamedTensors) -> Option<String> {
         let before = self.settled(state, true);
         let (config, files) = (self.config.clone(), self.files.clone());

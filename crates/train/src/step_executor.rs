@@ -215,8 +215,8 @@ impl StepExecutor {
         }
     }
 
-    /// From now on a group's outputs are those of the group before it, where a step is one graph: nothing waits for a device then.
-    /// Whether they are.
+    /// From now on a group's outputs are those of the group before it, where a step is one graph: nothing waits for a device
+    /// then. Whether they are.
     pub(super) fn read_late(&mut self) -> bool {
         match self {
             Self::Whole(step) => {

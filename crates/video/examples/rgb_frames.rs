@@ -1,4 +1,5 @@
-//! Frames of a clip as raw RGB on standard output, sizes on standard error: what `tests/video/check_frames.py` compares with ffmpeg.
+//! Frames of a clip as raw RGB on standard output, sizes on standard error: what `tests/video/check_frames.py` compares with
+//! ffmpeg.
 //!
 //! `cargo run --release -p vjepa-video --example rgb_frames --features ffmpeg -- CLIP auto|pure|ffmpeg [INDEX...]`
 

@@ -1,7 +1,7 @@
 //! Chroma of pictures of odd height, brought to the rows of their luma.
 //!
-//! libswscale converts pictures of even height with the nearest chroma sample; those of odd height go through its scaler, which takes
-//! four samples with bicubic weights (`a` = -0.6), down, and for odd widths across as well. Ours are rounded to whole
+//! libswscale converts pictures of even height with the nearest chroma sample; those of odd height go through its scaler, which
+//! takes four samples with bicubic weights (`a` = -0.6), down, and for odd widths across as well. Ours are rounded to whole
 //! codes in between, so that RGB is not the same bit for bit: on smooth pictures 0.3 to 0.7 levels off on average, where the
 //! nearest sample is 4 to 7.
 

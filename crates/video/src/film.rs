@@ -34,8 +34,8 @@ impl Film<'_> {
     /// True where this build can write videos.
     pub const WRITTEN: bool = cfg!(feature = "ffmpeg");
 
-    /// The bytes of an mp4 file: H.264 where FFmpeg has libx264, else MPEG-4. Pictures of an odd size get one more row or column, which
-    /// repeats the last; colours are BT.601, limited range, 4:2:0.
+    /// The bytes of an mp4 file: H.264 where FFmpeg has libx264, else MPEG-4. Pictures of an odd size get one more row or
+    /// column, which repeats the last; colours are BT.601, limited range, 4:2:0.
     ///
     /// # Errors
     /// [`FilmError`]; always without the feature `ffmpeg`.

@@ -2,9 +2,9 @@
 //!
 //! The arithmetic is that of libswscale's default path on x86 (`yuv420p` to `rgb24`, not scaled), bit for bit: published
 //! checkpoints were trained on its pictures. Chroma is taken from the nearest sample; coefficients carry 13 fractional bits,
-//! and each product is rounded down on its own, which makes pictures about one code value darker than exact conversion;
-//! black and white stay what they are. Those of odd height have their chroma interpolated (`chroma.rs`). Pictures whose chroma is as large as their luma (4:4:4) take another path there, which
-//! rounds the sum; so do they here.
+//! and each product is rounded down on its own, which makes pictures about one code value darker than exact conversion; black
+//! and white stay what they are. Those of odd height have their chroma interpolated (`chroma.rs`). Pictures whose chroma is as
+//! large as their luma (4:4:4) take another path there, which rounds the sum; so do they here.
 
 use crate::frame::{ColorMatrix, Frame};
 

@@ -155,8 +155,8 @@ pub fn load(path: &Path) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
-/// The files that a checkpoint is read from: itself, those of a folder in Hugging Face's format, those that an index lists; itself
-/// alone where it cannot be read.
+/// The files that a checkpoint is read from: itself, those of a folder in Hugging Face's format, those that an index lists;
+/// itself alone where it cannot be read.
 pub fn files_of(path: &Path) -> Vec<PathBuf> {
     let within = hugging_face::weights_of(path).ok().flatten();
     let mut files = vec![path.to_owned()];

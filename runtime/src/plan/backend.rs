@@ -46,7 +46,8 @@ pub trait PlanBackend: Backend {
         true
     }
 
-    /// Whether memory and kernels are a device's own: its [passes](vjepa_compiler::passes::Pipeline::device) run, and indices of tokens are checked before they are sent.
+    /// Whether memory and kernels are a device's own: its [passes](vjepa_compiler::passes::Pipeline::device) run, and indices
+    /// of tokens are checked before they are sent.
     const IS_DEVICE: bool = false;
 
     /// How Burn's operations run an operation that has no kernel; `None` for one that is decomposed instead.

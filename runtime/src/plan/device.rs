@@ -143,8 +143,8 @@ impl Device {
         (self.back_end.lower)(graph)
     }
 
-    /// For each node of a graph that was [lowered](Device::lower) for this device, whether a kernel of ours runs it; the library's
-    /// operations run the others.
+    /// For each node of a graph that was [lowered](Device::lower) for this device, whether a kernel of ours runs it; the
+    /// library's operations run the others.
     pub fn by_kernel(self, graph: &Graph) -> Vec<bool> {
         (self.back_end.by_kernel)(graph)
     }
@@ -178,8 +178,8 @@ impl Device {
         (self.back_end.unused)(self.index)
     }
 
-    /// Lays its memory out for values of this many bytes and less, the largest of a plan's ([`largest_value`]). To be called before
-    /// anything is put there; false where the memory stays as it is, as the CPU's does.
+    /// Lays its memory out for values of this many bytes and less, the largest of a plan's ([`largest_value`]). To be called
+    /// before anything is put there; false where the memory stays as it is, as the CPU's does.
     ///
     /// [`largest_value`]: vjepa_compiler::plan::largest_value
     ///
@@ -224,8 +224,8 @@ impl fmt::Debug for Device {
 }
 
 impl DeviceError {
-    /// What a device's library said, as one of ours: its first two lines, or those about a kernel that does not compile, without the
-    /// kernel's source and the traces below.
+    /// What a device's library said, as one of ours: its first two lines, or those about a kernel that does not compile,
+    /// without the kernel's source and the traces below.
     pub(super) fn from_message(device: Device, message: &str) -> Self {
         const MOST: usize = 400;
         let device = device.to_string();

@@ -106,9 +106,9 @@ impl<B: PlanBackend> Executor<B> {
         self.guarded = self.graph.outputs.iter().map(|(_, id)| *id).filter(scalar).collect();
     }
 
-    /// From now on a run returns the outputs of the run before it, the first one none, and [`Executor::unread`] those of the last:
-    /// nothing waits for what has just been sent to a device, which has the next run's work when it is done with this one's. Takes
-    /// back [`Executor::guard`], which reads in the middle of a run.
+    /// From now on a run returns the outputs of the run before it, the first one none, and [`Executor::unread`] those of the
+    /// last: nothing waits for what has just been sent to a device, which has the next run's work when it is done with this
+    /// one's. Takes back [`Executor::guard`], which reads in the middle of a run.
     pub fn read_late(&mut self) {
         self.late = true;
         self.guarded.clear();

@@ -33,8 +33,9 @@ pub struct Pixels {
 }
 
 impl Pixels {
-    /// Of `shape`, outermost first: clips, channels, and what a channel has. A byte of channel `c` stands for `gain·x + bias` of
-    /// `scaling[c]`. `None` when `data` has not as many values as `shape` says, or `scaling` not as many pairs as there are channels.
+    /// Of `shape`, outermost first: clips, channels, and what a channel has. A byte of channel `c` stands for `gain·x + bias`
+    /// of `scaling[c]`. `None` when `data` has not as many values as `shape` says, or `scaling` not as many pairs as there are
+    /// channels.
     pub fn new(shape: Vec<usize>, data: Vec<u8>, scaling: Vec<(f32, f32)>) -> Option<Self> {
         let fits = shape.iter().product::<usize>() == data.len() && shape.get(1) == Some(&scaling.len());
         fits.then_some(Self { shape, data, scaling })

@@ -13,8 +13,8 @@ pub(super) struct ResizedCrop {
 }
 
 impl ResizedCrop {
-    /// Frames of `(height, width)` pixels resized to cover `covered`, of which `view` takes `size`, both height and width; no side
-    /// of `covered` is shorter than that of `size`.
+    /// Frames of `(height, width)` pixels resized to cover `covered`, of which `view` takes `size`, both height and width; no
+    /// side of `covered` is shorter than that of `size`.
     pub fn new((height, width): (usize, usize), covered: [usize; 2], size: [usize; 2], view: View) -> Self {
         let [tall, wide] = covered;
         // The side that is left over is truncated, as the official code does with the long one.

@@ -1,9 +1,10 @@
-//! Operations that read and write 16 bits, as between products of a step in bf16: what a kernel rounds is what the interpreter rounds.
+//! Operations that read and write 16 bits, as between products of a step in bf16: what a kernel rounds is what the interpreter
+//! rounds.
 
 use super::*;
 
-/// Results are rounded once, so a kernel in f32 differs from the interpreter where the two are on either side of a rounding. Lowered, the
-/// parts of an operation on 16 bits are rounded as well, and small differences of large values are coarse.
+/// Results are rounded once, so a kernel in f32 differs from the interpreter where the two are on either side of a rounding.
+/// Lowered, the parts of an operation on 16 bits are rounded as well, and small differences of large values are coarse.
 const LIMITS: [(DType, [f64; 2]); 2] = [(DType::BF16, [1e-3, 0.4]), (DType::F16, [2e-4, 0.1])];
 
 /// A graph of one operation, whose operands are inputs of these shapes in the type or, where `wide`, in f32.

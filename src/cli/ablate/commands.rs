@@ -49,7 +49,8 @@ pub(super) fn finetune(name: &str, arguments: &[String], encoder: &Path, folder:
         .ok_or_else(|| format!("the evaluation `{name}` tested nothing: name its test list, `--val FILE`").into())
 }
 
-/// `vjepa detect train` on the run's encoder and `vjepa detect eval` of the detectors that come of it, which stay in the run's folder.
+/// `vjepa detect train` on the run's encoder and `vjepa detect eval` of the detectors that come of it, which stay in the run's
+/// folder.
 pub(super) fn detect(
     name: &str,
     [train, eval]: [&[String]; 2],

@@ -55,11 +55,12 @@ pub(super) struct Train {
     /// Weight decays, separated by commas: one probe for each [default: the official file's, else 0.0001]
     #[arg(long, value_delimiter = ',', value_name = "WD")]
     wd: Vec<f64>,
-    /// Encode every clip once, as in evaluation, and train on these features [default, unless the official file says how training clips are made]
+    /// Encode every clip once, as in evaluation, and train on these features [default, unless the official file says how
+    /// training clips are made]
     #[arg(long, conflicts_with = "online")]
     pub(super) cached: bool,
-    /// Draw, augment and encode the clips anew in every epoch, as the official file says (`auto_augment`, ...), or as released files
-    /// do; --seconds and --anchor are then those of evaluation alone
+    /// Draw, augment and encode the clips anew in every epoch, as the official file says (`auto_augment`, ...), or as released
+    /// files do; --seconds and --anchor are then those of evaluation alone
     #[arg(long)]
     pub(super) online: bool,
     /// Seed of initial weights and shuffling
@@ -194,8 +195,8 @@ fn trained(
     options.iter().map(train).collect()
 }
 
-/// Each of `own` with each of `lrs` in the place of its learning rate, and with each of `decays` in that of its weight decay; an empty
-/// list leaves the value. What is then the same is trained once.
+/// Each of `own` with each of `lrs` in the place of its learning rate, and with each of `decays` in that of its weight decay;
+/// an empty list leaves the value. What is then the same is trained once.
 fn with_rates(own: Vec<ProbeOptions>, lrs: &[f64], decays: &[f64]) -> Vec<ProbeOptions> {
     let mut all: Vec<ProbeOptions> = Vec::new();
     for own in own {

@@ -1,4 +1,5 @@
-//! `vjepa bench kernels`: the CPU's kernels under every instruction set that this machine has, or a device's beside the library's.
+//! `vjepa bench kernels`: the CPU's kernels under every instruction set that this machine has, or a device's beside the
+//! library's.
 
 use super::super::CliError;
 use super::super::device::DeviceArg;

@@ -9,8 +9,8 @@ use crate::cli::CliError;
 
 /// Index tar files in WebDataset form, so that any sample can be read at once
 ///
-/// Members with the same name up to the first dot are a sample: its video or picture, and its label as a whole number in `.cls`, or
-/// under `label` or `cls` in `.json`. The index is written next to each file, with the ending .index.
+/// Members with the same name up to the first dot are a sample: its video or picture, and its label as a whole number in
+/// `.cls`, or under `label` or `cls` in `.json`. The index is written next to each file, with the ending .index.
 #[derive(clap::Args)]
 pub struct Args {
     /// Tar files

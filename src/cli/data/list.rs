@@ -18,7 +18,8 @@ pub struct Args {
     /// Which data set's annotations these are, or what the path names
     #[arg(value_name = "DATA_SET", value_parser = named(&DataSet::ALL, DataSet::name, DataSet::about))]
     data_set: DataSet,
-    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders; else the folder, pattern or list
+    /// Annotations: a file, or the folder of hmdb51's split files or of imagenet's class folders; else the folder, pattern or
+    /// list
     annotations: PathBuf,
     /// Folder that the videos lie in, at any depth [default: not needed for imagenet, folder, glob, classes and named]
     #[arg(long, value_name = "FOLDER")]

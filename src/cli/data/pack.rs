@@ -14,8 +14,8 @@ use crate::cli::whole::whole;
 
 /// Pack videos into tar shards with an index, made small on the way or as they are
 ///
-/// Making them small needs the ffmpeg program with libx264: short side 256 and a key frame every 16 frames, so that
-/// less is decoded for each clip. Run the same command again to continue. What cannot be read is left out and listed in left-out.jsonl.
+/// Making them small needs the ffmpeg program with libx264: short side 256 and a key frame every 16 frames, so that less is
+/// decoded for each clip. Run the same command again to continue. What cannot be read is left out and listed in left-out.jsonl.
 #[derive(clap::Args)]
 pub struct Args {
     /// List, folder or shards

@@ -13,8 +13,8 @@ use crate::table::aligned;
 
 /// Decode every video once: codec, size, rate, length, and the first thing that is wrong with each
 ///
-/// Results are appended to PREFIX.jsonl as they come: run the same command again to continue. At the end PREFIX.good.csv lists the
-/// videos without fault, with their labels, and PREFIX.bad.csv the others with the reason.
+/// Results are appended to PREFIX.jsonl as they come: run the same command again to continue. At the end PREFIX.good.csv lists
+/// the videos without fault, with their labels, and PREFIX.bad.csv the others with the reason.
 #[derive(clap::Args)]
 pub struct Args {
     /// List, folder or shards

@@ -131,8 +131,8 @@ impl KeyFrames {
 }
 
 impl Videos {
-    /// The key frames of ground truth with their labelled boxes, and with those of a person detector that have labels where there are
-    /// any.
+    /// The key frames of ground truth with their labelled boxes, and with those of a person detector that have labels where
+    /// there are any.
     pub(super) fn lesson(&self, path: &Path, people: &People, map: Option<&LabelMap>) -> Result<KeyFrames, CliError> {
         let mut boxes = ava::read_boxes(path, None)?;
         let mut notes: Vec<String> = map.and_then(|map| map.unnamed(path, &boxes)).into_iter().collect();

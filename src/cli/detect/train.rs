@@ -31,8 +31,8 @@ use vjepa_runtime::plan::Device;
 
 /// Train the classifier on boxes with their actions
 ///
-/// With --people, boxes of a person detector are trained on beside those of --boxes, with the actions that their file gives them: one
-/// without an action shows none.
+/// With --people, boxes of a person detector are trained on beside those of --boxes, with the actions that their file gives
+/// them: one without an action shows none.
 #[derive(clap::Args)]
 pub(super) struct Train {
     #[command(flatten)]

@@ -102,7 +102,8 @@ pub struct Args {
     /// Neighbours that vote (knn)
     #[arg(long, default_value_t = 20, value_name = "K", value_parser = whole::<u32>(1..))]
     neighbours: u32,
-    /// Attention heads of attentive probes for features given with --features or made by --encoder [default: one for every 64 channels]
+    /// Attention heads of attentive probes for features given with --features or made by --encoder [default: one for every 64
+    /// channels]
     #[arg(long, value_name = "N")]
     probe_heads: Option<usize>,
     /// Encode every sample once, unaugmented, and train on these features [default, unless the configuration augments]

@@ -10,7 +10,8 @@ use crate::cli::visualize::written_as;
 use vjepa_runtime::files;
 
 impl Args {
-    /// Refuses inputs that are not there, an output in the place of an input, and a probe by another name than probes are read by.
+    /// Refuses inputs that are not there, an output in the place of an input, and a probe by another name than probes are read
+    /// by.
     pub(super) fn check_paths(&self, setup: &Setup) -> Result<(), CliError> {
         let given = [
             ("--data", self.data.as_deref()),

@@ -1,5 +1,5 @@
-//! GELU, exact, with its gradient, of a tensor and of one with a bias; a sum of 32 and 16 bits. `F` is what tensors are stored in; the
-//! arithmetic is in f32.
+//! GELU, exact, with its gradient, of a tensor and of one with a bias; a sum of 32 and 16 bits. `F` is what tensors are stored
+//! in; the arithmetic is in f32.
 
 use super::norm::{ROWS, join, rows_of};
 use super::{alike, elements, empty, spread, stored};

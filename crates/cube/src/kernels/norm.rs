@@ -1,4 +1,5 @@
-//! Layer norm over the last axis, and its gradient. What is normalised, its result and the result's gradient may be stored in 16 bits.
+//! Layer norm over the last axis, and its gradient. What is normalised, its result and the result's gradient may be stored in
+//! 16 bits.
 //!
 //! A cube of units shares a row: each adds up every `units`-th element, then they add their sums in pairs.
 

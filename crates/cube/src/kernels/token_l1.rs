@@ -10,8 +10,8 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 use vjepa_lower::KernelError;
 
-/// `step` is the size of a clip of `x`, none where all share one. Without a `scale` the mean distance of each token is written, else
-/// the sign of each difference times it.
+/// `step` is the size of a clip of `x`, none where all share one. Without a `scale` the mean distance of each token is written,
+/// else the sign of each difference times it.
 #[cube(launch)]
 fn token_l1_kernel(
     y: &[f32],

@@ -206,8 +206,8 @@ impl Boxes {
 }
 
 /// Reads a detector's people with their actions, `video,second,x1,y1,x2,y2,action or nothing,score`, as SlowFast's files of
-/// predicted training boxes have them (matched with the ground truth at an IoU of 0.9): rows whose coordinates are written alike are
-/// one box, and one without an action shows none. Scores below `threshold` are left out and counted.
+/// predicted training boxes have them (matched with the ground truth at an IoU of 0.9): rows whose coordinates are written
+/// alike are one box, and one without an action shows none. Scores below `threshold` are left out and counted.
 ///
 /// # Errors
 /// As [`read_boxes`] and [`read_people`].

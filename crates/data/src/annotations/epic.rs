@@ -66,8 +66,8 @@ pub struct OfficialClasses {
     pub actions: Vec<(i64, i64)>,
 }
 
-/// The classes of the official list to train on, whether its videos are there or not: the official code numbers them in the order in
-/// which Python lists the set of actions, and that of their verbs and of their nouns.
+/// The classes of the official list to train on, whether its videos are there or not: the official code numbers them in the
+/// order in which Python lists the set of actions, and that of their verbs and of their nouns.
 ///
 /// # Errors
 /// As [`epic`].

@@ -6,8 +6,8 @@ use super::error::{AnnotationError, read};
 use super::listing::{Classes, Listing};
 use crate::list::read_named;
 
-/// Reads a list of "path class", or one whose first line names its columns, and numbers the classes: in the order of `classes`, else
-/// sorted. Paths are those of any list.
+/// Reads a list of "path class", or one whose first line names its columns, and numbers the classes: in the order of `classes`,
+/// else sorted. Paths are those of any list.
 ///
 /// # Errors
 /// [`AnnotationError`] for a list that cannot be read, has a line without a class, or one that `classes` does not name.

@@ -1,8 +1,8 @@
 //! Videos of one list that are in another, too: by name, and by what their frames look like.
 //!
-//! A video's fingerprint is the difference hash (64 bits, of luma averaged to 9 by 8) of eight frames at the middles of equal parts.
-//! It stays about the same when a video is scaled or encoded again; it does not find a part of a video, a mirrored or a cropped
-//! one. Frames without contrast have none, since all black frames look alike.
+//! A video's fingerprint is the difference hash (64 bits, of luma averaged to 9 by 8) of eight frames at the middles of equal
+//! parts. It stays about the same when a video is scaled or encoded again; it does not find a part of a video, a mirrored or a
+//! cropped one. Frames without contrast have none, since all black frames look alike.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -24,8 +24,8 @@ pub struct Parts {
 }
 
 /// Puts a share of each class into the second part, all of the rest into the first. A class of two or more videos has one at
-/// least on each side, one of a single video stays in the first. A video that is listed twice is on one side. The choice depends on
-/// the seed, the paths and the labels, not on the order of the list.
+/// least on each side, one of a single video stays in the first. A video that is listed twice is on one side. The choice
+/// depends on the seed, the paths and the labels, not on the order of the list.
 ///
 /// # Errors
 /// One sentence: a list too short to split, or one where some videos have labels and others none.

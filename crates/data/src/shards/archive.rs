@@ -1,8 +1,8 @@
 //! The samples of a tar file in WebDataset form.
 //!
 //! Members with the same name up to the first dot of its last part belong to one sample: `000007.mp4` and `000007.cls`. One of
-//! them is the video or picture; the label is the whole number in `.cls`, or of the key `label` or `cls` in `.json`. Other members
-//! are passed over and counted.
+//! them is the video or picture; the label is the whole number in `.cls`, or of the key `label` or `cls` in `.json`. Other
+//! members are passed over and counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek};

@@ -1,8 +1,8 @@
 //! Shards: samples packed into tar files in WebDataset form, each with an index beside it.
 //!
-//! A sample in a shard has a path like any other: `/data/train-000000.tar/00000007_clip.mp4`. So lists may name samples of shards,
-//! bad ones are reported by name, and whatever reads a video by its path reads one from a shard. The index says where it lies,
-//! so that any sample can be had at once and a sample stays a function of its key.
+//! A sample in a shard has a path like any other: `/data/train-000000.tar/00000007_clip.mp4`. So lists may name samples of
+//! shards, bad ones are reported by name, and whatever reads a video by its path reads one from a shard. The index says where
+//! it lies, so that any sample can be had at once and a sample stays a function of its key.
 
 mod archive;
 mod index;

@@ -1,8 +1,8 @@
 //! Makes videos small with the `ffmpeg` program: short side 256, short groups of pictures.
 //!
-//! This program has no encoder of its own. What ffmpeg writes is opened and counted: a video that lost or gained frames on the way
-//! is left out, since its frame numbers would mean other frames. Of a video that only ffmpeg decodes, the frames are those that it
-//! decodes, and one that it finds damaged is left out; what it passes over in silence between two frames is lost.
+//! This program has no encoder of its own. What ffmpeg writes is opened and counted: a video that lost or gained frames on the
+//! way is left out, since its frame numbers would mean other frames. Of a video that only ffmpeg decodes, the frames are those
+//! that it decodes, and one that it finds damaged is left out; what it passes over in silence between two frames is lost.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};

@@ -1,8 +1,9 @@
 //! Frozen detection on AVA: features of boxes around key frames, a linear classifier on them, its detections.
 //!
 //! After SlowFast's head (`head_helper.py`, `ava_dataset.py`): tokens of four layers side by side, averaged over time, RoIAlign
-//! 7x7, the largest bin, one linear layer for 80 actions, each yes or no. Boxes are those of files. Clips are whole frames, whose
-//! features are computed once, or in training random crops at random sizes, mirrored or not, whose features are those of an epoch.
+//! 7x7, the largest bin, one linear layer for 80 actions, each yes or no. Boxes are those of files. Clips are whole frames,
+//! whose features are computed once, or in training random crops at random sizes, mirrored or not, whose features are those of
+//! an epoch.
 
 mod classifier;
 mod exported;

@@ -48,7 +48,8 @@ pub fn open_encoder(device: Device, checkpoint: &Path, config: Option<&Config>) 
 pub struct Wanted {
     /// `encoder` or `target_encoder`; not given, the target encoder where there is one.
     pub encoder: Option<&'static str>,
-    /// Frames of a clip; not given, those that the encoder was trained on. Its position table is resized, as in the official code.
+    /// Frames of a clip; not given, those that the encoder was trained on. Its position table is resized, as in the official
+    /// code.
     pub frames: Option<usize>,
     /// Side of a clip in pixels; likewise.
     pub side: Option<usize>,
@@ -139,7 +140,8 @@ pub fn in_parts(encoder: &dyn ClipEncoder, set: &SampleSet<'_>, keep: Keep) -> R
 }
 
 /// Hands the features of samples that are evaluated to `take` on rank 0: all of them, through the cache, or where there is none
-/// or they would not fit into memory, a part at a time. The bad samples, and whether the cache had them; none on ranks other than 0.
+/// or they would not fit into memory, a part at a time. The bad samples, and whether the cache had them; none on ranks other
+/// than 0.
 ///
 /// # Errors
 /// As [`features_of`], but for memory, and those of `take`.

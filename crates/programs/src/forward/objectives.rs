@@ -11,8 +11,8 @@ use vjepa_graphs::objectives::{
 };
 use vjepa_graphs::{AnyObjective, Finetune};
 
-/// `tuned[B]`: logits of fine-tuning in training, `clip f32[B, C, T, H, W]` and the objective's gates to `logits f32[B, classes]`,
-/// for comparison with golden data. Parameters as the objective has them.
+/// `tuned[B]`: logits of fine-tuning in training, `clip f32[B, C, T, H, W]` and the objective's gates to `logits f32[B,
+/// classes]`, for comparison with golden data. Parameters as the objective has them.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -39,8 +39,9 @@ pub fn pretrain(objective: &AnyObjective) -> Result<Graph, CompileError> {
     losses("pretrain", objective, &objective.declaration().inputs)
 }
 
-/// `pixels[B, K]`: prepared clips `clip f32[B, C, T, H, W]`, cut into tokens of `[frames, side]`, `predictions f32[B, K, V]` and the
-/// tokens they are of, `mask_pred i32[B, K]`, to `targets f32[B, N, V]` and `loss f32[]`, for comparison with golden data.
+/// `pixels[B, K]`: prepared clips `clip f32[B, C, T, H, W]`, cut into tokens of `[frames, side]`, `predictions f32[B, K, V]`
+/// and the tokens they are of, `mask_pred i32[B, K]`, to `targets f32[B, N, V]` and `loss f32[]`, for comparison with golden
+/// data.
 ///
 /// # Errors
 /// [`CompileError`].

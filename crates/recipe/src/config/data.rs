@@ -62,8 +62,8 @@ pub struct DataConfig {
     /// it out.
     pub mask_type: MaskType,
     /// Lists of videos (`.csv` or `.txt`, one `path label` per line), folders (see `folders_hold`), tar shards with their index
-    /// (a file, a folder of them, or a pattern such as `train-{000000..000127}.tar`), or video files; with the feature `cloud` also
-    /// at `s3://`, `gs://`, `az://` and `https://`.
+    /// (a file, a folder of them, or a pattern such as `train-{000000..000127}.tar`), or video files; with the feature `cloud`
+    /// also at `s3://`, `gs://`, `az://` and `https://`.
     pub datasets: Vec<String>,
     /// What the folders among `datasets` contain. Lists and shards may mix videos, frame folders and images; there, each path
     /// shows what it is.

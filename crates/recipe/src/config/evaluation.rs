@@ -1,8 +1,9 @@
 //! The configuration of a frozen evaluation: the official YAML of `configs/evals`, read strictly.
 //!
 //! Two programs share the format, video classification and image classification; `eval_name` says which. V-JEPA 2 has a layout
-//! of its own (`second.rs`). Keys and defaults are those of facebookresearch/jepa `evals/{video,image}_classification_frozen/eval.py`. What is read twice there or not at all
-//! is named by [`Evaluation::ignored`].
+//! of its own (`second.rs`). Keys and defaults are those of facebookresearch/jepa
+//! `evals/{video,image}_classification_frozen/eval.py`. What is read twice there or not at all is named by
+//! [`Evaluation::ignored`].
 
 use std::path::{Path, PathBuf};
 

@@ -182,8 +182,8 @@ impl Config {
         Ok(())
     }
 
-    /// Mask tokens of the predictor: one a mask generator, and from V-JEPA 2 on, as officially, one for each generator of each data
-    /// set that `data.dataset_fpcs` lists, of which the first few are used.
+    /// Mask tokens of the predictor: one a mask generator, and from V-JEPA 2 on, as officially, one for each generator of each
+    /// data set that `data.dataset_fpcs` lists, of which the first few are used.
     pub fn mask_tokens(&self) -> usize {
         let sets = match self.model.generation {
             Generation::V1 => 1,

@@ -67,7 +67,8 @@ use source::{defaults, defaults_of};
 /// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Config {
-    /// Keys that were given and mean nothing here: the official launcher's (`app`, `cpus_per_task`, ...), `data.pin_mem` and others.
+    /// Keys that were given and mean nothing here: the official launcher's (`app`, `cpus_per_task`, ...), `data.pin_mem` and
+    /// others.
     #[serde(skip)]
     pub unread: Vec<&'static str>,
     /// Seed, arithmetic, checkpoint to start from.
@@ -301,8 +302,8 @@ impl Config {
         Ok(())
     }
 
-    /// Keys that were given although they change nothing here, be it to their defaults, each with the reason, for one notice at the
-    /// start.
+    /// Keys that were given although they change nothing here, be it to their defaults, each with the reason, for one notice at
+    /// the start.
     pub fn ignored(&self) -> Vec<(&'static str, &'static str)> {
         let official = Self::default();
         let [own, defaults] = [self, &official].map(|config| serde_json::to_value(config).unwrap_or_default());

@@ -19,8 +19,8 @@ const LARGEST: usize = 96;
 /// Letters of a name that are shown.
 const LETTERS: usize = 22;
 
-/// A confusion matrix: `rows` are the counts of each class by the class predicted, coloured by their share of the row. The diagonal
-/// is what was right.
+/// A confusion matrix: `rows` are the counts of each class by the class predicted, coloured by their share of the row. The
+/// diagonal is what was right.
 pub fn confusion(title: &str, note: &str, names: &[String], rows: &[&[u64]]) -> Canvas {
     let classes = rows.len().max(1);
     let cell = (SIDE / classes).clamp(1, LARGEST);

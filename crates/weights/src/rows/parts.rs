@@ -46,8 +46,8 @@ pub struct Finished {
 }
 
 impl Rows {
-    /// Begins a table, or goes on with the parts of one that was stopped. `record` says what the rows are made of: parts with another
-    /// are refused.
+    /// Begins a table, or goes on with the parts of one that was stopped. `record` says what the rows are made of: parts with
+    /// another are refused.
     ///
     /// # Errors
     /// [`RowsError`]: a name with an unknown ending, several columns for a format of one, parts of another table.

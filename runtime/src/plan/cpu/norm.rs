@@ -94,8 +94,8 @@ pub(super) fn layer_norm_grad(
 }
 
 kernel! {
-    /// Rows: `dx = rstd·(g − mean(g) − x̂·mean(g·x̂))` with `g = dy·weight`, written over dy; their `Σ dy·x̂` and `Σ dy` are added
-    /// to the sums.
+    /// Rows: `dx = rstd·(g − mean(g) − x̂·mean(g·x̂))` with `g = dy·weight`, written over dy; their `Σ dy·x̂` and `Σ dy` are
+    /// added to the sums.
     fn rows_grad<S>(simd, dx: &mut [f32], x: &[f32], weight: &[f32], sums: [&mut [f32]; 2], eps: f32) {
         let [dweight, dbias] = sums;
         let width = weight.len();

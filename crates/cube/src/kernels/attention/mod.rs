@@ -1,4 +1,5 @@
-//! Attention and its gradient, computed in f32 whatever tensors are stored in, without a matrix of scores: over the rows of one linear layer, or over heads.
+//! Attention and its gradient, computed in f32 whatever tensors are stored in, without a matrix of scores: over the rows of one
+//! linear layer, or over heads.
 //!
 //! Written in tiles of shared memory (`tiles.rs`), for any number of rows and any width of heads that fits. cubek-attention has
 //! a gradient too; each of its units goes over whole rows in global memory, heads must be apart, and it turns nothing.
@@ -104,7 +105,8 @@ impl Problem {
     }
 }
 
-/// Angles that queries and keys are turned by, in f32, and from one clip's to the next's; without, some tensor of f32 that is not read.
+/// Angles that queries and keys are turned by, in f32, and from one clip's to the next's; without, some tensor of f32 that is
+/// not read.
 struct Table<R: CubeRuntime> {
     tensor: CubeTensor<R>,
     step: usize,

@@ -89,8 +89,8 @@ pub struct FutureEncoder {
 }
 
 impl FutureEncoder {
-    /// Opens a checkpoint's encoder and predictor for clips of `frames` frames and futures after them; `side` is that of a clip in
-    /// pixels, the encoder's unless given.
+    /// Opens a checkpoint's encoder and predictor for clips of `frames` frames and futures after them; `side` is that of a clip
+    /// in pixels, the encoder's unless given.
     ///
     /// # Errors
     /// [`EvalError::Setup`] for a model without rotary positions, whose predictor sees no future, or without a predictor, and for a

@@ -114,8 +114,8 @@ pub struct AugmentedActions {
 }
 
 /// Trains a probe by each of `options`, all with the epochs, batch and seed of the first, on clips that every epoch draws,
-/// augments and encodes anew, once for all of them. `ranks` share the clips of each step; rank 0 trains, and the others get nothing.
-/// `estimate` is called once, after the first step, with the time that all of them will take.
+/// augments and encodes anew, once for all of them. `ranks` share the clips of each step; rank 0 trains, and the others get
+/// nothing. `estimate` is called once, after the first step, with the time that all of them will take.
 ///
 /// # Errors
 /// [`EvalError::Setup`] for actions that the record does not know, no probe, and where no clip can be used in an epoch;

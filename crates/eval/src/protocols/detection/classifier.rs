@@ -55,8 +55,8 @@ pub struct Lesson<'a, 'f> {
 }
 
 /// Trains the linear classifier on boxes with their actions: `linear.weight f32[classes, width]`, `linear.bias f32[classes]`,
-/// and the loss of the last epoch. Class `i` is action `i + 1`. The learning rate follows the steps of epochs in which no box is left
-/// out.
+/// and the loss of the last epoch. Class `i` is action `i + 1`. The learning rate follows the steps of epochs in which no box
+/// is left out.
 ///
 /// # Errors
 /// Those of the features; [`EvalError::Setup`] for actions beyond the classes; [`EvalError::Diverged`].

@@ -29,8 +29,8 @@ struct Sized {
 pub enum FrameView {
     /// All of it.
     Whole,
-    /// A random crop, mirrored or not, as SlowFast trains on: a function of the seed, the epoch and the number of the key frame. Boxes of
-    /// which it shows nothing are left out.
+    /// A random crop, mirrored or not, as SlowFast trains on: a function of the seed, the epoch and the number of the key
+    /// frame. Boxes of which it shows nothing are left out.
     Random {
         /// The run's seed.
         seed: u64,
@@ -62,8 +62,8 @@ impl<'a> BoxEncoder<'a> {
         self.opened.encoder.device()
     }
 
-    /// Features of the boxes of key frames, which `ranks` share, in the order of `frames`; none on ranks other than 0. A video that
-    /// cannot be read leaves its frames out.
+    /// Features of the boxes of key frames, which `ranks` share, in the order of `frames`; none on ranks other than 0. A video
+    /// that cannot be read leaves its frames out.
     ///
     /// # Errors
     /// [`EvalError::Compile`] and [`EvalError::Run`] for an encoder that does not fit the clips; [`EvalError::Data`] where videos
@@ -79,8 +79,8 @@ impl<'a> BoxEncoder<'a> {
         shared(frames, self.width(), ranks, progress, |number, frame| self.seen(&clips, view, number, frame))
     }
 
-    /// Seconds that `ranks` together take for a key frame, by some of them: none on ranks other than 0, nor where none of their clips
-    /// shows a box. They are seen twice, as the encoder may be compiled the first time.
+    /// Seconds that `ranks` together take for a key frame, by some of them: none on ranks other than 0, nor where none of their
+    /// clips shows a box. They are seen twice, as the encoder may be compiled the first time.
     ///
     /// # Errors
     /// As [`BoxEncoder::extract`], but that it is none when no key frame is left.

@@ -41,9 +41,9 @@ pub(super) fn in_pixels<'a>(placed: Placed, regions: impl IntoIterator<Item = &'
     regions.into_iter().flat_map(corners).collect()
 }
 
-/// Deals key frames out to `ranks` and collects the `width` numbers of each of their boxes, in the order of `frames`; none on ranks
-/// other than 0. `seen` gets a key frame and its number, and its inner error says why the video cannot be used, which leaves the
-/// key frame out.
+/// Deals key frames out to `ranks` and collects the `width` numbers of each of their boxes, in the order of `frames`; none on
+/// ranks other than 0. `seen` gets a key frame and its number, and its inner error says why the video cannot be used, which
+/// leaves the key frame out.
 ///
 /// # Errors
 /// Those of `seen`; [`EvalError::Collective`]; [`EvalError::Setup`] when no box is left.

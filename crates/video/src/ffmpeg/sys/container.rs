@@ -161,8 +161,8 @@ impl Container {
 
     /// The first video stream that is no cover picture and has a decoder; all others are left unread.
     fn choose(&mut self) -> Result<Stream, Fault> {
-        // SAFETY: `streams` holds `nb_streams` pointers to streams that live as long as the context; it is null, which no slice may
-        // be, where there is none.
+        // SAFETY: `streams` holds `nb_streams` pointers to streams that live as long as the context; it is null, which no slice
+        // may be, where there is none.
         let streams = unsafe {
             let context = self.context.as_ref();
             match context.streams.is_null() {

@@ -6,7 +6,8 @@ use std::ptr::{NonNull, null, null_mut};
 use super::{EAGAIN, NO_MEMORY, quiet, words};
 use ffmpeg_sys_next as av;
 
-/// Encoders and the option that sets their quality, the best first. libx264's files are read everywhere; a FFmpeg without it has MPEG-4.
+/// Encoders and the option that sets their quality, the best first. libx264's files are read everywhere; a FFmpeg without it
+/// has MPEG-4.
 const ENCODERS: [(&CStr, Option<(&CStr, &CStr)>); 2] = [(c"libx264", Some((c"crf", c"16"))), (c"mpeg4", None)];
 
 /// An mp4 file that is being written.
@@ -20,7 +21,8 @@ pub(crate) struct Encoder {
     pictures: i64,
 }
 
-/// Planes of a picture in 4:2:0, each row after row without gaps: luma of the width and height that were given, chroma of half of both.
+/// Planes of a picture in 4:2:0, each row after row without gaps: luma of the width and height that were given, chroma of half
+/// of both.
 pub(crate) type Planes<'a> = [&'a [u8]; 3];
 
 impl Encoder {
@@ -70,8 +72,8 @@ impl Encoder {
         quality: Option<(&CStr, &CStr)>,
         [width, height, ticks]: [c_int; 3],
     ) -> Result<(), String> {
-        // SAFETY: context, frame and output are owned and not opened yet, which is when their fields may be set; the options belong
-        // to this block, and the stream that is made to the output, which gets a buffer of its own in memory.
+        // SAFETY: context, frame and output are owned and not opened yet, which is when their fields may be set; the options
+        // belong to this block, and the stream that is made to the output, which gets a buffer of its own in memory.
         unsafe {
             let context = &mut *self.context.as_ptr();
             (context.width, context.height) = (width, height);
@@ -143,8 +145,8 @@ impl Encoder {
 
     /// Writes what the encoder has ready.
     fn drain(&mut self) -> Result<(), String> {
-        // SAFETY: context, packet and output are owned and open, and the output has one stream; the packet's data goes over to the
-        // output, which leaves the packet empty.
+        // SAFETY: context, packet and output are owned and open, and the output has one stream; the packet's data goes over to
+        // the output, which leaves the packet empty.
         unsafe {
             let (context, packet) = (self.context.as_ptr(), self.packet.as_ptr());
             loop {

@@ -112,8 +112,8 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The struct at the beginning of these bytes, and what follows it; none where there is no whole one. What it takes in memory is in
-    /// proportion to the bytes, whatever they say.
+    /// The struct at the beginning of these bytes, and what follows it; none where there is no whole one. What it takes in
+    /// memory is in proportion to the bytes, whatever they say.
     pub fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let mut input = Input { rest: bytes };
         let value = input.fields(DEEPEST)?;
