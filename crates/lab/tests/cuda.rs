@@ -4,14 +4,14 @@
 
 use std::path::Path;
 use vjepa_lab::golden::check::Check;
-use vjepa_lab::golden::{self, Engine, Kind};
+use vjepa_lab::golden::{self, Execution, Kind};
 use vjepa_programs::Precision;
 use vjepa_runtime::plan::Device;
 
 /// The largest rel-L2 of each part: activations, gradients of the first batch, and of ten steps losses, norms and parameters.
 fn check(precision: Precision, limits: [(&str, f64); 3]) {
     let device = Device::open("cuda:0").unwrap();
-    let engine = Engine { device, precision, ..Engine::default() };
+    let engine = Execution { device, precision, ..Execution::default() };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny");
     let mut checks = Vec::new();
     golden::run(engine, &folder, Kind::Training, &mut |check| checks.push(check)).unwrap();
