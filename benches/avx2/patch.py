@@ -3,6 +3,7 @@
 python3 benches/avx2/patch.py FILE COPY
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,10 +28,11 @@ def addresses(path):
 
 def main():
     source, target = sys.argv[1:]
-    shutil.copyfile(source, target)
-    shutil.copymode(source, target)
+    part = f"{target}.part"
+    shutil.copyfile(source, part)
+    shutil.copymode(source, part)
     parts, count = loaded(source), 0
-    with open(target, "r+b") as file:
+    with open(part, "r+b") as file:
         for address in addresses(source):
             at = next(address - start + offset for offset, start, size in parts if start <= address < start + size)
             file.seek(at)
@@ -39,6 +41,9 @@ def main():
             file.seek(at)
             file.write(b"\xcc\x90")
             count += 1
+    if not count:
+        sys.exit(f"{source}: no cpuid instruction; it chooses no path by itself")
+    os.replace(part, target)
     print(f"{target}: {count} cpuid instructions are answered by mask.c", file=sys.stderr)
 
 

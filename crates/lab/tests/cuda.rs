@@ -16,6 +16,8 @@ fn check(precision: Precision, limits: [(&str, f64); 3]) {
     let mut checks = Vec::new();
     golden::run(engine, &folder, Kind::Training, &mut |check| checks.push(check)).unwrap();
     assert!(checks.len() > 300, "{} comparisons", checks.len());
+    let unsupported = checks.iter().find(|check| matches!(check, Check::Unsupported { .. }));
+    assert!(unsupported.is_none(), "{unsupported:?}");
     for (part, most) in limits {
         let found = checks.iter().filter_map(|check| match check {
             Check::Measured { name, rel_l2, .. } if name.starts_with(part) => Some((*rel_l2, name)),
@@ -27,7 +29,10 @@ fn check(precision: Precision, limits: [(&str, f64); 3]) {
             "{device}, {precision:?}, {part}*: {} comparisons, rel-L2 {largest:.1e} at most ({name})",
             found.len()
         );
-        assert!(largest <= most, "{name}: {largest}");
+        // Each by itself: a NaN is in no order.
+        for (error, name) in &found {
+            assert!(*error <= most, "{name}: {error}");
+        }
     }
 }
 

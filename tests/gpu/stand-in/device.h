@@ -114,6 +114,7 @@ NARROW(__half)
 
 // f32 with as many digits as f16, to nearest.
 static inline float __float_to_tf32(float x) {
+    if (x != x) return x;
     unsigned bits;
     memcpy(&bits, &x, 4);
     bits = (bits + 0x1000) & ~0x1fffu;
