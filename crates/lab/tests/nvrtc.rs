@@ -257,8 +257,7 @@ fn a_step_is_recorded_and_replayed() {
 #[test]
 #[ignore = "run alone"]
 fn memory_is_laid_out_for_the_plan() {
-    // The library's own layout takes 1.5 to 3.1 times the peak. In 16 bits kernels of ours widen their operands, which no plan
-    // counts.
+    // The library's own layout takes 1.5 to 3.1 times the peak.
     let (model, clips, precision, most) = match std::env::var("STAND_IN_STEP").as_deref() {
         Ok("f32") => ("vit_large", 24, Precision::F32, 1.15),
         Ok("base") => ("vit_base", 8, Precision::Bf16, 1.5),
