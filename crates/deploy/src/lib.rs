@@ -1,6 +1,6 @@
 //! A frozen encoder and its head as an ONNX file that is then run and compared with the plan.
 //!
-//! [`export`] is the whole way: weights from a checkpoint or a seed ([`source`]), the graph of the head, the ONNX file,
+//! [`export`] is the whole way: weights from a checkpoint or a seed ([`model_weights`]), the graph of the head, the ONNX file,
 //! then either parity of 32-bit results on every runtime there is ([`parity`]) or, for low precisions, a report of the
 //! accuracy on calibration clips ([`accuracy`], [`calibrate`]). A file that fails is removed.
 
